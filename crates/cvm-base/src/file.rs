@@ -1,0 +1,112 @@
+//! Whole-or-nothing files and bounded reads.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::Explain;
+
+/// A file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system refused.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is longer than its format allows.
+    #[error("{path} is longer than the {limit} bytes that its format allows", path = path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The most it may hold, in bytes.
+        limit: u64,
+    },
+}
+
+impl Explain for FileError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "FILE-002",
+            Self::Io { .. } => "FILE-001",
+            Self::TooLong { .. } => "FILE-003",
+        }
+    }
+
+    fn help(&self) -> String {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => "the disk is full: free space or choose another output folder; nothing was replaced".into(),
+                io::ErrorKind::NotFound => "check the path's spelling, and that the step which makes this file has run".into(),
+                io::ErrorKind::PermissionDenied => "run as a user who may use this path, or choose another".into(),
+                _ => "see the operating system's message above".into(),
+            },
+            Self::TooLong { .. } => "this is probably another kind of file: check the path".into(),
+        }
+    }
+}
+
+/// Writes `bytes` to `path` so that a reader sees the old file or the new one, never a part.
+///
+/// Temporary file in the same folder, `fsync`, rename, `fsync` of the folder. `mode` is the Unix
+/// permission of the new file (`0o600` for secrets).
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    use std::os::unix::fs::PermissionsExt;
+    let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".flare-cvm-")
+        .permissions(std::fs::Permissions::from_mode(mode))
+        .tempfile_in(folder)
+        .map_err(fail("create a temporary file beside"))?;
+    temporary.write_all(bytes).map_err(fail("write"))?;
+    temporary.as_file().sync_all().map_err(fail("sync"))?;
+    temporary.persist(path).map_err(|e| fail("replace")(e.error))?;
+    File::open(folder).and_then(|f| f.sync_all()).map_err(fail("sync the folder of"))
+}
+
+/// Reads a file of at most `limit` bytes.
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let fail = |source| FileError::Io { action: "read", path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(fail)?.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > limit {
+        return Err(FileError::TooLong { path: path.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write_atomic(&path, b"old", 0o600).unwrap();
+        // A folder stands where the new file should go: the rename fails.
+        let blocked = dir.path().join("b");
+        std::fs::create_dir(&blocked).unwrap();
+        std::fs::write(blocked.join("x"), b"x").unwrap();
+        assert!(write_atomic(&blocked, b"new", 0o600).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file stays behind");
+    }
+
+    #[test]
+    fn a_file_over_its_limit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write_atomic(&path, b"12345", 0o644).unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap(), b"12345");
+        assert_eq!(read_bounded(&path, 4).unwrap_err().code(), "FILE-003");
+    }
+}

@@ -1,0 +1,10 @@
+//! What every crate of flare-cvm shares: errors that explain themselves, files that appear whole
+//! or not at all, bounded reads, and fixed-size values written as lowercase hex.
+
+mod bytes;
+mod explain;
+mod file;
+
+pub use bytes::{Bytes16, Bytes32, HexError, sha256};
+pub use explain::Explain;
+pub use file::{FileError, read_bounded, write_atomic};

@@ -1,0 +1,2 @@
+//! flare-cvm
+fn main() {}

@@ -1,0 +1,2 @@
+//! cvm-init
+fn main() {}
