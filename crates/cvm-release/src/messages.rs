@@ -1,0 +1,228 @@
+//! The protocol's JSON messages, as Trustee v0.21 reads and writes them.
+//!
+//! Own types instead of the `kbs-types` crate: with `std` that crate pulls in an EAR and COSE stack
+//! and a second SHA-2, and its JWE type re-encodes the protected header before it is checked.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The one protocol version; anything else, 0.4.1 included, is refused.
+pub const VERSION: &str = "0.4.0";
+/// What the `type` of every error begins with.
+pub const ERROR_PREFIX: &str = "https://github.com/confidential-containers/kbs/errors/";
+
+/// The kinds of evidence that the protocol names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tee {
+    /// Azure CVM on SEV-SNP, through its vTPM.
+    #[serde(rename = "az-snp-vtpm")]
+    AzSnpVtpm,
+    /// Azure CVM on TDX, through its vTPM.
+    #[serde(rename = "az-tdx-vtpm")]
+    AzTdxVtpm,
+    /// NVIDIA GPU.
+    Nvidia,
+    /// Intel SGX.
+    Sgx,
+    /// AMD SEV-SNP.
+    Snp,
+    /// Intel TDX.
+    Tdx,
+    /// Arm CCA.
+    Cca,
+    /// Hygon CSV.
+    Csv,
+    /// IBM Secure Execution.
+    Se,
+    /// Hygon DCU.
+    HygonDcu,
+    /// NVIDIA DPU.
+    #[serde(rename = "nvidia-dpu", alias = "nvidiadpu")]
+    NvidiaDpu,
+    /// TPM 2.0.
+    Tpm,
+    /// For tests of the protocol; proves nothing.
+    Sample,
+    /// For tests of the protocol; proves nothing.
+    SampleDevice,
+}
+
+impl Tee {
+    /// The name on the wire and in a policy's input.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AzSnpVtpm => "az-snp-vtpm",
+            Self::AzTdxVtpm => "az-tdx-vtpm",
+            Self::Nvidia => "nvidia",
+            Self::Sgx => "sgx",
+            Self::Snp => "snp",
+            Self::Tdx => "tdx",
+            Self::Cca => "cca",
+            Self::Csv => "csv",
+            Self::Se => "se",
+            Self::HygonDcu => "hygondcu",
+            Self::NvidiaDpu => "nvidia-dpu",
+            Self::Tpm => "tpm",
+            Self::Sample => "sample",
+            Self::SampleDevice => "sampledevice",
+        }
+    }
+}
+
+/// Body of POST `auth`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`].
+    pub version: String,
+    /// What will be shown.
+    pub tee: Tee,
+    /// Anything the kind of evidence needs before the challenge; `""` if nothing. Must be present.
+    #[serde(rename = "extra-params")]
+    pub extra_params: Value,
+}
+
+/// Answer to `auth`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Standard base64 of 32 random bytes; opaque to a client.
+    pub nonce: String,
+    /// Answer to the request's; `""` if none.
+    #[serde(rename = "extra-params")]
+    pub extra_params: Value,
+}
+
+/// The key that a release is encrypted to, as a JWK. Members that are not named here are dropped,
+/// and so take no part in the binding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kty")]
+pub enum TeePubKey {
+    /// An elliptic-curve key (RFC 7518 §6.2).
+    EC {
+        /// `ECDH-ES+A256KW`.
+        alg: String,
+        /// `P-256`; the protocol also knows `P-521`.
+        crv: String,
+        /// Base64url without padding of the 32-byte coordinate.
+        x: String,
+        /// As `x`.
+        y: String,
+    },
+    /// An RSA key (RFC 7518 §6.3).
+    RSA {
+        /// `RSA-OAEP-256`.
+        alg: String,
+        /// Exponent.
+        e: String,
+        /// Modulus.
+        n: String,
+    },
+}
+
+/// What the evidence is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeData {
+    /// The challenge's nonce, character for character.
+    pub nonce: String,
+    /// The client's key.
+    #[serde(rename = "tee-pubkey")]
+    pub tee_pubkey: TeePubKey,
+}
+
+/// Evidence of the primary TEE and of its devices. Its members are in snake case.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CompositeEvidence {
+    /// The evidence; its shape depends on the TEE.
+    pub primary_evidence: Value,
+    /// JSON text of a map from TEE to evidence, or `""`.
+    pub additional_evidence: String,
+}
+
+/// Body of POST `attest`. Its members are in kebab case.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Attestation {
+    /// Initialisation data of the guest; ours sends null, and a server of ours refuses any.
+    pub init_data: Option<Value>,
+    /// Nonce and key.
+    pub runtime_data: RuntimeData,
+    /// The evidence.
+    pub tee_evidence: CompositeEvidence,
+}
+
+/// Answer to `attest`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Token {
+    /// A JWT; opaque to a client.
+    pub token: String,
+}
+
+/// Body of every refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorInformation {
+    /// [`ERROR_PREFIX`] and the error's name.
+    #[serde(rename = "type")]
+    pub error_type: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// What a key holder remembers of an image's split-key partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SealState {
+    /// No header was registered: the first boot is still to come.
+    Fresh,
+    /// A header was registered.
+    Sealed {
+        /// SHA-256 of the whole 1 MiB header area.
+        header_sha256: cvm_base::Bytes32,
+    },
+}
+
+/// Body of POST `seal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterSeal {
+    /// SHA-256 of the whole 1 MiB header area.
+    pub header_sha256: cvm_base::Bytes32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_the_bytes_that_kbs_md_shows() {
+        let request = Request { version: VERSION.into(), tee: Tee::Snp, extra_params: "".into() };
+        assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"version":"0.4.0","tee":"snp","extra-params":""}"#);
+        let attestation = Attestation {
+            init_data: None,
+            runtime_data: RuntimeData {
+                nonce: "n".into(),
+                tee_pubkey: TeePubKey::EC { alg: "a".into(), crv: "P-256".into(), x: "x".into(), y: "y".into() },
+            },
+            tee_evidence: CompositeEvidence { primary_evidence: Value::Null, additional_evidence: String::new() },
+        };
+        assert_eq!(
+            serde_json::to_string(&attestation).unwrap(),
+            r#"{"init-data":null,"runtime-data":{"nonce":"n","tee-pubkey":{"kty":"EC","alg":"a","crv":"P-256","x":"x","y":"y"}},"tee-evidence":{"primary_evidence":null,"additional_evidence":""}}"#
+        );
+    }
+
+    #[test]
+    fn every_tee_has_one_name() {
+        for name in "az-snp-vtpm az-tdx-vtpm nvidia sgx snp tdx cca csv se hygondcu nvidia-dpu tpm sample sampledevice"
+            .split(' ')
+        {
+            let tee: Tee = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(tee.name(), name);
+            assert_eq!(serde_json::to_value(tee).unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn extra_params_must_be_present() {
+        assert!(serde_json::from_str::<Request>(r#"{"version":"0.4.0","tee":"snp"}"#).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! Paths and sizes that client and server share.
+
+use cvm_layout::manifest::ImageId;
+
+/// POST: asks for a challenge.
+pub const AUTH: &str = "/kbs/v0/auth";
+/// POST: answers the challenge with evidence.
+pub const ATTEST: &str = "/kbs/v0/attest";
+/// GET: prefix of every resource.
+pub const RESOURCE: &str = "/kbs/v0/resource/";
+/// GET, POST: prefix of the seal memory, which is ours and not Trustee's.
+pub const SEAL: &str = "/flare-cvm/v1/seal/";
+/// The session cookie's name.
+pub const COOKIE: &str = "kbs-session-id";
+
+/// The longest `auth` body that a server reads, in bytes (an EK certificate fits several times).
+pub const MAX_AUTH_BYTES: usize = 16 * 1024;
+/// The longest `attest` body that a server reads, in bytes (event logs are some ten KiB).
+pub const MAX_ATTEST_BYTES: usize = 1024 * 1024;
+/// The longest reply that a client reads, in bytes.
+pub const MAX_REPLY_BYTES: usize = 64 * 1024;
+
+/// The resource path, without prefix, of a party's half of an image's key.
+pub fn half(image: &ImageId) -> String {
+    format!("flare-cvm/half/{image}")
+}
