@@ -1,0 +1,7 @@
+//! The kernel's side of the boot: mounts, modules, devices, the command line, the power.
+
+pub mod cmdline;
+pub mod disk;
+pub mod kernel;
+pub mod modules;
+pub mod wait;
