@@ -1,6 +1,12 @@
 //! What lies where on the disk: `partitions/*.yaml`, the placed disk, and the signed documents on
 //! p1 that describe one image.
 
+#[cfg(feature = "code-digest")]
+pub mod code_digest;
+#[cfg(feature = "esp")]
+pub mod esp;
+pub mod gpt;
+pub mod layout;
 pub mod manifest;
 pub mod names;
 pub mod signed;
