@@ -1,0 +1,37 @@
+//! How `mke2fs` must be run so that ext4 never reads a block that was not copied.
+
+use std::{ffi::OsString, path::Path};
+
+/// Bytes of device for each inode: an inode table is written and copied whole, so there are few.
+const BYTES_PER_INODE: u64 = 256 * 1024;
+const MIB: u64 = 1024 * 1024;
+
+/// Environment of `mke2fs`.
+///
+/// `UNIX_IO_NOZEROOUT`: on a file, `mke2fs` "writes" the zeros of inode tables and of the journal by
+/// punching holes. A hole is not copied, and the kernel reads those blocks.
+pub const ENVIRONMENT: &[(&str, &str)] = &[("UNIX_IO_NOZEROOUT", "1")];
+
+/// Arguments of `mke2fs` (e2fsprogs 1.47) for a file system of `length` bytes in the file `image`,
+/// whose root folder belongs to `owner` (user and group id).
+///
+/// Nothing is left for later (`lazy_*=0`), blocks are dm-crypt's sectors, the journal is small (it is
+/// written whole), and there is no resize inode (its reserved blocks would be written for nothing).
+pub fn arguments(image: &Path, length: u64, owner: (u32, u32)) -> Vec<OsString> {
+    let journal = if length >= 1024 * MIB { 16 } else { 4 };
+    let (user, group) = owner;
+    let mut arguments: Vec<OsString> =
+        ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-O", "metadata_csum,^resize_inode"]
+            .map(Into::into)
+            .into();
+    arguments.extend([
+        "-i".into(),
+        BYTES_PER_INODE.to_string().into(),
+        "-J".into(),
+        format!("size={journal}").into(),
+        "-E".into(),
+        format!("lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner={user}:{group}").into(),
+        image.into(),
+    ]);
+    arguments
+}
