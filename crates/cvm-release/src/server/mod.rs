@@ -1,1 +1,303 @@
+//! The key holder's side: `handle(request, now) -> outcome`, without sockets, clocks or files.
+//!
+//! No session lives in memory. What a session is between `auth` and `attest` travels sealed in its
+//! cookie, so `auth` costs a stranger's flood no storage; what must not happen twice is refused
+//! through the [`Store`], which several processes may share.
 
+mod decision;
+mod keys;
+mod session;
+mod token;
+mod traits;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use cvm_base::Bytes32;
+use cvm_layout::manifest::ImageId;
+use serde_json::json;
+
+pub use decision::{Decision, Outcome, Reason, Refusal, Reply, Step, Verdict};
+pub use keys::SessionKeys;
+#[doc(hidden)]
+pub use session::fuzz_cookie;
+#[doc(hidden)]
+pub use token::fuzz_token;
+pub use traits::{Attested, Enrolled, EvidenceVerifier, Fault, Halves, Policy, Prepared, Random, Store, Verified};
+
+use crate::{
+    binding::Binding,
+    jwe,
+    messages::{Attestation, Challenge, RegisterSeal, Request as AuthRequest, SealState, Token, VERSION},
+    paths,
+};
+use session::Session;
+
+/// How long a session lives after `auth`, in seconds.
+pub const SESSION_SECONDS: u64 = 300;
+
+/// A request as the network brought it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// `GET`, `POST`, …
+    pub method: &'a str,
+    /// The path, without query.
+    pub path: &'a str,
+    /// Value of the `Cookie` header.
+    pub cookie: Option<&'a str>,
+    /// Value of the `Authorization` header.
+    pub authorization: Option<&'a str>,
+    /// The body; the transport has bounded it already, and `handle` bounds it again by endpoint.
+    pub body: &'a [u8],
+}
+
+/// What a request is about, as far as it is known: for the log.
+#[derive(Default)]
+struct Context {
+    image: Option<ImageId>,
+    site: Option<String>,
+    session: Option<session::Id>,
+}
+
+/// A key holder.
+pub struct Server {
+    /// Keys that seal cookies and sign tokens.
+    pub keys: SessionKeys,
+    /// Checks evidence.
+    pub evidence: Box<dyn EvidenceVerifier>,
+    /// Remembers what must be remembered.
+    pub store: Box<dyn Store>,
+    /// Decides on releases.
+    pub policy: Box<dyn Policy>,
+    /// Computes halves.
+    pub halves: Box<dyn Halves>,
+    /// Randomness.
+    pub random: Random,
+}
+
+impl Server {
+    /// Answers one request at `now` (Unix seconds).
+    ///
+    /// The decision, if there was one, stands in the store's log before this returns; a release that
+    /// cannot be logged does not happen.
+    pub fn handle(&self, request: &Request<'_>, now: u64) -> Outcome {
+        let mut context = Context::default();
+        let (step, result) = self.dispatch(request, now, &mut context);
+        let (reply, verdict, reason, detail) = match result {
+            Ok((reply, verdict)) => (reply, verdict, None, String::new()),
+            Err(refusal) => (refusal.reply(step), Verdict::Refused, Some(refusal.reason), refusal.detail),
+        };
+        let Context { image, site, session } = context;
+        let session = session.map(|id| id.to_string());
+        Outcome { reply, decision: Decision { step, verdict, reason, detail, image, site, session } }
+    }
+
+    fn dispatch(&self, request: &Request<'_>, now: u64, context: &mut Context) -> (Step, Handled) {
+        match (request.method, request.path) {
+            ("POST", paths::AUTH) => (Step::Auth, self.auth(request, now)),
+            ("POST", paths::ATTEST) => (Step::Attest, self.attest(request, now, context)),
+            ("GET", path) if path.starts_with(paths::RESOURCE) => {
+                (Step::Resource, self.resource(request, now, context))
+            }
+            ("GET", path) if path.starts_with(paths::SEAL) => (Step::SealRead, self.seal_read(request, now, context)),
+            ("POST", path) if path.starts_with(paths::SEAL) => {
+                (Step::SealWrite, self.seal_write(request, now, context))
+            }
+            _ => (Step::Unknown, Err(Refusal::new(Reason::UnknownPath, "no such method and path"))),
+        }
+    }
+
+    fn auth(&self, request: &Request<'_>, now: u64) -> Handled {
+        let body: AuthRequest = parse(request.body, paths::MAX_AUTH_BYTES)?;
+        if body.version != VERSION {
+            let found: String = body.version.chars().take(40).collect();
+            return Err(Refusal::new(
+                Reason::Version,
+                format!("protocol {VERSION} is expected, the client speaks {found}"),
+            ));
+        }
+        let prepared = self.evidence.prepare(body.tee, &body.extra_params)?;
+        let mut nonce = [0; 32];
+        (self.random)(&mut nonce).map_err(Refusal::from)?;
+        let session = Session {
+            id: session::Id::draw(&self.random)?,
+            expires: now.saturating_add(SESSION_SECONDS),
+            tee: body.tee,
+            nonce: STANDARD.encode(nonce),
+            kept: prepared.kept,
+        };
+        let challenge = Challenge { nonce: session.nonce.clone(), extra_params: prepared.extra_params.into() };
+        let reply = Reply::json(200, &challenge).with_cookie(session.cookie(&self.keys, &self.random)?);
+        Ok((reply, Verdict::Challenged))
+    }
+
+    fn attest(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
+        let session = self.session(request, now, context)?;
+        let body: Attestation = parse(request.body, paths::MAX_ATTEST_BYTES)?;
+        // From here on the challenge is spent, whatever comes of it.
+        if !self.store.consume(&session.id.0, session.expires, now)? {
+            return Err(Refusal::new(Reason::Replayed, "this session's challenge was answered before"));
+        }
+        if body.runtime_data.nonce != session.nonce {
+            return Err(Refusal::new(Reason::WrongNonce, "the answer names another nonce than the challenge's"));
+        }
+        if body.init_data.is_some_and(|data| !data.is_null()) {
+            return Err(Refusal::new(Reason::Unsupported, "init-data is not supported"));
+        }
+        let additional = &body.tee_evidence.additional_evidence;
+        if !additional.is_empty() {
+            return Err(Refusal::new(Reason::Unsupported, "additional evidence is not supported"));
+        }
+        let tee_pubkey = body.runtime_data.tee_pubkey.clone();
+        jwe::check_key(&tee_pubkey).map_err(|e| Refusal::new(Reason::Unsupported, e.to_string()))?;
+        let binding = Binding::new(&body.runtime_data, additional);
+        let evidence = &body.tee_evidence.primary_evidence;
+        let verified = self.evidence.verify(session.tee, evidence, &binding, &session.kept, now)?;
+
+        let claims = token::claims(&session, &body.runtime_data, &verified, now);
+        let token = token::sign(&self.keys, &claims)?;
+        let attested = Attested { tee_pubkey, claims };
+        self.store.put_attested(&session.id.0, &attested, session.expires)?;
+        let decision = context.decision(Step::Attest, Verdict::Attested, verified.trust);
+        self.store.record(&decision)?;
+        let reply = Reply::json(200, &Token { token }).with_cookie(session.cookie(&self.keys, &self.random)?);
+        Ok((reply, Verdict::Attested))
+    }
+
+    fn resource(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
+        let (id, attested) = self.attested(request, now, context)?;
+        let resource = request.path.strip_prefix(paths::RESOURCE).unwrap_or_default();
+        let enrolled = self.authorise(resource, &attested, context)?;
+        let image = enrolled.manifest.image_id;
+        // Once a session: a later theft of the cookie, or of the running guest, gets nothing.
+        if !self.store.release_once(&id.0, &image, now)? {
+            return Err(Refusal::new(Reason::ReleasedBefore, "this session has had a release already"));
+        }
+        let half = self.halves.half(&enrolled.manifest)?;
+        let sealed = jwe::encrypt(&attested.tee_pubkey, half.as_slice())
+            .map_err(|e| Refusal::from(Fault::new("encrypting the half", e)))?;
+        self.store.record(&context.decision(Step::Resource, Verdict::Released, String::new()))?;
+        Ok((Reply::json(200, &sealed), Verdict::Released))
+    }
+
+    /// The ladder from a resource path to an image whose half may be released to this evidence.
+    fn authorise(&self, resource: &str, attested: &Attested, context: &mut Context) -> Result<Enrolled, Refusal> {
+        let image = resource.strip_prefix("flare-cvm/half/").and_then(|text| text.parse::<ImageId>().ok());
+        let Some(image) = image else {
+            return Err(Refusal::new(Reason::NoSuchResource, "the only resources are flare-cvm/half/<image id>"));
+        };
+        context.image = Some(image);
+        let Some(enrolled) = self.store.enrolled(&image)? else {
+            return Err(Refusal::new(Reason::NotEnrolled, format!("image {image} is not enrolled here")));
+        };
+        context.site = Some(enrolled.manifest.site.to_string());
+        self.evidence.compare(&attested.claims, &enrolled)?;
+        let parts: Vec<&str> = resource.split('/').collect();
+        let data = json!({
+            "plugin": "resource", "resource-path": parts, "query": {}, "reference": enrolled.reference,
+        });
+        let mut input = attested.claims.clone();
+        if let Some(ours) = input.get_mut("flare-cvm").and_then(|v| v.as_object_mut()) {
+            let manifest = &enrolled.manifest;
+            ours.extend([
+                ("image_id".into(), json!(manifest.image_id)),
+                ("project".into(), json!(manifest.project)),
+                ("site".into(), json!(manifest.site)),
+                ("role".into(), json!(manifest.role)),
+            ]);
+        }
+        if !self.policy.allows(&input, &data)? {
+            return Err(Refusal::new(Reason::Policy, "the release policy does not allow it"));
+        }
+        Ok(enrolled)
+    }
+
+    fn seal_read(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
+        let image = self.sealer(request, now, context)?;
+        let state = match self.store.seal(&image)? {
+            None => SealState::Fresh,
+            Some(header_sha256) => SealState::Sealed { header_sha256 },
+        };
+        Ok((Reply::json(200, &state), Verdict::Answered))
+    }
+
+    fn seal_write(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
+        let image = self.sealer(request, now, context)?;
+        let RegisterSeal { header_sha256 } = parse(request.body, paths::MAX_AUTH_BYTES)?;
+        let registered: Bytes32 = self.store.register_seal(&image, header_sha256, now)?;
+        if registered != header_sha256 {
+            let detail = format!("the registered header is {registered}, the CVM shows {header_sha256}");
+            return Err(Refusal::new(Reason::SealMismatch, detail));
+        }
+        self.store.record(&context.decision(Step::SealWrite, Verdict::Sealed, header_sha256.to_string()))?;
+        Ok((Reply::empty(204), Verdict::Sealed))
+    }
+
+    /// The image whose seal this session may use: the one whose half it was given.
+    fn sealer(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Result<ImageId, Refusal> {
+        let (id, _) = self.attested(request, now, context)?;
+        let text = request.path.strip_prefix(paths::SEAL).unwrap_or_default();
+        let Ok(image) = text.parse::<ImageId>() else {
+            return Err(Refusal::new(Reason::NoSuchResource, "expected an image id"));
+        };
+        context.image = Some(image);
+        if self.store.released(&id.0)? != Some(image) {
+            return Err(Refusal::new(Reason::NotReleased, "this session was not given this image's half"));
+        }
+        if let Some(enrolled) = self.store.enrolled(&image)? {
+            context.site = Some(enrolled.manifest.site.to_string());
+        }
+        Ok(image)
+    }
+
+    /// The session in the cookie.
+    fn session(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Result<Session, Refusal> {
+        let Some(sealed) = request.cookie.and_then(session::value) else {
+            return Err(Refusal::new(Reason::SessionMissing, "no session cookie"));
+        };
+        let session = Session::open(sealed, &self.keys)?;
+        context.session = Some(session.id);
+        if session.expires <= now {
+            return Err(Refusal::new(Reason::SessionExpired, "the session's five minutes are over"));
+        }
+        Ok(session)
+    }
+
+    /// The attested session that a cookie or a token names.
+    fn attested(
+        &self,
+        request: &Request<'_>,
+        now: u64,
+        context: &mut Context,
+    ) -> Result<(session::Id, Attested), Refusal> {
+        let id = match request.authorization.and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(token) => {
+                let id = token::verify(&self.keys, token, now)?;
+                context.session = Some(id);
+                id
+            }
+            None => self.session(request, now, context)?.id,
+        };
+        match self.store.attested(&id.0, now)? {
+            Some(attested) => Ok((id, attested)),
+            None => Err(Refusal::new(Reason::NotAttested, "this session has shown no accepted evidence")),
+        }
+    }
+}
+
+impl Context {
+    fn decision(&self, step: Step, verdict: Verdict, detail: String) -> Decision {
+        let session = self.session.map(|id| id.to_string());
+        Decision { step, verdict, reason: None, detail, image: self.image, site: self.site.clone(), session }
+    }
+}
+
+type Handled = Result<(Reply, Verdict), Refusal>;
+
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8], limit: usize) -> Result<T, Refusal> {
+    if body.len() > limit {
+        return Err(Refusal::new(Reason::TooLarge, format!("the body is longer than {limit} bytes")));
+    }
+    serde_json::from_slice(body).map_err(|e| Refusal::new(Reason::Malformed, format!("the body is malformed: {e}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! What the server decided, for the client (little), and for the log (everything).
+
+use std::fmt;
+
+use cvm_layout::manifest::ImageId;
+use serde::{Deserialize, Serialize};
+
+use super::Fault;
+use crate::{
+    messages::{ERROR_PREFIX, ErrorInformation},
+    paths,
+};
+
+/// An HTTP answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// Value of a `Set-Cookie` header.
+    pub set_cookie: Option<String>,
+    /// JSON, or empty.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub(super) fn json(status: u16, body: &impl Serialize) -> Self {
+        // Our own messages are structs of strings; they always serialise.
+        Self { status, set_cookie: None, body: serde_json::to_vec(body).unwrap_or_default() }
+    }
+
+    pub(super) fn empty(status: u16) -> Self {
+        Self { status, set_cookie: None, body: Vec::new() }
+    }
+
+    pub(super) fn with_cookie(self, (value, expires): (String, String)) -> Self {
+        // `Path=/`: a client with a cookie jar shall show it to the seal endpoint as well.
+        let cookie = format!("{}={value}; Expires={expires}; Path=/", paths::COOKIE);
+        Self { set_cookie: Some(cookie), ..self }
+    }
+}
+
+/// The answer, and why.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// For the client.
+    pub reply: Reply,
+    /// For the operator. Accepting decisions are in the store's log already; refusals are for the
+    /// caller to record, who knows whether this peer has used up its share of the log.
+    pub decision: Decision,
+}
+
+/// Which request was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// POST `auth`.
+    Auth,
+    /// POST `attest`.
+    Attest,
+    /// GET `resource`.
+    Resource,
+    /// GET `seal`.
+    SealRead,
+    /// POST `seal`.
+    SealWrite,
+    /// The operator forgot a seal on purpose.
+    SealReset,
+    /// The operator enrolled an image.
+    Enrol,
+    /// Nothing that is served here.
+    Unknown,
+}
+
+/// How it was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// A challenge was sent; nothing was decided.
+    Challenged,
+    /// Evidence was accepted as genuine; nothing was released yet.
+    Attested,
+    /// A half was released.
+    Released,
+    /// A question about the seal was answered.
+    Answered,
+    /// A header was registered, or shown again.
+    Sealed,
+    /// The operator did it.
+    Done,
+    /// No.
+    Refused,
+}
+
+/// Why a request was refused. The words never change meaning; scripts may match on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Not a message of the protocol.
+    Malformed,
+    /// Longer than the endpoint takes.
+    TooLarge,
+    /// Another protocol version.
+    Version,
+    /// No such endpoint.
+    UnknownPath,
+    /// A kind of evidence, or a part of the protocol, that this key holder does not serve.
+    Unsupported,
+    /// No cookie and no token.
+    SessionMissing,
+    /// A cookie or token that this key holder did not make, or that was changed.
+    SessionForged,
+    /// The session's time is over.
+    SessionExpired,
+    /// The challenge was answered before.
+    Replayed,
+    /// The answer or the quote is bound to another nonce.
+    WrongNonce,
+    /// The endorsement key leads to no root that the policy names.
+    UnknownEk,
+    /// The attestation key is not proven to live in the endorsed TPM.
+    AkNotBound,
+    /// The quote covers other registers than it must.
+    WrongSelection,
+    /// The evidence is not genuine for another reason.
+    EvidenceInvalid,
+    /// No accepted evidence in this session.
+    NotAttested,
+    /// No such resource.
+    NoSuchResource,
+    /// The image is not enrolled.
+    NotEnrolled,
+    /// A register differs from the image's reference value.
+    WrongPcr,
+    /// The CVM has handed off: boot secrets are for boot.
+    AfterHandoff,
+    /// The release policy says no.
+    Policy,
+    /// The session had its release already.
+    ReleasedBefore,
+    /// The session was not given this image's half.
+    NotReleased,
+    /// Another header is registered for the image.
+    SealMismatch,
+    /// A fault on our side; the client may try again.
+    Internal,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One spelling for JSON and text.
+        let value = serde_json::to_value(self).unwrap_or_default();
+        f.write_str(value.as_str().unwrap_or_default())
+    }
+}
+
+/// A refusal on its way to the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable word.
+    pub reason: Reason,
+    /// Expected and found, for the operator.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    /// What the client hears: the stock protocol's few words, never the detail. It would tell an
+    /// attacker which lock to pick next.
+    pub(super) fn reply(&self, step: Step) -> Reply {
+        let (status, variant, detail) = match (self.reason, step) {
+            (Reason::Internal, _) => (503, "PluginInternalError", "temporarily unavailable"),
+            (Reason::SealMismatch, _) => (409, "SealMismatch", "another header is registered for this image"),
+            (Reason::UnknownPath, _) => (404, "InvalidRequestPath", "Request path is invalid"),
+            (_, Step::Auth) => (401, "AttestationError", "Attestation error: RCAR handshake Auth failed"),
+            (_, Step::Attest) => (401, "AttestationError", "Attestation error: RCAR handshake Attest failed"),
+            (Reason::SessionMissing | Reason::SessionForged | Reason::SessionExpired | Reason::NotAttested, _) => {
+                (401, "TokenNotFound", "Attestation Token not found")
+            }
+            (Reason::NoSuchResource, _) => (401, "PluginInternalError", "Plugin internal error"),
+            _ => (401, "PolicyDeny", "Access denied by policy"),
+        };
+        Reply::json(status, &ErrorInformation { error_type: format!("{ERROR_PREFIX}{variant}"), detail: detail.into() })
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::new(Reason::Internal, fault.to_string())
+    }
+}
+
+/// One line of the log, before it is numbered, dated and signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The request.
+    pub step: Step,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why, if refused.
+    pub reason: Option<Reason>,
+    /// For people; may be empty.
+    pub detail: String,
+    /// The image, where known.
+    pub image: Option<ImageId>,
+    /// Its site, where known.
+    pub site: Option<String>,
+    /// The session's public identifier, where known.
+    pub session: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_never_hears_the_detail() {
+        let refusal = Refusal::new(Reason::WrongPcr, "PCR 11 is aa, expected bb");
+        let body = String::from_utf8(refusal.reply(Step::Resource).body).unwrap();
+        assert_eq!(
+            body,
+            r#"{"type":"https://github.com/confidential-containers/kbs/errors/PolicyDeny","detail":"Access denied by policy"}"#
+        );
+        assert_eq!(Reason::WrongPcr.to_string(), "wrong-pcr");
+    }
+}

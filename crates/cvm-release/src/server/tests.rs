@@ -1,0 +1,408 @@
+//! The whole exchange without a socket, and the attacks on it that need no TPM.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use cvm_base::{Bytes16, Bytes32, sha256};
+use cvm_layout::manifest::{ImageId, Manifest};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    client::{Client, Failure, Method, Outgoing, Reply as ClientReply},
+    messages::Tee,
+};
+
+const NOW: u64 = 1_800_000_000;
+const HALF: [u8; 32] = [42; 32];
+const IMAGE: ImageId = Bytes16 { 0: [1; 16] };
+const OTHER: ImageId = Bytes16 { 0: [2; 16] };
+
+#[derive(Default)]
+struct Memory {
+    consumed: Vec<[u8; 16]>,
+    attested: HashMap<[u8; 16], (Attested, u64)>,
+    released: HashMap<[u8; 16], ImageId>,
+    seals: HashMap<ImageId, Bytes32>,
+    log: Vec<Decision>,
+    log_is_full: bool,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Memory>>);
+
+impl Shared {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Store for Shared {
+    fn consume(&self, session: &[u8; 16], _: u64, _: u64) -> Result<bool, Fault> {
+        let mut memory = self.memory();
+        let fresh = !memory.consumed.contains(session);
+        memory.consumed.push(*session);
+        Ok(fresh)
+    }
+    fn put_attested(&self, session: &[u8; 16], attested: &Attested, expires: u64) -> Result<(), Fault> {
+        self.memory().attested.insert(*session, (attested.clone(), expires));
+        Ok(())
+    }
+    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
+        Ok(self.memory().attested.get(session).filter(|(_, expires)| *expires > now).map(|(a, _)| a.clone()))
+    }
+    fn release_once(&self, session: &[u8; 16], image: &ImageId, _: u64) -> Result<bool, Fault> {
+        Ok(self.memory().released.insert(*session, *image).is_none())
+    }
+    fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault> {
+        Ok(self.memory().released.get(session).copied())
+    }
+    fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault> {
+        Ok([IMAGE, OTHER].contains(image).then(|| enrolled(*image)))
+    }
+    fn seal(&self, image: &ImageId) -> Result<Option<Bytes32>, Fault> {
+        Ok(self.memory().seals.get(image).copied())
+    }
+    fn register_seal(&self, image: &ImageId, header_sha256: Bytes32, _: u64) -> Result<Bytes32, Fault> {
+        Ok(*self.memory().seals.entry(*image).or_insert(header_sha256))
+    }
+    fn record(&self, decision: &Decision) -> Result<(), Fault> {
+        let mut memory = self.memory();
+        if memory.log_is_full {
+            return Err(Fault::new("writing the log", "disk full"));
+        }
+        memory.log.push(decision.clone());
+        Ok(())
+    }
+}
+
+fn enrolled(image: ImageId) -> Enrolled {
+    let verity = serde_json::json!({"data_bytes": 4096, "total_bytes": 12288, "salt": "00".repeat(32), "root_hash": "00".repeat(32)});
+    let volume = serde_json::json!({"offset": 0, "verity": verity});
+    let manifest: Manifest = serde_json::from_value(serde_json::json!({
+        "version": 1, "image_id": image, "project": "p", "site": "server1", "role": "server", "partitions": [],
+        "config": verity,
+        "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
+        "split_key": {"ephemeral": "00".repeat(32), "transcript": "00".repeat(32), "parties": []},
+        "init_code_sha256": "00".repeat(32),
+    }))
+    .unwrap();
+    Enrolled { manifest, reference: serde_json::json!({"image_id": image}) }
+}
+
+/// Evidence is `{"binding": hex, "image": id}`.
+struct Echo;
+
+impl EvidenceVerifier for Echo {
+    fn prepare(&self, _: Tee, extra_params: &Value) -> Result<Prepared, Refusal> {
+        Ok(Prepared { extra_params: "back".into(), kept: extra_params.to_string().into_bytes() })
+    }
+    fn verify(&self, _: Tee, evidence: &Value, binding: &Binding, kept: &[u8], _: u64) -> Result<Verified, Refusal> {
+        assert_eq!(kept, br#""ahead""#);
+        if evidence["binding"] != hex::encode(binding.0) {
+            return Err(Refusal::new(Reason::WrongNonce, ""));
+        }
+        Ok(Verified { claims: evidence.clone(), status: "warning", trust: "untrusted-host".into() })
+    }
+    fn compare(&self, claims: &Value, image: &Enrolled) -> Result<(), Refusal> {
+        let shown = &claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["tpm"]["image"];
+        if *shown == image.reference["image_id"] { Ok(()) } else { Err(Refusal::new(Reason::WrongPcr, "PCR 11")) }
+    }
+}
+
+struct TrustedHostsOnly(bool);
+
+impl Policy for TrustedHostsOnly {
+    fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault> {
+        assert_eq!(data["resource-path"][2], IMAGE.to_string());
+        assert_eq!(input["flare-cvm"]["site"], "server1");
+        Ok(self.0 || input["flare-cvm"]["trust"] != "untrusted-host")
+    }
+}
+
+struct Fixed;
+
+impl Halves for Fixed {
+    fn half(&self, _: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault> {
+        Ok(Zeroizing::new(HALF))
+    }
+}
+
+struct Bench {
+    server: Server,
+    store: Shared,
+    now: u64,
+}
+
+fn bench() -> Bench {
+    let store = Shared::default();
+    let server = Server {
+        keys: SessionKeys::derive(&[7; 32]).unwrap(),
+        evidence: Box::new(Echo),
+        store: Box::new(store.clone()),
+        policy: Box::new(TrustedHostsOnly(true)),
+        halves: Box::new(Fixed),
+        random: Box::new(|bytes| getrandom::fill(bytes).map_err(|e| Fault::new("drawing", e))),
+    };
+    Bench { server, store, now: NOW }
+}
+
+impl Bench {
+    fn send(&self, request: &Outgoing) -> (ClientReply, Decision) {
+        self.send_with(request, None)
+    }
+
+    fn send_with(&self, request: &Outgoing, authorization: Option<&str>) -> (ClientReply, Decision) {
+        let Outcome { reply, decision } = self.server.handle(
+            &Request {
+                method: if request.method == Method::Get { "GET" } else { "POST" },
+                path: &request.path,
+                cookie: request.cookie.as_deref(),
+                authorization,
+                body: &request.body,
+            },
+            self.now,
+        );
+        let set_cookie = reply.set_cookie.into_iter().collect();
+        (ClientReply { status: reply.status, set_cookie, body: reply.body }, decision)
+    }
+
+    fn challenged(&self) -> Client<crate::client::Challenged> {
+        let start = Client::new(Tee::Tpm).unwrap();
+        let reply = self.send(&start.auth_request("ahead").unwrap()).0;
+        start.challenged(&reply).unwrap()
+    }
+
+    fn answer(client: &Client<crate::client::Challenged>) -> Outgoing {
+        let evidence = serde_json::json!({"binding": hex::encode(client.binding("").0), "image": IMAGE});
+        client.attest_request(evidence, "").unwrap()
+    }
+
+    fn attested(&self) -> Client<crate::client::Attested> {
+        let client = self.challenged();
+        let reply = self.send(&Self::answer(&client)).0;
+        client.attested(&reply).unwrap()
+    }
+
+    /// Sends, expects a refusal with `reason` and `status`.
+    fn refused(&self, request: &Outgoing, status: u16, reason: Reason) {
+        let (reply, decision) = self.send(request);
+        assert_eq!((decision.verdict, decision.reason, reply.status), (Verdict::Refused, Some(reason), status));
+        assert!(serde_json::from_slice::<crate::messages::ErrorInformation>(&reply.body).is_ok());
+    }
+}
+
+#[test]
+fn an_accepted_cvm_gets_the_half_and_the_seal_memory() {
+    let bench = bench();
+    let challenged = bench.challenged();
+    assert_eq!(challenged.extra_params(), "back");
+    let client = bench.attested();
+    let (reply, decision) = bench.send(&client.half_request(&IMAGE));
+    assert_eq!(*client.half(&reply).unwrap(), HALF);
+    assert_eq!((decision.verdict, decision.site.as_deref()), (Verdict::Released, Some("server1")));
+
+    let read = client.seal_request(&IMAGE);
+    assert_eq!(client.seal_state(&bench.send(&read).0).unwrap(), Some(SealState::Fresh));
+    let header_sha256 = sha256(b"header");
+    for _ in 0..2 {
+        let reply = bench.send(&client.register_seal_request(&IMAGE, header_sha256).unwrap()).0;
+        client.seal_registered(&reply).unwrap();
+    }
+    assert_eq!(client.seal_state(&bench.send(&read).0).unwrap(), Some(SealState::Sealed { header_sha256 }));
+    let log: Vec<Verdict> = bench.store.memory().log.iter().map(|d| d.verdict).collect();
+    assert_eq!(log, [Verdict::Attested, Verdict::Released, Verdict::Sealed, Verdict::Sealed]);
+}
+
+#[test]
+fn auth_stores_nothing() {
+    let bench = bench();
+    for _ in 0..100 {
+        bench.challenged();
+    }
+    let memory = bench.store.memory();
+    assert!(memory.consumed.is_empty() && memory.attested.is_empty() && memory.log.is_empty());
+}
+
+#[test]
+fn the_auth_answer_has_the_bytes_that_kbs_md_shows() {
+    let bench = bench();
+    let reply = bench.send(&Client::new(Tee::Tpm).unwrap().auth_request("ahead").unwrap()).0;
+    let text = String::from_utf8(reply.body).unwrap();
+    assert!(text.starts_with(r#"{"nonce":""#) && text.ends_with(r#"=","extra-params":"back"}"#), "{text}");
+    let cookie = &reply.set_cookie[0];
+    assert!(
+        cookie.starts_with("kbs-session-id=") && cookie.contains("; Expires=Fri, 15 Jan 2027 08:05:00 GMT"),
+        "{cookie}"
+    );
+    assert!(!cookie.contains("ahead") && cookie.len() < 4096);
+}
+
+#[test]
+fn another_version_is_refused() {
+    let bench = bench();
+    for version in ["0.4.1", "0.3.0", "", "0.4.0 "] {
+        let body = format!(r#"{{"version":"{version}","tee":"tpm","extra-params":""}}"#).into_bytes();
+        let request = Outgoing { method: Method::Post, path: paths::AUTH.into(), cookie: None, body };
+        bench.refused(&request, 401, Reason::Version);
+    }
+}
+
+#[test]
+fn attack_a_replayed_answer_is_refused() {
+    let bench = bench();
+    let client = bench.challenged();
+    let answer = Bench::answer(&client);
+    assert_eq!(bench.send(&answer).0.status, 200);
+    bench.refused(&answer, 401, Reason::Replayed);
+}
+
+#[test]
+fn attack_a_failed_answer_spends_the_challenge() {
+    let bench = bench();
+    let client = bench.challenged();
+    bench.refused(&client.attest_request(serde_json::json!({"binding": "00"}), "").unwrap(), 401, Reason::WrongNonce);
+    bench.refused(&Bench::answer(&client), 401, Reason::Replayed);
+}
+
+#[test]
+fn attack_another_sessions_evidence_is_refused() {
+    let bench = bench();
+    let (mine, other) = (bench.challenged(), bench.challenged());
+    let stolen = Outgoing { cookie: Bench::answer(&mine).cookie, ..Bench::answer(&other) };
+    bench.refused(&stolen, 401, Reason::WrongNonce);
+}
+
+#[test]
+fn attack_a_replayed_cookie_gets_no_second_release() {
+    let bench = bench();
+    let client = bench.attested();
+    let request = client.half_request(&IMAGE);
+    assert_eq!(bench.send(&request).0.status, 200);
+    bench.refused(&request, 401, Reason::ReleasedBefore);
+}
+
+#[test]
+fn attack_a_tampered_cookie_is_refused() {
+    let bench = bench();
+    let client = bench.challenged();
+    let answer = Bench::answer(&client);
+    let cookie = answer.cookie.clone().unwrap();
+    for at in [15, 40, cookie.len() - 1] {
+        let mut bytes = cookie.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        let forged = Outgoing { cookie: Some(String::from_utf8(bytes).unwrap()), ..answer.clone() };
+        bench.refused(&forged, 401, Reason::SessionForged);
+    }
+    bench.refused(&Outgoing { cookie: None, ..answer.clone() }, 401, Reason::SessionMissing);
+    assert_eq!(bench.send(&answer).0.status, 200, "attempts with forged cookies spend nothing");
+}
+
+#[test]
+fn attack_an_expired_session_is_refused() {
+    let mut bench = bench();
+    let (challenged, attested) = (bench.challenged(), bench.attested());
+    bench.now += SESSION_SECONDS;
+    bench.refused(&Bench::answer(&challenged), 401, Reason::SessionExpired);
+    bench.refused(&attested.half_request(&IMAGE), 401, Reason::SessionExpired);
+}
+
+#[test]
+fn attack_a_session_without_evidence_gets_nothing() {
+    let bench = bench();
+    let client = bench.challenged();
+    let cookie = Bench::answer(&client).cookie;
+    let path = format!("{}{}", paths::RESOURCE, paths::half(&IMAGE));
+    bench.refused(&Outgoing { method: Method::Get, path, cookie, body: vec![] }, 401, Reason::NotAttested);
+}
+
+#[test]
+fn attack_another_images_half_and_seal_are_refused() {
+    let bench = bench();
+    let client = bench.attested();
+    bench.refused(&client.half_request(&OTHER), 401, Reason::WrongPcr);
+    bench.refused(&client.half_request(&Bytes16 { 0: [9; 16] }), 401, Reason::NotEnrolled);
+    bench.refused(&client.seal_request(&IMAGE), 401, Reason::NotReleased);
+    assert_eq!(bench.send(&client.half_request(&IMAGE)).0.status, 200);
+    bench.refused(&client.seal_request(&OTHER), 401, Reason::NotReleased);
+}
+
+#[test]
+fn attack_another_header_is_refused() {
+    let bench = bench();
+    for (header, status) in [(sha256(b"a"), 204), (sha256(b"b"), 409)] {
+        let client = bench.attested();
+        bench.send(&client.half_request(&IMAGE));
+        let request = client.register_seal_request(&IMAGE, header).unwrap();
+        let (reply, decision) = bench.send(&request);
+        assert_eq!(reply.status, status);
+        assert_eq!(decision.reason, (status == 409).then_some(Reason::SealMismatch));
+    }
+}
+
+#[test]
+fn what_the_policy_refuses_is_not_released() {
+    let mut bench = bench();
+    bench.server.policy = Box::new(TrustedHostsOnly(false));
+    let client = bench.attested();
+    let request = client.half_request(&IMAGE);
+    let reply = bench.send(&request).0;
+    match client.half(&reply).unwrap_err() {
+        Failure::Refused { status: 401, error_type, .. } => assert!(error_type.ends_with("/PolicyDeny")),
+        other => panic!("{other}"),
+    }
+    bench.refused(&request, 401, Reason::Policy);
+}
+
+#[test]
+fn what_cannot_be_logged_is_not_released() {
+    let bench = bench();
+    let client = bench.attested();
+    bench.store.memory().log_is_full = true;
+    let (reply, decision) = bench.send(&client.half_request(&IMAGE));
+    assert_eq!((reply.status, decision.reason), (503, Some(Reason::Internal)));
+    assert!(matches!(client.half(&reply), Err(Failure::Busy { status: 503 })));
+}
+
+#[test]
+fn a_token_serves_as_well_as_the_cookie_and_is_not_forged() {
+    let mut bench = bench();
+    let client = bench.challenged();
+    let (reply, _) = bench.send(&Bench::answer(&client));
+    let token: Token = serde_json::from_slice(&reply.body).unwrap();
+    let client = client.attested(&reply).unwrap();
+    let request = Outgoing { cookie: None, ..client.half_request(&IMAGE) };
+    let bearer = format!("Bearer {}", token.token);
+
+    // The same claims under a header that brings its own key.
+    let (rest, _) = token.token.rsplit_once('.').unwrap();
+    let payload = rest.split_once('.').unwrap().1;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+    let own = SessionKeys::derive(&[8; 32]).unwrap();
+    for header in [r#"{"alg":"none"}"#, r#"{"alg":"ES256","jwk":{"kty":"EC"}}"#] {
+        let signed = format!("{}.{payload}", B64.encode(header));
+        let forged = format!("Bearer {signed}.{}", B64.encode(own.sign(signed.as_bytes())));
+        assert_eq!(bench.send_with(&request, Some(&forged)).1.reason, Some(Reason::SessionForged));
+    }
+    bench.now += SESSION_SECONDS;
+    assert_eq!(bench.send_with(&request, Some(&bearer)).1.reason, Some(Reason::SessionExpired));
+    bench.now = NOW;
+    let (reply, _) = bench.send_with(&request, Some(&bearer));
+    assert_eq!(*client.half(&reply).unwrap(), HALF);
+    assert_eq!(bench.send_with(&request, Some(&bearer)).1.reason, Some(Reason::ReleasedBefore));
+}
+
+#[test]
+fn a_malformed_or_oversize_body_is_refused() {
+    let bench = bench();
+    let client = bench.challenged();
+    let cookie = Bench::answer(&client).cookie;
+    let post =
+        |body: Vec<u8>| Outgoing { method: Method::Post, path: paths::ATTEST.into(), cookie: cookie.clone(), body };
+    bench.refused(&post(b"{".to_vec()), 401, Reason::Malformed);
+    bench.refused(&post(vec![b' '; paths::MAX_ATTEST_BYTES + 1]), 401, Reason::TooLarge);
+    bench.refused(&Outgoing { path: "/".into(), ..post(vec![]) }, 404, Reason::UnknownPath);
+}

@@ -1,0 +1,115 @@
+//! What the server needs from the world.
+
+use cvm_base::Bytes32;
+use cvm_layout::manifest::{ImageId, Manifest};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{Decision, Refusal};
+use crate::{
+    binding::Binding,
+    messages::{Tee, TeePubKey},
+};
+
+/// Fills a buffer with randomness that nobody can guess.
+pub type Random = Box<dyn Fn(&mut [u8]) -> Result<(), Fault> + Send + Sync>;
+
+/// Our own side failed; nothing was decided.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {problem}")]
+pub struct Fault {
+    doing: &'static str,
+    problem: String,
+}
+
+impl Fault {
+    /// What was being done, and what went wrong.
+    pub fn new(doing: &'static str, problem: impl ToString) -> Self {
+        Self { doing, problem: problem.to_string() }
+    }
+}
+
+/// What a kind of evidence needs between challenge and answer.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// The challenge's `extra-params`.
+    pub extra_params: String,
+    /// Comes back to [`EvidenceVerifier::verify`]; travels sealed in the cookie, at most 1 KiB.
+    pub kept: Vec<u8>,
+}
+
+/// Evidence that is genuine. Whether it is good enough is decided later.
+#[derive(Debug)]
+pub struct Verified {
+    /// Goes under the kind's name into the token and the policy's input.
+    pub claims: Value,
+    /// EAR status: `affirming`, `warning` or `contraindicated`.
+    pub status: &'static str,
+    /// How far the TEE can be trusted, in a word: `untrusted-host` for a TPM that the host runs.
+    pub trust: String,
+}
+
+/// Checks evidence.
+pub trait EvidenceVerifier: Send + Sync {
+    /// Called at `auth`, for a stranger: must be cheap and must not store anything.
+    fn prepare(&self, tee: Tee, extra_params: &Value) -> Result<Prepared, Refusal>;
+    /// Whether the evidence is genuine, fresh and bound to `binding`.
+    fn verify(&self, tee: Tee, evidence: &Value, binding: &Binding, kept: &[u8], now: u64)
+    -> Result<Verified, Refusal>;
+    /// Whether the token's claims show exactly this image in its boot phase.
+    fn compare(&self, claims: &Value, image: &Enrolled) -> Result<(), Refusal>;
+}
+
+/// The release policy.
+pub trait Policy: Send + Sync {
+    /// `input` is the token's claims; `data` is the request and the image's reference values.
+    fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault>;
+}
+
+/// Computes halves from the party's secret.
+pub trait Halves: Send + Sync {
+    /// Q for an enrolled image; everything it depends on is in the builder-signed manifest.
+    fn half(&self, manifest: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault>;
+}
+
+/// An image that the party's operator enrolled; the builder's signatures were checked then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Enrolled {
+    /// The builder-signed manifest.
+    pub manifest: Manifest,
+    /// The builder-signed reference values, as JSON.
+    pub reference: Value,
+}
+
+/// What an attested session is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attested {
+    /// The key that evidence is bound to, and that releases are encrypted to.
+    pub tee_pubkey: TeePubKey,
+    /// The token's claims.
+    pub claims: Value,
+}
+
+/// What must not be forgotten. Sessions are named by their 16 random bytes; `expires` and `now` are
+/// Unix seconds, and a row may be dropped once it has expired.
+pub trait Store: Send + Sync {
+    /// Marks the session's challenge as answered; false if it was already.
+    fn consume(&self, session: &[u8; 16], expires: u64, now: u64) -> Result<bool, Fault>;
+    /// Remembers an attested session.
+    fn put_attested(&self, session: &[u8; 16], attested: &Attested, expires: u64) -> Result<(), Fault>;
+    /// An attested, unexpired session.
+    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault>;
+    /// Marks the session as having had its release; false if it had one, or has expired.
+    fn release_once(&self, session: &[u8; 16], image: &ImageId, now: u64) -> Result<bool, Fault>;
+    /// The image whose half the session was given.
+    fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault>;
+    /// An enrolled image.
+    fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault>;
+    /// The registered header.
+    fn seal(&self, image: &ImageId) -> Result<Option<Bytes32>, Fault>;
+    /// Registers a header if none is; the one that is registered now.
+    fn register_seal(&self, image: &ImageId, header_sha256: Bytes32, now: u64) -> Result<Bytes32, Fault>;
+    /// Appends to the log.
+    fn record(&self, decision: &Decision) -> Result<(), Fault>;
+}
