@@ -1,0 +1,91 @@
+//! Any artifact, by its first line: for tools that show files.
+
+use cvm_base::Bytes32;
+use serde::Serialize;
+
+use crate::{
+    contribution::{Contribution, WHAT},
+    error::CeremonyError,
+    statement::{Builder, Card, Invite, Join, Signed},
+    text::{self, Document},
+    transcript::{Draft, Transcript},
+};
+
+/// One artifact of a ceremony.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Artifact {
+    /// A party's statement.
+    Party(Card),
+    /// A builder's statement.
+    Builder(Builder),
+    /// An invitation.
+    Invite(Invite),
+    /// The answer to one.
+    Join(Join),
+    /// A transcript, signed by some or all.
+    Transcript(Transcript),
+    /// A contribution, whose signature only an agreement can verify.
+    Contribution(Contribution),
+}
+
+/// An artifact with what everybody asks of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Described {
+    /// The artifact.
+    pub artifact: Artifact,
+    /// SHA-256 of its body; T of a transcript.
+    pub digest: Bytes32,
+    /// Whose signatures it carries and are verified.
+    pub signed_by: Vec<String>,
+    /// Whose signatures are still missing, or need an agreement to be verified.
+    pub unverified: Vec<String>,
+}
+
+impl Described {
+    /// Reads any artifact and verifies the signatures that it can verify alone.
+    pub fn parse(bytes: &[u8]) -> Result<Self, CeremonyError> {
+        match text::kind(bytes) {
+            Some(Builder::KIND) => statement(bytes, Artifact::Builder),
+            Some(Invite::KIND) => statement(bytes, Artifact::Invite),
+            Some(Join::KIND) => statement(bytes, Artifact::Join),
+            Some(Transcript::KIND) => {
+                let draft = Draft::parse(bytes)?;
+                let unverified: Vec<_> = draft.missing().iter().map(ToString::to_string).collect();
+                let names = draft.transcript().parties.iter().map(|party| party.card.name.to_string());
+                Ok(Self {
+                    digest: draft.digest(),
+                    signed_by: names.filter(|name| !unverified.contains(name)).collect(),
+                    unverified,
+                    artifact: Artifact::Transcript(draft.transcript().clone()),
+                })
+            }
+            Some(Contribution::KIND) => {
+                let (contribution, body, _) = text::parse::<Contribution>(bytes, 1)
+                    .map_err(|source| CeremonyError::Text { what: WHAT, source })?;
+                Ok(Self {
+                    digest: text::digest(&body),
+                    signed_by: Vec::new(),
+                    unverified: vec![contribution.party.to_string()],
+                    artifact: Artifact::Contribution(contribution),
+                })
+            }
+            // Whatever else it is, its error says that no party's statement begins so.
+            _ => statement(bytes, Artifact::Party),
+        }
+    }
+}
+
+fn statement<S: crate::Statement + Clone>(
+    bytes: &[u8],
+    artifact: impl FnOnce(S) -> Artifact,
+) -> Result<Described, CeremonyError> {
+    let signed = Signed::<S>::parse(bytes)?;
+    Ok(Described {
+        digest: signed.digest(),
+        signed_by: vec![signed.statement().signer().0.to_string()],
+        unverified: Vec::new(),
+        artifact: artifact(signed.statement().clone()),
+    })
+}

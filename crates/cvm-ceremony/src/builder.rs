@@ -1,0 +1,127 @@
+//! The builder's folder, and how it opens contributions.
+
+use std::path::Path;
+
+use age::secrecy::ExposeSecret;
+use cvm_layout::names::{Name, Role};
+use ed25519_dalek::SigningKey;
+use zeroize::Zeroizing;
+
+use crate::{
+    contribution::{Contribution, OpenedContribution},
+    error::CeremonyError,
+    split_key::BaseKey,
+    statement::{Builder, Signed},
+    transcript::Agreement,
+    vault::{Lock, NewFolder, SECRETS_FILE, Unlock, open_secrets, random32, read, take32},
+};
+
+/// The builder's signed statement: what parties get.
+pub const BUILDER_FILE: &str = "builder.txt";
+const MAGIC: &[u8] = b"flare-cvm/v1/builder-secrets\n";
+
+/// A builder's folder: `builder.txt` (public), `secrets.age` (Ed25519 seed and age identity),
+/// `unlock.key`.
+pub struct BuilderSecrets {
+    statement: Signed<Builder>,
+    signing: SigningKey,
+    identity: age::x25519::Identity,
+}
+
+impl BuilderSecrets {
+    /// Makes a builder's keys and its folder, which must be empty or absent.
+    pub fn create(folder: &Path, name: Name, lock: &Lock) -> Result<Signed<Builder>, CeremonyError> {
+        let new = NewFolder::at(folder)?;
+        let seed = random32()?;
+        let signing = SigningKey::from_bytes(&seed);
+        let identity = age::x25519::Identity::generate();
+        let builder = Builder {
+            name,
+            identity: cvm_base::Bytes32 { 0: signing.verifying_key().to_bytes() },
+            recipient: identity
+                .to_public()
+                .to_string()
+                .parse()
+                .map_err(|_| weak("age made a recipient of another form"))?,
+        };
+        let statement = Signed::sign(builder, &signing)?;
+        let text = identity.to_string();
+        let mut secret = Zeroizing::new(Vec::with_capacity(256));
+        for part in [MAGIC, seed.as_slice(), text.expose_secret().as_bytes()] {
+            secret.extend_from_slice(part);
+        }
+        new.write_secrets(&secret, lock)?;
+        new.write(BUILDER_FILE, statement.text().as_bytes(), 0o644)?;
+        new.finish()?;
+        Ok(statement)
+    }
+
+    /// Opens a builder's folder.
+    pub fn load(folder: &Path, unlock: &Unlock) -> Result<Self, CeremonyError> {
+        let statement = Signed::<Builder>::parse(&read(folder, BUILDER_FILE)?)?;
+        let secret = open_secrets(folder, unlock)?;
+        let mismatch = |field| CeremonyError::Mismatch {
+            path: folder.join(SECRETS_FILE).display().to_string(),
+            statement: BUILDER_FILE.into(),
+            field,
+        };
+        let mut rest = secret.strip_prefix(MAGIC).ok_or_else(|| mismatch("the kind of file"))?;
+        let signing = SigningKey::from_bytes(take32(&mut rest).ok_or_else(|| mismatch("length"))?);
+        let identity = std::str::from_utf8(rest).ok().and_then(|text| text.parse().ok());
+        let identity: age::x25519::Identity = identity.ok_or_else(|| mismatch("the age identity"))?;
+        let builder = statement.statement();
+        if signing.verifying_key().to_bytes() != builder.identity.0 {
+            return Err(mismatch("identity"));
+        }
+        if identity.to_public().to_string() != builder.recipient.as_str() {
+            return Err(mismatch("recipient"));
+        }
+        Ok(Self { statement, signing, identity })
+    }
+
+    /// Who the builder is.
+    pub fn statement(&self) -> &Signed<Builder> {
+        &self.statement
+    }
+
+    /// Signs manifests, boot statements and reference values (`cvm_layout::signed`).
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.signing
+    }
+}
+
+fn weak(reason: &str) -> CeremonyError {
+    CeremonyError::Locked { path: SECRETS_FILE.into(), reason: reason.into() }
+}
+
+/// Verifies a contribution and opens its base key.
+///
+/// Refused: another ceremony's, role's or build's; not signed by its party; sealed to another
+/// builder; a ciphertext that was made for another envelope.
+pub fn open_contribution(
+    bytes: &[u8],
+    agreement: &Agreement,
+    role: Role,
+    build: &Name,
+    builder: &BuilderSecrets,
+) -> Result<OpenedContribution, CeremonyError> {
+    let (named, own) = (agreement.builder(), builder.statement.statement());
+    if named != own {
+        return Err(CeremonyError::OtherBuilder { named: named.name.clone(), found: own.name.clone() });
+    }
+    let signed = Contribution::parse(bytes, agreement)?;
+    let contribution = signed.statement();
+    contribution.check_use(role, build)?;
+    let refuse = |reason: String| CeremonyError::Sealed { party: contribution.party.clone(), reason };
+    let secret = age::decrypt(&builder.identity, &contribution.sealed).map_err(|e| refuse(e.to_string()))?;
+    let secret = Zeroizing::new(secret);
+    let mut rest = secret.as_slice();
+    match (take32(&mut rest), take32(&mut rest), rest) {
+        (Some(binding), Some(base_key), []) if *binding == contribution.binding().0 => Ok(OpenedContribution {
+            transcript: contribution.transcript,
+            party: contribution.party.clone(),
+            base_key: BaseKey::from_bytes(role, base_key),
+        }),
+        _ => Err(refuse("it was sealed for another envelope".into())),
+    }
+}

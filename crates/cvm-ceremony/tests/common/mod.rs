@@ -1,0 +1,85 @@
+//! Two parties, a builder, and their ceremony, through the library.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::path::Path;
+
+use cvm_base::Bytes16;
+use cvm_ceremony::{
+    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms, Transcript, Unlock,
+};
+use cvm_layout::names::{Name, Role};
+use tempfile::TempDir;
+
+pub const BUILD: &str = "build-1";
+
+pub fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub fn today() -> Date {
+    "2026-11-22".parse().unwrap()
+}
+
+pub fn party(folder: &Path, who: &str, role: PartyRole) -> Party {
+    let new = NewParty {
+        name: name(who),
+        role,
+        keyholder: "https://127.0.0.1:8443".parse().unwrap(),
+        policy: Some(format!("package policy # of {who}\n").into_bytes()),
+        today: today(),
+    };
+    new.create(folder, &Lock::KeyFile).unwrap();
+    Party::load(folder, &Unlock::beside(folder)).unwrap()
+}
+
+pub struct Ceremony {
+    pub dir: TempDir,
+    pub model: Party,
+    pub data: Party,
+    pub builder: BuilderSecrets,
+    pub agreement: Agreement,
+}
+
+impl Ceremony {
+    pub fn terms(builder: &BuilderSecrets, nonce: u8) -> Terms {
+        Terms {
+            project: name("demo"),
+            date: today(),
+            epoch: 0,
+            previous: None,
+            nonce: Bytes16 { 0: [nonce; 16] },
+            legal: None,
+            system: vec![PartyRole::ModelOwner],
+            builder: builder.statement().statement().clone(),
+            sites: vec![
+                Site { name: name("server1"), role: Role::Server },
+                Site { name: name("site-1"), role: Role::Client },
+            ],
+        }
+    }
+
+    pub fn hold() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let model = party(&dir.path().join("model"), "model-owner", PartyRole::ModelOwner);
+        let data = party(&dir.path().join("data"), "data-owner", PartyRole::DataOwner);
+        let builder_dir = dir.path().join("builder");
+        BuilderSecrets::create(&builder_dir, name("builder"), &Lock::KeyFile).unwrap();
+        let builder = BuilderSecrets::load(&builder_dir, &Unlock::beside(&builder_dir)).unwrap();
+        let agreement = agree(&model, &data, Self::terms(&builder, 1));
+        Self { dir, model, data, builder, agreement }
+    }
+}
+
+/// invite → join → each computes the transcript → one signs, the other co-signs.
+pub fn agree(model: &Party, data: &Party, terms: Terms) -> Agreement {
+    let invite = model.invite(terms).unwrap();
+    let join = data.join(&invite).unwrap();
+    let mut first = Draft::new(Transcript::from_statements(&invite, &[join.clone()]).unwrap()).unwrap();
+    model.sign(&mut first).unwrap();
+    let mut second = Draft::parse(first.text().as_bytes()).unwrap();
+    assert_eq!(*second.transcript(), Transcript::from_statements(&invite, &[join]).unwrap());
+    assert_eq!(second.missing(), [name("data-owner")]);
+    data.sign(&mut second).unwrap();
+    second.complete().unwrap()
+}
