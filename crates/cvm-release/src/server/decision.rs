@@ -135,6 +135,8 @@ pub enum Reason {
     AfterHandoff,
     /// The release policy says no.
     Policy,
+    /// The policy in force is not the one that the parties agreed on.
+    PolicyChanged,
     /// The session had its release already.
     ReleasedBefore,
     /// The session was not given this image's half.
@@ -196,6 +198,10 @@ impl From<Fault> for Refusal {
 /// One line of the log, before it is numbered, dated and signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
+    /// Unix seconds.
+    pub time: u64,
+    /// Who asked: an IP address, or `operator`.
+    pub peer: String,
     /// The request.
     pub step: Step,
     /// The verdict.

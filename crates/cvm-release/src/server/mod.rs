@@ -12,7 +12,7 @@ mod traits;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_base::Bytes32;
-use cvm_layout::manifest::ImageId;
+use cvm_layout::{manifest::ImageId, names::Name};
 use serde_json::json;
 
 pub use decision::{Decision, Outcome, Reason, Refusal, Reply, Step, Verdict};
@@ -45,13 +45,16 @@ pub struct Request<'a> {
     pub cookie: Option<&'a str>,
     /// Value of the `Authorization` header.
     pub authorization: Option<&'a str>,
+    /// Who asks, as the log shall name it: an IP address.
+    pub peer: &'a str,
     /// The body; the transport has bounded it already, and `handle` bounds it again by endpoint.
     pub body: &'a [u8],
 }
 
 /// What a request is about, as far as it is known: for the log.
-#[derive(Default)]
 struct Context {
+    time: u64,
+    peer: String,
     image: Option<ImageId>,
     site: Option<String>,
     session: Option<session::Id>,
@@ -59,6 +62,8 @@ struct Context {
 
 /// A key holder.
 pub struct Server {
+    /// The party, as manifests name it.
+    pub party: Name,
     /// Keys that seal cookies and sign tokens.
     pub keys: SessionKeys,
     /// Checks evidence.
@@ -79,15 +84,13 @@ impl Server {
     /// The decision, if there was one, stands in the store's log before this returns; a release that
     /// cannot be logged does not happen.
     pub fn handle(&self, request: &Request<'_>, now: u64) -> Outcome {
-        let mut context = Context::default();
+        let mut context = Context { time: now, peer: request.peer.to_owned(), image: None, site: None, session: None };
         let (step, result) = self.dispatch(request, now, &mut context);
         let (reply, verdict, reason, detail) = match result {
             Ok((reply, verdict)) => (reply, verdict, None, String::new()),
             Err(refusal) => (refusal.reply(step), Verdict::Refused, Some(refusal.reason), refusal.detail),
         };
-        let Context { image, site, session } = context;
-        let session = session.map(|id| id.to_string());
-        Outcome { reply, decision: Decision { step, verdict, reason, detail, image, site, session } }
+        Outcome { reply, decision: Decision { reason, ..context.decision(step, verdict, detail) } }
     }
 
     fn dispatch(&self, request: &Request<'_>, now: u64, context: &mut Context) -> (Step, Handled) {
@@ -189,6 +192,13 @@ impl Server {
             return Err(Refusal::new(Reason::NotEnrolled, format!("image {image} is not enrolled here")));
         };
         context.site = Some(enrolled.manifest.site.to_string());
+        // Both owners agreed on a policy in writing; releasing under another one would break that.
+        let share = enrolled.manifest.split_key.parties.iter().find(|share| share.name == self.party);
+        let (agreed, ours) = (share.map(|share| share.policy_sha256), self.policy.digest());
+        if agreed != Some(ours) {
+            let detail = format!("the policy in force is {ours}, the parties agreed on {agreed:?}");
+            return Err(Refusal::new(Reason::PolicyChanged, detail));
+        }
         self.evidence.compare(&attested.claims, &enrolled)?;
         let parts: Vec<&str> = resource.split('/').collect();
         let data = json!({
@@ -286,7 +296,9 @@ impl Server {
 impl Context {
     fn decision(&self, step: Step, verdict: Verdict, detail: String) -> Decision {
         let session = self.session.map(|id| id.to_string());
-        Decision { step, verdict, reason: None, detail, image: self.image, site: self.site.clone(), session }
+        let Self { time, image, .. } = *self;
+        let (peer, site) = (self.peer.clone(), self.site.clone());
+        Decision { time, peer, step, verdict, reason: None, detail, image, site, session }
     }
 }
 

@@ -86,7 +86,10 @@ fn enrolled(image: ImageId) -> Enrolled {
         "version": 1, "image_id": image, "project": "p", "site": "server1", "role": "server", "partitions": [],
         "config": verity,
         "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
-        "split_key": {"ephemeral": "00".repeat(32), "transcript": "00".repeat(32), "parties": []},
+        "split_key": {"ephemeral": "00".repeat(32), "transcript": "00".repeat(32), "parties": [{
+            "name": "alice", "public": "00".repeat(32), "purposes": ["system"], "policy_sha256": "00".repeat(32),
+            "keyholder": {"url": "https://localhost:1", "certificate_sha256": "00".repeat(32)},
+        }]},
         "init_code_sha256": "00".repeat(32),
     }))
     .unwrap();
@@ -116,6 +119,9 @@ impl EvidenceVerifier for Echo {
 struct TrustedHostsOnly(bool);
 
 impl Policy for TrustedHostsOnly {
+    fn digest(&self) -> Bytes32 {
+        Bytes32 { 0: [0; 32] }
+    }
     fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault> {
         assert_eq!(data["resource-path"][2], IMAGE.to_string());
         assert_eq!(input["flare-cvm"]["site"], "server1");
@@ -140,6 +146,7 @@ struct Bench {
 fn bench() -> Bench {
     let store = Shared::default();
     let server = Server {
+        party: "alice".parse().unwrap(),
         keys: SessionKeys::derive(&[7; 32]).unwrap(),
         evidence: Box::new(Echo),
         store: Box::new(store.clone()),
@@ -162,6 +169,7 @@ impl Bench {
                 path: &request.path,
                 cookie: request.cookie.as_deref(),
                 authorization,
+                peer: "192.0.2.1",
                 body: &request.body,
             },
             self.now,

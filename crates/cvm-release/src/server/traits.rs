@@ -63,6 +63,8 @@ pub trait EvidenceVerifier: Send + Sync {
 
 /// The release policy.
 pub trait Policy: Send + Sync {
+    /// SHA-256 of the policy's text: what a ceremony's transcript names.
+    fn digest(&self) -> Bytes32;
     /// `input` is the token's claims; `data` is the request and the image's reference values.
     fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault>;
 }
