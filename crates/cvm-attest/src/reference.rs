@@ -1,0 +1,122 @@
+//! `reference.json`: the measurements that the build predicted for an image.
+
+use std::collections::BTreeMap;
+
+use cvm_base::{Bytes16, Bytes32};
+use serde::{Deserialize, Serialize};
+
+use crate::{AttestError, eventlog::extend};
+
+/// The one schema version this program reads and writes.
+pub const VERSION: u32 = 1;
+/// More than any reference needs; longer input is refused unread.
+pub const MAX_BYTES: usize = 64 * 1024;
+/// The registers that every reference names: loader and UKI, Secure Boot, the UKI's sections.
+pub const ALWAYS: [u8; 3] = [4, 7, 11];
+
+/// An image's reference values; signed by the builder as `Kind::Reference`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The image.
+    pub image_id: Bytes16,
+    /// The image's manifest.
+    pub manifest_sha256: Bytes32,
+    /// What a TPM must quote.
+    pub tpm: TpmReference,
+}
+
+/// PCR values and how they come about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TpmReference {
+    /// The bank.
+    pub bank: Bank,
+    /// Register → value.
+    pub pcrs: BTreeMap<u8, Bytes32>,
+    /// Every event that leads to `pcrs`, in order within each register.
+    pub explain: Vec<PredictedEvent>,
+}
+
+/// A PCR bank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bank {
+    /// SHA-256.
+    Sha256,
+}
+
+/// One measurement that a boot of the image makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictedEvent {
+    /// The register.
+    pub pcr: u8,
+    /// What is measured, for people.
+    pub event: String,
+    /// What is extended.
+    pub digest: Bytes32,
+}
+
+impl TpmReference {
+    /// The values that these events lead to, for the registers they extend and for `untouched` ones, which
+    /// nothing may extend.
+    pub fn from_events(explain: Vec<PredictedEvent>, untouched: &[u8]) -> Self {
+        let mut pcrs = replay(&explain);
+        for pcr in untouched {
+            pcrs.entry(*pcr).or_insert(Bytes32 { 0: [0; 32] });
+        }
+        Self { bank: Bank::Sha256, pcrs, explain }
+    }
+}
+
+fn replay(events: &[PredictedEvent]) -> BTreeMap<u8, Bytes32> {
+    let mut pcrs = BTreeMap::new();
+    for event in events {
+        let value = pcrs.entry(event.pcr).or_insert(Bytes32 { 0: [0; 32] });
+        *value = extend(value, &event.digest);
+    }
+    pcrs
+}
+
+impl Reference {
+    /// Reads `reference.json` (its signature is the caller's to check first).
+    ///
+    /// # Errors
+    /// [`AttestError::Malformed`] for unknown members, another version, a register above 15, a missing
+    /// PCR 4, 7 or 11, or events that do not lead to the values stated.
+    pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
+        let fail = |problem: String| AttestError::malformed("reference.json", problem);
+        if bytes.len() > MAX_BYTES {
+            return Err(fail(format!("{} bytes, at most {MAX_BYTES} allowed", bytes.len())));
+        }
+        let reference: Self = serde_json::from_slice(bytes).map_err(|e| fail(e.to_string()))?;
+        if reference.version != VERSION {
+            return Err(fail(format!("version {}, this program reads {VERSION}", reference.version)));
+        }
+        let TpmReference { pcrs, explain, .. } = &reference.tpm;
+        if let Some(pcr) = pcrs.keys().find(|pcr| **pcr > 15) {
+            return Err(fail(format!("PCR {pcr} is not among those quoted, 0 to 15")));
+        }
+        if let Some(pcr) = ALWAYS.iter().find(|pcr| !pcrs.contains_key(pcr)) {
+            return Err(fail(format!("no value for PCR {pcr}")));
+        }
+        let replayed = replay(explain);
+        let untouched = Bytes32 { 0: [0; 32] };
+        let explained = |(pcr, value): (&u8, &Bytes32)| replayed.get(pcr).unwrap_or(&untouched) == value;
+        if !pcrs.iter().all(explained) || replayed.keys().any(|pcr| !pcrs.contains_key(pcr)) {
+            return Err(fail("the events explained do not lead to the values".into()));
+        }
+        Ok(reference)
+    }
+
+    /// The document's bytes, as they are signed: indented JSON and a final newline.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Serialization of these types cannot fail: string keys, no maps of other kinds.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text.into_bytes()
+    }
+}

@@ -1,0 +1,15 @@
+//! TPM 2.0 structures, parsed strictly from hostile bytes (TCG TPM 2.0 Library, part 2).
+//!
+//! Every parser is a pure function on a slice, copies at most a few hundred bytes, and refuses
+//! trailing bytes.
+
+mod attest;
+mod public;
+mod read;
+mod signature;
+mod spki;
+
+pub use attest::{ClockInfo, PcrSelection, Quote, REQUIRED_PCRS, parse_quote, pcr_digest};
+pub use public::{EkTemplate, Key, NameAlg, Public, attributes};
+pub(crate) use read::Reader;
+pub use signature::{Signature, parse_signature};
