@@ -1,1 +1,4 @@
-//! cvm-image
+//! From sources to images: the three stages, the contents of the partitions, the signed boot chain
+//! and the finished disk.
+
+pub mod boot;

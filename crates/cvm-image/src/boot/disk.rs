@@ -1,0 +1,255 @@
+//! The finished disk: partitions placed into one raw image, packed as qcow2; and its parts read back.
+//!
+//! A qcow2 file is read and changed through `qemu-img` and `qemu-io` only, one partition at a time:
+//! they open a window of the disk as if it were a whole one.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use cvm_layout::{gpt, layout::Placement, manifest::ImageId};
+
+use super::{BootError, tool};
+
+/// Zeros of this length are left out of the image.
+const BLOCK: usize = 64 * 1024;
+/// Bytes at the disk's start that hold a whole partition table.
+const TABLE_BYTES: u64 = 64 * 1024;
+
+/// What goes into a partition.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    /// Nothing: p5, which the CVM makes on its first boot.
+    Nothing,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// This file's bytes.
+    File(&'a Path),
+}
+
+/// Makes `output` (qcow2), whole or not at all, from the contents of p1 to p6 in order.
+///
+/// Beside `output` it needs room for one uncompressed copy of the contents while it works.
+pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [Content; 6]) -> Result<(), BootError> {
+    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = |suffix| {
+        tempfile::Builder::new()
+            .prefix(".flare-cvm-")
+            .suffix(suffix)
+            .tempfile_in(folder)
+            .map_err(BootError::io("make a temporary file in", folder))
+    };
+    let mut raw = temporary(".raw")?;
+    let fail = |path: &Path| BootError::io("write", path.to_owned());
+    raw.as_file().set_len(placement.disk_bytes).map_err(fail(raw.path()))?;
+    gpt::write(raw.as_file_mut(), placement, image)?;
+    for (partition, content) in placement.partitions.iter().zip(contents) {
+        let room = if partition.number == 3 { placement.state_offset } else { partition.length };
+        let mut source: Box<dyn Read> = match content {
+            Content::Nothing => continue,
+            Content::Bytes(bytes) => Box::new(bytes),
+            Content::File(path) => Box::new(File::open(path).map_err(BootError::io("read", path))?),
+        };
+        raw.as_file().seek(SeekFrom::Start(partition.offset)).map_err(fail(raw.path()))?;
+        let copied = copy_sparse(&mut source, raw.as_file_mut(), room).map_err(fail(raw.path()))?;
+        if copied > room {
+            let problem = format!("its content is longer than its {room} bytes");
+            return Err(BootError::Partition { number: partition.number, problem });
+        }
+    }
+
+    let packed = temporary(".qcow2")?;
+    let mut command = tool::command("qemu-img");
+    command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(raw.path()).arg(packed.path());
+    tool::run("qemu-img", "packing the disk", command)?;
+    packed.as_file().sync_all().map_err(fail(packed.path()))?;
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    packed.as_file().set_permissions(readable).map_err(fail(packed.path()))?;
+    packed.persist(output).map_err(|e| BootError::io("replace", output)(e.error))?;
+    Ok(())
+}
+
+/// Copies at most `limit` bytes and seeks over zeros; gives the source's length, or more than
+/// `limit` where it is longer.
+fn copy_sparse(from: &mut dyn Read, to: &mut File, limit: u64) -> std::io::Result<u64> {
+    let mut buffer = vec![0; BLOCK];
+    let mut total = 0;
+    loop {
+        let mut filled = 0;
+        while filled < BLOCK {
+            match from.read(&mut buffer[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        total += filled as u64;
+        if filled == 0 || total > limit {
+            return Ok(total);
+        }
+        if buffer[..filled].iter().all(|byte| *byte == 0) {
+            to.seek(SeekFrom::Current(filled as i64))?;
+        } else {
+            to.write_all(&buffer[..filled])?;
+        }
+    }
+}
+
+/// Makes an empty ext4 of `bytes` bytes for p6 at `path`; the same image id gives the same bytes.
+///
+/// Without a journal: the CVM mounts it read-only and could not replay one.
+pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootError> {
+    let file = File::create(path).map_err(BootError::io("make", path))?;
+    file.set_len(bytes).map_err(BootError::io("write", path))?;
+    let hex = image.to_string();
+    let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    let mut command = tool::command("mkfs.ext4");
+    command.args(["-q", "-F", "-L", "data", "-m", "0", "-O", "^has_journal", "-U", &uuid]);
+    command.arg("-E").arg(format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard"));
+    command.arg(path);
+    tool::run("mkfs.ext4", "making the data partition", command).map(drop)
+}
+
+/// The partitions of a disk.
+pub fn partitions(disk: &Path) -> Result<Vec<gpt::Entry>, BootError> {
+    let dir = tempfile::tempdir().map_err(BootError::io("make a folder in", std::env::temp_dir()))?;
+    let table = dir.path().join("table");
+    extract_window(disk, 0, TABLE_BYTES, &table)?;
+    Ok(gpt::read(&std::fs::read(&table).map_err(BootError::io("read", &table))?)?)
+}
+
+/// Copies partition `number` of a disk into a (sparse) file at `to`.
+pub fn extract(disk: &Path, number: u32, to: &Path) -> Result<(), BootError> {
+    let entry = partition(disk, number)?;
+    extract_window(disk, entry.offset, entry.length, to)
+}
+
+/// Changes bytes of a partition in place: what an attacker with the disk can do.
+pub fn patch(disk: &Path, number: u32, offset: u64, bytes: &[u8]) -> Result<(), BootError> {
+    let entry = partition(disk, number)?;
+    let end = offset.saturating_add(bytes.len() as u64);
+    if end > entry.length {
+        let problem = format!("byte {end} lies behind its end");
+        return Err(BootError::Partition { number, problem });
+    }
+    let dir = tempfile::tempdir().map_err(BootError::io("make a folder in", std::env::temp_dir()))?;
+    let content = dir.path().join("content");
+    std::fs::write(&content, bytes).map_err(BootError::io("write", &content))?;
+    let mut command = tool::command("qemu-io");
+    let write = format!("write -q -s {} {} {}", content.display(), entry.offset + offset, bytes.len());
+    command.args(["-f", "qcow2", "-c", &write]).arg(disk);
+    tool::run("qemu-io", "changing the disk", command).map(drop)
+}
+
+fn partition(disk: &Path, number: u32) -> Result<gpt::Entry, BootError> {
+    let missing = || BootError::Partition { number, problem: format!("{} has none", disk.display()) };
+    partitions(disk)?.into_iter().find(|entry| entry.number == number).ok_or_else(missing)
+}
+
+fn extract_window(disk: &Path, offset: u64, length: u64, to: &Path) -> Result<(), BootError> {
+    let mut command = tool::command("qemu-img");
+    let node = |kind: &str| format!("driver=raw,offset={offset},size={length},file.driver={kind}");
+    // A comma in a path is doubled in qemu's option syntax.
+    let path = disk.display().to_string().replace(',', ",,");
+    command.args(["convert", "-O", "raw", "--image-opts"]);
+    command.arg(format!("{},file.file.driver=file,file.file.filename={path}", node("qcow2"))).arg(to);
+    tool::run("qemu-img", "reading the disk", command).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_layout::layout::{Contents, Layout, MIB, NAMES};
+
+    use super::*;
+
+    fn image() -> ImageId {
+        "000102030405060708090a0b0c0d0e0f".parse().unwrap()
+    }
+
+    fn small() -> Placement {
+        let layout = Layout::parse(include_str!("../../../../partitions/small.yaml")).unwrap();
+        layout.place(&Contents::default()).unwrap()
+    }
+
+    #[test]
+    fn partitions_come_back_as_they_went_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk.qcow2");
+        let data = dir.path().join("data");
+        let placement = small();
+        empty_ext4(&data, placement.partitions[5].length, &image()).unwrap();
+        let root: Vec<u8> = (0..3 * MIB).map(|i| (i / 4096 % 7) as u8).collect();
+        let contents = [
+            Content::Bytes(b"esp"),
+            Content::Nothing,
+            Content::Bytes(&root),
+            Content::Bytes(b"config"),
+            Content::Nothing,
+            Content::File(&data),
+        ];
+        build(&disk, &placement, &image(), contents).unwrap();
+        assert!(disk.metadata().unwrap().len() < 8 * MIB, "sparse");
+        assert_eq!(dir.path().read_dir().unwrap().count(), 2, "no temporary file stays");
+
+        let entries = partitions(&disk).unwrap();
+        assert_eq!(entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), NAMES);
+        let out = dir.path().join("out");
+        extract(&disk, 3, &out).unwrap();
+        let read = std::fs::read(&out).unwrap();
+        assert_eq!(read.len() as u64, placement.partitions[2].length);
+        assert!(read[..root.len()] == root[..] && read[root.len()..].iter().all(|b| *b == 0));
+        extract(&disk, 6, &out).unwrap();
+        assert!(std::fs::read(&out).unwrap() == std::fs::read(&data).unwrap());
+
+        // Unaligned, as an attacker would.
+        patch(&disk, 4, 3, b"XYZ").unwrap();
+        extract(&disk, 4, &out).unwrap();
+        assert_eq!(std::fs::read(&out).unwrap()[..8], *b"conXYZ\0\0");
+        assert!(patch(&disk, 4, placement.partitions[3].length, b"x").is_err());
+        assert!(patch(&disk, 7, 0, b"x").is_err());
+    }
+
+    #[test]
+    fn the_same_contents_make_the_same_disk_and_other_tools_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let disk = dir.path().join(name);
+            let contents = [Content::Bytes(&[5; 70_000]); 6];
+            build(&disk, &small(), &image(), contents).unwrap();
+            disk
+        };
+        let disk = make("a");
+        assert!(std::fs::read(&disk).unwrap() == std::fs::read(make("b")).unwrap());
+
+        let raw = dir.path().join("raw");
+        let convert = |arguments: &[&str]| std::process::Command::new("qemu-img").args(arguments).status().unwrap();
+        let (from, to) = (disk.to_str().unwrap(), raw.to_str().unwrap());
+        assert!(convert(&["convert", "-O", "raw", from, to]).success());
+        let output = std::process::Command::new("/usr/sbin/sfdisk").args(["--verify", "--json", to]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !complaints.contains("corrupt"), "{text}{complaints}");
+        let json = std::process::Command::new("/usr/sbin/sfdisk").args(["--json", to]).output().unwrap();
+        let json = String::from_utf8_lossy(&json.stdout);
+        for name in NAMES {
+            assert!(json.contains(&format!("\"name\": \"{name}\"")), "{json}");
+        }
+        assert!(json.contains("BC13C2FF-59E6-4262-A352-B275FD6F7172"), "{json}");
+    }
+
+    #[test]
+    fn content_that_is_too_long_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk.qcow2");
+        std::fs::write(&disk, b"an earlier build").unwrap();
+        let placement = small();
+        // p3's room ends where `state` begins.
+        let long = vec![1; placement.state_offset as usize + 1];
+        let mut contents = [Content::Nothing; 6];
+        contents[2] = Content::Bytes(&long);
+        assert!(matches!(build(&disk, &placement, &image(), contents), Err(BootError::Partition { number: 3, .. })));
+        assert_eq!(std::fs::read(&disk).unwrap(), b"an earlier build");
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+    }
+}

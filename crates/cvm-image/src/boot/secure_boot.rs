@@ -1,0 +1,215 @@
+//! A project's own Secure Boot keys, signatures with them, and the firmware that knows no others.
+//!
+//! PK, KEK and db are made once a project. No key of Microsoft or of a distribution is enrolled: the
+//! firmware starts what this project signed and nothing else.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use cvm_base::{read_bounded, write_atomic};
+
+use super::{
+    BootError, tool,
+    variables::{self, CUSTOM_MODE, GLOBAL, Guid, IMAGE_SECURITY, SECURE_BOOT_ENABLE, Variable},
+};
+
+/// f1a7ec00-0000-4000-8000-000000000001: who owns the enrolled certificates.
+pub const OWNER: [u8; 16] = *b"\x00\xec\xa7\xf1\x00\x00\x00\x40\x80\x00\x00\x00\x00\x00\x00\x01";
+/// a5c059a1-94e4-4aa7-87b5-ab155c2bf072: EFI_CERT_X509_GUID.
+const X509: Guid = *b"\xa1\x59\xc0\xa5\xe4\x94\xa7\x4a\x87\xb5\xab\x15\x5c\x2b\xf0\x72";
+/// c1c41626-504c-4092-aca9-41f936934328: EFI_CERT_SHA256_GUID.
+const SHA256: Guid = *b"\x26\x16\xc4\xc1\x4c\x50\x92\x40\xac\xa9\x41\xf9\x36\x93\x43\x28";
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+const ROLES: [&str; 3] = ["PK", "KEK", "db"];
+
+/// The folder of a project's Secure Boot keys: `{PK,KEK,db}.{key,crt,der}`, the keys mode 0600.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    folder: PathBuf,
+}
+
+/// The firmware and its variables as they go into a bundle, and what PCR 7 will measure of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firmware {
+    /// `OVMF_CODE.fd`.
+    pub code: Vec<u8>,
+    /// `OVMF_VARS.fd`: Secure Boot on, this project's keys enrolled.
+    pub variables: Vec<u8>,
+    /// The four key databases.
+    pub databases: Databases,
+}
+
+/// The raw contents of the Secure Boot variables: `EFI_SIGNATURE_LIST`s (UEFI 2.10, 32.4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Databases {
+    /// `PK`.
+    pub pk: Vec<u8>,
+    /// `KEK`.
+    pub kek: Vec<u8>,
+    /// `db`.
+    pub db: Vec<u8>,
+    /// `dbx`: one entry that matches nothing, because some firmware wants the variable to exist.
+    pub dbx: Vec<u8>,
+    /// db's one `EFI_SIGNATURE_DATA` (owner GUID ‖ certificate): the authority that PCR 7 records.
+    pub db_authority: Vec<u8>,
+}
+
+impl Keys {
+    /// Opens the keys in `folder`, or makes them (RSA-3072, self-signed) where `folder` does not exist.
+    pub fn open_or_create(folder: &Path) -> Result<Self, BootError> {
+        if !folder.exists() {
+            create(folder)?;
+        }
+        let keys = Self { folder: folder.to_owned() };
+        for role in ROLES {
+            for suffix in ["key", "crt", "der"] {
+                let path = keys.path(role, suffix);
+                let meta = fs::metadata(&path).map_err(|e| keys.refuse(format!("{role}.{suffix}: {e}")))?;
+                if suffix == "key" && meta.permissions().mode() & 0o077 != 0 {
+                    return Err(keys.refuse(format!("{role}.key is open to others: chmod 600 {}", path.display())));
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Signs an EFI program for db; `name` says which in an error.
+    pub fn sign(&self, name: &'static str, program: &[u8]) -> Result<Vec<u8>, BootError> {
+        let dir = tempfile::tempdir().map_err(BootError::io("make a folder in", std::env::temp_dir()))?;
+        let (from, to) = (dir.path().join("unsigned.efi"), dir.path().join("signed.efi"));
+        write_atomic(&from, program, 0o600)?;
+        let mut command = tool::command("sbsign");
+        command.arg("--key").arg(self.path("db", "key")).arg("--cert").arg(self.path("db", "crt"));
+        command.arg("--output").arg(&to).arg(&from);
+        tool::run("sbsign", "signing an EFI program", command)?;
+        let signed = read_bounded(&to, 256 << 20)?;
+        if signed.len() <= program.len() {
+            return Err(BootError::Efi { what: name, problem: "sbsign added no signature".into() });
+        }
+        Ok(signed)
+    }
+
+    /// The distribution's systemd-boot, signed: p1's `EFI/BOOT/BOOTX64.EFI`.
+    pub fn signed_loader(&self) -> Result<Vec<u8>, BootError> {
+        self.sign("systemd-boot", &package_file(SYSTEMD_BOOT, "systemd-boot-efi")?)
+    }
+
+    /// The distribution's OVMF with these keys enrolled.
+    pub fn firmware(&self) -> Result<Firmware, BootError> {
+        let der = |role| read_bounded(&self.path(role, "der"), 64 * 1024).map_err(BootError::from);
+        let db_authority = [&OWNER[..], &der("db")?].concat();
+        let databases = Databases {
+            pk: signature_list(X509, &[&OWNER[..], &der("PK")?].concat()),
+            kek: signature_list(X509, &[&OWNER[..], &der("KEK")?].concat()),
+            db: signature_list(X509, &db_authority),
+            dbx: signature_list(SHA256, &[&OWNER[..], &cvm_base::sha256(b"").0].concat()),
+            db_authority,
+        };
+        let database = |name, vendor, data| Variable { name, vendor, authenticated: true, data };
+        let switch = |name, vendor, data| Variable { name, vendor, authenticated: false, data };
+        let filled = variables::fill(
+            &package_file(OVMF_VARS, "ovmf")?,
+            &[
+                database("PK", GLOBAL, &databases.pk),
+                database("KEK", GLOBAL, &databases.kek),
+                database("db", IMAGE_SECURITY, &databases.db),
+                database("dbx", IMAGE_SECURITY, &databases.dbx),
+                switch("SecureBootEnable", SECURE_BOOT_ENABLE, &[1]),
+                switch("CustomMode", CUSTOM_MODE, &[0]),
+            ],
+        )?;
+        Ok(Firmware { code: package_file(OVMF_CODE, "ovmf")?, variables: filled, databases })
+    }
+
+    fn path(&self, role: &str, suffix: &str) -> PathBuf {
+        self.folder.join(format!("{role}.{suffix}"))
+    }
+
+    fn refuse(&self, problem: String) -> BootError {
+        BootError::Keys { path: self.folder.clone(), problem }
+    }
+}
+
+/// Makes the folder whole or not at all.
+fn create(folder: &Path) -> Result<(), BootError> {
+    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(BootError::io("make", parent))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(".secure-boot-")
+        .tempdir_in(parent)
+        .map_err(BootError::io("make a folder in", parent))?;
+    for role in ROLES {
+        let path = |suffix| temporary.path().join(format!("{role}.{suffix}"));
+        let mut command = tool::command("openssl");
+        command.args(["req", "-x509", "-newkey", "rsa:3072", "-noenc", "-sha256", "-days", "7300"]);
+        command.arg("-subj").arg(format!("/CN=flare-cvm Secure Boot {role}/"));
+        command.arg("-keyout").arg(path("key")).arg("-out").arg(path("crt"));
+        tool::run("openssl", "making a Secure Boot key", command)?;
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(path("key"), private).map_err(BootError::io("protect", path("key")))?;
+        let mut command = tool::command("openssl");
+        command.args(["x509", "-outform", "DER"]).arg("-in").arg(path("crt")).arg("-out").arg(path("der"));
+        tool::run("openssl", "encoding a certificate", command)?;
+    }
+    fs::rename(temporary.keep(), folder).map_err(BootError::io("make", folder))
+}
+
+/// One `EFI_SIGNATURE_LIST` with one signature.
+fn signature_list(kind: Guid, signature: &[u8]) -> Vec<u8> {
+    let size = signature.len() as u32;
+    let header = [(28 + size).to_le_bytes(), [0; 4], size.to_le_bytes()].concat();
+    [&kind[..], &header, signature].concat()
+}
+
+pub(super) fn package_file(path: &str, package: &'static str) -> Result<Vec<u8>, BootError> {
+    if !Path::new(path).exists() {
+        return Err(BootError::MissingFile { path: path.into(), package });
+    }
+    Ok(read_bounded(Path::new(path), 64 << 20)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_base::Explain;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_made_once_and_guarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("keys/secure-boot");
+        let keys = Keys::open_or_create(&folder).unwrap();
+        let firmware = keys.firmware().unwrap();
+        assert_eq!(Keys::open_or_create(&folder).unwrap().firmware().unwrap(), firmware);
+        assert_eq!(firmware.databases.db[28..], firmware.databases.db_authority);
+        assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 1, "no temporary folder stays");
+
+        let signed = keys.signed_loader().unwrap();
+        let program = dir.path().join("boot.efi");
+        fs::write(&program, &signed).unwrap();
+        let verify = |key: &Path| {
+            let mut command = std::process::Command::new("sbverify");
+            command.arg("--cert").arg(key).arg(&program).output().unwrap().status.success()
+        };
+        assert!(verify(&folder.join("db.crt")));
+        assert!(!verify(&folder.join("KEK.crt")), "another key's signature");
+
+        fs::set_permissions(folder.join("db.key"), fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Keys::open_or_create(&folder).unwrap_err();
+        assert!(error.code() == "BOOT-012" && error.to_string().contains("chmod 600"), "{error}");
+        fs::remove_file(folder.join("KEK.der")).unwrap();
+        assert_eq!(Keys::open_or_create(&folder).unwrap_err().code(), "BOOT-012");
+    }
+
+    #[test]
+    fn a_signature_list_is_what_the_specification_draws() {
+        let list = signature_list(SHA256, &[&OWNER[..], &[0xab; 32]].concat());
+        assert_eq!(list.len(), 76);
+        assert_eq!(list[16..28], [76, 0, 0, 0, 0, 0, 0, 0, 48, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,139 @@
+//! Why no bundle came about.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use cvm_base::Explain;
+use cvm_layout::names::{Name, Role};
+
+/// Why no bundle came about. An earlier bundle at the same place is untouched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvisionError {
+    /// The operating system refused.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Somebody's bundle stands there.
+    #[error("{path} exists already", path = .0.display())]
+    Exists(PathBuf),
+    /// The parties did not agree to seal for this site.
+    #[error("the agreement names no site {site} with role {role}; it names {agreed}")]
+    SiteNotAgreed {
+        /// The site.
+        site: Name,
+        /// Its role.
+        role: Role,
+        /// The sites that the agreement names.
+        agreed: String,
+    },
+    /// The stage image has no system volume.
+    #[error("the base image is of stage {stage}, which carries no verity-protected system volume")]
+    NoSystemVolume {
+        /// The stage that it is of.
+        stage: String,
+    },
+    /// The layout gives a partition no exact size.
+    #[error("partition {0} has no exact size in the layout")]
+    NeedsExactSize(usize),
+    /// A secret would lie in the clear.
+    #[error("{partition} would carry a secret in the clear: {found}")]
+    Secret {
+        /// The partition.
+        partition: &'static str,
+        /// What was found where; never the secret.
+        found: String,
+    },
+    /// The kernel gave no random bytes.
+    #[error("the kernel gave no random bytes: {0}")]
+    Random(String),
+    /// In the ceremony's documents or the key derivation.
+    #[error(transparent)]
+    Ceremony(#[from] cvm_ceremony::error::CeremonyError),
+    /// In LUKS2 or dm-verity.
+    #[error(transparent)]
+    Seal(#[from] cvm_seal::SealError),
+    /// In the boot chain or the disk.
+    #[error(transparent)]
+    Boot(#[from] crate::boot::BootError),
+    /// In a stage image or an erofs.
+    #[error(transparent)]
+    Stage(#[from] crate::stage::StageError),
+    /// In the startup kit.
+    #[error(transparent)]
+    Kit(#[from] crate::stage::kit::KitError),
+    /// In the layout.
+    #[error(transparent)]
+    Layout(#[from] cvm_layout::layout::LayoutError),
+    /// In `cvm-init`'s ELF file.
+    #[error(transparent)]
+    Code(#[from] cvm_layout::code_digest::CodeError),
+    /// In the prediction.
+    #[error(transparent)]
+    Attest(#[from] cvm_attest::AttestError),
+    /// In a small file.
+    #[error(transparent)]
+    File(#[from] cvm_base::FileError),
+}
+
+impl ProvisionError {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+impl Explain for ProvisionError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "PRO-001",
+            Self::Exists(_) => "PRO-002",
+            Self::SiteNotAgreed { .. } => "PRO-003",
+            Self::NoSystemVolume { .. } => "PRO-004",
+            Self::NeedsExactSize(_) => "PRO-005",
+            Self::Secret { .. } => "PRO-006",
+            Self::Random(_) => "PRO-007",
+            Self::Ceremony(e) => e.code(),
+            Self::Seal(e) => e.code(),
+            Self::Boot(e) => e.code(),
+            Self::Stage(e) => e.code(),
+            Self::Kit(e) => e.code(),
+            Self::Layout(e) => e.code(),
+            Self::Code(e) => e.code(),
+            Self::Attest(e) => e.code(),
+            Self::File(e) => e.code(),
+        }
+    }
+
+    fn help(&self) -> String {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "the disk is full: a bundle needs about three times the system volume while it is made; free space or choose another -o; nothing was replaced".into()
+            }
+            Self::Io { .. } => "see the operating system's message; nothing was replaced".into(),
+            Self::Exists(_) => "choose another -o, or say --replace; a sealed bundle that ran holds a job store that only its own keys open".into(),
+            Self::SiteNotAgreed { .. } => "the parties must agree to every site: hold the ceremony again with it, or check --site and --role".into(),
+            Self::NoSystemVolume { .. } => "give the image that `flare-cvm build provision_build` made".into(),
+            Self::NeedsExactSize(_) => "give it `size` instead of `minimum` in the layout file".into(),
+            Self::Secret { .. } => "a startup kit or site configuration carries key material where the host can read it: move it out; the bundle was not made".into(),
+            Self::Random(_) => "the kernel's generator is not ready: try again".into(),
+            Self::Ceremony(e) => e.help(),
+            Self::Seal(e) => e.help(),
+            Self::Boot(e) => e.help(),
+            Self::Stage(e) => e.help(),
+            Self::Kit(e) => e.help(),
+            Self::Layout(e) => e.help(),
+            Self::Code(e) => e.help(),
+            Self::Attest(e) => e.help(),
+            Self::File(e) => e.help(),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Provisioning: one site's startup kit, sealed into a bundle that boots.
+//!
+//! [`provision`] reads as the list of what a bundle is made of. It works in a folder beside the
+//! output, which takes the output's place by one rename at the end: a bundle is whole or not there,
+//! and an earlier one stays until then.
+
+mod bundle;
+mod cleartext;
+mod error;
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use cvm_attest::{
+    predict::{self, Inputs},
+    reference::{Reference, VERSION as REFERENCE_VERSION},
+};
+use cvm_base::{Bytes32, sha256};
+use cvm_ceremony::{
+    build::{Keys, build_split_key},
+    builder::BuilderSecrets,
+    contribution::OpenedContribution,
+    split_key::Purpose,
+    transcript::Agreement,
+};
+use cvm_layout::{
+    code_digest,
+    layout::{Contents, Layout, Placement, verity_data_room},
+    manifest::{
+        BootStatement, ImageId, LUKS_HEADER_BYTES, Manifest, RootPartition, SplitKey, VERSION, Verity, Volume,
+    },
+    names::Name,
+    signed::{self, Kind},
+    site_conf::SiteConf,
+};
+use cvm_seal::{DiskKey, MacKey, luks, verity};
+
+pub use bundle::{Bundle, files};
+pub use error::ProvisionError;
+
+use crate::{
+    boot::{
+        disk::{self, Content},
+        fat, initramfs,
+        secure_boot::{self, Firmware},
+        uki,
+    },
+    stage::{
+        StageImage, erofs,
+        kit::{self, KitRequest, SplitKit},
+    },
+};
+
+/// What `cvm-init` loads, in order; part of the program so that image and loader agree.
+const MODULES: &str = include_str!("../../../../initramfs/modules.list");
+const LOADER_CONF: &[u8] = b"timeout 0\neditor no\nauto-entries yes\nauto-firmware no\nconsole-mode keep\n";
+
+/// Everything that one bundle is made of.
+pub struct Request<'a> {
+    /// The project's provisioned stage image.
+    pub base: &'a StageImage,
+    /// `cvm-init`'s ELF file.
+    pub init: &'a Path,
+    /// The site's startup kit, as `nvflare provision` made it.
+    pub kit: &'a Path,
+    /// The site's configuration.
+    pub site_conf: &'a SiteConf,
+    /// Sizes of the partitions.
+    pub layout: &'a Layout,
+    /// What both parties signed.
+    pub agreement: &'a Agreement,
+    /// One base key per party, for the site's role.
+    pub contributions: &'a [OpenedContribution],
+    /// Signs the manifest, the boot statement and the reference values.
+    pub builder: &'a BuilderSecrets,
+    /// Sign the boot chain.
+    pub secure_boot: &'a secure_boot::Keys,
+    /// The bundle's folder.
+    pub output: &'a Path,
+    /// Whether an earlier bundle at `output` may be replaced.
+    pub replace: bool,
+}
+
+/// Seals one site's bundle. `progress` gets a line before each step.
+pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bundle, ProvisionError> {
+    check_site(request)?;
+    let work = bundle::WorkFolder::beside(request.output, request.replace)?;
+    let path = |name: &str| work.path().join(name);
+    let image_id = random_image_id()?;
+
+    progress("key: combining both parties' contributions");
+    let (split_key, keys) =
+        build_split_key(request.agreement, request.contributions, request.site_conf.role, &image_id)?;
+
+    progress("kit: verifying its signatures, keeping its private keys apart");
+    let split = split_kit(request, &split_key, &path("config"), &path("site"))?;
+    let config = verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
+    let site = verity_volume(&path("site"), &path("site.img"), erofs::Owner::Nvflare, &image_id)?;
+
+    progress("p3: sealing system and site volumes with the system key");
+    let root = seal_root(request, site, &keys, &path("site.img"), &path("root.img"))?;
+
+    progress("boot chain: initramfs, UKI, signatures, Secure Boot variables");
+    let firmware = request.secure_boot.firmware()?;
+    let loader = request.secure_boot.signed_loader()?;
+    let archive = initramfs(request)?;
+
+    disk::empty_ext4(&path("data.img"), partition_bytes(request.layout, 6)?, &image_id)?;
+    let placement = request.layout.place(&Contents {
+        esp: partition_bytes(request.layout, 1)?,
+        boot: partition_bytes(request.layout, 2)?,
+        root: root.sealed_bytes,
+        config: config.total_bytes,
+        data: partition_bytes(request.layout, 6)?,
+    })?;
+    let manifest = manifest(request, image_id, &placement, config, root, split_key)?;
+    let manifest = document(&manifest);
+    let manifest_sha256 = sha256(&manifest);
+
+    let kernel = request.base.read_file("vmlinuz")?;
+    let os_release = String::from_utf8_lossy(&request.base.read_file("os-release")?).into_owned();
+    let unsigned = uki::build(&uki::Parts {
+        kernel: &kernel,
+        initrd: &archive.archive,
+        os_release: &os_release,
+        cmdline: &uki::cmdline(&manifest_sha256),
+    })?;
+    let signed_uki = request.secure_boot.sign("the kernel image", &unsigned)?;
+
+    let boot_length = partition_bytes(request.layout, 2)?;
+    let uki_file = [("EFI/Linux/flare-cvm.efi".to_owned(), signed_uki.clone())].into();
+    let fat = fat::make(verity_data_room(boot_length), "FLARECVMBOT", &uki_file)?;
+    write(&path("boot.img"), &fat)?;
+    let boot = verity::format(&path("boot.img"), fat.len() as u64, salt(&image_id, "boot"))?;
+    let statement = document(&BootStatement { version: VERSION, image_id, manifest_sha256, boot });
+
+    let sign = |kind, document: &[u8]| signed::sign(request.builder.signing_key(), kind, document).to_vec();
+    let manifest_sig = sign(Kind::Manifest, &manifest);
+    let esp_files = [
+        ("EFI/BOOT/BOOTX64.EFI", loader.clone()),
+        ("loader/loader.conf", LOADER_CONF.to_vec()),
+        ("flare-cvm/manifest.json", manifest.clone()),
+        ("flare-cvm/manifest.sig", manifest_sig.clone()),
+        ("flare-cvm/boot.sig", sign(Kind::Boot, &statement)),
+        ("flare-cvm/boot.json", statement),
+    ];
+    let esp_files = esp_files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
+    let esp = fat::make(partition_bytes(request.layout, 1)?, "FLARECVMESP", &esp_files)?;
+    write(&path("esp.img"), &esp)?;
+
+    progress("cleartext partitions: searching p1, p2, p4 and p6 for secrets");
+    cleartext::search(
+        &[("p1", path("esp.img")), ("p2", path("boot.img")), ("p4", path("config.img")), ("p6", path("data.img"))],
+        &split,
+        &keys,
+    )?;
+
+    progress("disk.qcow2: placing six partitions");
+    let contents = [
+        Content::File(&path("esp.img")),
+        Content::File(&path("boot.img")),
+        Content::File(&path("root.img")),
+        Content::File(&path("config.img")),
+        Content::Nothing,
+        Content::File(&path("data.img")),
+    ];
+    disk::build(&path(files::DISK), &placement, &image_id, contents)?;
+
+    progress("reference values: predicting what a TPM will quote");
+    let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware)?;
+    let reference = document(&reference);
+    let small = bundle::SmallFiles {
+        site_conf: request.site_conf,
+        image_id,
+        firmware: &firmware,
+        manifest: &manifest,
+        manifest_sig: &manifest_sig,
+        reference_sig: &sign(Kind::Reference, &reference),
+        reference: &reference,
+    };
+    small.write(work.path())?;
+    let sizes = bundle::Sizes {
+        disk: fs::metadata(path(files::DISK)).map_err(ProvisionError::io("measure", &path(files::DISK)))?.len(),
+        initramfs: archive.archive.len() as u64,
+        uki: signed_uki.len() as u64,
+    };
+    work.finish()?;
+    Ok(Bundle { folder: request.output.to_owned(), image_id, manifest_sha256, sizes })
+}
+
+/// The agreement must name the site in this role: parties agreed to seal for it and no other.
+fn check_site(request: &Request) -> Result<(), ProvisionError> {
+    let SiteConf { site, role, .. } = request.site_conf;
+    let sites = &request.agreement.transcript().terms.sites;
+    if sites.iter().any(|s| s.name == *site && s.role == *role) {
+        return Ok(());
+    }
+    let agreed = sites.iter().map(|s| format!("{} ({})", s.name, s.role)).collect::<Vec<_>>().join(", ");
+    Err(ProvisionError::SiteNotAgreed { site: site.clone(), role: *role, agreed })
+}
+
+fn random_image_id() -> Result<ImageId, ProvisionError> {
+    let mut id = cvm_base::Bytes16 { 0: [0; 16] };
+    getrandom::fill(&mut id.0).map_err(|e| ProvisionError::Random(e.to_string()))?;
+    Ok(id)
+}
+
+fn split_kit(
+    request: &Request,
+    split_key: &SplitKey,
+    config: &Path,
+    site: &Path,
+) -> Result<SplitKit, ProvisionError> {
+    let split_key_json = document(split_key);
+    let kit = KitRequest {
+        kit: request.kit,
+        role: request.site_conf.role,
+        site_conf: request.site_conf,
+        split_key_json: &split_key_json,
+    };
+    Ok(kit::split(&kit, config, site)?)
+}
+
+/// An erofs of `tree` at `image`, its verity tree behind it.
+fn verity_volume(tree: &Path, image: &Path, owner: erofs::Owner, id: &ImageId) -> Result<Verity, ProvisionError> {
+    let bytes = erofs::make(tree, image, owner, id)?;
+    Ok(verity::format(image, bytes, salt(id, &tree.to_string_lossy()))?)
+}
+
+/// A salt of its own for each volume of each image; public.
+fn salt(image_id: &ImageId, volume: &str) -> Bytes32 {
+    let volume = volume.rsplit('/').next().unwrap_or(volume);
+    sha256(format!("flare-cvm/v1/verity-salt/{volume}/{image_id}").as_bytes())
+}
+
+/// p3's first area: the project's `system` volume and behind it the site's own, one LUKS2 container.
+fn seal_root(
+    request: &Request,
+    site: Verity,
+    keys: &Keys,
+    site_image: &Path,
+    area: &Path,
+) -> Result<RootPartition, ProvisionError> {
+    let system = request.base.meta.system.clone().ok_or_else(|| ProvisionError::NoSystemVolume {
+        stage: request.base.meta.stage.clone(),
+    })?;
+    let system_image = area.with_extension("system");
+    request.base.extract_system(&system_image)?;
+    let open = |path: &Path| File::open(path).map_err(ProvisionError::io("read", path));
+    let mut plain = open(&system_image)?.take(system.total_bytes).chain(open(site_image)?.take(site.total_bytes));
+    let sealed = luks::seal(
+        &mut plain,
+        system.total_bytes + site.total_bytes,
+        area,
+        0,
+        &DiskKey::new(keys.get(Purpose::System).as_bytes()),
+        &MacKey::new(keys.get(Purpose::HeaderMacSystem).as_bytes()),
+    )?;
+    fs::remove_file(&system_image).map_err(ProvisionError::io("remove", &system_image))?;
+    debug_assert_eq!(sealed.total_bytes, LUKS_HEADER_BYTES + system.total_bytes + site.total_bytes);
+    Ok(RootPartition {
+        sealed_bytes: sealed.total_bytes,
+        site: Volume { offset: system.total_bytes, verity: site },
+        system: Volume { offset: 0, verity: system },
+        state_offset: 0, // placed later
+    })
+}
+
+fn initramfs(request: &Request) -> Result<initramfs::Initramfs, ProvisionError> {
+    let release = request.base.meta.kernel.as_str();
+    let kernel_file = |name: &str| {
+        request.base.read_file(&format!("lib/modules/{release}/{name}")).map_err(|e| e.to_string())
+    };
+    Ok(initramfs::build(&initramfs::Sources {
+        init: request.init,
+        kernel_release: release,
+        modules: MODULES,
+        kernel_file: &kernel_file,
+        builder_public: &request.builder.signing_key().verifying_key().to_bytes(),
+    })?)
+}
+
+fn partition_bytes(layout: &Layout, number: usize) -> Result<u64, ProvisionError> {
+    layout.exact_size(number).ok_or(ProvisionError::NeedsExactSize(number))
+}
+
+fn manifest(
+    request: &Request,
+    image_id: ImageId,
+    placement: &Placement,
+    config: Verity,
+    root: RootPartition,
+    split_key: SplitKey,
+) -> Result<Manifest, ProvisionError> {
+    let init = fs::read(request.init).map_err(ProvisionError::io("read", request.init))?;
+    let project: Name = request.agreement.transcript().terms.project.clone();
+    Ok(Manifest {
+        version: VERSION,
+        image_id,
+        project,
+        site: request.site_conf.site.clone(),
+        role: request.site_conf.role,
+        partitions: placement.partitions.clone(),
+        config,
+        root: RootPartition { state_offset: placement.state_offset, ..root },
+        split_key,
+        init_code_sha256: code_digest::code_sha256(&init)?,
+    })
+}
+
+fn reference(
+    image_id: ImageId,
+    manifest_sha256: Bytes32,
+    loader: &[u8],
+    uki: &[u8],
+    firmware: &Firmware,
+) -> Result<Reference, ProvisionError> {
+    let databases = &firmware.databases;
+    let tpm = predict::tpm(&Inputs {
+        loader,
+        uki,
+        pk: &databases.pk,
+        kek: &databases.kek,
+        db: &databases.db,
+        dbx: &databases.dbx,
+        authority: &databases.db_authority,
+    })?;
+    Ok(Reference { version: REFERENCE_VERSION, image_id, manifest_sha256, tpm })
+}
+
+/// A document's one encoding: JSON, indented, a newline at its end.
+fn document<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("our documents have only string keys");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn write(path: &PathBuf, bytes: &[u8]) -> Result<(), ProvisionError> {
+    fs::write(path, bytes).map_err(ProvisionError::io("write", path))
+}
