@@ -3,7 +3,7 @@
 use cvm_base::{Bytes32, Explain, FileError};
 use cvm_layout::names::{Name, Role};
 
-use crate::{split_key::SplitKeyError, text::TextError, values::PartyRole};
+use crate::{fingerprint::Fingerprint, split_key::SplitKeyError, text::TextError, values::PartyRole};
 
 /// An artifact was refused, or could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +168,26 @@ pub enum CeremonyError {
     /// Secrets are never overwritten.
     #[error("{0} exists")]
     Exists(String),
+    /// The fingerprint read aloud is another one.
+    #[error("the fingerprint of the {what} of {author} is {found}, not the expected {expected}")]
+    Fingerprint {
+        /// The statement.
+        what: &'static str,
+        /// Who should have made it.
+        author: Name,
+        /// What its author read, or what was given; several joined by commas.
+        expected: String,
+        /// What the file at hand has.
+        found: Fingerprint,
+    },
+    /// Nobody compared the fingerprint.
+    #[error("the fingerprint of the {what} of {author} was not confirmed")]
+    Unconfirmed {
+        /// The statement.
+        what: &'static str,
+        /// Who should have made it.
+        author: Name,
+    },
     /// The certificate could not be made.
     #[error("cannot make the key holder's certificate: {0}")]
     Certificate(String),
@@ -206,6 +226,8 @@ impl Explain for CeremonyError {
             Self::Mismatch { .. } => "CER-021",
             Self::Exists(_) => "CER-022",
             Self::Certificate(_) => "CER-023",
+            Self::Fingerprint { .. } => "CER-024",
+            Self::Unconfirmed { .. } => "CER-025",
         }
     }
 
@@ -245,6 +267,12 @@ impl Explain for CeremonyError {
             Self::Locked { .. } => "give the unlock key or passphrase that this folder was made with".into(),
             Self::Mismatch { .. } => "files of two folders were mixed: restore the folder from its backup".into(),
             Self::Exists(_) => "secrets are never overwritten: choose another folder, or move the old one away yourself".into(),
+            Self::Fingerprint { author, .. } => {
+                format!("somebody may have replaced the file on its way: get it again from {author} by another way, and do not go on before the two agree")
+            }
+            Self::Unconfirmed { author, .. } => {
+                format!("call {author}, have the fingerprint read aloud, and give it with --expect-fingerprint (or --yes if the file came by a way that nobody else can change)")
+            }
             Self::Certificate(_) => "check the key holder's URL".into(),
         }
     }

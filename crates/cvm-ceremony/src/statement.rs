@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     error::CeremonyError,
     fingerprint::Fingerprint,
-    split_key::check_public,
+    split_key::{SplitKeyError, check_public},
     text::{self, Document, Reader, SignatureLine, TextError, Writer},
     values::{Date, PartyRole, Recipient, Url},
 };
@@ -119,6 +119,13 @@ impl Terms {
         }
         Ok(())
     }
+}
+
+/// A new ceremony's nonce, from the system's random source.
+pub fn fresh_nonce() -> Result<Bytes16, SplitKeyError> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|e| SplitKeyError::Random(e.to_string()))?;
+    Ok(Bytes16 { 0: nonce })
 }
 
 /// `invite`: the first statement of a ceremony.
