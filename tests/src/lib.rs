@@ -3,6 +3,7 @@
 
 pub mod process;
 pub mod tpm;
+pub mod vm;
 
 use std::process::Command;
 

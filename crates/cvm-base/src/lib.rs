@@ -4,6 +4,8 @@
 mod bytes;
 mod explain;
 mod file;
+#[cfg(feature = "interrupt")]
+pub mod interrupt;
 
 pub use bytes::{Bytes16, Bytes32, HexError, sha256};
 pub use explain::Explain;
