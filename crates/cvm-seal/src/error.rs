@@ -1,8 +1,12 @@
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use cvm_base::Explain;
+use libcryptsetup_rs::LibcryptErr;
 
-use crate::guard::GuardError;
+use crate::{guard::GuardError, messages};
 
 /// Something could not be sealed, opened or made.
 #[derive(Debug, thiserror::Error)]
@@ -18,14 +22,16 @@ pub enum SealError {
         source: io::Error,
     },
     /// libcryptsetup refused.
-    #[error("libcryptsetup cannot {action} {path}: {source}", path = path.display())]
+    #[error("libcryptsetup cannot {action} {path}: {said}{source}", path = path.display())]
     Cryptsetup {
         /// What was attempted, as a verb.
         action: &'static str,
         /// The file or device.
         path: PathBuf,
-        /// What libcryptsetup said.
-        source: libcryptsetup_rs::LibcryptErr,
+        /// What libcryptsetup's log said, ending in a space; or nothing.
+        said: String,
+        /// What libcryptsetup returned.
+        source: LibcryptErr,
     },
     /// The key opens no keyslot of a header that the guard passed.
     #[error("the key does not open {path}", path = path.display())]
@@ -72,12 +78,17 @@ impl SealError {
         move |source| Self::Io { action, path, source }
     }
 
-    pub(crate) fn cryptsetup(
+    /// Runs calls of libcryptsetup on `path`, with its messages off the console and in the error.
+    pub(crate) fn cryptsetup<T>(
         action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(libcryptsetup_rs::LibcryptErr) -> Self {
-        let path = path.into();
-        move |source| Self::Cryptsetup { action, path, source }
+        path: &Path,
+        calls: impl FnOnce() -> Result<T, LibcryptErr>,
+    ) -> Result<T, Self> {
+        messages::collect();
+        calls().map_err(|source| {
+            let said = messages::last().map(|said| said + " ").unwrap_or_default();
+            Self::Cryptsetup { action, path: path.to_owned(), said, source }
+        })
     }
 
     pub(crate) fn multiple_of(what: &'static str, found: u64, multiple: u64) -> Result<u64, Self> {

@@ -26,6 +26,7 @@ pub mod guard;
 pub mod guest;
 mod keys;
 pub mod luks;
+mod messages;
 mod ram;
 pub mod verity;
 

@@ -7,12 +7,7 @@
 //! works in place, so that the plain text (private keys among it) would lie in the image first.
 //! `tests/interop.rs` lets Debian's `cryptsetup` decrypt the result and compares.
 
-use std::{
-    fs::OpenOptions,
-    io::Read,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
+use std::{fs::OpenOptions, io::Read, os::unix::fs::FileExt, path::Path};
 
 use aes::{
     Aes256,
@@ -23,7 +18,7 @@ use aes::{
 };
 use cvm_base::Bytes32;
 use libcryptsetup_rs::{
-    CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either, LibcryptErr,
+    CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either,
     consts::{
         flags::{CryptPbkdf, CryptVolumeKey},
         vals::{CryptKdf, EncryptionFormat, KeyslotsSize, MetadataSize},
@@ -124,8 +119,7 @@ pub(crate) fn format_header(
     key: &DiskKey,
     volume_key: &[u8],
 ) -> Result<(), SealError> {
-    let path: PathBuf = device.unwrap_or(ram.path()).to_owned();
-    let run = || -> Result<(), LibcryptErr> {
+    SealError::cryptsetup("format", device.unwrap_or(ram.path()), || {
         let mut crypt = match device {
             Some(device) => CryptInit::init_with_data_device(Either::Right((ram.path(), device)))?,
             None => CryptInit::init(ram.path())?,
@@ -166,8 +160,7 @@ pub(crate) fn format_header(
             CryptVolumeKey::empty(),
         )?;
         Ok(())
-    };
-    run().map_err(SealError::cryptsetup("format", path))
+    })
 }
 
 /// Appends the seal record to the header in `ram`, and passes it through the guard: what we make

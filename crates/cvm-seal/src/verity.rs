@@ -5,7 +5,7 @@ use std::path::Path;
 use cvm_base::Bytes32;
 use cvm_layout::manifest::Verity;
 use libcryptsetup_rs::{
-    CryptInit, CryptParamsVerity, CryptParamsVerityRef, Either, LibcryptErr,
+    CryptInit, CryptParamsVerity, CryptParamsVerityRef, Either,
     consts::{flags::CryptVerity, vals::EncryptionFormat},
 };
 use uuid::Uuid;
@@ -23,7 +23,7 @@ const FAN_OUT: u64 = BLOCK / 32;
 pub fn format(file: &Path, data_bytes: u64, salt: Bytes32) -> Result<Verity, SealError> {
     SealError::multiple_of("the length of the volume under verity", data_bytes, BLOCK)?;
     let mut root_hash = [0; 32];
-    let mut run = || -> Result<(), LibcryptErr> {
+    SealError::cryptsetup("make a hash tree in", file, || {
         let parameters = CryptParamsVerity {
             hash_name: "sha256".into(),
             data_device: file.to_owned(),
@@ -52,8 +52,7 @@ pub fn format(file: &Path, data_bytes: u64, salt: Bytes32) -> Result<Verity, Sea
         // For verity, libcryptsetup's volume key is the root hash.
         crypt.volume_key_handle().get(None, &mut root_hash, None)?;
         Ok(())
-    };
-    run().map_err(SealError::cryptsetup("make a hash tree in", file))?;
+    })?;
     Ok(Verity { data_bytes, total_bytes: total_bytes(data_bytes), salt, root_hash: Bytes32 { 0: root_hash } })
 }
 

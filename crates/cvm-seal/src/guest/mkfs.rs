@@ -18,7 +18,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[("UNIX_IO_NOZEROOUT", "1")];
 /// Nothing is left for later (`lazy_*=0`), blocks are dm-crypt's sectors, the journal is small (it is
 /// written whole), and there is no resize inode (its reserved blocks would be written for nothing).
 pub fn arguments(image: &Path, length: u64, owner: (u32, u32)) -> Vec<OsString> {
-    let journal = if length >= 1024 * MIB { 16 } else { 4 };
+    let journal = if length >= 1024 * MIB { 8 } else { 4 };
     let (user, group) = owner;
     let mut arguments: Vec<OsString> =
         ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-O", "metadata_csum,^resize_inode"]

@@ -40,17 +40,19 @@ pub fn open_sealed(name: &str, device: &Path, header: &GuardedHeader, key: &Disk
         Protection::Encrypted => CryptActivate::READONLY,
         Protection::Authenticated => CryptActivate::empty(),
     };
-    let run = || -> Result<(), LibcryptErr> {
+    let opened = SealError::cryptsetup("open", device, || {
         let mut crypt = CryptInit::init_with_data_device(Either::Right((ram.path(), device)))?;
         crypt.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None)?;
         crypt.activate_handle().activate_by_passphrase(Some(name), Some(0), key.expose(), flags)?;
         Ok(())
-    };
-    match run() {
+    });
+    match opened {
         Ok(()) => path_of(name),
-        Err(LibcryptErr::IOError(e)) if e.raw_os_error() == Some(Errno::EPERM as i32) => {
+        Err(SealError::Cryptsetup { source: LibcryptErr::IOError(e), .. })
+            if e.raw_os_error() == Some(Errno::EPERM as i32) =>
+        {
             Err(SealError::WrongKey { path: device.to_owned() })
         }
-        Err(error) => Err(SealError::cryptsetup("open", device)(error)),
+        Err(error) => Err(error),
     }
 }
