@@ -8,7 +8,7 @@
 //! | PCR | events |
 //! |---|---|
 //! | 4 | "Calling EFI Application from Boot Option", separator, Authenticode(loader), Authenticode(UKI) |
-//! | 7 | SecureBoot, PK, KEK, db, dbx; separator; each db entry that authorised an image, once |
+//! | 7 | SecureBoot, PK, KEK, db, dbx; separator; the db entry that authorised loader and UKI, once |
 //! | 9 | the kernel's command line (UTF-16, NUL), the initramfs |
 //! | 11 | for each section that the stub knows: its name with NUL, its content |
 //! | 12 | the command line as the loader passed it; a credential file beside the UKI would be here too |
@@ -23,7 +23,6 @@ mod variables;
 use cvm_base::{Bytes32, sha256};
 
 pub use error::PredictError;
-pub use variables::Variables;
 
 use crate::reference::{PredictedEvent, TpmReference};
 use pe::Pe;
@@ -35,8 +34,16 @@ pub struct Inputs<'a> {
     pub loader: &'a [u8],
     /// The signed UKI.
     pub uki: &'a [u8],
-    /// The Secure Boot variables that the bundle's firmware holds.
-    pub variables: Variables<'a>,
+    /// Content of the variable PK, as of the others: EFI_SIGNATURE_LISTs without attributes; empty if absent.
+    pub pk: &'a [u8],
+    /// Content of KEK.
+    pub kek: &'a [u8],
+    /// Content of db.
+    pub db: &'a [u8],
+    /// Content of dbx.
+    pub dbx: &'a [u8],
+    /// The entry of db whose certificate signed loader and UKI: EFI_SIGNATURE_DATA, owner's GUID and DER.
+    pub authority: &'a [u8],
 }
 
 /// Sections that systemd-stub 252 measures, in its order (`unified_sections`, without `.pcrsig`).
@@ -52,7 +59,7 @@ pub fn tpm(inputs: &Inputs<'_>) -> Result<TpmReference, PredictError> {
     let uki = Pe::parse("UKI", inputs.uki)?;
     let mut events = Events(Vec::new());
     events.applications(&loader, &uki)?;
-    events.secure_boot(&inputs.variables, [&loader, &uki])?;
+    events.secure_boot(inputs, [&loader, &uki])?;
     events.sections(&uki)?;
     let command_line = utf16(command_line(&uki)?);
     events.add(9, "kernel command line", &command_line);
@@ -85,19 +92,13 @@ impl Events {
         Ok(())
     }
 
-    fn secure_boot(&mut self, variables: &Variables<'_>, images: [&Pe<'_>; 2]) -> Result<(), PredictError> {
-        for (name, measured) in variables.configuration() {
+    fn secure_boot(&mut self, inputs: &Inputs<'_>, images: [&Pe<'_>; 2]) -> Result<(), PredictError> {
+        for (name, measured) in variables::configuration(inputs) {
             self.add(7, format!("variable {name}"), &measured);
         }
         self.separator(7);
-        let mut seen = Vec::new();
-        for image in images {
-            let authority = variables.authority(image)?;
-            if !seen.contains(&authority) {
-                self.add(7, "authority db", &authority);
-                seen.push(authority);
-            }
-        }
+        // Firmware measures an authority once, however many images it authorises.
+        self.add(7, "authority db", &variables::authority(inputs, images)?);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Secure Boot variables (UEFI 2.10 §32.4.1) and how firmware measures them (TCG PFP 1.05 §10.4.6).
 
 use super::{
-    PredictError,
+    Inputs, PredictError,
     pe::{Pe, contains},
 };
 
@@ -12,42 +12,32 @@ const IMAGE_SECURITY: [u8; 16] =
 const CERT_X509: [u8; 16] =
     [0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72];
 
-/// The variables' contents: EFI_SIGNATURE_LISTs, without attributes. Empty stands for an absent variable.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Variables<'a> {
-    /// Platform key.
-    pub pk: &'a [u8],
-    /// Key exchange keys.
-    pub kek: &'a [u8],
-    /// Who may sign images.
-    pub db: &'a [u8],
-    /// What is forbidden.
-    pub dbx: &'a [u8],
+/// The EV_EFI_VARIABLE_DRIVER_CONFIG events, with Secure Boot on: name and what is hashed.
+pub(super) fn configuration(inputs: &Inputs<'_>) -> [(&'static str, Vec<u8>); 5] {
+    [
+        ("SecureBoot", variable_data(&GLOBAL, "SecureBoot", &[1])),
+        ("PK", variable_data(&GLOBAL, "PK", inputs.pk)),
+        ("KEK", variable_data(&GLOBAL, "KEK", inputs.kek)),
+        ("db", variable_data(&IMAGE_SECURITY, "db", inputs.db)),
+        ("dbx", variable_data(&IMAGE_SECURITY, "dbx", inputs.dbx)),
+    ]
 }
 
-impl Variables<'_> {
-    /// The EV_EFI_VARIABLE_DRIVER_CONFIG events, with Secure Boot on: name and what is hashed.
-    pub(super) fn configuration(&self) -> [(&'static str, Vec<u8>); 5] {
-        [
-            ("SecureBoot", variable_data(&GLOBAL, "SecureBoot", &[1])),
-            ("PK", variable_data(&GLOBAL, "PK", self.pk)),
-            ("KEK", variable_data(&GLOBAL, "KEK", self.kek)),
-            ("db", variable_data(&IMAGE_SECURITY, "db", self.db)),
-            ("dbx", variable_data(&IMAGE_SECURITY, "dbx", self.dbx)),
-        ]
+/// What is hashed in the EV_EFI_VARIABLE_AUTHORITY event, after a check that the entry is one of db's and
+/// that its certificate signed both images.
+pub(super) fn authority(inputs: &Inputs<'_>, images: [&Pe<'_>; 2]) -> Result<Vec<u8>, PredictError> {
+    let entries = x509_entries(inputs.db).map_err(|p| PredictError::Variable { name: "db", problem: p.into() })?;
+    if !entries.contains(&inputs.authority) {
+        return Err(PredictError::Variable { name: "db", problem: "the authority is not one of its entries".into() });
     }
-
-    /// What is hashed in the EV_EFI_VARIABLE_AUTHORITY event of the entry that authorises `image`: the
-    /// first certificate in db that its signature carries.
-    pub(super) fn authority(&self, image: &Pe<'_>) -> Result<Vec<u8>, PredictError> {
-        let entries = x509_entries(self.db).map_err(|p| PredictError::Variable { name: "db", problem: p.into() })?;
-        let authority = entries.into_iter().find(|entry| {
-            // EFI_SIGNATURE_DATA: owner's GUID, then the certificate.
-            entry.get(16..).is_some_and(|der| !der.is_empty() && contains(image.certificates(), der))
-        });
-        let entry = authority.ok_or(PredictError::NotAuthorised { image: image.image })?;
-        Ok(variable_data(&IMAGE_SECURITY, "db", entry))
+    // EFI_SIGNATURE_DATA: owner's GUID, then the certificate.
+    let der = inputs.authority.get(16..).unwrap_or_default();
+    for image in images {
+        if der.is_empty() || !contains(image.certificates(), der) {
+            return Err(PredictError::NotAuthorised { image: image.image });
+        }
     }
+    Ok(variable_data(&IMAGE_SECURITY, "db", inputs.authority))
 }
 
 /// UEFI_VARIABLE_DATA: GUID, characters in the name, bytes of data, name in UTF-16, data.
