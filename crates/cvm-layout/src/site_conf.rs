@@ -5,15 +5,58 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use cvm_base::Explain;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Name, Role};
+
+/// The one schema version this program reads and writes, of both files.
+pub const VERSION: u32 = 1;
+/// More than any of the two files needs; longer input is refused unread.
+pub const MAX_BYTES: u64 = 64 * 1024;
+
+/// Why a `site_conf.yaml` is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfError {
+    /// Not YAML, or not of this shape; the text names the key.
+    #[error("the site configuration is not readable: {0}")]
+    Yaml(String),
+    /// Another schema.
+    #[error("version: expected {VERSION}, found {0}")]
+    Version(u32),
+    /// A value breaks a rule.
+    #[error("{key}: expected {expected}, found {found:?}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What would be right.
+        expected: &'static str,
+        /// What stands there.
+        found: String,
+    },
+}
+
+impl Explain for ConfError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Yaml(_) => "CONF-001",
+            Self::Version(_) => "CONF-002",
+            Self::Value { .. } => "CONF-003",
+        }
+    }
+
+    fn help(&self) -> String {
+        "the keys are version, site, role, network, hosts_entries, allowed_ports, allowed_out_ports, proxy; the \
+         documentation of cvm_layout::site_conf::SiteConf says what each takes"
+            .into()
+    }
+}
 
 /// How the site's CVM behaves; read from p4 after its verity tree is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteConf {
-    /// 1.
+    /// [`VERSION`].
     pub version: u32,
     /// The site's name.
     pub site: Name,
@@ -34,6 +77,41 @@ pub struct SiteConf {
     /// `http://HOST:PORT` of a proxy for the key holders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+}
+
+impl SiteConf {
+    /// Reads and checks `site_conf.yaml`.
+    pub fn parse(yaml: &[u8]) -> Result<Self, ConfError> {
+        let conf: Self = serde_yaml::from_slice(yaml).map_err(|e| ConfError::Yaml(e.to_string()))?;
+        conf.check()?;
+        Ok(conf)
+    }
+
+    fn check(&self) -> Result<(), ConfError> {
+        let bad = |key, expected, found: &dyn ToString| Err(ConfError::Value { key, expected, found: found.to_string() });
+        if self.version != VERSION {
+            return Err(ConfError::Version(self.version));
+        }
+        if let Some(name) = self.hosts_entries.keys().find(|name| !is_host_name(name)) {
+            return bad("hosts_entries", "host names: letters, digits, '-' and '.'", name);
+        }
+        match &self.network {
+            Network::Static { prefix, .. } if *prefix > 32 => bad("network.prefix", "0 to 32", prefix),
+            _ if self.allowed_ports.contains(&0) => bad("allowed_ports", "1 to 65535", &0),
+            _ if self.allowed_out_ports.contains(&0) => bad("allowed_out_ports", "1 to 65535", &0),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether `name` can stand in a hosts file (RFC 952, RFC 1123; underscores too, as Docker's names have).
+pub fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            && !label.starts_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// How the CVM's one interface gets its address.
@@ -63,7 +141,7 @@ pub enum Network {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoints {
-    /// 1.
+    /// [`VERSION`].
     pub version: u32,
     /// Party → `https://HOST:PORT`.
     #[serde(default)]
@@ -71,4 +149,25 @@ pub struct Endpoints {
     /// Overrides [`SiteConf::proxy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_read_strictly() {
+        let good = "version: 1\nsite: server1\nrole: server\nallowed_ports: [8002]\n";
+        assert_eq!(SiteConf::parse(good.as_bytes()).unwrap().network, Network::Dhcp);
+        for (extra, problem) in [
+            ("alowed_ports: [1]\n", "alowed_ports"),
+            ("hosts_entries: {'a b': 10.0.0.1}\n", "a b"),
+            ("network: {mode: static, address: 10.0.0.2, prefix: 33}\n", "network.prefix"),
+            ("allowed_out_ports: [0]\n", "allowed_out_ports"),
+        ] {
+            let error = SiteConf::parse(format!("{good}{extra}").as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(problem), "{error}");
+        }
+        assert!(SiteConf::parse(good.replace("version: 1", "version: 2").as_bytes()).is_err());
+    }
 }
