@@ -16,3 +16,14 @@ mod variables;
 
 pub use error::BootError;
 pub use tool::require_tools;
+
+/// Where the signed boot loader lies on p1: the path that firmware tries without being told.
+pub const LOADER_PATH: &str = "EFI/BOOT/BOOTX64.EFI";
+/// Where the loader's settings lie on p1.
+pub const LOADER_CONF_PATH: &str = "loader/loader.conf";
+/// The loader's settings: no menu, no editor. Not authenticated, so nothing may depend on them.
+pub const LOADER_CONF: &str = "timeout 0\neditor no\n";
+/// Where the kernel image lies on p2.
+pub const UKI_PATH: &str = "EFI/Linux/flare-cvm.efi";
+/// The launcher that goes into a bundle (mode 0755).
+pub const LAUNCH_VM: &str = include_str!("../../../../scripts/launch_vm.sh");

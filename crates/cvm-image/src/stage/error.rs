@@ -1,0 +1,196 @@
+//! What goes wrong while a stage is built or read.
+
+use std::{io, path::PathBuf};
+
+use cvm_base::{Bytes32, Explain, FileError};
+
+/// A stage could not be built, or its image could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A program is missing.
+    #[error("{tool} is not installed")]
+    MissingTool {
+        /// The program.
+        tool: &'static str,
+        /// Debian's and Ubuntu's package of it.
+        package: &'static str,
+    },
+    /// A program failed.
+    #[error("{tool} failed while {step} ({status}): {output}")]
+    Tool {
+        /// The program.
+        tool: &'static str,
+        /// What it was asked to do.
+        step: &'static str,
+        /// How it ended.
+        status: String,
+        /// The end of what it printed.
+        output: String,
+    },
+    /// The disk filled up in the middle.
+    #[error("no space is left on the disk while {step}")]
+    DiskFull {
+        /// What was being done.
+        step: String,
+    },
+    /// Unpacking a distribution needs root.
+    #[error("building a stage needs root, and this is user {uid}")]
+    NotRoot {
+        /// The user's id.
+        uid: u32,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The operating system refused something else.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// `stage.yaml` is not what this program understands.
+    #[error("{path}: {problem}", path = path.display())]
+    Spec {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        problem: String,
+    },
+    /// The stage builds on another, and none was given.
+    #[error("stage {stage} builds on {base}, and no base image was given")]
+    BaseMissing {
+        /// This stage.
+        stage: String,
+        /// The stage it names as its base.
+        base: String,
+    },
+    /// A base was given to a stage that has none.
+    #[error("stage {stage} builds on nothing, but the base image {path} was given", path = path.display())]
+    BaseUnwanted {
+        /// This stage.
+        stage: String,
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The base is of another stage.
+    #[error("{path} is an image of stage {found}, expected {expected}", path = path.display())]
+    WrongBase {
+        /// What was given.
+        path: PathBuf,
+        /// Its stage.
+        found: String,
+        /// The stage that is needed.
+        expected: String,
+    },
+    /// An image's content does not have the expected digest.
+    #[error("{path} has the content {found}, expected {expected}", path = path.display())]
+    WrongDigest {
+        /// The image.
+        path: PathBuf,
+        /// What its content hashes to.
+        found: Bytes32,
+        /// What it should be.
+        expected: Bytes32,
+    },
+    /// Not a stage's image.
+    #[error("{path} is no stage image: {problem}", path = path.display())]
+    NotAnImage {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// A profile that this program does not know.
+    #[error("profile {found:?} is unknown, expected one of: {known}")]
+    UnknownProfile {
+        /// What was asked for.
+        found: String,
+        /// What there is.
+        known: String,
+    },
+    /// The machine's apt configuration names no mirror of the distribution.
+    #[error("the apt configuration of this machine has no source of the suite {suite}")]
+    NoAptSource {
+        /// The distribution's suite.
+        suite: &'static str,
+    },
+    /// A path in a tree is not what the stage expects.
+    #[error("{path}: {problem}")]
+    Tree {
+        /// The path in the guest.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The finished tree breaks a rule.
+    #[error("gate {id} of stage {stage}: {problem}")]
+    Gate {
+        /// The stage.
+        stage: String,
+        /// The check.
+        id: &'static str,
+        /// What it found.
+        problem: String,
+    },
+}
+
+impl StageError {
+    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull => Self::DiskFull { step: format!("trying to {action} {}", path.display()) },
+            _ => Self::Io { action, path, source },
+        }
+    }
+}
+
+impl Explain for StageError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::MissingTool { .. } => "STG-001",
+            Self::Tool { .. } => "STG-002",
+            Self::DiskFull { .. } => "STG-003",
+            Self::NotRoot { .. } => "STG-004",
+            Self::File(error) => error.code(),
+            Self::Io { .. } => "STG-005",
+            Self::Spec { .. } => "STG-006",
+            Self::BaseMissing { .. } => "STG-007",
+            Self::BaseUnwanted { .. } => "STG-008",
+            Self::WrongBase { .. } => "STG-009",
+            Self::WrongDigest { .. } => "STG-010",
+            Self::NotAnImage { .. } => "STG-011",
+            Self::UnknownProfile { .. } => "STG-012",
+            Self::NoAptSource { .. } => "STG-013",
+            Self::Tree { .. } => "STG-014",
+            Self::Gate { .. } => "STG-015",
+        }
+    }
+
+    fn help(&self) -> String {
+        match self {
+            Self::MissingTool { package, .. } => format!("install it: apt-get install {package}"),
+            Self::Tool { tool: "mmdebstrap" | "pip", .. } => {
+                "it downloads packages: check the network, the machine's apt and pip configuration, and run again; nothing was replaced".into()
+            }
+            Self::Tool { .. } => "the tool's last words stand above; nothing was replaced".into(),
+            Self::DiskFull { .. } => "free about 2 GB there, or build with -o on another disk; nothing was replaced, and an earlier image is still whole".into(),
+            Self::NotRoot { .. } => "run as root (sudo flare-cvm build …); only building stages needs it".into(),
+            Self::File(error) => error.help(),
+            Self::Io { .. } => "see the operating system's message above; nothing was replaced".into(),
+            Self::Spec { .. } => "compare with the stage.yaml files of this repository's stages/ folder; unknown keys are refused so that a misspelt one cannot weaken an image".into(),
+            Self::BaseMissing { base, .. } => format!("build {base} first and pass its image: --base-image ../{base}/IMAGE.qcow2"),
+            Self::BaseUnwanted { .. } => "leave --base-image out, or build another stage".into(),
+            Self::WrongBase { expected, .. } => format!("pass the image that `flare-cvm build {expected}` made"),
+            Self::WrongDigest { .. } => "the file was damaged or replaced, or another digest was meant: build the base again, or correct --base-digest".into(),
+            Self::NotAnImage { .. } => "pass a .qcow2 file that `flare-cvm build` made".into(),
+            Self::UnknownProfile { .. } => "leave --profile out, or choose one of these".into(),
+            Self::NoAptSource { suite } => format!("add a source of {suite} below /etc/apt/sources.list.d, run apt-get update, and build again"),
+            Self::Tree { .. } => "the distribution's packages changed, or stage.yaml names something that is not there: correct stage.yaml".into(),
+            Self::Gate { .. } => "the image would not be what its stage promises, so it was not made: find what brought this into the tree".into(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Starts the sealed VM beside this script. Set any of these first:
+#   CVM_TPM_STATE  folder of a software TPM's state; made at first use; without it the VM has no TPM
+#   CVM_FORWARD    QEMU host forwards (default "tcp:127.0.0.1:8002-:8002 tcp:127.0.0.1:8003-:8003")
+#   CVM_SERIAL     file for the console (default: this terminal)    CVM_MEMORY  MiB (2048)    CVM_CPUS (2)
+# A changed boot loader or kernel ends in "No bootable option or device was found": stop it with Ctrl-C.
+# Under SEV-SNP the firmware is the AmdSev build (-bios, no pflash, no SMM), with
+# -machine confidential-guest-support=sev0 -object sev-snp-guest,id=sev0,... and -cpu EPYC-v4.
+set -eu
+fail() { echo "launch_vm.sh: $1" >&2; exit 1; }
+need() { command -v "$1" >/dev/null || fail "$1 is not installed: apt-get install $2"; }
+
+cd "$(dirname "$0")"
+need qemu-system-x86_64 qemu-system-x86
+for file in disk.qcow2 OVMF_CODE.fd OVMF_VARS.fd; do
+    [ -r "$file" ] || fail "$file is missing or unreadable: unpack the whole bundle"
+done
+
+# /dev/kvm may exist where KVM cannot run: it is used only where a vendor's module is loaded.
+if [ -w /dev/kvm ] && grep -qsE '^kvm_(intel|amd) ' /proc/modules; then
+    set -- -accel kvm -cpu host
+else
+    set -- -accel tcg,thread=multi -cpu max
+fi
+
+forwards=""
+for forward in ${CVM_FORWARD-tcp:127.0.0.1:8002-:8002 tcp:127.0.0.1:8003-:8003}; do
+    forwards="$forwards,hostfwd=$forward"
+done
+
+if [ -n "${CVM_TPM_STATE:-}" ]; then
+    need swtpm swtpm && need swtpm_setup swtpm-tools
+    mkdir -p "$CVM_TPM_STATE" && state=$(cd "$CVM_TPM_STATE" && pwd)
+    [ -e "$state/tpm2-00.permall" ] ||
+        swtpm_setup --tpm2 --tpmstate "$state" --pcr-banks sha256 --create-ek-cert >"$state/setup.log" 2>&1 ||
+        fail "the TPM could not be made: see $state/setup.log"
+    swtpm socket --tpm2 --tpmstate "dir=$state" --ctrl "type=unixio,path=$state/socket" --daemon --terminate
+    set -- "$@" -chardev "socket,id=tpm,path=$state/socket" -tpmdev emulator,id=tpm,chardev=tpm -device tpm-crb,tpmdev=tpm
+fi
+
+# One disk and nothing else to boot from. The firmware's variables are a snapshot: every start sees
+# the keys of the bundle. -no-reboot: a panic or a reboot ends the VM.
+exec qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none "$@" \
+    -machine q35,smm=on -m "${CVM_MEMORY:-2048}" -smp "${CVM_CPUS:-2}" \
+    -global driver=cfi.pflash01,property=secure,value=on -global ICH9-LPC.disable_s3=1 \
+    -drive if=pflash,unit=0,format=raw,readonly=on,file=OVMF_CODE.fd \
+    -drive if=pflash,unit=1,format=raw,snapshot=on,file=OVMF_VARS.fd \
+    -drive if=none,id=disk,format=qcow2,file=disk.qcow2 -device virtio-blk-pci,drive=disk,bootindex=0 \
+    -netdev "user,id=net$forwards" -device virtio-net-pci,netdev=net,romfile= \
+    -device virtio-rng-pci -serial "${CVM_SERIAL:+file:}${CVM_SERIAL:-stdio}"
