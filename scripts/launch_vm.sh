@@ -2,6 +2,7 @@
 # Starts the sealed VM beside this script. Set any of these first:
 #   CVM_TPM_STATE  folder of a software TPM's state; made at first use; without it the VM has no TPM
 #   CVM_FORWARD    QEMU host forwards (default "tcp:127.0.0.1:8002-:8002 tcp:127.0.0.1:8003-:8003")
+#   CVM_MONITOR    socket of QEMU's monitor, where `system_powerdown` presses the power button
 #   CVM_SERIAL     file for the console (default: this terminal)    CVM_MEMORY  MiB (2048)    CVM_CPUS (2)
 # A changed boot loader or kernel ends in "No bootable option or device was found": stop it with Ctrl-C.
 # Under SEV-SNP the firmware is the AmdSev build (-bios, no pflash, no SMM), with
@@ -47,4 +48,5 @@ exec qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none "$@
     -drive if=pflash,unit=1,format=raw,snapshot=on,file=OVMF_VARS.fd \
     -drive if=none,id=disk,format=qcow2,file=disk.qcow2 -device virtio-blk-pci,drive=disk,bootindex=0 \
     -netdev "user,id=net$forwards" -device virtio-net-pci,netdev=net,romfile= \
+    -monitor "${CVM_MONITOR:+unix:}${CVM_MONITOR:-none}${CVM_MONITOR:+,server=on,wait=off}" \
     -device virtio-rng-pci -serial "${CVM_SERIAL:+file:}${CVM_SERIAL:-stdio}"
