@@ -52,7 +52,7 @@ codes! {
         "/dev/tpmrm0 did not appear: the VM has no TPM 2.0, or swtpm is not running.",
         "Site: start the VM with launch_vm.sh, which starts swtpm; check that swtpm is installed.";
     SelfTest = 111, "a known-answer test failed",
-        "X25519, HKDF, Ed25519, AES or SHA-256 computed a wrong answer: faulty hardware, or tampering with the CPU's state.",
+        "X25519, HKDF-SHA256 or AES-256 computed a wrong answer: faulty hardware, or tampering with the CPU's state.",
         "Site: move the VM to another machine. If it happens again, report it as a security incident.";
     CodeSegment = 112, "cvm-init differs from the manifest",
         "The code in memory is not the code that the builder measured: the initramfs was changed, or memory was.",

@@ -3,6 +3,14 @@
 
 pub mod codes;
 pub mod console;
-pub mod esp;
+pub mod handoff;
+pub mod manifest;
+pub mod mkfs;
 pub mod net;
 pub mod platform;
+pub mod release;
+pub mod seal_plan;
+pub mod self_check;
+pub mod site;
+pub mod tpm;
+pub mod volumes;

@@ -5,7 +5,10 @@ pub mod dhcp;
 pub mod files;
 pub mod link;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use cvm_layout::site_conf::Network;
 
@@ -24,6 +27,14 @@ pub struct Lease {
     pub gateway: Option<Ipv4Addr>,
     /// Name servers.
     pub dns: Vec<IpAddr>,
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)?;
+        self.gateway.iter().try_for_each(|gateway| write!(f, ", gateway {gateway}"))?;
+        self.dns.iter().try_for_each(|server| write!(f, ", DNS {server}"))
+    }
 }
 
 /// Brings the first card up with an address by the site's settings.

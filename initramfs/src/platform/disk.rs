@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_layout::manifest::PlacedPartition;
+use cvm_layout::manifest::{Manifest, PlacedPartition};
 
 use super::wait;
 use crate::codes::{Code, Coded, Failure};
@@ -93,28 +93,22 @@ impl Disk {
         }
     }
 
-    /// Whether every partition lies where the manifest says; the error names the first that does not.
-    pub fn equals(&self, placed: &[PlacedPartition]) -> Result<(), String> {
+    /// Every partition must lie where the manifest says; the failure names the first that does not.
+    pub fn equals(&self, manifest: &Manifest) -> Result<(), Failure> {
+        let placed = &manifest.partitions;
+        let fail = |detail: String| Failure::new(Code::Partitions, detail);
         if placed.len() != self.partitions.len() {
-            return Err(format!("the manifest names {} partitions, expected 6", placed.len()));
+            return Err(fail(format!("the manifest names {} partitions, expected 6", placed.len())));
         }
         for (found, expected) in self.partitions.iter().zip(placed) {
-            let same = found.number == expected.number
-                && found.name == expected.name.as_str()
-                && found.offset == expected.offset
-                && found.length == expected.length;
+            let PlacedPartition { number, name, offset, length } = expected;
+            let same = found.number == *number
+                && found.name == name.as_str()
+                && (found.offset, found.length) == (*offset, *length);
             if !same {
-                return Err(format!(
-                    "expected partition {} {} at {} + {}, found {} {} at {} + {}",
-                    expected.number,
-                    expected.name,
-                    expected.offset,
-                    expected.length,
-                    found.number,
-                    found.name,
-                    found.offset,
-                    found.length
-                ));
+                let Partition { number: n, name: other, offset: o, length: l, .. } = found;
+                let found = format!("found {n} {other} at {o} + {l}");
+                return Err(fail(format!("expected {number} {name} at {offset} + {length}, {found}")));
             }
         }
         Ok(())
@@ -242,15 +236,18 @@ mod tests {
     #[test]
     fn a_moved_resized_or_renamed_partition_is_named() {
         let disk = pick(BTreeMap::from([("vda".to_owned(), partitions())])).unwrap();
-        disk.equals(&placed()).unwrap();
+        let with = |partitions| Manifest { partitions, ..crate::manifest::tests::manifest() };
+        disk.equals(&with(placed())).unwrap();
         assert_eq!(disk.partition(Which::Jobs).name, "jobs");
         let spoil: [fn(&mut PlacedPartition); 4] =
             [|p| p.offset += 1 << 20, |p| p.length += 4096, |p| p.name = "other".parse().unwrap(), |p| p.number = 9];
         for change in spoil {
             let mut other = placed();
             change(&mut other[4]);
-            assert!(disk.equals(&other).unwrap_err().contains("found 5 jobs at"));
+            let failure = disk.equals(&with(other)).unwrap_err();
+            assert_eq!(failure.code, Code::Partitions);
+            assert!(failure.detail.contains("found 5 jobs at"), "{failure}");
         }
-        assert!(disk.equals(&placed()[..5]).is_err());
+        assert!(disk.equals(&with(placed()[..5].into())).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -27,6 +28,16 @@ pub struct Loaded {
     pub built_in: usize,
     /// Drivers of accelerators that this CPU lacks; others do their work.
     pub without_hardware: Vec<&'static str>,
+}
+
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} loaded, {} built in", self.loaded, self.built_in)?;
+        if !self.without_hardware.is_empty() {
+            write!(f, ", not on this CPU: {}", self.without_hardware.join(", "))?;
+        }
+        Ok(())
+    }
 }
 
 /// The names of a module list: `#` starts a comment.

@@ -13,11 +13,15 @@ pub const NETWORK_DEVICE: Duration = Duration::from_secs(10);
 pub const LINK: Duration = Duration::from_secs(5);
 /// Until a DHCP lease is held.
 pub const DHCP: Duration = Duration::from_secs(30);
-/// Until one key holder has released its half, or an answer to a later request is there: name
-/// resolution, connection, and its verification of the evidence included.
-pub const KEY_HOLDER: Duration = Duration::from_secs(60);
-/// Until a connection to a key holder or to the proxy stands.
+/// Until a key holder's name is resolved.
+pub const RESOLVE: Duration = Duration::from_secs(5);
+/// Until a connection to a key holder stands; TCP, proxy and TLS each.
 pub const CONNECT: Duration = Duration::from_secs(10);
+/// Until a key holder has answered one request, its verification of the evidence included.
+pub const REQUEST: Duration = Duration::from_secs(30);
+/// Until a key holder has released its half, all attempts together; the last may end one
+/// [`REQUEST`] later.
+pub const KEY_HOLDER: Duration = Duration::from_secs(60);
 /// Until mkfs.ext4 has ended.
 pub const MKFS: Duration = Duration::from_secs(120);
 /// Between two looks at something that cannot be waited for otherwise.

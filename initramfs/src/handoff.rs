@@ -1,0 +1,138 @@
+//! From the initramfs to the running system: files for it, mounts, `chroot`, `exec`.
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    os::unix::{
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
+    path::Path,
+    process::Command,
+};
+
+use cvm_base::write_atomic;
+use cvm_layout::site_conf::SiteConf;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    unistd::{chdir, chroot, sethostname},
+};
+
+use crate::{
+    codes::{Code, Coded, Failure},
+    net::{Lease, card::Card, files},
+    platform::kernel::SCRATCH,
+    volumes::{NEW_ROOT, guest_path},
+};
+
+const OURS: &str = "/run/flare-cvm";
+const NETWORKD: &str = "/run/systemd/network";
+/// Kernel interfaces that move into the running system.
+const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
+/// The running system's first program: systemd.
+const INIT: &str = "/sbin/init";
+/// The folders of the initramfs are no deeper than this.
+const DEPTH: usize = 16;
+
+/// The resolver's settings, for the initramfs itself.
+pub fn write_resolver(lease: &Lease) -> Result<(), Failure> {
+    fs::create_dir_all("/etc").code(Code::NetworkSetup)?;
+    write_atomic(Path::new("/etc/resolv.conf"), files::resolv_conf(lease).as_bytes(), 0o644).code(Code::NetworkSetup)
+}
+
+/// The files in `/run` by which the running system knows its name and network.
+pub fn write_settings(conf: &SiteConf, card: &Card, lease: &Lease) -> Result<(), Failure> {
+    sethostname(conf.site.as_str()).code_at(Code::SwitchRoot, "host name")?;
+    for folder in [OURS, "/run/systemd", NETWORKD] {
+        match fs::DirBuilder::new().mode(0o755).create(folder) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).code_at(Code::SwitchRoot, folder),
+            _ => fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).code_at(Code::SwitchRoot, folder)?,
+        }
+    }
+    let settings = [
+        (OURS, "hosts", files::hosts(&conf.site, &conf.hosts_entries)),
+        (OURS, "resolv.conf", files::resolv_conf(lease)),
+        (NETWORKD, "10-site.network", files::networkd(&card.name, &conf.network, lease)),
+    ];
+    for (folder, name, text) in settings {
+        write_atomic(&Path::new(folder).join(name), text.as_bytes(), 0o644).code(Code::SwitchRoot)?;
+    }
+    Ok(())
+}
+
+/// `workspace` and `logs` live on `state`.
+pub fn bind_state() -> Result<(), Failure> {
+    for name in ["workspace", "logs"] {
+        let from = guest_path("/opt/nvflare/state").join(name);
+        match fs::DirBuilder::new().mode(0o700).create(&from) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(e).code_at(Code::StateOpen, from.display());
+            }
+            _ => {}
+        }
+        let to = guest_path("/opt/nvflare").join(name);
+        mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).code_at(Code::StateOpen, to.display())?;
+    }
+    Ok(())
+}
+
+/// Moves a mount made in the initramfs to its place in the running system.
+pub fn move_mount(from: &Path, to: &Path) -> Result<(), Failure> {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>).code_at(Code::SwitchRoot, to.display())
+}
+
+/// Makes the system volume the root and starts its init. Returns only on failure.
+pub fn switch_root() -> Result<Infallible, Failure> {
+    umount2(SCRATCH, MntFlags::MNT_DETACH).code_at(Code::SwitchRoot, SCRATCH)?;
+    for path in MOVED {
+        move_mount(Path::new(path), &guest_path(path))?;
+    }
+    chdir(NEW_ROOT).code_at(Code::SwitchRoot, NEW_ROOT)?;
+    // The initramfs stays in RAM for as long as its files exist.
+    let device = fs::metadata("/").code(Code::SwitchRoot)?.dev();
+    empty(Path::new("/"), device, DEPTH);
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).code_at(Code::SwitchRoot, "/")?;
+    chroot(".").code(Code::SwitchRoot)?;
+    chdir("/").code(Code::SwitchRoot)?;
+    Err(Failure::new(Code::SwitchRoot, format_args!("{INIT}: {}", Command::new(INIT).env_clear().exec())))
+}
+
+/// Deletes what lies on `device`, mounts excepted. What cannot be deleted costs memory, no more.
+fn empty(folder: &Path, device: u64, depth: usize) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.dev() != device {
+            continue;
+        }
+        if metadata.is_dir() {
+            if depth > 0 {
+                empty(&path, device, depth - 1);
+            }
+            let _ = fs::remove_dir(&path);
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_initramfs_is_emptied_and_other_file_systems_and_links_targets_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("kept"), "").unwrap();
+        fs::create_dir_all(folder.path().join("lib/modules")).unwrap();
+        fs::write(folder.path().join("lib/modules/x.ko"), "").unwrap();
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("link")).unwrap();
+        let device = fs::metadata(folder.path()).unwrap().dev();
+        empty(folder.path(), device + 1, DEPTH);
+        assert!(folder.path().join("lib/modules/x.ko").exists());
+        empty(folder.path(), device, DEPTH);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(outside.path().join("kept").exists());
+    }
+}

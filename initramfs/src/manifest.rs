@@ -1,0 +1,194 @@
+//! The two signed documents on p1 and the site's endpoints: read once, verified, then believed.
+
+use std::{collections::BTreeSet, fs::File, io::Read};
+
+use cvm_base::{Bytes32, sha256};
+use cvm_ceremony::split_key;
+use cvm_layout::{
+    esp,
+    manifest::{BootStatement, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, VERSION, Verity, Volume},
+    signed::{self, Kind},
+    site_conf::Endpoints,
+};
+use ed25519_dalek::VerifyingKey;
+
+use crate::{
+    codes::{Code, Coded, Failure},
+    platform::{
+        cmdline,
+        disk::{Disk, Which},
+    },
+};
+
+/// The builder's public key in the initramfs: 32 raw bytes.
+const BUILDER_KEY: &str = "/etc/flare-cvm/builder.pub";
+const COMMAND_LINE: &str = "/proc/cmdline";
+/// The kernel's own limit is 2048 on x86.
+const COMMAND_LINE_BYTES: u64 = 16 * 1024;
+const BLOCK: u64 = 4096;
+
+/// What p1 holds of ours.
+#[derive(Debug, Clone, Default)]
+pub struct Documents {
+    /// `manifest.json`.
+    pub manifest: Option<Vec<u8>>,
+    /// `manifest.sig`.
+    pub manifest_signature: Option<Vec<u8>>,
+    /// `boot.json`.
+    pub boot: Option<Vec<u8>>,
+    /// `boot.sig`.
+    pub boot_signature: Option<Vec<u8>>,
+    /// `endpoints.yaml`, optional and nobody's word but the host's.
+    pub endpoints: Option<Vec<u8>>,
+}
+
+/// What a boot believes: made only by [`verify`].
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The image.
+    pub manifest: Manifest,
+    /// SHA-256 of the manifest's bytes.
+    pub manifest_sha256: Bytes32,
+    /// p2's tree.
+    pub boot: Verity,
+    /// Where key holders are today.
+    pub endpoints: Endpoints,
+}
+
+/// Reads p1 and the measured anchors (command line, builder's key) and verifies.
+pub fn read(disk: &Disk) -> Result<Verified, Failure> {
+    let path = disk.partition(Which::Esp).path();
+    let length = disk.partition(Which::Esp).length;
+    if length > esp::MAX_IMAGE_BYTES as u64 {
+        let detail = format!("p1 has {length} bytes, expected at most {}", esp::MAX_IMAGE_BYTES);
+        return Err(Failure::new(Code::Esp, detail));
+    }
+    let mut image = Vec::new();
+    File::open(&path).and_then(|file| file.take(length).read_to_end(&mut image)).code_at(Code::Esp, path.display())?;
+    let documents = documents(&image).code(Code::Esp)?;
+    let command_line = cvm_base::read_bounded(COMMAND_LINE.as_ref(), COMMAND_LINE_BYTES).code(Code::CommandLine)?;
+    let digest = cmdline::manifest_digest(&command_line).code(Code::CommandLine)?;
+    let key = cvm_base::read_bounded(BUILDER_KEY.as_ref(), 32).code(Code::BuilderKey)?;
+    let key = <[u8; 32]>::try_from(key).map_err(|key| format!("{BUILDER_KEY}: {} bytes, expected 32", key.len()));
+    let key = VerifyingKey::from_bytes(&key.code(Code::BuilderKey)?).code_at(Code::BuilderKey, BUILDER_KEY)?;
+    verify(&documents, digest, &key)
+}
+
+/// Our files out of p1's bytes.
+///
+/// The host owns p1: its FAT is parsed in user space (the kernel never mounts it before the handoff),
+/// and from one copy in RAM, so that what was checked is what is used.
+pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
+    let read = |name: &str| esp::read_file(image, &format!("flare-cvm/{name}"), MAX_BYTES);
+    Ok(Documents {
+        manifest: read("manifest.json")?,
+        manifest_signature: read("manifest.sig")?,
+        boot: read("boot.json")?,
+        boot_signature: read("boot.sig")?,
+        endpoints: read("endpoints.yaml")?,
+    })
+}
+
+/// Verifies: the manifest is the one that the measured command line names, the builder signed it and
+/// the boot statement, both are of this version and consistent.
+pub fn verify(documents: &Documents, expected: Bytes32, builder: &VerifyingKey) -> Result<Verified, Failure> {
+    let bytes = documents.manifest.as_deref().ok_or("manifest.json").code_at(Code::ManifestMissing, "no file")?;
+    let found = sha256(bytes);
+    if found != expected {
+        let detail = format!("SHA-256 is {found}, but the command line names {expected}");
+        return Err(Failure::new(Code::ManifestDigest, detail));
+    }
+    let signature = documents.manifest_signature.as_deref();
+    let signature = signature.ok_or("manifest.sig").code_at(Code::ManifestMissing, "no file")?;
+    check_signature(builder, Kind::Manifest, bytes, signature).code(Code::ManifestSignature)?;
+    let manifest: Manifest = serde_json::from_slice(bytes).code(Code::ManifestSchema)?;
+    check_manifest(&manifest).code(Code::ManifestSchema)?;
+
+    let bytes = documents.boot.as_deref().ok_or("boot.json").code_at(Code::BootMissing, "no file")?;
+    let signature = documents.boot_signature.as_deref().ok_or("boot.sig").code_at(Code::BootMissing, "no file")?;
+    check_signature(builder, Kind::Boot, bytes, signature).code(Code::BootSignature)?;
+    let boot: BootStatement = serde_json::from_slice(bytes).code(Code::BootStatement)?;
+    check_boot(&boot, &manifest, found).code(Code::BootStatement)?;
+
+    let endpoints = documents.endpoints.as_deref().map(|bytes| endpoints(bytes, &manifest)).transpose();
+    let endpoints = endpoints.code(Code::Endpoints)?.unwrap_or_default();
+    Ok(Verified { manifest, manifest_sha256: found, boot: boot.boot, endpoints })
+}
+
+fn check_signature(key: &VerifyingKey, kind: Kind, document: &[u8], signature: &[u8]) -> Result<(), String> {
+    let signature = signature.try_into().map_err(|_| format!("{} bytes, expected 64", signature.len()))?;
+    signed::verify(key, kind, document, signature).map_err(|e| e.to_string())
+}
+
+/// What a schema cannot say: numbers that fit each other, points that are no traps.
+fn check_manifest(manifest: &Manifest) -> Result<(), String> {
+    if manifest.version != VERSION {
+        return Err(format!("version {}, expected {VERSION}", manifest.version));
+    }
+    let length = |index: usize| manifest.partitions.get(index).map_or(0, |partition| partition.length);
+    let (root, config) = (length(2), length(3));
+    check_verity("config", &manifest.config, config)?;
+    let payload = manifest.root.sealed_bytes.checked_sub(LUKS_HEADER_BYTES).ok_or("sealed_bytes is too small")?;
+    check_volume("system", &manifest.root.system, payload)?;
+    check_volume("site", &manifest.root.site, payload)?;
+    let state = manifest.root.state_offset;
+    if state < manifest.root.sealed_bytes || !state.is_multiple_of(BLOCK) || state >= root {
+        return Err(format!("state_offset {state} is not behind the sealed area and inside p3"));
+    }
+
+    let key = &manifest.split_key;
+    let names: BTreeSet<_> = key.parties.iter().map(|party| &party.name).collect();
+    if key.parties.is_empty() || key.parties.len() > split_key::MAX_PARTIES || names.len() != key.parties.len() {
+        return Err(format!(
+            "{} parties, {} names: expected 1 to {}, each once",
+            key.parties.len(),
+            names.len(),
+            split_key::MAX_PARTIES
+        ));
+    }
+    for public in key.parties.iter().map(|party| &party.public).chain([&key.ephemeral]) {
+        split_key::check_public(public).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+fn check_volume(name: &str, volume: &Volume, space: u64) -> Result<(), String> {
+    let space = space.checked_sub(volume.offset).ok_or_else(|| format!("{name} starts behind its area"))?;
+    check_verity(name, &volume.verity, space)?;
+    if volume.offset.is_multiple_of(BLOCK) { Ok(()) } else { Err(format!("{name} starts at {}", volume.offset)) }
+}
+
+fn check_verity(name: &str, verity: &Verity, space: u64) -> Result<(), String> {
+    let Verity { data_bytes, total_bytes, .. } = *verity;
+    let whole = data_bytes > 0 && data_bytes.is_multiple_of(BLOCK) && total_bytes.is_multiple_of(BLOCK);
+    if whole && data_bytes < total_bytes && total_bytes <= space {
+        return Ok(());
+    }
+    Err(format!("{name}: {data_bytes} bytes of data in {total_bytes}, space for {space}"))
+}
+
+fn check_boot(boot: &BootStatement, manifest: &Manifest, manifest_sha256: Bytes32) -> Result<(), String> {
+    if boot.version != VERSION {
+        return Err(format!("version {}, expected {VERSION}", boot.version));
+    }
+    if boot.image_id != manifest.image_id || boot.manifest_sha256 != manifest_sha256 {
+        return Err(format!("it belongs to image {}, this is {}", boot.image_id, manifest.image_id));
+    }
+    let length = manifest.partitions.get(1).map_or(0, |partition| partition.length);
+    check_verity("boot", &boot.boot, length)
+}
+
+fn endpoints(bytes: &[u8], manifest: &Manifest) -> Result<Endpoints, String> {
+    let endpoints: Endpoints = serde_yaml::from_slice(bytes).map_err(|e| e.to_string())?;
+    if endpoints.version != 1 {
+        return Err(format!("version {}, expected 1", endpoints.version));
+    }
+    let known = |name: &cvm_layout::names::Name| manifest.split_key.parties.iter().any(|party| &party.name == name);
+    match endpoints.keyholders.keys().find(|name| !known(name)) {
+        Some(name) => Err(format!("{name} holds no half of this image")),
+        None => Ok(endpoints),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,203 @@
+use cvm_base::{Bytes16, Bytes32};
+use cvm_layout::manifest::{KeyHolder, KeyPurpose, PartyShare, PlacedPartition, RootPartition, SplitKey};
+use ed25519_dalek::SigningKey;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+/// A consistent manifest; also the fuzz seeds' source.
+pub(crate) fn manifest() -> Manifest {
+    let names = ["ESP", "boot", "root", "config", "jobs", "data"];
+    let place = |(i, name): (usize, &&str)| PlacedPartition {
+        number: i as u32 + 1,
+        name: name.parse().unwrap(),
+        offset: (i as u64 * 64 + 1) * MIB,
+        length: 64 * MIB,
+    };
+    let verity = Verity {
+        data_bytes: MIB,
+        total_bytes: 2 * MIB,
+        salt: Bytes32 { 0: [1; 32] },
+        root_hash: Bytes32 { 0: [2; 32] },
+    };
+    // The X25519 base point is a public key like any other.
+    let mut point = [0; 32];
+    point[0] = 9;
+    let party = |name: &str, purposes| PartyShare {
+        name: name.parse().unwrap(),
+        public: Bytes32 { 0: point },
+        purposes,
+        keyholder: KeyHolder { url: "https://10.0.2.2:8999".into(), certificate_sha256: Bytes32 { 0: [3; 32] } },
+        policy_sha256: Bytes32 { 0: [4; 32] },
+    };
+    Manifest {
+        version: VERSION,
+        image_id: Bytes16 { 0: [5; 16] },
+        project: "demo".parse().unwrap(),
+        site: "server1".parse().unwrap(),
+        role: cvm_layout::names::Role::Server,
+        partitions: names.iter().enumerate().map(place).collect(),
+        config: verity.clone(),
+        root: RootPartition {
+            sealed_bytes: 8 * MIB,
+            system: Volume { offset: 0, verity: verity.clone() },
+            site: Volume { offset: 2 * MIB, verity },
+            state_offset: 8 * MIB,
+        },
+        split_key: SplitKey {
+            ephemeral: Bytes32 { 0: point },
+            transcript: Bytes32 { 0: [6; 32] },
+            parties: vec![
+                party("model-owner", vec![KeyPurpose::System, KeyPurpose::Jobs]),
+                party("data-owner", vec![KeyPurpose::Jobs]),
+            ],
+        },
+        init_code_sha256: Bytes32 { 0: [7; 32] },
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
+
+fn sign(manifest: &Manifest) -> (Documents, Bytes32) {
+    let bytes = serde_json::to_vec(manifest).unwrap();
+    let boot = BootStatement {
+        version: VERSION,
+        image_id: manifest.image_id,
+        manifest_sha256: sha256(&bytes),
+        boot: manifest.config.clone(),
+    };
+    sign_raw(bytes, serde_json::to_vec(&boot).unwrap())
+}
+
+fn sign_raw(manifest: Vec<u8>, boot: Vec<u8>) -> (Documents, Bytes32) {
+    let digest = sha256(&manifest);
+    let documents = Documents {
+        manifest_signature: Some(signed::sign(&key(), Kind::Manifest, &manifest).to_vec()),
+        manifest: Some(manifest),
+        boot_signature: Some(signed::sign(&key(), Kind::Boot, &boot).to_vec()),
+        boot: Some(boot),
+        endpoints: None,
+    };
+    (documents, digest)
+}
+
+pub(crate) fn verified() -> Verified {
+    let (documents, digest) = sign(&manifest());
+    verify(&documents, digest, &key().verifying_key()).unwrap()
+}
+
+fn code((documents, digest): (Documents, Bytes32)) -> Code {
+    verify(&documents, digest, &key().verifying_key()).unwrap_err().code
+}
+
+#[test]
+fn a_signed_manifest_is_believed() {
+    let (documents, digest) = sign(&manifest());
+    let verified = verify(&documents, digest, &key().verifying_key()).unwrap();
+    assert_eq!(verified.manifest, manifest());
+    assert_eq!(verified.manifest_sha256, digest);
+}
+
+#[test]
+fn each_missing_file_has_its_code() {
+    let strike: [(fn(&mut Documents), Code); 4] = [
+        (|d| d.manifest = None, Code::ManifestMissing),
+        (|d| d.manifest_signature = None, Code::ManifestMissing),
+        (|d| d.boot = None, Code::BootMissing),
+        (|d| d.boot_signature = None, Code::BootMissing),
+    ];
+    for (strike, expected) in strike {
+        let (mut documents, digest) = sign(&manifest());
+        strike(&mut documents);
+        assert_eq!(code((documents, digest)), expected);
+    }
+}
+
+#[test]
+fn another_images_manifest_is_refused_although_it_is_signed() {
+    let (documents, _) = sign(&manifest());
+    assert_eq!(code((documents, Bytes32 { 0: [0; 32] })), Code::ManifestDigest);
+}
+
+#[test]
+fn a_wrong_signature_is_refused() {
+    let (mut documents, digest) = sign(&manifest());
+    documents.manifest_signature.as_mut().unwrap()[10] ^= 1;
+    assert_eq!(code((documents, digest)), Code::ManifestSignature);
+
+    let (mut documents, digest) = sign(&manifest());
+    // The boot statement's signature is none over the manifest, and the other way round.
+    std::mem::swap(&mut documents.manifest_signature, &mut documents.boot_signature);
+    assert_eq!(code((documents, digest)), Code::ManifestSignature);
+
+    let (mut documents, digest) = sign(&manifest());
+    documents.boot_signature = Some(vec![0; 63]);
+    assert_eq!(code((documents, digest)), Code::BootSignature);
+}
+
+#[test]
+fn a_signed_boot_statement_of_another_image_is_refused() {
+    let (documents, digest) = sign(&manifest());
+    let mut other = manifest();
+    other.image_id = Bytes16 { 0: [8; 16] };
+    let (mut mixed, _) = sign(&other);
+    mixed.manifest = documents.manifest;
+    mixed.manifest_signature = documents.manifest_signature;
+    assert_eq!(code((mixed, digest)), Code::BootStatement);
+}
+
+#[test]
+fn what_the_schema_cannot_say_is_checked() {
+    let spoil: [fn(&mut Manifest); 12] = [
+        |m| m.version = 2,
+        |m| m.partitions.clear(),
+        |m| m.config.total_bytes = 65 * MIB,
+        |m| m.config.data_bytes = 100,
+        |m| m.config.data_bytes = 0,
+        |m| m.root.sealed_bytes = 100,
+        |m| m.root.site.offset = u64::MAX - 4095,
+        |m| m.root.state_offset = 7 * MIB,
+        |m| m.root.state_offset = 64 * MIB,
+        |m| m.split_key.parties.clear(),
+        |m| m.split_key.parties[1].name = "model-owner".parse().unwrap(),
+        // Low order: every shared point would be zero.
+        |m| m.split_key.ephemeral = Bytes32 { 0: [0; 32] },
+    ];
+    for (i, spoil) in spoil.into_iter().enumerate() {
+        let mut bad = manifest();
+        spoil(&mut bad);
+        assert_eq!(code(sign(&bad)), Code::ManifestSchema, "case {i}");
+    }
+}
+
+#[test]
+fn unknown_and_doubled_fields_are_refused() {
+    let good = serde_json::to_string(&manifest()).unwrap();
+    for bad in [
+        good.replacen('{', r#"{"extra":1,"#, 1),
+        good.replacen('{', r#"{"version":1,"#, 1),
+        format!("{good} {{}}"),
+        good.replace("server1", "../server1"),
+    ] {
+        assert_eq!(code(sign_raw(bad.into_bytes(), vec![])), Code::ManifestSchema);
+    }
+}
+
+#[test]
+fn endpoints_move_key_holders_and_invent_none() {
+    let verified = |text: &str| {
+        let (mut documents, digest) = sign(&manifest());
+        documents.endpoints = Some(text.into());
+        verify(&documents, digest, &key().verifying_key())
+    };
+    let moved = verified("version: 1\nkeyholders:\n  data-owner: https://10.9.8.7:1\n").unwrap();
+    assert_eq!(moved.endpoints.keyholders.values().collect::<Vec<_>>(), ["https://10.9.8.7:1"]);
+    for bad in
+        ["version: 2\n", "version: 1\nkeyholders: {mallory: 'https://x'}\n", "version: 1\npin: x\n", "\0", "[", ""]
+    {
+        assert_eq!(verified(bad).unwrap_err().code, Code::Endpoints, "{bad:?}");
+    }
+}

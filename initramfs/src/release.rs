@@ -1,0 +1,262 @@
+//! The exchange with all key holders, as a typestate machine: [`Ready`] → [`Released`] → [`Derived`].
+//!
+//! Each state offers only what is legal in it, and moving on consumes it. Types bind the source
+//! code, not a processor under a glitch; so each step also extends a running hash, and the keys are
+//! made, and the exchange ends, only where the hash is the one that a complete exchange over this
+//! manifest and transcript gives.
+
+use std::{collections::BTreeMap, fmt, marker::PhantomData, thread, time::Instant};
+
+use cvm_base::{Bytes32, sha256};
+use cvm_ceremony::split_key::{Half, Purpose, derive, party_halves};
+use cvm_layout::{
+    manifest::{ImageId, Manifest},
+    names::Name,
+};
+use cvm_release::{
+    client::{
+        Failure as Cause, ReleaseError,
+        http::{Attester, Holder, Session},
+    },
+    messages::SealState,
+};
+use cvm_seal::{DiskKey, MacKey};
+
+use crate::{
+    codes::{Code, Coded, Failure},
+    console::step,
+    seal_plan::Memory,
+};
+
+/// A key holder that can be asked for its half.
+pub trait KeyHolder: Send + Sync {
+    /// The whole exchange, each wait bounded.
+    fn release(&self, image: &ImageId, attester: &dyn Attester) -> Result<Box<dyn Attested>, ReleaseError>;
+}
+
+/// A key holder that accepted the evidence.
+pub trait Attested: Send {
+    /// Its half: secret.
+    fn half(&self) -> &[u8; 32];
+    /// What it remembers of p5.
+    fn seal_state(&self) -> Result<Option<SealState>, ReleaseError>;
+    /// Tells it p5's header.
+    fn register_seal(&self, header_sha256: Bytes32) -> Result<(), ReleaseError>;
+}
+
+impl KeyHolder for Holder {
+    fn release(&self, image: &ImageId, attester: &dyn Attester) -> Result<Box<dyn Attested>, ReleaseError> {
+        Holder::release(self, image, attester).map(|session| Box::new(session) as Box<dyn Attested>)
+    }
+}
+
+impl Attested for Session {
+    fn half(&self) -> &[u8; 32] {
+        Session::half(self)
+    }
+
+    fn seal_state(&self) -> Result<Option<SealState>, ReleaseError> {
+        Session::seal_state(self)
+    }
+
+    fn register_seal(&self, header_sha256: Bytes32) -> Result<(), ReleaseError> {
+        Session::register_seal(self, header_sha256)
+    }
+}
+
+/// The exchange in state `S`.
+pub struct Exchange<'a, S> {
+    manifest: &'a Manifest,
+    order: Order,
+    state: PhantomData<S>,
+    sessions: Vec<(&'a Name, Box<dyn Attested>)>,
+}
+
+/// Nobody was asked.
+pub enum Ready {}
+/// Every party released its half.
+pub enum Released {}
+/// The keys were made; the sessions still serve the seal memory.
+pub enum Derived {}
+
+/// The keys of one image; wiped on drop.
+pub struct Keys {
+    /// Opens p3's first area.
+    pub system: AreaKeys,
+    /// Opens `state`.
+    pub state: AreaKeys,
+    /// Opens p5.
+    pub jobs: AreaKeys,
+}
+
+/// What opens one area and what authenticates its header.
+pub struct AreaKeys {
+    /// The passphrase.
+    pub disk: DiskKey,
+    /// The header's MAC key.
+    pub mac: MacKey,
+    /// Whose halves made them, for the console.
+    pub from: String,
+}
+
+impl<'a> Exchange<'a, Ready> {
+    /// Begins, with a manifest that was verified.
+    pub fn new(manifest: &'a Manifest, manifest_sha256: Bytes32) -> Self {
+        Self { manifest, order: Order::begin(manifest, manifest_sha256), state: PhantomData, sessions: vec![] }
+    }
+
+    /// Attests to and fetches from all key holders at once. Fails with the first party's failure
+    /// (in the transcript's order), after every failure was printed.
+    pub fn release(
+        mut self,
+        holders: &BTreeMap<&Name, Box<dyn KeyHolder>>,
+        attester: &(dyn Attester + Sync),
+    ) -> Result<Exchange<'a, Released>, Failure> {
+        let parties = self.manifest.split_key.parties.iter().map(|party| &party.name);
+        let image = &self.manifest.image_id;
+        let answers: Vec<_> = thread::scope(|scope| {
+            let ask = |name: &'a Name| {
+                let holder = holders.get(name);
+                let thread = scope.spawn(move || {
+                    let begin = Instant::now();
+                    let missing = || Failure::new(Code::Order, format_args!("{name} was not prepared"));
+                    let answer = holder.ok_or_else(missing)?.release(image, attester).map_err(failure_of);
+                    report(name, &answer, begin);
+                    answer
+                });
+                (name, thread)
+            };
+            let threads: Vec<_> = parties.map(ask).collect();
+            let panicked = |_| Err(Failure::new(Code::Panic, "a thread of the exchange"));
+            threads.into_iter().map(|(name, thread)| (name, thread.join().unwrap_or_else(panicked))).collect()
+        });
+        let failed = answers.iter().filter(|(_, answer)| answer.is_err()).count();
+        for (name, answer) in answers {
+            let session = answer.map_err(|failure| match failed {
+                1 => failure,
+                n => Failure::new(failure.code, format_args!("{} (and {} more, see above)", failure.detail, n - 1)),
+            })?;
+            self.order.then("half", name);
+            self.sessions.push((name, session));
+        }
+        Ok(Exchange { manifest: self.manifest, order: self.order, state: PhantomData, sessions: self.sessions })
+    }
+}
+
+impl<'a> Exchange<'a, Released> {
+    /// Joins the halves to the image's keys.
+    pub fn derive(mut self) -> Result<(Exchange<'a, Derived>, Keys), Failure> {
+        self.order.check(Order::released(self.manifest, self.order.manifest_sha256))?;
+        let halves = self.sessions.iter().map(|(name, session)| ((*name).clone(), Half::from_bytes(session.half())));
+        let halves: BTreeMap<_, _> = halves.collect();
+        let key = |purpose| {
+            derive(&self.manifest.split_key, &halves, purpose, &self.manifest.image_id).code(Code::Derivation)
+        };
+        let area = |disk, mac| {
+            let from = party_halves(&self.manifest.split_key, disk).map(Name::as_str).collect::<Vec<_>>().join(" + ");
+            let (disk, mac) = (DiskKey::new(key(disk)?.as_bytes()), MacKey::new(key(mac)?.as_bytes()));
+            Ok::<_, Failure>(AreaKeys { disk, mac, from })
+        };
+        let keys = Keys {
+            system: area(Purpose::System, Purpose::HeaderMacSystem)?,
+            state: area(Purpose::State, Purpose::HeaderMacState)?,
+            jobs: area(Purpose::Jobs, Purpose::HeaderMacJobs)?,
+        };
+        self.order.then("derive", "");
+        let next = Exchange { manifest: self.manifest, order: self.order, state: PhantomData, sessions: self.sessions };
+        Ok((next, keys))
+    }
+}
+
+impl<'a> Exchange<'a, Derived> {
+    /// What each key holder remembers of p5.
+    pub fn memories(&self) -> Result<Vec<(&'a Name, Memory)>, Failure> {
+        let ask = |(name, session): &(&'a Name, Box<dyn Attested>)| {
+            let memory = match session.seal_state().map_err(|e| with(Code::SealMemory, name, &e))? {
+                None => Memory::None,
+                Some(SealState::Fresh) => Memory::Fresh,
+                Some(SealState::Sealed { header_sha256 }) => Memory::Sealed(Some(header_sha256)),
+            };
+            Ok((*name, memory))
+        };
+        self.sessions.iter().map(ask).collect()
+    }
+
+    /// Tells every key holder that has a memory which header p5 now carries. Idempotent.
+    pub fn register(&self, memories: &[(&Name, Memory)], header_sha256: Bytes32) -> Result<(), Failure> {
+        for (name, session) in &self.sessions {
+            if memories.contains(&(name, Memory::Fresh)) {
+                session.register_seal(header_sha256).map_err(|e| with(Code::Register, name, &e))?;
+                step("register", format_args!("{name} remembers p5's header {header_sha256}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the exchange: the halves and the sessions' keys are wiped.
+    pub fn end(mut self) -> Result<(), Failure> {
+        let mut expected = Order::released(self.manifest, self.order.manifest_sha256);
+        expected.then("derive", "");
+        self.sessions.clear();
+        self.order.check(expected)
+    }
+}
+
+fn report(name: &Name, answer: &Result<Box<dyn Attested>, Failure>, begin: Instant) {
+    match answer {
+        Ok(_) => step("release", format_args!("{name} released its half after {:.1} s", begin.elapsed().as_secs_f64())),
+        Err(failure) => step("release", failure),
+    }
+}
+
+/// The code of a key holder's failure; the error's text names the party.
+pub fn failure_of(error: ReleaseError) -> Failure {
+    let code = match error.failure.root() {
+        Cause::WrongCertificate { .. } => Code::Certificate,
+        Cause::Refused { .. } => Code::Refused,
+        Cause::Protocol(_) | Cause::Tls(_) => Code::Protocol,
+        Cause::Evidence(_) | Cause::Local(_) => Code::Evidence,
+        _ => Code::Unreachable,
+    };
+    Failure::new(code, error)
+}
+
+fn with(code: Code, name: &Name, error: &ReleaseError) -> Failure {
+    Failure::new(code, format_args!("{name}: {error}"))
+}
+
+/// A running hash over the exchange's steps.
+#[derive(Clone, Copy)]
+struct Order {
+    manifest_sha256: Bytes32,
+    digest: Bytes32,
+}
+
+impl Order {
+    fn begin(manifest: &Manifest, manifest_sha256: Bytes32) -> Self {
+        let mut order = Self { manifest_sha256, digest: manifest_sha256 };
+        order.then("transcript", manifest.split_key.transcript);
+        order
+    }
+
+    /// What the hash must be once every party has released.
+    fn released(manifest: &Manifest, manifest_sha256: Bytes32) -> Self {
+        let mut order = Self::begin(manifest, manifest_sha256);
+        manifest.split_key.parties.iter().for_each(|party| order.then("half", &party.name));
+        order
+    }
+
+    fn then(&mut self, step: &str, what: impl fmt::Display) {
+        self.digest = sha256(format!("{} {step} {what}", self.digest).as_bytes());
+    }
+
+    fn check(&self, expected: Self) -> Result<(), Failure> {
+        if self.digest == expected.digest {
+            return Ok(());
+        }
+        Err(Failure::new(Code::Order, "the running hash of the exchange's steps differs"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

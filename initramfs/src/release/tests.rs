@@ -1,0 +1,142 @@
+use std::{
+    error::Error,
+    sync::{Arc, Barrier, Mutex},
+};
+
+use cvm_release::{binding::Binding, messages::Tee};
+
+use super::*;
+use crate::manifest::tests::manifest;
+
+struct NoTpm;
+
+impl Attester for NoTpm {
+    fn tee(&self) -> Tee {
+        Tee::Tpm
+    }
+
+    fn auth_params(&self) -> Result<String, Box<dyn Error + Send + Sync>> {
+        Ok(String::new())
+    }
+
+    fn evidence(&self, _: &str, _: &Binding) -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
+        Ok(serde_json::Value::Null)
+    }
+}
+
+#[derive(Clone)]
+struct Fake {
+    half: [u8; 32],
+    memory: Option<SealState>,
+    registered: Arc<Mutex<Vec<Bytes32>>>,
+    failure: Option<fn() -> Cause>,
+    meeting: Option<Arc<Barrier>>,
+}
+
+fn fake(half: u8) -> Fake {
+    Fake { half: [half; 32], memory: Some(SealState::Fresh), registered: Arc::default(), failure: None, meeting: None }
+}
+
+impl KeyHolder for Fake {
+    fn release(&self, _: &ImageId, attester: &dyn Attester) -> Result<Box<dyn Attested>, ReleaseError> {
+        assert_eq!(attester.tee(), Tee::Tpm);
+        self.meeting.iter().for_each(|meeting| _ = meeting.wait());
+        match self.failure {
+            Some(failure) => Err(ReleaseError { holder: format!("holder {}", self.half[0]), failure: failure() }),
+            None => Ok(Box::new(self.clone())),
+        }
+    }
+}
+
+impl Attested for Fake {
+    fn half(&self) -> &[u8; 32] {
+        &self.half
+    }
+
+    fn seal_state(&self) -> Result<Option<SealState>, ReleaseError> {
+        Ok(self.memory.clone())
+    }
+
+    fn register_seal(&self, header_sha256: Bytes32) -> Result<(), ReleaseError> {
+        self.registered.lock().unwrap().push(header_sha256);
+        Ok(())
+    }
+}
+
+fn holders<'a>(manifest: &'a Manifest, fakes: [Fake; 2]) -> BTreeMap<&'a Name, Box<dyn KeyHolder>> {
+    let names = manifest.split_key.parties.iter().map(|party| &party.name);
+    names.zip(fakes.map(|fake| Box::new(fake) as Box<dyn KeyHolder>)).collect()
+}
+
+const DIGEST: Bytes32 = Bytes32 { 0: [0xd1; 32] };
+
+#[test]
+fn all_key_holders_are_asked_at_once_and_their_halves_joined() {
+    let manifest = manifest();
+    let meeting = Arc::new(Barrier::new(2));
+    let fakes = [1, 2].map(|half| Fake { meeting: Some(meeting.clone()), ..fake(half) });
+    let exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let (exchange, keys) = exchange.derive().ok().unwrap();
+    assert_eq!((&*keys.system.from, &*keys.jobs.from), ("model-owner", "model-owner + data-owner"));
+    exchange.end().unwrap();
+}
+
+#[test]
+fn one_failing_key_holder_fails_the_boot_with_its_own_code() {
+    let manifest = manifest();
+    let failures: [(fn() -> Cause, Code); 6] = [
+        (|| Cause::Unreachable("refused".into()), Code::Unreachable),
+        (|| Cause::Timeout("connecting".into()), Code::Unreachable),
+        (|| Cause::WrongCertificate { expected: DIGEST, found: DIGEST }, Code::Certificate),
+        (|| Cause::Refused { status: 401, error_type: "x".into(), detail: "policy".into() }, Code::Refused),
+        (|| Cause::Protocol("?".into()), Code::Protocol),
+        (|| Cause::Evidence("no TPM".into()), Code::Evidence),
+    ];
+    for (failure, code) in failures {
+        let fakes = [fake(1), Fake { failure: Some(failure), ..fake(2) }];
+        let failed = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).err().unwrap();
+        assert_eq!(failed.code, code);
+        assert!(failed.detail.contains("holder 2"), "{failed}");
+    }
+    let fakes = [1, 2].map(|half| Fake { failure: Some(|| Cause::Unreachable("down".into())), ..fake(half) });
+    let failed = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).err().unwrap();
+    assert!(failed.detail.contains("holder 1") && failed.detail.contains("1 more"), "{failed}");
+}
+
+#[test]
+fn a_skipped_key_holder_gives_no_key() {
+    let manifest = manifest();
+    let fakes = [fake(1), fake(2)];
+    let mut exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    // As a glitch would: the last party's step did not happen, although its session is there.
+    exchange.order = Order::begin(&manifest, DIGEST);
+    exchange.order.then("half", &manifest.split_key.parties[0].name);
+    assert_eq!(exchange.derive().err().unwrap().code, Code::Order);
+}
+
+#[test]
+fn another_transcript_is_another_order() {
+    let manifest = manifest();
+    let mut other = manifest.clone();
+    other.split_key.transcript = DIGEST;
+    let order = Order::released(&manifest, DIGEST);
+    assert!(order.check(Order::released(&other, DIGEST)).is_err());
+    assert!(order.check(Order::released(&manifest, Bytes32 { 0: [0; 32] })).is_err());
+}
+
+#[test]
+fn only_key_holders_without_a_registration_are_told() {
+    let manifest = manifest();
+    let sealed = Some(SealState::Sealed { header_sha256: DIGEST });
+    let fakes = [fake(1), Fake { memory: sealed, ..fake(2) }];
+    let registered = fakes.each_ref().map(|fake| fake.registered.clone());
+    let exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let (exchange, _) = exchange.derive().ok().unwrap();
+    let memories = exchange.memories().unwrap();
+    assert_eq!(
+        memories.iter().map(|(_, memory)| *memory).collect::<Vec<_>>(),
+        [Memory::Fresh, Memory::Sealed(Some(DIGEST))]
+    );
+    exchange.register(&memories, DIGEST).unwrap();
+    assert_eq!(registered.map(|list| list.lock().unwrap().len()), [1, 0]);
+}

@@ -1,0 +1,120 @@
+//! The site's settings: `site_conf.yaml` on the verified p4, and where key holders are.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use cvm_layout::{names::Name, site_conf::SiteConf};
+use cvm_release::client::http::{Endpoint, Holder, Limits, Resolve, SystemResolver};
+
+use crate::{
+    codes::{Code, Coded, Failure},
+    manifest::Verified,
+    net::files::is_host_name,
+    platform::wait,
+    release::{KeyHolder, failure_of},
+};
+
+const FILE: &str = "site_conf.yaml";
+const MAX_BYTES: u64 = 64 * 1024;
+const LIMITS: Limits =
+    Limits { resolve: wait::RESOLVE, connect: wait::CONNECT, request: wait::REQUEST, total: wait::KEY_HOLDER };
+
+/// Reads the settings from the mounted p4.
+pub fn read(config: &Path, verified: &Verified) -> Result<SiteConf, Failure> {
+    let bytes = cvm_base::read_bounded(&config.join(FILE), MAX_BYTES).code(Code::SiteConf)?;
+    parse(&bytes, verified).code(Code::SiteConf)
+}
+
+/// Parses the settings; they must be of this site.
+pub fn parse(bytes: &[u8], verified: &Verified) -> Result<SiteConf, String> {
+    let conf: SiteConf = serde_yaml::from_slice(bytes).map_err(|e| e.to_string())?;
+    let manifest = &verified.manifest;
+    if conf.version != 1 {
+        return Err(format!("version {}, expected 1", conf.version));
+    }
+    if conf.site != manifest.site || conf.role != manifest.role {
+        return Err(format!("it is of {} {}, the image of {} {}", conf.role, conf.site, manifest.role, manifest.site));
+    }
+    match conf.hosts_entries.keys().find(|name| !is_host_name(name)) {
+        Some(name) => Err(format!("hosts_entries: {name:?} is no host name")),
+        None => Ok(conf),
+    }
+}
+
+/// One key holder a party: identity from the manifest, address from `endpoints.yaml` if it names one.
+pub fn holders<'a>(verified: &'a Verified, conf: &SiteConf) -> Result<BTreeMap<&'a Name, Box<dyn KeyHolder>>, Failure> {
+    let proxy = verified.endpoints.proxy.as_ref().or(conf.proxy.as_ref());
+    let parties = verified.manifest.split_key.parties.iter();
+    let holder = parties.map(|party| {
+        let url = verified.endpoints.keyholders.get(&party.name).unwrap_or(&party.keyholder.url);
+        let endpoint = Endpoint {
+            party: party.name.to_string(),
+            url: url.clone(),
+            certificate_sha256: party.keyholder.certificate_sha256,
+            proxy: proxy.cloned(),
+        };
+        let names = Names(conf.hosts_entries.clone());
+        let holder = Holder::new(&endpoint, LIMITS, names).map_err(failure_of)?;
+        Ok((&party.name, Box::new(holder) as Box<dyn KeyHolder>))
+    });
+    holder.collect()
+}
+
+/// The site's `hosts_entries` first, then DNS.
+struct Names(BTreeMap<String, IpAddr>);
+
+impl Resolve for Names {
+    fn resolve(&self, host: &str, port: u16, limit: Duration) -> io::Result<Vec<SocketAddr>> {
+        match self.0.get(host) {
+            Some(address) => Ok(vec![SocketAddr::new(*address, port)]),
+            None => SystemResolver.resolve(host, port, limit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::tests::verified;
+
+    const GOOD: &str = "version: 1\nsite: server1\nrole: server\nhosts_entries: {owner.example: 10.0.2.2}\n";
+
+    #[test]
+    fn settings_are_of_this_site_and_forge_no_line() {
+        let verified = verified();
+        parse(GOOD.as_bytes(), &verified).unwrap();
+        for (bad, what) in [
+            (GOOD.replace("server1", "server2"), "server2"),
+            (GOOD.replace("role: server", "role: client"), "client"),
+            (GOOD.replace("version: 1", "version: 2"), "version 2"),
+            (GOOD.replace("owner.example", "\"a\\n10.0.0.1 b\""), "host name"),
+            (format!("{GOOD}unknown: 1\n"), "unknown"),
+        ] {
+            assert!(parse(bad.as_bytes(), &verified).unwrap_err().contains(what), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_can_be_overridden_and_must_be_https() {
+        let mut verified = verified();
+        let conf = parse(GOOD.as_bytes(), &verified).unwrap();
+        assert_eq!(holders(&verified, &conf).ok().unwrap().len(), 2);
+        let name: Name = "data-owner".parse().unwrap();
+        verified.endpoints.keyholders.insert(name.clone(), "https://owner.example:1".into());
+        assert_eq!(holders(&verified, &conf).ok().unwrap().len(), 2);
+        verified.endpoints.keyholders.insert(name, "http://owner.example:1".into());
+        assert_eq!(holders(&verified, &conf).err().unwrap().code, Code::Unreachable);
+    }
+
+    #[test]
+    fn hosts_entries_come_before_dns() {
+        let names = Names([("owner.example".to_owned(), IpAddr::from([10, 0, 2, 2]))].into());
+        let found = names.resolve("owner.example", 443, Duration::ZERO).unwrap();
+        assert_eq!(found, [SocketAddr::from(([10, 0, 2, 2], 443))]);
+    }
+}
