@@ -1,1 +1,25 @@
-//! cvm-keyholder
+//! The key holder: a party's own HTTPS server, which releases that party's half of an image's key to
+//! evidence that its policy accepts, and remembers and signs what it decided.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`service`] | TLS, HTTP, limits, shutdown |
+//! | [`store`] | SQLite: enrolled images, sessions, seals |
+//! | [`log`] | the signed, hash-chained audit log in the same file |
+//! | [`enroll`] | checks an image's signed documents against the ceremony's agreement |
+//! | [`evidence`] | `cvm-attest` behind the protocol's verifier trait |
+//! | [`policy`] | Rego |
+//!
+//! The protocol itself is `cvm_release::server`, which knows none of these.
+
+pub mod enroll;
+mod error;
+pub mod evidence;
+mod limit;
+pub mod log;
+pub mod policy;
+pub mod service;
+pub mod store;
+pub mod time;
+
+pub use error::KeyHolderError;

@@ -1,0 +1,166 @@
+//! What may go wrong when a key holder starts or its operator works on it.
+
+use std::path::PathBuf;
+
+use cvm_attest::AttestError;
+use cvm_base::{Bytes16, Bytes32, Explain, FileError};
+use cvm_ceremony::CeremonyError;
+use cvm_layout::names::Name;
+
+/// A key holder's operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyHolderError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The party's folder, its unlocking or the agreement.
+    #[error(transparent)]
+    Ceremony(#[from] CeremonyError),
+    /// A secret file is readable by others.
+    #[error("{} is readable by other users (mode {mode:o})", path.display())]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The store failed.
+    #[error("the store {}: {problem}", path.display())]
+    Store {
+        /// The SQLite file.
+        path: PathBuf,
+        /// What SQLite said.
+        problem: String,
+    },
+    /// The policy cannot be used.
+    #[error("the policy {}: {problem}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Endorsement roots cannot be used.
+    #[error("the endorsement roots in {}: {source}", path.display())]
+    Roots {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: AttestError,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The TLS certificate or key in the party's folder cannot be used.
+    #[error("the TLS identity cannot be used: {0}")]
+    Tls(String),
+    /// A document's signature is not the builder's.
+    #[error("{document} is not signed by the agreement's builder {builder}")]
+    Signature {
+        /// Which document.
+        document: &'static str,
+        /// The builder that the agreement names.
+        builder: Name,
+    },
+    /// A document is malformed.
+    #[error("{document} is malformed: {problem}")]
+    Document {
+        /// Which document.
+        document: &'static str,
+        /// Expected and found.
+        problem: String,
+    },
+    /// The documents belong to different images.
+    #[error("the reference values belong to {field} {found}, the manifest to {expected}")]
+    OtherImage {
+        /// What differs.
+        field: &'static str,
+        /// The manifest's.
+        expected: String,
+        /// The reference's.
+        found: String,
+    },
+    /// The agreement is between others.
+    #[error("the agreement does not name this party {0} with this folder's keys")]
+    NotOurs(Name),
+    /// Another manifest is enrolled under this image id.
+    #[error("image {image} is enrolled already with the manifest {enrolled}")]
+    Enrolled {
+        /// The image.
+        image: Bytes16,
+        /// SHA-256 of the enrolled manifest.
+        enrolled: Bytes32,
+    },
+    /// No such image.
+    #[error("image {0} is not enrolled here")]
+    NotEnrolled(Bytes16),
+    /// The audit log was changed.
+    #[error("the audit log is not intact: {0}")]
+    Log(#[from] crate::log::Tampering),
+    /// Anything else on our side.
+    #[error("{doing}: {problem}")]
+    Internal {
+        /// What was being done.
+        doing: &'static str,
+        /// What went wrong.
+        problem: String,
+    },
+}
+
+impl Explain for KeyHolderError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::File(e) => e.code(),
+            Self::Ceremony(e) => e.code(),
+            Self::Permissions { .. } => "KEY-001",
+            Self::Store { .. } => "KEY-002",
+            Self::Policy { .. } => "KEY-003",
+            Self::Roots { .. } => "KEY-004",
+            Self::Listen { .. } => "KEY-005",
+            Self::Tls(_) => "KEY-006",
+            Self::Signature { .. } => "KEY-007",
+            Self::Document { .. } => "KEY-008",
+            Self::OtherImage { .. } => "KEY-009",
+            Self::NotOurs(_) => "KEY-010",
+            Self::Enrolled { .. } => "KEY-011",
+            Self::NotEnrolled(_) => "KEY-012",
+            Self::Log(_) => "KEY-013",
+            Self::Internal { .. } => "KEY-014",
+        }
+    }
+
+    fn help(&self) -> String {
+        match self {
+            Self::File(e) => return e.help(),
+            Self::Ceremony(e) => return e.help(),
+            Self::Permissions { path, .. } => {
+                return format!("this file opens the party's half of every image: run `chmod 600 {}`", path.display());
+            }
+            Self::Listen { source, .. } => match source.kind() {
+                std::io::ErrorKind::AddrInUse => "another program listens there, perhaps this key holder already: stop it or choose another --listen",
+                std::io::ErrorKind::PermissionDenied => "ports below 1024 are reserved: choose a higher one",
+                std::io::ErrorKind::AddrNotAvailable => "this machine has no such address: use one of `ip addr`, or 0.0.0.0 for all",
+                _ => "--listen takes ADDRESS:PORT",
+            },
+            Self::Store { .. } => "check the folder's permissions and free space; a damaged store can be replaced by a backup, or removed: then enrol the images again (their seals are forgotten)",
+            Self::Policy { .. } => "the policy folder holds policy.rego (package policy, default allow = false); `opa check` finds mistakes in it",
+            Self::Roots { .. } => "put the PEM certificates of the TPM manufacturers that you trust into ek-roots/ of the policy folder",
+            Self::Tls(_) => "the party's folder is damaged: restore tls.pem and secrets.age from a backup",
+            Self::Signature { .. } => "the bundle is not from the builder you agreed on, or was changed: ask for it again",
+            Self::Document { .. } => "the file is of another kind or version than this program reads",
+            Self::OtherImage { .. } => "take manifest.json and reference.json from the same bundle",
+            Self::NotOurs(_) => "give the agreement that this party signed, and this party's own folder",
+            Self::Enrolled { .. } => "an image id is used once: provision the site again to get a new one",
+            Self::NotEnrolled(_) => "`flare-cvm keyholder images` lists the enrolled images; enrol this one first",
+            Self::Log(_) => "somebody changed the store: keep it as evidence, compare with a backup, and find out who had access",
+            Self::Internal { .. } => "this is a fault of the system or of this program",
+        }
+        .into()
+    }
+}

@@ -1,0 +1,182 @@
+//! The release policy: Rego over the same input as Trustee's.
+
+use std::{fs, path::Path};
+
+use cvm_attest::Roots;
+use cvm_base::{Bytes32, read_bounded, sha256};
+use cvm_release::server::{Fault, Policy};
+use regorus::Engine;
+use serde_json::Value;
+
+use crate::KeyHolderError;
+
+/// The policy's name in its folder.
+pub const POLICY_FILE: &str = "policy.rego";
+/// The folder, beside it, with the PEM certificates of those who may endorse TPMs.
+pub const EK_ROOTS: &str = "ek-roots";
+/// A file of this name in a test's policy folder lets `sample` evidence, which anybody can make, pass.
+pub const ALLOW_SAMPLE: &str = "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS";
+/// More than any policy or list of roots needs, in bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
+const RULE: &str = "data.policy.allow";
+
+/// A policy folder, read once.
+pub struct PolicyFolder {
+    /// The rules.
+    pub policy: RegoPolicy,
+    /// Who may endorse a TPM; none trusts nobody.
+    pub roots: Roots,
+    /// Whether sample evidence passes.
+    pub allow_sample: bool,
+}
+
+impl PolicyFolder {
+    /// Reads `policy.rego` and `ek-roots/*.pem`.
+    pub fn read(folder: &Path) -> Result<Self, KeyHolderError> {
+        let path = folder.join(POLICY_FILE);
+        let text = read_bounded(&path, MAX_BYTES)?;
+        let policy = RegoPolicy::new(text).map_err(|problem| KeyHolderError::Policy { path, problem })?;
+        let roots = roots(&folder.join(EK_ROOTS))?;
+        Ok(Self { policy, roots, allow_sample: folder.join(ALLOW_SAMPLE).exists() })
+    }
+}
+
+fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
+    let io = |source| cvm_base::FileError::Io { action: "read the folder", path: folder.to_owned(), source };
+    let mut pem = Vec::new();
+    let mut files = match fs::read_dir(folder) {
+        Ok(files) => files.map(|file| file.map(|f| f.path())).collect::<Result<Vec<_>, _>>().map_err(io)?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(io(e).into()),
+    };
+    files.sort();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "pem")) {
+        pem.extend(read_bounded(file, MAX_BYTES)?);
+        pem.push(b'\n');
+    }
+    if pem.is_empty() {
+        return Ok(Roots::default());
+    }
+    Roots::from_pem(&pem).map_err(|source| KeyHolderError::Roots { path: folder.to_owned(), source })
+}
+
+/// Rules in `package policy`; `allow` decides.
+pub struct RegoPolicy {
+    engine: Engine,
+    digest: Bytes32,
+}
+
+impl RegoPolicy {
+    /// Compiles a policy; the error is for people.
+    pub fn new(text: Vec<u8>) -> Result<Self, String> {
+        let digest = sha256(&text);
+        let text = String::from_utf8(text).map_err(|_| "it is not UTF-8 text".to_owned())?;
+        // Trustee's own engine reads Rego v1; policies in circulation, NVFLARE's guide among them, are v0.
+        let engine = compile(&text, false).or_else(|v1| compile(&text, true).map_err(|_| v1))?;
+        let policy = Self { engine, digest };
+        // A policy that cannot decide the emptiest question shall not wait for a boot to say so.
+        match policy.evaluate(&Value::Object(Default::default()), &Value::Object(Default::default())) {
+            Ok(false) => Ok(policy),
+            Ok(true) => Err("it allows a release without any evidence".into()),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    fn evaluate(&self, input: &Value, data: &Value) -> Result<bool, String> {
+        let mut engine = self.engine.clone();
+        let json = |value: &Value| regorus::Value::from_json_str(&value.to_string()).map_err(|e| e.to_string());
+        engine.add_data(json(data)?).map_err(|e| e.to_string())?;
+        engine.set_input(json(input)?);
+        // Anything but the boolean true, a missing rule as well, is a no.
+        engine.eval_rule(RULE.into()).map(|value| value == regorus::Value::from(true)).map_err(|e| e.to_string())
+    }
+}
+
+fn compile(text: &str, v0: bool) -> Result<Engine, String> {
+    let mut engine = Engine::new();
+    engine.set_rego_v0(v0);
+    let package = engine.add_policy(POLICY_FILE.into(), text.into()).map_err(|e| e.to_string())?;
+    if package == "data.policy" { Ok(engine) } else { Err(format!("its package is {package}, expected data.policy")) }
+}
+
+impl Policy for RegoPolicy {
+    fn digest(&self) -> Bytes32 {
+        self.digest
+    }
+
+    fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault> {
+        self.evaluate(input, data).map_err(|problem| Fault::new("evaluating the policy", problem))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn policy(text: &str) -> Result<RegoPolicy, String> {
+        RegoPolicy::new(text.into())
+    }
+
+    #[test]
+    fn nvflares_published_policy_runs_unchanged() {
+        let text = r#"package policy
+default allow = false
+allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["measurement"] == "abc" }"#;
+        let policy = policy(text).unwrap();
+        let input = |m: &str| json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}}}});
+        assert!(policy.allows(&input("abc"), &json!({})).unwrap());
+        assert!(!policy.allows(&input("abd"), &json!({})).unwrap());
+        assert_eq!(policy.digest(), sha256(text.as_bytes()));
+    }
+
+    #[test]
+    fn rego_v1_runs_and_sees_the_request_and_the_reference() {
+        let policy = policy(
+            r#"package policy
+default allow := false
+allow if {
+    data.plugin == "resource"
+    data["resource-path"][2] == data.reference.image_id
+    every pcr in ["4", "11"] { input.pcrs[pcr] == data.reference.tpm.pcrs[pcr] }
+}"#,
+        )
+        .unwrap();
+        let data = json!({"plugin": "resource", "resource-path": ["flare-cvm", "half", "i"],
+                          "reference": {"image_id": "i", "tpm": {"pcrs": {"4": "a", "11": "b"}}}});
+        assert!(policy.allows(&json!({"pcrs": {"4": "a", "11": "b"}}), &data).unwrap());
+        assert!(!policy.allows(&json!({"pcrs": {"4": "a"}}), &data).unwrap());
+    }
+
+    #[test]
+    fn a_policy_that_would_release_to_anybody_is_refused() {
+        for (text, problem) in [
+            ("package policy\nallow = true", "without any evidence"),
+            ("package other\ndefault allow = false", "its package"),
+            ("package policy\ndefault allow = ", "error"),
+        ] {
+            let found = policy(text).err().unwrap();
+            assert!(found.contains(problem), "{found}");
+        }
+    }
+
+    #[test]
+    fn only_true_is_a_yes() {
+        for value in ["1", "\"true\"", "{\"a\": 1}"] {
+            let policy = policy(&format!("package policy\nallow := {value}")).unwrap();
+            assert!(!policy.allows(&json!({}), &json!({})).unwrap(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_roots_trusts_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(POLICY_FILE), "package policy\ndefault allow = false").unwrap();
+        let read = PolicyFolder::read(folder.path()).unwrap();
+        assert_eq!((read.roots.ek_roots().count(), read.allow_sample), (0, false));
+        fs::create_dir(folder.path().join(EK_ROOTS)).unwrap();
+        fs::write(folder.path().join(EK_ROOTS).join("a.pem"), "no certificate").unwrap();
+        assert!(matches!(PolicyFolder::read(folder.path()), Err(KeyHolderError::Roots { .. })));
+    }
+}

@@ -1,0 +1,318 @@
+//! The network side: TLS, HTTP/1.1, bounds on everything, and a clean end.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use cvm_base::{Bytes32, sha256};
+use cvm_ceremony::{Party, Unlock};
+use cvm_layout::manifest::Manifest;
+use cvm_release::{
+    paths,
+    server::{Decision, Fault, Halves, Reply, Request, Server, SessionKeys, Verdict},
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Response, StatusCode, body::Bytes, header, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
+
+use crate::{
+    KeyHolderError,
+    enroll::Identity,
+    evidence::Verifier,
+    limit::{Limiter, Rate},
+    policy::PolicyFolder,
+    store::SqliteStore,
+    time,
+};
+
+/// What a key holder runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The party's folder.
+    pub folder: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: String,
+    /// The folder with `policy.rego` and `ek-roots/`.
+    pub policy: PathBuf,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds on what strangers can make the service hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// TLS handshake.
+    pub handshake: Duration,
+    /// From the beginning of a request's head to its end, and the same for its body.
+    pub request: Duration,
+    /// A connection's whole life.
+    pub connection: Duration,
+    /// Requests of one peer.
+    pub rate: Rate,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connections: 256,
+            handshake: seconds(10),
+            request: seconds(15),
+            connection: seconds(120),
+            rate: Rate { burst: 60.0, per_second: 5.0 },
+        }
+    }
+}
+
+/// A key holder that listens.
+pub struct Service {
+    listener: TcpListener,
+    runtime: tokio::runtime::Runtime,
+    shared: Arc<Shared>,
+    tls: TlsAcceptor,
+    address: SocketAddr,
+    certificate_sha256: Bytes32,
+}
+
+struct Shared {
+    server: Server,
+    limits: Limits,
+    limiter: Mutex<Limiter>,
+    report: Box<dyn Fn(&Decision) + Send + Sync>,
+}
+
+impl Service {
+    /// Opens the party's secrets, its store and its policy, and binds the address. `report` gets every
+    /// decision but the challenges, after it is in the log.
+    pub fn open(
+        config: &Config,
+        unlock: &Unlock,
+        report: impl Fn(&Decision) + Send + Sync + 'static,
+    ) -> Result<Self, KeyHolderError> {
+        secret_is_private(&config.folder.join("secrets.age"))?;
+        if let Unlock::KeyFile(path) = unlock {
+            secret_is_private(path)?;
+        }
+        let party = Party::load(&config.folder, unlock)?;
+        let policy = PolicyFolder::read(&config.policy)?;
+        let (tls, certificate_sha256) = tls(&party)?;
+        let card = party.card();
+        let identity = Identity { name: card.name.clone(), public: card.identity };
+        let store = SqliteStore::open(&config.folder, identity, Some(party.identity().clone()))?;
+        let internal = |doing| move |problem: String| KeyHolderError::Internal { doing, problem };
+        // Every process of this party derives the same keys, so that any may finish what another began.
+        let seed = Zeroizing::new(party.identity().to_bytes());
+        let keys = SessionKeys::derive(&seed).map_err(|e| internal("deriving session keys")(e.to_string()))?;
+        let server = Server {
+            party: card.name.clone(),
+            keys,
+            evidence: Box::new(Verifier { roots: policy.roots, allow_sample: policy.allow_sample }),
+            store: Box::new(store),
+            policy: Box::new(policy.policy),
+            halves: Box::new(PartyHalves(party)),
+            random: Box::new(|bytes| getrandom::fill(bytes).map_err(|e| Fault::new("drawing randomness", e))),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|e| internal("starting the runtime")(e.to_string()))?;
+        let listen = |source| KeyHolderError::Listen { address: config.listen.clone(), source };
+        let listener = runtime.block_on(TcpListener::bind(&config.listen)).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let limiter = Mutex::new(Limiter::new(config.limits.rate));
+        let shared = Arc::new(Shared { server, limits: config.limits, limiter, report: Box::new(report) });
+        Ok(Self { listener, runtime, shared, tls, address, certificate_sha256 })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What manifests pin: SHA-256 of the certificate's DER.
+    pub fn certificate_sha256(&self) -> Bytes32 {
+        self.certificate_sha256
+    }
+
+    /// Serves until SIGINT or SIGTERM, or until `stop` changes; then finishes what is under way, for 5 s at most.
+    pub fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), KeyHolderError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Self { listener, runtime, shared, tls, .. } = self;
+        let internal = |e: std::io::Error| KeyHolderError::Internal { doing: "waiting for signals", problem: e.to_string() };
+        runtime.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
+            let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
+            let places = Arc::new(Semaphore::new(shared.limits.connections));
+            let (closing, _) = watch::channel(false);
+            loop {
+                let place = places.clone().acquire_owned();
+                let accepted = tokio::select! {
+                    _ = interrupt.recv() => break,
+                    _ = terminate.recv() => break,
+                    _ = stop.changed() => break,
+                    accepted = async { (place.await, listener.accept().await) } => accepted,
+                };
+                match accepted {
+                    (Ok(place), Ok((stream, peer))) => {
+                        let (shared, tls, closed) = (shared.clone(), tls.clone(), closing.subscribe());
+                        tokio::spawn(async move {
+                            let limit = shared.limits.connection;
+                            let _ = timeout(limit, connection(shared, tls, stream, peer.ip(), closed)).await;
+                            drop(place);
+                        });
+                    }
+                    // Out of file descriptors, most likely: connections must end before one can begin.
+                    _ => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+            drop(listener);
+            closing.send_replace(true);
+            let all = u32::try_from(shared.limits.connections).unwrap_or(u32::MAX);
+            let _ = timeout(Duration::from_secs(5), places.acquire_many(all)).await;
+            Ok(())
+        })
+    }
+}
+
+/// One connection, from its handshake to its end. Errors are the peer's own business.
+async fn connection(
+    shared: Arc<Shared>,
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    peer: IpAddr,
+    mut closed: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = timeout(shared.limits.handshake, tls.accept(stream)).await else { return };
+    let limit = shared.limits.request;
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(exchange(shared, request, peer).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit)
+        .max_headers(64)
+        // The one large header is the token, some 10 KiB.
+        .max_buf_size(128 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = &mut connection => return,
+        _ = closed.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn exchange(shared: Arc<Shared>, request: hyper::Request<hyper::body::Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    let admitted = shared.limiter.lock().unwrap_or_else(PoisonError::into_inner).admits(peer, Instant::now());
+    if !admitted {
+        return plain(StatusCode::TOO_MANY_REQUESTS);
+    }
+    let (head, body) = request.into_parts();
+    let body = match timeout(shared.limits.request, Limited::new(body, paths::MAX_ATTEST_BYTES).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => return plain(StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST),
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT),
+    };
+    // Signatures and SQLite block.
+    let answer = tokio::task::spawn_blocking(move || {
+        let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        shared.answer(&Request {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            cookie: text(header::COOKIE),
+            authorization: text(header::AUTHORIZATION),
+            peer: &peer.to_canonical().to_string(),
+            body: &body,
+        })
+    });
+    answer.await.map_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR), response)
+}
+
+impl Shared {
+    fn answer(&self, request: &Request<'_>) -> Reply {
+        let outcome = self.server.handle(request, time::now());
+        let decision = outcome.decision;
+        // Strangers who never held a challenge decide nothing and fill no log.
+        let logged = decision.verdict == Verdict::Refused && decision.session.is_some();
+        if logged && let Err(fault) = self.server.store.record(&decision) {
+            (self.report)(&Decision { detail: format!("{} (not logged: {fault})", decision.detail), ..decision.clone() });
+        } else if decision.verdict != Verdict::Challenged {
+            (self.report)(&decision);
+        }
+        outcome.reply
+    }
+}
+
+fn response(reply: Reply) -> Response<Full<Bytes>> {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = plain(status);
+    if !reply.body.is_empty() {
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    }
+    if let Some(cookie) = reply.set_cookie.and_then(|cookie| cookie.try_into().ok()) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    *response.body_mut() = Full::new(reply.body.into());
+    response
+}
+
+fn plain(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    response
+}
+
+struct PartyHalves(Party);
+
+impl Halves for PartyHalves {
+    fn half(&self, manifest: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault> {
+        let half = self.0.half(&manifest.split_key, manifest.role, &manifest.image_id);
+        half.map(|half| Zeroizing::new(*half.as_bytes())).map_err(|e| Fault::new("computing the half", e))
+    }
+}
+
+fn tls(party: &Party) -> Result<(TlsAcceptor, Bytes32), KeyHolderError> {
+    let fail = |e: String| KeyHolderError::Tls(e);
+    let certificate =
+        CertificateDer::from_pem_slice(party.certificate_pem().as_bytes()).map_err(|e| fail(e.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(party.tls_key_pem().as_bytes()).map_err(|e| fail(e.to_string()))?;
+    let digest = sha256(&certificate);
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key))
+        .map_err(|e| fail(e.to_string()))?;
+    Ok((TlsAcceptor::from(Arc::new(config)), digest))
+}
+
+fn secret_is_private(path: &Path) -> Result<(), KeyHolderError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = std::fs::metadata(path)
+        .map_err(|source| cvm_base::FileError::Io { action: "look at", path: path.to_owned(), source })?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyHolderError::Permissions { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
