@@ -2,6 +2,8 @@
 //! same programs and commands that users run.
 
 pub mod process;
+pub mod scene;
+pub mod timeline;
 pub mod tpm;
 pub mod vm;
 

@@ -1,0 +1,282 @@
+//! The scene of every demo and boot test: a project, two parties and a builder, three stage images,
+//! one sealed bundle. Each step runs the commands that users run, prints them, and is skipped when
+//! what it makes is there already.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{process::Process, run, tpm::Tpm, vm::Machine};
+
+/// The two parties: folder, role in the ceremony.
+pub const PARTIES: [(&str, &str); 2] = [("model-owner", "model_owner"), ("data-owner", "data_owner")];
+/// The demo's site.
+pub const SITE: &str = "server1";
+const PROJECT: &str = "flare-cvm-demo";
+/// The name under which contributions are made.
+const BUILD: &str = "demo-1";
+
+/// Paths and ports of one scene.
+pub struct Scene {
+    /// Everything made lies below it.
+    pub root: PathBuf,
+    /// The repository.
+    pub repository: PathBuf,
+    /// Port of the first party's key holder on loopback; the second has the next one.
+    pub first_port: u16,
+    /// The layout file, below `partitions/`.
+    pub layout: &'static str,
+    /// Gets each line of progress.
+    pub say: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+/// The parties' key holders, serving.
+pub struct Holders {
+    /// One per entry of [`PARTIES`].
+    pub processes: Vec<Process>,
+}
+
+impl Scene {
+    /// A scene below `target/NAME`.
+    pub fn new(name: &str, first_port: u16, layout: &'static str, say: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
+        Self { root: repository.join("target").join(name), repository, first_port, layout, say: Box::new(say) }
+    }
+
+    /// The command line program, as `cargo build --release` made it.
+    pub fn program(&self) -> PathBuf {
+        self.repository.join("target/release/flare-cvm")
+    }
+
+    /// The bundle.
+    pub fn bundle(&self) -> PathBuf {
+        self.root.join("bundles").join(SITE)
+    }
+
+    /// A party's folder.
+    pub fn party(&self, index: usize) -> PathBuf {
+        self.root.join("parties").join(PARTIES[index].0)
+    }
+
+    /// The admin's startup kit.
+    pub fn admin_kit(&self) -> PathBuf {
+        self.kits().join("admin@demo.example")
+    }
+
+    /// Where NVFLARE's command line and API are installed.
+    pub fn nvflare(&self, program: &str) -> PathBuf {
+        self.repository.join("target/tools/nvflare/bin").join(program)
+    }
+
+    fn kits(&self) -> PathBuf {
+        self.root.join("project").join(PROJECT).join("prod_00")
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        self.root.join("images").join(name)
+    }
+
+    fn exchange(&self, name: &str) -> PathBuf {
+        self.root.join("exchange").join(name)
+    }
+
+    /// Runs `flare-cvm ARGUMENTS`, shown as a user would type it.
+    pub fn flare_cvm(&self, arguments: &[&str]) -> Result<String> {
+        let prefix = format!("{}/", self.repository.display());
+        let shown: Vec<_> = arguments.iter().map(|a| a.replace(&prefix, "")).collect();
+        (self.say)(&format!("$ flare-cvm {}", shown.join(" ")));
+        run(Command::new(self.program()).args(arguments).current_dir(&self.repository))
+    }
+
+    /// Builds the three stage images, from the cache where nothing changed.
+    pub fn stages(&self) -> Result<()> {
+        fs::create_dir_all(self.root.join("images"))?;
+        let mut base: Option<PathBuf> = None;
+        for (stage, image) in [
+            ("nvidia_cc_base", "nvcc_image.qcow2"),
+            ("nvflare_cc_base", "nvflare_cc_base.qcow2"),
+            ("provision_build", "provisioned.qcow2"),
+        ] {
+            let image = self.image(image);
+            let output = text(&image);
+            let mut arguments = vec!["build", stage, "-o", &output];
+            let base_text = base.as_deref().map(text);
+            match &base_text {
+                Some(base) => arguments.extend(["--base-image", base]),
+                None => arguments.extend(["--profile", "debian-12"]),
+            }
+            for line in self.flare_cvm(&arguments)?.lines() {
+                (self.say)(&format!("  {line}"));
+            }
+            base = Some(image);
+        }
+        Ok(())
+    }
+
+    /// Manufactures the host's TPM; its root goes into both parties' policies.
+    pub fn tpm(&self) -> Result<Tpm> {
+        Tpm::manufacture(&self.root.join("tpm"))
+    }
+
+    /// Two parties and a builder make their keys and sign one transcript.
+    pub fn ceremony(&self, tpm: &Tpm) -> Result<()> {
+        if self.exchange("agreement.txt").exists() {
+            (self.say)("  the agreement stands since an earlier run");
+            return Ok(());
+        }
+        for folder in ["parties", "exchange", "builder"] {
+            let path = self.root.join(folder);
+            if path.exists() {
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        fs::create_dir_all(self.root.join("parties"))?;
+        fs::create_dir_all(self.root.join("exchange"))?;
+        let policy = self.exchange("policy.rego");
+        fs::write(&policy, self.policy(tpm)?)?;
+        let at = |name: &str| text(&self.exchange(name));
+        let builder = text(&self.root.join("builder"));
+
+        self.flare_cvm(&["ceremony", "init-builder", &builder, "--name", "builder"])?;
+        for (index, (name, role)) in PARTIES.into_iter().enumerate() {
+            let url = format!("https://10.0.2.2:{}", self.first_port + index as u16);
+            let folder = text(&self.party(index));
+            self.flare_cvm(&[
+                "ceremony", "init", &folder, "--name", name, "--role", role, "--keyholder", &url, "--policy", &text(&policy),
+            ])?;
+            let roots = self.party(index).join("ek-roots");
+            fs::create_dir(&roots)?;
+            for root in &tpm.roots {
+                fs::copy(root, roots.join(root.file_name().unwrap_or_default()))?;
+            }
+        }
+        let (model, data) = (text(&self.party(0)), text(&self.party(1)));
+        let statement = format!("{builder}/builder.txt");
+        self.flare_cvm(&[
+            "ceremony", "invite", &model, "--project", PROJECT, "--builder", &statement, "--site", "server1=server", "-o",
+            &at("invite.txt"),
+        ])?;
+        self.flare_cvm(&["ceremony", "join", &data, &at("invite.txt"), "-o", &at("join.txt"), "--yes"])?;
+        for party in [&model, &data] {
+            self.flare_cvm(&[
+                "ceremony", "agree", party, "--invite", &at("invite.txt"), "--join", &at("join.txt"), "--agreement",
+                &at("draft.txt"), "--yes",
+            ])?;
+        }
+        for (party, (name, _)) in [&model, &data].into_iter().zip(PARTIES) {
+            self.flare_cvm(&[
+                "ceremony", "contribute", party, "--agreement", &at("draft.txt"), "--role", "server", "--build", BUILD,
+                "-o", &at(&format!("{name}.contribution.txt")),
+            ])?;
+        }
+        let shown = self.flare_cvm(&["ceremony", "verify", &at("draft.txt")])?;
+        shown.lines().for_each(|line| (self.say)(&format!("  {line}")));
+        // The name says that everything before it is there.
+        fs::rename(self.exchange("draft.txt"), self.exchange("agreement.txt"))?;
+        Ok(())
+    }
+
+    /// The template policy with the TPM's root named.
+    fn policy(&self, tpm: &Tpm) -> Result<String> {
+        let der = run(Command::new("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(&tpm.roots[0]))?;
+        let digest = der.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase();
+        ensure!(digest.len() == 64, "openssl printed no fingerprint: {der}");
+        let template = fs::read_to_string(self.repository.join("keys/policies/tpm.rego"))?;
+        Ok(template.replace("@EK_ROOT_SHA256@", &digest))
+    }
+
+    /// `nvflare provision`: the startup kits.
+    pub fn kit(&self) -> Result<()> {
+        if self.kits().join(SITE).exists() {
+            (self.say)("  the startup kits stand since an earlier run");
+            return Ok(());
+        }
+        let workspace = text(&self.root.join("project"));
+        (self.say)("$ nvflare provision -p project.yml");
+        run(Command::new(self.nvflare("nvflare"))
+            .args(["provision", "-p", "project.yml", "-w", &workspace])
+            .current_dir(self.repository.join("tests/demo")))?;
+        ensure!(self.kits().join(SITE).exists(), "nvflare provision made no kit at {}", self.kits().display());
+        Ok(())
+    }
+
+    /// Seals the bundle, or finds the one sealed before.
+    pub fn provision(&self) -> Result<()> {
+        if self.bundle().exists() {
+            (self.say)("  the bundle stands since an earlier run");
+            return Ok(());
+        }
+        let (kit, layout) = (text(&self.kits().join(SITE)), format!("partitions/{}", self.layout));
+        let contribution = |index: usize| text(&self.exchange(&format!("{}.contribution.txt", PARTIES[index].0)));
+        let (image, agreement) = (text(&self.image("provisioned.qcow2")), text(&self.exchange("agreement.txt")));
+        let (builder, output) = (text(&self.root.join("builder")), text(&self.bundle()));
+        let shown = self.flare_cvm(&[
+            "provision", "--base-image", &image, "--kit", &kit, "--agreement", &agreement, "--contribution",
+            &contribution(0), "--contribution", &contribution(1), "--build", BUILD, "--builder", &builder, "--layout",
+            &layout, "-o", &output,
+        ])?;
+        shown.lines().for_each(|line| (self.say)(&format!("  {line}")));
+        Ok(())
+    }
+
+    /// Each party enrols the image.
+    pub fn enroll(&self) -> Result<()> {
+        for index in 0..PARTIES.len() {
+            let (folder, agreement) = (text(&self.party(index)), text(&self.exchange("agreement.txt")));
+            let file = |name: &str| text(&self.bundle().join(name));
+            self.flare_cvm(&[
+                "keyholder", "enroll", "--dir", &folder, "--agreement", &agreement, "--manifest", &file("manifest.json"),
+                "--reference", &file("reference.json"),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Starts one party's key holder; `policy` replaces the party's policy folder.
+    pub fn holder(&self, index: usize, policy: Option<&Path>) -> Result<Process> {
+        let listen = format!("127.0.0.1:{}", self.first_port + index as u16);
+        let folder = self.party(index);
+        let mut command = Command::new(self.program());
+        command.args(["keyholder", "serve", "--listen", &listen, "--dir"]).arg(&folder);
+        command.arg("--policy").arg(policy.unwrap_or(&folder));
+        let mut process = Process::start(&format!("key holder of {}", PARTIES[index].0), &mut command)?;
+        process.wait_for(&["ready"], Duration::from_secs(20))?;
+        Ok(process)
+    }
+
+    /// Starts both key holders.
+    pub fn holders(&self) -> Result<Holders> {
+        let processes = (0..PARTIES.len()).map(|i| self.holder(i, None)).collect::<Result<_>>()?;
+        Ok(Holders { processes })
+    }
+
+    /// Everything up to a sealed, enrolled bundle.
+    pub fn sealed(&self) -> Result<(Machine, Tpm)> {
+        let tpm = self.tpm()?;
+        self.stages()?;
+        self.ceremony(&tpm)?;
+        self.kit()?;
+        self.provision()?;
+        self.enroll()?;
+        Ok((Machine::of(&self.bundle())?, tpm))
+    }
+
+    /// Asks NVFLARE in the CVM for its status, with NVFLARE's own FLARE API and the admin's kit.
+    pub fn admin_status(&self, port: u16, limit: Duration) -> Result<serde_json::Value> {
+        let shown = run(Command::new(self.nvflare("python3"))
+            .arg(self.repository.join("tests/demo/admin_status.py"))
+            .arg("--kit")
+            .arg(self.admin_kit())
+            .args(["--port", &port.to_string(), "--deadline", &limit.as_secs().to_string()]))?;
+        serde_json::from_str(shown.trim()).with_context(|| format!("admin_status.py printed {shown:?}"))
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
