@@ -2,7 +2,7 @@
 
 use cvm_attest::Reference;
 use cvm_base::{Bytes32, sha256};
-use cvm_ceremony::Agreement;
+use cvm_ceremony::{Agreement, Card};
 use cvm_layout::{
     manifest::{self, Manifest},
     names::Name,
@@ -20,6 +20,12 @@ pub struct Identity {
     pub name: Name,
     /// Its Ed25519 identity.
     pub public: Bytes32,
+}
+
+impl From<&Card> for Identity {
+    fn from(card: &Card) -> Self {
+        Self { name: card.name.clone(), public: card.identity }
+    }
 }
 
 /// What the builder and the ceremony leave for enrolment. Nothing in it is believed before [`Documents::check`].

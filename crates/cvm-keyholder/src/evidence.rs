@@ -35,7 +35,14 @@ impl EvidenceVerifier for Verifier {
         }
     }
 
-    fn verify(&self, tee: Tee, evidence: &Value, binding: &Binding, kept: &[u8], now: u64) -> Result<Verified, Refusal> {
+    fn verify(
+        &self,
+        tee: Tee,
+        evidence: &Value,
+        binding: &Binding,
+        kept: &[u8],
+        now: u64,
+    ) -> Result<Verified, Refusal> {
         match tee {
             Tee::Tpm => self.verify_tpm(evidence, binding, kept, now),
             Tee::Sample if self.allow_sample => verify_sample(evidence, binding),
@@ -49,8 +56,7 @@ impl EvidenceVerifier for Verifier {
             return Ok(());
         }
         let fault = |e: String| Refusal::from(Fault::new("comparing with the reference values", e));
-        let reference: Reference =
-            serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
+        let reference: Reference = serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
         let shown: Shown = serde_json::from_value(evidence.get("tpm").cloned().unwrap_or_default())
             .map_err(|e| fault(e.to_string()))?;
         let claims = shown.claims().ok_or_else(|| fault("the claims lack a register".into()))?;

@@ -125,7 +125,8 @@ mod tests {
 default allow = false
 allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["measurement"] == "abc" }"#;
         let policy = policy(text).unwrap();
-        let input = |m: &str| json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}}}});
+        let input =
+            |m: &str| json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}}}});
         assert!(policy.allows(&input("abc"), &json!({})).unwrap());
         assert!(!policy.allows(&input("abd"), &json!({})).unwrap());
         assert_eq!(policy.digest(), sha256(text.as_bytes()));

@@ -9,11 +9,11 @@ use std::{
 };
 
 use cvm_base::{Bytes32, sha256};
-use cvm_ceremony::{Party, Unlock};
+use cvm_ceremony::{Card, Party, Unlock};
 use cvm_layout::manifest::Manifest;
 use cvm_release::{
     paths,
-    server::{Decision, Fault, Halves, Reply, Request, Server, SessionKeys, Verdict},
+    server::{Decision, Fault, Halves, Policy as _, Reply, Request, Server, SessionKeys, Verdict},
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Response, StatusCode, body::Bytes, header, service::service_fn};
@@ -89,6 +89,7 @@ pub struct Service {
     tls: TlsAcceptor,
     address: SocketAddr,
     certificate_sha256: Bytes32,
+    warnings: Vec<String>,
 }
 
 struct Shared {
@@ -114,8 +115,8 @@ impl Service {
         let policy = PolicyFolder::read(&config.policy)?;
         let (tls, certificate_sha256) = tls(&party)?;
         let card = party.card();
-        let identity = Identity { name: card.name.clone(), public: card.identity };
-        let store = SqliteStore::open(&config.folder, identity, Some(party.identity().clone()))?;
+        let store = SqliteStore::open(&config.folder, Identity::from(card), Some(party.identity().clone()))?;
+        let warnings = warnings(&store, &policy, card)?;
         let internal = |doing| move |problem: String| KeyHolderError::Internal { doing, problem };
         // Every process of this party derives the same keys, so that any may finish what another began.
         let seed = Zeroizing::new(party.identity().to_bytes());
@@ -139,7 +140,7 @@ impl Service {
         let address = listener.local_addr().map_err(listen)?;
         let limiter = Mutex::new(Limiter::new(config.limits.rate));
         let shared = Arc::new(Shared { server, limits: config.limits, limiter, report: Box::new(report) });
-        Ok(Self { listener, runtime, shared, tls, address, certificate_sha256 })
+        Ok(Self { listener, runtime, shared, tls, address, certificate_sha256, warnings })
     }
 
     /// Where it listens.
@@ -152,22 +153,29 @@ impl Service {
         self.certificate_sha256
     }
 
-    /// Serves until SIGINT or SIGTERM, or until `stop` changes; then finishes what is under way, for 5 s at most.
-    pub fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), KeyHolderError> {
+    /// What will make every release fail, or should never be in production.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Serves until SIGINT or SIGTERM, or until `stop` is done; then finishes what is under way, for 5 s at most.
+    pub fn run(self, stop: impl Future<Output = ()>) -> Result<(), KeyHolderError> {
         use tokio::signal::unix::{SignalKind, signal};
         let Self { listener, runtime, shared, tls, .. } = self;
-        let internal = |e: std::io::Error| KeyHolderError::Internal { doing: "waiting for signals", problem: e.to_string() };
+        let internal =
+            |e: std::io::Error| KeyHolderError::Internal { doing: "waiting for signals", problem: e.to_string() };
         runtime.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
             let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
             let places = Arc::new(Semaphore::new(shared.limits.connections));
             let (closing, _) = watch::channel(false);
+            tokio::pin!(stop);
             loop {
                 let place = places.clone().acquire_owned();
                 let accepted = tokio::select! {
                     _ = interrupt.recv() => break,
                     _ = terminate.recv() => break,
-                    _ = stop.changed() => break,
+                    () = &mut stop => break,
                     accepted = async { (place.await, listener.accept().await) } => accepted,
                 };
                 match accepted {
@@ -222,7 +230,11 @@ async fn connection(
     let _ = connection.await;
 }
 
-async fn exchange(shared: Arc<Shared>, request: hyper::Request<hyper::body::Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+async fn exchange(
+    shared: Arc<Shared>,
+    request: hyper::Request<hyper::body::Incoming>,
+    peer: IpAddr,
+) -> Response<Full<Bytes>> {
     let admitted = shared.limiter.lock().unwrap_or_else(PoisonError::into_inner).admits(peer, Instant::now());
     if !admitted {
         return plain(StatusCode::TOO_MANY_REQUESTS);
@@ -256,7 +268,10 @@ impl Shared {
         // Strangers who never held a challenge decide nothing and fill no log.
         let logged = decision.verdict == Verdict::Refused && decision.session.is_some();
         if logged && let Err(fault) = self.server.store.record(&decision) {
-            (self.report)(&Decision { detail: format!("{} (not logged: {fault})", decision.detail), ..decision.clone() });
+            (self.report)(&Decision {
+                detail: format!("{} (not logged: {fault})", decision.detail),
+                ..decision.clone()
+            });
         } else if decision.verdict != Verdict::Challenged {
             (self.report)(&decision);
         }
@@ -284,6 +299,26 @@ fn plain(status: StatusCode) -> Response<Full<Bytes>> {
     response
 }
 
+fn warnings(store: &SqliteStore, policy: &PolicyFolder, card: &Card) -> Result<Vec<String>, KeyHolderError> {
+    let mut warnings = Vec::new();
+    if policy.allow_sample {
+        warnings.push("sample evidence, which anybody can make, is accepted: for tests only".into());
+    }
+    if policy.roots.ek_roots().next().is_none() {
+        warnings.push("no endorsement roots: every TPM is refused".into());
+    }
+    for (enrolled, _) in store.images()? {
+        let manifest = enrolled.manifest;
+        let share = manifest.split_key.parties.iter().find(|share| share.name == card.name);
+        if share.map(|share| share.policy_sha256) != Some(policy.policy.digest()) {
+            let (image, site) = (manifest.image_id, manifest.site);
+            warnings
+                .push(format!("image {image} of site {site} will be refused: its parties agreed on another policy"));
+        }
+    }
+    Ok(warnings)
+}
+
 struct PartyHalves(Party);
 
 impl Halves for PartyHalves {
@@ -308,8 +343,11 @@ fn tls(party: &Party) -> Result<(TlsAcceptor, Bytes32), KeyHolderError> {
 
 fn secret_is_private(path: &Path) -> Result<(), KeyHolderError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = std::fs::metadata(path)
-        .map_err(|source| cvm_base::FileError::Io { action: "look at", path: path.to_owned(), source })?;
+    let metadata = std::fs::metadata(path).map_err(|source| cvm_base::FileError::Io {
+        action: "look at",
+        path: path.to_owned(),
+        source,
+    })?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyHolderError::Permissions { path: path.to_owned(), mode });

@@ -225,8 +225,7 @@ impl Store for SqliteStore {
 
     fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
         let sql = "SELECT attested FROM sessions WHERE session = ?1 AND expires > ?2 AND attested IS NOT NULL";
-        let found =
-            self.read(|c| c.query_row(sql, params![session, now], |row| row.get::<_, String>(0)).optional())?;
+        let found = self.read(|c| c.query_row(sql, params![session, now], |row| row.get::<_, String>(0)).optional())?;
         found.map(|text| serde_json::from_str(&text).map_err(|e| Fault::new("reading a session", e))).transpose()
     }
 

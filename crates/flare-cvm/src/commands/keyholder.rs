@@ -1,0 +1,273 @@
+//! `flare-cvm keyholder`: a party's server, and what its operator does beside it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use cvm_base::read_bounded;
+use cvm_ceremony::{Card, PARTY_FILE, Signed};
+use cvm_keyholder::{
+    KeyHolderError,
+    enroll::{Documents, Identity},
+    log,
+    service::{Config, Limits, Service},
+    store::SqliteStore,
+};
+use cvm_layout::manifest::ImageId;
+use serde_json::json;
+
+use super::secret_input::UnlockArgs;
+
+/// More than any document of an enrolment needs, in bytes.
+const MAX_DOCUMENT: u64 = 64 * 1024;
+
+/// Hold a party's half of the keys and release it to attested CVMs.
+///
+/// A key holder is one party's own server. It releases that party's half of an image's key when, and
+/// only when, the image was enrolled, the evidence is genuine and matches the image's reference values,
+/// and the party's policy says yes. Every decision goes into a signed, hash-chained log.
+///
+/// The party's folder is the one that `flare-cvm ceremony init` made. In order:
+///
+///   flare-cvm keyholder enroll --dir M --agreement agreement.txt --manifest B/manifest.json --reference B/reference.json
+///   flare-cvm keyholder serve  --dir M --listen 0.0.0.0:8443
+///   flare-cvm keyholder log    --dir M            who asked, what was decided, and why
+#[derive(Subcommand)]
+#[command(verbatim_doc_comment)]
+pub enum Keyholder {
+    // Each one's help is its arguments' documentation.
+    Serve(Serve),
+    Enroll(Enroll),
+    Images(Look),
+    Log(Log),
+    #[command(subcommand)]
+    Seal(Seal),
+}
+
+/// Serve the party's half over HTTPS until Ctrl-C or SIGTERM.
+///
+/// Prints one line `ready URL certificate=SHA256` and then a line a decision. The policy folder
+/// holds policy.rego (package policy; `allow` decides) and, in ek-roots/, the PEM certificates of those
+/// who may endorse a TPM. Nothing is reloaded while it runs: restart it after a change. Refusals show
+/// their reason here and in the log only; the client hears no more than "denied".
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    party: PartyArgs,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    listen: String,
+    /// The folder with policy.rego and ek-roots/ [default: the party's folder]
+    #[arg(long, value_name = "DIR")]
+    policy: Option<PathBuf>,
+}
+
+/// Accept an image: from now on its CVM may ask for this party's half.
+///
+/// Checked first: this party and the others signed the agreement; its builder signed the manifest and the
+/// reference values; all three belong together. The signatures lie beside the files, as manifest.sig and
+/// reference.sig.
+#[derive(Args)]
+pub struct Enroll {
+    #[command(flatten)]
+    party: PartyArgs,
+    /// The agreement that all parties signed
+    #[arg(long, value_name = "FILE")]
+    agreement: PathBuf,
+    /// The bundle's manifest.json
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+    /// The bundle's reference.json: the measurements that a genuine boot shows
+    #[arg(long, value_name = "FILE")]
+    reference: PathBuf,
+}
+
+/// List the enrolled images and what is sealed.
+#[derive(Args)]
+pub struct Look {
+    /// The party's folder
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show the audit log, oldest entry first; `log verify` checks that nobody changed it.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Log {
+    #[command(subcommand)]
+    action: Option<LogAction>,
+    /// The party's folder
+    #[arg(long, value_name = "DIR", required = true)]
+    dir: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to do with the log besides showing it.
+#[derive(Subcommand)]
+pub enum LogAction {
+    /// Check every signature and the chain: a deleted, changed or exchanged entry shows.
+    ///
+    /// Prints the number of entries and the last one's hash. Keep a copy of that hash elsewhere: only it
+    /// shows that the whole folder was set back to an older state.
+    Verify {
+        /// The party's folder
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// What this key holder remembers of an image's job store (p5).
+#[derive(Subcommand)]
+pub enum Seal {
+    /// Show the registered header's digest.
+    Show {
+        /// The image's id
+        image: ImageId,
+        /// The party's folder
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Forget it, so that the image's next boot makes a new, empty job store.
+    ///
+    /// For a disk that was legitimately replaced. All parties that hold a half of the job store's key must
+    /// do it. It goes into the log.
+    Reset {
+        /// The image's id
+        image: ImageId,
+        #[command(flatten)]
+        party: PartyArgs,
+    },
+}
+
+/// A party's folder, opened.
+#[derive(Args)]
+pub struct PartyArgs {
+    /// The party's folder
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    unlock: UnlockArgs,
+}
+
+impl PartyArgs {
+    fn store(&self) -> Result<SqliteStore> {
+        let party = self.unlock.party(&self.dir)?;
+        Ok(SqliteStore::open(&self.dir, Identity::from(party.card()), Some(party.identity().clone()))?)
+    }
+}
+
+/// Runs one of the commands.
+pub fn run(command: Keyholder) -> Result<()> {
+    match command {
+        Keyholder::Serve(args) => serve(&args),
+        Keyholder::Enroll(args) => enroll(&args),
+        Keyholder::Images(args) => images(&args),
+        Keyholder::Log(Log { action: Some(LogAction::Verify { dir }), .. }) => verify(&dir),
+        Keyholder::Log(Log { action: None, dir, json }) => show_log(&dir.unwrap_or_default(), json),
+        Keyholder::Seal(Seal::Show { image, dir }) => show_seal(&image, &dir),
+        Keyholder::Seal(Seal::Reset { image, party }) => reset_seal(&image, &party),
+    }
+}
+
+fn serve(args: &Serve) -> Result<()> {
+    let config = Config {
+        folder: args.party.dir.clone(),
+        listen: args.listen.clone(),
+        policy: args.policy.clone().unwrap_or_else(|| args.party.dir.clone()),
+        limits: Limits::default(),
+    };
+    let unlock = args.party.unlock.unlock(&args.party.dir)?;
+    let service = Service::open(&config, &unlock, |decision| println!("{}", log::line(decision)))?;
+    for warning in service.warnings() {
+        println!("warning: {warning}");
+    }
+    println!("ready https://{} certificate={}", service.address(), service.certificate_sha256());
+    service.run(std::future::pending())?;
+    println!("stopped");
+    Ok(())
+}
+
+fn enroll(args: &Enroll) -> Result<()> {
+    let documents = documents(args)?;
+    let enrolled = args.party.store()?.enroll(&documents)?;
+    let manifest = enrolled.manifest;
+    println!(
+        "enrolled image {} of site {} ({}, project {})",
+        manifest.image_id, manifest.site, manifest.role, manifest.project
+    );
+    Ok(())
+}
+
+fn documents(args: &Enroll) -> Result<Documents, KeyHolderError> {
+    let read = |path: &Path| read_bounded(path, MAX_DOCUMENT);
+    let signature = |path: &Path| read_bounded(&path.with_extension("sig"), 64);
+    Ok(Documents {
+        agreement: read(&args.agreement)?,
+        manifest: read(&args.manifest)?,
+        manifest_signature: signature(&args.manifest)?,
+        reference: read(&args.reference)?,
+        reference_signature: signature(&args.reference)?,
+    })
+}
+
+fn images(args: &Look) -> Result<()> {
+    for (enrolled, seal) in reader(&args.dir)?.images()? {
+        let m = enrolled.manifest;
+        if args.json {
+            let line = json!({ "image_id": m.image_id, "project": m.project, "site": m.site, "role": m.role,
+                               "sealed_header_sha256": seal });
+            println!("{line}");
+        } else {
+            let state = seal.map_or("not booted yet".into(), |header| format!("sealed {header}"));
+            println!("{}  {:<20} {:<7} {state}", m.image_id, m.site.as_str(), m.role.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn show_log(dir: &Path, json: bool) -> Result<()> {
+    for entry in reader(dir)?.log()? {
+        if json {
+            println!("{}", serde_json::to_string(&entry)?);
+        } else {
+            println!("{entry}");
+        }
+    }
+    Ok(())
+}
+
+fn verify(dir: &Path) -> Result<()> {
+    let head = reader(dir)?.verify_log()?;
+    println!("intact: {} entries, the last one's hash is {}", head.entries, head.hash);
+    Ok(())
+}
+
+fn show_seal(image: &ImageId, dir: &Path) -> Result<()> {
+    let store = reader(dir)?;
+    let site = store.image(image)?.manifest.site;
+    match store.registered(image)? {
+        Some(header) => println!("image {image} of site {site}: sealed {header}"),
+        None => println!("image {image} of site {site}: fresh, its first boot is still to come"),
+    }
+    Ok(())
+}
+
+fn reset_seal(image: &ImageId, party: &PartyArgs) -> Result<()> {
+    match party.store()?.reset_seal(image)? {
+        Some(header) => println!("forgot {header}: the next boot of image {image} makes a new, empty job store"),
+        None => println!("nothing was registered for image {image}"),
+    }
+    Ok(())
+}
+
+/// The store, for looking only: no secret is needed.
+fn reader(dir: &Path) -> Result<SqliteStore> {
+    let card = read_bounded(&dir.join(PARTY_FILE), MAX_DOCUMENT)?;
+    let card = Signed::<Card>::parse(&card)?;
+    Ok(SqliteStore::open(dir, Identity::from(card.statement()), None)?)
+}
