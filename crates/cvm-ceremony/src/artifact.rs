@@ -89,3 +89,37 @@ fn statement<S: crate::Statement + Clone>(
         artifact: artifact(signed.statement().clone()),
     })
 }
+
+/// What the fuzzer `ceremony_artifact` runs, and a test over its seeds: any bytes are refused, or
+/// are the one encoding of what they say.
+///
+/// # Panics
+///
+/// When that does not hold.
+pub fn check_any_bytes(bytes: &[u8]) {
+    let _ = Described::parse(bytes);
+    let texts = [
+        Signed::<Card>::parse(bytes).map(|s| s.text().to_owned()),
+        Signed::<Builder>::parse(bytes).map(|s| s.text().to_owned()),
+        Signed::<Invite>::parse(bytes).map(|s| s.text().to_owned()),
+        Signed::<Join>::parse(bytes).map(|s| s.text().to_owned()),
+        Draft::parse(bytes).map(|draft| draft.text()),
+    ];
+    let accepted: Vec<_> = texts.iter().flatten().collect();
+    assert!(accepted.len() <= 1, "bytes of two kinds");
+    assert!(accepted.iter().all(|text| text.as_bytes() == bytes), "a second encoding");
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        check_value::<crate::Url>(text, |_| true);
+        check_value::<crate::Date>(text, |_| true);
+        check_value::<crate::Recipient>(text, |_| true);
+        // A fingerprint forgives how it is typed, so that only its length is certain.
+        check_value::<crate::Fingerprint>(text, |printed| printed.len() != 29);
+    }
+}
+
+fn check_value<T: std::str::FromStr + ToString>(text: &str, must_match: impl Fn(&str) -> bool) {
+    if let Ok(value) = text.parse::<T>() {
+        let printed = value.to_string();
+        assert!(printed == text || !must_match(&printed), "{text:?} was read as {printed:?}");
+    }
+}

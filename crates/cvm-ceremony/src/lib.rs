@@ -28,7 +28,7 @@ mod values;
 #[cfg(feature = "artifacts")]
 mod vault;
 
-pub use artifact::{Artifact, Described};
+pub use artifact::{Artifact, Described, check_any_bytes};
 pub use build::{Keys, build_split_key};
 #[cfg(feature = "artifacts")]
 pub use builder::{BUILDER_FILE, BuilderSecrets, open_contribution};

@@ -270,6 +270,47 @@ fn every_byte_of_every_artifact_is_protected() {
 }
 
 #[test]
+fn a_second_encoding_of_the_same_statement_is_malformed() {
+    let c = Ceremony::hold();
+    let text = c.model.invite(Ceremony::terms(&c.builder, 9)).unwrap().text().to_owned();
+    let identity = c.model.card().identity.to_string();
+    let changes = [
+        ("epoch: 0", "epoch: 00"),
+        ("epoch: 0", "epoch: +0"),
+        ("epoch: 0", "epoch:  0"),
+        ("epoch: 0\n", "epoch: 0 \n"),
+        ("epoch: 0\n", "epoch: 0\r\n"),
+        ("epoch: 0\n", "epoch: 0\n\n"),
+        ("epoch: 0\n", "epoch: 0\nepoch: 0\n"),
+        ("epoch: 0\n", "epoch: 0\ncomment: x\n"),
+        ("legal: none", "legal: "),
+        ("legal: none\n", ""),
+        ("site: server1 server", "site: server1  server"),
+        ("system-key: model_owner", "system-key: model_owner model_owner x"),
+        ("jobs-key: model_owner data_owner", "jobs-key: model_owner"),
+        ("  role: model_owner", "role: model_owner"),
+        (identity.as_str(), &identity.to_uppercase()),
+        ("date: 2026-11-22", "date: 2026-11-2"),
+        ("nonce: 0909", "nonce: 909"),
+        ("end\n", "end\nend\n"),
+        ("end\n", ""),
+    ];
+    for (from, to) in changes {
+        assert_eq!(code(Signed::<Invite>::parse(&change(&text, from, to))), "CER-201", "{from:?} to {to:?}");
+    }
+    // Well-formed, and not what the rules of a ceremony allow.
+    for (from, to, expected) in [
+        ("epoch: 0", "epoch: 1", "CER-010"),
+        ("system-key: model_owner", "system-key: data_owner model_owner", "CER-006"),
+        ("site: server1 server", "site: site-1 server", "CER-005"),
+        ("site: server1 server", "site: zzz server", "CER-006"),
+        (identity.as_str(), &"0".repeat(64), "CER-009"),
+    ] {
+        assert_eq!(code(Signed::<Invite>::parse(&change(&text, from, to))), expected, "{from:?} to {to:?}");
+    }
+}
+
+#[test]
 fn an_invitation_does_not_pass_as_a_join_and_show_knows_each_kind() {
     let c = Ceremony::hold();
     let invite = c.model.invite(Ceremony::terms(&c.builder, 8)).unwrap();

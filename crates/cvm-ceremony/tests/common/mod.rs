@@ -75,7 +75,7 @@ impl Ceremony {
 pub fn agree(model: &Party, data: &Party, terms: Terms) -> Agreement {
     let invite = model.invite(terms).unwrap();
     let join = data.join(&invite).unwrap();
-    let mut first = Draft::new(Transcript::from_statements(&invite, &[join.clone()]).unwrap()).unwrap();
+    let mut first = Draft::new(Transcript::from_statements(&invite, std::slice::from_ref(&join)).unwrap()).unwrap();
     model.sign(&mut first).unwrap();
     let mut second = Draft::parse(first.text().as_bytes()).unwrap();
     assert_eq!(*second.transcript(), Transcript::from_statements(&invite, &[join]).unwrap());
