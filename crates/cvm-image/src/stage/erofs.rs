@@ -1,6 +1,6 @@
 //! erofs images, made and unpacked with erofs-utils.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use cvm_base::Bytes16;
 
@@ -39,13 +39,8 @@ pub(super) fn make_compressed(tree: &Path, out: &Path, small: bool, id: &Bytes16
     finish(command, tree, out, id)
 }
 
-fn finish(
-    mut command: std::process::Command,
-    tree: &Path,
-    out: &Path,
-    Bytes16 { 0: id }: &Bytes16,
-) -> Result<u64, StageError> {
-    let hex = cvm_base::Bytes16 { 0: *id }.to_string();
+fn finish(mut command: Command, tree: &Path, out: &Path, id: &Bytes16) -> Result<u64, StageError> {
+    let hex = id.to_string();
     let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
     command.args(["--quiet", "-T0", "-x-1", "-U", &uuid]).arg(out).arg(tree);
     tool::run("mkfs.erofs", "packing a file system", command)?;

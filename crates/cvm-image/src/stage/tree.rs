@@ -1,0 +1,227 @@
+//! Edits of a tree: everything between the unpacked packages and the packed file system.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+};
+
+use super::{StageError, spec::parse_mode};
+
+/// Deletes what matches the guest's absolute `patterns`; a pattern without a match is no error.
+pub(super) fn remove(tree: &Path, patterns: &[String]) -> Result<(), StageError> {
+    for pattern in patterns {
+        let whole = format!("{}{pattern}", glob::Pattern::escape(&tree.to_string_lossy()));
+        let bad = |problem: String| StageError::Tree { path: pattern.clone(), problem };
+        let matches: Vec<PathBuf> =
+            glob::glob(&whole).map_err(|e| bad(e.to_string()))?.collect::<Result<_, _>>().map_err(|e| bad(e.to_string()))?;
+        for path in matches {
+            delete(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a file, link or folder; one that is gone already is no error.
+fn delete(path: &Path) -> Result<(), StageError> {
+    let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
+    let done = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    done.map_err(StageError::io("remove", path))
+}
+
+/// Leaves only the named entries in each folder.
+pub(super) fn keep_only(tree: &Path, folders: &BTreeMap<String, Vec<String>>) -> Result<(), StageError> {
+    for (folder, names) in folders {
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let path = inside(tree, folder);
+        for entry in entries(&path)? {
+            if !entry.file_name().and_then(|name| name.to_str()).is_some_and(|name| names.contains(name)) {
+                delete(&entry)?;
+            }
+        }
+        if let Some(missing) = names.iter().find(|name| path.join(name).symlink_metadata().is_err()) {
+            return Err(StageError::Tree { path: format!("{folder}/{missing}"), problem: "is to be kept and is not there".into() });
+        }
+    }
+    Ok(())
+}
+
+/// Copies an overlay over the tree: files with 0644 or 0755, folders with 0755, links as they are,
+/// all of them the user's.
+pub(super) fn overlay(source: &Path, tree: &Path) -> Result<(), StageError> {
+    for from in entries(source)? {
+        let name = from.file_name().unwrap_or_default();
+        let to = tree.join(name);
+        let kind = from.symlink_metadata().map_err(StageError::io("look at", &from))?;
+        if kind.is_dir() {
+            if to.symlink_metadata().is_ok_and(|old| old.is_symlink()) {
+                let problem = "the overlay has a folder where the tree has a link".into();
+                return Err(StageError::Tree { path: to.display().to_string(), problem });
+            }
+            make_folder(&to)?;
+            overlay(&from, &to)?;
+            continue;
+        }
+        delete(&to)?;
+        if kind.is_symlink() {
+            let target = fs::read_link(&from).map_err(StageError::io("read the link", &from))?;
+            symlink(target, &to).map_err(StageError::io("make the link", &to))?;
+        } else {
+            fs::copy(&from, &to).map_err(StageError::io("write", &to))?;
+            let mode = if kind.permissions().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
+            fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(StageError::io("set the mode of", &to))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the folders and sets the modes that a stage asks for.
+pub(super) fn finish(tree: &Path, directories: &[String], modes: &BTreeMap<String, String>) -> Result<(), StageError> {
+    for directory in directories {
+        let mut path = tree.to_owned();
+        for part in directory.split('/').filter(|part| !part.is_empty()) {
+            path.push(part);
+            if path.symlink_metadata().is_err() {
+                make_folder(&path)?;
+            }
+        }
+    }
+    for (name, mode) in modes {
+        let path = inside(tree, name);
+        let mode = Permissions::from_mode(parse_mode(mode).unwrap_or(0));
+        fs::set_permissions(&path, mode).map_err(StageError::io("set the mode of", &path))?;
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path) -> Result<(), StageError> {
+    fs::create_dir_all(path).map_err(StageError::io("make", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(StageError::io("set the mode of", path))
+}
+
+/// Removes links below `folder` whose target is gone: units that were removed leave some behind.
+pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), StageError> {
+    walk(&inside(tree, folder), &mut |path, metadata| {
+        if metadata.is_symlink() {
+            let target = fs::read_link(path).map_err(StageError::io("read the link", path))?;
+            let parent = path.parent().unwrap_or(tree);
+            let target = if target.is_absolute() { inside(tree, &target.to_string_lossy()) } else { parent.join(target) };
+            if target != Path::new("/dev/null") && target.symlink_metadata().is_err() {
+                return delete(path);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Takes the set-user-id and set-group-id bits off everything: nothing in the guest needs them.
+pub(super) fn strip_set_id(tree: &Path) -> Result<(), StageError> {
+    walk(tree, &mut |path, metadata| {
+        let mode = metadata.permissions().mode();
+        if !metadata.is_symlink() && mode & 0o6000 != 0 {
+            let mode = Permissions::from_mode(mode & 0o1777);
+            fs::set_permissions(path, mode).map_err(StageError::io("set the mode of", path))?;
+        }
+        Ok(())
+    })
+}
+
+/// Calls `visit` for everything below `folder`, links not followed, in the order of names.
+pub(super) fn walk(
+    folder: &Path,
+    visit: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<(), StageError>,
+) -> Result<(), StageError> {
+    for path in entries(folder)? {
+        let metadata = path.symlink_metadata().map_err(StageError::io("look at", &path))?;
+        visit(&path, &metadata)?;
+        if metadata.is_dir() && path.symlink_metadata().is_ok() {
+            walk(&path, visit)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sorted entries of a folder; none where there is no such folder.
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
+    let fail = || StageError::io("list", folder);
+    let listing = match fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        listing => listing.map_err(fail())?,
+    };
+    let mut paths: Vec<PathBuf> = listing.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(fail())?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The guest's absolute `path` in the tree.
+pub(super) fn inside(tree: &Path, path: &str) -> PathBuf {
+    tree.join(path.trim_start_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["etc/a.conf", "etc/b.conf", "usr/bin/x", "usr/lib/units/keep", "usr/lib/units/go"] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn only_what_is_named_stays() {
+        let dir = tree();
+        remove(dir.path(), &["/etc/a*".into(), "/none".into()]).unwrap();
+        assert!(!dir.path().join("etc/a.conf").exists() && dir.path().join("etc/b.conf").exists());
+        let folders = |names: &[&str]| [("/usr/lib/units".to_owned(), names.iter().map(|n| (*n).to_owned()).collect())].into();
+        keep_only(dir.path(), &folders(&["keep"])).unwrap();
+        assert_eq!(entries(&dir.path().join("usr/lib/units")).unwrap().len(), 1);
+        let error = keep_only(dir.path(), &folders(&["keep", "gone"])).unwrap_err().to_string();
+        assert!(error.contains("/usr/lib/units/gone"), "{error}");
+    }
+
+    #[test]
+    fn an_overlay_replaces_files_and_links_with_fixed_modes() {
+        let (dir, over) = (tree(), tempfile::tempdir().unwrap());
+        let path = |name: &str| over.path().join(name);
+        fs::create_dir(path("etc")).unwrap();
+        fs::write(path("etc/a.conf"), "new").unwrap();
+        fs::set_permissions(path("etc/a.conf"), Permissions::from_mode(0o6777)).unwrap();
+        symlink("/run/hosts", path("etc/hosts")).unwrap();
+        overlay(over.path(), dir.path()).unwrap();
+        let file = dir.path().join("etc/a.conf");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_link(dir.path().join("etc/hosts")).unwrap(), Path::new("/run/hosts"));
+    }
+
+    #[test]
+    fn an_overlay_never_writes_through_a_link_of_the_tree() {
+        let (dir, over, outside) = (tree(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        symlink(outside.path(), dir.path().join("opt")).unwrap();
+        fs::create_dir(over.path().join("opt")).unwrap();
+        fs::write(over.path().join("opt/x"), "x").unwrap();
+        assert!(overlay(over.path(), dir.path()).is_err());
+        assert_eq!(entries(outside.path()).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn set_id_bits_and_dangling_links_go() {
+        let dir = tree();
+        let file = dir.path().join("usr/bin/x");
+        fs::set_permissions(&file, Permissions::from_mode(0o4755)).unwrap();
+        strip_set_id(dir.path()).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+
+        symlink("/usr/bin/x", dir.path().join("usr/lib/units/good")).unwrap();
+        symlink("../gone", dir.path().join("usr/lib/units/bad")).unwrap();
+        prune_links(dir.path(), "/usr/lib").unwrap();
+        assert!(dir.path().join("usr/lib/units/good").symlink_metadata().is_ok());
+        assert!(dir.path().join("usr/lib/units/bad").symlink_metadata().is_err());
+    }
+}
