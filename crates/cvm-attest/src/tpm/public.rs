@@ -86,15 +86,6 @@ pub struct Public {
     key: Key,
 }
 
-/// TCG EK Credential Profile 2.x: the templates that vendors make endorsement keys from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EkTemplate {
-    /// L-1: RSA-2048, SHA-256, AES-128.
-    Rsa2048,
-    /// L-2: P-256, SHA-256, AES-128.
-    P256,
-}
-
 // Profile 2.3 §B.3.2: PolicySecret(TPM_RH_ENDORSEMENT), SHA-256.
 const EK_POLICY_A: [u8; 32] = [
     0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, 0xfd, 0x52, 0xd7,
@@ -214,11 +205,12 @@ impl Public {
         }
     }
 
-    /// Checks that this is an endorsement key by a standard template, and says which.
+    /// Checks that this is an endorsement key by template L-1 of TCG's EK Credential Profile: RSA-2048,
+    /// SHA-256, AES-128.
     ///
     /// # Errors
     /// [`AttestError::EndorsementTemplate`] naming the field.
-    pub fn check_endorsement_key(&self) -> Result<EkTemplate, AttestError> {
+    pub fn check_endorsement_key(&self) -> Result<(), AttestError> {
         let fail = |problem: String| Err(AttestError::EndorsementTemplate { problem });
         if self.attributes != EK_ATTRIBUTES {
             return fail(format!("attributes {:#010x}, expected {EK_ATTRIBUTES:#010x}", self.attributes));
@@ -230,9 +222,8 @@ impl Public {
             return fail("not AES-128-CFB and the null scheme".into());
         }
         match &self.key {
-            Key::Rsa { modulus, exponent: 65_537 } if modulus.len() == 256 => Ok(EkTemplate::Rsa2048),
-            Key::P256 { .. } => Ok(EkTemplate::P256),
-            _ => fail("neither RSA-2048 with exponent 65537 nor P-256".into()),
+            Key::Rsa { modulus, exponent: 65_537 } if modulus.len() == 256 => Ok(()),
+            _ => fail("not RSA-2048 with exponent 65537".into()),
         }
     }
 }

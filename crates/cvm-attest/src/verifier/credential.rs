@@ -1,22 +1,20 @@
 //! TPM2_MakeCredential in software (TPM 2.0 part 1, §24): a secret for the TPM that holds both keys.
 
 use aws_lc_rs::{
-    agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral},
     cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey},
     constant_time, hmac,
     iv::FixedLength,
-    rand::{self, SystemRandom},
+    rand,
     rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey},
 };
 use cvm_base::{Bytes32, sha256};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::ek;
 use crate::{
     AttestError,
-    tpm::{Key, Public},
+    tpm::Public,
     wire::{Base64, CredentialChallenge, HandshakeParams},
 };
 
@@ -106,15 +104,9 @@ pub fn challenge(params: &HandshakeParams) -> Result<(CredentialChallenge, Crede
     Ok((challenge, state))
 }
 
-/// TPM2_MakeCredential for an endorsement key of template L-1 or L-2 (SHA-256, AES-128-CFB).
+/// TPM2_MakeCredential for an endorsement key of template L-1 (RSA-2048, SHA-256, AES-128-CFB).
 fn make_credential(ek: &Public, name: &[u8], secret: &[u8]) -> Result<CredentialChallenge, AttestError> {
-    let (seed, encrypted_secret) = match ek.key() {
-        Key::Rsa { .. } => rsa_seed(ek)?,
-        Key::P256 { point } => ecc_seed(point)?,
-        Key::P384 { .. } => {
-            return Err(AttestError::EndorsementTemplate { problem: "P-384 keys have no template here".into() });
-        }
-    };
+    let (seed, encrypted_secret) = seed(ek)?;
     // §24.4: the secret encrypted under a key bound to the attestation key's name …
     let symmetric = kdf_a(&seed, "STORAGE", name, 128);
     let mut identity = Zeroizing::new([&(secret.len() as u16).to_be_bytes()[..], secret].concat());
@@ -129,7 +121,7 @@ fn make_credential(ek: &Public, name: &[u8], secret: &[u8]) -> Result<Credential
 type Seed = (Zeroizing<Vec<u8>>, Vec<u8>);
 
 /// Part 1 §B.4 and §B.10.4: a random seed under RSAES-OAEP with the label "IDENTITY\0".
-fn rsa_seed(ek: &Public) -> Result<Seed, AttestError> {
+fn seed(ek: &Public) -> Result<Seed, AttestError> {
     let fail = || AttestError::Crypto { operation: "RSAES-OAEP" };
     let mut seed = Zeroizing::new(vec![0; 32]);
     rand::fill(&mut seed).map_err(|_| AttestError::Crypto { operation: "random bytes" })?;
@@ -139,24 +131,6 @@ fn rsa_seed(ek: &Public) -> Result<Seed, AttestError> {
     let mut ciphertext = vec![0; key.ciphertext_size()];
     key.encrypt(&OAEP_SHA256_MGF1SHA256, &seed, &mut ciphertext, Some(b"IDENTITY\0")).map_err(|_| fail())?;
     Ok((seed, ciphertext))
-}
-
-/// Part 1 §C.6.3 and §C.6.4: a seed from one-pass ECDH through KDFe; the secret is the ephemeral point.
-fn ecc_seed(point: &[u8; 64]) -> Result<Seed, AttestError> {
-    let fail = || AttestError::Crypto { operation: "ECDH on P-256" };
-    let ephemeral = EphemeralPrivateKey::generate(&ECDH_P256, &SystemRandom::new()).map_err(|_| fail())?;
-    let public = ephemeral.compute_public_key().map_err(|_| fail())?;
-    let public: [u8; 65] = public.as_ref().try_into().map_err(|_| fail())?;
-    let (own_x, own_y) = (&public[1..33], &public[33..]);
-    let peer = UnparsedPublicKey::new(&ECDH_P256, [&[4], &point[..]].concat());
-    let not_a_point = AttestError::EndorsementTemplate { problem: "not a point of P-256".into() };
-    let seed = agree_ephemeral(ephemeral, peer, not_a_point, |z| {
-        // KDFe (§11.4.10.3), one block: counter ‖ Z ‖ label ‖ PartyU ‖ PartyV.
-        let block = Sha256::new().chain_update(1u32.to_be_bytes()).chain_update(z).chain_update(b"IDENTITY\0");
-        Ok(Zeroizing::new(block.chain_update(own_x).chain_update(&point[..32]).finalize().to_vec()))
-    })?;
-    let size = 32u16.to_be_bytes();
-    Ok((seed, [&size[..], own_x, &size[..], own_y].concat()))
 }
 
 /// KDFa with SHA-256 (part 1, §11.4.10.2), at most one block.

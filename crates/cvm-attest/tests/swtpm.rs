@@ -1,0 +1,236 @@
+//! Attester and verifier against a real swtpm: a boot is replayed into it, quoted, verified, handed off.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use cvm_attest::{
+    AttestError, Binding, Evidence, HANDOFF_EVENT, Phase, Reference, Roots,
+    attester::{Tpm, TpmError},
+    challenge,
+    eventlog::EventLog,
+    handoff_digest,
+    reference::{PredictedEvent, TpmReference, VERSION},
+    tpm, verify,
+    wire::HandshakeParams,
+};
+use cvm_base::{Bytes32, sha256};
+
+/// A manufactured TPM; ends with this value.
+struct Swtpm {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Swtpm {
+    fn manufacture(ca: &Path, certificate: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        fs::create_dir_all(&state).unwrap();
+        fs::create_dir_all(ca).unwrap();
+        let (setup, localca, options) =
+            (folder.path().join("setup"), folder.path().join("localca"), folder.path().join("options"));
+        let c = ca.display();
+        let text = format!(
+            "statedir = {c}\nsigningkey = {c}/signkey.pem\nissuercert = {c}/issuercert.pem\ncertserial = {c}/certserial\n"
+        );
+        fs::write(&localca, text).unwrap();
+        fs::write(&options, "--platform-manufacturer lab\n--platform-version 1\n--platform-model lab\n").unwrap();
+        let text = format!(
+            "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\n",
+            localca.display(),
+            options.display()
+        );
+        fs::write(&setup, text).unwrap();
+        let mut command = Command::new("swtpm_setup");
+        command.args(["--tpm2", "--pcr-banks", "sha256", "--tpmstate"]).arg(&state).arg("--config").arg(&setup);
+        if certificate {
+            command.arg("--create-ek-cert");
+        }
+        let made = command.output().expect("swtpm_setup is installed (package swtpm-tools)");
+        assert!(made.status.success(), "swtpm_setup: {}", String::from_utf8_lossy(&made.stdout));
+        let (child, port) = start(&state);
+        Self { child, port, _folder: folder }
+    }
+
+    fn open(&self) -> Tpm {
+        let tcti = format!("swtpm:host=127.0.0.1,port={}", self.port);
+        for _ in 0..100 {
+            if let Ok(tpm) = Tpm::open(&tcti) {
+                return tpm;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        panic!("swtpm does not answer on port {}", self.port);
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// libtss2 wants the control channel on the next port.
+fn start(state: &Path) -> (Child, u16) {
+    for _ in 0..20 {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let Some(control) = port.checked_add(1) else { continue };
+        let mut child = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate"])
+            .arg(format!("dir={}", state.display()))
+            .args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")])
+            .args(["--ctrl", &format!("type=tcp,port={control},bindaddr=127.0.0.1")])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("swtpm is installed");
+        sleep(Duration::from_millis(200));
+        if child.try_wait().unwrap().is_none() {
+            return (child, port);
+        }
+    }
+    panic!("no pair of free ports for swtpm");
+}
+
+fn vectors() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+fn roots(ca: &Path) -> Vec<u8> {
+    let read = |name| fs::read(ca.join(name)).unwrap();
+    [read("swtpm-localca-rootca-cert.pem"), read("issuercert.pem")].concat()
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// Measures into the TPM what a real boot's log lists.
+fn boot(tpm: &mut Tpm, log: &[u8]) -> Reference {
+    let log = EventLog::parse(log).unwrap();
+    let mut explain = Vec::new();
+    for event in log.events() {
+        tpm.extend_pcr(event.pcr, &event.digest).unwrap();
+        if [4, 7, 9, 11, 12].contains(&event.pcr) {
+            explain.push(PredictedEvent { pcr: event.pcr, event: event.describe(), digest: event.digest });
+        }
+    }
+    let tpm = TpmReference::from_events(explain, &[13]);
+    Reference { version: VERSION, image_id: "00".repeat(16).parse().unwrap(), manifest_sha256: sha256(b""), tpm }
+}
+
+#[test]
+fn a_boot_is_proven_then_its_handoff_is_seen() {
+    let ca = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::manufacture(ca.path(), true);
+    let mut tpm = swtpm.open();
+    let log = fs::read(vectors().join("boot-debian12/eventlog.bin")).unwrap();
+    let reference = boot(&mut tpm, &log);
+    let reference = Reference::parse(&reference.to_bytes()).unwrap();
+    let roots = Roots::from_pem(&roots(ca.path())).unwrap();
+    let digest = [0x5a; 48];
+
+    let session = |tpm: &mut Tpm| {
+        let mut ak = tpm.create_ak().unwrap();
+        let (challenge, state) = challenge(ak.handshake_params()).unwrap();
+        // The state travels through a sealed cookie.
+        let state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        let evidence = ak.answer(&challenge, &digest, &log).unwrap();
+        let body = serde_json::to_value(&evidence).unwrap();
+        let evidence = Evidence::from_json("tpm", &body).unwrap();
+        verify(&evidence, &Binding { digest: &digest, credential: Some(&state) }, &roots, now()).unwrap()
+    };
+
+    let claims = session(&mut tpm);
+    assert_eq!(claims.phase(&reference), Phase::Boot);
+    assert!(claims.mismatches(&reference).is_empty());
+    let json = claims.to_json();
+    assert_eq!(json["tpm"]["trust"], "untrusted-host");
+    assert_eq!(json["tpm"]["pcrs"]["4"], json["tpm"]["pcr04"]);
+    assert_eq!(json["tpm"]["ek_root_sha256"], roots.ek_roots().next().unwrap().to_string());
+
+    tpm.extend_pcr(11, &handoff_digest()).unwrap();
+    assert_eq!(handoff_digest(), sha256(HANDOFF_EVENT.as_bytes()));
+    let claims = session(&mut tpm);
+    assert_eq!(claims.phase(&reference), Phase::AfterHandoff);
+    assert_eq!(claims.mismatches(&reference)[0].reason, "the image has handed off");
+
+    // Anything else in PCR 11 is not explained by the log.
+    tpm.extend_pcr(11, &sha256(b"something")).unwrap();
+    assert_ne!(tpm.read_pcr(11).unwrap(), Bytes32 { 0: [0; 32] });
+    let mut ak = tpm.create_ak().unwrap();
+    let (challenge, state) = challenge(ak.handshake_params()).unwrap();
+    let evidence = Evidence::Tpm(Box::new(ak.answer(&challenge, &digest, &log).unwrap()));
+    let refused = verify(&evidence, &Binding { digest: &digest, credential: Some(&state) }, &roots, now()).unwrap_err();
+    assert!(matches!(refused, AttestError::Replay { pcr: 11, .. }), "{refused}");
+}
+
+#[test]
+fn a_credential_for_another_tpm_or_key_cannot_be_activated() {
+    let ca = tempfile::tempdir().unwrap();
+    let (first, second) = (Swtpm::manufacture(ca.path(), true), Swtpm::manufacture(ca.path(), true));
+    let (mut first, mut second) = (first.open(), second.open());
+    let mut ak = first.create_ak().unwrap();
+    let mut other = second.create_ak().unwrap();
+    let (for_other, _) = challenge(other.handshake_params()).unwrap();
+    assert!(matches!(ak.answer(&for_other, &[0; 48], &[]), Err(TpmError::Command { .. })));
+    // An endorsed TPM's certificate with a key that lives elsewhere: neither of them can answer.
+    let mixed =
+        HandshakeParams { ak_public: other.handshake_params().ak_public.clone(), ..ak.handshake_params().clone() };
+    let (relayed, _) = challenge(&mixed).unwrap();
+    assert!(matches!(ak.answer(&relayed, &[0; 48], &[]), Err(TpmError::Command { .. })));
+    assert!(matches!(other.answer(&relayed, &[0; 48], &[]), Err(TpmError::Command { .. })));
+    // A certificate shown with another endorsement key.
+    let swapped =
+        HandshakeParams { ek_public: other.handshake_params().ek_public.clone(), ..ak.handshake_params().clone() };
+    assert_eq!(challenge(&swapped).unwrap_err(), AttestError::EndorsementMismatch);
+}
+
+#[test]
+fn keys_are_flushed_so_that_many_sessions_fit() {
+    let ca = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::manufacture(ca.path(), true);
+    let mut tpm = swtpm.open();
+    for _ in 0..6 {
+        let ak = tpm.create_ak().unwrap();
+        tpm::Public::parse(&ak.handshake_params().ak_public.0).unwrap().check_attestation_key().unwrap();
+    }
+}
+
+#[test]
+fn a_tpm_without_a_certificate_is_named_as_such() {
+    let ca = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::manufacture(ca.path(), false);
+    assert!(matches!(swtpm.open().create_ak(), Err(TpmError::NoCertificate)));
+    assert!(matches!(Tpm::open("device:/nonexistent/tpm"), Err(TpmError::Open { .. })));
+}
+
+/// Writes the session that the verifier's unit tests attack.
+#[test]
+#[ignore = "writes tests/vectors/session-swtpm"]
+fn record() {
+    let ca = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::manufacture(ca.path(), true);
+    let mut tpm = swtpm.open();
+    let log = fs::read(vectors().join("boot-debian12/eventlog.bin")).unwrap();
+    let reference = boot(&mut tpm, &log);
+    let mut ak = tpm.create_ak().unwrap();
+    let (challenge, state) = challenge(ak.handshake_params()).unwrap();
+    let evidence = ak.answer(&challenge, &[0x5a; 48], &log).unwrap();
+    let folder = vectors().join("session-swtpm");
+    fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: String| fs::write(folder.join(name), text + "\n").unwrap();
+    write("handshake.json", serde_json::to_string_pretty(ak.handshake_params()).unwrap());
+    write("state.json", serde_json::to_string_pretty(&state).unwrap());
+    write("evidence.json", serde_json::to_string_pretty(&evidence).unwrap());
+    write("now", now().to_string());
+    fs::write(folder.join("reference.json"), reference.to_bytes()).unwrap();
+    fs::write(folder.join("roots.pem"), roots(ca.path())).unwrap();
+}
