@@ -6,7 +6,7 @@
 use std::{
     error::Error,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::Path,
     process::Command,
@@ -19,6 +19,7 @@ use cvm_seal::{
     guard::{self, Expected, GuardedHeader, Protection, record},
     guest::{self, Access, Slice, mkfs},
 };
+use devicemapper::{DM, DevId, DmFlags, DmName, DmOptions};
 use nix::{
     kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount, umount},
@@ -74,6 +75,15 @@ fn first_boot() -> Check {
         let (path, header) =
             guest::create_authenticated(name, disk, &DiskKey::new(&KEY), &MacKey::new(&MAC), scratch, make)?;
         println!("{name}: made in {} ms; header {}", start.elapsed().as_millis(), header.digest());
+        let (mapped, mut end) = (File::open(&path)?, vec![0; 1 << 20]);
+        let length = (&mapped).seek(SeekFrom::End(0))?;
+        for offset in [0, length - end.len() as u64] {
+            mapped.read_exact_at(&mut end, offset)?;
+        }
+        drop(mapped);
+        let table = DM::new()?
+            .table_status(&DevId::Name(DmName::new(name)?), DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE))?;
+        require(format!("{table:?}").contains(" :96:logon:cryptsetup:"), "root can read the volume key")?;
         mount_ext4(&path)?;
         fs::write("/mnt/kept", name)?;
         umount("/mnt")?;

@@ -57,8 +57,8 @@ pub struct Sealed {
 /// Seals `plain_bytes` bytes (a multiple of 4096) of `plain` into `area`, from byte `offset` on.
 ///
 /// `area` is created if missing and otherwise overwritten in that range only. The header goes last:
-/// an interrupted seal leaves no area that opens. The volume key is fresh, so two seals of the same
-/// content differ in every byte, and only there.
+/// an interrupted seal leaves no area that opens. The file is not synced: that is for whoever finishes
+/// the disk image. The volume key is fresh, so two seals of the same content have nothing in common.
 pub fn seal(
     plain: &mut dyn Read,
     plain_bytes: u64,
@@ -92,7 +92,6 @@ pub fn seal(
         done += length as u64;
     }
     file.write_all_at(header.as_bytes(), offset).map_err(SealError::io("write the header of", area))?;
-    file.sync_data().map_err(SealError::io("sync", area))?;
     Ok(Sealed { total_bytes: total_bytes(plain_bytes), header_sha256: header.digest() })
 }
 

@@ -96,9 +96,9 @@ fn seal_area(dir: &Path) -> PathBuf {
 fn initramfs(dir: &Path, kernel: &Path) -> PathBuf {
     let init = std::env::current_exe().unwrap().parent().unwrap().join("../examples/guest_check");
     let modules = only(&kernel.join("usr/lib/modules"), "");
-    let list: Vec<_> = include_str!("modules.list").lines().filter(|line| line.starts_with("kernel/")).collect();
+    let list = modules_in(&modules);
     let mut files = vec![(init.clone(), "init".to_owned())];
-    files.extend(list.iter().map(|name| (modules.join(name), (*name).to_owned())));
+    files.extend(list.iter().map(|name| (modules.join(name), name.clone())));
     files.extend(["root.json", "system.plain", "site.plain"].map(|name| (dir.join(name), name.to_owned())));
     let mut libraries = BTreeSet::new();
     for program in TOOLS.map(PathBuf::from).into_iter().chain([init]) {
@@ -120,6 +120,18 @@ fn initramfs(dir: &Path, kernel: &Path) -> PathBuf {
     shell.args(["-c", pack]).current_dir(&tree).stdout(Stdio::from(File::create(&archive).unwrap()));
     assert!(shell.status().unwrap().success());
     archive
+}
+
+/// The paths of `initramfs/modules.list`'s modules, in its order; a module without a file is built in.
+fn modules_in(folder: &Path) -> Vec<String> {
+    let index = fs::read_to_string(folder.join("modules.dep")).unwrap();
+    let paths: Vec<_> = index.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path).collect();
+    let names = include_str!("../../../initramfs/modules.list").lines();
+    let names = names.map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|name| !name.is_empty());
+    names
+        .filter_map(|name| paths.iter().find(|path| path.ends_with(&format!("/{name}.ko"))))
+        .map(|p| (*p).into())
+        .collect()
 }
 
 /// The one entry of a folder whose name starts so.

@@ -125,14 +125,14 @@ pub fn check(area: &[u8], protection: Protection) -> Result<(), GuardError> {
     if padding.iter().any(|b| *b != 0) {
         return Err(GuardError::Json { detail: "something follows the end of the text".into() });
     }
-    let header: Header = serde_json::from_slice(text)
-        .map_err(|e| GuardError::Json { detail: e.to_string().chars().take(160).collect() })?;
+    let header: Header =
+        serde_json::from_slice(text).map_err(|e| GuardError::Json { detail: printable(&e.to_string(), 160) })?;
     let Header { keyslots, tokens: Empty {}, segments, digests, config } = header;
     keyslots.zero.check(protection)?;
     segments.zero.check(protection)?;
     digests.zero.check()?;
-    same("config.json_size", &config.json_size, &(METADATA_BYTES - 4096).to_string())?;
-    same("config.keyslots_size", &config.keyslots_size, &KEYSLOTS_BYTES.to_string())
+    same("config.json_size", &config.json_size, METADATA_BYTES - 4096)?;
+    same("config.keyslots_size", &config.keyslots_size, KEYSLOTS_BYTES)
 }
 
 impl Keyslot {
@@ -195,7 +195,12 @@ fn same(name: &'static str, found: impl ToString, expected: impl ToString) -> Re
     if found == expected {
         return Ok(());
     }
-    Err(GuardError::Parameter { name, expected, found: found.chars().take(80).collect() })
+    Err(GuardError::Parameter { name, expected, found: printable(&found, 80) })
+}
+
+/// The host wrote this text: its first characters, without control codes for whoever reads the console.
+fn printable(text: &str, characters: usize) -> String {
+    text.chars().take(characters).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 /// 32 bytes in standard base64.

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Seek, SeekFrom},
+    io::{self, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -19,6 +19,9 @@ use crate::{
     luks,
     ram::RamFile,
 };
+
+/// Bytes at each end of a device in which signatures of file systems and RAIDs are looked for.
+const PROBED: u64 = 1024 * 1024;
 
 /// Formats `device`, makes a file system in it and leaves it open as the mapping `name`.
 ///
@@ -79,13 +82,22 @@ where
         .write(true)
         .create_new(true)
         .open(scratch)
-        .and_then(|file| file.set_len(length).map(|()| file))
+        .and_then(|file| sparse(&file, length).map(|()| file))
         .map_err(SealError::io("make the sparse file", scratch))?;
     let filled = mkfs(scratch)
         .map_err(|source| SealError::MakeFileSystem { name: name.to_owned(), source: source.into() })
         .and_then(|()| extents::copy(&image, mapped));
     let removed = fs::remove_file(scratch).map_err(SealError::io("remove", scratch));
     filled.and(removed)
+}
+
+/// Gives the file its length, and zeros at both ends: udev and blkid look there for other formats'
+/// signatures, and a read of a block without a tag would fill the kernel's log with false alarms.
+fn sparse(file: &File, length: u64) -> io::Result<()> {
+    file.set_len(length)?;
+    let zeros = vec![0; PROBED.min(length) as usize];
+    file.write_all_at(&zeros, 0)?;
+    file.write_all_at(&zeros, length - zeros.len() as u64)
 }
 
 /// Writes all but the seal record, and when that is on the disk, the record.
