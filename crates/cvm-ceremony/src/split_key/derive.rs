@@ -57,7 +57,7 @@ pub fn half(
 
 /// The CVM's side: `K_purpose` from the halves that the purpose needs, in the transcript's order.
 ///
-/// [`derive`] also picks and orders them by the manifest.
+/// [`derive()`] also picks and orders them by the manifest.
 pub fn combine(
     transcript: &Bytes32,
     halves: &[&Half],

@@ -31,16 +31,18 @@ const MAX_LEGAL: u64 = 64 * 1024 * 1024;
 /// releases a half, which builder may build), and hands the builder what one build needs. Every
 /// file that is exchanged is a small signed text: read it, archive it.
 ///
-/// In order (model owner M, data owner D, builder B):
+/// In order (model owner M, data owner D, builder B; each folder is its owner's own):
 ///
-///   B   flare-cvm ceremony init-builder B --name builder            then sends B/builder.txt
-///   M   flare-cvm ceremony init M --name model-owner --role model_owner --keyholder https://kh.m.example:8443 --policy policy.rego
-///   D   flare-cvm ceremony init D --name data-owner --role data_owner --keyholder https://kh.d.example:8443 --policy policy.rego
-///   M   flare-cvm ceremony invite M --project demo --builder builder.txt --site server1=server -o invite.txt
-///   D   flare-cvm ceremony join D invite.txt -o join.txt            compares the fingerprint with M by voice
-///   M   flare-cvm ceremony agree M --invite invite.txt --join join.txt --agreement agreement.txt     compares D's
-///   D   flare-cvm ceremony agree D --invite invite.txt --join join.txt --agreement agreement.txt
-///   M,D flare-cvm ceremony contribute M --agreement agreement.txt --role server --build demo-1 -o m.contribution.txt
+///   B    init-builder B --name builder                 and send B/builder.txt to M
+///   M    init M --name model-owner --role model_owner
+///             --keyholder https://kh.m.example:8443 --policy policy.rego
+///   D    init D --name data-owner --role data_owner
+///             --keyholder https://kh.d.example:8443 --policy policy.rego
+///   M    invite M --project demo --builder builder.txt --site server1=server -o invite.txt
+///   D    join D invite.txt -o join.txt                 compare invite.txt's fingerprint by voice
+///   M, D agree M --invite invite.txt --join join.txt --agreement agreement.txt
+///                                                      M compares join.txt's fingerprint by voice
+///   M, D contribute M --agreement agreement.txt --role server --build demo-1 -o m.contribution.txt
 #[derive(Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum Ceremony {
@@ -55,7 +57,7 @@ pub enum Ceremony {
     Verify(Verify),
 }
 
-/// Make a party's keys in a new folder.
+/// Make a party's keys in a new folder
 ///
 /// The folder holds party.txt and tls.pem (public), policy.rego, secrets.age (all secrets,
 /// encrypted) and unlock.key, which opens secrets.age: keep the two apart in backups. An existing
@@ -80,8 +82,9 @@ pub struct Init {
     lock: LockArgs,
 }
 
-/// Make a builder's keys in a new folder: builder.txt is public, secrets.age signs manifests and
-/// opens contributions.
+/// Make a builder's keys in a new folder
+///
+/// builder.txt is public; secrets.age signs manifests and opens contributions.
 #[derive(Args)]
 pub struct InitBuilder {
     /// The new folder
@@ -93,7 +96,9 @@ pub struct InitBuilder {
     lock: LockArgs,
 }
 
-/// Invite the other parties to a ceremony. Send the file, then read its fingerprint to them by voice.
+/// Invite the other parties to a ceremony
+///
+/// Send them the file, then read its fingerprint to them by voice.
 #[derive(Args)]
 pub struct InviteArgs {
     /// This party's folder
@@ -120,7 +125,10 @@ pub struct InviteArgs {
     unlock: UnlockArgs,
 }
 
-/// Join a ceremony. Compare the invitation's fingerprint with its author by voice first.
+/// Join a ceremony, after comparing the invitation's fingerprint
+///
+/// Call its author and have the fingerprint read aloud: a file on its way can be replaced, a known
+/// voice is harder to replace. In a script, --expect-fingerprint carries what was read.
 #[derive(Args)]
 pub struct JoinArgs {
     /// This party's folder
@@ -136,8 +144,10 @@ pub struct JoinArgs {
     unlock: UnlockArgs,
 }
 
-/// Sign the transcript. It follows from the invitation and the answers, so that every party computes
-/// it itself; the agreement is the transcript with the signatures of all.
+/// Sign the transcript: make the agreement, or co-sign the other party's
+///
+/// The transcript follows from the invitation and the answers, so that every party computes it
+/// itself and refuses another. The agreement is the transcript with the signatures of all.
 #[derive(Args)]
 pub struct Agree {
     /// This party's folder
@@ -157,8 +167,9 @@ pub struct Agree {
     unlock: UnlockArgs,
 }
 
-/// Seal this party's base key to the builder, for one build: it opens nothing in another ceremony,
-/// role or build.
+/// Seal this party's base key to the builder, for one build
+///
+/// It is refused in another ceremony, for another role and in another build.
 #[derive(Args)]
 pub struct Contribute {
     /// This party's folder
@@ -179,7 +190,7 @@ pub struct Contribute {
     unlock: UnlockArgs,
 }
 
-/// Show any file of a ceremony: what it says, its fingerprint, whose signatures verify.
+/// Show any file of a ceremony: what it says, its fingerprint, whose signatures verify
 #[derive(Args)]
 pub struct Show {
     /// The file
@@ -189,7 +200,7 @@ pub struct Show {
     json: bool,
 }
 
-/// Verify an agreement (all signatures) and, where given, that other files belong to it.
+/// Verify an agreement's signatures and that other files belong to it
 #[derive(Args)]
 pub struct Verify {
     /// The agreement
