@@ -1,0 +1,31 @@
+# The two commands are `make demo` and `make test`; both install what they need themselves.
+CARGO ?= cargo
+NVFLARE = target/tools/nvflare/.ready
+
+.PHONY: demo test lint bench build deps
+.DELETE_ON_ERROR:
+
+demo: build $(NVFLARE)
+	target/release/demo
+
+test: build $(NVFLARE)
+	$(CARGO) test --release --locked --workspace
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+bench: build $(NVFLARE)
+	target/release/bench
+
+build: deps
+	$(CARGO) build --release --locked --workspace --bins
+
+deps:
+	@scripts/install-deps.sh
+
+# NVFLARE's command line (`nvflare provision`) and admin API on this machine, hash-locked as in the image.
+$(NVFLARE): stages/nvflare_cc_base/requirements.lock | deps
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@

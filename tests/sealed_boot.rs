@@ -1,0 +1,234 @@
+//! Boots of a sealed server CVM in QEMU: the one that must work, and the attacks that must end in
+//! their own code and a machine that is powered off with nothing opened.
+//!
+//! They share one scene (stages from the cache, one ceremony, one bundle) and run one after another:
+//! key holders and forwarded ports are the same for all.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use cvm_image::boot::disk;
+use cvm_lab::{
+    scene::{Holders, Scene},
+    timeline::Timeline,
+    tpm::Tpm,
+    vm::{BOOT_LIMIT, Machine, Refusal},
+};
+use cvm_seal::{
+    HEADER_BYTES, MacKey,
+    guard::{binary, record},
+};
+
+const PORT: u16 = 18_002;
+const READY_LIMIT: Duration = Duration::from_secs(300);
+
+struct Lab {
+    scene: Scene,
+    tpm: Tpm,
+    /// As provisioned; never started itself.
+    pristine: Machine,
+    /// Its twin after a first boot, powered off.
+    sealed: Option<Machine>,
+}
+
+/// The one scene; holding it keeps other tests out.
+fn lab() -> MutexGuard<'static, Lab> {
+    static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
+    let lab = LAB.get_or_init(|| {
+        let scene = Scene::new("lab", 17_443, "small.yaml", |line| eprintln!("{line}"));
+        // A new ceremony and bundle each time: key holders remember first boots.
+        for old in ["parties", "exchange", "builder", "bundles", "machines"] {
+            let _ = fs::remove_dir_all(scene.root.join(old));
+        }
+        let (pristine, tpm) = scene.sealed().expect("the scene");
+        Mutex::new(Lab { scene, tpm, pristine, sealed: None })
+    });
+    lab.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lab {
+    fn twin(&self, of: &Machine, name: &str) -> Machine {
+        of.twin(&self.scene.root.join("machines").join(name)).expect("a twin machine")
+    }
+
+    fn holders(&self) -> Holders {
+        self.scene.holders().expect("both key holders")
+    }
+
+    /// A machine after its first boot, powered off in order.
+    fn sealed(&mut self) -> Machine {
+        if self.sealed.is_none() {
+            let machine = self.twin(&self.pristine, "sealed");
+            let _holders = self.holders();
+            let console = boot_and_ask(self, &machine).expect("the first boot");
+            assert!(console.contains("jobs: made"), "a first boot makes p5:\n{console}");
+            self.sealed = Some(machine);
+        }
+        self.sealed.clone().expect("just set")
+    }
+
+    /// Boots an attacked machine with both key holders up.
+    fn refused(&self, machine: &Machine) -> Refusal {
+        let _holders = self.holders();
+        machine.refused(&self.tpm).expect("a refused boot")
+    }
+}
+
+/// Boots, asks NVFLARE for its status through the forwarded port, powers off; gives the console.
+fn boot_and_ask(lab: &Lab, machine: &Machine) -> Result<String> {
+    let mut vm = machine.start(&lab.tpm, &format!("tcp:127.0.0.1:{PORT}-:8002"))?;
+    vm.handoff()?;
+    let status = lab.scene.admin_status(PORT, READY_LIMIT)?;
+    let ready = Instant::now();
+    let timeline = Timeline::new(vm.console.started, vm.console.output(), Some(ready));
+    eprintln!("NVFLARE: {status}\n{timeline}");
+    ensure!(status["server_status"].is_string(), "no server status in {status}");
+    vm.power_button()?;
+    let console = vm.console.text();
+    let after: Vec<_> = console.lines().skip_while(|l| !l.contains("] handoff:")).skip(1).filter(|l| !l.is_empty()).collect();
+    ensure!(after.is_empty(), "the console must be silent after handoff, but says {after:?}");
+    Ok(console)
+}
+
+fn expect(refusal: &Refusal, code: &str) {
+    assert_eq!(refusal.code.as_deref(), Some(code), "{}", refusal.console);
+    for opened in ["p3: opened", "jobs: opened", "jobs: made", "state: opened", "state: made"] {
+        assert!(!refusal.console.contains(opened), "{opened} before {code}:\n{}", refusal.console);
+    }
+}
+
+/// Flips one bit of partition `number` at `offset`.
+fn flip(machine: &Machine, scratch: &Path, number: u32, offset: u64) -> Result<()> {
+    disk::extract(&machine.disk(), number, scratch)?;
+    let bytes = fs::read(scratch)?;
+    let byte = bytes.get(offset as usize).context("the offset lies in the partition")?;
+    disk::patch(&machine.disk(), number, offset, &[byte ^ 1])?;
+    Ok(())
+}
+
+/// Where `needle` starts in partition `number`.
+fn find(machine: &Machine, scratch: &Path, number: u32, needle: &[u8]) -> u64 {
+    disk::extract(&machine.disk(), number, scratch).expect("the partition");
+    let bytes = fs::read(scratch).expect("the partition's copy");
+    bytes.windows(needle.len()).position(|w| w == needle).expect("the bytes are there") as u64
+}
+
+/// p5's header area of a machine, changed and written back.
+fn replace_p5_header(machine: &Machine, scratch: &Path, change: impl FnOnce(&mut [u8])) {
+    disk::extract(&machine.disk(), 5, scratch).expect("p5");
+    let mut area = fs::read(scratch).expect("p5's copy");
+    area.truncate(HEADER_BYTES);
+    change(&mut area);
+    disk::patch(&machine.disk(), 5, 0, &area).expect("writing p5's header");
+}
+
+#[test]
+fn a_sealed_server_boots_and_p5_keeps_its_content_across_a_reboot() {
+    let mut lab = lab();
+    let sealed = lab.sealed();
+    let machine = lab.twin(&sealed, "reboot");
+    let _holders = lab.holders();
+    let console = boot_and_ask(&lab, &machine).expect("the second boot");
+    assert!(console.contains("jobs: opened") && !console.contains("jobs: made"), "{console}");
+    assert!(console.contains("p5 by model-owner and data-owner"), "{console}");
+}
+
+#[test]
+fn attack_key_holder_of_the_data_owner_is_down() {
+    let lab = lab();
+    let machine = lab.twin(&lab.pristine, "holder-down");
+    let _model_owner = lab.scene.holder(0, None).expect("the model owner's key holder");
+    let refusal = machine.refused(&lab.tpm).expect("a refused boot");
+    expect(&refusal, "FC-401");
+    assert!(refusal.console.contains("data-owner"), "{}", refusal.console);
+}
+
+#[test]
+fn attack_measurements_that_the_model_owners_policy_refuses() {
+    let lab = lab();
+    let machine = lab.twin(&lab.pristine, "policy-refuses");
+    // Another TPM: its manufacturer's root is not the one that the policies name.
+    let other = Tpm::manufacture(&lab.scene.root.join("machines/other-tpm")).expect("another TPM");
+    let mut holders = lab.holders();
+    let refusal = machine.refused(&other).expect("a refused boot");
+    expect(&refusal, "FC-403");
+    let log = holders.processes[0].text();
+    assert!(log.to_lowercase().contains("unknown ek"), "the log names the reason:\n{log}");
+}
+
+#[test]
+fn attack_one_byte_in_p4() {
+    let lab = lab();
+    let machine = lab.twin(&lab.pristine, "p4-byte");
+    flip(&machine, &lab.scene.root.join("machines/scratch"), 4, 100_001).expect("the flip");
+    expect(&lab.refused(&machine), "FC-241");
+}
+
+#[test]
+fn attack_one_byte_in_the_uki() {
+    let lab = lab();
+    let machine = lab.twin(&lab.pristine, "uki-byte");
+    let scratch = lab.scene.root.join("machines/scratch");
+    // In the middle of the kernel image: behind its DOS stub by megabytes.
+    let uki = find(&machine, &scratch, 2, b"MZ");
+    flip(&machine, &scratch, 2, uki + 5_000_001).expect("the flip");
+    let mut vm = machine.start(&lab.tpm, "").expect("the machine");
+    vm.console
+        .wait_for(&["Security Violation", "Access Denied", "No bootable option"], BOOT_LIMIT)
+        .expect("the firmware refuses it");
+    assert!(!vm.console.text().contains("cvm-init"), "{}", vm.console.text());
+}
+
+#[test]
+fn attack_manifest_with_a_wrong_signature() {
+    let lab = lab();
+    let machine = lab.twin(&lab.pristine, "manifest-signature");
+    let scratch = lab.scene.root.join("machines/scratch");
+    let signature = fs::read(lab.pristine.folder.join("manifest.sig")).expect("manifest.sig");
+    let at = find(&machine, &scratch, 1, &signature);
+    flip(&machine, &scratch, 1, at + 7).expect("the flip");
+    expect(&lab.refused(&machine), "FC-206");
+}
+
+#[test]
+fn attack_p5_header_with_a_null_cipher() {
+    let mut lab = lab();
+    let sealed = lab.sealed();
+    let machine = lab.twin(&sealed, "p5-null-cipher");
+    replace_p5_header(&machine, &lab.scene.root.join("machines/scratch"), |area| {
+        let (good, null) = (b"aes-xts-plain64", b"cipher_null-ecb");
+        let places: Vec<_> = (0..area.len() - good.len()).filter(|at| area[*at..].starts_with(good)).collect();
+        assert!(!places.is_empty(), "the header names its cipher");
+        places.into_iter().for_each(|at| area[at..at + null.len()].copy_from_slice(null));
+        binary::mend(area); // LUKS2's own checksums are right
+    });
+    expect(&lab.refused(&machine), "FC-601");
+}
+
+#[test]
+fn attack_p5_header_of_another_key() {
+    let mut lab = lab();
+    let sealed = lab.sealed();
+    let machine = lab.twin(&sealed, "p5-other-key");
+    replace_p5_header(&machine, &lab.scene.root.join("machines/scratch"), |area| {
+        // Another volume key in the keyslot, and a record made under the attacker's own key.
+        area[32 * 1024..64 * 1024].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        binary::mend(area);
+        record::write(area, &MacKey::new(&[7; 32])).expect("a record");
+    });
+    expect(&lab.refused(&machine), "FC-602");
+}
+
+#[test]
+fn attack_second_boot_with_p5_wiped() {
+    let mut lab = lab();
+    let sealed = lab.sealed();
+    let machine = lab.twin(&sealed, "p5-wiped");
+    disk::patch(&machine.disk(), 5, 0, &vec![0; 2 * HEADER_BYTES]).expect("the wipe");
+    expect(&lab.refused(&machine), "FC-603");
+}
