@@ -14,6 +14,7 @@
 mod error;
 pub mod eventlog;
 mod evidence;
+pub mod fuzz;
 pub mod reference;
 pub mod tpm;
 pub mod wire;

@@ -112,3 +112,6 @@ fn check_replay(log: &EventLog<'_>, pcrs: &[Bytes32; REQUIRED_PCRS]) -> Result<b
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests;

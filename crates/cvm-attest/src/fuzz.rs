@@ -1,0 +1,35 @@
+//! The bodies of the fuzz targets, so that ordinary tests run them too. None may panic.
+
+use crate::{
+    eventlog::EventLog,
+    tpm::{Public, parse_quote, parse_signature},
+};
+
+/// Bytes as a quote, as a signature and as a public area.
+pub fn tpm_structure(bytes: &[u8]) {
+    let _ = parse_quote(bytes).map(|quote| quote.selection.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let _ = parse_signature(bytes);
+    if let Ok(public) = Public::parse(bytes) {
+        let _ = (public.check_attestation_key(), public.check_endorsement_key(), public.name(), public.spki());
+    }
+}
+
+/// Bytes as an event log.
+pub fn event_log(bytes: &[u8]) {
+    let Ok(log) = EventLog::parse(bytes) else { return };
+    assert!(log.events().len() <= bytes.len() / 48, "an event takes at least 48 bytes");
+    assert!(log.replay().len() <= 24);
+    let _ = log.events().iter().map(|event| event.describe()).collect::<Vec<_>>();
+}
+
+/// Bytes as the handshake's parameters, as a certificate, as the policy's roots.
+#[cfg(feature = "verifier")]
+pub fn handshake(bytes: &[u8]) {
+    if let Ok(params) = serde_json::from_slice(bytes) {
+        let _ = crate::challenge(&params);
+    }
+    let _ = crate::Roots::default().verify_ek(bytes, 0);
+    if let Ok(roots) = crate::Roots::from_pem(bytes) {
+        let _ = roots.verify_ek(bytes, 0);
+    }
+}
