@@ -222,7 +222,14 @@ mod tests {
             (Check::NoLogin, change("etc/passwd", "/root:/usr/sbin/nologin", "/root:/bin/bash")),
             (Check::NoLogin, change("usr/sbin/agetty", "", "x")),
             (Check::NoLogin, change("etc/systemd/system/getty@tty1.service", "", "x")),
-            (Check::DefaultDeny, change("etc/nftables.conf", "hook output priority filter; policy drop", "hook output priority filter; policy accept")),
+            (
+                Check::DefaultDeny,
+                change(
+                    "etc/nftables.conf",
+                    "hook output priority filter; policy drop",
+                    "hook output priority filter; policy accept",
+                ),
+            ),
             (Check::NoPackageManager, change("usr/bin/dpkg", "", "x")),
             (Check::VenvIsolated, change("opt/nvflare/venv/pyvenv.cfg", "false", "true")),
             (Check::NvflareService, change("etc/systemd/system/nvflare.service", "User=nvflare\n", "User=root\n")),

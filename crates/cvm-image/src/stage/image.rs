@@ -84,8 +84,8 @@ impl StageImage {
         disk::extract(path, STAGE, &partition).map_err(|e| bad(e.to_string()))?;
         let files = TempDir::new().map_err(StageError::io("make a folder in", std::env::temp_dir()))?;
         erofs::extract(&partition, files.path()).map_err(|e| bad(e.to_string()))?;
-        let bytes = cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES)
-            .map_err(|e| bad(e.to_string()))?;
+        let bytes =
+            cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES).map_err(|e| bad(e.to_string()))?;
         let meta: StageMeta = serde_json::from_slice(&bytes).map_err(|e| bad(format!("stage.json: {e}")))?;
         if meta.version != VERSION {
             return Err(bad(format!("stage.json has version {}, expected {VERSION}", meta.version)));
@@ -153,19 +153,19 @@ pub(super) fn write(
     work: &Path,
     output: &Path,
 ) -> Result<(), StageError> {
-    let json = serde_json::to_vec_pretty(meta).map_err(|e| StageError::NotAnImage {
-        path: output.to_owned(),
-        problem: e.to_string(),
-    })?;
+    let json = serde_json::to_vec_pretty(meta)
+        .map_err(|e| StageError::NotAnImage { path: output.to_owned(), problem: e.to_string() })?;
     cvm_base::write_atomic(&folder.join("stage.json"), &json, 0o644)?;
     let id = image_id(&meta.inputs_sha256);
     let small = work.join("stage.erofs");
     let stage_bytes = erofs::make_compressed(folder, &small, false, &id)?;
 
-    let name = |text: &str| text.parse().map_err(|e: cvm_layout::names::NameError| StageError::NotAnImage {
-        path: output.to_owned(),
-        problem: e.to_string(),
-    });
+    let name = |text: &str| {
+        text.parse().map_err(|e: cvm_layout::names::NameError| StageError::NotAnImage {
+            path: output.to_owned(),
+            problem: e.to_string(),
+        })
+    };
     let stage_room = stage_bytes.next_multiple_of(MIB);
     let system_room = meta.system_bytes.next_multiple_of(MIB);
     let placement = Placement {
@@ -180,10 +180,8 @@ pub(super) fn write(
     let io = |action| StageError::io(action, raw.clone());
     let mut file = File::create_new(&raw).map_err(io("make"))?;
     file.set_len(placement.disk_bytes).map_err(io("write"))?;
-    gpt::write(&mut file, &placement, &id).map_err(|e| StageError::NotAnImage {
-        path: output.to_owned(),
-        problem: e.to_string(),
-    })?;
+    gpt::write(&mut file, &placement, &id)
+        .map_err(|e| StageError::NotAnImage { path: output.to_owned(), problem: e.to_string() })?;
     for (partition, source) in placement.partitions.iter().zip([&small, system]) {
         file.seek(SeekFrom::Start(partition.offset)).map_err(io("write"))?;
         let mut source_file = File::open(source).map_err(StageError::io("read", source))?;

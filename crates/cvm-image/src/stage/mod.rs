@@ -79,7 +79,17 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
         (_, Some(name)) => Profile::named(name)?,
         (None, None) => Profile::named(spec.profile.as_deref().unwrap_or_default())?,
     };
-    tool::require(&["mmdebstrap", "mkfs.erofs", "fsck.erofs", "qemu-img", "depmod", "ldconfig", "chroot", "cp", "pip"])?;
+    tool::require(&[
+        "mmdebstrap",
+        "mkfs.erofs",
+        "fsck.erofs",
+        "qemu-img",
+        "depmod",
+        "ldconfig",
+        "chroot",
+        "cp",
+        "pip",
+    ])?;
     let lock = match &spec.python {
         Some(python) => cvm_base::read_bounded(&request.stage_dir.join(&python.lock), MAX_LOCK_BYTES)?,
         None => vec![],
@@ -102,7 +112,8 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
     require_root()?;
     let work = WorkFolder::beside(&request.output)?;
     let lock = String::from_utf8_lossy(&lock).into_owned();
-    let mut build = Build { request, spec: &spec, profile, base: base.as_ref(), lock, inputs, work: work.path(), progress };
+    let mut build =
+        Build { request, spec: &spec, profile, base: base.as_ref(), lock, inputs, work: work.path(), progress };
     let meta = build.run()?;
     Ok(done(false, meta))
 }
@@ -197,7 +208,11 @@ impl Build<'_> {
             python.clone_from(&base.meta.python);
             kernel.clone_from(&base.meta.kernel);
         } else {
-            self.say(&format!("unpacking {} packages of {} and what they need", spec.packages.len(), self.profile.name));
+            self.say(&format!(
+                "unpacking {} packages of {} and what they need",
+                spec.packages.len(),
+                self.profile.name
+            ));
             packages = self.profile.unpack(&spec.packages, tree, self.work)?;
             self.say("taking the kernel out, and what no CVM needs");
             kernel = modules::split(tree, files, &spec.boot_modules, &spec.system_modules)?;

@@ -50,7 +50,8 @@ pub(super) fn split(
         }
     }
 
-    let dep = fs::read_to_string(folder.join("modules.dep")).map_err(StageError::io("read", folder.join("modules.dep")))?;
+    let dep =
+        fs::read_to_string(folder.join("modules.dep")).map_err(StageError::io("read", folder.join("modules.dep")))?;
     let keep = closure(&dep, system_modules)?;
     tree::walk(&folder.join("kernel"), &mut |path, metadata| {
         let below = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
@@ -104,9 +105,13 @@ mod tests {
 
     #[test]
     fn a_module_comes_with_what_it_needs() {
-        let dep = "kernel/net/nf-tables.ko: kernel/lib/crc.ko kernel/net/nfnetlink.ko\nkernel/lib/crc.ko:\nkernel/x.ko.xz:\n";
+        let dep =
+            "kernel/net/nf-tables.ko: kernel/lib/crc.ko kernel/net/nfnetlink.ko\nkernel/lib/crc.ko:\nkernel/x.ko.xz:\n";
         let files = closure(dep, &["nf_tables".into(), "x".into()]).unwrap();
-        assert_eq!(files.into_iter().collect::<Vec<_>>(), ["kernel/lib/crc.ko", "kernel/net/nf-tables.ko", "kernel/net/nfnetlink.ko", "kernel/x.ko.xz"]);
+        assert_eq!(
+            files.into_iter().collect::<Vec<_>>(),
+            ["kernel/lib/crc.ko", "kernel/net/nf-tables.ko", "kernel/net/nfnetlink.ko", "kernel/x.ko.xz"]
+        );
         assert!(closure(dep, &["gone".into()]).unwrap_err().to_string().contains("gone"));
     }
 }

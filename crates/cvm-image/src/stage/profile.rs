@@ -85,7 +85,8 @@ impl Profile {
     /// Of a file in the deb822 format, the paragraphs that belong here.
     fn stanzas(self, text: &str) -> String {
         let field = |stanza: &str, name: &str| -> String {
-            let line = |line: &str| Some(line.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case(name))?.1.to_owned());
+            let line =
+                |line: &str| Some(line.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case(name))?.1.to_owned());
             stanza.lines().find_map(line).unwrap_or_default()
         };
         let own = |stanza: &&str| {
@@ -121,8 +122,14 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let list = "# a comment\ndeb http://mirror.test/debian bookworm main\ndeb http://other.test/ stable main\ndeb-src http://mirror.test/debian bookworm main\n";
         fs::write(apt.path().join("sources.list"), list).unwrap();
-        let stanza = |suite: &str, more: &str| format!("Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\nComponents: main\n{more}");
-        let text = [stanza("bookworm bookworm-updates", ""), stanza("cloud-bookworm", ""), stanza("bookworm-security", "Enabled: no\n")];
+        let stanza = |suite: &str, more: &str| {
+            format!("Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\nComponents: main\n{more}")
+        };
+        let text = [
+            stanza("bookworm bookworm-updates", ""),
+            stanza("cloud-bookworm", ""),
+            stanza("bookworm-security", "Enabled: no\n"),
+        ];
         fs::write(folder.join("a.sources"), text.join("\n")).unwrap();
         fs::write(folder.join("b.list"), "deb http://docker.test/ bookworm stable\n").unwrap();
         fs::write(folder.join("c.disabled"), list).unwrap();

@@ -1,10 +1,6 @@
 //! The Python environment: every wheel by its SHA-256, installed by the guest's own Python.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use super::{StageError, spec::PythonSpec, tool, tree};
 
@@ -73,7 +69,8 @@ fn install_from(
     let mut venv = in_tree(tree);
     venv.args(["/usr/bin/python3", "-m", "venv", "--without-pip", &python.venv]);
     tool::run("chroot", "making the Python environment", venv)?;
-    let pip = locked.iter().find(|l| l.name == "pip").map(|l| format!("/{WHEELS}/pip-{}-py3-none-any.whl/pip", l.version));
+    let pip =
+        locked.iter().find(|l| l.name == "pip").map(|l| format!("/{WHEELS}/pip-{}-py3-none-any.whl/pip", l.version));
     let mut command = in_tree(tree);
     command.arg(format!("{}/bin/python", python.venv)).arg(pip.unwrap_or_default());
     command.args(["install", "--quiet", "--no-compile", "--no-index", "--no-deps", "--require-hashes"]);
@@ -94,7 +91,8 @@ fn compile(tree: &Path, venv: &str, interpreter: &str) -> Result<(), StageError>
 /// A program of the tree, in the tree, with nothing of this machine's environment.
 fn in_tree(tree: &Path) -> Command {
     let mut command = tool::command("chroot");
-    let path = command.get_envs().find_map(|(key, value)| (key == "PATH").then(|| value.map(ToOwned::to_owned)).flatten());
+    let path =
+        command.get_envs().find_map(|(key, value)| (key == "PATH").then(|| value.map(ToOwned::to_owned)).flatten());
     command.env_clear();
     // The first program is this machine's `chroot`; the rest is the tree's.
     command.env("PATH", path.unwrap_or_default()).env("LC_ALL", "C.UTF-8").env("HOME", "/tmp");
@@ -122,7 +120,8 @@ pub(super) fn parse(lock: &str) -> Result<Vec<Locked<'_>>, String> {
         let (pin, hash) = line.split_once(" --hash=sha256:").ok_or_else(bad)?;
         let (name, version) = pin.trim().split_once("==").ok_or_else(bad)?;
         hash.parse::<cvm_base::Bytes32>().map_err(|_| bad())?;
-        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
+        let plain =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
         if !plain(name) || !plain(version) {
             return Err(bad());
         }

@@ -21,6 +21,8 @@ pub struct StageSpec {
     pub version: u32,
     /// The stage's name, which its folder bears too.
     pub stage: String,
+    /// The file name of its image, which lies in the stage's folder if nothing else is asked for.
+    pub image: String,
     /// The stage it builds on; without one it starts from a distribution.
     #[serde(default)]
     pub base: Option<String>,
@@ -90,6 +92,9 @@ impl StageSpec {
         if self.stage.is_empty() || self.stage.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'_') {
             return Err(format!("stage: {:?} is no name of letters, digits and '_'", self.stage));
         }
+        if !self.image.ends_with(".qcow2") || self.image.contains('/') {
+            return Err(format!("image: {:?} is no file name that ends in .qcow2", self.image));
+        }
         if self.base.is_some() == self.profile.is_some() {
             return Err("exactly one of `base` and `profile` must be given".into());
         }
@@ -137,7 +142,7 @@ mod tests {
         StageSpec::read(dir.path())
     }
 
-    const GOOD: &str = "version: 1\nstage: a\nprofile: debian-12\n";
+    const GOOD: &str = "version: 1\nstage: a\nimage: a.qcow2\nprofile: debian-12\n";
 
     #[test]
     fn the_repositorys_own_stages_are_understood() {
@@ -157,12 +162,12 @@ mod tests {
     fn nonsense_is_refused() {
         read(GOOD).unwrap();
         for (bad, word) in [
-            ("version: 2\nstage: a\nprofile: debian-12\n", "version 2"),
-            ("version: 1\nstage: a\n", "exactly one"),
-            ("version: 1\nstage: a/b\nprofile: debian-12\n", "no name"),
-            ("version: 1\nstage: a\nprofile: p\nremove: [/../etc]\n", "'..'"),
-            ("version: 1\nstage: a\nprofile: p\nmodes: {/x: '4755'}\n", "octal"),
-            ("version: 1\nstage: a\nprofile: p\ngate: [no-such-check]\n", "no-such-check"),
+            ("version: 2\nstage: a\nimage: a.qcow2\nprofile: debian-12\n", "version 2"),
+            ("version: 1\nstage: a\nimage: a.qcow2\n", "exactly one"),
+            ("version: 1\nstage: a/b\nimage: a.qcow2\nprofile: debian-12\n", "no name"),
+            ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nremove: [/../etc]\n", "'..'"),
+            ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nmodes: {/x: '4755'}\n", "octal"),
+            ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\ngate: [no-such-check]\n", "no-such-check"),
         ] {
             let error = read(bad).unwrap_err().to_string();
             assert!(error.contains(word), "{error} should say {word}");

@@ -14,8 +14,10 @@ pub(super) fn remove(tree: &Path, patterns: &[String]) -> Result<(), StageError>
     for pattern in patterns {
         let whole = format!("{}{pattern}", glob::Pattern::escape(&tree.to_string_lossy()));
         let bad = |problem: String| StageError::Tree { path: pattern.clone(), problem };
-        let matches: Vec<PathBuf> =
-            glob::glob(&whole).map_err(|e| bad(e.to_string()))?.collect::<Result<_, _>>().map_err(|e| bad(e.to_string()))?;
+        let matches: Vec<PathBuf> = glob::glob(&whole)
+            .map_err(|e| bad(e.to_string()))?
+            .collect::<Result<_, _>>()
+            .map_err(|e| bad(e.to_string()))?;
         for path in matches {
             delete(&path)?;
         }
@@ -41,7 +43,10 @@ pub(super) fn keep_only(tree: &Path, folders: &BTreeMap<String, Vec<String>>) ->
             }
         }
         if let Some(missing) = names.iter().find(|name| path.join(name).symlink_metadata().is_err()) {
-            return Err(StageError::Tree { path: format!("{folder}/{missing}"), problem: "is to be kept and is not there".into() });
+            return Err(StageError::Tree {
+                path: format!("{folder}/{missing}"),
+                problem: "is to be kept and is not there".into(),
+            });
         }
     }
     Ok(())
@@ -106,7 +111,8 @@ pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), StageError> {
         if metadata.is_symlink() {
             let target = fs::read_link(path).map_err(StageError::io("read the link", path))?;
             let parent = path.parent().unwrap_or(tree);
-            let target = if target.is_absolute() { inside(tree, &target.to_string_lossy()) } else { parent.join(target) };
+            let target =
+                if target.is_absolute() { inside(tree, &target.to_string_lossy()) } else { parent.join(target) };
             if target != Path::new("/dev/null") && target.symlink_metadata().is_err() {
                 return delete(path);
             }
@@ -178,7 +184,8 @@ mod tests {
         let dir = tree();
         remove(dir.path(), &["/etc/a*".into(), "/none".into()]).unwrap();
         assert!(!dir.path().join("etc/a.conf").exists() && dir.path().join("etc/b.conf").exists());
-        let folders = |names: &[&str]| [("/usr/lib/units".to_owned(), names.iter().map(|n| (*n).to_owned()).collect())].into();
+        let folders =
+            |names: &[&str]| [("/usr/lib/units".to_owned(), names.iter().map(|n| (*n).to_owned()).collect())].into();
         keep_only(dir.path(), &folders(&["keep"])).unwrap();
         assert_eq!(entries(&dir.path().join("usr/lib/units")).unwrap().len(), 1);
         let error = keep_only(dir.path(), &folders(&["keep", "gone"])).unwrap_err().to_string();

@@ -1,0 +1,107 @@
+//! What is wrong with a startup kit.
+
+use std::path::PathBuf;
+
+use cvm_base::Explain;
+use cvm_layout::names::Role;
+
+use crate::stage::StageError;
+
+/// A startup kit cannot be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum KitError {
+    /// Not a kit of this role.
+    #[error("{kit} is no startup kit of a {role}: {missing} is missing", kit = kit.display())]
+    NotAKit {
+        /// The folder.
+        kit: PathBuf,
+        /// What was expected.
+        role: Role,
+        /// The file that would be there.
+        missing: String,
+    },
+    /// The kit is another participant's.
+    #[error("the startup kit {kit} belongs to {found:?}, expected {expected:?}", kit = kit.display())]
+    OtherSite {
+        /// The folder.
+        kit: PathBuf,
+        /// The name in its certificate.
+        found: String,
+        /// The site's name.
+        expected: String,
+    },
+    /// The kit carries no signatures at all.
+    #[error("the startup kit is not signed: {file} is missing")]
+    NotSigned {
+        /// Which `signature.json`.
+        file: String,
+    },
+    /// A signature is wrong or missing.
+    #[error("{file} of the startup kit does not match its signature: {problem}")]
+    BadSignature {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A private key lies where none is expected.
+    #[error("{file} of the startup kit holds a private key")]
+    UnexpectedKey {
+        /// The file.
+        file: String,
+    },
+    /// The job store would lie outside p5, or logs outside `state`.
+    #[error("{file} of the startup kit writes to {found}, expected a path below {expected}")]
+    OtherPath {
+        /// The file.
+        file: String,
+        /// The path it names.
+        found: String,
+        /// Where a sealed site writes.
+        expected: &'static str,
+    },
+    /// Not readable as what it should be.
+    #[error("{file} of the startup kit: {problem}")]
+    Malformed {
+        /// The file.
+        file: String,
+        /// Why.
+        problem: String,
+    },
+    /// A file could not be read or written, or a tool failed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] cvm_base::FileError),
+}
+
+impl Explain for KitError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotAKit { .. } => "KIT-001",
+            Self::OtherSite { .. } => "KIT-002",
+            Self::NotSigned { .. } => "KIT-003",
+            Self::BadSignature { .. } => "KIT-004",
+            Self::UnexpectedKey { .. } => "KIT-005",
+            Self::OtherPath { .. } => "KIT-006",
+            Self::Malformed { .. } => "KIT-007",
+            Self::Stage(error) => error.code(),
+            Self::File(error) => error.code(),
+        }
+    }
+
+    fn help(&self) -> String {
+        match self {
+            Self::NotAKit { .. } => "give the participant's own folder below prod_NN that `nvflare provision` made".into(),
+            Self::OtherSite { .. } => "give this site's kit, or correct the site's name in its configuration".into(),
+            Self::NotSigned { .. } => "NVFLARE signs the kits of participants with a cc_config: add one, and CCBuilder and SignatureBuilder, to project.yml (tests/demo/project.yml shows how)".into(),
+            Self::BadSignature { .. } => "the kit was changed after `nvflare provision` made it; provision it again and change nothing in it".into(),
+            Self::UnexpectedKey { .. } => "only the participant's own key may be in a kit: take this file out and provision again".into(),
+            Self::OtherPath { .. } => "leave NVFLARE's own paths in the project's template: the sealed site puts the encrypted partitions there".into(),
+            Self::Malformed { .. } => "provision the kit again".into(),
+            Self::Stage(error) => error.help(),
+            Self::File(error) => error.help(),
+        }
+    }
+}

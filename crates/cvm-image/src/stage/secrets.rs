@@ -1,0 +1,271 @@
+//! The search for secrets in what the host can read: invariant 1 of the design.
+//!
+//! Two kinds are found: what looks like a private key in any of its usual forms, and the exact
+//! secrets of this build ([`Needles`]), also where they are written as hex or base64.
+
+use std::{fs, path::Path};
+
+use base64::Engine as _;
+use zeroize::Zeroizing;
+
+use super::{StageError, tree};
+
+/// The secrets of a build by name; anything of 16 bytes or more.
+#[derive(Default)]
+pub struct Needles(Vec<Needle>);
+
+struct Needle {
+    name: String,
+    form: &'static str,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+/// A secret where none may be. It says what and where, never the secret itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file and the first byte's offset in it: `config.img at byte 8192`.
+    pub place: String,
+    /// What was found.
+    pub what: String,
+}
+
+/// Shorter ones would be found everywhere.
+const SHORTEST: usize = 16;
+
+impl Needles {
+    /// Adds a secret in its raw form, as hex (both cases) and as base64.
+    pub fn add(&mut self, name: &str, secret: &[u8]) {
+        if secret.len() < SHORTEST {
+            return;
+        }
+        let mut push = |form, bytes: Vec<u8>| {
+            self.0.push(Needle { name: name.to_owned(), form, bytes: Zeroizing::new(bytes) });
+        };
+        push("", secret.to_vec());
+        let hex = |upper: bool| -> Vec<u8> {
+            let digits: &[u8; 16] = if upper { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
+            secret.iter().flat_map(|b| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]]).collect()
+        };
+        push(" as hex", hex(false));
+        push(" as hex", hex(true));
+        // Without its last characters, which depend on what follows the secret.
+        let whole = secret.len() / 3 * 3;
+        for engine in [base64::engine::general_purpose::STANDARD, base64::engine::general_purpose::URL_SAFE] {
+            push(" as base64", engine.encode(&secret[..whole]).into_bytes());
+        }
+    }
+
+    /// Adds the body of a PEM file: its first base64 lines, which no other file has.
+    pub fn add_pem(&mut self, name: &str, pem: &[u8]) {
+        for line in pem.split(|b| *b == b'\n').map(<[u8]>::trim_ascii) {
+            if line.len() >= 48 && !line.starts_with(b"-----") {
+                self.0.push(Needle { name: name.into(), form: " (PEM)", bytes: Zeroizing::new(line.to_vec()) });
+            }
+        }
+        self.add(name, pem);
+    }
+}
+
+/// Searches a file, such as a partition's image.
+pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
+    let bytes = Zeroizing::new(fs::read(path).map_err(StageError::io("read", path))?);
+    Ok(scan_bytes(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes, needles))
+}
+
+/// Searches every file below a folder.
+pub fn scan_tree(folder: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
+    let mut findings = Vec::new();
+    tree::walk(folder, &mut |path, metadata| {
+        if metadata.is_file() {
+            let bytes = Zeroizing::new(fs::read(path).map_err(StageError::io("read", path))?);
+            let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
+            findings.extend(scan_bytes(&name, &bytes, needles));
+        }
+        Ok(())
+    })?;
+    Ok(findings)
+}
+
+/// Searches bytes that `name` stands for.
+pub fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
+    let finding = |at: usize, what: String| Finding { place: format!("{name} at byte {at}"), what };
+    let mut findings = Vec::new();
+    for needle in &needles.0 {
+        if let Some(at) = find(bytes, &needle.bytes) {
+            findings.push(finding(at, format!("{}{}", needle.name, needle.form)));
+        }
+    }
+    for (at, what) in key_shapes(bytes) {
+        findings.push(finding(at, what.into()));
+    }
+    findings
+}
+
+/// Whether a file is, or holds, a private key.
+pub fn holds_private_key(bytes: &[u8]) -> bool {
+    key_shapes(bytes).next().is_some()
+}
+
+/// Where `needle` begins in `bytes`.
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    let (first, rest) = needle.split_first()?;
+    let mut from = 0;
+    loop {
+        let at = from + bytes.get(from..)?.iter().position(|b| b == first)?;
+        if bytes.get(at + 1..)?.starts_with(rest) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+/// How a private key begins: a first byte to look for, and a test of what stands there.
+type Shape = (u8, &'static str, fn(&[u8]) -> bool);
+
+const SHAPES: [Shape; 3] = [
+    (b'-', "a private key (PEM)", is_pem_key),
+    (b'A', "an age secret key", is_age_key),
+    (0x30, "a private key (DER)", is_der_key),
+];
+
+fn key_shapes(bytes: &[u8]) -> impl Iterator<Item = (usize, &'static str)> {
+    bytes.iter().enumerate().filter_map(|(at, byte)| {
+        let (_, what, is) = SHAPES.iter().find(|(first, ..)| first == byte)?;
+        let rest = bytes.get(at..)?;
+        is(rest).then_some((at, *what))
+    })
+}
+
+/// `-----BEGIN … PRIVATE KEY-----` and a line of base64 (or of a header) behind it: programs that
+/// read PEM have the words without the line.
+fn is_pem_key(bytes: &[u8]) -> bool {
+    let Some(rest) = bytes.strip_prefix(b"-----BEGIN ") else { return false };
+    let head = rest.get(..48).unwrap_or(rest);
+    let Some(end) = find(head, b"PRIVATE KEY-----") else { return false };
+    let label_is_plain = rest.iter().take(end).all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b' ');
+    let body = rest.get(end + b"PRIVATE KEY-----".len()..).unwrap_or_default().trim_ascii_start();
+    let like_base64 = body.iter().take(32).filter(|b| b.is_ascii_alphanumeric() || b"+/=".contains(b)).count();
+    label_is_plain && (like_base64 >= 32 || body.starts_with(b"Proc-Type:"))
+}
+
+/// `AGE-SECRET-KEY-1` and 58 characters of Bech32.
+fn is_age_key(bytes: &[u8]) -> bool {
+    let Some(rest) = bytes.strip_prefix(b"AGE-SECRET-KEY-1") else { return false };
+    rest.len() >= 58 && rest.iter().take(58).all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+}
+
+/// PKCS #8 (RFC 5208) of RSA, EC, Ed25519 and X25519 keys; PKCS #1 (RFC 8017) and SEC 1 (RFC 5915).
+fn is_der_key(bytes: &[u8]) -> bool {
+    let content = match bytes {
+        [0x30, 0x82, _, _, rest @ ..] | [0x30, 0x81, _, rest @ ..] => rest,
+        [0x30, length, rest @ ..] if *length < 0x80 => rest,
+        _ => return false,
+    };
+    const PKCS8: [&[u8]; 3] = [
+        b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x04", // rsaEncryption, NULL, OCTET STRING
+        b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06",                 // id-ecPublicKey and its curve
+        b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04", // the same, a curve of SECG
+    ];
+    if let Some(rest) = content.strip_prefix(b"\x02\x01\x00").or_else(|| content.strip_prefix(b"\x02\x01\x01")) {
+        let edwards =
+            rest.starts_with(b"\x30\x05\x06\x03\x2b\x65") && rest.get(6).is_some_and(|b| (0x6e..=0x71).contains(b));
+        let octets = rest.get(7..11) == Some(b"\x04\x22\x04\x20");
+        // PKCS #1: version 0, then the modulus, 256 bytes or more, with its leading zero.
+        let rsa = rest.starts_with(b"\x02\x82") && rest.get(4) == Some(&0) && rest.get(5).is_some_and(|b| *b >= 0x80);
+        // SEC 1: version 1, then the scalar, then the curve or the public key.
+        let sec1 = rest.starts_with(b"\x04\x20") && matches!(rest.get(34), Some(0xa0 | 0xa1));
+        return (edwards && octets) || rsa || sec1 || PKCS8.iter().any(|head| rest.starts_with(head));
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn openssl(arguments: &[&str], input: Option<&Path>) -> Vec<u8> {
+        let mut command = Command::new("openssl");
+        command.args(arguments);
+        if let Some(input) = input {
+            command.arg("-in").arg(input);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Private keys as OpenSSL writes them, by name.
+    fn keys() -> Vec<(String, Vec<u8>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let mut keys = Vec::new();
+        for (name, arguments) in [
+            ("rsa", vec!["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]),
+            ("p256", vec!["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]),
+            ("ed25519", vec!["-algorithm", "ED25519"]),
+            ("x25519", vec!["-algorithm", "X25519"]),
+        ] {
+            let pem = openssl(&[&["genpkey"], arguments.as_slice()].concat(), None);
+            fs::write(&path, &pem).unwrap();
+            keys.push((format!("{name} pkcs8 pem"), pem));
+            keys.push((
+                format!("{name} pkcs8 der"),
+                openssl(&["pkcs8", "-topk8", "-nocrypt", "-outform", "DER"], Some(&path)),
+            ));
+            if let "rsa" | "p256" = name {
+                keys.push((format!("{name} old pem"), openssl(&["pkey", "-traditional"], Some(&path))));
+                keys.push((
+                    format!("{name} old der"),
+                    openssl(&["pkey", "-traditional", "-outform", "DER"], Some(&path)),
+                ));
+            }
+        }
+        let age = b"# created by age\nAGE-SECRET-KEY-1QQPQYPQXPQ9QCRSSZG2PVXQ6RS0ZQG3YYC5Z5TPWXQERGD3C8G7RUSQ0M3K2\n";
+        keys.push(("age".into(), age.to_vec()));
+        keys
+    }
+
+    #[test]
+    fn every_form_of_private_key_is_found_wherever_it_lies() {
+        for (name, key) in keys() {
+            let mut bytes = vec![0x30; 4097];
+            bytes.extend_from_slice(&key);
+            bytes.extend_from_slice(&[0; 100]);
+            let findings = scan_bytes("x", &bytes, &Needles::default());
+            assert!(!findings.is_empty(), "{name}");
+            assert!(holds_private_key(&key), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_secret_of_this_build_is_found_raw_as_hex_and_as_base64() {
+        let secret: Vec<u8> = (0..32_u8).map(|i| i.wrapping_mul(37) ^ 0x5a).collect();
+        let mut needles = Needles::default();
+        needles.add("system key", &secret);
+        let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
+        let base64 = base64::engine::general_purpose::STANDARD.encode(&secret);
+        for text in [secret.clone(), hex.clone().into_bytes(), hex.to_uppercase().into_bytes(), base64.into_bytes()] {
+            let findings = scan_bytes("p4", &[b"lead ".as_slice(), &text, b" tail"].concat(), &needles);
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert!(findings[0].what.starts_with("system key") && findings[0].place == "p4 at byte 5");
+            assert!(!format!("{findings:?}").contains(&hex), "a finding does not repeat the secret");
+        }
+        assert!(scan_bytes("p4", &secret[1..], &needles).is_empty());
+    }
+
+    #[test]
+    fn certificates_public_keys_and_programs_are_no_findings() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        fs::write(&key, openssl(&["genpkey", "-algorithm", "ED25519"], None)).unwrap();
+        let public = openssl(&["pkey", "-pubout"], Some(&key));
+        let certificate =
+            openssl(&["req", "-x509", "-subj", "/CN=x", "-key", key.to_str().unwrap(), "-outform", "DER"], None);
+        let words = b"-----BEGIN PRIVATE KEY-----\0-----END PRIVATE KEY-----\0AGE-SECRET-KEY-1\0".to_vec();
+        for clean in [public, certificate, words, fs::read(std::env::current_exe().unwrap()).unwrap()] {
+            assert_eq!(scan_bytes("x", &clean, &Needles::default()), [], "{} bytes", clean.len());
+        }
+    }
+}

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec flare-cvm build "$(dirname "$0")" "$@"
