@@ -1,0 +1,256 @@
+//! Two parties after their ceremony, a key holder that serves, a TPM.
+
+#![allow(dead_code)] // Each test file uses its part.
+
+pub mod swtpm;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use cvm_attest::{
+    Reference,
+    eventlog::EventLog,
+    reference::{PredictedEvent, TpmReference, VERSION},
+};
+use cvm_base::{Bytes16, Bytes32, sha256};
+use cvm_ceremony::{
+    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms, Transcript, Unlock,
+    build_split_key, fresh_nonce, open_contribution,
+    split_key::Half,
+};
+use cvm_keyholder::{
+    enroll::{Documents, Identity},
+    policy,
+    service::{Config, Limits, Service},
+    store::SqliteStore,
+};
+use cvm_layout::{
+    manifest::{ImageId, Manifest},
+    names::Role,
+    signed::{self, Kind},
+};
+use cvm_release::{
+    client::http::{Endpoint, Holder, SystemResolver},
+    server::{Decision, Reason, Verdict},
+};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+/// The boot that the reference describes.
+pub const LOG: &str = "boot-debian12/eventlog.bin";
+/// The same machine with a CD-ROM drive: other measurements in PCR 4.
+pub const OTHER_LOG: &str = "boot-debian12/eventlog-with-cdrom.bin";
+const TODAY: u64 = 1_780_000_000;
+
+pub fn log(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../cvm-attest/tests/vectors").join(name)).unwrap()
+}
+
+/// What `reference.json` says for a boot that measured `log`.
+pub fn reference(image_id: ImageId, manifest: &[u8], log: &[u8]) -> Reference {
+    let log = EventLog::parse(log).unwrap();
+    let events = log.events().iter().filter(|event| [4, 7, 9, 11, 12].contains(&event.pcr));
+    let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();
+    let tpm = TpmReference::from_events(explain, &[13]);
+    Reference { version: VERSION, image_id, manifest_sha256: sha256(manifest), tpm }
+}
+
+/// The policy of these tests: the reference's registers, and a named root. `sample` passes too, but only where
+/// the folder's marker lets it come this far.
+pub fn rego(root: Option<Bytes32>) -> String {
+    let root = root.map_or("none".into(), |root| root.to_string());
+    format!(
+        r#"package policy
+default allow := false
+evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
+allow if {{
+    evidence.tpm.ek_root_sha256 == "{root}"
+    evidence.tpm.handed_off == false
+    every pcr, value in data.reference.tpm.pcrs {{ evidence.tpm.pcrs[pcr] == value }}
+}}
+allow if evidence.sample.svn == "1"
+"#
+    )
+}
+
+/// Model owner `alice`, data owner `bob`, and their builder.
+pub struct Ceremony {
+    pub folder: tempfile::TempDir,
+    pub agreement: Agreement,
+    builder: BuilderSecrets,
+}
+
+impl Ceremony {
+    pub fn hold(policy: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, role) in [("alice", PartyRole::ModelOwner), ("bob", PartyRole::DataOwner)] {
+            NewParty {
+                name: name.parse().unwrap(),
+                role,
+                keyholder: "https://127.0.0.1:8443".parse().unwrap(),
+                policy: Some(policy.into()),
+                today: Date::from_unix(TODAY),
+            }
+            .create(&at(name), &Lock::KeyFile)
+            .unwrap();
+        }
+        BuilderSecrets::create(&at("builder"), "builder".parse().unwrap(), &Lock::KeyFile).unwrap();
+        let builder = BuilderSecrets::load(&at("builder"), &Unlock::beside(&at("builder"))).unwrap();
+        let load = |name: &str| Party::load(&at(name), &Unlock::beside(&at(name))).unwrap();
+        let (alice, bob) = (load("alice"), load("bob"));
+        let terms = Terms {
+            project: "p".parse().unwrap(),
+            date: Date::from_unix(TODAY),
+            epoch: 0,
+            previous: None,
+            nonce: fresh_nonce().unwrap(),
+            legal: None,
+            system: vec![PartyRole::ModelOwner],
+            builder: builder.statement().statement().clone(),
+            sites: vec![Site { name: "server1".parse().unwrap(), role: Role::Server }],
+        };
+        let invite = alice.invite(terms).unwrap();
+        let join = bob.join(&invite).unwrap();
+        let mut draft = Draft::new(Transcript::from_statements(&invite, &[join]).unwrap()).unwrap();
+        alice.sign(&mut draft).unwrap();
+        bob.sign(&mut draft).unwrap();
+        Self { agreement: draft.complete().unwrap(), folder, builder }
+    }
+
+    pub fn party_folder(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn party(&self, name: &str) -> Party {
+        Party::load(&self.party_folder(name), &Unlock::beside(&self.party_folder(name))).unwrap()
+    }
+
+    /// Builds an image for server1: its documents, and its manifest.
+    pub fn build(&self, image: u8, measured: &[u8]) -> (Documents, Manifest) {
+        let image_id: ImageId = Bytes16 { 0: [image; 16] };
+        let build = "build-1".parse().unwrap();
+        let opened: Vec<_> = ["alice", "bob"]
+            .into_iter()
+            .map(|name| {
+                let sealed = self.party(name).contribute(&self.agreement, Role::Server, "build-1".parse().unwrap());
+                let text = sealed.unwrap();
+                open_contribution(text.text().as_bytes(), &self.agreement, Role::Server, &build, &self.builder).unwrap()
+            })
+            .collect();
+        let (split_key, _) = build_split_key(&self.agreement, &opened, Role::Server, &image_id).unwrap();
+        let zeros = "00".repeat(32);
+        let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
+        let volume = json!({"offset": 0, "verity": verity});
+        let manifest: Manifest = serde_json::from_value(json!({
+            "version": 1, "image_id": image_id, "project": "p", "site": "server1", "role": "server", "partitions": [],
+            "config": verity,
+            "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
+            "split_key": split_key,
+            "init_code_sha256": zeros,
+        }))
+        .unwrap();
+        let text = serde_json::to_vec(&manifest).unwrap();
+        let reference = reference(image_id, &text, measured).to_bytes();
+        let sign = |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes).to_vec();
+        let documents = Documents {
+            agreement: self.agreement.text().into_bytes(),
+            manifest_signature: sign(Kind::Manifest, &text),
+            reference_signature: sign(Kind::Reference, &reference),
+            manifest: text,
+            reference,
+        };
+        (documents, manifest)
+    }
+
+    /// The store of a party, for writing.
+    pub fn store(&self, name: &str) -> SqliteStore {
+        let party = self.party(name);
+        let identity = Identity::from(party.card());
+        SqliteStore::open(&self.party_folder(name), identity, Some(party.identity().clone())).unwrap()
+    }
+
+    /// What the party's half of the image's key must be.
+    pub fn half(&self, name: &str, manifest: &Manifest) -> Half {
+        self.party(name).half(&manifest.split_key, manifest.role, &manifest.image_id).unwrap()
+    }
+
+    /// A policy folder for a party: its own policy, these PEM roots, sample evidence or not.
+    pub fn policy_folder(&self, name: &str, roots: &[u8], allow_sample: bool) -> PathBuf {
+        let folder = self.party_folder(name);
+        fs::create_dir_all(folder.join(policy::EK_ROOTS)).unwrap();
+        fs::write(folder.join(policy::EK_ROOTS).join("root.pem"), roots).unwrap();
+        if allow_sample {
+            fs::write(folder.join(policy::ALLOW_SAMPLE), "").unwrap();
+        }
+        folder
+    }
+}
+
+/// `alice`'s key holder, in a thread.
+pub struct Serving {
+    pub url: String,
+    pub certificate_sha256: Bytes32,
+    pub decisions: Arc<Mutex<Vec<Decision>>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    pub fn start(ceremony: &Ceremony, policy: &Path, limits: Limits) -> Self {
+        let folder = ceremony.party_folder("alice");
+        let config =
+            Config { folder: folder.clone(), listen: "127.0.0.1:0".into(), policy: policy.to_owned(), limits };
+        let decisions = Arc::new(Mutex::new(Vec::new()));
+        let seen = decisions.clone();
+        let service =
+            Service::open(&config, &Unlock::beside(&folder), move |d| seen.lock().unwrap().push(d.clone())).unwrap();
+        let (url, certificate_sha256) = (format!("https://{}", service.address()), service.certificate_sha256());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            service
+                .run(async {
+                    let _ = stopped.await;
+                })
+                .unwrap();
+        });
+        Self { url, certificate_sha256, decisions, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn holder(&self) -> Holder {
+        self.holder_with(self.certificate_sha256)
+    }
+
+    pub fn holder_with(&self, certificate_sha256: Bytes32) -> Holder {
+        let endpoint =
+            Endpoint { party: "alice".into(), url: self.url.clone(), certificate_sha256, proxy: None };
+        Holder::new(&endpoint, client_limits(), SystemResolver).unwrap()
+    }
+
+    /// The reason of the last decision, which must be a refusal.
+    pub fn last_refusal(&self) -> (Reason, String) {
+        let decisions = self.decisions.lock().unwrap();
+        let last = decisions.last().expect("something was decided");
+        assert_eq!(last.verdict, Verdict::Refused, "{last:?}");
+        (last.reason.unwrap(), last.detail.clone())
+    }
+}
+
+pub fn client_limits() -> cvm_release::client::http::Limits {
+    let seconds = Duration::from_secs;
+    cvm_release::client::http::Limits { resolve: seconds(2), connect: seconds(5), request: seconds(20), total: seconds(3) }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
