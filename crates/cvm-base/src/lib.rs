@@ -7,6 +7,6 @@ mod file;
 #[cfg(feature = "interrupt")]
 pub mod interrupt;
 
-pub use bytes::{Bytes16, Bytes32, HexError, sha256};
+pub use bytes::{Bytes, Bytes16, Bytes32, HexError, sha256};
 pub use explain::Explain;
 pub use file::{FileError, read_bounded, write_atomic};

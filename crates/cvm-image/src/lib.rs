@@ -2,3 +2,5 @@
 //! and the finished disk.
 
 pub mod boot;
+pub mod provision;
+pub mod stage;

@@ -1,2 +1,62 @@
-//! flare-cvm
-fn main() {}
+//! `flare-cvm`: builds sealed CVM images for NVIDIA FLARE, holds the key ceremony, serves a party's
+//! half of the key, and launches what was sealed.
+
+mod commands;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sealed Confidential VMs for NVIDIA FLARE: build, ceremony, provision, launch.
+///
+/// A model owner and a data owner each hold one half of every image's key. The order of work:
+///
+///   1. flare-cvm build nvidia_cc_base, nvflare_cc_base, provision_build   (project admin)
+///   2. flare-cvm ceremony …                                               (both owners, and the builder)
+///   3. flare-cvm provision …                                              (project admin, one bundle a site)
+///   4. flare-cvm keyholder enroll …, flare-cvm keyholder serve …          (each owner)
+///   5. ./launch_vm.sh in the bundle                                       (the site)
+#[derive(Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build one of the three stage images
+    Build(commands::build::Build),
+    /// Hold the key ceremony: keys, signed statements, the transcript, contributions
+    #[command(subcommand)]
+    Ceremony(commands::ceremony::Ceremony),
+    /// Seal a site's NVFLARE startup kit into a bundle that boots
+    Provision(commands::provision::Provision),
+    /// Hold a party's half of the keys and release it to attested CVMs
+    #[command(subcommand)]
+    Keyholder(commands::keyholder::Keyholder),
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    // The key holder has its own orderly end.
+    if !matches!(command, Command::Keyholder(_)) {
+        if let Err(error) = cvm_base::interrupt::install() {
+            eprintln!("warning: Ctrl-C will leave temporary files behind: {error}");
+        }
+    }
+    let result = match command {
+        Command::Build(c) => commands::build::run(c),
+        Command::Ceremony(c) => commands::ceremony::run(c),
+        Command::Provision(c) => commands::provision::run(c),
+        Command::Keyholder(c) => commands::keyholder::run(c),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::print(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -57,7 +57,7 @@ pub enum ProvisionError {
     Random(String),
     /// In the ceremony's documents or the key derivation.
     #[error(transparent)]
-    Ceremony(#[from] cvm_ceremony::error::CeremonyError),
+    Ceremony(#[from] cvm_ceremony::CeremonyError),
     /// In LUKS2 or dm-verity.
     #[error(transparent)]
     Seal(#[from] cvm_seal::SealError),
@@ -78,7 +78,7 @@ pub enum ProvisionError {
     Code(#[from] cvm_layout::code_digest::CodeError),
     /// In the prediction.
     #[error(transparent)]
-    Attest(#[from] cvm_attest::AttestError),
+    Predict(#[from] cvm_attest::predict::PredictError),
     /// In a small file.
     #[error(transparent)]
     File(#[from] cvm_base::FileError),
@@ -108,7 +108,7 @@ impl Explain for ProvisionError {
             Self::Kit(e) => e.code(),
             Self::Layout(e) => e.code(),
             Self::Code(e) => e.code(),
-            Self::Attest(e) => e.code(),
+            Self::Predict(e) => e.code(),
             Self::File(e) => e.code(),
         }
     }
@@ -132,7 +132,7 @@ impl Explain for ProvisionError {
             Self::Kit(e) => e.help(),
             Self::Layout(e) => e.help(),
             Self::Code(e) => e.help(),
-            Self::Attest(e) => e.help(),
+            Self::Predict(e) => e.help(),
             Self::File(e) => e.help(),
         }
     }

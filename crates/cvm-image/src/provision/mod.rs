@@ -18,20 +18,12 @@ use cvm_attest::{
     predict::{self, Inputs},
     reference::{Reference, VERSION as REFERENCE_VERSION},
 };
-use cvm_base::{Bytes32, sha256};
-use cvm_ceremony::{
-    build::{Keys, build_split_key},
-    builder::BuilderSecrets,
-    contribution::OpenedContribution,
-    split_key::Purpose,
-    transcript::Agreement,
-};
+use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_ceremony::{Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose};
 use cvm_layout::{
     code_digest,
     layout::{Contents, Layout, Placement, verity_data_room},
-    manifest::{
-        BootStatement, ImageId, LUKS_HEADER_BYTES, Manifest, RootPartition, SplitKey, VERSION, Verity, Volume,
-    },
+    manifest::{BootStatement, ImageId, LUKS_HEADER_BYTES, Manifest, RootPartition, SplitKey, VERSION, Verity, Volume},
     names::Name,
     signed::{self, Kind},
     site_conf::SiteConf,
@@ -203,17 +195,12 @@ fn check_site(request: &Request) -> Result<(), ProvisionError> {
 }
 
 fn random_image_id() -> Result<ImageId, ProvisionError> {
-    let mut id = cvm_base::Bytes16 { 0: [0; 16] };
+    let mut id = Bytes([0; 16]);
     getrandom::fill(&mut id.0).map_err(|e| ProvisionError::Random(e.to_string()))?;
     Ok(id)
 }
 
-fn split_kit(
-    request: &Request,
-    split_key: &SplitKey,
-    config: &Path,
-    site: &Path,
-) -> Result<SplitKit, ProvisionError> {
+fn split_kit(request: &Request, split_key: &SplitKey, config: &Path, site: &Path) -> Result<SplitKit, ProvisionError> {
     let split_key_json = document(split_key);
     let kit = KitRequest {
         kit: request.kit,
@@ -244,9 +231,12 @@ fn seal_root(
     site_image: &Path,
     area: &Path,
 ) -> Result<RootPartition, ProvisionError> {
-    let system = request.base.meta.system.clone().ok_or_else(|| ProvisionError::NoSystemVolume {
-        stage: request.base.meta.stage.clone(),
-    })?;
+    let system = request
+        .base
+        .meta
+        .system
+        .clone()
+        .ok_or_else(|| ProvisionError::NoSystemVolume { stage: request.base.meta.stage.clone() })?;
     let system_image = area.with_extension("system");
     request.base.extract_system(&system_image)?;
     let open = |path: &Path| File::open(path).map_err(ProvisionError::io("read", path));
@@ -271,9 +261,8 @@ fn seal_root(
 
 fn initramfs(request: &Request) -> Result<initramfs::Initramfs, ProvisionError> {
     let release = request.base.meta.kernel.as_str();
-    let kernel_file = |name: &str| {
-        request.base.read_file(&format!("lib/modules/{release}/{name}")).map_err(|e| e.to_string())
-    };
+    let kernel_file =
+        |name: &str| request.base.read_file(&format!("lib/modules/{release}/{name}")).map_err(|e| e.to_string());
     Ok(initramfs::build(&initramfs::Sources {
         init: request.init,
         kernel_release: release,

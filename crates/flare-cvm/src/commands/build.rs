@@ -1,0 +1,86 @@
+//! `flare-cvm build`: one of the three stage images.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use cvm_base::Bytes32;
+use cvm_image::stage::{self, BuildRequest};
+
+use super::progress::Progress;
+
+/// Build one of the three stage images.
+///
+/// nvidia_cc_base (a hardened Debian) → nvflare_cc_base (NVFLARE's Python environment) →
+/// provision_build (the project's locked-down image). Each stage names its base by digest and ends
+/// with its gate: checks on the tree, one failure stops the build. A stage whose inputs did not
+/// change is taken from the cache.
+///
+///   flare-cvm build nvidia_cc_base -o nvcc_image.qcow2
+///   flare-cvm build nvflare_cc_base --base-image nvcc_image.qcow2 -o nvflare_cc_base.qcow2
+///   flare-cvm build provision_build --base-image nvflare_cc_base.qcow2 -o provisioned.qcow2
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Build {
+    /// A stage's name, or the folder of its stage.yaml
+    stage: PathBuf,
+    /// The image of the stage before
+    #[arg(long, value_name = "FILE")]
+    base_image: Option<PathBuf>,
+    /// What the base must be: content_sha256 of its stage, as its own build printed it
+    #[arg(long, value_name = "SHA256")]
+    base_digest: Option<Bytes32>,
+    /// The distribution, for the first stage; the later ones inherit it
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// The stage image to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Where stages are looked for by name
+    #[arg(long, value_name = "FOLDER", default_value = "stages")]
+    stages: PathBuf,
+    /// Build even if the inputs did not change: takes the mirror's newest packages
+    #[arg(long)]
+    rebuild: bool,
+    /// Print one JSON object at the end instead of progress
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Build) -> Result<()> {
+    let by_name = args.stages.join(&args.stage);
+    let Some(folder) = [args.stage.clone(), by_name].into_iter().find(|f| f.join("stage.yaml").is_file()) else {
+        bail!(
+            "no stage.yaml in {} or {}: name one of nvidia_cc_base, nvflare_cc_base, provision_build, and run from \
+             the repository's root or say --stages",
+            args.stage.display(),
+            args.stages.join(&args.stage).display()
+        );
+    };
+    let mut progress = Progress::new(args.json);
+    let request = BuildRequest {
+        stage_dir: folder,
+        base_image: args.base_image,
+        base_digest: args.base_digest,
+        profile: args.profile,
+        output: args.output,
+        rebuild: args.rebuild,
+    };
+    let built = stage::build(&request, &mut |line| progress.step(line))?;
+    let bytes = std::fs::metadata(&built.image)?.len();
+    progress.done(
+        &format!(
+            "{} {} ({} MB, content {}) in {:.1} s",
+            built.image.display(),
+            if built.cached { "is up to date" } else { "built" },
+            bytes / 1_000_000,
+            built.meta.content_sha256,
+            built.seconds
+        ),
+        &serde_json::json!({
+            "image": built.image, "stage": built.meta.stage, "cached": built.cached, "bytes": bytes,
+            "content_sha256": built.meta.content_sha256.to_string(), "inputs_sha256": built.meta.inputs_sha256.to_string(), "seconds": built.seconds,
+        }),
+    );
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! How an error reaches the user: what failed, the causes below it, and the next step.
+
+use anyhow::Error;
+use cvm_base::Explain;
+
+/// Finds the first explained error in the chain, whichever crate it is from.
+macro_rules! explained {
+    ($error:expr; $($type:ty),+ $(,)?) => {
+        $error.chain().find_map(|cause| {
+            $(if let Some(e) = cause.downcast_ref::<$type>() {
+                return Some((e.code(), e.help()));
+            })+
+            None
+        })
+    };
+}
+
+/// Prints `error[CODE]: …`, the causes, and `help: …` to standard error.
+pub fn print(error: &Error) {
+    let explained = explained!(
+        error;
+        cvm_base::FileError,
+        cvm_ceremony::CeremonyError,
+        cvm_ceremony::split_key::SplitKeyError,
+        cvm_image::boot::BootError,
+        cvm_image::provision::ProvisionError,
+        cvm_image::stage::StageError,
+        cvm_image::stage::kit::KitError,
+        cvm_keyholder::KeyHolderError,
+        cvm_layout::layout::LayoutError,
+        cvm_layout::site_conf::ConfError,
+        cvm_seal::SealError,
+    );
+    match &explained {
+        Some((code, _)) => eprintln!("error[{code}]: {error}"),
+        None => eprintln!("error: {error}"),
+    }
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1) {
+        let text = cause.to_string();
+        // Errors that quote their source would say it twice.
+        if !last.contains(&text) {
+            eprintln!("  caused by: {text}");
+        }
+        last = text;
+    }
+    if let Some((_, help)) = explained {
+        eprintln!("help: {help}");
+    }
+}
