@@ -42,8 +42,10 @@ pub const KEYSLOTS_BYTES: u64 = 960 * 1024;
 pub const PBKDF2_ITERATIONS: u32 = 1000;
 /// 512-byte units of the tweak in one 4096-byte sector: `plain64` counts those.
 const TWEAK_STEP: u128 = 8;
-/// Encrypted and written at once.
-const CHUNK: usize = 1024 * 1024;
+/// Bytes read and written at once.
+const CHUNK: usize = 4 * PART;
+/// Bytes that one thread encrypts at once: `xts-mode` does 200 MB/s on one core here.
+const PART: usize = 2 * 1024 * 1024;
 
 /// What [`seal`] made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +89,12 @@ pub fn seal(
         let length = CHUNK.min((plain_bytes - done) as usize);
         let chunk = &mut buffer[..length];
         plain.read_exact(chunk).map_err(SealError::io("read the content to seal into", area))?;
-        xts.encrypt_area(chunk, BLOCK as usize, u128::from(done / BLOCK), tweak);
+        std::thread::scope(|scope| {
+            for (part, first) in chunk.chunks_mut(PART).zip((done..).step_by(PART)) {
+                let xts = &xts;
+                scope.spawn(move || xts.encrypt_area(part, BLOCK as usize, u128::from(first / BLOCK), tweak));
+            }
+        });
         file.write_all_at(chunk, offset + HEADER_BYTES as u64 + done).map_err(SealError::io("write", area))?;
         done += length as u64;
     }

@@ -1,7 +1,8 @@
 //! A real guest: `examples/guest_check.rs` as `/init` under QEMU, with Debian's kernel.
 //!
 //! Needs `FLARE_CVM_TEST_KERNEL`: an unpacked kernel package (`boot/vmlinuz-*`, `usr/lib/modules/*`).
-//! `make test` sets it. Without it the test says so and passes.
+//! `make test` sets it. Without it the test says so and passes. `cargo test --test guest` alone does not
+//! build the example: add `--example guest_check`.
 
 use std::{
     collections::BTreeSet,

@@ -14,7 +14,8 @@ use cvm_seal::{
 };
 
 const KEY: [u8; 32] = [7; 32];
-const PLAIN_BYTES: u64 = 5 * 1024 * 1024 + 4096;
+/// More than the sealer takes at once, and no whole number of its parts.
+const PLAIN_BYTES: u64 = 11 * 1024 * 1024 + 4096;
 
 fn run(command: &mut Command) -> (bool, String) {
     let output = command.output().expect("cryptsetup-bin is installed");
