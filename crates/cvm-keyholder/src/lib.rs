@@ -15,7 +15,7 @@
 pub mod enroll;
 mod error;
 pub mod evidence;
-mod limit;
+pub mod limit;
 pub mod log;
 pub mod policy;
 pub mod service;

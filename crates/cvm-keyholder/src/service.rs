@@ -16,7 +16,12 @@ use cvm_release::{
     server::{Decision, Fault, Halves, Policy as _, Reply, Request, Server, SessionKeys, Verdict},
 };
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Response, StatusCode, body::Bytes, header, service::service_fn};
+use hyper::{
+    Response, StatusCode,
+    body::{Body, Bytes},
+    header,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::{
     ServerConfig,
@@ -240,6 +245,10 @@ async fn exchange(
         return plain(StatusCode::TOO_MANY_REQUESTS);
     }
     let (head, body) = request.into_parts();
+    // A length that is only promised is refused before it is sent.
+    if body.size_hint().lower() > paths::MAX_ATTEST_BYTES as u64 {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE);
+    }
     let body = match timeout(shared.limits.request, Limited::new(body, paths::MAX_ATTEST_BYTES).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => return plain(StatusCode::PAYLOAD_TOO_LARGE),

@@ -56,7 +56,10 @@ impl Scene {
     /// The exchange must end at `attest`, with this reason in the log.
     fn refused_at_attest(&self, attester: &dyn Attester, reason: Reason) -> String {
         let failure = self.attest(&self.serving.holder(), attester).map(drop).unwrap_err();
-        assert!(matches!(&failure, Failure::Refused { status: 401, error_type, .. } if error_type.ends_with("/AttestationError")), "{failure}");
+        assert!(
+            matches!(&failure, Failure::Refused { status: 401, error_type, .. } if error_type.ends_with("/AttestationError")),
+            "{failure}"
+        );
         let (found, detail) = self.serving.last_refusal();
         assert_eq!(found, reason, "{detail}");
         self.logged(reason);
@@ -133,7 +136,10 @@ fn a_genuine_boot_gets_the_half_and_its_seal_is_remembered() {
     assert_eq!(session.seal_state().unwrap(), Some(SealState::Fresh));
     let log = store.log().unwrap();
     let steps: Vec<_> = log.iter().map(|e| (e.decision.step, e.decision.verdict)).collect();
-    assert_eq!(steps[..3], [(Step::Enrol, Verdict::Done), (Step::Attest, Verdict::Attested), (Step::Resource, Verdict::Released)]);
+    assert_eq!(
+        steps[..3],
+        [(Step::Enrol, Verdict::Done), (Step::Attest, Verdict::Attested), (Step::Resource, Verdict::Released)]
+    );
     assert_eq!(steps.last(), Some(&(Step::SealReset, Verdict::Done)));
     assert_eq!(log[1].decision.detail, "untrusted-host");
     assert_eq!(log[2].decision.peer, "127.0.0.1");

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test file uses its part.
 
 pub mod swtpm;
+pub mod trusting;
 
 use std::{
     fs,
@@ -20,8 +21,7 @@ use cvm_attest::{
 use cvm_base::{Bytes16, Bytes32, sha256};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms, Transcript, Unlock,
-    build_split_key, fresh_nonce, open_contribution,
-    split_key::Half,
+    build_split_key, fresh_nonce, open_contribution, split_key::Half,
 };
 use cvm_keyholder::{
     enroll::{Documents, Identity},
@@ -204,8 +204,7 @@ pub struct Serving {
 impl Serving {
     pub fn start(ceremony: &Ceremony, policy: &Path, limits: Limits) -> Self {
         let folder = ceremony.party_folder("alice");
-        let config =
-            Config { folder: folder.clone(), listen: "127.0.0.1:0".into(), policy: policy.to_owned(), limits };
+        let config = Config { folder: folder.clone(), listen: "127.0.0.1:0".into(), policy: policy.to_owned(), limits };
         let decisions = Arc::new(Mutex::new(Vec::new()));
         let seen = decisions.clone();
         let service =
@@ -227,8 +226,7 @@ impl Serving {
     }
 
     pub fn holder_with(&self, certificate_sha256: Bytes32) -> Holder {
-        let endpoint =
-            Endpoint { party: "alice".into(), url: self.url.clone(), certificate_sha256, proxy: None };
+        let endpoint = Endpoint { party: "alice".into(), url: self.url.clone(), certificate_sha256, proxy: None };
         Holder::new(&endpoint, client_limits(), SystemResolver).unwrap()
     }
 
@@ -243,7 +241,12 @@ impl Serving {
 
 pub fn client_limits() -> cvm_release::client::http::Limits {
     let seconds = Duration::from_secs;
-    cvm_release::client::http::Limits { resolve: seconds(2), connect: seconds(5), request: seconds(20), total: seconds(3) }
+    cvm_release::client::http::Limits {
+        resolve: seconds(2),
+        connect: seconds(5),
+        request: seconds(20),
+        total: seconds(3),
+    }
 }
 
 impl Drop for Serving {

@@ -282,7 +282,11 @@ fn failure(error: ureq::Error) -> Failure {
 fn io_failure(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::Timeout("on the network".into()),
-        _ => Failure::Unreachable(error.to_string()),
+        // Below TLS, ureq's own errors travel inside I/O errors.
+        _ => match error.downcast::<ureq::Error>() {
+            Ok(inner) => failure(inner),
+            Err(error) => Failure::Unreachable(error.to_string()),
+        },
     }
 }
 

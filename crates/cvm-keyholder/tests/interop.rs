@@ -1,0 +1,86 @@
+//! An independent client (tests/kbs_client.py, written from the protocol's description) is served.
+//!
+//! `FLARE_CVM_PYTHON` names a Python with the `cryptography` package; the default is `python3`.
+
+mod common;
+
+use std::{path::Path, process::Command};
+
+use common::{Ceremony, LOG, Serving, log, rego, swtpm::Swtpm};
+use cvm_release::server::Reason;
+use serde_json::Value;
+
+fn client(serving: &Serving, resource: &str, more: &[&str]) -> (bool, Value) {
+    let python = std::env::var("FLARE_CVM_PYTHON").unwrap_or("python3".into());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kbs_client.py");
+    let output = Command::new(python)
+        .arg(script)
+        .args(["--url", &serving.url, "--certificate", &serving.certificate_sha256.to_string(), "--resource", resource])
+        .args(more)
+        .output()
+        .unwrap();
+    let answer = serde_json::from_slice(&output.stdout);
+    (output.status.success(), answer.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+}
+
+#[test]
+fn a_stock_client_with_sample_evidence_is_served_where_a_test_allows_it() {
+    let ceremony = Ceremony::hold(&rego(None));
+    let (documents, manifest) = ceremony.build(1, &log(LOG));
+    ceremony.store("alice").enroll(&documents).unwrap();
+    let policy = ceremony.policy_folder("alice", &[], true);
+    std::fs::remove_dir_all(policy.join("ek-roots")).unwrap();
+    let serving = Serving::start(&ceremony, &policy, Default::default());
+    let resource = format!("flare-cvm/half/{}", manifest.image_id);
+    let half = ceremony.half("alice", &manifest);
+    let half: String = half.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    for more in [&[][..], &["--bearer"]] {
+        let (success, answer) = client(&serving, &resource, more);
+        assert!(success && answer["resource"] == half, "{answer}");
+    }
+    // Refusals as the description says: 401, and the stock protocol's words.
+    let refused = |resource: &str, more: &[&str]| {
+        let (success, answer) = client(&serving, resource, more);
+        assert!(!success && answer["status"] == 401, "{answer}");
+        (answer["step"].clone(), answer["type"].clone())
+    };
+    assert_eq!(refused("default/key/1", &[]), ("resource".into(), "PluginInternalError".into()));
+    assert_eq!(refused(&resource, &["--version", "0.4.1"]), ("auth".into(), "AttestationError".into()));
+}
+
+#[test]
+fn sample_evidence_is_refused_in_production() {
+    let swtpm = Swtpm::manufacture();
+    let ceremony = Ceremony::hold(&rego(None));
+    let (documents, manifest) = ceremony.build(1, &log(LOG));
+    ceremony.store("alice").enroll(&documents).unwrap();
+    let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
+    let serving = Serving::start(&ceremony, &policy, Default::default());
+    let (success, answer) = client(&serving, &format!("flare-cvm/half/{}", manifest.image_id), &[]);
+    assert!(!success && answer["step"] == "attest" && answer["type"] == "AttestationError", "{answer}");
+    assert_eq!(serving.last_refusal().0, Reason::Unsupported);
+}
+
+/// The same TPM through tpm2-tools: a genuine quote is served, one that leaves registers out is not.
+#[test]
+fn attack_a_quote_over_fewer_registers() {
+    let swtpm = Swtpm::manufacture();
+    let ceremony = Ceremony::hold(&rego(Some(swtpm.root_sha256())));
+    let (documents, manifest) = ceremony.build(1, &log(LOG));
+    ceremony.store("alice").enroll(&documents).unwrap();
+    let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
+    let serving = Serving::start(&ceremony, &policy, Default::default());
+    drop(swtpm.boot(&log(LOG)));
+    let event_log = swtpm.write("eventlog.bin", &log(LOG));
+    let tcti = swtpm.tcti();
+    let tpm = ["--tee", "tpm", "--tcti", &tcti, "--event-log", event_log.to_str().unwrap()];
+    let resource = format!("flare-cvm/half/{}", manifest.image_id);
+
+    let (success, answer) = client(&serving, &resource, &tpm);
+    assert!(success, "{answer}");
+    for pcrs in ["4,7,11", "0,1,2,3,5,6,7,8,9,10,11,12,13,14,15"] {
+        let (success, answer) = client(&serving, &resource, &[&tpm[..], &["--pcrs", pcrs]].concat());
+        assert!(!success && answer["step"] == "attest", "{answer}");
+        assert_eq!(serving.last_refusal().0, Reason::WrongSelection);
+    }
+}
