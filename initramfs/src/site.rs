@@ -8,19 +8,20 @@ use std::{
     time::Duration,
 };
 
-use cvm_layout::{names::Name, site_conf::SiteConf};
+use cvm_layout::{
+    names::Name,
+    site_conf::{MAX_BYTES, SiteConf},
+};
 use cvm_release::client::http::{Endpoint, Holder, Limits, Resolve, SystemResolver};
 
 use crate::{
     codes::{Code, Coded, Failure},
     manifest::Verified,
-    net::files::is_host_name,
     platform::wait,
     release::{KeyHolder, failure_of},
 };
 
 const FILE: &str = "site_conf.yaml";
-const MAX_BYTES: u64 = 64 * 1024;
 const LIMITS: Limits =
     Limits { resolve: wait::RESOLVE, connect: wait::CONNECT, request: wait::REQUEST, total: wait::KEY_HOLDER };
 
@@ -32,18 +33,12 @@ pub fn read(config: &Path, verified: &Verified) -> Result<SiteConf, Failure> {
 
 /// Parses the settings; they must be of this site.
 pub fn parse(bytes: &[u8], verified: &Verified) -> Result<SiteConf, String> {
-    let conf: SiteConf = serde_yaml::from_slice(bytes).map_err(|e| e.to_string())?;
+    let conf = SiteConf::parse(bytes).map_err(|e| e.to_string())?;
     let manifest = &verified.manifest;
-    if conf.version != 1 {
-        return Err(format!("version {}, expected 1", conf.version));
+    if conf.site == manifest.site && conf.role == manifest.role {
+        return Ok(conf);
     }
-    if conf.site != manifest.site || conf.role != manifest.role {
-        return Err(format!("it is of {} {}, the image of {} {}", conf.role, conf.site, manifest.role, manifest.site));
-    }
-    match conf.hosts_entries.keys().find(|name| !is_host_name(name)) {
-        Some(name) => Err(format!("hosts_entries: {name:?} is no host name")),
-        None => Ok(conf),
-    }
+    Err(format!("it is of {} {}, the image of {} {}", conf.role, conf.site, manifest.role, manifest.site))
 }
 
 /// One key holder a party: identity from the manifest, address from `endpoints.yaml` if it names one.
@@ -91,8 +86,8 @@ mod tests {
         for (bad, what) in [
             (GOOD.replace("server1", "server2"), "server2"),
             (GOOD.replace("role: server", "role: client"), "client"),
-            (GOOD.replace("version: 1", "version: 2"), "version 2"),
-            (GOOD.replace("owner.example", "\"a\\n10.0.0.1 b\""), "host name"),
+            (GOOD.replace("version: 1", "version: 2"), "version"),
+            (GOOD.replace("owner.example", "\"a\\n10.0.0.1 b\""), "hosts_entries"),
             (format!("{GOOD}unknown: 1\n"), "unknown"),
         ] {
             assert!(parse(bad.as_bytes(), &verified).unwrap_err().contains(what), "{bad}");

@@ -4,6 +4,7 @@ use std::{error::Error, path::Path, sync::Mutex};
 
 use cvm_attest::{
     attester::{AttestationKey, DEFAULT_TCTI, Tpm},
+    handoff_digest,
     wire::CredentialChallenge,
 };
 use cvm_base::sha256;
@@ -21,8 +22,6 @@ const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 const EVENT_LOG_BYTES: u64 = 128 * 1024;
 /// The register of the UKI and of the boot phases.
 const PHASE_PCR: u8 = 11;
-/// What the end of the boot phase adds to it (SHA-256 of this text).
-const HANDOFF: &[u8] = b"flare-cvm:handoff";
 
 /// Waits for the TPM and opens it.
 pub fn open() -> Result<Tpm, Failure> {
@@ -33,10 +32,10 @@ pub fn open() -> Result<Tpm, Failure> {
 /// Measures the handoff: from here on, no key holder releases anything to this boot.
 pub fn measure_handoff(mut tpm: Tpm) -> Result<(), Failure> {
     let before = tpm.read_pcr(PHASE_PCR).code(Code::HandoffMeasure)?;
-    tpm.extend_pcr(PHASE_PCR, &sha256(HANDOFF)).code(Code::HandoffMeasure)?;
+    tpm.extend_pcr(PHASE_PCR, &handoff_digest()).code(Code::HandoffMeasure)?;
     // A TPM that only says so would leave the secrets' phase open.
     let after = tpm.read_pcr(PHASE_PCR).code(Code::HandoffMeasure)?;
-    let expected = sha256(&[before.0, sha256(HANDOFF).0].concat());
+    let expected = sha256(&[before.0, handoff_digest().0].concat());
     if after == expected {
         return Ok(());
     }

@@ -15,18 +15,13 @@ pub fn resolv_conf(lease: &Lease) -> String {
     text + "options timeout:2 attempts:2\n"
 }
 
-/// `hosts`: loopback, the site's own name, and the site's entries.
+/// `hosts`: loopback, the site's own name, and the site's entries (whose names `SiteConf::parse` has checked).
 pub fn hosts(site: &Name, entries: &BTreeMap<String, IpAddr>) -> String {
     let mut text = format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {site}\n");
     for (name, address) in entries {
         let _ = writeln!(text, "{address} {name}");
     }
     text
-}
-
-/// Whether `text` may stand in `hosts`: a name with a line break would forge further lines.
-pub fn is_host_name(text: &str) -> bool {
-    (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }
 
 /// systemd-networkd's settings for the card, so that the running system keeps or renews the address.
@@ -66,13 +61,5 @@ mod tests {
         assert!(networkd("eth0", &Network::Dhcp, &lease()).contains("DHCP=ipv4\n"));
         let fixed = Network::Static { address: [10, 0, 2, 15].into(), prefix: 24, gateway: None, dns: vec![] };
         assert!(networkd("eth0", &fixed, &lease()).ends_with("Address=10.0.2.15/24\nGateway=10.0.2.2\n"));
-    }
-
-    #[test]
-    fn a_host_name_with_a_line_break_is_refused() {
-        assert!(is_host_name("owner-1.example"));
-        for bad in ["", "a b", "a\n127.0.0.1 x", &"a".repeat(254)] {
-            assert!(!is_host_name(bad), "{bad:?}");
-        }
     }
 }

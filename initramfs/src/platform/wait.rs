@@ -21,7 +21,7 @@ pub const CONNECT: Duration = Duration::from_secs(10);
 pub const REQUEST: Duration = Duration::from_secs(30);
 /// Until a key holder has released its half, all attempts together; the last may end one
 /// [`REQUEST`] later.
-pub const KEY_HOLDER: Duration = Duration::from_secs(60);
+pub const KEY_HOLDER: Duration = Duration::from_secs(30);
 /// Until mkfs.ext4 has ended.
 pub const MKFS: Duration = Duration::from_secs(120);
 /// Between two looks at something that cannot be waited for otherwise.
