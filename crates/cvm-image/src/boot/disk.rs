@@ -11,7 +11,10 @@ use std::{
 
 use cvm_layout::{gpt, layout::Placement, manifest::ImageId};
 
-use super::{BootError, tool};
+use super::{
+    BootError,
+    tool::{self, Scratch},
+};
 
 /// Zeros of this length are left out of the image.
 const BLOCK: usize = 64 * 1024;
@@ -34,17 +37,12 @@ pub enum Content<'a> {
 /// Beside `output` it needs room for one uncompressed copy of the contents while it works.
 pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [Content; 6]) -> Result<(), BootError> {
     let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = |suffix| {
-        tempfile::Builder::new()
-            .prefix(".flare-cvm-")
-            .suffix(suffix)
-            .tempfile_in(folder)
-            .map_err(BootError::io("make a temporary file in", folder))
-    };
-    let mut raw = temporary(".raw")?;
+    let scratch = Scratch::in_folder(folder)?;
+    let (raw_path, packed) = (scratch.join("raw"), scratch.join("qcow2"));
     let fail = |path: &Path| BootError::io("write", path.to_owned());
-    raw.as_file().set_len(placement.disk_bytes).map_err(fail(raw.path()))?;
-    gpt::write(raw.as_file_mut(), placement, image)?;
+    let mut raw = File::options().read(true).write(true).create_new(true).open(&raw_path).map_err(fail(&raw_path))?;
+    raw.set_len(placement.disk_bytes).map_err(fail(&raw_path))?;
+    gpt::write(&mut raw, placement, image)?;
     for (partition, content) in placement.partitions.iter().zip(contents) {
         let room = if partition.number == 3 { placement.state_offset } else { partition.length };
         let mut source: Box<dyn Read> = match content {
@@ -52,22 +50,19 @@ pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [C
             Content::Bytes(bytes) => Box::new(bytes),
             Content::File(path) => Box::new(File::open(path).map_err(BootError::io("read", path))?),
         };
-        raw.as_file().seek(SeekFrom::Start(partition.offset)).map_err(fail(raw.path()))?;
-        let copied = copy_sparse(&mut source, raw.as_file_mut(), room).map_err(fail(raw.path()))?;
+        raw.seek(SeekFrom::Start(partition.offset)).map_err(fail(&raw_path))?;
+        let copied = copy_sparse(&mut source, &mut raw, room).map_err(fail(&raw_path))?;
         if copied > room {
             let problem = format!("its content is longer than its {room} bytes");
             return Err(BootError::Partition { number: partition.number, problem });
         }
     }
 
-    let packed = temporary(".qcow2")?;
     let mut command = tool::command("qemu-img");
-    command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(raw.path()).arg(packed.path());
+    command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw_path).arg(&packed);
     tool::run("qemu-img", "packing the disk", command)?;
-    packed.as_file().sync_all().map_err(fail(packed.path()))?;
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    packed.as_file().set_permissions(readable).map_err(fail(packed.path()))?;
-    packed.persist(output).map_err(|e| BootError::io("replace", output)(e.error))?;
+    File::open(&packed).and_then(|file| file.sync_all()).map_err(fail(&packed))?;
+    std::fs::rename(&packed, output).map_err(BootError::io("replace", output.to_owned()))?;
     Ok(())
 }
 
@@ -113,8 +108,8 @@ pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootEr
 
 /// The partitions of a disk.
 pub fn partitions(disk: &Path) -> Result<Vec<gpt::Entry>, BootError> {
-    let dir = tempfile::tempdir().map_err(BootError::io("make a folder in", std::env::temp_dir()))?;
-    let table = dir.path().join("table");
+    let scratch = Scratch::new()?;
+    let table = scratch.join("table");
     extract_window(disk, 0, TABLE_BYTES, &table)?;
     Ok(gpt::read(&std::fs::read(&table).map_err(BootError::io("read", &table))?)?)
 }
@@ -133,8 +128,8 @@ pub fn patch(disk: &Path, number: u32, offset: u64, bytes: &[u8]) -> Result<(), 
         let problem = format!("byte {end} lies behind its end");
         return Err(BootError::Partition { number, problem });
     }
-    let dir = tempfile::tempdir().map_err(BootError::io("make a folder in", std::env::temp_dir()))?;
-    let content = dir.path().join("content");
+    let scratch = Scratch::new()?;
+    let content = scratch.join("content");
     std::fs::write(&content, bytes).map_err(BootError::io("write", &content))?;
     let mut command = tool::command("qemu-io");
     let write = format!("write -q -s {} {} {}", content.display(), entry.offset + offset, bytes.len());

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_base::{read_bounded, write_atomic};
 
-use super::{BootError, tool};
+use super::{
+    BootError,
+    tool::{self, Scratch},
+};
 
 /// Path (`EFI/BOOT/BOOTX64.EFI`) → content.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -16,8 +19,8 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 /// FAT16 and not FAT32, which needs 33 MiB at least: every EDK2 firmware reads it as an ESP. Dates are
 /// 1980-01-01, and the volume's id follows from its label (at most 11 of `A-Z 0-9 _ -`).
 pub fn make(bytes: u64, label: &str, files: &Files) -> Result<Vec<u8>, BootError> {
-    let dir = tempfile::tempdir().map_err(BootError::io("make a folder in", std::env::temp_dir()))?;
-    let image = dir.path().join("image");
+    let scratch = Scratch::new()?;
+    let image = scratch.join("image");
     std::fs::File::create(&image).and_then(|f| f.set_len(bytes)).map_err(BootError::io("make", image.clone()))?;
 
     // FAT16 has 4085 to 65524 clusters.
@@ -35,7 +38,7 @@ pub fn make(bytes: u64, label: &str, files: &Files) -> Result<Vec<u8>, BootError
         command.arg("-i").arg(&image).arg(format!("::{folder}"));
         tool::run("mmd", "making a folder in a FAT image", command)?;
     }
-    let content = dir.path().join("content");
+    let content = scratch.join("content");
     for (path, bytes) in files {
         write_atomic(&content, bytes, 0o600)?;
         let mut command = tool::command("mcopy");

@@ -12,7 +12,8 @@ use std::{
 use cvm_base::{read_bounded, write_atomic};
 
 use super::{
-    BootError, tool,
+    BootError,
+    tool::{self, Scratch},
     variables::{self, CUSTOM_MODE, GLOBAL, Guid, IMAGE_SECURITY, SECURE_BOOT_ENABLE, Variable},
 };
 
@@ -80,8 +81,8 @@ impl Keys {
 
     /// Signs an EFI program for db; `name` says which in an error.
     pub fn sign(&self, name: &'static str, program: &[u8]) -> Result<Vec<u8>, BootError> {
-        let dir = tempfile::tempdir().map_err(BootError::io("make a folder in", std::env::temp_dir()))?;
-        let (from, to) = (dir.path().join("unsigned.efi"), dir.path().join("signed.efi"));
+        let scratch = Scratch::new()?;
+        let (from, to) = (scratch.join("unsigned.efi"), scratch.join("signed.efi"));
         write_atomic(&from, program, 0o600)?;
         let mut command = tool::command("sbsign");
         command.arg("--key").arg(self.path("db", "key")).arg("--cert").arg(self.path("db", "crt"));
@@ -139,12 +140,11 @@ impl Keys {
 fn create(folder: &Path) -> Result<(), BootError> {
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(BootError::io("make", parent))?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".secure-boot-")
-        .tempdir_in(parent)
-        .map_err(BootError::io("make a folder in", parent))?;
+    let scratch = Scratch::in_folder(parent)?;
+    let made = scratch.join("keys");
+    fs::DirBuilder::new().mode(0o700).create(&made).map_err(BootError::io("make", made.clone()))?;
     for role in ROLES {
-        let path = |suffix| temporary.path().join(format!("{role}.{suffix}"));
+        let path = |suffix| made.join(format!("{role}.{suffix}"));
         let mut command = tool::command("openssl");
         command.args(["req", "-x509", "-newkey", "rsa:3072", "-noenc", "-sha256", "-days", "7300"]);
         command.arg("-subj").arg(format!("/CN=flare-cvm Secure Boot {role}/"));
@@ -156,7 +156,7 @@ fn create(folder: &Path) -> Result<(), BootError> {
         command.args(["x509", "-outform", "DER"]).arg("-in").arg(path("crt")).arg("-out").arg(path("der"));
         tool::run("openssl", "encoding a certificate", command)?;
     }
-    fs::rename(temporary.keep(), folder).map_err(BootError::io("make", folder))
+    fs::rename(&made, folder).map_err(BootError::io("make", folder))
 }
 
 /// One `EFI_SIGNATURE_LIST` with one signature.

@@ -1,6 +1,12 @@
 //! Running the distribution's tools.
 
-use std::process::{Command, Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use cvm_base::interrupt::{PathGuard, guard_path};
+use tempfile::TempDir;
 
 use super::BootError;
 
@@ -22,7 +28,7 @@ const DATE: &str = "315532800";
 
 /// Fails on the first missing tool, before a build has begun.
 pub fn require_tools() -> Result<(), BootError> {
-    let found = |tool: &str| search_path().any(|folder| std::path::Path::new(&folder).join(tool).is_file());
+    let found = |tool: &str| search_path().any(|folder| Path::new(&folder).join(tool).is_file());
     match TOOLS.iter().find(|(tool, _)| !found(tool)) {
         Some(&(tool, package)) => Err(BootError::MissingTool { tool, package }),
         None => Ok(()),
@@ -47,6 +53,32 @@ pub(super) fn command(tool: &'static str) -> Command {
         .env("E2FSPROGS_FAKE_TIME", DATE)
         .stdin(Stdio::null());
     command
+}
+
+/// A folder for a tool's input and output. It goes with this value, or when the user interrupts.
+pub(super) struct Scratch {
+    folder: TempDir,
+    _guard: PathGuard,
+}
+
+impl Scratch {
+    /// In the system's folder for temporary files.
+    pub(super) fn new() -> Result<Self, BootError> {
+        Self::in_folder(&std::env::temp_dir())
+    }
+
+    /// In `parent`, so that a result can be renamed into place.
+    pub(super) fn in_folder(parent: &Path) -> Result<Self, BootError> {
+        let folder = tempfile::Builder::new()
+            .prefix(".flare-cvm-")
+            .tempdir_in(parent)
+            .map_err(BootError::io("make a temporary folder in", parent.to_owned()))?;
+        Ok(Self { _guard: guard_path(folder.path()), folder })
+    }
+
+    pub(super) fn join(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
 }
 
 /// Runs it to its end; an unsuccessful one's last words go into the error.

@@ -9,7 +9,11 @@ use std::fs;
 use cvm_base::{Bytes32, read_bounded, write_atomic};
 use object::{LittleEndian, Object as _, ObjectSection as _, read::pe::PeFile64};
 
-use super::{BootError, secure_boot::package_file, tool};
+use super::{
+    BootError,
+    secure_boot::package_file,
+    tool::{self, Scratch},
+};
 
 const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 /// Sections are mapped on page borders.
@@ -48,7 +52,7 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
     if parts.kernel.get(0x202..0x206) != Some(b"HdrS") {
         return Err(BootError::Efi { what: "the kernel", problem: "it is no bzImage".into() });
     }
-    let dir = tempfile::tempdir().map_err(BootError::io("make a folder in", std::env::temp_dir()))?;
+    let scratch = Scratch::new()?;
     let mut command = tool::command("objcopy");
     let mut address = first_free_address(&stub)?;
     // The kernel comes last: its own decompressor may use memory behind its section.
@@ -58,7 +62,7 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
         (".initrd", parts.initrd),
         (".linux", parts.kernel),
     ] {
-        let file = dir.path().join(name);
+        let file = scratch.join(name);
         write_atomic(&file, content, 0o600)?;
         let mut section = std::ffi::OsString::from(format!("{name}="));
         section.push(&file);
@@ -67,7 +71,7 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
         command.arg("--change-section-vma").arg(format!("{name}={address:#x}"));
         address = (address + content.len() as u64).next_multiple_of(PAGE);
     }
-    let image = dir.path().join("uki.efi");
+    let image = scratch.join("uki.efi");
     fs::write(&image, &stub).map_err(BootError::io("write", &image))?;
     command.arg(&image);
     tool::run("objcopy", "joining the kernel image", command)?;
