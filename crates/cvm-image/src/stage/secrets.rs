@@ -264,7 +264,7 @@ mod tests {
         let certificate =
             openssl(&["req", "-x509", "-subj", "/CN=x", "-key", key.to_str().unwrap(), "-outform", "DER"], None);
         let words = b"-----BEGIN PRIVATE KEY-----\0-----END PRIVATE KEY-----\0AGE-SECRET-KEY-1\0".to_vec();
-        for clean in [public, certificate, words, fs::read(std::env::current_exe().unwrap()).unwrap()] {
+        for clean in [public, certificate, words, fs::read("/usr/bin/openssl").unwrap()] {
             assert_eq!(scan_bytes("x", &clean, &Needles::default()), [], "{} bytes", clean.len());
         }
     }
