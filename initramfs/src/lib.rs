@@ -1,6 +1,7 @@
 //! `cvm-init`: PID 1 of the initramfs. `main.rs` tells the story; this library holds its chapters,
 //! so that tests and fuzz targets reach them.
 
+pub mod areas;
 pub mod codes;
 pub mod console;
 pub mod handoff;

@@ -6,6 +6,7 @@
 use std::{convert::Infallible, path::Path};
 
 use cvm_init::{
+    areas,
     codes::Failure,
     console::{self, step},
     handoff, manifest, net,
@@ -14,12 +15,10 @@ use cvm_init::{
         kernel::{self, Power},
         modules,
     },
-    release::{Derived, Exchange, Keys},
-    seal_plan::{Memory, Plan, seal_plan},
+    release::Exchange,
     self_check, site, tpm,
-    volumes::{self, Area, guest_path},
+    volumes::{self, guest_path},
 };
-use cvm_layout::names::Name;
 use nix::mount::MsFlags;
 
 /// Where p4 is mounted until the system volume is there.
@@ -47,13 +46,8 @@ fn boot() -> Result<Infallible, Failure> {
     // the measured command line and by the builder's signature.
     let verified = manifest::read(&disk)?;
     let manifest = &verified.manifest;
-    step(
-        "manifest",
-        format_args!(
-            "image {} of {} {}, SHA-256 {}",
-            manifest.image_id, manifest.role, manifest.site, verified.manifest_sha256
-        ),
-    );
+    let (image, role, site) = (manifest.image_id, manifest.role, &manifest.site);
+    step("manifest", format_args!("image {image} of {role} {site}, SHA-256 {}", verified.manifest_sha256));
     self_check::own_code(manifest.init_code_sha256)?;
     step("self-check", "the code in memory is the builder's");
     disk.equals(manifest)?;
@@ -75,51 +69,34 @@ fn boot() -> Result<Infallible, Failure> {
     step("derive", format_args!("keys `system` and `state` from {}, `jobs` from {}", keys.system.from, keys.jobs.from));
     drop(evidence);
 
-    volumes::open_root(&disk, manifest, &keys.system)?;
+    // Every header is judged before anything is opened.
+    let memories = exchange.memories()?;
+    let remembered: Vec<_> = memories.iter().map(|(_, memory)| *memory).collect();
+    let root = volumes::guard_root(&disk, &keys.system)?;
+    let state = areas::judge_state(&disk, manifest, &keys.state, &remembered)?;
+    let jobs = areas::judge_jobs(&disk, &keys.jobs, &remembered)?;
+    for (name, memory) in &memories {
+        step("guard", format_args!("headers are this image's; {name} {memory}"));
+    }
+    volumes::open_root(&disk, manifest, &root, &keys.system)?;
     step("p3", format_args!("opened with key `system` from {}; system and site under verity", keys.system.from));
-    open_or_make(&exchange, &keys, &Area::state(&disk, manifest)?, &Area::jobs(&disk))?;
+    state.open(&keys.state, &guest_path("/opt/nvflare/state"), MsFlags::empty())?;
+    let header = jobs.open(&keys.jobs, &guest_path("/opt/nvflare/jobs"), MsFlags::MS_NOEXEC)?;
+    if jobs.is_new() {
+        exchange.register(&memories, header)?;
+    }
     handoff::bind_state()?;
     volumes::open_data(&disk)?;
     step("p6", "attached read-only");
     handoff::move_mount(Path::new(CONFIG), &guest_path("/opt/nvflare/config"))?;
     handoff::write_settings(&conf, &card, &lease)?;
 
-    // Once the handoff is measured no key holder answers this boot; only then may others' code run.
-    let from = format!("p3 opened by {}, p5 by {}", keys.system.from, keys.jobs.from);
+    // Once the handoff is measured no key holder answers this boot; only then does the system start.
+    let from = format!("p3 by {}, p5 by {}", keys.system.from, keys.jobs.from);
     tpm::measure_handoff(tpm)?;
     drop(keys);
     exchange.end()?;
     drop(holders);
     step("handoff", format_args!("{from}; measured, secrets wiped, starting systemd"));
     handoff::switch_root()
-}
-
-/// Opens `state` and p5 or, on the first boot only, makes them; then the key holders remember p5.
-fn open_or_make(exchange: &Exchange<Derived>, keys: &Keys, state: &Area, jobs: &Area) -> Result<(), Failure> {
-    let memories = exchange.memories()?;
-    for (name, memory) in &memories {
-        step("seal", format_args!("{name} {memory}"));
-    }
-    let (seen_state, seen_jobs) = (state.inspect(&keys.state)?, jobs.inspect(&keys.jobs)?);
-    // Both are decided before either is touched.
-    let jobs_plan = seal_plan(seen_jobs.state, &only_memory(&memories));
-    let state_plan = seal_plan(seen_state.state, &without_digest(&memories));
-    let (opened, _) = state.carry_out(state_plan, &seen_state, &keys.state)?;
-    state.mount(&opened, &guest_path("/opt/nvflare/state"), MsFlags::empty())?;
-    let (opened, digest) = jobs.carry_out(jobs_plan, &seen_jobs, &keys.jobs)?;
-    jobs.mount(&opened, &guest_path("/opt/nvflare/jobs"), MsFlags::MS_NOEXEC)?;
-    if jobs_plan != Plan::Open {
-        exchange.register(&memories, digest)?;
-    }
-    Ok(())
-}
-
-fn only_memory(memories: &[(&Name, Memory)]) -> Vec<Memory> {
-    memories.iter().map(|(_, memory)| *memory).collect()
-}
-
-/// The key holders remember p5's header and not `state`'s: for `state`, that it was made.
-fn without_digest(memories: &[(&Name, Memory)]) -> Vec<Memory> {
-    let strip = |memory| if matches!(memory, Memory::Sealed(_)) { Memory::Sealed(None) } else { memory };
-    only_memory(memories).into_iter().map(strip).collect()
 }

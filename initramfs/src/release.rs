@@ -153,7 +153,7 @@ impl<'a> Exchange<'a, Released> {
             derive(&self.manifest.split_key, &halves, purpose, &self.manifest.image_id).code(Code::Derivation)
         };
         let area = |disk, mac| {
-            let from = party_halves(&self.manifest.split_key, disk).map(Name::as_str).collect::<Vec<_>>().join(" + ");
+            let from = party_halves(&self.manifest.split_key, disk).map(Name::as_str).collect::<Vec<_>>().join(" and ");
             let (disk, mac) = (DiskKey::new(key(disk)?.as_bytes()), MacKey::new(key(mac)?.as_bytes()));
             Ok::<_, Failure>(AreaKeys { disk, mac, from })
         };

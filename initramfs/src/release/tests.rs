@@ -77,7 +77,7 @@ fn all_key_holders_are_asked_at_once_and_their_halves_joined() {
     let fakes = [1, 2].map(|half| Fake { meeting: Some(meeting.clone()), ..fake(half) });
     let exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
     let (exchange, keys) = exchange.derive().ok().unwrap();
-    assert_eq!((&*keys.system.from, &*keys.jobs.from), ("model-owner", "model-owner + data-owner"));
+    assert_eq!((&*keys.system.from, &*keys.jobs.from), ("model-owner", "model-owner and data-owner"));
     exchange.end().unwrap();
 }
 

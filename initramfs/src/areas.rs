@@ -1,0 +1,243 @@
+//! The two authenticated areas, p5 and `state`: judged, then made or opened.
+//!
+//! Judging reads the header once and decides; it opens nothing, so that one bad header anywhere on the
+//! disk ends the boot with every volume still closed.
+
+use std::path::{Path, PathBuf};
+
+use cvm_base::Bytes32;
+use cvm_layout::manifest::Manifest;
+use cvm_seal::{
+    SealError,
+    guard::{self, Expected, GuardError, GuardedHeader, Protection, record},
+    guest::{self, Access, Slice},
+};
+use nix::mount::{MsFlags, mount};
+
+use crate::{
+    codes::{Code, Coded, Failure},
+    console::step,
+    mkfs,
+    platform::{
+        disk::{Disk, Which},
+        kernel::SCRATCH,
+    },
+    release::AreaKeys,
+    seal_plan::{Fault, HeaderState, Memory, Plan, Refusal, seal_plan},
+};
+
+const READ_WRITE: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID);
+
+/// Where an area lies, and the codes by which it fails.
+#[derive(Debug)]
+struct Area {
+    /// For messages and mappings.
+    name: &'static str,
+    device: PathBuf,
+    /// `None`: the area fills the device.
+    slice: Option<(u64, u64)>,
+    header: Code,
+    mac: Code,
+    wiped: Code,
+    open: Code,
+    make: Code,
+}
+
+/// An area whose header was judged: nothing was opened, and nothing stands against opening it.
+#[derive(Debug)]
+pub struct Judged {
+    area: Area,
+    plan: Plan,
+    header: Option<GuardedHeader>,
+}
+
+/// Judges p5 by its header and by what the key holders remember of it.
+pub fn judge_jobs(disk: &Disk, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
+    let area = Area {
+        name: "jobs",
+        device: disk.partition(Which::Jobs).path(),
+        slice: None,
+        header: Code::JobsHeader,
+        mac: Code::JobsHeaderMac,
+        wiped: Code::JobsWiped,
+        open: Code::JobsOpen,
+        make: Code::JobsMake,
+    };
+    area.judge(keys, memories)
+}
+
+/// Judges `state` by its header and by whether the key holders have seen the image sealed: of
+/// `state`'s header they remember nothing.
+pub fn judge_state(disk: &Disk, manifest: &Manifest, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
+    let root = disk.partition(Which::Root);
+    let offset = manifest.root.state_offset;
+    let area = Area {
+        name: "state",
+        device: root.path(),
+        slice: Some((offset, root.length.saturating_sub(offset))),
+        header: Code::StateHeader,
+        mac: Code::StateHeaderMac,
+        wiped: Code::StateWiped,
+        open: Code::StateOpen,
+        make: Code::StateMake,
+    };
+    let strip = |memory: &Memory| if matches!(memory, Memory::Sealed(_)) { Memory::Sealed(None) } else { *memory };
+    area.judge(keys, &memories.iter().map(strip).collect::<Vec<_>>())
+}
+
+impl Area {
+    fn judge(self, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
+        let offset = self.slice.map_or(0, |(offset, _)| offset);
+        let bytes = guest::read_header(&self.device, offset).code(self.open)?;
+        let (header, state, reason) = match guard::check(&bytes, &Expected::new(Protection::Authenticated), &keys.mac) {
+            Ok(header) => (Some(header.clone()), HeaderState::Ours(header.digest()), String::new()),
+            Err(error) => (None, state_of(&bytes, &error), error.to_string()),
+        };
+        match seal_plan(state, memories) {
+            Plan::Refuse(refusal) => Err(self.refused(refusal, &reason)),
+            plan => Ok(Judged { area: self, plan, header }),
+        }
+    }
+
+    fn refused(&self, refusal: Refusal, reason: &str) -> Failure {
+        let (code, detail) = match refusal {
+            Refusal::NotWhitelisted => (self.header, reason),
+            Refusal::NotAuthentic => (self.mac, reason),
+            Refusal::Wiped => (self.wiped, "the key holders remember that it was sealed"),
+            Refusal::NotTheRegistered => (Code::JobsOther, "its header's digest is not the registered one"),
+            Refusal::HoldersDisagree => (Code::HoldersDisagree, "they name different headers"),
+        };
+        Failure::new(code, detail)
+    }
+
+    /// Formats it, with an ext4 in it.
+    fn make(&self, device: &Path, keys: &AreaKeys) -> Result<(PathBuf, Bytes32), Failure> {
+        let scratch = Path::new(SCRATCH).join(self.name);
+        let made = guest::create_authenticated(&self.mapping(), device, &keys.disk, &keys.mac, &scratch, mkfs::ext4);
+        let (path, header) = made.map_err(|e| match e {
+            SealError::MakeFileSystem { .. } => Failure::new(Code::Mkfs, e),
+            e => Failure::new(self.make, e),
+        })?;
+        Ok((path, header.digest()))
+    }
+
+    fn mapping(&self) -> String {
+        format!("cvm-{}", self.name)
+    }
+}
+
+impl Judged {
+    /// Whether the key holders must be told of the header afterwards.
+    pub fn is_new(&self) -> bool {
+        self.plan != Plan::Open
+    }
+
+    /// Makes or opens the area, mounts it at `at` and returns its header's SHA-256.
+    pub fn open(&self, keys: &AreaKeys, at: &Path, flags: MsFlags) -> Result<Bytes32, Failure> {
+        let area = &self.area;
+        let device = match area.slice {
+            None => area.device.clone(),
+            Some((offset, length)) => {
+                let slice = Slice { device: &area.device, offset, length };
+                guest::linear(&format!("{}-area", area.mapping()), slice, Access::ReadWrite).code(area.open)?
+            }
+        };
+        let (opened, digest) = match &self.header {
+            None => area.make(&device, keys)?,
+            Some(header) => {
+                let opened = guest::open_sealed(&area.mapping(), &device, header, &keys.disk).code(area.open)?;
+                (opened, header.digest())
+            }
+        };
+        mount(Some(&opened), at, Some("ext4"), READ_WRITE | flags, None::<&str>)
+            .code_at(area.open, "cannot mount it")?;
+        let done = match self.plan {
+            Plan::Make => "made and opened",
+            Plan::Adopt => "opened (made by a boot that died before every key holder knew)",
+            _ => "opened",
+        };
+        step(area.name, format_args!("{done} with key `{}` from {}", area.name, keys.from));
+        Ok(digest)
+    }
+}
+
+/// What a refused header is, by the guard's reason and by whether a seal record is there.
+fn state_of(bytes: &[u8], error: &GuardError) -> HeaderState {
+    let finished = bytes.get(record::OFFSET..).is_some_and(|record| record.starts_with(record::MAGIC));
+    match error {
+        GuardError::Blank => HeaderState::Blank,
+        _ if finished => HeaderState::Foreign(fault(error)),
+        _ => HeaderState::Unfinished(fault(error)),
+    }
+}
+
+/// Which of the two faults a guard's error is.
+pub(crate) fn fault(error: &GuardError) -> Fault {
+    match error {
+        GuardError::Mac | GuardError::NoRecord => Fault::NotAuthentic,
+        _ => Fault::NotWhitelisted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_seal::{DiskKey, HEADER_BYTES, MacKey};
+
+    use super::*;
+
+    const D: Bytes32 = Bytes32 { 0: [1; 32] };
+
+    fn keys() -> AreaKeys {
+        AreaKeys { disk: DiskKey::new(&[1; 32]), mac: MacKey::new(&[2; 32]), from: "both".into() }
+    }
+
+    /// Judges `content` as p5's first bytes.
+    fn judge(content: &[u8], memories: &[Memory]) -> Result<Plan, Code> {
+        let folder = tempfile::tempdir().unwrap();
+        let device = folder.path().join("p5");
+        std::fs::write(&device, content).unwrap();
+        let area = Area {
+            name: "jobs",
+            device,
+            slice: None,
+            header: Code::JobsHeader,
+            mac: Code::JobsHeaderMac,
+            wiped: Code::JobsWiped,
+            open: Code::JobsOpen,
+            make: Code::JobsMake,
+        };
+        area.judge(&keys(), memories).map(|judged| judged.plan).map_err(|failure| failure.code)
+    }
+
+    fn with_record(mut area: Vec<u8>) -> Vec<u8> {
+        record::write(&mut area, &MacKey::new(&[3; 32])).unwrap();
+        area
+    }
+
+    #[test]
+    fn a_wiped_p5_is_fatal_unless_nobody_ever_saw_it_sealed() {
+        let blank = vec![0; HEADER_BYTES];
+        assert_eq!(judge(&blank, &[Memory::Fresh, Memory::Fresh]), Ok(Plan::Make));
+        assert_eq!(judge(&blank, &[Memory::Fresh, Memory::Sealed(Some(D))]), Err(Code::JobsWiped));
+    }
+
+    #[test]
+    fn a_first_boot_that_died_in_the_middle_begins_again() {
+        let torn = vec![0x5a; HEADER_BYTES];
+        assert_eq!(judge(&torn, &[Memory::Fresh]), Ok(Plan::Make));
+        assert_eq!(judge(&torn, &[Memory::Sealed(Some(D))]), Err(Code::JobsHeader));
+    }
+
+    #[test]
+    fn attack_a_foreign_sealed_area_is_refused_even_on_a_first_boot() {
+        let foreign = with_record(vec![0x5a; HEADER_BYTES]);
+        for memory in [Memory::None, Memory::Fresh, Memory::Sealed(Some(D))] {
+            assert_eq!(judge(&foreign, &[memory]), Err(Code::JobsHeader));
+        }
+    }
+
+    #[test]
+    fn a_short_device_is_an_error() {
+        assert_eq!(judge(&[0; 4096], &[Memory::Fresh]), Err(Code::JobsOpen));
+    }
+}
