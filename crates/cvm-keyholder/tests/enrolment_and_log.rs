@@ -2,6 +2,11 @@
 
 mod common;
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use common::{Ceremony, LOG, log, rego};
 use cvm_base::Explain;
 use cvm_keyholder::{
@@ -139,16 +144,34 @@ fn two_processes_append_to_one_chain() {
     assert_eq!(ceremony.store("alice").verify_log().unwrap().entries, 8);
 }
 
+fn seeds() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/keyholder_enrolment")
+}
+
 #[test]
 fn seeds_and_their_mutations_do_not_panic() {
-    let ceremony = Ceremony::hold(&rego(None));
-    let (documents, _) = ceremony.build(1, &log(LOG));
-    for seed in [documents.agreement, documents.manifest, documents.reference] {
+    let seeds: Vec<_> = fs::read_dir(seeds()).unwrap().map(|seed| fs::read(seed.unwrap().path()).unwrap()).collect();
+    assert_eq!(seeds.len(), 3);
+    for seed in seeds {
         for at in 0..seed.len().min(2000) {
             let mut changed = seed.clone();
             changed[at] ^= 1 << (at % 8);
             fuzz_documents(&changed);
             fuzz_documents(&seed[..at]);
         }
+    }
+}
+
+/// Writes the fuzzer's seeds.
+#[test]
+#[ignore = "writes fuzz/seeds/keyholder_enrolment"]
+fn record() {
+    let ceremony = Ceremony::hold(&rego(None));
+    let (documents, _) = ceremony.build(1, &log(LOG));
+    fs::create_dir_all(seeds()).unwrap();
+    for (name, bytes) in
+        [("agreement", documents.agreement), ("manifest", documents.manifest), ("reference", documents.reference)]
+    {
+        fs::write(seeds().join(name), bytes).unwrap();
     }
 }

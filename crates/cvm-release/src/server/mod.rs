@@ -311,5 +311,16 @@ fn parse<T: serde::de::DeserializeOwned>(body: &[u8], limit: usize) -> Result<T,
     serde_json::from_slice(body).map_err(|e| Refusal::new(Reason::Malformed, format!("the body is malformed: {e}")))
 }
 
+/// Entry point for the fuzzer: the bodies of `auth` and `attest`, up to the evidence itself.
+#[doc(hidden)]
+pub fn fuzz_bodies(bytes: &[u8]) {
+    let _ = parse::<AuthRequest>(bytes, paths::MAX_AUTH_BYTES);
+    let _ = parse::<RegisterSeal>(bytes, paths::MAX_AUTH_BYTES);
+    if let Ok(body) = parse::<Attestation>(bytes, paths::MAX_ATTEST_BYTES) {
+        let _ = jwe::check_key(&body.runtime_data.tee_pubkey);
+        let _ = Binding::new(&body.runtime_data, &body.tee_evidence.additional_evidence);
+    }
+}
+
 #[cfg(test)]
 mod tests;
