@@ -11,6 +11,8 @@ pub mod net;
 pub mod platform;
 pub mod release;
 pub mod seal_plan;
+#[cfg(test)]
+mod seeds;
 pub mod self_check;
 pub mod site;
 pub mod tpm;

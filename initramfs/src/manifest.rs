@@ -190,5 +190,17 @@ fn endpoints(bytes: &[u8], manifest: &Manifest) -> Result<Endpoints, String> {
     }
 }
 
+/// What the fuzz target runs: any of the three documents, as if it were signed. What passes is consistent.
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes)
+        && check_manifest(&manifest).is_ok()
+    {
+        assert!(manifest.root.sealed_bytes <= manifest.root.state_offset);
+        let _ = endpoints(bytes, &manifest);
+    }
+    let _ = serde_json::from_slice::<BootStatement>(bytes);
+    let _ = serde_yaml::from_slice::<Endpoints>(bytes);
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

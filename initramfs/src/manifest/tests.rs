@@ -201,3 +201,12 @@ fn endpoints_move_key_holders_and_invent_none() {
         assert_eq!(verified(bad).unwrap_err().code, Code::Endpoints, "{bad:?}");
     }
 }
+
+#[test]
+fn fuzz_seeds_and_their_mutations() {
+    crate::seeds::make("init_documents", "manifest.json", || serde_json::to_vec(&manifest()).unwrap());
+    crate::seeds::make("init_documents", "endpoints.yaml", || {
+        b"version: 1\nkeyholders: {data-owner: 'https://10.9.8.7:1'}\n".into()
+    });
+    crate::seeds::run("init_documents", fuzz);
+}

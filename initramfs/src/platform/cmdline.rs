@@ -31,9 +31,21 @@ pub fn manifest_digest(cmdline: &[u8]) -> Result<Bytes32, CommandLineError> {
     }
 }
 
+/// What the fuzz target runs: a digest is only ever found in a text that names it.
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(digest) = manifest_digest(bytes) {
+        assert!(String::from_utf8_lossy(bytes).contains(&format!("{MANIFEST}{digest}")));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fuzz_seeds_and_their_mutations() {
+        crate::seeds::run("command_line", fuzz);
+    }
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 

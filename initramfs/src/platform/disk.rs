@@ -151,6 +151,17 @@ pub fn parse_partition(uevent: &[u8], start: &[u8], size: &[u8]) -> Option<Parti
     })
 }
 
+/// What the fuzz target runs: three attributes, separated by NUL.
+pub fn fuzz(bytes: &[u8]) {
+    let mut parts = bytes.splitn(3, |byte| *byte == 0);
+    let (uevent, start, size) = (parts.next(), parts.next(), parts.next());
+    let found = parse_partition(uevent.unwrap_or_default(), start.unwrap_or_default(), size.unwrap_or_default());
+    if let Some(partition) = found {
+        assert!(partition.path().starts_with("/dev") && !partition.device.contains(['/', '.']));
+        assert!(partition.offset.is_multiple_of(SECTOR) && partition.length.is_multiple_of(SECTOR));
+    }
+}
+
 /// The one disk with the six partitions; a second one is an error, not a choice.
 fn pick(disks: BTreeMap<String, Vec<Partition>>) -> Result<Disk, String> {
     let mut found = Vec::new();
@@ -208,6 +219,11 @@ mod tests {
             Partition { number: 1, name: "ESP".into(), device: "vda1".into(), offset: 1 << 20, length: 512 << 10 }
         );
         assert_eq!(partition.path(), Path::new("/dev/vda1"));
+    }
+
+    #[test]
+    fn fuzz_seeds_and_their_mutations() {
+        crate::seeds::run("sysfs_partition", fuzz);
     }
 
     #[test]
