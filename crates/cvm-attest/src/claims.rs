@@ -1,12 +1,14 @@
 //! What verified evidence says, and how it compares with reference values.
 
 use cvm_base::Bytes32;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::{
-    Reference,
-    eventlog::{Event, extend},
+    AttestError, Reference,
+    eventlog::extend,
     handoff_digest,
+    reference::PredictedEvent,
     tpm::{ClockInfo, REQUIRED_PCRS},
 };
 
@@ -41,9 +43,12 @@ impl Phase {
 }
 
 /// What a quote, its event log and its endorsement proved.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Its JSON form is what policies read; see [`Claims::to_json`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TpmClaims {
     /// SHA-256 PCRs 0 to 15, as quoted.
+    #[serde(with = "pcr_map")]
     pub pcrs: [Bytes32; REQUIRED_PCRS],
     /// PCR 11 was extended by the handoff behind everything that the log explains.
     pub handed_off: bool,
@@ -52,34 +57,21 @@ pub struct TpmClaims {
     /// SHA-256 of the endorsement certificate: this TPM.
     pub ek_certificate_sha256: Bytes32,
     /// The attestation key's Name: hash algorithm (2 bytes) and digest.
+    #[serde(with = "hex_bytes")]
     pub ak_name: Vec<u8>,
-    /// Vendor specific.
+    /// Vendor specific; 16 hex digits in JSON.
+    #[serde(with = "hex_u64")]
     pub firmware_version: u64,
     /// Clock and counters at the time of the quote.
+    #[serde(flatten)]
     pub clock: ClockInfo,
     /// The quote's nonce: the first half of the session's binding.
+    #[serde(rename = "report_data")]
     pub nonce: Bytes32,
-    /// The measurements that the log lists, in order.
-    pub event_log: Vec<LoggedEvent>,
+    /// The measurements that the log lists, in order, named as far as their digests prove it.
+    pub event_log: Vec<PredictedEvent>,
     /// SHA-256 of the log.
     pub event_log_sha256: Bytes32,
-}
-
-/// One measurement, with a name for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoggedEvent {
-    /// The register.
-    pub pcr: u8,
-    /// What was measured, as far as the digest proves it.
-    pub event: String,
-    /// What was extended.
-    pub digest: Bytes32,
-}
-
-impl From<&Event<'_>> for LoggedEvent {
-    fn from(event: &Event<'_>) -> Self {
-        Self { pcr: event.pcr, event: event.describe(), digest: event.digest }
-    }
 }
 
 /// A register that differs from its reference value, and the first measurement at which it does.
@@ -129,6 +121,19 @@ impl Claims {
             Self::Tpm(claims) => json!({ "tpm": claims.to_json() }),
         }
     }
+
+    /// Reads what [`Claims::to_json`] wrote: claims that travelled in a token.
+    ///
+    /// # Errors
+    /// [`AttestError::Kind`] when no known kind is there, [`AttestError::Malformed`] for another form.
+    pub fn from_json(annotated: &Value) -> Result<Self, AttestError> {
+        let Some(tpm) = annotated.get("tpm") else {
+            return Err(AttestError::Kind { found: "in these claims".into() });
+        };
+        Deserialize::deserialize(tpm)
+            .map(|claims| Self::Tpm(Box::new(claims)))
+            .map_err(|e| AttestError::malformed("tpm claims", e.to_string()))
+    }
 }
 
 impl TpmClaims {
@@ -174,30 +179,62 @@ impl TpmClaims {
     }
 
     fn to_json(&self) -> Value {
-        let mut map = Map::new();
+        // Serialization cannot fail: string keys only.
+        let mut value = serde_json::to_value(self).unwrap_or_default();
         // Stock policies know `pcr00` …; ours compare `pcrs` with the reference's map of the same form.
-        let mut pcrs = Map::new();
-        for (pcr, value) in self.pcrs.iter().enumerate() {
-            map.insert(format!("pcr{pcr:02}"), json!(value));
-            pcrs.insert(pcr.to_string(), json!(value));
+        for (pcr, digest) in self.pcrs.iter().enumerate() {
+            value[format!("pcr{pcr:02}")] = json!(digest);
         }
-        map.insert("pcrs".into(), pcrs.into());
-        map.insert("report_data".into(), json!(self.nonce));
-        map.insert("handed_off".into(), json!(self.handed_off));
-        map.insert("ek_root_sha256".into(), json!(self.ek_root_sha256));
-        map.insert("ek_certificate_sha256".into(), json!(self.ek_certificate_sha256));
-        map.insert("ak_name".into(), json!(self.ak_name.iter().map(|b| format!("{b:02x}")).collect::<String>()));
-        map.insert("firmware_version".into(), json!(format!("{:016x}", self.firmware_version)));
-        map.insert("clock".into(), json!(self.clock.clock));
-        map.insert("clock_safe".into(), json!(self.clock.safe));
-        map.insert("reset_count".into(), json!(self.clock.reset_count));
-        map.insert("restart_count".into(), json!(self.clock.restart_count));
-        map.insert("event_log_sha256".into(), json!(self.event_log_sha256));
-        let events = self.event_log.iter();
-        let events = events.map(|e| json!({ "pcr": e.pcr, "event": e.event, "digest": e.digest }));
-        map.insert("event_log".into(), events.collect());
         // DESIGN §2.7: whoever runs a virtual TPM's host can make it say anything.
-        map.insert("trust".into(), json!("untrusted-host"));
-        map.into()
+        value["trust"] = json!("untrusted-host");
+        value
+    }
+}
+
+/// `{"0": hex, …, "15": hex}`, as in `reference.json`.
+mod pcr_map {
+    use std::collections::BTreeMap;
+
+    use cvm_base::Bytes32;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::tpm::REQUIRED_PCRS;
+
+    pub(super) fn serialize<S: Serializer>(pcrs: &[Bytes32; REQUIRED_PCRS], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_map(pcrs.iter().enumerate())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[Bytes32; REQUIRED_PCRS], D::Error> {
+        let map = BTreeMap::<usize, Bytes32>::deserialize(d)?;
+        if !map.keys().copied().eq(0..REQUIRED_PCRS) {
+            return Err(D::Error::custom("registers other than 0 to 15"));
+        }
+        let pcrs: Vec<_> = map.into_values().collect();
+        pcrs.try_into().map_err(|_| D::Error::custom("registers other than 0 to 15"))
+    }
+}
+
+mod hex_bytes {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&hex::encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        hex::decode(String::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
+/// A number that JSON readers would round.
+mod hex_u64 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(number: &u64, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&format!("{number:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+        u64::from_str_radix(&String::deserialize(d)?, 16).map_err(D::Error::custom)
     }
 }

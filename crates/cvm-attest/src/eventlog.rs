@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use cvm_base::{Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256};
 
-use crate::{AttestError, tpm::Reader};
+use crate::{AttestError, reference::PredictedEvent, tpm::Reader};
 
 /// More than any firmware logs; longer input is refused unread.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -64,6 +64,12 @@ impl Event<'_> {
     }
 }
 
+impl From<&Event<'_>> for PredictedEvent {
+    fn from(event: &Event<'_>) -> Self {
+        Self { pcr: event.pcr, event: event.describe(), digest: event.digest }
+    }
+}
+
 /// A parsed log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventLog<'a> {
@@ -115,9 +121,9 @@ impl<'a> EventLog<'a> {
         // Profile §10.4.5.3: PCR 0 starts as the locality of TPM2_Startup.
         let mut start = [0; 32];
         start[31] = self.startup_locality;
-        let mut pcrs = BTreeMap::from([(0, Bytes32 { 0: start })]);
+        let mut pcrs = BTreeMap::from([(0, Bytes(start))]);
         for event in &self.events {
-            let value = pcrs.entry(event.pcr).or_insert(Bytes32 { 0: [0; 32] });
+            let value = pcrs.entry(event.pcr).or_insert(Bytes([0; 32]));
             *value = extend(value, &event.digest);
         }
         pcrs
@@ -183,7 +189,7 @@ fn read_event<'a>(r: &mut Reader<'a>, banks: &[(u16, usize)]) -> Result<(Event<'
         return Err(r.error(format!("an event with {count} digests, expected {}", banks.len())));
     }
     let mut seen = Vec::with_capacity(banks.len());
-    let mut digest = Bytes32 { 0: [0; 32] };
+    let mut digest = Bytes([0; 32]);
     for _ in 0..count {
         let algorithm = r.u16_le()?;
         let Some((_, size)) = banks.iter().find(|(known, _)| *known == algorithm && !seen.contains(known)) else {
@@ -191,7 +197,7 @@ fn read_event<'a>(r: &mut Reader<'a>, banks: &[(u16, usize)]) -> Result<(Event<'
         };
         seen.push(algorithm);
         if algorithm == SHA256 {
-            digest = Bytes32 { 0: r.array()? };
+            digest = Bytes(r.array()?);
         } else {
             r.take(*size)?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cvm_base::{Bytes16, Bytes32};
+use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
 
 use crate::{AttestError, eventlog::extend};
@@ -48,7 +48,7 @@ pub enum Bank {
     Sha256,
 }
 
-/// One measurement that a boot of the image makes.
+/// One measurement: one that a boot of the image makes, or made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PredictedEvent {
@@ -66,7 +66,7 @@ impl TpmReference {
     pub fn from_events(explain: Vec<PredictedEvent>, untouched: &[u8]) -> Self {
         let mut pcrs = replay(&explain);
         for pcr in untouched {
-            pcrs.entry(*pcr).or_insert(Bytes32 { 0: [0; 32] });
+            pcrs.entry(*pcr).or_insert(Bytes([0; 32]));
         }
         Self { bank: Bank::Sha256, pcrs, explain }
     }
@@ -75,7 +75,7 @@ impl TpmReference {
 fn replay(events: &[PredictedEvent]) -> BTreeMap<u8, Bytes32> {
     let mut pcrs = BTreeMap::new();
     for event in events {
-        let value = pcrs.entry(event.pcr).or_insert(Bytes32 { 0: [0; 32] });
+        let value = pcrs.entry(event.pcr).or_insert(Bytes([0; 32]));
         *value = extend(value, &event.digest);
     }
     pcrs
@@ -104,7 +104,7 @@ impl Reference {
             return Err(fail(format!("no value for PCR {pcr}")));
         }
         let replayed = replay(explain);
-        let untouched = Bytes32 { 0: [0; 32] };
+        let untouched = Bytes([0; 32]);
         let explained = |(pcr, value): (&u8, &Bytes32)| replayed.get(pcr).unwrap_or(&untouched) == value;
         if !pcrs.iter().all(explained) || replayed.keys().any(|pcr| !pcrs.contains_key(pcr)) {
             return Err(fail("the events explained do not lead to the values".into()));

@@ -7,7 +7,7 @@ use cvm_attest::{
     predict::{self, Inputs, PredictError},
     reference::{Reference, TpmReference, VERSION},
 };
-use cvm_base::{Bytes32, Explain, sha256};
+use cvm_base::{Bytes, Explain, sha256};
 
 fn vector(name: &str) -> Vec<u8> {
     fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/boot-debian12").join(name)).unwrap()
@@ -106,7 +106,7 @@ fn a_real_boot_measured_what_is_predicted() {
     for pcr in [7, 12] {
         assert_eq!(prediction.pcrs[&pcr], replayed[&pcr], "PCR {pcr}");
     }
-    assert_eq!(prediction.pcrs[&13], Bytes32 { 0: [0; 32] });
+    assert_eq!(prediction.pcrs[&13], Bytes([0; 32]));
     assert!(!replayed.contains_key(&13));
     for pcr in [4, 9, 11] {
         let measured: Vec<_> = log.events().iter().filter(|e| e.pcr == pcr).map(|e| e.digest).collect();
@@ -229,7 +229,7 @@ fn a_reference_whose_values_do_not_follow_from_its_events_is_refused() {
     assert_eq!(refused(|r| r.version = 2), "ATT-001");
     assert_eq!(refused(|r| r.tpm.pcrs.get_mut(&4).unwrap().0[0] ^= 1), "ATT-001");
     assert_eq!(refused(|r| assert!(r.tpm.pcrs.remove(&11).is_some())), "ATT-001");
-    assert_eq!(refused(|r| assert!(r.tpm.pcrs.insert(16, Bytes32 { 0: [0; 32] }).is_none())), "ATT-001");
+    assert_eq!(refused(|r| assert!(r.tpm.pcrs.insert(16, Bytes([0; 32])).is_none())), "ATT-001");
     assert_eq!(refused(|r| assert!(r.tpm.explain.pop().is_some())), "ATT-001");
     let unknown = String::from_utf8(good.to_bytes()).unwrap().replacen('{', "{\"extra\": 1,", 1);
     assert!(Reference::parse(unknown.as_bytes()).is_err());

@@ -19,7 +19,7 @@ use cvm_attest::{
     tpm, verify,
     wire::HandshakeParams,
 };
-use cvm_base::{Bytes32, sha256};
+use cvm_base::{Bytes, sha256};
 
 /// A manufactured TPM; ends with this value.
 struct Swtpm {
@@ -164,7 +164,7 @@ fn a_boot_is_proven_then_its_handoff_is_seen() {
 
     // Anything else in PCR 11 is not explained by the log.
     tpm.extend_pcr(11, &sha256(b"something")).unwrap();
-    assert_ne!(tpm.read_pcr(11).unwrap(), Bytes32 { 0: [0; 32] });
+    assert_ne!(tpm.read_pcr(11).unwrap(), Bytes([0; 32]));
     let mut ak = tpm.create_ak().unwrap();
     let (challenge, state) = challenge(ak.handshake_params()).unwrap();
     let evidence = Evidence::Tpm(Box::new(ak.answer(&challenge, &digest, &log).unwrap()));

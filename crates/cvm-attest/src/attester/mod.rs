@@ -9,7 +9,7 @@ mod key;
 
 use std::str::FromStr;
 
-use cvm_base::Bytes32;
+use cvm_base::{Bytes, Bytes32};
 use tss_esapi::{
     Context,
     constants::response_code::Tss2ResponseCodeKind,
@@ -89,7 +89,7 @@ fn read_pcrs(context: &mut Context, pcrs: &[u8]) -> Result<Vec<Bytes32>, TpmErro
         }
         for digest in digests.value() {
             let value = digest.value().try_into().map_err(|_| TpmError::NoBank)?;
-            values.push(Bytes32 { 0: value });
+            values.push(Bytes(value));
         }
     }
     Ok(values)

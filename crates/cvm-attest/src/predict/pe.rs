@@ -1,7 +1,7 @@
 //! Signed PE32+ images: the Authenticode digest and sections (Microsoft PE format; Windows Authenticode
 //! Portable Executable Signature Format 1.0).
 
-use cvm_base::Bytes32;
+use cvm_base::{Bytes, Bytes32};
 use sha2::{Digest as _, Sha256};
 
 use super::PredictError;
@@ -42,7 +42,7 @@ impl<'a> Pe<'a> {
         // What follows the sections, up to the certificates.
         let end = self.bytes.len().saturating_sub(self.certificates.len());
         hash.update(part(hashed..end.max(hashed)));
-        Bytes32 { 0: hash.finalize().into() }
+        Bytes(hash.finalize().into())
     }
 
     /// The digest, checked against the one that the signature states.

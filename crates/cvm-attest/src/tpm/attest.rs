@@ -1,6 +1,7 @@
 //! TPMS_ATTEST of type quote (TPM 2.0 part 2, §10.12).
 
-use cvm_base::Bytes32;
+use cvm_base::{Bytes, Bytes32};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Reader;
@@ -34,7 +35,7 @@ pub struct Quote {
 }
 
 /// TPMS_CLOCK_INFO.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockInfo {
     /// Milliseconds that the TPM has been powered.
     pub clock: u64,
@@ -43,6 +44,7 @@ pub struct ClockInfo {
     /// TPM restarts and resumes since the last reset.
     pub restart_count: u32,
     /// Whether `clock` cannot have gone back.
+    #[serde(rename = "clock_safe")]
     pub safe: bool,
 }
 
@@ -126,5 +128,5 @@ pub fn pcr_digest(pcrs: &[Bytes32]) -> Bytes32 {
     for pcr in pcrs {
         hash.update(pcr.0);
     }
-    Bytes32 { 0: hash.finalize().into() }
+    Bytes(hash.finalize().into())
 }

@@ -10,6 +10,6 @@ mod signature;
 mod spki;
 
 pub use attest::{ClockInfo, PcrSelection, Quote, REQUIRED_PCRS, parse_quote, pcr_digest};
-pub use public::{Key, NameAlg, Public, attributes};
+pub use public::{Key, Public, attributes};
 pub(crate) use read::Reader;
 pub use signature::{Signature, parse_signature};

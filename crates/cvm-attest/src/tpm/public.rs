@@ -28,8 +28,6 @@ pub mod attributes {
     pub const FIXED_PARENT: u32 = 1 << 4;
     /// The TPM generated the private part.
     pub const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
-    /// Its use may be authorised with its password.
-    pub const USER_WITH_AUTH: u32 = 1 << 6;
     /// Its administration needs its policy.
     pub const ADMIN_WITH_POLICY: u32 = 1 << 7;
     /// It signs or decrypts only what the TPM itself made.
@@ -42,10 +40,8 @@ pub mod attributes {
 
 /// The hash that makes an object's Name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameAlg {
-    /// SHA-256.
+enum NameAlg {
     Sha256,
-    /// SHA-384.
     Sha384,
 }
 
@@ -142,11 +138,6 @@ impl Public {
     /// The key's type and value.
     pub fn key(&self) -> &Key {
         &self.key
-    }
-
-    /// The hash that makes its Name.
-    pub fn name_alg(&self) -> NameAlg {
-        self.name_alg
     }
 
     /// Its Name (part 1, §16): the name algorithm, then the hash of the whole public area.

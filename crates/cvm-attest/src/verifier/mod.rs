@@ -7,13 +7,13 @@ mod quote;
 pub use credential::{CredentialState, challenge};
 pub use ek::Roots;
 
-use cvm_base::{Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256};
 
 use crate::{
     AttestError, Claims, Evidence, TpmClaims,
-    claims::LoggedEvent,
     eventlog::{EventLog, extend},
     handoff_digest,
+    reference::PredictedEvent,
     tpm::{Public, REQUIRED_PCRS, parse_quote, parse_signature},
     tpm_nonce,
     wire::TpmEvidence,
@@ -87,8 +87,8 @@ fn verify_tpm(
         ak_name: ak.name(),
         firmware_version: quote.firmware_version,
         clock: quote.clock,
-        nonce: Bytes32 { 0: nonce },
-        event_log: log.events().iter().map(LoggedEvent::from).collect(),
+        nonce: Bytes(nonce),
+        event_log: log.events().iter().map(PredictedEvent::from).collect(),
         event_log_sha256: sha256(log_bytes),
     }))
 }
@@ -100,7 +100,7 @@ fn verify_tpm(
 /// the firmware's log ends there; they are quoted, and a reference may still name them.
 fn check_replay(log: &EventLog<'_>, pcrs: &[Bytes32; REQUIRED_PCRS]) -> Result<bool, AttestError> {
     let replayed = log.replay();
-    let at = |pcr: u8| replayed.get(&pcr).copied().unwrap_or(Bytes32 { 0: [0; 32] });
+    let at = |pcr: u8| replayed.get(&pcr).copied().unwrap_or(Bytes([0; 32]));
     for (pcr, quoted) in (0u8..).zip(pcrs) {
         let replayed = at(pcr);
         match pcr {

@@ -40,7 +40,7 @@ pub(super) fn check_signature(ak: &Public, message: &[u8], signature: &Signature
 /// Checks a parsed quote against the session and returns the values it covers.
 pub(super) fn check(quote: &Quote, nonce: &[u8], shown: &[Bytes32]) -> Result<[Bytes32; REQUIRED_PCRS], AttestError> {
     if quote.nonce != nonce {
-        return Err(AttestError::Nonce { expected: hex(nonce), found: hex(&quote.nonce) });
+        return Err(AttestError::Nonce { expected: hex::encode(nonce), found: hex::encode(&quote.nonce) });
     }
     // The digest alone does not say which registers it covers: a quote over PCR 16 to 23 could pose as one
     // over 0 to 7.
@@ -83,8 +83,4 @@ fn fixed<const N: usize>(r: &[u8], s: &[u8]) -> Option<Vec<u8>> {
         half.get_mut(N.checked_sub(value.len())?..)?.copy_from_slice(value);
     }
     Some(out)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -63,7 +63,13 @@ fn with_attributes(public: &Base64, flip: u32) -> Base64 {
 fn the_recorded_session_verifies() {
     let claims = session().verify().unwrap();
     let reference = Reference::parse(&vector("session-swtpm/reference.json")).unwrap();
-    assert_eq!(Claims::Tpm(Box::new(claims)).phase(&reference), Phase::Boot);
+    let claims = Claims::Tpm(Box::new(claims));
+    assert_eq!(claims.phase(&reference), Phase::Boot);
+    // They travel in the key holder's token.
+    assert_eq!(Claims::from_json(&claims.to_json()).unwrap(), claims);
+    let mut short = claims.to_json();
+    short["tpm"]["pcrs"].as_object_mut().unwrap().remove("7");
+    assert!(Claims::from_json(&short).is_err());
 }
 
 #[test]
@@ -268,7 +274,7 @@ fn a_real_rsa_quote_verifies_and_its_wider_selection_is_refused() {
 #[test]
 fn a_quote_over_another_bank_is_refused() {
     let parsed = parse_quote(&vector("gce-cos-85-nonce9009/quote-sha384.msg")).unwrap();
-    let shown = vec![Bytes32 { 0: [0; 32] }; 16];
+    let shown = vec![Bytes([0; 32]); 16];
     let refused = quote::check(&parsed, &[0x90, 0x09], &shown).unwrap_err();
     assert!(matches!(&refused, AttestError::Selection { found } if found.starts_with("sha384:")), "{refused}");
 }
@@ -281,7 +287,7 @@ fn a_quote_over_fewer_registers_is_refused() {
     let signature = parse_signature(&vector("own-swtpm-ecdsa-quote/quote.sig")).unwrap();
     quote::check_signature(&ak, &message, &signature).unwrap();
     let parsed = parse_quote(&message).unwrap();
-    let shown = vec![Bytes32 { 0: [0; 32] }; 16];
+    let shown = vec![Bytes([0; 32]); 16];
     let refused = quote::check(&parsed, &parsed.nonce, &shown).unwrap_err();
     assert_eq!(refused, AttestError::Selection { found: "sha256:0,7,11,15".into() });
 }
