@@ -9,6 +9,7 @@ server answers or the deadline passes. Exit status: 0 answered, 1 no answer by t
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import shutil
@@ -18,6 +19,22 @@ import time
 from pathlib import Path
 
 from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+
+def ask(kit: Path, user: str, timeout: float) -> dict:
+    """The server's status. NVFLARE calls a server without a running job `stopped`."""
+    with contextlib.redirect_stdout(sys.stderr):  # the API prints what it does
+        session = new_secure_session(user, str(kit), timeout=timeout)
+        try:
+            info = session.get_system_info()
+        finally:
+            session.close()
+    return {
+        "server_status": info.server_info.status,
+        "server_start_time": info.server_info.start_time,
+        "clients": [client.name for client in info.client_info],
+        "jobs": len(info.job_info),
+    }
 
 
 def main() -> int:
@@ -45,29 +62,14 @@ def main() -> int:
         tries, reason = 0, "never tried"
         while (left := args.deadline - (time.monotonic() - started)) > 0:
             tries += 1
-            session = None
             try:
-                session = new_secure_session(config["admin"]["username"], str(kit), timeout=min(left, 10.0))
-                info = session.get_system_info()
-                print(
-                    json.dumps(
-                        {
-                            "server_status": info.server_info.status,
-                            "server_start_time": info.server_info.start_time,
-                            "clients": [client.name for client in info.client_info],
-                            "jobs": len(info.job_info),
-                            "tries": tries,
-                            "waited_s": round(time.monotonic() - started, 2),
-                        }
-                    )
-                )
-                return 0
+                status = ask(kit, config["admin"]["username"], min(left, 10.0))
             except Exception as error:  # the API raises a different type for each stage of a boot
                 reason = f"{type(error).__name__}: {error}"
                 time.sleep(0.5)
-            finally:
-                if session:
-                    session.close()
+                continue
+            print(json.dumps(status | {"tries": tries, "waited_s": round(time.monotonic() - started, 2)}))
+            return 0
     print(f"no answer from the NVFLARE server within {args.deadline:.0f} s ({tries} tries; the last: {reason})", file=sys.stderr)
     return 1
 
