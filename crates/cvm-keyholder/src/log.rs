@@ -4,7 +4,7 @@
 //! the same bytes. A signed head names the last entry, so that cutting the end off shows as well. What
 //! only a copy of the head elsewhere can show is a store replaced by an older, intact one.
 
-use cvm_base::{Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_release::server::Decision;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -106,7 +106,7 @@ pub(crate) fn append(tx: &Transaction<'_>, key: &SigningKey, decision: &Decision
     let head = "SELECT number, hash FROM log_head WHERE one = 1";
     let last = tx.query_row(head, [], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, [u8; 32]>(1)?))).optional()?;
     let (number, previous) = last.unwrap_or((0, [0; 32]));
-    let entry = Entry { number: number + 1, previous: Bytes32 { 0: previous }, decision: decision.clone() };
+    let entry = Entry { number: number + 1, previous: Bytes(previous), decision: decision.clone() };
     let text = serde_json::to_string(&entry).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
     let message = [ENTRY, text.as_bytes()].concat();
     let hash = sha256(&message);
@@ -122,7 +122,7 @@ pub(crate) fn append(tx: &Transaction<'_>, key: &SigningKey, decision: &Decision
 pub(crate) fn verify(connection: &Connection, key: &VerifyingKey) -> rusqlite::Result<Result<Head, Tampering>> {
     let mut statement = connection.prepare("SELECT number, entry, signature FROM log ORDER BY number")?;
     let mut rows = statement.query([])?;
-    let mut last = Head { entries: 0, hash: Bytes32 { 0: [0; 32] } };
+    let mut last = Head { entries: 0, hash: Bytes([0; 32]) };
     while let Some(row) = rows.next()? {
         let (number, text): (u64, String) = (row.get(0)?, row.get(1)?);
         let signature: Vec<u8> = row.get(2)?;
@@ -139,7 +139,7 @@ pub(crate) fn verify(connection: &Connection, key: &VerifyingKey) -> rusqlite::R
         None if last.entries == 0 => Ok(last),
         None => Err(Tampering::Head),
         Some((number, hash, signature)) => {
-            let hash = Bytes32 { 0: hash };
+            let hash = Bytes(hash);
             if !signed(key, &head_message(number, &hash), &signature) {
                 Err(Tampering::Head)
             } else if (number, hash) != (last.entries, last.hash) {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use cvm_base::{Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_layout::manifest::ImageId;
 use cvm_release::server::{Attested, Decision, Enrolled, Fault, Step, Store, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -111,7 +111,7 @@ impl SqliteStore {
     pub fn registered(&self, image: &ImageId) -> Result<Option<Bytes32>, KeyHolderError> {
         let sql = "SELECT header_sha256 FROM seals WHERE image = ?1";
         let found = self.read(|c| c.query_row(sql, [image.to_string()], |row| row.get::<_, [u8; 32]>(0)).optional())?;
-        Ok(found.map(|bytes| Bytes32 { 0: bytes }))
+        Ok(found.map(Bytes))
     }
 
     /// Forgets an image's registered header, so that its next boot is a first boot again.
@@ -260,7 +260,7 @@ impl Store for SqliteStore {
             tx.execute(sql, params![image, header_sha256.0, now])?;
             tx.query_row("SELECT header_sha256 FROM seals WHERE image = ?1", [&image], |row| row.get::<_, [u8; 32]>(0))
         })?;
-        Ok(Bytes32 { 0: kept })
+        Ok(Bytes(kept))
     }
 
     fn record(&self, decision: &Decision) -> Result<(), Fault> {

@@ -84,3 +84,42 @@ fn attack_a_quote_over_fewer_registers() {
         assert_eq!(serving.last_refusal().0, Reason::WrongSelection);
     }
 }
+
+/// Latency on loopback, sample evidence, one connection: `cargo test … --test interop -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn measure() {
+    use cvm_release::{client::Client, messages::Tee};
+    let ceremony = Ceremony::hold(&rego(None));
+    let (documents, manifest) = ceremony.build(1, &log(LOG));
+    ceremony.store("alice").enroll(&documents).unwrap();
+    let policy = ceremony.policy_folder("alice", &[], true);
+    std::fs::remove_dir_all(policy.join("ek-roots")).unwrap();
+    let rate = cvm_keyholder::limit::Rate { burst: 1e6, per_second: 1e6 };
+    let limits = cvm_keyholder::service::Limits { rate, ..Default::default() };
+    let serving = Serving::start(&ceremony, &policy, limits);
+    let holder = serving.holder();
+    let mut times = [const { Vec::new() }; 3];
+    for _ in 0..200 {
+        let mut timed = |step: usize, request: &cvm_release::client::Outgoing| {
+            let began = std::time::Instant::now();
+            let reply = holder.send(request).unwrap();
+            times[step].push(began.elapsed());
+            reply
+        };
+        let client = Client::new(Tee::Sample).unwrap();
+        let reply = timed(0, &client.auth_request("").unwrap());
+        let client = client.challenged(&reply).unwrap();
+        let digest = client.binding("").0;
+        let digest = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, digest);
+        let evidence = serde_json::json!({"svn": "1", "report_data": digest});
+        let reply = timed(1, &client.attest_request(evidence, "").unwrap());
+        let client = client.attested(&reply).unwrap();
+        let reply = timed(2, &client.half_request(&manifest.image_id));
+        client.half(&reply).unwrap();
+    }
+    for (step, times) in ["auth", "attest", "resource"].iter().zip(&mut times) {
+        times.sort();
+        println!("{step}: p50 {:?}, p99 {:?}", times[100], times[198]);
+    }
+}

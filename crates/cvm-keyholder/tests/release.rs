@@ -9,7 +9,7 @@ use common::{
     swtpm::{Swtpm, TpmAttester},
 };
 use cvm_attest::handoff_digest;
-use cvm_base::{Bytes16, sha256};
+use cvm_base::{Bytes, sha256};
 use cvm_layout::manifest::{ImageId, Manifest};
 use cvm_release::{
     binding::Binding,
@@ -241,7 +241,7 @@ fn attack_another_images_half() {
     let mut tpm = scene.swtpm.boot(&log(LOG));
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     scene.refused_at_release(&other.image_id, &attester, Reason::WrongPcr);
-    scene.refused_at_release(&Bytes16 { 0: [9; 16] }, &attester, Reason::NotEnrolled);
+    scene.refused_at_release(&Bytes([9; 16]), &attester, Reason::NotEnrolled);
 }
 
 #[test]

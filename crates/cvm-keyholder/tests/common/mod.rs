@@ -18,7 +18,7 @@ use cvm_attest::{
     eventlog::EventLog,
     reference::{PredictedEvent, TpmReference, VERSION},
 };
-use cvm_base::{Bytes16, Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms, Transcript, Unlock,
     build_split_key, fresh_nonce, open_contribution, split_key::Half,
@@ -133,7 +133,7 @@ impl Ceremony {
 
     /// Builds an image for server1: its documents, and its manifest.
     pub fn build(&self, image: u8, measured: &[u8]) -> (Documents, Manifest) {
-        let image_id: ImageId = Bytes16 { 0: [image; 16] };
+        let image_id: ImageId = Bytes([image; 16]);
         let build = "build-1".parse().unwrap();
         let opened: Vec<_> = ["alice", "bob"]
             .into_iter()

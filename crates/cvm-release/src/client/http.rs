@@ -52,7 +52,7 @@ pub struct Limits {
     pub connect: Duration,
     /// One request, everything included.
     pub request: Duration,
-    /// All attempts together.
+    /// From the first attempt to the beginning of the last.
     pub total: Duration,
 }
 
@@ -194,14 +194,14 @@ impl Holder {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
             };
-            let wait = pause / 2 + (pause / 2).mul_f64(fraction());
             if !failure.is_transient() {
                 break failure;
             }
-            if began.elapsed() + wait >= self.limits.total {
+            let left = self.limits.total.saturating_sub(began.elapsed());
+            if left.is_zero() {
                 break Failure::Deadline { tries, after: began.elapsed(), last: Box::new(failure) };
             }
-            thread::sleep(wait);
+            thread::sleep((pause / 2 + (pause / 2).mul_f64(fraction())).min(left));
             pause = (pause * 2).min(Duration::from_secs(8));
         };
         Err(ReleaseError { holder: self.name.clone(), failure })

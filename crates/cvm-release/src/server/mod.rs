@@ -86,11 +86,22 @@ impl Server {
     pub fn handle(&self, request: &Request<'_>, now: u64) -> Outcome {
         let mut context = Context { time: now, peer: request.peer.to_owned(), image: None, site: None, session: None };
         let (step, result) = self.dispatch(request, now, &mut context);
-        let (reply, verdict, reason, detail) = match result {
-            Ok((reply, verdict)) => (reply, verdict, None, String::new()),
-            Err(refusal) => (refusal.reply(step), Verdict::Refused, Some(refusal.reason), refusal.detail),
-        };
-        Outcome { reply, decision: Decision { reason, ..context.decision(step, verdict, detail) } }
+        let result = result.and_then(|accepted| {
+            let decision = context.decision(step, accepted.verdict, &accepted.detail);
+            let logged = matches!(accepted.verdict, Verdict::Attested | Verdict::Released | Verdict::Sealed);
+            if logged {
+                self.store.record(&decision)?;
+            }
+            Ok((accepted.reply, decision))
+        });
+        match result {
+            Ok((reply, decision)) => Outcome { reply, decision },
+            Err(refusal) => {
+                let decision = context.decision(step, Verdict::Refused, &refusal.detail);
+                let decision = Decision { reason: Some(refusal.reason), ..decision };
+                Outcome { reply: refusal.reply(step), decision }
+            }
+        }
     }
 
     fn dispatch(&self, request: &Request<'_>, now: u64, context: &mut Context) -> (Step, Handled) {
@@ -129,7 +140,7 @@ impl Server {
         };
         let challenge = Challenge { nonce: session.nonce.clone(), extra_params: prepared.extra_params.into() };
         let reply = Reply::json(200, &challenge).with_cookie(session.cookie(&self.keys, &self.random)?);
-        Ok((reply, Verdict::Challenged))
+        Ok(Accepted { reply, verdict: Verdict::Challenged, detail: String::new() })
     }
 
     fn attest(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
@@ -159,10 +170,8 @@ impl Server {
         let token = token::sign(&self.keys, &claims)?;
         let attested = Attested { tee_pubkey, claims };
         self.store.put_attested(&session.id.0, &attested, session.expires)?;
-        let decision = context.decision(Step::Attest, Verdict::Attested, verified.trust);
-        self.store.record(&decision)?;
         let reply = Reply::json(200, &Token { token }).with_cookie(session.cookie(&self.keys, &self.random)?);
-        Ok((reply, Verdict::Attested))
+        Ok(Accepted { reply, verdict: Verdict::Attested, detail: verified.trust })
     }
 
     fn resource(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
@@ -177,8 +186,7 @@ impl Server {
         let half = self.halves.half(&enrolled.manifest)?;
         let sealed = jwe::encrypt(&attested.tee_pubkey, half.as_slice())
             .map_err(|e| Refusal::from(Fault::new("encrypting the half", e)))?;
-        self.store.record(&context.decision(Step::Resource, Verdict::Released, String::new()))?;
-        Ok((Reply::json(200, &sealed), Verdict::Released))
+        Ok(Accepted { reply: Reply::json(200, &sealed), verdict: Verdict::Released, detail: String::new() })
     }
 
     /// The ladder from a resource path to an image whose half may be released to this evidence.
@@ -226,7 +234,7 @@ impl Server {
             None => SealState::Fresh,
             Some(header_sha256) => SealState::Sealed { header_sha256 },
         };
-        Ok((Reply::json(200, &state), Verdict::Answered))
+        Ok(Accepted { reply: Reply::json(200, &state), verdict: Verdict::Answered, detail: String::new() })
     }
 
     fn seal_write(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
@@ -237,8 +245,7 @@ impl Server {
             let detail = format!("the registered header is {registered}, the CVM shows {header_sha256}");
             return Err(Refusal::new(Reason::SealMismatch, detail));
         }
-        self.store.record(&context.decision(Step::SealWrite, Verdict::Sealed, header_sha256.to_string()))?;
-        Ok((Reply::empty(204), Verdict::Sealed))
+        Ok(Accepted { reply: Reply::empty(204), verdict: Verdict::Sealed, detail: header_sha256.to_string() })
     }
 
     /// The image whose seal this session may use: the one whose half it was given.
@@ -294,15 +301,22 @@ impl Server {
 }
 
 impl Context {
-    fn decision(&self, step: Step, verdict: Verdict, detail: String) -> Decision {
+    fn decision(&self, step: Step, verdict: Verdict, detail: &str) -> Decision {
         let session = self.session.map(|id| id.to_string());
         let Self { time, image, .. } = *self;
-        let (peer, site) = (self.peer.clone(), self.site.clone());
+        let (peer, site, detail) = (self.peer.clone(), self.site.clone(), detail.to_owned());
         Decision { time, peer, step, verdict, reason: None, detail, image, site, session }
     }
 }
 
-type Handled = Result<(Reply, Verdict), Refusal>;
+/// A request that was answered as asked.
+struct Accepted {
+    reply: Reply,
+    verdict: Verdict,
+    detail: String,
+}
+
+type Handled = Result<Accepted, Refusal>;
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8], limit: usize) -> Result<T, Refusal> {
     if body.len() > limit {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use cvm_base::{Bytes16, Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_layout::manifest::{ImageId, Manifest};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -18,8 +18,8 @@ use crate::{
 
 const NOW: u64 = 1_800_000_000;
 const HALF: [u8; 32] = [42; 32];
-const IMAGE: ImageId = Bytes16 { 0: [1; 16] };
-const OTHER: ImageId = Bytes16 { 0: [2; 16] };
+const IMAGE: ImageId = Bytes([1; 16]);
+const OTHER: ImageId = Bytes([2; 16]);
 
 #[derive(Default)]
 struct Memory {
@@ -120,7 +120,7 @@ struct TrustedHostsOnly(bool);
 
 impl Policy for TrustedHostsOnly {
     fn digest(&self) -> Bytes32 {
-        Bytes32 { 0: [0; 32] }
+        Bytes([0; 32])
     }
     fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault> {
         assert_eq!(data["resource-path"][2], IMAGE.to_string());
@@ -332,7 +332,7 @@ fn attack_another_images_half_and_seal_are_refused() {
     let bench = bench();
     let client = bench.attested();
     bench.refused(&client.half_request(&OTHER), 401, Reason::WrongPcr);
-    bench.refused(&client.half_request(&Bytes16 { 0: [9; 16] }), 401, Reason::NotEnrolled);
+    bench.refused(&client.half_request(&Bytes([9; 16])), 401, Reason::NotEnrolled);
     bench.refused(&client.seal_request(&IMAGE), 401, Reason::NotReleased);
     assert_eq!(bench.send(&client.half_request(&IMAGE)).0.status, 200);
     bench.refused(&client.seal_request(&OTHER), 401, Reason::NotReleased);
