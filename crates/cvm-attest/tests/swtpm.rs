@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -91,9 +91,12 @@ fn start(state: &Path) -> (Child, u16) {
             .stderr(Stdio::null())
             .spawn()
             .expect("swtpm is installed");
-        sleep(Duration::from_millis(200));
-        if child.try_wait().unwrap().is_none() {
-            return (child, port);
+        // Up, or ended because another process took one of the ports.
+        while child.try_wait().unwrap().is_none() {
+            if TcpStream::connect(("127.0.0.1", control)).is_ok() {
+                return (child, port);
+            }
+            sleep(Duration::from_millis(20));
         }
     }
     panic!("no pair of free ports for swtpm");
