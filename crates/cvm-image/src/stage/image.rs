@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_base::{Bytes16, Bytes32};
+use cvm_base::{Bytes16, Bytes32, interrupt};
 use cvm_layout::{
     gpt,
     layout::{MIB, Placement},
@@ -70,6 +70,7 @@ pub struct StageImage {
     pub meta: StageMeta,
     path: PathBuf,
     files: TempDir,
+    _guard: interrupt::PathGuard,
 }
 
 impl StageImage {
@@ -79,18 +80,19 @@ impl StageImage {
         if !path.is_file() {
             return Err(bad("there is no such file".into()));
         }
-        let work = TempDir::new().map_err(StageError::io("make a folder in", std::env::temp_dir()))?;
-        let partition = work.path().join("stage.erofs");
-        disk::extract(path, STAGE, &partition).map_err(|e| bad(e.to_string()))?;
         let files = TempDir::new().map_err(StageError::io("make a folder in", std::env::temp_dir()))?;
+        let guard = interrupt::guard_path(files.path());
+        let partition = files.path().join("stage.erofs");
+        disk::extract(path, STAGE, &partition).map_err(|e| bad(e.to_string()))?;
         erofs::extract(&partition, files.path()).map_err(|e| bad(e.to_string()))?;
+        fs::remove_file(&partition).map_err(StageError::io("remove", &partition))?;
         let bytes =
             cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES).map_err(|e| bad(e.to_string()))?;
         let meta: StageMeta = serde_json::from_slice(&bytes).map_err(|e| bad(format!("stage.json: {e}")))?;
         if meta.version != VERSION {
             return Err(bad(format!("stage.json has version {}, expected {VERSION}", meta.version)));
         }
-        Ok(Self { meta, path: path.to_owned(), files })
+        Ok(Self { meta, path: path.to_owned(), files, _guard: guard })
     }
 
     /// Reads `vmlinuz`, `os-release` or a file below `lib/modules/RELEASE/`.

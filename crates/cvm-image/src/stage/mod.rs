@@ -101,13 +101,12 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
         meta,
         seconds: start.elapsed().as_secs_f64(),
     };
-    if !request.rebuild && request.output.is_file() {
-        if let Ok(image) = StageImage::open(&request.output) {
-            if image.meta.inputs_sha256 == inputs {
-                progress(&format!("{}: up to date", spec.stage));
-                return Ok(done(true, image.meta));
-            }
-        }
+    if !request.rebuild
+        && let Ok(image) = StageImage::open(&request.output)
+        && image.meta.inputs_sha256 == inputs
+    {
+        progress(&format!("{}: up to date", spec.stage));
+        return Ok(done(true, image.meta));
     }
     require_root()?;
     let work = WorkFolder::beside(&request.output)?;

@@ -149,7 +149,8 @@ fn the_private_key_goes_to_the_site_volume_alone() {
 
 #[test]
 fn a_changed_added_or_linked_file_is_refused() {
-    let cases: [(&str, fn(&Path)); 5] = [
+    type Attack = fn(&Path);
+    let cases: [(&str, Attack); 5] = [
         ("content", |kit| fs::write(kit.join("startup/sub_start.sh"), "#!/bin/sh\nrm -rf /\n").unwrap()),
         ("added", |kit| fs::write(kit.join("local/extra.json"), "{}").unwrap()),
         ("folder", |kit| fs::create_dir(kit.join("custom")).unwrap()),
@@ -184,7 +185,9 @@ fn mistakes_are_explained() {
     let code = |change: fn(&Path)| Fixture::new(change).split().map(drop).unwrap_err().code();
     assert_eq!(code(|kit| fs::remove_file(kit.join("startup/server.crt")).unwrap()), "KIT-001");
     assert_eq!(code(|kit| fs::write(kit.join("startup/server.key"), "none").unwrap()), "KIT-007");
-    let steal = |kit: &Path| drop(fs::copy(kit.join("startup/server.key"), kit.join("local/backup.pem")).unwrap());
+    let steal = |kit: &Path| {
+        fs::copy(kit.join("startup/server.key"), kit.join("local/backup.pem")).unwrap();
+    };
     assert_eq!(code(steal), "KIT-005");
     let elsewhere = |kit: &Path| {
         fs::write(
