@@ -103,7 +103,8 @@ fn a_signed_manifest_is_believed() {
 
 #[test]
 fn each_missing_file_has_its_code() {
-    let strike: [(fn(&mut Documents), Code); 4] = [
+    type Strike = fn(&mut Documents);
+    let strike: [(Strike, Code); 4] = [
         (|d| d.manifest = None, Code::ManifestMissing),
         (|d| d.manifest_signature = None, Code::ManifestMissing),
         (|d| d.boot = None, Code::BootMissing),

@@ -63,7 +63,7 @@ impl Attested for Fake {
     }
 }
 
-fn holders<'a>(manifest: &'a Manifest, fakes: [Fake; 2]) -> BTreeMap<&'a Name, Box<dyn KeyHolder>> {
+fn holders(manifest: &Manifest, fakes: [Fake; 2]) -> BTreeMap<&Name, Box<dyn KeyHolder>> {
     let names = manifest.split_key.parties.iter().map(|party| &party.name);
     names.zip(fakes.map(|fake| Box::new(fake) as Box<dyn KeyHolder>)).collect()
 }
