@@ -8,7 +8,7 @@ use cvm_ceremony::{Keys, split_key::Purpose};
 use super::ProvisionError;
 use crate::stage::{
     kit::SplitKit,
-    secrets::{Needles, scan_file},
+    secrets::{Needles, scan_file, scan_programs},
 };
 
 /// Fails on the first partition that holds the kit's private keys, one of the image's keys, or
@@ -26,7 +26,9 @@ pub(super) fn search(
         needles.add(&format!("the key `{}`", purpose.as_str()), keys.get(purpose).as_bytes());
     }
     for (partition, image) in partitions {
-        if let Some(finding) = scan_file(image, &needles)?.first() {
+        let programs = matches!(*partition, "p1" | "p2");
+        let findings = if programs { scan_programs(image, &needles) } else { scan_file(image, &needles) }?;
+        if let Some(finding) = findings.first() {
             let found = format!("{} ({})", finding.what, finding.place);
             return Err(ProvisionError::Secret { partition, found });
         }
