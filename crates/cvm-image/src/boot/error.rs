@@ -129,10 +129,14 @@ impl BootError {
     }
 }
 
+/// What tools say of a full disk.
+const FULL: &str = "No space left";
+
 impl Explain for BootError {
     fn code(&self) -> &'static str {
         match self {
             Self::MissingTool { .. } => "BOOT-001",
+            Self::Tool { output, .. } if output.contains(FULL) => "BOOT-005",
             Self::Tool { .. } => "BOOT-002",
             Self::MissingFile { .. } => "BOOT-003",
             Self::File(e) => e.code(),
@@ -157,7 +161,7 @@ impl Explain for BootError {
             Self::MissingTool { package, .. } | Self::MissingFile { package, .. } => {
                 format!("install it: apt-get install {package}")
             }
-            Self::Tool { output, .. } if output.contains("No space left") => {
+            Self::Tool { output, .. } if output.contains(FULL) => {
                 "the disk is full: free space or choose another output folder; nothing was replaced".into()
             }
             Self::Tool { .. } => "see the tool's own words above; nothing was replaced".into(),

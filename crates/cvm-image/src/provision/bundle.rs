@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_base::{Bytes32, write_atomic};
+use cvm_base::{Bytes32, interrupt, write_atomic};
 use cvm_layout::{manifest::ImageId, site_conf::SiteConf};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tempfile::TempDir;
@@ -65,6 +65,7 @@ pub struct Sizes {
 pub(super) struct WorkFolder {
     folder: TempDir,
     output: PathBuf,
+    _guard: interrupt::PathGuard,
 }
 
 impl WorkFolder {
@@ -78,7 +79,7 @@ impl WorkFolder {
             .prefix(".flare-cvm-")
             .tempdir_in(parent)
             .map_err(ProvisionError::io("create a working folder in", parent))?;
-        Ok(Self { folder, output: output.to_owned() })
+        Ok(Self { _guard: interrupt::guard_path(folder.path()), folder, output: output.to_owned() })
     }
 
     pub(super) fn path(&self) -> &Path {

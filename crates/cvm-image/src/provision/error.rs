@@ -94,6 +94,7 @@ impl ProvisionError {
 impl Explain for ProvisionError {
     fn code(&self) -> &'static str {
         match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "PRO-008",
             Self::Io { .. } => "PRO-001",
             Self::Exists(_) => "PRO-002",
             Self::SiteNotAgreed { .. } => "PRO-003",

@@ -35,6 +35,7 @@ pub use error::ProvisionError;
 
 use crate::{
     boot::{
+        self,
         disk::{self, Content},
         fat, initramfs,
         secure_boot::{self, Firmware},
@@ -48,7 +49,6 @@ use crate::{
 
 /// What `cvm-init` loads, in order; part of the program so that image and loader agree.
 const MODULES: &str = include_str!("../../../../initramfs/modules.list");
-const LOADER_CONF: &[u8] = b"timeout 0\neditor no\nauto-entries yes\nauto-firmware no\nconsole-mode keep\n";
 
 /// Everything that one bundle is made of.
 pub struct Request<'a> {
@@ -79,6 +79,7 @@ pub struct Request<'a> {
 /// Seals one site's bundle. `progress` gets a line before each step.
 pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bundle, ProvisionError> {
     check_site(request)?;
+    boot::require_tools()?;
     let work = bundle::WorkFolder::beside(request.output, request.replace)?;
     let path = |name: &str| work.path().join(name);
     let image_id = random_image_id()?;
@@ -123,17 +124,17 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let signed_uki = request.secure_boot.sign("the kernel image", &unsigned)?;
 
     let boot_length = partition_bytes(request.layout, 2)?;
-    let uki_file = [("EFI/Linux/flare-cvm.efi".to_owned(), signed_uki.clone())].into();
+    let uki_file = [(boot::UKI_PATH.to_owned(), signed_uki.clone())].into();
     let fat = fat::make(verity_data_room(boot_length), "FLARECVMBOT", &uki_file)?;
     write(&path("boot.img"), &fat)?;
-    let boot = verity::format(&path("boot.img"), fat.len() as u64, salt(&image_id, "boot"))?;
-    let statement = document(&BootStatement { version: VERSION, image_id, manifest_sha256, boot });
+    let verity = verity::format(&path("boot.img"), fat.len() as u64, salt(&image_id, "boot"))?;
+    let statement = document(&BootStatement { version: VERSION, image_id, manifest_sha256, boot: verity });
 
     let sign = |kind, document: &[u8]| signed::sign(request.builder.signing_key(), kind, document).to_vec();
     let manifest_sig = sign(Kind::Manifest, &manifest);
     let esp_files = [
-        ("EFI/BOOT/BOOTX64.EFI", loader.clone()),
-        ("loader/loader.conf", LOADER_CONF.to_vec()),
+        (boot::LOADER_PATH, loader.clone()),
+        (boot::LOADER_CONF_PATH, boot::LOADER_CONF.into()),
         ("flare-cvm/manifest.json", manifest.clone()),
         ("flare-cvm/manifest.sig", manifest_sig.clone()),
         ("flare-cvm/boot.sig", sign(Kind::Boot, &statement)),
@@ -146,6 +147,7 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     progress("cleartext partitions: searching p1, p2, p4 and p6 for secrets");
     cleartext::search(
         &[("p1", path("esp.img")), ("p2", path("boot.img")), ("p4", path("config.img")), ("p6", path("data.img"))],
+        &archive.archive,
         &split,
         &keys,
     )?;

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_base::{Bytes16, Bytes32, interrupt};
+use cvm_base::{Bytes16, Bytes32, Explain as _, interrupt};
 use cvm_layout::{
     gpt,
     layout::{MIB, Placement},
@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::{StageError, erofs, tool};
-use crate::boot::disk;
+use crate::boot::{BootError, disk};
 
 /// The version of `stage.json` that this program reads and writes.
 pub(super) const VERSION: u32 = 1;
@@ -63,6 +63,17 @@ pub struct StageMeta {
     pub gate: Vec<String>,
 }
 
+/// Copies a partition of the image at `path` to `to`; a failure that is not the image's says so.
+fn extract(path: &Path, number: u32, to: &Path) -> Result<(), StageError> {
+    disk::extract(path, number, to).map_err(|error| match error {
+        BootError::MissingTool { tool, package } => StageError::MissingTool { tool, package },
+        error if error.code() == "BOOT-005" => {
+            StageError::DiskFull { step: format!("unpacking {} to {}", path.display(), to.display()) }
+        }
+        error => StageError::NotAnImage { path: path.to_owned(), problem: error.to_string() },
+    })
+}
+
 /// An opened image.
 #[derive(Debug)]
 pub struct StageImage {
@@ -83,8 +94,11 @@ impl StageImage {
         let files = TempDir::new().map_err(StageError::io("make a folder in", std::env::temp_dir()))?;
         let guard = interrupt::guard_path(files.path());
         let partition = files.path().join("stage.erofs");
-        disk::extract(path, STAGE, &partition).map_err(|e| bad(e.to_string()))?;
-        erofs::extract(&partition, files.path()).map_err(|e| bad(e.to_string()))?;
+        extract(path, STAGE, &partition)?;
+        erofs::extract(&partition, files.path()).map_err(|e| match e {
+            StageError::Tool { .. } => bad(e.to_string()),
+            e => e,
+        })?;
         fs::remove_file(&partition).map_err(StageError::io("remove", &partition))?;
         let bytes =
             cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES).map_err(|e| bad(e.to_string()))?;
@@ -107,8 +121,7 @@ impl StageImage {
     /// Copies the system volume (`meta.system_bytes` bytes, verity tree included) to `to`, and
     /// checks it against the image's own digest.
     pub fn extract_system(&self, to: &Path) -> Result<(), StageError> {
-        let bad = |problem: String| StageError::NotAnImage { path: self.path.clone(), problem };
-        disk::extract(&self.path, SYSTEM, to).map_err(|e| bad(e.to_string()))?;
+        extract(&self.path, SYSTEM, to)?;
         let file = fs::OpenOptions::new().read(true).write(true).open(to).map_err(StageError::io("open", to))?;
         file.set_len(self.meta.system_bytes).map_err(StageError::io("cut", to))?;
         let found = digest(to, self.meta.system_bytes)?;

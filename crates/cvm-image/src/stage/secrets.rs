@@ -73,11 +73,17 @@ pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageEr
 }
 
 /// Searches a file of programs: as [`scan_file`], but without the shapes of DER keys. Programs carry
-/// PKCS #8 templates (ring's, for one), which hold no key.
+/// PKCS #8 templates (ring has some) and published test vectors (the kernel has one), which are no secrets.
 pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
-    let mut findings = scan_file(path, needles)?;
+    let bytes = Zeroizing::new(fs::read(path).map_err(StageError::io("read", path))?);
+    Ok(scan_program_bytes(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes, needles))
+}
+
+/// Searches a program's bytes, by the rules of [`scan_programs`].
+pub fn scan_program_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
+    let mut findings = scan_bytes(name, bytes, needles);
     findings.retain(|finding| finding.what != DER_KEY);
-    Ok(findings)
+    findings
 }
 
 /// Searches every file below a folder.
@@ -131,11 +137,8 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 type Shape = (u8, &'static str, fn(&[u8]) -> bool);
 
 const DER_KEY: &str = "a private key (DER)";
-const SHAPES: [Shape; 3] = [
-    (b'-', "a private key (PEM)", is_pem_key),
-    (b'A', "an age secret key", is_age_key),
-    (0x30, DER_KEY, is_der_key),
-];
+const SHAPES: [Shape; 3] =
+    [(b'-', "a private key (PEM)", is_pem_key), (b'A', "an age secret key", is_age_key), (0x30, DER_KEY, is_der_key)];
 
 fn key_shapes(bytes: &[u8]) -> impl Iterator<Item = (usize, &'static str)> {
     bytes.iter().enumerate().filter_map(|(at, byte)| {

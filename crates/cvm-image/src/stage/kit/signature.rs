@@ -18,6 +18,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// As `sub_start.sh --verify` does, and it refuses the same: a file without a signature, a link.
 pub(super) fn verify(kit: &Path) -> Result<(), KitError> {
     let work = tempfile::tempdir().map_err(StageError::io("make a folder in", std::env::temp_dir()))?;
+    let _guard = cvm_base::interrupt::guard_path(work.path());
     let root = kit.join("startup/rootCA.pem");
     let mut command = tool::command("openssl");
     command.args(["x509", "-pubkey", "-noout", "-in"]).arg(&root);
