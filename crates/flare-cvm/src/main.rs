@@ -24,16 +24,13 @@ struct Cli {
     command: Command,
 }
 
+// Each command's help is its type's documentation.
 #[derive(Subcommand)]
 enum Command {
-    /// Build one of the three stage images
     Build(commands::build::Build),
-    /// Hold the key ceremony: keys, signed statements, the transcript, contributions
     #[command(subcommand)]
     Ceremony(commands::ceremony::Ceremony),
-    /// Seal a site's NVFLARE startup kit into a bundle that boots
     Provision(commands::provision::Provision),
-    /// Hold a party's half of the keys and release it to attested CVMs
     #[command(subcommand)]
     Keyholder(commands::keyholder::Keyholder),
 }
@@ -52,6 +49,10 @@ fn main() -> ExitCode {
         Command::Provision(c) => commands::provision::run(c),
         Command::Keyholder(c) => commands::keyholder::run(c),
     };
+    while cvm_base::interrupt::requested() {
+        // What failed, failed for that reason: the handler has the last word, and the exit status.
+        std::thread::park();
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -19,6 +19,7 @@ macro_rules! explained {
 pub fn print(error: &Error) {
     let explained = explained!(
         error;
+        crate::commands::problem::Problem,
         cvm_base::FileError,
         cvm_ceremony::CeremonyError,
         cvm_ceremony::split_key::SplitKeyError,
@@ -31,10 +32,8 @@ pub fn print(error: &Error) {
         cvm_layout::site_conf::ConfError,
         cvm_seal::SealError,
     );
-    match &explained {
-        Some((code, _)) => eprintln!("error[{code}]: {error}"),
-        None => eprintln!("error: {error}"),
-    }
+    let (code, help) = explained.unwrap_or(("CLI-000", "see the causes above, and --help of the command".into()));
+    eprintln!("error[{code}]: {error}");
     let mut last = error.to_string();
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
@@ -44,7 +43,5 @@ pub fn print(error: &Error) {
         }
         last = text;
     }
-    if let Some((_, help)) = explained {
-        eprintln!("help: {help}");
-    }
+    eprintln!("help: {help}");
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use cvm_base::Bytes32;
-use cvm_image::stage::{self, BuildRequest};
+use cvm_image::stage::{self, BuildRequest, StageSpec};
 
-use super::progress::Progress;
+use super::{problem::Problem, progress::Progress};
 
 /// Build one of the three stage images.
 ///
@@ -33,9 +33,9 @@ pub struct Build {
     /// The distribution, for the first stage; the later ones inherit it
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// The stage image to write
+    /// The stage image to write [default: the stage's folder and the name its stage.yaml gives]
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Where stages are looked for by name
     #[arg(long, value_name = "FOLDER", default_value = "stages")]
     stages: PathBuf,
@@ -50,12 +50,16 @@ pub struct Build {
 pub fn run(args: Build) -> Result<()> {
     let by_name = args.stages.join(&args.stage);
     let Some(folder) = [args.stage.clone(), by_name].into_iter().find(|f| f.join("stage.yaml").is_file()) else {
-        bail!(
-            "no stage.yaml in {} or {}: name one of nvidia_cc_base, nvflare_cc_base, provision_build, and run from \
-             the repository's root or say --stages",
-            args.stage.display(),
-            args.stages.join(&args.stage).display()
+        let by_name = args.stages.join(&args.stage);
+        return Problem::result(
+            "CLI-001",
+            format!("there is no stage.yaml in {} or {}", args.stage.display(), by_name.display()),
+            "name one of nvidia_cc_base, nvflare_cc_base, provision_build, and run from the repository's root or say --stages",
         );
+    };
+    let output = match args.output {
+        Some(output) => output,
+        None => folder.join(StageSpec::read(&folder)?.image),
     };
     let mut progress = Progress::new(args.json);
     let request = BuildRequest {
@@ -63,7 +67,7 @@ pub fn run(args: Build) -> Result<()> {
         base_image: args.base_image,
         base_digest: args.base_digest,
         profile: args.profile,
-        output: args.output,
+        output,
         rebuild: args.rebuild,
     };
     let built = stage::build(&request, &mut |line| progress.step(line))?;

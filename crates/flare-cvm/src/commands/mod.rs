@@ -3,6 +3,7 @@
 pub mod build;
 pub mod ceremony;
 pub mod keyholder;
+pub mod problem;
 mod progress;
 pub mod provision;
 mod secret_input;

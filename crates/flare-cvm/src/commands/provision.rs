@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use cvm_base::read_bounded;
 use cvm_ceremony::{Agreement, MAX_BYTES, open_contribution};
@@ -17,7 +17,7 @@ use cvm_layout::{
     site_conf::{self, Network, SiteConf},
 };
 
-use super::{progress::Progress, secret_input::UnlockArgs};
+use super::{problem::Problem, progress::Progress, secret_input::UnlockArgs};
 
 /// Seal a site's NVFLARE startup kit into a bundle that boots.
 ///
@@ -79,7 +79,11 @@ pub fn run(args: Provision) -> Result<()> {
         None => std::env::current_exe()?.with_file_name("cvm-init"),
     };
     if !init.is_file() {
-        bail!("no cvm-init at {}: run `cargo build --release`, or say --init", init.display());
+        return Problem::result(
+            "CLI-002",
+            format!("there is no cvm-init at {}", init.display()),
+            "run `make build`, or say --init",
+        );
     }
 
     let builder = args.unlock.builder(&args.builder)?;
@@ -131,16 +135,26 @@ pub fn run(args: Provision) -> Result<()> {
 /// The given file, or what follows from the kit: its folder's name and whose configuration it holds.
 fn site_conf(args: &Provision) -> Result<SiteConf> {
     if let Some(path) = &args.site_conf {
-        return Ok(SiteConf::parse(&read_bounded(path, site_conf::MAX_BYTES)?).with_context(|| path.display().to_string())?);
+        return Ok(
+            SiteConf::parse(&read_bounded(path, site_conf::MAX_BYTES)?).with_context(|| path.display().to_string())?
+        );
     }
-    let role = match (args.kit.join("startup/fed_server.json").exists(), args.kit.join("startup/fed_client.json").exists()) {
+    let role = match (
+        args.kit.join("startup/fed_server.json").exists(),
+        args.kit.join("startup/fed_client.json").exists(),
+    ) {
         (true, false) => Role::Server,
         (false, true) => Role::Client,
-        _ => bail!(
-            "{} is no server's or client's startup kit: expected startup/fed_server.json or startup/fed_client.json; \
-             give a participant's folder, as workspace/PROJECT/prod_00/server1",
-            args.kit.display()
-        ),
+        _ => {
+            return Problem::result(
+                "CLI-003",
+                format!(
+                    "{} is no server's or client's startup kit: expected one of startup/fed_server.json, startup/fed_client.json",
+                    args.kit.display()
+                ),
+                "give a participant's folder, as workspace/PROJECT/prod_00/server1",
+            );
+        }
     };
     let site = std::path::absolute(&args.kit)?;
     let site = site.file_name().unwrap_or_default().to_string_lossy().into_owned().try_into()?;

@@ -7,11 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use cvm_ceremony::{BuilderSecrets, Lock, Party, Unlock};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
+
+use super::problem::Problem;
 
 /// Longer than anybody types.
 const MAX_BYTES: u64 = 1024;
@@ -71,13 +73,16 @@ fn passphrase(path: &Path, new: bool) -> Result<Zeroizing<String>> {
     let text = if path == Path::new("-") {
         let first = ask("Passphrase: ")?;
         if new && *first != *ask("Once more: ")? {
-            bail!("the two passphrases differ");
+            return Problem::result("CLI-004", "the two passphrases differ", "type the same one twice");
         }
         first
     } else {
         first_line(BufReader::new(File::open(path).with_context(|| path.display().to_string())?))?
     };
-    if text.is_empty() { bail!("the passphrase is empty") } else { Ok(text) }
+    if text.is_empty() {
+        return Problem::result("CLI-005", "the passphrase is empty", "it is the file's first line, or what is typed");
+    }
+    Ok(text)
 }
 
 fn first_line(from: impl BufRead) -> Result<Zeroizing<String>> {
