@@ -1,2 +1,3 @@
 #!/bin/sh
-exec flare-cvm build "$(dirname "$0")" "$@"
+here="$(dirname "$0")"; PATH="$PATH:$here/../../target/release"
+exec flare-cvm build "$here" "$@"
