@@ -43,8 +43,12 @@ impl Explain for FileError {
     fn help(&self) -> String {
         match self {
             Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => "the disk is full: free space or choose another output folder; nothing was replaced".into(),
-                io::ErrorKind::NotFound => "check the path's spelling, and that the step which makes this file has run".into(),
+                io::ErrorKind::StorageFull => {
+                    "the disk is full: free space or choose another output folder; nothing was replaced".into()
+                }
+                io::ErrorKind::NotFound => {
+                    "check the path's spelling, and that the step which makes this file has run".into()
+                }
                 io::ErrorKind::PermissionDenied => "run as a user who may use this path, or choose another".into(),
                 _ => "see the operating system's message above".into(),
             },
@@ -66,6 +70,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
         .permissions(std::fs::Permissions::from_mode(mode))
         .tempfile_in(folder)
         .map_err(fail("create a temporary file beside"))?;
+    #[cfg(feature = "interrupt")]
+    let _guard = crate::interrupt::guard_path(temporary.path());
     temporary.write_all(bytes).map_err(fail("write"))?;
     temporary.as_file().sync_all().map_err(fail("sync"))?;
     temporary.persist(path).map_err(|e| fail("replace")(e.error))?;

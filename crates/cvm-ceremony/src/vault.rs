@@ -7,7 +7,7 @@ use std::{
 };
 
 use age::secrecy::{ExposeSecret, SecretString};
-use cvm_base::{FileError, read_bounded, write_atomic};
+use cvm_base::{FileError, interrupt, read_bounded, write_atomic};
 use zeroize::Zeroizing;
 
 use crate::error::CeremonyError;
@@ -48,6 +48,7 @@ impl Unlock {
 pub(crate) struct NewFolder {
     staging: tempfile::TempDir,
     target: PathBuf,
+    _guard: interrupt::PathGuard,
 }
 
 impl NewFolder {
@@ -68,8 +69,10 @@ impl NewFolder {
         let staging = tempfile::Builder::new()
             .prefix(".flare-cvm-")
             .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(parent);
-        Ok(Self { staging: staging.map_err(fail("create a folder in", parent))?, target: target.to_owned() })
+            .tempdir_in(parent)
+            .map_err(fail("create a folder in", parent))?;
+        let _guard = interrupt::guard_path(staging.path());
+        Ok(Self { staging, target: target.to_owned(), _guard })
     }
 
     /// Writes one file.
@@ -101,7 +104,7 @@ impl NewFolder {
 
     /// Puts the folder in its place.
     pub fn finish(self) -> Result<(), CeremonyError> {
-        let Self { staging, target } = self;
+        let Self { staging, target, _guard } = self;
         std::fs::rename(staging.path(), &target).map_err(|source| FileError::Io {
             action: "rename a new folder to",
             path: target,

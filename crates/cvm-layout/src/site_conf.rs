@@ -88,7 +88,8 @@ impl SiteConf {
     }
 
     fn check(&self) -> Result<(), ConfError> {
-        let bad = |key, expected, found: &dyn ToString| Err(ConfError::Value { key, expected, found: found.to_string() });
+        let bad =
+            |key, expected, found: &dyn ToString| Err(ConfError::Value { key, expected, found: found.to_string() });
         if self.version != VERSION {
             return Err(ConfError::Version(self.version));
         }
