@@ -59,6 +59,8 @@ fn install_from(
     write("install.txt", &mut locked.iter().filter(|l| l.name != "pip").map(|l| l.line))?;
 
     let mut command = tool::command("pip");
+    // What an interrupted pip leaves goes with the wheels.
+    command.env("TMPDIR", wheels);
     command.args(["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]);
     command.args(["--disable-pip-version-check", "--no-input", "--implementation", "cp"]);
     command.args(["--python-version", interpreter.trim_start_matches("python")]);

@@ -66,6 +66,29 @@ impl Needles {
     }
 }
 
+impl Needles {
+    /// Calls `found` for the first place of each needle. One pass for all of them, because partitions
+    /// are large and needles many: only where the first two bytes of one stand is anything compared.
+    fn places(&self, bytes: &[u8], mut found: impl FnMut(usize, &Needle)) {
+        let head = |bytes: &[u8]| bytes.first_chunk().map_or(0, |pair| usize::from(u16::from_le_bytes(*pair)));
+        let mut starts = vec![false; 1 << 16];
+        self.0.iter().for_each(|needle| starts[head(&needle.bytes)] = true);
+        let mut left: Vec<&Needle> = self.0.iter().collect();
+        for (at, pair) in bytes.windows(2).enumerate() {
+            if starts[head(pair)] {
+                let rest = bytes.get(at..).unwrap_or_default();
+                left.retain(|needle| {
+                    let is_here = rest.starts_with(&needle.bytes);
+                    if is_here {
+                        found(at, needle);
+                    }
+                    !is_here
+                });
+            }
+        }
+    }
+}
+
 /// Searches a file, such as a partition's image.
 pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
     let bytes = Zeroizing::new(fs::read(path).map_err(StageError::io("read", path))?);
@@ -104,11 +127,7 @@ pub fn scan_tree(folder: &Path, needles: &Needles) -> Result<Vec<Finding>, Stage
 pub fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
     let finding = |at: usize, what: String| Finding { place: format!("{name} at byte {at}"), what };
     let mut findings = Vec::new();
-    for needle in &needles.0 {
-        if let Some(at) = find(bytes, &needle.bytes) {
-            findings.push(finding(at, format!("{}{}", needle.name, needle.form)));
-        }
-    }
+    needles.places(bytes, |at, needle| findings.push(finding(at, format!("{}{}", needle.name, needle.form))));
     for (at, what) in key_shapes(bytes) {
         findings.push(finding(at, what.into()));
     }
