@@ -120,12 +120,17 @@ impl Process {
         }
     }
 
+    /// The process's id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
     /// Asks the process to end (SIGTERM), and insists after five seconds.
     pub fn stop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
-        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        let _ = kill(self.pid(), Signal::SIGTERM);
         if self.wait(Duration::from_secs(5)).is_err() {
             let _ = self.child.kill();
             let _ = self.child.wait();
