@@ -9,7 +9,8 @@ demo: build $(NVFLARE)
 	target/release/demo
 
 test: build $(NVFLARE)
-	$(CARGO) test --release --locked --workspace
+	FLARE_CVM_PYTHON=$(CURDIR)/target/tools/nvflare/bin/python3 $(CARGO) test --release --locked --workspace
+	target/tools/nvflare/bin/python3 tests/split_key.py
 
 lint:
 	$(CARGO) fmt --all --check

@@ -7,18 +7,25 @@
 use std::{
     fs,
     path::Path,
+    process::Command,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use cvm_ceremony::{
+    Party, Unlock,
+    split_key::{Half, Purpose, combine},
+};
 use cvm_image::boot::disk;
 use cvm_lab::{
-    scene::{Holders, Scene},
+    run,
+    scene::{Holders, PARTIES, Scene},
     timeline::Timeline,
     tpm::Tpm,
     vm::{BOOT_LIMIT, Machine, Refusal},
 };
+use cvm_layout::manifest::Manifest;
 use cvm_seal::{
     HEADER_BYTES, MacKey,
     guard::{binary, record},
@@ -88,10 +95,10 @@ fn boot_and_ask(lab: &Lab, machine: &Machine) -> Result<String> {
     let timeline = Timeline::new(vm.console.started, vm.console.output(), Some(ready));
     eprintln!("NVFLARE: {status}\n{timeline}");
     ensure!(status["server_status"].is_string(), "no server status in {status}");
-    vm.power_button()?;
     let console = vm.console.text();
-    let after: Vec<_> = console.lines().skip_while(|l| !l.contains("] handoff:")).skip(1).filter(|l| !l.is_empty()).collect();
-    ensure!(after.is_empty(), "the console must be silent after handoff, but says {after:?}");
+    let after = console.lines().skip_while(|l| !l.contains("] handoff:")).skip(1).find(|l| !l.trim().is_empty());
+    ensure!(after.is_none(), "the console must be silent after handoff, but says {after:?}");
+    vm.power_button()?;
     Ok(console)
 }
 
@@ -118,6 +125,19 @@ fn find(machine: &Machine, scratch: &Path, number: u32, needle: &[u8]) -> u64 {
     bytes.windows(needle.len()).position(|w| w == needle).expect("the bytes are there") as u64
 }
 
+/// Writes `content` to `path` on p1, as anybody with the disk can.
+fn put_on_p1(machine: &Machine, scratch: &Path, path: &str, content: &str) {
+    disk::extract(&machine.disk(), 1, scratch).expect("p1");
+    let file = scratch.with_extension("file");
+    fs::write(&file, content).expect("the file");
+    if let Some((folder, _)) = path.rsplit_once('/') {
+        // It may exist already.
+        let _ = run(Command::new("mmd").arg("-i").arg(scratch).arg(format!("::{folder}")));
+    }
+    run(Command::new("mcopy").arg("-i").arg(scratch).arg(&file).arg(format!("::{path}"))).expect("mcopy");
+    disk::patch(&machine.disk(), 1, 0, &fs::read(scratch).expect("p1's copy")).expect("writing p1");
+}
+
 /// p5's header area of a machine, changed and written back.
 fn replace_p5_header(machine: &Machine, scratch: &Path, change: impl FnOnce(&mut [u8])) {
     disk::extract(&machine.disk(), 5, scratch).expect("p5");
@@ -127,12 +147,27 @@ fn replace_p5_header(machine: &Machine, scratch: &Path, change: impl FnOnce(&mut
     disk::patch(&machine.disk(), 5, 0, &area).expect("writing p5's header");
 }
 
+/// Whether `key` opens a keyslot of the LUKS2 area in `file`, as Debian's cryptsetup judges.
+fn opens(file: &Path, scratch: &Path, key: &[u8]) -> bool {
+    fs::write(scratch, key).expect("the key file of a test's image");
+    let mut command = Command::new("cryptsetup");
+    command.args(["luksOpen", "--test-passphrase", "--key-file"]).arg(scratch).arg(file);
+    command.status().expect("cryptsetup").success()
+}
+
 #[test]
 fn a_sealed_server_boots_and_p5_keeps_its_content_across_a_reboot() {
     let mut lab = lab();
     let sealed = lab.sealed();
     let machine = lab.twin(&sealed, "reboot");
-    let _holders = lab.holders();
+    // The key holders moved: the site says so on p1, and their pinned identity stays.
+    let moved = |index: u16| 17_543 + index;
+    let endpoints: String =
+        (0..).zip(PARTIES).map(|(i, (name, _))| format!("  {name}: https://10.0.2.2:{}\n", moved(i))).collect();
+    let scratch = lab.scene.root.join("machines/scratch");
+    put_on_p1(&machine, &scratch, "flare-cvm/endpoints.yaml", &format!("version: 1\nkeyholders:\n{endpoints}"));
+    let _holders: Vec<_> =
+        (0..).zip(PARTIES).map(|(i, _)| lab.scene.holder_at(i.into(), moved(i), None).expect("a key holder")).collect();
     let console = boot_and_ask(&lab, &machine).expect("the second boot");
     assert!(console.contains("jobs: opened") && !console.contains("jobs: made"), "{console}");
     assert!(console.contains("p5 by model-owner and data-owner"), "{console}");
@@ -152,13 +187,19 @@ fn attack_key_holder_of_the_data_owner_is_down() {
 fn attack_measurements_that_the_model_owners_policy_refuses() {
     let lab = lab();
     let machine = lab.twin(&lab.pristine, "policy-refuses");
-    // Another TPM: its manufacturer's root is not the one that the policies name.
-    let other = Tpm::manufacture(&lab.scene.root.join("machines/other-tpm")).expect("another TPM");
-    let mut holders = lab.holders();
-    let refusal = machine.refused(&other).expect("a refused boot");
+    // The model owner trusts another manufacturer of TPMs; the data owner trusts ours.
+    let folder = lab.scene.root.join("machines/other-roots");
+    let other = Tpm::manufacture(&folder.join("tpm")).expect("another TPM");
+    fs::create_dir_all(folder.join("ek-roots")).expect("a policy folder");
+    fs::copy(lab.scene.party(0).join("policy.rego"), folder.join("policy.rego")).expect("the agreed policy");
+    fs::copy(&other.roots[0], folder.join("ek-roots/root.pem")).expect("the other root");
+    let mut model_owner = lab.scene.holder(0, Some(&folder)).expect("the model owner's key holder");
+    let _data_owner = lab.scene.holder(1, None).expect("the data owner's key holder");
+    let refusal = machine.refused(&lab.tpm).expect("a refused boot");
     expect(&refusal, "FC-403");
-    let log = holders.processes[0].text();
-    assert!(log.to_lowercase().contains("unknown ek"), "the log names the reason:\n{log}");
+    assert!(refusal.console.contains("model-owner"), "{}", refusal.console);
+    let log = model_owner.text();
+    assert!(log.contains("reason=unknown-ek"), "the log names the reason:\n{log}");
 }
 
 #[test]
@@ -193,6 +234,81 @@ fn attack_manifest_with_a_wrong_signature() {
     let at = find(&machine, &scratch, 1, &signature);
     flip(&machine, &scratch, 1, at + 7).expect("the flip");
     expect(&lab.refused(&machine), "FC-206");
+}
+
+#[test]
+fn attack_credential_slipped_onto_p1() {
+    let lab = lab();
+    let machine = lab.twin(&lab.pristine, "credential");
+    // systemd-stub appends what lies here to the initramfs of any UKI, signed or not.
+    put_on_p1(&machine, &lab.scene.root.join("machines/scratch"), "loader/credentials/evil.cred", "evil");
+    let mut holders = lab.holders();
+    let refusal = machine.refused(&lab.tpm).expect("a refused boot");
+    expect(&refusal, "FC-403");
+    let log = holders.processes[0].text();
+    assert!(log.contains("PCR 9") || log.contains("PCR 12"), "the log names the measurement:\n{log}");
+}
+
+#[test]
+fn attack_one_party_alone_opens_p5() {
+    let mut lab = lab();
+    let sealed = lab.sealed();
+    let scratch = lab.scene.root.join("machines/scratch");
+    let (p5, key_file) = (scratch.with_extension("p5"), scratch.with_extension("key"));
+    disk::extract(&sealed.disk(), 5, &p5).expect("p5");
+    let manifest = fs::read(lab.pristine.folder.join("manifest.json")).expect("the manifest");
+    let manifest: Manifest = serde_json::from_slice(&manifest).expect("the manifest");
+    let key = |halves: &[&Half]| combine(&manifest.split_key.transcript, halves, Purpose::Jobs, &manifest.image_id);
+
+    let folders = [lab.scene.party(0), lab.scene.party(1)];
+    let parties = folders.map(|folder| Party::load(&folder, &Unlock::beside(&folder)).expect("a party's secrets"));
+    let halves = parties
+        .each_ref()
+        .map(|party| party.half(&manifest.split_key, manifest.role, &manifest.image_id).expect("a half"));
+    for (party, own) in parties.iter().zip(&halves) {
+        // Everything that one party has or can make up without the other's secrets.
+        let zero = Half::from_bytes(&[0; 32]);
+        let public = Half::from_bytes(&manifest.split_key.ephemeral.0);
+        let tries = [&[own][..], &[own, own], &[own, &zero], &[&zero, own], &[own, &public], &[&public, own]];
+        let mut keys: Vec<Vec<u8>> = tries.iter().filter_map(|t| Some(key(t).ok()?.as_bytes().to_vec())).collect();
+        assert!(keys.len() >= 4, "the tries must be real keys");
+        keys.push(own.as_bytes().to_vec());
+        keys.push(party.base_key(manifest.role).as_bytes().to_vec());
+        for (number, key) in keys.iter().enumerate() {
+            assert!(!opens(&p5, &key_file, key), "{} alone opened p5 with try {number}", party.card().name);
+        }
+    }
+    let both = key(&[&halves[0], &halves[1]]).expect("the key of both");
+    assert!(opens(&p5, &key_file, both.as_bytes()), "both halves together open p5");
+    let swapped = key(&[&halves[1], &halves[0]]).expect("a key");
+    assert!(!opens(&p5, &key_file, swapped.as_bytes()), "the order of halves is part of the key");
+    let _ = fs::remove_file(key_file);
+}
+
+#[test]
+fn debians_own_tools_accept_what_the_build_made() {
+    let lab = lab();
+    let scratch = lab.scene.root.join("machines/scratch");
+    let read = |name: &str| fs::read(lab.pristine.folder.join(name)).expect("a bundle's file");
+    let manifest: Manifest = serde_json::from_slice(&read("manifest.json")).expect("the manifest");
+    disk::extract(&lab.pristine.disk(), 1, &scratch).expect("p1");
+    let statement = run(Command::new("mtype").arg("-i").arg(&scratch).arg("::flare-cvm/boot.json")).expect("mtype");
+    let statement: cvm_layout::manifest::BootStatement = serde_json::from_str(&statement).expect("the statement");
+
+    for (number, verity) in [(2, &statement.boot), (4, &manifest.config)] {
+        disk::extract(&lab.pristine.disk(), number, &scratch).expect("a partition");
+        let offset = verity.data_bytes.to_string();
+        run(Command::new("veritysetup")
+            .args(["verify", "--hash-offset", &offset])
+            .args([&scratch, &scratch])
+            .arg(verity.root_hash.to_string()))
+        .expect("veritysetup verify");
+    }
+    disk::extract(&lab.pristine.disk(), 3, &scratch).expect("p3");
+    let dump = run(Command::new("cryptsetup").arg("luksDump").arg(&scratch)).expect("cryptsetup luksDump");
+    for expected in ["cipher: aes-xts-plain64", "PBKDF:      pbkdf2", "AF stripes: 4000"] {
+        assert!(dump.contains(expected), "{expected} in\n{dump}");
+    }
 }
 
 #[test]

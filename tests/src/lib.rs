@@ -7,7 +7,11 @@ pub mod timeline;
 pub mod tpm;
 pub mod vm;
 
-use std::process::Command;
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
+    thread,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -23,4 +27,35 @@ pub fn run(command: &mut Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a command to its end and hands on each line of its standard output as it comes; standard error
+/// is shown only when it fails.
+pub fn run_shown(command: &mut Command, say: &dyn Fn(&str)) -> Result<String> {
+    let name = command.get_program().to_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {name:?}"))?;
+    let mut stderr = child.stderr.take().context("a captured standard error")?;
+    let errors = thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = stderr.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let mut shown = String::new();
+    for line in BufReader::new(child.stdout.take().context("a captured standard output")?).lines() {
+        let line = line?;
+        say(&line);
+        shown += &line;
+        shown.push('\n');
+    }
+    let status = child.wait()?;
+    let errors = errors.join().unwrap_or_default();
+    if !status.success() {
+        bail!("{command:?} ended with {status}\n{errors}");
+    }
+    Ok(shown)
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{process::Process, run, tpm::Tpm, vm::Machine};
+use crate::{process::Process, run, run_shown, tpm::Tpm, vm::Machine};
 
 /// The two parties: folder, role in the ceremony.
 pub const PARTIES: [(&str, &str); 2] = [("model-owner", "model_owner"), ("data-owner", "data_owner")];
@@ -31,6 +31,8 @@ pub struct Scene {
     pub first_port: u16,
     /// The layout file, below `partitions/`.
     pub layout: &'static str,
+    /// Where stage images lie.
+    pub images: PathBuf,
     /// Gets each line of progress.
     pub say: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -45,7 +47,8 @@ impl Scene {
     /// A scene below `target/NAME`.
     pub fn new(name: &str, first_port: u16, layout: &'static str, say: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
-        Self { root: repository.join("target").join(name), repository, first_port, layout, say: Box::new(say) }
+        let (root, images) = (repository.join("target").join(name), repository.join("target/demo/images"));
+        Self { root, repository, first_port, layout, images, say: Box::new(say) }
     }
 
     /// The command line program, as `cargo build --release` made it.
@@ -77,25 +80,33 @@ impl Scene {
         self.root.join("project").join(PROJECT).join("prod_00")
     }
 
-    fn image(&self, name: &str) -> PathBuf {
-        self.root.join("images").join(name)
+    /// The site's startup kit.
+    pub fn site_kit(&self) -> PathBuf {
+        self.kits().join(SITE)
     }
 
-    fn exchange(&self, name: &str) -> PathBuf {
+    /// A stage's image by its file name. All scenes share the demo's: no two differ.
+    pub fn image(&self, name: &str) -> PathBuf {
+        self.images.join(name)
+    }
+
+    /// A file that the ceremony left.
+    pub fn exchange(&self, name: &str) -> PathBuf {
         self.root.join("exchange").join(name)
     }
 
-    /// Runs `flare-cvm ARGUMENTS`, shown as a user would type it.
+    /// Runs `flare-cvm ARGUMENTS`, shown as a user would type it, and its output as it comes.
     pub fn flare_cvm(&self, arguments: &[&str]) -> Result<String> {
         let prefix = format!("{}/", self.repository.display());
         let shown: Vec<_> = arguments.iter().map(|a| a.replace(&prefix, "")).collect();
         (self.say)(&format!("$ flare-cvm {}", shown.join(" ")));
-        run(Command::new(self.program()).args(arguments).current_dir(&self.repository))
+        let mut command = Command::new(self.program());
+        command.args(arguments).current_dir(&self.repository);
+        run_shown(&mut command, &|line| (self.say)(&format!("  {line}")))
     }
 
     /// Builds the three stage images, from the cache where nothing changed.
     pub fn stages(&self) -> Result<()> {
-        fs::create_dir_all(self.root.join("images"))?;
         let mut base: Option<PathBuf> = None;
         for (stage, image) in [
             ("nvidia_cc_base", "nvcc_image.qcow2"),
@@ -110,9 +121,7 @@ impl Scene {
                 Some(base) => arguments.extend(["--base-image", base]),
                 None => arguments.extend(["--profile", "debian-12"]),
             }
-            for line in self.flare_cvm(&arguments)?.lines() {
-                (self.say)(&format!("  {line}"));
-            }
+            self.flare_cvm(&arguments)?;
             base = Some(image);
         }
         Ok(())
@@ -147,7 +156,17 @@ impl Scene {
             let url = format!("https://10.0.2.2:{}", self.first_port + index as u16);
             let folder = text(&self.party(index));
             self.flare_cvm(&[
-                "ceremony", "init", &folder, "--name", name, "--role", role, "--keyholder", &url, "--policy", &text(&policy),
+                "ceremony",
+                "init",
+                &folder,
+                "--name",
+                name,
+                "--role",
+                role,
+                "--keyholder",
+                &url,
+                "--policy",
+                &text(&policy),
             ])?;
             let roots = self.party(index).join("ek-roots");
             fs::create_dir(&roots)?;
@@ -158,24 +177,49 @@ impl Scene {
         let (model, data) = (text(&self.party(0)), text(&self.party(1)));
         let statement = format!("{builder}/builder.txt");
         self.flare_cvm(&[
-            "ceremony", "invite", &model, "--project", PROJECT, "--builder", &statement, "--site", "server1=server", "-o",
+            "ceremony",
+            "invite",
+            &model,
+            "--project",
+            PROJECT,
+            "--builder",
+            &statement,
+            "--site",
+            "server1=server",
+            "-o",
             &at("invite.txt"),
         ])?;
         self.flare_cvm(&["ceremony", "join", &data, &at("invite.txt"), "-o", &at("join.txt"), "--yes"])?;
         for party in [&model, &data] {
             self.flare_cvm(&[
-                "ceremony", "agree", party, "--invite", &at("invite.txt"), "--join", &at("join.txt"), "--agreement",
-                &at("draft.txt"), "--yes",
+                "ceremony",
+                "agree",
+                party,
+                "--invite",
+                &at("invite.txt"),
+                "--join",
+                &at("join.txt"),
+                "--agreement",
+                &at("draft.txt"),
+                "--yes",
             ])?;
         }
         for (party, (name, _)) in [&model, &data].into_iter().zip(PARTIES) {
             self.flare_cvm(&[
-                "ceremony", "contribute", party, "--agreement", &at("draft.txt"), "--role", "server", "--build", BUILD,
-                "-o", &at(&format!("{name}.contribution.txt")),
+                "ceremony",
+                "contribute",
+                party,
+                "--agreement",
+                &at("draft.txt"),
+                "--role",
+                "server",
+                "--build",
+                BUILD,
+                "-o",
+                &at(&format!("{name}.contribution.txt")),
             ])?;
         }
-        let shown = self.flare_cvm(&["ceremony", "verify", &at("draft.txt")])?;
-        shown.lines().for_each(|line| (self.say)(&format!("  {line}")));
+        self.flare_cvm(&["ceremony", "verify", &at("draft.txt")])?;
         // The name says that everything before it is there.
         fs::rename(self.exchange("draft.txt"), self.exchange("agreement.txt"))?;
         Ok(())
@@ -183,7 +227,8 @@ impl Scene {
 
     /// The template policy with the TPM's root named.
     fn policy(&self, tpm: &Tpm) -> Result<String> {
-        let der = run(Command::new("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(&tpm.roots[0]))?;
+        let der =
+            run(Command::new("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(&tpm.roots[0]))?;
         let digest = der.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase();
         ensure!(digest.len() == 64, "openssl printed no fingerprint: {der}");
         let template = fs::read_to_string(self.repository.join("keys/policies/tpm.rego"))?;
@@ -192,7 +237,7 @@ impl Scene {
 
     /// `nvflare provision`: the startup kits.
     pub fn kit(&self) -> Result<()> {
-        if self.kits().join(SITE).exists() {
+        if self.site_kit().exists() {
             (self.say)("  the startup kits stand since an earlier run");
             return Ok(());
         }
@@ -202,8 +247,27 @@ impl Scene {
         run(Command::new(self.nvflare("python3"))
             .args(["-m", "nvflare.lighter.provision", "-p", "project.yml", "-w", &workspace])
             .current_dir(self.repository.join("tests/demo")))?;
-        ensure!(self.kits().join(SITE).exists(), "nvflare provision made no kit at {}", self.kits().display());
+        ensure!(self.site_kit().exists(), "nvflare provision made no kit at {}", self.kits().display());
         Ok(())
+    }
+
+    /// `provision …` for a bundle at `output`.
+    pub fn provision_arguments(&self, output: &Path) -> Vec<String> {
+        let contribution = |index: usize| self.exchange(&format!("{}.contribution.txt", PARTIES[index].0));
+        let mut arguments = vec!["provision".into(), "--build".into(), BUILD.into()];
+        for (flag, path) in [
+            ("--base-image", self.image("provisioned.qcow2")),
+            ("--kit", self.site_kit()),
+            ("--agreement", self.exchange("agreement.txt")),
+            ("--contribution", contribution(0)),
+            ("--contribution", contribution(1)),
+            ("--builder", self.root.join("builder")),
+            ("--layout", self.repository.join("partitions").join(self.layout)),
+            ("--output", output.to_owned()),
+        ] {
+            arguments.extend([flag.to_owned(), text(&path)]);
+        }
+        arguments
     }
 
     /// Seals the bundle, or finds the one sealed before.
@@ -212,16 +276,8 @@ impl Scene {
             (self.say)("  the bundle stands since an earlier run");
             return Ok(());
         }
-        let (kit, layout) = (text(&self.kits().join(SITE)), format!("partitions/{}", self.layout));
-        let contribution = |index: usize| text(&self.exchange(&format!("{}.contribution.txt", PARTIES[index].0)));
-        let (image, agreement) = (text(&self.image("provisioned.qcow2")), text(&self.exchange("agreement.txt")));
-        let (builder, output) = (text(&self.root.join("builder")), text(&self.bundle()));
-        let shown = self.flare_cvm(&[
-            "provision", "--base-image", &image, "--kit", &kit, "--agreement", &agreement, "--contribution",
-            &contribution(0), "--contribution", &contribution(1), "--build", BUILD, "--builder", &builder, "--layout",
-            &layout, "-o", &output,
-        ])?;
-        shown.lines().for_each(|line| (self.say)(&format!("  {line}")));
+        let arguments = self.provision_arguments(&self.bundle());
+        self.flare_cvm(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(())
     }
 
@@ -231,8 +287,16 @@ impl Scene {
             let (folder, agreement) = (text(&self.party(index)), text(&self.exchange("agreement.txt")));
             let file = |name: &str| text(&self.bundle().join(name));
             self.flare_cvm(&[
-                "keyholder", "enroll", "--dir", &folder, "--agreement", &agreement, "--manifest", &file("manifest.json"),
-                "--reference", &file("reference.json"),
+                "keyholder",
+                "enroll",
+                "--dir",
+                &folder,
+                "--agreement",
+                &agreement,
+                "--manifest",
+                &file("manifest.json"),
+                "--reference",
+                &file("reference.json"),
             ])?;
         }
         Ok(())
@@ -240,13 +304,18 @@ impl Scene {
 
     /// Starts one party's key holder; `policy` replaces the party's policy folder.
     pub fn holder(&self, index: usize, policy: Option<&Path>) -> Result<Process> {
-        let listen = format!("127.0.0.1:{}", self.first_port + index as u16);
+        self.holder_at(index, self.first_port + index as u16, policy)
+    }
+
+    /// The same on another port than the one that the ceremony names.
+    pub fn holder_at(&self, index: usize, port: u16, policy: Option<&Path>) -> Result<Process> {
+        let listen = format!("127.0.0.1:{port}");
         let folder = self.party(index);
         let mut command = Command::new(self.program());
         command.args(["keyholder", "serve", "--listen", &listen, "--dir"]).arg(&folder);
         command.arg("--policy").arg(policy.unwrap_or(&folder));
         let mut process = Process::start(&format!("key holder of {}", PARTIES[index].0), &mut command)?;
-        process.wait_for(&["ready"], Duration::from_secs(20))?;
+        process.wait_for(&["ready https"], Duration::from_secs(20))?;
         Ok(process)
     }
 

@@ -63,6 +63,13 @@ impl Timeline {
         Some(((handoff.seconds - self.steps.first()?.seconds) * 1000.0) as u128)
     }
 
+    /// Milliseconds that the last line of `step` took since the line before it.
+    pub fn duration(&self, step: &str) -> Option<u128> {
+        let at = self.steps.iter().rposition(|s| s.step == step)?;
+        let before = self.steps.get(at.checked_sub(1)?)?;
+        Some(((self.steps[at].seconds - before.seconds) * 1000.0) as u128)
+    }
+
     /// What the step said.
     pub fn text(&self, step: &str) -> Option<&str> {
         self.steps.iter().find(|s| s.step == step).map(|s| s.text.as_str())

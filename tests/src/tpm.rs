@@ -35,7 +35,9 @@ impl Tpm {
         let c = ca.display();
         fs::write(
             &localca,
-            format!("statedir = {c}\nsigningkey = {c}/signkey.pem\nissuercert = {c}/issuercert.pem\ncertserial = {c}/certserial\n"),
+            format!(
+                "statedir = {c}\nsigningkey = {c}/signkey.pem\nissuercert = {c}/issuercert.pem\ncertserial = {c}/certserial\n"
+            ),
         )?;
         fs::write(&options, "--platform-manufacturer flare-cvm\n--platform-version 1\n--platform-model laboratory\n")?;
         fs::write(

@@ -87,7 +87,8 @@ impl Machine {
         vm.console.wait(BOOT_LIMIT).context("a refused boot must end in a powered-off machine")?;
         let console = vm.console.text();
         ensure!(!console.contains("] handoff:"), "the boot went through to handoff:\n{console}");
-        let code = console.split_whitespace().find(|w| w.starts_with("FC-")).map(|w| w.trim_end_matches(':').to_owned());
+        let code =
+            console.split_whitespace().find(|w| w.starts_with("FC-")).map(|w| w.trim_end_matches(':').to_owned());
         Ok(Refusal { code, console })
     }
 }
