@@ -131,7 +131,8 @@ fn a_missing_tool_is_named_with_its_package() {
     let bundle = folder.join("bundle");
     let build = |_: &Path| flare_cvm(&["build", "nvidia_cc_base", "-o", "target/bad-input/work/tools/out.qcow2"]);
     let seal = |bundle: &Path| provision(bundle, &[]);
-    let cases: [(&str, &str, &str, &dyn Fn(&Path) -> Command); 7] = [
+    type Case<'a> = (&'a str, &'a str, &'a str, &'a dyn Fn(&Path) -> Command);
+    let cases: [Case; 7] = [
         ("mmdebstrap", "mmdebstrap", "STG-001", &build),
         ("mkfs.erofs", "erofs-utils", "STG-001", &build),
         ("qemu-img", "qemu-utils", "STG-001", &build),

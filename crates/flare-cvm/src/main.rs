@@ -38,10 +38,10 @@ enum Command {
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     // The key holder has its own orderly end.
-    if !matches!(command, Command::Keyholder(_)) {
-        if let Err(error) = cvm_base::interrupt::install() {
-            eprintln!("warning: Ctrl-C will leave temporary files behind: {error}");
-        }
+    if !matches!(command, Command::Keyholder(_))
+        && let Err(error) = cvm_base::interrupt::install()
+    {
+        eprintln!("warning: Ctrl-C will leave temporary files behind: {error}");
     }
     let result = match command {
         Command::Build(c) => commands::build::run(c),

@@ -87,12 +87,12 @@ pub fn run(args: Provision) -> Result<()> {
     }
 
     let builder = args.unlock.builder(&args.builder)?;
-    let agreement = Agreement::parse(&read_bounded(&args.agreement, MAX_BYTES as u64)?)?;
+    let agreement = Agreement::parse(&read_bounded(&args.agreement, MAX_BYTES)?)?;
     let contributions = args
         .contributions
         .iter()
         .map(|path| {
-            let bytes = read_bounded(path, MAX_BYTES as u64)?;
+            let bytes = read_bounded(path, MAX_BYTES)?;
             let opened = open_contribution(&bytes, &agreement, site_conf.role, &args.build, &builder);
             opened.with_context(|| path.display().to_string())
         })
@@ -135,9 +135,7 @@ pub fn run(args: Provision) -> Result<()> {
 /// The given file, or what follows from the kit: its folder's name and whose configuration it holds.
 fn site_conf(args: &Provision) -> Result<SiteConf> {
     if let Some(path) = &args.site_conf {
-        return Ok(
-            SiteConf::parse(&read_bounded(path, site_conf::MAX_BYTES)?).with_context(|| path.display().to_string())?
-        );
+        return SiteConf::parse(&read_bounded(path, site_conf::MAX_BYTES)?).with_context(|| path.display().to_string());
     }
     let role = match (
         args.kit.join("startup/fed_server.json").exists(),
