@@ -5,14 +5,12 @@
 #   CVM_MONITOR    socket of QEMU's monitor, where `system_powerdown` presses the power button
 #   CVM_SERIAL     file for the console (default: this terminal)    CVM_MEMORY  MiB (2048)    CVM_CPUS (2)
 # A changed boot loader or kernel ends in "No bootable option or device was found": stop it with Ctrl-C.
-# Under SEV-SNP the firmware is the AmdSev build (-bios, no pflash, no SMM), with
-# -machine confidential-guest-support=sev0 -object sev-snp-guest,id=sev0,... and -cpu EPYC-v4.
+# Under SEV-SNP: the AmdSev firmware (-bios, no pflash, no SMM), -object sev-snp-guest, -cpu EPYC-v4.
 set -eu
 fail() { echo "launch_vm.sh: $1" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || fail "$1 is not installed: apt-get install $2"; }
 
-cd "$(dirname "$0")"
-need qemu-system-x86_64 qemu-system-x86
+cd "$(dirname "$0")"; need qemu-system-x86_64 qemu-system-x86
 for file in disk.qcow2 OVMF_CODE.fd OVMF_VARS.fd; do
     [ -r "$file" ] || fail "$file is missing or unreadable: unpack the whole bundle"
 done
@@ -24,14 +22,13 @@ else
     set -- -accel tcg,thread=multi -cpu max
 fi
 
-forwards=""
 for forward in ${CVM_FORWARD-tcp:127.0.0.1:8002-:8002 tcp:127.0.0.1:8003-:8003}; do
-    forwards="$forwards,hostfwd=$forward"
+    forwards="${forwards:-},hostfwd=$forward"
 done
 
 if [ -n "${CVM_TPM_STATE:-}" ]; then
     need swtpm swtpm && need swtpm_setup swtpm-tools
-    mkdir -p "$CVM_TPM_STATE" && state=$(cd "$CVM_TPM_STATE" && pwd)
+    mkdir -p "$CVM_TPM_STATE"; state=$(cd "$CVM_TPM_STATE" && pwd)
     [ -e "$state/tpm2-00.permall" ] ||
         swtpm_setup --tpm2 --tpmstate "$state" --pcr-banks sha256 --create-ek-cert >"$state/setup.log" 2>&1 ||
         fail "the TPM could not be made: see $state/setup.log"
@@ -47,6 +44,6 @@ exec qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none "$@
     -drive if=pflash,unit=0,format=raw,readonly=on,file=OVMF_CODE.fd \
     -drive if=pflash,unit=1,format=raw,snapshot=on,file=OVMF_VARS.fd \
     -drive if=none,id=disk,format=qcow2,file=disk.qcow2 -device virtio-blk-pci,drive=disk,bootindex=0 \
-    -netdev "user,id=net$forwards" -device virtio-net-pci,netdev=net,romfile= \
+    -netdev "user,id=net${forwards:-}" -device virtio-net-pci,netdev=net,romfile= \
     -monitor "${CVM_MONITOR:+unix:}${CVM_MONITOR:-none}${CVM_MONITOR:+,server=on,wait=off}" \
     -device virtio-rng-pci -serial "${CVM_SERIAL:+file:}${CVM_SERIAL:-stdio}"
