@@ -9,7 +9,9 @@ demo: build $(NVFLARE)
 	target/release/demo
 
 test: build $(NVFLARE)
-	FLARE_CVM_PYTHON=$(CURDIR)/target/tools/nvflare/bin/python3 $(CARGO) test --release --locked --workspace
+	target/release/kernel target/tools/kernel
+	FLARE_CVM_PYTHON=$(CURDIR)/target/tools/nvflare/bin/python3 FLARE_CVM_TEST_KERNEL=$(CURDIR)/target/tools/kernel \
+	$(CARGO) test --release --locked --workspace
 	target/tools/nvflare/bin/python3 tests/split_key.py
 
 lint:
