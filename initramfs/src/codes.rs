@@ -94,7 +94,7 @@ codes! {
         "A partition was moved, resized, renamed or added.",
         "Site: unpack the bundle's disk.qcow2 again; never repartition it.";
     BootVerity = 231, "p2 differs from its signed root hash",
-        "A byte of p2 (boot loader entries, UKI) or of its hash tree was changed.",
+        "A byte of p2 (boot loader entries, UKI) was changed after the image was built.",
         "Site: unpack the bundle's disk.qcow2 again.";
     ConfigVerity = 241, "p4 differs from its signed root hash",
         "A byte of p4 (startup kit, site_conf) or of its hash tree was changed.",

@@ -16,4 +16,5 @@ mod seeds;
 pub mod self_check;
 pub mod site;
 pub mod tpm;
+pub mod tree;
 pub mod volumes;
