@@ -75,8 +75,9 @@ fn boot() -> Result<Infallible, Failure> {
     let root = volumes::guard_root(&disk, &keys.system)?;
     let state = areas::judge_state(&disk, manifest, &keys.state, &remembered)?;
     let jobs = areas::judge_jobs(&disk, &keys.jobs, &remembered)?;
+    step("guard", "p3's header is authentic; p5 and state are what the key holders remember");
     for (name, memory) in &memories {
-        step("guard", format_args!("headers are this image's; {name} {memory}"));
+        step("memory", format_args!("{name} {memory}"));
     }
     volumes::open_root(&disk, manifest, &root, &keys.system)?;
     step("p3", format_args!("opened with key `system` from {}; system and site under verity", keys.system.from));
