@@ -84,9 +84,10 @@ impl Machine {
     /// Starts it, expecting that it powers itself off before handoff.
     pub fn refused(&self, tpm: &Tpm) -> Result<Refusal> {
         let mut vm = self.start(tpm, "")?;
-        vm.console.wait(BOOT_LIMIT).context("a refused boot must end in a powered-off machine")?;
+        vm.console.wait_for(&["] handoff:", "reboot: Power down"], BOOT_LIMIT)?;
         let console = vm.console.text();
         ensure!(!console.contains("] handoff:"), "the boot went through to handoff:\n{console}");
+        vm.console.wait(BOOT_LIMIT).context("a refused boot must end in a powered-off machine")?;
         let code =
             console.split_whitespace().find(|w| w.starts_with("FC-")).map(|w| w.trim_end_matches(':').to_owned());
         Ok(Refusal { code, console })
