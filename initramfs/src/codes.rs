@@ -89,7 +89,7 @@ codes! {
         "Site: unpack the bundle's disk.qcow2 again; do not mix files of two bundles.";
     Endpoints = 214, "endpoints.yaml cannot be understood",
         "The site's /flare-cvm/endpoints.yaml on p1 has a mistake, or names a party that holds no half.",
-        "Site: correct the file (`flare-cvm launch --help` shows its form) or remove it.";
+        "Site: correct the file (README shows its form) or remove it.";
     Partitions = 221, "the partition table differs from the manifest",
         "A partition was moved, resized, renamed or added.",
         "Site: unpack the bundle's disk.qcow2 again; never repartition it.";
@@ -167,7 +167,7 @@ codes! {
         "Site: use the disk that was sealed first; never run two copies of one bundle.";
     HoldersDisagree = 605, "the key holders remember different disks",
         "Two copies of this bundle were first booted at once, each registered with one key holder.",
-        "Parties: compare the registered digests (`flare-cvm keyholder show`) and keep one.";
+        "Parties: compare the registered digests (`flare-cvm keyholder seal show`) and keep one.";
     JobsOpen = 606, "p5 does not open",
         "The derived key opens no keyslot, device-mapper refused it, or its file system cannot be mounted.",
         "Site: restore p5 from a copy of this disk.";
