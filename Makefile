@@ -11,7 +11,7 @@ demo: build $(NVFLARE)
 test: build $(NVFLARE)
 	target/release/kernel target/tools/kernel
 	FLARE_CVM_PYTHON=$(CURDIR)/target/tools/nvflare/bin/python3 FLARE_CVM_TEST_KERNEL=$(CURDIR)/target/tools/kernel \
-	$(CARGO) test --release --locked --workspace
+	$(CARGO) test --release --locked --workspace --no-fail-fast
 	target/tools/nvflare/bin/python3 tests/split_key.py
 
 lint:

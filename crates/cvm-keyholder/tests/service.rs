@@ -80,7 +80,8 @@ fn attack_oversize_bodies() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(took < Duration::from_secs(5));
     let mut stream = raw(&serving);
-    let _ = write!(stream, "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(200_000));
+    // Hyper may buffer one read more than its bound of 128 KiB, so a head that is over it by little can still pass.
+    let _ = write!(stream, "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
     // What the server left unread may reset the connection before its answer is here.
     let answer = rest(&mut stream).0;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
