@@ -27,6 +27,8 @@ mod claims;
 pub mod predict;
 #[cfg(feature = "verifier")]
 mod verifier;
+#[cfg(feature = "verifier")]
+pub mod x509;
 
 pub use error::AttestError;
 pub use evidence::Evidence;
@@ -34,7 +36,7 @@ pub use reference::Reference;
 
 #[cfg(feature = "verifier")]
 pub use {
-    claims::{Claims, PcrMismatch, Phase, TpmClaims},
+    claims::{Claims, NotChecked, PcrMismatch, Phase, TpmClaims},
     verifier::{Binding, CredentialState, Roots, challenge, verify},
 };
 
