@@ -22,7 +22,7 @@ use nix::{
 };
 
 /// What a full disk is called, wherever it is noticed.
-const FULL: [&str; 5] = ["STG-003", "FILE-002", "BOOT-005", "PRO-008", "SEAL-002"];
+const FULL: [&str; 3] = ["WORK-004", "FILE-002", "SEAL-002"];
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The one scene: stage images, a ceremony, a kit and a good bundle.
@@ -133,13 +133,13 @@ fn a_missing_tool_is_named_with_its_package() {
     let seal = |bundle: &Path| provision(bundle, &[]);
     type Case<'a> = (&'a str, &'a str, &'a str, &'a dyn Fn(&Path) -> Command);
     let cases: [Case; 7] = [
-        ("mmdebstrap", "mmdebstrap", "STG-001", &build),
-        ("mkfs.erofs", "erofs-utils", "STG-001", &build),
-        ("qemu-img", "qemu-utils", "STG-001", &build),
-        ("mkfs.erofs", "erofs-utils", "STG-001", &seal),
-        ("fsck.erofs", "erofs-utils", "STG-001", &seal),
-        ("qemu-img", "qemu-utils", "STG-001", &seal),
-        ("sbsign", "sbsigntool", "BOOT-001", &seal),
+        ("mmdebstrap", "mmdebstrap", "WORK-001", &build),
+        ("mkfs.erofs", "erofs-utils", "WORK-001", &build),
+        ("qemu-img", "qemu-utils", "WORK-001", &build),
+        ("mkfs.erofs", "erofs-utils", "WORK-001", &seal),
+        ("fsck.erofs", "erofs-utils", "WORK-001", &seal),
+        ("qemu-img", "qemu-utils", "WORK-001", &seal),
+        ("sbsign", "sbsigntool", "WORK-001", &seal),
     ];
     for (at, (tool, package, code, command)) in cases.into_iter().enumerate() {
         let path = folder.join(format!("path-{at}"));

@@ -2,7 +2,8 @@
 //!
 //! A path is guarded while it is temporary. The handler runs on a thread of its own, so that it
 //! works in the middle of a long computation: it ends this program's descendants, removes what is
-//! guarded, and exits. What was renamed into place before is whole; nothing else stays.
+//! guarded, and exits. Meanwhile the interrupted work stops at its next [`checkpoint`], so that it starts
+//! nothing new. What was renamed into place before is whole; nothing else stays.
 
 use std::{
     collections::BTreeSet,
@@ -30,6 +31,8 @@ use signal_hook::{
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a removal is tried, a tenth of a second apart: a killed writer may still be leaving.
 const REMOVALS: u32 = 20;
+/// How often everything is looked at again.
+const PASSES: u32 = 10;
 
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static GUARDED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -66,20 +69,38 @@ pub fn install() -> io::Result<()> {
     thread::Builder::new().name("interrupt".into()).spawn(move || {
         if signals.forever().next().is_some() {
             eprintln!("interrupted: removing temporary files; what was finished before stays");
-            end(&descendants());
-            // Cloned: guards are dropped meanwhile, as the interrupted work fails.
-            let paths = guarded().clone();
-            paths.iter().for_each(|path| remove(path));
+            clean_up();
             std::process::exit(130);
         }
     })?;
     Ok(())
 }
 
-/// Whether the handler is at work and will end the program: then `main` parks instead of reporting
-/// what failed for that reason.
-pub fn requested() -> bool {
+/// Whether the handler is at work and will end the program.
+fn requested() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Where interrupted work stops for good: before and behind everything that it starts. The handler ends the program.
+pub fn checkpoint() {
+    while requested() {
+        thread::park();
+    }
+}
+
+/// Ends what runs and removes what is guarded, again while there is something: the interrupted work may have
+/// started or made more before its next checkpoint.
+fn clean_up() {
+    for _ in 0..PASSES {
+        end(&descendants());
+        // Cloned: guards are dropped meanwhile, as the interrupted work fails.
+        let paths = guarded().clone();
+        let left: Vec<_> = paths.iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+        if left.is_empty() && descendants().is_empty() {
+            return;
+        }
+        left.into_iter().for_each(|path| remove(path));
+    }
 }
 
 /// Ends the family, in order if it does so in time. It was listed before any signal: a process whose

@@ -2,5 +2,9 @@
 //! and the finished disk.
 
 pub mod boot;
+mod error;
 pub mod provision;
 pub mod stage;
+mod tool;
+
+pub use error::WorkError;

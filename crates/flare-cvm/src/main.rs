@@ -49,10 +49,8 @@ fn main() -> ExitCode {
         Command::Provision(c) => commands::provision::run(c),
         Command::Keyholder(c) => commands::keyholder::run(c),
     };
-    while cvm_base::interrupt::requested() {
-        // What failed, failed for that reason: the handler has the last word, and the exit status.
-        std::thread::park();
-    }
+    // What failed now, failed for that reason: the handler has the last word, and the exit status.
+    cvm_base::interrupt::checkpoint();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

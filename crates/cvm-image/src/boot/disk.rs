@@ -11,8 +11,9 @@ use std::{
 
 use cvm_layout::{gpt, layout::Placement, manifest::ImageId};
 
-use super::{
-    BootError,
+use super::BootError;
+use crate::{
+    WorkError,
     tool::{self, Scratch},
 };
 
@@ -39,7 +40,7 @@ pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [C
     let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = Scratch::in_folder(folder)?;
     let (raw_path, packed) = (scratch.join("raw"), scratch.join("qcow2"));
-    let fail = |path: &Path| BootError::io("write", path.to_owned());
+    let fail = |path: &Path| WorkError::io("write", path.to_owned());
     let mut raw = File::options().read(true).write(true).create_new(true).open(&raw_path).map_err(fail(&raw_path))?;
     raw.set_len(placement.disk_bytes).map_err(fail(&raw_path))?;
     gpt::write(&mut raw, placement, image)?;
@@ -48,7 +49,7 @@ pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [C
         let mut source: Box<dyn Read> = match content {
             Content::Nothing => continue,
             Content::Bytes(bytes) => Box::new(bytes),
-            Content::File(path) => Box::new(File::open(path).map_err(BootError::io("read", path))?),
+            Content::File(path) => Box::new(File::open(path).map_err(WorkError::io("read", path))?),
         };
         raw.seek(SeekFrom::Start(partition.offset)).map_err(fail(&raw_path))?;
         let copied = copy_sparse(&mut source, &mut raw, room).map_err(fail(&raw_path))?;
@@ -62,7 +63,7 @@ pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [C
     command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw_path).arg(&packed);
     tool::run("qemu-img", "packing the disk", command)?;
     File::open(&packed).and_then(|file| file.sync_all()).map_err(fail(&packed))?;
-    std::fs::rename(&packed, output).map_err(BootError::io("replace", output.to_owned()))?;
+    std::fs::rename(&packed, output).map_err(WorkError::io("replace", output.to_owned()))?;
     Ok(())
 }
 
@@ -95,15 +96,16 @@ fn copy_sparse(from: &mut dyn Read, to: &mut File, limit: u64) -> std::io::Resul
 ///
 /// Without a journal: the CVM mounts it read-only and could not replay one.
 pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootError> {
-    let file = File::create(path).map_err(BootError::io("make", path))?;
-    file.set_len(bytes).map_err(BootError::io("write", path))?;
+    let file = File::create(path).map_err(WorkError::io("make", path))?;
+    file.set_len(bytes).map_err(WorkError::io("write", path))?;
     let hex = image.to_string();
     let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
     let mut command = tool::command("mkfs.ext4");
     command.args(["-q", "-F", "-L", "data", "-m", "0", "-O", "^has_journal", "-U", &uuid]);
     command.arg("-E").arg(format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard"));
     command.arg(path);
-    tool::run("mkfs.ext4", "making the data partition", command).map(drop)
+    tool::run("mkfs.ext4", "making the data partition", command)?;
+    Ok(())
 }
 
 /// The partitions of a disk.
@@ -111,7 +113,7 @@ pub fn partitions(disk: &Path) -> Result<Vec<gpt::Entry>, BootError> {
     let scratch = Scratch::new()?;
     let table = scratch.join("table");
     extract_window(disk, 0, TABLE_BYTES, &table)?;
-    Ok(gpt::read(&std::fs::read(&table).map_err(BootError::io("read", &table))?)?)
+    Ok(gpt::read(&std::fs::read(&table).map_err(WorkError::io("read", &table))?)?)
 }
 
 /// Copies partition `number` of a disk into a (sparse) file at `to`.
@@ -130,11 +132,12 @@ pub fn patch(disk: &Path, number: u32, offset: u64, bytes: &[u8]) -> Result<(), 
     }
     let scratch = Scratch::new()?;
     let content = scratch.join("content");
-    std::fs::write(&content, bytes).map_err(BootError::io("write", &content))?;
+    std::fs::write(&content, bytes).map_err(WorkError::io("write", &content))?;
     let mut command = tool::command("qemu-io");
     let write = format!("write -q -s {} {} {}", content.display(), entry.offset + offset, bytes.len());
     command.args(["-f", "qcow2", "-c", &write]).arg(disk);
-    tool::run("qemu-io", "changing the disk", command).map(drop)
+    tool::run("qemu-io", "changing the disk", command)?;
+    Ok(())
 }
 
 fn partition(disk: &Path, number: u32) -> Result<gpt::Entry, BootError> {
@@ -149,7 +152,8 @@ fn extract_window(disk: &Path, offset: u64, length: u64, to: &Path) -> Result<()
     let path = disk.display().to_string().replace(',', ",,");
     command.args(["convert", "-O", "raw", "--image-opts"]);
     command.arg(format!("{},file.file.driver=file,file.file.filename={path}", node("qcow2"))).arg(to);
-    tool::run("qemu-img", "reading the disk", command).map(drop)
+    tool::run("qemu-img", "reading the disk", command)?;
+    Ok(())
 }
 
 #[cfg(test)]

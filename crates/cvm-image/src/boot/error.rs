@@ -1,33 +1,18 @@
 //! What goes wrong while the boot artifacts are made.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use cvm_base::{Explain, FileError};
 use cvm_layout::{code_digest::CodeError, gpt::GptError, layout::LayoutError};
 
+use crate::WorkError;
+
 /// A boot artifact could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// A program is missing.
-    #[error("{tool} is not installed")]
-    MissingTool {
-        /// The program.
-        tool: &'static str,
-        /// Debian's and Ubuntu's package of it.
-        package: &'static str,
-    },
-    /// A program failed.
-    #[error("{tool} failed while {step} ({status}): {output}")]
-    Tool {
-        /// The program.
-        tool: &'static str,
-        /// What it was asked to do.
-        step: &'static str,
-        /// How it ended.
-        status: String,
-        /// The end of what it printed.
-        output: String,
-    },
+    /// A tool or the operating system failed.
+    #[error(transparent)]
+    Work(#[from] WorkError),
     /// A file that a package brings is missing.
     #[error("{path} is missing", path = path.display())]
     MissingFile {
@@ -39,16 +24,6 @@ pub enum BootError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The operating system refused something else.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
-    Io {
-        /// What was attempted, as a verb.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
     /// A file does not fit into a FAT image.
     #[error("cannot put {file} into the FAT image: {problem}")]
     Fat {
@@ -121,27 +96,12 @@ pub enum BootError {
     Code(#[from] CodeError),
 }
 
-impl BootError {
-    /// For `map_err` on I/O at `path`.
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
-    }
-}
-
-/// What tools say of a full disk.
-const FULL: &str = "No space left";
-
 impl Explain for BootError {
     fn code(&self) -> &'static str {
         match self {
-            Self::MissingTool { .. } => "BOOT-001",
-            Self::Tool { output, .. } if output.contains(FULL) => "BOOT-005",
-            Self::Tool { .. } => "BOOT-002",
+            Self::Work(e) => e.code(),
             Self::MissingFile { .. } => "BOOT-003",
             Self::File(e) => e.code(),
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "BOOT-005",
-            Self::Io { .. } => "BOOT-004",
             Self::Fat { .. } => "BOOT-006",
             Self::Modules { .. } => "BOOT-007",
             Self::Library { .. } => "BOOT-008",
@@ -158,18 +118,11 @@ impl Explain for BootError {
 
     fn help(&self) -> String {
         match self {
-            Self::MissingTool { package, .. } | Self::MissingFile { package, .. } => {
+            Self::Work(e) => e.help(),
+            Self::MissingFile { package, .. } => {
                 format!("install it: apt-get install {package}")
             }
-            Self::Tool { output, .. } if output.contains(FULL) => {
-                "the disk is full: free space or choose another output folder; nothing was replaced".into()
-            }
-            Self::Tool { .. } => "see the tool's own words above; nothing was replaced".into(),
             Self::File(e) => e.help(),
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "the disk is full: free space or choose another output folder; nothing was replaced".into()
-            }
-            Self::Io { .. } => "see the operating system's message above".into(),
             Self::Fat { .. } => "give the partition a larger `size` in the layout file, or put less in".into(),
             Self::Modules { .. } => {
                 "correct initramfs/modules.list: one name a line, a module below those that it needs; or build the stage \

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_base::{read_bounded, write_atomic};
 
-use super::{
-    BootError,
+use super::BootError;
+use crate::{
+    WorkError,
     tool::{self, Scratch},
 };
 
@@ -21,7 +22,7 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 pub fn make(bytes: u64, label: &str, files: &Files) -> Result<Vec<u8>, BootError> {
     let scratch = Scratch::new()?;
     let image = scratch.join("image");
-    std::fs::File::create(&image).and_then(|f| f.set_len(bytes)).map_err(BootError::io("make", image.clone()))?;
+    std::fs::File::create(&image).and_then(|f| f.set_len(bytes)).map_err(WorkError::io("make", image.clone()))?;
 
     // FAT16 has 4085 to 65524 clusters.
     let cluster_sectors = (bytes / 512 / 16_384).next_power_of_two().clamp(2, 64);
@@ -44,8 +45,8 @@ pub fn make(bytes: u64, label: &str, files: &Files) -> Result<Vec<u8>, BootError
         let mut command = tool::command("mcopy");
         command.arg("-i").arg(&image).arg(&content).arg(format!("::{path}"));
         tool::run("mcopy", "copying into a FAT image", command).map_err(|e| match e {
-            BootError::Tool { output, .. } => BootError::Fat { file: path.clone(), problem: output },
-            other => other,
+            WorkError::Tool { output, .. } => BootError::Fat { file: path.clone(), problem: output },
+            other => other.into(),
         })?;
     }
     Ok(read_bounded(&image, bytes)?)

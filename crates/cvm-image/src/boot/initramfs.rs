@@ -11,6 +11,7 @@ use cpio::newc;
 use cvm_base::read_bounded;
 
 use super::{BootError, libraries};
+use crate::WorkError;
 
 /// The compressed archive is never larger than this (bytes).
 pub const LIMIT: usize = 16_000_000;
@@ -60,7 +61,7 @@ pub fn build(sources: &Sources) -> Result<Initramfs, BootError> {
         files.insert(format!("/lib/modules/{}/{path}", sources.kernel_release), bytes);
     }
 
-    let archive = compress(&pack(&files)).map_err(BootError::io("compress", "the initramfs"))?;
+    let archive = compress(&pack(&files)).map_err(WorkError::io("compress", "the initramfs"))?;
     let list: Vec<(String, usize)> = files.into_iter().map(|(path, bytes)| (path, bytes.len())).collect();
     if archive.len() > LIMIT {
         let mut largest: Vec<_> = list.iter().collect();

@@ -10,12 +10,10 @@ pub mod fat;
 pub mod initramfs;
 mod libraries;
 pub mod secure_boot;
-mod tool;
 pub mod uki;
 mod variables;
 
 pub use error::BootError;
-pub use tool::require_tools;
 
 /// Where the signed boot loader lies on p1: the path that firmware tries without being told.
 pub const LOADER_PATH: &str = "EFI/BOOT/BOOTX64.EFI";

@@ -13,8 +13,11 @@ use cvm_base::{read_bounded, write_atomic};
 
 use super::{
     BootError,
-    tool::{self, Scratch},
     variables::{self, CUSTOM_MODE, GLOBAL, Guid, IMAGE_SECURITY, SECURE_BOOT_ENABLE, Variable},
+};
+use crate::{
+    WorkError,
+    tool::{self, Scratch},
 };
 
 /// f1a7ec00-0000-4000-8000-000000000001: who owns the enrolled certificates.
@@ -139,10 +142,10 @@ impl Keys {
 /// Makes the folder whole or not at all.
 fn create(folder: &Path) -> Result<(), BootError> {
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(BootError::io("make", parent))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(WorkError::io("make", parent))?;
     let scratch = Scratch::in_folder(parent)?;
     let made = scratch.join("keys");
-    fs::DirBuilder::new().mode(0o700).create(&made).map_err(BootError::io("make", made.clone()))?;
+    fs::DirBuilder::new().mode(0o700).create(&made).map_err(WorkError::io("make", made.clone()))?;
     for role in ROLES {
         let path = |suffix| made.join(format!("{role}.{suffix}"));
         let mut command = tool::command("openssl");
@@ -151,12 +154,13 @@ fn create(folder: &Path) -> Result<(), BootError> {
         command.arg("-keyout").arg(path("key")).arg("-out").arg(path("crt"));
         tool::run("openssl", "making a Secure Boot key", command)?;
         let private = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(path("key"), private).map_err(BootError::io("protect", path("key")))?;
+        fs::set_permissions(path("key"), private).map_err(WorkError::io("protect", path("key")))?;
         let mut command = tool::command("openssl");
         command.args(["x509", "-outform", "DER"]).arg("-in").arg(path("crt")).arg("-out").arg(path("der"));
         tool::run("openssl", "encoding a certificate", command)?;
     }
-    fs::rename(&made, folder).map_err(BootError::io("make", folder))
+    fs::rename(&made, folder).map_err(WorkError::io("make", folder))?;
+    Ok(())
 }
 
 /// One `EFI_SIGNATURE_LIST` with one signature.

@@ -9,9 +9,9 @@ use std::fs;
 use cvm_base::{Bytes32, read_bounded, write_atomic};
 use object::{LittleEndian, Object as _, ObjectSection as _, read::pe::PeFile64};
 
-use super::{
-    BootError,
-    secure_boot::package_file,
+use super::{BootError, secure_boot::package_file};
+use crate::{
+    WorkError,
     tool::{self, Scratch},
 };
 
@@ -72,7 +72,7 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
         address = (address + content.len() as u64).next_multiple_of(PAGE);
     }
     let image = scratch.join("uki.efi");
-    fs::write(&image, &stub).map_err(BootError::io("write", &image))?;
+    fs::write(&image, &stub).map_err(WorkError::io("write", &image))?;
     command.arg(&image);
     tool::run("objcopy", "joining the kernel image", command)?;
     let uki = read_bounded(&image, 256 << 20)?;

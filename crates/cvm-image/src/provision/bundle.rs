@@ -11,6 +11,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tempfile::TempDir;
 
 use super::ProvisionError;
+use crate::WorkError;
 use crate::boot::secure_boot::Firmware;
 
 /// The names of a bundle's files.
@@ -74,11 +75,11 @@ impl WorkFolder {
             return Err(ProvisionError::Exists(output.to_owned()));
         }
         let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(ProvisionError::io("create", parent))?;
+        fs::create_dir_all(parent).map_err(WorkError::io("create", parent))?;
         let folder = tempfile::Builder::new()
             .prefix(".flare-cvm-")
             .tempdir_in(parent)
-            .map_err(ProvisionError::io("create a working folder in", parent))?;
+            .map_err(WorkError::io("create a working folder in", parent))?;
         Ok(Self { _guard: interrupt::guard_path(folder.path()), folder, output: output.to_owned() })
     }
 
@@ -91,15 +92,15 @@ impl WorkFolder {
     pub(super) fn finish(self) -> Result<(), ProvisionError> {
         for entry in ["config", "site"] {
             let path = self.path().join(entry);
-            fs::remove_dir_all(&path).map_err(ProvisionError::io("remove", &path))?;
+            fs::remove_dir_all(&path).map_err(WorkError::io("remove", &path))?;
         }
         for name in ["config.img", "site.img", "root.img", "boot.img", "esp.img", "data.img"] {
             let path = self.path().join(name);
-            fs::remove_file(&path).map_err(ProvisionError::io("remove", &path))?;
+            fs::remove_file(&path).map_err(WorkError::io("remove", &path))?;
         }
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(self.path(), open).map_err(ProvisionError::io("open", self.path()))?;
-        let fail = |e: nix::Error| ProvisionError::io("put the bundle at", &self.output)(io::Error::from(e));
+        fs::set_permissions(self.path(), open).map_err(WorkError::io("open", self.path()))?;
+        let fail = |e: nix::Error| WorkError::io("put the bundle at", &self.output)(io::Error::from(e));
         if self.output.exists() {
             renameat2(AT_FDCWD, self.path(), AT_FDCWD, &self.output, RenameFlags::RENAME_EXCHANGE).map_err(fail)?;
             // The working folder now holds the earlier bundle; dropping it removes it.

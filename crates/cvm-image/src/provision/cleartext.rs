@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use cvm_ceremony::{Keys, split_key::Purpose};
 
 use super::ProvisionError;
+use crate::WorkError;
 use crate::stage::{
     kit::SplitKit,
     secrets::{Finding, Needles, scan_file, scan_program_bytes, scan_programs},
@@ -40,7 +41,7 @@ fn search_for(
         let findings = if programs { scan_programs(image, needles) } else { scan_file(image, needles) }?;
         none(partition, &findings)?;
     }
-    let unpacked = zstd::decode_all(initramfs).map_err(ProvisionError::io("unpack", Path::new("the initramfs")))?;
+    let unpacked = zstd::decode_all(initramfs).map_err(WorkError::io("unpack", Path::new("the initramfs")))?;
     none("p2", &scan_program_bytes("initramfs", &unpacked, needles))
 }
 

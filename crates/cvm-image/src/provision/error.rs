@@ -1,27 +1,19 @@
 //! Why no bundle came about.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use cvm_base::Explain;
 use cvm_layout::names::{Name, Role};
+
+use crate::WorkError;
 
 /// Why no bundle came about. An earlier bundle at the same place is untouched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProvisionError {
-    /// The operating system refused.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
-    Io {
-        /// What was attempted, as a verb.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    /// A tool or the operating system failed.
+    #[error(transparent)]
+    Work(#[from] WorkError),
     /// Somebody's bundle stands there.
     #[error("{path} exists already", path = .0.display())]
     Exists(PathBuf),
@@ -84,18 +76,10 @@ pub enum ProvisionError {
     File(#[from] cvm_base::FileError),
 }
 
-impl ProvisionError {
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
-    }
-}
-
 impl Explain for ProvisionError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "PRO-008",
-            Self::Io { .. } => "PRO-001",
+            Self::Work(e) => e.code(),
             Self::Exists(_) => "PRO-002",
             Self::SiteNotAgreed { .. } => "PRO-003",
             Self::NoSystemVolume { .. } => "PRO-004",
@@ -116,10 +100,7 @@ impl Explain for ProvisionError {
 
     fn help(&self) -> String {
         match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "the disk is full: a bundle needs about three times the system volume while it is made; free space or choose another -o; nothing was replaced".into()
-            }
-            Self::Io { .. } => "see the operating system's message; nothing was replaced".into(),
+            Self::Work(e) => e.help(),
             Self::Exists(_) => "choose another -o, or say --replace; a sealed bundle that ran holds a job store that only its own keys open".into(),
             Self::SiteNotAgreed { .. } => "the parties must agree to every site: hold the ceremony again with it, or check --site and --role".into(),
             Self::NoSystemVolume { .. } => "give the image that `flare-cvm build provision_build` made".into(),

@@ -33,6 +33,7 @@ use cvm_seal::{DiskKey, MacKey, luks, verity};
 pub use bundle::{Bundle, files};
 pub use error::ProvisionError;
 
+use crate::{WorkError, tool};
 use crate::{
     boot::{
         self,
@@ -79,7 +80,19 @@ pub struct Request<'a> {
 /// Seals one site's bundle. `progress` gets a line before each step.
 pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bundle, ProvisionError> {
     check_site(request)?;
-    boot::require_tools()?;
+    tool::require(&[
+        "objcopy",
+        "sbsign",
+        "openssl",
+        "qemu-img",
+        "qemu-io",
+        "mkfs.ext4",
+        "mformat",
+        "mmd",
+        "mcopy",
+        "mkfs.erofs",
+        "fsck.erofs",
+    ])?;
     let work = bundle::WorkFolder::beside(request.output, request.replace)?;
     let path = |name: &str| work.path().join(name);
     let image_id = random_image_id()?;
@@ -177,7 +190,7 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     };
     small.write(work.path())?;
     let sizes = bundle::Sizes {
-        disk: fs::metadata(path(files::DISK)).map_err(ProvisionError::io("measure", &path(files::DISK)))?.len(),
+        disk: fs::metadata(path(files::DISK)).map_err(WorkError::io("measure", &path(files::DISK)))?.len(),
         initramfs: archive.archive.len() as u64,
         uki: signed_uki.len() as u64,
     };
@@ -241,7 +254,7 @@ fn seal_root(
         .ok_or_else(|| ProvisionError::NoSystemVolume { stage: request.base.meta.stage.clone() })?;
     let system_image = area.with_extension("system");
     request.base.extract_system(&system_image)?;
-    let open = |path: &Path| File::open(path).map_err(ProvisionError::io("read", path));
+    let open = |path: &Path| File::open(path).map_err(WorkError::io("read", path));
     let mut plain = open(&system_image)?.take(system.total_bytes).chain(open(site_image)?.take(site.total_bytes));
     let sealed = luks::seal(
         &mut plain,
@@ -251,7 +264,7 @@ fn seal_root(
         &DiskKey::new(keys.get(Purpose::System).as_bytes()),
         &MacKey::new(keys.get(Purpose::HeaderMacSystem).as_bytes()),
     )?;
-    fs::remove_file(&system_image).map_err(ProvisionError::io("remove", &system_image))?;
+    fs::remove_file(&system_image).map_err(WorkError::io("remove", &system_image))?;
     debug_assert_eq!(sealed.total_bytes, LUKS_HEADER_BYTES + system.total_bytes + site.total_bytes);
     Ok(RootPartition {
         sealed_bytes: sealed.total_bytes,
@@ -286,7 +299,7 @@ fn manifest(
     root: RootPartition,
     split_key: SplitKey,
 ) -> Result<Manifest, ProvisionError> {
-    let init = fs::read(request.init).map_err(ProvisionError::io("read", request.init))?;
+    let init = fs::read(request.init).map_err(WorkError::io("read", request.init))?;
     let project: Name = request.agreement.transcript().terms.project.clone();
     Ok(Manifest {
         version: VERSION,
@@ -330,5 +343,6 @@ fn document<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 fn write(path: &PathBuf, bytes: &[u8]) -> Result<(), ProvisionError> {
-    fs::write(path, bytes).map_err(ProvisionError::io("write", path))
+    fs::write(path, bytes).map_err(WorkError::io("write", path))?;
+    Ok(())
 }

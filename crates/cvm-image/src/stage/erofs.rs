@@ -4,7 +4,8 @@ use std::{fs, path::Path, process::Command};
 
 use cvm_base::Bytes16;
 
-use super::{StageError, tool};
+use super::StageError;
+use crate::{WorkError, tool};
 
 /// Whose files an image holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +45,11 @@ fn finish(mut command: Command, tree: &Path, out: &Path, id: &Bytes16) -> Result
     let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
     command.args(["--quiet", "-T0", "-x-1", "-U", &uuid]).arg(out).arg(tree);
     tool::run("mkfs.erofs", "packing a file system", command)?;
-    let length = fs::metadata(out).map_err(StageError::io("measure", out))?.len();
+    let length = fs::metadata(out).map_err(WorkError::io("measure", out))?.len();
     let padded = length.next_multiple_of(4096);
     if padded != length {
-        let file = fs::OpenOptions::new().write(true).open(out).map_err(StageError::io("open", out))?;
-        file.set_len(padded).map_err(StageError::io("pad", out))?;
+        let file = fs::OpenOptions::new().write(true).open(out).map_err(WorkError::io("open", out))?;
+        file.set_len(padded).map_err(WorkError::io("pad", out))?;
     }
     Ok(padded)
 }
@@ -56,12 +57,13 @@ fn finish(mut command: Command, tree: &Path, out: &Path, id: &Bytes16) -> Result
 /// Unpacks the erofs `image` into the new folder `to`, owners and permissions as they were where
 /// the user is root.
 pub(super) fn extract(image: &Path, to: &Path) -> Result<(), StageError> {
-    fs::create_dir_all(to).map_err(StageError::io("make", to))?;
+    fs::create_dir_all(to).map_err(WorkError::io("make", to))?;
     let mut command = tool::command("fsck.erofs");
     let mut flag = std::ffi::OsString::from("--extract=");
     flag.push(to);
     command.arg(flag).arg("--overwrite").arg(image);
-    tool::run("fsck.erofs", "unpacking a file system", command).map(drop)
+    tool::run("fsck.erofs", "unpacking a file system", command)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,38 +1,17 @@
 //! What goes wrong while a stage is built or read.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use cvm_base::{Bytes32, Explain, FileError};
+
+use crate::WorkError;
 
 /// A stage could not be built, or its image could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// A program is missing.
-    #[error("{tool} is not installed")]
-    MissingTool {
-        /// The program.
-        tool: &'static str,
-        /// Debian's and Ubuntu's package of it.
-        package: &'static str,
-    },
-    /// A program failed.
-    #[error("{tool} failed while {step} ({status}): {output}")]
-    Tool {
-        /// The program.
-        tool: &'static str,
-        /// What it was asked to do.
-        step: &'static str,
-        /// How it ended.
-        status: String,
-        /// The end of what it printed.
-        output: String,
-    },
-    /// The disk filled up in the middle.
-    #[error("no space is left on the disk while {step}")]
-    DiskFull {
-        /// What was being done.
-        step: String,
-    },
+    /// A tool or the operating system failed.
+    #[error(transparent)]
+    Work(#[from] WorkError),
     /// Unpacking a distribution needs root.
     #[error("building a stage needs root, and this is user {uid}")]
     NotRoot {
@@ -42,16 +21,6 @@ pub enum StageError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The operating system refused something else.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
-    Io {
-        /// What was attempted, as a verb.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
     /// `stage.yaml` is not what this program understands.
     #[error("{path}: {problem}", path = path.display())]
     Spec {
@@ -138,25 +107,12 @@ pub enum StageError {
     },
 }
 
-impl StageError {
-    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| match source.kind() {
-            io::ErrorKind::StorageFull => Self::DiskFull { step: format!("trying to {action} {}", path.display()) },
-            _ => Self::Io { action, path, source },
-        }
-    }
-}
-
 impl Explain for StageError {
     fn code(&self) -> &'static str {
         match self {
-            Self::MissingTool { .. } => "STG-001",
-            Self::Tool { .. } => "STG-002",
-            Self::DiskFull { .. } => "STG-003",
+            Self::Work(e) => e.code(),
             Self::NotRoot { .. } => "STG-004",
             Self::File(error) => error.code(),
-            Self::Io { .. } => "STG-005",
             Self::Spec { .. } => "STG-006",
             Self::BaseMissing { .. } => "STG-007",
             Self::BaseUnwanted { .. } => "STG-008",
@@ -172,15 +128,9 @@ impl Explain for StageError {
 
     fn help(&self) -> String {
         match self {
-            Self::MissingTool { package, .. } => format!("install it: apt-get install {package}"),
-            Self::Tool { tool: "mmdebstrap" | "pip", .. } => {
-                "it downloads packages: check the network, the machine's apt and pip configuration, and run again; nothing was replaced".into()
-            }
-            Self::Tool { .. } => "the tool's last words stand above; nothing was replaced".into(),
-            Self::DiskFull { .. } => "free about 2 GB there, or build with -o on another disk; nothing was replaced, and an earlier image is still whole".into(),
+            Self::Work(e) => e.help(),
             Self::NotRoot { .. } => "run as root (sudo flare-cvm build …); only building stages needs it".into(),
             Self::File(error) => error.help(),
-            Self::Io { .. } => "see the operating system's message above; nothing was replaced".into(),
             Self::Spec { .. } => "compare with the stage.yaml files of this repository's stages/ folder; unknown keys are refused so that a misspelt one cannot weaken an image".into(),
             Self::BaseMissing { base, .. } => format!("build {base} first and pass its image: --base-image ../{base}/IMAGE.qcow2"),
             Self::BaseUnwanted { .. } => "leave --base-image out, or build another stage".into(),

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_base::{Bytes16, Bytes32, Explain as _, interrupt};
+use cvm_base::{Bytes16, Bytes32, interrupt};
 use cvm_layout::{
     gpt,
     layout::{MIB, Placement},
@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::{StageError, erofs, tool};
+use super::{StageError, erofs};
 use crate::boot::{BootError, disk};
+use crate::{WorkError, tool};
 
 /// The version of `stage.json` that this program reads and writes.
 pub(super) const VERSION: u32 = 1;
@@ -66,10 +67,7 @@ pub struct StageMeta {
 /// Copies a partition of the image at `path` to `to`; a failure that is not the image's says so.
 fn extract(path: &Path, number: u32, to: &Path) -> Result<(), StageError> {
     disk::extract(path, number, to).map_err(|error| match error {
-        BootError::MissingTool { tool, package } => StageError::MissingTool { tool, package },
-        error if error.code() == "BOOT-005" => {
-            StageError::DiskFull { step: format!("unpacking {} to {}", path.display(), to.display()) }
-        }
+        BootError::Work(error @ (WorkError::MissingTool { .. } | WorkError::DiskFull { .. })) => error.into(),
         error => StageError::NotAnImage { path: path.to_owned(), problem: error.to_string() },
     })
 }
@@ -91,15 +89,15 @@ impl StageImage {
         if !path.is_file() {
             return Err(bad("there is no such file".into()));
         }
-        let files = TempDir::new().map_err(StageError::io("make a folder in", std::env::temp_dir()))?;
+        let files = TempDir::new().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
         let guard = interrupt::guard_path(files.path());
         let partition = files.path().join("stage.erofs");
         extract(path, STAGE, &partition)?;
         erofs::extract(&partition, files.path()).map_err(|e| match e {
-            StageError::Tool { .. } => bad(e.to_string()),
+            StageError::Work(WorkError::Tool { .. }) => bad(e.to_string()),
             e => e,
         })?;
-        fs::remove_file(&partition).map_err(StageError::io("remove", &partition))?;
+        fs::remove_file(&partition).map_err(WorkError::io("remove", &partition))?;
         let bytes =
             cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES).map_err(|e| bad(e.to_string()))?;
         let meta: StageMeta = serde_json::from_slice(&bytes).map_err(|e| bad(format!("stage.json: {e}")))?;
@@ -122,8 +120,8 @@ impl StageImage {
     /// checks it against the image's own digest.
     pub fn extract_system(&self, to: &Path) -> Result<(), StageError> {
         extract(&self.path, SYSTEM, to)?;
-        let file = fs::OpenOptions::new().read(true).write(true).open(to).map_err(StageError::io("open", to))?;
-        file.set_len(self.meta.system_bytes).map_err(StageError::io("cut", to))?;
+        let file = fs::OpenOptions::new().read(true).write(true).open(to).map_err(WorkError::io("open", to))?;
+        file.set_len(self.meta.system_bytes).map_err(WorkError::io("cut", to))?;
         let found = digest(to, self.meta.system_bytes)?;
         if found != self.meta.content_sha256 {
             let expected = self.meta.content_sha256;
@@ -137,7 +135,8 @@ impl StageImage {
         let volume = to.with_extension("erofs");
         self.extract_system(&volume)?;
         erofs::extract(&volume, to)?;
-        fs::remove_file(&volume).map_err(StageError::io("remove", &volume))
+        fs::remove_file(&volume).map_err(WorkError::io("remove", &volume))?;
+        Ok(())
     }
 
     /// The small partition's files, without `stage.json`, for an image that builds on this one.
@@ -148,11 +147,11 @@ impl StageImage {
 
 /// SHA-256 of the first `bytes` bytes of a file.
 pub(super) fn digest(path: &Path, bytes: u64) -> Result<Bytes32, StageError> {
-    let mut file = File::open(path).map_err(StageError::io("read", path))?.take(bytes);
+    let mut file = File::open(path).map_err(WorkError::io("read", path))?.take(bytes);
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer).map_err(StageError::io("read", path))? {
+        match file.read(&mut buffer).map_err(WorkError::io("read", path))? {
             0 => return Ok(cvm_base::Bytes32 { 0: hash.finalize().into() }),
             count => hash.update(&buffer[..count]),
         }
@@ -192,14 +191,14 @@ pub(super) fn write(
         disk_bytes: MIB + stage_room + system_room + MIB,
     };
     let raw = work.join("disk.raw");
-    let io = |action| StageError::io(action, raw.clone());
+    let io = |action| WorkError::io(action, raw.clone());
     let mut file = File::create_new(&raw).map_err(io("make"))?;
     file.set_len(placement.disk_bytes).map_err(io("write"))?;
     gpt::write(&mut file, &placement, &id)
         .map_err(|e| StageError::NotAnImage { path: output.to_owned(), problem: e.to_string() })?;
     for (partition, source) in placement.partitions.iter().zip([&small, system]) {
         file.seek(SeekFrom::Start(partition.offset)).map_err(io("write"))?;
-        let mut source_file = File::open(source).map_err(StageError::io("read", source))?;
+        let mut source_file = File::open(source).map_err(WorkError::io("read", source))?;
         std::io::copy(&mut source_file, &mut file).map_err(io("write"))?;
     }
     drop(file);
@@ -209,8 +208,9 @@ pub(super) fn write(
     command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(&packed);
     tool::run("qemu-img", "packing the image", command)?;
     fs::remove_file(&raw).map_err(io("remove"))?;
-    File::open(&packed).and_then(|f| f.sync_all()).map_err(StageError::io("sync", &packed))?;
-    fs::rename(&packed, output).map_err(StageError::io("replace", output))
+    File::open(&packed).and_then(|f| f.sync_all()).map_err(WorkError::io("sync", &packed))?;
+    fs::rename(&packed, output).map_err(WorkError::io("replace", output))?;
+    Ok(())
 }
 
 /// A file system and disk id for images of the same inputs.

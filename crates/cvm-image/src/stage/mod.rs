@@ -13,7 +13,6 @@ mod profile;
 mod python;
 pub mod secrets;
 mod spec;
-mod tool;
 mod tree;
 
 use std::{
@@ -25,6 +24,8 @@ use std::{
 
 use cvm_base::{Bytes32, interrupt, sha256};
 use serde::Serialize;
+
+use crate::{WorkError, tool};
 
 pub use error::StageError;
 pub use image::{StageImage, StageMeta};
@@ -142,7 +143,7 @@ fn open_base(request: &BuildRequest, spec: &StageSpec) -> Result<Option<StageIma
 }
 
 fn require_root() -> Result<(), StageError> {
-    let uid = fs::metadata("/proc/self").map_err(StageError::io("look at", "/proc/self"))?.uid();
+    let uid = fs::metadata("/proc/self").map_err(WorkError::io("look at", "/proc/self"))?.uid();
     if uid == 0 { Ok(()) } else { Err(StageError::NotRoot { uid }) }
 }
 
@@ -165,7 +166,7 @@ impl Build<'_> {
 
     fn run(&mut self) -> Result<StageMeta, StageError> {
         let files = self.work.join("files");
-        fs::create_dir(&files).map_err(StageError::io("make", &files))?;
+        fs::create_dir(&files).map_err(WorkError::io("make", &files))?;
         let system = self.work.join("system.img");
         let overlay = self.request.stage_dir.join("rootfs");
         let meta = match self.base {
@@ -253,7 +254,7 @@ impl Build<'_> {
     fn sealed(&mut self, mut meta: StageMeta, system: &Path) -> Result<StageMeta, StageError> {
         if self.spec.verity && meta.system.is_none() {
             let salt = sha256(format!("flare-cvm/v1/system-salt/{}", self.inputs).as_bytes());
-            let verity = cvm_seal::verity::format(system, meta.system_bytes, salt).map_err(|e| StageError::Tool {
+            let verity = cvm_seal::verity::format(system, meta.system_bytes, salt).map_err(|e| WorkError::Tool {
                 tool: "libcryptsetup",
                 step: "making the verity tree",
                 status: "failed".into(),
@@ -276,7 +277,8 @@ impl Build<'_> {
     fn copy_files(&self, base: &StageImage, files: &Path) -> Result<(), StageError> {
         let mut command = tool::command("cp");
         command.arg("-a").arg(base.files().join(".")).arg(files);
-        tool::run("cp", "copying the kernel", command).map(drop)
+        tool::run("cp", "copying the kernel", command)?;
+        Ok(())
     }
 }
 
@@ -303,10 +305,10 @@ impl Inputs {
         let mut overlay = Vec::new();
         tree::walk(&root, &mut |path, metadata| {
             let content = if metadata.is_symlink() {
-                let target = fs::read_link(path).map_err(StageError::io("read the link", path))?;
+                let target = fs::read_link(path).map_err(WorkError::io("read the link", path))?;
                 target.to_string_lossy().into_owned().into_bytes()
             } else if metadata.is_file() {
-                fs::read(path).map_err(StageError::io("read", path))?
+                fs::read(path).map_err(WorkError::io("read", path))?
             } else {
                 vec![]
             };
@@ -316,7 +318,7 @@ impl Inputs {
             Ok(())
         })?;
         let spec = request.stage_dir.join("stage.yaml");
-        let spec = sha256(&fs::read(&spec).map_err(StageError::io("read", &spec))?);
+        let spec = sha256(&fs::read(&spec).map_err(WorkError::io("read", &spec))?);
         let tools = ["mmdebstrap", "mkfs.erofs"].into_iter().map(tool::version).collect::<Result<_, _>>()?;
         Ok(Self {
             recipe: RECIPE,
@@ -344,11 +346,11 @@ struct WorkFolder {
 impl WorkFolder {
     fn beside(output: &Path) -> Result<Self, StageError> {
         let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(StageError::io("make", parent))?;
+        fs::create_dir_all(parent).map_err(WorkError::io("make", parent))?;
         let folder = tempfile::Builder::new()
             .prefix(".flare-cvm-stage-")
             .tempdir_in(parent)
-            .map_err(StageError::io("make a temporary folder in", parent))?;
+            .map_err(WorkError::io("make a temporary folder in", parent))?;
         let guard = interrupt::guard_path(folder.path());
         Ok(Self { folder, _guard: guard })
     }

@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{StageError, tool, tree};
+use super::{StageError, tree};
+use crate::{WorkError, tool};
 
 /// Puts the kernel, the modules that an initramfs may need and `os-release` into `files`; leaves only
 /// `system_modules`, and what they need, in the tree. Gives the kernel's release.
@@ -42,7 +43,7 @@ pub(super) fn split(
         tree::walk(&from, &mut |path, metadata| {
             count += 1;
             let below = path.strip_prefix(&from).unwrap_or(path);
-            if metadata.is_file() { copy(path, &to.join(below)) } else { Ok(()) }
+            if metadata.is_file() { Ok(copy(path, &to.join(below))?) } else { Ok(()) }
         })?;
         if count == 0 {
             let problem = "is no folder or file of this kernel's modules (boot_modules)".into();
@@ -51,12 +52,12 @@ pub(super) fn split(
     }
 
     let dep =
-        fs::read_to_string(folder.join("modules.dep")).map_err(StageError::io("read", folder.join("modules.dep")))?;
+        fs::read_to_string(folder.join("modules.dep")).map_err(WorkError::io("read", folder.join("modules.dep")))?;
     let keep = closure(&dep, system_modules)?;
     tree::walk(&folder.join("kernel"), &mut |path, metadata| {
         let below = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
         if metadata.is_file() && !keep.contains(&below) {
-            fs::remove_file(path).map_err(StageError::io("remove", path))?;
+            fs::remove_file(path).map_err(WorkError::io("remove", path))?;
         }
         Ok(())
     })?;
@@ -67,14 +68,15 @@ pub(super) fn split(
 fn depmod(tree: &Path, release: &str) -> Result<(), StageError> {
     let mut command = tool::command("depmod");
     command.arg("-b").arg(tree).arg(release);
-    tool::run("depmod", "listing the kernel's modules", command).map(drop)
+    tool::run("depmod", "listing the kernel's modules", command)?;
+    Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), StageError> {
+fn copy(from: &Path, to: &Path) -> Result<(), WorkError> {
     if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(StageError::io("make", parent))?;
+        fs::create_dir_all(parent).map_err(WorkError::io("make", parent))?;
     }
-    fs::copy(from, to).map(drop).map_err(StageError::io("copy", from))
+    fs::copy(from, to).map(drop).map_err(WorkError::io("copy", from))
 }
 
 /// The files of the named modules and of all that they need, from `modules.dep` (`FILE: FILE…`

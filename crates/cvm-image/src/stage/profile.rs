@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{StageError, tool};
+use super::StageError;
+use crate::{WorkError, tool};
 
 /// A distribution that stages can be built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +51,8 @@ impl Profile {
         tool::run("mmdebstrap", "unpacking the distribution", command)?;
 
         let list = tree.join(PACKAGE_LIST);
-        let names = fs::read_to_string(&list).map_err(StageError::io("read", &list))?;
-        fs::remove_file(&list).map_err(StageError::io("remove", &list))?;
+        let names = fs::read_to_string(&list).map_err(WorkError::io("read", &list))?;
+        fs::remove_file(&list).map_err(WorkError::io("remove", &list))?;
         Ok(names.lines().filter_map(|line| line.strip_suffix(".deb")).map(|name| name.replace("%3a", ":")).collect())
     }
 
@@ -71,7 +72,7 @@ impl Profile {
             };
             if !kept.is_empty() {
                 let copy = work.join(format!("apt-{}.{extension}", found.len()));
-                fs::write(&copy, kept).map_err(StageError::io("write", &copy))?;
+                fs::write(&copy, kept).map_err(WorkError::io("write", &copy))?;
                 found.push(copy);
             }
         }

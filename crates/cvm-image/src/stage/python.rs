@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{StageError, spec::PythonSpec, tool, tree};
+use super::{StageError, spec::PythonSpec, tree};
+use crate::{WorkError, tool};
 
 /// Where wheels lie in the tree while they are installed.
 const WHEELS: &str = ".flare-cvm-wheels";
@@ -32,9 +33,9 @@ pub(super) fn install(python: &PythonSpec, lock: &str, tree: &Path) -> Result<Ve
     let locked = parse(lock).map_err(|problem| StageError::Spec { path: python.lock.clone(), problem })?;
     let interpreter = interpreter(tree)?;
     let wheels = tree.join(WHEELS);
-    fs::create_dir_all(&wheels).map_err(StageError::io("make", &wheels))?;
+    fs::create_dir_all(&wheels).map_err(WorkError::io("make", &wheels))?;
     let result = install_from(python, &locked, &interpreter, tree, &wheels);
-    fs::remove_dir_all(&wheels).map_err(StageError::io("remove", &wheels))?;
+    fs::remove_dir_all(&wheels).map_err(WorkError::io("remove", &wheels))?;
     result?;
     let patterns: Vec<String> = python.remove.iter().map(|pattern| format!("{}/{pattern}", python.venv)).collect();
     tree::remove(tree, &patterns)?;
@@ -52,7 +53,7 @@ fn install_from(
     let write = |name: &str, lines: &mut dyn Iterator<Item = &str>| {
         let path = wheels.join(name);
         let text: String = lines.map(|line| format!("{line}\n")).collect();
-        fs::write(&path, text).map_err(StageError::io("write", &path))?;
+        fs::write(&path, text).map_err(WorkError::io("write", &path))?;
         Ok::<_, StageError>(path)
     };
     let download = write("download.txt", &mut locked.iter().map(|l| l.line))?;
@@ -77,7 +78,8 @@ fn install_from(
     command.arg(format!("{}/bin/python", python.venv)).arg(pip.unwrap_or_default());
     command.args(["install", "--quiet", "--no-compile", "--no-index", "--no-deps", "--require-hashes"]);
     command.arg("--find-links").arg(format!("/{WHEELS}")).arg("-r").arg(format!("/{WHEELS}/install.txt"));
-    tool::run("chroot", "installing the locked wheels", command).map(drop)
+    tool::run("chroot", "installing the locked wheels", command)?;
+    Ok(())
 }
 
 /// Compiles the library and the environment ahead: the guest's root is read-only, and could never
@@ -87,7 +89,8 @@ fn compile(tree: &Path, venv: &str, interpreter: &str) -> Result<(), StageError>
     command.arg(format!("{venv}/bin/python"));
     command.args(["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]);
     command.arg(format!("/usr/lib/{interpreter}")).arg(format!("{venv}/lib"));
-    tool::run("chroot", "compiling Python", command).map(drop)
+    tool::run("chroot", "compiling Python", command)?;
+    Ok(())
 }
 
 /// A program of the tree, in the tree, with nothing of this machine's environment.
@@ -106,7 +109,7 @@ fn in_tree(tree: &Path) -> Command {
 /// `python3.11`, from the tree's `/usr/bin/python3`.
 fn interpreter(tree: &Path) -> Result<String, StageError> {
     let link = tree.join("usr/bin/python3");
-    let target = fs::read_link(&link).map_err(StageError::io("find the Python", &link))?;
+    let target = fs::read_link(&link).map_err(WorkError::io("find the Python", &link))?;
     Ok(target.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned())
 }
 

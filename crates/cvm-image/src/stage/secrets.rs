@@ -9,6 +9,7 @@ use base64::Engine as _;
 use zeroize::Zeroizing;
 
 use super::{StageError, tree};
+use crate::WorkError;
 
 /// The secrets of a build by name; anything of 16 bytes or more.
 #[derive(Default)]
@@ -91,14 +92,14 @@ impl Needles {
 
 /// Searches a file, such as a partition's image.
 pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
-    let bytes = Zeroizing::new(fs::read(path).map_err(StageError::io("read", path))?);
+    let bytes = Zeroizing::new(fs::read(path).map_err(WorkError::io("read", path))?);
     Ok(scan_bytes(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes, needles))
 }
 
 /// Searches a file of programs: as [`scan_file`], but without the shapes of DER keys. Programs carry
 /// PKCS #8 templates (ring has some) and published test vectors (the kernel has one), which are no secrets.
 pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
-    let bytes = Zeroizing::new(fs::read(path).map_err(StageError::io("read", path))?);
+    let bytes = Zeroizing::new(fs::read(path).map_err(WorkError::io("read", path))?);
     Ok(scan_program_bytes(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes, needles))
 }
 
@@ -114,7 +115,7 @@ pub fn scan_tree(folder: &Path, needles: &Needles) -> Result<Vec<Finding>, Stage
     let mut findings = Vec::new();
     tree::walk(folder, &mut |path, metadata| {
         if metadata.is_file() {
-            let bytes = Zeroizing::new(fs::read(path).map_err(StageError::io("read", path))?);
+            let bytes = Zeroizing::new(fs::read(path).map_err(WorkError::io("read", path))?);
             let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
             findings.extend(scan_bytes(&name, &bytes, needles));
         }

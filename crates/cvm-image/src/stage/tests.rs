@@ -116,6 +116,6 @@ fn a_full_disk_is_named_and_an_earlier_image_stays() {
     let kept = fs::read(&out).unwrap();
     let left = fs::read_dir(dir.path()).unwrap().count();
     std::process::Command::new("umount").arg(dir.path()).status().unwrap();
-    assert!(["STG-003", "FILE-002"].contains(&error.code()), "{error}");
+    assert!(["WORK-004", "FILE-002"].contains(&error.code()), "{error}");
     assert_eq!((kept.as_slice(), left), (b"an earlier good image".as_slice(), 2));
 }

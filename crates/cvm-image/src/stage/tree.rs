@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{StageError, spec::parse_mode};
+use crate::WorkError;
 
 /// Deletes what matches the guest's absolute `patterns`; a pattern without a match is no error.
 pub(super) fn remove(tree: &Path, patterns: &[String]) -> Result<(), StageError> {
@@ -26,10 +27,10 @@ pub(super) fn remove(tree: &Path, patterns: &[String]) -> Result<(), StageError>
 }
 
 /// Deletes a file, link or folder; one that is gone already is no error.
-fn delete(path: &Path) -> Result<(), StageError> {
+fn delete(path: &Path) -> Result<(), WorkError> {
     let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
     let done = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    done.map_err(StageError::io("remove", path))
+    done.map_err(WorkError::io("remove", path))
 }
 
 /// Leaves only the named entries in each folder.
@@ -58,7 +59,7 @@ pub(super) fn overlay(source: &Path, tree: &Path) -> Result<(), StageError> {
     for from in entries(source)? {
         let name = from.file_name().unwrap_or_default();
         let to = tree.join(name);
-        let kind = from.symlink_metadata().map_err(StageError::io("look at", &from))?;
+        let kind = from.symlink_metadata().map_err(WorkError::io("look at", &from))?;
         if kind.is_dir() {
             if to.symlink_metadata().is_ok_and(|old| old.is_symlink()) {
                 let problem = "the overlay has a folder where the tree has a link".into();
@@ -70,12 +71,12 @@ pub(super) fn overlay(source: &Path, tree: &Path) -> Result<(), StageError> {
         }
         delete(&to)?;
         if kind.is_symlink() {
-            let target = fs::read_link(&from).map_err(StageError::io("read the link", &from))?;
-            symlink(target, &to).map_err(StageError::io("make the link", &to))?;
+            let target = fs::read_link(&from).map_err(WorkError::io("read the link", &from))?;
+            symlink(target, &to).map_err(WorkError::io("make the link", &to))?;
         } else {
-            fs::copy(&from, &to).map_err(StageError::io("write", &to))?;
+            fs::copy(&from, &to).map_err(WorkError::io("write", &to))?;
             let mode = if kind.permissions().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
-            fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(StageError::io("set the mode of", &to))?;
+            fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(WorkError::io("set the mode of", &to))?;
         }
     }
     Ok(())
@@ -95,26 +96,26 @@ pub(super) fn finish(tree: &Path, directories: &[String], modes: &BTreeMap<Strin
     for (name, mode) in modes {
         let path = inside(tree, name);
         let mode = Permissions::from_mode(parse_mode(mode).unwrap_or(0));
-        fs::set_permissions(&path, mode).map_err(StageError::io("set the mode of", &path))?;
+        fs::set_permissions(&path, mode).map_err(WorkError::io("set the mode of", &path))?;
     }
     Ok(())
 }
 
-fn make_folder(path: &Path) -> Result<(), StageError> {
-    fs::create_dir_all(path).map_err(StageError::io("make", path))?;
-    fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(StageError::io("set the mode of", path))
+fn make_folder(path: &Path) -> Result<(), WorkError> {
+    fs::create_dir_all(path).map_err(WorkError::io("make", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(WorkError::io("set the mode of", path))
 }
 
 /// Removes links below `folder` whose target is gone: units that were removed leave some behind.
 pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), StageError> {
     walk(&inside(tree, folder), &mut |path, metadata| {
         if metadata.is_symlink() {
-            let target = fs::read_link(path).map_err(StageError::io("read the link", path))?;
+            let target = fs::read_link(path).map_err(WorkError::io("read the link", path))?;
             let parent = path.parent().unwrap_or(tree);
             let target =
                 if target.is_absolute() { inside(tree, &target.to_string_lossy()) } else { parent.join(target) };
             if target != Path::new("/dev/null") && target.symlink_metadata().is_err() {
-                return delete(path);
+                return Ok(delete(path)?);
             }
         }
         Ok(())
@@ -127,7 +128,7 @@ pub(super) fn strip_set_id(tree: &Path) -> Result<(), StageError> {
         let mode = metadata.permissions().mode();
         if !metadata.is_symlink() && mode & 0o6000 != 0 {
             let mode = Permissions::from_mode(mode & 0o1777);
-            fs::set_permissions(path, mode).map_err(StageError::io("set the mode of", path))?;
+            fs::set_permissions(path, mode).map_err(WorkError::io("set the mode of", path))?;
         }
         Ok(())
     })
@@ -139,7 +140,7 @@ pub(super) fn walk(
     visit: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     for path in entries(folder)? {
-        let metadata = path.symlink_metadata().map_err(StageError::io("look at", &path))?;
+        let metadata = path.symlink_metadata().map_err(WorkError::io("look at", &path))?;
         visit(&path, &metadata)?;
         if metadata.is_dir() && path.symlink_metadata().is_ok() {
             walk(&path, visit)?;
@@ -150,7 +151,7 @@ pub(super) fn walk(
 
 /// The sorted entries of a folder; none where there is no such folder.
 pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
-    let fail = || StageError::io("list", folder);
+    let fail = || WorkError::io("list", folder);
     let listing = match fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
         listing => listing.map_err(fail())?,

@@ -71,6 +71,9 @@ pub enum KitError {
     /// A file could not be read or written, or a tool failed.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// A tool or the operating system failed.
+    #[error(transparent)]
+    Work(#[from] crate::WorkError),
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] cvm_base::FileError),
@@ -87,6 +90,7 @@ impl Explain for KitError {
             Self::OtherPath { .. } => "KIT-006",
             Self::Malformed { .. } => "KIT-007",
             Self::Stage(error) => error.code(),
+            Self::Work(error) => error.code(),
             Self::File(error) => error.code(),
         }
     }
@@ -101,6 +105,7 @@ impl Explain for KitError {
             Self::OtherPath { .. } => "leave NVFLARE's own paths in the project's template: the sealed site puts the encrypted partitions there".into(),
             Self::Malformed { .. } => "provision the kit again".into(),
             Self::Stage(error) => error.help(),
+            Self::Work(error) => error.help(),
             Self::File(error) => error.help(),
         }
     }

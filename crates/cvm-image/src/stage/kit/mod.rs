@@ -13,7 +13,8 @@ use cvm_layout::{names::Role, site_conf::SiteConf};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{StageError, secrets, tool, tree};
+use super::{secrets, tree};
+use crate::{WorkError, tool};
 pub use error::KitError;
 
 /// The largest file of a kit.
@@ -53,13 +54,13 @@ pub fn split(request: &KitRequest, config: &Path, site: &Path) -> Result<SplitKi
     check_paths(request.kit)?;
 
     let keys = site.join("keys");
-    fs::create_dir_all(&keys).map_err(StageError::io("make", &keys))?;
+    fs::create_dir_all(&keys).map_err(WorkError::io("make", &keys))?;
     let key = take_key(request.kit, &format!("startup/{key_name}"))?;
     cvm_base::write_atomic(&keys.join(&key_name), &key, 0o400)?;
     copy_public(request.kit, &config.join("kit"), request.kit, &format!("startup/{key_name}"))?;
 
     let rules = config.join("nftables");
-    fs::create_dir_all(&rules).map_err(StageError::io("make", &rules))?;
+    fs::create_dir_all(&rules).map_err(WorkError::io("make", &rules))?;
     cvm_base::write_atomic(&rules.join("site.nft"), firewall(request.site_conf).as_bytes(), 0o644)?;
     let yaml = serde_yaml::to_string(request.site_conf)
         .map_err(|e| KitError::Malformed { file: "site_conf.yaml".into(), problem: e.to_string() })?;
@@ -143,7 +144,7 @@ fn take_key(kit: &Path, file: &str) -> Result<Zeroizing<Vec<u8>>, KitError> {
 
 /// Copies what is public; a private key anywhere else than in `key_file` is an error.
 fn copy_public(kit: &Path, to: &Path, from: &Path, key_file: &str) -> Result<(), KitError> {
-    fs::create_dir_all(to).map_err(StageError::io("make", to))?;
+    fs::create_dir_all(to).map_err(WorkError::io("make", to))?;
     for entry in tree::entries(from)? {
         let target = to.join(entry.file_name().unwrap_or_default());
         let name = entry.strip_prefix(kit).unwrap_or(&entry).display().to_string();
@@ -159,7 +160,7 @@ fn copy_public(kit: &Path, to: &Path, from: &Path, key_file: &str) -> Result<(),
         if secrets::holds_private_key(&bytes) {
             return Err(KitError::UnexpectedKey { file: name });
         }
-        let metadata = entry.metadata().map_err(StageError::io("look at", &entry))?;
+        let metadata = entry.metadata().map_err(WorkError::io("look at", &entry))?;
         let mode = if metadata.permissions().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
         cvm_base::write_atomic(&target, &bytes, mode)?;
     }

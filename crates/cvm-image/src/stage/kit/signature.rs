@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use base64::Engine as _;
 
 use super::KitError;
-use crate::stage::{StageError, tool, tree};
+use crate::stage::tree;
+use crate::{WorkError, tool};
 
 const SIGNATURES: &str = "signature.json";
 /// More than any kit needs.
@@ -17,14 +18,14 @@ const MAX_BYTES: u64 = 1024 * 1024;
 ///
 /// As `sub_start.sh --verify` does, and it refuses the same: a file without a signature, a link.
 pub(super) fn verify(kit: &Path) -> Result<(), KitError> {
-    let work = tempfile::tempdir().map_err(StageError::io("make a folder in", std::env::temp_dir()))?;
+    let work = tempfile::tempdir().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
     let _guard = cvm_base::interrupt::guard_path(work.path());
     let root = kit.join("startup/rootCA.pem");
     let mut command = tool::command("openssl");
     command.args(["x509", "-pubkey", "-noout", "-in"]).arg(&root);
     let public = tool::run("openssl", "reading the kit's root certificate", command)?;
     let public_file = work.path().join("public.pem");
-    fs::write(&public_file, public).map_err(StageError::io("write", &public_file))?;
+    fs::write(&public_file, public).map_err(WorkError::io("write", &public_file))?;
     folder(kit, kit, &Checker { public: &public_file, work: work.path() })
 }
 
@@ -44,7 +45,7 @@ fn folder(kit: &Path, path: &Path, checker: &Checker) -> Result<(), KitError> {
         .map_err(|e| KitError::Malformed { file: name(&list), problem: e.to_string() })?;
     for entry in tree::entries(path)? {
         let own_name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let metadata = entry.symlink_metadata().map_err(StageError::io("look at", &entry))?;
+        let metadata = entry.symlink_metadata().map_err(WorkError::io("look at", &entry))?;
         let bad = |problem: &str| KitError::BadSignature { file: name(&entry), problem: problem.into() };
         if metadata.is_symlink() || !(metadata.is_file() || metadata.is_dir()) {
             return Err(bad("only plain files and folders are allowed"));
@@ -58,7 +59,7 @@ fn folder(kit: &Path, path: &Path, checker: &Checker) -> Result<(), KitError> {
             .map_err(|_| bad("its signature is not base64"))?;
         let signed = if metadata.is_dir() {
             let file = checker.work.join("name");
-            fs::write(&file, &own_name).map_err(StageError::io("write", &file))?;
+            fs::write(&file, &own_name).map_err(WorkError::io("write", &file))?;
             file
         } else {
             entry.clone()
@@ -76,13 +77,13 @@ fn folder(kit: &Path, path: &Path, checker: &Checker) -> Result<(), KitError> {
 impl Checker<'_> {
     fn matches(&self, signed: &Path, signature: &[u8]) -> Result<bool, KitError> {
         let file = self.work.join("signature");
-        fs::write(&file, signature).map_err(StageError::io("write", &file))?;
+        fs::write(&file, signature).map_err(WorkError::io("write", &file))?;
         let mut command = tool::command("openssl");
         command.args(["dgst", "-sha256", "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:max"]);
         command.arg("-verify").arg(self.public).arg("-signature").arg(&file).arg(signed);
         match tool::run("openssl", "checking a signature", command) {
             Ok(_) => Ok(true),
-            Err(StageError::Tool { .. }) => Ok(false),
+            Err(WorkError::Tool { .. }) => Ok(false),
             Err(other) => Err(other.into()),
         }
     }

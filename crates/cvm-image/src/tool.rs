@@ -1,0 +1,146 @@
+//! Running the distribution's tools.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use cvm_base::interrupt::{PathGuard, checkpoint, guard_path};
+use tempfile::TempDir;
+
+use crate::WorkError;
+
+/// Every program that is run, with its Debian package.
+const TOOLS: [(&str, &str); 17] = [
+    ("chroot", "coreutils"),
+    ("cp", "coreutils"),
+    ("depmod", "kmod"),
+    ("fsck.erofs", "erofs-utils"),
+    ("ldconfig", "libc-bin"),
+    ("mcopy", "mtools"),
+    ("mformat", "mtools"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mmd", "mtools"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("objcopy", "binutils"),
+    ("openssl", "openssl"),
+    ("pip", "python3-pip"),
+    ("qemu-img", "qemu-utils"),
+    ("qemu-io", "qemu-utils"),
+    ("sbsign", "sbsigntool"),
+];
+
+/// 1980-01-01, the first day that FAT knows: the date of everything in an image.
+const DATE: &str = "315532800";
+
+/// Fails on the first of `tools` that is missing, before any work has begun.
+pub(crate) fn require(tools: &[&'static str]) -> Result<(), WorkError> {
+    match tools.iter().find(|tool| !search_path().any(|folder| Path::new(&folder).join(tool).is_file())) {
+        Some(tool) => Err(missing(tool)),
+        None => Ok(()),
+    }
+}
+
+fn missing(tool: &'static str) -> WorkError {
+    let package = TOOLS.iter().find(|(name, _)| *name == tool).map_or(tool, |(_, package)| package);
+    WorkError::MissingTool { tool, package }
+}
+
+/// `PATH`, then the system folders that an ordinary user's `PATH` lacks (mkfs.ext4 lies in one).
+fn search_path() -> impl Iterator<Item = String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders: Vec<String> = path.split(':').chain(["/usr/sbin", "/sbin"]).map(str::to_owned).collect();
+    folders.into_iter()
+}
+
+/// One of [`TOOLS`] with a fixed locale, time and search path, so that its output does not depend on the user.
+pub(crate) fn command(tool: &'static str) -> Command {
+    let mut command = Command::new(tool);
+    command
+        .env("PATH", search_path().collect::<Vec<_>>().join(":"))
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC")
+        .env("SOURCE_DATE_EPOCH", DATE)
+        .env("E2FSPROGS_FAKE_TIME", DATE)
+        .stdin(Stdio::null());
+    command
+}
+
+/// A folder for a tool's input and output. It goes with this value, or when the user interrupts.
+pub(crate) struct Scratch {
+    folder: TempDir,
+    _guard: PathGuard,
+}
+
+impl Scratch {
+    /// In the system's folder for temporary files.
+    pub(crate) fn new() -> Result<Self, WorkError> {
+        Self::in_folder(&std::env::temp_dir())
+    }
+
+    /// In `parent`, so that a result can be renamed into place.
+    pub(crate) fn in_folder(parent: &Path) -> Result<Self, WorkError> {
+        let folder = tempfile::Builder::new()
+            .prefix(".flare-cvm-")
+            .tempdir_in(parent)
+            .map_err(WorkError::io("make a temporary folder in", parent.to_owned()))?;
+        Ok(Self { _guard: guard_path(folder.path()), folder })
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// Runs it to its end; an unsuccessful one's last words go into the error.
+pub(crate) fn run(tool: &'static str, step: &'static str, mut command: Command) -> Result<Vec<u8>, WorkError> {
+    let fail = |status, output| WorkError::Tool { tool, step, status, output };
+    checkpoint();
+    let output = command.output().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => missing(tool),
+        _ => fail("not started".into(), e.to_string()),
+    })?;
+    checkpoint();
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    if text.contains("No space left on device") || text.contains("os error 28") {
+        return Err(WorkError::DiskFull { step: step.into() });
+    }
+    let mut last: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+    last.reverse();
+    Err(fail(output.status.to_string(), last.join("; ")))
+}
+
+/// What a tool says of its own version: part of a build's inputs.
+pub(crate) fn version(tool: &'static str) -> Result<String, WorkError> {
+    let flag = if tool == "mkfs.erofs" { "--help" } else { "--version" };
+    let output = command(tool).arg(flag).output().map_err(|_| missing(tool))?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_base::Explain as _;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_is_named_with_its_package() {
+        let error = run("fsck.erofs", "testing", Command::new("/nonexistent/fsck.erofs")).unwrap_err();
+        assert_eq!(error.code(), "WORK-001");
+        assert!(error.help().contains("erofs-utils"));
+        assert!(require(&["cp", "chroot"]).is_ok());
+    }
+
+    #[test]
+    fn a_full_disk_is_recognised_in_a_tools_words() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 'cp: error writing: No space left on device' >&2; exit 1"]);
+        assert_eq!(run("cp", "copying", command).unwrap_err().code(), "WORK-004");
+    }
+}
