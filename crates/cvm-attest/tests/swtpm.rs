@@ -2,11 +2,8 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread::sleep,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use cvm_attest::{
@@ -20,95 +17,14 @@ use cvm_attest::{
     wire::HandshakeParams,
 };
 use cvm_base::{Bytes, sha256};
+use cvm_testkit::swtpm::{Swtpm, roots};
 
-/// A manufactured TPM; ends with this value.
-struct Swtpm {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Swtpm {
-    fn manufacture(ca: &Path, certificate: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().join("state");
-        fs::create_dir_all(&state).unwrap();
-        fs::create_dir_all(ca).unwrap();
-        let (setup, localca, options) =
-            (folder.path().join("setup"), folder.path().join("localca"), folder.path().join("options"));
-        let c = ca.display();
-        let text = format!(
-            "statedir = {c}\nsigningkey = {c}/signkey.pem\nissuercert = {c}/issuercert.pem\ncertserial = {c}/certserial\n"
-        );
-        fs::write(&localca, text).unwrap();
-        fs::write(&options, "--platform-manufacturer lab\n--platform-version 1\n--platform-model lab\n").unwrap();
-        let text = format!(
-            "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\n",
-            localca.display(),
-            options.display()
-        );
-        fs::write(&setup, text).unwrap();
-        let mut command = Command::new("swtpm_setup");
-        command.args(["--tpm2", "--pcr-banks", "sha256", "--tpmstate"]).arg(&state).arg("--config").arg(&setup);
-        if certificate {
-            command.arg("--create-ek-cert");
-        }
-        let made = command.output().expect("swtpm_setup is installed (package swtpm-tools)");
-        assert!(made.status.success(), "swtpm_setup: {}", String::from_utf8_lossy(&made.stdout));
-        let (child, port) = start(&state);
-        Self { child, port, _folder: folder }
-    }
-
-    fn open(&self) -> Tpm {
-        let tcti = format!("swtpm:host=127.0.0.1,port={}", self.port);
-        for _ in 0..100 {
-            if let Ok(tpm) = Tpm::open(&tcti) {
-                return tpm;
-            }
-            sleep(Duration::from_millis(50));
-        }
-        panic!("swtpm does not answer on port {}", self.port);
-    }
-}
-
-impl Drop for Swtpm {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// libtss2 wants the control channel on the next port.
-fn start(state: &Path) -> (Child, u16) {
-    for _ in 0..20 {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let Some(control) = port.checked_add(1) else { continue };
-        let mut child = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate"])
-            .arg(format!("dir={}", state.display()))
-            .args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")])
-            .args(["--ctrl", &format!("type=tcp,port={control},bindaddr=127.0.0.1")])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("swtpm is installed");
-        // Up, or ended because another process took one of the ports.
-        while child.try_wait().unwrap().is_none() {
-            if TcpStream::connect(("127.0.0.1", control)).is_ok() {
-                return (child, port);
-            }
-            sleep(Duration::from_millis(20));
-        }
-    }
-    panic!("no pair of free ports for swtpm");
+fn open(swtpm: &Swtpm) -> Tpm {
+    Tpm::open(&swtpm.tcti()).unwrap()
 }
 
 fn vectors() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
-}
-
-fn roots(ca: &Path) -> Vec<u8> {
-    let read = |name| fs::read(ca.join(name)).unwrap();
-    [read("swtpm-localca-rootca-cert.pem"), read("issuercert.pem")].concat()
 }
 
 fn now() -> u64 {
@@ -132,8 +48,8 @@ fn boot(tpm: &mut Tpm, log: &[u8]) -> Reference {
 #[test]
 fn a_boot_is_proven_then_its_handoff_is_seen() {
     let ca = tempfile::tempdir().unwrap();
-    let swtpm = Swtpm::manufacture(ca.path(), true);
-    let mut tpm = swtpm.open();
+    let swtpm = Swtpm::of(ca.path(), true);
+    let mut tpm = open(&swtpm);
     let log = fs::read(vectors().join("boot-debian12/eventlog.bin")).unwrap();
     let reference = boot(&mut tpm, &log);
     let reference = Reference::parse(&reference.to_bytes()).unwrap();
@@ -178,8 +94,8 @@ fn a_boot_is_proven_then_its_handoff_is_seen() {
 #[test]
 fn a_credential_for_another_tpm_or_key_cannot_be_activated() {
     let ca = tempfile::tempdir().unwrap();
-    let (first, second) = (Swtpm::manufacture(ca.path(), true), Swtpm::manufacture(ca.path(), true));
-    let (mut first, mut second) = (first.open(), second.open());
+    let (first, second) = (Swtpm::of(ca.path(), true), Swtpm::of(ca.path(), true));
+    let (mut first, mut second) = (open(&first), open(&second));
     let mut ak = first.create_ak().unwrap();
     let mut other = second.create_ak().unwrap();
     let (for_other, _) = challenge(other.handshake_params()).unwrap();
@@ -199,8 +115,8 @@ fn a_credential_for_another_tpm_or_key_cannot_be_activated() {
 #[test]
 fn keys_are_flushed_so_that_many_sessions_fit() {
     let ca = tempfile::tempdir().unwrap();
-    let swtpm = Swtpm::manufacture(ca.path(), true);
-    let mut tpm = swtpm.open();
+    let swtpm = Swtpm::of(ca.path(), true);
+    let mut tpm = open(&swtpm);
     for _ in 0..6 {
         let ak = tpm.create_ak().unwrap();
         tpm::Public::parse(&ak.handshake_params().ak_public.0).unwrap().check_attestation_key().unwrap();
@@ -210,8 +126,8 @@ fn keys_are_flushed_so_that_many_sessions_fit() {
 #[test]
 fn a_tpm_without_a_certificate_is_named_as_such() {
     let ca = tempfile::tempdir().unwrap();
-    let swtpm = Swtpm::manufacture(ca.path(), false);
-    assert!(matches!(swtpm.open().create_ak(), Err(TpmError::NoCertificate)));
+    let swtpm = Swtpm::of(ca.path(), false);
+    assert!(matches!(open(&swtpm).create_ak(), Err(TpmError::NoCertificate)));
     assert!(matches!(Tpm::open("device:/nonexistent/tpm"), Err(TpmError::Open { .. })));
 }
 
@@ -220,8 +136,8 @@ fn a_tpm_without_a_certificate_is_named_as_such() {
 #[ignore = "writes tests/vectors/session-swtpm"]
 fn record() {
     let ca = tempfile::tempdir().unwrap();
-    let swtpm = Swtpm::manufacture(ca.path(), true);
-    let mut tpm = swtpm.open();
+    let swtpm = Swtpm::of(ca.path(), true);
+    let mut tpm = open(&swtpm);
     let log = fs::read(vectors().join("boot-debian12/eventlog.bin")).unwrap();
     let reference = boot(&mut tpm, &log);
     let mut ak = tpm.create_ak().unwrap();

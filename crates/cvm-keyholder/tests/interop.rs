@@ -6,8 +6,12 @@ mod common;
 
 use std::{path::Path, process::Command};
 
-use common::{Ceremony, LOG, Serving, log, rego, swtpm::Swtpm};
+use common::{
+    Ceremony, LOG, Serving, log, rego,
+    swtpm::{boot, root_sha256},
+};
 use cvm_release::server::Reason;
+use cvm_testkit::swtpm::Swtpm;
 use serde_json::Value;
 
 fn client(serving: &Serving, resource: &str, more: &[&str]) -> (bool, Value) {
@@ -50,7 +54,7 @@ fn a_stock_client_with_sample_evidence_is_served_where_a_test_allows_it() {
 
 #[test]
 fn sample_evidence_is_refused_in_production() {
-    let swtpm = Swtpm::manufacture();
+    let swtpm = Swtpm::new();
     let ceremony = Ceremony::hold(&rego(None));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
     ceremony.store("alice").enroll(&documents).unwrap();
@@ -64,13 +68,13 @@ fn sample_evidence_is_refused_in_production() {
 /// The same TPM through tpm2-tools: a genuine quote is served, one that leaves registers out is not.
 #[test]
 fn attack_a_quote_over_fewer_registers() {
-    let swtpm = Swtpm::manufacture();
-    let ceremony = Ceremony::hold(&rego(Some(swtpm.root_sha256())));
+    let swtpm = Swtpm::new();
+    let ceremony = Ceremony::hold(&rego(Some(root_sha256(&swtpm))));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
     ceremony.store("alice").enroll(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
     let serving = Serving::start(&ceremony, &policy, Default::default());
-    drop(swtpm.boot(&log(LOG)));
+    drop(boot(&swtpm, &log(LOG)));
     let event_log = swtpm.write("eventlog.bin", &log(LOG));
     let tcti = swtpm.tcti();
     let tpm = ["--tee", "tpm", "--tcti", &tcti, "--event-log", event_log.to_str().unwrap()];

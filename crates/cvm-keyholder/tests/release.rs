@@ -6,7 +6,7 @@ use std::error::Error;
 
 use common::{
     Ceremony, LOG, OTHER_LOG, Serving, log, rego,
-    swtpm::{Swtpm, TpmAttester},
+    swtpm::{TpmAttester, boot, root_sha256},
 };
 use cvm_attest::handoff_digest;
 use cvm_base::{Bytes, sha256};
@@ -20,6 +20,7 @@ use cvm_release::{
     messages::{SealState, Tee},
     server::{Reason, Step, Verdict},
 };
+use cvm_testkit::swtpm::Swtpm;
 use serde_json::Value;
 
 struct Scene {
@@ -31,8 +32,8 @@ struct Scene {
 
 /// A TPM, a ceremony whose policy names its root, an enrolled image, and alice's key holder.
 fn scene() -> Scene {
-    let swtpm = Swtpm::manufacture();
-    let ceremony = Ceremony::hold(&rego(Some(swtpm.root_sha256())));
+    let swtpm = Swtpm::new();
+    let ceremony = Ceremony::hold(&rego(Some(root_sha256(&swtpm))));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
     ceremony.store("alice").enroll(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
@@ -111,7 +112,7 @@ impl<A: Attester, F: Fn(&mut Value)> Attester for Changed<'_, A, F> {
 #[test]
 fn a_genuine_boot_gets_the_half_and_its_seal_is_remembered() {
     let scene = scene();
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     let session = scene.serving.holder().release(&scene.image(), &attester).unwrap();
     assert_eq!(session.half(), scene.ceremony.half("alice", &scene.manifest).as_bytes());
@@ -160,14 +161,14 @@ fn attack_a_quote_over_another_nonce() {
         }
     }
     let scene = scene();
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     scene.refused_at_attest(&Replayed(TpmAttester::new(&mut tpm, log(LOG))), Reason::WrongNonce);
 }
 
 #[test]
 fn attack_a_boot_of_other_code() {
     let scene = scene();
-    let mut tpm = scene.swtpm.boot(&log(OTHER_LOG));
+    let mut tpm = boot(&scene.swtpm, &log(OTHER_LOG));
     let attester = TpmAttester::new(&mut tpm, log(OTHER_LOG));
     let detail = scene.refused_at_release(&scene.image(), &attester, Reason::WrongPcr);
     assert!(detail.starts_with("PCR 4: expected \""), "{detail}");
@@ -176,7 +177,7 @@ fn attack_a_boot_of_other_code() {
 #[test]
 fn attack_a_log_that_hides_a_measurement() {
     let scene = scene();
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     tpm.extend_pcr(4, &sha256(b"rootkit")).unwrap();
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     let detail = scene.refused_at_attest(&attester, Reason::EvidenceInvalid);
@@ -186,7 +187,7 @@ fn attack_a_log_that_hides_a_measurement() {
 #[test]
 fn attack_a_guest_after_its_handoff() {
     let scene = scene();
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     tpm.extend_pcr(11, &handoff_digest()).unwrap();
     scene.refused_at_release(&scene.image(), &TpmAttester::new(&mut tpm, log(LOG)), Reason::AfterHandoff);
 }
@@ -194,15 +195,15 @@ fn attack_a_guest_after_its_handoff() {
 #[test]
 fn attack_a_tpm_that_nobody_endorses() {
     let scene = scene();
-    let own_ca = Swtpm::manufacture();
-    let mut tpm = own_ca.boot(&log(LOG));
+    let own_ca = Swtpm::new();
+    let mut tpm = boot(&own_ca, &log(LOG));
     scene.refused_at_attest(&TpmAttester::new(&mut tpm, log(LOG)), Reason::UnknownEk);
 }
 
 #[test]
 fn attack_an_attestation_key_outside_the_endorsed_tpm() {
     let scene = scene();
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     let guessed = Changed(&attester, |evidence| {
         evidence["activated_credential"] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".into();
@@ -215,7 +216,7 @@ fn attack_an_attestation_key_outside_the_endorsed_tpm() {
 #[test]
 fn attack_a_replayed_answer_and_a_replayed_cookie() {
     let scene = scene();
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     let holder = scene.serving.holder();
     let challenged = challenged(&holder, &attester).unwrap();
@@ -238,7 +239,7 @@ fn attack_another_images_half() {
     // The other image measures something else; a guest of the first asks for its half.
     let (documents, other) = scene.ceremony.build(2, &log(OTHER_LOG));
     scene.ceremony.store("alice").enroll(&documents).unwrap();
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     scene.refused_at_release(&other.image_id, &attester, Reason::WrongPcr);
     scene.refused_at_release(&Bytes([9; 16]), &attester, Reason::NotEnrolled);
@@ -247,7 +248,7 @@ fn attack_another_images_half() {
 #[test]
 fn attack_a_tampered_cookie() {
     let scene = scene();
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     let holder = scene.serving.holder();
     let challenged = challenged(&holder, &attester).unwrap();
@@ -262,8 +263,8 @@ fn attack_a_tampered_cookie() {
 
 #[test]
 fn a_policy_changed_after_the_agreement_releases_nothing() {
-    let swtpm = Swtpm::manufacture();
-    let ceremony = Ceremony::hold(&rego(Some(swtpm.root_sha256())));
+    let swtpm = Swtpm::new();
+    let ceremony = Ceremony::hold(&rego(Some(root_sha256(&swtpm))));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
     ceremony.store("alice").enroll(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
@@ -271,19 +272,19 @@ fn a_policy_changed_after_the_agreement_releases_nothing() {
     std::fs::write(policy.join("policy.rego"), text + "\n# more generous\n").unwrap();
     let serving = Serving::start(&ceremony, &policy, Default::default());
     let scene = Scene { swtpm, ceremony, manifest, serving };
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     scene.refused_at_release(&scene.image(), &TpmAttester::new(&mut tpm, log(LOG)), Reason::PolicyChanged);
 }
 
 #[test]
 fn a_policy_that_names_another_root_refuses() {
-    let swtpm = Swtpm::manufacture();
+    let swtpm = Swtpm::new();
     let ceremony = Ceremony::hold(&rego(Some(sha256(b"another root"))));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
     ceremony.store("alice").enroll(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
     let serving = Serving::start(&ceremony, &policy, Default::default());
     let scene = Scene { swtpm, ceremony, manifest, serving };
-    let mut tpm = scene.swtpm.boot(&log(LOG));
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
     scene.refused_at_release(&scene.image(), &TpmAttester::new(&mut tpm, log(LOG)), Reason::Policy);
 }

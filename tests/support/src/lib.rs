@@ -1,0 +1,4 @@
+//! What the tests of several crates share. It fails by panicking, as tests do.
+
+pub mod seeds;
+pub mod swtpm;
