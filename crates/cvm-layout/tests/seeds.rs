@@ -1,5 +1,7 @@
 //! What the fuzzer starts from, and a few thousand damaged copies of it, in an ordinary test run.
 
+use std::path::Path;
+
 use cvm_testkit::seeds::each_seed;
 
 #[test]
