@@ -1,19 +1,12 @@
 //! `cvm-attest` behind the protocol's verifier trait.
 
-use std::collections::BTreeMap;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_attest::{
-    AttestError, Claims, CredentialState, Evidence, Phase, Reference, Roots, TpmClaims, reference::PredictedEvent,
-    tpm::ClockInfo, wire::HandshakeParams,
-};
-use cvm_base::Bytes32;
+use cvm_attest::{AttestError, Claims, CredentialState, Evidence, Phase, Reference, Roots, wire::HandshakeParams};
 use cvm_release::{
     binding::Binding,
     messages::Tee,
     server::{Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Checks TPM evidence, and sample evidence where a test's policy folder says so.
@@ -57,63 +50,17 @@ impl EvidenceVerifier for Verifier {
         }
         let fault = |e: String| Refusal::from(Fault::new("comparing with the reference values", e));
         let reference: Reference = serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
-        let shown: Shown = serde_json::from_value(evidence.get("tpm").cloned().unwrap_or_default())
-            .map_err(|e| fault(e.to_string()))?;
-        let claims = shown.claims().ok_or_else(|| fault("the claims lack a register".into()))?;
+        let claims = Claims::from_json(evidence).map_err(|e| fault(e.to_string()))?;
         match claims.phase(&reference) {
             Phase::Boot => Ok(()),
             Phase::AfterHandoff => {
                 Err(Refusal::new(Reason::AfterHandoff, "the CVM has handed off: it is past the phase of secrets"))
             }
             Phase::Other => {
-                let mismatches = claims.mismatches(&reference);
-                let found: Vec<String> = mismatches.iter().map(|m| shown.difference(m.pcr, &reference)).collect();
+                let found: Vec<String> = claims.mismatches(&reference).iter().map(ToString::to_string).collect();
                 Err(Refusal::new(Reason::WrongPcr, found.join("; ")))
             }
         }
-    }
-}
-
-/// What [`Claims::to_json`] wrote at `attest` and the comparison needs again.
-#[derive(Deserialize)]
-struct Shown {
-    pcrs: BTreeMap<u8, Bytes32>,
-    handed_off: bool,
-    event_log: Vec<PredictedEvent>,
-    event_log_sha256: Bytes32,
-    ek_root_sha256: Bytes32,
-    ek_certificate_sha256: Bytes32,
-    report_data: Bytes32,
-}
-
-impl Shown {
-    fn claims(&self) -> Option<Claims> {
-        let pcrs: Vec<Bytes32> = (0..16).map(|pcr| self.pcrs.get(&pcr).copied()).collect::<Option<_>>()?;
-        Some(Claims::Tpm(Box::new(TpmClaims {
-            pcrs: pcrs.try_into().ok()?,
-            handed_off: self.handed_off,
-            ek_root_sha256: self.ek_root_sha256,
-            ek_certificate_sha256: self.ek_certificate_sha256,
-            event_log_sha256: self.event_log_sha256,
-            nonce: self.report_data,
-            // These take no part in a comparison; `difference` reads the log.
-            event_log: Vec::new(),
-            ak_name: Vec::new(),
-            firmware_version: 0,
-            clock: ClockInfo { clock: 0, reset_count: 0, restart_count: 0, safe: false },
-        })))
-    }
-
-    /// A register that differs, and the first measurement at which it does.
-    fn difference(&self, pcr: u8, reference: &Reference) -> String {
-        let of = |events: &[PredictedEvent]| events.iter().filter(|e| e.pcr == pcr).cloned().collect::<Vec<_>>();
-        let (expected, measured) = (of(&reference.tpm.explain), of(&self.event_log));
-        let at = expected.iter().zip(&measured).take_while(|(e, m)| e.digest == m.digest).count();
-        let name = |event: Option<&PredictedEvent>| match event {
-            Some(event) => format!("{:?} ({})", event.event, event.digest),
-            None => "nothing more".into(),
-        };
-        format!("PCR {pcr}: expected {}, measured {}", name(expected.get(at)), name(measured.get(at)))
     }
 }
 

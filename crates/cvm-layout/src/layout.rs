@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_shipped_layouts_place_what_a_build_makes() {
-        for (text, jobs) in [(DEFAULT, 10 << 30), (SMALL, 256 * MIB)] {
+        for (text, jobs) in [(DEFAULT, 10 << 30), (SMALL, 100 * MIB)] {
             let layout = Layout::parse(text).unwrap();
             let contents =
                 Contents { esp: 16 * MIB, boot: 48 * MIB, root: 300 * MIB + 1, config: 5 * MIB, data: 16 * MIB };
