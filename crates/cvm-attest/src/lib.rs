@@ -14,6 +14,8 @@
 mod error;
 pub mod eventlog;
 mod evidence;
+#[cfg(feature = "verifier")]
+pub mod files;
 pub mod fuzz;
 pub mod reference;
 pub mod tpm;

@@ -1,0 +1,270 @@
+//! Which file of an evidence set is what: told by its content, never by its name.
+//!
+//! Nobody labels what a CVM's tools leave behind, and a wrong label must not decide which verifier runs. The
+//! forms overlap nowhere, except that raw signatures and raw register values are bytes without a mark: those
+//! are told by their length, and only beside the structure that they belong to.
+
+use serde_json::Value;
+
+/// More than any single piece of evidence or collateral has, in bytes (DCAP collateral has some 100 KiB).
+pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Form {
+    /// A SEV-SNP attestation report: 1184 bytes, version 2 to 5 (AMD 56860, ATTESTATION_REPORT).
+    SnpReport,
+    /// A TDX quote (Intel's DCAP ECDSA quote, TEE type 0x81).
+    TdxQuote,
+    /// An SGX quote of the same format (TEE type 0).
+    SgxQuote,
+    /// Azure's report out of its paravisor's vTPM: `HCLA`.
+    HclReport,
+    /// A `TPMS_ATTEST` of type quote.
+    TpmQuote,
+    /// A `TPMT_SIGNATURE`, or the raw bytes of an RSA signature.
+    TpmSignature,
+    /// A `TPMT_PUBLIC` or `TPM2B_PUBLIC`.
+    TpmPublic,
+    /// Register values: JSON, or 24 digests behind each other.
+    PcrValues,
+    /// A TCG event log, of a TPM or a CCEL table.
+    EventLog,
+    /// A GPU's or a switch's SPDM GET_MEASUREMENTS request with its response.
+    GpuReport,
+    /// One DER certificate, or PEM ones.
+    Certificates,
+    /// A certificate revocation list.
+    Crl,
+    /// A PEM or DER public key.
+    PublicKey,
+    /// An NVIDIA reference manifest (SWID tag).
+    Rim,
+    /// A compact JWT.
+    Jwt,
+    /// NVIDIA's detached EAT: a JSON array of an overall token and one a device.
+    DetachedEat,
+    /// A JSON Web Key Set.
+    Jwks,
+    /// Intel's DCAP collateral for one quote.
+    DcapCollateral,
+    /// A dstack log of runtime measurements: `tcb_info.json`.
+    DstackLog,
+    /// 32 bytes in hex: a nonce.
+    Nonce,
+    /// Evidence as a KBS client sends it: a JSON object that names its members.
+    KbsEvidence,
+}
+
+impl Form {
+    /// Tells what `bytes` are; `None` for anything else.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        if bytes.is_empty() || bytes.len() > MAX_FILE_BYTES {
+            return None;
+        }
+        binary(bytes).or_else(|| text(std::str::from_utf8(bytes).ok()?.trim()))
+    }
+
+    /// For messages: `an SEV-SNP report`.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::SnpReport => "an SEV-SNP report",
+            Self::TdxQuote => "a TDX quote",
+            Self::SgxQuote => "an SGX quote",
+            Self::HclReport => "an Azure HCL report",
+            Self::TpmQuote => "a TPM quote",
+            Self::TpmSignature => "a TPM signature",
+            Self::TpmPublic => "a TPM public area",
+            Self::PcrValues => "PCR values",
+            Self::EventLog => "an event log",
+            Self::GpuReport => "an SPDM measurement report",
+            Self::Certificates => "certificates",
+            Self::Crl => "a revocation list",
+            Self::PublicKey => "a public key",
+            Self::Rim => "a reference manifest",
+            Self::Jwt => "a JSON web token",
+            Self::DetachedEat => "a detached EAT",
+            Self::Jwks => "a JSON web key set",
+            Self::DcapCollateral => "DCAP collateral",
+            Self::DstackLog => "a dstack event log",
+            Self::Nonce => "a nonce",
+            Self::KbsEvidence => "evidence of the KBS protocol",
+        }
+    }
+}
+
+fn binary(bytes: &[u8]) -> Option<Form> {
+    let u16_at = |at: usize| Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let u32_at = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    match bytes {
+        [b'H', b'C', b'L', b'A', ..] => return Some(Form::HclReport),
+        // TPM_GENERATED_VALUE, TPM_ST_ATTEST_QUOTE (TPM 2.0 part 2, §6.2 and §6.9).
+        [0xff, b'T', b'C', b'G', 0x80, 0x18, ..] => return Some(Form::TpmQuote),
+        // SPDM 1.1 GET_MEASUREMENTS, signature requested, all blocks; the response follows 37 bytes on.
+        [0x11, 0xe0, 0x01, 0xff, ..] if bytes.get(37..39) == Some(&[0x11, 0x60]) => return Some(Form::GpuReport),
+        [0x30, 0x82, ..] | [0x30, 0x81, ..] | [0x30, 0x59, ..] | [0x30, 0x76, ..] => return der(bytes),
+        _ => {}
+    }
+    // A report of 1184 bytes; Azure's tools append 20 bytes of their own header's fields.
+    if matches!(bytes.len(), 1184 | 1204) && matches!(u32_at(0), Some(2..=5)) {
+        return Some(Form::SnpReport);
+    }
+    if let (Some(3..=5), Some(tee @ (0 | 0x81))) = (u16_at(0), u32_at(4))
+        && bytes.len() > 432
+        && matches!(u16_at(2), Some(2 | 3))
+    {
+        return Some(if tee == 0 { Form::SgxQuote } else { Form::TdxQuote });
+    }
+    // The first event: register 0, EV_NO_ACTION, an empty SHA-1 digest, "Spec ID Event0…"; SHA-1-only logs
+    // begin with any event, whose register is small and whose type is the TCG's.
+    let first = (u32_at(0), u32_at(4));
+    if bytes.get(32..47) == Some(b"Spec ID Event03")
+        || matches!(first, (Some(0..=23), Some(1..=0x12 | 0x8000_0001..=0x8000_00ff)) if bytes.len() > 128)
+    {
+        return Some(Form::EventLog);
+    }
+    match bytes {
+        // TPMT_SIGNATURE: RSASSA, RSAPSS or ECDSA, then a hash of the SHA family.
+        [0x00, 0x14 | 0x16 | 0x18, 0x00, 0x04 | 0x0b..=0x0d, ..] if bytes.len() < 600 => Some(Form::TpmSignature),
+        // TPMT_PUBLIC of an RSA or ECC key; a TPM2B has its size in front.
+        [0x00, 0x01 | 0x23, 0x00, 0x0b..=0x0d, ..] if bytes.len() < 1024 => Some(Form::TpmPublic),
+        [_, _, 0x00, 0x01 | 0x23, 0x00, 0x0b..=0x0d, ..]
+            if u16::from_be_bytes(*bytes.first_chunk()?) as usize == bytes.len() - 2 =>
+        {
+            Some(Form::TpmPublic)
+        }
+        _ => None,
+    }
+    .or_else(|| {
+        let is_text = bytes.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+        match bytes.len() {
+            _ if is_text => None,
+            256 | 384 => Some(Form::TpmSignature),
+            480 | 768 | 1152 => Some(Form::PcrValues),
+            _ => None,
+        }
+    })
+}
+
+/// A DER structure: a certificate, a key or a revocation list, told by what it can be read as.
+fn der(bytes: &[u8]) -> Option<Form> {
+    use x509_cert::{crl::CertificateList, der::Decode as _, spki::SubjectPublicKeyInfoRef};
+    if <x509_cert::Certificate>::from_der(bytes).is_ok() {
+        Some(Form::Certificates)
+    } else if SubjectPublicKeyInfoRef::from_der(bytes).is_ok() {
+        Some(Form::PublicKey)
+    } else {
+        <CertificateList>::from_der(bytes).is_ok().then_some(Form::Crl)
+    }
+}
+
+fn text(text: &str) -> Option<Form> {
+    if text.starts_with("-----BEGIN") || text.contains("\n-----BEGIN CERTIFICATE-----") {
+        return Some(match () {
+            () if text.contains("BEGIN CERTIFICATE") => Form::Certificates,
+            () if text.contains("BEGIN X509 CRL") => Form::Crl,
+            () if text.contains("BEGIN PUBLIC KEY") => Form::PublicKey,
+            () => return None,
+        });
+    }
+    if text.starts_with('<') {
+        return text.contains("SoftwareIdentity").then_some(Form::Rim);
+    }
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Some(Form::Nonce);
+    }
+    let base64url = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if text.starts_with("eyJ") && text.split('.').count() == 3 && text.split('.').all(base64url) {
+        return Some(Form::Jwt);
+    }
+    json(&serde_json::from_str(text).ok()?)
+}
+
+fn json(value: &Value) -> Option<Form> {
+    if value.is_array() {
+        return value.pointer("/0/0").and_then(Value::as_str).filter(|s| *s == "JWT").map(|_| Form::DetachedEat);
+    }
+    let object = value.as_object()?;
+    let has = |name: &str| object.contains_key(name);
+    let register = |name: &String| name.parse::<u8>().is_ok_and(|n| n < 24);
+    match () {
+        () if has("keys") => Some(Form::Jwks),
+        () if has("tcb_info") && has("qe_identity") => Some(Form::DcapCollateral),
+        () if has("event_log") && has("mrtd") => Some(Form::DstackLog),
+        () if !object.is_empty() && object.keys().all(register) => Some(Form::PcrValues),
+        () if object.keys().any(|k| k.starts_with("sha")) && object.values().all(Value::is_object) => {
+            Some(Form::PcrValues)
+        }
+        () if ["attestation_report", "quote", "tpm_quote", "hcl_report", "device_evidence_list"]
+            .iter()
+            .any(|m| has(m)) =>
+        {
+            Some(Form::KbsEvidence)
+        }
+        () => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+
+    #[test]
+    fn every_file_of_real_evidence_is_told_by_its_content() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence");
+        for (form, names) in [
+            (
+                Form::SnpReport,
+                "snp/milan-virtee/report.bin snp/constellation-azure/report.raw snp/trustee-vlek/report.bin",
+            ),
+            (
+                Form::Certificates,
+                "snp/milan-virtee/vcek.der snp/_amd-roots/ask_ark_turin_vcek.pem gpu/h100-550.90.07/chain.pem",
+            ),
+            (
+                Form::TdxQuote,
+                "tdx/quotes/near-mpc.bin tdx/quotes/trustee-tdx_quote_4.bin azure/tdx-trustee-evidence-v0/td_quote.bin",
+            ),
+            (Form::SgxQuote, "tdx/quotes/phala-sgx_quote.bin"),
+            (Form::DcapCollateral, "tdx/collateral/near-mpc.json tdx/collateral/near-mpc-nopck.json"),
+            (Form::DstackLog, "ccel/near-mpc/tcb_info.json"),
+            (Form::HclReport, "azure/snp-trustee-evidence-v1/hcl.bin azure/tdx-trustee-evidence-v0/hcl.bin"),
+            (Form::TpmQuote, "azure/snp-trustee-evidence-v0/quote.msg tpm/own-swtpm-ecdsa-quote/quote.msg"),
+            (
+                Form::TpmSignature,
+                "azure/snp-trustee-evidence-v0/quote.sig tpm/own-swtpm-ecdsa-quote/quote.sig tpm/gce-cos-85-nonce9009/quote-sha1.sig",
+            ),
+            (Form::TpmPublic, "tpm/gce-cos-85-nonce9009/ak.tpmt_public tpm/own-swtpm-ecdsa-quote/ak.pub"),
+            (
+                Form::PcrValues,
+                "azure/snp-trustee-evidence-v0/pcrs.bin tpm/gce-cos-85-nonce9009/pcrs-sha384.json tpm/eventlogs/rhel8-uefi.bin.pcrs.json",
+            ),
+            (
+                Form::EventLog,
+                "tpm/eventlogs/rhel8-uefi.bin tpm/gce-cos-85-nonce9009/eventlog.bin tpm/eventlogs/cos-93-amd-sev.bin",
+            ),
+            (Form::GpuReport, "gpu/h100-545.00-e2e/report.bin gpu/h100-560.00-BADSIG/report.bin"),
+            (Form::Nonce, "gpu/h100-545.00-e2e/nonce.hex"),
+            (Form::Rim, "gpu/h100-545.00-e2e/vbios-rim.xml gpu/rims/g520_0200_885_9600740001_PROD.swidtag"),
+            (Form::Jwt, "maa/maa-1-sgx.jwt maa/azurevm-token-nokey.jwt"),
+            (Form::Jwks, "maa/maa-1-sgx.jwks.json"),
+            (Form::DetachedEat, "nras/hopperClaimsv3_detached_eat.json"),
+            (Form::PublicKey, "nras/nras-prod-20250609.recovered.pub.pem"),
+        ] {
+            for name in names.split_whitespace() {
+                let bytes = fs::read(folder.join(name)).unwrap();
+                assert_eq!(Form::of(&bytes), Some(form), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn anything_else_is_nothing() {
+        for bytes in [&b""[..], b"hello", b"{}", b"[]", &[0; 5000], &[0x30, 0x82]] {
+            assert_eq!(Form::of(bytes), None, "{bytes:?}");
+        }
+    }
+}
