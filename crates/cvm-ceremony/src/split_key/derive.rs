@@ -122,18 +122,21 @@ fn shared(secret: &Secret, public: &Bytes32) -> Result<Secret, SplitKeyError> {
 }
 
 /// `"flare-cvm/v1/" ‖ purpose ‖ image_id`.
-fn info(purpose: &str, image_id: &ImageId) -> Vec<u8> {
+pub(super) fn info(purpose: &str, image_id: &ImageId) -> Vec<u8> {
     [b"flare-cvm/v1/", purpose.as_bytes(), &image_id.0].concat()
 }
 
 /// HKDF-SHA256 with 32 bytes of output.
-fn hkdf(salt: &[u8; 32], ikm: &[u8], info: &[u8]) -> Result<Secret, SplitKeyError> {
+pub(super) fn hkdf(salt: &[u8; 32], ikm: &[u8], info: &[u8]) -> Result<Secret, SplitKeyError> {
     // Only a wrong length could fail, and 32 bytes are one block.
     Secret::fill(|okm| Hkdf::<Sha256>::new(Some(salt), ikm).expand(info, okm)).map_err(|_| SplitKeyError::Fault("HKDF"))
 }
 
 /// Runs `compute` twice; a difference is a fault. `black_box` keeps the compiler from running it once.
-fn twice(what: &'static str, compute: impl Fn() -> Result<Secret, SplitKeyError>) -> Result<Secret, SplitKeyError> {
+pub(super) fn twice(
+    what: &'static str,
+    compute: impl Fn() -> Result<Secret, SplitKeyError>,
+) -> Result<Secret, SplitKeyError> {
     let first = black_box(&compute)()?;
     let second = black_box(&compute)()?;
     if bool::from(first.ct_eq(&second)) { Ok(first) } else { Err(SplitKeyError::Fault(what)) }

@@ -27,11 +27,13 @@
 //! or bends one computation gives an error, not a key that an attacker can work back from.
 
 mod derive;
+mod machine;
 mod secret;
 mod self_test;
 
 pub use derive::{EphemeralBuild, check_public, combine, derive, half, party_halves};
-pub use secret::{BaseKey, CombinedKey, Half, PartySecret};
+pub use machine::bind;
+pub use secret::{BaseKey, CombinedKey, Half, MachineSecret, MachineShare, PartySecret};
 pub use self_test::{SelfTestError, self_test};
 
 use cvm_base::Explain;

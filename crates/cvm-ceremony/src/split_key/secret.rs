@@ -27,6 +27,10 @@ impl Secret {
         Ok(secret)
     }
 
+    pub(super) fn xor(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(a, b)| *a ^= b);
+    }
+
     pub(super) fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -90,6 +94,15 @@ secret_type! {
 secret_type! {
     /// `K_purpose`: opens or authenticates one part of the disk.
     CombinedKey
+}
+
+secret_type! {
+    /// `M`: what one machine's TPM keeps.
+    MachineSecret
+}
+secret_type! {
+    /// `M_i`: one party's share of it.
+    MachineShare
 }
 
 impl PartySecret {
