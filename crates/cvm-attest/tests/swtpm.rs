@@ -8,7 +8,7 @@ use std::{
 
 use cvm_attest::{
     AttestError, Binding, Evidence, HANDOFF_EVENT, Phase, Reference, Roots,
-    attester::{Tpm, TpmError},
+    attester::{Place, Tpm, TpmError},
     challenge,
     eventlog::EventLog,
     handoff_digest,
@@ -132,6 +132,44 @@ fn a_tpm_without_a_certificate_is_named_as_such() {
 }
 
 /// Writes the session that the verifier's unit tests attack.
+#[test]
+fn what_a_tpm_keeps_it_gives_back_to_this_image_in_this_phase_only() {
+    let (ca, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let swtpm = Swtpm::of(ca.path(), true);
+    let mut tpm = open(&swtpm);
+    boot(&mut tpm, &fs::read(vectors().join("boot-debian12/eventlog.bin")).unwrap());
+    let recall = |tpm: &mut Tpm, place| tpm.recall(place).unwrap().map(|kept| kept.to_vec());
+    assert_eq!(recall(&mut tpm, Place::Machine), None);
+    tpm.keep(Place::Machine, &[1; 48]).unwrap();
+    tpm.keep(Place::Machine, &[2; 48]).unwrap();
+    tpm.keep(Place::System, &[3; 80]).unwrap();
+    assert_eq!(recall(&mut tpm, Place::Machine), Some(vec![2; 48]), "the later one");
+    tpm.forget(Place::System).unwrap();
+    tpm.forget(Place::System).unwrap();
+    assert_eq!(recall(&mut tpm, Place::System), None);
+    // The running system asks in vain, and so does another machine.
+    tpm.extend_pcr(11, &handoff_digest()).unwrap();
+    assert_eq!(recall(&mut tpm, Place::Machine), None);
+    let another = Swtpm::of(other.path(), true);
+    assert_eq!(recall(&mut open(&another), Place::Machine), None);
+}
+
+#[test]
+fn attack_a_secret_that_somebody_put_there_is_not_believed() {
+    let ca = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::of(ca.path(), true);
+    let tools = |tool: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(tool);
+        command.args(arguments).args(["-T", &swtpm.tcti()]);
+        let output = command.output().expect("tpm2-tools are installed");
+        assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let planted = swtpm.write("planted", &[9; 48]);
+    tools("tpm2_nvdefine", &["0x0180fc01", "-C", "o", "-s", "48", "-a", "authread|authwrite|no_da"]);
+    tools("tpm2_nvwrite", &["0x0180fc01", "-i", planted.to_str().unwrap()]);
+    assert!(open(&swtpm).recall(Place::Machine).unwrap().is_none());
+}
+
 #[test]
 #[ignore = "writes tests/vectors/session-swtpm"]
 fn record() {

@@ -1,10 +1,12 @@
 //! A TPM, seen from the CVM: keys, quotes, measurements (tss-esapi over libtss2).
 //!
 //! One [`Tpm`] per process; it and its [`AttestationKey`] are `Send` but not `Sync`: several exchanges share
-//! a key behind a mutex. Nothing persistent is written, and every transient object is flushed.
+//! a key behind a mutex. Nothing persistent is written except what [`Tpm::keep`] keeps, and every transient
+//! object is flushed.
 //! Each command is bounded by the kernel's own TPM time-outs.
 
 mod error;
+mod keep;
 mod key;
 
 use std::str::FromStr;
@@ -20,6 +22,7 @@ use tss_esapi::{
 };
 
 pub use error::TpmError;
+pub use keep::{MAX_KEPT_BYTES, Place};
 pub use key::AttestationKey;
 
 use crate::tpm::REQUIRED_PCRS;
