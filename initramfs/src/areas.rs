@@ -127,11 +127,6 @@ impl Area {
 }
 
 impl Judged {
-    /// Whether the key holders must be told of the header afterwards.
-    pub fn is_new(&self) -> bool {
-        self.plan != Plan::Open
-    }
-
     /// Makes or opens the area, mounts it at `at` and returns its header's SHA-256.
     pub fn open(&self, keys: &AreaKeys, at: &Path, flags: MsFlags) -> Result<Bytes32, Failure> {
         let area = &self.area;

@@ -192,6 +192,12 @@ codes! {
     StateMake = 617, "state cannot be made",
         "Formatting failed: the area is too small, the disk reports errors, or memory is short.",
         "Site: check the free space under disk.qcow2 and give the VM the memory that launch_vm.sh names.";
+    MachineElsewhere = 618, "this image is bound to another machine",
+        "p5 and state need a secret that another machine's TPM keeps: the disk was moved or copied, or this VM's TPM state was replaced.",
+        "Site: start it where it ran before. Parties: if it shall run here, say `flare-cvm keyholder seal move IMAGE`, all of you.";
+    Machine = 619, "the TPM does not keep the machine's secret",
+        "The TPM refused to store or to read an NV index, or its memory is full.",
+        "Site: restart the VM and its TPM; free NV space in the TPM.";
     Mkfs = 621, "mkfs.ext4 failed",
         "The verified system volume has no working mkfs.ext4, or memory is short.",
         "Builder: keep e2fsprogs in the base stage. Site: give the VM the memory that launch_vm.sh names.";

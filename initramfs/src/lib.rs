@@ -5,6 +5,7 @@ pub mod areas;
 pub mod codes;
 pub mod console;
 pub mod handoff;
+pub mod machine;
 pub mod manifest;
 pub mod mkfs;
 pub mod net;

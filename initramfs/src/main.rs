@@ -9,7 +9,7 @@ use cvm_init::{
     areas,
     codes::Failure,
     console::{self, step},
-    handoff, manifest, net,
+    handoff, machine, manifest, net,
     platform::{
         disk::Disk,
         kernel::{self, Power},
@@ -57,6 +57,12 @@ fn boot() -> Result<Infallible, Failure> {
     let bytes = volumes::open_config(&disk, &manifest.config, Path::new(CONFIG))?;
     step("p4", format_args!("verified, {} KiB", bytes / 1024));
     let conf = site::read(Path::new(CONFIG), &verified)?;
+    // Where its owners let this machine keep p3's key, p3 needs nobody's answer.
+    let kept = machine::recall_system(&mut tpm, &image)?;
+    if let Some(system) = &kept {
+        volumes::open_root(&disk, manifest, &volumes::guard_root(&disk, system)?, system)?;
+        step("p3", format_args!("opened with key `system` from {}; system and site under verity", system.from));
+    }
 
     let (card, lease) = net::up(&conf.network)?;
     handoff::write_resolver(&lease)?;
@@ -65,27 +71,32 @@ fn boot() -> Result<Infallible, Failure> {
     let evidence = tpm::Evidence::prepare(&mut tpm)?;
     step("attest", format_args!("asking {} key holders at once", holders.len()));
     let exchange = Exchange::new(manifest, verified.manifest_sha256).release(&holders, &evidence)?;
-    let (exchange, keys) = exchange.derive()?;
+    let (exchange, mut keys) = exchange.derive()?;
     step("derive", format_args!("keys `system` and `state` from {}, `jobs` from {}", keys.system.from, keys.jobs.from));
     drop(evidence);
-
-    // Every header is judged before anything is opened.
-    let memories = exchange.memories()?;
-    let remembered: Vec<_> = memories.iter().map(|(_, memory)| *memory).collect();
-    let root = volumes::guard_root(&disk, &keys.system)?;
-    let state = areas::judge_state(&disk, manifest, &keys.state, &remembered)?;
-    let jobs = areas::judge_jobs(&disk, &keys.jobs, &remembered)?;
-    step("guard", "p3's header is authentic; p5 and state are what the key holders remember");
-    for (name, memory) in &memories {
-        step("memory", format_args!("{name} {memory}"));
+    let remembered = exchange.remembered()?;
+    let machine = machine::settle(&mut tpm, &image, &remembered)?;
+    if machine.is_some() {
+        keys = exchange.keys(machine.as_ref())?;
     }
-    volumes::open_root(&disk, manifest, &root, &keys.system)?;
-    step("p3", format_args!("opened with key `system` from {}; system and site under verity", keys.system.from));
+
+    // Every header is judged before anything is opened with a key that was released.
+    let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
+    let root = volumes::guard_root(&disk, &keys.system)?;
+    let state = areas::judge_state(&disk, manifest, &keys.state, &memories)?;
+    let jobs = areas::judge_jobs(&disk, &keys.jobs, &memories)?;
+    step("guard", "p3's header is authentic; p5 and state are what the key holders remember");
+    for holder in &remembered {
+        step("memory", format_args!("{} {}", holder.name, holder.memory));
+    }
+    if kept.is_none() {
+        volumes::open_root(&disk, manifest, &root, &keys.system)?;
+        step("p3", format_args!("opened with key `system` from {}; system and site under verity", keys.system.from));
+    }
     state.open(&keys.state, &guest_path("/opt/nvflare/state"), MsFlags::empty())?;
     let header = jobs.open(&keys.jobs, &guest_path("/opt/nvflare/jobs"), MsFlags::MS_NOEXEC)?;
-    if jobs.is_new() {
-        exchange.register(&memories, header)?;
-    }
+    exchange.register(&remembered, header, machine.as_ref())?;
+    machine::keep_system(&mut tpm, manifest, &remembered, &exchange.system_secret()?)?;
     handoff::bind_state()?;
     volumes::open_data(&disk)?;
     step("p6", "attached read-only");
@@ -95,7 +106,7 @@ fn boot() -> Result<Infallible, Failure> {
     // Once the handoff is measured no key holder answers this boot; only then does the system start.
     let from = format!("p3 by {}, p5 by {}", keys.system.from, keys.jobs.from);
     tpm::measure_handoff(tpm)?;
-    drop(keys);
+    drop((keys, kept, machine));
     exchange.end()?;
     drop(holders);
     step("handoff", format_args!("{from}; measured, secrets wiped, starting systemd"));

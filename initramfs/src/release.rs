@@ -8,19 +8,20 @@
 use std::{collections::BTreeMap, fmt, marker::PhantomData, thread, time::Instant};
 
 use cvm_base::{Bytes32, sha256};
-use cvm_ceremony::split_key::{Half, Purpose, derive, party_halves};
+use cvm_ceremony::split_key::{CombinedKey, Half, MachineSecret, Purpose, bind, derive, party_halves};
 use cvm_layout::{
     manifest::{ImageId, Manifest},
     names::Name,
 };
 use cvm_release::{
     client::{
-        Failure as Cause, ReleaseError,
+        Failure as Cause, ReleaseError, SealState,
         http::{Attester, Holder, Session},
     },
-    messages::SealState,
+    messages::MachineRule,
 };
 use cvm_seal::{DiskKey, MacKey};
+use zeroize::Zeroizing;
 
 use crate::{
     codes::{Code, Coded, Failure},
@@ -40,8 +41,8 @@ pub trait Attested: Send {
     fn half(&self) -> &[u8; 32];
     /// What it remembers of p5.
     fn seal_state(&self) -> Result<Option<SealState>, ReleaseError>;
-    /// Tells it p5's header.
-    fn register_seal(&self, header_sha256: Bytes32) -> Result<(), ReleaseError>;
+    /// Tells it p5's header, and its share of the machine's secret if there is one.
+    fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError>;
 }
 
 impl KeyHolder for Holder {
@@ -59,8 +60,8 @@ impl Attested for Session {
         Session::seal_state(self)
     }
 
-    fn register_seal(&self, header_sha256: Bytes32) -> Result<(), ReleaseError> {
-        Session::register_seal(self, header_sha256)
+    fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError> {
+        Session::register_seal(self, header_sha256, share)
     }
 }
 
@@ -97,6 +98,26 @@ pub struct AreaKeys {
     pub mac: MacKey,
     /// Whose halves made them, for the console.
     pub from: String,
+}
+
+/// What one key holder remembers of an image.
+pub struct Remembered<'a> {
+    /// The party.
+    pub name: &'a Name,
+    /// p5's header.
+    pub memory: Memory,
+    /// The third factor.
+    pub machine: Machine,
+}
+
+/// What one key holder says of the third factor.
+pub struct Machine {
+    /// What its policy allows to this machine.
+    pub allowed: MachineRule,
+    /// It holds a share: the keys need a machine's secret.
+    pub bound: bool,
+    /// The share, while its operator allows the image to move: secret.
+    pub share: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl<'a> Exchange<'a, Ready> {
@@ -147,46 +168,85 @@ impl<'a> Exchange<'a, Released> {
     /// Joins the halves to the image's keys.
     pub fn derive(mut self) -> Result<(Exchange<'a, Derived>, Keys), Failure> {
         self.order.check(Order::released(self.manifest, self.order.manifest_sha256))?;
-        let halves = self.sessions.iter().map(|(name, session)| ((*name).clone(), Half::from_bytes(session.half())));
-        let halves: BTreeMap<_, _> = halves.collect();
-        let key = |purpose| {
-            derive(&self.manifest.split_key, &halves, purpose, &self.manifest.image_id).code(Code::Derivation)
-        };
-        let area = |disk, mac| {
-            let from = party_halves(&self.manifest.split_key, disk).map(Name::as_str).collect::<Vec<_>>().join(" and ");
-            let (disk, mac) = (DiskKey::new(key(disk)?.as_bytes()), MacKey::new(key(mac)?.as_bytes()));
-            Ok::<_, Failure>(AreaKeys { disk, mac, from })
-        };
-        let keys = Keys {
-            system: area(Purpose::System, Purpose::HeaderMacSystem)?,
-            state: area(Purpose::State, Purpose::HeaderMacState)?,
-            jobs: area(Purpose::Jobs, Purpose::HeaderMacJobs)?,
-        };
         self.order.then("derive", "");
         let next = Exchange { manifest: self.manifest, order: self.order, state: PhantomData, sessions: self.sessions };
+        let keys = next.keys(None)?;
         Ok((next, keys))
     }
 }
 
 impl<'a> Exchange<'a, Derived> {
-    /// What each key holder remembers of p5.
-    pub fn memories(&self) -> Result<Vec<(&'a Name, Memory)>, Failure> {
+    /// The image's keys; with a third factor, those of p5 and `state` need this machine too.
+    pub fn keys(&self, machine: Option<&MachineSecret>) -> Result<Keys, Failure> {
+        let area = |disk, mac, machine| {
+            let from = party_halves(&self.manifest.split_key, disk).map(Name::as_str).collect::<Vec<_>>().join(" and ");
+            let (disk, mac) = (self.key(disk, machine)?, self.key(mac, machine)?);
+            Ok::<_, Failure>(AreaKeys { disk: DiskKey::new(disk.as_bytes()), mac: MacKey::new(mac.as_bytes()), from })
+        };
+        Ok(Keys {
+            // p3 was sealed by the builder, who knows no machine.
+            system: area(Purpose::System, Purpose::HeaderMacSystem, None)?,
+            state: area(Purpose::State, Purpose::HeaderMacState, machine)?,
+            jobs: area(Purpose::Jobs, Purpose::HeaderMacJobs, machine)?,
+        })
+    }
+
+    /// p3's keys as one secret, for a TPM that may keep them: key ‖ MAC key.
+    pub fn system_secret(&self) -> Result<Zeroizing<[u8; 64]>, Failure> {
+        let mut secret = Zeroizing::new([0; 64]);
+        let (disk, mac) = secret.split_at_mut(32);
+        disk.copy_from_slice(self.key(Purpose::System, None)?.as_bytes());
+        mac.copy_from_slice(self.key(Purpose::HeaderMacSystem, None)?.as_bytes());
+        Ok(secret)
+    }
+
+    fn key(&self, purpose: Purpose, machine: Option<&MachineSecret>) -> Result<CombinedKey, Failure> {
+        let halves = self.sessions.iter().map(|(name, session)| ((*name).clone(), Half::from_bytes(session.half())));
+        let (split_key, image) = (&self.manifest.split_key, &self.manifest.image_id);
+        let key = derive(split_key, &halves.collect(), purpose, image).code(Code::Derivation)?;
+        match machine {
+            None => Ok(key),
+            Some(machine) => bind(&key, machine, purpose, image).code(Code::Derivation),
+        }
+    }
+
+    /// What each key holder remembers of p5, and what it says of the third factor.
+    pub fn remembered(&self) -> Result<Vec<Remembered<'a>>, Failure> {
         let ask = |(name, session): &(&'a Name, Box<dyn Attested>)| {
-            let memory = match session.seal_state().map_err(|e| with(Code::SealMemory, name, &e))? {
+            let state = session.seal_state().map_err(|e| with(Code::SealMemory, name, &e))?;
+            let memory = match &state {
                 None => Memory::None,
-                Some(SealState::Fresh) => Memory::Fresh,
-                Some(SealState::Sealed { header_sha256 }) => Memory::Sealed(Some(header_sha256)),
+                Some(SealState { header_sha256: None, .. }) => Memory::Fresh,
+                Some(SealState { header_sha256, .. }) => Memory::Sealed(*header_sha256),
             };
-            Ok((*name, memory))
+            let SealState { allowed, bound, share, .. } = state.unwrap_or_default();
+            Ok(Remembered { name, memory, machine: Machine { allowed, bound, share } })
         };
         self.sessions.iter().map(ask).collect()
     }
 
-    /// Tells every key holder that has a memory which header p5 now carries. Idempotent.
-    pub fn register(&self, memories: &[(&Name, Memory)], header_sha256: Bytes32) -> Result<(), Failure> {
-        for (name, session) in &self.sessions {
-            if memories.contains(&(name, Memory::Fresh)) {
-                session.register_seal(header_sha256).map_err(|e| with(Code::Register, name, &e))?;
+    /// Tells every key holder that has a memory, and does not have it yet, which header p5 now carries and what
+    /// its share of the machine's secret is. Idempotent.
+    pub fn register(
+        &self,
+        remembered: &[Remembered<'_>],
+        header_sha256: Bytes32,
+        machine: Option<&MachineSecret>,
+    ) -> Result<(), Failure> {
+        let split_key = &self.manifest.split_key;
+        let names: Vec<_> = split_key.parties.iter().map(|party| &party.name).collect();
+        let shares = machine
+            .map(|machine| machine.shares(&split_key.transcript, &names, &self.manifest.image_id))
+            .transpose()
+            .code(Code::Derivation)?;
+        for (at, name) in names.into_iter().enumerate() {
+            let session = self.sessions.iter().find(|(of, _)| *of == name).map(|(_, session)| session);
+            let known = remembered.iter().find(|r| r.name == name);
+            let (Some(session), Some(known)) = (session, known) else { continue };
+            // A share that was given out says that the image moved: telling it back ends the move.
+            if known.memory == Memory::Fresh || known.machine.share.is_some() {
+                let share = shares.as_ref().and_then(|shares| shares.get(at)).map(|share| share.as_bytes());
+                session.register_seal(header_sha256, share).map_err(|e| with(Code::Register, name, &e))?;
                 step("register", format_args!("{name} remembers p5's header {header_sha256}"));
             }
         }

@@ -17,6 +17,16 @@ required := {"4", "7", "9", "11", "12", "13"}
 
 accepted_trust := {"untrusted-host"}
 
+# What a machine may keep, by the root that endorsed its TPM: "bind" makes the keys of the job store need this
+# machine (moving it then needs all parties again), "offline" lets it keep p3's key, so that p3 opens without
+# the network. Only a TPM that the host cannot read or copy is worth that; none is trusted so far.
+trusted_machines := {}
+
+machine contains word if {
+	allow
+	some word in trusted_machines[tpm.ek_root_sha256]
+}
+
 tpm := input.submods.cpu0["ear.veraison.annotated-evidence"].tpm
 
 allow if {

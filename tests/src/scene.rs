@@ -33,6 +33,8 @@ pub struct Scene {
     pub layout: &'static str,
     /// Where stage images lie.
     pub images: PathBuf,
+    /// Whether both parties' policies let the lab's TPMs keep secrets.
+    pub trusts_machines: bool,
     /// Gets each line of progress.
     pub say: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -48,7 +50,12 @@ impl Scene {
     pub fn new(name: &str, first_port: u16, layout: &'static str, say: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
         let (root, images) = (repository.join("target").join(name), repository.join("target/demo/images"));
-        Self { root, repository, first_port, layout, images, say: Box::new(say) }
+        Self { root, repository, first_port, layout, images, trusts_machines: false, say: Box::new(say) }
+    }
+
+    /// The same with policies that let the lab's TPMs keep a third factor and p3's key.
+    pub fn trusting_machines(self) -> Self {
+        Self { trusts_machines: true, ..self }
     }
 
     /// The command line program, as `cargo build --release` made it.
@@ -232,7 +239,12 @@ impl Scene {
         let digest = der.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase();
         ensure!(digest.len() == 64, "openssl printed no fingerprint: {der}");
         let template = fs::read_to_string(self.repository.join("keys/policies/tpm.rego"))?;
-        Ok(template.replace("@EK_ROOT_SHA256@", &digest))
+        let policy = template.replace("@EK_ROOT_SHA256@", &digest);
+        if !self.trusts_machines {
+            return Ok(policy);
+        }
+        let trusted = format!(r#"trusted_machines := {{"{digest}": {{"bind", "offline"}}}}"#);
+        Ok(policy.replace("trusted_machines := {}", &trusted))
     }
 
     /// `nvflare provision`: the startup kits.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cvm_testkit::swtpm;
 
 /// A TPM's state folder and the CA that vouches for its endorsement key.
@@ -27,6 +27,14 @@ impl Tpm {
             ensure!(root.exists(), "swtpm_setup did not make {}", root.display());
         }
         Ok(tpm)
+    }
+
+    /// Another machine's TPM, of the same manufacturer.
+    pub fn another(&self, folder: &Path) -> Result<Self> {
+        let folder = std::path::absolute(folder)?;
+        let ca = self.roots.first().and_then(|root| root.parent()).context("the manufacturer's folder")?;
+        swtpm::manufacture(&folder, ca, true);
+        Ok(Self { state: folder.join("state"), roots: self.roots.clone() })
     }
 }
 

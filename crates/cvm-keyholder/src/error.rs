@@ -100,6 +100,9 @@ pub enum KeyHolderError {
     /// No such image.
     #[error("image {0} is not enrolled here")]
     NotEnrolled(Bytes16),
+    /// The image is free to move anyway.
+    #[error("image {0} is not bound to a machine")]
+    NotBound(Bytes16),
     /// The audit log was changed.
     #[error("the audit log is not intact: {0}")]
     Log(#[from] crate::log::Tampering),
@@ -130,6 +133,7 @@ impl Explain for KeyHolderError {
             Self::NotOurs(_) => "KEY-010",
             Self::Enrolled { .. } => "KEY-011",
             Self::NotEnrolled(_) => "KEY-012",
+            Self::NotBound(_) => "KEY-015",
             Self::Log(_) => "KEY-013",
             Self::Internal { .. } => "KEY-014",
         }
@@ -157,6 +161,7 @@ impl Explain for KeyHolderError {
             Self::OtherImage { .. } => "take manifest.json and reference.json from the same bundle",
             Self::NotOurs(_) => "give the agreement that this party signed, and this party's own folder",
             Self::Enrolled { .. } => "an image id is used once: provision the site again to get a new one",
+            Self::NotBound(_) => "it boots on any machine whose evidence the policy accepts; nothing has to be allowed",
             Self::NotEnrolled(_) => "`flare-cvm keyholder images` lists the enrolled images; enrol this one first",
             Self::Log(_) => "somebody changed the store: keep it as evidence, compare with a backup, and find out who had access",
             Self::Internal { .. } => "this is a fault of the system or of this program",

@@ -1,10 +1,13 @@
 //! The release policy: Rego over the same input as Trustee's.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use cvm_attest::Roots;
 use cvm_base::{Bytes32, read_bounded, sha256};
-use cvm_release::server::{Fault, Policy};
+use cvm_release::{
+    messages::MachineRule,
+    server::{Fault, Policy},
+};
 use regorus::Engine;
 use serde_json::Value;
 
@@ -19,6 +22,8 @@ pub const ALLOW_SAMPLE: &str = "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS";
 /// More than any policy or list of roots needs, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
 const RULE: &str = "data.policy.allow";
+/// Optional: the set of what the machine may keep, of `"bind"` and `"offline"`.
+const MACHINE_RULE: &str = "data.policy.machine";
 
 /// A policy folder, read once.
 pub struct PolicyFolder {
@@ -64,6 +69,7 @@ fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
 pub struct RegoPolicy {
     engine: Engine,
     digest: Bytes32,
+    has_machine_rule: bool,
 }
 
 impl RegoPolicy {
@@ -73,7 +79,9 @@ impl RegoPolicy {
         let text = String::from_utf8(text).map_err(|_| "it is not UTF-8 text".to_owned())?;
         // Trustee's own engine reads Rego v1; policies in circulation, NVFLARE's guide among them, are v0.
         let engine = compile(&text, false).or_else(|v1| compile(&text, true).map_err(|_| v1))?;
-        let policy = Self { engine, digest };
+        let asked = engine.clone().eval_rule(MACHINE_RULE.into());
+        let has_machine_rule = !asked.is_err_and(|e| e.to_string().contains("not a valid rule path"));
+        let policy = Self { engine, digest, has_machine_rule };
         // A policy that cannot decide the emptiest question shall not wait for a boot to say so.
         match policy.evaluate(&Value::Object(Default::default()), &Value::Object(Default::default())) {
             Ok(false) => Ok(policy),
@@ -83,12 +91,27 @@ impl RegoPolicy {
     }
 
     fn evaluate(&self, input: &Value, data: &Value) -> Result<bool, String> {
+        // Anything but the boolean true, a missing rule as well, is a no.
+        let value = self.asked(input, data)?.eval_rule(RULE.into()).map_err(|e| e.to_string())?;
+        Ok(value == regorus::Value::from(true))
+    }
+
+    /// The words of the optional rule `machine`; a policy without it allows none.
+    fn words(&self, input: &Value, data: &Value) -> Result<BTreeSet<String>, String> {
+        if !self.has_machine_rule {
+            return Ok(BTreeSet::new());
+        }
+        let value = self.asked(input, data)?.eval_rule(MACHINE_RULE.into()).map_err(|e| e.to_string())?;
+        let words = value.as_set().map(|set| set.iter().filter_map(|word| word.as_string().ok()).collect::<Vec<_>>());
+        Ok(words.unwrap_or_default().into_iter().map(|word| word.to_string()).collect())
+    }
+
+    fn asked(&self, input: &Value, data: &Value) -> Result<Engine, String> {
         let mut engine = self.engine.clone();
         let json = |value: &Value| regorus::Value::from_json_str(&value.to_string()).map_err(|e| e.to_string());
         engine.add_data(json(data)?).map_err(|e| e.to_string())?;
         engine.set_input(json(input)?);
-        // Anything but the boolean true, a missing rule as well, is a no.
-        engine.eval_rule(RULE.into()).map(|value| value == regorus::Value::from(true)).map_err(|e| e.to_string())
+        Ok(engine)
     }
 }
 
@@ -106,6 +129,11 @@ impl Policy for RegoPolicy {
 
     fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault> {
         self.evaluate(input, data).map_err(|problem| Fault::new("evaluating the policy", problem))
+    }
+
+    fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault> {
+        let words = self.words(input, data).map_err(|problem| Fault::new("evaluating the policy", problem))?;
+        Ok(MachineRule { bind: words.contains("bind"), offline: words.contains("offline") })
     }
 }
 

@@ -8,9 +8,10 @@ use std::{
 
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_layout::manifest::ImageId;
+pub use cvm_release::server::Seal;
 use cvm_release::server::{Attested, Decision, Enrolled, Fault, Step, Store, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 
 use crate::{
     KeyHolderError,
@@ -32,9 +33,16 @@ const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS sessions_expire ON sessions (expires);
     CREATE TABLE IF NOT EXISTS seals (
-        image TEXT PRIMARY KEY, header_sha256 BLOB NOT NULL, registered INTEGER NOT NULL
+        image TEXT PRIMARY KEY, header_sha256 BLOB NOT NULL, registered INTEGER NOT NULL,
+        share BLOB, may_move INTEGER NOT NULL DEFAULT 0
     ) STRICT;
 ";
+
+const SEAL: &str = "SELECT header_sha256, share, may_move FROM seals WHERE image = ?1";
+
+fn seal_row(row: &Row<'_>) -> rusqlite::Result<Seal> {
+    Ok(Seal { header_sha256: Bytes(row.get(0)?), share: row.get(1)?, may_move: row.get(2)? })
+}
 
 /// The store of one party.
 pub struct SqliteStore {
@@ -88,8 +96,8 @@ impl SqliteStore {
         Ok(enrolled)
     }
 
-    /// All enrolled images, with the header that is registered for each.
-    pub fn images(&self) -> Result<Vec<(Enrolled, Option<Bytes32>)>, KeyHolderError> {
+    /// All enrolled images, with what is registered for each.
+    pub fn images(&self) -> Result<Vec<(Enrolled, Option<Seal>)>, KeyHolderError> {
         let ids = self.read(|connection| {
             let mut statement = connection.prepare("SELECT image FROM images ORDER BY enrolled, image")?;
             statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()
@@ -107,17 +115,32 @@ impl SqliteStore {
         }
     }
 
-    /// The header that is registered for an image.
-    pub fn registered(&self, image: &ImageId) -> Result<Option<Bytes32>, KeyHolderError> {
-        let sql = "SELECT header_sha256 FROM seals WHERE image = ?1";
-        let found = self.read(|c| c.query_row(sql, [image.to_string()], |row| row.get::<_, [u8; 32]>(0)).optional())?;
-        Ok(found.map(Bytes))
+    /// What is registered for an image.
+    pub fn registered(&self, image: &ImageId) -> Result<Option<Seal>, KeyHolderError> {
+        self.read(|c| c.query_row(SEAL, [image.to_string()], seal_row).optional())
+    }
+
+    /// Lets an image that is bound to a machine move: its next boot elsewhere gets this party's share.
+    ///
+    /// # Errors
+    /// [`KeyHolderError::NotBound`] for an image that needs no machine's secret.
+    pub fn allow_move(&self, image: &ImageId) -> Result<(), KeyHolderError> {
+        let site = self.image(image)?.manifest.site.to_string();
+        if self.registered(image)?.is_none_or(|seal| seal.share.is_none()) {
+            return Err(KeyHolderError::NotBound(*image));
+        }
+        let detail = "may move to another machine".to_owned();
+        let decision = self.operator(Step::SealMove, Some(*image), Some(site), detail);
+        self.write(|tx, signer| {
+            tx.execute("UPDATE seals SET may_move = 1 WHERE image = ?1", [image.to_string()])?;
+            log::append(tx, signer, &decision)
+        })
     }
 
     /// Forgets an image's registered header, so that its next boot is a first boot again.
     pub fn reset_seal(&self, image: &ImageId) -> Result<Option<Bytes32>, KeyHolderError> {
         let site = self.image(image)?.manifest.site.to_string();
-        let forgotten = self.registered(image)?;
+        let forgotten = self.registered(image)?.map(|seal| seal.header_sha256);
         let detail = forgotten.map_or("nothing was registered".into(), |header| format!("forgot {header}"));
         let decision = self.operator(Step::SealReset, Some(*image), Some(site), detail);
         self.write(|tx, signer| {
@@ -249,18 +272,22 @@ impl Store for SqliteStore {
         }
     }
 
-    fn seal(&self, image: &ImageId) -> Result<Option<Bytes32>, Fault> {
+    fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault> {
         Ok(self.registered(image)?)
     }
 
-    fn register_seal(&self, image: &ImageId, header_sha256: Bytes32, now: u64) -> Result<Bytes32, Fault> {
+    fn register_seal(&self, image: &ImageId, seal: &Seal, now: u64) -> Result<Seal, Fault> {
         let image = image.to_string();
-        let kept = self.write(|tx, _| {
-            let sql = "INSERT INTO seals VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-            tx.execute(sql, params![image, header_sha256.0, now])?;
-            tx.query_row("SELECT header_sha256 FROM seals WHERE image = ?1", [&image], |row| row.get::<_, [u8; 32]>(0))
-        })?;
-        Ok(Bytes(kept))
+        Ok(self.write(|tx, _| {
+            let sql = "INSERT INTO seals VALUES (?1, ?2, ?3, ?4, 0) ON CONFLICT DO NOTHING";
+            tx.execute(sql, params![image, seal.header_sha256.0, now, seal.share])?;
+            tx.query_row(SEAL, [&image], seal_row)
+        })?)
+    }
+
+    fn moved(&self, image: &ImageId) -> Result<(), Fault> {
+        let sql = "UPDATE seals SET may_move = 0 WHERE image = ?1";
+        Ok(self.write(|tx, _| tx.execute(sql, [image.to_string()]).map(drop))?)
     }
 
     fn record(&self, decision: &Decision) -> Result<(), Fault> {

@@ -14,10 +14,10 @@ use cvm_layout::manifest::{ImageId, Manifest};
 use cvm_release::{
     binding::Binding,
     client::{
-        Attested, Challenged, Client, Failure,
+        Attested, Challenged, Client, Failure, SealState,
         http::{Attester, Holder},
     },
-    messages::{SealState, Tee},
+    messages::Tee,
     server::{Reason, Step, Verdict},
 };
 use cvm_testkit::swtpm::Swtpm;
@@ -118,23 +118,29 @@ fn a_genuine_boot_gets_the_half_and_its_seal_is_remembered() {
     assert_eq!(session.half(), scene.ceremony.half("alice", &scene.manifest).as_bytes());
     assert_ne!(session.half(), scene.ceremony.half("bob", &scene.manifest).as_bytes());
 
-    assert_eq!(session.seal_state().unwrap(), Some(SealState::Fresh));
+    assert_eq!(session.seal_state().unwrap(), Some(SealState::default()));
     let header_sha256 = sha256(b"header");
-    session.register_seal(header_sha256).unwrap();
-    session.register_seal(header_sha256).unwrap();
-    assert_eq!(session.seal_state().unwrap(), Some(SealState::Sealed { header_sha256 }));
+    session.register_seal(header_sha256, None).unwrap();
+    session.register_seal(header_sha256, None).unwrap();
+    assert_eq!(
+        session.seal_state().unwrap(),
+        Some(SealState { header_sha256: Some(header_sha256), ..SealState::default() })
+    );
 
     // The next boot is told the same; another header is refused.
     let session = scene.serving.holder().release(&scene.image(), &attester).unwrap();
-    assert_eq!(session.seal_state().unwrap(), Some(SealState::Sealed { header_sha256 }));
-    let failure = session.register_seal(sha256(b"another")).unwrap_err().failure;
+    assert_eq!(
+        session.seal_state().unwrap(),
+        Some(SealState { header_sha256: Some(header_sha256), ..SealState::default() })
+    );
+    let failure = session.register_seal(sha256(b"another"), None).unwrap_err().failure;
     assert!(matches!(failure, Failure::Refused { status: 409, .. }), "{failure}");
     scene.logged(Reason::SealMismatch);
 
     // The operator may forget it, and the log says that he did.
     let store = scene.ceremony.store("alice");
     assert_eq!(store.reset_seal(&scene.image()).unwrap(), Some(header_sha256));
-    assert_eq!(session.seal_state().unwrap(), Some(SealState::Fresh));
+    assert_eq!(session.seal_state().unwrap(), Some(SealState::default()));
     let log = store.log().unwrap();
     let steps: Vec<_> = log.iter().map(|e| (e.decision.step, e.decision.verdict)).collect();
     assert_eq!(

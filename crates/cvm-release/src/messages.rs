@@ -167,17 +167,36 @@ pub struct ErrorInformation {
     pub detail: String,
 }
 
-/// What a key holder remembers of an image's split-key partition.
+/// Answer to GET `seal`: what a key holder remembers of an image's split-key partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SealState {
-    /// No header was registered: the first boot is still to come.
-    Fresh,
-    /// A header was registered.
-    Sealed {
-        /// SHA-256 of the whole 1 MiB header area.
-        header_sha256: cvm_base::Bytes32,
-    },
+#[serde(deny_unknown_fields)]
+pub struct SealAnswer {
+    /// SHA-256 of the whole 1 MiB header area; null before the first boot registered one.
+    pub header_sha256: Option<cvm_base::Bytes32>,
+    /// The third factor.
+    pub machine: MachineAnswer,
+}
+
+/// What a key holder's policy and memory say of the third factor, the machine's own secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineAnswer {
+    /// What the policy allows to this evidence.
+    pub allowed: MachineRule,
+    /// The image's keys need a machine's secret, and this key holder has a share of it.
+    pub bound: bool,
+    /// The share, once the operator allowed the image to move.
+    pub share: Option<crate::jwe::Jwe>,
+}
+
+/// What a policy allows to evidence besides the release: its rule `machine`, a set of these words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineRule {
+    /// `"bind"`: this TPM may keep the image's third factor.
+    pub bind: bool,
+    /// `"offline"`: this TPM may keep p3's key, so that p3 opens without the network.
+    pub offline: bool,
 }
 
 /// Body of POST `seal`.
@@ -186,6 +205,9 @@ pub enum SealState {
 pub struct RegisterSeal {
     /// SHA-256 of the whole 1 MiB header area.
     pub header_sha256: cvm_base::Bytes32,
+    /// This party's share of the machine's secret, 64 hex digits; absent where the image is not bound to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<zeroize::Zeroizing<String>>,
 }
 
 #[cfg(test)]

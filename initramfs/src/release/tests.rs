@@ -34,7 +34,13 @@ struct Fake {
 }
 
 fn fake(half: u8) -> Fake {
-    Fake { half: [half; 32], memory: Some(SealState::Fresh), registered: Arc::default(), failure: None, meeting: None }
+    Fake {
+        half: [half; 32],
+        memory: Some(SealState::default()),
+        registered: Arc::default(),
+        failure: None,
+        meeting: None,
+    }
 }
 
 impl KeyHolder for Fake {
@@ -57,7 +63,7 @@ impl Attested for Fake {
         Ok(self.memory.clone())
     }
 
-    fn register_seal(&self, header_sha256: Bytes32) -> Result<(), ReleaseError> {
+    fn register_seal(&self, header_sha256: Bytes32, _: Option<&[u8; 32]>) -> Result<(), ReleaseError> {
         self.registered.lock().unwrap().push(header_sha256);
         Ok(())
     }
@@ -127,16 +133,14 @@ fn another_transcript_is_another_order() {
 #[test]
 fn only_key_holders_without_a_registration_are_told() {
     let manifest = manifest();
-    let sealed = Some(SealState::Sealed { header_sha256: DIGEST });
+    let sealed = Some(SealState { header_sha256: Some(DIGEST), ..SealState::default() });
     let fakes = [fake(1), Fake { memory: sealed, ..fake(2) }];
     let registered = fakes.each_ref().map(|fake| fake.registered.clone());
     let exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
     let (exchange, _) = exchange.derive().ok().unwrap();
-    let memories = exchange.memories().unwrap();
-    assert_eq!(
-        memories.iter().map(|(_, memory)| *memory).collect::<Vec<_>>(),
-        [Memory::Fresh, Memory::Sealed(Some(DIGEST))]
-    );
-    exchange.register(&memories, DIGEST).unwrap();
+    let remembered = exchange.remembered().unwrap();
+    let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
+    assert_eq!(memories, [Memory::Fresh, Memory::Sealed(Some(DIGEST))]);
+    exchange.register(&remembered, DIGEST, None).unwrap();
     assert_eq!(registered.map(|list| list.lock().unwrap().len()), [1, 0]);
 }

@@ -160,7 +160,7 @@ impl Tpm {
                 let symmetric = SymmetricDefinition::AES_128_CFB;
                 c.start_auth_session(None, None, None, kind, symmetric, HashingAlgorithm::Sha256)
             })?
-            .ok_or_else(|| tss_esapi::Error::WrapperError(WrapperErrorKind::WrongValueFromTpm))?;
+            .ok_or(tss_esapi::Error::WrapperError(WrapperErrorKind::WrongValueFromTpm))?;
         let done = PolicySession::try_from(session).and_then(|policy| {
             self.context.execute_without_session(|c| c.policy_pcr(policy, Digest::default(), pcrs))?;
             work(&mut self.context, session)

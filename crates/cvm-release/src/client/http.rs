@@ -22,12 +22,8 @@ use ureq::{
 };
 use zeroize::Zeroizing;
 
-use super::{Attested, Client, Failure, Method, Outgoing, ReleaseError, Reply, pinned::PinnedTls};
-use crate::{
-    binding::Binding,
-    messages::{SealState, Tee},
-    paths,
-};
+use super::{Attested, Client, Failure, Method, Outgoing, ReleaseError, Reply, SealState, pinned::PinnedTls};
+use crate::{binding::Binding, messages::Tee, paths};
 
 /// Who is asked, and how it is recognised.
 #[derive(Debug, Clone)]
@@ -229,9 +225,9 @@ impl Session {
     }
 
     /// Tells the key holder which header this boot made. Telling the same one twice is fine.
-    pub fn register_seal(&self, header_sha256: Bytes32) -> Result<(), ReleaseError> {
+    pub fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError> {
         self.holder.persist(|| {
-            let request = self.client.register_seal_request(&self.image, header_sha256)?;
+            let request = self.client.register_seal_request(&self.image, header_sha256, share)?;
             self.client.seal_registered(&self.holder.send(&request)?)
         })
     }

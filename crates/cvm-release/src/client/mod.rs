@@ -22,8 +22,8 @@ use crate::{
     binding::Binding,
     jwe::{Jwe, TeeKey},
     messages::{
-        Attestation, Challenge, CompositeEvidence, ErrorInformation, RegisterSeal, Request, RuntimeData, SealState,
-        Tee, Token, VERSION,
+        Attestation, Challenge, CompositeEvidence, ErrorInformation, MachineRule, RegisterSeal, Request, RuntimeData,
+        SealAnswer, Tee, Token, VERSION,
     },
     paths,
 };
@@ -59,6 +59,19 @@ pub struct Reply {
     pub set_cookie: Vec<String>,
     /// The body.
     pub body: Vec<u8>,
+}
+
+/// What a key holder remembers of an image's split-key partition, and allows to its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SealState {
+    /// SHA-256 of the whole 1 MiB header area; `None` before the first boot registered one.
+    pub header_sha256: Option<Bytes32>,
+    /// What its policy allows to this machine.
+    pub allowed: MachineRule,
+    /// The image's keys need a machine's secret.
+    pub bound: bool,
+    /// Its share of that secret, while its operator allows the image to move: secret.
+    pub share: Option<Zeroizing<[u8; 32]>>,
 }
 
 /// The exchange with one key holder, in state `S`.
@@ -154,13 +167,17 @@ impl Client<Attested> {
     /// Decrypts the answer to [`Self::half_request`]: 32 bytes, secret.
     pub fn half(&self, reply: &Reply) -> Result<Zeroizing<[u8; 32]>, Failure> {
         let jwe: Jwe = accept(reply, "resource")?;
-        let plaintext = self.0.key.decrypt(&jwe).map_err(|e| Failure::Protocol(e.to_string()))?;
-        let mut half = Zeroizing::new([0; 32]);
-        if plaintext.len() != half.len() {
-            return Err(Failure::Protocol(format!("the half is {} bytes long instead of 32", plaintext.len())));
+        self.secret(&jwe, "half")
+    }
+
+    fn secret(&self, jwe: &Jwe, what: &str) -> Result<Zeroizing<[u8; 32]>, Failure> {
+        let plaintext = self.0.key.decrypt(jwe).map_err(|e| Failure::Protocol(e.to_string()))?;
+        let mut secret = Zeroizing::new([0; 32]);
+        if plaintext.len() != secret.len() {
+            return Err(Failure::Protocol(format!("the {what} is {} bytes long instead of 32", plaintext.len())));
         }
-        half.copy_from_slice(&plaintext);
-        Ok(half)
+        secret.copy_from_slice(&plaintext);
+        Ok(secret)
     }
 
     /// GET of what the key holder remembers of the image's split-key partition.
@@ -173,12 +190,20 @@ impl Client<Attested> {
         if reply.status == 404 {
             return Ok(None);
         }
-        accept(reply, "seal state").map(Some)
+        let SealAnswer { header_sha256, machine } = accept(reply, "seal state")?;
+        let share = machine.share.map(|jwe| self.secret(&jwe, "share")).transpose()?;
+        Ok(Some(SealState { header_sha256, allowed: machine.allowed, bound: machine.bound, share }))
     }
 
-    /// POST of the header that this boot made.
-    pub fn register_seal_request(&self, image: &ImageId, header_sha256: Bytes32) -> Result<Outgoing, Failure> {
-        post(format!("{}{image}", paths::SEAL), Some(self.0.cookie.clone()), &RegisterSeal { header_sha256 })
+    /// POST of the header that this boot made, and of the party's share of the machine's secret if there is one.
+    pub fn register_seal_request(
+        &self,
+        image: &ImageId,
+        header_sha256: Bytes32,
+        share: Option<&[u8; 32]>,
+    ) -> Result<Outgoing, Failure> {
+        let share = share.map(|share| Zeroizing::new(hex::encode(share)));
+        post(format!("{}{image}", paths::SEAL), Some(self.0.cookie.clone()), &RegisterSeal { header_sha256, share })
     }
 
     /// Reads the answer to [`Self::register_seal_request`].

@@ -65,6 +65,8 @@ pub enum Step {
     SealWrite,
     /// The operator forgot a seal on purpose.
     SealReset,
+    /// The operator lets an image move to another machine.
+    SealMove,
     /// The operator enrolled an image.
     Enrol,
     /// Nothing that is served here.

@@ -7,10 +7,12 @@ use aes_gcm::{
 use hkdf::Hkdf;
 use p256::ecdsa::{Signature, SigningKey, signature::Signer, signature::Verifier};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use super::{Fault, Random};
 
-const COOKIE_CONTEXT: &[u8] = b"flare-cvm/v1/session-cookie";
+/// What a sealed session is, and the derivation of the key that seals it.
+pub(super) const COOKIE_CONTEXT: &[u8] = b"flare-cvm/v1/session-cookie";
 
 /// Seals cookies and signs tokens. The key material is wiped when dropped (by the ciphers).
 pub struct SessionKeys {
@@ -23,7 +25,7 @@ impl SessionKeys {
     pub fn derive(secret: &[u8; 32]) -> Result<Self, Fault> {
         let fault = |_| Fault::new("deriving the session keys", "HKDF failed");
         let hkdf = Hkdf::<Sha256>::new(None, secret);
-        let mut key = zeroize::Zeroizing::new([0; 32]);
+        let mut key = Zeroizing::new([0; 32]);
         hkdf.expand(COOKIE_CONTEXT, key.as_mut_slice()).map_err(fault)?;
         let cookie = Aes256Gcm::new_from_slice(key.as_slice()).map_err(|e| Fault::new("making the cookie key", e))?;
         // A draw that is no scalar happens once in 2^32.
@@ -36,17 +38,19 @@ impl SessionKeys {
         Err(Fault::new("deriving the session keys", "no scalar found"))
     }
 
-    pub(super) fn seal(&self, plain: &[u8], random: &Random) -> Result<Vec<u8>, Fault> {
+    /// Encrypts what leaves this process; `context` says what it is, and for what.
+    pub(super) fn seal(&self, context: &[u8], plain: &[u8], random: &Random) -> Result<Vec<u8>, Fault> {
         let mut iv = [0; 12];
         random(&mut iv)?;
-        let payload = Payload { msg: plain, aad: COOKIE_CONTEXT };
-        let sealed = self.cookie.encrypt(&iv.into(), payload).map_err(|e| Fault::new("sealing a cookie", e))?;
+        let payload = Payload { msg: plain, aad: context };
+        let sealed = self.cookie.encrypt(&iv.into(), payload).map_err(|e| Fault::new("sealing", e))?;
         Ok([&iv[..], &sealed].concat())
     }
 
-    pub(super) fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+    /// Opens what [`Self::seal`] made in the same context.
+    pub(super) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (iv, sealed) = sealed.split_first_chunk::<12>()?;
-        self.cookie.decrypt(&(*iv).into(), Payload { msg: sealed, aad: COOKIE_CONTEXT }).ok()
+        self.cookie.decrypt(&(*iv).into(), Payload { msg: sealed, aad: context }).ok().map(Zeroizing::new)
     }
 
     /// ES256: r ‖ s.

@@ -11,9 +11,9 @@ mod token;
 mod traits;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_base::Bytes32;
 use cvm_layout::{manifest::ImageId, names::Name};
-use serde_json::json;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 pub use decision::{Decision, Outcome, Reason, Refusal, Reply, Step, Verdict};
 pub use keys::SessionKeys;
@@ -21,12 +21,17 @@ pub use keys::SessionKeys;
 pub use session::fuzz_cookie;
 #[doc(hidden)]
 pub use token::fuzz_token;
-pub use traits::{Attested, Enrolled, EvidenceVerifier, Fault, Halves, Policy, Prepared, Random, Store, Verified};
+pub use traits::{
+    Attested, Enrolled, EvidenceVerifier, Fault, Halves, Policy, Prepared, Random, Seal, Store, Verified,
+};
 
 use crate::{
     binding::Binding,
     jwe,
-    messages::{Attestation, Challenge, RegisterSeal, Request as AuthRequest, SealState, Token, VERSION},
+    messages::{
+        Attestation, Challenge, MachineAnswer, MachineRule, RegisterSeal, Request as AuthRequest, SealAnswer, Token,
+        VERSION,
+    },
     paths,
 };
 use session::Session;
@@ -208,20 +213,7 @@ impl Server {
             return Err(Refusal::new(Reason::PolicyChanged, detail));
         }
         self.evidence.compare(&attested.claims, &enrolled)?;
-        let parts: Vec<&str> = resource.split('/').collect();
-        let data = json!({
-            "plugin": "resource", "resource-path": parts, "query": {}, "reference": enrolled.reference,
-        });
-        let mut input = attested.claims.clone();
-        if let Some(ours) = input.get_mut("flare-cvm").and_then(|v| v.as_object_mut()) {
-            let manifest = &enrolled.manifest;
-            ours.extend([
-                ("image_id".into(), json!(manifest.image_id)),
-                ("project".into(), json!(manifest.project)),
-                ("site".into(), json!(manifest.site)),
-                ("role".into(), json!(manifest.role)),
-            ]);
-        }
+        let (input, data) = question(resource, attested, &enrolled);
         if !self.policy.allows(&input, &data)? {
             return Err(Refusal::new(Reason::Policy, "the release policy does not allow it"));
         }
@@ -229,28 +221,74 @@ impl Server {
     }
 
     fn seal_read(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
-        let image = self.sealer(request, now, context)?;
-        let state = match self.store.seal(&image)? {
-            None => SealState::Fresh,
-            Some(header_sha256) => SealState::Sealed { header_sha256 },
+        let (image, attested, allowed) = self.sealer(request, now, context)?;
+        let seal = self.store.seal(&image)?;
+        let mut detail = String::new();
+        let share = match &seal {
+            Some(Seal { share: Some(sealed), may_move: true, .. }) if allowed.bind => {
+                detail = "its share of the machine's secret, to move".into();
+                let share = self.open_share(&image, sealed)?;
+                let fault = |e| Refusal::from(Fault::new("encrypting the share", e));
+                Some(jwe::encrypt(&attested.tee_pubkey, &share).map_err(fault)?)
+            }
+            _ => None,
         };
-        Ok(Accepted { reply: Reply::json(200, &state), verdict: Verdict::Answered, detail: String::new() })
+        // A share that leaves is a release, and stands in the log as one.
+        let verdict = if share.is_some() { Verdict::Released } else { Verdict::Answered };
+        let bound = seal.as_ref().is_some_and(|seal| seal.share.is_some());
+        let header_sha256 = seal.map(|seal| seal.header_sha256);
+        let answer = SealAnswer { header_sha256, machine: MachineAnswer { allowed, bound, share } };
+        Ok(Accepted { reply: Reply::json(200, &answer), verdict, detail })
     }
 
     fn seal_write(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
-        let image = self.sealer(request, now, context)?;
-        let RegisterSeal { header_sha256 } = parse(request.body, paths::MAX_AUTH_BYTES)?;
-        let registered: Bytes32 = self.store.register_seal(&image, header_sha256, now)?;
-        if registered != header_sha256 {
-            let detail = format!("the registered header is {registered}, the CVM shows {header_sha256}");
+        let (image, _, allowed) = self.sealer(request, now, context)?;
+        let RegisterSeal { header_sha256, share } = parse(request.body, paths::MAX_AUTH_BYTES)?;
+        let malformed = |_| Refusal::new(Reason::Malformed, "a share is not 64 hex digits");
+        let share = share.map(|text| hex::decode(text.as_str()).map(Zeroizing::new)).transpose().map_err(malformed)?;
+        if share.as_ref().is_some_and(|share| share.len() != 32) {
+            return Err(Refusal::new(Reason::Malformed, "a share is not 64 hex digits"));
+        }
+        if share.is_some() && !allowed.bind {
+            return Err(Refusal::new(Reason::Policy, "the policy does not let this machine keep a third factor"));
+        }
+        let seal = |share: &Zeroizing<Vec<u8>>| self.keys.seal(&share_context(&image), share, &self.random);
+        let offered = Seal { header_sha256, share: share.as_ref().map(seal).transpose()?, may_move: false };
+        let registered = self.store.register_seal(&image, &offered, now)?;
+        if registered.header_sha256 != header_sha256 {
+            let detail =
+                format!("the registered header is {}, the CVM shows {header_sha256}", registered.header_sha256);
             return Err(Refusal::new(Reason::SealMismatch, detail));
         }
-        Ok(Accepted { reply: Reply::empty(204), verdict: Verdict::Sealed, detail: header_sha256.to_string() })
+        let mut detail = header_sha256.to_string();
+        if let Some(share) = share {
+            let kept = registered.share.as_ref().map(|sealed| self.open_share(&image, sealed)).transpose()?;
+            if kept.is_none_or(|kept| *kept != *share) {
+                let detail = "the machine's secret is not the one that this image was bound to";
+                return Err(Refusal::new(Reason::SealMismatch, detail));
+            }
+            detail += ", bound to its machine";
+            if registered.may_move {
+                self.store.moved(&image)?;
+                detail += ", which is another one now";
+            }
+        }
+        Ok(Accepted { reply: Reply::empty(204), verdict: Verdict::Sealed, detail })
     }
 
-    /// The image whose seal this session may use: the one whose half it was given.
-    fn sealer(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Result<ImageId, Refusal> {
-        let (id, _) = self.attested(request, now, context)?;
+    fn open_share(&self, image: &ImageId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+        let lost = || Fault::new("opening a share", "it was sealed by another key holder's key");
+        Ok(self.keys.open(&share_context(image), sealed).ok_or_else(lost)?)
+    }
+
+    /// The image whose seal this session may use, the one whose half it was given, and what its machine may keep.
+    fn sealer(
+        &self,
+        request: &Request<'_>,
+        now: u64,
+        context: &mut Context,
+    ) -> Result<(ImageId, Attested, MachineRule), Refusal> {
+        let (id, attested) = self.attested(request, now, context)?;
         let text = request.path.strip_prefix(paths::SEAL).unwrap_or_default();
         let Ok(image) = text.parse::<ImageId>() else {
             return Err(Refusal::new(Reason::NoSuchResource, "expected an image id"));
@@ -259,10 +297,13 @@ impl Server {
         if self.store.released(&id.0)? != Some(image) {
             return Err(Refusal::new(Reason::NotReleased, "this session was not given this image's half"));
         }
-        if let Some(enrolled) = self.store.enrolled(&image)? {
-            context.site = Some(enrolled.manifest.site.to_string());
-        }
-        Ok(image)
+        let Some(enrolled) = self.store.enrolled(&image)? else {
+            return Err(Refusal::new(Reason::NotEnrolled, format!("image {image} is not enrolled here")));
+        };
+        context.site = Some(enrolled.manifest.site.to_string());
+        let (input, data) = question(&paths::half(&image), &attested, &enrolled);
+        let allowed = self.policy.machine(&input, &data)?;
+        Ok((image, attested, allowed))
     }
 
     /// The session in the cookie.
@@ -298,6 +339,30 @@ impl Server {
             None => Err(Refusal::new(Reason::NotAttested, "this session has shown no accepted evidence")),
         }
     }
+}
+
+/// What a policy is asked: its input and its data.
+fn question(resource: &str, attested: &Attested, enrolled: &Enrolled) -> (Value, Value) {
+    let parts: Vec<&str> = resource.split('/').collect();
+    let data = json!({
+        "plugin": "resource", "resource-path": parts, "query": {}, "reference": enrolled.reference,
+    });
+    let mut input = attested.claims.clone();
+    if let Some(ours) = input.get_mut("flare-cvm").and_then(|v| v.as_object_mut()) {
+        let manifest = &enrolled.manifest;
+        ours.extend([
+            ("image_id".into(), json!(manifest.image_id)),
+            ("project".into(), json!(manifest.project)),
+            ("site".into(), json!(manifest.site)),
+            ("role".into(), json!(manifest.role)),
+        ]);
+    }
+    (input, data)
+}
+
+/// What a sealed share is, and of which image.
+fn share_context(image: &ImageId) -> Vec<u8> {
+    [b"flare-cvm/v1/machine-share/", &image.0[..]].concat()
 }
 
 impl Context {

@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Random, Reason, Refusal, SessionKeys};
+use super::{Fault, Random, Reason, Refusal, SessionKeys, keys::COOKIE_CONTEXT};
 use crate::{messages::Tee, paths};
 
 /// The longest cookie value that is looked at, in characters.
@@ -49,7 +49,7 @@ impl Session {
     /// The cookie's value and its `Expires` date.
     pub(super) fn cookie(&self, keys: &SessionKeys, random: &Random) -> Result<(String, String), Fault> {
         let plain = serde_json::to_vec(self).map_err(|e| Fault::new("writing a session", e))?;
-        let value = B64.encode(keys.seal(&plain, random)?);
+        let value = B64.encode(keys.seal(COOKIE_CONTEXT, &plain, random)?);
         if value.len() > MAX_COOKIE {
             return Err(Fault::new("writing a session", "it does not fit a cookie"));
         }
@@ -64,7 +64,7 @@ impl Session {
             return Err(forged());
         }
         let sealed = B64.decode(value).map_err(|_| forged())?;
-        let plain = keys.open(&sealed).ok_or_else(forged)?;
+        let plain = keys.open(COOKIE_CONTEXT, &sealed).ok_or_else(forged)?;
         serde_json::from_slice(&plain).map_err(|_| forged())
     }
 }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    client::{Client, Failure, Method, Outgoing, Reply as ClientReply},
+    client::{Client, Failure, Method, Outgoing, Reply as ClientReply, SealState},
     messages::Tee,
 };
 
@@ -26,7 +26,7 @@ struct Memory {
     consumed: Vec<[u8; 16]>,
     attested: HashMap<[u8; 16], (Attested, u64)>,
     released: HashMap<[u8; 16], ImageId>,
-    seals: HashMap<ImageId, Bytes32>,
+    seals: HashMap<ImageId, Seal>,
     log: Vec<Decision>,
     log_is_full: bool,
 }
@@ -63,11 +63,15 @@ impl Store for Shared {
     fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault> {
         Ok([IMAGE, OTHER].contains(image).then(|| enrolled(*image)))
     }
-    fn seal(&self, image: &ImageId) -> Result<Option<Bytes32>, Fault> {
-        Ok(self.memory().seals.get(image).copied())
+    fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault> {
+        Ok(self.memory().seals.get(image).cloned())
     }
-    fn register_seal(&self, image: &ImageId, header_sha256: Bytes32, _: u64) -> Result<Bytes32, Fault> {
-        Ok(*self.memory().seals.entry(*image).or_insert(header_sha256))
+    fn register_seal(&self, image: &ImageId, seal: &Seal, _: u64) -> Result<Seal, Fault> {
+        Ok(self.memory().seals.entry(*image).or_insert(seal.clone()).clone())
+    }
+    fn moved(&self, image: &ImageId) -> Result<(), Fault> {
+        self.memory().seals.get_mut(image).unwrap().may_move = false;
+        Ok(())
     }
     fn record(&self, decision: &Decision) -> Result<(), Fault> {
         let mut memory = self.memory();
@@ -116,6 +120,8 @@ impl EvidenceVerifier for Echo {
     }
 }
 
+const BIND: MachineRule = MachineRule { bind: true, offline: false };
+
 struct TrustedHostsOnly(bool);
 
 impl Policy for TrustedHostsOnly {
@@ -126,6 +132,10 @@ impl Policy for TrustedHostsOnly {
         assert_eq!(data["resource-path"][2], IMAGE.to_string());
         assert_eq!(input["flare-cvm"]["site"], "server1");
         Ok(self.0 || input["flare-cvm"]["trust"] != "untrusted-host")
+    }
+    fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault> {
+        let bind = self.allows(input, data)?;
+        Ok(MachineRule { bind, offline: false })
     }
 }
 
@@ -214,13 +224,19 @@ fn an_accepted_cvm_gets_the_half_and_the_seal_memory() {
     assert_eq!((decision.verdict, decision.site.as_deref()), (Verdict::Released, Some("server1")));
 
     let read = client.seal_request(&IMAGE);
-    assert_eq!(client.seal_state(&bench.send(&read).0).unwrap(), Some(SealState::Fresh));
+    assert_eq!(
+        client.seal_state(&bench.send(&read).0).unwrap(),
+        Some(SealState { allowed: BIND, ..SealState::default() })
+    );
     let header_sha256 = sha256(b"header");
     for _ in 0..2 {
-        let reply = bench.send(&client.register_seal_request(&IMAGE, header_sha256).unwrap()).0;
+        let reply = bench.send(&client.register_seal_request(&IMAGE, header_sha256, None).unwrap()).0;
         client.seal_registered(&reply).unwrap();
     }
-    assert_eq!(client.seal_state(&bench.send(&read).0).unwrap(), Some(SealState::Sealed { header_sha256 }));
+    assert_eq!(
+        client.seal_state(&bench.send(&read).0).unwrap(),
+        Some(SealState { header_sha256: Some(header_sha256), allowed: BIND, ..SealState::default() })
+    );
     let log: Vec<Verdict> = bench.store.memory().log.iter().map(|d| d.verdict).collect();
     assert_eq!(log, [Verdict::Attested, Verdict::Released, Verdict::Sealed, Verdict::Sealed]);
 }
@@ -344,11 +360,55 @@ fn attack_another_header_is_refused() {
     for (header, status) in [(sha256(b"a"), 204), (sha256(b"b"), 409)] {
         let client = bench.attested();
         bench.send(&client.half_request(&IMAGE));
-        let request = client.register_seal_request(&IMAGE, header).unwrap();
+        let request = client.register_seal_request(&IMAGE, header, None).unwrap();
         let (reply, decision) = bench.send(&request);
         assert_eq!(reply.status, status);
         assert_eq!(decision.reason, (status == 409).then_some(Reason::SealMismatch));
     }
+}
+
+#[test]
+fn a_share_comes_back_only_while_the_operator_lets_the_image_move() {
+    let bench = bench();
+    let header = sha256(b"header");
+    let (share, other) = ([3; 32], [4; 32]);
+    let session = || {
+        let client = bench.attested();
+        bench.send(&client.half_request(&IMAGE));
+        client
+    };
+    let register =
+        |client: &Client<_>, share| bench.send(&client.register_seal_request(&IMAGE, header, share).unwrap()).0.status;
+    let shown = |client: &Client<_>| {
+        let (reply, decision) = bench.send(&client.seal_request(&IMAGE));
+        let state = client.seal_state(&reply).unwrap().unwrap();
+        assert_eq!(decision.verdict == Verdict::Released, state.share.is_some(), "in the log as a release");
+        (state.bound, state.share.map(|share| *share))
+    };
+    let client = session();
+    assert_eq!(register(&client, Some(&share)), 204);
+    assert_eq!(register(&client, Some(&share)), 204, "telling it twice is fine");
+    assert_eq!(register(&client, Some(&other)), 409);
+    assert_eq!(shown(&session()), (true, None));
+    assert!(!bench.store.memory().seals[&IMAGE].share.as_ref().unwrap().windows(32).any(|w| w == share));
+
+    bench.store.memory().seals.get_mut(&IMAGE).unwrap().may_move = true;
+    // A boot that died before it confirmed may ask again.
+    assert_eq!(shown(&session()), (true, Some(share)));
+    let client = session();
+    assert_eq!(shown(&client), (true, Some(share)));
+    assert_eq!(register(&client, Some(&share)), 204);
+    assert_eq!(shown(&session()), (true, None), "the move is over");
+}
+
+#[test]
+fn attack_a_third_factor_slipped_under_a_sealed_image_is_refused() {
+    let bench = bench();
+    let client = bench.attested();
+    bench.send(&client.half_request(&IMAGE));
+    let register = |share| bench.send(&client.register_seal_request(&IMAGE, sha256(b"h"), share).unwrap()).0.status;
+    assert_eq!(register(None), 204);
+    assert_eq!(register(Some(&[3; 32])), 409);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{Decision, Refusal};
 use crate::{
     binding::Binding,
-    messages::{Tee, TeePubKey},
+    messages::{MachineRule, Tee, TeePubKey},
 };
 
 /// Fills a buffer with randomness that nobody can guess.
@@ -67,6 +67,8 @@ pub trait Policy: Send + Sync {
     fn digest(&self) -> Bytes32;
     /// `input` is the token's claims; `data` is the request and the image's reference values.
     fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault>;
+    /// What the machine that shows this evidence may keep.
+    fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault>;
 }
 
 /// Computes halves from the party's secret.
@@ -93,6 +95,17 @@ pub struct Attested {
     pub claims: Value,
 }
 
+/// What is registered of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// SHA-256 of p5's header.
+    pub header_sha256: Bytes32,
+    /// The party's share of the machine's secret, sealed by the server's keys.
+    pub share: Option<Vec<u8>>,
+    /// The operator allows the image to move to another machine.
+    pub may_move: bool,
+}
+
 /// What must not be forgotten. Sessions are named by their 16 random bytes; `expires` and `now` are
 /// Unix seconds, and a row may be dropped once it has expired.
 pub trait Store: Send + Sync {
@@ -108,10 +121,12 @@ pub trait Store: Send + Sync {
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault>;
     /// An enrolled image.
     fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault>;
-    /// The registered header.
-    fn seal(&self, image: &ImageId) -> Result<Option<Bytes32>, Fault>;
-    /// Registers a header if none is; the one that is registered now.
-    fn register_seal(&self, image: &ImageId, header_sha256: Bytes32, now: u64) -> Result<Bytes32, Fault>;
+    /// What is registered of an image.
+    fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault>;
+    /// Registers this if nothing is; what is registered now.
+    fn register_seal(&self, image: &ImageId, seal: &Seal, now: u64) -> Result<Seal, Fault>;
+    /// The image has moved: its share is given out no more.
+    fn moved(&self, image: &ImageId) -> Result<(), Fault>;
     /// Appends to the log.
     fn record(&self, decision: &Decision) -> Result<(), Fault>;
 }

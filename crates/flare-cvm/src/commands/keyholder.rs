@@ -11,7 +11,7 @@ use cvm_keyholder::{
     enroll::{Documents, Identity},
     log,
     service::{Config, Limits, Service},
-    store::SqliteStore,
+    store::{Seal as Registered, SqliteStore},
 };
 use cvm_layout::manifest::ImageId;
 use serde_json::json;
@@ -132,6 +132,17 @@ pub enum Seal {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Let an image that is bound to its machine move to another one.
+    ///
+    /// Its job store opens only with a secret that its machine's TPM keeps, and of which every party holds a
+    /// share. Once all parties have said this, its next boot elsewhere joins the shares and is bound there. It
+    /// goes into the log.
+    Move {
+        /// The image's id
+        image: ImageId,
+        #[command(flatten)]
+        party: PartyArgs,
+    },
     /// Forget it, so that the image's next boot makes a new, empty job store.
     ///
     /// For a disk that was legitimately replaced. All parties that hold a half of the job store's key must
@@ -170,6 +181,7 @@ pub fn run(command: Keyholder) -> Result<()> {
         Keyholder::Log(Log { action: Some(LogAction::Verify { dir }), .. }) => verify(&dir),
         Keyholder::Log(Log { action: None, dir, json }) => show_log(&dir.unwrap_or_default(), json),
         Keyholder::Seal(Seal::Show { image, dir }) => show_seal(&image, &dir),
+        Keyholder::Seal(Seal::Move { image, party }) => allow_move(&image, &party),
         Keyholder::Seal(Seal::Reset { image, party }) => reset_seal(&image, &party),
     }
 }
@@ -219,11 +231,12 @@ fn images(args: &Look) -> Result<()> {
     for (enrolled, seal) in reader(&args.dir)?.images()? {
         let m = enrolled.manifest;
         if args.json {
+            let bound = seal.as_ref().is_some_and(|seal| seal.share.is_some());
             let line = json!({ "image_id": m.image_id, "project": m.project, "site": m.site, "role": m.role,
-                               "sealed_header_sha256": seal });
+                               "sealed_header_sha256": seal.map(|seal| seal.header_sha256), "machine_bound": bound });
             println!("{line}");
         } else {
-            let state = seal.map_or("not booted yet".into(), |header| format!("sealed {header}"));
+            let state = seal.map_or("not booted yet".into(), |seal| describe(&seal));
             println!("{}  {:<20} {:<7} {state}", m.image_id, m.site.as_str(), m.role.to_string());
         }
     }
@@ -251,9 +264,24 @@ fn show_seal(image: &ImageId, dir: &Path) -> Result<()> {
     let store = reader(dir)?;
     let site = store.image(image)?.manifest.site;
     match store.registered(image)? {
-        Some(header) => println!("image {image} of site {site}: sealed {header}"),
+        Some(seal) => println!("image {image} of site {site}: {}", describe(&seal)),
         None => println!("image {image} of site {site}: fresh, its first boot is still to come"),
     }
+    Ok(())
+}
+
+fn describe(seal: &Registered) -> String {
+    let machine = match (&seal.share, seal.may_move) {
+        (None, _) => "",
+        (Some(_), false) => ", bound to its machine",
+        (Some(_), true) => ", bound to its machine, may move",
+    };
+    format!("sealed {}{machine}", seal.header_sha256)
+}
+
+fn allow_move(image: &ImageId, party: &PartyArgs) -> Result<()> {
+    party.store()?.allow_move(image)?;
+    println!("image {image} may move: its next boot elsewhere gets this party's share of its machine's secret");
     Ok(())
 }
 
