@@ -59,3 +59,17 @@ pub fn snp_evidence(bytes: &[u8]) {
         check(&evidence);
     }
 }
+
+/// Bytes as OVMF with and without a kernel, and as an IGVM file.
+#[cfg(feature = "predict")]
+pub fn launch(bytes: &[u8]) {
+    use crate::predict::snp::{Kernel, LaunchInputs, VcpuType, Vmm, launch, launch_igvm};
+
+    let vcpu_type = VcpuType::from_signature(0x0080_0f12);
+    let kernel = Kernel { image: bytes, initrd: b"", command_line: "" };
+    for (kernel, vmm) in [(None, Vmm::Qemu), (Some(kernel), Vmm::Ec2)] {
+        let inputs = LaunchInputs { firmware: bytes, kernel, vcpus: 2, vcpu_type, guest_features: 1, vmm };
+        let _ = launch(&inputs);
+    }
+    let _ = launch_igvm(bytes);
+}

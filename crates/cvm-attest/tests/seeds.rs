@@ -49,3 +49,9 @@ fn handshakes() {
 fn snp_evidence() {
     each_seed("snp_evidence", 2000, cvm_attest::fuzz::snp_evidence);
 }
+
+#[cfg(feature = "predict")]
+#[test]
+fn launch() {
+    each_seed("launch", 30, cvm_attest::fuzz::launch);
+}

@@ -21,11 +21,21 @@ pub enum LaunchError {
         /// How many.
         found: u32,
     },
+    /// An IGVM file that QEMU with KVM would not launch as it says.
+    #[error("the IGVM file: {problem}")]
+    Igvm {
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 impl LaunchError {
     pub(super) fn firmware(problem: impl Into<String>) -> Self {
         Self::Firmware { problem: problem.into() }
+    }
+
+    pub(super) fn igvm(problem: impl Into<String>) -> Self {
+        Self::Igvm { problem: problem.into() }
     }
 }
 
@@ -35,6 +45,7 @@ impl Explain for LaunchError {
             Self::Firmware { .. } => "ATT-390",
             Self::KernelHashes => "ATT-391",
             Self::Vcpus { .. } => "ATT-392",
+            Self::Igvm { .. } => "ATT-393",
         }
     }
 
@@ -42,6 +53,7 @@ impl Explain for LaunchError {
         match self {
             Self::Firmware { .. } => "give OVMF as one file (not CODE and VARS apart), built with SEV support",
             Self::KernelHashes => "use OVMF's AmdSev build (OvmfPkg/AmdSev), or put kernel, initrd and command line into a signed UKI on the disk",
+            Self::Igvm { .. } => "give an IGVM file made for SEV-SNP under QEMU (igvmbuilder's qemu target)",
             Self::Vcpus { .. } => "give the number of vCPUs that the host will start the guest with",
         }
         .into()

@@ -44,6 +44,9 @@ pub(super) struct Firmware<'a> {
 
 impl<'a> Firmware<'a> {
     pub(super) fn parse(image: &'a [u8]) -> Result<Self, LaunchError> {
+        if image.starts_with(b"IGVM") {
+            return Err(LaunchError::firmware("it is an IGVM file, which is predicted as one (`launch_igvm`)"));
+        }
         if image.len() % 4096 != 0 || image.len() > MAX_FIRMWARE_BYTES {
             let problem = format!("{} bytes are not whole pages up to 64 MiB", image.len());
             return Err(LaunchError::firmware(problem));

@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod explain;
 mod firmware;
+mod igvm;
 mod vcpu;
 
 use cvm_base::{Bytes, sha256};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::LaunchError;
 pub use explain::{LaunchDifference, explain};
+pub use igvm::launch_igvm;
 pub use vcpu::VcpuType;
 
 use digest::LaunchDigest;
