@@ -9,7 +9,7 @@
 //! | none | both ends | wire types, TPM structures, event logs, reference values |
 //! | `verifier` | key holders, `flare-cvm attest` | [`verify`], [`Roots`], software MakeCredential |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
-//! | `predict` | the build | PCR values from files alone |
+//! | `predict` | the build | PCR values and SEV-SNP launch digests from files alone |
 
 mod error;
 pub mod eventlog;

@@ -102,9 +102,9 @@ impl Endorsement {
     }
 }
 
-/// Whether a name (RFC 4514) has this common name.
+/// Whether a name (RFC 4514) has this common name. AMD's need no escapes; one could hide a comma.
 pub(super) fn names(name: &str, common_name: &str) -> bool {
-    name.split(',').any(|part| part.strip_prefix("CN=") == Some(common_name))
+    !name.contains('\\') && name.split(',').any(|part| part.strip_prefix("CN=") == Some(common_name))
 }
 
 /// The hwID: 64 bytes, 8 on Turin. Most certificates hold the bytes as they are, some an OCTET STRING of them.

@@ -47,7 +47,7 @@ impl<'a> Firmware<'a> {
         if image.starts_with(b"IGVM") {
             return Err(LaunchError::firmware("it is an IGVM file, which is predicted as one (`launch_igvm`)"));
         }
-        if image.len() % 4096 != 0 || image.len() > MAX_FIRMWARE_BYTES {
+        if !image.len().is_multiple_of(4096) || image.len() > MAX_FIRMWARE_BYTES {
             let problem = format!("{} bytes are not whole pages up to 64 MiB", image.len());
             return Err(LaunchError::firmware(problem));
         }
@@ -127,7 +127,7 @@ fn sections(image: &[u8], offset_from_end: u32) -> Result<Vec<Section>, LaunchEr
                 | Section::KERNEL_HASHES => {}
                 _ => return Err(fail(&format!("has a section of the unknown type {kind}"))),
             }
-            match size % 4096 == 0 && size <= MAX_SECTION_BYTES {
+            match size.is_multiple_of(4096) && size <= MAX_SECTION_BYTES {
                 true => Ok(Section { gpa, size, kind }),
                 false => Err(fail(&format!("has a section of {size} bytes"))),
             }
