@@ -2,14 +2,14 @@
 //!
 //! One [`Evidence`] enum, one [`verify`] that turns evidence into [`Claims`], and the [`Reference`]
 //! values that claims are compared with. Kinds of evidence: TPM 2.0 (quote, event log, endorsement
-//! chain, attestation key bound by credential activation).
+//! chain, attestation key bound by credential activation). [`snp`] verifies SEV-SNP reports.
 //!
 //! | feature | who needs it | brings |
 //! |---|---|---|
 //! | none | both ends | wire types, TPM structures, event logs, reference values |
 //! | `verifier` | key holders, `flare-cvm attest` | [`verify`], [`Roots`], software MakeCredential |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
-//! | `predict` | the build | PCR values from files alone |
+//! | `predict` | the build | PCR values and SEV-SNP launch digests from files alone |
 
 mod error;
 pub mod eventlog;
@@ -27,6 +27,8 @@ pub mod attester;
 mod claims;
 #[cfg(feature = "predict")]
 pub mod predict;
+#[cfg(feature = "verifier")]
+pub mod snp;
 #[cfg(feature = "verifier")]
 mod verifier;
 #[cfg(feature = "verifier")]

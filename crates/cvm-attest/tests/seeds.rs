@@ -17,3 +17,15 @@ fn event_logs() {
 fn handshakes() {
     each_seed("tpm_handshake", 2000, cvm_attest::fuzz::handshake);
 }
+
+#[cfg(feature = "verifier")]
+#[test]
+fn snp_evidence() {
+    each_seed("snp_evidence", 2000, cvm_attest::fuzz::snp_evidence);
+}
+
+#[cfg(feature = "predict")]
+#[test]
+fn launch() {
+    each_seed("launch", 30, cvm_attest::fuzz::launch);
+}
