@@ -241,7 +241,7 @@ impl Path<'_> {
     }
 }
 
-fn read_crl(der: &[u8]) -> Result<CertRevocationList<'_>, X509Error> {
+pub(crate) fn read_crl(der: &[u8]) -> Result<CertRevocationList<'_>, X509Error> {
     if der.len() > MAX_CRL_BYTES {
         let problem = format!("{} bytes, at most {MAX_CRL_BYTES} allowed", der.len());
         return Err(X509Error::Crl { problem });

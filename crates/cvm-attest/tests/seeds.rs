@@ -43,3 +43,15 @@ fn event_logs() {
 fn handshakes() {
     each_seed("tpm_handshake", 2000, cvm_attest::fuzz::handshake);
 }
+
+#[cfg(feature = "verifier")]
+#[test]
+fn tpm_quotes() {
+    each_seed("tpm_quote", 1000, cvm_attest::fuzz::tpm_quote);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn azure_evidence() {
+    each_seed("azure_evidence", 1000, cvm_attest::fuzz::azure_evidence);
+}

@@ -96,7 +96,7 @@ impl<'a> Log<'a> {
 pub struct LoggedEvent {
     /// PCR, or index of a TDX register (RTMR *n* is *n* + 1).
     pub register: u32,
-    /// The TCG specification's name of the type, or its number.
+    /// The TCG specification's name of the type, or its number. As the log says: types are not measured.
     #[serde(rename = "type")]
     pub kind: String,
     /// What was extended.

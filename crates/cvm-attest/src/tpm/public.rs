@@ -245,8 +245,8 @@ impl Public {
         }
     }
 
-    /// Checks that this is an endorsement key by template L-1 of TCG's EK Credential Profile: RSA-2048,
-    /// SHA-256, AES-128.
+    /// Checks that this is an endorsement key by template L-1 or L-2 of TCG's EK Credential Profile: RSA-2048 or
+    /// P-256, SHA-256, AES-128.
     ///
     /// # Errors
     /// [`AttestError::EndorsementTemplate`] naming the field.
@@ -263,7 +263,8 @@ impl Public {
         }
         match &self.key {
             Key::Rsa { modulus, exponent: 65_537 } if modulus.len() == 256 => Ok(()),
-            _ => fail("not RSA-2048 with exponent 65537".into()),
+            Key::P256 { .. } => Ok(()),
+            _ => fail("neither RSA-2048 with exponent 65537 nor P-256".into()),
         }
     }
 }
