@@ -2,7 +2,7 @@
 //!
 //! One [`Evidence`] enum, one [`verify`] that turns evidence into [`Claims`], and the [`Reference`]
 //! values that claims are compared with. Kinds of evidence: TPM 2.0 (quote, event log, endorsement
-//! chain, attestation key bound by credential activation).
+//! chain, attestation key bound by credential activation). [`snp`] verifies SEV-SNP reports.
 //!
 //! | feature | who needs it | brings |
 //! |---|---|---|
@@ -27,6 +27,8 @@ pub mod azure;
 mod claims;
 #[cfg(feature = "predict")]
 pub mod predict;
+#[cfg(feature = "verifier")]
+pub mod snp;
 #[cfg(feature = "verifier")]
 mod verifier;
 #[cfg(feature = "verifier")]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use cvm_base::Explain;
 use rustls_pki_types::{
     AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, UnixTime, alg_id,
     pem::PemObject,
@@ -91,6 +92,27 @@ pub enum X509Error {
     },
 }
 
+impl Explain for X509Error {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "ATT-201",
+            Self::Path { .. } => "ATT-202",
+            Self::Crl { .. } => "ATT-203",
+        }
+    }
+
+    fn help(&self) -> String {
+        match self {
+            Self::Malformed { .. } => "give certificates as their vendor issued them, DER or PEM, with nothing around them",
+            Self::Path { .. } => {
+                "check the time that was asked for against the certificates' dates, that every intermediate is there, and that the evidence is of the vendor whose roots were given"
+            }
+            Self::Crl { .. } => "fetch the vendor's current revocation list (DER), or the one of the time that is asked about",
+        }
+        .into()
+    }
+}
+
 /// A certificate that was read, and not yet believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
@@ -142,6 +164,17 @@ impl Certificate {
     /// Its subject, as RFC 4514 writes names.
     pub fn subject(&self) -> String {
         self.parsed.tbs_certificate().subject().to_string()
+    }
+
+    /// Its issuer, as RFC 4514 writes names.
+    pub fn issuer(&self) -> String {
+        self.parsed.tbs_certificate().issuer().to_string()
+    }
+
+    /// The first and the last second (since 1970 UTC) at which it is valid.
+    pub fn validity(&self) -> (u64, u64) {
+        let dates = self.parsed.tbs_certificate().validity();
+        (dates.not_before.to_unix_duration().as_secs(), dates.not_after.to_unix_duration().as_secs())
     }
 
     /// Whether it names itself as its issuer: a root, if anything vouches for it.
@@ -216,9 +249,8 @@ impl Path<'_> {
         for root in self.roots {
             let anchor = anchor_from_trusted_cert(&root.der).map_err(|e| fail(format!("the root: {e}")))?;
             // A root that is out of date vouches for nothing; RFC 5280 leaves that to the one who trusts it.
-            let dates = root.parsed.tbs_certificate().validity();
-            let until = dates.not_after.to_unix_duration().as_secs();
-            if now.as_secs() > until || now.as_secs() < dates.not_before.to_unix_duration().as_secs() {
+            let (from, until) = root.validity();
+            if !(from..=until).contains(&now.as_secs()) {
                 problem = format!("the root {} is not valid at this time", root.subject());
                 continue;
             }

@@ -55,3 +55,15 @@ fn tpm_quotes() {
 fn azure_evidence() {
     each_seed("azure_evidence", 1000, cvm_attest::fuzz::azure_evidence);
 }
+
+#[cfg(feature = "verifier")]
+#[test]
+fn snp_evidence() {
+    each_seed("snp_evidence", 2000, cvm_attest::fuzz::snp_evidence);
+}
+
+#[cfg(feature = "predict")]
+#[test]
+fn launch() {
+    each_seed("launch", 30, cvm_attest::fuzz::launch);
+}

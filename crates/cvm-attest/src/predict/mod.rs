@@ -18,6 +18,7 @@
 
 mod error;
 mod pe;
+pub mod snp;
 mod variables;
 
 use cvm_base::{Bytes32, sha256};

@@ -1,0 +1,116 @@
+//! Which input a launch digest differs in.
+
+use std::fmt;
+
+use cvm_base::Bytes;
+
+use super::{
+    Kernel, LaunchError, LaunchInputs, VcpuType, Vmm, digest::LaunchDigest, firmware::Firmware, metadata, vcpu,
+};
+
+/// vCPU counts that are tried.
+const VCPUS: u32 = 64;
+
+/// What a launch digest says about the launch, compared with a prediction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LaunchDifference {
+    /// The predicted digest.
+    None,
+    /// Exactly one input had another value.
+    Input {
+        /// Its name in the prediction.
+        name: &'static str,
+        /// What was predicted.
+        expected: String,
+        /// What was launched.
+        found: String,
+    },
+    /// Nothing that was tried alone gives this digest.
+    Unknown,
+}
+
+impl fmt::Display for LaunchDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (expected, found) = match self {
+            Self::None => return f.write_str("the launch digest is the predicted one"),
+            Self::Unknown => {
+                return write!(
+                    f,
+                    "firmware, kernel, initrd or command line changed, or two inputs at once: no other vCPU count up to \
+                     {VCPUS}, vCPU type, guest feature or VMM alone gives this launch digest"
+                );
+            }
+            Self::Input { expected, found, .. } => (expected, found),
+        };
+        match self {
+            Self::Input { name: "vcpus", .. } => write!(f, "the host gave {found} vCPUs, predicted are {expected}"),
+            Self::Input { name: "vcpu_type", .. } => {
+                write!(f, "the host gave another vCPU type: {found}, predicted is {expected}")
+            }
+            Self::Input { name: "guest_features", .. } => {
+                write!(f, "the host's kernel set other guest features: {found}, predicted are {expected}")
+            }
+            Self::Input { name, .. } => {
+                write!(f, "the guest was launched with another {name}: {found}, not {expected}")
+            }
+            Self::None | Self::Unknown => Ok(()),
+        }
+    }
+}
+
+/// Names the one input that gives `observed` when all others are as predicted.
+///
+/// Tried are: 1 to 64 vCPUs, QEMU's models, each bit of the guest features, the other VMMs, a launch without
+/// the kernel, without its initrd, without its command line. Contents of files cannot be told from a digest.
+///
+/// # Errors
+/// [`LaunchError`] as of [`super::launch`].
+pub fn explain(inputs: &LaunchInputs<'_>, observed: &Bytes<48>) -> Result<LaunchDifference, LaunchError> {
+    if super::measure(inputs)? == observed.0 {
+        return Ok(LaunchDifference::None);
+    }
+    let firmware = Firmware::parse(inputs.firmware)?;
+    let memory = firmware.memory(LaunchDigest::default());
+    let pages = metadata(&firmware, memory, inputs.kernel.as_ref(), inputs.vmm)?;
+    let is = |digest: LaunchDigest| digest.finish() == observed.0;
+    let with = |changed: &LaunchInputs<'_>| is(vcpu::add(pages, &firmware, changed, changed.vcpus));
+    let found = |name, expected: &dyn fmt::Display, found: &dyn fmt::Display| {
+        Ok(LaunchDifference::Input { name, expected: expected.to_string(), found: found.to_string() })
+    };
+
+    if let Some(vcpus) = (1..=VCPUS).zip(vcpu::each(pages, &firmware, inputs)).find(|(_, digest)| is(*digest)) {
+        return found("vcpus", &inputs.vcpus, &vcpus.0);
+    }
+    if let Some(vcpu_type) = VcpuType::models().find(|model| with(&LaunchInputs { vcpu_type: *model, ..*inputs })) {
+        return found("vcpu_type", &inputs.vcpu_type, &vcpu_type);
+    }
+    let features = (0..64).map(|bit| inputs.guest_features ^ 1 << bit);
+    if let Some(features) =
+        features.into_iter().find(|features| with(&LaunchInputs { guest_features: *features, ..*inputs }))
+    {
+        let hex = |features| format!("{features:#x}");
+        return found("guest_features", &hex(inputs.guest_features), &hex(features));
+    }
+    // These change pages in front of the vCPUs'.
+    let again = |changed: &LaunchInputs<'_>| {
+        let pages = metadata(&firmware, memory, changed.kernel.as_ref(), changed.vmm)?;
+        Ok::<_, LaunchError>(is(vcpu::add(pages, &firmware, changed, changed.vcpus)))
+    };
+    for vmm in Vmm::ALL {
+        if again(&LaunchInputs { vmm, ..*inputs })? {
+            return found("vmm", &inputs.vmm.name(), &vmm.name());
+        }
+    }
+    let Some(kernel) = inputs.kernel else { return Ok(LaunchDifference::Unknown) };
+    for (name, changed) in [
+        ("kernel", None),
+        ("initrd", Some(Kernel { initrd: &[], ..kernel })),
+        ("command_line", Some(Kernel { command_line: "", ..kernel })),
+    ] {
+        if again(&LaunchInputs { kernel: changed, ..*inputs })? {
+            return found(name, &"the predicted one", &"none");
+        }
+    }
+    Ok(LaunchDifference::Unknown)
+}

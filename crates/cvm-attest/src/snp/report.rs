@@ -1,0 +1,316 @@
+//! The attestation report (SEV-SNP ABI 56860, §7.3, table `ATTESTATION_REPORT`).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Product, SnpError};
+
+/// A report's size, of every version.
+pub const REPORT_BYTES: usize = 1184;
+/// What is signed: everything in front of the signature.
+pub(super) const SIGNED_BYTES: usize = 0x2a0;
+/// The header of the runtime data that follows the report in Azure's HCL report.
+const AZURE_HEADER_BYTES: usize = 20;
+
+/// Which key signed a report (`KEY_INFO.SIGNING_KEY`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SigningKey {
+    /// The versioned chip endorsement key: this chip's own.
+    Vcek,
+    /// The versioned loaded endorsement key: one that AMD gave to a cloud for its machines.
+    Vlek,
+}
+
+impl fmt::Display for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vcek => "VCEK",
+            Self::Vlek => "VLEK",
+        })
+    }
+}
+
+/// The guest policy of the launch (SEV-SNP ABI, §4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestPolicy(u64);
+
+impl GuestPolicy {
+    /// The policy's bits, as the launch gave them.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The least ABI version that the guest asks for: major, minor.
+    pub fn abi(self) -> (u8, u8) {
+        let [minor, major, ..] = self.0.to_le_bytes();
+        (major, minor)
+    }
+
+    pub(super) fn bit(self, bit: u32) -> bool {
+        self.0 >> bit & 1 == 1
+    }
+}
+
+/// A firmware's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareVersion {
+    /// Major version of the ABI.
+    pub major: u8,
+    /// Minor version of the ABI.
+    pub minor: u8,
+    /// Build number.
+    pub build: u8,
+}
+
+impl fmt::Display for FirmwareVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.build)
+    }
+}
+
+/// CPUID of the machine; reports say it since version 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cpuid {
+    /// Family and extended family.
+    pub family: u8,
+    /// Model and extended model.
+    pub model: u8,
+    /// Stepping.
+    pub stepping: u8,
+}
+
+/// A report that was read, and not yet believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnpReport {
+    signed: [u8; SIGNED_BYTES],
+    /// r and s, each 48 bytes, big endian.
+    pub(super) signature: [u8; 96],
+    /// 2 to 5.
+    pub version: u32,
+    /// The guest's security version, from its ID block.
+    pub guest_svn: u32,
+    /// The guest policy.
+    pub policy: GuestPolicy,
+    /// From the ID block.
+    pub family_id: [u8; 16],
+    /// From the ID block.
+    pub image_id: [u8; 16],
+    /// The privilege level that the requester named, 0 to 3. Software at a lower level cannot name a higher.
+    pub vmpl: u8,
+    pub(super) current_tcb: [u8; 8],
+    /// `PLATFORM_INFO`.
+    pub(super) platform: u64,
+    /// An author key's digest is present.
+    pub author_key_en: bool,
+    /// The host disabled the use of the VCEK.
+    pub mask_chip_key: bool,
+    /// Which key signed.
+    pub signing_key: SigningKey,
+    /// What the guest wanted signed.
+    pub report_data: [u8; 64],
+    /// The launch digest.
+    pub measurement: [u8; 48],
+    /// What the host gave at launch.
+    pub host_data: [u8; 32],
+    /// SHA-384 of the ID block's key.
+    pub id_key_digest: [u8; 48],
+    /// SHA-384 of the author's key.
+    pub author_key_digest: [u8; 48],
+    /// This guest, as long as it runs.
+    pub report_id: [u8; 32],
+    /// Its migration agent; all ones when there is none.
+    pub report_id_ma: [u8; 32],
+    pub(super) reported_tcb: [u8; 8],
+    /// Since version 3.
+    pub cpuid: Option<Cpuid>,
+    /// Zero when the host masks it.
+    pub chip_id: [u8; 64],
+    pub(super) committed_tcb: [u8; 8],
+    /// Of the firmware that runs.
+    pub current: FirmwareVersion,
+    /// Of the firmware that cannot be rolled back.
+    pub committed: FirmwareVersion,
+    pub(super) launch_tcb: [u8; 8],
+    /// Mitigations verified at launch and now; since version 5.
+    pub mitigations: Option<(u64, u64)>,
+}
+
+impl SnpReport {
+    /// Reads a report of version 2 to 5 and nothing behind it, but for one documented case: the 20-byte
+    /// header of Azure's runtime data, which follows the report in an HCL report ("Guest attestation for
+    /// confidential VMs", `IGVM_REQUEST_DATA`). Whoever cuts one out with it keeps a valid report.
+    ///
+    /// # Errors
+    /// [`SnpError::Malformed`] for another length, a reserved field that is not zero, or a value without
+    /// meaning; [`SnpError::Version`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, SnpError> {
+        match bytes.split_at_checked(REPORT_BYTES) {
+            Some((report, [])) => Self::parse_exact(report),
+            Some((report, rest)) if is_azure_header(rest) => Self::parse_exact(report),
+            _ => Err(fail(format!("{} bytes, {REPORT_BYTES} expected", bytes.len()))),
+        }
+    }
+
+    fn parse_exact(bytes: &[u8]) -> Result<Self, SnpError> {
+        let fields = Fields(bytes);
+        let version = fields.u32(0)?;
+        if !(2..=5).contains(&version) {
+            return Err(SnpError::Version { found: version });
+        }
+        let key_info = fields.u32(0x48)?;
+        fields.zero(0x4c, 4)?;
+        let cpuid = match version {
+            2 => fields.zero(0x188, 0x18).map(|()| None)?,
+            _ => {
+                fields.zero(0x18b, 0x15)?;
+                let [family, model, stepping] = fields.array(0x188)?;
+                Some(Cpuid { family, model, stepping })
+            }
+        };
+        let mitigations = match version {
+            5 => {
+                fields.zero(0x208, 0x98)?;
+                Some((fields.u64(0x1f8)?, fields.u64(0x200)?))
+            }
+            _ => fields.zero(0x1f8, 0xa8).map(|()| None)?,
+        };
+        match fields.u32(0x34)? {
+            1 => {}
+            algorithm => return Err(fail(format!("signature algorithm {algorithm}; only 1 (P-384, SHA-384) exists"))),
+        }
+        fields.zero(SIGNED_BYTES + 144, REPORT_BYTES - SIGNED_BYTES - 144)?;
+        Ok(Self {
+            signed: fields.array(0)?,
+            signature: fields.signature()?,
+            version,
+            guest_svn: fields.u32(4)?,
+            policy: guest_policy(fields.u64(8)?)?,
+            family_id: fields.array(0x10)?,
+            image_id: fields.array(0x20)?,
+            vmpl: vmpl(fields.u32(0x30)?)?,
+            current_tcb: fields.array(0x38)?,
+            platform: platform_info(fields.u64(0x40)?)?,
+            author_key_en: key_info & 1 == 1,
+            mask_chip_key: key_info >> 1 & 1 == 1,
+            signing_key: signing_key(key_info)?,
+            report_data: fields.array(0x50)?,
+            measurement: fields.array(0x90)?,
+            host_data: fields.array(0xc0)?,
+            id_key_digest: fields.array(0xe0)?,
+            author_key_digest: fields.array(0x110)?,
+            report_id: fields.array(0x140)?,
+            report_id_ma: fields.array(0x160)?,
+            reported_tcb: fields.array(0x180)?,
+            cpuid,
+            chip_id: fields.array(0x1a0)?,
+            committed_tcb: fields.array(0x1e0)?,
+            current: fields.firmware(0x1e8)?,
+            committed: fields.firmware(0x1ec)?,
+            launch_tcb: fields.array(0x1f0)?,
+            mitigations,
+        })
+    }
+
+    /// The bytes that the signature covers.
+    pub fn signed(&self) -> &[u8] {
+        &self.signed
+    }
+
+    /// The product, if the report says it: since version 3.
+    pub(super) fn product(&self) -> Result<Option<Product>, SnpError> {
+        self.cpuid.map(|cpuid| Product::from_cpuid(cpuid.family, cpuid.model)).transpose()
+    }
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn array<const N: usize>(&self, at: usize) -> Result<[u8; N], SnpError> {
+        let field = self.0.get(at..).and_then(<[u8]>::first_chunk);
+        field.copied().ok_or_else(|| fail(format!("nothing at {at:#x}")))
+    }
+
+    fn u32(&self, at: usize) -> Result<u32, SnpError> {
+        self.array(at).map(u32::from_le_bytes)
+    }
+
+    fn u64(&self, at: usize) -> Result<u64, SnpError> {
+        self.array(at).map(u64::from_le_bytes)
+    }
+
+    fn zero(&self, at: usize, count: usize) -> Result<(), SnpError> {
+        let reserved = self.0.get(at..).and_then(|rest| rest.get(..count)).unwrap_or(&[1]);
+        match reserved.iter().position(|byte| *byte != 0) {
+            None => Ok(()),
+            Some(offset) => Err(fail(format!("the reserved byte at {:#x} is not zero", at + offset))),
+        }
+    }
+
+    fn firmware(&self, at: usize) -> Result<FirmwareVersion, SnpError> {
+        let [build, minor, major] = self.array(at)?;
+        self.zero(at + 3, 1)?;
+        Ok(FirmwareVersion { major, minor, build })
+    }
+
+    /// The ABI's r and s are 72 bytes each, little endian; crypto libraries want the curve's 48, big endian.
+    fn signature(&self) -> Result<[u8; 96], SnpError> {
+        let mut signature = [0; 96];
+        for (at, target) in [SIGNED_BYTES, SIGNED_BYTES + 72].into_iter().zip(signature.chunks_exact_mut(48)) {
+            self.zero(at + 48, 24)?;
+            let number: [u8; 48] = self.array(at)?;
+            target.iter_mut().zip(number.iter().rev()).for_each(|(to, from)| *to = *from);
+        }
+        Ok(signature)
+    }
+}
+
+fn fail(problem: String) -> SnpError {
+    SnpError::malformed("report", problem)
+}
+
+/// Its own length and that of the data behind it, version, type 2 (SNP), hash (1 SHA-256, 2 -384, 3 -512).
+fn is_azure_header(bytes: &[u8]) -> bool {
+    let Ok(header) = <[u8; AZURE_HEADER_BYTES]>::try_from(bytes) else { return false };
+    let word = |index: usize| {
+        let word = header.chunks_exact(4).nth(index).and_then(|word| word.first_chunk());
+        word.copied().map_or(0, u32::from_le_bytes)
+    };
+    word(4).checked_add(20) == Some(word(0)) && matches!(word(1), 1..=2) && word(2) == 2 && matches!(word(3), 1..=3)
+}
+
+/// Bit 17 is reserved and one, bits 26 to 63 are reserved and zero.
+fn guest_policy(bits: u64) -> Result<GuestPolicy, SnpError> {
+    match (bits >> 17 & 1, bits >> 26) {
+        (1, 0) => Ok(GuestPolicy(bits)),
+        _ => Err(fail(format!("the guest policy {bits:#x} has reserved bits of the wrong value"))),
+    }
+}
+
+/// Bit 6 and bits 8 to 63 are reserved and zero.
+fn platform_info(bits: u64) -> Result<u64, SnpError> {
+    match bits & !0b1011_1111 {
+        0 => Ok(bits),
+        _ => Err(fail(format!("PLATFORM_INFO {bits:#x} has reserved bits that are not zero"))),
+    }
+}
+
+fn vmpl(value: u32) -> Result<u8, SnpError> {
+    match value {
+        0..=3 => Ok(value.to_le_bytes()[0]),
+        // SNP_HV_REPORT_REQ: its REPORT_DATA is zero, and it proves nothing about who asks.
+        u32::MAX => Err(fail("the host asked for this report, not the guest".into())),
+        _ => Err(fail(format!("VMPL {value}; 0 to 3 exist"))),
+    }
+}
+
+fn signing_key(key_info: u32) -> Result<SigningKey, SnpError> {
+    match key_info >> 2 {
+        0 => Ok(SigningKey::Vcek),
+        1 => Ok(SigningKey::Vlek),
+        7 => Err(fail("the report is not signed (SIGNING_KEY is none)".into())),
+        _ => Err(fail(format!("KEY_INFO {key_info:#x} names a key that does not exist or has reserved bits set"))),
+    }
+}
