@@ -5,12 +5,14 @@ use std::{fs, path::PathBuf};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use cvm_attest::{
     azure::{AzureBound, AzureError, AzureEvidence, Hardware, HardwareKind, HclReport, QuoteFiles},
+    snp::{SnpError, SnpPolicy, SnpRoots},
     tpm::quote::{TpmError, TpmPolicy},
     x509::Certificate,
 };
 use cvm_base::{Explain, sha256};
 use serde_json::{Value, json};
 
+const NOW: u64 = 1_760_000_000; // 2025-10-09
 const NONCE: &[u8] = b"challenge";
 const SNP: [&str; 2] = ["snp-trustee-evidence-v0", "snp-trustee-evidence-v1"];
 const TDX: &str = "tdx-trustee-evidence-v0";
@@ -134,8 +136,48 @@ fn every_vector_is_bound_to_its_hardware_report() {
     let evidence = files(TDX).parse().unwrap();
     let bound = bind(&evidence, NONCE).unwrap();
     assert_eq!((bound.kind, bound.hardware_report.len()), (HardwareKind::Tdx, 5006));
+    assert_eq!(bound.hardware_report[48 + 520..48 + 584], bound.expected_report_data());
     let pcr00 = &bound.claims(json!({}))["tpm"]["pcr00"];
     assert_eq!(pcr00, "782b20b10f55cc46e2142cc2145d548698073e5beb82752c8d7f9279f0d8a273");
+}
+
+#[test]
+fn every_snp_vector_verifies_up_to_amds_root() {
+    let roots = SnpRoots::amd().unwrap();
+    for folder in SNP {
+        let evidence = files(folder).parse().unwrap();
+        let bound = bind(&evidence, NONCE).unwrap();
+        let snp = bound.verify_snp(&[], roots, &[], NOW).unwrap();
+        SnpPolicy { max_vmpl: 0, ..SnpPolicy::default() }.check(&snp).unwrap();
+        let claims = bound.claims(serde_json::to_value(&snp).unwrap());
+        assert_eq!(claims["product"], "Milan");
+        assert_eq!(claims["measurement"], json!(snp.measurement));
+        assert_eq!(claims["report_data"], "6368616c6c656e6765");
+        assert!(bound.verify_snp(&[], roots, &[], 1_500_000_000).is_err(), "before the certificate's time");
+    }
+    let evidence = files(TDX).parse().unwrap();
+    assert!(matches!(bind(&evidence, NONCE).unwrap().verify_snp(&[], roots, &[], NOW), Err(AzureError::Kind { .. })));
+}
+
+/// What the binding alone cannot see: the hardware's signature does.
+#[test]
+fn attack_a_forged_hardware_report() {
+    let files = files(SNP[0]);
+    let roots = SnpRoots::amd().unwrap();
+    let verify = |files: &Files| {
+        let evidence = files.parse()?;
+        bind(&evidence, NONCE)?.verify_snp(&[], roots, &[], NOW)
+    };
+    verify(&files).unwrap();
+    // Another name for the VM in runtime data whose hash the report was made to carry.
+    let renamed = files.forge(&files.runtime().replace("26F8BC30", "26F8BC31"));
+    renamed.bind(NONCE).unwrap();
+    assert!(matches!(verify(&renamed), Err(AzureError::Snp(SnpError::Signature { .. }))));
+    for bit in (0x20 * 8..(0x20 + 0x2a0 + 48) * 8).step_by(41) {
+        let mut bad = files.clone();
+        bad.hcl[bit / 8] ^= 1 << (bit % 8);
+        assert!(verify(&bad).is_err(), "bit {bit}");
+    }
 }
 
 #[test]
@@ -160,7 +202,9 @@ fn trustees_version_2_is_bound_twice() {
     let nonce =
         hex::decode("982f5c6e45df0ed3f10b6f60b02f0c8390e281300f3805e2279c16168cd6ae9aa398f647caa2338748cd0fd9f5f819ef");
     let nonce = nonce.unwrap();
-    let claims = bind(&evidence, &nonce).unwrap().claims(json!({}));
+    let bound = bind(&evidence, &nonce).unwrap();
+    bound.verify_snp(&[], SnpRoots::amd().unwrap(), &[], NOW).unwrap();
+    let claims = bound.claims(json!({}));
     assert_eq!(claims["tpm"]["pcr00"], "84275b2f4312cd4fc6cbe6b152ad3c3683e513d9f1e23c34fca160c8cca7a6a7");
     assert_eq!(claims["report_data"], hex::encode(&nonce));
     assert!(bind(&evidence, &nonce[..32]).is_err(), "a beginning of the nonce is another nonce");

@@ -3,7 +3,7 @@
 use cvm_base::Explain;
 
 use super::HardwareKind;
-use crate::{AttestError, tpm::quote::TpmError, x509::X509Error};
+use crate::{AttestError, snp::SnpError, tpm::quote::TpmError, x509::X509Error};
 
 /// Azure vTPM evidence was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +73,9 @@ pub enum AzureError {
     /// The vTPM's quote.
     #[error("vTPM: {0}")]
     Quote(#[from] TpmError),
+    /// The hardware report.
+    #[error("SEV-SNP: {0}")]
+    Snp(#[from] SnpError),
     /// The VCEK.
     #[error("VCEK: {0}")]
     Certificate(#[from] X509Error),
@@ -91,6 +94,7 @@ impl Explain for AzureError {
             Self::TdReport { .. } => "ATT-326",
             Self::UserData { .. } => "ATT-327",
             Self::Quote(error) => error.code(),
+            Self::Snp(error) => error.code(),
             Self::Certificate(_) => "ATT-328",
         }
     }
@@ -99,6 +103,7 @@ impl Explain for AzureError {
         match self {
             Self::Structure(error) => return error.help(),
             Self::Quote(error) => return error.help(),
+            Self::Snp(error) => return error.help(),
             Self::Version { .. } => "use a flare-cvm that knows this version, or an attester that writes an older one",
             Self::ReportType { .. } => "the VM runs on hardware whose reports are not verified here",
             Self::Kind { .. } => "name the kind of the VM that made the evidence",

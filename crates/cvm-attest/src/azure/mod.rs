@@ -3,7 +3,7 @@
 //! The chain, from the hardware down: the hardware signs a report whose data is the hash of the runtime data;
 //! the runtime data names the vTPM's attestation key; that key signs a quote over PCRs and the verifier's nonce.
 //! [`AzureEvidence::check_binding`] checks everything below the hardware's signature and returns the report that
-//! [`crate`]'s SNP or TDX verifier must accept with it.
+//! [`AzureBound::verify_snp`], or a verifier of TD quotes, must accept.
 
 mod error;
 mod evidence;
@@ -19,6 +19,7 @@ pub use self::{
 };
 
 use crate::{
+    snp::{self, SnpClaims, SnpEvidence, SnpExpected, SnpReport, SnpRoots},
     tpm::quote::{Nonce, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, verify},
     x509::Certificate,
 };
@@ -98,6 +99,39 @@ impl AzureEvidence {
 }
 
 impl AzureBound<'_> {
+    /// The hardware report's whole report data: the paravisor pads the hash of the runtime data with zeros. What
+    /// verifies a TD quote compares it with this.
+    pub fn expected_report_data(&self) -> [u8; 64] {
+        let mut report_data = [0; 64];
+        report_data.iter_mut().zip(self.report_data).for_each(|(to, from)| *to = from);
+        report_data
+    }
+
+    /// Verifies the SNP report at `now` (seconds since 1970 UTC), with the evidence's VCEK and whatever other
+    /// `certificates` are at hand; `crls` are DER. Whether its claims are acceptable is an
+    /// [`snp::SnpPolicy`]'s matter; that it was made at VMPL 0 was checked.
+    ///
+    /// # Errors
+    /// [`AzureError::Kind`] over TDX, [`AzureError::Snp`].
+    pub fn verify_snp(
+        &self,
+        certificates: &[Certificate],
+        roots: &SnpRoots,
+        crls: &[Vec<u8>],
+        now: u64,
+    ) -> Result<SnpClaims, AzureError> {
+        if self.kind != HardwareKind::Snp {
+            return Err(AzureError::Kind { expected: HardwareKind::Snp, found: self.kind });
+        }
+        let evidence = SnpEvidence {
+            report: SnpReport::parse(self.hardware_report)?,
+            certificates: self.vcek.into_iter().chain(certificates).cloned().collect(),
+        };
+        let report_data = self.expected_report_data();
+        let expected = SnpExpected { report_data: Some(&report_data), host_data: None };
+        Ok(snp::verify(&evidence, roots, crls, &expected, now)?)
+    }
+
     /// The claims as Trustee lays them out: the hardware's, with `tpm`, `report_data` (the nonce) and
     /// `init_data` (PCR 8) of the vTPM in place of the hardware's. Pass the claims of a hardware report that was
     /// verified, as an object.

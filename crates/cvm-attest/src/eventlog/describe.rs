@@ -105,7 +105,7 @@ fn utf16(data: &[u8]) -> Vec<u8> {
 
 /// Text of one byte or two a character, with or without NUL at its end.
 fn string(data: &[u8]) -> Option<EventText<'_>> {
-    let starts_wide = matches!(data, [low, 0, ..] if *low != 0) && data.len() % 2 == 0;
+    let starts_wide = matches!(data, [low, 0, ..] if *low != 0) && data.len().is_multiple_of(2);
     let wide = starts_wide && data.chunks_exact(2).take(8).all(|unit| matches!(unit, [_, 0]));
     let narrow = if wide { utf16(data) } else { data.to_vec() };
     let end = narrow.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);

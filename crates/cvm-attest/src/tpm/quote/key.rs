@@ -137,7 +137,7 @@ fn rsa(modulus: &[u8], exponent: u32) -> Result<Key, AttestError> {
         let problem = format!("a modulus of {} bytes; 2048, 3072 or 4096 bits expected", modulus.len());
         return Err(AttestError::malformed("attestation key", problem));
     }
-    if exponent < 3 || exponent % 2 == 0 {
+    if exponent < 3 || exponent.is_multiple_of(2) {
         return Err(AttestError::malformed("attestation key", format!("the exponent {exponent}")));
     }
     Ok(Key::Rsa { modulus: modulus.to_vec(), exponent })
