@@ -116,13 +116,14 @@ impl Digest {
 
     /// Reads hex of either case.
     pub fn from_hex(text: &str) -> Option<Self> {
-        if text.len() > 128 || !text.is_ascii() {
-            return None;
+        let alg = HashAlg::ALL.into_iter().find(|alg| text.len() == 2 * alg.size())?;
+        let mut bytes = [0; 64];
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            for digit in digits {
+                *byte = *byte << 4 | char::from(*digit).to_digit(16)? as u8;
+            }
         }
-        let digit = |at: usize| char::from(*text.as_bytes().get(at)?).to_digit(16);
-        let bytes: Option<Vec<u8>> =
-            (0..text.len()).step_by(2).map(|at| Some((digit(at)? * 16 + digit(at + 1)?) as u8)).collect();
-        Self::of_length(&bytes?)
+        Some(Self { alg, bytes })
     }
 }
 

@@ -96,8 +96,9 @@ impl PcrValues {
     fn insert(&mut self, bank: Option<HashAlg>, register: &str, value: &Value) -> Result<(), AttestError> {
         let shown = || register.chars().take(20).collect::<String>();
         let fail = |problem: &str| AttestError::malformed("PCR values", format!("register {:?}: {problem}", shown()));
-        let index =
-            register.parse::<u32>().ok().filter(|index| *index <= LAST_REGISTER && *register == index.to_string());
+        // One spelling for each: no sign, no leading zero.
+        let plain = register == "0" || register.starts_with(|c: char| matches!(c, '1'..='9'));
+        let index = register.parse().ok().filter(|index| plain && *index <= LAST_REGISTER);
         let index = index.ok_or_else(|| fail("expected 0 to 31"))?;
         let digest = value.as_str().and_then(Digest::from_hex).ok_or_else(|| fail("its value is no digest in hex"))?;
         if bank.is_some_and(|bank| bank != digest.alg()) {
