@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     AttestError, Reference,
-    eventlog::extend,
+    eventlog::{extend, first_difference},
     handoff_digest,
     reference::PredictedEvent,
     tpm::{ClockInfo, REQUIRED_PCRS},
@@ -179,19 +179,10 @@ impl TpmClaims {
     }
 
     fn explain(&self, pcr: u8, reference: &Reference) -> String {
-        let mut expected = reference.tpm.explain.iter().filter(|event| event.pcr == pcr);
-        let mut logged = self.event_log.iter().filter(|event| event.pcr == pcr);
-        loop {
-            return match (expected.next(), logged.next()) {
-                (Some(e), Some(l)) if e.digest == l.digest => continue,
-                (Some(e), Some(l)) => {
-                    format!("expected \"{}\" ({}), measured \"{}\" ({})", e.event, e.digest, l.event, l.digest)
-                }
-                (Some(e), None) => format!("expected \"{}\" ({}), which was not measured", e.event, e.digest),
-                (None, Some(l)) => format!("\"{}\" ({}) was measured in addition", l.event, l.digest),
-                (None, None) if pcr == 11 && self.handed_off => "the image has handed off".into(),
-                (None, None) => "software measured something that no log lists".into(),
-            };
+        match first_difference(measurements(&reference.tpm.explain, pcr), measurements(&self.event_log, pcr)) {
+            Some(difference) => difference.to_string(),
+            None if pcr == 11 && self.handed_off => "the image has handed off".into(),
+            None => "software measured something that no log lists".into(),
         }
     }
 
@@ -206,6 +197,10 @@ impl TpmClaims {
         value["trust"] = json!("untrusted-host");
         value
     }
+}
+
+fn measurements(events: &[PredictedEvent], pcr: u8) -> impl Iterator<Item = (&str, Bytes32)> {
+    events.iter().filter(move |event| event.pcr == pcr).map(|event| (event.event.as_str(), event.digest))
 }
 
 /// `{"0": hex, …, "15": hex}`, as in `reference.json`.
@@ -231,27 +226,27 @@ mod pcr_map {
     }
 }
 
-mod hex_bytes {
+pub(crate) mod hex_bytes {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&hex::encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         hex::decode(String::deserialize(d)?).map_err(D::Error::custom)
     }
 }
 
 /// A number that JSON readers would round.
-mod hex_u64 {
+pub(crate) mod hex_u64 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(number: &u64, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(number: &u64, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&format!("{number:016x}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
         u64::from_str_radix(&String::deserialize(d)?, 16).map_err(D::Error::custom)
     }
 }

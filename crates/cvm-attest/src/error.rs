@@ -28,8 +28,8 @@ pub enum AttestError {
         /// The attribute or scheme that is wrong.
         problem: String,
     },
-    /// The endorsement key was not made from TCG's template L-1.
-    #[error("the endorsement key does not follow template L-1: {problem}")]
+    /// The endorsement key was not made from TCG's template L-1 or L-2.
+    #[error("the endorsement key does not follow template L-1 or L-2: {problem}")]
     EndorsementTemplate {
         /// The field that is wrong.
         problem: String,
@@ -139,7 +139,7 @@ impl Explain for AttestError {
             Self::Malformed { .. } => "the sender is another program or version, or the bytes were changed on the way",
             Self::Kind { .. } => "boot the image on a machine whose kind of evidence is supported",
             Self::AttestationKey { .. } => "a key outside the TPM, or one that signs anything, proves nothing: use cvm-init's own key",
-            Self::EndorsementTemplate { .. } => "use the TPM's factory endorsement key (TCG template L-1)",
+            Self::EndorsementTemplate { .. } => "use the TPM's factory endorsement key (TCG template L-1, RSA, or L-2, P-256)",
             Self::EndorsementMismatch => "the TPM's NV certificate belongs to another TPM or template: manufacture the vTPM again",
             Self::UnknownRoot => "if this TPM may be trusted, add its manufacturer's root (and intermediates) to the policy's endorsement roots",
             Self::EndorsementCertificate { .. } => "check the key holder's clock and the certificate's dates, and that the roots hold every intermediate",

@@ -1,7 +1,9 @@
 //! The bodies of the fuzz targets, so that ordinary tests run them too. None may panic.
 
+#[cfg(feature = "verifier")]
+use crate::eventlog::LoggedEvent;
 use crate::{
-    eventlog::EventLog,
+    eventlog::{EventLog, Log, Registers},
     tpm::{Public, parse_quote, parse_signature},
 };
 
@@ -14,12 +16,59 @@ pub fn tpm_structure(bytes: &[u8]) {
     }
 }
 
-/// Bytes as an event log.
+/// Bytes as an event log, of a TPM and of a TD.
 pub fn event_log(bytes: &[u8]) {
+    for registers in [Registers::Pcrs, Registers::ConfidentialComputing] {
+        let Ok(log) = Log::parse(bytes, registers) else { continue };
+        assert!(log.records().len() <= bytes.len() / 16, "an event takes at least 16 bytes");
+        let _ = log.records().iter().map(|record| record.texts().len()).sum::<usize>();
+        #[cfg(feature = "verifier")]
+        for bank in log.banks() {
+            let replayed = log.replay(*bank).unwrap_or_default();
+            assert!(replayed.len() <= 24);
+            let _ = replayed.iter().map(|(register, value)| log.explain(*register, value)).collect::<Vec<_>>();
+            let _ = log.records().iter().map(|record| LoggedEvent::new(record, *bank).name()).collect::<Vec<_>>();
+        }
+    }
     let Ok(log) = EventLog::parse(bytes) else { return };
     assert!(log.events().len() <= bytes.len() / 48, "an event takes at least 48 bytes");
     assert!(log.replay().len() <= 24);
     let _ = log.events().iter().map(|event| event.describe()).collect::<Vec<_>>();
+}
+
+/// Bytes as an attestation key, as PCR values, and as message and signature of a quote.
+#[cfg(feature = "verifier")]
+pub fn tpm_quote(bytes: &[u8]) {
+    use crate::tpm::quote::{AttestationKey, PcrValues, QuoteClaims, QuoteEvidence, TpmPolicy, verify};
+    let _ = PcrValues::parse(bytes);
+    if let Ok(json) = serde_json::from_slice(bytes) {
+        let _ = QuoteClaims::from_json(&json);
+    }
+    let ak = AttestationKey::parse(bytes);
+    if let Ok(ak) = &ak {
+        assert!(!ak.spki().is_empty());
+    }
+    // Anything as the fallback: nothing verifies under it.
+    let Ok(ak) = ak.or_else(|_| AttestationKey::rsassa_sha256(&[0xff; 256], 65_537)) else { return };
+    let (message, signature) = bytes.split_at(bytes.len() / 2);
+    for (message, signature) in [(message, signature), (bytes, &[0x55; 256])] {
+        if let Ok(evidence) = QuoteEvidence::parse(message, signature, ak.clone()) {
+            let _ = verify(&evidence, None, None, &TpmPolicy::default(), 0);
+        }
+    }
+}
+
+/// Bytes as an HCL report, and as Trustee's Azure evidence of both kinds.
+#[cfg(feature = "verifier")]
+pub fn azure_evidence(bytes: &[u8]) {
+    use crate::azure::{AzureEvidence, HardwareKind, HclReport};
+    let _ = HclReport::parse(bytes);
+    let Ok(json) = serde_json::from_slice(bytes) else { return };
+    for kind in [HardwareKind::Snp, HardwareKind::Tdx] {
+        if let Ok(evidence) = AzureEvidence::from_json(kind, &json) {
+            let _ = evidence.check_binding(b"challenge", &Default::default());
+        }
+    }
 }
 
 /// Bytes as the handshake's parameters, as a certificate, as the policy's roots.

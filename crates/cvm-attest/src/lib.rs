@@ -24,6 +24,8 @@ pub mod wire;
 #[cfg(feature = "attester")]
 pub mod attester;
 #[cfg(feature = "verifier")]
+pub mod azure;
+#[cfg(feature = "verifier")]
 mod claims;
 #[cfg(feature = "predict")]
 pub mod predict;

@@ -221,6 +221,16 @@ impl Path<'_> {
     /// # Errors
     /// [`X509Error::Path`] with what was wrong; [`X509Error::Crl`] for a list that cannot be read.
     pub fn verify(&self, leaf: &Certificate, now: u64) -> Result<&Certificate, X509Error> {
+        // No vendor's device certificate carries a usage of its own.
+        self.verify_for(leaf, &[], now)
+    }
+
+    /// [`verify`](Self::verify), where a certificate that lists extended key usages must list this one (the
+    /// OID's DER content).
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub fn verify_for(&self, leaf: &Certificate, usage: &'static [u8], now: u64) -> Result<&Certificate, X509Error> {
         let fail = |problem: String| X509Error::Path { subject: leaf.subject(), problem };
         let certificate = EndEntityCert::try_from(&leaf.der).map_err(|e| fail(e.to_string()))?;
         let intermediates: Vec<_> = self.intermediates.iter().map(|c| c.der.clone()).collect();
@@ -249,8 +259,7 @@ impl Path<'_> {
                 std::slice::from_ref(&anchor),
                 &intermediates,
                 now,
-                // No vendor's device certificate carries a usage of its own.
-                KeyUsage::required_if_present(&[]),
+                KeyUsage::required_if_present(usage),
                 revocation,
                 None,
             );
@@ -264,7 +273,7 @@ impl Path<'_> {
     }
 }
 
-fn read_crl(der: &[u8]) -> Result<CertRevocationList<'_>, X509Error> {
+pub(crate) fn read_crl(der: &[u8]) -> Result<CertRevocationList<'_>, X509Error> {
     if der.len() > MAX_CRL_BYTES {
         let problem = format!("{} bytes, at most {MAX_CRL_BYTES} allowed", der.len());
         return Err(X509Error::Crl { problem });

@@ -20,6 +20,18 @@ fn handshakes() {
 
 #[cfg(feature = "verifier")]
 #[test]
+fn tpm_quotes() {
+    each_seed("tpm_quote", 1000, cvm_attest::fuzz::tpm_quote);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn azure_evidence() {
+    each_seed("azure_evidence", 1000, cvm_attest::fuzz::azure_evidence);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
 fn snp_evidence() {
     each_seed("snp_evidence", 2000, cvm_attest::fuzz::snp_evidence);
 }

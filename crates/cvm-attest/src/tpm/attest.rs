@@ -58,6 +58,13 @@ pub struct PcrSelection {
 }
 
 impl PcrSelection {
+    /// The registers selected, in ascending order.
+    pub fn registers(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..)
+            .zip(&self.bitmap)
+            .flat_map(|(at, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at * 8 + bit))
+    }
+
     /// SHA-256, PCR 0 to [`REQUIRED_PCRS`] − 1, in the three bytes of a PC Client TPM.
     pub fn required() -> Self {
         Self { hash: 0x000b, bitmap: vec![0xff, 0xff, 0x00] }
@@ -73,10 +80,7 @@ impl std::fmt::Display for PcrSelection {
             0x000d => f.write_str("sha512:")?,
             other => write!(f, "{other:#06x}:")?,
         }
-        let bits = self.bitmap.iter().enumerate().flat_map(|(at, byte)| {
-            (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| (at * 8 + bit).to_string())
-        });
-        f.write_str(&bits.collect::<Vec<_>>().join(","))
+        f.write_str(&self.registers().map(|register| register.to_string()).collect::<Vec<_>>().join(","))
     }
 }
 

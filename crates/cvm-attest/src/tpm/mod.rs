@@ -4,12 +4,16 @@
 //! trailing bytes.
 
 mod attest;
+mod hash;
 mod public;
+#[cfg(feature = "verifier")]
+pub mod quote;
 mod read;
 mod signature;
 mod spki;
 
 pub use attest::{ClockInfo, PcrSelection, Quote, REQUIRED_PCRS, parse_quote, pcr_digest};
-pub use public::{Key, Public, attributes};
+pub use hash::{Digest, HashAlg};
+pub use public::{Key, Public, SigningScheme, attributes};
 pub(crate) use read::Reader;
 pub use signature::{Signature, parse_signature};

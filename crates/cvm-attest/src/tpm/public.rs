@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256, Sha384};
 
-use super::{Reader, spki};
+use super::{HashAlg, Reader, spki};
 use crate::AttestError;
 
 const ALG_RSA: u16 = 0x0001;
@@ -65,6 +65,37 @@ pub enum Key {
         /// x ‖ y, 96 bytes.
         point: [u8; 96],
     },
+}
+
+/// How a key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SigningScheme {
+    /// RSASSA-PKCS1-v1_5.
+    RsaSsa(HashAlg),
+    /// RSASSA-PSS.
+    RsaPss(HashAlg),
+    /// ECDSA.
+    Ecdsa(HashAlg),
+}
+
+impl SigningScheme {
+    /// The hash over the message; a quote's digest over PCR values uses the same.
+    pub fn hash(self) -> HashAlg {
+        match self {
+            Self::RsaSsa(hash) | Self::RsaPss(hash) | Self::Ecdsa(hash) => hash,
+        }
+    }
+}
+
+impl std::fmt::Display for SigningScheme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            Self::RsaSsa(_) => "rsassa",
+            Self::RsaPss(_) => "rsapss",
+            Self::Ecdsa(_) => "ecdsa",
+        };
+        write!(f, "{name}-{}", self.hash())
+    }
 }
 
 /// The signing scheme in a key's public area: TPM_ALG_ID and its hash, if any.
@@ -165,11 +196,28 @@ impl Public {
         self.scheme
     }
 
-    /// Checks that this key signs nothing but the TPM's own statements and never leaves its TPM.
+    /// Checks that this key signs nothing but the TPM's own statements and never leaves its TPM, and that it
+    /// signs as the keys that `cvm-init` makes.
     ///
     /// # Errors
     /// [`AttestError::AttestationKey`] naming the attribute or scheme.
     pub fn check_attestation_key(&self) -> Result<(), AttestError> {
+        match (&self.key, self.check_restricted_signing()?) {
+            (Key::P256 { .. }, SigningScheme::Ecdsa(HashAlg::Sha256))
+            | (Key::P384 { .. }, SigningScheme::Ecdsa(HashAlg::Sha384))
+            | (Key::Rsa { .. }, SigningScheme::RsaSsa(HashAlg::Sha256) | SigningScheme::RsaPss(HashAlg::Sha256)) => {
+                Ok(())
+            }
+            (_, scheme) => Err(AttestError::AttestationKey { problem: format!("the scheme is {scheme}") }),
+        }
+    }
+
+    /// Checks that this key signs nothing but the TPM's own statements and never leaves its TPM: the scheme
+    /// with which it signs, of any hash but SHA-1.
+    ///
+    /// # Errors
+    /// [`AttestError::AttestationKey`] naming the attribute or scheme.
+    pub fn check_restricted_signing(&self) -> Result<SigningScheme, AttestError> {
         use attributes::{DECRYPT, FIXED_PARENT, FIXED_TPM, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN};
         let fail = |problem: String| Err(AttestError::AttestationKey { problem });
         let required = [
@@ -188,16 +236,17 @@ impl Public {
         if self.attributes & DECRYPT != 0 {
             return fail("decrypt is set".into());
         }
-        match (&self.key, self.scheme) {
-            (Key::P256 { .. }, (ALG_ECDSA, Some(ALG_SHA256)))
-            | (Key::P384 { .. }, (ALG_ECDSA, Some(ALG_SHA384)))
-            | (Key::Rsa { .. }, (ALG_RSASSA | ALG_RSAPSS, Some(ALG_SHA256))) => Ok(()),
-            (_, (scheme, hash)) => fail(format!("scheme {scheme:#06x} with hash {:#06x}", hash.unwrap_or(ALG_NULL))),
+        let (id, hash) = (self.scheme.0, self.scheme.1.and_then(HashAlg::from_id).filter(|h| *h != HashAlg::Sha1));
+        match (&self.key, id, hash) {
+            (Key::Rsa { .. }, ALG_RSASSA, Some(hash)) => Ok(SigningScheme::RsaSsa(hash)),
+            (Key::Rsa { .. }, ALG_RSAPSS, Some(hash)) => Ok(SigningScheme::RsaPss(hash)),
+            (Key::P256 { .. } | Key::P384 { .. }, ALG_ECDSA, Some(hash)) => Ok(SigningScheme::Ecdsa(hash)),
+            _ => fail(format!("scheme {id:#06x} with hash {:#06x}", self.scheme.1.unwrap_or(ALG_NULL))),
         }
     }
 
-    /// Checks that this is an endorsement key by template L-1 of TCG's EK Credential Profile: RSA-2048,
-    /// SHA-256, AES-128.
+    /// Checks that this is an endorsement key by template L-1 or L-2 of TCG's EK Credential Profile: RSA-2048 or
+    /// P-256, SHA-256, AES-128.
     ///
     /// # Errors
     /// [`AttestError::EndorsementTemplate`] naming the field.
@@ -214,7 +263,8 @@ impl Public {
         }
         match &self.key {
             Key::Rsa { modulus, exponent: 65_537 } if modulus.len() == 256 => Ok(()),
-            _ => fail("not RSA-2048 with exponent 65537".into()),
+            Key::P256 { .. } => Ok(()),
+            _ => fail("neither RSA-2048 with exponent 65537 nor P-256".into()),
         }
     }
 }

@@ -20,15 +20,25 @@ pub(super) fn encode(key: &Key) -> Vec<u8> {
 }
 
 pub(super) fn bit_string(key: &Key) -> Vec<u8> {
-    let content = match key {
+    tlv(BIT_STRING, &[&[0], &public_key_bits(key)[..]].concat())
+}
+
+/// What the BIT STRING holds: RSAPublicKey (RFC 8017 §A.1.1), or the uncompressed point.
+pub(super) fn public_key_bits(key: &Key) -> Vec<u8> {
+    match key {
         Key::Rsa { modulus, exponent } => {
             let e = exponent.to_be_bytes();
             tlv(SEQUENCE, &[integer(modulus), integer(&e)].concat())
         }
         Key::P256 { point } => [&[4], &point[..]].concat(),
         Key::P384 { point } => [&[4], &point[..]].concat(),
-    };
-    tlv(BIT_STRING, &[&[0], &content[..]].concat())
+    }
+}
+
+/// Ecdsa-Sig-Value (RFC 3279 §2.2.3).
+#[cfg(feature = "verifier")]
+pub(super) fn ecdsa_signature(r: &[u8], s: &[u8]) -> Vec<u8> {
+    tlv(SEQUENCE, &[integer(r), integer(s)].concat())
 }
 
 /// An unsigned INTEGER: no leading zeros but the one that keeps it positive.

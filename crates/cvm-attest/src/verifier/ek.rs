@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use cvm_base::{Bytes32, sha256};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime, pem::PemObject};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
+use webpki::{
+    ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, Error, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
+};
 
-use crate::AttestError;
+use crate::{AttestError, x509::read_crl};
 
 /// tcg-kp-EKCertificate, 2.23.133.8.1 (TCG EK Credential Profile §3.2.16).
 const EK_USAGE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
@@ -22,6 +25,7 @@ const MAX_BYTES: usize = 8192;
 pub struct Roots {
     roots: Vec<(Bytes32, TrustAnchor<'static>)>,
     intermediates: Vec<CertificateDer<'static>>,
+    crls: Vec<Vec<u8>>,
 }
 
 impl Roots {
@@ -52,6 +56,22 @@ impl Roots {
         Ok(roots)
     }
 
+    /// With revocation lists, DER. A certificate that no list covers stays valid; an expired list refuses all
+    /// that it covers.
+    ///
+    /// # Errors
+    /// [`AttestError::Roots`] for a list that cannot be read, or more than 64.
+    pub fn with_crls(self, crls: &[Vec<u8>]) -> Result<Self, AttestError> {
+        let fail = |problem: String| AttestError::Roots { problem };
+        if crls.len() > MAX_CERTIFICATES {
+            return Err(fail(format!("more than {MAX_CERTIFICATES} revocation lists")));
+        }
+        for crl in crls {
+            read_crl(crl).map_err(|e| fail(e.to_string()))?;
+        }
+        Ok(Self { crls: crls.to_vec(), ..self })
+    }
+
     /// SHA-256 of each root certificate's DER: what a policy names.
     pub fn ek_roots(&self) -> impl Iterator<Item = Bytes32> + '_ {
         self.roots.iter().map(|(digest, _)| *digest)
@@ -62,6 +82,16 @@ impl Roots {
         let der = CertificateDer::from(der);
         let certificate = parse(&der)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        // They were read before, in `with_crls`.
+        let lists: Vec<_> = self.crls.iter().filter_map(|crl| read_crl(crl).ok()).collect();
+        let lists: Vec<&CertRevocationList<'_>> = lists.iter().collect();
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
+        });
         // A root is named by its certificate, so each is tried alone: the answer says which one it was.
         let mut last = AttestError::UnknownRoot;
         for (digest, anchor) in &self.roots {
@@ -72,7 +102,7 @@ impl Roots {
                 &self.intermediates,
                 now,
                 KeyUsage::required_if_present(EK_USAGE),
-                None,
+                revocation,
                 None,
             );
             let path = match path {

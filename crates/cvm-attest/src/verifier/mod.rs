@@ -74,7 +74,8 @@ fn verify_tpm(
     quote::check_signature(&ak, message, &signature)?;
     let quote = parse_quote(message)?;
     let nonce = tpm_nonce(binding.digest);
-    let pcrs = quote::check(&quote, &nonce, &evidence.tpm_quote.pcrs)?;
+    let hash = ak.check_restricted_signing()?.hash();
+    let pcrs = quote::check(&quote, &nonce, &evidence.tpm_quote.pcrs, hash)?;
 
     // … whose values the log explains.
     let log = EventLog::parse(log_bytes)?;

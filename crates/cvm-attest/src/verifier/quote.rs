@@ -8,7 +8,7 @@ use cvm_base::Bytes32;
 
 use crate::{
     AttestError,
-    tpm::{Key, PcrSelection, Public, Quote, REQUIRED_PCRS, Signature, pcr_digest},
+    tpm::{HashAlg, Key, PcrSelection, Public, Quote, REQUIRED_PCRS, Signature},
 };
 
 const SHA256: u16 = 0x000b;
@@ -38,7 +38,14 @@ pub(super) fn check_signature(ak: &Public, message: &[u8], signature: &Signature
 }
 
 /// Checks a parsed quote against the session and returns the values it covers.
-pub(super) fn check(quote: &Quote, nonce: &[u8], shown: &[Bytes32]) -> Result<[Bytes32; REQUIRED_PCRS], AttestError> {
+///
+/// `hash` is the signature's: a TPM makes the quote's digest over the values with the same one (part 3, §18.4).
+pub(super) fn check(
+    quote: &Quote,
+    nonce: &[u8],
+    shown: &[Bytes32],
+    hash: HashAlg,
+) -> Result<[Bytes32; REQUIRED_PCRS], AttestError> {
     if quote.nonce != nonce {
         return Err(AttestError::Nonce { expected: hex::encode(nonce), found: hex::encode(&quote.nonce) });
     }
@@ -54,7 +61,7 @@ pub(super) fn check(quote: &Quote, nonce: &[u8], shown: &[Bytes32]) -> Result<[B
     }
     let pcrs: [Bytes32; REQUIRED_PCRS] =
         shown.get(..REQUIRED_PCRS).and_then(|s| s.try_into().ok()).ok_or(AttestError::PcrDigest)?;
-    if pcr_digest(&pcrs).0[..] != quote.pcr_digest[..] {
+    if hash.digest(pcrs.iter().map(|pcr| &pcr.0[..])).as_bytes() != quote.pcr_digest {
         return Err(AttestError::PcrDigest);
     }
     Ok(pcrs)

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::*;
 use crate::{
     Phase, Reference,
-    tpm::{Signature, attributes},
+    tpm::{HashAlg, Signature, attributes},
     wire::{Base64, HandshakeParams},
 };
 
@@ -256,8 +256,8 @@ fn a_real_rsa_quote_verifies_and_its_wider_selection_is_refused() {
     let values: serde_json::Map<String, serde_json::Value> = json("gce-cos-85-nonce9009/pcrs-sha256.json");
     let pcrs: Vec<Bytes32> = (0..24).map(|pcr| values[&pcr.to_string()].as_str().unwrap().parse().unwrap()).collect();
     assert_eq!(crate::tpm::pcr_digest(&pcrs).0, parsed.pcr_digest[..]);
-    assert!(matches!(quote::check(&parsed, &[0x90, 0x09], &pcrs), Err(AttestError::Selection { .. })));
-    assert!(matches!(quote::check(&parsed, &[0x90, 0x0a], &pcrs), Err(AttestError::Nonce { .. })));
+    assert!(matches!(quote::check(&parsed, &[0x90, 0x09], &pcrs, HashAlg::Sha256), Err(AttestError::Selection { .. })));
+    assert!(matches!(quote::check(&parsed, &[0x90, 0x0a], &pcrs, HashAlg::Sha256), Err(AttestError::Nonce { .. })));
 
     for bit in 0..message.len() * 8 {
         let mut changed = message.clone();
@@ -271,11 +271,27 @@ fn a_real_rsa_quote_verifies_and_its_wider_selection_is_refused() {
     }
 }
 
+/// A TPM makes the digest over the SHA-256 bank with its key's SHA-384.
+#[test]
+fn a_p384_keys_quote_is_accepted() {
+    let read = |form: &str| vector(&format!("own-swtpm-quotes/ecdsa-p384-sha384-bank-sha256.{form}"));
+    let ak = Public::parse(&read("ak.tpm2b")[2..]).unwrap();
+    ak.check_attestation_key().unwrap();
+    let (message, signature) = (read("msg"), parse_signature(&read("sig")).unwrap());
+    quote::check_signature(&ak, &message, &signature).unwrap();
+    let parsed = parse_quote(&message).unwrap();
+    let values: serde_json::Value = json("own-swtpm-quotes/pcrs.json");
+    let value = |pcr: usize| values["sha256"][pcr.to_string()].as_str().unwrap().parse().unwrap();
+    let pcrs: Vec<Bytes32> = (0..16).map(value).collect();
+    assert_eq!(quote::check(&parsed, &[0x5a; 32], &pcrs, HashAlg::Sha384).unwrap()[..], pcrs);
+    assert_eq!(quote::check(&parsed, &[0x5a; 32], &pcrs, HashAlg::Sha256), Err(AttestError::PcrDigest));
+}
+
 #[test]
 fn a_quote_over_another_bank_is_refused() {
     let parsed = parse_quote(&vector("gce-cos-85-nonce9009/quote-sha384.msg")).unwrap();
     let shown = vec![Bytes([0; 32]); 16];
-    let refused = quote::check(&parsed, &[0x90, 0x09], &shown).unwrap_err();
+    let refused = quote::check(&parsed, &[0x90, 0x09], &shown, HashAlg::Sha256).unwrap_err();
     assert!(matches!(&refused, AttestError::Selection { found } if found.starts_with("sha384:")), "{refused}");
 }
 
@@ -288,7 +304,7 @@ fn a_quote_over_fewer_registers_is_refused() {
     quote::check_signature(&ak, &message, &signature).unwrap();
     let parsed = parse_quote(&message).unwrap();
     let shown = vec![Bytes([0; 32]); 16];
-    let refused = quote::check(&parsed, &parsed.nonce, &shown).unwrap_err();
+    let refused = quote::check(&parsed, &parsed.nonce, &shown, HashAlg::Sha256).unwrap_err();
     assert_eq!(refused, AttestError::Selection { found: "sha256:0,7,11,15".into() });
 }
 
@@ -307,118 +323,4 @@ fn statements_that_are_no_quotes_are_refused() {
     assert!(parse_quote(&[&message[..], &[0]].concat()).is_err());
 }
 
-mod certificates {
-    use rcgen::{
-        BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
-        KeyPair,
-    };
-
-    use super::*;
-
-    const EK: &[u64] = &[2, 23, 133, 8, 1];
-    const NOW: u64 = 1_800_000_000;
-
-    fn key() -> KeyPair {
-        KeyPair::generate().unwrap()
-    }
-
-    fn authority(name: &str) -> CertificateParams {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-    }
-
-    /// As vendors make them: no subject, a critical directoryName, the EK usage.
-    fn endorsement() -> CertificateParams {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.distinguished_name = DistinguishedName::new();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(EK.to_vec())];
-        // GeneralNames { [4] Name { tpmManufacturer = "id:0" } }
-        let name = [
-            &[0x30, 0x18, 0xa4, 0x16, 0x30, 0x14, 0x31, 0x12, 0x30, 0x10, 0x06, 0x05, 0x67, 0x81, 0x05, 0x02, 0x01][..],
-            &[0x0c, 0x07],
-            b"id:0000",
-        ]
-        .concat();
-        let mut san = CustomExtension::from_oid_content(&[2, 5, 29, 17], name);
-        san.set_criticality(true);
-        params.custom_extensions.push(san);
-        params
-    }
-
-    fn chain(leaf: CertificateParams, issuer: CertificateParams) -> (Vec<u8>, String) {
-        let (root_key, issuer_key, leaf_key) = (key(), key(), key());
-        let root = authority("root");
-        let root_pem = root.clone().self_signed(&root_key).unwrap().pem();
-        let issuer_pem = issuer.clone().signed_by(&issuer_key, &Issuer::new(root, root_key)).unwrap().pem();
-        let leaf = leaf.signed_by(&leaf_key, &Issuer::new(issuer, issuer_key)).unwrap();
-        (leaf.der().to_vec(), root_pem + &issuer_pem)
-    }
-
-    fn outcome(leaf: CertificateParams, issuer: CertificateParams, now: u64) -> Result<Bytes32, AttestError> {
-        let (leaf, pem) = chain(leaf, issuer);
-        Roots::from_pem(pem.as_bytes()).unwrap().verify_ek(&leaf, now)
-    }
-
-    #[test]
-    fn an_empty_subject_and_a_critical_directory_name_are_accepted() {
-        outcome(endorsement(), authority("issuer"), NOW).unwrap();
-    }
-
-    #[test]
-    fn a_certificate_for_another_use_is_refused() {
-        let mut leaf = endorsement();
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        assert!(matches!(outcome(leaf, authority("issuer"), NOW), Err(AttestError::EndorsementCertificate { .. })));
-        let mut leaf = endorsement();
-        leaf.extended_key_usages = vec![];
-        assert!(matches!(outcome(leaf, authority("issuer"), NOW), Err(AttestError::EndorsementCertificate { .. })));
-    }
-
-    #[test]
-    fn an_issuer_that_is_no_authority_is_refused() {
-        let mut issuer = authority("issuer");
-        issuer.is_ca = IsCa::ExplicitNoCa;
-        assert!(outcome(endorsement(), issuer, NOW).is_err());
-    }
-
-    #[test]
-    fn an_expired_certificate_or_issuer_is_refused() {
-        let mut old = endorsement();
-        old.not_after = rcgen::date_time_ymd(2020, 1, 1);
-        assert!(outcome(old, authority("issuer"), NOW).is_err());
-        let mut issuer = authority("issuer");
-        issuer.not_after = rcgen::date_time_ymd(2020, 1, 1);
-        assert!(outcome(endorsement(), issuer, NOW).is_err());
-    }
-
-    #[test]
-    fn an_unknown_critical_extension_is_refused() {
-        let mut leaf = endorsement();
-        let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
-        extension.set_criticality(true);
-        leaf.custom_extensions.push(extension);
-        assert!(outcome(leaf, authority("issuer"), NOW).is_err());
-    }
-
-    #[test]
-    fn a_missing_intermediate_is_an_unknown_root() {
-        let (leaf, pem) = chain(endorsement(), authority("issuer"));
-        let root_only = &pem[..pem.rfind("-----BEGIN").unwrap()];
-        let roots = Roots::from_pem(root_only.as_bytes()).unwrap();
-        assert_eq!(roots.verify_ek(&leaf, NOW), Err(AttestError::UnknownRoot));
-    }
-
-    #[test]
-    fn no_flipped_bit_in_a_certificate_passes() {
-        let (leaf, pem) = chain(endorsement(), authority("issuer"));
-        let roots = Roots::from_pem(pem.as_bytes()).unwrap();
-        roots.verify_ek(&leaf, NOW).unwrap();
-        for bit in 0..leaf.len() * 8 {
-            let mut changed = leaf.clone();
-            changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(roots.verify_ek(&changed, NOW).is_err(), "bit {bit}");
-        }
-    }
-}
+mod certificates;

@@ -1,0 +1,138 @@
+//! A quote's signature, in the forms in which tools write it.
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
+    EcdsaVerificationAlgorithm, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaPublicKeyComponents,
+    UnparsedPublicKey,
+};
+
+use super::{AttestationKey, TpmError};
+use crate::tpm::{HashAlg, Key, Signature, SigningScheme, parse_signature, spki};
+
+/// RSA-4096, or TPMT_SIGNATURE around it.
+const MAX_BYTES: usize = 600;
+
+/// A signature: TPMT_SIGNATURE, or the bare bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum QuoteSignature {
+    Tpmt(Signature),
+    /// RSA: as long as the modulus. ECDSA: DER, or r ‖ s.
+    Bare(Vec<u8>),
+}
+
+impl QuoteSignature {
+    pub(super) fn parse(bytes: &[u8], key: &Key) -> Result<Self, TpmError> {
+        let tpmt = match parse_signature(bytes) {
+            Ok(signature) => return Ok(Self::Tpmt(signature)),
+            Err(error) => error,
+        };
+        let bare = match key {
+            Key::Rsa { modulus, .. } => bytes.len() == modulus.len(),
+            Key::P256 { .. } => bytes.len() == 64 || bytes.first() == Some(&0x30),
+            Key::P384 { .. } => bytes.len() == 96 || bytes.first() == Some(&0x30),
+        };
+        if !bare || bytes.len() > MAX_BYTES {
+            return Err(tpmt.into());
+        }
+        Ok(Self::Bare(bytes.to_vec()))
+    }
+
+    /// Verifies the message with the key's own scheme, and says which that is.
+    pub(super) fn verify(&self, ak: &AttestationKey, message: &[u8]) -> Result<SigningScheme, TpmError> {
+        let found = match self {
+            Self::Tpmt(signature) => vec![scheme_of(signature)?],
+            // Nothing states the scheme: the key's, or for a key that states none either the usual ones.
+            Self::Bare(_) => match (ak.scheme(), ak.key()) {
+                (Some(scheme), _) => vec![scheme],
+                (None, Key::Rsa { .. }) => {
+                    vec![SigningScheme::RsaSsa(HashAlg::Sha256), SigningScheme::RsaPss(HashAlg::Sha256)]
+                }
+                (None, Key::P256 { .. }) => vec![SigningScheme::Ecdsa(HashAlg::Sha256)],
+                (None, Key::P384 { .. }) => vec![SigningScheme::Ecdsa(HashAlg::Sha384)],
+            },
+        };
+        let mut refused = TpmError::Signature { scheme: "none".into() };
+        for scheme in found {
+            if let Some(expected) = ak.scheme().filter(|expected| *expected != scheme) {
+                return Err(TpmError::Scheme { found: scheme.to_string(), expected: expected.to_string() });
+            }
+            match self.verify_with(ak.key(), scheme, message)? {
+                true => return Ok(scheme),
+                false => refused = TpmError::Signature { scheme: scheme.to_string() },
+            }
+        }
+        Err(refused)
+    }
+
+    fn verify_with(&self, key: &Key, scheme: SigningScheme, message: &[u8]) -> Result<bool, TpmError> {
+        use HashAlg::{Sha256, Sha384, Sha512};
+        use SigningScheme::{Ecdsa, RsaPss, RsaSsa};
+        let unusable = || TpmError::Scheme {
+            found: scheme.to_string(),
+            expected: "RSASSA, RSAPSS or ECDSA of the key's type, with sha256, sha384 or sha512 (RSA)".into(),
+        };
+        match key {
+            Key::Rsa { modulus, exponent } => {
+                let parameters = match scheme {
+                    RsaSsa(Sha256) => &RSA_PKCS1_2048_8192_SHA256,
+                    RsaSsa(Sha384) => &RSA_PKCS1_2048_8192_SHA384,
+                    RsaSsa(Sha512) => &RSA_PKCS1_2048_8192_SHA512,
+                    RsaPss(Sha256) => &RSA_PSS_2048_8192_SHA256,
+                    RsaPss(Sha384) => &RSA_PSS_2048_8192_SHA384,
+                    RsaPss(Sha512) => &RSA_PSS_2048_8192_SHA512,
+                    _ => return Err(unusable()),
+                };
+                let bytes = match self {
+                    Self::Tpmt(Signature::RsaSsa(_, bytes) | Signature::RsaPss(_, bytes)) | Self::Bare(bytes) => bytes,
+                    Self::Tpmt(Signature::Ecdsa(..)) => return Err(unusable()),
+                };
+                let e = exponent.to_be_bytes();
+                let e = e.split_at(e.iter().take_while(|b| **b == 0).count()).1;
+                Ok(RsaPublicKeyComponents { n: &modulus[..], e }.verify(parameters, message, bytes).is_ok())
+            }
+            Key::P256 { point } => {
+                let algorithm = match scheme {
+                    Ecdsa(Sha256) => &ECDSA_P256_SHA256_ASN1,
+                    Ecdsa(Sha384) => &ECDSA_P256_SHA384_ASN1,
+                    _ => return Err(unusable()),
+                };
+                Ok(self.verify_ecdsa(algorithm, point, message))
+            }
+            Key::P384 { point } => {
+                let algorithm = match scheme {
+                    Ecdsa(Sha256) => &ECDSA_P384_SHA256_ASN1,
+                    Ecdsa(Sha384) => &ECDSA_P384_SHA384_ASN1,
+                    _ => return Err(unusable()),
+                };
+                Ok(self.verify_ecdsa(algorithm, point, message))
+            }
+        }
+    }
+
+    fn verify_ecdsa(&self, algorithm: &'static EcdsaVerificationAlgorithm, point: &[u8], message: &[u8]) -> bool {
+        let der = match self {
+            Self::Tpmt(Signature::Ecdsa(_, r, s)) => spki::ecdsa_signature(r, s),
+            Self::Bare(bytes) if bytes.len() == point.len() => {
+                let (r, s) = bytes.split_at(point.len() / 2);
+                spki::ecdsa_signature(r, s)
+            }
+            Self::Bare(bytes) => bytes.clone(),
+            Self::Tpmt(_) => return false,
+        };
+        let uncompressed = [&[4], point].concat();
+        UnparsedPublicKey::new(algorithm, uncompressed).verify(message, &der).is_ok()
+    }
+}
+
+fn scheme_of(signature: &Signature) -> Result<SigningScheme, TpmError> {
+    let (name, id, make): (_, _, fn(HashAlg) -> SigningScheme) = match signature {
+        Signature::RsaSsa(hash, _) => ("RSASSA", *hash, SigningScheme::RsaSsa),
+        Signature::RsaPss(hash, _) => ("RSAPSS", *hash, SigningScheme::RsaPss),
+        Signature::Ecdsa(hash, ..) => ("ECDSA", *hash, SigningScheme::Ecdsa),
+    };
+    HashAlg::from_id(id).map(make).ok_or_else(|| TpmError::Scheme {
+        found: format!("{name} with hash {id:#06x}"),
+        expected: "sha256, sha384 or sha512".into(),
+    })
+}
