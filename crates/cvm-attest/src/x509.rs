@@ -149,6 +149,17 @@ impl Certificate {
         self.parsed.tbs_certificate().subject() == self.parsed.tbs_certificate().issuer()
     }
 
+    /// The dates between which it is valid, both included, in seconds since 1970 UTC.
+    pub fn validity(&self) -> (u64, u64) {
+        let dates = self.parsed.tbs_certificate().validity();
+        (dates.not_before.to_unix_duration().as_secs(), dates.not_after.to_unix_duration().as_secs())
+    }
+
+    /// Its serial number: the INTEGER's bytes.
+    pub fn serial(&self) -> &[u8] {
+        self.parsed.tbs_certificate().serial_number().as_bytes()
+    }
+
     /// The certified key: the BIT STRING of the SubjectPublicKeyInfo. For EC keys the uncompressed point.
     pub fn public_key(&self) -> &[u8] {
         self.parsed.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
@@ -188,6 +199,21 @@ impl Path<'_> {
     /// # Errors
     /// [`X509Error::Path`] with what was wrong; [`X509Error::Crl`] for a list that cannot be read.
     pub fn verify(&self, leaf: &Certificate, now: u64) -> Result<&Certificate, X509Error> {
+        self.find(leaf, now, UnknownStatusPolicy::Allow)
+    }
+
+    /// As [`Path::verify`], and every certificate below the root must be covered by one of the lists.
+    ///
+    /// # Errors
+    /// As [`Path::verify`]; [`X509Error::Path`] also for a certificate that no list covers.
+    pub fn verify_unrevoked(&self, leaf: &Certificate, now: u64) -> Result<&Certificate, X509Error> {
+        if self.crls.is_empty() {
+            return Err(X509Error::Crl { problem: "none was given".into() });
+        }
+        self.find(leaf, now, UnknownStatusPolicy::Deny)
+    }
+
+    fn find(&self, leaf: &Certificate, now: u64, unknown: UnknownStatusPolicy) -> Result<&Certificate, X509Error> {
         let fail = |problem: String| X509Error::Path { subject: leaf.subject(), problem };
         let certificate = EndEntityCert::try_from(&leaf.der).map_err(|e| fail(e.to_string()))?;
         let intermediates: Vec<_> = self.intermediates.iter().map(|c| c.der.clone()).collect();
@@ -197,7 +223,7 @@ impl Path<'_> {
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
             options
                 .with_depth(RevocationCheckDepth::Chain)
-                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_status_policy(unknown)
                 .with_expiration_policy(ExpirationPolicy::Enforce)
                 .build()
         });
@@ -206,9 +232,8 @@ impl Path<'_> {
         for root in self.roots {
             let anchor = anchor_from_trusted_cert(&root.der).map_err(|e| fail(format!("the root: {e}")))?;
             // A root that is out of date vouches for nothing; RFC 5280 leaves that to the one who trusts it.
-            let dates = root.parsed.tbs_certificate().validity();
-            let until = dates.not_after.to_unix_duration().as_secs();
-            if now.as_secs() > until || now.as_secs() < dates.not_before.to_unix_duration().as_secs() {
+            let (from, until) = root.validity();
+            if now.as_secs() > until || now.as_secs() < from {
                 problem = format!("the root {} is not valid at this time", root.subject());
                 continue;
             }
