@@ -9,13 +9,14 @@
 //! | none | both ends | wire types, TPM structures, event logs, reference values |
 //! | `verifier` | key holders, `flare-cvm attest` | [`verify`], [`Roots`], software MakeCredential |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
-//! | `predict` | the build | PCR values from files alone |
+//! | `predict` | the build | PCRs, MRTD and RTMRs from files alone |
 
 mod error;
 pub mod eventlog;
 mod evidence;
 pub mod fuzz;
 pub mod reference;
+pub mod rtmr;
 pub mod tpm;
 pub mod wire;
 
@@ -25,6 +26,8 @@ pub mod attester;
 mod claims;
 #[cfg(feature = "predict")]
 pub mod predict;
+#[cfg(feature = "verifier")]
+pub mod tdx;
 #[cfg(feature = "verifier")]
 mod verifier;
 #[cfg(feature = "verifier")]

@@ -43,3 +43,15 @@ fn event_logs() {
 fn handshakes() {
     each_seed("tpm_handshake", 2000, cvm_attest::fuzz::handshake);
 }
+
+#[cfg(feature = "verifier")]
+#[test]
+fn tdx_quotes() {
+    each_seed("tdx_quote", 300, cvm_attest::fuzz::tdx_quote);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn cc_event_logs() {
+    each_seed("cc_event_log", 1000, cvm_attest::fuzz::cc_event_log);
+}
