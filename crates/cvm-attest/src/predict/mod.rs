@@ -18,6 +18,8 @@
 
 mod error;
 mod pe;
+mod tdvf;
+pub mod tdx;
 mod variables;
 
 use cvm_base::{Bytes32, sha256};
