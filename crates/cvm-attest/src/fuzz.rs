@@ -121,4 +121,26 @@ pub fn launch(bytes: &[u8]) {
         let _ = launch(&inputs);
     }
     let _ = launch_igvm(bytes);
+/// Bytes as a quote, as the documents of collateral, and as collateral.
+#[cfg(feature = "verifier")]
+pub fn tdx_quote(bytes: &[u8]) {
+    use crate::tdx::{Collateral, DcapVerifier, TdxEvidence, fuzz_signed_documents, intel_roots};
+    const NOW: u64 = 1_787_894_500;
+    let Ok(roots) = intel_roots() else { return };
+    if let Ok(evidence) = TdxEvidence::parse(bytes, None) {
+        let _ = DcapVerifier::new(roots.clone(), None, NOW).and_then(|v| v.verify(&evidence, None, NOW));
+    }
+    fuzz_signed_documents(bytes);
+    if let Ok(collateral) = Collateral::parse(bytes) {
+        let _ = DcapVerifier::new(roots, Some(&collateral), NOW);
+    }
+}
+
+/// Bytes as a TD's event log.
+#[cfg(feature = "verifier")]
+pub fn cc_event_log(bytes: &[u8]) {
+    let Ok(log) = crate::tdx::CcEventLog::parse(bytes) else { return };
+    assert!(log.events().len() <= bytes.len() / 40, "an event takes at least 66 bytes, or a digest of 96 digits");
+    let _ = log.replay();
+    let _ = log.events().iter().map(crate::tdx::EventClaim::from).collect::<Vec<_>>();
 }

@@ -10,6 +10,7 @@
 //! | `verifier` | key holders, `flare-cvm attest` | [`verify`], [`Roots`], software MakeCredential |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
 //! | `predict` | the build | PCR values and SEV-SNP launch digests from files alone |
+//! | `predict` | the build | PCRs, MRTD and RTMRs from files alone |
 
 mod error;
 pub mod eventlog;
@@ -18,6 +19,7 @@ mod evidence;
 pub mod files;
 pub mod fuzz;
 pub mod reference;
+pub mod rtmr;
 pub mod tpm;
 pub mod wire;
 
@@ -31,6 +33,7 @@ mod claims;
 pub mod predict;
 #[cfg(feature = "verifier")]
 pub mod snp;
+pub mod tdx;
 #[cfg(feature = "verifier")]
 mod verifier;
 #[cfg(feature = "verifier")]

@@ -182,6 +182,17 @@ impl Certificate {
         self.parsed.tbs_certificate().subject() == self.parsed.tbs_certificate().issuer()
     }
 
+    /// The dates between which it is valid, both included, in seconds since 1970 UTC.
+    pub fn validity(&self) -> (u64, u64) {
+        let dates = self.parsed.tbs_certificate().validity();
+        (dates.not_before.to_unix_duration().as_secs(), dates.not_after.to_unix_duration().as_secs())
+    }
+
+    /// Its serial number: the INTEGER's bytes.
+    pub fn serial(&self) -> &[u8] {
+        self.parsed.tbs_certificate().serial_number().as_bytes()
+    }
+
     /// The certified key: the BIT STRING of the SubjectPublicKeyInfo. For EC keys the uncompressed point.
     pub fn public_key(&self) -> &[u8] {
         self.parsed.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
@@ -222,7 +233,7 @@ impl Path<'_> {
     /// [`X509Error::Path`] with what was wrong; [`X509Error::Crl`] for a list that cannot be read.
     pub fn verify(&self, leaf: &Certificate, now: u64) -> Result<&Certificate, X509Error> {
         // No vendor's device certificate carries a usage of its own.
-        self.verify_for(leaf, &[], now)
+        self.find(leaf, &[], now, UnknownStatusPolicy::Allow)
     }
 
     /// [`verify`](Self::verify), where a certificate that lists extended key usages must list this one (the
@@ -231,6 +242,27 @@ impl Path<'_> {
     /// # Errors
     /// As [`verify`](Self::verify).
     pub fn verify_for(&self, leaf: &Certificate, usage: &'static [u8], now: u64) -> Result<&Certificate, X509Error> {
+        self.find(leaf, usage, now, UnknownStatusPolicy::Allow)
+    }
+
+    /// As [`Path::verify`], and every certificate below the root must be covered by one of the lists.
+    ///
+    /// # Errors
+    /// As [`Path::verify`]; [`X509Error::Path`] also for a certificate that no list covers.
+    pub fn verify_unrevoked(&self, leaf: &Certificate, now: u64) -> Result<&Certificate, X509Error> {
+        if self.crls.is_empty() {
+            return Err(X509Error::Crl { problem: "none was given".into() });
+        }
+        self.find(leaf, &[], now, UnknownStatusPolicy::Deny)
+    }
+
+    fn find(
+        &self,
+        leaf: &Certificate,
+        usage: &'static [u8],
+        now: u64,
+        unknown: UnknownStatusPolicy,
+    ) -> Result<&Certificate, X509Error> {
         let fail = |problem: String| X509Error::Path { subject: leaf.subject(), problem };
         let certificate = EndEntityCert::try_from(&leaf.der).map_err(|e| fail(e.to_string()))?;
         let intermediates: Vec<_> = self.intermediates.iter().map(|c| c.der.clone()).collect();
@@ -240,7 +272,7 @@ impl Path<'_> {
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
             options
                 .with_depth(RevocationCheckDepth::Chain)
-                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_status_policy(unknown)
                 .with_expiration_policy(ExpirationPolicy::Enforce)
                 .build()
         });

@@ -4,8 +4,9 @@ use std::{fs, path::PathBuf, process::Command};
 
 use cvm_attest::{
     eventlog::EventLog,
-    predict::{self, Inputs, PredictError},
+    predict::{self, Inputs, PredictError, tdx},
     reference::{Reference, TpmReference, VERSION},
+    rtmr::sha384,
 };
 use cvm_base::{Bytes, Explain, sha256};
 
@@ -190,6 +191,47 @@ fn list(entry: &[u8]) -> Vec<u8> {
     let x509 = [0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72];
     let size = |n: usize| (n as u32).to_le_bytes();
     [&x509[..], &size(28 + entry.len()), &size(0), &size(entry.len()), entry].concat()
+}
+
+/// RTMR1 of the same files in a TD; the rules of PCRs 4 and 5, with SHA-384.
+#[test]
+fn a_td_that_boots_from_disk_measures_what_starts() {
+    let bytes = vector("eventlog.bin");
+    let log = EventLog::parse(&bytes).unwrap();
+    let v = recorded_variables(&log);
+    let (loader, uki) = images(&v);
+    let (pk, kek, db, dbx, authority) = (&*v.pk, &*v.kek, &*v.db, &*v.dbx, &*v.authority);
+    let inputs = Inputs { loader: &loader, uki: &uki, pk, kek, db, dbx, authority };
+    // The disk of the recorded boot, out of its EV_EFI_GPT_EVENT: header, count, entries in use.
+    let event = log.events().iter().find(|event| event.kind == 0x8000_0006).unwrap();
+    assert_eq!(sha256(event.data), event.digest);
+    let mut disk = vec![0; 34 * 512];
+    disk[512..512 + 92].copy_from_slice(&event.data[..92]);
+    disk[1024..1024 + event.data.len() - 100].copy_from_slice(&event.data[100..]);
+    let firmware = fs::read("/usr/share/ovmf/OVMF.fd").expect("Debian's ovmf is installed");
+    let predict = |gpt| {
+        let boot = tdx::Boot::Disk { inputs: &inputs, gpt };
+        let pages = tdx::PageOrder::PageByPage;
+        tdx::tdx(&tdx::TdxInputs { firmware: &firmware, pages, memory: Some(4 << 30), acpi: None, boot }).unwrap()
+    };
+    let prediction = predict(Some(&disk));
+    let events: Vec<_> = prediction.explain.iter().filter(|event| event.rtmr == 1).collect();
+    let names: Vec<_> = events.iter().map(|event| &*event.event).collect();
+    let calls = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
+    let expected = ["Calling EFI Application from Boot Option", "separator", "partition table", "boot loader", "UKI"];
+    assert_eq!(names, [&expected[..], &calls].concat());
+    assert_eq!(events[2].digest, sha384(event.data));
+    assert!(prediction.rtmrs[1].is_some());
+    // Neither Debian 12's stub nor its kernel measures in a TD: RTMR2 stays zero.
+    assert_eq!(prediction.rtmrs[2], Some(Bytes([0; 48])));
+    let secure_boot = prediction.explain.iter().filter(|event| event.event.starts_with("variable")).count();
+    assert_eq!(secure_boot, 5);
+    let missing: Vec<_> = prediction.not_predicted.iter().map(|missing| missing.rtmr).collect();
+    assert_eq!((missing, prediction.rtmrs[0]), (vec![0, 0], None), "ACPI tables and boot options");
+    assert_eq!(predict(None).rtmrs[1], None);
+    for bad in [&disk[..1000], &vec![0; 34 * 512]] {
+        assert_eq!(predict(Some(bad)).rtmrs[1], None);
+    }
 }
 
 #[test]

@@ -22,6 +22,8 @@ fn handshakes() {
 #[test]
 fn tpm_quotes() {
     each_seed("tpm_quote", 1000, cvm_attest::fuzz::tpm_quote);
+fn tdx_quotes() {
+    each_seed("tdx_quote", 300, cvm_attest::fuzz::tdx_quote);
 }
 
 #[cfg(feature = "verifier")]
@@ -40,4 +42,6 @@ fn snp_evidence() {
 #[test]
 fn launch() {
     each_seed("launch", 30, cvm_attest::fuzz::launch);
+fn cc_event_logs() {
+    each_seed("cc_event_log", 1000, cvm_attest::fuzz::cc_event_log);
 }

@@ -48,6 +48,12 @@ pub enum PredictError {
         /// What is wrong.
         problem: String,
     },
+    /// Firmware that cannot be a TD's.
+    #[error("the firmware cannot start a TD: {problem}")]
+    Firmware {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A command line that the loader would change.
     #[error("the UKI's command line holds something else than printable ASCII")]
     CommandLine,
@@ -63,6 +69,7 @@ impl Explain for PredictError {
             Self::Section { .. } => "ATT-205",
             Self::Variable { .. } => "ATT-206",
             Self::CommandLine => "ATT-207",
+            Self::Firmware { .. } => "ATT-390",
         }
     }
 
@@ -72,6 +79,9 @@ impl Explain for PredictError {
             Self::Unsigned { .. } | Self::Changed { .. } => "sign the file last, with the project's db key",
             Self::NotAuthorised { .. } => "sign it with the key whose certificate the bundle's db holds",
             Self::Variable { .. } => "give the variable's raw content, without efivarfs's four attribute bytes",
+            Self::Firmware { .. } => {
+                "give the whole image, code and variables, of an OVMF with TDX metadata (Debian: OVMF.fd)"
+            }
             Self::CommandLine => "write .cmdline without a newline or NUL at its end",
         }
         .into()

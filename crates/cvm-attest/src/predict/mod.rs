@@ -19,6 +19,8 @@
 mod error;
 mod pe;
 pub mod snp;
+mod tdvf;
+pub mod tdx;
 mod variables;
 
 use cvm_base::{Bytes32, sha256};

@@ -2,9 +2,10 @@
 //! Portable Executable Signature Format 1.0).
 
 use cvm_base::{Bytes, Bytes32};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha384};
 
 use super::PredictError;
+use crate::rtmr::Bytes48;
 
 const MAX_SECTIONS: usize = 96;
 
@@ -25,10 +26,20 @@ impl<'a> Pe<'a> {
         parse(image, bytes).map_err(|problem| PredictError::Image { image, problem: problem.into() })
     }
 
-    /// SHA-256 over everything but the checksum, the security directory's entry and the certificates.
+    /// The Authenticode digest, SHA-256.
     pub(super) fn digest(&self) -> Bytes32 {
+        Bytes(self.hash::<Sha256>().finalize().into())
+    }
+
+    /// The Authenticode digest, SHA-384: what a TD extends.
+    pub(super) fn digest384(&self) -> Bytes48 {
+        Bytes(self.hash::<Sha384>().finalize().into())
+    }
+
+    /// Everything but the checksum, the security directory's entry and the certificates.
+    fn hash<D: sha2::Digest>(&self) -> D {
         let part = |range| self.bytes.get::<std::ops::Range<usize>>(range).unwrap_or_default();
-        let mut hash = Sha256::new();
+        let mut hash = D::new();
         hash.update(part(0..self.checksum));
         hash.update(part(self.checksum + 4..self.security_entry));
         hash.update(part(self.security_entry + 8..self.headers_end));
@@ -42,7 +53,7 @@ impl<'a> Pe<'a> {
         // What follows the sections, up to the certificates.
         let end = self.bytes.len().saturating_sub(self.certificates.len());
         hash.update(part(hashed..end.max(hashed)));
-        Bytes(hash.finalize().into())
+        hash
     }
 
     /// The digest, checked against the one that the signature states.

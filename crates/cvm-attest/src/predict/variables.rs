@@ -23,6 +23,18 @@ pub(super) fn configuration(inputs: &Inputs<'_>) -> [(&'static str, Vec<u8>); 5]
     ]
 }
 
+/// The same with Secure Boot off and no keys enrolled: no variable exists.
+pub(super) fn no_configuration() -> [(&'static str, Vec<u8>); 5] {
+    let of = |guid, name| (name, variable_data(guid, name, &[]));
+    [
+        of(&GLOBAL, "SecureBoot"),
+        of(&GLOBAL, "PK"),
+        of(&GLOBAL, "KEK"),
+        of(&IMAGE_SECURITY, "db"),
+        of(&IMAGE_SECURITY, "dbx"),
+    ]
+}
+
 /// What is hashed in the EV_EFI_VARIABLE_AUTHORITY event, after a check that the entry is one of db's and
 /// that its certificate signed both images.
 pub(super) fn authority(inputs: &Inputs<'_>, images: [&Pe<'_>; 2]) -> Result<Vec<u8>, PredictError> {
