@@ -15,6 +15,8 @@ mod error;
 pub mod eventlog;
 mod evidence;
 pub mod fuzz;
+#[cfg(feature = "verifier")]
+pub mod gpu;
 pub mod reference;
 pub mod tpm;
 pub mod wire;
