@@ -43,3 +43,21 @@ fn event_logs() {
 fn handshakes() {
     each_seed("tpm_handshake", 2000, cvm_attest::fuzz::handshake);
 }
+
+#[cfg(feature = "verifier")]
+#[test]
+fn gpu_evidence() {
+    each_seed("gpu_evidence", 300, cvm_attest::fuzz::gpu_evidence);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn gpu_rims() {
+    each_seed("gpu_rim", 150, cvm_attest::fuzz::gpu_rim);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn gpu_collateral() {
+    each_seed("gpu_collateral", 3000, cvm_attest::fuzz::gpu_collateral);
+}
