@@ -3,6 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_base::{Bytes32, sha256};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     Arch, GpuError,
@@ -62,17 +63,19 @@ impl DeviceEvidence {
             let problem = format!("{} bytes, at most {MAX_SET_BYTES} allowed", json.len());
             return Err(GpuError::malformed(WHAT, problem));
         }
-        let set: Set = serde_json::from_slice(json).map_err(|e| GpuError::malformed(WHAT, e.to_string()))?;
-        let (common_arch, common_nonce, devices) = match set {
-            Set::Trustee { device_evidence_list } => (None, None, device_evidence_list),
-            Set::Request { nonce, arch, evidence_list } => (arch, nonce, evidence_list),
-            Set::List(devices) => (None, None, devices),
+        let malformed = |e: serde_json::Error| GpuError::malformed(WHAT, e.to_string());
+        let value: Value = serde_json::from_slice(json).map_err(malformed)?;
+        // By hand rather than by an untagged enum, whose error says only that nothing fits.
+        let set = match value {
+            Value::Array(_) => Set { devices: Deserialize::deserialize(value).map_err(malformed)?, ..Set::default() },
+            value => Deserialize::deserialize(value).map_err(malformed)?,
         };
+        let Set { nonce, arch, devices } = set;
         if devices.is_empty() || devices.len() > MAX_DEVICES {
             let problem = format!("{} devices, 1 to {MAX_DEVICES} expected", devices.len());
             return Err(GpuError::malformed(WHAT, problem));
         }
-        devices.into_iter().map(|device| device.read(common_arch, common_nonce.as_deref())).collect()
+        devices.into_iter().map(|device| device.read(arch, nonce.as_deref())).collect()
     }
 
     /// The report.
@@ -96,12 +99,12 @@ impl DeviceEvidence {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Set {
-    Trustee { device_evidence_list: Vec<Device> },
-    Request { nonce: Option<String>, arch: Option<Arch>, evidence_list: Vec<Device> },
-    List(Vec<Device>),
+#[derive(Default, Deserialize)]
+struct Set {
+    nonce: Option<String>,
+    arch: Option<Arch>,
+    #[serde(alias = "device_evidence_list", alias = "evidence_list")]
+    devices: Vec<Device>,
 }
 
 #[derive(Deserialize)]
@@ -124,9 +127,10 @@ impl Device {
             STANDARD.decode(text).map_err(|e| GpuError::malformed(WHAT, format!("not base64: {e}")))
         };
         // Every report starts with 11 e0, which base64 writes EeA.
-        let report = match hex::decode(self.evidence.get(..2 * MAX_REPORT_BYTES).unwrap_or(&self.evidence)) {
-            Ok(report) => report,
-            Err(_) => decode(&self.evidence, MAX_REPORT_BYTES)?,
+        let hex = Some(&self.evidence).filter(|text| text.len() <= 2 * MAX_REPORT_BYTES).map(hex::decode);
+        let report = match hex {
+            Some(Ok(report)) => report,
+            _ => decode(&self.evidence, MAX_REPORT_BYTES)?,
         };
         let mut device = DeviceEvidence::parse(&report, &decode(&self.certificate, MAX_CHAIN_BYTES)?)?;
         let certified = device.identity.arch;

@@ -29,6 +29,7 @@ pub(super) enum Field {
     Project = 17,
     ProjectSku = 18,
     Fwid = 20,
+    PpcieStatus = 21,
     /// A GPU: the switches at the ends of its links. A switch: itself.
     Pdi = 22,
     SwitchGpuPdis = 26,
@@ -151,12 +152,19 @@ impl Opaque {
         Ok(version)
     }
 
-    /// The mode, where the version has one.
+    /// The mode, where the firmware states one. Firmware older than the flag has a status of its own for
+    /// protected PCIe; whichever of the two says so counts, since then the links are in clear.
     pub(super) fn feature(&self) -> Result<Option<Feature>, GpuError> {
-        if self.version()? < 1 {
-            return Ok(None);
-        }
-        match self.number(Field::FeatureFlag)? {
+        let protected = match self.get(Field::PpcieStatus) {
+            Some([0xaa]) => true,
+            Some([0x55]) | None => false,
+            Some(other) => {
+                return Err(GpuError::malformed(WHAT, format!("PPCIE status {other:02x?}, neither 55 nor aa")));
+            }
+        };
+        let flag = if self.version()? < 1 { None } else { self.number(Field::FeatureFlag)? };
+        match flag {
+            _ if protected => Ok(Some(Feature::Ppcie)),
             None => Ok(None),
             Some(0) => Ok(Some(Feature::Spt)),
             Some(1) => Ok(Some(Feature::Mpt)),

@@ -125,15 +125,15 @@ impl ResultPolicy {
         }
         let File { version, mut rules } = serde_json::from_slice(bytes).map_err(|e| fail(e.to_string()))?;
         let version: String = version.chars().take(16).collect();
-        let known = |rule: &str| rule.strip_prefix("x-nv-gpu-").is_some_and(|rule| VERSION_1_0.contains(&rule));
-        let rules = match version.split('.').next() {
-            Some("1") => match rules.keys().find(|rule| !known(rule)) {
+        let claim = |rule: &str| rule.strip_prefix("x-nv-gpu-").is_some_and(|rule| VERSION_1_0.contains(&rule));
+        let rules = match version.as_str() {
+            "1.0" => match rules.keys().find(|rule| !claim(rule)) {
                 Some(rule) => {
                     return Err(GpuError::UnknownRule { version, rule: rule.chars().take(120).collect() });
                 }
                 None => Rules::Flat(rules),
             },
-            Some("2" | "3" | "4") => {
+            known if known == "4.0" || known.starts_with("2.") || known.starts_with("3.") => {
                 let mut take = |name: &str| match rules.remove(name) {
                     Some(Value::Object(members)) => Ok(members),
                     _ => Err(fail(format!("no object {name:?} in the authorization-rules"))),
@@ -145,7 +145,7 @@ impl ResultPolicy {
                 }
                 Rules::Detached { token_type, overall, detached }
             }
-            _ => return Err(fail(format!("version {version:?}; known are 1.0 to 4.0"))),
+            _ => return Err(fail(format!("version {version:?}; known are 1.0, 2.x, 3.x and 4.0"))),
         };
         let empty = match &rules {
             Rules::Flat(rules) => rules.is_empty(),

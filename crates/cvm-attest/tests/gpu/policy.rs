@@ -201,6 +201,7 @@ fn what_is_no_policy() {
         rules(json!({"type": "JWT", "overall-claims": {}, "detached-claims": {"a": 1}, "detached-claim": {}})),
         json!({"version": "1.0", "authorization-rules": {}}).to_string(),
         json!({"version": "5.0", "authorization-rules": {}}).to_string(),
+        json!({"version": "1.1", "authorization-rules": {"x-nv-gpu-available": true}}).to_string(),
         json!({"version": 1.0, "authorization-rules": {}}).to_string(),
         json!({"authorization-rules": {}}).to_string(),
         json!({"version": "1.0", "authorization-rules": {"x-nv-gpu-available": true}, "more": 1}).to_string(),

@@ -91,6 +91,13 @@ fn attack_sets_that_are_no_machine() {
     refused(&|_, switches| switches[2].gpu_pdis[0].0[0] ^= 1, "is connected to GPUs");
     refused(&|_, switches| switches[2].pdi = None, "has no PDI");
     refused(&|_, switches| switches[2].pdi = switches[1].pdi, "is there twice");
+    // Firmware older than the flag says it otherwise.
+    let mut old = Device::ppcie_gpu(1);
+    old.opaque.retain(|(field, _)| *field < 34);
+    old.set(21, vec![0xaa]);
+    let old = World::new().gpu(&old);
+    assert_eq!(old.feature, Some(Feature::Ppcie));
+    assert!(Topology::check(&[old], &[], Expectation::default()).is_err());
     // A GPU in PPCIE mode alone: its links to others would be in clear, and nobody looked at them.
     let error = Topology::check(&gpus[..1], &[], Expectation::default()).unwrap_err();
     assert!(error.to_string().contains("1 GPUs in PPCIE mode, 8 expected"), "{error}");

@@ -177,4 +177,7 @@ fn evidence_in_each_form_that_is_sent() {
         assert!(DeviceEvidence::parse_set(bad.to_string().as_bytes()).is_err());
     }
     assert!(DeviceEvidence::parse_set(&vec![b' '; 5 * 1024 * 1024]).is_err());
+    let unknown = json!([{"arch": "AMPERE", "evidence": e, "certificate": c}]).to_string();
+    let error = DeviceEvidence::parse_set(unknown.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("unknown variant `AMPERE`"), "{error}");
 }
