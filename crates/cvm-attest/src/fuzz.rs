@@ -143,4 +143,37 @@ pub fn cc_event_log(bytes: &[u8]) {
     assert!(log.events().len() <= bytes.len() / 40, "an event takes at least 66 bytes, or a digest of 96 digits");
     let _ = log.replay();
     let _ = log.events().iter().map(crate::tdx::EventClaim::from).collect::<Vec<_>>();
+/// Bytes as a GPU's report and as a set of GPU evidence.
+#[cfg(feature = "verifier")]
+pub fn gpu_evidence(bytes: &[u8]) {
+    use crate::gpu::{Collateral, DeviceEvidence, Report, Roots, verify};
+
+    if let Ok(report) = Report::parse(bytes) {
+        let (message, signature) = report.signed_parts();
+        assert_eq!(message.len() + signature.len(), bytes.len());
+    }
+    if let Ok(set) = DeviceEvidence::parse_set(bytes) {
+        let roots = Roots::nvidia().expect("embedded");
+        for device in set {
+            let _ = (device.rim_ids(), verify(&device, &roots, Collateral::default(), None, 1_800_000_000));
+        }
+    }
+}
+
+/// Bytes as a reference manifest.
+#[cfg(feature = "verifier")]
+pub fn gpu_rim(bytes: &[u8]) {
+    if let Ok(rim) = crate::gpu::Rim::parse(bytes, None) {
+        let roots = crate::gpu::Roots::nvidia().expect("embedded");
+        let _ = (rim.check(&roots, 1_717_200_000), rim.golden_values());
+    }
+}
+
+/// Bytes as an OCSP response and as a result policy.
+#[cfg(feature = "verifier")]
+pub fn gpu_collateral(bytes: &[u8]) {
+    let _ = crate::gpu::OcspResponse::parse(bytes, None);
+    if let Ok(policy) = crate::gpu::ResultPolicy::parse(bytes) {
+        let _ = (policy.evaluate(&[]), policy.evaluate_switches(&[]));
+    }
 }

@@ -18,6 +18,8 @@ mod evidence;
 #[cfg(feature = "verifier")]
 pub mod files;
 pub mod fuzz;
+#[cfg(feature = "verifier")]
+pub mod gpu;
 pub mod reference;
 pub mod rtmr;
 pub mod tpm;

@@ -24,12 +24,16 @@ fn tpm_quotes() {
     each_seed("tpm_quote", 1000, cvm_attest::fuzz::tpm_quote);
 fn tdx_quotes() {
     each_seed("tdx_quote", 300, cvm_attest::fuzz::tdx_quote);
+fn gpu_evidence() {
+    each_seed("gpu_evidence", 300, cvm_attest::fuzz::gpu_evidence);
 }
 
 #[cfg(feature = "verifier")]
 #[test]
 fn azure_evidence() {
     each_seed("azure_evidence", 1000, cvm_attest::fuzz::azure_evidence);
+fn gpu_rims() {
+    each_seed("gpu_rim", 150, cvm_attest::fuzz::gpu_rim);
 }
 
 #[cfg(feature = "verifier")]
@@ -44,4 +48,6 @@ fn launch() {
     each_seed("launch", 30, cvm_attest::fuzz::launch);
 fn cc_event_logs() {
     each_seed("cc_event_log", 1000, cvm_attest::fuzz::cc_event_log);
+fn gpu_collateral() {
+    each_seed("gpu_collateral", 3000, cvm_attest::fuzz::gpu_collateral);
 }

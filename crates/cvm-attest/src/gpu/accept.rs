@@ -1,0 +1,65 @@
+//! What a site accepts of a device whose evidence is genuine.
+
+use super::{Arch, ChainClaims, GpuClaims, GpuError, Measres, SwitchClaims};
+
+/// What a site accepts of a GPU. The default wants all that can be checked offline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuPolicy {
+    /// Measurements must have been compared with manifests.
+    pub golden_values: bool,
+    /// The report must answer the nonce of this session.
+    pub nonce: bool,
+    /// OCSP must call every certificate good.
+    pub ocsp: bool,
+    /// Only these architectures; empty for any that NVIDIA attests.
+    pub arch: Vec<Arch>,
+}
+
+impl Default for GpuPolicy {
+    fn default() -> Self {
+        Self { golden_values: true, nonce: true, ocsp: false, arch: Vec::new() }
+    }
+}
+
+impl GpuPolicy {
+    /// Accepts or refuses a GPU.
+    ///
+    /// # Errors
+    /// [`GpuError::Policy`] for the first rule that it breaks.
+    pub fn check(&self, claims: &GpuClaims) -> Result<(), GpuError> {
+        let chains = [Some(&claims.chain), claims.driver_rim.chain.as_ref(), claims.vbios_rim.chain.as_ref()];
+        self.check_device(claims.arch, claims.measres, claims.nonce_match, &chains)
+    }
+
+    /// Accepts or refuses a switch.
+    ///
+    /// # Errors
+    /// [`GpuError::Policy`] for the first rule that it breaks.
+    pub fn check_switch(&self, claims: &SwitchClaims) -> Result<(), GpuError> {
+        let chains = [Some(&claims.chain), claims.bios_rim.chain.as_ref()];
+        self.check_device(claims.arch, claims.measres, claims.nonce_match, &chains)
+    }
+
+    fn check_device(
+        &self,
+        arch: Arch,
+        measres: Measres,
+        nonce: bool,
+        chains: &[Option<&ChainClaims>],
+    ) -> Result<(), GpuError> {
+        let refuse = |problem: String| Err(GpuError::Policy { problem });
+        if !self.arch.is_empty() && !self.arch.contains(&arch) {
+            return refuse(format!("its architecture is {arch:?}, allowed are {:?}", self.arch));
+        }
+        if self.golden_values && measres != Measres::Success {
+            return refuse("its measurements were not compared with NVIDIA's golden values".into());
+        }
+        if self.nonce && !nonce {
+            return refuse("no nonce was expected, so the report may be a replay".into());
+        }
+        if self.ocsp && !chains.iter().all(|chain| chain.is_some_and(ChainClaims::ocsp_good)) {
+            return refuse("OCSP did not call every certificate good".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,378 @@
+//! Report, chain, nonce, firmware, manifests, measurements: the checks in their order, and what they prove.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use cvm_base::Bytes32;
+
+use super::{
+    Arch, ChainClaims, DeviceEvidence, GpuClaims, GpuError, LegacyClaims, Measres, OcspResponse, Rim, RimClaims, Roots,
+    Source, SwitchClaims,
+    chain::{TrustedPath, Window},
+    claims::LegacyInputs,
+    der, ocsp,
+    opaque::Field,
+};
+use crate::{NotChecked, x509::MAX_CERTIFICATES};
+
+/// A machine has some ten firmware versions; a service that remembers more begins anew.
+const MAX_REMEMBERED: usize = 1024;
+
+/// Claims of either kind of device.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeviceClaims {
+    /// A GPU.
+    Gpu(GpuClaims),
+    /// A switch.
+    Switch(SwitchClaims),
+}
+
+/// What vouches for evidence besides NVIDIA's roots, as far as it is at hand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Collateral<'a> {
+    /// Manifests. If none is given, measurements are not compared, and the claims say so; if some are, those
+    /// that the report needs must be among them.
+    pub rims: &'a [Rim],
+    /// OCSP responses for the certificates of devices and of manifests.
+    pub ocsp: &'a [OcspResponse],
+    /// DER revocation lists.
+    pub crls: &'a [Vec<u8>],
+}
+
+/// Verifies one device's evidence at `now` (seconds since 1970 UTC).
+///
+/// # Errors
+/// [`GpuError`], for the first check that fails. What could not be checked is in the claims' `not_checked`.
+pub fn verify(
+    evidence: &DeviceEvidence,
+    roots: &Roots,
+    collateral: Collateral<'_>,
+    nonce: Option<&[u8; 32]>,
+    now: u64,
+) -> Result<DeviceClaims, GpuError> {
+    Verifier::new(roots, collateral).verify(evidence, nonce, now)
+}
+
+/// Verifies many reports: chains and manifests once, as long as they are valid; reports each time.
+#[derive(Debug)]
+pub struct Verifier<'a> {
+    roots: &'a Roots,
+    collateral: Collateral<'a>,
+    /// By the chain's digest.
+    devices: HashMap<Bytes32, Trusted>,
+    /// By their place in the collateral.
+    rims: HashMap<usize, Trusted>,
+}
+
+/// A chain that was verified, and for how long that holds.
+#[derive(Debug, Clone)]
+struct Trusted {
+    window: Window,
+    claims: ChainClaims,
+    /// Certificates that OCSP said nothing of.
+    missing: Vec<String>,
+}
+
+/// A manifest that a report is to be compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Needed {
+    pub id: String,
+    version: String,
+    source: Source,
+}
+
+impl Needed {
+    /// NVIDIA's naming (`get_driver_rim_id`, `get_vbios_rim_id` of its SDK).
+    pub(super) fn of(evidence: &DeviceEvidence) -> Result<Vec<Self>, GpuError> {
+        let opaque = &evidence.report.opaque;
+        let text = |field| {
+            let missing = || GpuError::malformed("opaque data of the report", format!("no {field:?}"));
+            opaque.text(field)?.ok_or_else(missing)
+        };
+        let undotted = |version: &str| version.replace('.', "").to_ascii_uppercase();
+        if evidence.identity.arch.is_switch() {
+            let version = text(Field::VbiosVersion)?;
+            // Reports of LS10 name no product; there is one.
+            let id = format!("NV_SWITCH_BIOS_5612_0002_890_{}", undotted(&version));
+            return Ok(vec![Self { id, version, source: Source::Firmware }]);
+        }
+        let driver = text(Field::DriverVersion)?;
+        let prefix = match evidence.identity.arch {
+            Arch::Hopper => "NV_GPU_DRIVER_GH100".to_owned(),
+            _ => format!("NV_GPU_CC_DRIVER_{}", opaque.text(Field::ChipInfo)?.unwrap_or_else(|| "GB100".into())),
+        };
+        let vbios = opaque.gpu_vbios()?;
+        let product = [text(Field::Project)?, text(Field::ProjectSku)?, text(Field::ChipSku)?];
+        let product = product.join("_").to_ascii_uppercase();
+        Ok(vec![
+            Self { id: format!("{prefix}_{driver}"), version: driver, source: Source::Driver },
+            Self {
+                id: format!("NV_GPU_VBIOS_{product}_{}", undotted(&vbios)),
+                version: vbios,
+                source: Source::Firmware,
+            },
+        ])
+    }
+
+    /// The manifest's version and chip must be the report's; its name, where it has one, exactly this. A
+    /// VBIOS's version is hex, which writers spell in either case.
+    fn is(&self, rim: &Rim, chips: &[&str]) -> bool {
+        let version = match self.source {
+            Source::Driver => rim.version() == self.version,
+            Source::Firmware => rim.version().eq_ignore_ascii_case(&self.version),
+        };
+        let named = rim.id().is_none_or(|id| id.eq_ignore_ascii_case(&self.id));
+        version && named && chips.contains(&rim.product())
+    }
+}
+
+impl<'a> Verifier<'a> {
+    /// Remembers nothing yet.
+    pub fn new(roots: &'a Roots, collateral: Collateral<'a>) -> Self {
+        Self { roots, collateral, devices: HashMap::new(), rims: HashMap::new() }
+    }
+
+    /// As [`verify`].
+    ///
+    /// # Errors
+    /// As [`verify`].
+    pub fn verify(
+        &mut self,
+        evidence: &DeviceEvidence,
+        nonce: Option<&[u8; 32]>,
+        now: u64,
+    ) -> Result<DeviceClaims, GpuError> {
+        let report = &evidence.report;
+        // A key that NVIDIA's root vouches for …
+        let chain = self.device(evidence, now)?;
+        // … signed this report, …
+        let (message, signature) = report.signed_parts();
+        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, evidence.chain.leaf.certificate.public_key())
+            .verify(message, signature)
+            .map_err(|_| GpuError::Signature)?;
+        // … for this session, …
+        if let Some(expected) = nonce.filter(|expected| *expected != report.nonce()) {
+            return Err(GpuError::Nonce { expected: hex::encode(expected), found: hex::encode(report.nonce()) });
+        }
+        let mut not_checked = Vec::new();
+        if nonce.is_none() {
+            not_checked.push(NotChecked::new("nonce", "no nonce was expected, so the report may be a replay"));
+        }
+        check_fwid(evidence, &mut not_checked)?;
+        note_ocsp("device", &chain, &mut not_checked);
+        // … and is what NVIDIA released.
+        let needed = Needed::of(evidence)?;
+        let rims = self.compare(evidence, &needed, now, &mut not_checked)?;
+        let claims = Claims { evidence, chain: chain.claims, nonce: nonce.is_some(), rims, needed, not_checked };
+        if evidence.identity.arch.is_switch() { claims.of_switch() } else { claims.of_gpu() }
+    }
+
+    fn device(&mut self, evidence: &DeviceEvidence, now: u64) -> Result<Trusted, GpuError> {
+        if let Some(known) = self.devices.get(&evidence.chain_sha256).filter(|known| known.window.contains(now)) {
+            return Ok(known.clone());
+        }
+        let path = evidence.chain.verify("device", &self.roots.device, self.collateral.crls, now)?;
+        // NVIDIA's responder knows everything but the attestation key's own certificate.
+        let trusted = self.trust(&path, 1, now)?;
+        if self.devices.len() >= MAX_REMEMBERED {
+            self.devices.clear();
+        }
+        self.devices.insert(evidence.chain_sha256, trusted.clone());
+        Ok(trusted)
+    }
+
+    fn rim(&mut self, at: usize, rim: &Rim, now: u64) -> Result<Trusted, GpuError> {
+        if let Some(known) = self.rims.get(&at).filter(|known| known.window.contains(now)) {
+            return Ok(known.clone());
+        }
+        let path = rim.verify(self.roots, self.collateral.crls, now)?;
+        let trusted = self.trust(&path, 0, now)?;
+        self.rims.insert(at, trusted.clone());
+        Ok(trusted)
+    }
+
+    fn trust(&self, path: &TrustedPath, first: usize, now: u64) -> Result<Trusted, GpuError> {
+        debug_assert!(path.links.len() <= MAX_CERTIFICATES + 1);
+        let status = ocsp::check(path, first, self.collateral.ocsp, now)?;
+        let claims = ChainClaims {
+            expiration_date: der::rfc3339(path.expires),
+            status: "valid".into(),
+            ocsp_status: if status.good { "good" } else { "undefined" }.into(),
+            revocation_reason: None,
+            ocsp_nonce_matches: status.nonce_matches,
+            ocsp_response_valid: status.good,
+        };
+        Ok(Trusted { window: path.window.and(status.window), claims, missing: status.missing })
+    }
+
+    /// The manifests that the report was compared with, in the order of `needed`.
+    fn compare(
+        &mut self,
+        evidence: &DeviceEvidence,
+        needed: &[Needed],
+        now: u64,
+        not_checked: &mut Vec<NotChecked>,
+    ) -> Result<Vec<(&'a Rim, Trusted)>, GpuError> {
+        let given = self.collateral.rims;
+        if given.is_empty() {
+            for Needed { id, .. } in needed {
+                not_checked
+                    .push(NotChecked::new("rim", &format!("{id} was not given: measurements were not compared")));
+            }
+            return Ok(Vec::new());
+        }
+        let chip_info = evidence.report.opaque.text(Field::ChipInfo)?;
+        let chips: Vec<&str> =
+            [Some(evidence.identity.chip.as_str()), chip_info.as_deref()].into_iter().flatten().collect();
+        let (mut compared, mut mismatches) = (Vec::<(&Rim, Trusted)>::new(), Vec::new());
+        for needed in needed {
+            let mut fitting = given.iter().enumerate().filter(|(_, rim)| needed.is(rim, &chips));
+            let mismatch = |found: String| GpuError::RimMismatch { expected: needed.id.clone(), found };
+            let (at, rim) = fitting
+                .next()
+                .ok_or_else(|| mismatch(given.iter().map(Rim::label).take(16).collect::<Vec<_>>().join(", ")))?;
+            if fitting.any(|(_, other)| other != rim) {
+                return Err(mismatch("two different ones that fit".into()));
+            }
+            let chain = self.rim(at, rim, now)?;
+            note_ocsp(&needed.id, &chain, not_checked);
+            if let Some(index) = compared.iter().find_map(|(other, _)| other.conflict(rim)) {
+                return Err(GpuError::IndexConflict { index });
+            }
+            compared.push((rim, chain));
+            mismatches.extend(rim.compare(&evidence.report, needed.source)?);
+        }
+        mismatches.sort_by_key(|mismatch| mismatch.index);
+        if mismatches.is_empty() { Ok(compared) } else { Err(GpuError::Measurements { mismatches }) }
+    }
+}
+
+/// The firmware that the report names must be the one that the attestation key was certified for.
+fn check_fwid(evidence: &DeviceEvidence, not_checked: &mut Vec<NotChecked>) -> Result<(), GpuError> {
+    let Some(found) = evidence.report.opaque.get(Field::Fwid) else {
+        not_checked.push(NotChecked::new("fwid", "this firmware's reports name no firmware digest to compare"));
+        return Ok(());
+    };
+    let certified = evidence.identity.fwid.as_deref();
+    if certified == Some(found) {
+        return Ok(());
+    }
+    let expected = certified.map_or_else(|| "none".into(), hex::encode);
+    Err(GpuError::Identity { what: "report's firmware digest", expected, found: hex::encode(found) })
+}
+
+fn note_ocsp(of: &str, chain: &Trusted, not_checked: &mut Vec<NotChecked>) {
+    if !chain.missing.is_empty() {
+        let reason = format!("{of}: no OCSP response for {}", chain.missing.join("; "));
+        not_checked.push(NotChecked::new("ocsp", &reason));
+    } else if !chain.claims.ocsp_nonce_matches {
+        let reason = format!("{of}: it is not known with which nonce OCSP was asked");
+        not_checked.push(NotChecked::new("ocsp-nonce", &reason));
+    }
+}
+
+/// What the checks left, before it takes a kind's form.
+struct Claims<'a> {
+    evidence: &'a DeviceEvidence,
+    chain: ChainClaims,
+    nonce: bool,
+    /// Empty when there were none to compare with.
+    rims: Vec<(&'a Rim, Trusted)>,
+    needed: Vec<Needed>,
+    not_checked: Vec<NotChecked>,
+}
+
+impl Claims<'_> {
+    fn of_gpu(self) -> Result<DeviceClaims, GpuError> {
+        let (measres, secboot, dbgstat) = self.measured();
+        let (report, identity) = (&self.evidence.report, &self.evidence.identity);
+        let chains: Vec<&ChainClaims> =
+            [&self.chain].into_iter().chain(self.rims.iter().map(|(_, rim)| &rim.claims)).collect();
+        let all = |good: fn(&ChainClaims) -> bool| chains.len() == 3 && chains.iter().all(|chain| good(chain));
+        let legacy = LegacyClaims::new(LegacyInputs {
+            nonce: self.nonce,
+            rims: measres == Measres::Success,
+            ocsp: all(ChainClaims::ocsp_good),
+            ocsp_nonce: all(|chain| chain.ocsp_nonce_matches),
+        });
+        let rim =
+            |at: usize| self.rims.get(at).map(|(_, rim)| RimClaims::given(rim.claims.clone())).unwrap_or_default();
+        let version = |at: usize| self.needed.get(at).map(|needed| needed.version.clone()).unwrap_or_default();
+        Ok(DeviceClaims::Gpu(GpuClaims {
+            arch: identity.arch,
+            uuid: self.evidence.uuid.clone(),
+            measurements: self.measurements(),
+            config: report.opaque.config(),
+            eat_nonce: hex::encode(report.nonce()),
+            measres,
+            secboot,
+            dbgstat,
+            hwmodel: identity.hwmodel.clone(),
+            ueid: identity.ueid.clone(),
+            oemid: self.rims.first().map(|(rim, _)| rim.manufacturer_id().to_owned()),
+            device_type: "gpu".into(),
+            mismatches: None,
+            arch_check: true,
+            driver_version: version(0),
+            vbios_version: version(1),
+            switch_pdis: report.opaque.switches_of_gpu()?,
+            fwid_match: true,
+            parsed: true,
+            nonce_match: self.nonce,
+            signature_verified: true,
+            driver_rim: rim(0),
+            vbios_rim: rim(1),
+            vbios_index_no_conflict: measres == Measres::Success,
+            feature: report.opaque.feature()?,
+            pdi: identity.pdi,
+            rim_ids: self.needed.iter().map(|needed| needed.id.clone()).collect(),
+            legacy,
+            chain: self.chain,
+            not_checked: self.not_checked,
+        }))
+    }
+
+    fn of_switch(self) -> Result<DeviceClaims, GpuError> {
+        let (measres, secboot, dbgstat) = self.measured();
+        let (report, identity) = (&self.evidence.report, &self.evidence.identity);
+        let rim = self.rims.first().map(|(_, rim)| RimClaims::given(rim.claims.clone())).unwrap_or_default();
+        Ok(DeviceClaims::Switch(SwitchClaims {
+            arch: identity.arch,
+            uuid: self.evidence.uuid.clone(),
+            measurements: self.measurements(),
+            config: report.opaque.config(),
+            eat_nonce: hex::encode(report.nonce()),
+            measres,
+            secboot,
+            dbgstat,
+            hwmodel: identity.hwmodel.clone(),
+            ueid: identity.ueid.clone(),
+            device_type: "nvswitch".into(),
+            mismatches: None,
+            arch_check: true,
+            bios_version: self.needed.first().map(|needed| needed.version.clone()).unwrap_or_default(),
+            pdi: report.opaque.pdi_of_switch()?,
+            gpu_pdis: report.opaque.gpus_of_switch()?,
+            fwid_match: true,
+            parsed: true,
+            nonce_match: self.nonce,
+            signature_verified: true,
+            bios_rim: rim,
+            rim_ids: self.needed.iter().map(|needed| needed.id.clone()).collect(),
+            chain: self.chain,
+            not_checked: self.not_checked,
+        }))
+    }
+
+    fn measured(&self) -> (Measres, Option<bool>, Option<String>) {
+        if self.rims.is_empty() {
+            (Measres::NotRun, None, None)
+        } else {
+            (Measres::Success, Some(true), Some("disabled".into()))
+        }
+    }
+
+    fn measurements(&self) -> BTreeMap<u8, String> {
+        self.evidence.report.measurements().iter().map(|(index, value)| (*index, hex::encode(value))).collect()
+    }
+}
