@@ -15,6 +15,8 @@ mod error;
 pub mod eventlog;
 mod evidence;
 pub mod fuzz;
+#[cfg(feature = "policy")]
+pub mod policy;
 pub mod reference;
 pub mod tpm;
 pub mod wire;
@@ -25,6 +27,8 @@ pub mod attester;
 mod claims;
 #[cfg(feature = "predict")]
 pub mod predict;
+#[cfg(feature = "verifier")]
+pub mod token;
 #[cfg(feature = "verifier")]
 mod verifier;
 #[cfg(feature = "verifier")]

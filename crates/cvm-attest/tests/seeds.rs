@@ -43,3 +43,9 @@ fn event_logs() {
 fn handshakes() {
     each_seed("tpm_handshake", 2000, cvm_attest::fuzz::handshake);
 }
+
+#[cfg(feature = "verifier")]
+#[test]
+fn tokens() {
+    each_seed("token", 500, cvm_attest::fuzz::token);
+}
