@@ -66,3 +66,11 @@ pub fn token(bytes: &[u8]) {
         let _ = ItaClaims::read(registered, &claims).map(|ita| ita.to_json());
     }
 }
+
+/// Bytes as a set of reference values, and the policies written from it.
+pub fn reference_set(bytes: &[u8]) {
+    let Ok(set) = crate::ReferenceSet::parse(bytes) else { return };
+    assert_eq!(crate::ReferenceSet::parse(&set.to_bytes()).as_ref(), Ok(&set));
+    #[cfg(feature = "policy")]
+    let _ = crate::policy::new_policies(&set);
+}

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | none | both ends | wire types, TPM structures, event logs, reference values |
 //! | `verifier` | key holders, `flare-cvm attest` | [`verify`], [`Roots`], software MakeCredential |
+//! | `policy` | key holders, agents, `flare-cvm policy` | Rego over claims |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
 //! | `predict` | the build | PCR values from files alone |
 
@@ -18,6 +19,7 @@ pub mod fuzz;
 #[cfg(feature = "policy")]
 pub mod policy;
 pub mod reference;
+pub mod reference_set;
 pub mod tpm;
 pub mod wire;
 
@@ -37,6 +39,7 @@ pub mod x509;
 pub use error::AttestError;
 pub use evidence::Evidence;
 pub use reference::Reference;
+pub use reference_set::ReferenceSet;
 
 #[cfg(feature = "verifier")]
 pub use {

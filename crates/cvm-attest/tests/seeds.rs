@@ -49,3 +49,8 @@ fn handshakes() {
 fn tokens() {
     each_seed("token", 500, cvm_attest::fuzz::token);
 }
+
+#[test]
+fn reference_sets() {
+    each_seed("reference_set", 2000, cvm_attest::fuzz::reference_set);
+}

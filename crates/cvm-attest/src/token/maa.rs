@@ -112,7 +112,10 @@ impl MaaClaims {
             "tdxvm" => ["tdx_mrtd", "tdx_report_data"],
             "azurevm" if tee.is_empty() => ["", ""],
             other => {
-                return Err(TokenError::claims(format!("attestation type {:?} is not known", super::jws::short(other))));
+                return Err(TokenError::claims(format!(
+                    "attestation type {:?} is not known",
+                    super::jws::short(other)
+                )));
             }
         };
         let owned = |name: &str| text(&tee, name).map(|value| value.map(str::to_owned));
