@@ -16,9 +16,12 @@ const MAX_WIDTH_DIGITS: usize = 3;
 /// What OPA calls undefined is `Ok(Undefined)`: arguments of other types. An error stops the policy.
 type Answer = Result<Value, String>;
 
+/// Its name, the number of its arguments, and what it does.
+type Bounded = (&'static str, u8, fn(&[Value]) -> Answer);
+
 /// Puts them before the engine's own.
 pub(super) fn install(engine: &mut Engine) -> Result<(), String> {
-    let bounded: [(&str, u8, fn(&[Value]) -> Answer); 7] = [
+    let bounded: [Bounded; 7] = [
         ("numbers.range", 2, range),
         ("numbers.range_step", 3, range),
         ("concat", 2, concat),

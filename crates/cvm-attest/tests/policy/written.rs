@@ -273,3 +273,42 @@ fn sets_of_reference_values() {
     assert!(decide(&policy, &input("snp", &snp(0x11), None)).allowed);
     assert!(!decide(&policy, &input("tdx", &tdx(0x34, 0x35), None)).allowed);
 }
+
+/// A quote of a real boot under swtpm, verified, against the policy that its own image's reference values make.
+#[cfg(feature = "verifier")]
+#[test]
+fn a_recorded_boot_and_the_policy_of_its_image() {
+    use cvm_attest::{Binding, Claims, Evidence, Reference, Roots, verify};
+    let read = |name: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/session-swtpm");
+        std::fs::read(folder.join(name)).unwrap()
+    };
+    let state = serde_json::from_slice(&read("state.json")).unwrap();
+    let binding = Binding { digest: &[0x5a; 48], credential: Some(&state) };
+    let evidence = Evidence::Tpm(Box::new(serde_json::from_slice(&read("evidence.json")).unwrap()));
+    let roots = Roots::from_pem(&read("roots.pem")).unwrap();
+    let now = serde_json::from_slice(&read("now")).unwrap();
+    let claims = verify(&evidence, &binding, &roots, now).unwrap();
+    let Claims::Tpm(tpm) = &claims else { panic!("a TPM") };
+
+    let mut set = ReferenceSet::from(&Reference::parse(&read("reference.json")).unwrap());
+    let ask = |set: &ReferenceSet| {
+        let [(name, text), ..] = new_policies(set).unwrap();
+        let input = json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": claims.to_json()}}});
+        let policy = Policy::compile(name, text.as_bytes()).unwrap();
+        policy
+            .decide(&input, &json!({"plugin": "resource", "resource-path": ["flare-cvm", "half", set.image_id]}))
+            .unwrap()
+    };
+    let unnamed = ask(&set);
+    assert!(!unnamed.allowed && unnamed.reasons[0].contains("tpm_ek_roots"), "{:?}", unnamed.reasons);
+    set.ek_roots = vec![tpm.ek_root_sha256];
+    let decision = ask(&set);
+    assert!(decision.allowed, "{:?}", decision.reasons);
+    for pcr in set.tpm.clone().unwrap().pcrs.keys() {
+        let mut other = set.clone();
+        other.tpm.as_mut().unwrap().pcrs.get_mut(pcr).unwrap().0[0] ^= 1;
+        let refused = ask(&other);
+        assert!(!refused.allowed && refused.reasons.iter().any(|r| r.contains(&format!("pcr{pcr:02}"))), "{pcr}");
+    }
+}
