@@ -176,4 +176,43 @@ pub fn gpu_collateral(bytes: &[u8]) {
     if let Ok(policy) = crate::gpu::ResultPolicy::parse(bytes) {
         let _ = (policy.evaluate(&[]), policy.evaluate_switches(&[]));
     }
+/// Bytes as a token, as a key set, as NRAS' bundle, as a signing key; a token's claims in each vendor's layout.
+#[cfg(feature = "verifier")]
+pub fn token(bytes: &[u8]) {
+    use crate::token::{
+        DetachedEat, EarKey, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaClaims, MaaPolicy, NrasPolicy,
+        Registered, Rules, Token, verify_ita, verify_maa, verify_nras,
+    };
+    let none = Expected::default();
+    let empty = KeySet::parse(br#"{"keys":[]}"#);
+    let keys = KeySet::parse(bytes).or(empty);
+    let _ = EarKey::from_pkcs8_pem(bytes);
+    let (Ok(keys), bundle, token) = (keys, DetachedEat::parse(bytes), Token::parse(bytes)) else { return };
+    if let Ok(bundle) = bundle {
+        assert!(verify_nras(&bundle, &keys, &NrasPolicy::new("i"), &none, 0).is_err(), "signed by nobody");
+    }
+    let Ok(token) = token else { return };
+    assert!(verify_maa(&token, &keys, &MaaPolicy::new("i"), &none, 0).is_err(), "signed by nobody");
+    assert!(verify_ita(&token, &keys, &ItaPolicy::new("i"), &none, 0).is_err(), "signed by nobody");
+    assert!(EarToken::verify(&token, &keys, &Rules::new("i"), &none, 0).is_err(), "signed by nobody");
+    if let Ok(claims) = token.unverified_claims() {
+        let registered = Registered {
+            issuer: String::new(),
+            audience: Vec::new(),
+            token_id: None,
+            issued_at: 0,
+            not_before: None,
+            expires_at: 1,
+        };
+        let _ = MaaClaims::read(registered.clone(), &claims).map(|maa| maa.to_json());
+        let _ = ItaClaims::read(registered, &claims).map(|ita| ita.to_json());
+    }
+}
+
+/// Bytes as a set of reference values, and the policies written from it.
+pub fn reference_set(bytes: &[u8]) {
+    let Ok(set) = crate::ReferenceSet::parse(bytes) else { return };
+    assert_eq!(crate::ReferenceSet::parse(&set.to_bytes()).as_ref(), Ok(&set));
+    #[cfg(feature = "policy")]
+    let _ = crate::policy::new_policies(&set);
 }

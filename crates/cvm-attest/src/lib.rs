@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | none | both ends | wire types, TPM structures, event logs, reference values |
 //! | `verifier` | key holders, `flare-cvm attest` | [`verify`], [`Roots`], software MakeCredential |
+//! | `policy` | key holders, agents, `flare-cvm policy` | Rego over claims |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
 //! | `predict` | the build | PCR values and SEV-SNP launch digests from files alone |
 //! | `predict` | the build | PCRs, MRTD and RTMRs from files alone |
@@ -22,6 +23,10 @@ pub mod fuzz;
 pub mod gpu;
 pub mod reference;
 pub mod rtmr;
+#[cfg(feature = "policy")]
+pub mod policy;
+pub mod reference;
+pub mod reference_set;
 pub mod tpm;
 pub mod wire;
 
@@ -36,6 +41,7 @@ pub mod predict;
 #[cfg(feature = "verifier")]
 pub mod snp;
 pub mod tdx;
+pub mod token;
 #[cfg(feature = "verifier")]
 mod verifier;
 #[cfg(feature = "verifier")]
@@ -44,6 +50,7 @@ pub mod x509;
 pub use error::AttestError;
 pub use evidence::Evidence;
 pub use reference::Reference;
+pub use reference_set::ReferenceSet;
 
 #[cfg(feature = "verifier")]
 pub use {

@@ -50,4 +50,11 @@ fn cc_event_logs() {
     each_seed("cc_event_log", 1000, cvm_attest::fuzz::cc_event_log);
 fn gpu_collateral() {
     each_seed("gpu_collateral", 3000, cvm_attest::fuzz::gpu_collateral);
+fn tokens() {
+    each_seed("token", 500, cvm_attest::fuzz::token);
+}
+
+#[test]
+fn reference_sets() {
+    each_seed("reference_set", 2000, cvm_attest::fuzz::reference_set);
 }

@@ -1,14 +1,13 @@
 //! The release policy: Rego over the same input as Trustee's.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{fs, path::Path};
 
 use cvm_attest::Roots;
-use cvm_base::{Bytes32, read_bounded, sha256};
+use cvm_base::{Bytes32, read_bounded};
 use cvm_release::{
     messages::MachineRule,
     server::{Fault, Policy},
 };
-use regorus::Engine;
 use serde_json::Value;
 
 use crate::KeyHolderError;
@@ -21,9 +20,8 @@ pub const EK_ROOTS: &str = "ek-roots";
 pub const ALLOW_SAMPLE: &str = "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS";
 /// More than any policy or list of roots needs, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
-const RULE: &str = "data.policy.allow";
 /// Optional: the set of what the machine may keep, of `"bind"` and `"offline"`.
-const MACHINE_RULE: &str = "data.policy.machine";
+const MACHINE_RULE: &str = "machine";
 
 /// A policy folder, read once.
 pub struct PolicyFolder {
@@ -65,80 +63,37 @@ fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
     Roots::from_pem(&pem).map_err(|source| KeyHolderError::Roots { path: folder.to_owned(), source })
 }
 
-/// Rules in `package policy`; `allow` decides.
-pub struct RegoPolicy {
-    engine: Engine,
-    digest: Bytes32,
-    has_machine_rule: bool,
-}
+/// Rules in `package policy`; `allow` decides. The engine and its bounds are [`cvm_attest::policy`]'s.
+pub struct RegoPolicy(cvm_attest::policy::Policy);
 
 impl RegoPolicy {
     /// Compiles a policy; the error is for people.
     pub fn new(text: Vec<u8>) -> Result<Self, String> {
-        let digest = sha256(&text);
-        let text = String::from_utf8(text).map_err(|_| "it is not UTF-8 text".to_owned())?;
-        // Trustee's own engine reads Rego v1; policies in circulation, NVFLARE's guide among them, are v0.
-        let engine = compile(&text, false).or_else(|v1| compile(&text, true).map_err(|_| v1))?;
-        let asked = engine.clone().eval_rule(MACHINE_RULE.into());
-        let has_machine_rule = !asked.is_err_and(|e| e.to_string().contains("not a valid rule path"));
-        let policy = Self { engine, digest, has_machine_rule };
-        // A policy that cannot decide the emptiest question shall not wait for a boot to say so.
-        match policy.evaluate(&Value::Object(Default::default()), &Value::Object(Default::default())) {
-            Ok(false) => Ok(policy),
-            Ok(true) => Err("it allows a release without any evidence".into()),
-            Err(problem) => Err(problem),
-        }
+        cvm_attest::policy::Policy::compile(POLICY_FILE, &text).map(Self).map_err(|e| e.to_string())
     }
-
-    fn evaluate(&self, input: &Value, data: &Value) -> Result<bool, String> {
-        // Anything but the boolean true, a missing rule as well, is a no.
-        let value = self.asked(input, data)?.eval_rule(RULE.into()).map_err(|e| e.to_string())?;
-        Ok(value == regorus::Value::from(true))
-    }
-
-    /// The words of the optional rule `machine`; a policy without it allows none.
-    fn words(&self, input: &Value, data: &Value) -> Result<BTreeSet<String>, String> {
-        if !self.has_machine_rule {
-            return Ok(BTreeSet::new());
-        }
-        let value = self.asked(input, data)?.eval_rule(MACHINE_RULE.into()).map_err(|e| e.to_string())?;
-        let words = value.as_set().map(|set| set.iter().filter_map(|word| word.as_string().ok()).collect::<Vec<_>>());
-        Ok(words.unwrap_or_default().into_iter().map(|word| word.to_string()).collect())
-    }
-
-    fn asked(&self, input: &Value, data: &Value) -> Result<Engine, String> {
-        let mut engine = self.engine.clone();
-        let json = |value: &Value| regorus::Value::from_json_str(&value.to_string()).map_err(|e| e.to_string());
-        engine.add_data(json(data)?).map_err(|e| e.to_string())?;
-        engine.set_input(json(input)?);
-        Ok(engine)
-    }
-}
-
-fn compile(text: &str, v0: bool) -> Result<Engine, String> {
-    let mut engine = Engine::new();
-    engine.set_rego_v0(v0);
-    let package = engine.add_policy(POLICY_FILE.into(), text.into()).map_err(|e| e.to_string())?;
-    if package == "data.policy" { Ok(engine) } else { Err(format!("its package is {package}, expected data.policy")) }
 }
 
 impl Policy for RegoPolicy {
     fn digest(&self) -> Bytes32 {
-        self.digest
+        self.0.digest()
     }
 
     fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault> {
-        self.evaluate(input, data).map_err(|problem| Fault::new("evaluating the policy", problem))
+        let decision = self.0.decide(input, data).map_err(|problem| Fault::new("evaluating the policy", problem))?;
+        Ok(decision.allowed)
     }
 
     fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault> {
-        let words = self.words(input, data).map_err(|problem| Fault::new("evaluating the policy", problem))?;
-        Ok(MachineRule { bind: words.contains("bind"), offline: words.contains("offline") })
+        let words = self.0.words(MACHINE_RULE, input, data);
+        let words = words.map_err(|problem| Fault::new("evaluating the policy", problem))?;
+        let has = |word: &str| words.iter().any(|found| found == word);
+        Ok(MachineRule { bind: has("bind"), offline: has("offline") })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use cvm_base::sha256;
     use serde_json::json;
 
     use super::*;
@@ -183,7 +138,7 @@ allow if {
         for (text, problem) in [
             ("package policy\nallow = true", "without any evidence"),
             ("package other\ndefault allow = false", "its package"),
-            ("package policy\ndefault allow = ", "error"),
+            ("package policy\ndefault allow = ", "policy.rego line 2"),
         ] {
             let found = policy(text).err().unwrap();
             assert!(found.contains(problem), "{found}");

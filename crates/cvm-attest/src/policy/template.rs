@@ -1,0 +1,125 @@
+//! The three policies of a bundle, filled from reference values (DESIGN §7).
+
+use std::collections::BTreeMap;
+
+use cvm_base::Bytes32;
+use serde_json::{Value, json};
+
+use super::PolicyError;
+use crate::reference_set::{AzureTee, ReferenceSet, after_handoff};
+
+/// When a policy is asked, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Boot,
+    Own,
+    Cross,
+}
+
+/// Writes the policies for an image: `boot.rego` (a key holder: may this machine have its half?), `self.rego` (the
+/// machine: am I still what was built?) and `cross.rego` (a peer, or an auditor: is the other one what was built?).
+///
+/// Values stand in the policies themselves, so that a policy's digest, which the parties sign, covers them.
+///
+/// # Errors
+/// [`PolicyError::Reference`] for a set without values of any CPU.
+pub fn new_policies(reference: &ReferenceSet) -> Result<[(&'static str, String); 3], PolicyError> {
+    if reference.tpm.is_none() && reference.snp.is_empty() && reference.tdx.is_empty() && reference.azure.is_empty() {
+        let problem = "they name no tpm, snp, tdx or azure: such a policy would refuse every machine".into();
+        return Err(PolicyError::Reference { problem });
+    }
+    let write = |purpose| text(reference, purpose);
+    Ok([("boot.rego", write(Purpose::Boot)), ("self.rego", write(Purpose::Own)), ("cross.rego", write(Purpose::Cross))])
+}
+
+fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
+    let intro = match purpose {
+        Purpose::Boot => BOOT,
+        Purpose::Own => OWN,
+        Purpose::Cross => CROSS,
+    };
+    // Past boot, the registers show the handoff: a machine that is still booting is not yet a node.
+    let registers = |pcrs: &BTreeMap<u8, Bytes32>| match purpose {
+        Purpose::Boot => named(pcrs),
+        Purpose::Own | Purpose::Cross => named(&after_handoff(pcrs)),
+    };
+    let mut parts = vec![intro.to_owned(), COMMON.to_owned(), format!("image_id := \"{}\"\n", reference.image_id)];
+    if purpose == Purpose::Boot {
+        parts.push(RESOURCE.to_owned());
+    }
+    if let Some(tpm) = &reference.tpm {
+        parts.push(values("tpm_pcrs", &registers(&tpm.pcrs)));
+        parts.push(set("tpm_ek_roots", reference.ek_roots.iter().map(|root| json!(root))));
+        parts.push(TPM.to_owned());
+    }
+    if !reference.snp.is_empty() {
+        parts.push(values("snp_platforms", &json!(reference.snp)));
+        parts.push(SNP.to_owned());
+    }
+    if !reference.tdx.is_empty() {
+        let platform = |tdx: &crate::reference_set::TdxReference| {
+            json!({ "platform": tdx.platform, "registers": {
+                "mr_td": tdx.mrtd, "rtmr_0": tdx.rtmr0, "rtmr_1": tdx.rtmr1, "rtmr_2": tdx.rtmr2, "rtmr_3": tdx.rtmr3,
+            }})
+        };
+        parts.push(values("tdx_platforms", &reference.tdx.iter().map(platform).collect()));
+        parts.push(TDX.to_owned());
+    }
+    if !reference.azure.is_empty() {
+        let platform = |azure: &crate::reference_set::AzureReference| {
+            let tee = match azure.tee {
+                AzureTee::Snp => "az-snp-vtpm",
+                AzureTee::Tdx => "az-tdx-vtpm",
+            };
+            let pcrs = registers(&azure.pcrs);
+            json!({ "platform": azure.platform, "tee": tee, "measurement": azure.measurement, "pcrs": pcrs })
+        };
+        parts.push(values("azure_platforms", &reference.azure.iter().map(platform).collect()));
+        parts.push(AZURE.to_owned());
+    }
+    if !reference.snp.is_empty() || reference.azure.iter().any(|azure| azure.tee == AzureTee::Snp) {
+        parts.push(SNP_COMMON.to_owned());
+    }
+    if !reference.tdx.is_empty() || reference.azure.iter().any(|azure| azure.tee == AzureTee::Tdx) {
+        parts.push(TDX_COMMON.to_owned());
+    }
+    if let Some(nvidia) = &reference.nvidia {
+        parts.push(values("nvidia", &json!(nvidia)));
+        // The GPU is attested by the running system (two-stage release), not by the boot loader's initramfs.
+        let required = purpose != Purpose::Boot;
+        parts.push(format!("# Whether evidence without a GPU's is refused.\nnvidia_required := {required}\n"));
+        parts.push(NVIDIA.to_owned());
+    }
+    parts.join("\n")
+}
+
+/// `pcr04`, as Trustee names registers.
+fn named(pcrs: &BTreeMap<u8, Bytes32>) -> Value {
+    pcrs.iter().map(|(pcr, value)| (format!("pcr{pcr:02}"), json!(value))).collect()
+}
+
+/// A rule with a JSON value, which is a Rego value too; names that people chose stay inside its strings.
+fn values(name: &str, value: &Value) -> String {
+    format!("{name} := {value:#}\n")
+}
+
+fn set(name: &str, items: impl Iterator<Item = Value>) -> String {
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    match items.as_slice() {
+        [] => format!("{name} := set()\n"),
+        items => format!("{name} := {{{}}}\n", items.join(", ")),
+    }
+}
+
+const BOOT: &str = include_str!("templates/boot.rego");
+const OWN: &str = include_str!("templates/self.rego");
+const CROSS: &str = include_str!("templates/cross.rego");
+const COMMON: &str = include_str!("templates/common.rego");
+const RESOURCE: &str = include_str!("templates/resource.rego");
+const TPM: &str = include_str!("templates/tpm.rego");
+const SNP: &str = include_str!("templates/snp.rego");
+const SNP_COMMON: &str = include_str!("templates/snp_common.rego");
+const TDX: &str = include_str!("templates/tdx.rego");
+const TDX_COMMON: &str = include_str!("templates/tdx_common.rego");
+const AZURE: &str = include_str!("templates/azure.rego");
+const NVIDIA: &str = include_str!("templates/nvidia.rego");

@@ -1,0 +1,31 @@
+# A virtual TPM that the host runs proves nothing against that host ("untrusted-host"). Naming the root that endorses
+# it, above, and its trust here is this policy's own decision.
+tpm_accepted_trust := {"untrusted-host"}
+
+known contains "tpm" if {
+	every pcr, value in tpm_pcrs {
+		cpu.tpm[pcr] == value
+	}
+}
+
+deny contains msg if {
+	cpu.tpm
+	some pcr, value in tpm_pcrs
+	found := object.get(cpu.tpm, pcr, "absent")
+	found != value
+	msg := sprintf("tpm: %s is %v, expected %s", [pcr, found, value])
+}
+
+deny contains msg if {
+	cpu.tpm
+	root := object.get(cpu.tpm, "ek_root_sha256", "absent")
+	not root in tpm_ek_roots
+	msg := sprintf("tpm: it is endorsed by the root %v, which tpm_ek_roots does not name", [root])
+}
+
+deny contains msg if {
+	cpu.tpm
+	trust := object.get(cpu.tpm, "trust", "absent")
+	not trust in tpm_accepted_trust
+	msg := sprintf("tpm: its trust is %v, which tpm_accepted_trust does not name", [trust])
+}
