@@ -9,6 +9,9 @@
 //! | none | both ends | wire types, TPM structures, event logs, reference values |
 //! | `verifier` | key holders, `flare-cvm attest` | [`verify`], [`Roots`], software MakeCredential |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
+//! | `collateral` | key holders, `flare-cvm` | the signed cache of vendors' collateral, without a network |
+//! | `collateral-fetch` | `flare-cvm` alone | asking vendors' services |
+//! | `collect`, `collect-gpu` | guests | evidence from SNP, TDX and GPUs; with `attester` also Azure's |
 //! | `predict` | the build | PCR values from files alone |
 
 mod error;
@@ -25,6 +28,10 @@ pub mod wire;
 pub mod attester;
 #[cfg(feature = "verifier")]
 mod claims;
+#[cfg(feature = "collateral")]
+pub mod collateral;
+#[cfg(feature = "collect")]
+pub mod collect;
 #[cfg(feature = "predict")]
 pub mod predict;
 #[cfg(feature = "verifier")]

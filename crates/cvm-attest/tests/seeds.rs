@@ -17,3 +17,15 @@ fn event_logs() {
 fn handshakes() {
     each_seed("tpm_handshake", 2000, cvm_attest::fuzz::handshake);
 }
+
+#[cfg(feature = "collateral")]
+#[test]
+fn collateral() {
+    each_seed("collateral", 1000, cvm_attest::fuzz::collateral);
+}
+
+#[cfg(feature = "collect")]
+#[test]
+fn collected() {
+    each_seed("collected", 5000, cvm_attest::fuzz::collected);
+}
