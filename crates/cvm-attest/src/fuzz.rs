@@ -216,3 +216,48 @@ pub fn reference_set(bytes: &[u8]) {
     #[cfg(feature = "policy")]
     let _ = crate::policy::new_policies(&set);
 }
+/// Bytes as everything that is collateral or asks for it, and as a cache's index.
+#[cfg(feature = "collateral")]
+pub fn collateral(bytes: &[u8]) {
+    use crate::collateral::{Cache, Key, content, wanted};
+    if let Ok((key, stored)) = content::identify(bytes) {
+        assert_eq!(Key::parse(key.kind(), &key.name()), Ok(key.clone()));
+        assert!(content::check(&key, &stored).is_ok());
+    }
+    let _ = content::check(&Key::Rim("NV_GPU_DRIVER_GH100_545.00".into()), bytes);
+    let _ = wanted::by_quote(bytes);
+    let _ = wanted::by_snp_report(bytes, None);
+    let _ = Cache::unpack(bytes, &[]);
+}
+
+/// Bytes as what devices and hosts answer.
+#[cfg(feature = "collect")]
+pub fn collected(bytes: &[u8]) {
+    if let Ok(certificates) = crate::collect::parse_certificate_table(bytes) {
+        assert!(certificates.len() <= 16);
+    }
+    let mut stream = Service(bytes);
+    let _ = crate::collect::quote_over(&mut stream, &[0; 1024]);
+}
+
+/// A host that takes everything and sends these bytes.
+#[cfg(feature = "collect")]
+struct Service<'a>(&'a [u8]);
+
+#[cfg(feature = "collect")]
+impl std::io::Read for Service<'_> {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(to)
+    }
+}
+
+#[cfg(feature = "collect")]
+impl std::io::Write for Service<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

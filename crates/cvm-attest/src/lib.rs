@@ -12,6 +12,10 @@
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
 //! | `predict` | the build | PCR values and SEV-SNP launch digests from files alone |
 //! | `predict` | the build | PCRs, MRTD and RTMRs from files alone |
+//! | `collateral` | key holders, `flare-cvm` | the signed cache of vendors' collateral, without a network |
+//! | `collateral-fetch` | `flare-cvm` alone | asking vendors' services |
+//! | `collect`, `collect-gpu` | guests | evidence from SNP, TDX and GPUs; with `attester` also Azure's |
+//! | `predict` | the build | PCR values from files alone |
 
 mod error;
 pub mod eventlog;
@@ -36,6 +40,10 @@ pub mod attester;
 pub mod azure;
 #[cfg(feature = "verifier")]
 mod claims;
+#[cfg(feature = "collateral")]
+pub mod collateral;
+#[cfg(feature = "collect")]
+pub mod collect;
 #[cfg(feature = "predict")]
 pub mod predict;
 #[cfg(feature = "verifier")]

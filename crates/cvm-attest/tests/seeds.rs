@@ -57,4 +57,14 @@ fn tokens() {
 #[test]
 fn reference_sets() {
     each_seed("reference_set", 2000, cvm_attest::fuzz::reference_set);
+#[cfg(feature = "collateral")]
+#[test]
+fn collateral() {
+    each_seed("collateral", 1000, cvm_attest::fuzz::collateral);
+}
+
+#[cfg(feature = "collect")]
+#[test]
+fn collected() {
+    each_seed("collected", 5000, cvm_attest::fuzz::collected);
 }

@@ -11,6 +11,8 @@ pub enum Kind {
     Boot,
     /// `reference.json`: the measurements predicted for an image.
     Reference,
+    /// The index of a cache of attestation collateral.
+    Collateral,
 }
 
 impl Kind {
@@ -19,6 +21,7 @@ impl Kind {
             Self::Manifest => b"flare-cvm/v1/manifest\0",
             Self::Boot => b"flare-cvm/v1/boot\0",
             Self::Reference => b"flare-cvm/v1/reference\0",
+            Self::Collateral => b"flare-cvm/v1/collateral\0",
         }
     }
 }

@@ -33,6 +33,8 @@ enum Command {
     Provision(commands::provision::Provision),
     #[command(subcommand)]
     Keyholder(commands::keyholder::Keyholder),
+    #[command(subcommand)]
+    Collateral(commands::collateral::Collateral),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Ceremony(c) => commands::ceremony::run(c),
         Command::Provision(c) => commands::provision::run(c),
         Command::Keyholder(c) => commands::keyholder::run(c),
+        Command::Collateral(c) => commands::collateral::run(c),
     };
     // What failed now, failed for that reason: the handler has the last word, and the exit status.
     cvm_base::interrupt::checkpoint();

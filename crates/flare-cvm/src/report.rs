@@ -20,6 +20,9 @@ pub fn print(error: &Error) {
     let explained = explained!(
         error;
         crate::commands::problem::Problem,
+        cvm_attest::collateral::CacheError,
+        cvm_attest::collateral::CollateralError,
+        cvm_attest::collateral::fetch::FetchError,
         cvm_base::FileError,
         cvm_ceremony::CeremonyError,
         cvm_ceremony::split_key::SplitKeyError,

@@ -32,7 +32,7 @@ pub const DEFAULT_TCTI: &str = "device:/dev/tpmrm0";
 
 /// A connection to a TPM 2.0.
 pub struct Tpm {
-    context: Context,
+    pub(crate) context: Context,
 }
 
 impl Tpm {
@@ -80,7 +80,7 @@ impl Tpm {
 }
 
 /// SHA-256 values of these PCRs, in this order.
-fn read_pcrs(context: &mut Context, pcrs: &[u8]) -> Result<Vec<Bytes32>, TpmError> {
+pub(crate) fn read_pcrs(context: &mut Context, pcrs: &[u8]) -> Result<Vec<Bytes32>, TpmError> {
     let fail = TpmError::command("PCR_Read");
     let mut values = Vec::with_capacity(pcrs.len());
     // A TPM answers at most eight at once.
@@ -98,7 +98,7 @@ fn read_pcrs(context: &mut Context, pcrs: &[u8]) -> Result<Vec<Bytes32>, TpmErro
     Ok(values)
 }
 
-fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
+pub(crate) fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
     let fail = TpmError::command("PCR selection");
     let slots = pcrs.iter().map(|pcr| PcrSlot::try_from(1u32 << (pcr & 31))).collect::<Result<Vec<_>, _>>();
     PcrSelectionList::builder().with_selection(HashingAlgorithm::Sha256, &slots.map_err(&fail)?).build().map_err(&fail)
@@ -110,6 +110,6 @@ fn quoted_pcrs() -> Vec<u8> {
 }
 
 /// Whether the TPM says that a handle, such as an NV index, does not exist.
-fn is_missing(error: &tss_esapi::Error) -> bool {
+pub(crate) fn is_missing(error: &tss_esapi::Error) -> bool {
     matches!(error, tss_esapi::Error::Tss2Error(code) if code.kind() == Some(Tss2ResponseCodeKind::Handle))
 }

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod ceremony;
+pub mod collateral;
 pub mod keyholder;
 pub mod problem;
 mod progress;

@@ -34,7 +34,7 @@ impl Progress {
 }
 
 /// A reader that went away (a closed pipe) is no reason to stop the work.
-fn line(text: &str) {
+pub(super) fn line(text: &str) {
     let mut out = stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }

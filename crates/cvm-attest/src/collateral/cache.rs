@@ -1,0 +1,224 @@
+//! Reading a cache, and looking things up in it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use cvm_base::{FileError, read_bounded, sha256};
+use ed25519_dalek::VerifyingKey;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CacheError, CollateralError, DcapTee, Entry, INDEX_FILE, Key, MAX_INDEX_BYTES, MAX_TOTAL_BYTES, PckCa, Product,
+    QuoteCollateral, Signer, Tcb, content, index,
+};
+
+/// The folder of the pieces.
+pub(super) const FILES: &str = "files";
+/// The most that a packed cache may have: its files in base64, and its index.
+const MAX_PACKED_BYTES: usize = (MAX_TOTAL_BYTES + MAX_TOTAL_BYTES / 2 + 2 * MAX_INDEX_BYTES) as usize;
+
+/// Collateral that was collected by somebody trusted, and is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    index: Vec<u8>,
+    signer: VerifyingKey,
+    held: BTreeMap<Key, (Entry, Vec<u8>)>,
+}
+
+/// A piece that was looked up, valid at the time asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Its content: DER, PEM, JSON or XML, as its kind says.
+    pub bytes: &'a [u8],
+    /// Where it is from, and until when it is valid.
+    pub entry: &'a Entry,
+}
+
+/// A revocation list that was found.
+pub type Crl<'a> = Found<'a>;
+
+/// A cache in one document.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Packed {
+    index: String,
+    files: BTreeMap<String, String>,
+}
+
+impl Cache {
+    /// Reads a folder that one of `trusted` collected.
+    ///
+    /// # Errors
+    /// [`CacheError`]: who signed it, what was changed, what is missing.
+    pub fn open(folder: &Path, trusted: &[VerifyingKey]) -> Result<Self, CacheError> {
+        let index = read_bounded(&ordinary(folder.join(INDEX_FILE))?, MAX_INDEX_BYTES)?;
+        Self::from_parts(index, trusted, |entry| {
+            let name = entry.file();
+            let path = ordinary(folder.join(FILES).join(&name)).map_err(|_| CollateralError::NoFile { file: name })?;
+            Ok(read_bounded(&path, entry.key.limit())?)
+        })
+    }
+
+    /// The same from bytes: the index, and a function that gives each entry's file.
+    ///
+    /// # Errors
+    /// As [`Cache::open`], and what `read` returns.
+    pub fn from_parts<E: From<CollateralError>>(
+        index: Vec<u8>,
+        trusted: &[VerifyingKey],
+        mut read: impl FnMut(&Entry) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, E> {
+        let (entries, signer) = index::read(&index, trusted)?;
+        let mut held = BTreeMap::new();
+        let mut total = 0;
+        for entry in entries {
+            let bytes = read(&entry)?;
+            total += bytes.len() as u64;
+            if total > MAX_TOTAL_BYTES {
+                let what = "the collateral".into();
+                return Err(CollateralError::TooMuch { what, found: total, limit: MAX_TOTAL_BYTES }.into());
+            }
+            verify(&entry, &bytes)?;
+            held.insert(entry.key.clone(), (entry, bytes));
+        }
+        Ok(Self { index, signer, held })
+    }
+
+    /// The cache in one JSON document, to travel inside evidence.
+    pub fn pack(&self) -> Vec<u8> {
+        let files = self.held.values().map(|(entry, bytes)| (entry.file(), STANDARD.encode(bytes))).collect();
+        let index = String::from_utf8_lossy(&self.index).into_owned();
+        // Serialization of strings cannot fail.
+        serde_json::to_vec(&Packed { index, files }).unwrap_or_default()
+    }
+
+    /// Reads what [`Cache::pack`] wrote.
+    ///
+    /// # Errors
+    /// As [`Cache::open`].
+    pub fn unpack(json: &[u8], trusted: &[VerifyingKey]) -> Result<Self, CollateralError> {
+        if json.len() > MAX_PACKED_BYTES {
+            let (found, limit) = (json.len() as u64, MAX_PACKED_BYTES as u64);
+            return Err(CollateralError::TooMuch { what: "the packed collateral".into(), found, limit });
+        }
+        let packed: Packed = serde_json::from_slice(json).map_err(|e| CollateralError::index(e.to_string()))?;
+        Self::from_parts(packed.index.into_bytes(), trusted, |entry| {
+            let file = entry.file();
+            let base64 = packed.files.get(&file).ok_or(CollateralError::NoFile { file })?;
+            STANDARD.decode(base64).map_err(|e| CollateralError::content(&entry.key, e.to_string()))
+        })
+    }
+
+    /// Who collected it.
+    pub fn signer(&self) -> &VerifyingKey {
+        &self.signer
+    }
+
+    /// Everything in it, by key, whether still valid or not.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.held.values().map(|(entry, _)| entry)
+    }
+
+    /// What is filed under `key`, valid at `now`.
+    ///
+    /// # Errors
+    /// [`CollateralError::Missing`]; [`CollateralError::Expired`] past its date.
+    pub fn find(&self, key: &Key, now: u64) -> Result<Found<'_>, CollateralError> {
+        let (entry, bytes) = self.held.get(key).ok_or_else(|| CollateralError::Missing { key: key.clone() })?;
+        if now > entry.valid_until {
+            return Err(CollateralError::Expired { key: key.clone(), valid_until: entry.valid_until, now });
+        }
+        Ok(Found { bytes, entry })
+    }
+
+    /// A chip's certificate (DER) at one TCB.
+    ///
+    /// # Errors
+    /// As [`Cache::find`].
+    pub fn vcek(&self, product: Product, hwid: &[u8], tcb: Tcb, now: u64) -> Result<Found<'_>, CollateralError> {
+        self.find(&Key::Vcek { product, hwid: hwid.to_vec(), tcb }, now)
+    }
+
+    /// The certificates (DER) of cloud providers at one TCB: a report does not say whose it is signed with.
+    pub fn vleks(&self, product: Product, tcb: Tcb, now: u64) -> impl Iterator<Item = Found<'_>> {
+        self.held
+            .values()
+            .filter(move |(entry, _)| matches!(&entry.key, Key::Vlek { product: p, tcb: t, .. } if (*p, *t) == (product, tcb)))
+            .filter(move |(entry, _)| now <= entry.valid_until)
+            .map(|(entry, bytes)| Found { bytes, entry })
+    }
+
+    /// AMD's intermediate and root (PEM, in this order).
+    ///
+    /// # Errors
+    /// As [`Cache::find`].
+    pub fn amd_chain(&self, signer: Signer, product: Product, now: u64) -> Result<Found<'_>, CollateralError> {
+        self.find(&Key::AmdChain(signer, product), now)
+    }
+
+    /// What AMD revoked (DER): for reports under a VLEK both lists, one for the root's and one for the ASVK's.
+    /// The first error if one of them is missing or expired and none is there.
+    ///
+    /// # Errors
+    /// As [`Cache::find`]: also when one of them is there and expired.
+    pub fn crls(&self, signer: Signer, product: Product, now: u64) -> Result<Vec<Crl<'_>>, CollateralError> {
+        let first = self.find(&Key::AmdCrl(signer, product), now)?;
+        if signer == Signer::Vcek {
+            return Ok(vec![first]);
+        }
+        match self.find(&Key::AmdCrl(Signer::Vcek, product), now) {
+            Ok(second) => Ok(vec![first, second]),
+            Err(CollateralError::Missing { .. }) => Ok(vec![first]),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Intel's collateral for one family of platforms.
+    ///
+    /// # Errors
+    /// As [`Cache::find`].
+    pub fn dcap(&self, tee: DcapTee, fmspc: [u8; 6], ca: PckCa, now: u64) -> Result<QuoteCollateral, CollateralError> {
+        let key = Key::Dcap { tee, fmspc, ca };
+        let found = self.find(&key, now)?;
+        QuoteCollateral::parse(found.bytes).map_err(|problem| CollateralError::content(&key, problem))
+    }
+
+    /// An NVIDIA reference manifest (XML).
+    ///
+    /// # Errors
+    /// As [`Cache::find`].
+    pub fn rim(&self, id: &str, now: u64) -> Result<Found<'_>, CollateralError> {
+        self.find(&Key::Rim(id.into()), now)
+    }
+
+    /// Its parts, for the writer.
+    pub(super) fn into_held(self) -> BTreeMap<Key, (Entry, Vec<u8>)> {
+        self.held
+    }
+}
+
+/// Whether `bytes` are what `entry` says.
+fn verify(entry: &Entry, bytes: &[u8]) -> Result<(), CollateralError> {
+    let found = sha256(bytes);
+    if found != entry.sha256 {
+        return Err(CollateralError::Digest { file: entry.file(), expected: entry.sha256, found });
+    }
+    let until = content::check(&entry.key, bytes)?;
+    if until != entry.valid_until {
+        let problem = format!("it is valid until {until}, the index says {}", entry.valid_until);
+        return Err(CollateralError::content(&entry.key, problem));
+    }
+    Ok(())
+}
+
+/// `path`, if it is an ordinary file: a folder from elsewhere may hold links, pipes and devices.
+fn ordinary(path: PathBuf) -> Result<PathBuf, FileError> {
+    let fail = |source| FileError::Io { action: "read", path: path.clone(), source };
+    if path.symlink_metadata().map_err(fail)?.is_file() {
+        return Ok(path);
+    }
+    Err(fail(std::io::Error::other("not an ordinary file")))
+}

@@ -1,0 +1,127 @@
+//! The three system calls without a safe wrapper: older kernels' guest devices.
+//!
+//! `include/uapi/linux/sev-guest.h`, `include/uapi/linux/tdx-guest.h`. Every structure that the kernel is given a
+//! pointer to lives on this function's stack or in a buffer that it owns, for the whole call.
+#![allow(unsafe_code, reason = "nix wraps no ioctl of sev-guest or tdx-guest")]
+
+use std::{fs::File, os::fd::AsRawFd as _};
+
+use nix::errno::Errno;
+
+/// `struct snp_report_resp`.
+const SNP_RESPONSE_BYTES: usize = 4000;
+
+#[repr(C)]
+struct SnpGuestRequest {
+    message_version: u8,
+    request: u64,
+    response: u64,
+    /// Low half: the firmware's error; high half: the hypervisor's.
+    exit_info: u64,
+}
+
+#[repr(C)]
+struct SnpReportRequest {
+    user_data: [u8; 64],
+    vmpl: u32,
+    reserved: [u8; 28],
+}
+
+#[repr(C)]
+struct SnpExtendedRequest {
+    report: SnpReportRequest,
+    certificates: u64,
+    certificates_length: u32,
+}
+
+#[repr(C)]
+struct TdxReportRequest {
+    report_data: [u8; 64],
+    report: [u8; 1024],
+}
+
+nix::ioctl_readwrite!(snp_get_report, b'S', 0x0, SnpGuestRequest);
+nix::ioctl_readwrite!(snp_get_extended_report, b'S', 0x2, SnpGuestRequest);
+nix::ioctl_readwrite!(tdx_get_report, b'T', 0x1, TdxReportRequest);
+
+/// What the firmware or the hypervisor said, beside the system's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SnpFailure {
+    pub(super) errno: Errno,
+    pub(super) firmware: u32,
+    pub(super) hypervisor: u32,
+}
+
+/// The hypervisor has more certificates than there is room for (SNP_GUEST_VMM_ERR_INVALID_LEN).
+pub(super) const SNP_VMM_INVALID_LENGTH: u32 = 1;
+
+/// `MSG_REPORT_RSP` for this report data at VMPL 0; with room for certificates also those.
+pub(super) fn snp_report(
+    device: &File,
+    report_data: &[u8; 64],
+    certificates: Option<&mut [u8]>,
+) -> Result<Vec<u8>, SnpFailure> {
+    let mut response = vec![0_u8; SNP_RESPONSE_BYTES];
+    let report = SnpReportRequest { user_data: *report_data, vmpl: 0, reserved: [0; 28] };
+    let mut extended = SnpExtendedRequest { report, certificates: 0, certificates_length: 0 };
+    let with_certificates = certificates.is_some();
+    if let Some(room) = certificates {
+        extended.certificates = room.as_mut_ptr() as u64;
+        extended.certificates_length = room.len() as u32;
+    }
+    let mut request = SnpGuestRequest {
+        message_version: 1,
+        // A plain request is the extended one's beginning.
+        request: &raw mut extended as u64,
+        response: response.as_mut_ptr() as u64,
+        exit_info: 0,
+    };
+    // SAFETY: the descriptor is open; `request` points to `extended`, to `response` of the size that the kernel
+    // writes, and through `extended` to `room` of the stated length; all outlive the call, and nothing else uses
+    // them meanwhile.
+    let result = unsafe {
+        if with_certificates {
+            snp_get_extended_report(device.as_raw_fd(), &raw mut request)
+        } else {
+            snp_get_report(device.as_raw_fd(), &raw mut request)
+        }
+    };
+    result.map(|_| response).map_err(|errno| SnpFailure {
+        errno,
+        firmware: request.exit_info as u32,
+        hypervisor: (request.exit_info >> 32) as u32,
+    })
+}
+
+/// A TDREPORT: signed with a key of this processor only, so of use to nobody elsewhere.
+pub(super) fn tdx_report(device: &File, report_data: &[u8; 64]) -> Result<[u8; 1024], Errno> {
+    let mut request = TdxReportRequest { report_data: *report_data, report: [0; 1024] };
+    // SAFETY: the descriptor is open, and `request` outlives the call.
+    unsafe { tdx_get_report(device.as_raw_fd(), &raw mut request) }?;
+    Ok(request.report)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn structures_are_laid_out_as_in_the_kernels_headers() {
+        assert_eq!((size_of::<SnpGuestRequest>(), offset_of!(SnpGuestRequest, exit_info)), (32, 24));
+        assert_eq!(size_of::<SnpReportRequest>(), 96);
+        assert_eq!((size_of::<SnpExtendedRequest>(), offset_of!(SnpExtendedRequest, certificates)), (112, 96));
+        assert_eq!(size_of::<TdxReportRequest>(), 1088);
+        assert_eq!(nix::request_code_readwrite!(b'S', 0x0, size_of::<SnpGuestRequest>()), 0xc020_5300);
+        assert_eq!(nix::request_code_readwrite!(b'T', 0x1, size_of::<TdxReportRequest>()), 0xc440_5401);
+    }
+
+    #[test]
+    fn another_kind_of_file_refuses() {
+        let null = File::open("/dev/null").unwrap();
+        assert_eq!(snp_report(&null, &[0; 64], None).unwrap_err().errno, Errno::ENOTTY);
+        assert_eq!(snp_report(&null, &[0; 64], Some(&mut [0; 64])).unwrap_err().errno, Errno::ENOTTY);
+        assert_eq!(tdx_report(&null, &[0; 64]).unwrap_err(), Errno::ENOTTY);
+    }
+}
