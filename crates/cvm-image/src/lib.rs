@@ -2,6 +2,7 @@
 //! and the finished disk.
 
 pub mod boot;
+pub mod cc;
 mod error;
 pub mod provision;
 pub mod stage;
