@@ -5,6 +5,7 @@ pub mod boot;
 pub mod cc;
 mod error;
 pub mod provision;
+mod sparse;
 pub mod stage;
 mod tool;
 

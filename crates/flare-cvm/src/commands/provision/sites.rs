@@ -112,9 +112,11 @@ impl Shared {
         let config = CcConfig::parse(&bytes, &Surroundings::of_process()).with_context(in_file)?;
         let kit = kit_of(args, name, file, &config)?;
         let site: Name = folder_name(&kit)?.try_into().with_context(in_file)?;
+        // NVFLARE's packager gives a temporary file: its name would say nothing.
+        let of_site = format!("the cc_config of {site}");
         let conf = config.site_conf(site);
-        conf.check().with_context(in_file)?;
-        self.site(args, kit, conf, Some(config)).with_context(in_file)
+        conf.check().with_context(|| of_site.clone())?;
+        self.site(args, kit, conf, Some(config)).context(of_site)
     }
 
     fn site(&mut self, args: &Provision, kit: PathBuf, conf: SiteConf, cc_config: Option<CcConfig>) -> Result<Site> {
