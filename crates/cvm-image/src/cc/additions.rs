@@ -30,7 +30,7 @@ const KEYS: [&str; 17] = [
     "unlock_key",
 ];
 
-/// The section `flare_cvm`. Each field is the command line's flag of the same name.
+/// The section `flare_cvm`. Where the command line has a flag of the same name, the flag wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Additions {
     /// What all parties signed.

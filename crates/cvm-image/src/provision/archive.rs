@@ -87,7 +87,8 @@ fn header(kind: tar::EntryType, length: u64, mode: u32) -> tar::Header {
     header.set_size(length);
     header.set_mode(mode);
     header.set_mtime(DATE);
-    (header.set_uid(0), header.set_gid(0));
+    header.set_uid(0);
+    header.set_gid(0);
     header
 }
 

@@ -90,9 +90,7 @@ pub struct Request<'a> {
 /// Seals one site's bundle. `progress` gets a line before each step.
 pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bundle, ProvisionError> {
     check_site(request)?;
-    if let Some(config) = request.cc_config {
-        config.check_surroundings(&request.base.meta)?;
-    }
+    check_base(request)?;
     tool::require(&[
         "objcopy",
         "sbsign",
@@ -234,6 +232,14 @@ fn check_site(request: &Request) -> Result<(), ProvisionError> {
     }
     let agreed = sites.iter().map(|s| format!("{} ({})", s.name, s.role)).collect::<Vec<_>>().join(", ");
     Err(ProvisionError::SiteNotAgreed { site: site.clone(), role: *role, agreed })
+}
+
+fn check_base(request: &Request) -> Result<(), ProvisionError> {
+    let base = &request.base.meta;
+    if base.system.is_none() {
+        return Err(ProvisionError::NoSystemVolume { stage: base.stage.clone() });
+    }
+    Ok(request.cc_config.map_or(Ok(()), |config| config.check_surroundings(base))?)
 }
 
 /// What the README says of the host.

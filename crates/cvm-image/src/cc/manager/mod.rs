@@ -26,6 +26,12 @@ const SERVER: &str = "server";
 /// What the manager takes for `verify_frequency` where nothing is said.
 const FREQUENCY: u64 = 600;
 
+/// The image's NVFLARE.
+struct Nvflare {
+    version: String,
+    release: (u32, u32),
+}
+
 /// What is to be checked.
 pub struct Check<'a> {
     /// The startup kit.
@@ -45,7 +51,7 @@ pub struct Check<'a> {
 /// Checks the kit's CC manager. Returns remarks: what only the running site can show.
 pub fn check(check: &Check) -> Result<Vec<String>, ManagerError> {
     let mut remarks = Vec::new();
-    let version = nvflare_version(check, &mut remarks)?;
+    let nvflare = nvflare(check, &mut remarks)?;
     let components = components(check.kit, check.role)?;
     let is_manager =
         |c: &&Component| c.path == MANAGER || (c.path.starts_with("flare_cvm.") && c.path.ends_with(".CVMManager"));
@@ -56,11 +62,11 @@ pub fn check(check: &Check) -> Result<Vec<String>, ManagerError> {
         return Err(ManagerError::Twice { first, second, problem: "a CC manager" });
     }
     if manager.args.contains_key("verifiers") {
-        old_style(check, manager, version.as_ref())?;
+        old_style(check, manager, nvflare.as_ref())?;
     } else {
-        if let Some((text, _)) = version.as_ref().filter(|(_, release)| *release < NEW_STYLE) {
+        if let Some(old) = nvflare.as_ref().filter(|nvflare| nvflare.release < NEW_STYLE) {
             let expected = "the older argument `verifiers`";
-            return Err(ManagerError::Style { place: manager.place("args"), version: text.clone(), expected });
+            return Err(ManagerError::Style { place: manager.place("args"), version: old.version.clone(), expected });
         }
         new_style(check, manager, &components, &mut remarks)?;
     }
@@ -70,36 +76,37 @@ pub fn check(check: &Check) -> Result<Vec<String>, ManagerError> {
     Ok(remarks)
 }
 
-/// The version of the image's NVFLARE, as text and as release, unless none is needed.
-fn nvflare_version(check: &Check, remarks: &mut Vec<String>) -> Result<Option<(String, (u32, u32))>, ManagerError> {
-    let text = check.python.iter().find_map(|package| package.strip_prefix("nvflare=="));
-    let release = text.and_then(|text| {
-        let mut parts = text.split(|c: char| !c.is_ascii_digit());
-        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+/// The image's NVFLARE, where it says which; one that must be told is a remark.
+fn nvflare(check: &Check, remarks: &mut Vec<String>) -> Result<Option<Nvflare>, ManagerError> {
+    let version = check.python.iter().find_map(|package| package.strip_prefix("nvflare=="));
+    let nvflare = version.and_then(|version| {
+        let mut parts = version.split(|c: char| !c.is_ascii_digit());
+        let release = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Nvflare { version: version.to_owned(), release })
     });
-    if release.is_some_and(|release| TESTED.contains(&release)) {
-        return Ok(text.map(str::to_owned).zip(release));
+    if nvflare.as_ref().is_some_and(|nvflare| TESTED.contains(&nvflare.release)) {
+        return Ok(nvflare);
     }
-    let found = text.map_or("no NVFLARE".to_owned(), |text| format!("NVFLARE {text}"));
+    let found = version.map_or("no NVFLARE".to_owned(), |version| format!("NVFLARE {version}"));
     if !check.allow_untested {
         let tested = TESTED.map(|(major, minor)| format!("{major}.{minor}")).join(", ");
         return Err(ManagerError::Untested { found, tested });
     }
     remarks.push(format!("the image holds {found}, which flare-cvm was not tested with"));
-    Ok(text.map(str::to_owned).zip(release))
+    Ok(nvflare)
 }
 
 /// `verifiers`, before NVFLARE 2.5.
-fn old_style(check: &Check, manager: &Component, version: Option<&(String, (u32, u32))>) -> Result<(), ManagerError> {
+fn old_style(check: &Check, manager: &Component, nvflare: Option<&Nvflare>) -> Result<(), ManagerError> {
     manager.only(&["verifiers"])?;
     policy::verifiers(check.kit, manager)?;
-    match version {
-        Some((text, release)) if *release >= NEW_STYLE => Err(ManagerError::Style {
+    match nvflare.filter(|nvflare| nvflare.release >= NEW_STYLE) {
+        Some(newer) => Err(ManagerError::Style {
             place: manager.place("verifiers"),
-            version: text.clone(),
+            version: newer.version.clone(),
             expected: "cc_issuers_conf, cc_verifier_ids, verify_frequency and cc_enabled_sites",
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

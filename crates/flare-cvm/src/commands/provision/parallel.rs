@@ -41,8 +41,8 @@ pub(super) fn seal(sites: &[Site], jobs: usize, progress: &Progress) -> Result<(
         }
     });
     let outcomes = outcomes.into_iter().map(|outcome| outcome.into_inner().unwrap_or_else(PoisonError::into_inner));
-    let outcomes = outcomes.map(|outcome| outcome.unwrap_or_else(|| Err(Error::msg("was not begun"))));
-    if several { all(sites, outcomes, progress) } else { outcomes.map(|outcome| outcome.map(drop)).collect() }
+    let mut outcomes = outcomes.map(|outcome| outcome.unwrap_or_else(|| Err(Error::msg("was not begun"))));
+    if several { all(sites, outcomes, progress) } else { outcomes.try_for_each(|outcome| outcome.map(drop)) }
 }
 
 type Outcome = Mutex<Option<Result<Bundle>>>;
