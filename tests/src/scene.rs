@@ -249,18 +249,32 @@ impl Scene {
 
     /// `nvflare provision`: the startup kits.
     pub fn kit(&self) -> Result<()> {
-        if self.site_kit().exists() {
+        let (project, inputs) = (self.root.join("project"), self.kit_inputs()?);
+        let stamp = project.join("inputs");
+        if fs::read_to_string(&stamp).is_ok_and(|made_from| made_from == inputs) {
             (self.say)("  the startup kits stand since an earlier run");
             return Ok(());
         }
-        let workspace = text(&self.root.join("project"));
+        // Bundles of other kits hold other certificates than the admin's new one.
+        for stale in [&project, &self.root.join("bundles")] {
+            if stale.exists() {
+                fs::remove_dir_all(stale)?;
+            }
+        }
+        let workspace = text(&project);
         (self.say)("$ python3 -m nvflare.lighter.provision -p project.yml");
         // The module behind `nvflare provision`; the command itself also imports a dashboard and Docker's client.
         run(Command::new(self.nvflare("python3"))
             .args(["-m", "nvflare.lighter.provision", "-p", "project.yml", "-w", &workspace])
             .current_dir(self.repository.join("tests/demo")))?;
         ensure!(self.site_kit().exists(), "nvflare provision made no kit at {}", self.kits().display());
-        Ok(())
+        Ok(fs::write(stamp, inputs)?)
+    }
+
+    /// Everything that the kits are made of.
+    fn kit_inputs(&self) -> Result<String> {
+        let files = ["project.yml", "cc_server1.yml", "cc_site-1.yml"];
+        files.iter().map(|name| Ok(fs::read_to_string(self.repository.join("tests/demo").join(name))?)).collect()
     }
 
     /// `provision …` for a bundle at `output`.

@@ -2,8 +2,10 @@
 //! and the finished disk.
 
 pub mod boot;
+pub mod cc;
 mod error;
 pub mod provision;
+mod sparse;
 pub mod stage;
 mod tool;
 

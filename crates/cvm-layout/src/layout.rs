@@ -34,6 +34,19 @@ enum Size {
     AtLeast(u64),
 }
 
+/// Sizes in bytes that replace a layout's own; whole mebibytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resize {
+    /// `state`, behind p3's volumes.
+    pub state: Option<u64>,
+    /// p4, from now on exactly this.
+    pub config: Option<u64>,
+    /// p5.
+    pub jobs: Option<u64>,
+    /// p6.
+    pub data: Option<u64>,
+}
+
 /// How many bytes the build has for the partitions whose content it makes; p5 has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -196,6 +209,34 @@ impl Layout {
         }
     }
 
+    /// The size of `state` in bytes.
+    pub fn state_bytes(&self) -> u64 {
+        self.state
+    }
+
+    /// The same layout with some sizes replaced.
+    pub fn resized(mut self, resize: &Resize) -> Result<Self, LayoutError> {
+        let check = |index: usize, key, bytes: u64| match bytes {
+            bytes if bytes > 0 && bytes <= MAX_SIZE && bytes % MIB == 0 => Ok(bytes),
+            _ => Err(LayoutError::Value {
+                number: index + 1,
+                name: NAMES[index],
+                key,
+                expected: "whole mebibytes, at most 64TiB",
+                found: bytes.to_string(),
+            }),
+        };
+        if let Some(bytes) = resize.state {
+            self.state = check(2, "state", bytes)?;
+        }
+        for (index, bytes) in [(3, resize.config), (4, resize.jobs), (5, resize.data)] {
+            if let Some(bytes) = bytes {
+                self.sizes[index] = Size::Exactly(check(index, "size", bytes)?);
+            }
+        }
+        Ok(self)
+    }
+
     /// Places the partitions one behind another, the first at 1 MiB.
     pub fn place(&self, contents: &Contents) -> Result<Placement, LayoutError> {
         let needed = [contents.esp, contents.boot, contents.root, contents.config, 0, contents.data];
@@ -291,6 +332,22 @@ mod tests {
             assert_eq!(placed.disk_bytes, end + MIB);
             assert_eq!(layout.exact_size(2), Some(48 * MIB));
             assert_eq!(layout.exact_size(3), None);
+        }
+    }
+
+    #[test]
+    fn sizes_can_be_replaced_within_the_same_bounds() {
+        let layout = || Layout::parse(DEFAULT).unwrap();
+        let resize = Resize { state: Some(3 << 30), config: Some(MIB), jobs: Some(2 << 30), data: Some(1 << 30) };
+        let resized = layout().resized(&resize).unwrap();
+        let placed = resized.place(&Contents { data: 1 << 30, ..Contents::default() }).unwrap();
+        let lengths: Vec<u64> = placed.partitions.iter().map(|p| p.length).collect();
+        assert_eq!(lengths, [16 * MIB, 48 * MIB, (256 << 20) + (3 << 30), MIB, 2 << 30, 1 << 30]);
+        assert_eq!(resized.place(&Contents { config: MIB + 1, ..Contents::default() }).unwrap_err().code(), "LAY-005");
+        assert_eq!(layout().resized(&Resize::default()).unwrap(), layout());
+        for bytes in [0, 1, 65 << 40] {
+            let error = layout().resized(&Resize { jobs: Some(bytes), ..Resize::default() }).unwrap_err();
+            assert_eq!(error.code(), "LAY-004", "{error}");
         }
     }
 

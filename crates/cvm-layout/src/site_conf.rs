@@ -87,7 +87,8 @@ impl SiteConf {
         Ok(conf)
     }
 
-    fn check(&self) -> Result<(), ConfError> {
+    /// Checks what the types alone do not.
+    pub fn check(&self) -> Result<(), ConfError> {
         let bad =
             |key, expected, found: &dyn ToString| Err(ConfError::Value { key, expected, found: found.to_string() });
         if self.version != VERSION {

@@ -27,6 +27,8 @@ pub fn print(error: &Error) {
         cvm_ceremony::CeremonyError,
         cvm_ceremony::split_key::SplitKeyError,
         cvm_image::boot::BootError,
+        cvm_image::cc::CcConfigError,
+        cvm_image::cc::manager::ManagerError,
         cvm_image::provision::ProvisionError,
         cvm_image::stage::StageError,
         cvm_image::stage::kit::KitError,

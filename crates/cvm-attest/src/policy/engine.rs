@@ -86,11 +86,25 @@ impl Policy {
         apart(|| self.ask(input, data)).unwrap_or_else(|problem| Err(failed(problem)))
     }
 
-    fn ask(&self, input: &Value, data: &Value) -> Result<Decision, PolicyError> {
+    /// The words of a rule that is a set or an array of strings; none where there is no such rule.
+    ///
+    /// # Errors
+    /// As [`Self::decide`].
+    pub fn words(&self, rule: &str, input: &Value, data: &Value) -> Result<Vec<String>, PolicyError> {
+        let failed = |problem| PolicyError::Evaluation { name: self.name.clone(), line: 0, problem };
+        let ask = || Ok(strings(&self.query(&mut self.asked(input, data)?, rule)?));
+        apart(ask).unwrap_or_else(|problem| Err(failed(problem)))
+    }
+
+    fn asked(&self, input: &Value, data: &Value) -> Result<Engine, PolicyError> {
         let mut engine = self.engine.clone();
         engine.add_data(self.value("the data", data)?).map_err(|e| self.failed(&e.to_string()))?;
         engine.set_input(self.value("the input", input)?);
+        Ok(engine)
+    }
 
+    fn ask(&self, input: &Value, data: &Value) -> Result<Decision, PolicyError> {
+        let mut engine = self.asked(input, data)?;
         let mut reasons = strings(&self.query(&mut engine, "deny")?);
         let accepted = strings(&self.query(&mut engine, "accepted_not_checked")?);
         let not_checked = not_checked(input);

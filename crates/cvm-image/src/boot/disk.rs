@@ -13,7 +13,7 @@ use cvm_layout::{gpt, layout::Placement, manifest::ImageId};
 
 use super::BootError;
 use crate::{
-    WorkError,
+    WorkError, sparse,
     tool::{self, Scratch},
 };
 
@@ -46,16 +46,29 @@ pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [C
     gpt::write(&mut raw, placement, image)?;
     for (partition, content) in placement.partitions.iter().zip(contents) {
         let room = if partition.number == 3 { placement.state_offset } else { partition.length };
-        let mut source: Box<dyn Read> = match content {
+        let length = match content {
             Content::Nothing => continue,
-            Content::Bytes(bytes) => Box::new(bytes),
-            Content::File(path) => Box::new(File::open(path).map_err(WorkError::io("read", path))?),
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::File(path) => path.metadata().map_err(WorkError::io("measure", path))?.len(),
         };
-        raw.seek(SeekFrom::Start(partition.offset)).map_err(fail(&raw_path))?;
-        let copied = copy_sparse(&mut source, &mut raw, room).map_err(fail(&raw_path))?;
-        if copied > room {
+        if length > room {
             let problem = format!("its content is longer than its {room} bytes");
             return Err(BootError::Partition { number: partition.number, problem });
+        }
+        let mut copy = |mut from: &mut dyn Read, at| {
+            raw.seek(SeekFrom::Start(partition.offset + at))?;
+            copy_sparse(&mut from, &mut raw)
+        };
+        match content {
+            Content::Nothing => {}
+            Content::Bytes(mut bytes) => copy(&mut bytes, 0).map_err(fail(&raw_path))?,
+            Content::File(path) => {
+                let mut file = File::open(path).map_err(WorkError::io("read", path))?;
+                for extent in sparse::extents(&file).map_err(WorkError::io("read", path))? {
+                    file.seek(SeekFrom::Start(extent.start)).map_err(WorkError::io("read", path))?;
+                    copy(&mut (&file).take(extent.end - extent.start), extent.start).map_err(fail(&raw_path))?;
+                }
+            }
         }
     }
 
@@ -67,11 +80,9 @@ pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [C
     Ok(())
 }
 
-/// Copies at most `limit` bytes and seeks over zeros; gives the source's length, or more than
-/// `limit` where it is longer.
-fn copy_sparse(from: &mut dyn Read, to: &mut File, limit: u64) -> std::io::Result<u64> {
+/// Copies everything, and seeks over zeros.
+fn copy_sparse(from: &mut dyn Read, to: &mut File) -> std::io::Result<()> {
     let mut buffer = vec![0; BLOCK];
-    let mut total = 0;
     loop {
         let mut filled = 0;
         while filled < BLOCK {
@@ -80,9 +91,8 @@ fn copy_sparse(from: &mut dyn Read, to: &mut File, limit: u64) -> std::io::Resul
                 count => filled += count,
             }
         }
-        total += filled as u64;
-        if filled == 0 || total > limit {
-            return Ok(total);
+        if filled == 0 {
+            return Ok(());
         }
         if buffer[..filled].iter().all(|byte| *byte == 0) {
             to.seek(SeekFrom::Current(filled as i64))?;

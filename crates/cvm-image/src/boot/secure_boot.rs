@@ -159,8 +159,11 @@ fn create(folder: &Path) -> Result<(), BootError> {
         command.args(["x509", "-outform", "DER"]).arg("-in").arg(path("crt")).arg("-out").arg(path("der"));
         tool::run("openssl", "encoding a certificate", command)?;
     }
-    fs::rename(&made, folder).map_err(WorkError::io("make", folder))?;
-    Ok(())
+    match fs::rename(&made, folder) {
+        // Another program was faster: its keys are the project's.
+        Err(_) if folder.is_dir() => Ok(()),
+        renamed => Ok(renamed.map_err(WorkError::io("make", folder))?),
+    }
 }
 
 /// One `EFI_SIGNATURE_LIST` with one signature.
@@ -208,6 +211,18 @@ mod tests {
         assert!(error.code() == "BOOT-012" && error.to_string().contains("chmod 600"), "{error}");
         fs::remove_file(folder.join("KEK.der")).unwrap();
         assert_eq!(Keys::open_or_create(&folder).unwrap_err().code(), "BOOT-012");
+    }
+
+    #[test]
+    fn programs_that_start_at_the_same_time_get_the_same_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("secure-boot");
+        let certificates = std::thread::scope(|scope| {
+            let open = || Keys::open_or_create(&folder).map(|keys| fs::read(keys.path("db", "der")).unwrap());
+            [scope.spawn(open), scope.spawn(open)].map(|thread| thread.join().unwrap().unwrap())
+        });
+        assert!(certificates[0] == certificates[1]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary folder stays");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use cvm_layout::{manifest::ImageId, site_conf::SiteConf};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tempfile::TempDir;
 
-use super::ProvisionError;
+use super::{ProvisionError, archive};
 use crate::WorkError;
 use crate::boot::secure_boot::Firmware;
 
@@ -38,11 +38,27 @@ pub mod files {
 
 const LAUNCH_VM: &str = include_str!("../../../../scripts/launch_vm.sh");
 
+/// What a bundle is, at its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A folder.
+    Folder,
+    /// A `.tgz` that holds the folder, and beside it copies of the key holders' documents.
+    Archive,
+}
+
+/// The folder in an archive: `cvm_` and the first 12 digits of the image's id, as NVFLARE's are named.
+fn inner_folder(image_id: &ImageId) -> String {
+    let mut name = format!("cvm_{image_id}");
+    name.truncate("cvm_".len() + 12);
+    name
+}
+
 /// A finished bundle.
 #[derive(Debug, Clone)]
 pub struct Bundle {
-    /// Its folder.
-    pub folder: PathBuf,
+    /// Its folder, or its archive.
+    pub path: PathBuf,
     /// The image in it.
     pub image_id: ImageId,
     /// SHA-256 of its manifest.
@@ -66,6 +82,7 @@ pub struct Sizes {
 pub(super) struct WorkFolder {
     folder: TempDir,
     output: PathBuf,
+    replace: bool,
     _guard: interrupt::PathGuard,
 }
 
@@ -80,16 +97,24 @@ impl WorkFolder {
             .prefix(".flare-cvm-")
             .tempdir_in(parent)
             .map_err(WorkError::io("create a working folder in", parent))?;
-        Ok(Self { _guard: interrupt::guard_path(folder.path()), folder, output: output.to_owned() })
+        Ok(Self { _guard: interrupt::guard_path(folder.path()), folder, output: output.to_owned(), replace })
     }
 
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Drops what only the build needed and renames the folder to the output. An earlier bundle is
-    /// exchanged for it in the same step, and removed afterwards.
-    pub(super) fn finish(self) -> Result<(), ProvisionError> {
+    /// Drops what only the build needed and puts the bundle at the output.
+    pub(super) fn finish(self, form: Form, image_id: &ImageId) -> Result<(), ProvisionError> {
+        self.drop_parts()?;
+        match form {
+            Form::Folder => self.rename(),
+            // The working folder goes with this value.
+            Form::Archive => archive::write(self.path(), &inner_folder(image_id), &self.output, self.replace),
+        }
+    }
+
+    fn drop_parts(&self) -> Result<(), ProvisionError> {
         for entry in ["config", "site"] {
             let path = self.path().join(entry);
             fs::remove_dir_all(&path).map_err(WorkError::io("remove", &path))?;
@@ -98,6 +123,11 @@ impl WorkFolder {
             let path = self.path().join(name);
             fs::remove_file(&path).map_err(WorkError::io("remove", &path))?;
         }
+        Ok(())
+    }
+
+    /// An earlier bundle is exchanged for the new one in one step, and removed afterwards.
+    fn rename(self) -> Result<(), ProvisionError> {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(self.path(), open).map_err(WorkError::io("open", self.path()))?;
         let fail = |e: nix::Error| WorkError::io("put the bundle at", &self.output)(io::Error::from(e));
@@ -115,6 +145,8 @@ impl WorkFolder {
 /// The bundle's files beside the disk.
 pub(super) struct SmallFiles<'a> {
     pub(super) site_conf: &'a SiteConf,
+    /// What the host must have, as a sentence.
+    pub(super) host: &'static str,
     pub(super) image_id: ImageId,
     pub(super) firmware: &'a Firmware,
     pub(super) manifest: &'a [u8],
@@ -145,13 +177,14 @@ impl SmallFiles<'_> {
         let SiteConf { site, role, allowed_ports, .. } = self.site_conf;
         format!(
             "Sealed CVM of site {site} ({role}), image {id}\n\n\
-             ./launch_vm.sh          starts it; its first lines say which settings it takes\n\n\
+             ./launch_vm.sh          starts it; its first lines say which settings it takes\n{host}\n\
              The disk opens only after both key holders have accepted the machine's evidence. Until then the\n\
              serial console shows each step; a failure shows a code FC-nnn (docs/boot-codes.md of flare-cvm says\n\
              cause and cure) and the machine powers off. After the line `handoff` the console is silent.\n\n\
              Open ports: {allowed_ports:?}. Your own data: write an ext4 file system into partition 6 of\n\
              {disk}; the CVM reads it at /opt/nvflare/data and never writes to it.\n\n\
              Key holders enrol {manifest} and {reference} (each with its .sig).\n",
+            host = self.host,
             id = self.image_id,
             disk = files::DISK,
             manifest = files::MANIFEST,

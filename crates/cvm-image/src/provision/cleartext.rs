@@ -64,7 +64,7 @@ mod tests {
     fn attack_a_key_hidden_by_the_initramfs_compression() {
         let line = "MC4CAQAwBQYDK2VwBCIEIFiDq2f0PJ0x3T9NVvCbM8yQJc1vJbWd0i0V5dYt0hXk";
         let pem = format!("-----BEGIN PRIVATE KEY-----\n{line}\n-----END PRIVATE KEY-----\n");
-        let key: [u8; 32] = std::array::from_fn(|i| i as u8 * 37);
+        let key: [u8; 32] = std::array::from_fn(|i| (i as u8).wrapping_mul(37));
         let mut needles = Needles::default();
         needles.add_pem("server.key", pem.as_bytes());
         needles.add("the key `jobs`", &key);

@@ -62,6 +62,12 @@ pub enum ProvisionError {
     /// In the startup kit.
     #[error(transparent)]
     Kit(#[from] crate::stage::kit::KitError),
+    /// In the site's `cc_config`.
+    #[error(transparent)]
+    CcConfig(#[from] crate::cc::CcConfigError),
+    /// In the kit's CC manager.
+    #[error(transparent)]
+    Manager(#[from] crate::cc::manager::ManagerError),
     /// In the layout.
     #[error(transparent)]
     Layout(#[from] cvm_layout::layout::LayoutError),
@@ -91,6 +97,8 @@ impl Explain for ProvisionError {
             Self::Boot(e) => e.code(),
             Self::Stage(e) => e.code(),
             Self::Kit(e) => e.code(),
+            Self::CcConfig(e) => e.code(),
+            Self::Manager(e) => e.code(),
             Self::Layout(e) => e.code(),
             Self::Code(e) => e.code(),
             Self::Predict(e) => e.code(),
@@ -101,7 +109,7 @@ impl Explain for ProvisionError {
     fn help(&self) -> String {
         match self {
             Self::Work(e) => e.help(),
-            Self::Exists(_) => "choose another -o, or say --replace; a sealed bundle that ran holds a job store that only its own keys open".into(),
+            Self::Exists(_) => "choose another -o, or say --replace (replace: true under flare_cvm in a cc_config); a sealed bundle that ran holds a job store that only its own keys open".into(),
             Self::SiteNotAgreed { .. } => "the parties must agree to every site: hold the ceremony again with it, or check --site and --role".into(),
             Self::NoSystemVolume { .. } => "give the image that `flare-cvm build provision_build` made".into(),
             Self::NeedsExactSize(_) => "give it `size` instead of `minimum` in the layout file".into(),
@@ -112,6 +120,8 @@ impl Explain for ProvisionError {
             Self::Boot(e) => e.help(),
             Self::Stage(e) => e.help(),
             Self::Kit(e) => e.help(),
+            Self::CcConfig(e) => e.help(),
+            Self::Manager(e) => e.help(),
             Self::Layout(e) => e.help(),
             Self::Code(e) => e.help(),
             Self::Predict(e) => e.help(),

@@ -4,9 +4,11 @@
 //! output, which takes the output's place by one rename at the end: a bundle is whole or not there,
 //! and an earlier one stays until then.
 
+mod archive;
 mod bundle;
 mod cleartext;
 mod error;
+mod gzip;
 
 use std::{
     fs::{self, File},
@@ -30,7 +32,8 @@ use cvm_layout::{
 };
 use cvm_seal::{DiskKey, MacKey, luks, verity};
 
-pub use bundle::{Bundle, files};
+pub use archive::document_beside;
+pub use bundle::{Bundle, Form, files};
 pub use error::ProvisionError;
 
 use crate::{WorkError, tool};
@@ -42,6 +45,7 @@ use crate::{
         secure_boot::{self, Firmware},
         uki,
     },
+    cc::{CcConfig, CpuMechanism, manager},
     stage::{
         StageImage, erofs,
         kit::{self, KitRequest, SplitKit},
@@ -71,7 +75,13 @@ pub struct Request<'a> {
     pub builder: &'a BuilderSecrets,
     /// Sign the boot chain.
     pub secure_boot: &'a secure_boot::Keys,
-    /// The bundle's folder.
+    /// The `cc_config` that the kit was made from, where it is known.
+    pub cc_config: Option<&'a CcConfig>,
+    /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
+    pub allow_untested_nvflare: bool,
+    /// What the bundle becomes.
+    pub form: Form,
+    /// Its place.
     pub output: &'a Path,
     /// Whether an earlier bundle at `output` may be replaced.
     pub replace: bool,
@@ -80,6 +90,7 @@ pub struct Request<'a> {
 /// Seals one site's bundle. `progress` gets a line before each step.
 pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bundle, ProvisionError> {
     check_site(request)?;
+    check_base(request)?;
     tool::require(&[
         "objcopy",
         "sbsign",
@@ -103,6 +114,16 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
 
     progress("kit: verifying its signatures, keeping its private keys apart");
     let split = split_kit(request, &split_key, &path("config"), &path("site"))?;
+    progress("CC manager: checking its issuers, verifiers and sites");
+    let remarks = manager::check(&manager::Check {
+        kit: request.kit,
+        role: request.site_conf.role,
+        site: &request.site_conf.site,
+        python: &request.base.meta.python,
+        config: request.cc_config,
+        allow_untested: request.allow_untested_nvflare,
+    })?;
+    remarks.iter().for_each(|remark| progress(&format!("CC manager: not checked here: {remark}")));
     let config = verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
     let site = verity_volume(&path("site"), &path("site.img"), erofs::Owner::Nvflare, &image_id)?;
 
@@ -181,6 +202,7 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let reference = document(&reference);
     let small = bundle::SmallFiles {
         site_conf: request.site_conf,
+        host: host(request),
         image_id,
         firmware: &firmware,
         manifest: &manifest,
@@ -194,8 +216,11 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         initramfs: archive.archive.len() as u64,
         uki: signed_uki.len() as u64,
     };
-    work.finish()?;
-    Ok(Bundle { folder: request.output.to_owned(), image_id, manifest_sha256, sizes })
+    if request.form == Form::Archive {
+        progress("bundle: packing it into one file");
+    }
+    work.finish(request.form, &image_id)?;
+    Ok(Bundle { path: request.output.to_owned(), image_id, manifest_sha256, sizes })
 }
 
 /// The agreement must name the site in this role: parties agreed to seal for it and no other.
@@ -207,6 +232,23 @@ fn check_site(request: &Request) -> Result<(), ProvisionError> {
     }
     let agreed = sites.iter().map(|s| format!("{} ({})", s.name, s.role)).collect::<Vec<_>>().join(", ");
     Err(ProvisionError::SiteNotAgreed { site: site.clone(), role: *role, agreed })
+}
+
+fn check_base(request: &Request) -> Result<(), ProvisionError> {
+    let base = &request.base.meta;
+    if base.system.is_none() {
+        return Err(ProvisionError::NoSystemVolume { stage: base.stage.clone() });
+    }
+    Ok(request.cc_config.map_or(Ok(()), |config| config.check_surroundings(base))?)
+}
+
+/// What the README says of the host.
+fn host(request: &Request) -> &'static str {
+    match request.cc_config.and_then(|config| config.cpu) {
+        Some(CpuMechanism::AmdSevSnp) => "The host must run it under AMD SEV-SNP (cc_cpu_mechanism).\n",
+        Some(CpuMechanism::IntelTdx) => "The host must run it under Intel TDX (cc_cpu_mechanism).\n",
+        None => "",
+    }
 }
 
 fn random_image_id() -> Result<ImageId, ProvisionError> {
@@ -222,6 +264,7 @@ fn split_kit(request: &Request, split_key: &SplitKey, config: &Path, site: &Path
         role: request.site_conf.role,
         site_conf: request.site_conf,
         split_key_json: &split_key_json,
+        extras: &request.cc_config.map(CcConfig::extras).unwrap_or_default(),
     };
     Ok(kit::split(&kit, config, site)?)
 }

@@ -3,13 +3,17 @@
 //! Two kinds are found: what looks like a private key in any of its usual forms, and the exact
 //! secrets of this build ([`Needles`]), also where they are written as hex or base64.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
 
 use base64::Engine as _;
 use zeroize::Zeroizing;
 
 use super::{StageError, tree};
-use crate::WorkError;
+use crate::{WorkError, sparse};
 
 /// The secrets of a build by name; anything of 16 bytes or more.
 #[derive(Default)]
@@ -90,22 +94,46 @@ impl Needles {
     }
 }
 
-/// Searches a file, such as a partition's image.
+/// How much of a file is searched at once, and how much of it again with what follows: more than any
+/// needle or shape is long.
+const WINDOW: u64 = 16 << 20;
+const OVERLAP: u64 = 64 << 10;
+
+/// Searches a file, such as a partition's image; its holes are zeros, where no secret is.
 pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
-    let bytes = Zeroizing::new(fs::read(path).map_err(WorkError::io("read", path))?);
-    Ok(scan_bytes(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes, needles))
+    let fail = || WorkError::io("read", path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let file = File::open(path).map_err(fail())?;
+    let mut findings = Vec::new();
+    let mut window = Zeroizing::new(Vec::new());
+    for extent in sparse::extents(&file).map_err(fail())? {
+        let mut start = extent.start;
+        loop {
+            let end = extent.end.min(start + WINDOW + OVERLAP);
+            window.resize((end - start) as usize, 0);
+            file.read_exact_at(&mut window, start).map_err(fail())?;
+            findings.extend(scan_from(&name, start, &window, needles));
+            if end == extent.end {
+                break;
+            }
+            start += WINDOW;
+        }
+    }
+    Ok(findings)
 }
 
 /// Searches a file of programs: as [`scan_file`], but without the shapes of DER keys. Programs carry
 /// PKCS #8 templates (ring has some) and published test vectors (the kernel has one), which are no secrets.
 pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
-    let bytes = Zeroizing::new(fs::read(path).map_err(WorkError::io("read", path))?);
-    Ok(scan_program_bytes(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes, needles))
+    Ok(without_der(scan_file(path, needles)?))
 }
 
 /// Searches a program's bytes, by the rules of [`scan_programs`].
 pub fn scan_program_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
-    let mut findings = scan_bytes(name, bytes, needles);
+    without_der(scan_bytes(name, bytes, needles))
+}
+
+fn without_der(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.retain(|finding| finding.what != DER_KEY);
     findings
 }
@@ -126,7 +154,12 @@ pub fn scan_tree(folder: &Path, needles: &Needles) -> Result<Vec<Finding>, Stage
 
 /// Searches bytes that `name` stands for.
 pub fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
-    let finding = |at: usize, what: String| Finding { place: format!("{name} at byte {at}"), what };
+    scan_from(name, 0, bytes, needles)
+}
+
+/// The same for bytes that stand at `start`.
+fn scan_from(name: &str, start: u64, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
+    let finding = |at: usize, what: String| Finding { place: format!("{name} at byte {}", start + at as u64), what };
     let mut findings = Vec::new();
     needles.places(bytes, |at, needle| findings.push(finding(at, format!("{}{}", needle.name, needle.form))));
     for (at, what) in key_shapes(bytes) {
@@ -285,6 +318,20 @@ mod tests {
             assert!(!format!("{findings:?}").contains(&hex), "a finding does not repeat the secret");
         }
         assert!(scan_bytes("p4", &secret[1..], &needles).is_empty());
+    }
+
+    #[test]
+    fn a_secret_across_two_windows_is_found_and_holes_cost_nothing() {
+        let secret: Vec<u8> = (1..33).collect();
+        let mut needles = Needles::default();
+        needles.add("system key", &secret);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        file.as_file().write_all_at(&vec![7; WINDOW as usize + 100], 1 << 30).unwrap();
+        let at = (1 << 30) + WINDOW - 10;
+        file.as_file().write_all_at(&secret, at).unwrap();
+        let findings = scan_file(file.path(), &needles).unwrap();
+        assert!(findings[0].place.ends_with(&format!(" at byte {at}")), "{findings:?}");
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn run(args: Build) -> Result<()> {
         Some(output) => output,
         None => folder.join(StageSpec::read(&folder)?.image),
     };
-    let mut progress = Progress::new(args.json);
+    let progress = Progress::new(args.json);
     let request = BuildRequest {
         stage_dir: folder,
         base_image: args.base_image,

@@ -37,7 +37,7 @@ impl LockArgs {
 }
 
 /// What opens a folder's secrets.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct UnlockArgs {
     /// The key file, if it is not unlock.key in the folder
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
@@ -48,6 +48,15 @@ pub struct UnlockArgs {
 }
 
 impl UnlockArgs {
+    /// The flags, or where none is given what a file says.
+    pub fn or(&self, unlock_key: Option<&Path>, passphrase_file: Option<&Path>) -> Self {
+        if self.unlock_key.is_some() || self.passphrase_file.is_some() {
+            return self.clone();
+        }
+        let own = |path: Option<&Path>| path.map(Path::to_owned);
+        Self { unlock_key: own(unlock_key), passphrase_file: own(passphrase_file) }
+    }
+
     /// As the library takes it.
     pub fn unlock(&self, folder: &Path) -> Result<Unlock> {
         Ok(match (&self.passphrase_file, &self.unlock_key) {

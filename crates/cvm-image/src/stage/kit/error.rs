@@ -45,7 +45,7 @@ pub enum KitError {
         problem: String,
     },
     /// A private key lies where none is expected.
-    #[error("{file} of the startup kit holds a private key")]
+    #[error("{file} holds a private key, and would lie where anybody can read it")]
     UnexpectedKey {
         /// The file.
         file: String,
@@ -59,6 +59,28 @@ pub enum KitError {
         found: String,
         /// Where a sealed site writes.
         expected: &'static str,
+    },
+    /// The site's firewall would close what the kit needs.
+    #[error("{file} of the startup kit {verb} port {port}, and {key} is {allowed:?}")]
+    ClosedPort {
+        /// The file.
+        file: String,
+        /// What it does with the port.
+        verb: &'static str,
+        /// The port.
+        port: u16,
+        /// The list that lacks it.
+        key: &'static str,
+        /// What that list holds.
+        allowed: Vec<u16>,
+    },
+    /// The user's configuration has something that p4 cannot.
+    #[error("{path} {problem}", path = path.display())]
+    NotPlain {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        problem: String,
     },
     /// Not readable as what it should be.
     #[error("{file} of the startup kit: {problem}")]
@@ -89,6 +111,8 @@ impl Explain for KitError {
             Self::UnexpectedKey { .. } => "KIT-005",
             Self::OtherPath { .. } => "KIT-006",
             Self::Malformed { .. } => "KIT-007",
+            Self::ClosedPort { .. } => "KIT-008",
+            Self::NotPlain { .. } => "KIT-009",
             Self::Stage(error) => error.code(),
             Self::Work(error) => error.code(),
             Self::File(error) => error.code(),
@@ -101,9 +125,11 @@ impl Explain for KitError {
             Self::OtherSite { .. } => "give this site's kit, or correct the site's name in its configuration".into(),
             Self::NotSigned { .. } => "NVFLARE signs the kits of participants with a cc_config: add one, and CCBuilder and SignatureBuilder, to project.yml (tests/demo/project.yml shows how)".into(),
             Self::BadSignature { .. } => "the kit was changed after `nvflare provision` made it; provision it again and change nothing in it".into(),
-            Self::UnexpectedKey { .. } => "only the participant's own key may be in a kit: take this file out and provision again".into(),
+            Self::UnexpectedKey { .. } => "only the participant's own key may be in a kit, and none in user_config: take this file out".into(),
             Self::OtherPath { .. } => "leave NVFLARE's own paths in the project's template: the sealed site puts the encrypted partitions there".into(),
             Self::Malformed { .. } => "provision the kit again".into(),
+            Self::ClosedPort { key, port, .. } => format!("add {port} to {key}, or leave the list out: it then holds NVFLARE's ports"),
+            Self::NotPlain { .. } => "user_config takes plain files and folders: put large or special ones into the site's data (p6)".into(),
             Self::Stage(error) => error.help(),
             Self::Work(error) => error.help(),
             Self::File(error) => error.help(),

@@ -5,6 +5,8 @@
 //! sealed partitions (`stages/nvflare_cc_base/rootfs/etc/systemd/system/nvflare.service`).
 
 mod error;
+mod extra;
+mod ports;
 mod signature;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
@@ -16,6 +18,7 @@ use zeroize::Zeroizing;
 use super::{secrets, tree};
 use crate::{WorkError, tool};
 pub use error::KitError;
+pub use extra::Extra;
 
 /// The largest file of a kit.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -34,6 +37,8 @@ pub struct KitRequest<'a> {
     pub site_conf: &'a SiteConf,
     /// Becomes `split_key.json`: public components only.
     pub split_key_json: &'a [u8],
+    /// What else goes to p4.
+    pub extras: &'a [Extra],
 }
 
 /// The private part, for the search in the cleartext partitions.
@@ -44,20 +49,23 @@ pub struct SplitKit {
 
 /// Checks a kit and writes p4's tree to `config` and the site volume's tree to `site`, both new.
 ///
-/// p4: `site_conf.yaml`, `split_key.json`, `nftables/site.nft`, and `kit/`, in which an empty file
-/// stands for the private key. Site volume: `keys/server.key` or `keys/client.key`.
+/// p4: `site_conf.yaml`, `split_key.json`, `nftables/site.nft`, the extras, and `kit/`, in which an
+/// empty file stands for the private key. Site volume: `keys/server.key` or `keys/client.key`.
 pub fn split(request: &KitRequest, config: &Path, site: &Path) -> Result<SplitKit, KitError> {
     let key_name = format!("{}.key", request.role);
     check_shape(request, &key_name)?;
     signature::verify(request.kit)?;
     check_owner(request)?;
     check_paths(request.kit)?;
+    ports::check(request)?;
 
     let keys = site.join("keys");
     fs::create_dir_all(&keys).map_err(WorkError::io("make", &keys))?;
     let key = take_key(request.kit, &format!("startup/{key_name}"))?;
     cvm_base::write_atomic(&keys.join(&key_name), &key, 0o400)?;
     copy_public(request.kit, &config.join("kit"), request.kit, &format!("startup/{key_name}"))?;
+
+    extra::copy(request.extras, config)?;
 
     let rules = config.join("nftables");
     fs::create_dir_all(&rules).map_err(WorkError::io("make", &rules))?;
@@ -156,15 +164,20 @@ fn copy_public(kit: &Path, to: &Path, from: &Path, key_file: &str) -> Result<(),
             cvm_base::write_atomic(&target, b"", 0o644)?;
             continue;
         }
-        let bytes = Zeroizing::new(cvm_base::read_bounded(&entry, MAX_FILE_BYTES)?);
-        if secrets::holds_private_key(&bytes) {
-            return Err(KitError::UnexpectedKey { file: name });
-        }
-        let metadata = entry.metadata().map_err(WorkError::io("look at", &entry))?;
-        let mode = if metadata.permissions().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
-        cvm_base::write_atomic(&target, &bytes, mode)?;
+        copy_file(&entry, &target, &name)?;
     }
     Ok(())
+}
+
+/// Copies a file that anybody may read; `name` is for the error.
+fn copy_file(from: &Path, to: &Path, name: &str) -> Result<(), KitError> {
+    let bytes = Zeroizing::new(cvm_base::read_bounded(from, MAX_FILE_BYTES)?);
+    if secrets::holds_private_key(&bytes) {
+        return Err(KitError::UnexpectedKey { file: name.into() });
+    }
+    let metadata = from.metadata().map_err(WorkError::io("look at", from))?;
+    let mode = if metadata.permissions().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
+    Ok(cvm_base::write_atomic(to, &bytes, mode)?)
 }
 
 /// The site's part of the firewall: its ports, and name servers where it may connect anywhere.

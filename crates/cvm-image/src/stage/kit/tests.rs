@@ -72,7 +72,8 @@ impl Fixture {
         )
         .unwrap();
         let (config, site) = (self.dir.path().join("config"), self.dir.path().join("site"));
-        let request = KitRequest { kit: &self.kit, role: Role::Server, site_conf: &conf, split_key_json: b"{}" };
+        let request =
+            KitRequest { kit: &self.kit, role: Role::Server, site_conf: &conf, split_key_json: b"{}", extras: &[] };
         let keys = split(&request, &config, &site)?;
         Ok((config, site, keys))
     }
@@ -198,13 +199,22 @@ fn mistakes_are_explained() {
     };
     assert_eq!(code(elsewhere), "KIT-006");
 
+    let port = |kit: &Path| {
+        let config = r#"{"servers": [{"service": {"target": "server1:8102"}, "admin_port": 8002}]}"#;
+        fs::write(kit.join("startup/fed_server.json"), config).unwrap();
+    };
+    let error = Fixture::new(port).split().map(drop).unwrap_err();
+    assert_eq!(error.code(), "KIT-008");
+    assert!(error.to_string().contains("8102") && error.to_string().contains("allowed_ports"), "{error}");
+
     let unsigned = Fixture::new(|_| ());
     fs::remove_file(unsigned.kit.join("startup/signature.json")).unwrap();
     assert_eq!(unsigned.split().map(drop).unwrap_err().code(), "KIT-003");
 
     let other = Fixture::new(|_| ());
     let conf: SiteConf = serde_yaml::from_str("version: 1\nsite: server2\nrole: server\n").unwrap();
-    let request = KitRequest { kit: &other.kit, role: Role::Server, site_conf: &conf, split_key_json: b"{}" };
+    let request =
+        KitRequest { kit: &other.kit, role: Role::Server, site_conf: &conf, split_key_json: b"{}", extras: &[] };
     let error = split(&request, &other.dir.path().join("c"), &other.dir.path().join("s")).map(drop).unwrap_err();
     assert!(error.code() == "KIT-002" && error.to_string().contains("server1"), "{error}");
 }

@@ -1,0 +1,176 @@
+//! What sealing needs beyond NVFLARE's own keys, under the one key `flare_cvm`.
+
+use std::path::PathBuf;
+
+use cvm_layout::{names::Name, site_conf::Network};
+
+use super::{
+    CcConfigError,
+    paths::Surroundings,
+    section::{Item, Section},
+};
+
+const KEYS: [&str; 17] = [
+    "agreement",
+    "allow_untested_nvflare",
+    "base_dir",
+    "base_image",
+    "build",
+    "builder",
+    "contributions",
+    "init",
+    "layout",
+    "network",
+    "output",
+    "passphrase_file",
+    "policies",
+    "profile",
+    "proxy",
+    "replace",
+    "unlock_key",
+];
+
+/// The section `flare_cvm`. Where the command line has a flag of the same name, the flag wins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Additions {
+    /// What all parties signed.
+    pub agreement: Option<PathBuf>,
+    /// The parties' contributions; those for another role than the site's are left aside.
+    pub contributions: Vec<PathBuf>,
+    /// The name of this build, as the contributions state it.
+    pub build: Option<Name>,
+    /// The builder's folder.
+    pub builder: Option<PathBuf>,
+    /// The builder's key file, if it is not `unlock.key` in its folder.
+    pub unlock_key: Option<PathBuf>,
+    /// A file whose first line is the builder's passphrase.
+    pub passphrase_file: Option<PathBuf>,
+    /// The project's provisioned stage image.
+    pub base_image: Option<PathBuf>,
+    /// The distribution that the base image must go back to.
+    pub profile: Option<String>,
+    /// The initramfs program.
+    pub init: Option<PathBuf>,
+    /// Sizes of the partitions; NVFLARE's drive sizes replace what they name.
+    pub layout: Option<PathBuf>,
+    /// The site's network.
+    pub network: Network,
+    /// `http://HOST:PORT` of a proxy for the key holders.
+    pub proxy: Option<String>,
+    /// The policies that the site itself decides by.
+    pub policies: Policies,
+    /// The folder that gets `SITE.tgz`.
+    pub output: Option<PathBuf>,
+    /// Whether an earlier `SITE.tgz` may be replaced.
+    pub replace: bool,
+    /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
+    pub allow_untested_nvflare: bool,
+}
+
+/// Policies that travel in the image; they become `policies/NAME.rego` on p4.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policies {
+    /// What the site's own evidence must meet while it runs.
+    pub self_check: Option<PathBuf>,
+    /// What a peer's evidence must meet.
+    pub cross: Option<PathBuf>,
+}
+
+impl Additions {
+    /// Reads the section, and what the file's other paths are relative to.
+    pub(super) fn read(item: Option<Item>, outside: &Surroundings) -> Result<(Self, Surroundings), CcConfigError> {
+        let Some(item) = item else { return Ok((Self::default(), outside.clone())) };
+        let mut section = item.section("a mapping of our additions", &KEYS)?;
+        let around = outside.with_base(section.optional("base_dir"))?;
+        let path =
+            |section: &mut Section, key: &str| section.optional(key).map(|item| around.resolve(item)).transpose();
+        let truth = |section: &mut Section, key: &str| section.optional(key).map_or(Ok(false), Item::truth);
+        let contributions = match section.optional("contributions") {
+            Some(item) => item.list("a list of paths")?.into_iter().map(|item| around.resolve(item)).collect(),
+            None => Ok(Vec::new()),
+        }?;
+        let build = section.optional("build").map(name).transpose()?;
+        let profile =
+            section.optional("profile").map(|item| item.text("a profile's name, as debian-12")).transpose()?;
+        let additions = Self {
+            agreement: path(&mut section, "agreement")?,
+            contributions,
+            build,
+            builder: path(&mut section, "builder")?,
+            unlock_key: path(&mut section, "unlock_key")?,
+            passphrase_file: path(&mut section, "passphrase_file")?,
+            base_image: path(&mut section, "base_image")?,
+            profile,
+            init: path(&mut section, "init")?,
+            layout: path(&mut section, "layout")?,
+            network: section.optional("network").map_or(Ok(Network::Dhcp), network)?,
+            proxy: section.optional("proxy").map(proxy).transpose()?,
+            policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,
+            output: path(&mut section, "output")?,
+            replace: truth(&mut section, "replace")?,
+            allow_untested_nvflare: truth(&mut section, "allow_untested_nvflare")?,
+        };
+        if additions.unlock_key.is_some() && additions.passphrase_file.is_some() {
+            return Err(CcConfigError::Contradiction {
+                first: "flare_cvm.unlock_key".into(),
+                second: "flare_cvm.passphrase_file".into(),
+                problem: "the builder's secrets are locked in one way".into(),
+            });
+        }
+        Ok((additions, around))
+    }
+}
+
+/// A [`Name`].
+pub(super) fn name(item: Item) -> Result<Name, CcConfigError> {
+    item.parsed("1 to 64 letters, digits, '.', '_', '@' or '-', not starting with '.' or '-'", |text| text.parse().ok())
+}
+
+fn proxy(item: Item) -> Result<String, CcConfigError> {
+    item.parsed("http://HOST:PORT", |text| {
+        let rest = text.strip_prefix("http://")?;
+        let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
+        let good = !host.is_empty() && port.parse::<u16>().is_ok() && !text.contains(char::is_whitespace);
+        good.then(|| text.to_owned())
+    })
+}
+
+/// As in `site_conf.yaml`.
+fn network(item: Item) -> Result<Network, CcConfigError> {
+    const MODES: &str = "a mapping with mode: dhcp, or mode: static, address, prefix, gateway and dns";
+    let mut section = item.section(MODES, &["address", "dns", "gateway", "mode", "prefix"])?;
+    let fixed =
+        section.required("mode", "dhcp or static")?.one_of("dhcp or static", &[("dhcp", false), ("static", true)])?;
+    if !fixed {
+        for key in ["address", "prefix", "gateway", "dns"] {
+            if let Some(item) = section.optional(key) {
+                return item.refuse("DHCP gives it", "leave it out, or say mode: static");
+            }
+        }
+        return Ok(Network::Dhcp);
+    }
+    let ipv4 = |item: Item| item.parsed("an IPv4 address", |text| text.parse().ok());
+    let address = ipv4(section.required("address", "an IPv4 address")?)?;
+    const PREFIX: &str = "the network's prefix length, 0 to 32";
+    let prefix = section.required("prefix", PREFIX)?.number(PREFIX, 0..=32)? as u8;
+    let gateway = section.optional("gateway").map(ipv4).transpose()?;
+    let dns = match section.optional("dns") {
+        Some(item) => item.list("a list of IP addresses")?,
+        None => Vec::new(),
+    };
+    let dns =
+        dns.into_iter().map(|item| item.parsed("an IP address", |text| text.parse().ok())).collect::<Result<_, _>>()?;
+    Ok(Network::Static { address, prefix, gateway, dns })
+}
+
+fn policies(item: Item, around: &Surroundings) -> Result<Policies, CcConfigError> {
+    let mut section = item.section("a mapping with self and cross", &["boot", "cross", "self"])?;
+    if let Some(item) = section.optional("boot") {
+        return item.refuse(
+            "each key holder decides by its own release policy, which the parties agreed on",
+            "give it at `flare-cvm ceremony init --policy`, and leave it out here",
+        );
+    }
+    let mut path = |key| section.optional(key).map(|item| around.resolve(item)).transpose();
+    Ok(Policies { self_check: path("self")?, cross: path("cross")? })
+}

@@ -1,0 +1,85 @@
+//! What NVFLARE's own authorizers take and need.
+
+use super::{ManagerError, kit::Component, policy};
+use std::path::Path;
+
+/// A class of NVFLARE 2.7 to 2.9.
+struct Known {
+    class: &'static str,
+    args: &'static [&'static str],
+    /// Without which Python refuses.
+    required: &'static [&'static str],
+    /// What the guest must have and the build cannot see.
+    needs: &'static str,
+}
+
+const PACKAGE: &str = "nvflare.app_opt.confidential_computing.";
+const KNOWN: [Known; 6] = [
+    Known {
+        class: "snp_authorizer.SNPAuthorizer",
+        args: &[
+            "max_nonce_history",
+            "amd_certs_dir",
+            "snpguest_binary",
+            "cpu_model",
+            "max_retries",
+            "retry_interval",
+            "cmd_timeout",
+        ],
+        required: &[],
+        needs: "snpguest and AMD's certificates in the image",
+    },
+    Known {
+        class: "tdx_authorizer.TDXAuthorizer",
+        args: &["tdx_cli_command", "config_dir"],
+        required: &["tdx_cli_command", "config_dir"],
+        needs: "Intel's trust authority client in the image, and its service",
+    },
+    Known {
+        class: "gpu_authorizer.GPUAuthorizer",
+        args: &["verifier_url", "policy_file", "max_nonce_history", "verifiers"],
+        required: &[],
+        needs: "NVIDIA's attestation SDK and driver in the image, and NRAS",
+    },
+    Known {
+        class: "aci_authorizer.ACIAuthorizer",
+        args: &["maa_endpoint", "retry_count", "retry_sleep"],
+        required: &[],
+        needs: "Azure's attestation container beside it, and MAA",
+    },
+    Known {
+        class: "az_cvm_authorizer.AZCVMAuthorizer",
+        args: &["attester_binary", "maa_endpoint"],
+        required: &[],
+        needs: "Azure's attestation client in the image, and MAA",
+    },
+    Known { class: "mock_authorizer.MockAuthorizer", args: &[], required: &[], needs: "nothing, and proves nothing" },
+];
+/// Where our own lie.
+const OURS: &str = "flare_cvm.";
+
+/// Checks one authorizer; says what the build could not check.
+pub(super) fn check(kit: &Path, component: &Component) -> Result<Option<String>, ManagerError> {
+    if component.path.starts_with(OURS) {
+        return Ok(None);
+    }
+    let class = component.path.strip_prefix(PACKAGE);
+    let Some(known) = KNOWN.iter().find(|known| Some(known.class) == class) else {
+        return Ok(Some(format!("{} is of {}, which flare-cvm does not know", component.id, component.path)));
+    };
+    component.only(known.args)?;
+    for argument in known.required {
+        if !component.args.contains_key(*argument) {
+            return component.wrong(argument, "a value: Python refuses to make it without", &serde_json::Value::Null);
+        }
+    }
+    if component.args.contains_key("verifiers") {
+        policy::verifiers(kit, component)?;
+    }
+    match component.args.get("policy_file") {
+        None | Some(serde_json::Value::Null) => {}
+        Some(serde_json::Value::String(path)) => drop(policy::read(kit, path, &component.place("policy_file"))?),
+        Some(other) => return component.wrong("policy_file", "the path of a file in the kit", other),
+    }
+    Ok(Some(format!("{} needs {}", component.id, known.needs)))
+}
