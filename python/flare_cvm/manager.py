@@ -1,5 +1,4 @@
-"""NVFLARE's CC manager, hardened. Events, frequencies and what a failure does are NVFLARE's; what counts as a
-failure is not.
+"""NVFLARE's CC manager, hardened. Events, frequencies and what a failure does are NVFLARE's; what is one is not.
 
 The weaknesses of NVFLARE's own, and where each is closed:
 
@@ -33,7 +32,7 @@ from nvflare.fuel.f3.cellnet.core_cell import make_reply
 from nvflare.fuel.f3.cellnet.defs import ReturnCode
 
 from .agent_client import is_challenge
-from .asking import Unanswered, ask_until, challenge_in, entries_of
+from .asking import Unanswered, ask_until, challenge_in, entries_of, replied
 from .authorizer import CVM_NAMESPACE, PeerToken, answered_challenge, answering
 from .deadline import Deadline
 from .federation import Federation
@@ -252,7 +251,10 @@ class CVMManager(CCManager):
         if not is_challenge(challenge):
             return make_reply(ReturnCode.INVALID_REQUEST, "the request carries no challenge", None)
         with answering(str(challenge), self.get_token_request_timeout / 2):
-            return super()._handle_token_refresh_request(request)
+            return replied(super()._handle_token_refresh_request, request)
+
+    def _handle_get_sites_request(self, request: Any) -> Any:
+        return replied(super()._handle_get_sites_request, request)
 
     def _generate_fresh_tokens_for_validation(self) -> list[Entry]:
         """(b) Signs what is sent. Before SYSTEM_BOOTSTRAP there is no key yet, and nobody to send to."""
