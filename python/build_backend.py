@@ -36,6 +36,7 @@ def build_wheel(
         for path in package.rglob("*")
         if path.suffix == ".py" or path.name == "py.typed"
     }
+    contents["flare_cvm_substitute.py"] = (_HERE / "flare_cvm_substitute.py").read_bytes()
     contents[f"{_INFO}/METADATA"] = _METADATA.encode()
     contents[f"{_INFO}/WHEEL"] = _WHEEL.encode()
     record = [f"{name},{_record_hash(data)},{len(data)}\n" for name, data in sorted(contents.items())]

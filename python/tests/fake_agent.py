@@ -47,6 +47,7 @@ class FakeAgent:
     def __init__(self, site: str, role: str) -> None:
         self.site, self.role = site, role
         self.measurement = "good"
+        self.accepts_any_measurement = False  # an attacker's own
         self.clock_offset_s = 0.0
         self.starting = False
         self.overrides: dict[str, Override] = {}
@@ -161,7 +162,7 @@ class FakeAgent:
             given = peer["name" if member == "site" else member]
             if given is not None and body[member] != given:
                 raise Refusal("AGT-013", f"the token is another's: {member} is {body[member]}, not {given}")
-        if body["measurement"] != "good":
+        if body["measurement"] != "good" and not self.accepts_any_measurement:
             raise Refusal("AGT-014", "the evidence does not meet the cross policy")
         if request["challenge"] is None:
             if body["id"] in self._seen:

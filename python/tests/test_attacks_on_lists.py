@@ -1,5 +1,5 @@
-"""Attacks with names that are on no list, and on lists that lack names. One a test; where NVFLARE's own manager lets one
-pass, the test shows that first: the attack is real, and ours is what stops it."""
+"""Attacks with names that are on no list, and on lists that lack names. One a test; where NVFLARE's own manager lets
+one pass, the test shows that first: the attack is real, and ours is what stops it."""
 
 from __future__ import annotations
 
