@@ -1,0 +1,50 @@
+"""Puts `CVMManager` where NVFLARE looks for its `CCManager`, without changing a file of NVFLARE's or of the kit's.
+
+NVFLARE's provisioning writes its own manager's path into every CC kit and signs the kit as a whole, so that the path
+cannot be changed afterwards. The image imports this module whenever its Python starts, by a line in the venv:
+
+    echo 'import flare_cvm_substitute' > $VENV/lib/python3.X/site-packages/flare_cvm_substitute.pth
+
+Installing the wheel alone does nothing. The module stands beside the package, as importing the package imports NVFLARE.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+_MODULE = "nvflare.app_opt.confidential_computing.cc_manager"
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != _MODULE:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec and spec.loader:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    def __init__(self, nvflares: Loader) -> None:
+        self._nvflares = nvflares
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._nvflares.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._nvflares.exec_module(module)
+        # The package puts its manager here when it is whole, which it becomes now, unless it is what imports NVFLARE's.
+        # Where it cannot be imported, NVFLARE's cannot either: a site does not fall back to the weaker manager.
+        if "flare_cvm" not in sys.modules:
+            importlib.import_module("flare_cvm")
+
+
+if _MODULE in sys.modules:
+    raise ImportError("flare_cvm_substitute comes too late: NVFLARE's CC manager is imported already")
+sys.meta_path.insert(0, _Finder())
