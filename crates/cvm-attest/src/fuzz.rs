@@ -36,41 +36,6 @@ pub fn event_log(bytes: &[u8]) {
     let _ = log.events().iter().map(|event| event.describe()).collect::<Vec<_>>();
 }
 
-/// Bytes as an attestation key, as PCR values, and as message and signature of a quote.
-#[cfg(feature = "verifier")]
-pub fn tpm_quote(bytes: &[u8]) {
-    use crate::tpm::quote::{AttestationKey, PcrValues, QuoteClaims, QuoteEvidence, TpmPolicy, verify};
-    let _ = PcrValues::parse(bytes);
-    if let Ok(json) = serde_json::from_slice(bytes) {
-        let _ = QuoteClaims::from_json(&json);
-    }
-    let ak = AttestationKey::parse(bytes);
-    if let Ok(ak) = &ak {
-        assert!(!ak.spki().is_empty());
-    }
-    // Anything as the fallback: nothing verifies under it.
-    let Ok(ak) = ak.or_else(|_| AttestationKey::rsassa_sha256(&[0xff; 256], 65_537)) else { return };
-    let (message, signature) = bytes.split_at(bytes.len() / 2);
-    for (message, signature) in [(message, signature), (bytes, &[0x55; 256])] {
-        if let Ok(evidence) = QuoteEvidence::parse(message, signature, ak.clone()) {
-            let _ = verify(&evidence, None, None, &TpmPolicy::default(), 0);
-        }
-    }
-}
-
-/// Bytes as an HCL report, and as Trustee's Azure evidence of both kinds.
-#[cfg(feature = "verifier")]
-pub fn azure_evidence(bytes: &[u8]) {
-    use crate::azure::{AzureEvidence, HardwareKind, HclReport};
-    let _ = HclReport::parse(bytes);
-    let Ok(json) = serde_json::from_slice(bytes) else { return };
-    for kind in [HardwareKind::Snp, HardwareKind::Tdx] {
-        if let Ok(evidence) = AzureEvidence::from_json(kind, &json) {
-            let _ = evidence.check_binding(b"challenge", &Default::default());
-        }
-    }
-}
-
 /// Bytes as the handshake's parameters, as a certificate, as the policy's roots.
 #[cfg(feature = "verifier")]
 pub fn handshake(bytes: &[u8]) {
@@ -121,6 +86,43 @@ pub fn launch(bytes: &[u8]) {
         let _ = launch(&inputs);
     }
     let _ = launch_igvm(bytes);
+}
+
+/// Bytes as an attestation key, as PCR values, and as message and signature of a quote.
+#[cfg(feature = "verifier")]
+pub fn tpm_quote(bytes: &[u8]) {
+    use crate::tpm::quote::{AttestationKey, PcrValues, QuoteClaims, QuoteEvidence, TpmPolicy, verify};
+    let _ = PcrValues::parse(bytes);
+    if let Ok(json) = serde_json::from_slice(bytes) {
+        let _ = QuoteClaims::from_json(&json);
+    }
+    let ak = AttestationKey::parse(bytes);
+    if let Ok(ak) = &ak {
+        assert!(!ak.spki().is_empty());
+    }
+    // Anything as the fallback: nothing verifies under it.
+    let Ok(ak) = ak.or_else(|_| AttestationKey::rsassa_sha256(&[0xff; 256], 65_537)) else { return };
+    let (message, signature) = bytes.split_at(bytes.len() / 2);
+    for (message, signature) in [(message, signature), (bytes, &[0x55; 256])] {
+        if let Ok(evidence) = QuoteEvidence::parse(message, signature, ak.clone()) {
+            let _ = verify(&evidence, None, None, &TpmPolicy::default(), 0);
+        }
+    }
+}
+
+/// Bytes as an HCL report, and as Trustee's Azure evidence of both kinds.
+#[cfg(feature = "verifier")]
+pub fn azure_evidence(bytes: &[u8]) {
+    use crate::azure::{AzureEvidence, HardwareKind, HclReport};
+    let _ = HclReport::parse(bytes);
+    let Ok(json) = serde_json::from_slice(bytes) else { return };
+    for kind in [HardwareKind::Snp, HardwareKind::Tdx] {
+        if let Ok(evidence) = AzureEvidence::from_json(kind, &json) {
+            let _ = evidence.check_binding(b"challenge", &Default::default());
+        }
+    }
+}
+
 /// Bytes as a quote, as the documents of collateral, and as collateral.
 #[cfg(feature = "verifier")]
 pub fn tdx_quote(bytes: &[u8]) {
@@ -143,6 +145,8 @@ pub fn cc_event_log(bytes: &[u8]) {
     assert!(log.events().len() <= bytes.len() / 40, "an event takes at least 66 bytes, or a digest of 96 digits");
     let _ = log.replay();
     let _ = log.events().iter().map(crate::tdx::EventClaim::from).collect::<Vec<_>>();
+}
+
 /// Bytes as a GPU's report and as a set of GPU evidence.
 #[cfg(feature = "verifier")]
 pub fn gpu_evidence(bytes: &[u8]) {
@@ -176,6 +180,8 @@ pub fn gpu_collateral(bytes: &[u8]) {
     if let Ok(policy) = crate::gpu::ResultPolicy::parse(bytes) {
         let _ = (policy.evaluate(&[]), policy.evaluate_switches(&[]));
     }
+}
+
 /// Bytes as a token, as a key set, as NRAS' bundle, as a signing key; a token's claims in each vendor's layout.
 #[cfg(feature = "verifier")]
 pub fn token(bytes: &[u8]) {
@@ -216,6 +222,7 @@ pub fn reference_set(bytes: &[u8]) {
     #[cfg(feature = "policy")]
     let _ = crate::policy::new_policies(&set);
 }
+
 /// Bytes as everything that is collateral or asks for it, and as a cache's index.
 #[cfg(feature = "collateral")]
 pub fn collateral(bytes: &[u8]) {

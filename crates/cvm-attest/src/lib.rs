@@ -1,36 +1,38 @@
 //! What a CVM proves and how it is checked.
 //!
-//! One [`Evidence`] enum, one [`verify`] that turns evidence into [`Claims`], and the [`Reference`]
-//! values that claims are compared with. Kinds of evidence: TPM 2.0 (quote, event log, endorsement
-//! chain, attestation key bound by credential activation). [`snp`] verifies SEV-SNP reports.
+//! Every kind of evidence has a module with the same shape: bytes are parsed into evidence, `verify` turns
+//! evidence, roots and collateral into claims at a given time, and a small policy with safe defaults judges
+//! claims. A check that could not be made stands in the claims ([`NotChecked`]).
+//!
+//! | module | evidence |
+//! |---|---|
+//! | [`snp`] | SEV-SNP reports, VCEK and VLEK chains |
+//! | [`tdx`] | TDX and SGX quotes with DCAP collateral, CCEL event logs |
+//! | [`azure`] | Azure's vTPM over SNP and TDX |
+//! | [`tpm`] | TPM 2.0 quotes and event logs |
+//! | [`gpu`] | NVIDIA GPUs and switches, reference manifests, result policies |
+//! | [`token`] | tokens of other verifiers, and our own EAR |
+//!
+//! The release protocol's [`Evidence`] and [`verify`] bind a TPM's evidence to one session.
 //!
 //! | feature | who needs it | brings |
 //! |---|---|---|
 //! | none | both ends | wire types, TPM structures, event logs, reference values |
-//! | `verifier` | key holders, `flare-cvm attest` | [`verify`], [`Roots`], software MakeCredential |
+//! | `verifier` | key holders, `flare-cvm attest` | all verifiers, [`Roots`], software MakeCredential |
 //! | `policy` | key holders, agents, `flare-cvm policy` | Rego over claims |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
-//! | `predict` | the build | PCR values and SEV-SNP launch digests from files alone |
-//! | `predict` | the build | PCRs, MRTD and RTMRs from files alone |
+//! | `predict` | the build | PCRs, launch digests, MRTD and RTMRs from files alone |
 //! | `collateral` | key holders, `flare-cvm` | the signed cache of vendors' collateral, without a network |
 //! | `collateral-fetch` | `flare-cvm` alone | asking vendors' services |
 //! | `collect`, `collect-gpu` | guests | evidence from SNP, TDX and GPUs; with `attester` also Azure's |
-//! | `predict` | the build | PCR values from files alone |
 
 mod error;
 pub mod eventlog;
 mod evidence;
-#[cfg(feature = "verifier")]
-pub mod files;
 pub mod fuzz;
-#[cfg(feature = "verifier")]
-pub mod gpu;
-pub mod reference;
-pub mod rtmr;
-#[cfg(feature = "policy")]
-pub mod policy;
 pub mod reference;
 pub mod reference_set;
+pub mod rtmr;
 pub mod tpm;
 pub mod wire;
 
@@ -44,11 +46,19 @@ mod claims;
 pub mod collateral;
 #[cfg(feature = "collect")]
 pub mod collect;
+#[cfg(feature = "verifier")]
+pub mod files;
+#[cfg(feature = "verifier")]
+pub mod gpu;
+#[cfg(feature = "policy")]
+pub mod policy;
 #[cfg(feature = "predict")]
 pub mod predict;
 #[cfg(feature = "verifier")]
 pub mod snp;
+#[cfg(feature = "verifier")]
 pub mod tdx;
+#[cfg(feature = "verifier")]
 pub mod token;
 #[cfg(feature = "verifier")]
 mod verifier;

@@ -182,12 +182,6 @@ impl Certificate {
         self.parsed.tbs_certificate().subject() == self.parsed.tbs_certificate().issuer()
     }
 
-    /// The dates between which it is valid, both included, in seconds since 1970 UTC.
-    pub fn validity(&self) -> (u64, u64) {
-        let dates = self.parsed.tbs_certificate().validity();
-        (dates.not_before.to_unix_duration().as_secs(), dates.not_after.to_unix_duration().as_secs())
-    }
-
     /// Its serial number: the INTEGER's bytes.
     pub fn serial(&self) -> &[u8] {
         self.parsed.tbs_certificate().serial_number().as_bytes()

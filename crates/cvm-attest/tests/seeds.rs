@@ -9,62 +9,88 @@ fn tpm_structures() {
 
 #[test]
 fn event_logs() {
-    each_seed("event_log", 1000, cvm_attest::fuzz::event_log);
+    each_seed("event_log", 1_000, cvm_attest::fuzz::event_log);
+}
+
+#[test]
+fn reference_sets() {
+    each_seed("reference_set", 2_000, cvm_attest::fuzz::reference_set);
 }
 
 #[cfg(feature = "verifier")]
 #[test]
 fn handshakes() {
-    each_seed("tpm_handshake", 2000, cvm_attest::fuzz::handshake);
+    each_seed("tpm_handshake", 2_000, cvm_attest::fuzz::handshake);
 }
 
 #[cfg(feature = "verifier")]
 #[test]
 fn tpm_quotes() {
-    each_seed("tpm_quote", 1000, cvm_attest::fuzz::tpm_quote);
+    each_seed("tpm_quote", 1_000, cvm_attest::fuzz::tpm_quote);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn azure_evidence() {
+    each_seed("azure_evidence", 1_000, cvm_attest::fuzz::azure_evidence);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn snp_evidence() {
+    each_seed("snp_evidence", 2_000, cvm_attest::fuzz::snp_evidence);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
 fn tdx_quotes() {
     each_seed("tdx_quote", 300, cvm_attest::fuzz::tdx_quote);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn cc_event_logs() {
+    each_seed("cc_event_log", 1_000, cvm_attest::fuzz::cc_event_log);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
 fn gpu_evidence() {
     each_seed("gpu_evidence", 300, cvm_attest::fuzz::gpu_evidence);
 }
 
 #[cfg(feature = "verifier")]
 #[test]
-fn azure_evidence() {
-    each_seed("azure_evidence", 1000, cvm_attest::fuzz::azure_evidence);
 fn gpu_rims() {
     each_seed("gpu_rim", 150, cvm_attest::fuzz::gpu_rim);
 }
 
 #[cfg(feature = "verifier")]
 #[test]
-fn snp_evidence() {
-    each_seed("snp_evidence", 2000, cvm_attest::fuzz::snp_evidence);
+fn gpu_collateral() {
+    each_seed("gpu_collateral", 3_000, cvm_attest::fuzz::gpu_collateral);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
+fn tokens() {
+    each_seed("token", 500, cvm_attest::fuzz::token);
 }
 
 #[cfg(feature = "predict")]
 #[test]
 fn launch() {
     each_seed("launch", 30, cvm_attest::fuzz::launch);
-fn cc_event_logs() {
-    each_seed("cc_event_log", 1000, cvm_attest::fuzz::cc_event_log);
-fn gpu_collateral() {
-    each_seed("gpu_collateral", 3000, cvm_attest::fuzz::gpu_collateral);
-fn tokens() {
-    each_seed("token", 500, cvm_attest::fuzz::token);
 }
 
-#[test]
-fn reference_sets() {
-    each_seed("reference_set", 2000, cvm_attest::fuzz::reference_set);
 #[cfg(feature = "collateral")]
 #[test]
 fn collateral() {
-    each_seed("collateral", 1000, cvm_attest::fuzz::collateral);
+    each_seed("collateral", 1_000, cvm_attest::fuzz::collateral);
 }
 
 #[cfg(feature = "collect")]
 #[test]
 fn collected() {
-    each_seed("collected", 5000, cvm_attest::fuzz::collected);
+    each_seed("collected", 5_000, cvm_attest::fuzz::collected);
 }
