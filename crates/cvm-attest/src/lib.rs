@@ -36,6 +36,8 @@ pub mod rtmr;
 pub mod tpm;
 pub mod wire;
 
+#[cfg(feature = "verifier")]
+pub mod appraise;
 #[cfg(feature = "attester")]
 pub mod attester;
 #[cfg(feature = "verifier")]

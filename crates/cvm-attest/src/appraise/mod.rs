@@ -1,0 +1,125 @@
+//! From files to a verdict: what `flare-cvm attest verify` does, without reading a file.
+//!
+//! [`EvidenceSet`] takes files in any order and tells what each one is; [`EvidenceSet::verify`] verifies every
+//! piece of evidence among them and lays the claims out as Trustee's token does, a submodule for each:
+//! `cpu0`, `tpm0`, `gpu0` …, `token0` …. A composite is good only as a whole, and every device in it answers
+//! the same nonce.
+
+mod kinds;
+mod set;
+
+use cvm_base::Explain;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+pub use set::{EvidenceSet, Terms};
+
+/// Why evidence was refused: by a verifier, or by a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// Which evidence: the submodule's name, or a file's.
+    pub of: String,
+    /// The stable code.
+    pub code: String,
+    /// Expected and found.
+    pub reason: String,
+    /// What to do next.
+    pub help: String,
+}
+
+impl Refusal {
+    fn new(of: &str, error: &(impl Explain + std::fmt::Display)) -> Self {
+        Self { of: of.into(), code: error.code().into(), reason: error.to_string(), help: error.help() }
+    }
+
+    /// Files that make no evidence.
+    fn input(of: &str, reason: impl Into<String>, help: &str) -> Self {
+        Self { of: of.into(), code: "ATT-360".into(), reason: reason.into(), help: help.into() }
+    }
+
+    /// A policy's no.
+    pub fn policy(of: &str, code: &str, reason: impl Into<String>, help: &str) -> Self {
+        Self { of: of.into(), code: code.into(), reason: reason.into(), help: help.into() }
+    }
+}
+
+/// What one piece of evidence proved.
+#[derive(Debug, Clone, PartialEq)]
+struct Submodule {
+    /// `cpu`, `tpm`, `gpu`, `switch`, `token` or `collateral`: what its name begins with.
+    prefix: &'static str,
+    /// Its member of the annotated evidence: `snp`, `tdx`, `az-snp-vtpm`, `tpm`, `nvidia`, `maa`, ….
+    kind: &'static str,
+    claims: Value,
+    refusals: Vec<Refusal>,
+}
+
+/// The verdict on a whole set.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Appraisal {
+    submods: Map<String, Value>,
+    /// Empty exactly if the set is accepted.
+    pub refusals: Vec<Refusal>,
+}
+
+impl Appraisal {
+    fn add(&mut self, submodule: Submodule) {
+        let number = (0..).find(|n| !self.submods.contains_key(&format!("{}{n}", submodule.prefix))).unwrap_or(0);
+        let name = format!("{}{number}", submodule.prefix);
+        // Genuine evidence that a policy refuses is contraindicated; see EAR's tiers.
+        let status = if submodule.refusals.is_empty() { "affirming" } else { "contraindicated" };
+        let annotated = json!({ submodule.kind: submodule.claims });
+        let entry = json!({ "ear.status": status, "ear.veraison.annotated-evidence": annotated });
+        self.refusals.extend(submodule.refusals.into_iter().map(|refusal| Refusal { of: name.clone(), ..refusal }));
+        self.submods.insert(name, entry);
+    }
+
+    /// Whether every piece was genuine and accepted, and there was one at all.
+    pub fn accepted(&self) -> bool {
+        self.refusals.is_empty() && !self.submods.is_empty()
+    }
+
+    /// What a Rego policy gets as its input: `{"submods": {"cpu0": {"ear.status", "ear.veraison.annotated-evidence"}}}`.
+    pub fn input(&self) -> Value {
+        json!({ "submods": self.submods })
+    }
+
+    /// The claims of every submodule: its name, its kind, its claims.
+    pub fn claims(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
+        self.submods.iter().filter_map(|(name, entry)| {
+            let annotated = entry.get("ear.veraison.annotated-evidence")?.as_object()?;
+            let (kind, claims) = annotated.iter().next()?;
+            Some((name.as_str(), kind.as_str(), claims))
+        })
+    }
+
+    /// Every check that was left out: the submodule's name, the check, the reason.
+    pub fn not_checked(&self) -> Vec<(&str, &str, &str)> {
+        self.claims()
+            .flat_map(|(name, _, claims)| {
+                let entries =
+                    claims.get("not_checked").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                entries.iter().map(move |entry| {
+                    let member = |of: &str| entry.get(of).and_then(Value::as_str).unwrap_or_default();
+                    (name, member("check"), member("reason"))
+                })
+            })
+            .collect()
+    }
+
+    /// The whole verdict, for a script.
+    pub fn to_json(&self, now: u64) -> Value {
+        let not_checked: Vec<_> = self
+            .not_checked()
+            .into_iter()
+            .map(|(of, check, reason)| json!({ "of": of, "check": check, "reason": reason }))
+            .collect();
+        json!({
+            "verdict": if self.accepted() { "accepted" } else { "refused" },
+            "at": now,
+            "submods": self.submods,
+            "not_checked": not_checked,
+            "refusals": self.refusals,
+        })
+    }
+}

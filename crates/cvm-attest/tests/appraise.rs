@@ -1,0 +1,192 @@
+//! From files to a verdict, on every row of `tests/vectors/evidence/PROVENANCE.md`.
+
+use std::{fs, path::PathBuf};
+
+use cvm_attest::appraise::{Appraisal, EvidenceSet, Terms};
+use serde_json::Value;
+
+/// 2025-10-09.
+const NOW: u64 = 1_760_000_000;
+
+fn evidence() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence")
+}
+
+/// Verifies files, named as `folder/a b c` or `file`, at `now`.
+fn appraise(files: &[&str], nonce: Option<&str>, now: u64) -> Appraisal {
+    let mut set = EvidenceSet::default();
+    for file in files {
+        set.add("", file, fs::read(evidence().join(file)).unwrap()).unwrap();
+    }
+    set.verify(&Terms { nonce: nonce.map(str::to_owned), now, ..Terms::default() })
+}
+
+fn claims<'a>(appraisal: &'a Appraisal, kind: &str) -> &'a Value {
+    appraisal.claims().find(|(_, of, _)| *of == kind).map(|(_, _, claims)| claims).unwrap()
+}
+
+fn code(appraisal: &Appraisal) -> Vec<&str> {
+    appraisal.refusals.iter().map(|refusal| refusal.code.as_str()).collect()
+}
+
+#[test]
+fn snp_rows() {
+    let amd = "snp/_amd-roots/ask_ark_milan.pem";
+    for (folder, leaf, chain) in [
+        ("milan-virtee", "vcek.der", amd),
+        ("trustee-vcek", "vcek.der", amd),
+        ("constellation-azure", "vcek.der", amd),
+        ("trustee-vlek", "vlek.der", "snp/_amd-roots/ask_ark_milan_vlek.pem"),
+    ] {
+        let files = [&*format!("snp/{folder}/report.bin"), &*format!("snp/{folder}/{leaf}"), chain];
+        for files in [&files[..], &files[..2]] {
+            let appraisal = appraise(files, None, NOW);
+            assert!(appraisal.accepted(), "{folder}: {:?}", appraisal.refusals);
+            assert!(claims(&appraisal, "snp")["measurement"].is_string());
+            assert!(appraisal.not_checked().iter().any(|(_, check, _)| *check == "report-data"));
+        }
+    }
+    let vlek = ["snp/trustee-vlek/report.bin", "snp/trustee-vlek/vlek.der"];
+    assert!(!appraise(&vlek, None, 1_766_000_000).accepted(), "a VLEK lives one year");
+    for folder in ["trustee-vcek-invalid-legacy", "trustee-vcek-invalid-new"] {
+        let files = [format!("snp/{folder}/report.bin"), format!("snp/{folder}/vcek.der")];
+        let appraisal = appraise(&[&files[0], &files[1]], None, NOW);
+        assert!(!appraisal.accepted() && appraisal.claims().count() == 0, "{folder}");
+    }
+    // Genuine, but debuggable: the claims are there, and the rules refuse them.
+    let debug = appraise(&["snp/google-vcek/report.bin", "snp/google-vcek/vcek.der"], None, NOW);
+    assert!(!debug.accepted());
+    assert_eq!(debug.claims().count(), 1);
+    let alone = appraise(&["snp/turin-virtee-vcek-only/vcek.der"], None, NOW);
+    assert_eq!(claims(&alone, "snp-certificates")["signing_key"], "VCEK");
+    assert!(!appraise(&["snp/milan-virtee/report.bin"], None, NOW).accepted(), "no certificate, no verdict");
+}
+
+#[test]
+fn tdx_rows() {
+    for (quote, collateral, now, status) in [
+        ("phala-tdx_quote", "phala-tdx_quote", 1_751_624_655, Some("UpToDate")),
+        ("phala-tdx_quote", "phala-tdx_quote", 1_756_376_163, None),
+        ("phala-tdx_quote", "phala-tdx_quote", 1_746_873_147, None),
+        ("phala-tdx_quote", "near-mpc-nopck", 1_787_894_500, Some("OutOfDate")),
+        ("near-mpc", "near-mpc", 1_787_894_500, Some("UpToDate")),
+        ("near-mpc", "phala-tdx_quote", 1_751_624_655, None),
+    ] {
+        let files = [format!("tdx/quotes/{quote}.bin"), format!("tdx/collateral/{collateral}.json")];
+        let appraisal = appraise(&[&files[0], &files[1]], None, now);
+        assert_eq!(appraisal.accepted(), status == Some("UpToDate"), "{quote} {now}: {:?}", appraisal.refusals);
+        match status {
+            Some(status) => assert_eq!(claims(&appraisal, "tdx")["tcb_status"], status),
+            None => assert_eq!(appraisal.claims().count(), 0),
+        }
+    }
+    let debug = appraise(
+        &["tdx/quotes/trustee-tdx_quote_4.bin", "tdx/collateral/confai-50806f000000-2026-03.json"],
+        None,
+        1_774_995_526,
+    );
+    assert!(!debug.accepted() && debug.refusals.iter().any(|r| r.reason.contains("debug")), "{:?}", debug.refusals);
+    let log = ["ccel/near-mpc/quote.bin", "ccel/near-mpc/tcb_info.json", "tdx/collateral/near-mpc.json"];
+    let logged = appraise(&log, None, 1_787_894_500);
+    assert!(logged.accepted(), "{:?}", logged.refusals);
+    let sgx = appraise(&["tdx/quotes/phala-sgx_quote.bin", "tdx/collateral/phala-sgx_quote.json"], None, 1_751_624_924);
+    assert_eq!(claims(&sgx, "sgx")["tcb_status"], "ConfigurationAndSWHardeningNeeded");
+}
+
+#[test]
+fn azure_rows() {
+    for folder in ["snp-trustee-evidence-v0", "snp-trustee-evidence-v1", "tdx-trustee-evidence-v0"] {
+        let vouches = if folder.starts_with("snp") { "vcek.der" } else { "td_quote.bin" };
+        let files = ["hcl.bin", "pcrs.bin", "quote.msg", "quote.sig", vouches].map(|f| format!("azure/{folder}/{f}"));
+        let files = files.each_ref().map(String::as_str);
+        let appraisal = appraise(&files, Some("challenge"), NOW);
+        assert!(appraisal.accepted(), "{folder}: {:?}", appraisal.refusals);
+        for nonce in [None, Some(""), Some("another")] {
+            assert!(!appraise(&files, nonce, NOW).accepted(), "{folder} {nonce:?}");
+        }
+        assert!(!appraise(&files[..4], Some("challenge"), NOW).accepted(), "{folder} without its {vouches}");
+    }
+}
+
+#[test]
+fn tpm_rows() {
+    let gce = |bank: &str| {
+        ["ak.tpmt_public", &format!("quote-{bank}.msg"), &format!("quote-{bank}.sig"), &format!("pcrs-{bank}.json")]
+            .map(|file| format!("tpm/gce-cos-85-nonce9009/{file}"))
+    };
+    for (bank, accepted) in [("sha256", true), ("sha384", true), ("sha1", false)] {
+        let files = gce(bank);
+        let mut files: Vec<&str> = files.iter().map(String::as_str).collect();
+        files.push("tpm/gce-cos-85-nonce9009/eventlog.bin");
+        let appraisal = appraise(&files, Some("9009"), NOW);
+        assert_eq!(appraisal.accepted(), accepted, "{bank}: {:?}", appraisal.refusals);
+        assert!(!appraise(&files, Some("9008"), NOW).accepted(), "{bank}");
+    }
+    let own = ["ak.pub", "quote.msg", "quote.sig"].map(|file| format!("tpm/own-swtpm-ecdsa-quote/{file}"));
+    let appraisal = appraise(&own.each_ref().map(String::as_str), None, NOW);
+    assert!(appraisal.accepted(), "{:?}", appraisal.refusals);
+    for log in ["cos-85-amd-sev", "cos-93-amd-sev", "rhel8-uefi", "ubuntu-1804-amd-sev"] {
+        let files = [format!("tpm/eventlogs/{log}.bin"), format!("tpm/eventlogs/{log}.bin.pcrs.json")];
+        let appraisal = appraise(&[&files[0], &files[1]], None, NOW);
+        assert!(appraisal.accepted(), "{log}: {:?}", appraisal.refusals);
+    }
+    let crossed = ["tpm/eventlogs/rhel8-uefi.bin", "tpm/eventlogs/cos-85-amd-sev.bin.pcrs.json"];
+    assert!(!appraise(&crossed, None, NOW).accepted());
+}
+
+#[test]
+fn gpu_rows() {
+    let nonce = |folder: &str| fs::read_to_string(evidence().join(format!("gpu/{folder}/nonce.hex"))).unwrap();
+    let whole = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml"].map(|f| format!("gpu/h100-545.00-e2e/{f}"));
+    let whole = whole.each_ref().map(String::as_str);
+    // The manifests' signers live about two years.
+    let at = (1_680_000_000..1_790_000_000)
+        .step_by(5_000_000)
+        .find(|now| appraise(&whole, Some(&nonce("h100-545.00-e2e")), *now).accepted())
+        .expect("some time at which all is valid");
+    assert_eq!(claims(&appraise(&whole, Some(&nonce("h100-545.00-e2e")), at), "nvidia")["measres"], "success");
+    assert!(!appraise(&whole, Some(&"00".repeat(32)), at).accepted());
+    assert!(!appraise(&whole, None, at).accepted(), "without a nonce it may be a replay");
+    let mut other = whole;
+    other[3] = "gpu/h100-545.00-e2e/vbios-rim.mismatch-1-2-3-9.xml";
+    assert!(!appraise(&other, Some(&nonce("h100-545.00-e2e")), at).accepted());
+
+    let bare = ["gpu/h100-550.90.07/report.bin", "gpu/h100-550.90.07/chain.pem", "gpu/h100-550.90.07/nonce.hex"];
+    let bare = appraise(&bare, None, NOW);
+    assert_eq!(claims(&bare, "nvidia")["measres"], "not-run", "genuine, and nothing to compare it with");
+    assert!(!bare.accepted());
+    let bad = ["gpu/h100-560.00-BADSIG/report.bin", "gpu/h100-560.00-BADSIG/chain.pem"];
+    assert_eq!(appraise(&bad, None, NOW).claims().count(), 0);
+    assert_eq!(appraise(&["gpu/rims/incorrect_signature_driver_rim.xml"], None, NOW).claims().count(), 0);
+}
+
+#[test]
+fn token_rows() {
+    let maa = ["maa/maa-1-sgx.jwt", "maa/maa-1-sgx.jwks.json"];
+    let valid = appraise(&maa, None, 1_625_170_400);
+    assert!(valid.accepted(), "{:?}", valid.refusals);
+    assert!(valid.not_checked().iter().any(|(_, check, _)| *check == "issuer"));
+    assert!(!appraise(&maa, None, NOW).accepted(), "expired");
+    assert!(!appraise(&["maa/azurevm-token-nokey.jwt"], None, NOW).accepted(), "no key, no verdict");
+}
+
+#[test]
+fn attack_cpu_and_gpu_of_two_machines() {
+    let files = [
+        "snp/milan-virtee/report.bin",
+        "snp/milan-virtee/vcek.der",
+        "gpu/h100-550.90.07/report.bin",
+        "gpu/h100-550.90.07/chain.pem",
+    ];
+    assert!(code(&appraise(&files, None, NOW)).contains(&"ATT-361"));
+}
+
+#[test]
+fn what_is_no_evidence_is_named() {
+    let mut set = EvidenceSet::default();
+    let refusal = set.add("", "notes.txt", b"hello".to_vec()).unwrap_err();
+    assert!(refusal.reason.contains("notes.txt"), "{refusal:?}");
+    assert!(!set.verify(&Terms::default()).accepted());
+    let two = ["snp/milan-virtee/report.bin", "snp/trustee-vcek/report.bin"];
+    assert_eq!(code(&appraise(&two, None, NOW)), ["ATT-360"]);
+}
