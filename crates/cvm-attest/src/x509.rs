@@ -299,6 +299,12 @@ impl Path<'_> {
     }
 }
 
+/// Reads a time: RFC 3339 in UTC (`2025-12-10T00:00:00Z`), or seconds since 1970.
+pub fn parse_time(text: &str) -> Option<u64> {
+    let date = || text.parse::<x509_cert::der::DateTime>().ok().map(|date| date.unix_duration().as_secs());
+    text.parse().ok().or_else(date)
+}
+
 pub(crate) fn read_crl(der: &[u8]) -> Result<CertRevocationList<'_>, X509Error> {
     if der.len() > MAX_CRL_BYTES {
         let problem = format!("{} bytes, at most {MAX_CRL_BYTES} allowed", der.len());

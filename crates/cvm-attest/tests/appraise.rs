@@ -137,7 +137,8 @@ fn tpm_rows() {
 #[test]
 fn gpu_rows() {
     let nonce = |folder: &str| fs::read_to_string(evidence().join(format!("gpu/{folder}/nonce.hex"))).unwrap();
-    let whole = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml"].map(|f| format!("gpu/h100-545.00-e2e/{f}"));
+    let whole =
+        ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml"].map(|f| format!("gpu/h100-545.00-e2e/{f}"));
     let whole = whole.each_ref().map(String::as_str);
     // The manifests' signers live about two years.
     let at = (1_680_000_000..1_790_000_000)

@@ -176,7 +176,7 @@ fn sbsign_computes_the_same_authenticode_digests() {
     let kernel = changed.windows(6).rposition(|window| window == b"kernel").unwrap();
     changed[kernel] ^= 1;
     let refused = predicted(&variables, &loader, &changed).unwrap_err();
-    assert_eq!((refused.code(), refused), ("ATT-203", PredictError::Changed { image: "UKI" }));
+    assert_eq!((refused.code(), refused), ("ATT-403", PredictError::Changed { image: "UKI" }));
     // Unsigned, and signed by a key that db does not hold.
     let unsigned = fs::read(at("unsigned")).unwrap();
     assert_eq!(predicted(&variables, &loader, &unsigned).unwrap_err(), PredictError::Unsigned { image: "UKI" });
@@ -240,19 +240,19 @@ fn files_that_firmware_would_not_start_are_refused() {
     let variables = recorded_variables(&EventLog::parse(&bytes).unwrap());
     let (loader, uki) = images(&variables);
     let refused = |loader: &[u8], uki: &[u8]| predicted(&variables, loader, uki).unwrap_err().code();
-    assert_eq!(refused(b"", &uki), "ATT-201");
-    assert_eq!(refused(&loader, &uki[..uki.len() - 1]), "ATT-201");
+    assert_eq!(refused(b"", &uki), "ATT-401");
+    assert_eq!(refused(&loader, &uki[..uki.len() - 1]), "ATT-401");
     // The loader has none of a UKI's sections.
-    assert_eq!(refused(&loader, &loader), "ATT-205");
+    assert_eq!(refused(&loader, &loader), "ATT-405");
     for end in 0..loader.len() {
         assert!(predicted(&variables, &loader[..end], &uki).is_err(), "cut at {end}");
     }
     let der = &variables.authority[16..];
     let sections: [(&str, &[u8]); 4] =
         [(".osrel", b"x"), (".cmdline", b"quiet\n"), (".linux", b"kernel"), (".initrd", b"initramfs")];
-    assert_eq!(refused(&loader, &pe(&sections, der).1), "ATT-207");
+    assert_eq!(refused(&loader, &pe(&sections, der).1), "ATT-407");
     let damaged = Variables { db: variables.db[1..].to_vec(), ..recorded_variables(&EventLog::parse(&bytes).unwrap()) };
-    assert_eq!(predicted(&damaged, &loader, &uki).unwrap_err().code(), "ATT-206");
+    assert_eq!(predicted(&damaged, &loader, &uki).unwrap_err().code(), "ATT-406");
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn firmware_that_starts_no_td_is_refused() {
     for image in [&b""[..], &[0; 31], &[0; 100], &good[..good.len() - 1], &good[1..]] {
         let error = refused(image);
         assert!(matches!(error, PredictError::Firmware { .. }), "{error}");
-        assert_eq!(error.code(), "ATT-390");
+        assert_eq!(error.code(), "ATT-408");
     }
     // Debian's 4 MiB build has no metadata, and the code alone lacks what the metadata names.
     let error = refused(&fs::read("/usr/share/OVMF/OVMF_CODE_4M.fd").unwrap());
@@ -218,7 +218,7 @@ fn firmware_that_starts_no_td_is_refused() {
         }
     }
     let few = TdxInputs { boot, memory: Some(1 << 20), ..inputs(&good) };
-    assert_eq!(tdx(&few).unwrap_err().code(), "ATT-390");
+    assert_eq!(tdx(&few).unwrap_err().code(), "ATT-408");
     let most = TdxInputs { boot, memory: Some(u64::MAX), ..inputs(&good) };
-    assert_eq!(tdx(&most).unwrap_err().code(), "ATT-390");
+    assert_eq!(tdx(&most).unwrap_err().code(), "ATT-408");
 }

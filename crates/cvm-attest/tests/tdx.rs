@@ -81,8 +81,8 @@ fn verdicts_of_provenance() {
     type Expected = Result<(&'static str, &'static [&'static str]), &'static str>;
     let rows: [(&str, &str, u64, Expected); 9] = [
         ("phala-tdx_quote", "phala-tdx_quote", PHALA, Ok(("UpToDate", &[]))),
-        ("phala-tdx_quote", "phala-tdx_quote", 1_756_376_163, Err("ATT-371")),
-        ("phala-tdx_quote", "phala-tdx_quote", 1_746_873_147, Err("ATT-371")),
+        ("phala-tdx_quote", "phala-tdx_quote", 1_756_376_163, Err("ATT-412")),
+        ("phala-tdx_quote", "phala-tdx_quote", 1_746_873_147, Err("ATT-412")),
         (
             "phala-tdx_quote",
             "near-mpc-nopck",
@@ -92,7 +92,7 @@ fn verdicts_of_provenance() {
         ("near-mpc", "near-mpc", NEAR, Ok(("UpToDate", &[]))),
         ("near-mpc", "near-mpc-nopck", NEAR, Ok(("UpToDate", &[]))),
         ("near-mpc", "phala-tdx_quote", PHALA, Err("ATT-312")),
-        ("trustee-tdx_quote_4", "confai-50806f000000-2026-03", CONFAI, Err("ATT-381")),
+        ("trustee-tdx_quote_4", "confai-50806f000000-2026-03", CONFAI, Err("ATT-415")),
         (
             "phala-sgx_quote",
             "phala-sgx_quote",
@@ -308,7 +308,7 @@ fn damaged_inputs_never_panic_and_never_verify() {
     }
     assert!(ours(&verifier, &good[..4936], NEAR).is_ok(), "padding is not needed");
     assert_eq!(Quote::parse(&vec![0; 64 * 1024 + 1]).unwrap_err().code(), "ATT-310");
-    assert_eq!(Collateral::parse(&vec![b' '; 4 * 1024 * 1024 + 1]).unwrap_err().code(), "ATT-370");
+    assert_eq!(Collateral::parse(&vec![b' '; 4 * 1024 * 1024 + 1]).unwrap_err().code(), "ATT-411");
     // Sizes of 4 GiB are read and refused, not allocated.
     for at in [632, 766, 1252] {
         let mut bad = good.clone();
@@ -320,7 +320,7 @@ fn damaged_inputs_never_panic_and_never_verify() {
 #[test]
 fn attack_collateral_of_another_platform_or_tee() {
     let debug = quote("trustee-tdx_quote_4"); // FMSPC 50806f000000
-    assert_eq!(td(&debug, "near-mpc-nopck", NEAR).unwrap_err().code(), "ATT-372");
+    assert_eq!(td(&debug, "near-mpc-nopck", NEAR).unwrap_err().code(), "ATT-413");
     // SGX's lists are of another CA.
     assert_eq!(td(&quote("phala-tdx_quote"), "phala-sgx_quote", SGX).unwrap_err().code(), "ATT-312");
     // TDX's QE identity beside SGX's TCB info, both genuine.
@@ -332,7 +332,7 @@ fn attack_collateral_of_another_platform_or_tee() {
     let mixed = Collateral::parse(&serde_json::to_vec(&mixed).unwrap()).unwrap();
     let verifier = DcapVerifier::new(intel_roots().unwrap(), Some(&mixed), PHALA).unwrap();
     let evidence = TdxEvidence::parse(&quote("phala-tdx_quote"), None).unwrap();
-    assert_eq!(verifier.verify(&evidence, None, PHALA).unwrap_err().code(), "ATT-372");
+    assert_eq!(verifier.verify(&evidence, None, PHALA).unwrap_err().code(), "ATT-413");
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn attack_collateral_that_expired_after_it_was_verified() {
     let evidence = TdxEvidence::parse(&quote("phala-tdx_quote"), None).unwrap();
     assert!(verifier.verify(&evidence, None, PHALA).is_ok());
     for now in [0, 1_746_873_147, 1_756_376_163, u64::MAX] {
-        assert_eq!(verifier.verify(&evidence, None, now).unwrap_err().code(), "ATT-371", "{now}");
+        assert_eq!(verifier.verify(&evidence, None, now).unwrap_err().code(), "ATT-412", "{now}");
     }
     // A remembered chain is no longer valid: without collateral only its own dates count.
     let verifier = DcapVerifier::new(intel_roots().unwrap(), None, PHALA).unwrap();
@@ -419,11 +419,11 @@ fn attack_revocation_lists_left_out_or_of_another_ca() {
     assert_eq!(refused.code(), "ATT-312", "{refused}");
     let refused = verify(&|d| d["root_ca_crl"] = d["pck_crl"].clone(), NEAR).unwrap_err();
     assert_eq!(refused.code(), "ATT-312", "{refused}");
-    assert_eq!(verify(&|d| d["pck_crl"] = json!(""), NEAR).unwrap_err().code(), "ATT-370");
+    assert_eq!(verify(&|d| d["pck_crl"] = json!(""), NEAR).unwrap_err().code(), "ATT-411");
     // An old list of the other CA (processor).
     assert!(verify(&|d| d["pck_crl"] = sgx["pck_crl"].clone(), NEAR).is_err());
     let without = |d: &mut Value| drop(d.as_object_mut().unwrap().remove("pck_crl"));
-    assert_eq!(verify(&without, NEAR).unwrap_err().code(), "ATT-370");
+    assert_eq!(verify(&without, NEAR).unwrap_err().code(), "ATT-411");
 }
 
 #[test]
@@ -431,32 +431,32 @@ fn policy_decides_what_is_acceptable() {
     let outdated = td(&quote("phala-tdx_quote"), "near-mpc-nopck", NEAR).unwrap();
     let strict = TdxPolicy::default();
     let refused = strict.check(&outdated).unwrap_err();
-    assert_eq!(refused.code(), "ATT-380");
+    assert_eq!(refused.code(), "ATT-414");
     assert!(refused.to_string().contains("OutOfDate (INTEL-SA-01192, INTEL-SA-01245"), "{refused}");
     let lax = TdxPolicy { tcb_statuses: [TcbStatus::OutOfDate].into(), ..strict.clone() };
     lax.check(&outdated).unwrap();
     let code = |policy: TdxPolicy, claims: &TdxClaims| policy.check(claims).unwrap_err().code();
     let rejected = TdxPolicy { rejected_advisories: ["INTEL-SA-01313".into()].into(), ..lax.clone() };
-    assert_eq!(code(rejected, &outdated), "ATT-381");
-    assert_eq!(code(TdxPolicy { accepted_advisories: Some([].into()), ..lax.clone() }, &outdated), "ATT-381");
+    assert_eq!(code(rejected, &outdated), "ATT-415");
+    assert_eq!(code(TdxPolicy { accepted_advisories: Some([].into()), ..lax.clone() }, &outdated), "ATT-415");
     let revoked = TdxPolicy { tcb_statuses: [TcbStatus::Revoked].into(), ..strict.clone() };
-    assert_eq!(code(revoked.clone(), &outdated), "ATT-380");
+    assert_eq!(code(revoked.clone(), &outdated), "ATT-414");
     let mut claims = outdated.clone();
     claims.platform.tcb_status = Some(TcbStatus::Revoked);
-    assert_eq!(code(revoked, &claims), "ATT-380");
+    assert_eq!(code(revoked, &claims), "ATT-414");
 
     let good = td(&quote("near-mpc"), "near-mpc", NEAR).unwrap();
     strict.check(&good).unwrap();
     let mrtd = good.quote.body.mr_td;
     TdxPolicy { mr_td: Some([mrtd].into()), ..strict.clone() }.check(&good).unwrap();
-    assert_eq!(code(TdxPolicy { mr_td: Some([].into()), ..strict.clone() }, &good), "ATT-381");
-    assert_eq!(code(TdxPolicy { rtmrs: [None, None, Some([mrtd].into()), None], ..strict.clone() }, &good), "ATT-381");
-    assert_eq!(code(TdxPolicy { mr_signer_seam: mrtd, ..strict.clone() }, &good), "ATT-381");
-    assert_eq!(code(TdxPolicy { min_tcb_evaluation_data_number: Some(20), ..strict.clone() }, &good), "ATT-381");
+    assert_eq!(code(TdxPolicy { mr_td: Some([].into()), ..strict.clone() }, &good), "ATT-415");
+    assert_eq!(code(TdxPolicy { rtmrs: [None, None, Some([mrtd].into()), None], ..strict.clone() }, &good), "ATT-415");
+    assert_eq!(code(TdxPolicy { mr_signer_seam: mrtd, ..strict.clone() }, &good), "ATT-415");
+    assert_eq!(code(TdxPolicy { min_tcb_evaluation_data_number: Some(20), ..strict.clone() }, &good), "ATT-415");
     let mut svn = good.quote.body.tcb_svn;
     TdxPolicy { min_tee_tcb_svn: Some(svn), ..strict.clone() }.check(&good).unwrap();
     svn.0[2] += 1;
-    assert_eq!(code(TdxPolicy { min_tee_tcb_svn: Some(svn), ..strict.clone() }, &good), "ATT-381");
+    assert_eq!(code(TdxPolicy { min_tee_tcb_svn: Some(svn), ..strict.clone() }, &good), "ATT-415");
 
     let debug = td(&quote("trustee-tdx_quote_4"), "confai-50806f000000-2026-03", CONFAI).unwrap();
     assert!(debug.td_attributes.debug);
@@ -478,7 +478,7 @@ fn policy_decides_what_is_acceptable() {
     ] {
         let mut claims = good.clone();
         change(&mut claims);
-        assert_eq!(code(strict.clone(), &claims), "ATT-381");
+        assert_eq!(code(strict.clone(), &claims), "ATT-415");
     }
 }
 

@@ -559,7 +559,7 @@ fn attack_certificates_that_are_not_what_they_should_be() {
     assert_eq!(mint.agreed(&quote_of, &collateral), Err("ATT-311"));
     let other_pce = Mint::with_pck(sgx_extension(COMPONENTS, 11, [1, 0]));
     let refused = other_pce.verify(&other_pce.quote(4, &body), &other_pce.good_collateral()).unwrap_err();
-    assert_eq!(refused.code(), "ATT-372");
+    assert_eq!(refused.code(), "ATT-413");
 }
 
 #[test]
@@ -571,7 +571,7 @@ fn attack_revoked_platform_ca_signer_and_root() {
     collateral["pck_crl"] = json!(mint.ca.crl(&[4]));
     assert_eq!(mint.agreed(&quote, &collateral), Err("ATT-312"));
     let mut collateral = mint.good_collateral();
-    for (serial, code) in [(2, "ATT-312"), (3, "ATT-312"), (1, "ATT-370")] {
+    for (serial, code) in [(2, "ATT-312"), (3, "ATT-312"), (1, "ATT-411")] {
         collateral["root_ca_crl"] = json!(mint.root.crl(&[serial]));
         assert_eq!(mint.agreed(&quote, &collateral), Err(code), "serial {serial}");
     }
@@ -589,7 +589,7 @@ fn attack_documents_that_expired_or_are_of_the_future() {
     for (member, value) in
         [("issueDate", "2025-06-15T15:06:41Z"), ("nextUpdate", "2025-06-15T15:06:39Z"), ("nextUpdate", "yesterday")]
     {
-        let expected = if value == "yesterday" { "ATT-370" } else { "ATT-371" };
+        let expected = if value == "yesterday" { "ATT-411" } else { "ATT-412" };
         let mut info = tcb_info();
         info[member] = json!(value);
         assert_eq!(mint.agreed(&quote, &mint.collateral(&info, &qe_identity())), Err(expected));
@@ -600,10 +600,10 @@ fn attack_documents_that_expired_or_are_of_the_future() {
     let mut collateral = mint.good_collateral();
     for (member, authority) in [("root_ca_crl", &mint.root), ("pck_crl", &mint.ca)] {
         collateral[member] = json!(authority.crl_of(&[], (5, 1), (6, 1)));
-        assert_eq!(mint.agreed(&quote, &collateral), Err("ATT-371"), "{member}");
+        assert_eq!(mint.agreed(&quote, &collateral), Err("ATT-412"), "{member}");
         // A list of the future, which dcap-qvl believes.
         collateral[member] = json!(authority.crl_of(&[], (6, 20), (7, 1)));
-        assert_eq!(mint.verify(&quote, &collateral).unwrap_err().code(), "ATT-371", "{member}");
+        assert_eq!(mint.verify(&quote, &collateral).unwrap_err().code(), "ATT-412", "{member}");
         assert!(mint.second_opinion(&quote, &collateral).is_ok());
         collateral[member] = json!(authority.crl(&[]));
     }
@@ -623,19 +623,19 @@ fn attack_documents_of_another_kind() {
         *info.pointer_mut(pointer).unwrap() = value;
         mint.agreed(&quote, &mint.collateral(&info, &qe_identity()))
     };
-    assert_eq!(with("/id", json!("SGX")), Err("ATT-372"));
-    assert_eq!(with("/id", json!("QE")), Err("ATT-370"));
-    assert_eq!(with("/version", json!(2)), Err("ATT-370"));
-    assert_eq!(with("/fmspc", json!("90C06F000001")), Err("ATT-372"));
-    assert_eq!(with("/tdxModule", Value::Null), Err("ATT-370"));
+    assert_eq!(with("/id", json!("SGX")), Err("ATT-413"));
+    assert_eq!(with("/id", json!("QE")), Err("ATT-411"));
+    assert_eq!(with("/version", json!(2)), Err("ATT-411"));
+    assert_eq!(with("/fmspc", json!("90C06F000001")), Err("ATT-413"));
+    assert_eq!(with("/tdxModule", Value::Null), Err("ATT-411"));
     assert_eq!(with("/tcbLevels", json!([])), Err("ATT-316"));
     // A level that no platform reaches first (dcap-qvl reads on).
     let mut info = tcb_info();
     info["tcbLevels"][1]["tcb"]["tdxtcbcomponents"] = json!([]);
-    assert_eq!(mint.verify(&quote, &mint.collateral(&info, &qe_identity())).unwrap_err().code(), "ATT-370");
-    assert_eq!(with("/tcbLevels/1/tcbStatus", json!("Fine")), Err("ATT-370"));
-    assert_eq!(with("/tcbLevels/1/tcbStatus", json!("TDRelaunchAdvised")), Err("ATT-370"));
-    assert_eq!(with("/tdxModuleIdentities/0/tcbLevels/0/tcbStatus", json!("SWHardeningNeeded")), Err("ATT-370"));
+    assert_eq!(mint.verify(&quote, &mint.collateral(&info, &qe_identity())).unwrap_err().code(), "ATT-411");
+    assert_eq!(with("/tcbLevels/1/tcbStatus", json!("Fine")), Err("ATT-411"));
+    assert_eq!(with("/tcbLevels/1/tcbStatus", json!("TDRelaunchAdvised")), Err("ATT-411"));
+    assert_eq!(with("/tdxModuleIdentities/0/tcbLevels/0/tcbStatus", json!("SWHardeningNeeded")), Err("ATT-411"));
     for (member, value) in [("id", json!("QE")), ("id", json!("QVE")), ("version", json!(1)), ("tcbLevels", json!([]))]
     {
         let mut identity = qe_identity();
@@ -676,7 +676,7 @@ fn a_status_that_needs_hardened_software_is_not_accepted_by_default() {
     let mint = Mint::new();
     let claims = mint.verify(&mint.quote(4, &td10([6, 1, 4])), &mint.good_collateral()).unwrap();
     assert_eq!(claims.platform.tcb_status, Some(TcbStatus::SWHardeningNeeded));
-    assert_eq!(TdxPolicy::default().check(&claims).unwrap_err().code(), "ATT-380");
+    assert_eq!(TdxPolicy::default().check(&claims).unwrap_err().code(), "ATT-414");
     let named = TdxPolicy {
         tcb_statuses: [TcbStatus::UpToDate, TcbStatus::SWHardeningNeeded].into(),
         accepted_advisories: Some(["INTEL-SA-00002".into()].into()),

@@ -35,6 +35,11 @@ enum Command {
     Keyholder(commands::keyholder::Keyholder),
     #[command(subcommand)]
     Collateral(commands::collateral::Collateral),
+    #[command(subcommand)]
+    Attest(commands::attest::Attest),
+    Predict(Box<commands::predict::Predict>),
+    #[command(subcommand)]
+    Policy(commands::policy::PolicyCommand),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +56,9 @@ fn main() -> ExitCode {
         Command::Provision(c) => commands::provision::run(c),
         Command::Keyholder(c) => commands::keyholder::run(c),
         Command::Collateral(c) => commands::collateral::run(c),
+        Command::Attest(c) => commands::attest::run(c),
+        Command::Predict(c) => commands::predict::run(*c),
+        Command::Policy(c) => commands::policy::run(c),
     };
     // What failed now, failed for that reason: the handler has the last word, and the exit status.
     cvm_base::interrupt::checkpoint();

@@ -20,6 +20,11 @@ pub fn print(error: &Error) {
     let explained = explained!(
         error;
         crate::commands::problem::Problem,
+        cvm_attest::AttestError,
+        cvm_attest::gpu::GpuError,
+        cvm_attest::policy::PolicyError,
+        cvm_attest::predict::PredictError,
+        cvm_attest::predict::snp::LaunchError,
         cvm_attest::collateral::CacheError,
         cvm_attest::collateral::CollateralError,
         cvm_attest::collateral::fetch::FetchError,

@@ -12,7 +12,7 @@ use cvm_base::Explain;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-pub use set::{EvidenceSet, Terms};
+pub use set::{EvidenceSet, GpuRules, Rules, Terms};
 
 /// Why evidence was refused: by a verifier, or by a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -132,10 +132,10 @@ impl Explain for GpuError {
             Self::IndexConflict { .. } => "ATT-347",
             Self::Measurements { .. } => "ATT-348",
             Self::Ocsp { .. } => "ATT-349",
-            Self::Topology { .. } => "ATT-365",
+            Self::Topology { .. } => "ATT-441",
             Self::Policy { .. } => "ATT-387",
-            Self::ResultPolicy { .. } => "ATT-385",
-            Self::UnknownRule { .. } => "ATT-386",
+            Self::ResultPolicy { .. } => "ATT-442",
+            Self::UnknownRule { .. } => "ATT-443",
         }
     }
 

@@ -72,6 +72,11 @@ impl Policy {
         Ok(policy)
     }
 
+    /// The name that it was compiled under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// SHA-256 of the text.
     pub fn digest(&self) -> Bytes32 {
         self.digest

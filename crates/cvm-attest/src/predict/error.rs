@@ -62,14 +62,14 @@ pub enum PredictError {
 impl Explain for PredictError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Image { .. } => "ATT-201",
-            Self::Unsigned { .. } => "ATT-202",
-            Self::Changed { .. } => "ATT-203",
-            Self::NotAuthorised { .. } => "ATT-204",
-            Self::Section { .. } => "ATT-205",
-            Self::Variable { .. } => "ATT-206",
-            Self::CommandLine => "ATT-207",
-            Self::Firmware { .. } => "ATT-390",
+            Self::Image { .. } => "ATT-401",
+            Self::Unsigned { .. } => "ATT-402",
+            Self::Changed { .. } => "ATT-403",
+            Self::NotAuthorised { .. } => "ATT-404",
+            Self::Section { .. } => "ATT-405",
+            Self::Variable { .. } => "ATT-406",
+            Self::CommandLine => "ATT-407",
+            Self::Firmware { .. } => "ATT-408",
         }
     }
 

@@ -179,11 +179,11 @@ impl Explain for TdxError {
             Self::Attributes { .. } | Self::ReportData { .. } => "ATT-317",
             Self::EventLog { .. } => "ATT-318",
             Self::Replay { .. } => "ATT-319",
-            Self::Collateral { .. } => "ATT-370",
-            Self::Time { .. } => "ATT-371",
-            Self::OtherPlatform { .. } => "ATT-372",
-            Self::Status { .. } => "ATT-380",
-            Self::Policy { .. } => "ATT-381",
+            Self::Collateral { .. } => "ATT-411",
+            Self::Time { .. } => "ATT-412",
+            Self::OtherPlatform { .. } => "ATT-413",
+            Self::Status { .. } => "ATT-414",
+            Self::Policy { .. } => "ATT-415",
         }
     }
 

@@ -1,9 +1,12 @@
 //! One module a command family.
 
+pub mod attest;
 pub mod build;
 pub mod ceremony;
 pub mod collateral;
 pub mod keyholder;
+pub mod policy;
+pub mod predict;
 pub mod problem;
 mod progress;
 pub mod provision;
