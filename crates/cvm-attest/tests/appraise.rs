@@ -80,6 +80,12 @@ fn tdx_rows() {
             None => assert_eq!(appraisal.claims().count(), 0),
         }
     }
+    // A folder of collateral: the one that fits is found.
+    let many =
+        ["phala-tdx_quote", "near-mpc", "confai-50806f000000-2026-03"].map(|n| format!("tdx/collateral/{n}.json"));
+    let mut files = vec!["tdx/quotes/near-mpc.bin"];
+    files.extend(many.iter().map(String::as_str));
+    assert!(appraise(&files, None, 1_787_894_500).accepted());
     let debug = appraise(
         &["tdx/quotes/trustee-tdx_quote_4.bin", "tdx/collateral/confai-50806f000000-2026-03.json"],
         None,
@@ -161,6 +167,11 @@ fn gpu_rows() {
     assert_eq!(appraise(&["gpu/rims/incorrect_signature_driver_rim.xml"], None, NOW).claims().count(), 0);
 }
 
+/// The overall token's claims, for its date.
+fn unverified(bundle: &[u8]) -> serde_json::Map<String, Value> {
+    cvm_attest::token::DetachedEat::parse(bundle).unwrap().overall.unverified_claims().unwrap()
+}
+
 #[test]
 fn token_rows() {
     let maa = ["maa/maa-1-sgx.jwt", "maa/maa-1-sgx.jwks.json"];
@@ -168,6 +179,12 @@ fn token_rows() {
     assert!(valid.accepted(), "{:?}", valid.refusals);
     assert!(valid.not_checked().iter().any(|(_, check, _)| *check == "issuer"));
     assert!(!appraise(&maa, None, NOW).accepted(), "expired");
+    let nras = ["nras/hopperClaimsv3_detached_eat.json", "nras/nras-prod-20250609.recovered.pub.pem"];
+    let issued = unverified(&fs::read(evidence().join(nras[0])).unwrap())["iat"].as_u64().unwrap();
+    let valid = appraise(&nras, None, issued + 60);
+    assert!(valid.accepted(), "{:?}", valid.refusals);
+    assert!(!appraise(&nras, None, issued + 100_000_000).accepted(), "expired");
+    assert!(!appraise(&nras[..1], None, issued + 60).accepted(), "no key, no verdict");
     assert!(!appraise(&["maa/azurevm-token-nokey.jwt"], None, NOW).accepted(), "no key, no verdict");
 }
 

@@ -167,23 +167,39 @@ fn endorsement(group: &Group, shared: &Shared, now: u64) -> Option<Submodule> {
     Some(Submodule { prefix: "collateral", kind: "snp-certificates", claims, refusals: vec![] })
 }
 
-fn dcap(group: &Group, shared: &Shared) -> Result<Option<tdx::Collateral>, Refusal> {
-    let bytes = match group.one(Form::DcapCollateral)? {
-        Some(own) => Some(own),
-        None => shared.dcap.first().map(Vec::as_slice),
-    };
-    bytes.map(tdx::Collateral::parse).transpose().map_err(|e| Refusal::new("the DCAP collateral", &e))
-}
-
-fn dcap_verifier(group: &Group, shared: &Shared, now: u64) -> Result<(DcapVerifier, bool), Refusal> {
+/// Runs `verify` with the collateral that is at hand: the group's own, or whichever of the shared ones fits. Also
+/// says whether there was any.
+fn with_collateral<T>(
+    group: &Group,
+    shared: &Shared,
+    now: u64,
+    verify: impl Fn(&DcapVerifier) -> Result<T, Refusal>,
+) -> Result<(T, bool), Refusal> {
     let fail = |e: &_| Refusal::new("the DCAP collateral", e);
     let roots = match &shared.roots {
         Some(roots) => roots.clone(),
         None => tdx::intel_roots().map_err(|e| fail(&e))?,
     };
-    let collateral = dcap(group, shared)?;
-    let verifier = DcapVerifier::new(roots, collateral.as_ref(), now).map_err(|e| fail(&e))?;
-    Ok((verifier, collateral.is_some()))
+    let candidates: Vec<&[u8]> = match group.all(Form::DcapCollateral) {
+        [] => shared.dcap.iter().map(Vec::as_slice).collect(),
+        own => own.iter().map(|(_, bytes)| bytes.as_slice()).collect(),
+    };
+    if candidates.is_empty() {
+        return Ok((verify(&DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?)?, false));
+    }
+    let attempt = |bytes: &[u8]| {
+        let collateral = tdx::Collateral::parse(bytes).map_err(|e| fail(&e))?;
+        verify(&DcapVerifier::new(roots.clone(), Some(&collateral), now).map_err(|e| fail(&e))?)
+    };
+    // A folder of collateral holds several platforms'; the last reason stands where none fits.
+    let mut last = None;
+    for bytes in candidates {
+        match attempt(bytes) {
+            Ok(verified) => return Ok((verified, true)),
+            Err(refusal) => last = Some(refusal),
+        }
+    }
+    Err(last.unwrap_or_else(|| Refusal::input("the DCAP collateral", "there is none", "give it")))
 }
 
 fn tdx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
@@ -193,13 +209,14 @@ fn tdx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified 
         None => group.one(Form::DstackLog)?,
     };
     let evidence = TdxEvidence::parse(quote, log).map_err(|e| fail(&e))?;
-    let (verifier, _) = dcap_verifier(group, shared, terms.now)?;
-    // REPORTDATA ends the TD report; where it lies depends on the quote's version, so the quote is verified first.
-    let unbound = verifier.verify(&evidence, None, terms.now).map_err(|e| fail(&e))?;
-    let claims = match report_data(shared, &shown_report_data(&unbound)) {
-        None => unbound,
-        Some(data) => verifier.verify(&evidence, Some(&data), terms.now).map_err(|e| fail(&e))?,
-    };
+    let (claims, _) = with_collateral(group, shared, terms.now, |verifier| {
+        // REPORTDATA ends the TD report; where that lies depends on the version, so the claims say what it is.
+        let unbound = verifier.verify(&evidence, None, terms.now).map_err(|e| fail(&e))?;
+        match report_data(shared, &shown_report_data(&unbound)) {
+            None => Ok(unbound),
+            Some(data) => verifier.verify(&evidence, Some(&data), terms.now).map_err(|e| fail(&e)),
+        }
+    })?;
     Ok(submodule("cpu", "tdx", &claims)?.judged(terms.rules.tdx.check(&claims)))
 }
 
@@ -213,12 +230,13 @@ fn shown_report_data(claims: &impl Serialize) -> Vec<u8> {
 fn sgx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the SGX quote", e);
     let quote = Quote::parse(quote).map_err(|e| fail(&e))?;
-    let (verifier, _) = dcap_verifier(group, shared, terms.now)?;
-    let unbound = verifier.verify_sgx(&quote, None, terms.now).map_err(|e| fail(&e))?;
-    let claims = match report_data(shared, &shown_report_data(&unbound)) {
-        None => unbound,
-        Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now).map_err(|e| fail(&e))?,
-    };
+    let (claims, _) = with_collateral(group, shared, terms.now, |verifier| {
+        let unbound = verifier.verify_sgx(&quote, None, terms.now).map_err(|e| fail(&e))?;
+        match report_data(shared, &shown_report_data(&unbound)) {
+            None => Ok(unbound),
+            Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now).map_err(|e| fail(&e)),
+        }
+    })?;
     submodule("cpu", "sgx", &claims)
 }
 
@@ -268,12 +286,12 @@ fn azure_bound(evidence: &AzureEvidence, group: &Group, shared: &Shared, terms: 
             Ok(whole.judged(rules.check(&claims)))
         }
         HardwareKind::Tdx => {
-            let (verifier, has_collateral) = dcap_verifier(group, shared, terms.now)?;
-            let quote =
-                TdxEvidence::parse(bound.hardware_report, None).map_err(|e| Refusal::new("the TD quote", &e))?;
-            let claims = verifier
-                .verify(&quote, Some(&bound.expected_report_data()), terms.now)
-                .map_err(|e| Refusal::new("the TD quote", &e))?;
+            let refuse = |e: &_| Refusal::new("the TD quote", e);
+            let quote = TdxEvidence::parse(bound.hardware_report, None).map_err(|e| refuse(&e))?;
+            let (claims, has_collateral) = with_collateral(group, shared, terms.now, |verifier| {
+                let report_data = bound.expected_report_data();
+                verifier.verify(&quote, Some(&report_data), terms.now).map_err(|e| refuse(&e))
+            })?;
             let hardware = submodule("cpu", "tdx", &claims)?;
             // Azure's TDs run a paravisor that handles #VE itself, and its quotes travel without collateral: what
             // was not checked for that stands in the claims, for a policy to refuse.
