@@ -5,6 +5,8 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -46,11 +48,16 @@ const ATTEST_PORT: u16 = 8445;
 /// How long the whole federation may take from its start until both clients are registered.
 const REGISTERED: Duration = Duration::from_secs(600);
 
+/// Where the root shell of an image for drills listens.
+const DRILL_PORT: u16 = 9999;
+
 /// The federation's files.
 pub struct Federation {
     /// The common steps: programs, stage images, commands.
     pub scene: Scene,
     tpms: Vec<Tpm>,
+    /// Whether the images carry a root shell for failure drills.
+    drills: bool,
 }
 
 /// The federation at work. Whatever ends it, no process stays behind.
@@ -68,18 +75,23 @@ impl Federation {
         let maker = Tpm::manufacture(&scene.root.join("tpms/server1"))?;
         let others = SITES.iter().skip(1).map(|(site, ..)| maker.another(&scene.root.join("tpms").join(site)));
         let tpms = others.collect::<Result<Vec<_>>>()?;
-        Ok(Self { scene, tpms: [vec![maker], tpms].concat() })
+        Ok(Self { scene, tpms: [vec![maker], tpms].concat(), drills: false })
+    }
+
+    /// The same with images that tests can break from the inside, see `tests/drills`.
+    pub fn with_drills(self) -> Self {
+        Self { drills: true, ..self }
     }
 
     /// A site's TPM.
     pub fn tpm(&self, site: &str) -> &Tpm {
-        let index = SITES.iter().position(|(name, ..)| *name == site).unwrap_or_default();
-        &self.tpms[index]
+        &self.tpms[usize::from(number(site))]
     }
 
     /// Everything up to sealed bundles with the sites' data in them; what stands since an earlier run stays.
     pub fn sealed(&self) -> Result<()> {
         self.scene.stages()?;
+        self.project()?;
         self.ceremony()?;
         self.training()?;
         self.kits()?;
@@ -183,6 +195,30 @@ impl Federation {
         self.scene.repository.join("tests/training")
     }
 
+    /// The project's files, and the image that its sites are sealed from.
+    fn project(&self) -> Result<()> {
+        let (folder, image) = (self.scene.root.join("source"), self.scene.root.join("provisioned.qcow2"));
+        fs::create_dir_all(&folder)?;
+        for name in ["project.yml", "cc_server1.yml", "cc_client.yml"] {
+            let mut content = fs::read_to_string(self.source().join(name))?;
+            if self.drills && name.starts_with("cc_") {
+                content = content.replace("allowed_ports: [8002]\n", "");
+                let ports = if name == "cc_server1.yml" { "8002, 9999" } else { "9999" };
+                content = content.replace("class_allow_list:", &format!("allowed_ports: [{ports}]\nclass_allow_list:"));
+            }
+            fs::write(folder.join(name), content)?;
+        }
+        let mut from = self.scene.image("provisioned.qcow2");
+        if self.drills {
+            let (stage, base) =
+                (self.scene.repository.join("tests/drills/provision_build"), self.scene.image("nvflare_cc_base.qcow2"));
+            from = self.scene.image("drills.qcow2");
+            self.scene.flare_cvm(&["build", &text(&stage), "--base-image", &text(&base), "-o", &text(&from)])?;
+        }
+        let _ = fs::remove_file(&image);
+        Ok(std::os::unix::fs::symlink(from, image)?)
+    }
+
     fn prod(&self) -> PathBuf {
         self.scene.root.join("project").join(PROJECT).join("prod_00")
     }
@@ -203,7 +239,7 @@ impl Federation {
         provision
             .args(["-m", "nvflare.lighter.provision", "-p", "project.yml", "-w"])
             .arg(self.scene.root.join("project"));
-        run(provision.current_dir(self.source())).map(drop)
+        run(provision.current_dir(self.scene.root.join("source"))).map(drop)
     }
 
     /// A site's bundle.
@@ -217,16 +253,13 @@ impl Federation {
             (self.scene.say)("  the bundles stand since an earlier run");
             return Ok(());
         }
-        let image = self.scene.root.join("provisioned.qcow2");
-        let _ = fs::remove_file(&image);
-        std::os::unix::fs::symlink(self.scene.image("provisioned.qcow2"), &image)?;
         let work = self.scene.root.join("bundles.new");
         let _ = fs::remove_dir_all(&work);
         fs::create_dir_all(&work)?;
         let (kits, output) = (text(&self.prod()), text(&work));
         let configs = SITES.map(|(site, role, _)| {
             let file = if role == "server" { format!("cc_{site}.yml") } else { "cc_client.yml".into() };
-            format!("{site}={}", self.source().join(file).display())
+            format!("{site}={}", self.scene.root.join("source").join(file).display())
         });
         let mut arguments = vec!["provision", "--kit-root", &kits, "--output", &output];
         configs.iter().for_each(|config| arguments.extend(["--cc-config", config]));
@@ -278,6 +311,9 @@ impl Federation {
     pub fn boot(&self, machine: &Machine, site: &str) -> Result<Vm> {
         let attest = attest_port(site);
         let mut forward = format!("tcp:127.0.0.1:{attest}-:{ATTEST_PORT}");
+        if self.drills {
+            forward += &format!(" tcp:127.0.0.1:{}-:{DRILL_PORT}", drill_port(site));
+        }
         if site == SITES[0].0 {
             forward += &format!(" tcp:127.0.0.1:{FL_PORT}-:{FL_PORT} tcp:127.0.0.1:{KEYHOLDER_PORT}-:{KEYHOLDER_PORT}");
         }
@@ -373,6 +409,23 @@ impl Federation {
 
 /// This machine's port for a site's agent.
 pub fn attest_port(site: &str) -> u16 {
-    let index = SITES.iter().position(|(name, ..)| *name == site).unwrap_or_default();
-    18_445 + index as u16
+    18_445 + number(site)
+}
+
+fn drill_port(site: &str) -> u16 {
+    19_999 + number(site)
+}
+
+fn number(site: &str) -> u16 {
+    SITES.iter().position(|(name, ..)| *name == site).unwrap_or_default() as u16
+}
+
+/// Runs a line in the root shell of a site's image for drills; what it printed.
+pub fn drill(site: &str, line: &str) -> Result<String> {
+    let mut shell = TcpStream::connect(("127.0.0.1", drill_port(site))).context("the shell for drills")?;
+    shell.set_read_timeout(Some(Duration::from_secs(90)))?;
+    writeln!(shell, "{line}")?;
+    let mut answer = Vec::new();
+    shell.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
