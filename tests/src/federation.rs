@@ -68,6 +68,14 @@ pub struct Running {
     pub sites: Vec<(&'static str, Vm)>,
 }
 
+impl Running {
+    /// A site's CVM.
+    pub fn site(&mut self, site: &str) -> Result<&mut Vm> {
+        let found = self.sites.iter_mut().find(|(name, _)| *name == site);
+        Ok(&mut found.with_context(|| format!("{site} runs"))?.1)
+    }
+}
+
 impl Federation {
     /// A federation below `target/NAME`; its key holders take ports from `first_port` on.
     pub fn new(name: &str, first_port: u16, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Self> {
@@ -325,6 +333,12 @@ impl Federation {
         let parties = ["model-owner", "hospital-1", "hospital-2"];
         let holders = parties.into_iter().map(|party| Ok((party, self.holder(party)?))).collect::<Result<_>>()?;
         let mut running = Running { holders, sites: vec![] };
+        self.start_sites(&mut running)?;
+        Ok(running)
+    }
+
+    /// Starts all CVMs, the server first.
+    pub fn start_sites(&self, running: &mut Running) -> Result<()> {
         for (site, ..) in SITES {
             let mut vm = self.boot(&self.machine(site)?, site)?;
             // A client asks the server CVM's key holder for its half.
@@ -337,8 +351,7 @@ impl Federation {
             let line = vm.handoff()?;
             (self.scene.say)(&format!("   {site}: {}", line.text));
         }
-        self.registered()?;
-        Ok(running)
+        self.registered().map(drop)
     }
 
     /// Waits until both clients are registered at the server.
