@@ -17,6 +17,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     unistd::{chdir, chroot, sethostname},
 };
+use serde_json::Value;
 
 use crate::{
     codes::{Code, Coded, Failure},
@@ -26,6 +27,8 @@ use crate::{
 };
 
 const OURS: &str = "/run/flare-cvm";
+/// What is public of this image and this boot.
+const IMAGE: &str = "/run/flare-cvm/image";
 const NETWORKD: &str = "/run/systemd/network";
 /// Kernel interfaces that move into the running system.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
@@ -58,6 +61,13 @@ pub fn write_settings(conf: &SiteConf, card: &Card, lease: &Lease) -> Result<(),
         write_atomic(&Path::new(folder).join(name), text.as_bytes(), 0o644).code(Code::SwitchRoot)?;
     }
     Ok(())
+}
+
+/// What the key holders stated of this CVM's attestation key, for the agent that shows it to peers.
+pub fn write_attestation_keys(certificates: &[Value]) -> Result<(), Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)?;
+    let json = serde_json::to_vec(certificates).code(Code::SwitchRoot)?;
+    write_atomic(&Path::new(IMAGE).join("ak_certificates.json"), &json, 0o644).code(Code::SwitchRoot)
 }
 
 /// `workspace` and `logs` live on `state`.

@@ -7,9 +7,11 @@ use cvm_ceremony::split_key;
 use cvm_layout::{
     esp,
     manifest::{BootStatement, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, VERSION, Verity, Volume},
+    p1,
     signed::{self, Kind},
     site_conf::Endpoints,
 };
+use cvm_release::messages::PresentImage;
 use ed25519_dalek::VerifyingKey;
 
 use crate::{
@@ -40,6 +42,10 @@ pub struct Documents {
     pub boot_signature: Option<Vec<u8>>,
     /// `endpoints.yaml`, optional and nobody's word but the host's.
     pub endpoints: Option<Vec<u8>>,
+    /// `reference.json`, optional: this boot does not need it, whoever asks about it does, and verifies it.
+    pub reference: Option<Vec<u8>>,
+    /// `reference.sig`, as optional.
+    pub reference_signature: Option<Vec<u8>>,
 }
 
 /// What a boot believes: made only by [`verify`].
@@ -53,6 +59,20 @@ pub struct Verified {
     pub boot: Verity,
     /// Where key holders are today.
     pub endpoints: Endpoints,
+    /// The bytes that all this was read from. Of the reference nothing was verified.
+    pub documents: Documents,
+}
+
+impl Documents {
+    /// What a key holder enrols the image by; none without the reference.
+    pub fn presented(&self) -> Option<PresentImage> {
+        Some(PresentImage {
+            manifest: self.manifest.clone()?,
+            manifest_sig: self.manifest_signature.clone()?,
+            reference: self.reference.clone()?,
+            reference_sig: self.reference_signature.clone()?,
+        })
+    }
 }
 
 /// Reads p1 and the measured anchors (command line, builder's key) and verifies.
@@ -79,13 +99,15 @@ pub fn read(disk: &Disk) -> Result<Verified, Failure> {
 /// The host owns p1: its FAT is parsed in user space (the kernel never mounts it before the handoff),
 /// and from one copy in RAM, so that what was checked is what is used.
 pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
-    let read = |name: &str| esp::read_file(image, &format!("flare-cvm/{name}"), MAX_BYTES);
+    let read = |path: &str| esp::read_file(image, path, MAX_BYTES);
     Ok(Documents {
-        manifest: read("manifest.json")?,
-        manifest_signature: read("manifest.sig")?,
-        boot: read("boot.json")?,
-        boot_signature: read("boot.sig")?,
-        endpoints: read("endpoints.yaml")?,
+        manifest: read(p1::MANIFEST)?,
+        manifest_signature: read(p1::MANIFEST_SIG)?,
+        boot: read(p1::BOOT)?,
+        boot_signature: read(p1::BOOT_SIG)?,
+        endpoints: read(p1::ENDPOINTS)?,
+        reference: read(p1::REFERENCE)?,
+        reference_signature: read(p1::REFERENCE_SIG)?,
     })
 }
 
@@ -112,7 +134,7 @@ pub fn verify(documents: &Documents, expected: Bytes32, builder: &VerifyingKey) 
 
     let endpoints = documents.endpoints.as_deref().map(|bytes| endpoints(bytes, &manifest)).transpose();
     let endpoints = endpoints.code(Code::Endpoints)?.unwrap_or_default();
-    Ok(Verified { manifest, manifest_sha256: found, boot: boot.boot, endpoints })
+    Ok(Verified { manifest, manifest_sha256: found, boot: boot.boot, endpoints, documents: documents.clone() })
 }
 
 fn check_signature(key: &VerifyingKey, kind: Kind, document: &[u8], signature: &[u8]) -> Result<(), String> {

@@ -6,8 +6,10 @@ pub mod code_digest;
 #[cfg(feature = "esp")]
 pub mod esp;
 pub mod gpt;
+pub mod keyholder_conf;
 pub mod layout;
 pub mod manifest;
 pub mod names;
+pub mod p1;
 pub mod signed;
 pub mod site_conf;

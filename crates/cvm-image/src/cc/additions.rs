@@ -10,7 +10,7 @@ use super::{
     section::{Item, Section},
 };
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "agreement",
     "allow_untested_nvflare",
     "base_dir",
@@ -19,6 +19,7 @@ const KEYS: [&str; 17] = [
     "builder",
     "contributions",
     "init",
+    "keyholder",
     "layout",
     "network",
     "output",
@@ -53,6 +54,8 @@ pub struct Additions {
     pub init: Option<PathBuf>,
     /// Sizes of the partitions; NVFLARE's drive sizes replace what they name.
     pub layout: Option<PathBuf>,
+    /// The key holder that a server's CVM runs for the clients' CVMs.
+    pub keyholder: Option<KeyHolder>,
     /// The site's network.
     pub network: Network,
     /// `http://HOST:PORT` of a proxy for the key holders.
@@ -65,6 +68,15 @@ pub struct Additions {
     pub replace: bool,
     /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
     pub allow_untested_nvflare: bool,
+}
+
+/// A party whose key holder runs in the server's CVM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyHolder {
+    /// The party's folder, with its key file in it.
+    pub party: PathBuf,
+    /// Where it listens.
+    pub listen: u16,
 }
 
 /// Policies that travel in the image; they become `policies/NAME.rego` on p4.
@@ -103,6 +115,7 @@ impl Additions {
             profile,
             init: path(&mut section, "init")?,
             layout: path(&mut section, "layout")?,
+            keyholder: section.optional("keyholder").map(|item| keyholder(item, &around)).transpose()?,
             network: section.optional("network").map_or(Ok(Network::Dhcp), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
             policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,
@@ -124,6 +137,15 @@ impl Additions {
 /// A [`Name`].
 pub(super) fn name(item: Item) -> Result<Name, CcConfigError> {
     item.parsed("1 to 64 letters, digits, '.', '_', '@' or '-', not starting with '.' or '-'", |text| text.parse().ok())
+}
+
+fn keyholder(item: Item, around: &Surroundings) -> Result<KeyHolder, CcConfigError> {
+    const PORT: &str = "a TCP port, 1 to 65535";
+    let mut section = item.section("a mapping with party and listen", &["listen", "party"])?;
+    Ok(KeyHolder {
+        party: around.resolve(section.required("party", "the folder of the key holder's party")?)?,
+        listen: section.required("listen", PORT)?.number(PORT, 1..=65535)? as u16,
+    })
 }
 
 fn proxy(item: Item) -> Result<String, CcConfigError> {

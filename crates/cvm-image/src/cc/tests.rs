@@ -43,6 +43,7 @@ flare_cvm:
   profile: debian-12
   layout: layout.yaml
   init: cvm-init
+  keyholder: {party: delegate, listen: 8443}
   network: {mode: static, address: 10.0.0.2, prefix: 24, gateway: 10.0.0.1, dns: [10.0.0.53]}
   proxy: http://proxy.example:3128
   policies: {self: self.rego, cross: ./cross.rego}
@@ -176,6 +177,9 @@ fn a_wrong_value_is_refused_with_its_key() {
         ("contributions: [a.txt, /b.txt]", "contributions: a.txt", "CCC-004", "flare_cvm.contributions"),
         ("build: v1", "build: v 1", "CCC-004", "flare_cvm.build"),
         ("prefix: 24", "prefix: 33", "CCC-004", "flare_cvm.network.prefix"),
+        ("listen: 8443", "listen: 65536", "CCC-004", "flare_cvm.keyholder.listen"),
+        ("{party: delegate, ", "{", "CCC-003", "flare_cvm.keyholder.party"),
+        ("role: server", "role: client", "CCC-008", "flare_cvm.keyholder"),
         ("{mode: static,", "{mode: dhcp,", "CCC-005", "flare_cvm.network.address"),
         ("{mode: static,", "{", "CCC-003", "flare_cvm.network.mode"),
         ("proxy: http://", "proxy: ftp://", "CCC-004", "flare_cvm.proxy"),
