@@ -8,5 +8,6 @@ pub mod provision;
 mod sparse;
 pub mod stage;
 mod tool;
+pub mod workload;
 
 pub use error::WorkError;

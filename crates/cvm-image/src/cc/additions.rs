@@ -10,7 +10,7 @@ use super::{
     section::{Item, Section},
 };
 
-const KEYS: [&str; 17] = [
+const KEYS: &[&str] = &[
     "agreement",
     "allow_untested_nvflare",
     "base_dir",
@@ -20,6 +20,7 @@ const KEYS: [&str; 17] = [
     "contributions",
     "init",
     "layout",
+    "model",
     "network",
     "output",
     "passphrase_file",
@@ -53,6 +54,8 @@ pub struct Additions {
     pub init: Option<PathBuf>,
     /// Sizes of the partitions; NVFLARE's drive sizes replace what they name.
     pub layout: Option<PathBuf>,
+    /// The folder of the model's code and start weights.
+    pub model: Option<PathBuf>,
     /// The site's network.
     pub network: Network,
     /// `http://HOST:PORT` of a proxy for the key holders.
@@ -80,7 +83,7 @@ impl Additions {
     /// Reads the section, and what the file's other paths are relative to.
     pub(super) fn read(item: Option<Item>, outside: &Surroundings) -> Result<(Self, Surroundings), CcConfigError> {
         let Some(item) = item else { return Ok((Self::default(), outside.clone())) };
-        let mut section = item.section("a mapping of our additions", &KEYS)?;
+        let mut section = item.section("a mapping of our additions", KEYS)?;
         let around = outside.with_base(section.optional("base_dir"))?;
         let path =
             |section: &mut Section, key: &str| section.optional(key).map(|item| around.resolve(item)).transpose();
@@ -103,6 +106,7 @@ impl Additions {
             profile,
             init: path(&mut section, "init")?,
             layout: path(&mut section, "layout")?,
+            model: path(&mut section, "model")?,
             network: section.optional("network").map_or(Ok(Network::Dhcp), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
             policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,

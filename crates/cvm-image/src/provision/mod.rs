@@ -50,6 +50,7 @@ use crate::{
         StageImage, erofs,
         kit::{self, KitRequest, SplitKit},
     },
+    workload,
 };
 
 /// What `cvm-init` loads, in order; part of the program so that image and loader agree.
@@ -75,6 +76,8 @@ pub struct Request<'a> {
     pub builder: &'a BuilderSecrets,
     /// Sign the boot chain.
     pub secure_boot: &'a secure_boot::Keys,
+    /// The folder of the model's code and start weights, for the sealed `site` volume.
+    pub model: Option<&'a Path>,
     /// The `cc_config` that the kit was made from, where it is known.
     pub cc_config: Option<&'a CcConfig>,
     /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
@@ -124,6 +127,10 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         allow_untested: request.allow_untested_nvflare,
     })?;
     remarks.iter().for_each(|remark| progress(&format!("CC manager: not checked here: {remark}")));
+    if let Some(model) = request.model {
+        progress("model: its code and weights into the site volume");
+        workload::seal_model(model, &path("site"))?;
+    }
     let config = verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
     let site = verity_volume(&path("site"), &path("site.img"), erofs::Owner::Nvflare, &image_id)?;
 
