@@ -9,5 +9,6 @@ mod sparse;
 pub mod stage;
 mod tool;
 pub mod user_data;
+pub mod workload;
 
 pub use error::WorkError;

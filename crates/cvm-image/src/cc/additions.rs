@@ -10,7 +10,7 @@ use super::{
     section::{Item, Section},
 };
 
-const KEYS: [&str; 18] = [
+const KEYS: &[&str] = &[
     "agreement",
     "allow_untested_nvflare",
     "base_dir",
@@ -21,6 +21,7 @@ const KEYS: [&str; 18] = [
     "init",
     "keyholder",
     "layout",
+    "model",
     "network",
     "output",
     "passphrase_file",
@@ -56,6 +57,8 @@ pub struct Additions {
     pub layout: Option<PathBuf>,
     /// The key holder that a server's CVM runs for the clients' CVMs.
     pub keyholder: Option<KeyHolder>,
+    /// The folder of the model's code and start weights.
+    pub model: Option<PathBuf>,
     /// The site's network.
     pub network: Network,
     /// `http://HOST:PORT` of a proxy for the key holders.
@@ -92,7 +95,7 @@ impl Additions {
     /// Reads the section, and what the file's other paths are relative to.
     pub(super) fn read(item: Option<Item>, outside: &Surroundings) -> Result<(Self, Surroundings), CcConfigError> {
         let Some(item) = item else { return Ok((Self::default(), outside.clone())) };
-        let mut section = item.section("a mapping of our additions", &KEYS)?;
+        let mut section = item.section("a mapping of our additions", KEYS)?;
         let around = outside.with_base(section.optional("base_dir"))?;
         let path =
             |section: &mut Section, key: &str| section.optional(key).map(|item| around.resolve(item)).transpose();
@@ -116,6 +119,7 @@ impl Additions {
             init: path(&mut section, "init")?,
             layout: path(&mut section, "layout")?,
             keyholder: section.optional("keyholder").map(|item| keyholder(item, &around)).transpose()?,
+            model: path(&mut section, "model")?,
             network: section.optional("network").map_or(Ok(Network::Dhcp), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
             policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,

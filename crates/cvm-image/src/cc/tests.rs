@@ -42,6 +42,7 @@ flare_cvm:
   base_image: provisioned.qcow2
   profile: debian-12
   layout: layout.yaml
+  model: model
   init: cvm-init
   keyholder: {party: delegate, listen: 8443}
   network: {mode: static, address: 10.0.0.2, prefix: 24, gateway: 10.0.0.1, dns: [10.0.0.53]}
@@ -103,6 +104,7 @@ fn every_key_has_its_effect() {
 
     let own = &config.additions;
     assert_eq!(own.contributions, ["/srv/project/a.txt".as_ref(), "/b.txt".as_ref()] as [&std::path::Path; 2]);
+    assert_eq!(own.model.as_deref(), Some("/srv/project/model".as_ref()));
     assert_eq!(own.output.as_deref(), Some("/srv/project/bundles".as_ref()));
     assert!(own.replace && own.allow_untested_nvflare);
 }

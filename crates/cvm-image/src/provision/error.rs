@@ -62,6 +62,9 @@ pub enum ProvisionError {
     /// In the startup kit.
     #[error(transparent)]
     Kit(#[from] crate::stage::kit::KitError),
+    /// In what the site works with.
+    #[error(transparent)]
+    Workload(#[from] crate::workload::WorkloadError),
     /// In the site's `cc_config`.
     #[error(transparent)]
     CcConfig(#[from] crate::cc::CcConfigError),
@@ -97,6 +100,7 @@ impl Explain for ProvisionError {
             Self::Boot(e) => e.code(),
             Self::Stage(e) => e.code(),
             Self::Kit(e) => e.code(),
+            Self::Workload(e) => e.code(),
             Self::CcConfig(e) => e.code(),
             Self::Manager(e) => e.code(),
             Self::Layout(e) => e.code(),
@@ -120,6 +124,7 @@ impl Explain for ProvisionError {
             Self::Boot(e) => e.help(),
             Self::Stage(e) => e.help(),
             Self::Kit(e) => e.help(),
+            Self::Workload(e) => e.help(),
             Self::CcConfig(e) => e.help(),
             Self::Manager(e) => e.help(),
             Self::Layout(e) => e.help(),

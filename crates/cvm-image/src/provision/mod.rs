@@ -53,6 +53,7 @@ use crate::{
         StageImage, erofs,
         kit::{self, KitRequest, SplitKit},
     },
+    workload,
 };
 
 /// What `cvm-init` loads, in order; part of the program so that image and loader agree.
@@ -80,6 +81,8 @@ pub struct Request<'a> {
     pub builder: &'a BuilderSecrets,
     /// Sign the boot chain.
     pub secure_boot: &'a secure_boot::Keys,
+    /// The folder of the model's code and start weights, for the sealed `site` volume.
+    pub model: Option<&'a Path>,
     /// The `cc_config` that the kit was made from, where it is known.
     pub cc_config: Option<&'a CcConfig>,
     /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
@@ -140,6 +143,10 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         allow_untested: request.allow_untested_nvflare,
     })?;
     remarks.iter().for_each(|remark| progress(&format!("CC manager: not checked here: {remark}")));
+    if let Some(model) = request.model {
+        progress("model: its code and weights into the site volume");
+        workload::seal_model(model, &path("site"))?;
+    }
     let config = verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
     let site = verity_volume(&path("site"), &path("site.img"), site_owner, &image_id)?;
 

@@ -13,7 +13,7 @@ mod profile;
 mod python;
 pub mod secrets;
 mod spec;
-mod tree;
+pub(crate) mod tree;
 
 use std::{
     fs,

@@ -74,6 +74,9 @@ pub struct Provision {
     /// The initramfs program; by default `cvm-init` beside this program
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
+    /// The folder of the model's code/ and weights/, sealed into p3 for jobs that carry no code
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
     /// The bundle's folder; with --cc-config the folder for each SITE.tgz [default: beside the kit]
     #[arg(short, long, value_name = "FOLDER", required_unless_present = "cc_config")]
     output: Option<PathBuf>,
