@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fs, io,
     os::unix::{
-        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::Path,
@@ -20,12 +20,17 @@ use nix::{
 
 use crate::{
     codes::{Code, Coded, Failure},
+    manifest::Verified,
     net::{Lease, card::Card, files},
     platform::kernel::SCRATCH,
     volumes::{NEW_ROOT, guest_path},
 };
 
 const OURS: &str = "/run/flare-cvm";
+/// What is public of this image and this boot.
+const IMAGE: &str = "/run/flare-cvm/image";
+/// The group of the running system's agent (`/etc/group` of stage nvflare_cc_base).
+const AGENT_GROUP: u32 = 989;
 const NETWORKD: &str = "/run/systemd/network";
 /// Kernel interfaces that move into the running system.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
@@ -58,6 +63,26 @@ pub fn write_settings(conf: &SiteConf, card: &Card, lease: &Lease) -> Result<(),
         write_atomic(&Path::new(folder).join(name), text.as_bytes(), 0o644).code(Code::SwitchRoot)?;
     }
     Ok(())
+}
+
+/// What the agent proves this machine with: the signed documents as the builder wrote them, which anybody may read, and
+/// the firmware's log, which the kernel shows to root only.
+pub fn write_image(verified: &Verified, event_log: &[u8]) -> Result<(), Failure> {
+    let documents = &verified.documents;
+    let public = [
+        ("manifest.json", documents.manifest.as_deref()),
+        ("manifest.sig", documents.manifest_signature.as_deref()),
+        ("reference.json", documents.reference.as_deref()),
+        ("reference.sig", documents.reference_signature.as_deref()),
+        ("builder.pub", Some(verified.builder.as_bytes().as_slice())),
+    ];
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)?;
+    for (name, bytes) in public.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
+        write_atomic(&Path::new(IMAGE).join(name), bytes, 0o644).code(Code::SwitchRoot)?;
+    }
+    let log = Path::new(IMAGE).join("event_log");
+    write_atomic(&log, event_log, 0o640).code(Code::SwitchRoot)?;
+    chown(&log, None, Some(AGENT_GROUP)).code_at(Code::SwitchRoot, log.display())
 }
 
 /// `workspace` and `logs` live on `state`.

@@ -7,6 +7,7 @@ use cvm_ceremony::split_key;
 use cvm_layout::{
     esp,
     manifest::{BootStatement, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, VERSION, Verity, Volume},
+    p1,
     signed::{self, Kind},
     site_conf::Endpoints,
 };
@@ -14,6 +15,7 @@ use ed25519_dalek::VerifyingKey;
 
 use crate::{
     codes::{Code, Coded, Failure},
+    console::step,
     platform::{
         cmdline,
         disk::{Disk, Which},
@@ -40,6 +42,10 @@ pub struct Documents {
     pub boot_signature: Option<Vec<u8>>,
     /// `endpoints.yaml`, optional and nobody's word but the host's.
     pub endpoints: Option<Vec<u8>>,
+    /// `reference.json`, optional: this boot does not need it, whoever asks about it does.
+    pub reference: Option<Vec<u8>>,
+    /// `reference.sig`, as optional.
+    pub reference_signature: Option<Vec<u8>>,
 }
 
 /// What a boot believes: made only by [`verify`].
@@ -53,6 +59,10 @@ pub struct Verified {
     pub boot: Verity,
     /// Where key holders are today.
     pub endpoints: Endpoints,
+    /// The bytes that all this was read from; the reference only if the builder signed it.
+    pub documents: Documents,
+    /// The builder's public key.
+    pub builder: VerifyingKey,
 }
 
 /// Reads p1 and the measured anchors (command line, builder's key) and verifies.
@@ -79,13 +89,15 @@ pub fn read(disk: &Disk) -> Result<Verified, Failure> {
 /// The host owns p1: its FAT is parsed in user space (the kernel never mounts it before the handoff),
 /// and from one copy in RAM, so that what was checked is what is used.
 pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
-    let read = |name: &str| esp::read_file(image, &format!("flare-cvm/{name}"), MAX_BYTES);
+    let read = |path: &str| esp::read_file(image, path, MAX_BYTES);
     Ok(Documents {
-        manifest: read("manifest.json")?,
-        manifest_signature: read("manifest.sig")?,
-        boot: read("boot.json")?,
-        boot_signature: read("boot.sig")?,
-        endpoints: read("endpoints.yaml")?,
+        manifest: read(p1::MANIFEST)?,
+        manifest_signature: read(p1::MANIFEST_SIG)?,
+        boot: read(p1::BOOT)?,
+        boot_signature: read(p1::BOOT_SIG)?,
+        endpoints: read(p1::ENDPOINTS)?,
+        reference: read(p1::REFERENCE)?,
+        reference_signature: read(p1::REFERENCE_SIG)?,
     })
 }
 
@@ -112,7 +124,23 @@ pub fn verify(documents: &Documents, expected: Bytes32, builder: &VerifyingKey) 
 
     let endpoints = documents.endpoints.as_deref().map(|bytes| endpoints(bytes, &manifest)).transpose();
     let endpoints = endpoints.code(Code::Endpoints)?.unwrap_or_default();
-    Ok(Verified { manifest, manifest_sha256: found, boot: boot.boot, endpoints })
+    let documents = with_signed_reference(documents, builder);
+    Ok(Verified { manifest, manifest_sha256: found, boot: boot.boot, endpoints, documents, builder: *builder })
+}
+
+/// The documents, without a reference that is not the builder's: a boot goes on without one.
+fn with_signed_reference(documents: &Documents, builder: &VerifyingKey) -> Documents {
+    let signed = match (&documents.reference, &documents.reference_signature) {
+        (Some(reference), Some(signature)) => check_signature(builder, Kind::Reference, reference, signature),
+        _ => Err("reference.json or reference.sig is missing".into()),
+    };
+    match signed {
+        Ok(()) => documents.clone(),
+        Err(problem) => {
+            step("reference", format_args!("left out, this machine will prove itself to nobody: {problem}"));
+            Documents { reference: None, reference_signature: None, ..documents.clone() }
+        }
+    }
 }
 
 fn check_signature(key: &VerifyingKey, kind: Kind, document: &[u8], signature: &[u8]) -> Result<(), String> {

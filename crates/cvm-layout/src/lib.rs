@@ -9,5 +9,6 @@ pub mod gpt;
 pub mod layout;
 pub mod manifest;
 pub mod names;
+pub mod p1;
 pub mod signed;
 pub mod site_conf;

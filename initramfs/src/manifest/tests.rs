@@ -79,7 +79,7 @@ fn sign_raw(manifest: Vec<u8>, boot: Vec<u8>) -> (Documents, Bytes32) {
         manifest: Some(manifest),
         boot_signature: Some(signed::sign(&key(), Kind::Boot, &boot).to_vec()),
         boot: Some(boot),
-        endpoints: None,
+        ..Documents::default()
     };
     (documents, digest)
 }
@@ -200,6 +200,23 @@ fn endpoints_move_key_holders_and_invent_none() {
         ["version: 2\n", "version: 1\nkeyholders: {mallory: 'https://x'}\n", "version: 1\npin: x\n", "\0", "[", ""]
     {
         assert_eq!(verified(bad).unwrap_err().code, Code::Endpoints, "{bad:?}");
+    }
+}
+
+#[test]
+fn attack_a_reference_that_is_not_the_builders_is_left_out() {
+    let (mut documents, digest) = sign(&manifest());
+    let verified = |documents: &Documents| verify(documents, digest, &key().verifying_key()).unwrap().documents;
+    assert_eq!(verified(&documents).reference, None);
+    let reference = b"{}".to_vec();
+    documents.reference_signature = Some(signed::sign(&key(), Kind::Reference, &reference).to_vec());
+    assert_eq!(verified(&documents).reference_signature, None, "a signature of nothing");
+    documents.reference = Some(reference.clone());
+    let good = verified(&documents);
+    assert_eq!((good.reference.as_ref(), good.manifest), (Some(&reference), documents.manifest.clone()));
+    for signature in [vec![], vec![0; 64], signed::sign(&key(), Kind::Boot, &reference).to_vec()] {
+        documents.reference_signature = Some(signature);
+        assert_eq!(verified(&documents).reference, None);
     }
 }
 

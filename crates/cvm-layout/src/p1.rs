@@ -1,0 +1,16 @@
+//! Our files on p1, the ESP.
+
+/// The image's manifest.
+pub const MANIFEST: &str = "flare-cvm/manifest.json";
+/// The builder's signature over it.
+pub const MANIFEST_SIG: &str = "flare-cvm/manifest.sig";
+/// p2's verity root.
+pub const BOOT: &str = "flare-cvm/boot.json";
+/// The builder's signature over it.
+pub const BOOT_SIG: &str = "flare-cvm/boot.sig";
+/// The measurements that the build predicted: for whoever asks the CVM, its own boot does not need them.
+pub const REFERENCE: &str = "flare-cvm/reference.json";
+/// The builder's signature over it.
+pub const REFERENCE_SIG: &str = "flare-cvm/reference.sig";
+/// Where key holders are today; the site may write it.
+pub const ENDPOINTS: &str = "flare-cvm/endpoints.yaml";
