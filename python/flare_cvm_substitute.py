@@ -1,7 +1,9 @@
 """Puts `CVMManager` where NVFLARE looks for its `CCManager`, without changing a file of NVFLARE's or of the kit's.
 
 NVFLARE's provisioning writes its own manager's path into every CC kit and signs the kit as a whole, so that the path
-cannot be changed afterwards. The image imports this module whenever its Python starts, by a line in the venv:
+cannot be changed afterwards. A kit whose authorizers are all NVFLARE's or others' keeps NVFLARE's manager, as its peers
+do: the two do not answer each other's questions. The image imports this module whenever its Python starts, by a line
+in the venv:
 
     echo 'import flare_cvm_substitute' > $VENV/lib/python3.X/site-packages/flare_cvm_substitute.pth
 
@@ -11,18 +13,22 @@ Installing the wheel alone does nothing. The module stands beside the package, a
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 
+# Where NVFLARE reads the components of a server's or client's own process from, in its workspace.
+_RESOURCES = "local/*resources.json*"
 _MODULE = "nvflare.app_opt.confidential_computing.cc_manager"
 
 
 class _Finder(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != _MODULE:
+        if name != _MODULE or not _kit_is_ours():
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and spec.loader:
@@ -43,6 +49,23 @@ class _Loader(Loader):
         # Where it cannot be imported, NVFLARE's cannot either: a site does not fall back to the weaker manager.
         if "flare_cvm" not in sys.modules:
             importlib.import_module("flare_cvm")
+
+
+def _kit_is_ours() -> bool:
+    """Whether an authorizer of ours is in the kit that this process runs. What cannot be read counts as ours, and so
+    does a process without a kit: nothing but a kit's own words leaves NVFLARE's manager in its place."""
+    options = zip(sys.argv, sys.argv[1:])
+    workspace = next((value for option, value in options if option in ("-m", "--workspace")), None)
+    files = sorted(Path(workspace).glob(_RESOURCES)) if workspace else []
+    return not files or any(_names_ours(file) for file in files)
+
+
+def _names_ours(file: Path) -> bool:
+    try:
+        components = json.loads(file.read_text()).get("components", [])
+        return any(str(component.get("path")).startswith("flare_cvm.") for component in components)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return True
 
 
 if _MODULE in sys.modules:

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fs, io,
     os::unix::{
-        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::Path,
@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::{
     codes::{Code, Coded, Failure},
+    manifest::Verified,
     net::{Lease, card::Card, files},
     platform::kernel::SCRATCH,
     volumes::{NEW_ROOT, guest_path},
@@ -29,6 +30,8 @@ use crate::{
 const OURS: &str = "/run/flare-cvm";
 /// What is public of this image and this boot.
 const IMAGE: &str = "/run/flare-cvm/image";
+/// The group of the running system's agent (`/etc/group` of stage nvflare_cc_base).
+const AGENT_GROUP: u32 = 989;
 const NETWORKD: &str = "/run/systemd/network";
 /// Kernel interfaces that move into the running system.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
@@ -63,11 +66,26 @@ pub fn write_settings(conf: &SiteConf, card: &Card, lease: &Lease) -> Result<(),
     Ok(())
 }
 
-/// What the key holders stated of this CVM's attestation key, for the agent that shows it to peers.
-pub fn write_attestation_keys(certificates: &[Value]) -> Result<(), Failure> {
+/// What the agent proves this machine with: the signed documents as the builder wrote them, which anybody may read, and
+/// the firmware's log, which the kernel shows to root only, and what the key holders stated of its attestation key.
+pub fn write_image(verified: &Verified, event_log: &[u8], attestation_keys: &[Value]) -> Result<(), Failure> {
+    let attestation_keys = serde_json::to_vec(attestation_keys).code(Code::SwitchRoot)?;
+    let documents = &verified.documents;
+    let public = [
+        ("manifest.json", documents.manifest.as_deref()),
+        ("manifest.sig", documents.manifest_signature.as_deref()),
+        ("reference.json", documents.reference.as_deref()),
+        ("reference.sig", documents.reference_signature.as_deref()),
+        ("builder.pub", Some(verified.builder.as_bytes().as_slice())),
+        ("ak_certificates.json", Some(attestation_keys.as_slice())),
+    ];
     fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)?;
-    let json = serde_json::to_vec(certificates).code(Code::SwitchRoot)?;
-    write_atomic(&Path::new(IMAGE).join("ak_certificates.json"), &json, 0o644).code(Code::SwitchRoot)
+    for (name, bytes) in public.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
+        write_atomic(&Path::new(IMAGE).join(name), bytes, 0o644).code(Code::SwitchRoot)?;
+    }
+    let log = Path::new(IMAGE).join("event_log");
+    write_atomic(&log, event_log, 0o640).code(Code::SwitchRoot)?;
+    chown(&log, None, Some(AGENT_GROUP)).code_at(Code::SwitchRoot, log.display())
 }
 
 /// `workspace` and `logs` live on `state`.

@@ -16,6 +16,7 @@ use ed25519_dalek::VerifyingKey;
 
 use crate::{
     codes::{Code, Coded, Failure},
+    console::step,
     platform::{
         cmdline,
         disk::{Disk, Which},
@@ -42,7 +43,7 @@ pub struct Documents {
     pub boot_signature: Option<Vec<u8>>,
     /// `endpoints.yaml`, optional and nobody's word but the host's.
     pub endpoints: Option<Vec<u8>>,
-    /// `reference.json`, optional: this boot does not need it, whoever asks about it does, and verifies it.
+    /// `reference.json`, optional: this boot does not need it, whoever asks about it does.
     pub reference: Option<Vec<u8>>,
     /// `reference.sig`, as optional.
     pub reference_signature: Option<Vec<u8>>,
@@ -59,8 +60,10 @@ pub struct Verified {
     pub boot: Verity,
     /// Where key holders are today.
     pub endpoints: Endpoints,
-    /// The bytes that all this was read from. Of the reference nothing was verified.
+    /// The bytes that all this was read from; the reference only if the builder signed it.
     pub documents: Documents,
+    /// The builder's public key.
+    pub builder: VerifyingKey,
 }
 
 impl Documents {
@@ -134,7 +137,23 @@ pub fn verify(documents: &Documents, expected: Bytes32, builder: &VerifyingKey) 
 
     let endpoints = documents.endpoints.as_deref().map(|bytes| endpoints(bytes, &manifest)).transpose();
     let endpoints = endpoints.code(Code::Endpoints)?.unwrap_or_default();
-    Ok(Verified { manifest, manifest_sha256: found, boot: boot.boot, endpoints, documents: documents.clone() })
+    let documents = with_signed_reference(documents, builder);
+    Ok(Verified { manifest, manifest_sha256: found, boot: boot.boot, endpoints, documents, builder: *builder })
+}
+
+/// The documents, without a reference that is not the builder's: a boot goes on without one.
+fn with_signed_reference(documents: &Documents, builder: &VerifyingKey) -> Documents {
+    let signed = match (&documents.reference, &documents.reference_signature) {
+        (Some(reference), Some(signature)) => check_signature(builder, Kind::Reference, reference, signature),
+        _ => Err("reference.json or reference.sig is missing".into()),
+    };
+    match signed {
+        Ok(()) => documents.clone(),
+        Err(problem) => {
+            step("reference", format_args!("left out, this machine will prove itself to nobody: {problem}"));
+            Documents { reference: None, reference_signature: None, ..documents.clone() }
+        }
+    }
 }
 
 fn check_signature(key: &VerifyingKey, kind: Kind, document: &[u8], signature: &[u8]) -> Result<(), String> {

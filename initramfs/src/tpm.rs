@@ -29,6 +29,11 @@ pub fn open() -> Result<Tpm, Failure> {
     Tpm::open(DEFAULT_TCTI).code(Code::Tpm)
 }
 
+/// What the firmware measured.
+pub fn event_log() -> Result<Vec<u8>, Failure> {
+    cvm_base::read_bounded(Path::new(EVENT_LOG), EVENT_LOG_BYTES).code(Code::Evidence)
+}
+
 /// Measures the handoff: from here on, no key holder releases anything to this boot.
 pub fn measure_handoff(mut tpm: Tpm) -> Result<(), Failure> {
     let before = tpm.read_pcr(PHASE_PCR).code(Code::HandoffMeasure)?;
@@ -52,7 +57,7 @@ pub struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     /// Makes the attestation key and reads the event log.
     pub fn prepare(tpm: &'a mut Tpm) -> Result<Self, Failure> {
-        let event_log = cvm_base::read_bounded(Path::new(EVENT_LOG), EVENT_LOG_BYTES).code(Code::Evidence)?;
+        let event_log = event_log()?;
         let key = tpm.create_ak().code(Code::Evidence)?;
         let params = serde_json::to_string(key.handshake_params()).code(Code::Evidence)?;
         Ok(Self { key: Mutex::new(key), params, event_log })

@@ -15,12 +15,15 @@ The weaknesses of NVFLARE's own, and where each is closed:
 (e) A clock that is behind makes fresh tokens fail. Closed in `CVMAuthorizer`: it waits, within bounds, and logs.
 (f) The first question that is not answered ends the federation. Closed in `_validate_sites`: until a deadline, with
     jitter. A wrong answer ends it at once.
+(g) A client that ends for a wrong answer is started again by what started it. Closed in `_shutdown_system`: it stays
+    down, as after an admin's `shutdown`. Silence accuses nobody: such a client starts again, and attests anew.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from nvflare.apis.event_type import EventType
@@ -33,13 +36,15 @@ from nvflare.fuel.f3.cellnet.defs import ReturnCode
 
 from .agent_client import is_challenge
 from .asking import Unanswered, ask_until, challenge_in, entries_of, replied
-from .authorizer import CVM_NAMESPACE, PeerToken, answered_challenge, answering
+from .authorizer import CVM_NAMESPACE, PeerToken, VerifyLater, answered_challenge, answering
 from .deadline import Deadline
 from .federation import Federation
 from .identity import SERVER, IdentityError
 from .registration import Registrations
 from .wire import CC_CHALLENGE, Entry, signed
 
+# NVFLARE's scripts, and nvflare.service, start nothing where this file lies in the workspace.
+_SHUT_DOWN = "shutdown.fl"
 # A client waits for the reply to its registration for its `maint_msg_timeout`, 30 s unless configured.
 _REGISTRATION_WAIT_S = 20.0
 
@@ -86,6 +91,7 @@ class CVMManager(CCManager):
         self._server_challenge: str | None = None
         self._validated_clients: set[str] = set()
         self._failure: str | None = None
+        self._silence = False
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """NVFLARE's handling, with what has to happen around it.
@@ -171,7 +177,7 @@ class CVMManager(CCManager):
         try:
             name, bound = self._registrations.tokens(fl_ctx, _REGISTRATION_WAIT_S)
         except IdentityError as error:
-            self._fail(f"CC info validation failed: {error}", fl_ctx)
+            self._fail("CC info validation failed", error, fl_ctx)
         else:
             self._validate_cc_infos({name: bound}, fl_ctx)
 
@@ -195,7 +201,7 @@ class CVMManager(CCManager):
         except _Stopping:
             return False
         except Exception as error:
-            self._fail(f"Cross-site validation failed: {error}", fl_ctx)
+            self._fail("Cross-site validation failed", error, fl_ctx)
             return False
         self._validated_clients = clients
         self.logger.info("Cross-site validation passed")
@@ -279,6 +285,7 @@ class CVMManager(CCManager):
         """Nobody is admitted while NVFLARE shuts down. Its last resort is `sys.exit`, which in a thread of NVFLARE's
         ends the thread and leaves the server running."""
         self._failure = reason
+        self._stay_down()
         try:
             super()._shutdown_system(reason, fl_ctx)
         except SystemExit:
@@ -289,12 +296,22 @@ class CVMManager(CCManager):
             raise IdentityError("this site has not started")
         return self._federation
 
-    def _fail(self, reason: str, fl_ctx: FLContext) -> None:
-        self.logger.error(reason)
-        self._shutdown_system(reason, fl_ctx)
+    def _stay_down(self) -> None:
+        workspace = getattr(getattr(self.engine, "args", None), "workspace", None)
+        if self._silence or not workspace:
+            return
+        try:
+            (Path(workspace) / _SHUT_DOWN).touch()
+        except OSError as error:  # then it is started again, and refused again
+            self.logger.error(f"this site may start again: {error}")
+
+    def _fail(self, what: str, error: Exception, fl_ctx: FLContext) -> None:
+        self._silence = isinstance(error, (Unanswered, VerifyLater))
+        self.logger.error(f"{what}: {error}")
+        self._shutdown_system(f"{what}: {error}", fl_ctx)
 
     def _or_shut_down(self, fl_ctx: FLContext, action: Callable[..., None], *args: Any) -> None:
         try:
             action(*args)
         except Exception as error:
-            self._fail(f"CC info validation failed: {error}", fl_ctx)
+            self._fail("CC info validation failed", error, fl_ctx)

@@ -80,8 +80,6 @@ class Process:
         options += [f"uid={self.kit.name}"] if self.role == "client" else []
         command = [sys.executable, "-u", "-m", f"nvflare.private.fed.{module}", "-m", str(self.kit)]
         command += ["-s", f"fed_{self.role}.json", "--set", *options]
-        # Read at every start of Python; the image uses a .pth file for it.
-        (self.kit.parent / "sitecustomize.py").write_text("import flare_cvm_substitute\n")
         here = Path(__file__).resolve().parent.parent
         path = [str(here), str(self.kit.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         with self.log_file.open("ab") as log:
@@ -146,6 +144,10 @@ class RealFederation(unittest.TestCase):
         self.two.agent.measurement = "bad"
         self.wait_for("every site ends", lambda: all(site.ended() for site in self.sites))
         self.assertIn("AGT-014", "".join(site.log() for site in self.sites))
+        # The site that fails stays down, and so does the federation's server. Another client may have noticed no more
+        # than their silence: it may start again, and ask again.
+        for site in (self.server, self.two):
+            self.assertTrue((site.kit / "shutdown.fl").exists(), site.kit.name)
 
     def test_attack_real_server_without_our_cvm(self) -> None:
         """It holds valid certificates, and is in order to itself."""
@@ -155,6 +157,7 @@ class RealFederation(unittest.TestCase):
         self.one.start()
         self.wait_for("the client refuses it", self.one.ended)
         self.assertIn("AGT-014", self.one.log())
+        self.assertTrue((self.one.kit / "shutdown.fl").exists())
 
 
 def provision(folder: Path) -> Path:
@@ -171,4 +174,8 @@ def provision(folder: Path) -> Path:
     define_provision_parser(parser)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         handle_provision(parser.parse_args(["-p", str(project), "-w", str(folder / "workspace")]))
-    return folder / "workspace" / "p" / "prod_00"
+    kits = folder / "workspace" / "p" / "prod_00"
+    # Read at every start of Python, where the image has a .pth file. Whole before any process starts: a process that
+    # finds it half written runs NVFLARE's own manager.
+    (kits / "sitecustomize.py").write_text("import flare_cvm_substitute\n")
+    return kits

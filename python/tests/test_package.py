@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,22 @@ class Substitute(unittest.TestCase):
         self.assertEqual(self.manager("flare_cvm"), "CCManager")
         self.assertEqual(self.manager("flare_cvm_substitute"), "CVMManager")
         self.assertEqual(self.manager("flare_cvm_substitute", "flare_cvm"), "CVMManager")
+
+    def test_a_kit_without_an_authorizer_of_ours_keeps_nvflares_manager(self) -> None:
+        with tempfile.TemporaryDirectory() as workspace:
+            local = Path(workspace) / "local"
+            local.mkdir()
+            component = local / "authorizer__p_resources.json"
+            process = f"sys; sys.argv[1:] = ['-m', {workspace!r}, '-s', 'fed_client.json']"
+            for content, expected in (
+                ({"components": [{"id": "a", "path": "flare_cvm.CVMAuthorizer"}]}, "CVMManager"),
+                ({"components": [{"id": "a", "path": "nvflare.app_opt.confidential_computing.x.Y"}]}, "CCManager"),
+                ({"components": [None]}, "CVMManager"),
+                (["flare_cvm."], "CVMManager"),
+                (None, "CVMManager"),
+            ):
+                component.write_text("{" if content is None else json.dumps(content))
+                self.assertEqual(self.manager("flare_cvm_substitute", process), expected, str(content))
 
     def test_it_does_not_come_too_late_unnoticed(self) -> None:
         self.assertIn("too late", self.manager("flare_cvm", "flare_cvm_substitute"))

@@ -204,6 +204,23 @@ fn endpoints_move_key_holders_and_invent_none() {
 }
 
 #[test]
+fn attack_a_reference_that_is_not_the_builders_is_left_out() {
+    let (mut documents, digest) = sign(&manifest());
+    let verified = |documents: &Documents| verify(documents, digest, &key().verifying_key()).unwrap().documents;
+    assert_eq!(verified(&documents).reference, None);
+    let reference = b"{}".to_vec();
+    documents.reference_signature = Some(signed::sign(&key(), Kind::Reference, &reference).to_vec());
+    assert_eq!(verified(&documents).reference_signature, None, "a signature of nothing");
+    documents.reference = Some(reference.clone());
+    let good = verified(&documents);
+    assert_eq!((good.reference.as_ref(), good.manifest), (Some(&reference), documents.manifest.clone()));
+    for signature in [vec![], vec![0; 64], signed::sign(&key(), Kind::Boot, &reference).to_vec()] {
+        documents.reference_signature = Some(signature);
+        assert_eq!(verified(&documents).reference, None);
+    }
+}
+
+#[test]
 fn fuzz_seeds_and_their_mutations() {
     crate::seeds::make("init_documents", "manifest.json", || serde_json::to_vec(&manifest()).unwrap());
     crate::seeds::make("init_documents", "endpoints.yaml", || {

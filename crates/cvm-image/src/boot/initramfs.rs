@@ -53,7 +53,7 @@ impl fmt::Display for Initramfs {
 
 /// Makes the archive; the same sources give the same bytes.
 pub fn build(sources: &Sources) -> Result<Initramfs, BootError> {
-    let mut files = libraries::closure(sources.init)?;
+    let mut files = libraries::closure(Path::new("/"), sources.init)?;
     files.insert("/init".into(), read_bounded(sources.init, 64 << 20)?);
     files.insert(BUILDER_KEY.into(), sources.builder_public.to_vec());
     for path in modules(sources)? {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use cvm_base::read_bounded;
@@ -16,6 +16,7 @@ use object::{
 };
 
 use super::BootError;
+use crate::stage::tree;
 
 /// Where Debian's and Ubuntu's loader looks when nothing else is configured, in its order.
 const FOLDERS: [&str; 4] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib"];
@@ -24,13 +25,17 @@ const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Loaded by name at run time (`dlopen`): the TPM's device driver interface.
 const LOADED_AT_RUN_TIME: [&str; 1] = ["libtss2-tcti-device.so.0"];
 
-/// Path in the initramfs → content, for the program's loader and every library that it needs.
-pub(super) fn closure(program: &Path) -> Result<BTreeMap<String, Vec<u8>>, BootError> {
+/// Path → content, for the loader of `program` and every library that it needs, as they are found below `root`:
+/// this machine's `/`, or a stage's tree.
+pub(crate) fn closure(root: &Path, program: &Path) -> Result<BTreeMap<String, Vec<u8>>, BootError> {
+    let missing =
+        |name: &str| BootError::Library { path: name.into(), problem: "it is needed and not installed".into() };
     let mut found = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let (interpreter, mut wanted) = needs(program, &read_bounded(program, MAX_BYTES)?)?;
     if let Some(path) = interpreter {
-        found.insert(path.clone(), read_bounded(Path::new(&path), MAX_BYTES)?);
+        let file = tree::resolve(root, Path::new(&path)).ok_or_else(|| missing(&path))?;
+        found.insert(path.clone(), read_bounded(&file, MAX_BYTES)?);
         seen.extend(Path::new(&path).file_name().map(|name| name.to_string_lossy().into_owned()));
     }
     wanted.extend(LOADED_AT_RUN_TIME.map(str::to_owned));
@@ -38,10 +43,10 @@ pub(super) fn closure(program: &Path) -> Result<BTreeMap<String, Vec<u8>>, BootE
         if !seen.insert(name.clone()) {
             continue;
         }
-        let path = FOLDERS.iter().map(|folder| Path::new(folder).join(&name)).find(|path| path.is_file()).ok_or_else(
-            || BootError::Library { path: PathBuf::from(&name), problem: "it is needed and not installed".into() },
-        )?;
-        let bytes = read_bounded(&path, MAX_BYTES)?;
+        let mut places = FOLDERS.iter().map(|folder| Path::new(folder).join(&name));
+        let place = places.find_map(|path| Some((tree::resolve(root, &path)?, path)));
+        let (file, path) = place.ok_or_else(|| missing(&name))?;
+        let bytes = read_bounded(&file, MAX_BYTES)?;
         wanted.extend(needs(&path, &bytes)?.1);
         found.insert(path.to_string_lossy().into_owned(), bytes);
     }
@@ -93,7 +98,7 @@ mod tests {
             .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
             .filter_map(|path| path.rsplit('/').next())
             .collect();
-        let found = closure(&program).unwrap();
+        let found = closure(Path::new("/"), &program).unwrap();
         let names: BTreeSet<&str> = found.keys().filter_map(|path| path.rsplit('/').next()).collect();
         assert!(expected.is_subset(&names), "{expected:?} in {names:?}");
         assert!(names.contains("libtss2-tcti-device.so.0") && names.contains("libtss2-mu.so.0"));

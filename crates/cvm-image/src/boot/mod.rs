@@ -8,7 +8,7 @@ pub mod disk;
 mod error;
 pub mod fat;
 pub mod initramfs;
-mod libraries;
+pub(crate) mod libraries;
 pub mod secure_boot;
 pub mod uki;
 mod variables;

@@ -87,6 +87,16 @@ pub enum StageError {
         /// The distribution's suite.
         suite: &'static str,
     },
+    /// A program of this repository that the stage installs is not there.
+    #[error("stage {stage} installs {name}, which is not in {folder}", folder = folder.display())]
+    Program {
+        /// The stage.
+        stage: String,
+        /// The program.
+        name: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
     /// A path in a tree is not what the stage expects.
     #[error("{path}: {problem}")]
     Tree {
@@ -123,6 +133,7 @@ impl Explain for StageError {
             Self::NoAptSource { .. } => "STG-013",
             Self::Tree { .. } => "STG-014",
             Self::Gate { .. } => "STG-015",
+            Self::Program { .. } => "STG-016",
         }
     }
 
@@ -139,6 +150,7 @@ impl Explain for StageError {
             Self::NotAnImage { .. } => "pass a .qcow2 file that `flare-cvm build` made".into(),
             Self::UnknownProfile { .. } => "leave --profile out, or choose one of these".into(),
             Self::NoAptSource { suite } => format!("add a source of {suite} below /etc/apt/sources.list.d, run apt-get update, and build again"),
+            Self::Program { name, .. } => format!("cargo build --release -p {name}, or say --programs FOLDER with the folder that it lies in"),
             Self::Tree { .. } => "the distribution's packages changed, or stage.yaml names something that is not there: correct stage.yaml".into(),
             Self::Gate { .. } => "the image would not be what its stage promises, so it was not made: find what brought this into the tree".into(),
         }

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::{StageError, tree};
+use crate::boot::libraries;
 
 /// A check. Its id in `stage.yaml` and in `stage.json` is its name in lowercase with dashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,10 @@ pub enum Check {
     VenvIsolated,
     /// NVFLARE runs as its own user, behind the firewall, on the sealed partitions.
     NvflareService,
+    /// Our programs are there with every library that they need, and their failure ends the machine.
+    Programs,
+    /// Python puts our CC manager in the place of NVFLARE's.
+    CcManager,
 }
 
 /// Programs that offer a session.
@@ -32,6 +37,8 @@ const SESSIONS: [&str; 6] = ["getty", "rescue", "emergency", "debug-shell", "ssh
 const INSTALLERS: [&str; 8] = ["apt", "apt-get", "dpkg", "pip", "pip3", "perl", "snap", "curl"];
 const PROGRAM_FOLDERS: [&str; 5] =
     ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/opt/nvflare/venv/bin"];
+/// Where our own programs lie.
+const OURS: &str = "/usr/libexec/flare-cvm";
 const UNIT_FOLDERS: [&str; 2] = ["/usr/lib/systemd/system", "/etc/systemd/system"];
 
 impl Check {
@@ -44,6 +51,8 @@ impl Check {
             Self::NoPackageManager => "no-package-manager",
             Self::VenvIsolated => "venv-isolated",
             Self::NvflareService => "nvflare-service",
+            Self::Programs => "programs",
+            Self::CcManager => "cc-manager",
         }
     }
 
@@ -55,6 +64,8 @@ impl Check {
             Self::NoPackageManager => none_of(tree, &INSTALLERS),
             Self::VenvIsolated => venv_isolated(tree),
             Self::NvflareService => nvflare_service(tree),
+            Self::Programs => programs(tree),
+            Self::CcManager => cc_manager(tree),
         }
     }
 }
@@ -150,27 +161,83 @@ fn venv_isolated(tree: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// A unit must have these lines, as they stand here.
+fn unit_says(tree: &Path, name: &str, wanted: &[&str]) -> Result<(), String> {
+    let unit = read(tree, &format!("/etc/systemd/system/{name}"))?;
+    match wanted.iter().find(|wanted| !unit.lines().any(|line| line == **wanted)) {
+        Some(missing) => Err(format!("{name} lacks {missing}")),
+        None => Ok(()),
+    }
+}
+
+fn has_user(tree: &Path, name: &str, id: u32) -> Result<(), String> {
+    if read(tree, "/etc/passwd")?.lines().any(|line| line.starts_with(&format!("{name}:x:{id}:{id}:"))) {
+        return Ok(());
+    }
+    Err(format!("there is no user {name} with the ids {id}:{id}"))
+}
+
 fn nvflare_service(tree: &Path) -> Result<(), String> {
-    let unit = read(tree, "/etc/systemd/system/nvflare.service")?;
-    let wanted = [
-        "User=nvflare",
-        "Requires=nftables.service",
-        "NoNewPrivileges=yes",
-        "ProtectSystem=strict",
-        "BindPaths=/opt/nvflare/jobs:/tmp/nvflare",
-    ];
-    if let Some(missing) = wanted.iter().find(|wanted| !unit.lines().any(|line| line == **wanted)) {
-        return Err(format!("nvflare.service lacks {missing}"));
-    }
-    if !read(tree, "/etc/passwd")?.lines().any(|line| line.starts_with("nvflare:x:990:990:")) {
-        return Err("there is no user nvflare with the ids 990:990".into());
-    }
+    unit_says(
+        tree,
+        "nvflare.service",
+        &[
+            "User=nvflare",
+            "Requires=nftables.service cvm-gate.service",
+            "After=nftables.service cvm-gate.service systemd-tmpfiles-setup.service",
+            "NoNewPrivileges=yes",
+            "ProtectSystem=strict",
+            "BindPaths=/opt/nvflare/jobs/nvflare:/tmp/nvflare",
+            "InaccessiblePaths=-/opt/nvflare/jobs/keyholder -/opt/nvflare/site/keyholder",
+        ],
+    )?;
+    has_user(tree, "nvflare", 990)?;
     for folder in ["config", "data", "jobs", "logs", "site", "state", "workspace"] {
         if !tree::inside(tree, "/opt/nvflare").join(folder).is_dir() {
             return Err(format!("/opt/nvflare/{folder} is missing"));
         }
     }
     Ok(())
+}
+
+fn programs(tree: &Path) -> Result<(), String> {
+    for name in ["cvm-agent", "cvm-keyholder"] {
+        if !exists(tree, &format!("{OURS}/{name}")) {
+            return Err(format!("{OURS}/{name} is missing"));
+        }
+    }
+    for program in tree::entries(&tree::inside(tree, OURS)).map_err(|e| e.to_string())? {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        libraries::closure(tree, &program).map_err(|e| format!("{OURS}/{name}: {e}"))?;
+    }
+    let ends_in_lockdown = "OnFailure=cvm-lockdown.service";
+    unit_says(tree, "cvm-agent.service", &["User=cvm-agent", "RestartPreventExitStatus=70", ends_in_lockdown])?;
+    unit_says(tree, "cvm-gate.service", &["User=cvm-agent", ends_in_lockdown])?;
+    unit_says(tree, "cvm-lockdown.service", &["FailureAction=poweroff-immediate"])?;
+    unit_says(tree, "cvm-keyholder.service", &["User=cvm-keyholder", "Requires=nftables.service cvm-gate.service"])?;
+    has_user(tree, "cvm-agent", 989)?;
+    has_user(tree, "cvm-keyholder", 988)
+}
+
+fn cc_manager(tree: &Path) -> Result<(), String> {
+    let venv = tree::inside(tree, "/opt/nvflare/venv/lib");
+    let libraries = tree::entries(&venv).map_err(|e| e.to_string())?;
+    let [python] = libraries.as_slice() else {
+        return Err(format!("/opt/nvflare/venv/lib has {} entries, expected one Python's", libraries.len()));
+    };
+    let packages = python.join("site-packages");
+    for file in ["flare_cvm/manager.py", "flare_cvm/authorizer.py", "flare_cvm_substitute.py"] {
+        if !packages.join(file).is_file() {
+            return Err(format!("the Python environment has no {file}"));
+        }
+    }
+    // Python runs each line of a .pth file that begins with `import`.
+    match fs::read_to_string(packages.join("flare_cvm_substitute.pth")) {
+        Ok(line) if line == "import flare_cvm_substitute\n" => Ok(()),
+        _ => {
+            Err("flare_cvm_substitute.pth does not import flare_cvm_substitute: NVFLARE's own manager would run".into())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,22 +253,37 @@ mod tests {
             let spec = crate::stage::spec::StageSpec::read(&stages.join(stage)).unwrap();
             tree::finish(dir.path(), &spec.directories, &Default::default()).unwrap();
         }
-        for program in ["usr/sbin/nft", "opt/nvflare/venv/bin/python3"] {
-            let path = dir.path().join(program);
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name.trim_start_matches('/'));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        let packages = "opt/nvflare/venv/lib/python3.11/site-packages";
+        for module in ["flare_cvm/manager.py", "flare_cvm/authorizer.py", "flare_cvm_substitute.py"] {
+            write(&format!("{packages}/{module}"), b"");
+        }
+        write("usr/sbin/nft", b"");
+        write("opt/nvflare/venv/bin/python3", b"");
+        // Any dynamic program serves as ours, with what it needs.
+        for name in ["cvm-agent", "cvm-keyholder"] {
+            write(&format!("{OURS}/{name}"), &fs::read("/bin/true").unwrap());
+        }
+        for (path, bytes) in libraries::closure(Path::new("/"), Path::new("/bin/true")).unwrap() {
+            write(&path, &bytes);
         }
         fs::write(dir.path().join("opt/nvflare/venv/pyvenv.cfg"), "include-system-site-packages = false\n").unwrap();
         dir
     }
 
-    const ALL: [Check; 6] = [
+    const ALL: [Check; 8] = [
         Check::NoLogin,
         Check::NoSetuid,
         Check::DefaultDeny,
         Check::NoPackageManager,
         Check::VenvIsolated,
         Check::NvflareService,
+        Check::Programs,
+        Check::CcManager,
     ];
 
     #[test]
@@ -233,11 +315,24 @@ mod tests {
             (Check::NoPackageManager, change("usr/bin/dpkg", "", "x")),
             (Check::VenvIsolated, change("opt/nvflare/venv/pyvenv.cfg", "false", "true")),
             (Check::NvflareService, change("etc/systemd/system/nvflare.service", "User=nvflare\n", "User=root\n")),
+            (Check::NvflareService, change("etc/systemd/system/nvflare.service", " cvm-gate.service", "")),
+            (Check::Programs, change("etc/systemd/system/cvm-agent.service", "OnFailure=cvm-lockdown.service", "")),
+            (Check::Programs, change("etc/passwd", "cvm-keyholder:x:988", "cvm-keyholder:x:990")),
+            (
+                Check::CcManager,
+                change("opt/nvflare/venv/lib/python3.11/site-packages/flare_cvm_substitute.pth", "import", "# import"),
+            ),
         ];
         for (check, dir) in cases {
             let error = pass("test", &ALL, dir.path()).unwrap_err();
             assert!(matches!(error, StageError::Gate { id, .. } if id == check.id()), "{check:?}: {error}");
         }
+        let dir = overlays();
+        let library = tree::resolve(dir.path(), Path::new("/lib/x86_64-linux-gnu/libc.so.6")).unwrap();
+        fs::remove_file(library).unwrap();
+        let error = pass("test", &[Check::Programs], dir.path()).unwrap_err().to_string();
+        assert!(error.contains("cvm-agent") && error.contains("libc.so.6"), "{error}");
+
         let dir = overlays();
         let file = dir.path().join("usr/sbin/nft");
         fs::set_permissions(file, fs::Permissions::from_mode(0o4755)).unwrap();

@@ -10,10 +10,12 @@ mod image;
 pub mod kit;
 mod modules;
 mod profile;
+mod programs;
 mod python;
 pub mod secrets;
 mod spec;
 pub(crate) mod tree;
+mod wheel;
 
 use std::{
     fs,
@@ -48,6 +50,8 @@ pub struct BuildRequest {
     pub base_digest: Option<Bytes32>,
     /// Another profile than `stage.yaml` names.
     pub profile: Option<String>,
+    /// Where this repository's programs lie that the stage installs.
+    pub programs: PathBuf,
     /// The image to make.
     pub output: PathBuf,
     /// Build even if `output` was made of the same inputs: takes the mirror's newest packages.
@@ -91,11 +95,8 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
         "cp",
         "pip",
     ])?;
-    let lock = match &spec.python {
-        Some(python) => cvm_base::read_bounded(&request.stage_dir.join(&python.lock), MAX_LOCK_BYTES)?,
-        None => vec![],
-    };
-    let inputs = Inputs::gather(request, profile, base.as_ref(), &lock)?.digest();
+    let sources = Sources::read(request, &spec)?;
+    let inputs = Inputs::gather(request, profile, base.as_ref(), &sources)?.digest();
     let done = |cached, meta| BuiltStage {
         image: request.output.clone(),
         cached,
@@ -111,9 +112,16 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
     }
     require_root()?;
     let work = WorkFolder::beside(&request.output)?;
-    let lock = String::from_utf8_lossy(&lock).into_owned();
-    let mut build =
-        Build { request, spec: &spec, profile, base: base.as_ref(), lock, inputs, work: work.path(), progress };
+    let mut build = Build {
+        request,
+        spec: &spec,
+        profile,
+        base: base.as_ref(),
+        sources: &sources,
+        inputs,
+        work: work.path(),
+        progress,
+    };
     let meta = build.run()?;
     Ok(done(false, meta))
 }
@@ -147,13 +155,31 @@ fn require_root() -> Result<(), StageError> {
     if uid == 0 { Ok(()) } else { Err(StageError::NotRoot { uid }) }
 }
 
+/// What is installed beside the distribution's packages: read once, before the cache's key is known.
+#[derive(Default)]
+struct Sources {
+    lock: String,
+    wheel: Option<wheel::Wheel>,
+    programs: Vec<programs::Program>,
+}
+
+impl Sources {
+    fn read(request: &BuildRequest, spec: &StageSpec) -> Result<Self, StageError> {
+        let programs = programs::read(spec, &request.programs)?;
+        let Some(python) = &spec.python else { return Ok(Self { programs, ..Self::default() }) };
+        let lock = cvm_base::read_bounded(&request.stage_dir.join(&python.lock), MAX_LOCK_BYTES)?;
+        let local = python.local.as_ref().map(|folder| wheel::build(&request.stage_dir.join(folder)));
+        Ok(Self { lock: String::from_utf8_lossy(&lock).into_owned(), wheel: local.transpose()?, programs })
+    }
+}
+
 /// One build under way.
 struct Build<'a> {
     request: &'a BuildRequest,
     spec: &'a StageSpec,
     profile: Profile,
     base: Option<&'a StageImage>,
-    lock: String,
+    sources: &'a Sources,
     inputs: Bytes32,
     work: &'a Path,
     progress: &'a mut dyn FnMut(&str),
@@ -221,8 +247,10 @@ impl Build<'_> {
         tree::keep_only(tree, &spec.keep_only)?;
         if let Some(environment) = &spec.python {
             self.say("installing the locked Python packages");
-            python.extend(python::install(environment, &self.lock, tree)?);
+            let Sources { lock, wheel, .. } = self.sources;
+            python.extend(python::install(environment, lock, wheel.as_ref(), tree)?);
         }
+        programs::install(&self.sources.programs, tree)?;
         tree::overlay(overlay, tree)?;
         tree::finish(tree, &spec.directories, &spec.modes)?;
         for folder in ["/usr/lib/systemd", "/etc/systemd"] {
@@ -288,6 +316,8 @@ struct Inputs {
     recipe: u32,
     spec: Bytes32,
     lock: Bytes32,
+    wheel: Option<Bytes32>,
+    programs: Vec<(String, Bytes32)>,
     overlay: Vec<(PathBuf, u32, Bytes32)>,
     profile: &'static str,
     base: Option<Bytes32>,
@@ -299,7 +329,7 @@ impl Inputs {
         request: &BuildRequest,
         profile: Profile,
         base: Option<&StageImage>,
-        lock: &[u8],
+        sources: &Sources,
     ) -> Result<Self, StageError> {
         let root = request.stage_dir.join("rootfs");
         let mut overlay = Vec::new();
@@ -323,7 +353,9 @@ impl Inputs {
         Ok(Self {
             recipe: RECIPE,
             spec,
-            lock: sha256(lock),
+            lock: sha256(sources.lock.as_bytes()),
+            wheel: sources.wheel.as_ref().map(|wheel| wheel.sha256),
+            programs: sources.programs.iter().map(|program| (program.name.clone(), program.sha256)).collect(),
             overlay,
             profile: profile.name,
             base: base.map(|base| base.meta.content_sha256),

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{StageError, spec::PythonSpec, tree};
+use super::{StageError, spec::PythonSpec, tree, wheel::Wheel};
 use crate::{WorkError, tool};
 
 /// Where wheels lie in the tree while they are installed.
@@ -25,27 +25,44 @@ pub(super) struct Locked<'a> {
     line: &'a str,
 }
 
-/// Makes the environment in `tree` and gives its packages as `NAME==VERSION`.
+/// Makes the environment in `tree` and gives its packages as `NAME==VERSION`; `own` is the wheel of `python.local`.
 ///
 /// The build machine's pip only downloads. What installs is the pip that the lock file names, run by
 /// the guest's Python in the tree; it stays out of the environment, as does this machine's Python.
-pub(super) fn install(python: &PythonSpec, lock: &str, tree: &Path) -> Result<Vec<String>, StageError> {
-    let locked = parse(lock).map_err(|problem| StageError::Spec { path: python.lock.clone(), problem })?;
+pub(super) fn install(
+    python: &PythonSpec,
+    lock: &str,
+    own: Option<&Wheel>,
+    tree: &Path,
+) -> Result<Vec<String>, StageError> {
+    let bad = |problem| StageError::Spec { path: python.lock.clone(), problem };
+    let locked = parse(lock).map_err(bad)?;
+    // Its digest was taken when it was built: pip checks it as it checks the others'.
+    let own_locked = own.map(|own| line(&own.line)).transpose().map_err(bad)?.flatten();
     let interpreter = interpreter(tree)?;
     let wheels = tree.join(WHEELS);
     fs::create_dir_all(&wheels).map_err(WorkError::io("make", &wheels))?;
-    let result = install_from(python, &locked, &interpreter, tree, &wheels);
+    if let Some(own) = own {
+        fs::write(wheels.join(&own.file), &own.bytes).map_err(WorkError::io("write", wheels.join(&own.file)))?;
+    }
+    let result = install_from(python, &locked, own_locked.as_ref(), &interpreter, tree, &wheels);
     fs::remove_dir_all(&wheels).map_err(WorkError::io("remove", &wheels))?;
     result?;
     let patterns: Vec<String> = python.remove.iter().map(|pattern| format!("{}/{pattern}", python.venv)).collect();
     tree::remove(tree, &patterns)?;
     compile(tree, &python.venv, &interpreter)?;
-    Ok(locked.iter().filter(|l| l.name != "pip").map(|l| format!("{}=={}", l.name, l.version)).collect())
+    Ok(locked
+        .iter()
+        .chain(&own_locked)
+        .filter(|l| l.name != "pip")
+        .map(|l| format!("{}=={}", l.name, l.version))
+        .collect())
 }
 
 fn install_from(
     python: &PythonSpec,
     locked: &[Locked],
+    own: Option<&Locked>,
     interpreter: &str,
     tree: &Path,
     wheels: &Path,
@@ -57,7 +74,7 @@ fn install_from(
         Ok::<_, StageError>(path)
     };
     let download = write("download.txt", &mut locked.iter().map(|l| l.line))?;
-    write("install.txt", &mut locked.iter().filter(|l| l.name != "pip").map(|l| l.line))?;
+    write("install.txt", &mut locked.iter().chain(own).filter(|l| l.name != "pip").map(|l| l.line))?;
 
     let mut command = tool::command("pip");
     // What an interrupted pip leaves goes with the wheels.
@@ -116,26 +133,28 @@ fn interpreter(tree: &Path) -> Result<String, StageError> {
 /// Reads a lock file: `name==version --hash=sha256:HEX` a line, comments with `#`.
 pub(super) fn parse(lock: &str) -> Result<Vec<Locked<'_>>, String> {
     let mut locked = Vec::new();
-    for (number, line) in lock.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if line.is_empty() {
-            continue;
-        }
-        let bad = || format!("line {}: expected NAME==VERSION --hash=sha256:DIGEST, found {line:?}", number + 1);
-        let (pin, hash) = line.split_once(" --hash=sha256:").ok_or_else(bad)?;
-        let (name, version) = pin.trim().split_once("==").ok_or_else(bad)?;
-        hash.parse::<cvm_base::Bytes32>().map_err(|_| bad())?;
-        let plain =
-            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
-        if !plain(name) || !plain(version) {
-            return Err(bad());
-        }
-        locked.push(Locked { name, version, line });
+    for (number, text) in lock.lines().enumerate() {
+        locked.extend(line(text).map_err(|problem| format!("line {}: {problem}", number + 1))?);
     }
     if locked.iter().all(|l| l.name != "pip") {
         return Err("pip is not in it: the environment is installed with a locked pip".into());
     }
     Ok(locked)
+}
+
+/// One line; none of it where it holds nothing but a comment.
+fn line(text: &str) -> Result<Option<Locked<'_>>, String> {
+    let line = text.split('#').next().unwrap_or_default().trim();
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let bad = || format!("expected NAME==VERSION --hash=sha256:DIGEST, found {line:?}");
+    let (pin, hash) = line.split_once(" --hash=sha256:").ok_or_else(bad)?;
+    let (name, version) = pin.trim().split_once("==").ok_or_else(bad)?;
+    hash.parse::<cvm_base::Bytes32>().map_err(|_| bad())?;
+    let plain =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
+    if plain(name) && plain(version) { Ok(Some(Locked { name, version, line })) } else { Err(bad()) }
 }
 
 #[cfg(test)]

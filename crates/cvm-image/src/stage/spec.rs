@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{StageError, gate::Check};
+use super::{StageError, gate::Check, programs};
 
 /// More than any `stage.yaml` needs.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -44,6 +44,9 @@ pub struct StageSpec {
     /// Kernel modules of the running system, by name.
     #[serde(default)]
     pub system_modules: Vec<String>,
+    /// This repository's programs: file name in the programs' folder → place in the guest.
+    #[serde(default)]
+    pub programs: BTreeMap<String, String>,
     /// A Python environment.
     #[serde(default)]
     pub python: Option<PythonSpec>,
@@ -69,6 +72,10 @@ pub struct PythonSpec {
     pub venv: String,
     /// The lock file beside `stage.yaml`: `name==version --hash=sha256:…` for every wheel, pip's too.
     pub lock: PathBuf,
+    /// The folder of a package of this repository, relative to `stage.yaml`'s: its `build_backend.py` makes
+    /// the wheel that is installed too.
+    #[serde(default)]
+    pub local: Option<PathBuf>,
     /// What to delete from its site-packages.
     #[serde(default)]
     pub remove: Vec<String>,
@@ -101,12 +108,15 @@ impl StageSpec {
         if self.base.is_some() && !(self.packages.is_empty() && self.boot_modules.is_empty()) {
             return Err("`packages` and `boot_modules` belong to a stage with a profile".into());
         }
-        let python = self.python.iter().map(|python| &python.venv);
+        let places = self.python.iter().map(|python| &python.venv).chain(self.programs.values());
         let paths = self.remove.iter().chain(self.keep_only.keys()).chain(&self.directories).chain(self.modes.keys());
-        for path in paths.chain(python) {
+        for path in paths.chain(places) {
             if !path.starts_with('/') || Path::new(path).components().any(|c| c == std::path::Component::ParentDir) {
                 return Err(format!("{path:?} is no absolute path without '..'"));
             }
+        }
+        for (name, place) in &self.programs {
+            programs::check(name, place)?;
         }
         for (path, mode) in &self.modes {
             parse_mode(mode).ok_or_else(|| format!("modes: {path}: {mode:?} is no octal permission up to 0777"))?;
@@ -118,6 +128,7 @@ impl StageSpec {
     pub fn changes_nothing(&self, has_overlay: bool) -> bool {
         self.base.is_some()
             && !has_overlay
+            && self.programs.is_empty()
             && self.python.is_none()
             && self.system_modules.is_empty()
             && self.remove.is_empty()
@@ -167,6 +178,8 @@ mod tests {
             ("version: 1\nstage: a/b\nimage: a.qcow2\nprofile: debian-12\n", "no name"),
             ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nremove: [/../etc]\n", "'..'"),
             ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nmodes: {/x: '4755'}\n", "octal"),
+            ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nprograms: {../x: /usr/x}\n", "../x"),
+            ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nprograms: {x: usr/x}\n", "usr/x"),
             ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\ngate: [no-such-check]\n", "no-such-check"),
         ] {
             let error = read(bad).unwrap_err().to_string();

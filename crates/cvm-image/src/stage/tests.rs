@@ -12,6 +12,7 @@ fn request(stage: &str, base_image: Option<PathBuf>, output: PathBuf) -> BuildRe
         base_image,
         base_digest: None,
         profile: None,
+        programs: PathBuf::from("/nonexistent"),
         output,
         rebuild: false,
     }
@@ -76,24 +77,59 @@ fn a_change_of_any_input_changes_the_digest() {
     fs::write(stage.join("stage.yaml"), "version: 1\nstage: a\nimage: a.qcow2\nprofile: debian-12\n").unwrap();
     fs::write(stage.join("rootfs/etc/x"), "1").unwrap();
     let request = BuildRequest { stage_dir: stage.clone(), ..request("nvidia_cc_base", None, dir.path().join("o")) };
-    let digest =
-        |lock: &[u8]| Inputs::gather(&request, Profile::named("debian-12").unwrap(), None, lock).unwrap().digest();
-    let mut seen = vec![digest(b""), digest(b"lock")];
+    let gather = |sources: &Sources| {
+        Inputs::gather(&request, Profile::named("debian-12").unwrap(), None, sources).unwrap().digest()
+    };
+    let digest = |lock: &str| gather(&Sources { lock: lock.into(), ..Sources::default() });
+    let mut seen = vec![digest(""), digest("lock")];
+    let program = |content: &[u8]| {
+        fs::write(dir.path().join("cvm-agent"), content).unwrap();
+        let spec = StageSpec {
+            programs: [("cvm-agent".to_owned(), "/usr/libexec/x".to_owned())].into(),
+            ..StageSpec::read(&stage).unwrap()
+        };
+        gather(&Sources { programs: programs::read(&spec, dir.path()).unwrap(), ..Sources::default() })
+    };
+    seen.extend([program(b"1"), program(b"2")]);
+    let wheel = |byte| {
+        let (file, bytes, line) = Default::default();
+        gather(&Sources {
+            wheel: Some(wheel::Wheel { file, bytes, line, sha256: sha256(&[byte]) }),
+            ..Sources::default()
+        })
+    };
+    seen.extend([wheel(1), wheel(2)]);
     let x = stage.join("rootfs/etc/x");
     fs::write(&x, "2").unwrap();
-    seen.push(digest(b""));
+    seen.push(digest(""));
     fs::set_permissions(&x, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    seen.push(digest(b""));
+    seen.push(digest(""));
     fs::remove_file(&x).unwrap();
     std::os::unix::fs::symlink("2", &x).unwrap();
-    seen.push(digest(b""));
+    seen.push(digest(""));
     fs::write(stage.join("stage.yaml"), "version: 1\nstage: a\nimage: a.qcow2\nprofile: debian-12\nverity: true\n")
         .unwrap();
-    seen.push(digest(b""));
+    seen.push(digest(""));
     for (i, a) in seen.iter().enumerate() {
         assert!(!seen[..i].contains(a), "change {i} went unnoticed");
     }
-    assert_eq!(digest(b""), *seen.last().unwrap());
+    assert_eq!(digest(""), *seen.last().unwrap());
+}
+
+#[test]
+fn programs_are_installed_and_a_missing_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = StageSpec::read(&stages().join("nvflare_cc_base")).unwrap();
+    let error = programs::read(&spec, dir.path()).err().unwrap();
+    assert!(error.code() == "STG-016" && error.to_string().contains("cvm-agent"), "{error}");
+    for name in spec.programs.keys() {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    let tree = dir.path().join("tree");
+    programs::install(&programs::read(&spec, dir.path()).unwrap(), &tree).unwrap();
+    let path = tree.join("usr/libexec/flare-cvm/cvm-agent");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "cvm-agent");
+    assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o755);
 }
 
 /// A small disk that fills up: a tmpfs in a mount namespace of its own.

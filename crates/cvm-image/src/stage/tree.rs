@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
@@ -161,6 +162,33 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
     Ok(paths)
 }
 
+/// The file that `path` is for a program whose root is `root`: links are followed, but never out of the tree.
+pub(crate) fn resolve(root: &Path, path: &Path) -> Option<PathBuf> {
+    const LINKS: usize = 40; // as Linux
+    let mut links = 0;
+    let mut ahead: Vec<OsString> = path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
+    let mut found = PathBuf::new();
+    while let Some(part) = ahead.pop() {
+        match part.to_str() {
+            Some("/") => found = PathBuf::new(),
+            Some(".") => {}
+            Some("..") => drop(found.pop()),
+            _ => {
+                let Ok(target) = fs::read_link(root.join(&found).join(&part)) else {
+                    found.push(part);
+                    continue;
+                };
+                links += 1;
+                if links > LINKS {
+                    return None;
+                }
+                ahead.extend(target.components().rev().map(|part| part.as_os_str().to_owned()));
+            }
+        }
+    }
+    Some(root.join(found)).filter(|path| path.is_file())
+}
+
 /// The guest's absolute `path` in the tree.
 pub(super) fn inside(tree: &Path, path: &str) -> PathBuf {
     tree.join(path.trim_start_matches('/'))
@@ -216,6 +244,21 @@ mod tests {
         fs::write(over.path().join("opt/x"), "x").unwrap();
         assert!(overlay(over.path(), dir.path()).is_err());
         assert_eq!(entries(outside.path()).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_tree_only() {
+        let dir = tree();
+        let link = |target: &str, name: &str| symlink(target, dir.path().join(name)).unwrap();
+        link("usr/bin", "bin");
+        link("/bin/x", "etc/x");
+        link("../../../../../../etc/b.conf", "usr/lib/b");
+        link("/etc/hostname", "etc/outside");
+        link("loop", "loop");
+        let found = |path: &str| resolve(dir.path(), Path::new(path));
+        assert_eq!(found("/etc/x"), Some(dir.path().join("usr/bin/x")));
+        assert_eq!(found("/bin/../lib/b"), Some(dir.path().join("etc/b.conf")));
+        assert_eq!((found("/etc/outside"), found("/loop"), found("/usr")), (None, None, None));
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Build {
     /// The distribution, for the first stage; the later ones inherit it
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
+    /// Where cvm-agent and cvm-keyholder lie, which run in the guest [default: the folder of this program]
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
     /// The stage image to write [default: the stage's folder and the name its stage.yaml gives]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -61,12 +64,17 @@ pub fn run(args: Build) -> Result<()> {
         Some(output) => output,
         None => folder.join(StageSpec::read(&folder)?.image),
     };
+    let programs = match args.programs {
+        Some(folder) => folder,
+        None => std::env::current_exe()?.parent().unwrap_or(std::path::Path::new("/")).to_owned(),
+    };
     let progress = Progress::new(args.json);
     let request = BuildRequest {
         stage_dir: folder,
         base_image: args.base_image,
         base_digest: args.base_digest,
         profile: args.profile,
+        programs,
         output,
         rebuild: args.rebuild,
     };
