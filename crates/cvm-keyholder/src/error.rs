@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cvm_attest::AttestError;
+use cvm_attest::{AttestError, collateral::CacheError};
 use cvm_base::{Bytes16, Bytes32, Explain, FileError};
 use cvm_ceremony::CeremonyError;
 use cvm_layout::names::Name;
@@ -48,6 +48,14 @@ pub enum KeyHolderError {
         path: PathBuf,
         /// What is wrong with them.
         source: AttestError,
+    },
+    /// Vendors' collateral cannot be used.
+    #[error("the collateral in {}: {source}", path.display())]
+    Collateral {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CacheError,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
