@@ -244,7 +244,7 @@ fn a_kit_that_was_changed_or_is_anothers_is_refused() {
     let other = scene().admin_kit().display().to_string();
     refused(provision(&bundle, &[("--kit", &other)]), &folder, "CLI-003", &["fed_server.json"]);
     let client = scene().site_kit().with_file_name("site-1").display().to_string();
-    refused(provision(&bundle, &[("--kit", &client)]), &folder, "CER-014", &["for a server", "client"]);
+    refused(provision(&bundle, &[("--kit", &client)]), &folder, "CER-026", &["no site site-1 with role client"]);
 }
 
 #[test]
