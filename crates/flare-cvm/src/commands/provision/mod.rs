@@ -59,6 +59,9 @@ pub struct Provision {
     /// The site's configuration (network, hosts, ports); by default DHCP and NVFLARE's ports
     #[arg(long, value_name = "FILE")]
     site_conf: Option<PathBuf>,
+    /// A port at which anybody may challenge the running CVM: `flare-cvm attest HOST:PORT` [default: none]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    attest_port: Option<u16>,
     /// Sizes of the partitions; by default partitions/default.yaml as it was when this program was built
     #[arg(long, value_name = "FILE")]
     layout: Option<PathBuf>,
