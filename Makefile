@@ -2,11 +2,15 @@
 CARGO ?= cargo
 NVFLARE = target/tools/nvflare/.ready
 
-.PHONY: demo test lint bench build deps
+.PHONY: demo demo-federation test lint bench build deps
 .DELETE_ON_ERROR:
 
 demo: build $(NVFLARE)
 	target/release/demo
+
+# A sealed server and two sealed clients train together.
+demo-federation: build $(NVFLARE)
+	target/release/federation
 
 test: build $(NVFLARE)
 	target/release/kernel target/tools/kernel

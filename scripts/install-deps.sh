@@ -2,7 +2,7 @@
 # Installs the Debian 12 packages that building, testing and the demo need. Does nothing when all are there.
 set -eu
 packages="build-essential pkg-config clang libclang-dev libcryptsetup-dev libdevmapper-dev libtss2-dev
-  qemu-system-x86 ovmf swtpm swtpm-tools systemd-boot-efi sbsigntool binutils mmdebstrap erofs-utils
+  qemu-system-x86 ovmf swtpm swtpm-tools systemd-boot-efi sbsigntool binutils mmdebstrap erofs-utils fakeroot
   cryptsetup-bin e2fsprogs mtools zstd cpio kmod openssl python3 python3-pip python3-venv tpm2-tools ca-certificates"
 missing=""
 for p in $packages; do

@@ -17,6 +17,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     unistd::{chdir, chroot, sethostname},
 };
+use serde_json::Value;
 
 use crate::{
     codes::{Code, Coded, Failure},
@@ -76,13 +77,24 @@ pub fn write_image(verified: &Verified, event_log: &[u8]) -> Result<(), Failure>
         ("reference.sig", documents.reference_signature.as_deref()),
         ("builder.pub", Some(verified.builder.as_bytes().as_slice())),
     ];
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)?;
+    make_image_folder()?;
     for (name, bytes) in public.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
         write_atomic(&Path::new(IMAGE).join(name), bytes, 0o644).code(Code::SwitchRoot)?;
     }
     let log = Path::new(IMAGE).join("event_log");
     write_atomic(&log, event_log, 0o640).code(Code::SwitchRoot)?;
     chown(&log, None, Some(AGENT_GROUP)).code_at(Code::SwitchRoot, log.display())
+}
+
+/// What the key holders stated of this CVM's attestation key, for the agent that shows it to peers.
+pub fn write_attestation_keys(certificates: &[Value]) -> Result<(), Failure> {
+    make_image_folder()?;
+    let json = serde_json::to_vec(certificates).code(Code::SwitchRoot)?;
+    write_atomic(&Path::new(IMAGE).join("ak_certificates.json"), &json, 0o644).code(Code::SwitchRoot)
+}
+
+fn make_image_folder() -> Result<(), Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)
 }
 
 /// `workspace` and `logs` live on `state`.

@@ -96,6 +96,7 @@ fn boot() -> Result<Infallible, Failure> {
     state.open(&keys.state, &guest_path("/opt/nvflare/state"), MsFlags::empty())?;
     let header = jobs.open(&keys.jobs, &guest_path("/opt/nvflare/jobs"), MsFlags::MS_NOEXEC)?;
     exchange.register(&remembered, header, machine.as_ref())?;
+    let attestation_keys = exchange.attestation_keys()?;
     machine::keep_system(&mut tpm, manifest, &remembered, &exchange.system_secret()?)?;
     handoff::bind_state()?;
     volumes::open_data(&disk)?;
@@ -103,6 +104,7 @@ fn boot() -> Result<Infallible, Failure> {
     handoff::move_mount(Path::new(CONFIG), &guest_path("/opt/nvflare/config"))?;
     handoff::write_settings(&conf, &card, &lease)?;
     handoff::write_image(&verified, &tpm::event_log()?)?;
+    handoff::write_attestation_keys(&attestation_keys)?;
 
     // Once the handoff is measured no key holder answers this boot; only then does the system start.
     let from = format!("p3 by {}, p5 by {}", keys.system.from, keys.jobs.from);

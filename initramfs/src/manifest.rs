@@ -11,6 +11,7 @@ use cvm_layout::{
     signed::{self, Kind},
     site_conf::Endpoints,
 };
+use cvm_release::messages::PresentImage;
 use ed25519_dalek::VerifyingKey;
 
 use crate::{
@@ -63,6 +64,18 @@ pub struct Verified {
     pub documents: Documents,
     /// The builder's public key.
     pub builder: VerifyingKey,
+}
+
+impl Documents {
+    /// What a key holder enrols the image by; none without the reference.
+    pub fn presented(&self) -> Option<PresentImage> {
+        Some(PresentImage {
+            manifest: self.manifest.clone()?,
+            manifest_sig: self.manifest_signature.clone()?,
+            reference: self.reference.clone()?,
+            reference_sig: self.reference_signature.clone()?,
+        })
+    }
 }
 
 /// Reads p1 and the measured anchors (command line, builder's key) and verifies.

@@ -21,6 +21,7 @@ use cvm_release::{
     messages::MachineRule,
 };
 use cvm_seal::{DiskKey, MacKey};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -43,6 +44,8 @@ pub trait Attested: Send {
     fn seal_state(&self) -> Result<Option<SealState>, ReleaseError>;
     /// Tells it p5's header, and its share of the machine's secret if there is one.
     fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError>;
+    /// Its statement about this CVM's attestation key, JSON; `None` if it makes none.
+    fn attestation_key(&self) -> Result<Option<Value>, ReleaseError>;
 }
 
 impl KeyHolder for Holder {
@@ -62,6 +65,10 @@ impl Attested for Session {
 
     fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError> {
         Session::register_seal(self, header_sha256, share)
+    }
+
+    fn attestation_key(&self) -> Result<Option<Value>, ReleaseError> {
+        Session::attestation_key(self)
     }
 }
 
@@ -251,6 +258,18 @@ impl<'a> Exchange<'a, Derived> {
             }
         }
         Ok(())
+    }
+
+    /// What the key holders state of this CVM's attestation key, for its peers, who verify it.
+    pub fn attestation_keys(&self) -> Result<Vec<Value>, Failure> {
+        let mut certificates = Vec::new();
+        for (name, session) in &self.sessions {
+            match session.attestation_key().map_err(failure_of)? {
+                Some(certificate) => certificates.push(certificate),
+                None => step("register", format_args!("{name} makes no statement about the attestation key")),
+            }
+        }
+        Ok(certificates)
     }
 
     /// Ends the exchange: the halves and the sessions' keys are wiped.

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -45,6 +46,7 @@ pub fn parse(bytes: &[u8], verified: &Verified) -> Result<SiteConf, String> {
 pub fn holders<'a>(verified: &'a Verified, conf: &SiteConf) -> Result<BTreeMap<&'a Name, Box<dyn KeyHolder>>, Failure> {
     let proxy = verified.endpoints.proxy.as_ref().or(conf.proxy.as_ref());
     let parties = verified.manifest.split_key.parties.iter();
+    let documents = verified.documents.presented().map(Arc::new);
     let holder = parties.map(|party| {
         let url = verified.endpoints.keyholders.get(&party.name).unwrap_or(&party.keyholder.url);
         let endpoint = Endpoint {
@@ -54,7 +56,10 @@ pub fn holders<'a>(verified: &'a Verified, conf: &SiteConf) -> Result<BTreeMap<&
             proxy: proxy.cloned(),
         };
         let names = Names(conf.hosts_entries.clone());
-        let holder = Holder::new(&endpoint, LIMITS, names).map_err(failure_of)?;
+        let mut holder = Holder::new(&endpoint, LIMITS, names).map_err(failure_of)?;
+        if let Some(documents) = &documents {
+            holder = holder.presenting(documents.clone());
+        }
         Ok((&party.name, Box::new(holder) as Box<dyn KeyHolder>))
     });
     holder.collect()

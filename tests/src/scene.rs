@@ -233,7 +233,7 @@ impl Scene {
     }
 
     /// The template policy with the TPM's root named.
-    fn policy(&self, tpm: &Tpm) -> Result<String> {
+    pub(crate) fn policy(&self, tpm: &Tpm) -> Result<String> {
         let der =
             run(Command::new("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(&tpm.roots[0]))?;
         let digest = der.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase();
@@ -364,15 +364,21 @@ impl Scene {
 
     /// Asks NVFLARE in the CVM for its status, with NVFLARE's own FLARE API and the admin's kit.
     pub fn admin_status(&self, port: u16, limit: Duration) -> Result<serde_json::Value> {
+        self.admin(&self.admin_kit(), port, limit, &["status"])
+    }
+
+    /// Runs one command of `tests/admin.py`; its answer.
+    pub fn admin(&self, kit: &Path, port: u16, limit: Duration, command: &[&str]) -> Result<serde_json::Value> {
         let shown = run(Command::new(self.nvflare("python3"))
-            .arg(self.repository.join("tests/demo/admin_status.py"))
+            .arg(self.repository.join("tests/admin.py"))
             .arg("--kit")
-            .arg(self.admin_kit())
-            .args(["--port", &port.to_string(), "--deadline", &limit.as_secs().to_string()]))?;
-        serde_json::from_str(shown.trim()).with_context(|| format!("admin_status.py printed {shown:?}"))
+            .arg(kit)
+            .args(["--port", &port.to_string(), "--deadline", &limit.as_secs().to_string()])
+            .args(command))?;
+        serde_json::from_str(shown.trim()).with_context(|| format!("admin.py printed {shown:?}"))
     }
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use cvm_testkit::swtpm;
 
 /// A TPM's state folder and the CA that vouches for its endorsement key.
+#[derive(Debug, Clone)]
 pub struct Tpm {
     /// swtpm's state; `launch_vm.sh` gets it as `CVM_TPM_STATE`.
     pub state: PathBuf,
@@ -33,8 +34,11 @@ impl Tpm {
     pub fn another(&self, folder: &Path) -> Result<Self> {
         let folder = std::path::absolute(folder)?;
         let ca = self.roots.first().and_then(|root| root.parent()).context("the manufacturer's folder")?;
-        swtpm::manufacture(&folder, ca, true);
-        Ok(Self { state: folder.join("state"), roots: self.roots.clone() })
+        let other = Self { state: folder.join("state"), roots: self.roots.clone() };
+        if !other.state.join("tpm2-00.permall").exists() {
+            swtpm::manufacture(&folder, ca, true);
+        }
+        Ok(other)
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use cvm_layout::{
     manifest::{ImageId, SplitKey},
-    names::{Name, Role},
+    names::Name,
 };
 
 use crate::{
     contribution::{OpenedContribution, WHAT},
     error::CeremonyError,
     split_key::{BaseKey, CombinedKey, EphemeralBuild, Half, Purpose, SplitKeyError, derive},
+    statement::Site,
     transcript::Agreement,
 };
 
@@ -58,21 +59,22 @@ impl Keys {
 
 /// Makes E and the keys of one image: e lives only in here.
 ///
-/// `contributions`: one per party of the agreement, all for `role`, in any order. They serve every
-/// image of one build; drop them when it ends.
+/// `contributions`: one per party of the site, all for its role, in any order. They serve every
+/// image of one build whose site has the same parties and role; drop them when it ends.
 pub fn build_split_key(
     agreement: &Agreement,
     contributions: &[OpenedContribution],
-    role: Role,
+    site: &Site,
     image_id: &ImageId,
 ) -> Result<(SplitKey, Keys), CeremonyError> {
-    let parties = agreement.shares();
+    let parties = agreement.shares(site);
     let base_keys = parties
         .iter()
-        .map(|party| Ok((party.public, base_key(agreement, contributions, role, &party.name)?)))
+        .map(|party| Ok((party.public, base_key(agreement, contributions, site, &party.name)?)))
         .collect::<Result<Vec<_>, CeremonyError>>()?;
-    if let Some(extra) = contributions.iter().find(|c| agreement.party(&c.party).is_err()) {
-        return Err(CeremonyError::NotAParty(extra.party.clone()));
+    for extra in contributions {
+        agreement.party(&extra.party)?;
+        site.check_party(&extra.party)?;
     }
     let (ephemeral, halves) = EphemeralBuild::generate()?.halves(&base_keys, image_id)?;
     let halves = parties.iter().map(|party| party.name.clone()).zip(halves).collect();
@@ -84,7 +86,7 @@ pub fn build_split_key(
 fn base_key<'a>(
     agreement: &Agreement,
     contributions: &'a [OpenedContribution],
-    role: Role,
+    site: &Site,
     party: &Name,
 ) -> Result<&'a BaseKey, CeremonyError> {
     let mut own = contributions.iter().filter(|c| c.party == *party);
@@ -96,9 +98,9 @@ fn base_key<'a>(
     if expected != found {
         return Err(CeremonyError::OtherTranscript { what: WHAT, expected, found });
     }
-    if contribution.base_key.role != role {
+    if contribution.base_key.role != site.role {
         let (party, found) = (party.clone(), contribution.base_key.role);
-        return Err(CeremonyError::OtherRole { party, expected: role, found });
+        return Err(CeremonyError::OtherRole { party, expected: site.role, found });
     }
     Ok(&contribution.base_key)
 }

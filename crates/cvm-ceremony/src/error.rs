@@ -105,6 +105,50 @@ pub enum CeremonyError {
     /// Not a party of this ceremony.
     #[error("{0} is no party of this ceremony")]
     NotAParty(Name),
+    /// The agreement says nothing of this site, or gives it another role.
+    #[error("the agreement names no site {site} with role {role}; it names {agreed}")]
+    NotASite {
+        /// The site.
+        site: Name,
+        /// Its role.
+        role: Role,
+        /// The sites that the agreement names.
+        agreed: String,
+    },
+    /// Others hold the halves of this site's image's key.
+    #[error("{party} holds no half for site {site}: the agreement names {}", join(.parties))]
+    NotOfSite {
+        /// Who is no party of the site.
+        party: Name,
+        /// The site.
+        site: Name,
+        /// Its parties.
+        parties: Vec<Name>,
+    },
+    /// A site names a party that takes no part in the ceremony.
+    #[error("site {site} names {party}, who is no party of this ceremony")]
+    SiteOfStranger {
+        /// The site.
+        site: Name,
+        /// Whom it names.
+        party: Name,
+    },
+    /// A site's parties are not of both roles.
+    #[error("site {site} names no {role}: its job store's key needs a model owner and a data owner")]
+    SiteWithout {
+        /// The site.
+        site: Name,
+        /// Which role is missing.
+        role: PartyRole,
+    },
+    /// No site of the role names the party.
+    #[error("no site with role {role} names {party}: nothing would open with its base key")]
+    NothingToOpen {
+        /// The party.
+        party: Name,
+        /// The role.
+        role: Role,
+    },
     /// A contribution for images of the other role.
     #[error("the contribution of {party} is for a {found}, this image is a {expected}")]
     OtherRole {
@@ -228,6 +272,11 @@ impl Explain for CeremonyError {
             Self::Certificate(_) => "CER-023",
             Self::Fingerprint { .. } => "CER-024",
             Self::Unconfirmed { .. } => "CER-025",
+            Self::NotASite { .. } => "CER-026",
+            Self::NotOfSite { .. } => "CER-027",
+            Self::SiteOfStranger { .. } => "CER-028",
+            Self::SiteWithout { .. } => "CER-029",
+            Self::NothingToOpen { .. } => "CER-030",
         }
     }
 
@@ -254,6 +303,12 @@ impl Explain for CeremonyError {
                 "use the agreement and the contributions of the same ceremony; a file replayed from another one is refused".into()
             }
             Self::NotAParty(_) => "check the agreement with `flare-cvm ceremony show`".into(),
+            Self::NotASite { .. } => "the parties must agree to every site: hold the ceremony again with it, or check the site's name and role".into(),
+            Self::NotOfSite { .. } | Self::NothingToOpen { .. } => {
+                "`flare-cvm ceremony show` prints whose halves open which site; other parties can only be agreed on in a new ceremony".into()
+            }
+            Self::SiteOfStranger { party, .. } => format!("have {party} join, or name another party in `--site NAME=ROLE:PARTY,PARTY`"),
+            Self::SiteWithout { role, .. } => format!("add a {role} to `--site NAME=ROLE:PARTY,PARTY`, or name nobody there: then all parties hold a half"),
             Self::OtherRole { party, expected, .. } => format!("ask {party} to run `flare-cvm ceremony contribute --role {expected}`"),
             Self::OtherBuild { party, expected, .. } => {
                 format!("a contribution serves one build: ask {party} for one made with `--build {expected}`")

@@ -185,6 +185,18 @@ impl Party {
         }
     }
 
+    /// Every secret of the party by name, for a search in what anybody may read.
+    pub fn secrets(&self) -> [(&'static str, Zeroizing<Vec<u8>>); 5] {
+        let copy = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
+        [
+            ("identity", Zeroizing::new(self.identity.to_bytes().to_vec())),
+            ("secret", copy(self.secret.as_bytes())),
+            ("base key for servers", copy(self.server.as_bytes())),
+            ("base key for clients", copy(self.client.as_bytes())),
+            ("TLS key", copy(self.tls_key_pem.as_bytes())),
+        ]
+    }
+
     /// The party's half for an image, from its manifest.
     pub fn half(&self, split_key: &SplitKey, role: Role, image_id: &ImageId) -> Result<Half, CeremonyError> {
         Ok(half(&self.secret, self.base_key(role), &split_key.ephemeral, image_id)?)
@@ -241,6 +253,9 @@ impl Party {
     ) -> Result<Signed<Contribution>, CeremonyError> {
         let name = self.card().name.clone();
         self.check_own(agreement.party(&name)?, "agreement")?;
+        if !agreement.transcript().terms.sites.iter().any(|site| site.role == role && site.names(&name)) {
+            return Err(CeremonyError::NothingToOpen { party: name, role });
+        }
         let mut envelope =
             Contribution { transcript: agreement.digest(), party: name.clone(), role, build, sealed: Vec::new() };
         let refuse = |reason: String| CeremonyError::Sealed { party: name.clone(), reason };

@@ -64,6 +64,24 @@ pub struct Site {
     pub name: Name,
     /// What it does.
     pub role: Role,
+    /// Who hold halves of its image's key, by name; nobody named means all parties.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parties: Vec<Name>,
+}
+
+impl Site {
+    /// Whether this party holds a half of the site's image's key.
+    pub fn names(&self, party: &Name) -> bool {
+        self.parties.is_empty() || self.parties.contains(party)
+    }
+
+    /// Refuses a party that holds no half of the site's image's key.
+    pub fn check_party(&self, party: &Name) -> Result<(), CeremonyError> {
+        if self.names(party) {
+            return Ok(());
+        }
+        Err(CeremonyError::NotOfSite { party: party.clone(), site: self.name.clone(), parties: self.parties.clone() })
+    }
 }
 
 /// What a ceremony is about.
@@ -116,6 +134,9 @@ impl Terms {
                     return Err(CeremonyError::Order("sites"));
                 }
             }
+        }
+        if self.sites.iter().any(|site| !site.parties.is_sorted_by(|a, b| a < b)) {
+            return Err(CeremonyError::Order("parties of a site"));
         }
         Ok(())
     }
@@ -174,7 +195,9 @@ impl<S: Statement> Signed<S> {
         }
         let body = text::body(&statement);
         let line = SignatureLine { signer: signer.clone(), bytes: text::sign(key, &body) };
-        Ok(Self { digest: text::digest(&body), text: text::file(&body, &[line]), statement })
+        let text = text::file(&body, &[line]);
+        text::bound(text.len()).map_err(|source| CeremonyError::Text { what: S::WHAT, source })?;
+        Ok(Self { digest: text::digest(&body), text, statement })
     }
 
     /// Reads a statement and verifies its signature under the key that it names.
@@ -379,7 +402,8 @@ impl Document for Terms {
         w.field("jobs-key", words(&BOTH));
         self.builder.write(w);
         for site in &self.sites {
-            w.field("site", format_args!("{} {}", site.name, site.role));
+            let parties: String = site.parties.iter().map(|party| format!(" {party}")).collect();
+            w.field("site", format_args!("{} {}{parties}", site.name, site.role));
         }
     }
 
@@ -399,9 +423,11 @@ impl Document for Terms {
             sites: {
                 let mut sites = Vec::new();
                 while r.at("site") {
-                    sites.push(r.field("site", "NAME server|client", |v| {
-                        let (name, kind) = v.split_once(' ')?;
-                        Some(Site { name: name.parse().ok()?, role: role(kind)? })
+                    sites.push(r.field("site", "NAME server|client [PARTY …]", |v| {
+                        let mut words = v.split(' ');
+                        let (name, role) = (words.next()?.parse().ok()?, role(words.next()?)?);
+                        let parties = words.map(|party| party.parse().ok()).collect::<Option<_>>()?;
+                        Some(Site { name, role, parties })
                     })?);
                 }
                 sites

@@ -24,6 +24,8 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 pub const SIGNED_CONTEXT: &[u8] = b"flare-cvm/v1/ceremony\0";
 /// The most bytes of any artifact.
 pub const MAX_BYTES: u64 = 64 * 1024;
+/// The most bytes of a signature's line: a name has at most 64.
+pub(crate) const MAX_SIGNATURE_LINE: usize = "signature : \n".len() + 64 + 128;
 /// The most characters of a line.
 const MAX_LINE: usize = 4096;
 
@@ -106,6 +108,14 @@ pub(crate) fn parse<D: Document>(
     Ok((document, body, signatures))
 }
 
+/// Refuses what nobody would read, or should write.
+pub(crate) fn bound(length: usize) -> Result<(), TextError> {
+    if length as u64 <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(TextError { line: 1, expected: format!("at most {MAX_BYTES} bytes"), found: format!("{length} bytes") })
+}
+
 /// The kind of an artifact, by its first line.
 pub(crate) fn kind(bytes: &[u8]) -> Option<&str> {
     let line = bytes.get(..bytes.len().min(64))?.split(|&b| b == b'\n').next()?;
@@ -153,10 +163,8 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn open(bytes: &'a [u8]) -> Result<Self, TextError> {
+        bound(bytes.len())?;
         let fail = |expected: String| TextError { line: 1, expected, found: String::new() };
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(fail(format!("at most {MAX_BYTES} bytes")));
-        }
         let text = std::str::from_utf8(bytes)
             .ok()
             .filter(|text| text.ends_with('\n') && text.bytes().all(|b| b == b'\n' || (b' '..=b'~').contains(&b)));

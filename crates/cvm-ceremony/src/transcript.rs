@@ -3,7 +3,7 @@
 use cvm_base::Bytes32;
 use cvm_layout::{
     manifest::{KeyHolder, PartyShare, SplitKey},
-    names::Name,
+    names::{Name, Role},
 };
 use ed25519_dalek::SigningKey;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::{
     error::CeremonyError,
     fingerprint::Fingerprint,
     split_key::MAX_PARTIES,
-    statement::{Builder, Invite, Join, Member, Signed, Terms},
+    statement::{Builder, Invite, Join, Member, Signed, Site, Terms},
     text::{self, Document, Reader, SignatureLine, TextError, Writer},
     values::PartyRole,
 };
@@ -70,9 +70,19 @@ impl Transcript {
         if !self.parties.is_sorted_by(|a, b| order(a) < order(b)) {
             return Err(CeremonyError::Order("parties"));
         }
-        for role in [PartyRole::ModelOwner, PartyRole::DataOwner] {
-            if !self.parties.iter().any(|party| party.card.role == role) {
-                return Err(CeremonyError::NoParty(role));
+        const ROLES: [PartyRole; 2] = [PartyRole::ModelOwner, PartyRole::DataOwner];
+        let lacks = |is_in: &dyn Fn(&Name) -> bool| {
+            ROLES.into_iter().find(|role| !self.parties.iter().any(|p| p.card.role == *role && is_in(&p.card.name)))
+        };
+        if let Some(role) = lacks(&|_| true) {
+            return Err(CeremonyError::NoParty(role));
+        }
+        for site in &self.terms.sites {
+            if let Some(stranger) = site.parties.iter().find(|name| self.party(name).is_err()) {
+                return Err(CeremonyError::SiteOfStranger { site: site.name.clone(), party: stranger.clone() });
+            }
+            if let Some(role) = lacks(&|name| site.names(name)) {
+                return Err(CeremonyError::SiteWithout { site: site.name.clone(), role });
             }
         }
         Ok(())
@@ -122,7 +132,11 @@ impl Draft {
     /// Without signatures yet.
     pub fn new(transcript: Transcript) -> Result<Self, CeremonyError> {
         transcript.check()?;
-        Ok(Self { body: text::body(&transcript), transcript, signatures: Vec::new() })
+        let body = text::body(&transcript);
+        // Room for every signature: what all have signed must be readable.
+        let all = transcript.parties.len() * text::MAX_SIGNATURE_LINE;
+        text::bound(body.len() + all).map_err(|source| CeremonyError::Text { what: WHAT, source })?;
+        Ok(Self { body, transcript, signatures: Vec::new() })
     }
 
     /// Reads a transcript with the signatures of some or all parties.
@@ -224,8 +238,19 @@ impl Agreement {
         self.0.text()
     }
 
-    /// The parties as an image's manifest names them, in the transcript's order.
-    pub fn shares(&self) -> Vec<PartyShare> {
+    /// The site of this name and role: the parties agreed to seal for it.
+    pub fn site(&self, name: &Name, role: Role) -> Result<&Site, CeremonyError> {
+        let sites = &self.transcript().terms.sites;
+        let found = sites.iter().find(|site| site.name == *name && site.role == role);
+        found.ok_or_else(|| CeremonyError::NotASite {
+            site: name.clone(),
+            role,
+            agreed: sites.iter().map(|site| format!("{} ({})", site.name, site.role)).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The site's parties as its image's manifest names them, in the transcript's order.
+    pub fn shares(&self, site: &Site) -> Vec<PartyShare> {
         let transcript = self.transcript();
         let share = |Member { card, policy_sha256 }: &Member| PartyShare {
             name: card.name.clone(),
@@ -234,16 +259,16 @@ impl Agreement {
             keyholder: KeyHolder { url: card.keyholder.to_string(), certificate_sha256: card.certificate_sha256 },
             policy_sha256: *policy_sha256,
         };
-        transcript.parties.iter().map(share).collect()
+        transcript.parties.iter().filter(|party| site.names(&party.card.name)).map(share).collect()
     }
 
-    /// Whether an image's public components are those of this agreement (E is the image's own).
-    pub fn check_split_key(&self, split_key: &SplitKey) -> Result<(), CeremonyError> {
+    /// Whether an image's public components are those that this agreement gives `site` (E is the image's own).
+    pub fn check_split_key(&self, site: &Site, split_key: &SplitKey) -> Result<(), CeremonyError> {
         let (expected, found) = (self.digest(), split_key.transcript);
         if expected != found {
             return Err(CeremonyError::OtherTranscript { what: "image", expected, found });
         }
-        let shares = self.shares();
+        let shares = self.shares(site);
         if shares.len() != split_key.parties.len() {
             return Err(CeremonyError::SplitKeyDiffers("the number of parties".into()));
         }

@@ -10,7 +10,7 @@ use common::{BUILD, Ceremony, agree, name, party, today};
 use cvm_base::{Bytes16, Bytes32, Explain};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, CeremonyError, Contribution, Described, Draft, Invite, Join, Keys, Lock, NewParty,
-    Party, PartyRole, Signed, Transcript, Unlock, build_split_key, open_contribution,
+    Party, PartyRole, Signed, Site, Transcript, Unlock, build_split_key, open_contribution,
     split_key::{Purpose, SplitKeyError, combine, derive},
 };
 use cvm_layout::{
@@ -22,6 +22,10 @@ const IMAGE: ImageId = Bytes16 { 0: [9; 16] };
 
 fn code<T>(result: Result<T, CeremonyError>) -> &'static str {
     result.err().map_or("no error", |error| error.code())
+}
+
+fn server1(agreement: &Agreement) -> &Site {
+    agreement.site(&name("server1"), Role::Server).unwrap()
 }
 
 /// Replaces the first occurrence, which must exist.
@@ -40,8 +44,8 @@ fn two_parties_hold_a_ceremony_and_both_halves_open_what_the_build_sealed() {
             open_contribution(text.as_bytes(), &agreement, Role::Server, &name(BUILD), &c.builder).unwrap()
         })
         .into();
-    let (split_key, keys) = build_split_key(&agreement, &opened, Role::Server, &IMAGE).unwrap();
-    agreement.check_split_key(&split_key).unwrap();
+    let (split_key, keys) = build_split_key(&agreement, &opened, server1(&agreement), &IMAGE).unwrap();
+    agreement.check_split_key(server1(&agreement), &split_key).unwrap();
     assert_eq!(split_key.parties[0].purposes, [KeyPurpose::System, KeyPurpose::Jobs]);
     assert_eq!(split_key.parties[1].purposes, [KeyPurpose::Jobs]);
 
@@ -70,7 +74,7 @@ fn neither_partys_half_alone_derives_the_key_of_jobs() {
             open_contribution(signed.text().as_bytes(), &c.agreement, Role::Server, &name(BUILD), &c.builder).unwrap()
         })
         .into();
-    let (split_key, keys) = build_split_key(&c.agreement, &opened, Role::Server, &IMAGE).unwrap();
+    let (split_key, keys) = build_split_key(&c.agreement, &opened, server1(&c.agreement), &IMAGE).unwrap();
     let jobs = keys.get(Purpose::Jobs).as_bytes();
     let model = c.model.half(&split_key, Role::Server, &IMAGE).unwrap();
     let data = c.data.half(&split_key, Role::Server, &IMAGE).unwrap();
@@ -201,7 +205,7 @@ fn a_role_or_builder_mismatch_is_refused() {
         let signed = p.contribute(&c.agreement, role, name(BUILD)).unwrap();
         open_contribution(signed.text().as_bytes(), &c.agreement, role, &name(BUILD), &c.builder).unwrap()
     };
-    let build = |opened: &[_]| build_split_key(&c.agreement, opened, Role::Server, &IMAGE);
+    let build = |opened: &[_]| build_split_key(&c.agreement, opened, server1(&c.agreement), &IMAGE);
     assert_eq!(code(build(&[open(&c.model, Role::Server), open(&c.data, Role::Client)])), "CER-014");
     assert_eq!(code(build(&[open(&c.model, Role::Server)])), "CER-016");
     let twice = [open(&c.model, Role::Server), open(&c.model, Role::Server), open(&c.data, Role::Server)];
@@ -230,11 +234,12 @@ fn an_image_of_another_agreement_is_not_enrolled() {
         let signed = p.contribute(&c.agreement, Role::Server, name(BUILD)).unwrap();
         open_contribution(signed.text().as_bytes(), &c.agreement, Role::Server, &name(BUILD), &c.builder).unwrap()
     };
-    let (good, _) = build_split_key(&c.agreement, &[open(&c.model), open(&c.data)], Role::Server, &IMAGE).unwrap();
+    let server1 = server1(&c.agreement);
+    let (good, _) = build_split_key(&c.agreement, &[open(&c.model), open(&c.data)], server1, &IMAGE).unwrap();
     let check = |change: &dyn Fn(&mut cvm_layout::manifest::SplitKey)| {
         let mut split_key = good.clone();
         change(&mut split_key);
-        code(c.agreement.check_split_key(&split_key))
+        code(c.agreement.check_split_key(server1, &split_key))
     };
     assert_eq!(check(&|_| ()), "no error");
     assert_eq!(check(&|s| s.transcript.0[0] ^= 1), "CER-012");
@@ -286,6 +291,8 @@ fn a_second_encoding_of_the_same_statement_is_malformed() {
         ("legal: none", "legal: "),
         ("legal: none\n", ""),
         ("site: server1 server", "site: server1  server"),
+        ("site: server1 server", "site: server1 server "),
+        ("site: server1 server", "site: server1 server data-owner,model-owner"),
         ("system-key: model_owner", "system-key: model_owner model_owner x"),
         ("jobs-key: model_owner data_owner", "jobs-key: model_owner"),
         ("  role: model_owner", "role: model_owner"),
@@ -304,6 +311,8 @@ fn a_second_encoding_of_the_same_statement_is_malformed() {
         ("system-key: model_owner", "system-key: data_owner model_owner", "CER-006"),
         ("site: server1 server", "site: site-1 server", "CER-005"),
         ("site: server1 server", "site: zzz server", "CER-006"),
+        ("site: server1 server", "site: server1 server b a", "CER-006"),
+        ("site: server1 server", "site: server1 server a a", "CER-006"),
         (identity.as_str(), &"0".repeat(64), "CER-009"),
     ] {
         assert_eq!(code(Signed::<Invite>::parse(&change(&text, from, to))), expected, "{from:?} to {to:?}");

@@ -8,5 +8,7 @@ pub mod provision;
 mod sparse;
 pub mod stage;
 mod tool;
+pub mod user_data;
+pub mod workload;
 
 pub use error::WorkError;

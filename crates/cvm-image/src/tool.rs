@@ -11,10 +11,11 @@ use tempfile::TempDir;
 use crate::WorkError;
 
 /// Every program that is run, with its Debian package.
-const TOOLS: [(&str, &str); 17] = [
+const TOOLS: [(&str, &str); 18] = [
     ("chroot", "coreutils"),
     ("cp", "coreutils"),
     ("depmod", "kmod"),
+    ("fakeroot", "fakeroot"),
     ("fsck.erofs", "erofs-utils"),
     ("ldconfig", "libc-bin"),
     ("mcopy", "mtools"),

@@ -28,6 +28,17 @@ impl From<&Card> for Identity {
     }
 }
 
+impl Identity {
+    /// An agreement that this party signed, with the keys that it has.
+    pub fn agreement(&self, bytes: &[u8]) -> Result<Agreement, KeyHolderError> {
+        let agreement = Agreement::parse(bytes)?;
+        if agreement.party(&self.name)?.card.identity != self.public {
+            return Err(KeyHolderError::NotOurs(self.name.clone()));
+        }
+        Ok(agreement)
+    }
+}
+
 /// What the builder and the ceremony leave for enrolment. Nothing in it is believed before [`Documents::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents {
@@ -45,13 +56,10 @@ pub struct Documents {
 
 impl Documents {
     /// The ladder: this party signed the agreement; the agreement's builder signed the manifest and the reference
-    /// values; both are of one image; its key is made of exactly the agreement's parties.
+    /// values; both are of one image of a site that the agreement names with this party; its key is made of exactly
+    /// that site's parties.
     pub fn check(&self, identity: &Identity) -> Result<Enrolled, KeyHolderError> {
-        let agreement = Agreement::parse(&self.agreement)?;
-        let member = agreement.party(&identity.name)?;
-        if member.card.identity != identity.public {
-            return Err(KeyHolderError::NotOurs(identity.name.clone()));
-        }
+        let agreement = identity.agreement(&self.agreement)?;
         let builder = agreement.builder();
         let unsigned = |document| KeyHolderError::Signature { document, builder: builder.name.clone() };
         let key = VerifyingKey::from_bytes(&builder.identity.0).map_err(|_| unsigned("the builder's key"))?;
@@ -63,7 +71,9 @@ impl Documents {
         verify("reference.json", Kind::Reference, &self.reference, &self.reference_signature)?;
 
         let manifest = parse_manifest(&self.manifest)?;
-        agreement.check_split_key(&manifest.split_key)?;
+        let site = agreement.site(&manifest.site, manifest.role)?;
+        site.check_party(&identity.name)?;
+        agreement.check_split_key(site, &manifest.split_key)?;
         let malformed = |problem: String| KeyHolderError::Document { document: "reference.json", problem };
         let reference = Reference::parse(&self.reference).map_err(|e| malformed(e.to_string()))?;
         let other = |field, expected: String, found: String| KeyHolderError::OtherImage { field, expected, found };

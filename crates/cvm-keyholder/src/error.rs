@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cvm_attest::AttestError;
 use cvm_base::{Bytes16, Bytes32, Explain, FileError};
 use cvm_ceremony::CeremonyError;
-use cvm_layout::names::Name;
+use cvm_layout::{names::Name, site_conf::ConfError};
 
 /// A key holder's operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,14 @@ pub enum KeyHolderError {
     /// The party's folder, its unlocking or the agreement.
     #[error(transparent)]
     Ceremony(#[from] CeremonyError),
+    /// A delegated key holder's `keyholder.yaml`.
+    #[error("{}: {source}", path.display())]
+    Conf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ConfError,
+    },
     /// A secret file is readable by others.
     #[error("{} is readable by other users (mode {mode:o})", path.display())]
     Permissions {
@@ -121,6 +129,7 @@ impl Explain for KeyHolderError {
         match self {
             Self::File(e) => e.code(),
             Self::Ceremony(e) => e.code(),
+            Self::Conf { source, .. } => source.code(),
             Self::Permissions { .. } => "KEY-001",
             Self::Store { .. } => "KEY-002",
             Self::Policy { .. } => "KEY-003",
@@ -143,6 +152,7 @@ impl Explain for KeyHolderError {
         match self {
             Self::File(e) => return e.help(),
             Self::Ceremony(e) => return e.help(),
+            Self::Conf { source, .. } => return source.help(),
             Self::Permissions { path, .. } => {
                 return format!("this file opens the party's half of every image: run `chmod 600 {}`", path.display());
             }

@@ -1,13 +1,22 @@
 //! `cvm-attest` behind the protocol's verifier trait.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_attest::{AttestError, Claims, CredentialState, Evidence, Phase, Reference, Roots, wire::HandshakeParams};
+use cvm_attest::{
+    AttestError, Claims, CredentialState, Evidence, Phase, Reference, Roots,
+    ak_certificate::{self, AkStatement},
+    wire::HandshakeParams,
+};
+use cvm_base::Bytes;
+use cvm_layout::{manifest::Manifest, names::Name};
 use cvm_release::{
     binding::Binding,
     messages::Tee,
     server::{Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified},
 };
 use serde_json::{Value, json};
+
+/// How far a TPM is trusted that does not say.
+const UNTRUSTED_HOST: &str = "untrusted-host";
 
 /// Checks TPM evidence, and sample evidence where a test's policy folder says so.
 pub struct Verifier {
@@ -64,6 +73,28 @@ impl EvidenceVerifier for Verifier {
     }
 }
 
+/// What `party` can state of the attestation key in a token's claims; `None` where the evidence has none.
+pub fn attestation_key(
+    party: &Name,
+    manifest: &Manifest,
+    claims: &Value,
+    now: u64,
+) -> Result<Option<AkStatement>, Fault> {
+    let evidence = claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence").unwrap_or(&Value::Null);
+    let Some(Claims::Tpm(tpm)) = Claims::from_json(evidence).ok() else { return Ok(None) };
+    let of_another_hash = |_| Fault::new("certifying an attestation key", "its name is not SHA-256's");
+    Ok(Some(AkStatement {
+        version: ak_certificate::VERSION,
+        party: party.clone(),
+        transcript: manifest.split_key.transcript,
+        image_id: manifest.image_id,
+        ak_name: Bytes(tpm.ak_name.try_into().map_err(of_another_hash)?),
+        ek_root_sha256: Some(tpm.ek_root_sha256),
+        trust: evidence.pointer("/tpm/trust").and_then(Value::as_str).unwrap_or(UNTRUSTED_HOST).to_owned(),
+        issued_at: now,
+    }))
+}
+
 fn unsupported(tee: Tee) -> Refusal {
     Refusal::new(Reason::Unsupported, format!("evidence of kind {} is not accepted here", tee.name()))
 }
@@ -88,7 +119,7 @@ impl Verifier {
         let binding = cvm_attest::Binding { digest: &binding.0, credential: Some(&state) };
         let claims = cvm_attest::verify(&evidence, &binding, &self.roots, now).map_err(refusal)?;
         let claims = claims.to_json().get("tpm").cloned().unwrap_or_default();
-        let trust = claims.get("trust").and_then(Value::as_str).unwrap_or("untrusted-host").to_owned();
+        let trust = claims.get("trust").and_then(Value::as_str).unwrap_or(UNTRUSTED_HOST).to_owned();
         // Genuine, but whoever runs the TPM's host could have made it: never `affirming`.
         Ok(Verified { claims, status: "warning", trust })
     }

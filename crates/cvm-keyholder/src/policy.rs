@@ -6,7 +6,7 @@ use cvm_attest::Roots;
 use cvm_base::{Bytes32, read_bounded};
 use cvm_release::{
     messages::MachineRule,
-    server::{Fault, Policy},
+    server::{Answer, Fault, Policy},
 };
 use serde_json::Value;
 
@@ -78,9 +78,9 @@ impl Policy for RegoPolicy {
         self.0.digest()
     }
 
-    fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault> {
+    fn decide(&self, input: &Value, data: &Value) -> Result<Answer, Fault> {
         let decision = self.0.decide(input, data).map_err(|problem| Fault::new("evaluating the policy", problem))?;
-        Ok(decision.allowed)
+        Ok(if decision.allowed { Answer::Yes } else { Answer::No(decision.reasons) })
     }
 
     fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault> {
@@ -102,6 +102,18 @@ mod tests {
         RegoPolicy::new(text.into())
     }
 
+    fn allows(policy: &RegoPolicy, input: &Value, data: &Value) -> bool {
+        policy.decide(input, data).unwrap() == Answer::Yes
+    }
+
+    #[test]
+    fn a_refusal_carries_what_the_policys_deny_rule_says() {
+        let text = "package policy\ndefault allow := false\nallow if input.a\n\
+                    deny contains \"svn 3, expected 4\" if input.svn == 3\n";
+        let answer = policy(text).unwrap().decide(&json!({"a": true, "svn": 3}), &json!({})).unwrap();
+        assert_eq!(answer, Answer::No(vec!["svn 3, expected 4".into()]));
+    }
+
     #[test]
     fn nvflares_published_policy_runs_unchanged() {
         let text = r#"package policy
@@ -110,8 +122,8 @@ allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["meas
         let policy = policy(text).unwrap();
         let input =
             |m: &str| json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}}}});
-        assert!(policy.allows(&input("abc"), &json!({})).unwrap());
-        assert!(!policy.allows(&input("abd"), &json!({})).unwrap());
+        assert!(allows(&policy, &input("abc"), &json!({})));
+        assert!(!allows(&policy, &input("abd"), &json!({})));
         assert_eq!(policy.digest(), sha256(text.as_bytes()));
     }
 
@@ -129,8 +141,8 @@ allow if {
         .unwrap();
         let data = json!({"plugin": "resource", "resource-path": ["flare-cvm", "half", "i"],
                           "reference": {"image_id": "i", "tpm": {"pcrs": {"4": "a", "11": "b"}}}});
-        assert!(policy.allows(&json!({"pcrs": {"4": "a", "11": "b"}}), &data).unwrap());
-        assert!(!policy.allows(&json!({"pcrs": {"4": "a"}}), &data).unwrap());
+        assert!(allows(&policy, &json!({"pcrs": {"4": "a", "11": "b"}}), &data));
+        assert!(!allows(&policy, &json!({"pcrs": {"4": "a"}}), &data));
     }
 
     #[test]
@@ -149,7 +161,7 @@ allow if {
     fn only_true_is_a_yes() {
         for value in ["1", "\"true\"", "{\"a\": 1}"] {
             let policy = policy(&format!("package policy\nallow := {value}")).unwrap();
-            assert!(!policy.allows(&json!({}), &json!({})).unwrap(), "{value}");
+            assert!(!allows(&policy, &json!({}), &json!({})), "{value}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cvm_attest::ak_certificate::AkCertificate;
 use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::{Card, Party, Unlock};
 use cvm_layout::manifest::Manifest;
@@ -27,6 +28,7 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -38,22 +40,39 @@ use zeroize::Zeroizing;
 use crate::{
     KeyHolderError,
     enroll::Identity,
-    evidence::Verifier,
+    evidence::{self, Verifier},
     limit::{Limiter, Rate},
+    log,
     policy::PolicyFolder,
     store::SqliteStore,
     time,
 };
 
+/// Serves until SIGINT or SIGTERM: a line `ready URL certificate=SHA256` on stdout, then a line a decision.
+pub fn serve(config: &Config, unlock: &Unlock) -> Result<(), KeyHolderError> {
+    let service = Service::open(config, unlock, |decision| println!("{}", log::line(decision)))?;
+    for warning in service.warnings() {
+        println!("warning: {warning}");
+    }
+    println!("ready https://{} certificate={}", service.address(), service.certificate_sha256());
+    service.run(std::future::pending())?;
+    println!("stopped");
+    Ok(())
+}
+
 /// What a key holder runs with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The party's folder.
+    /// The party's folder; it is only read.
     pub folder: PathBuf,
+    /// Where the store lies: the party's folder, unless that cannot be written. Made when missing.
+    pub state: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: String,
     /// The folder with `policy.rego` and `ek-roots/`.
     pub policy: PathBuf,
+    /// The agreement whose images may enrol themselves by the documents that they present.
+    pub enroll_presented: Option<Vec<u8>>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -120,7 +139,9 @@ impl Service {
         let policy = PolicyFolder::read(&config.policy)?;
         let (tls, certificate_sha256) = tls(&party)?;
         let card = party.card();
-        let store = SqliteStore::open(&config.folder, Identity::from(card), Some(party.identity().clone()))?;
+        private_folder(&config.state)?;
+        let store = SqliteStore::open(&config.state, Identity::from(card), Some(party.identity().clone()))?
+            .enrolling(config.enroll_presented.clone())?;
         let warnings = warnings(&store, &policy, card)?;
         let internal = |doing| move |problem: String| KeyHolderError::Internal { doing, problem };
         // Every process of this party derives the same keys, so that any may finish what another began.
@@ -335,6 +356,13 @@ impl Halves for PartyHalves {
         let half = self.0.half(&manifest.split_key, manifest.role, &manifest.image_id);
         half.map(|half| Zeroizing::new(*half.as_bytes())).map_err(|e| Fault::new("computing the half", e))
     }
+
+    fn certify(&self, manifest: &Manifest, claims: &Value, now: u64) -> Result<Option<Value>, Fault> {
+        let party = &self.0.card().name;
+        let Some(statement) = evidence::attestation_key(party, manifest, claims, now)? else { return Ok(None) };
+        let certificate = serde_json::to_value(AkCertificate::sign(&statement, self.0.identity()));
+        certificate.map(Some).map_err(|e| Fault::new("writing an attestation key's certificate", e))
+    }
 }
 
 fn tls(party: &Party) -> Result<(TlsAcceptor, Bytes32), KeyHolderError> {
@@ -348,6 +376,13 @@ fn tls(party: &Party) -> Result<(TlsAcceptor, Bytes32), KeyHolderError> {
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key))
         .map_err(|e| fail(e.to_string()))?;
     Ok((TlsAcceptor::from(Arc::new(config)), digest))
+}
+
+/// Makes the store's folder, for its owner alone.
+fn private_folder(path: &Path) -> Result<(), KeyHolderError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| cvm_base::FileError::Io { action: "make the folder", path: path.to_owned(), source }.into())
 }
 
 fn secret_is_private(path: &Path) -> Result<(), KeyHolderError> {

@@ -9,7 +9,10 @@ use std::{
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_layout::manifest::ImageId;
 pub use cvm_release::server::Seal;
-use cvm_release::server::{Attested, Decision, Enrolled, Fault, Step, Store, Verdict};
+use cvm_release::{
+    messages::PresentImage,
+    server::{Attested, Decision, Enrolled, Fault, Reason, Refusal, Step, Store, Verdict},
+};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 
@@ -51,6 +54,8 @@ pub struct SqliteStore {
     identity: Identity,
     /// Absent where only looking is needed: then nothing can be logged, so nothing decided.
     signer: Option<SigningKey>,
+    /// The agreement whose images may enrol themselves; absent where only the operator enrols.
+    presented_under: Option<Vec<u8>>,
 }
 
 impl SqliteStore {
@@ -66,7 +71,15 @@ impl SqliteStore {
         connection.pragma_update(None, "journal_mode", "wal").map_err(fail)?;
         connection.pragma_update(None, "synchronous", "full").map_err(fail)?;
         connection.execute_batch(&format!("{SCHEMA}{}", log::SCHEMA)).map_err(fail)?;
-        Ok(Self { path, connection: Mutex::new(connection), identity, signer })
+        Ok(Self { path, connection: Mutex::new(connection), identity, signer, presented_under: None })
+    }
+
+    /// Lets the images of this agreement enrol themselves, where it is given and this party's.
+    pub fn enrolling(self, agreement: Option<Vec<u8>>) -> Result<Self, KeyHolderError> {
+        if let Some(agreement) = &agreement {
+            self.identity.agreement(agreement)?;
+        }
+        Ok(Self { presented_under: agreement, ..self })
     }
 
     /// Enrols an image; the same one twice is fine.
@@ -78,6 +91,11 @@ impl SqliteStore {
             return Err(KeyHolderError::Enrolled { image, enrolled: sha256(&existing.manifest) });
         }
         let decision = self.operator(Step::Enrol, Some(image), Some(enrolled.manifest.site.to_string()), String::new());
+        self.insert(&image, documents, &decision)?;
+        Ok(enrolled)
+    }
+
+    fn insert(&self, image: &ImageId, documents: &Documents, decision: &Decision) -> Result<(), KeyHolderError> {
         self.write(|tx, signer| {
             tx.execute(
                 "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -91,9 +109,8 @@ impl SqliteStore {
                     decision.time,
                 ],
             )?;
-            log::append(tx, signer, &decision)
-        })?;
-        Ok(enrolled)
+            log::append(tx, signer, decision)
+        })
     }
 
     /// All enrolled images, with what is registered for each.
@@ -269,6 +286,37 @@ impl Store for SqliteStore {
             Ok(enrolled) => Ok(Some(enrolled)),
             Err(KeyHolderError::NotEnrolled(_)) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn present(&self, image: &ImageId, presented: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal> {
+        let Some(agreement) = &self.presented_under else {
+            return Err(Refusal::new(Reason::EnrolmentClosed, "it is not served with --enroll-presented"));
+        };
+        let documents = Documents {
+            agreement: agreement.clone(),
+            manifest: presented.manifest.clone(),
+            manifest_signature: presented.manifest_sig.clone(),
+            reference: presented.reference.clone(),
+            reference_signature: presented.reference_sig.clone(),
+        };
+        let refused = |problem: String| Refusal::new(Reason::DocumentsRefused, problem);
+        let enrolled = documents.check(&self.identity).map_err(|e| refused(e.to_string()))?;
+        let found = enrolled.manifest.image_id;
+        if found != *image {
+            return Err(refused(format!("they are of image {found}")));
+        }
+        // What is enrolled stays: nobody may exchange reference values by presenting others.
+        match self.documents(image).map_err(Fault::from)? {
+            Some(existing) if existing.manifest == documents.manifest => Ok(self.image(image).map_err(Fault::from)?),
+            Some(existing) => Err(refused(
+                KeyHolderError::Enrolled { image: *image, enrolled: sha256(&existing.manifest) }.to_string(),
+            )),
+            None => {
+                let decision = Decision { site: Some(enrolled.manifest.site.to_string()), ..decision };
+                self.insert(image, &documents, &decision).map_err(Fault::from)?;
+                Ok(enrolled)
+            }
         }
     }
 

@@ -258,6 +258,8 @@ fn a_start_that_fails_says_why() {
     let folder = ceremony.party_folder("alice");
     let config = |listen: &str| Config {
         folder: folder.clone(),
+        state: folder.clone(),
+        enroll_presented: None,
         listen: listen.into(),
         policy: folder.clone(),
         limits: Limits::default(),

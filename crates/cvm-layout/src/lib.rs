@@ -6,6 +6,7 @@ pub mod code_digest;
 #[cfg(feature = "esp")]
 pub mod esp;
 pub mod gpt;
+pub mod keyholder_conf;
 pub mod layout;
 pub mod manifest;
 pub mod names;

@@ -210,6 +210,40 @@ pub struct RegisterSeal {
     pub share: Option<zeroize::Zeroizing<String>>,
 }
 
+/// Body of PUT `image`: what the builder signed, in standard base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresentImage {
+    /// `manifest.json`.
+    #[serde(with = "base64_bytes")]
+    pub manifest: Vec<u8>,
+    /// `manifest.sig`.
+    #[serde(with = "base64_bytes")]
+    pub manifest_sig: Vec<u8>,
+    /// `reference.json`.
+    #[serde(with = "base64_bytes")]
+    pub reference: Vec<u8>,
+    /// `reference.sig`.
+    #[serde(with = "base64_bytes")]
+    pub reference_sig: Vec<u8>,
+}
+
+/// The name of the error by which a client learns that it may present its image's documents.
+pub const NOT_ENROLLED: &str = "ImageNotEnrolled";
+
+mod base64_bytes {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,10 @@ pub const ATTEST: &str = "/kbs/v0/attest";
 pub const RESOURCE: &str = "/kbs/v0/resource/";
 /// GET, POST: prefix of the seal memory, which is ours and not Trustee's.
 pub const SEAL: &str = "/flare-cvm/v1/seal/";
+/// PUT: prefix under which a CVM presents its image's documents to be enrolled; ours.
+pub const IMAGE: &str = "/flare-cvm/v1/image/";
+/// GET: prefix of the party's statement about the CVM's attestation key; ours.
+pub const ATTESTATION_KEY: &str = "/flare-cvm/v1/attestation-key/";
 /// The session cookie's name.
 pub const COOKIE: &str = "kbs-session-id";
 
@@ -17,6 +21,8 @@ pub const COOKIE: &str = "kbs-session-id";
 pub const MAX_AUTH_BYTES: usize = 16 * 1024;
 /// The longest `attest` body that a server reads, in bytes (event logs are some ten KiB).
 pub const MAX_ATTEST_BYTES: usize = 1024 * 1024;
+/// The longest body of documents that a server reads: two of 64 KiB and their signatures, in base64.
+pub const MAX_IMAGE_BYTES: usize = 192 * 1024;
 /// The longest reply that a client reads, in bytes.
 pub const MAX_REPLY_BYTES: usize = 64 * 1024;
 

@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 ///   2. flare-cvm ceremony …                                               (both owners, and the builder)
 ///   3. flare-cvm provision …                                              (project admin, one bundle a site)
 ///   4. flare-cvm keyholder enroll …, flare-cvm keyholder serve …          (each owner)
-///   5. ./launch_vm.sh in the bundle                                       (the site)
+///   5. flare-cvm data BUNDLE FOLDER, ./launch_vm.sh in the bundle         (the site)
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Cli {
@@ -31,6 +31,7 @@ enum Command {
     #[command(subcommand)]
     Ceremony(commands::ceremony::Ceremony),
     Provision(commands::provision::Provision),
+    Data(commands::data::Data),
     #[command(subcommand)]
     Keyholder(commands::keyholder::Keyholder),
     #[command(subcommand)]
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Build(c) => commands::build::run(c),
         Command::Ceremony(c) => commands::ceremony::run(c),
         Command::Provision(c) => commands::provision::run(c),
+        Command::Data(c) => commands::data::run(c),
         Command::Keyholder(c) => commands::keyholder::run(c),
         Command::Collateral(c) => commands::collateral::run(c),
         Command::Attest(c) => commands::attest::run(c),

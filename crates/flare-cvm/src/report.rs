@@ -37,6 +37,7 @@ pub fn print(error: &Error) {
         cvm_image::provision::ProvisionError,
         cvm_image::stage::StageError,
         cvm_image::stage::kit::KitError,
+        cvm_image::user_data::UserDataError,
         cvm_keyholder::KeyHolderError,
         cvm_layout::layout::LayoutError,
         cvm_layout::site_conf::ConfError,

@@ -228,3 +228,16 @@ fn fuzz_seeds_and_their_mutations() {
     });
     crate::seeds::run("init_documents", fuzz);
 }
+
+#[test]
+fn a_reference_is_optional_and_travels_as_it_is() {
+    let (mut documents, digest) = sign(&manifest());
+    let verify = |documents: &Documents| super::verify(documents, digest, &key().verifying_key()).unwrap();
+    assert_eq!(verify(&documents).documents.presented(), None);
+    documents.reference = Some(b"anything".to_vec());
+    assert_eq!(verify(&documents).documents.presented(), None, "without its signature");
+    documents.reference_signature = Some(vec![1]);
+    let presented = verify(&documents).documents.presented().unwrap();
+    assert_eq!((presented.reference, presented.reference_sig), (b"anything".to_vec(), vec![1]));
+    assert_eq!(sha256(&presented.manifest), digest);
+}

@@ -67,6 +67,10 @@ impl Attested for Fake {
         self.registered.lock().unwrap().push(header_sha256);
         Ok(())
     }
+
+    fn attestation_key(&self) -> Result<Option<Value>, ReleaseError> {
+        Ok(self.memory.as_ref().map(|_| self.half[0].into()))
+    }
 }
 
 fn holders(manifest: &Manifest, fakes: [Fake; 2]) -> BTreeMap<&Name, Box<dyn KeyHolder>> {
@@ -143,4 +147,13 @@ fn only_key_holders_without_a_registration_are_told() {
     assert_eq!(memories, [Memory::Fresh, Memory::Sealed(Some(DIGEST))]);
     exchange.register(&remembered, DIGEST, None).unwrap();
     assert_eq!(registered.map(|list| list.lock().unwrap().len()), [1, 0]);
+}
+
+#[test]
+fn statements_about_the_attestation_key_are_collected_where_there_are_any() {
+    let manifest = manifest();
+    let fakes = [fake(1), Fake { memory: None, ..fake(2) }];
+    let exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let (exchange, _) = exchange.derive().ok().unwrap();
+    assert_eq!(exchange.attestation_keys().ok().unwrap(), [Value::from(1)]);
 }

@@ -17,6 +17,11 @@ pub fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
+/// A site whose halves these parties hold; nobody named: all.
+pub fn site(text: &str, role: Role, parties: &[&str]) -> Site {
+    Site { name: name(text), role, parties: parties.iter().copied().map(name).collect() }
+}
+
 pub fn today() -> Date {
     "2026-11-22".parse().unwrap()
 }
@@ -52,10 +57,7 @@ impl Ceremony {
             legal: None,
             system: vec![PartyRole::ModelOwner],
             builder: builder.statement().statement().clone(),
-            sites: vec![
-                Site { name: name("server1"), role: Role::Server },
-                Site { name: name("site-1"), role: Role::Client },
-            ],
+            sites: vec![site("server1", Role::Server, &[]), site("site-1", Role::Client, &[])],
         }
     }
 

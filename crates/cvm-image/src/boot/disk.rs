@@ -106,14 +106,26 @@ fn copy_sparse(from: &mut dyn Read, to: &mut File) -> std::io::Result<()> {
 ///
 /// Without a journal: the CVM mounts it read-only and could not replay one.
 pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootError> {
-    let file = File::create(path).map_err(WorkError::io("make", path))?;
-    file.set_len(bytes).map_err(WorkError::io("write", path))?;
     let hex = image.to_string();
     let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    make_ext4(
+        path,
+        bytes,
+        &["-U", &uuid, "-E", &format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard")],
+    )
+}
+
+/// The same with the files of `folder` in it.
+pub(crate) fn data_ext4(path: &Path, bytes: u64, folder: &Path) -> Result<(), BootError> {
+    let folder = folder.display().to_string();
+    make_ext4(path, bytes, &["-d", &folder, "-E", "lazy_itable_init=0,root_owner=0:0,nodiscard"])
+}
+
+fn make_ext4(path: &Path, bytes: u64, arguments: &[&str]) -> Result<(), BootError> {
+    let file = File::create(path).map_err(WorkError::io("make", path))?;
+    file.set_len(bytes).map_err(WorkError::io("write", path))?;
     let mut command = tool::command("mkfs.ext4");
-    command.args(["-q", "-F", "-L", "data", "-m", "0", "-O", "^has_journal", "-U", &uuid]);
-    command.arg("-E").arg(format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard"));
-    command.arg(path);
+    command.args(["-q", "-F", "-L", "data", "-m", "0", "-O", "^has_journal"]).args(arguments).arg(path);
     tool::run("mkfs.ext4", "making the data partition", command)?;
     Ok(())
 }
@@ -150,20 +162,45 @@ pub fn patch(disk: &Path, number: u32, offset: u64, bytes: &[u8]) -> Result<(), 
     Ok(())
 }
 
-fn partition(disk: &Path, number: u32) -> Result<gpt::Entry, BootError> {
+/// Whether another program, a running CVM most likely, has the disk open for writing.
+pub(crate) fn in_use(disk: &Path) -> Result<bool, BootError> {
+    let mut command = tool::command("qemu-io");
+    command.args(["-f", "qcow2", "-c", "length"]).arg(disk);
+    match tool::run("qemu-io", "opening the disk", command) {
+        Ok(_) => Ok(false),
+        Err(WorkError::Tool { output, .. }) if output.contains("lock") => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes `content`, which is as long as the partition, over it.
+pub(crate) fn replace(disk: &Path, entry: &gpt::Entry, content: &Path) -> Result<(), BootError> {
+    let mut command = tool::command("qemu-img");
+    command.args(["convert", "-n", "-f", "raw", "--target-image-opts"]).arg(content);
+    command.arg(window(disk, entry.offset, entry.length));
+    tool::run("qemu-img", "writing the partition", command)?;
+    Ok(())
+}
+
+pub(crate) fn partition(disk: &Path, number: u32) -> Result<gpt::Entry, BootError> {
     let missing = || BootError::Partition { number, problem: format!("{} has none", disk.display()) };
     partitions(disk)?.into_iter().find(|entry| entry.number == number).ok_or_else(missing)
 }
 
 fn extract_window(disk: &Path, offset: u64, length: u64, to: &Path) -> Result<(), BootError> {
     let mut command = tool::command("qemu-img");
-    let node = |kind: &str| format!("driver=raw,offset={offset},size={length},file.driver={kind}");
-    // A comma in a path is doubled in qemu's option syntax.
-    let path = disk.display().to_string().replace(',', ",,");
-    command.args(["convert", "-O", "raw", "--image-opts"]);
-    command.arg(format!("{},file.file.driver=file,file.file.filename={path}", node("qcow2"))).arg(to);
+    command.args(["convert", "-O", "raw", "--image-opts"]).arg(window(disk, offset, length)).arg(to);
     tool::run("qemu-img", "reading the disk", command)?;
     Ok(())
+}
+
+/// qemu's name for a part of a qcow2 disk.
+fn window(disk: &Path, offset: u64, length: u64) -> String {
+    // A comma in a path is doubled in qemu's option syntax.
+    let path = disk.display().to_string().replace(',', ",,");
+    format!(
+        "driver=raw,offset={offset},size={length},file.driver=qcow2,file.file.driver=file,file.file.filename={path}"
+    )
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{
     section::{Item, Section},
 };
 
-const KEYS: [&str; 19] = [
+const KEYS: &[&str] = &[
     "agent",
     "agreement",
     "allow_untested_nvflare",
@@ -21,7 +21,9 @@ const KEYS: [&str; 19] = [
     "builder",
     "contributions",
     "init",
+    "keyholder",
     "layout",
+    "model",
     "network",
     "output",
     "passphrase_file",
@@ -55,6 +57,10 @@ pub struct Additions {
     pub init: Option<PathBuf>,
     /// Sizes of the partitions; NVFLARE's drive sizes replace what they name.
     pub layout: Option<PathBuf>,
+    /// The key holder that a server's CVM runs for the clients' CVMs.
+    pub keyholder: Option<KeyHolder>,
+    /// The folder of the model's code and start weights.
+    pub model: Option<PathBuf>,
     /// The site's network.
     pub network: Network,
     /// `http://HOST:PORT` of a proxy for the key holders.
@@ -71,6 +77,15 @@ pub struct Additions {
     pub allow_untested_nvflare: bool,
 }
 
+/// A party whose key holder runs in the server's CVM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyHolder {
+    /// The party's folder, with its key file in it.
+    pub party: PathBuf,
+    /// Where it listens.
+    pub listen: u16,
+}
+
 /// Policies that travel in the image; they become `policies/NAME.rego` on p4.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policies {
@@ -84,7 +99,7 @@ impl Additions {
     /// Reads the section, and what the file's other paths are relative to.
     pub(super) fn read(item: Option<Item>, outside: &Surroundings) -> Result<(Self, Surroundings), CcConfigError> {
         let Some(item) = item else { return Ok((Self::default(), outside.clone())) };
-        let mut section = item.section("a mapping of our additions", &KEYS)?;
+        let mut section = item.section("a mapping of our additions", KEYS)?;
         let around = outside.with_base(section.optional("base_dir"))?;
         let path =
             |section: &mut Section, key: &str| section.optional(key).map(|item| around.resolve(item)).transpose();
@@ -107,6 +122,8 @@ impl Additions {
             profile,
             init: path(&mut section, "init")?,
             layout: path(&mut section, "layout")?,
+            keyholder: section.optional("keyholder").map(|item| keyholder(item, &around)).transpose()?,
+            model: path(&mut section, "model")?,
             network: section.optional("network").map_or(Ok(Network::Dhcp), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
             policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,
@@ -129,6 +146,15 @@ impl Additions {
 /// A [`Name`].
 pub(super) fn name(item: Item) -> Result<Name, CcConfigError> {
     item.parsed("1 to 64 letters, digits, '.', '_', '@' or '-', not starting with '.' or '-'", |text| text.parse().ok())
+}
+
+fn keyholder(item: Item, around: &Surroundings) -> Result<KeyHolder, CcConfigError> {
+    const PORT: &str = "a TCP port, 1 to 65535";
+    let mut section = item.section("a mapping with party and listen", &["listen", "party"])?;
+    Ok(KeyHolder {
+        party: around.resolve(section.required("party", "the folder of the key holder's party")?)?,
+        listen: section.required("listen", PORT)?.number(PORT, 1..=65535)? as u16,
+    })
 }
 
 fn proxy(item: Item) -> Result<String, CcConfigError> {

@@ -169,6 +169,11 @@ impl CcConfig {
     }
 
     fn agrees_with_itself(&self) -> Result<(), CcConfigError> {
+        if self.additions.keyholder.is_some() && self.role != Role::Server {
+            let (first, second) = ("flare_cvm.keyholder".to_owned(), "role".to_owned());
+            let problem = "only a server's CVM holds keys for others".into();
+            return Err(CcConfigError::Contradiction { first, second, problem });
+        }
         for (at, issuer) in self.issuers.iter().enumerate() {
             let contradiction = |field: &str, second: &str, problem: String| {
                 let (first, second) = (format!("cc_issuers[{at}].{field}"), second.to_owned());

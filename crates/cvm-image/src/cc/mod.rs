@@ -13,7 +13,7 @@ pub mod manager;
 mod paths;
 mod section;
 
-pub use additions::{Additions, Policies};
+pub use additions::{Additions, KeyHolder, Policies};
 pub use agent::AgentConf;
 pub use config::{CcConfig, ComputeEnv, CpuMechanism, GpuMechanism, Issuer, MAX_BYTES};
 pub use error::CcConfigError;

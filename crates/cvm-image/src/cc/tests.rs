@@ -42,7 +42,9 @@ flare_cvm:
   base_image: provisioned.qcow2
   profile: debian-12
   layout: layout.yaml
+  model: model
   init: cvm-init
+  keyholder: {party: delegate, listen: 8443}
   network: {mode: static, address: 10.0.0.2, prefix: 24, gateway: 10.0.0.1, dns: [10.0.0.53]}
   proxy: http://proxy.example:3128
   policies: {self: self.rego, cross: ./cross.rego}
@@ -104,6 +106,7 @@ fn every_key_has_its_effect() {
 
     let own = &config.additions;
     assert_eq!(own.contributions, ["/srv/project/a.txt".as_ref(), "/b.txt".as_ref()] as [&std::path::Path; 2]);
+    assert_eq!(own.model.as_deref(), Some("/srv/project/model".as_ref()));
     assert_eq!(own.output.as_deref(), Some("/srv/project/bundles".as_ref()));
     let agent = "version: 1\nattest_port: 8555\ncheck_frequency_s: 30\ntoken_lifetime_s: 60\nleeway_s: 0\n";
     assert_eq!(own.agent.yaml().unwrap(), format!("{agent}max_clock_wait_s: 5\n"));
@@ -183,6 +186,9 @@ fn a_wrong_value_is_refused_with_its_key() {
         ("contributions: [a.txt, /b.txt]", "contributions: a.txt", "CCC-004", "flare_cvm.contributions"),
         ("build: v1", "build: v 1", "CCC-004", "flare_cvm.build"),
         ("prefix: 24", "prefix: 33", "CCC-004", "flare_cvm.network.prefix"),
+        ("listen: 8443", "listen: 65536", "CCC-004", "flare_cvm.keyholder.listen"),
+        ("{party: delegate, ", "{", "CCC-003", "flare_cvm.keyholder.party"),
+        ("role: server", "role: client", "CCC-008", "flare_cvm.keyholder"),
         ("{mode: static,", "{mode: dhcp,", "CCC-005", "flare_cvm.network.address"),
         ("{mode: static,", "{", "CCC-003", "flare_cvm.network.mode"),
         ("proxy: http://", "proxy: ftp://", "CCC-004", "flare_cvm.proxy"),

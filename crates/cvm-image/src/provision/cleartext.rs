@@ -5,25 +5,29 @@ use std::path::{Path, PathBuf};
 
 use cvm_ceremony::{Keys, split_key::Purpose};
 
-use super::ProvisionError;
+use super::{Delegate, ProvisionError};
 use crate::WorkError;
 use crate::stage::{
     kit::SplitKit,
     secrets::{Finding, Needles, scan_file, scan_program_bytes, scan_programs},
 };
 
-/// Fails on the first partition that holds the kit's private keys, one of the image's keys, or
+/// Fails on the first partition that holds the kit's private keys, a delegate's secrets, one of the image's keys, or
 /// anything that looks like a private key. `initramfs` is p2's archive: it is searched unpacked,
 /// because its compression would hide what it holds.
 pub(super) fn search(
     partitions: &[(&'static str, PathBuf)],
     initramfs: &[u8],
     kit: &SplitKit,
+    delegate: Option<&Delegate>,
     keys: &Keys,
 ) -> Result<(), ProvisionError> {
     let mut needles = Needles::default();
     for (name, pem) in &kit.private_keys {
         needles.add_pem(name, pem);
+    }
+    for (name, secret) in delegate.into_iter().flat_map(Delegate::secrets) {
+        needles.add_pem(&name, &secret);
     }
     for purpose in Purpose::ALL {
         needles.add(&format!("the key `{}`", purpose.as_str()), keys.get(purpose).as_bytes());
@@ -31,7 +35,7 @@ pub(super) fn search(
     search_for(&needles, partitions, initramfs)
 }
 
-fn search_for(
+pub(super) fn search_for(
     needles: &Needles,
     partitions: &[(&'static str, PathBuf)],
     initramfs: &[u8],

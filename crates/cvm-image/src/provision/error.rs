@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cvm_base::Explain;
-use cvm_layout::names::{Name, Role};
+use cvm_layout::names::Name;
 
 use crate::WorkError;
 
@@ -17,15 +17,15 @@ pub enum ProvisionError {
     /// Somebody's bundle stands there.
     #[error("{path} exists already", path = .0.display())]
     Exists(PathBuf),
-    /// The parties did not agree to seal for this site.
-    #[error("the agreement names no site {site} with role {role}; it names {agreed}")]
-    SiteNotAgreed {
+    /// The key holder that a server's CVM shall run does not fit the agreement.
+    #[error("{party} cannot hold keys in the CVM of site {site}: {problem}")]
+    Delegate {
+        /// The key holder's party.
+        party: Name,
         /// The site.
         site: Name,
-        /// Its role.
-        role: Role,
-        /// The sites that the agreement names.
-        agreed: String,
+        /// Why.
+        problem: String,
     },
     /// The stage image has no system volume.
     #[error("the base image is of stage {stage}, which carries no verity-protected system volume")]
@@ -62,6 +62,9 @@ pub enum ProvisionError {
     /// In the startup kit.
     #[error(transparent)]
     Kit(#[from] crate::stage::kit::KitError),
+    /// In what the site works with.
+    #[error(transparent)]
+    Workload(#[from] crate::workload::WorkloadError),
     /// In the site's `cc_config`.
     #[error(transparent)]
     CcConfig(#[from] crate::cc::CcConfigError),
@@ -87,16 +90,17 @@ impl Explain for ProvisionError {
         match self {
             Self::Work(e) => e.code(),
             Self::Exists(_) => "PRO-002",
-            Self::SiteNotAgreed { .. } => "PRO-003",
             Self::NoSystemVolume { .. } => "PRO-004",
             Self::NeedsExactSize(_) => "PRO-005",
             Self::Secret { .. } => "PRO-006",
             Self::Random(_) => "PRO-007",
+            Self::Delegate { .. } => "PRO-008",
             Self::Ceremony(e) => e.code(),
             Self::Seal(e) => e.code(),
             Self::Boot(e) => e.code(),
             Self::Stage(e) => e.code(),
             Self::Kit(e) => e.code(),
+            Self::Workload(e) => e.code(),
             Self::CcConfig(e) => e.code(),
             Self::Manager(e) => e.code(),
             Self::Layout(e) => e.code(),
@@ -110,7 +114,7 @@ impl Explain for ProvisionError {
         match self {
             Self::Work(e) => e.help(),
             Self::Exists(_) => "choose another -o, or say --replace (replace: true under flare_cvm in a cc_config); a sealed bundle that ran holds a job store that only its own keys open".into(),
-            Self::SiteNotAgreed { .. } => "the parties must agree to every site: hold the ceremony again with it, or check --site and --role".into(),
+            Self::Delegate { .. } => "a server's own key holder is a party of its own: it takes part in the ceremony, client sites name it (`--site NAME=client:PARTY,…`), and the server's site does not".into(),
             Self::NoSystemVolume { .. } => "give the image that `flare-cvm build provision_build` made".into(),
             Self::NeedsExactSize(_) => "give it `size` instead of `minimum` in the layout file".into(),
             Self::Secret { .. } => "a startup kit or site configuration carries key material where the host can read it: move it out; the bundle was not made".into(),
@@ -120,6 +124,7 @@ impl Explain for ProvisionError {
             Self::Boot(e) => e.help(),
             Self::Stage(e) => e.help(),
             Self::Kit(e) => e.help(),
+            Self::Workload(e) => e.help(),
             Self::CcConfig(e) => e.help(),
             Self::Manager(e) => e.help(),
             Self::Layout(e) => e.help(),

@@ -7,6 +7,7 @@
 mod archive;
 mod bundle;
 mod cleartext;
+mod delegate;
 mod error;
 mod gzip;
 
@@ -27,6 +28,7 @@ use cvm_layout::{
     layout::{Contents, Layout, Placement, verity_data_room},
     manifest::{BootStatement, ImageId, LUKS_HEADER_BYTES, Manifest, RootPartition, SplitKey, VERSION, Verity, Volume},
     names::Name,
+    p1,
     signed::{self, Kind},
     site_conf::SiteConf,
 };
@@ -34,6 +36,7 @@ use cvm_seal::{DiskKey, MacKey, luks, verity};
 
 pub use archive::document_beside;
 pub use bundle::{Bundle, Form, files};
+pub use delegate::Delegate;
 pub use error::ProvisionError;
 
 use crate::{WorkError, tool};
@@ -50,6 +53,7 @@ use crate::{
         StageImage, erofs,
         kit::{self, KitRequest, SplitKit},
     },
+    workload,
 };
 
 /// What `cvm-init` loads, in order; part of the program so that image and loader agree.
@@ -69,12 +73,16 @@ pub struct Request<'a> {
     pub layout: &'a Layout,
     /// What both parties signed.
     pub agreement: &'a Agreement,
-    /// One base key per party, for the site's role.
+    /// One base key per party of the site, for its role.
     pub contributions: &'a [OpenedContribution],
+    /// The key holder that a server's CVM runs for the clients' CVMs.
+    pub delegate: Option<&'a Delegate>,
     /// Signs the manifest, the boot statement and the reference values.
     pub builder: &'a BuilderSecrets,
     /// Sign the boot chain.
     pub secure_boot: &'a secure_boot::Keys,
+    /// The folder of the model's code and start weights, for the sealed `site` volume.
+    pub model: Option<&'a Path>,
     /// The `cc_config` that the kit was made from, where it is known.
     pub cc_config: Option<&'a CcConfig>,
     /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
@@ -91,8 +99,15 @@ pub struct Request<'a> {
 
 /// Seals one site's bundle. `progress` gets a line before each step.
 pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bundle, ProvisionError> {
-    check_site(request)?;
+    let site = request.agreement.site(&request.site_conf.site, request.site_conf.role)?;
     check_base(request)?;
+    let mut site_conf = request.site_conf.clone();
+    if let Some(delegate) = request.delegate {
+        delegate.check(request.agreement, site)?;
+        delegate.open_port(&mut site_conf);
+        tool::require(&["fakeroot"])?;
+    }
+    let request = &Request { site_conf: &site_conf, ..*request };
     tool::require(&[
         "objcopy",
         "sbsign",
@@ -110,12 +125,16 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let path = |name: &str| work.path().join(name);
     let image_id = random_image_id()?;
 
-    progress("key: combining both parties' contributions");
-    let (split_key, keys) =
-        build_split_key(request.agreement, request.contributions, request.site_conf.role, &image_id)?;
+    progress("key: combining its parties' contributions");
+    let (split_key, keys) = build_split_key(request.agreement, request.contributions, site, &image_id)?;
 
     progress("kit: verifying its signatures, keeping its private keys apart");
     let split = split_kit(request, &split_key, &path("config"), &path("site"))?;
+    cvm_base::write_atomic(&path("config").join("agreement.txt"), request.agreement.text().as_bytes(), 0o644)?;
+    let site_owner = match request.delegate {
+        Some(delegate) => delegate.install(&path("config"), &path("site"))?,
+        None => erofs::Owner::Nvflare,
+    };
     if let Some(yaml) = request.agent.yaml() {
         cvm_base::write_atomic(&path("config").join(AgentConf::FILE), yaml.as_bytes(), 0o644)?;
     }
@@ -129,8 +148,12 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         allow_untested: request.allow_untested_nvflare,
     })?;
     remarks.iter().for_each(|remark| progress(&format!("CC manager: not checked here: {remark}")));
+    if let Some(model) = request.model {
+        progress("model: its code and weights into the site volume");
+        workload::seal_model(model, &path("site"))?;
+    }
     let config = verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
-    let site = verity_volume(&path("site"), &path("site.img"), erofs::Owner::Nvflare, &image_id)?;
+    let site = verity_volume(&path("site"), &path("site.img"), site_owner, &image_id)?;
 
     progress("p3: sealing system and site volumes with the system key");
     let root = seal_root(request, site, &keys, &path("site.img"), &path("root.img"))?;
@@ -169,15 +192,22 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let verity = verity::format(&path("boot.img"), fat.len() as u64, salt(&image_id, "boot"))?;
     let statement = document(&BootStatement { version: VERSION, image_id, manifest_sha256, boot: verity });
 
+    progress("reference values: predicting what a TPM will quote");
+    let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware)?;
+    let reference = document(&reference);
+
     let sign = |kind, document: &[u8]| signed::sign(request.builder.signing_key(), kind, document).to_vec();
     let manifest_sig = sign(Kind::Manifest, &manifest);
+    let reference_sig = sign(Kind::Reference, &reference);
     let esp_files = [
         (boot::LOADER_PATH, loader.clone()),
         (boot::LOADER_CONF_PATH, boot::LOADER_CONF.into()),
-        ("flare-cvm/manifest.json", manifest.clone()),
-        ("flare-cvm/manifest.sig", manifest_sig.clone()),
-        ("flare-cvm/boot.sig", sign(Kind::Boot, &statement)),
-        ("flare-cvm/boot.json", statement),
+        (p1::MANIFEST, manifest.clone()),
+        (p1::MANIFEST_SIG, manifest_sig.clone()),
+        (p1::BOOT_SIG, sign(Kind::Boot, &statement)),
+        (p1::BOOT, statement),
+        (p1::REFERENCE, reference.clone()),
+        (p1::REFERENCE_SIG, reference_sig.clone()),
     ];
     let esp_files = esp_files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
     let esp = fat::make(partition_bytes(request.layout, 1)?, "FLARECVMESP", &esp_files)?;
@@ -188,6 +218,7 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         &[("p1", path("esp.img")), ("p2", path("boot.img")), ("p4", path("config.img")), ("p6", path("data.img"))],
         &archive.archive,
         &split,
+        request.delegate,
         &keys,
     )?;
 
@@ -202,9 +233,6 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     ];
     disk::build(&path(files::DISK), &placement, &image_id, contents)?;
 
-    progress("reference values: predicting what a TPM will quote");
-    let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware)?;
-    let reference = document(&reference);
     let small = bundle::SmallFiles {
         site_conf: request.site_conf,
         host: host(request),
@@ -212,8 +240,8 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         firmware: &firmware,
         manifest: &manifest,
         manifest_sig: &manifest_sig,
-        reference_sig: &sign(Kind::Reference, &reference),
         reference: &reference,
+        reference_sig: &reference_sig,
     };
     small.write(work.path())?;
     let sizes = bundle::Sizes {
@@ -226,17 +254,6 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     }
     work.finish(request.form, &image_id)?;
     Ok(Bundle { path: request.output.to_owned(), image_id, manifest_sha256, sizes })
-}
-
-/// The agreement must name the site in this role: parties agreed to seal for it and no other.
-fn check_site(request: &Request) -> Result<(), ProvisionError> {
-    let SiteConf { site, role, .. } = request.site_conf;
-    let sites = &request.agreement.transcript().terms.sites;
-    if sites.iter().any(|s| s.name == *site && s.role == *role) {
-        return Ok(());
-    }
-    let agreed = sites.iter().map(|s| format!("{} ({})", s.name, s.role)).collect::<Vec<_>>().join(", ");
-    Err(ProvisionError::SiteNotAgreed { site: site.clone(), role: *role, agreed })
 }
 
 fn check_base(request: &Request) -> Result<(), ProvisionError> {

@@ -14,10 +14,15 @@ pub enum Owner {
     Root,
     /// The service's (uid and gid 990), all of them.
     Nvflare,
+    /// The service's, but for the tree's folder of this name: that is the key holder's (988), who shares it
+    /// with nobody.
+    NvflareAndKeyHolder(&'static str),
 }
 
 /// The service's user and group id in the guest.
 const NVFLARE_ID: u32 = 990;
+/// The delegated key holder's.
+const KEY_HOLDER_ID: u32 = 988;
 
 /// Makes an uncompressed erofs of `tree` at `out`, and gives its length, a multiple of 4096.
 ///
@@ -29,8 +34,31 @@ pub fn make(tree: &Path, out: &Path, owner: Owner, id: &Bytes16) -> Result<u64, 
     match owner {
         Owner::Root => command.arg("--all-root"),
         Owner::Nvflare => command.arg(format!("--force-uid={NVFLARE_ID}")).arg(format!("--force-gid={NVFLARE_ID}")),
+        Owner::NvflareAndKeyHolder(folder) => return make_with_two_owners(tree, folder, command, out, id),
     };
     finish(command, tree, out, id)
+}
+
+/// mkfs.erofs takes owners from the files alone, and only root may give files away: fakeroot pretends it.
+fn make_with_two_owners(tree: &Path, folder: &str, make: Command, out: &Path, id: &Bytes16) -> Result<u64, StageError> {
+    let scratch = tool::Scratch::new()?;
+    let state = scratch.join("owners");
+    fs::write(&state, "").map_err(WorkError::io("write", &state))?;
+    for (owner, path) in [(NVFLARE_ID, tree.to_owned()), (KEY_HOLDER_ID, tree.join(folder))] {
+        let mut command = fakeroot(&state);
+        command.args(["chown", "-R", &format!("{owner}:{owner}")]).arg(path);
+        tool::run("fakeroot", "giving files their owners", command)?;
+    }
+    let mut command = fakeroot(&state);
+    command.arg(make.get_program()).args(make.get_args());
+    finish(command, tree, out, id)
+}
+
+/// fakeroot, which keeps in `state` what it pretended before.
+fn fakeroot(state: &Path) -> Command {
+    let mut command = tool::command("fakeroot");
+    command.arg("-i").arg(state).arg("-s").arg(state).arg("--");
+    command
 }
 
 /// Makes an erofs of `tree` at `out`, owners as they are; `small` spends seconds to save space.
@@ -74,6 +102,30 @@ mod tests {
 
     fn id() -> Bytes16 {
         "000102030405060708090a0b0c0d0e0f".parse().unwrap()
+    }
+
+    #[test]
+    fn the_key_holders_folder_is_its_own_and_the_rest_the_services() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, image) = (dir.path().join("tree"), dir.path().join("image"));
+        for folder in ["keys", "keyholder/ek-roots"] {
+            fs::create_dir_all(tree.join(folder)).unwrap();
+            fs::write(tree.join(folder).join("file"), "x").unwrap();
+        }
+        let bytes = make(&tree, &image, Owner::NvflareAndKeyHolder("keyholder"), &id()).unwrap();
+        assert!(bytes.is_multiple_of(4096));
+        let owner = |path: &str| {
+            let output = Command::new("dump.erofs").arg(format!("--path={path}")).arg(&image).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let line = text.lines().find(|line| line.starts_with("Uid:")).unwrap_or_else(|| panic!("{text}"));
+            line.split_whitespace().filter_map(|word| word.parse().ok()).take(2).collect::<Vec<u32>>()
+        };
+        for path in ["/", "/keys", "/keys/file"] {
+            assert_eq!(owner(path), [NVFLARE_ID, NVFLARE_ID], "{path}");
+        }
+        for path in ["/keyholder", "/keyholder/ek-roots", "/keyholder/ek-roots/file"] {
+            assert_eq!(owner(path), [KEY_HOLDER_ID, KEY_HOLDER_ID], "{path}");
+        }
     }
 
     #[test]

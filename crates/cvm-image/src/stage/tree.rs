@@ -151,7 +151,7 @@ pub(super) fn walk(
 }
 
 /// The sorted entries of a folder; none where there is no such folder.
-pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
     let fail = || WorkError::io("list", folder);
     let listing = match fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),

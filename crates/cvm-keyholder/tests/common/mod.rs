@@ -78,21 +78,33 @@ allow if evidence.sample.svn == "1"
     )
 }
 
-/// Model owner `alice`, data owner `bob`, and their builder.
+/// Model owner `alice`, data owner `bob`, and their builder; others where a test has more.
 pub struct Ceremony {
     pub folder: tempfile::TempDir,
     pub agreement: Agreement,
     builder: BuilderSecrets,
+    parties: Vec<&'static str>,
+}
+
+/// A site whose image these parties open; nobody named: all.
+pub fn site(name: &str, role: Role, parties: &[&str]) -> Site {
+    let parties = parties.iter().map(|party| party.parse().unwrap()).collect();
+    Site { name: name.parse().unwrap(), role, parties }
 }
 
 impl Ceremony {
     pub fn hold(policy: &str) -> Self {
+        let parties = [("alice", PartyRole::ModelOwner), ("bob", PartyRole::DataOwner)];
+        Self::hold_with(policy, &parties, vec![site("server1", Role::Server, &[])])
+    }
+
+    pub fn hold_with(policy: &str, parties: &[(&'static str, PartyRole)], sites: Vec<Site>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        for (name, role) in [("alice", PartyRole::ModelOwner), ("bob", PartyRole::DataOwner)] {
+        for (name, role) in parties {
             NewParty {
                 name: name.parse().unwrap(),
-                role,
+                role: *role,
                 keyholder: "https://127.0.0.1:8443".parse().unwrap(),
                 policy: Some(policy.into()),
                 today: Date::from_unix(TODAY),
@@ -102,25 +114,14 @@ impl Ceremony {
         }
         BuilderSecrets::create(&at("builder"), "builder".parse().unwrap(), &Lock::KeyFile).unwrap();
         let builder = BuilderSecrets::load(&at("builder"), &Unlock::beside(&at("builder"))).unwrap();
-        let load = |name: &str| Party::load(&at(name), &Unlock::beside(&at(name))).unwrap();
-        let (alice, bob) = (load("alice"), load("bob"));
-        let terms = Terms {
-            project: "p".parse().unwrap(),
-            date: Date::from_unix(TODAY),
-            epoch: 0,
-            previous: None,
-            nonce: fresh_nonce().unwrap(),
-            legal: None,
-            system: vec![PartyRole::ModelOwner],
-            builder: builder.statement().statement().clone(),
-            sites: vec![Site { name: "server1".parse().unwrap(), role: Role::Server }],
-        };
-        let invite = alice.invite(terms).unwrap();
-        let join = bob.join(&invite).unwrap();
-        let mut draft = Draft::new(Transcript::from_statements(&invite, &[join]).unwrap()).unwrap();
-        alice.sign(&mut draft).unwrap();
-        bob.sign(&mut draft).unwrap();
-        Self { agreement: draft.complete().unwrap(), folder, builder }
+        let parties: Vec<_> = parties.iter().map(|(name, _)| *name).collect();
+        let agreement = agree(folder.path(), &parties, &builder, sites);
+        Self { agreement, folder, builder, parties }
+    }
+
+    /// The same parties and builder agree once more.
+    pub fn again(&self) -> Agreement {
+        agree(self.folder.path(), &self.parties, &self.builder, self.agreement.transcript().terms.sites.clone())
     }
 
     pub fn party_folder(&self, name: &str) -> PathBuf {
@@ -133,22 +134,30 @@ impl Ceremony {
 
     /// Builds an image for server1: its documents, and its manifest.
     pub fn build(&self, image: u8, measured: &[u8]) -> (Documents, Manifest) {
+        self.build_for("server1", Role::Server, image, measured)
+    }
+
+    /// Builds an image for a site.
+    pub fn build_for(&self, name: &str, role: Role, image: u8, measured: &[u8]) -> (Documents, Manifest) {
         let image_id: ImageId = Bytes([image; 16]);
         let build = "build-1".parse().unwrap();
-        let opened: Vec<_> = ["alice", "bob"]
-            .into_iter()
-            .map(|name| {
-                let sealed = self.party(name).contribute(&self.agreement, Role::Server, "build-1".parse().unwrap());
+        let site = self.agreement.site(&name.parse().unwrap(), role).unwrap();
+        let opened: Vec<_> = self
+            .parties
+            .iter()
+            .filter(|party| site.names(&party.parse().unwrap()))
+            .map(|party| {
+                let sealed = self.party(party).contribute(&self.agreement, role, "build-1".parse().unwrap());
                 let text = sealed.unwrap();
-                open_contribution(text.text().as_bytes(), &self.agreement, Role::Server, &build, &self.builder).unwrap()
+                open_contribution(text.text().as_bytes(), &self.agreement, role, &build, &self.builder).unwrap()
             })
             .collect();
-        let (split_key, _) = build_split_key(&self.agreement, &opened, Role::Server, &image_id).unwrap();
+        let (split_key, _) = build_split_key(&self.agreement, &opened, site, &image_id).unwrap();
         let zeros = "00".repeat(32);
         let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
         let manifest: Manifest = serde_json::from_value(json!({
-            "version": 1, "image_id": image_id, "project": "p", "site": "server1", "role": "server", "partitions": [],
+            "version": 1, "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
             "split_key": split_key,
@@ -192,6 +201,28 @@ impl Ceremony {
     }
 }
 
+/// invite → joins → all sign.
+fn agree(folder: &Path, parties: &[&str], builder: &BuilderSecrets, sites: Vec<Site>) -> Agreement {
+    let load = |name: &&str| Party::load(&folder.join(name), &Unlock::beside(&folder.join(name))).unwrap();
+    let parties: Vec<_> = parties.iter().map(load).collect();
+    let terms = Terms {
+        project: "p".parse().unwrap(),
+        date: Date::from_unix(TODAY),
+        epoch: 0,
+        previous: None,
+        nonce: fresh_nonce().unwrap(),
+        legal: None,
+        system: vec![PartyRole::ModelOwner],
+        builder: builder.statement().statement().clone(),
+        sites,
+    };
+    let invite = parties[0].invite(terms).unwrap();
+    let joins: Vec<_> = parties[1..].iter().map(|party| party.join(&invite).unwrap()).collect();
+    let mut draft = Draft::new(Transcript::from_statements(&invite, &joins).unwrap()).unwrap();
+    parties.iter().for_each(|party| party.sign(&mut draft).unwrap());
+    draft.complete().unwrap()
+}
+
 /// `alice`'s key holder, in a thread.
 pub struct Serving {
     pub url: String,
@@ -204,11 +235,22 @@ pub struct Serving {
 impl Serving {
     pub fn start(ceremony: &Ceremony, policy: &Path, limits: Limits) -> Self {
         let folder = ceremony.party_folder("alice");
-        let config = Config { folder: folder.clone(), listen: "127.0.0.1:0".into(), policy: policy.to_owned(), limits };
+        Self::start_with(Config {
+            folder: folder.clone(),
+            state: folder,
+            listen: "127.0.0.1:0".into(),
+            policy: policy.to_owned(),
+            enroll_presented: None,
+            limits,
+        })
+    }
+
+    pub fn start_with(config: Config) -> Self {
         let decisions = Arc::new(Mutex::new(Vec::new()));
         let seen = decisions.clone();
         let service =
-            Service::open(&config, &Unlock::beside(&folder), move |d| seen.lock().unwrap().push(d.clone())).unwrap();
+            Service::open(&config, &Unlock::beside(&config.folder), move |d| seen.lock().unwrap().push(d.clone()))
+                .unwrap();
         let (url, certificate_sha256) = (format!("https://{}", service.address()), service.certificate_sha256());
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {

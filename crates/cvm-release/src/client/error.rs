@@ -4,6 +4,8 @@ use std::{error::Error, time::Duration};
 
 use cvm_base::{Bytes32, Explain};
 
+use crate::messages::{ERROR_PREFIX, NOT_ENROLLED};
+
 /// A failure, and which key holder it is about.
 #[derive(Debug, thiserror::Error)]
 #[error("key holder {holder}: {failure}")]
@@ -81,6 +83,11 @@ impl Failure {
     /// Whether trying again may help: the network, never a decision.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Timeout(_) | Self::Tls(_) | Self::Busy { .. })
+    }
+
+    /// Whether the key holder does not know the image: its documents may be presented.
+    pub fn is_not_enrolled(&self) -> bool {
+        matches!(self, Self::Refused { error_type, .. } if error_type.strip_prefix(ERROR_PREFIX) == Some(NOT_ENROLLED))
     }
 
     /// The failure under a [`Failure::Deadline`], or itself.

@@ -15,6 +15,7 @@ use ureq::{
     Agent, Proxy, Timeout,
     config::Config,
     http::Uri,
+    typestate::WithBody,
     unversioned::{
         resolver::{ResolvedSocketAddrs, Resolver},
         transport::{ConnectProxyConnector, Connector, NextTimeout, TcpConnector},
@@ -23,7 +24,11 @@ use ureq::{
 use zeroize::Zeroizing;
 
 use super::{Attested, Client, Failure, Method, Outgoing, ReleaseError, Reply, SealState, pinned::PinnedTls};
-use crate::{binding::Binding, messages::Tee, paths};
+use crate::{
+    binding::Binding,
+    messages::{PresentImage, Tee},
+    paths,
+};
 
 /// Who is asked, and how it is recognised.
 #[derive(Debug, Clone)]
@@ -108,6 +113,7 @@ pub struct Holder {
     base: String,
     agent: Agent,
     limits: Limits,
+    documents: Option<Arc<PresentImage>>,
 }
 
 impl Holder {
@@ -138,7 +144,12 @@ impl Holder {
         let tls = PinnedTls::new(endpoint.certificate_sha256).map_err(|e| fail(Failure::Local(e.to_string())))?;
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
         let agent = Agent::with_parts(config, connector, Names(Arc::new(resolver)));
-        Ok(Self { name, base, agent, limits })
+        Ok(Self { name, base, agent, limits, documents: None })
+    }
+
+    /// Presents the image's documents, once, where the key holder does not know the image.
+    pub fn presenting(self, documents: Arc<PresentImage>) -> Self {
+        Self { documents: Some(documents), ..self }
     }
 
     /// The whole exchange: challenge, evidence, half. The network is tried again with backoff until
@@ -156,7 +167,14 @@ impl Holder {
             attester.evidence(challenged.extra_params(), &challenged.binding("")).map_err(Failure::Evidence)?;
         let reply = self.send(&challenged.attest_request(evidence, "")?)?;
         let attested = challenged.attested(&reply)?;
-        let half = attested.half(&self.send(&attested.half_request(image))?)?;
+        let ask = || attested.half(&self.send(&attested.half_request(image))?);
+        let half = match (ask(), &self.documents) {
+            (Err(failure), Some(documents)) if failure.is_not_enrolled() => {
+                attested.presented(&self.send(&attested.present_request(image, documents)?)?)?;
+                ask()?
+            }
+            (half, _) => half?,
+        };
         Ok(Session { holder: self.clone(), image: *image, client: attested, half })
     }
 
@@ -166,9 +184,8 @@ impl Holder {
         let cookie = request.cookie.as_deref();
         let answer = match request.method {
             Method::Get => with_cookie(self.agent.get(url), cookie).call(),
-            Method::Post => with_cookie(self.agent.post(url), cookie)
-                .header("content-type", "application/json")
-                .send(request.body.as_slice()),
+            Method::Post => with_body(self.agent.post(url), cookie, &request.body),
+            Method::Put => with_body(self.agent.put(url), cookie, &request.body),
         };
         let mut response = answer.map_err(failure)?;
         let set_cookie = response.headers().get_all("set-cookie").iter();
@@ -224,6 +241,13 @@ impl Session {
         self.holder.persist(|| self.client.seal_state(&self.holder.send(&request)?))
     }
 
+    /// The party's statement about this CVM's attestation key; `None` if it makes none (stock Trustee, or evidence
+    /// without such a key).
+    pub fn attestation_key(&self) -> Result<Option<Value>, ReleaseError> {
+        let request = self.client.attestation_key_request(&self.image);
+        self.holder.persist(|| self.client.attestation_key(&self.holder.send(&request)?))
+    }
+
     /// Tells the key holder which header this boot made. Telling the same one twice is fine.
     pub fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError> {
         self.holder.persist(|| {
@@ -231,6 +255,14 @@ impl Session {
             self.client.seal_registered(&self.holder.send(&request)?)
         })
     }
+}
+
+fn with_body(
+    builder: ureq::RequestBuilder<WithBody>,
+    cookie: Option<&str>,
+    body: &[u8],
+) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    with_cookie(builder, cookie).header("content-type", "application/json").send(body)
 }
 
 fn with_cookie<B>(builder: ureq::RequestBuilder<B>, cookie: Option<&str>) -> ureq::RequestBuilder<B> {

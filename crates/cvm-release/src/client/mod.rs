@@ -22,8 +22,8 @@ use crate::{
     binding::Binding,
     jwe::{Jwe, TeeKey},
     messages::{
-        Attestation, Challenge, CompositeEvidence, ErrorInformation, MachineRule, RegisterSeal, Request, RuntimeData,
-        SealAnswer, Tee, Token, VERSION,
+        Attestation, Challenge, CompositeEvidence, ErrorInformation, MachineRule, PresentImage, RegisterSeal, Request,
+        RuntimeData, SealAnswer, Tee, Token, VERSION,
     },
     paths,
 };
@@ -35,6 +35,8 @@ pub enum Method {
     Get,
     /// With a JSON body.
     Post,
+    /// With a JSON body.
+    Put,
 }
 
 /// A request for a transport to carry.
@@ -180,6 +182,28 @@ impl Client<Attested> {
         Ok(secret)
     }
 
+    /// PUT of the image's documents, for a key holder that does not know it.
+    pub fn present_request(&self, image: &ImageId, documents: &PresentImage) -> Result<Outgoing, Failure> {
+        let request = post(format!("{}{image}", paths::IMAGE), Some(self.0.cookie.clone()), documents)?;
+        Ok(Outgoing { method: Method::Put, ..request })
+    }
+
+    /// Reads the answer to [`Self::present_request`].
+    pub fn presented(&self, reply: &Reply) -> Result<(), Failure> {
+        done(reply)
+    }
+
+    /// GET of the party's statement about this CVM's attestation key.
+    pub fn attestation_key_request(&self, image: &ImageId) -> Outgoing {
+        self.get(format!("{}{image}", paths::ATTESTATION_KEY))
+    }
+
+    /// Reads the answer to [`Self::attestation_key_request`], whose signature is for others to verify; `None` from a
+    /// stock Trustee, which makes no such statement.
+    pub fn attestation_key(&self, reply: &Reply) -> Result<Option<Value>, Failure> {
+        if reply.status == 404 { Ok(None) } else { accept(reply, "attestation key's certificate").map(Some) }
+    }
+
     /// GET of what the key holder remembers of the image's split-key partition.
     pub fn seal_request(&self, image: &ImageId) -> Outgoing {
         self.get(format!("{}{image}", paths::SEAL))
@@ -208,7 +232,7 @@ impl Client<Attested> {
 
     /// Reads the answer to [`Self::register_seal_request`].
     pub fn seal_registered(&self, reply: &Reply) -> Result<(), Failure> {
-        if (200..300).contains(&reply.status) { Ok(()) } else { Err(refusal(reply)) }
+        done(reply)
     }
 
     fn get(&self, path: String) -> Outgoing {
@@ -219,6 +243,10 @@ impl Client<Attested> {
 fn post(path: String, cookie: Option<String>, body: &impl Serialize) -> Result<Outgoing, Failure> {
     let body = serde_json::to_vec(body).map_err(|e| Failure::Local(e.to_string()))?;
     Ok(Outgoing { method: Method::Post, path, cookie, body })
+}
+
+fn done(reply: &Reply) -> Result<(), Failure> {
+    if (200..300).contains(&reply.status) { Ok(()) } else { Err(refusal(reply)) }
 }
 
 fn accept<T: DeserializeOwned>(reply: &Reply, what: &str) -> Result<T, Failure> {
@@ -280,5 +308,6 @@ pub fn fuzz_reply(bytes: &[u8]) {
         let _ = attested.half(&reply);
         let _ = attested.seal_state(&reply);
         let _ = attested.seal_registered(&reply);
+        let _ = attested.attestation_key(&reply);
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Fault;
 use crate::{
-    messages::{ERROR_PREFIX, ErrorInformation},
+    messages::{ERROR_PREFIX, ErrorInformation, NOT_ENROLLED},
     paths,
 };
 
@@ -63,6 +63,10 @@ pub enum Step {
     SealRead,
     /// POST `seal`.
     SealWrite,
+    /// PUT `image`.
+    Present,
+    /// GET `attestation-key`.
+    AttestationKey,
     /// The operator forgot a seal on purpose.
     SealReset,
     /// The operator lets an image move to another machine.
@@ -87,6 +91,10 @@ pub enum Verdict {
     Answered,
     /// A header was registered, or shown again.
     Sealed,
+    /// An image was enrolled by the documents that its CVM presented.
+    Enrolled,
+    /// The party signed which attestation key the CVM proved to have.
+    Certified,
     /// The operator did it.
     Done,
     /// No.
@@ -131,6 +139,10 @@ pub enum Reason {
     NoSuchResource,
     /// The image is not enrolled.
     NotEnrolled,
+    /// This key holder enrols no image that is only presented to it.
+    EnrolmentClosed,
+    /// The presented documents are not of an image that this party agreed to.
+    DocumentsRefused,
     /// A register differs from the image's reference value.
     WrongPcr,
     /// The CVM has handed off: boot secrets are for boot.
@@ -179,6 +191,15 @@ impl Refusal {
             (Reason::Internal, _) => (503, "PluginInternalError", "temporarily unavailable"),
             (Reason::SealMismatch, _) => (409, "SealMismatch", "another header is registered for this image"),
             (Reason::UnknownPath, _) => (404, "InvalidRequestPath", "Request path is invalid"),
+            // Who knows an image's public id may know this too, and its CVM can do something about it.
+            (Reason::NotEnrolled, Step::Resource) => (401, NOT_ENROLLED, "this image is not enrolled here"),
+            (Reason::EnrolmentClosed, _) => {
+                (401, "EnrolmentClosed", "this image is not enrolled here, and only the operator enrols images")
+            }
+            (Reason::DocumentsRefused, _) => {
+                (401, "DocumentsRefused", "this image is not enrolled here, and its documents were refused")
+            }
+            (Reason::NoSuchResource, Step::AttestationKey) => (404, "NoAttestationKey", "there is no such key"),
             (_, Step::Auth) => (401, "AttestationError", "Attestation error: RCAR handshake Auth failed"),
             (_, Step::Attest) => (401, "AttestationError", "Attestation error: RCAR handshake Attest failed"),
             (Reason::SessionMissing | Reason::SessionForged | Reason::SessionExpired | Reason::NotAttested, _) => {

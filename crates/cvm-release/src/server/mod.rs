@@ -5,6 +5,7 @@
 //! through the [`Store`], which several processes may share.
 
 mod decision;
+mod image;
 mod keys;
 mod session;
 mod token;
@@ -22,20 +23,22 @@ pub use session::fuzz_cookie;
 #[doc(hidden)]
 pub use token::fuzz_token;
 pub use traits::{
-    Attested, Enrolled, EvidenceVerifier, Fault, Halves, Policy, Prepared, Random, Seal, Store, Verified,
+    Answer, Attested, Enrolled, EvidenceVerifier, Fault, Halves, Policy, Prepared, Random, Seal, Store, Verified,
 };
 
 use crate::{
     binding::Binding,
     jwe,
     messages::{
-        Attestation, Challenge, MachineAnswer, MachineRule, RegisterSeal, Request as AuthRequest, SealAnswer, Token,
-        VERSION,
+        Attestation, Challenge, MachineAnswer, MachineRule, PresentImage, RegisterSeal, Request as AuthRequest,
+        SealAnswer, Token, VERSION,
     },
     paths,
 };
 use session::Session;
 
+/// The most characters of a policy's reasons that go into a log entry.
+const MAX_REASONS: usize = 2000;
 /// How long a session lives after `auth`, in seconds.
 pub const SESSION_SECONDS: u64 = 300;
 
@@ -93,8 +96,9 @@ impl Server {
         let (step, result) = self.dispatch(request, now, &mut context);
         let result = result.and_then(|accepted| {
             let decision = context.decision(step, accepted.verdict, &accepted.detail);
-            let logged = matches!(accepted.verdict, Verdict::Attested | Verdict::Released | Verdict::Sealed);
-            if logged {
+            // What was enrolled, the store has logged in the same step.
+            use Verdict::{Attested, Certified, Released, Sealed};
+            if matches!(accepted.verdict, Attested | Released | Sealed | Certified) {
                 self.store.record(&decision)?;
             }
             Ok((accepted.reply, decision))
@@ -119,6 +123,10 @@ impl Server {
             ("GET", path) if path.starts_with(paths::SEAL) => (Step::SealRead, self.seal_read(request, now, context)),
             ("POST", path) if path.starts_with(paths::SEAL) => {
                 (Step::SealWrite, self.seal_write(request, now, context))
+            }
+            ("PUT", path) if path.starts_with(paths::IMAGE) => (Step::Present, self.present(request, now, context)),
+            ("GET", path) if path.starts_with(paths::ATTESTATION_KEY) => {
+                (Step::AttestationKey, self.attestation_key(request, now, context))
             }
             _ => (Step::Unknown, Err(Refusal::new(Reason::UnknownPath, "no such method and path"))),
         }
@@ -214,10 +222,14 @@ impl Server {
         }
         self.evidence.compare(&attested.claims, &enrolled)?;
         let (input, data) = question(resource, attested, &enrolled);
-        if !self.policy.allows(&input, &data)? {
-            return Err(Refusal::new(Reason::Policy, "the release policy does not allow it"));
+        match self.policy.decide(&input, &data)? {
+            Answer::Yes => Ok(enrolled),
+            Answer::No(reasons) => {
+                let why = reasons.iter().map(|reason| format!(": {reason}")).collect::<String>();
+                let why: String = why.chars().take(MAX_REASONS).collect();
+                Err(Refusal::new(Reason::Policy, format!("the release policy does not allow it{why}")))
+            }
         }
-        Ok(enrolled)
     }
 
     fn seal_read(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
@@ -288,11 +300,23 @@ impl Server {
         now: u64,
         context: &mut Context,
     ) -> Result<(ImageId, Attested, MachineRule), Refusal> {
+        let (attested, enrolled) = self.given(request, paths::SEAL, now, context)?;
+        let image = enrolled.manifest.image_id;
+        let (input, data) = question(&paths::half(&image), &attested, &enrolled);
+        let allowed = self.policy.machine(&input, &data)?;
+        Ok((image, attested, allowed))
+    }
+
+    /// A session, and the image in the path behind `prefix` whose half it was given.
+    fn given(
+        &self,
+        request: &Request<'_>,
+        prefix: &str,
+        now: u64,
+        context: &mut Context,
+    ) -> Result<(Attested, Enrolled), Refusal> {
         let (id, attested) = self.attested(request, now, context)?;
-        let text = request.path.strip_prefix(paths::SEAL).unwrap_or_default();
-        let Ok(image) = text.parse::<ImageId>() else {
-            return Err(Refusal::new(Reason::NoSuchResource, "expected an image id"));
-        };
+        let image = image_id(request.path, prefix)?;
         context.image = Some(image);
         if self.store.released(&id.0)? != Some(image) {
             return Err(Refusal::new(Reason::NotReleased, "this session was not given this image's half"));
@@ -301,9 +325,7 @@ impl Server {
             return Err(Refusal::new(Reason::NotEnrolled, format!("image {image} is not enrolled here")));
         };
         context.site = Some(enrolled.manifest.site.to_string());
-        let (input, data) = question(&paths::half(&image), &attested, &enrolled);
-        let allowed = self.policy.machine(&input, &data)?;
-        Ok((image, attested, allowed))
+        Ok((attested, enrolled))
     }
 
     /// The session in the cookie.
@@ -339,6 +361,12 @@ impl Server {
             None => Err(Refusal::new(Reason::NotAttested, "this session has shown no accepted evidence")),
         }
     }
+}
+
+/// The image's id that is a path's end.
+fn image_id(path: &str, prefix: &str) -> Result<ImageId, Refusal> {
+    let id = path.strip_prefix(prefix).and_then(|text| text.parse().ok());
+    id.ok_or_else(|| Refusal::new(Reason::NoSuchResource, "expected an image id"))
 }
 
 /// What a policy is asked: its input and its data.
@@ -395,6 +423,7 @@ fn parse<T: serde::de::DeserializeOwned>(body: &[u8], limit: usize) -> Result<T,
 pub fn fuzz_bodies(bytes: &[u8]) {
     let _ = parse::<AuthRequest>(bytes, paths::MAX_AUTH_BYTES);
     let _ = parse::<RegisterSeal>(bytes, paths::MAX_AUTH_BYTES);
+    let _ = parse::<PresentImage>(bytes, paths::MAX_IMAGE_BYTES);
     if let Ok(body) = parse::<Attestation>(bytes, paths::MAX_ATTEST_BYTES) {
         let _ = jwe::check_key(&body.runtime_data.tee_pubkey);
         let _ = Binding::new(&body.runtime_data, &body.tee_evidence.additional_evidence);

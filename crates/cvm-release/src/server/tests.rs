@@ -10,6 +10,8 @@ use cvm_layout::manifest::{ImageId, Manifest};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+mod image;
+
 use super::*;
 use crate::{
     client::{Client, Failure, Method, Outgoing, Reply as ClientReply, SealState},
@@ -27,6 +29,7 @@ struct Memory {
     attested: HashMap<[u8; 16], (Attested, u64)>,
     released: HashMap<[u8; 16], ImageId>,
     seals: HashMap<ImageId, Seal>,
+    presented: Vec<ImageId>,
     log: Vec<Decision>,
     log_is_full: bool,
 }
@@ -61,7 +64,17 @@ impl Store for Shared {
         Ok(self.memory().released.get(session).copied())
     }
     fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault> {
-        Ok([IMAGE, OTHER].contains(image).then(|| enrolled(*image)))
+        let known = [IMAGE, OTHER].contains(image) || self.memory().presented.contains(image);
+        Ok(known.then(|| enrolled(*image)))
+    }
+    fn present(&self, image: &ImageId, documents: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal> {
+        let mut memory = self.memory();
+        if documents.manifest != image.0 {
+            return Err(Refusal::new(Reason::DocumentsRefused, ""));
+        }
+        memory.log.push(decision);
+        memory.presented.push(*image);
+        Ok(enrolled(*image))
     }
     fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault> {
         Ok(self.memory().seals.get(image).cloned())
@@ -128,13 +141,14 @@ impl Policy for TrustedHostsOnly {
     fn digest(&self) -> Bytes32 {
         Bytes([0; 32])
     }
-    fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault> {
+    fn decide(&self, input: &Value, data: &Value) -> Result<Answer, Fault> {
         assert_eq!(data["resource-path"][2], IMAGE.to_string());
         assert_eq!(input["flare-cvm"]["site"], "server1");
-        Ok(self.0 || input["flare-cvm"]["trust"] != "untrusted-host")
+        let allowed = self.0 || input["flare-cvm"]["trust"] != "untrusted-host";
+        Ok(if allowed { Answer::Yes } else { Answer::No(vec!["the host runs it".into(), "x".repeat(MAX_REASONS)]) })
     }
     fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault> {
-        let bind = self.allows(input, data)?;
+        let bind = self.decide(input, data)? == Answer::Yes;
         Ok(MachineRule { bind, offline: false })
     }
 }
@@ -144,6 +158,10 @@ struct Fixed;
 impl Halves for Fixed {
     fn half(&self, _: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault> {
         Ok(Zeroizing::new(HALF))
+    }
+    fn certify(&self, manifest: &Manifest, claims: &Value, now: u64) -> Result<Option<Value>, Fault> {
+        let key = &claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["tpm"]["key"];
+        Ok((!key.is_null()).then(|| serde_json::json!({"key": key, "image": manifest.image_id, "at": now})))
     }
 }
 
@@ -175,7 +193,11 @@ impl Bench {
     fn send_with(&self, request: &Outgoing, authorization: Option<&str>) -> (ClientReply, Decision) {
         let Outcome { reply, decision } = self.server.handle(
             &Request {
-                method: if request.method == Method::Get { "GET" } else { "POST" },
+                method: match request.method {
+                    Method::Get => "GET",
+                    Method::Post => "POST",
+                    Method::Put => "PUT",
+                },
                 path: &request.path,
                 cookie: request.cookie.as_deref(),
                 authorization,
@@ -423,6 +445,10 @@ fn what_the_policy_refuses_is_not_released() {
         other => panic!("{other}"),
     }
     bench.refused(&request, 401, Reason::Policy);
+    // The operator learns why, the client does not; and nobody fills a log with reasons.
+    let detail = bench.send(&request).1.detail;
+    assert!(detail.ends_with(&"x".repeat(100)) && detail.len() < MAX_REASONS + 100, "{}", detail.len());
+    assert!(detail.starts_with("the release policy does not allow it: the host runs it: xx"), "{detail}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{Decision, Refusal};
 use crate::{
     binding::Binding,
-    messages::{MachineRule, Tee, TeePubKey},
+    messages::{MachineRule, PresentImage, Tee, TeePubKey},
 };
 
 /// Fills a buffer with randomness that nobody can guess.
@@ -61,20 +61,31 @@ pub trait EvidenceVerifier: Send + Sync {
     fn compare(&self, claims: &Value, image: &Enrolled) -> Result<(), Refusal>;
 }
 
+/// What a policy says of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Release.
+    Yes,
+    /// Do not, for these reasons; there may be none.
+    No(Vec<String>),
+}
+
 /// The release policy.
 pub trait Policy: Send + Sync {
     /// SHA-256 of the policy's text: what a ceremony's transcript names.
     fn digest(&self) -> Bytes32;
     /// `input` is the token's claims; `data` is the request and the image's reference values.
-    fn allows(&self, input: &Value, data: &Value) -> Result<bool, Fault>;
+    fn decide(&self, input: &Value, data: &Value) -> Result<Answer, Fault>;
     /// What the machine that shows this evidence may keep.
     fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault>;
 }
 
-/// Computes halves from the party's secret.
+/// What takes the party's secrets.
 pub trait Halves: Send + Sync {
     /// Q for an enrolled image; everything it depends on is in the builder-signed manifest.
     fn half(&self, manifest: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault>;
+    /// The party's signed statement, JSON, about the attestation key in these claims; `None` where they have none.
+    fn certify(&self, manifest: &Manifest, claims: &Value, now: u64) -> Result<Option<Value>, Fault>;
 }
 
 /// An image that the party's operator enrolled; the builder's signatures were checked then.
@@ -121,6 +132,9 @@ pub trait Store: Send + Sync {
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault>;
     /// An enrolled image.
     fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault>;
+    /// Enrols an image by the documents that its CVM presents, and in the same step appends `decision`, completed
+    /// by the image's site, to the log. What is enrolled already stays as it is.
+    fn present(&self, image: &ImageId, documents: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal>;
     /// What is registered of an image.
     fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault>;
     /// Registers this if nothing is; what is registered now.

@@ -110,7 +110,10 @@ pub struct InviteArgs {
     #[arg(long, value_name = "FILE")]
     builder: PathBuf,
     /// A site whose image is built, as NAME=server or NAME=client; give it once per site
-    #[arg(long = "site", value_name = "NAME=ROLE", value_parser = site, required = true)]
+    ///
+    /// All parties hold a half of its image's key, or those that are named behind a colon: at least a model
+    /// owner and a data owner.
+    #[arg(long = "site", value_name = "NAME=ROLE[:PARTY,PARTY…]", value_parser = site, required = true)]
     sites: Vec<Site>,
     /// The document of the legal agreement; its SHA-256 goes into the transcript
     #[arg(long, value_name = "FILE")]
@@ -420,6 +423,10 @@ fn verify(args: Verify) -> Result<()> {
     for party in &transcript.parties {
         println!("signed: {} ({})", party.card.name, party.card.role);
     }
+    for site in &transcript.terms.sites {
+        let halves: Vec<_> = agreement.shares(site).iter().map(|share| share.name.to_string()).collect();
+        println!("site: {} ({}), halves held by {}", site.name, site.role, list(&halves));
+    }
     println!("transcript: {digest}");
     Ok(())
 }
@@ -475,8 +482,16 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 fn site(text: &str) -> Result<Site, String> {
-    let (name, kind) = text.split_once('=').ok_or("expected NAME=server or NAME=client")?;
-    Ok(Site { name: name.parse().map_err(|e| format!("{e}"))?, role: role(kind)? })
+    let (site, rest) = text.split_once('=').ok_or("expected NAME=server or NAME=client")?;
+    let name = |text: &str| text.parse::<Name>().map_err(|e| e.to_string());
+    let (kind, parties) = match rest.split_once(':') {
+        Some((kind, parties)) => (kind, parties.split(',').map(name).collect::<Result<Vec<_>, _>>()?),
+        None => (rest, Vec::new()),
+    };
+    let mut site = Site { name: name(site)?, role: role(kind)?, parties };
+    // A name that occurs twice stays, and is refused with its reason.
+    site.parties.sort();
+    Ok(site)
 }
 
 fn party_file(text: &str) -> Result<(Name, PathBuf), String> {

@@ -9,8 +9,7 @@ use cvm_ceremony::{Card, PARTY_FILE, Signed};
 use cvm_keyholder::{
     KeyHolderError,
     enroll::{Documents, Identity},
-    log,
-    service::{Config, Limits, Service},
+    service::{self, Config, Limits},
     store::{Seal as Registered, SqliteStore},
 };
 use cvm_layout::manifest::ImageId;
@@ -60,6 +59,9 @@ pub struct Serve {
     /// The folder with policy.rego and ek-roots/ [default: the party's folder]
     #[arg(long, value_name = "DIR")]
     policy: Option<PathBuf>,
+    /// Let every image of this agreement enrol itself by the signed documents that its CVM presents
+    #[arg(long, value_name = "AGREEMENT")]
+    enroll_presented: Option<PathBuf>,
 }
 
 /// Accept an image: from now on its CVM may ask for this party's half.
@@ -191,17 +193,11 @@ fn serve(args: &Serve) -> Result<()> {
         folder: args.party.dir.clone(),
         listen: args.listen.clone(),
         policy: args.policy.clone().unwrap_or_else(|| args.party.dir.clone()),
+        state: args.party.dir.clone(),
+        enroll_presented: args.enroll_presented.as_deref().map(|path| read_bounded(path, MAX_DOCUMENT)).transpose()?,
         limits: Limits::default(),
     };
-    let unlock = args.party.unlock.unlock(&args.party.dir)?;
-    let service = Service::open(&config, &unlock, |decision| println!("{}", log::line(decision)))?;
-    for warning in service.warnings() {
-        println!("warning: {warning}");
-    }
-    println!("ready https://{} certificate={}", service.address(), service.certificate_sha256());
-    service.run(std::future::pending())?;
-    println!("stopped");
-    Ok(())
+    Ok(service::serve(&config, &args.party.unlock.unlock(&args.party.dir)?)?)
 }
 
 fn enroll(args: &Enroll) -> Result<()> {

@@ -4,6 +4,7 @@ pub mod attest;
 pub mod build;
 pub mod ceremony;
 pub mod collateral;
+pub mod data;
 pub mod keyholder;
 pub mod policy;
 pub mod predict;

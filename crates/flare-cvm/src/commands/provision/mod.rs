@@ -14,8 +14,8 @@ use super::{progress::Progress, secret_input::UnlockArgs};
 /// Seal NVFLARE startup kits into bundles that boot.
 ///
 /// Takes the project's provisioned stage image, participants' folders as `nvflare provision` made
-/// them, and what the ceremony left: the agreement, and a contribution of every party for the site's
-/// role. A bundle is a folder with disk.qcow2, the firmware with this project's Secure Boot keys,
+/// them, and what the ceremony left: the agreement, and a contribution of every party of the site for its
+/// role; those that the site does not need are left aside. A bundle is a folder with disk.qcow2, the firmware with this project's Secure Boot keys,
 /// the signed manifest, the predicted measurements and launch_vm.sh. No privileges are needed.
 ///
 /// One site, everything on the command line; the bundle is a folder:
@@ -47,7 +47,7 @@ pub struct Provision {
     /// What all parties signed
     #[arg(long, value_name = "FILE", required_unless_present = "cc_config")]
     agreement: Option<PathBuf>,
-    /// A party's contribution for the site's role; give it once per party
+    /// A party's contribution; give it once per party and role, those that a site does not need are left aside
     #[arg(long = "contribution", value_name = "FILE", required_unless_present = "cc_config")]
     contributions: Vec<PathBuf>,
     /// The name of this build, as the contributions state it
@@ -59,6 +59,15 @@ pub struct Provision {
     /// The site's configuration (network, hosts, ports); by default DHCP and NVFLARE's ports
     #[arg(long, value_name = "FILE")]
     site_conf: Option<PathBuf>,
+    /// Run a key holder for the clients' CVMs in this server's CVM: its party's folder, with unlock.key in it
+    ///
+    /// It must be a party of its own, which client sites name and the server's site does not (`ceremony invite
+    /// --site`). Its secrets are sealed into the server's image.
+    #[arg(long, value_name = "FOLDER", requires_all = ["kit", "keyholder_listen"])]
+    keyholder_party: Option<PathBuf>,
+    /// The TCP port of that key holder
+    #[arg(long, value_name = "PORT", requires = "keyholder_party", value_parser = clap::value_parser!(u16).range(1..))]
+    keyholder_listen: Option<u16>,
     /// A port at which anybody may challenge the running CVM: `flare-cvm attest HOST:PORT` [default: none]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     attest_port: Option<u16>,
@@ -68,6 +77,9 @@ pub struct Provision {
     /// The initramfs program; by default `cvm-init` beside this program
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
+    /// The folder of the model's code/ and weights/, sealed into p3 for jobs that carry no code
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
     /// The bundle's folder; with --cc-config the folder for each SITE.tgz [default: beside the kit]
     #[arg(short, long, value_name = "FOLDER", required_unless_present = "cc_config")]
     output: Option<PathBuf>,

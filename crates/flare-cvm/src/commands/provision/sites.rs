@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use cvm_base::read_bounded;
-use cvm_ceremony::{Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedContribution, open_contribution};
+use cvm_ceremony::{
+    Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedContribution, Site as Agreed, open_contribution,
+};
 use cvm_image::{
     boot::secure_boot,
     cc::{self, AgentConf, CcConfig, Surroundings},
-    provision::{Form, Request},
+    provision::{Delegate, Form, Request},
     stage::StageImage,
 };
 use cvm_layout::{
@@ -34,7 +36,9 @@ pub(super) struct Site {
     layout: Layout,
     agreement: Agreement,
     contributions: Vec<OpenedContribution>,
+    delegate: Option<Delegate>,
     builder: Arc<Builder>,
+    model: Option<PathBuf>,
     output: PathBuf,
     replace: bool,
     allow_untested_nvflare: bool,
@@ -65,8 +69,10 @@ impl Site {
             layout: &self.layout,
             agreement: &self.agreement,
             contributions: &self.contributions,
+            delegate: self.delegate.as_ref(),
             builder: &self.builder.secrets,
             secure_boot: &self.builder.secure_boot,
+            model: self.model.as_deref(),
             cc_config: self.cc_config.as_ref(),
             allow_untested_nvflare: self.allow_untested_nvflare,
             agent: &self.agent,
@@ -130,8 +136,13 @@ impl Shared {
         let agreement = Agreement::parse(&read_bounded(&agreement, MAX_BYTES)?)?;
         let build = chosen(&args.build, &own.build, "build", "build")?;
         let contributions = if args.contributions.is_empty() { &own.contributions } else { &args.contributions };
-        let any_role = cc_config.is_some();
-        let contributions = open(contributions, &agreement, conf.role, &build, &builder.secrets, any_role)?;
+        let agreed = agreement.site(&conf.site, conf.role)?;
+        let contributions = open(contributions, &agreement, agreed, &build, &builder.secrets)?;
+        let keyholder = match (&args.keyholder_party, args.keyholder_listen) {
+            (Some(party), Some(listen)) => Some(cc::KeyHolder { party: party.clone(), listen }),
+            _ => own.keyholder.clone(),
+        };
+        let delegate = keyholder.map(|holder| Delegate::open(&holder.party, holder.listen)).transpose()?;
         let layout = match args.layout.as_ref().or(own.layout.as_ref()) {
             Some(path) => Layout::parse(&text(path, layout::MAX_BYTES as u64)?)?,
             None => Layout::parse(include_str!("../../../../../partitions/default.yaml"))?,
@@ -149,6 +160,7 @@ impl Shared {
             base: self.image(base)?,
             builder,
             init: init(args.init.as_ref().or(own.init.as_ref()))?,
+            model: args.model.as_ref().or(own.model.as_ref()).cloned(),
             output: output(args, own, &kit, &conf, cc_config.as_ref())?,
             replace: args.replace || own.replace,
             allow_untested_nvflare: args.allow_untested_nvflare || own.allow_untested_nvflare,
@@ -157,6 +169,7 @@ impl Shared {
             layout,
             agreement,
             contributions,
+            delegate,
             cc_config,
         })
     }
@@ -197,23 +210,23 @@ fn chosen<T: Clone>(flag: &Option<T>, own: &Option<T>, name: &str, key: &str) ->
     }
 }
 
-/// Opens the contributions; of several roles' those of the site's, where `any_role` may be among them.
+/// Opens the contributions that the site needs; other parties' and the other role's are left aside.
 fn open(
     paths: &[PathBuf],
     agreement: &Agreement,
-    role: Role,
+    site: &Agreed,
     build: &Name,
     builder: &BuilderSecrets,
-    any_role: bool,
 ) -> Result<Vec<OpenedContribution>> {
     let mut opened = Vec::new();
     for path in paths {
         let bytes = read_bounded(path, MAX_BYTES)?;
         let in_file = || path.display().to_string();
-        if any_role && Contribution::parse(&bytes, agreement).with_context(in_file)?.statement().role != role {
-            continue;
+        let contribution = Contribution::parse(&bytes, agreement).with_context(in_file)?;
+        let Contribution { party, role, .. } = contribution.statement();
+        if *role == site.role && site.names(party) {
+            opened.push(open_contribution(&bytes, agreement, *role, build, builder).with_context(in_file)?);
         }
-        opened.push(open_contribution(&bytes, agreement, role, build, builder).with_context(in_file)?);
     }
     Ok(opened)
 }

@@ -1,0 +1,61 @@
+//! Why a workload cannot be sealed.
+
+use std::path::PathBuf;
+
+use cvm_base::Explain;
+
+use crate::{WorkError, stage::StageError};
+
+/// A workload cannot be sealed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkloadError {
+    /// The folder is not laid out as a model.
+    #[error("{folder} is no model: {problem}", folder = folder.display())]
+    NotAModel {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing, or what does not belong there.
+        problem: String,
+    },
+    /// A link, a device, or a folder in too many others.
+    #[error("{path} {problem}", path = path.display())]
+    NotPlain {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        problem: &'static str,
+    },
+    /// The operating system failed.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    /// A folder could not be listed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+impl Explain for WorkloadError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotAModel { .. } => "WL-001",
+            Self::NotPlain { .. } => "WL-002",
+            Self::Work(error) => error.code(),
+            Self::Stage(error) => error.code(),
+        }
+    }
+
+    fn help(&self) -> String {
+        match self {
+            Self::NotAModel { .. } => {
+                "a model is a folder with code/ (Python packages), weights/ (files that the code \
+                 reads), or both, and nothing else"
+                    .into()
+            }
+            Self::NotPlain { .. } => {
+                "a model takes plain files and folders: put a copy where a link stands, and leave the rest out".into()
+            }
+            Self::Work(error) => error.help(),
+            Self::Stage(error) => error.help(),
+        }
+    }
+}

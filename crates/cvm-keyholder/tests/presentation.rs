@@ -1,0 +1,195 @@
+//! Images that enrol themselves by their documents, the attacks on that, and what is stated of a CVM's key.
+
+mod common;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use common::{
+    Ceremony, LOG, OTHER_LOG, Serving, log, rego, site,
+    swtpm::{TpmAttester, boot, root_sha256},
+};
+use cvm_attest::{ak_certificate::AkCertificate, attester::Tpm};
+use cvm_base::{Bytes, Explain};
+use cvm_ceremony::{PartyRole, Unlock};
+use cvm_keyholder::{
+    KeyHolderError,
+    enroll::{Documents, Identity},
+    service::{Config, Limits, Service},
+    store::SqliteStore,
+};
+use cvm_layout::{manifest::ImageId, names::Role};
+use cvm_release::{
+    client::{ReleaseError, http::Session},
+    messages::PresentImage,
+    server::{Reason, Step, Verdict},
+};
+use cvm_testkit::swtpm::Swtpm;
+use ed25519_dalek::VerifyingKey;
+
+struct Scene {
+    /// Measured as [`LOG`] says.
+    tpm: Mutex<Tpm>,
+    swtpm: Swtpm,
+    ceremony: Ceremony,
+    serving: Serving,
+    state: tempfile::TempDir,
+}
+
+fn config(ceremony: &Ceremony, party: &str, state: &Path, agreement: Option<String>) -> Config {
+    Config {
+        folder: ceremony.party_folder(party),
+        state: state.join("keyholder"),
+        listen: "127.0.0.1:0".into(),
+        policy: ceremony.party_folder(party),
+        enroll_presented: agreement.map(String::into_bytes),
+        limits: Limits::default(),
+    }
+}
+
+/// The key holder of `party` in a federation of alice, bob and carol: server1's image is alice's and bob's, site-1's
+/// carol's and bob's.
+fn scene(party: &str, open: bool) -> Scene {
+    let swtpm = Swtpm::new();
+    let owner = PartyRole::ModelOwner;
+    let parties = [("alice", owner), ("bob", PartyRole::DataOwner), ("carol", owner)];
+    let sites = vec![site("server1", Role::Server, &["alice", "bob"]), site("site-1", Role::Client, &["bob", "carol"])];
+    let ceremony = Ceremony::hold_with(&rego(Some(root_sha256(&swtpm))), &parties, sites);
+    ceremony.policy_folder(party, &swtpm.roots(), false);
+    let state = tempfile::tempdir().unwrap();
+    let agreement = open.then(|| ceremony.agreement.text());
+    let serving = Serving::start_with(config(&ceremony, party, state.path(), agreement));
+    Scene { tpm: boot(&swtpm, &log(LOG)).into(), swtpm, ceremony, serving, state }
+}
+
+fn presented(documents: &Documents) -> Arc<PresentImage> {
+    let Documents { manifest, manifest_signature, reference, reference_signature, .. } = documents.clone();
+    Arc::new(PresentImage { manifest, manifest_sig: manifest_signature, reference, reference_sig: reference_signature })
+}
+
+impl Scene {
+    /// A boot that presents these documents when it is told that nobody knows its image.
+    fn boot(&self, image: &ImageId, documents: &Documents) -> Result<Session, ReleaseError> {
+        let mut tpm = self.tpm.lock().unwrap();
+        let attester = TpmAttester::new(&mut tpm, log(LOG));
+        self.serving.holder().presenting(presented(documents)).release(image, &attester)
+    }
+
+    fn refused(&self, image: &ImageId, documents: &Documents, reason: Reason, detail: &str) {
+        self.boot(image, documents).err().expect("must be refused");
+        let last = self.serving.last_refusal();
+        assert_eq!(last.0, reason, "{}", last.1);
+        assert!(last.1.contains(detail), "{}", last.1);
+    }
+
+    fn store(&self, party: &str) -> SqliteStore {
+        let identity = Identity::from(self.ceremony.party(party).card());
+        SqliteStore::open(&self.state.path().join("keyholder"), identity, None).unwrap()
+    }
+}
+
+#[test]
+fn an_image_that_nobody_enrolled_presents_itself_and_its_key_is_certified() {
+    let scene = scene("carol", true);
+    let (documents, manifest) = scene.ceremony.build_for("site-1", Role::Client, 1, &log(LOG));
+    let mut tpm = scene.tpm.lock().unwrap();
+    let attester = TpmAttester::new(&mut tpm, log(LOG));
+    let holder = scene.serving.holder().presenting(presented(&documents));
+    let session = holder.release(&manifest.image_id, &attester).unwrap();
+    assert_eq!(session.half(), scene.ceremony.half("carol", &manifest).as_bytes());
+
+    let certificate = session.attestation_key().unwrap().unwrap();
+    let certificate = AkCertificate::parse(certificate.to_string().as_bytes()).unwrap();
+    let carol = scene.ceremony.party("carol").card().clone();
+    let identity = VerifyingKey::from_bytes(&carol.identity.0).unwrap();
+    let statement = certificate.verify(&carol.name, &identity).unwrap();
+    assert_eq!(statement.transcript, scene.ceremony.agreement.digest());
+    assert_eq!(statement.image_id, manifest.image_id);
+    assert_eq!(statement.ek_root_sha256, Some(root_sha256(&scene.swtpm)));
+    assert_eq!(statement.trust, "untrusted-host");
+    // The next boot is known, and shows the same key.
+    let session = holder.release(&manifest.image_id, &attester).unwrap();
+    let again = AkCertificate::parse(session.attestation_key().unwrap().unwrap().to_string().as_bytes()).unwrap();
+    assert_eq!(again.verify(&carol.name, &identity).unwrap().ak_name, statement.ak_name);
+
+    let store = scene.store("carol");
+    store.verify_log().unwrap();
+    let steps: Vec<_> = store.log().unwrap().iter().map(|e| (e.decision.step, e.decision.verdict)).collect();
+    let known = [
+        (Step::Attest, Verdict::Attested),
+        (Step::Resource, Verdict::Released),
+        (Step::AttestationKey, Verdict::Certified),
+    ];
+    let first = [known[0], (Step::Resource, Verdict::Refused), (Step::Present, Verdict::Enrolled), known[1], known[2]];
+    assert_eq!(steps, [&first[..], &known[..]].concat());
+    let enrolled = &store.log().unwrap()[2].decision;
+    assert_eq!((enrolled.peer.as_str(), enrolled.site.as_deref()), ("127.0.0.1", Some("site-1")));
+    assert!(!scene.ceremony.party_folder("carol").join("keyholder.sqlite").exists(), "the folder is only read");
+}
+
+#[test]
+fn attack_documents_of_another_builder_transcript_or_site() {
+    let mut scene = scene("carol", true);
+    let (good, manifest) = scene.ceremony.build_for("site-1", Role::Client, 1, &log(LOG));
+    let image = manifest.image_id;
+    // Another federation's, which has the same names.
+    let stranger = self::scene("carol", true);
+    let (foreign, _) = stranger.ceremony.build_for("site-1", Role::Client, 1, &log(LOG));
+    scene.refused(&image, &foreign, Reason::DocumentsRefused, "not signed by the agreement's builder");
+    // Signed by the builder, and of a site whose image carol has no half of.
+    let (server, server_manifest) = scene.ceremony.build(2, &log(LOG));
+    scene.refused(&server_manifest.image_id, &server, Reason::DocumentsRefused, "carol holds no half for site server1");
+    // Genuine, presented for another image.
+    scene.refused(&Bytes([7; 16]), &good, Reason::DocumentsRefused, "they are of image 0101");
+    // Genuine, but not a pair.
+    let (other, _) = scene.ceremony.build_for("site-1", Role::Client, 3, &log(LOG));
+    let mixed = Documents {
+        reference: other.reference.clone(),
+        reference_signature: other.reference_signature.clone(),
+        ..good.clone()
+    };
+    scene.refused(&image, &mixed, Reason::DocumentsRefused, "belong to image 0303");
+    // The same builder's and parties', under another agreement.
+    scene.ceremony.agreement = scene.ceremony.again();
+    let (later, _) = scene.ceremony.build_for("site-1", Role::Client, 1, &log(LOG));
+    scene.refused(&image, &later, Reason::DocumentsRefused, "belongs to another ceremony");
+    assert!(scene.store("carol").images().unwrap().is_empty());
+    scene.boot(&image, &good).unwrap();
+}
+
+#[test]
+fn attack_presentation_where_only_the_operator_enrols() {
+    let scene = scene("alice", false);
+    let (documents, manifest) = scene.ceremony.build(1, &log(LOG));
+    scene.refused(&manifest.image_id, &documents, Reason::EnrolmentClosed, "--enroll-presented");
+    assert!(scene.store("alice").images().unwrap().is_empty());
+    scene.store("alice").verify_log().unwrap();
+}
+
+#[test]
+fn attack_other_reference_values_for_an_enrolled_image() {
+    let scene = scene("alice", true);
+    let (good, manifest) = scene.ceremony.build(1, &log(OTHER_LOG));
+    // What is enrolled expects another boot than this one, whatever is presented now.
+    assert!(scene.boot(&manifest.image_id, &good).is_err());
+    assert_eq!(scene.serving.last_refusal().0, Reason::WrongPcr);
+    let (softer, _) = scene.ceremony.build(1, &log(LOG));
+    assert!(scene.boot(&manifest.image_id, &softer).is_err());
+    assert_eq!(scene.serving.last_refusal().0, Reason::WrongPcr);
+    assert_eq!(scene.store("alice").images().unwrap()[0].0.manifest, manifest);
+}
+
+#[test]
+fn a_key_holder_enrols_under_no_agreement_but_its_own() {
+    let scene = scene("alice", true);
+    let stranger = self::scene("alice", true);
+    let open = |agreement: String| {
+        let config = config(&scene.ceremony, "alice", scene.state.path(), Some(agreement));
+        Service::open(&config, &Unlock::beside(&config.folder), |_| ()).map(drop).map_err(|e: KeyHolderError| e.code())
+    };
+    assert_eq!(open(stranger.ceremony.agreement.text()), Err("KEY-010"));
+    assert_eq!(open("agreement".into()), Err("CER-201"));
+    assert_eq!(open(scene.ceremony.again().text()), Ok(()));
+}

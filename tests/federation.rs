@@ -1,0 +1,177 @@
+//! A federation of three sealed CVMs at work, and every way in which one of them can fail it.
+//!
+//! One federation serves all drills, in the order of a bad day: starting three machines under emulation takes minutes.
+
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use cvm_lab::{
+    federation::{FL_PORT, Federation, Running, attest_port, drill},
+    process::Process,
+    run,
+    vm::BOOT_LIMIT,
+};
+
+/// How long a job may take under TCG.
+const JOB_LIMIT: Duration = Duration::from_secs(900);
+/// A check period of the example's CC manager and agents, and what stopping takes under TCG.
+const STOP_LIMIT: Duration = Duration::from_secs(300);
+
+#[test]
+fn a_federation_trains_keeps_its_jobs_and_stops_when_one_fails() {
+    let federation = Federation::new("federation-test", 17_643, |line| eprintln!("{line}")).expect("the federation");
+    let federation = federation.with_drills();
+    for old in ["bundles", "agreement.txt", "project"] {
+        let path = federation.scene.root.join(old);
+        let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+    }
+    federation.sealed().expect("sealed bundles");
+    let mut running = federation.start().expect("a running federation");
+    for (name, step) in DRILLS {
+        eprintln!("== {name}");
+        if let Err(error) = step(&federation, &mut running) {
+            let sites: Vec<_> = ["server1", "site-1", "site-2"].into_iter().map(|site| (site, state(site))).collect();
+            panic!("{name}: {error:#}\n{sites:#?}");
+        }
+    }
+}
+
+type Step = fn(&Federation, &mut Running) -> Result<()>;
+
+const DRILLS: [(&str, Step); 7] = [
+    ("a relying party attests each node", attested),
+    ("the sealed job trains; a job with code and a researcher's download are refused", training),
+    ("the job store survives a reboot of the server", reboot),
+    ("a key holder is gone: what runs keeps running, the next boot refuses", key_holder_gone),
+    ("attack: an agent is killed", attack_a_killed_agent),
+    ("attack: a client's register is extended at run time", attack_an_extended_register),
+    ("attack: a server without our CVM that holds valid certificates", attack_a_server_without_a_cvm),
+];
+
+/// What a site's own system says of its services.
+fn state(site: &str) -> String {
+    let line = "systemctl --no-pager --plain --no-legend list-units --all 'nvflare*' 'cvm-*'; journalctl --no-pager -n 60 2>&1";
+    drill(site, line).unwrap_or_else(|error| format!("{error:#}"))
+}
+
+fn attested(federation: &Federation, _: &mut Running) -> Result<()> {
+    for site in ["server1", "site-1", "site-2"] {
+        let verdict = federation.attest(attest_port(site)).context(site)?;
+        ensure!(verdict.contains(site), "{verdict}");
+    }
+    Ok(())
+}
+
+fn training(federation: &Federation, _: &mut Running) -> Result<()> {
+    let (job, result) = federation.train(JOB_LIMIT)?;
+    for site in ["site-1", "site-2"] {
+        let accuracy = result["accuracy"][site].as_f64().context("an accuracy")?;
+        // The start weights put every biopsy into one class: 0.37.
+        ensure!(accuracy > 0.85, "{site}: {result}");
+    }
+    federation.byoc_refused(JOB_LIMIT)?;
+    federation.download_refused(&job).map(drop)
+}
+
+fn reboot(federation: &Federation, running: &mut Running) -> Result<()> {
+    let before = federation.admin(JOB_LIMIT, &["jobs"])?;
+    federation.reboot_server(running)?;
+    let after = federation.admin(JOB_LIMIT, &["jobs"])?;
+    ensure!(
+        before["jobs"] == after["jobs"] && after["jobs"].as_array().is_some_and(|jobs| jobs.len() >= 2),
+        "{before}, then {after}"
+    );
+    federation.registered().map(drop)
+}
+
+fn key_holder_gone(federation: &Federation, running: &mut Running) -> Result<()> {
+    running.holders.retain(|(party, _)| *party != "hospital-2");
+    federation.train(JOB_LIMIT)?;
+    running.site("site-2")?.power_button()?;
+    let refusal = federation.machine("site-2")?.refused(federation.tpm("site-2"))?;
+    ensure!(refusal.code.as_deref() == Some("FC-401"), "{}", refusal.console);
+    running.holders.push(("hospital-2", federation.holder("hospital-2")?));
+    restart(federation, running, "site-2")
+}
+
+fn attack_a_killed_agent(federation: &Federation, running: &mut Running) -> Result<()> {
+    for _ in 0..2 {
+        drill("site-2", "systemctl kill --signal=KILL cvm-agent.service")?;
+        thread::sleep(Duration::from_secs(10));
+    }
+    running.site("site-2")?.console.wait(STOP_LIMIT).context("a site without its agent must power off")?;
+    // NVFLARE gives the others up to one check period; then no site goes on.
+    for site in ["server1", "site-1"] {
+        stopped(site)?;
+    }
+    all_again(federation, running)
+}
+
+fn attack_an_extended_register(federation: &Federation, running: &mut Running) -> Result<()> {
+    ensure!(drill("site-1", "extend 12")? == "extended", "the register was not extended");
+    running.site("site-1")?.console.wait(STOP_LIMIT).context("a site that fails its own check must power off")?;
+    for site in ["server1", "site-2"] {
+        stopped(site)?;
+    }
+    all_again(federation, running)
+}
+
+/// NVFLARE's own server program with the server's whole kit, on this machine instead of in a CVM.
+fn attack_a_server_without_a_cvm(federation: &Federation, running: &mut Running) -> Result<()> {
+    running.site("server1")?.power_button()?;
+    let kit = federation.scene.root.join("rogue");
+    let _ = std::fs::remove_dir_all(&kit);
+    run(Command::new("cp").arg("-r").arg(federation.kit("server1")).arg(&kit))?;
+    for file in std::fs::read_dir(kit.join("local"))?.flatten() {
+        if file.file_name().to_string_lossy().ends_with("__p_resources.json") {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    let mut server = Command::new("bash");
+    server
+        .arg(kit.join("startup/sub_start.sh"))
+        .arg("--once")
+        .env("PATH", format!("{}:/usr/bin:/bin", federation.scene.nvflare("").display()));
+    let _server = Process::start("a server without a CVM", server.current_dir(&kit))?;
+    for site in ["site-1", "site-2"] {
+        stopped(site)
+            .with_context(|| format!("a client must not work with a server without a CVM (port {FL_PORT})"))?;
+    }
+    Ok(())
+}
+
+/// Waits until NVFLARE has stopped in a CVM.
+fn stopped(site: &str) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        // A CVM that powered off answers nothing.
+        match drill(site, "systemctl is-active nvflare.service") {
+            Ok(answer) if answer.trim() == "active" || answer.trim() == "activating" => {}
+            _ => return Ok(()),
+        }
+        ensure!(begin.elapsed() < STOP_LIMIT, "NVFLARE of {site} still runs after {STOP_LIMIT:?}");
+        thread::sleep(Duration::from_secs(2));
+    }
+}
+
+/// Starts one site again and waits until the federation is whole.
+fn restart(federation: &Federation, running: &mut Running, site: &'static str) -> Result<()> {
+    *running.site(site)? = federation.boot(&federation.machine(site)?, site)?;
+    running.site(site)?.handoff()?;
+    federation.registered().map(drop)
+}
+
+/// Every site anew, as after a federation that stopped.
+fn all_again(federation: &Federation, running: &mut Running) -> Result<()> {
+    for (_, vm) in running.sites.iter_mut().rev() {
+        if vm.power_button().is_err() {
+            vm.console.wait(BOOT_LIMIT)?;
+        }
+    }
+    running.sites.clear();
+    federation.start_sites(running)
+}

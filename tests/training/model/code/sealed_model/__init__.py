@@ -1,0 +1,1 @@
+"""What the model owner seals: a logistic regression on the Wisconsin breast cancer data."""
