@@ -230,14 +230,15 @@ fn fuzz_seeds_and_their_mutations() {
 }
 
 #[test]
-fn a_reference_is_optional_and_travels_as_it_is() {
+fn a_reference_is_optional_and_travels_with_its_signature() {
     let (mut documents, digest) = sign(&manifest());
     let verify = |documents: &Documents| super::verify(documents, digest, &key().verifying_key()).unwrap();
     assert_eq!(verify(&documents).documents.presented(), None);
-    documents.reference = Some(b"anything".to_vec());
+    documents.reference = Some(b"reference".to_vec());
     assert_eq!(verify(&documents).documents.presented(), None, "without its signature");
-    documents.reference_signature = Some(vec![1]);
+    let signature = signed::sign(&key(), Kind::Reference, b"reference").to_vec();
+    documents.reference_signature = Some(signature.clone());
     let presented = verify(&documents).documents.presented().unwrap();
-    assert_eq!((presented.reference, presented.reference_sig), (b"anything".to_vec(), vec![1]));
+    assert_eq!((presented.reference, presented.reference_sig), (b"reference".to_vec(), signature));
     assert_eq!(sha256(&presented.manifest), digest);
 }

@@ -18,10 +18,14 @@ use zeroize::Zeroizing;
 use super::ProvisionError;
 use crate::{WorkError, stage::erofs};
 
-/// The folder of those who may endorse a TPM, in a party's folder.
-const EK_ROOTS: &str = "ek-roots";
+/// What a party's folder may hold to judge evidence with: who may endorse a TPM, and vendors' collateral.
+const FOLDERS: [&str; 2] = ["ek-roots", "collateral"];
+/// The public key of whoever collected the collateral.
+const COLLECTOR: &str = "collateral.pub";
+/// How deep the folders are copied: `collateral/files`.
+const DEPTH: usize = 2;
 /// More than any file of a party's folder needs.
-const MAX_FILE: u64 = 1024 * 1024;
+const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// A party whose key holder runs in the CVM that is being sealed.
 pub struct Delegate {
@@ -73,23 +77,15 @@ impl Delegate {
     /// the site volume belong to.
     pub(super) fn install(&self, config: &Path, site: &Path) -> Result<erofs::Owner, ProvisionError> {
         let to = site.join(keyholder_conf::FOLDER);
-        let make = |path: &Path| {
-            use std::os::unix::fs::DirBuilderExt as _;
-            fs::DirBuilder::new().mode(0o700).create(path).map_err(WorkError::io("make", path))
-        };
         make(&to)?;
         for name in [PARTY_FILE, CERTIFICATE_FILE, POLICY_FILE, SECRETS_FILE, UNLOCK_FILE] {
             copy(&self.folder.join(name), &to.join(name))?;
         }
-        let roots = self.folder.join(EK_ROOTS);
-        if roots.is_dir() {
-            make(&to.join(EK_ROOTS))?;
-            for entry in fs::read_dir(&roots).map_err(WorkError::io("read the folder", &roots))? {
-                let file = entry.map_err(WorkError::io("read the folder", &roots))?;
-                if file.path().extension().is_some_and(|extension| extension == "pem") {
-                    copy(&file.path(), &to.join(EK_ROOTS).join(file.file_name()))?;
-                }
-            }
+        for folder in FOLDERS {
+            copy_folder(&self.folder.join(folder), &to.join(folder), DEPTH)?;
+        }
+        if self.folder.join(COLLECTOR).exists() {
+            copy(&self.folder.join(COLLECTOR), &to.join(COLLECTOR))?;
         }
         let conf =
             serde_yaml::to_string(&KeyHolderConf::on_port(self.port)).expect("our documents have only string keys");
@@ -107,6 +103,31 @@ impl Delegate {
         });
         secrets.chain(files).collect()
     }
+}
+
+/// A folder for the key holder alone.
+fn make(path: &Path) -> Result<(), ProvisionError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    Ok(fs::DirBuilder::new().mode(0o700).create(path).map_err(WorkError::io("make", path))?)
+}
+
+/// Copies the plain files of a folder that may be missing.
+fn copy_folder(from: &Path, to: &Path, depth: usize) -> Result<(), ProvisionError> {
+    if !from.is_dir() || depth == 0 {
+        return Ok(());
+    }
+    make(to)?;
+    for entry in fs::read_dir(from).map_err(WorkError::io("read the folder", from))? {
+        let entry = entry.map_err(WorkError::io("read the folder", from))?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().map_err(WorkError::io("look at", &path))?;
+        if kind.is_dir() {
+            copy_folder(&path, &target, depth - 1)?;
+        } else if kind.is_file() {
+            copy(&path, &target)?;
+        }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), ProvisionError> {

@@ -94,8 +94,13 @@ fn what_serves_goes_into_the_site_volume_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     agree(dir.path(), good());
     let folder = dir.path().join("delegate");
-    fs::create_dir(folder.join("ek-roots")).unwrap();
-    for file in ["ek-roots/root.pem", "ek-roots/README", "keyholder.sqlite", "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS"] {
+    for new in ["ek-roots", "collateral/files/deeper"] {
+        fs::create_dir_all(folder.join(new)).unwrap();
+    }
+    let judging =
+        ["ek-roots/root.pem", "ek-roots/a.crl", "collateral/index.json", "collateral/files/a", "collateral.pub"];
+    let others = ["collateral/files/deeper/a", "keyholder.sqlite", "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS"];
+    for file in judging.iter().chain(&others) {
         fs::write(folder.join(file), "x").unwrap();
     }
     let [config, site] = ["config", "site"].map(|name| dir.path().join(name));
@@ -105,8 +110,10 @@ fn what_serves_goes_into_the_site_volume_and_nothing_else() {
     let installed = site.join("keyholder");
     let mut names: Vec<_> = fs::read_dir(&installed).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["ek-roots", "party.txt", "policy.rego", "secrets.age", "tls.pem", "unlock.key"]);
-    assert!(installed.join("ek-roots/root.pem").exists() && !installed.join("ek-roots/README").exists());
+    let expected = ["collateral", "collateral.pub", "ek-roots", "party.txt", "policy.rego", "secrets.age", "tls.pem"];
+    assert_eq!(names, [&expected[..], &["unlock.key"]].concat());
+    assert!(judging.iter().all(|file| installed.join(file).is_file()));
+    assert!(!others.iter().any(|file| installed.join(file).exists()));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!([mode(&installed), mode(&installed.join("unlock.key"))], [0o700, 0o400]);
     assert_eq!(Delegate::open(&installed, 8443).unwrap().party.card(), delegate.party.card());
