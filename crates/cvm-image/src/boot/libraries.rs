@@ -28,7 +28,8 @@ const LOADED_AT_RUN_TIME: [&str; 1] = ["libtss2-tcti-device.so.0"];
 /// Path → content, for the loader of `program` and every library that it needs, as they are found below `root`:
 /// this machine's `/`, or a stage's tree.
 pub(crate) fn closure(root: &Path, program: &Path) -> Result<BTreeMap<String, Vec<u8>>, BootError> {
-    let missing = |name: &str| BootError::Library { path: name.into(), problem: "it is needed and not installed".into() };
+    let missing =
+        |name: &str| BootError::Library { path: name.into(), problem: "it is needed and not installed".into() };
     let mut found = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let (interpreter, mut wanted) = needs(program, &read_bounded(program, MAX_BYTES)?)?;

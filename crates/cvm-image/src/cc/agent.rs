@@ -37,7 +37,8 @@ impl AgentConf {
         let port = port.map(|item| item.number(PORT, 1..=65535)).transpose()?;
         let mut conf = Self { attest_port: port.map(|port| port as u16), ..Self::default() };
         let Some(item) = agent else { return Ok(conf) };
-        let mut section = item.section("a mapping with check_frequency, token_lifetime, leeway, max_clock_wait", &KEYS)?;
+        let mut section =
+            item.section("a mapping with check_frequency, token_lifetime, leeway, max_clock_wait", &KEYS)?;
         let seconds = |section: &mut Section, key: &str, expected: &'static str, range| {
             section.optional(key).map(|item| item.number(expected, range)).transpose()
         };

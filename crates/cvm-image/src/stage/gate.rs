@@ -234,7 +234,9 @@ fn cc_manager(tree: &Path) -> Result<(), String> {
     // Python runs each line of a .pth file that begins with `import`.
     match fs::read_to_string(packages.join("flare_cvm_substitute.pth")) {
         Ok(line) if line == "import flare_cvm_substitute\n" => Ok(()),
-        _ => Err("flare_cvm_substitute.pth does not import flare_cvm_substitute: NVFLARE's own manager would run".into()),
+        _ => {
+            Err("flare_cvm_substitute.pth does not import flare_cvm_substitute: NVFLARE's own manager would run".into())
+        }
     }
 }
 

@@ -51,7 +51,12 @@ pub(super) fn install(
     let patterns: Vec<String> = python.remove.iter().map(|pattern| format!("{}/{pattern}", python.venv)).collect();
     tree::remove(tree, &patterns)?;
     compile(tree, &python.venv, &interpreter)?;
-    Ok(locked.iter().chain(&own_locked).filter(|l| l.name != "pip").map(|l| format!("{}=={}", l.name, l.version)).collect())
+    Ok(locked
+        .iter()
+        .chain(&own_locked)
+        .filter(|l| l.name != "pip")
+        .map(|l| format!("{}=={}", l.name, l.version))
+        .collect())
 }
 
 fn install_from(

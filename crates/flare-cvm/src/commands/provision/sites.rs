@@ -127,7 +127,13 @@ impl Shared {
         self.site(args, kit, conf, Some(config)).context(of_site)
     }
 
-    fn site(&mut self, args: &Provision, kit: PathBuf, mut conf: SiteConf, cc_config: Option<CcConfig>) -> Result<Site> {
+    fn site(
+        &mut self,
+        args: &Provision,
+        kit: PathBuf,
+        mut conf: SiteConf,
+        cc_config: Option<CcConfig>,
+    ) -> Result<Site> {
         let none = cc::Additions::default();
         let own = cc_config.as_ref().map_or(&none, |config| &config.additions);
         let base = chosen(&args.base_image, &own.base_image, "base-image", "base_image")?;
