@@ -67,8 +67,9 @@ pub fn write_settings(conf: &SiteConf, card: &Card, lease: &Lease) -> Result<(),
 }
 
 /// What the agent proves this machine with: the signed documents as the builder wrote them, which anybody may read, and
-/// the firmware's log, which the kernel shows to root only.
-pub fn write_image(verified: &Verified, event_log: &[u8]) -> Result<(), Failure> {
+/// the firmware's log, which the kernel shows to root only, and what the key holders stated of its attestation key.
+pub fn write_image(verified: &Verified, event_log: &[u8], attestation_keys: &[Value]) -> Result<(), Failure> {
+    let attestation_keys = serde_json::to_vec(attestation_keys).code(Code::SwitchRoot)?;
     let documents = &verified.documents;
     let public = [
         ("manifest.json", documents.manifest.as_deref()),
@@ -76,25 +77,15 @@ pub fn write_image(verified: &Verified, event_log: &[u8]) -> Result<(), Failure>
         ("reference.json", documents.reference.as_deref()),
         ("reference.sig", documents.reference_signature.as_deref()),
         ("builder.pub", Some(verified.builder.as_bytes().as_slice())),
+        ("ak_certificates.json", Some(attestation_keys.as_slice())),
     ];
-    make_image_folder()?;
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)?;
     for (name, bytes) in public.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
         write_atomic(&Path::new(IMAGE).join(name), bytes, 0o644).code(Code::SwitchRoot)?;
     }
     let log = Path::new(IMAGE).join("event_log");
     write_atomic(&log, event_log, 0o640).code(Code::SwitchRoot)?;
     chown(&log, None, Some(AGENT_GROUP)).code_at(Code::SwitchRoot, log.display())
-}
-
-/// What the key holders stated of this CVM's attestation key, for the agent that shows it to peers.
-pub fn write_attestation_keys(certificates: &[Value]) -> Result<(), Failure> {
-    make_image_folder()?;
-    let json = serde_json::to_vec(certificates).code(Code::SwitchRoot)?;
-    write_atomic(&Path::new(IMAGE).join("ak_certificates.json"), &json, 0o644).code(Code::SwitchRoot)
-}
-
-fn make_image_folder() -> Result<(), Failure> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)
 }
 
 /// `workspace` and `logs` live on `state`.

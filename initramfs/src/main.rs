@@ -103,8 +103,7 @@ fn boot() -> Result<Infallible, Failure> {
     step("p6", "attached read-only");
     handoff::move_mount(Path::new(CONFIG), &guest_path("/opt/nvflare/config"))?;
     handoff::write_settings(&conf, &card, &lease)?;
-    handoff::write_image(&verified, &tpm::event_log()?)?;
-    handoff::write_attestation_keys(&attestation_keys)?;
+    handoff::write_image(&verified, &tpm::event_log()?, &attestation_keys)?;
 
     // Once the handoff is measured no key holder answers this boot; only then does the system start.
     let from = format!("p3 by {}, p5 by {}", keys.system.from, keys.jobs.from);

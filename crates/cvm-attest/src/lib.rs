@@ -12,6 +12,7 @@
 //! | [`tpm`] | TPM 2.0 quotes and event logs |
 //! | [`gpu`] | NVIDIA GPUs and switches, reference manifests, result policies |
 //! | [`token`] | tokens of other verifiers, and our own EAR |
+//! | [`tee`] | SNP, TDX and Azure in the release protocol, with what vendors published |
 //!
 //! The release protocol's [`Evidence`] and [`verify`] bind a TPM's evidence to one session.
 //!
@@ -37,6 +38,7 @@ pub mod reference;
 pub mod reference_set;
 pub mod rtmr;
 pub mod tpm;
+pub mod trustee;
 pub mod wire;
 
 #[cfg(feature = "verifier")]
@@ -64,6 +66,8 @@ pub mod snp;
 #[cfg(feature = "verifier")]
 pub mod tdx;
 #[cfg(feature = "verifier")]
+pub mod tee;
+#[cfg(feature = "verifier")]
 pub mod token;
 #[cfg(feature = "verifier")]
 mod verifier;
@@ -89,6 +93,11 @@ pub const HANDOFF_EVENT: &str = "flare-cvm:handoff";
 /// From then on a quote shows that boot is over, and no key holder answers it (DESIGN §2.6).
 pub fn handoff_digest() -> cvm_base::Bytes32 {
     cvm_base::sha256(HANDOFF_EVENT.as_bytes())
+}
+
+/// The same for a TD, extended into RTMR3: SHA-384 of the text.
+pub fn td_handoff_digest() -> rtmr::Bytes48 {
+    rtmr::sha384(HANDOFF_EVENT.as_bytes())
 }
 
 /// The part of the release protocol's SHA-384 binding that a TPM quote carries: its first 32 bytes.

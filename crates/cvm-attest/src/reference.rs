@@ -5,10 +5,18 @@ use std::collections::BTreeMap;
 use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttestError, eventlog::extend};
+use crate::{
+    AttestError,
+    eventlog::extend,
+    reference_set::{AzureReference, SnpReference, TdxReference},
+};
 
-/// The one schema version this program reads and writes.
+/// The schema's version without values of TEEs.
 pub const VERSION: u32 = 1;
+/// The schema's version with some: an older program refuses it, and does not pass over what it cannot compare.
+pub const VERSION_TEE: u32 = 2;
+/// Platforms of a kind.
+const MAX_PLATFORMS: usize = 32;
 /// More than any reference needs; longer input is refused unread.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// The registers that every reference names: loader and UKI, Secure Boot, the UKI's sections.
@@ -18,7 +26,7 @@ pub const ALWAYS: [u8; 3] = [4, 7, 11];
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {
-    /// [`VERSION`].
+    /// [`VERSION`] or [`VERSION_TEE`].
     pub version: u32,
     /// The image.
     pub image_id: Bytes16,
@@ -26,6 +34,26 @@ pub struct Reference {
     pub manifest_sha256: Bytes32,
     /// What a TPM must quote.
     pub tpm: TpmReference,
+    /// SEV-SNP launch digests, one entry a platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snp: Vec<SnpReference>,
+    /// TDX measurements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tdx: Vec<TdxReference>,
+    /// Azure confidential VMs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub azure: Vec<AzureReference>,
+}
+
+/// What TEEs measure of an image; without any, only a TPM's evidence shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Platforms {
+    /// SEV-SNP.
+    pub snp: Vec<SnpReference>,
+    /// TDX.
+    pub tdx: Vec<TdxReference>,
+    /// Azure.
+    pub azure: Vec<AzureReference>,
 }
 
 /// PCR values and how they come about.
@@ -82,6 +110,13 @@ fn replay(events: &[PredictedEvent]) -> BTreeMap<u8, Bytes32> {
 }
 
 impl Reference {
+    /// The reference values of an image, in the version that they need.
+    pub fn new(image_id: Bytes16, manifest_sha256: Bytes32, tpm: TpmReference, platforms: Platforms) -> Self {
+        let Platforms { snp, tdx, azure } = platforms;
+        let version = if snp.is_empty() && tdx.is_empty() && azure.is_empty() { VERSION } else { VERSION_TEE };
+        Self { version, image_id, manifest_sha256, tpm, snp, tdx, azure }
+    }
+
     /// Reads `reference.json` (its signature is the caller's to check first).
     ///
     /// # Errors
@@ -93,8 +128,21 @@ impl Reference {
             return Err(fail(format!("{} bytes, at most {MAX_BYTES} allowed", bytes.len())));
         }
         let reference: Self = serde_json::from_slice(bytes).map_err(|e| fail(e.to_string()))?;
-        if reference.version != VERSION {
-            return Err(fail(format!("version {}, this program reads {VERSION}", reference.version)));
+        let platforms = [reference.snp.len(), reference.tdx.len(), reference.azure.len()];
+        match (reference.version, platforms) {
+            (VERSION, [0, 0, 0]) => {}
+            (VERSION, _) => return Err(fail(format!("values of TEEs, which version {VERSION} does not have"))),
+            (VERSION_TEE, [0, 0, 0]) => return Err(fail(format!("version {VERSION_TEE} without values of any TEE"))),
+            (VERSION_TEE, _) => {}
+            (other, _) => {
+                return Err(fail(format!("version {other}, this program reads {VERSION} and {VERSION_TEE}")));
+            }
+        }
+        if let Some(many) = platforms.into_iter().find(|many| *many > MAX_PLATFORMS) {
+            return Err(fail(format!("{many} platforms of one kind, at most {MAX_PLATFORMS} allowed")));
+        }
+        if let Some(azure) = reference.azure.iter().find(|azure| !azure.pcrs.contains_key(&11)) {
+            return Err(fail(format!("no value for PCR 11 of {:?}: it shows the phase", azure.platform)));
         }
         let TpmReference { pcrs, explain, .. } = &reference.tpm;
         if let Some(pcr) = pcrs.keys().find(|pcr| **pcr > 15) {

@@ -1,7 +1,7 @@
 //! Reference values of an image for every kind of machine that it may run on.
 //!
-//! [`crate::Reference`] is what the build signs today, and has one kind; this holds the predictions of all of them,
-//! one entry a platform, and is what `flare-cvm policy new` writes policies from.
+//! [`crate::Reference`] is what a build signs of one image; this also holds whom to believe, one entry a platform, and
+//! is what `flare-cvm policy new` writes policies from.
 
 use std::collections::BTreeMap;
 
@@ -178,10 +178,16 @@ impl ReferenceSet {
     }
 }
 
-/// What a build signs, as the TPM's part of a set.
+/// What a build signs, as a set.
 impl From<&Reference> for ReferenceSet {
     fn from(reference: &Reference) -> Self {
-        Self { tpm: Some(reference.tpm.clone()), ..Self::new(reference.image_id) }
+        Self {
+            tpm: Some(reference.tpm.clone()),
+            snp: reference.snp.clone(),
+            tdx: reference.tdx.clone(),
+            azure: reference.azure.clone(),
+            ..Self::new(reference.image_id)
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cvm_base::Explain;
 use rustls_pki_types::{
-    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, UnixTime, alg_id,
-    pem::PemObject,
+    AlgorithmIdentifier, CertificateDer, CertificateRevocationListDer, InvalidSignature,
+    SignatureVerificationAlgorithm, UnixTime, alg_id, pem::PemObject,
 };
 use webpki::{
     BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
@@ -303,6 +303,29 @@ impl Path<'_> {
 pub fn parse_time(text: &str) -> Option<u64> {
     let date = || text.parse::<x509_cert::der::DateTime>().ok().map(|date| date.unix_duration().as_secs());
     text.parse().ok().or_else(date)
+}
+
+/// Reads one DER revocation list, or any number of PEM ones up to [`MAX_CERTIFICATES`], as DER.
+///
+/// # Errors
+/// [`X509Error::Crl`], also when there is none.
+pub fn read_crls(bytes: &[u8]) -> Result<Vec<Vec<u8>>, X509Error> {
+    let mut found = Vec::new();
+    if bytes.first() == Some(&0x30) {
+        found.push(bytes.to_vec());
+    } else {
+        for list in CertificateRevocationListDer::pem_slice_iter(bytes) {
+            if found.len() == MAX_CERTIFICATES {
+                return Err(X509Error::Crl { problem: format!("more than {MAX_CERTIFICATES}") });
+            }
+            found.push(list.map_err(|e| X509Error::Crl { problem: e.to_string() })?.to_vec());
+        }
+    }
+    found.iter().try_for_each(|list| read_crl(list).map(drop))?;
+    match found.is_empty() {
+        true => Err(X509Error::Crl { problem: "neither DER nor PEM".into() }),
+        false => Ok(found),
+    }
 }
 
 pub(crate) fn read_crl(der: &[u8]) -> Result<CertRevocationList<'_>, X509Error> {

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use cvm_attest::{
     eventlog::EventLog,
     predict::{self, Inputs, PredictError, tdx},
-    reference::{Reference, TpmReference, VERSION},
+    reference::{Platforms, Reference, TpmReference},
     rtmr::sha384,
 };
 use cvm_base::{Bytes, Explain, sha256};
@@ -118,12 +118,7 @@ fn a_real_boot_measured_what_is_predicted() {
             assert_eq!(expected.digest == measured, !varies.contains(&&*expected.event), "{}", expected.event);
         }
     }
-    let reference = Reference {
-        version: VERSION,
-        image_id: "ab".repeat(16).parse().unwrap(),
-        manifest_sha256: sha256(b""),
-        tpm: prediction,
-    };
+    let reference = Reference::new("ab".repeat(16).parse().unwrap(), sha256(b""), prediction, Platforms::default());
     assert_eq!(Reference::parse(&reference.to_bytes()).unwrap(), reference);
 }
 
@@ -261,8 +256,7 @@ fn a_reference_whose_values_do_not_follow_from_its_events_is_refused() {
     let variables = recorded_variables(&EventLog::parse(&bytes).unwrap());
     let (loader, uki) = images(&variables);
     let tpm = predicted(&variables, &loader, &uki).unwrap();
-    let good =
-        Reference { version: VERSION, image_id: "ab".repeat(16).parse().unwrap(), manifest_sha256: sha256(b""), tpm };
+    let good = Reference::new("ab".repeat(16).parse().unwrap(), sha256(b""), tpm, Platforms::default());
     let refused = |change: fn(&mut Reference)| {
         let mut bad = good.clone();
         change(&mut bad);

@@ -12,7 +12,7 @@ use cvm_attest::{
     challenge,
     eventlog::EventLog,
     handoff_digest,
-    reference::{PredictedEvent, TpmReference, VERSION},
+    reference::{Platforms, PredictedEvent, TpmReference},
     tpm, verify,
     wire::HandshakeParams,
 };
@@ -42,7 +42,7 @@ fn boot(tpm: &mut Tpm, log: &[u8]) -> Reference {
         }
     }
     let tpm = TpmReference::from_events(explain, &[13]);
-    Reference { version: VERSION, image_id: "00".repeat(16).parse().unwrap(), manifest_sha256: sha256(b""), tpm }
+    Reference::new("00".repeat(16).parse().unwrap(), sha256(b""), tpm, Platforms::default())
 }
 
 #[test]

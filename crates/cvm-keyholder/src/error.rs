@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cvm_attest::AttestError;
+use cvm_attest::{AttestError, collateral::CacheError};
 use cvm_base::{Bytes16, Bytes32, Explain, FileError};
 use cvm_ceremony::CeremonyError;
 use cvm_layout::{names::Name, site_conf::ConfError};
@@ -56,6 +56,14 @@ pub enum KeyHolderError {
         path: PathBuf,
         /// What is wrong with them.
         source: AttestError,
+    },
+    /// Vendors' collateral cannot be used.
+    #[error("the collateral in {}: {source}", path.display())]
+    Collateral {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CacheError,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
@@ -134,6 +142,7 @@ impl Explain for KeyHolderError {
             Self::Store { .. } => "KEY-002",
             Self::Policy { .. } => "KEY-003",
             Self::Roots { .. } => "KEY-004",
+            Self::Collateral { source, .. } => source.code(),
             Self::Listen { .. } => "KEY-005",
             Self::Tls(_) => "KEY-006",
             Self::Signature { .. } => "KEY-007",
@@ -164,6 +173,7 @@ impl Explain for KeyHolderError {
             },
             Self::Store { .. } => "check the folder's permissions and free space; a damaged store can be replaced by a backup, or removed: then enrol the images again (their seals are forgotten)",
             Self::Policy { .. } => "the policy folder holds policy.rego (package policy, default allow = false); `opa check` finds mistakes in it",
+            Self::Collateral { source, .. } => return source.help(),
             Self::Roots { .. } => "put the PEM certificates of the TPM manufacturers that you trust into ek-roots/ of the policy folder",
             Self::Tls(_) => "the party's folder is damaged: restore tls.pem and secrets.age from a backup",
             Self::Signature { .. } => "the bundle is not from the builder you agreed on, or was changed: ask for it again",

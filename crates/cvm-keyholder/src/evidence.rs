@@ -4,9 +4,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_attest::{
     AttestError, Claims, CredentialState, Evidence, Phase, Reference, Roots,
     ak_certificate::{self, AkStatement},
+    tee::{self, TeeError, Vendors},
     wire::HandshakeParams,
 };
-use cvm_base::Bytes;
+use cvm_base::{Bytes, Bytes32};
 use cvm_layout::{manifest::Manifest, names::Name};
 use cvm_release::{
     binding::Binding,
@@ -18,10 +19,12 @@ use serde_json::{Value, json};
 /// How far a TPM is trusted that does not say.
 const UNTRUSTED_HOST: &str = "untrusted-host";
 
-/// Checks TPM evidence, and sample evidence where a test's policy folder says so.
+/// Checks evidence of TPMs and TEEs, and sample evidence where a test's policy folder says so.
 pub struct Verifier {
     /// Who may endorse a TPM.
     pub roots: Roots,
+    /// Who makes TEEs, and what they published.
+    pub vendors: Vendors,
     /// Whether `sample` evidence, which anybody can make, takes part in the protocol.
     pub allow_sample: bool,
 }
@@ -30,6 +33,7 @@ impl EvidenceVerifier for Verifier {
     fn prepare(&self, tee: Tee, extra_params: &Value) -> Result<Prepared, Refusal> {
         match tee {
             Tee::Tpm => prepare_tpm(extra_params),
+            Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm => Ok(Prepared::default()),
             // Stock clients send no evidence ahead. Whether sample evidence counts is told only once
             // it is shown: a stock client is served the protocol up to there.
             Tee::Sample => Ok(Prepared::default()),
@@ -47,6 +51,7 @@ impl EvidenceVerifier for Verifier {
     ) -> Result<Verified, Refusal> {
         match tee {
             Tee::Tpm => self.verify_tpm(evidence, binding, kept, now),
+            Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm => self.verify_tee(tee, evidence, binding, now),
             Tee::Sample if self.allow_sample => verify_sample(evidence, binding),
             other => Err(unsupported(other)),
         }
@@ -59,17 +64,31 @@ impl EvidenceVerifier for Verifier {
         }
         let fault = |e: String| Refusal::from(Fault::new("comparing with the reference values", e));
         let reference: Reference = serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
-        let claims = Claims::from_json(evidence).map_err(|e| fault(e.to_string()))?;
-        match claims.phase(&reference) {
-            Phase::Boot => Ok(()),
-            Phase::AfterHandoff => {
-                Err(Refusal::new(Reason::AfterHandoff, "the CVM has handed off: it is past the phase of secrets"))
-            }
-            Phase::Other => {
-                let found: Vec<String> = claims.mismatches(&reference).iter().map(ToString::to_string).collect();
-                Err(Refusal::new(Reason::WrongPcr, found.join("; ")))
-            }
+        if let Some((phase, problem)) = tee::phase(evidence, &reference) {
+            return in_boot(phase, || Refusal::new(Reason::WrongMeasurement, problem));
         }
+        let claims = Claims::from_json(evidence).map_err(|e| fault(e.to_string()))?;
+        in_boot(claims.phase(&reference), || {
+            let found: Vec<String> = claims.mismatches(&reference).iter().map(ToString::to_string).collect();
+            Refusal::new(Reason::WrongPcr, found.join("; "))
+        })
+    }
+
+    /// SEV-SNP measures nothing at run time, so its claims cannot show the handoff. REPORT_ID is drawn by the
+    /// firmware for each launch and is the guest's until it ends.
+    fn guest(&self, claims: &Value) -> Option<Bytes32> {
+        let id = claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence/snp/report_id")?;
+        id.as_str()?.parse().ok()
+    }
+}
+
+fn in_boot(phase: Phase, differs: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
+    match phase {
+        Phase::Boot => Ok(()),
+        Phase::AfterHandoff => {
+            Err(Refusal::new(Reason::AfterHandoff, "the CVM has handed off: it is past the phase of secrets"))
+        }
+        Phase::Other => Err(differs()),
     }
 }
 
@@ -125,6 +144,15 @@ impl Verifier {
     }
 }
 
+impl Verifier {
+    fn verify_tee(&self, tee: Tee, evidence: &Value, binding: &Binding, now: u64) -> Result<Verified, Refusal> {
+        let tee::TeeClaims { claims, incomplete } =
+            self.vendors.verify(tee.name(), evidence, &binding.0, now).map_err(tee_refusal)?;
+        let status = if incomplete { "warning" } else { "affirming" };
+        Ok(Verified { claims, status, trust: "tee".into() })
+    }
+}
+
 /// The stock protocol's test evidence: `{"svn", "report_data"}`.
 fn verify_sample(evidence: &Value, binding: &Binding) -> Result<Verified, Refusal> {
     if evidence.get("report_data").and_then(Value::as_str) != Some(STANDARD.encode(binding.0).as_str()) {
@@ -132,6 +160,17 @@ fn verify_sample(evidence: &Value, binding: &Binding) -> Result<Verified, Refusa
     }
     let claims = json!({ "svn": evidence.get("svn"), "report_data": evidence.get("report_data") });
     Ok(Verified { claims, status: "contraindicated", trust: "none".into() })
+}
+
+fn tee_refusal(error: TeeError) -> Refusal {
+    let reason = match &error {
+        TeeError::Kind { .. } => Reason::Unsupported,
+        error if error.is_wrong_nonce() => Reason::WrongNonce,
+        error if error.is_forbidden() => Reason::ForbiddenGuest,
+        error if error.is_malformed() => Reason::Malformed,
+        _ => Reason::EvidenceInvalid,
+    };
+    Refusal::new(reason, error.to_string())
 }
 
 fn refusal(error: AttestError) -> Refusal {

@@ -2,7 +2,12 @@
 
 use std::{fs, path::Path};
 
-use cvm_attest::Roots;
+use cvm_attest::{
+    AttestError, Roots,
+    collateral::{Cache, read_public_key},
+    tee::Vendors,
+    x509::read_crls,
+};
 use cvm_base::{Bytes32, read_bounded};
 use cvm_release::{
     messages::MachineRule,
@@ -16,6 +21,10 @@ use crate::KeyHolderError;
 pub const POLICY_FILE: &str = "policy.rego";
 /// The folder, beside it, with the PEM certificates of those who may endorse TPMs.
 pub const EK_ROOTS: &str = "ek-roots";
+/// The folder, beside it, with vendors' collateral as `flare-cvm collateral` collects it.
+pub const COLLATERAL: &str = "collateral";
+/// The public key of whoever collected it. Without one, the collateral is not read.
+pub const COLLECTOR: &str = "collateral.pub";
 /// A file of this name in a test's policy folder lets `sample` evidence, which anybody can make, pass.
 pub const ALLOW_SAMPLE: &str = "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS";
 /// More than any policy or list of roots needs, in bytes.
@@ -29,19 +38,34 @@ pub struct PolicyFolder {
     pub policy: RegoPolicy,
     /// Who may endorse a TPM; none trusts nobody.
     pub roots: Roots,
+    /// Who makes TEEs, and what they published.
+    pub vendors: Vendors,
     /// Whether sample evidence passes.
     pub allow_sample: bool,
 }
 
 impl PolicyFolder {
-    /// Reads `policy.rego` and `ek-roots/*.pem`.
+    /// Reads `policy.rego`, `ek-roots/*.pem` and `ek-roots/*.crl`, and `collateral/`.
     pub fn read(folder: &Path) -> Result<Self, KeyHolderError> {
         let path = folder.join(POLICY_FILE);
         let text = read_bounded(&path, MAX_BYTES)?;
         let policy = RegoPolicy::new(text).map_err(|problem| KeyHolderError::Policy { path, problem })?;
         let roots = roots(&folder.join(EK_ROOTS))?;
-        Ok(Self { policy, roots, allow_sample: folder.join(ALLOW_SAMPLE).exists() })
+        let vendors = vendors(folder)?;
+        Ok(Self { policy, roots, vendors, allow_sample: folder.join(ALLOW_SAMPLE).exists() })
     }
+}
+
+fn vendors(folder: &Path) -> Result<Vendors, KeyHolderError> {
+    let builtin = |e| KeyHolderError::Internal { doing: "reading the vendors' roots", problem: format!("{e}") };
+    let vendors = Vendors::genuine().map_err(builtin)?;
+    let (path, collector) = (folder.join(COLLATERAL), folder.join(COLLECTOR));
+    if !path.exists() {
+        return Ok(vendors);
+    }
+    let fail = |source| KeyHolderError::Collateral { path: path.clone(), source };
+    let key = read_public_key(&collector).map_err(fail)?;
+    Ok(vendors.with_collateral(Cache::open(&path, &[key]).map_err(fail)?))
 }
 
 fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
@@ -53,14 +77,21 @@ fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
         Err(e) => return Err(io(e).into()),
     };
     files.sort();
-    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "pem")) {
+    let of = |kind: &'static str| files.iter().filter(move |file| file.extension().is_some_and(|e| e == kind));
+    let fail = |source| KeyHolderError::Roots { path: folder.to_owned(), source };
+    for file in of("pem") {
         pem.extend(read_bounded(file, MAX_BYTES)?);
         pem.push(b'\n');
+    }
+    let mut crls = Vec::new();
+    for file in of("crl") {
+        let lists = read_crls(&read_bounded(file, MAX_BYTES)?);
+        crls.extend(lists.map_err(|e| fail(AttestError::Roots { problem: format!("{}: {e}", file.display()) }))?);
     }
     if pem.is_empty() {
         return Ok(Roots::default());
     }
-    Roots::from_pem(&pem).map_err(|source| KeyHolderError::Roots { path: folder.to_owned(), source })
+    Roots::from_pem(&pem).and_then(|roots| roots.with_crls(&crls)).map_err(fail)
 }
 
 /// Rules in `package policy`; `allow` decides. The engine and its bounds are [`cvm_attest::policy`]'s.

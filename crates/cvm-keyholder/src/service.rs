@@ -150,7 +150,11 @@ impl Service {
         let server = Server {
             party: card.name.clone(),
             keys,
-            evidence: Box::new(Verifier { roots: policy.roots, allow_sample: policy.allow_sample }),
+            evidence: Box::new(Verifier {
+                roots: policy.roots,
+                vendors: policy.vendors,
+                allow_sample: policy.allow_sample,
+            }),
             store: Box::new(store),
             policy: Box::new(policy.policy),
             halves: Box::new(PartyHalves(party)),

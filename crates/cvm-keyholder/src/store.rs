@@ -35,6 +35,9 @@ const SCHEMA: &str = "
         session BLOB PRIMARY KEY, expires INTEGER NOT NULL, attested TEXT, released TEXT
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS sessions_expire ON sessions (expires);
+    CREATE TABLE IF NOT EXISTS guests (
+        guest BLOB PRIMARY KEY, image TEXT NOT NULL, released INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS seals (
         image TEXT PRIMARY KEY, header_sha256 BLOB NOT NULL, registered INTEGER NOT NULL,
         share BLOB, may_move INTEGER NOT NULL DEFAULT 0
@@ -269,10 +272,29 @@ impl Store for SqliteStore {
         found.map(|text| serde_json::from_str(&text).map_err(|e| Fault::new("reading a session", e))).transpose()
     }
 
-    fn release_once(&self, session: &[u8; 16], image: &ImageId, now: u64) -> Result<bool, Fault> {
-        let sql = "UPDATE sessions SET released = ?2
-                   WHERE session = ?1 AND expires > ?3 AND attested IS NOT NULL AND released IS NULL";
-        Ok(self.write(|tx, _| Ok(tx.execute(sql, params![session, image.to_string(), now])? == 1))?)
+    fn release_once(
+        &self,
+        session: &[u8; 16],
+        image: &ImageId,
+        guest: Option<&Bytes32>,
+        now: u64,
+    ) -> Result<bool, Fault> {
+        let image = image.to_string();
+        // One statement each, in one transaction: of two requests at once, one is first.
+        Ok(self.write(|tx, _| {
+            let known = "SELECT 1 FROM guests WHERE guest = ?1";
+            let known = |guest: &Bytes32| tx.query_row(known, [guest.0], |_| Ok(())).optional();
+            if guest.map(known).transpose()?.flatten().is_some() {
+                return Ok(false);
+            }
+            let sql = "UPDATE sessions SET released = ?2
+                       WHERE session = ?1 AND expires > ?3 AND attested IS NOT NULL AND released IS NULL";
+            let first = tx.execute(sql, params![session, image, now])? == 1;
+            if let Some(guest) = guest.filter(|_| first) {
+                tx.execute("INSERT INTO guests VALUES (?1, ?2, ?3)", params![guest.0, image, now])?;
+            }
+            Ok(first)
+        })?)
     }
 
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault> {

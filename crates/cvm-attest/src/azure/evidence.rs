@@ -129,9 +129,11 @@ impl AzureEvidence {
                     hex::decode(text).map_err(|e| malformed(kind, format!("tpm_quote.{name}: {e}")))
                 };
                 let hardware = match kind {
-                    HardwareKind::Snp => {
-                        Hardware::Snp(Some(Box::new(Certificate::from_der(&bytes("vcek", vcek.as_ref())?)?)))
-                    }
+                    // Trustee's attesters always send it; ours may leave it to the verifier's cache.
+                    HardwareKind::Snp => Hardware::Snp(match vcek {
+                        None => None,
+                        vcek => Some(Box::new(Certificate::from_der(&bytes("vcek", vcek.as_ref())?)?)),
+                    }),
                     HardwareKind::Tdx => Hardware::Tdx(bytes("td_quote", td_quote.as_ref())?),
                 };
                 let evidence = Self {

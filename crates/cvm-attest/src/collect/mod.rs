@@ -24,16 +24,20 @@ mod ioctl;
 pub mod nvml;
 mod qgs;
 mod recorded;
+mod rtmr;
 mod sev_guest;
 mod tdx_guest;
 mod tsm;
 
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 pub use certificates::{CertificateKind, SnpCertificate, parse_certificate_table};
 pub use error::CollectError;
 pub use qgs::quote_over;
 pub use recorded::Recorded;
+pub use rtmr::{RTMR3, Rtmr};
 pub use sev_guest::SevGuest;
 pub use tdx_guest::{QgsAddress, TdxGuest};
 pub use tsm::{TSM_REPORTS, Tsm};
@@ -94,7 +98,7 @@ pub struct Gpu {
 }
 
 /// A source of evidence inside a guest.
-pub trait Device {
+pub trait Device: Send {
     /// What it gives.
     fn kind(&self) -> Kind;
 
@@ -104,6 +108,15 @@ pub trait Device {
     /// # Errors
     /// [`CollectError`]; every wait is bounded.
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Raw, CollectError>;
+
+    /// A key that the TEE derives for this image on this chip, and for nobody else; `None` where it derives none. It
+    /// is the same in every boot, before and after the handoff. Secret.
+    ///
+    /// # Errors
+    /// [`CollectError`].
+    fn derived_key(&mut self) -> Result<Option<Zeroizing<[u8; 32]>>, CollectError> {
+        Ok(None)
+    }
 }
 
 /// The part of the report data that a GPU's request and Azure's TPM quote carry, as [`crate::tpm_nonce`] does.

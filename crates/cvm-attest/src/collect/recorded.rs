@@ -3,6 +3,7 @@
 //! ```text
 //! folder/
 //!   report.bin, certs.bin    SNP (certs.bin: the host's certificate table; may be missing)
+//!   derived-key.bin          and the key that it derives: for tests
 //!   quote.bin                or TDX
 //!   gpu/0/report.bin, gpu/0/chain.pem, gpu/1/…    or GPUs
 //! ```
@@ -10,6 +11,7 @@
 use std::path::{Path, PathBuf};
 
 use cvm_base::{FileError, read_bounded, write_atomic};
+use zeroize::Zeroizing;
 
 use super::{
     CollectError, Device, Gpu, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, bound_to,
@@ -139,5 +141,19 @@ impl Device for Recorded {
                 Ok(Raw::Snp { report, certificates: parse_certificate_table(&table)? })
             }
         }
+    }
+
+    fn derived_key(&mut self) -> Result<Option<Zeroizing<[u8; 32]>>, CollectError> {
+        if self.kind != Kind::Snp || !self.folder.join("derived-key.bin").is_file() {
+            return Ok(None);
+        }
+        let bytes = Zeroizing::new(self.read("derived-key.bin", 32)?);
+        let mut key = Zeroizing::new([0; 32]);
+        if bytes.len() != key.len() {
+            let problem = format!("a derived key of {} bytes, expected 32", bytes.len());
+            return Err(CollectError::answer(self.folder.display().to_string(), problem));
+        }
+        key.copy_from_slice(&bytes);
+        Ok(Some(key))
     }
 }

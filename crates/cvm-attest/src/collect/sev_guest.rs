@@ -1,12 +1,14 @@
 //! SNP reports on kernels before 6.7: `/dev/sev-guest`.
 
-use std::{fs::File, path::Path};
+use std::{fmt, fs::File, path::Path};
+
+use zeroize::Zeroizing;
 
 use super::{
     CollectError, Device, Kind, Raw, SNP_REPORT_BYTES,
     certificates::{MAX_TABLE_BYTES, parse_certificate_table},
     check_bound,
-    ioctl::{SNP_VMM_INVALID_LENGTH, snp_report},
+    ioctl::{SNP_VMM_INVALID_LENGTH, SnpFailure, snp_derived_key, snp_report},
 };
 
 /// Where the kernel has it.
@@ -48,16 +50,35 @@ impl Device for SevGuest {
                 Err(failure)
             }
         });
-        let response = response.map_err(|failure| {
-            let problem = format!(
-                "{}, firmware error {:#x}, hypervisor error {:#x}",
-                failure.errno, failure.firmware, failure.hypervisor
-            );
-            CollectError::refused(&self.name, "make a report", problem)
-        })?;
+        let response = response.map_err(|failure| CollectError::refused(&self.name, "make a report", failure))?;
         let report = report(&response).map_err(|problem| CollectError::answer(&self.name, problem))?;
         check_bound(&self.name, Kind::Snp, report, report_data)?;
         Ok(Raw::Snp { report: report.to_vec(), certificates: parse_certificate_table(&table)? })
+    }
+
+    fn derived_key(&mut self) -> Result<Option<Zeroizing<[u8; 32]>>, CollectError> {
+        let response = snp_derived_key(&self.device);
+        let response = response.map_err(|failure| CollectError::refused(&self.name, "derive a key", failure))?;
+        key(&*response).map(Some).map_err(|problem| CollectError::answer(&self.name, problem))
+    }
+}
+
+impl fmt::Display for SnpFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { errno, firmware, hypervisor } = self;
+        write!(f, "{errno}, firmware error {firmware:#x}, hypervisor error {hypervisor:#x}")
+    }
+}
+
+/// The key in a `MSG_KEY_RSP` (AMD 56860, §7.2): status, 28 reserved bytes, key.
+fn key(response: &[u8; 64]) -> Result<Zeroizing<[u8; 32]>, String> {
+    let mut key = Zeroizing::new([0; 32]);
+    key.copy_from_slice(&response[32..]);
+    match response.first_chunk().map(|status| u32::from_le_bytes(*status)) {
+        // A hypervisor that answers in the firmware's place has no key, and zeros are everybody's.
+        Some(0) if key.iter().any(|byte| *byte != 0) => Ok(key),
+        Some(0) => Err("a derived key of zeros".into()),
+        status => Err(format!("firmware status {:#x}", status.unwrap_or_default())),
     }
 }
 
@@ -77,6 +98,16 @@ fn report(response: &[u8]) -> Result<&[u8], String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_the_firmware() {
+        let mut response = [0; 64];
+        response[32..].fill(7);
+        assert_eq!(*key(&response).unwrap(), [7; 32]);
+        response[0] = 0x16;
+        assert!(key(&response).unwrap_err().contains("0x16"));
+        assert!(key(&[0; 64]).unwrap_err().contains("zeros"));
+    }
 
     #[test]
     fn responses_of_the_firmware() {

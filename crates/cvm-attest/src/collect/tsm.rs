@@ -15,11 +15,12 @@ use std::{
 };
 
 use cvm_base::read_bounded;
+use zeroize::Zeroizing;
 
 use super::{
-    CollectError, Device, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES,
+    CollectError, Device, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, SevGuest,
     certificates::{MAX_TABLE_BYTES, parse_certificate_table},
-    check_bound,
+    check_bound, sev_guest,
 };
 
 /// Where the kernel has it.
@@ -159,6 +160,14 @@ impl Device for Tsm {
             });
         }
         Err(CollectError::Busy { device: self.name(), problem: format!("disturbed {TRIES} times") })
+    }
+
+    fn derived_key(&mut self) -> Result<Option<Zeroizing<[u8; 32]>>, CollectError> {
+        match self.kind {
+            // The same driver; configfs has no attribute for it.
+            Kind::Snp => SevGuest::open(Path::new(sev_guest::DEVICE))?.derived_key(),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -59,6 +59,11 @@ impl SnpEvidence {
         Ok(Self { report: SnpReport::parse(report)?, certificates: table::certificates(table)? })
     }
 
+    /// Whether a VCEK or VLEK is among the certificates.
+    pub fn is_endorsed(&self) -> bool {
+        self.certificates.iter().any(|certificate| endorsement::Endorsement::kind(certificate).is_some())
+    }
+
     /// Reads the body of Trustee's `snp` evidence: `{"attestation_report": …, "cert_chain": null | […]}`.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use std::{
 
 use cvm_attest::{
     predict::{self, Inputs},
-    reference::{Reference, VERSION as REFERENCE_VERSION},
+    reference::{Platforms, Reference},
 };
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose};
@@ -397,7 +397,7 @@ fn reference(
         dbx: &databases.dbx,
         authority: &databases.db_authority,
     })?;
-    Ok(Reference { version: REFERENCE_VERSION, image_id, manifest_sha256, tpm })
+    Ok(Reference::new(image_id, manifest_sha256, tpm, Platforms::default()))
 }
 
 /// A document's one encoding: JSON, indented, a newline at its end.

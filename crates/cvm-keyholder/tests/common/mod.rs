@@ -16,7 +16,7 @@ use std::{
 use cvm_attest::{
     Reference,
     eventlog::EventLog,
-    reference::{PredictedEvent, TpmReference, VERSION},
+    reference::{Platforms, PredictedEvent, TpmReference},
 };
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{
@@ -57,7 +57,7 @@ pub fn reference(image_id: ImageId, manifest: &[u8], log: &[u8]) -> Reference {
     let events = log.events().iter().filter(|event| [4, 7, 9, 11, 12].contains(&event.pcr));
     let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();
     let tpm = TpmReference::from_events(explain, &[13]);
-    Reference { version: VERSION, image_id, manifest_sha256: sha256(manifest), tpm }
+    Reference::new(image_id, sha256(manifest), tpm, platforms)
 }
 
 /// The policy of these tests: the reference's registers, and a named root. `sample` passes too, but only where

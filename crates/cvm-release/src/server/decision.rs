@@ -145,6 +145,10 @@ pub enum Reason {
     DocumentsRefused,
     /// A register differs from the image's reference value.
     WrongPcr,
+    /// A TEE's measurement or TCB is none of the image's reference values.
+    WrongMeasurement,
+    /// A genuine guest of a form that keeps no secret: the host may read it, or move it.
+    ForbiddenGuest,
     /// The CVM has handed off: boot secrets are for boot.
     AfterHandoff,
     /// The release policy says no.

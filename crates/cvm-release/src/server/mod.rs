@@ -193,8 +193,10 @@ impl Server {
         let enrolled = self.authorise(resource, &attested, context)?;
         let image = enrolled.manifest.image_id;
         // Once a session: a later theft of the cookie, or of the running guest, gets nothing.
-        if !self.store.release_once(&id.0, &image, now)? {
-            return Err(Refusal::new(Reason::ReleasedBefore, "this session has had a release already"));
+        let guest = self.evidence.guest(&attested.claims);
+        if !self.store.release_once(&id.0, &image, guest.as_ref(), now)? {
+            let who = if guest.is_some() { "this session, or this guest since its launch," } else { "this session" };
+            return Err(Refusal::new(Reason::ReleasedBefore, format!("{who} has had a release already")));
         }
         let half = self.halves.half(&enrolled.manifest)?;
         let sealed = jwe::encrypt(&attested.tee_pubkey, half.as_slice())

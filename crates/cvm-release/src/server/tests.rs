@@ -57,7 +57,7 @@ impl Store for Shared {
     fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
         Ok(self.memory().attested.get(session).filter(|(_, expires)| *expires > now).map(|(a, _)| a.clone()))
     }
-    fn release_once(&self, session: &[u8; 16], image: &ImageId, _: u64) -> Result<bool, Fault> {
+    fn release_once(&self, session: &[u8; 16], image: &ImageId, _: Option<&Bytes32>, _: u64) -> Result<bool, Fault> {
         Ok(self.memory().released.insert(*session, *image).is_none())
     }
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault> {

@@ -50,7 +50,9 @@ pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Fault> 
     let mut claims = claims.clone();
     // A boot's event log has a hundred entries: of use to the policy, too much for an HTTP header.
     if let Some(Value::Object(evidence)) = claims.pointer_mut("/submods/cpu0/ear.veraison.annotated-evidence") {
-        evidence.values_mut().filter_map(Value::as_object_mut).for_each(|kind| drop(kind.remove("event_log")));
+        for kind in evidence.values_mut().filter_map(Value::as_object_mut) {
+            kind.retain(|name, _| !["event_log", "uefi_event_logs"].contains(&name.as_str()));
+        }
     }
     let payload = serde_json::to_vec(&claims).map_err(|e| Fault::new("writing a token", e))?;
     let signed = format!("{}.{}", B64.encode(HEADER), B64.encode(payload));

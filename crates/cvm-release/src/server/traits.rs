@@ -59,6 +59,11 @@ pub trait EvidenceVerifier: Send + Sync {
     -> Result<Verified, Refusal>;
     /// Whether the token's claims show exactly this image in its boot phase.
     fn compare(&self, claims: &Value, image: &Enrolled) -> Result<(), Refusal>;
+    /// Names the running guest where its evidence cannot show that it is past its boot: such a guest has one
+    /// release in its life.
+    fn guest(&self, _claims: &Value) -> Option<Bytes32> {
+        None
+    }
 }
 
 /// What a policy says of a release.
@@ -126,8 +131,15 @@ pub trait Store: Send + Sync {
     fn put_attested(&self, session: &[u8; 16], attested: &Attested, expires: u64) -> Result<(), Fault>;
     /// An attested, unexpired session.
     fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault>;
-    /// Marks the session as having had its release; false if it had one, or has expired.
-    fn release_once(&self, session: &[u8; 16], image: &ImageId, now: u64) -> Result<bool, Fault>;
+    /// Marks the session as having had its release, and the guest, where it has a name; false if one of the two had
+    /// one, or the session has expired.
+    fn release_once(
+        &self,
+        session: &[u8; 16],
+        image: &ImageId,
+        guest: Option<&Bytes32>,
+        now: u64,
+    ) -> Result<bool, Fault>;
     /// The image whose half the session was given.
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault>;
     /// An enrolled image.
