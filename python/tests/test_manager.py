@@ -4,6 +4,7 @@ stall and come back."""
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from unittest import mock
 
 from nvflare.apis.app_validation import AppValidationKey
@@ -109,6 +110,17 @@ class KeptFromNvflare(FederationTest):
         ):
             server.manager._shutdown_system("test", server.engine.new_context())
         leave.assert_called_once_with(1)
+
+    def test_a_wrong_answer_keeps_the_site_down_and_silence_does_not(self) -> None:
+        for measurement, stays_down in (("good", False), ("bad", True)):
+            with self.subTest(measurement=measurement):
+                server, one = self.server(peer_deadline_s=0.5), self.client("site-1")
+                self.start(server, one)
+                one.agent.measurement = measurement
+                if not stays_down:
+                    one.cell.callbacks.clear()
+                self.assertFalse(server.validate())
+                self.assertEqual((Path(server.engine.args.workspace) / "shutdown.fl").exists(), stays_down)
 
     def test_a_configuration_without_the_server_or_the_site_is_refused(self) -> None:
         for sites in (["site-1"], ["server"], []):

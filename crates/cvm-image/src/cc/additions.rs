@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use cvm_layout::{names::Name, site_conf::Network};
 
 use super::{
-    CcConfigError,
+    AgentConf, CcConfigError,
     paths::Surroundings,
     section::{Item, Section},
 };
 
 const KEYS: &[&str] = &[
+    "agent",
     "agreement",
     "allow_untested_nvflare",
+    "attest_port",
     "base_dir",
     "base_image",
     "build",
@@ -65,6 +67,8 @@ pub struct Additions {
     pub proxy: Option<String>,
     /// The policies that the site itself decides by.
     pub policies: Policies,
+    /// How the agent in the CVM behaves.
+    pub agent: AgentConf,
     /// The folder that gets `SITE.tgz`.
     pub output: Option<PathBuf>,
     /// Whether an earlier `SITE.tgz` may be replaced.
@@ -123,6 +127,7 @@ impl Additions {
             network: section.optional("network").map_or(Ok(Network::Dhcp), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
             policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,
+            agent: AgentConf::read(section.optional("attest_port"), section.optional("agent"))?,
             output: path(&mut section, "output")?,
             replace: truth(&mut section, "replace")?,
             allow_untested_nvflare: truth(&mut section, "allow_untested_nvflare")?,

@@ -5,6 +5,7 @@
 //! stable code; a kit whose CC manager would fail or prove nothing at run time is no bundle.
 
 mod additions;
+mod agent;
 mod config;
 mod error;
 mod fit;
@@ -13,6 +14,7 @@ mod paths;
 mod section;
 
 pub use additions::{Additions, KeyHolder, Policies};
+pub use agent::AgentConf;
 pub use config::{CcConfig, ComputeEnv, CpuMechanism, GpuMechanism, Issuer, MAX_BYTES};
 pub use error::CcConfigError;
 pub use paths::{BASE_DIR_VARIABLE, Surroundings};

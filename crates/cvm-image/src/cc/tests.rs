@@ -48,6 +48,8 @@ flare_cvm:
   network: {mode: static, address: 10.0.0.2, prefix: 24, gateway: 10.0.0.1, dns: [10.0.0.53]}
   proxy: http://proxy.example:3128
   policies: {self: self.rego, cross: ./cross.rego}
+  attest_port: 8555
+  agent: {check_frequency: 30, token_lifetime: 60, leeway: 0, max_clock_wait: 5}
   output: bundles
   replace: true
   allow_untested_nvflare: true
@@ -106,6 +108,8 @@ fn every_key_has_its_effect() {
     assert_eq!(own.contributions, ["/srv/project/a.txt".as_ref(), "/b.txt".as_ref()] as [&std::path::Path; 2]);
     assert_eq!(own.model.as_deref(), Some("/srv/project/model".as_ref()));
     assert_eq!(own.output.as_deref(), Some("/srv/project/bundles".as_ref()));
+    let agent = "version: 1\nattest_port: 8555\ncheck_frequency_s: 30\ntoken_lifetime_s: 60\nleeway_s: 0\n";
+    assert_eq!(own.agent.yaml().unwrap(), format!("{agent}max_clock_wait_s: 5\n"));
     assert!(own.replace && own.allow_untested_nvflare);
 }
 
@@ -144,6 +148,9 @@ fn a_wrong_value_is_refused_with_its_key() {
         ("cc_cpu_mechanism: amd_sev_snp", "cc_cpu_mechanism: intel_tdx", "CCC-008", "cc_cpu_mechanism"),
         ("role: server", "role: admin", "CCC-004", "role"),
         ("role: server\n", "", "CCC-003", "role"),
+        ("attest_port: 8555", "attest_port: 0", "CCC-004", "flare_cvm.attest_port"),
+        ("leeway: 0", "leeway: 301", "CCC-004", "flare_cvm.agent.leeway"),
+        ("leeway: 0", "lee_way: 0", "CCC-002", "flare_cvm.agent.lee_way"),
         ("role: server", "role: server\ncc_gpu_mechanism: amd", "CCC-004", "cc_gpu_mechanism"),
         ("root_drive_size: 45", "root_drive_size: '45'", "CCC-004", "root_drive_size"),
         ("root_drive_size: 45", "root_drive_size: 0", "CCC-004", "root_drive_size"),

@@ -48,7 +48,7 @@ use crate::{
         secure_boot::{self, Firmware},
         uki,
     },
-    cc::{CcConfig, CpuMechanism, manager},
+    cc::{AgentConf, CcConfig, CpuMechanism, manager},
     stage::{
         StageImage, erofs,
         kit::{self, KitRequest, SplitKit},
@@ -87,6 +87,8 @@ pub struct Request<'a> {
     pub cc_config: Option<&'a CcConfig>,
     /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
     pub allow_untested_nvflare: bool,
+    /// How the agent in the CVM behaves; its port is among the site's open ports.
+    pub agent: &'a AgentConf,
     /// What the bundle becomes.
     pub form: Form,
     /// Its place.
@@ -133,6 +135,9 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         Some(delegate) => delegate.install(&path("config"), &path("site"))?,
         None => erofs::Owner::Nvflare,
     };
+    if let Some(yaml) = request.agent.yaml() {
+        cvm_base::write_atomic(&path("config").join(AgentConf::FILE), yaml.as_bytes(), 0o644)?;
+    }
     progress("CC manager: checking its issuers, verifiers and sites");
     let remarks = manager::check(&manager::Check {
         kit: request.kit,

@@ -68,6 +68,9 @@ pub struct Provision {
     /// The TCP port of that key holder
     #[arg(long, value_name = "PORT", requires = "keyholder_party", value_parser = clap::value_parser!(u16).range(1..))]
     keyholder_listen: Option<u16>,
+    /// A port at which anybody may challenge the running CVM: `flare-cvm attest HOST:PORT` [default: none]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    attest_port: Option<u16>,
     /// Sizes of the partitions; by default partitions/default.yaml as it was when this program was built
     #[arg(long, value_name = "FILE")]
     layout: Option<PathBuf>,

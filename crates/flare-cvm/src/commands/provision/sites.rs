@@ -14,7 +14,7 @@ use cvm_ceremony::{
 };
 use cvm_image::{
     boot::secure_boot,
-    cc::{self, CcConfig, Surroundings},
+    cc::{self, AgentConf, CcConfig, Surroundings},
     provision::{Delegate, Form, Request},
     stage::StageImage,
 };
@@ -42,6 +42,7 @@ pub(super) struct Site {
     output: PathBuf,
     replace: bool,
     allow_untested_nvflare: bool,
+    agent: AgentConf,
 }
 
 /// A builder's secrets and its project's Secure Boot keys.
@@ -74,6 +75,7 @@ impl Site {
             model: self.model.as_deref(),
             cc_config: self.cc_config.as_ref(),
             allow_untested_nvflare: self.allow_untested_nvflare,
+            agent: &self.agent,
             form: self.form(),
             output: &self.output,
             replace: self.replace,
@@ -125,7 +127,13 @@ impl Shared {
         self.site(args, kit, conf, Some(config)).context(of_site)
     }
 
-    fn site(&mut self, args: &Provision, kit: PathBuf, conf: SiteConf, cc_config: Option<CcConfig>) -> Result<Site> {
+    fn site(
+        &mut self,
+        args: &Provision,
+        kit: PathBuf,
+        mut conf: SiteConf,
+        cc_config: Option<CcConfig>,
+    ) -> Result<Site> {
         let none = cc::Additions::default();
         let own = cc_config.as_ref().map_or(&none, |config| &config.additions);
         let base = chosen(&args.base_image, &own.base_image, "base-image", "base_image")?;
@@ -149,7 +157,12 @@ impl Shared {
             Some(config) => config.layout(layout)?,
             None => layout,
         };
+        let agent = AgentConf { attest_port: args.attest_port.or(own.agent.attest_port), ..own.agent.clone() };
+        if let Some(port) = agent.attest_port.filter(|port| !conf.allowed_ports.contains(port)) {
+            conf.allowed_ports.push(port);
+        }
         Ok(Site {
+            agent,
             base: self.image(base)?,
             builder,
             init: init(args.init.as_ref().or(own.init.as_ref()))?,

@@ -1,0 +1,60 @@
+//! How the agent in the CVM behaves: `flare_cvm.attest_port` and `flare_cvm.agent` become `agent.yaml` on p4.
+
+use serde::Serialize;
+
+use super::{
+    CcConfigError,
+    section::{Item, Section},
+};
+
+/// `agent.yaml`. What is left out has the agent's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AgentConf {
+    /// The TCP port at which anybody may challenge the running CVM; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attest_port: Option<u16>,
+    /// Seconds between two self-verifications.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check_frequency_s: Option<u64>,
+    /// Seconds that a token is valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_lifetime_s: Option<u64>,
+    /// Seconds by which a peer's clock may differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leeway_s: Option<u64>,
+    /// Seconds that a token of a peer whose clock is ahead is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_clock_wait_s: Option<u64>,
+}
+
+impl AgentConf {
+    /// The file's name on p4.
+    pub const FILE: &str = "agent.yaml";
+
+    pub(super) fn read(port: Option<Item>, agent: Option<Item>) -> Result<Self, CcConfigError> {
+        const PORT: &str = "a TCP port, 1 to 65535";
+        const KEYS: [&str; 4] = ["check_frequency", "leeway", "max_clock_wait", "token_lifetime"];
+        let port = port.map(|item| item.number(PORT, 1..=65535)).transpose()?;
+        let mut conf = Self { attest_port: port.map(|port| port as u16), ..Self::default() };
+        let Some(item) = agent else { return Ok(conf) };
+        let mut section =
+            item.section("a mapping with check_frequency, token_lifetime, leeway, max_clock_wait", &KEYS)?;
+        let seconds = |section: &mut Section, key: &str, expected: &'static str, range| {
+            section.optional(key).map(|item| item.number(expected, range)).transpose()
+        };
+        conf.check_frequency_s = seconds(&mut section, "check_frequency", "seconds, 1 to 86400", 1..=86_400)?;
+        conf.token_lifetime_s = seconds(&mut section, "token_lifetime", "seconds, 1 to 3600", 1..=3600)?;
+        conf.leeway_s = seconds(&mut section, "leeway", "seconds, 0 to 300", 0..=300)?;
+        conf.max_clock_wait_s = seconds(&mut section, "max_clock_wait", "seconds, 0 to 600", 0..=600)?;
+        Ok(conf)
+    }
+
+    /// The file's content; none where nothing was said.
+    pub fn yaml(&self) -> Option<String> {
+        if *self == Self::default() {
+            return None;
+        }
+        let settings = serde_yaml::to_string(self).expect("a mapping of numbers is YAML");
+        Some(format!("version: 1\n{settings}"))
+    }
+}
