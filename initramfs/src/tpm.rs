@@ -29,6 +29,14 @@ pub fn open() -> Result<Tpm, Failure> {
     Tpm::open(DEFAULT_TCTI).code(Code::Tpm)
 }
 
+/// Opens the TPM if the firmware's devices include one; nobody waits for it.
+pub fn open_if_there() -> Result<Option<Tpm>, Failure> {
+    match Path::new(DEVICE).exists() {
+        true => Tpm::open(DEFAULT_TCTI).code(Code::Tpm).map(Some),
+        false => Ok(None),
+    }
+}
+
 /// Measures the handoff: from here on, no key holder releases anything to this boot.
 pub fn measure_handoff(mut tpm: Tpm) -> Result<(), Failure> {
     let before = tpm.read_pcr(PHASE_PCR).code(Code::HandoffMeasure)?;

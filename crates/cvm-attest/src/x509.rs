@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cvm_base::Explain;
 use rustls_pki_types::{
-    AlgorithmIdentifier, CertificateDer, CertificateRevocationListDer, InvalidSignature, SignatureVerificationAlgorithm, UnixTime, alg_id,
-    pem::PemObject,
+    AlgorithmIdentifier, CertificateDer, CertificateRevocationListDer, InvalidSignature,
+    SignatureVerificationAlgorithm, UnixTime, alg_id, pem::PemObject,
 };
 use webpki::{
     BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,

@@ -118,8 +118,7 @@ fn a_real_boot_measured_what_is_predicted() {
             assert_eq!(expected.digest == measured, !varies.contains(&&*expected.event), "{}", expected.event);
         }
     }
-    let reference =
-        Reference::new("ab".repeat(16).parse().unwrap(), sha256(b""), prediction, Platforms::default());
+    let reference = Reference::new("ab".repeat(16).parse().unwrap(), sha256(b""), prediction, Platforms::default());
     assert_eq!(Reference::parse(&reference.to_bytes()).unwrap(), reference);
 }
 

@@ -12,7 +12,7 @@ use cvm_attest::{
     challenge,
     eventlog::EventLog,
     handoff_digest,
-    reference::{PredictedEvent, TpmReference, Platforms},
+    reference::{Platforms, PredictedEvent, TpmReference},
     tpm, verify,
     wire::HandshakeParams,
 };

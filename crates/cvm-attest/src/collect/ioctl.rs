@@ -114,8 +114,7 @@ pub(super) fn snp_report(
 /// `MSG_KEY_RSP`: secret.
 pub(super) fn snp_derived_key(device: &File) -> Result<Zeroizing<[u8; SNP_KEY_RESPONSE_BYTES]>, SnpFailure> {
     let mut response = Zeroizing::new([0_u8; SNP_KEY_RESPONSE_BYTES]);
-    let key =
-        SnpKeyRequest { root_key: 0, reserved: 0, fields: SNP_KEY_FIELDS, vmpl: 0, guest_svn: 0, tcb_version: 0 };
+    let key = SnpKeyRequest { root_key: 0, reserved: 0, fields: SNP_KEY_FIELDS, vmpl: 0, guest_svn: 0, tcb_version: 0 };
     let mut request = SnpGuestRequest {
         message_version: 1,
         request: &raw const key as u64,

@@ -39,7 +39,9 @@ impl TeeError {
         match self {
             Self::Snp(SnpError::Binding { field, .. }) => *field == "REPORT_DATA",
             Self::Tdx(TdxError::ReportData { .. }) => true,
-            Self::Azure(error) => matches!(error, AzureError::UserData { .. } | AzureError::Quote(TpmError::Nonce { .. })),
+            Self::Azure(error) => {
+                matches!(error, AzureError::UserData { .. } | AzureError::Quote(TpmError::Nonce { .. }))
+            }
             _ => false,
         }
     }

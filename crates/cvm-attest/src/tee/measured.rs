@@ -61,9 +61,8 @@ fn snp(claims: &Value, platforms: &[SnpReference]) -> Compared {
         }
     }
     let expected = platforms.iter().map(|p| format!("{} ({})", p.measurement, p.platform));
-    Err(old.unwrap_or_else(|| {
-        format!("snp: the launch digest is {}, expected {}", found.measurement, one_of(expected))
-    }))
+    Err(old
+        .unwrap_or_else(|| format!("snp: the launch digest is {}, expected {}", found.measurement, one_of(expected))))
 }
 
 impl SnpMeasured {
@@ -119,8 +118,7 @@ fn tdx(claims: &Value, platforms: &[TdxReference]) -> Compared {
             }
             None => {
                 let expected = platform.rtmr3;
-                differs =
-                    Some(format!("tdx ({}): RTMR3 is {}, expected {expected}", platform.platform, found.rtmr_3));
+                differs = Some(format!("tdx ({}): RTMR3 is {}, expected {expected}", platform.platform, found.rtmr_3));
             }
         }
     }
@@ -144,8 +142,9 @@ fn azure(tee: AzureTee, measurement: Option<&Value>, claims: &Value, platforms: 
         }
     }
     let expected = of_the_kind().map(|p| format!("{} ({})", p.measurement, p.platform));
-    Err(differs
-        .unwrap_or_else(|| format!("azure: the paravisor's measurement is {measurement}, expected {}", one_of(expected))))
+    Err(differs.unwrap_or_else(|| {
+        format!("azure: the paravisor's measurement is {measurement}, expected {}", one_of(expected))
+    }))
 }
 
 /// The paravisor's vTPM measures as every TPM does: PCR 11 shows the handoff.
@@ -168,7 +167,11 @@ fn registers(expected: &BTreeMap<u8, Bytes32>, quoted: impl Fn(u8) -> Option<Byt
 
 fn one_of(values: impl Iterator<Item = String>) -> String {
     let values: Vec<_> = values.collect();
-    if values.is_empty() { "nothing: the image has no reference values for this kind".into() } else { values.join(" or ") }
+    if values.is_empty() {
+        "nothing: the image has no reference values for this kind".into()
+    } else {
+        values.join(" or ")
+    }
 }
 
 #[cfg(test)]

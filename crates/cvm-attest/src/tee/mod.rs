@@ -120,13 +120,7 @@ impl Vendors {
         TeeClaims::new(serde_json::to_value(&claims))
     }
 
-    fn azure(
-        &self,
-        kind: HardwareKind,
-        body: &Value,
-        binding: &[u8; 48],
-        now: u64,
-    ) -> Result<TeeClaims, TeeError> {
+    fn azure(&self, kind: HardwareKind, body: &Value, binding: &[u8; 48], now: u64) -> Result<TeeClaims, TeeError> {
         let evidence = AzureEvidence::from_json(kind, body)?;
         let bound = evidence.check_binding(binding, &TpmPolicy::default())?;
         let hardware = match kind {
