@@ -9,6 +9,7 @@ mod bundle;
 mod cleartext;
 mod error;
 mod gzip;
+mod tee;
 
 use std::{
     fs::{self, File},
@@ -35,6 +36,7 @@ use cvm_seal::{DiskKey, MacKey, luks, verity};
 pub use archive::document_beside;
 pub use bundle::{Bundle, Form, files};
 pub use error::ProvisionError;
+pub use tee::TeeHosts;
 
 use crate::{WorkError, tool};
 use crate::{
@@ -75,6 +77,8 @@ pub struct Request<'a> {
     pub builder: &'a BuilderSecrets,
     /// Sign the boot chain.
     pub secure_boot: &'a secure_boot::Keys,
+    /// Hosts with TEEs whose measurements go into the reference values.
+    pub tee_hosts: &'a TeeHosts,
     /// The `cc_config` that the kit was made from, where it is known.
     pub cc_config: Option<&'a CcConfig>,
     /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
@@ -197,8 +201,9 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     ];
     disk::build(&path(files::DISK), &placement, &image_id, contents)?;
 
-    progress("reference values: predicting what a TPM will quote");
-    let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware)?;
+    progress("reference values: predicting what a TPM will quote and TEEs will measure");
+    let tees = request.tee_hosts.predict(&signed_uki)?;
+    let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware, tees)?;
     let reference = document(&reference);
     let small = bundle::SmallFiles {
         site_conf: request.site_conf,
@@ -364,6 +369,7 @@ fn reference(
     loader: &[u8],
     uki: &[u8],
     firmware: &Firmware,
+    tees: Platforms,
 ) -> Result<Reference, ProvisionError> {
     let databases = &firmware.databases;
     let tpm = predict::tpm(&Inputs {
@@ -375,7 +381,7 @@ fn reference(
         dbx: &databases.dbx,
         authority: &databases.db_authority,
     })?;
-    Ok(Reference::new(image_id, manifest_sha256, tpm, Platforms::default()))
+    Ok(Reference::new(image_id, manifest_sha256, tpm, tees))
 }
 
 /// A document's one encoding: JSON, indented, a newline at its end.

@@ -13,7 +13,7 @@ use cvm_ceremony::{Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedCon
 use cvm_image::{
     boot::secure_boot,
     cc::{self, CcConfig, Surroundings},
-    provision::{Form, Request},
+    provision::{Form, Request, TeeHosts},
     stage::StageImage,
 };
 use cvm_layout::{
@@ -32,6 +32,7 @@ pub(super) struct Site {
     base: Arc<StageImage>,
     init: PathBuf,
     layout: Layout,
+    tee_hosts: TeeHosts,
     agreement: Agreement,
     contributions: Vec<OpenedContribution>,
     builder: Arc<Builder>,
@@ -66,6 +67,7 @@ impl Site {
             contributions: &self.contributions,
             builder: &self.builder.secrets,
             secure_boot: &self.builder.secure_boot,
+            tee_hosts: &self.tee_hosts,
             cc_config: self.cc_config.as_ref(),
             allow_untested_nvflare: self.allow_untested_nvflare,
             form: self.form(),
@@ -138,7 +140,9 @@ impl Shared {
             Some(config) => config.layout(layout)?,
             None => layout,
         };
+        let tee_hosts = args.tee_hosts.as_deref().map(TeeHosts::read).transpose()?.unwrap_or_default();
         Ok(Site {
+            tee_hosts,
             base: self.image(base)?,
             builder,
             init: init(args.init.as_ref().or(own.init.as_ref()))?,
