@@ -49,7 +49,7 @@ codes! {
         "No disk, or more than one, carries the six partitions ESP, boot, root, config, jobs, data.",
         "Site: attach exactly this bundle's disk.qcow2, as launch_vm.sh does.";
     Tpm = 104, "no TPM",
-        "/dev/tpmrm0 did not appear: the VM has no TPM 2.0, or swtpm is not running.",
+        "/dev/tpmrm0 did not appear, and there is no TEE: the VM has no TPM 2.0, or swtpm is not running.",
         "Site: start the VM with launch_vm.sh, which starts swtpm; check that swtpm is installed.";
     SelfTest = 111, "a known-answer test failed",
         "X25519, HKDF-SHA256 or AES-256 computed a wrong answer: faulty hardware, or tampering with the CPU's state.",
@@ -195,9 +195,9 @@ codes! {
     MachineElsewhere = 618, "this image is bound to another machine",
         "p5 and state need a secret that another machine's TPM keeps: the disk was moved or copied, or this VM's TPM state was replaced.",
         "Site: start it where it ran before. Parties: if it shall run here, say `flare-cvm keyholder seal move IMAGE`, all of you.";
-    Machine = 619, "the TPM does not keep the machine's secret",
-        "The TPM refused to store or to read an NV index, or its memory is full.",
-        "Site: restart the VM and its TPM; free NV space in the TPM.";
+    Machine = 619, "the machine's secret cannot be had",
+        "The TPM refused to store or to read an NV index, or its memory is full; or SEV-SNP's firmware derived no key.",
+        "Site: restart the VM and its TPM; free NV space in the TPM. With SEV-SNP: see the host's log.";
     Mkfs = 621, "mkfs.ext4 failed",
         "The verified system volume has no working mkfs.ext4, or memory is short.",
         "Builder: keep e2fsprogs in the base stage. Site: give the VM the memory that launch_vm.sh names.";
@@ -205,8 +205,8 @@ codes! {
         "The kernel refused to lock p6, or p6 holds no clean ext4.",
         "Site: check p6 with `e2fsck`, and fill it only while the VM is off.";
     HandoffMeasure = 801, "the handoff cannot be measured",
-        "The TPM refused to extend PCR 11.",
-        "Site: restart the VM with its swtpm.";
+        "The TPM refused to extend PCR 11, or the kernel of a TD offers no RTMR3 (Linux 6.16 and later do).",
+        "Site: restart the VM with its swtpm. Builder: for TDX take a kernel that can extend RTMR3.";
     SwitchRoot = 802, "the system cannot be started",
         "A mount could not be moved, or the system volume has no /sbin/init.",
         "Builder: rebuild the image; the stage's gate should have found this.";

@@ -2,6 +2,7 @@
 //! so that tests and fuzz targets reach them.
 
 pub mod areas;
+pub mod attest;
 pub mod codes;
 pub mod console;
 pub mod handoff;

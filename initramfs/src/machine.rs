@@ -1,4 +1,8 @@
-//! The third factor: a secret that this machine's TPM gives back in this image's boot phase, and to nobody else.
+//! The third factor: a secret that this machine gives back to this image, and to nobody else.
+//!
+//! A TPM keeps it, for the boot phase alone. SEV-SNP derives it from the chip and the image's measurement, in every
+//! phase; nothing is kept there, so a secret that comes from elsewhere is needed from the parties at every boot. A TD
+//! has neither.
 //!
 //! Where every party's policy trusts the TPM for it, the first boot makes the secret M, keeps it in the TPM and
 //! derives the keys of p5 and `state` with it; each key holder is told its share of M together with p5's header.
@@ -9,7 +13,10 @@
 //! A power cut anywhere is harmless: M is kept before anything is derived with it, the shares follow from M, and
 //! a key holder's registration of header and share is one transaction.
 
-use cvm_attest::attester::{Place, Tpm};
+use cvm_attest::{
+    attester::{Place, Tpm},
+    collect::Device,
+};
 use cvm_ceremony::split_key::{MachineSecret, MachineShare};
 use cvm_layout::{
     manifest::{ImageId, KeyPurpose, Manifest},
@@ -25,12 +32,33 @@ use crate::{
     seal_plan::Memory,
 };
 
+/// Who keeps this image's secrets on this machine.
+pub enum Keeper<'a> {
+    /// A TPM keeps what it is given.
+    Tpm(&'a mut Tpm),
+    /// A TEE that may derive a key, and keeps nothing.
+    Tee(&'a mut dyn Device),
+}
+
+/// What this machine has of the third factor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Has {
+    /// It could keep one, and has none of this image.
+    Nothing,
+    /// The TPM keeps the image's.
+    Kept,
+    /// The TEE derives one; whether the image is bound to that one shows only when p5's header is checked.
+    Derived,
+    /// It can neither keep nor derive one.
+    Never,
+}
+
 /// What to do about the third factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
     /// The keys need no machine.
     Unbound,
-    /// The TPM keeps the secret of this image.
+    /// This machine has the secret of this image.
     Kept,
     /// First boot, and everybody allows it: make one.
     Enrol,
@@ -39,16 +67,17 @@ enum Plan {
 }
 
 /// Decides; the error names the parties that hold their share back.
-fn plan<'a>(remembered: &[Remembered<'a>], kept: bool) -> Result<Plan, Vec<&'a Name>> {
+fn plan<'a>(remembered: &[Remembered<'a>], has: Has) -> Result<Plan, Vec<&'a Name>> {
     let bound = remembered.iter().any(|r| r.machine.bound);
     let sealed = remembered.iter().any(|r| matches!(r.memory, Memory::Sealed(_)));
-    let allowed = remembered.iter().all(|r| r.memory != Memory::None && r.machine.allowed.bind);
+    let given = remembered.iter().all(|r| r.machine.share.is_some());
+    let allowed = has != Has::Never && remembered.iter().all(|r| r.memory != Memory::None && r.machine.allowed.bind);
     match (bound, sealed) {
         // An area that was made without a third factor stays without.
         (false, true) => Ok(Plan::Unbound),
         (false, false) if !allowed => Ok(Plan::Unbound),
         // Kept by a first boot that died before it told every key holder: the same secret again.
-        (_, _) if kept => Ok(Plan::Kept),
+        (_, _) if has == Has::Kept || (has == Has::Derived && !(bound && given)) => Ok(Plan::Kept),
         (false, false) => Ok(Plan::Enrol),
         (true, _) => {
             let withheld: Vec<_> = remembered.iter().filter(|r| r.machine.share.is_none()).map(|r| r.name).collect();
@@ -58,17 +87,22 @@ fn plan<'a>(remembered: &[Remembered<'a>], kept: bool) -> Result<Plan, Vec<&'a N
 }
 
 /// The machine's secret, where the image's keys need one.
-pub fn settle(tpm: &mut Tpm, image: &ImageId, remembered: &[Remembered<'_>]) -> Result<Option<MachineSecret>, Failure> {
-    let kept = recall::<32>(tpm, Place::Machine, image)?;
-    let plan = plan(remembered, kept.is_some()).map_err(|withheld| {
+pub fn settle(
+    mut keeper: Keeper<'_>,
+    image: &ImageId,
+    remembered: &mut [Remembered<'_>],
+) -> Result<Option<MachineSecret>, Failure> {
+    let (has, own) = own(&mut keeper, image)?;
+    let plan = plan(remembered, has).map_err(|withheld| {
         let names = withheld.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" and ");
         Failure::new(Code::MachineElsewhere, format_args!("{names} does not let it move here"))
     })?;
-    let (secret, said) = match (plan, kept) {
+    let (secret, said) = match (plan, own) {
         (Plan::Unbound, _) => return Ok(None),
-        (Plan::Kept, Some(kept)) => {
-            (MachineSecret::from_bytes(&kept), "the keys need this machine; its TPM keeps their third factor")
+        (Plan::Kept, Some(own)) if has == Has::Derived => {
+            (own, "the keys need this machine: its TEE derives their third factor")
         }
+        (Plan::Kept, Some(own)) => (own, "the keys need this machine; its TPM keeps their third factor"),
         (Plan::Join, _) => {
             let shares: Vec<_> = remembered
                 .iter()
@@ -79,28 +113,55 @@ pub fn settle(tpm: &mut Tpm, image: &ImageId, remembered: &[Remembered<'_>]) -> 
         }
         _ => (MachineSecret::generate().code(Code::Machine)?, "from now on the keys need this machine"),
     };
-    if plan != Plan::Kept {
-        keep(tpm, Place::Machine, image, secret.as_bytes())?;
+    match keeper {
+        Keeper::Tpm(tpm) if plan != Plan::Kept => keep(tpm, Place::Machine, image, secret.as_bytes())?,
+        // Telling the shares back would end the move, and the next boot here could not join them again.
+        Keeper::Tee(_) if plan == Plan::Join => {
+            remembered.iter_mut().for_each(|r| r.machine.share = None);
+            step("machine", "a TEE cannot keep a third factor of elsewhere: each boot here needs the parties' shares");
+        }
+        _ => {}
     }
     step("machine", said);
     Ok(Some(secret))
 }
 
+/// What this machine has of the image's third factor, and that.
+fn own(keeper: &mut Keeper<'_>, image: &ImageId) -> Result<(Has, Option<MachineSecret>), Failure> {
+    match keeper {
+        Keeper::Tpm(tpm) => Ok(match recall::<32>(tpm, Place::Machine, image)? {
+            Some(kept) => (Has::Kept, Some(MachineSecret::from_bytes(&kept))),
+            None => (Has::Nothing, None),
+        }),
+        // A refusal is fatal: a host that breaks this interface must not get a first boot without its third factor.
+        Keeper::Tee(device) => match device.derived_key().code(Code::Machine)? {
+            Some(key) => {
+                let secret = MachineSecret::from_tee(&key, image).code(Code::Machine)?;
+                Ok((Has::Derived, Some(secret)))
+            }
+            None => Ok((Has::Never, None)),
+        },
+    }
+}
+
 /// p3's keys, if this TPM keeps a copy.
-pub fn recall_system(tpm: &mut Tpm, image: &ImageId) -> Result<Option<AreaKeys>, Failure> {
+pub fn recall_system(keeper: Keeper<'_>, image: &ImageId) -> Result<Option<AreaKeys>, Failure> {
+    let Keeper::Tpm(tpm) = keeper else { return Ok(None) };
     let Some(kept) = recall::<64>(tpm, Place::System, image)? else { return Ok(None) };
     let (Some(disk), Some(mac)) = (kept.first_chunk::<32>(), kept.last_chunk::<32>()) else { return Ok(None) };
     let from = "this machine's TPM, without the network".into();
     Ok(Some(AreaKeys { disk: DiskKey::new(disk), mac: MacKey::new(mac), from }))
 }
 
-/// Keeps the copy where all owners of p3's key allow it now, and removes it where one does not.
+/// Keeps the copy where all owners of p3's key allow it now, and removes it where one does not. Only a TPM can keep
+/// one, and a TEE's evidence never leads to it.
 pub fn keep_system(
-    tpm: &mut Tpm,
+    keeper: Keeper<'_>,
     manifest: &Manifest,
     remembered: &[Remembered<'_>],
     secret: &Zeroizing<[u8; 64]>,
 ) -> Result<(), Failure> {
+    let Keeper::Tpm(tpm) = keeper else { return Ok(()) };
     let owner = |name: &Name| {
         manifest.split_key.parties.iter().any(|p| p.name == *name && p.purposes.contains(&KeyPurpose::System))
     };
@@ -147,6 +208,10 @@ mod tests {
     type Case = (Memory, [bool; 3]);
 
     fn planned(cases: [Case; 2], kept: bool) -> Result<Plan, Vec<String>> {
+        planned_with(cases, if kept { Has::Kept } else { Has::Nothing })
+    }
+
+    fn planned_with(cases: [Case; 2], has: Has) -> Result<Plan, Vec<String>> {
         let names: [Name; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
         let remembered: Vec<_> = cases
             .into_iter()
@@ -161,7 +226,7 @@ mod tests {
                 },
             })
             .collect();
-        plan(&remembered, kept).map_err(|names| names.iter().map(ToString::to_string).collect())
+        plan(&remembered, has).map_err(|names| names.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -189,6 +254,26 @@ mod tests {
         assert_eq!(planned([given, given], false), Ok(Plan::Join));
         let never_told = (FRESH, [true, false, false]);
         assert_eq!(planned([given, never_told], false), Err(vec!["bob".into()]));
+    }
+
+    #[test]
+    fn a_tee_that_derives_a_secret_has_it_from_the_first_boot_on() {
+        let (fresh, told) = ((FRESH, [true, false, false]), (SEALED, [true, true, false]));
+        for cases in [[fresh, fresh], [told, fresh], [told, told]] {
+            assert_eq!(planned_with(cases, Has::Derived), Ok(Plan::Kept));
+        }
+        let moving = (SEALED, [true, true, true]);
+        assert_eq!(planned_with([moving, moving], Has::Derived), Ok(Plan::Join), "bound elsewhere, and let go");
+        let refusing = (FRESH, [false, false, false]);
+        assert_eq!(planned_with([fresh, refusing], Has::Derived), Ok(Plan::Unbound));
+    }
+
+    #[test]
+    fn a_machine_that_can_keep_nothing_is_never_bound_and_opens_with_all_shares() {
+        let (fresh, given) = ((FRESH, [true, false, false]), (SEALED, [true, true, true]));
+        assert_eq!(planned_with([fresh, fresh], Has::Never), Ok(Plan::Unbound));
+        assert_eq!(planned_with([given, given], Has::Never), Ok(Plan::Join));
+        assert_eq!(planned_with([given, (SEALED, [true, true, false])], Has::Never), Err(vec!["bob".into()]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{convert::Infallible, path::Path};
 
 use cvm_init::{
     areas,
+    attest::Platform,
     codes::Failure,
     console::{self, step},
     handoff, machine, manifest, net,
@@ -16,7 +17,7 @@ use cvm_init::{
         modules,
     },
     release::Exchange,
-    self_check, site, tpm,
+    self_check, site,
     volumes::{self, guest_path},
 };
 use nix::mount::MsFlags;
@@ -38,9 +39,9 @@ fn boot() -> Result<Infallible, Failure> {
     step("modules", loaded);
     self_check::known_answers()?;
     step("self-test", "X25519, HKDF-SHA256 and AES-256 give the known answers");
-    let mut tpm = tpm::open()?;
+    let mut platform = Platform::open()?;
     let disk = Disk::find()?;
-    step("devices", format_args!("TPM 2.0, disk with six partitions"));
+    step("devices", format_args!("{}, disk with six partitions", platform.describe()));
 
     // Nothing on the disk is believed before the manifest, and the manifest only by its digest in
     // the measured command line and by the builder's signature.
@@ -58,7 +59,7 @@ fn boot() -> Result<Infallible, Failure> {
     step("p4", format_args!("verified, {} KiB", bytes / 1024));
     let conf = site::read(Path::new(CONFIG), &verified)?;
     // Where its owners let this machine keep p3's key, p3 needs nobody's answer.
-    let kept = machine::recall_system(&mut tpm, &image)?;
+    let kept = machine::recall_system(platform.keeper()?, &image)?;
     if let Some(system) = &kept {
         volumes::open_root(&disk, manifest, &volumes::guard_root(&disk, system)?, system)?;
         step("p3", format_args!("opened with key `system` from {}; system and site under verity", system.from));
@@ -68,14 +69,14 @@ fn boot() -> Result<Infallible, Failure> {
     handoff::write_resolver(&lease)?;
     step("network", format_args!("{}: {}", card.name, lease));
     let holders = site::holders(&verified, &conf)?;
-    let evidence = tpm::Evidence::prepare(&mut tpm)?;
+    let evidence = platform.attester()?;
     step("attest", format_args!("asking {} key holders at once", holders.len()));
-    let exchange = Exchange::new(manifest, verified.manifest_sha256).release(&holders, &evidence)?;
+    let exchange = Exchange::new(manifest, verified.manifest_sha256).release(&holders, &*evidence)?;
     let (exchange, mut keys) = exchange.derive()?;
     step("derive", format_args!("keys `system` and `state` from {}, `jobs` from {}", keys.system.from, keys.jobs.from));
     drop(evidence);
-    let remembered = exchange.remembered()?;
-    let machine = machine::settle(&mut tpm, &image, &remembered)?;
+    let mut remembered = exchange.remembered()?;
+    let machine = machine::settle(platform.keeper()?, &image, &mut remembered)?;
     if machine.is_some() {
         keys = exchange.keys(machine.as_ref())?;
     }
@@ -97,7 +98,7 @@ fn boot() -> Result<Infallible, Failure> {
     let header = jobs.open(&keys.jobs, &guest_path("/opt/nvflare/jobs"), MsFlags::MS_NOEXEC)?;
     exchange.register(&remembered, header, machine.as_ref())?;
     let attestation_keys = exchange.attestation_keys()?;
-    machine::keep_system(&mut tpm, manifest, &remembered, &exchange.system_secret()?)?;
+    machine::keep_system(platform.keeper()?, manifest, &remembered, &exchange.system_secret()?)?;
     handoff::bind_state()?;
     volumes::open_data(&disk)?;
     step("p6", "attached read-only");
@@ -105,9 +106,10 @@ fn boot() -> Result<Infallible, Failure> {
     handoff::write_settings(&conf, &card, &lease)?;
     handoff::write_image(&verified, &tpm::event_log()?, &attestation_keys)?;
 
-    // Once the handoff is measured no key holder answers this boot; only then does the system start.
+    // From here on no key holder answers this boot, by what is measured or by what it remembers; only then does the
+    // system start.
     let from = format!("p3 by {}, p5 by {}", keys.system.from, keys.jobs.from);
-    tpm::measure_handoff(tpm)?;
+    platform.measure_handoff()?;
     drop((keys, kept, machine));
     exchange.end()?;
     drop(holders);

@@ -45,6 +45,18 @@ pub fn mount_interfaces() -> Result<(), Failure> {
     set_cad_enabled(false).code_at(Code::Interfaces, "Ctrl-Alt-Del")
 }
 
+/// Where the kernel has its interface for reports of TEEs.
+const CONFIGFS: &str = "/sys/kernel/config";
+
+/// Mounts configfs, if the kernel has it. Its module was loaded before.
+pub fn mount_configfs() -> Result<(), Failure> {
+    match Path::new(CONFIGFS).is_dir() {
+        true => mount(Some("configfs"), CONFIGFS, Some("configfs"), NOTHING, None::<&str>)
+            .code_at(Code::Interfaces, CONFIGFS),
+        false => Ok(()),
+    }
+}
+
 /// Makes the block device refuse every write until the power goes.
 #[allow(unsafe_code, reason = "nix wraps no BLKROSET; the call passes one valid pointer to an int")]
 pub fn set_read_only(device: &Path) -> io::Result<()> {

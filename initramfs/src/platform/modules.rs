@@ -40,9 +40,11 @@ impl fmt::Display for Loaded {
     }
 }
 
-/// The names of a module list: `#` starts a comment.
+/// The names of a module list: `#` starts a comment, and `?` ends a name that the kernel may lack.
 pub fn names(list: &str) -> impl Iterator<Item = &str> {
-    list.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|name| !name.is_empty())
+    list.lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim().trim_end_matches('?'))
+        .filter(|name| !name.is_empty())
 }
 
 /// Loads the list. An old CPU's lack of an accelerator is no failure; a refused module is.

@@ -17,6 +17,7 @@
 
 #[cfg(feature = "attester")]
 pub mod azure;
+mod body;
 mod certificates;
 mod error;
 mod ioctl;

@@ -28,6 +28,16 @@ impl MachineSecret {
         Secret::random().map(Self)
     }
 
+    /// The one that follows from a key which a TEE derives for this image alone (SEV-SNP's MSG_KEY_REQ): each image
+    /// has its own, whatever the TEE mixes in.
+    ///
+    /// # Errors
+    /// [`SplitKeyError::Fault`].
+    pub fn from_tee(derived_key: &[u8; 32], image_id: &ImageId) -> Result<Self, SplitKeyError> {
+        let info = info("machine-tee", image_id);
+        twice("machine secret", || hkdf(&[0; 32], derived_key, &info)).map(Self)
+    }
+
     /// A share for each party, in the transcript's order: all of them give M back, fewer say nothing.
     ///
     /// # Errors
@@ -82,6 +92,16 @@ mod tests {
 
     fn names() -> Vec<Name> {
         ["alice", "bob", "carol"].map(|name| name.parse().unwrap()).to_vec()
+    }
+
+    #[test]
+    fn a_tees_key_gives_each_image_a_secret_of_its_own() {
+        let of = |key: u8, image| MachineSecret::from_tee(&[key; 32], image).unwrap();
+        let first = of(1, &IMAGE);
+        assert_eq!(first.as_bytes(), of(1, &IMAGE).as_bytes());
+        assert_ne!(first.as_bytes(), of(2, &IMAGE).as_bytes(), "another chip");
+        assert_ne!(first.as_bytes(), of(1, &ImageId { 0: [8; 16] }).as_bytes(), "another image");
+        assert_ne!(first.as_bytes(), &[1; 32], "the TEE's key itself is kept from what derives further");
     }
 
     #[test]

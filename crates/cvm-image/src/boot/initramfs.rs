@@ -77,7 +77,7 @@ fn refuse(module: &str, problem: impl Into<String>) -> BootError {
 }
 
 /// The files of the listed modules, after a check that each stands below what it needs and that
-/// every name is a module of this kernel, loadable or built in.
+/// every name is a module of this kernel, loadable or built in. A name with `?` is one that a kernel may lack.
 fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
     let text = |file: &str| -> Result<String, BootError> {
         let bytes = (sources.kernel_file)(file).map_err(|problem| refuse(file, problem))?;
@@ -96,9 +96,10 @@ fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
     let mut loaded = BTreeSet::new();
     let listed = sources.modules.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     for name in listed.filter(|name| !name.is_empty()) {
+        let (name, optional) = name.strip_suffix('?').map_or((name, false), |name| (name, true));
         let key = module_name(name);
         let Some((path, needed)) = loadable.get(&key) else {
-            if builtin.contains(&key) {
+            if optional || builtin.contains(&key) {
                 continue;
             }
             return Err(refuse(name, format!("kernel {} has no module of this name", sources.kernel_release)));

@@ -77,6 +77,14 @@ pub enum ProvisionError {
     /// In `cvm-init`'s ELF file.
     #[error(transparent)]
     Code(#[from] cvm_layout::code_digest::CodeError),
+    /// A TEE's measurements cannot be predicted.
+    #[error("the TEE host {platform:?}: {problem}")]
+    Tee {
+        /// Which one, or the file.
+        platform: String,
+        /// Expected and found.
+        problem: String,
+    },
     /// In the prediction.
     #[error(transparent)]
     Predict(#[from] cvm_attest::predict::PredictError),
@@ -95,6 +103,7 @@ impl Explain for ProvisionError {
             Self::Secret { .. } => "PRO-006",
             Self::Random(_) => "PRO-007",
             Self::Delegate { .. } => "PRO-008",
+            Self::Tee { .. } => "PRO-009",
             Self::Ceremony(e) => e.code(),
             Self::Seal(e) => e.code(),
             Self::Boot(e) => e.code(),
@@ -119,6 +128,7 @@ impl Explain for ProvisionError {
             Self::NeedsExactSize(_) => "give it `size` instead of `minimum` in the layout file".into(),
             Self::Secret { .. } => "a startup kit or site configuration carries key material where the host can read it: move it out; the bundle was not made".into(),
             Self::Random(_) => "the kernel's generator is not ready: try again".into(),
+            Self::Tee { .. } => "a host needs firmware that measures the kernel (OVMF's AmdSev or IntelTdx build) and every input that its TEE measures; `flare-cvm predict` shows them".into(),
             Self::Ceremony(e) => e.help(),
             Self::Seal(e) => e.help(),
             Self::Boot(e) => e.help(),

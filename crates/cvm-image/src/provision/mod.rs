@@ -10,6 +10,7 @@ mod cleartext;
 mod delegate;
 mod error;
 mod gzip;
+mod tee;
 
 use std::{
     fs::{self, File},
@@ -38,6 +39,7 @@ pub use archive::document_beside;
 pub use bundle::{Bundle, Form, files};
 pub use delegate::Delegate;
 pub use error::ProvisionError;
+pub use tee::TeeHosts;
 
 use crate::{WorkError, tool};
 use crate::{
@@ -83,6 +85,8 @@ pub struct Request<'a> {
     pub secure_boot: &'a secure_boot::Keys,
     /// The folder of the model's code and start weights, for the sealed `site` volume.
     pub model: Option<&'a Path>,
+    /// Hosts with TEEs whose measurements go into the reference values.
+    pub tee_hosts: &'a TeeHosts,
     /// The `cc_config` that the kit was made from, where it is known.
     pub cc_config: Option<&'a CcConfig>,
     /// Whether an NVFLARE may be sealed that flare-cvm was not tested with.
@@ -192,8 +196,9 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let verity = verity::format(&path("boot.img"), fat.len() as u64, salt(&image_id, "boot"))?;
     let statement = document(&BootStatement { version: VERSION, image_id, manifest_sha256, boot: verity });
 
-    progress("reference values: predicting what a TPM will quote");
-    let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware)?;
+    progress("reference values: predicting what a TPM will quote and TEEs will measure");
+    let tees = request.tee_hosts.predict(&signed_uki)?;
+    let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware, tees)?;
     let reference = document(&reference);
 
     let sign = |kind, document: &[u8]| signed::sign(request.builder.signing_key(), kind, document).to_vec();
@@ -386,6 +391,7 @@ fn reference(
     loader: &[u8],
     uki: &[u8],
     firmware: &Firmware,
+    tees: Platforms,
 ) -> Result<Reference, ProvisionError> {
     let databases = &firmware.databases;
     let tpm = predict::tpm(&Inputs {
@@ -397,7 +403,7 @@ fn reference(
         dbx: &databases.dbx,
         authority: &databases.db_authority,
     })?;
-    Ok(Reference::new(image_id, manifest_sha256, tpm, Platforms::default()))
+    Ok(Reference::new(image_id, manifest_sha256, tpm, tees))
 }
 
 /// A document's one encoding: JSON, indented, a newline at its end.

@@ -52,7 +52,7 @@ pub fn log(name: &str) -> Vec<u8> {
 }
 
 /// What `reference.json` says for a boot that measured `log`.
-pub fn reference(image_id: ImageId, manifest: &[u8], log: &[u8]) -> Reference {
+pub fn reference(image_id: ImageId, manifest: &[u8], log: &[u8], platforms: Platforms) -> Reference {
     let log = EventLog::parse(log).unwrap();
     let events = log.events().iter().filter(|event| [4, 7, 9, 11, 12].contains(&event.pcr));
     let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();
@@ -139,6 +139,18 @@ impl Ceremony {
 
     /// Builds an image for a site.
     pub fn build_for(&self, name: &str, role: Role, image: u8, measured: &[u8]) -> (Documents, Manifest) {
+        self.build_on(name, role, image, measured, Platforms::default())
+    }
+
+    /// With what TEEs measure of it.
+    pub fn build_on(
+        &self,
+        name: &str,
+        role: Role,
+        image: u8,
+        measured: &[u8],
+        platforms: Platforms,
+    ) -> (Documents, Manifest) {
         let image_id: ImageId = Bytes([image; 16]);
         let build = "build-1".parse().unwrap();
         let site = self.agreement.site(&name.parse().unwrap(), role).unwrap();
@@ -165,7 +177,7 @@ impl Ceremony {
         }))
         .unwrap();
         let text = serde_json::to_vec(&manifest).unwrap();
-        let reference = reference(image_id, &text, measured).to_bytes();
+        let reference = reference(image_id, &text, measured, platforms).to_bytes();
         let sign = |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes).to_vec();
         let documents = Documents {
             agreement: self.agreement.text().into_bytes(),

@@ -74,6 +74,9 @@ pub struct Provision {
     /// Sizes of the partitions; by default partitions/default.yaml as it was when this program was built
     #[arg(long, value_name = "FILE")]
     layout: Option<PathBuf>,
+    /// Hosts with SEV-SNP or TDX (YAML): what their TEEs will measure goes into reference.json
+    #[arg(long, value_name = "FILE")]
+    tee_hosts: Option<PathBuf>,
     /// The initramfs program; by default `cvm-init` beside this program
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,

@@ -15,7 +15,7 @@ use cvm_ceremony::{
 use cvm_image::{
     boot::secure_boot,
     cc::{self, AgentConf, CcConfig, Surroundings},
-    provision::{Delegate, Form, Request},
+    provision::{Delegate, Form, Request, TeeHosts},
     stage::StageImage,
 };
 use cvm_layout::{
@@ -34,6 +34,7 @@ pub(super) struct Site {
     base: Arc<StageImage>,
     init: PathBuf,
     layout: Layout,
+    tee_hosts: TeeHosts,
     agreement: Agreement,
     contributions: Vec<OpenedContribution>,
     delegate: Option<Delegate>,
@@ -73,6 +74,7 @@ impl Site {
             builder: &self.builder.secrets,
             secure_boot: &self.builder.secure_boot,
             model: self.model.as_deref(),
+            tee_hosts: &self.tee_hosts,
             cc_config: self.cc_config.as_ref(),
             allow_untested_nvflare: self.allow_untested_nvflare,
             agent: &self.agent,
@@ -161,8 +163,10 @@ impl Shared {
         if let Some(port) = agent.attest_port.filter(|port| !conf.allowed_ports.contains(port)) {
             conf.allowed_ports.push(port);
         }
+        let tee_hosts = args.tee_hosts.as_deref().map(TeeHosts::read).transpose()?.unwrap_or_default();
         Ok(Site {
             agent,
+            tee_hosts,
             base: self.image(base)?,
             builder,
             init: init(args.init.as_ref().or(own.init.as_ref()))?,

@@ -1,0 +1,208 @@
+//! What TEEs will measure of an image, for its reference values: predicted from files, for each kind of host that the
+//! builder describes in one YAML file.
+//!
+//! ```yaml
+//! version: 1
+//! snp:                                # -kernel with kernel-hashes=on: the bundle's UKI is the kernel
+//!   - {platform: "EPYC-v4, 4 vCPUs", firmware: OVMF.amdsev.fd, vcpus: 4, vcpu_type: EPYC-v4,
+//!      min_tcb: {bootloader: 4, tee: 0, snp: 22, microcode: 213}}
+//! tdx:                                # -kernel; the digests are of etc/table-loader, etc/acpi/rsdp, etc/acpi/tables
+//!   - {platform: "q35", firmware: OVMF.inteltdx.fd, memory_mib: 4096,
+//!      acpi: {loader: 96 hex digits, rsdp: …, tables: …}}
+//! azure: []                           # as reference.json has them: Azure's paravisor cannot be predicted
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use cvm_attest::{
+    predict::{
+        snp::{self, Kernel, LaunchInputs, VcpuType, Vmm},
+        tdx::{self, Acpi, Boot, PageOrder, TdxInputs},
+    },
+    reference::Platforms,
+    reference_set::{AzureReference, SnpReference, SnpTcb, TdxReference},
+    rtmr::Bytes48,
+};
+use cvm_base::{Bytes, read_bounded};
+use serde::Deserialize;
+
+use super::ProvisionError;
+
+/// The one version of the file that is read.
+const VERSION: u32 = 1;
+const MAX_FILE: u64 = 64 * 1024;
+const MAX_FIRMWARE: u64 = 64 * 1024 * 1024;
+const MAX_PLATFORMS: usize = 32;
+
+/// Hosts whose measurements are to be predicted, their firmware read.
+#[derive(Debug, Clone, Default)]
+pub struct TeeHosts {
+    snp: Vec<(SnpHost, Vec<u8>)>,
+    tdx: Vec<(TdxHost, Vec<u8>)>,
+    azure: Vec<AzureReference>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    #[serde(default)]
+    snp: Vec<SnpHost>,
+    #[serde(default)]
+    tdx: Vec<TdxHost>,
+    #[serde(default)]
+    azure: Vec<AzureReference>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnpHost {
+    platform: String,
+    /// Beside the file, or absolute.
+    firmware: PathBuf,
+    vcpus: u32,
+    vcpu_type: String,
+    /// SEV_FEATURES; bit 0 is SNP itself.
+    #[serde(default = "snp_alone")]
+    guest_features: u64,
+    min_tcb: Option<SnpTcb>,
+}
+
+fn snp_alone() -> u64 {
+    1
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TdxHost {
+    platform: String,
+    firmware: PathBuf,
+    memory_mib: u64,
+    /// Hosts before Linux 6.16 add a section's pages before they measure them.
+    #[serde(default)]
+    by_section: bool,
+    acpi: AcpiDigests,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AcpiDigests {
+    loader: Bytes48,
+    rsdp: Bytes48,
+    tables: Bytes48,
+}
+
+impl TeeHosts {
+    /// Reads the file and the firmware that it names.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Tee`] for another form, [`ProvisionError::File`] for a file that cannot be read.
+    pub fn read(path: &Path) -> Result<Self, ProvisionError> {
+        let fail = |problem: String| ProvisionError::Tee { platform: path.display().to_string(), problem };
+        let file: File = serde_yaml::from_slice(&read_bounded(path, MAX_FILE)?).map_err(|e| fail(e.to_string()))?;
+        if file.version != VERSION {
+            return Err(fail(format!("version {}, this program reads {VERSION}", file.version)));
+        }
+        let many = file.snp.len().max(file.tdx.len()).max(file.azure.len());
+        if many > MAX_PLATFORMS {
+            return Err(fail(format!("{many} hosts of one kind, at most {MAX_PLATFORMS} allowed")));
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let firmware = |name: &Path| read_bounded(&folder.join(name), MAX_FIRMWARE);
+        let snp = file.snp.into_iter().map(|host| Ok((host.clone(), firmware(&host.firmware)?)));
+        let tdx = file.tdx.into_iter().map(|host| Ok((host.clone(), firmware(&host.firmware)?)));
+        Ok(Self {
+            snp: snp.collect::<Result<_, ProvisionError>>()?,
+            tdx: tdx.collect::<Result<_, ProvisionError>>()?,
+            azure: file.azure,
+        })
+    }
+
+    /// What each host's TEE will measure when it starts `uki`.
+    pub(super) fn predict(&self, uki: &[u8]) -> Result<Platforms, ProvisionError> {
+        Ok(Platforms {
+            snp: self.snp.iter().map(|(host, firmware)| host.predict(firmware, uki)).collect::<Result<_, _>>()?,
+            tdx: self.tdx.iter().map(|(host, firmware)| host.predict(firmware, uki)).collect::<Result<_, _>>()?,
+            azure: self.azure.clone(),
+        })
+    }
+}
+
+impl SnpHost {
+    fn predict(&self, firmware: &[u8], uki: &[u8]) -> Result<SnpReference, ProvisionError> {
+        let fail = |problem: String| ProvisionError::Tee { platform: self.platform.clone(), problem };
+        let vcpu_type = VcpuType::from_model(&self.vcpu_type)
+            .ok_or_else(|| fail(format!("{:?} is no vCPU type that is known", self.vcpu_type)))?;
+        let inputs = LaunchInputs {
+            firmware,
+            kernel: Some(Kernel { image: uki, initrd: &[], command_line: "" }),
+            vcpus: self.vcpus,
+            vcpu_type,
+            guest_features: self.guest_features,
+            vmm: Vmm::Qemu,
+        };
+        let measurement = snp::launch(&inputs).map_err(|e| fail(e.to_string()))?.measurement;
+        Ok(SnpReference { platform: self.platform.clone(), measurement, min_tcb: self.min_tcb })
+    }
+}
+
+impl TdxHost {
+    fn predict(&self, firmware: &[u8], uki: &[u8]) -> Result<TdxReference, ProvisionError> {
+        let fail = |problem: String| ProvisionError::Tee { platform: self.platform.clone(), problem };
+        let AcpiDigests { loader, rsdp, tables } = self.acpi;
+        let prediction = tdx::tdx(&TdxInputs {
+            firmware,
+            pages: if self.by_section { PageOrder::SectionBySection } else { PageOrder::PageByPage },
+            memory: Some(self.memory_mib.saturating_mul(1 << 20)),
+            acpi: Some(Acpi { loader, rsdp, tables }),
+            boot: Boot::Direct { kernel: uki, command_line: "", initrd: &[] },
+        })
+        .map_err(|e| fail(e.to_string()))?;
+        let [Some(rtmr0), Some(rtmr1), Some(rtmr2), _] = prediction.rtmrs else {
+            let reasons: Vec<_> =
+                prediction.not_predicted.iter().map(|n| format!("RTMR{}: {}", n.rtmr, n.reason)).collect();
+            return Err(fail(reasons.join("; ")));
+        };
+        let (platform, mrtd) = (self.platform.clone(), prediction.mrtd);
+        Ok(TdxReference { platform, mrtd, rtmr0, rtmr1, rtmr2, rtmr3: Bytes([0; 48]) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<TeeHosts, ProvisionError> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("OVMF.fd"), [0; 64]).unwrap();
+        fs::write(folder.path().join("hosts.yaml"), text).unwrap();
+        TeeHosts::read(&folder.path().join("hosts.yaml"))
+    }
+
+    #[test]
+    fn hosts_are_described_strictly() {
+        let snp = "snp: [{platform: a, firmware: OVMF.fd, vcpus: 1, vcpu_type: EPYC-v4}]";
+        assert_eq!(read(&format!("version: 1\n{snp}\n")).unwrap().snp.len(), 1);
+        for (text, problem) in [
+            (format!("version: 2\n{snp}\n"), "this program reads 1"),
+            (format!("version: 1\n{snp}\nother: 1\n"), "other"),
+            ("version: 1\ntdx: [{platform: a, firmware: OVMF.fd, memory_mib: 1}]\n".into(), "acpi"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+        let gone = read("version: 1\nsnp: [{platform: a, firmware: gone, vcpus: 1, vcpu_type: EPYC-v4}]\n");
+        assert!(matches!(gone, Err(ProvisionError::File(_))));
+    }
+
+    #[test]
+    fn firmware_that_would_not_measure_the_kernel_is_refused() {
+        let hosts = read("version: 1\nsnp: [{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: EPYC-v4}]\n");
+        let error = hosts.unwrap().predict(b"a UKI").unwrap_err();
+        assert!(matches!(&error, ProvisionError::Tee { platform, .. } if platform == "here"), "{error}");
+        let hosts = read("version: 1\nsnp: [{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: VAX}]\n");
+        assert!(hosts.unwrap().predict(b"a UKI").unwrap_err().to_string().contains("VAX"));
+    }
+}

@@ -1,0 +1,267 @@
+//! Releases to SEV-SNP guests, whose reports are minted under an authority of the test's own, and what the genuine
+//! vendors' recorded evidence is refused for. The server is asked without a network: what it decides is the subject.
+
+mod common;
+#[path = "../../cvm-attest/tests/snp/mint.rs"]
+mod mint;
+
+use std::{fs, path::PathBuf, sync::Mutex};
+
+use aws_lc_rs::signature::EcdsaKeyPair;
+use common::{Ceremony, LOG, log};
+use cvm_attest::{
+    Roots,
+    reference::Platforms,
+    reference_set::{SnpReference, SnpTcb},
+    tdx::intel_roots,
+    tee::Vendors,
+    trustee::{CertificateEntry, SnpBody, report_data},
+};
+use cvm_base::Bytes;
+use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
+use cvm_layout::manifest::Manifest;
+use cvm_release::{
+    client::{Attested, Challenged, Client, Failure, Method, Outgoing, Reply},
+    messages::Tee,
+    server::{Fault, Halves, Outcome, Reason, Request, Server, SessionKeys, Verdict},
+};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+/// 2025-10-09.
+const NOW: u64 = 1_760_000_000;
+const MILAN: [u8; 3] = [0x19, 0x01, 0x01];
+const MEASUREMENT: [u8; 48] = [0x3e; 48];
+
+const POLICY: &str = include_str!("../../../keys/policies/tee.rego");
+
+struct PartyHalves(Mutex<cvm_ceremony::Party>);
+
+impl Halves for PartyHalves {
+    fn half(&self, m: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault> {
+        let half = self.0.lock().unwrap().half(&m.split_key, m.role, &m.image_id);
+        Ok(Zeroizing::new(*half.map_err(|e| Fault::new("a half", e))?.as_bytes()))
+    }
+}
+
+/// Alice's key holder, and a machine's chip.
+struct Scene {
+    ceremony: Ceremony,
+    manifest: Manifest,
+    server: Server,
+    vcek: (Vec<u8>, EcdsaKeyPair),
+}
+
+fn scene() -> Scene {
+    let line = mint::line("Milan");
+    let vendors = Vendors::new(line.roots(), intel_roots().unwrap());
+    let vcek = mint::endorse(&line.ask.1, &mint::vcek("Milan-B0"));
+    scene_of(vendors, vcek)
+}
+
+fn scene_of(vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
+    let ceremony = Ceremony::hold(POLICY);
+    let least = SnpTcb { bootloader: 3, tee: 1, snp: 20, microcode: 0xd5 };
+    let snp = SnpReference { platform: "test".into(), measurement: Bytes(MEASUREMENT), min_tcb: Some(least) };
+    let platforms = Platforms { snp: vec![snp], ..Platforms::default() };
+    let (documents, manifest) = ceremony.build_on("server1", Role::Server, 1, &log(LOG), platforms);
+    let store = ceremony.store("alice");
+    store.enroll(&documents).unwrap();
+    let server = Server {
+        party: "alice".parse().unwrap(),
+        keys: SessionKeys::derive(&[7; 32]).unwrap(),
+        evidence: Box::new(Verifier { roots: Roots::default(), vendors, allow_sample: false }),
+        store: Box::new(store),
+        policy: Box::new(RegoPolicy::new(POLICY.into()).unwrap()),
+        halves: Box::new(PartyHalves(Mutex::new(ceremony.party("alice")))),
+        random: Box::new(|bytes| getrandom::fill(bytes).map_err(|e| Fault::new("randomness", e))),
+    };
+    Scene { ceremony, manifest, server, vcek }
+}
+
+impl Scene {
+    fn send(&self, outgoing: &Outgoing) -> Outcome {
+        let request = Request {
+            method: if outgoing.method == Method::Get { "GET" } else { "POST" },
+            path: &outgoing.path,
+            cookie: outgoing.cookie.as_deref(),
+            authorization: None,
+            peer: "192.0.2.1",
+            body: &outgoing.body,
+        };
+        self.server.handle(&request, NOW)
+    }
+
+    fn challenged(&self, tee: Tee) -> Client<Challenged> {
+        let start = Client::new(tee).unwrap();
+        let reply = reply(&self.send(&start.auth_request("").unwrap()));
+        start.challenged(&reply).unwrap()
+    }
+
+    /// A stock attester's evidence for a session: `change` is applied before the chip signs.
+    fn evidence(&self, binding: &[u8; 48], change: impl FnOnce(&mut [u8])) -> Value {
+        let mut report = mint::report(3, MILAN, &mint::vcek("Milan-B0"));
+        report[0x50..0x90].copy_from_slice(&report_data(binding));
+        report[0x140..0x160].fill(0x1d);
+        change(&mut report);
+        let chain = vec![CertificateEntry::new("VCEK", self.vcek.0.clone())];
+        serde_json::to_value(SnpBody::new(&mint::sign(report, &self.vcek.1), chain).unwrap()).unwrap()
+    }
+
+    fn attest(&self, change: impl FnOnce(&mut [u8])) -> Result<Client<Attested>, (Reason, String)> {
+        let challenged = self.challenged(Tee::Snp);
+        let evidence = self.evidence(&challenged.binding("").0, change);
+        self.shown(challenged, evidence)
+    }
+
+    fn shown(&self, challenged: Client<Challenged>, evidence: Value) -> Result<Client<Attested>, (Reason, String)> {
+        let outcome = self.send(&challenged.attest_request(evidence, "").unwrap());
+        match outcome.decision.reason {
+            Some(reason) => Err((reason, outcome.decision.detail)),
+            None => Ok(challenged.attested(&reply(&outcome)).unwrap()),
+        }
+    }
+
+    fn release(&self, client: &Client<Attested>) -> Result<Zeroizing<[u8; 32]>, (Reason, String)> {
+        let outcome = self.send(&client.half_request(&self.manifest.image_id));
+        match outcome.decision.reason {
+            Some(reason) => {
+                assert!(matches!(client.half(&reply(&outcome)), Err(Failure::Refused { status: 401, .. })));
+                Err((reason, outcome.decision.detail))
+            }
+            None => {
+                assert_eq!(outcome.decision.verdict, Verdict::Released);
+                Ok(client.half(&reply(&outcome)).unwrap())
+            }
+        }
+    }
+}
+
+fn reply(outcome: &Outcome) -> Reply {
+    let Outcome { reply, .. } = outcome;
+    Reply { status: reply.status, set_cookie: reply.set_cookie.iter().cloned().collect(), body: reply.body.clone() }
+}
+
+fn put(at: usize, bytes: &'static [u8]) -> impl FnOnce(&mut [u8]) {
+    move |report| report[at..at + bytes.len()].copy_from_slice(bytes)
+}
+
+#[test]
+fn a_genuine_guest_of_the_image_gets_the_half() {
+    let scene = scene();
+    let client = scene.attest(|_| {}).unwrap();
+    let half = scene.release(&client).unwrap();
+    assert_eq!(&*half, scene.ceremony.half("alice", &scene.manifest).as_bytes());
+}
+
+#[test]
+fn attack_a_guest_after_its_release_in_a_new_session() {
+    let scene = scene();
+    scene.release(&scene.attest(|_| {}).unwrap()).unwrap();
+    // Root in the running guest asks for a fresh report: same launch, same REPORT_ID.
+    let (reason, detail) = scene.release(&scene.attest(|_| {}).unwrap()).unwrap_err();
+    assert_eq!(reason, Reason::ReleasedBefore, "{detail}");
+    // The image's next launch has another one.
+    scene.release(&scene.attest(put(0x140, &[0x2e; 32])).unwrap()).unwrap();
+}
+
+#[test]
+fn attack_a_debug_guest() {
+    // Policy bit 19.
+    let (reason, detail) = scene().attest(put(8, &[0, 0, 0x0b])).err().unwrap();
+    assert_eq!(reason, Reason::ForbiddenGuest, "{detail}");
+    assert!(detail.contains("policy_debug_allowed"), "{detail}");
+}
+
+#[test]
+fn attack_a_migratable_guest() {
+    let (reason, detail) = scene().attest(put(8, &[0, 0, 0x07])).err().unwrap();
+    assert_eq!(reason, Reason::ForbiddenGuest, "{detail}");
+    assert!(detail.contains("policy_migrate_ma"), "{detail}");
+}
+
+#[test]
+fn attack_a_report_of_another_vmpl() {
+    let (reason, detail) = scene().attest(put(0x30, &[1])).err().unwrap();
+    assert_eq!(reason, Reason::ForbiddenGuest, "{detail}");
+}
+
+#[test]
+fn attack_a_report_of_another_session() {
+    let scene = scene();
+    let first = scene.challenged(Tee::Snp);
+    let stolen = scene.evidence(&first.binding("").0, |_| {});
+    let (reason, detail) = scene.shown(scene.challenged(Tee::Snp), stolen).err().unwrap();
+    assert_eq!(reason, Reason::WrongNonce, "{detail}");
+}
+
+#[test]
+fn attack_a_report_whose_signature_covers_something_else() {
+    let scene = scene();
+    let challenged = scene.challenged(Tee::Snp);
+    let mut evidence = scene.evidence(&challenged.binding("").0, put(0x90, &[0x66; 48]));
+    evidence["attestation_report"]["measurement"] = json!(MEASUREMENT.to_vec());
+    let (reason, detail) = scene.shown(challenged, evidence).err().unwrap();
+    assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
+}
+
+#[test]
+fn attack_another_image_on_a_genuine_chip() {
+    let scene = scene();
+    let client = scene.attest(put(0x90, &[0x66; 48])).unwrap();
+    let (reason, detail) = scene.release(&client).unwrap_err();
+    assert_eq!(reason, Reason::WrongMeasurement, "{detail}");
+}
+
+#[test]
+fn attack_tcb_rollback() {
+    let line = mint::line("Milan");
+    let old = mint::Spec { tcb: [9, 3, 1, 19, 0xd5], ..mint::vcek("Milan-B0") };
+    let vcek = mint::endorse(&line.ask.1, &old);
+    let scene = scene_of(Vendors::new(line.roots(), intel_roots().unwrap()), vcek);
+    // The chip is honest about its old firmware …
+    let client = scene.attest(put(0x180, &[3, 1, 0, 0, 0, 0, 19, 0xd5])).unwrap();
+    let (reason, detail) = scene.release(&client).unwrap_err();
+    assert_eq!(reason, Reason::WrongMeasurement, "{detail}");
+    assert!(detail.contains("SNP firmware is 19"), "{detail}");
+    // … and cannot be made to say otherwise: its key belongs to that firmware.
+    let (reason, detail) = scene.attest(|_| {}).err().unwrap();
+    assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
+}
+
+#[test]
+fn attack_a_chip_that_amd_does_not_vouch_for() {
+    let other = mint::line("Milan");
+    let vcek = mint::endorse(&other.ask.1, &mint::vcek("Milan-B0"));
+    let scene = scene_of(Vendors::genuine().unwrap(), vcek);
+    let (reason, detail) = scene.attest(|_| {}).err().unwrap();
+    assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
+}
+
+/// Real evidence answers a challenge of its own time. That, and nothing before it, is what it is refused for.
+#[test]
+fn real_evidence_is_genuine_and_of_another_session() {
+    let line = mint::line("Milan");
+    let scene = scene_of(Vendors::genuine().unwrap(), mint::endorse(&line.ask.1, &mint::vcek("Milan-B0")));
+    let read = |name: &str| fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)).unwrap();
+    let real = read("crates/cvm-attest/tests/vectors/snp-trustee-e2e/evidence.json");
+    let mut real: Value = serde_json::from_slice(&real).unwrap();
+    let (reason, detail) = scene.shown(scene.challenged(Tee::Snp), real.clone()).err().unwrap();
+    assert_eq!(reason, Reason::WrongNonce, "{detail}");
+    real["attestation_report"]["report_id"][0] = json!(0);
+    let (reason, detail) = scene.shown(scene.challenged(Tee::Snp), real).err().unwrap();
+    assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
+
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let quote = read("tests/vectors/evidence/ccel/near-mpc/quote.bin");
+    let body = json!({ "cc_eventlog": null, "quote": STANDARD.encode(&quote) });
+    let (reason, detail) = scene.shown(scene.challenged(Tee::Tdx), body).err().unwrap();
+    assert_eq!(reason, Reason::WrongNonce, "{detail}");
+    let azure = read("crates/cvm-attest/tests/vectors/azure-trustee-v2/evidence.json");
+    let azure = serde_json::from_slice(&azure).unwrap();
+    let (reason, detail) = scene.shown(scene.challenged(Tee::AzSnpVtpm), azure).err().unwrap();
+    assert_eq!(reason, Reason::WrongNonce, "{detail}");
+    let garbage = json!({ "quote": "AAAA", "cc_eventlog": null });
+    let (reason, _) = scene.shown(scene.challenged(Tee::Tdx), garbage).err().unwrap();
+    assert_eq!(reason, Reason::Malformed);
+}

@@ -1,0 +1,154 @@
+//! What this machine attests with: its TEE where it has one, else its TPM.
+//!
+//! A TEE's evidence is primary: a TPM beside it is the host's, and proves nothing against the host. That TPM still
+//! measures, for whoever looks at the running system. How the boot phase ends depends on what attests:
+//!
+//! | attests | the end of the phase of secrets |
+//! |---|---|
+//! | TPM | PCR 11 is extended |
+//! | TDX | RTMR3 is extended; a kernel that cannot (before Linux 6.16) does not boot here |
+//! | SEV-SNP | nothing can be measured at run time: key holders release once to a launch (REPORT_ID) |
+
+use std::{error::Error, path::Path, sync::Mutex};
+
+use cvm_attest::{
+    attester::Tpm,
+    collect::{self, CollectError, Device, Kind, RTMR3, Rtmr},
+    td_handoff_digest,
+    trustee::report_data,
+};
+use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
+use serde_json::Value;
+
+use crate::{
+    codes::{Code, Coded, Failure},
+    machine::Keeper,
+    platform::kernel,
+    tpm,
+};
+
+/// The ACPI table with the log of what a TD's firmware measured.
+const CCEL: &str = "/sys/firmware/acpi/tables/data/CCEL";
+/// As for a TPM's log: a longer one would not fit a request.
+const CCEL_BYTES: u64 = 128 * 1024;
+
+/// What attests, and the TPM if there is one.
+pub struct Platform {
+    tee: Option<GuestDevice>,
+    tpm: Option<Tpm>,
+}
+
+struct GuestDevice {
+    device: Box<dyn Device>,
+    tee: Tee,
+    /// A TD's register for the end of its boot.
+    phase: Option<Rtmr>,
+}
+
+impl Platform {
+    /// Finds the TEE's device; without one, waits for the TPM.
+    pub fn open() -> Result<Self, Failure> {
+        kernel::mount_configfs()?;
+        match collect::open() {
+            Ok(device) => {
+                Ok(Self { tee: Some(GuestDevice::new(device, Path::new(RTMR3))?), tpm: tpm::open_if_there()? })
+            }
+            Err(CollectError::Absent { .. }) => Ok(Self { tee: None, tpm: Some(tpm::open()?) }),
+            Err(error) => Err(Failure::new(Code::Evidence, error)),
+        }
+    }
+
+    /// For the console.
+    pub fn describe(&self) -> &'static str {
+        match (&self.tee, &self.tpm) {
+            (Some(GuestDevice { tee: Tee::Tdx, .. }), _) => "TDX",
+            (Some(_), _) => "SEV-SNP",
+            (None, _) => "TPM 2.0",
+        }
+    }
+
+    /// The TPM, the host's or not.
+    pub fn tpm(&mut self) -> Option<&mut Tpm> {
+        self.tpm.as_mut()
+    }
+
+    /// Who keeps this machine's secrets: never a TPM beside a TEE, which is the host's.
+    pub fn keeper(&mut self) -> Result<Keeper<'_>, Failure> {
+        match (&mut self.tee, &mut self.tpm) {
+            (Some(guest), _) => Ok(Keeper::Tee(guest.device.as_mut())),
+            (None, Some(tpm)) => Ok(Keeper::Tpm(tpm)),
+            (None, None) => Err(nothing()),
+        }
+    }
+
+    /// Makes evidence for the key holders, who may be asked at once.
+    pub fn attester(&mut self) -> Result<Box<dyn Attester + Sync + '_>, Failure> {
+        match (&mut self.tee, &mut self.tpm) {
+            (Some(guest), _) => {
+                let event_log = match guest.tee {
+                    Tee::Tdx => Some(cvm_base::read_bounded(Path::new(CCEL), CCEL_BYTES).code(Code::Evidence)?),
+                    _ => None,
+                };
+                let device: &mut dyn Device = guest.device.as_mut();
+                Ok(Box::new(TeeEvidence { tee: guest.tee, device: Mutex::new(device), event_log }))
+            }
+            (None, Some(tpm)) => Ok(Box::new(tpm::Evidence::prepare(tpm)?)),
+            (None, None) => Err(nothing()),
+        }
+    }
+
+    /// Measures the handoff wherever it can be measured.
+    pub fn measure_handoff(self) -> Result<(), Failure> {
+        if let Some(phase) = self.tee.and_then(|guest| guest.phase) {
+            phase.extend(&td_handoff_digest()).code(Code::HandoffMeasure)?;
+        }
+        self.tpm.map_or(Ok(()), tpm::measure_handoff)
+    }
+}
+
+fn nothing() -> Failure {
+    Failure::new(Code::Tpm, "neither a TEE nor a TPM was opened")
+}
+
+impl GuestDevice {
+    fn new(device: Box<dyn Device>, rtmr3: &Path) -> Result<Self, Failure> {
+        let (tee, phase) = match device.kind() {
+            Kind::Snp => (Tee::Snp, None),
+            // Found out now, not when the secrets are there: a boot whose end cannot be measured must not begin.
+            Kind::Tdx => (Tee::Tdx, Some(Rtmr::open(rtmr3).code(Code::HandoffMeasure)?)),
+            other => return Err(Failure::new(Code::Evidence, format_args!("a device of kind {other:?}"))),
+        };
+        Ok(Self { device, tee, phase })
+    }
+}
+
+/// A TEE's evidence for one boot.
+struct TeeEvidence<'a> {
+    tee: Tee,
+    /// The kernel has one buffer; exchanges wait for each other.
+    device: Mutex<&'a mut dyn Device>,
+    event_log: Option<Vec<u8>>,
+}
+
+impl Attester for TeeEvidence<'_> {
+    fn tee(&self) -> Tee {
+        self.tee
+    }
+
+    fn auth_params(&self) -> Result<String, Box<dyn Error + Send + Sync>> {
+        Ok(String::new())
+    }
+
+    fn evidence(&self, _: &str, binding: &Binding) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        let mut device = self.device.lock().map_err(|_| "the device was lost in another exchange")?;
+        let raw = device.evidence(&report_data(&binding.0))?;
+        let (tee, body) = raw.to_trustee(self.event_log.clone())?;
+        if tee != self.tee.name() {
+            return Err(format!("the device gave evidence of kind {tee}").into());
+        }
+        Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests;

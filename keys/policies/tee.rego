@@ -1,0 +1,91 @@
+# A party's release policy for CVMs that attest with SEV-SNP, TDX, or one of them behind Azure's vTPM. Give it to
+# `flare-cvm ceremony init --policy`: its SHA-256 goes into the transcript that all parties sign.
+#
+# The key holder itself refuses debug and migratable guests, reports of another VMPL than 0, measurements that are
+# not the image's reference values, and a TCB below theirs; they stand here too, because this text is what both
+# owners sign. A stock Trustee, which compares nothing by itself, does not run this policy (`data.reference`):
+# write one for it with `flare-cvm policy new`.
+package policy
+
+import rego.v1
+
+default allow := false
+
+# Checks that evidence may have gone without, by name. "host-data": nothing here depends on what the host gives at
+# launch. "certificate-revocation": without AMD's lists in collateral/ nobody knows whether an intermediate was
+# revoked; remove it once they are there. "event-log": a TD's registers are compared as they are.
+accepted_not_checked := {"certificate-revocation", "event-log", "host-data"}
+
+# What Intel says of a TDX platform, and what of it is accepted. Nothing is known without Intel's collateral: its
+# check "tcb-status" is then refused, as it is not named above.
+tdx_tcb := {"UpToDate"}
+
+tdx_advisories := set()
+
+# What a machine may keep: "bind" makes the keys of the job store need this chip (SEV-SNP derives a key for exactly
+# this image); moving it then needs all parties again.
+machine contains "bind" if {
+	allow
+	snp_may_bind
+}
+
+snp_may_bind := false
+
+evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
+
+allow if snp_ok(evidence.snp)
+
+allow if tdx_ok(evidence.tdx)
+
+allow if {
+	snp_guest(evidence["az-snp-vtpm"])
+	azure_ok(evidence["az-snp-vtpm"], "snp", evidence["az-snp-vtpm"].measurement)
+}
+
+allow if {
+	td(evidence["az-tdx-vtpm"])
+	azure_ok(evidence["az-tdx-vtpm"], "tdx", evidence["az-tdx-vtpm"].quote.body.mr_td)
+}
+
+snp_guest(snp) if {
+	snp.trust == "tee"
+	snp.policy_debug_allowed == false
+	snp.policy_migrate_ma == false
+	snp.vmpl == 0
+}
+
+snp_ok(snp) if {
+	snp_guest(snp)
+	some platform in data.reference.snp
+	snp.measurement == platform.measurement
+	every part, least in object.get(platform, "min_tcb", {}) {
+		snp[sprintf("reported_tcb_%s", [part])] >= least
+	}
+}
+
+td(tdx) if {
+	tdx.trust == "tee"
+	tdx.td_attributes.debug == false
+	tdx.td_attributes.migratable == false
+	tdx.tcb_status in tdx_tcb
+	every advisory in tdx.advisory_ids {
+		advisory in tdx_advisories
+	}
+}
+
+tdx_ok(tdx) if {
+	td(tdx)
+	some platform in data.reference.tdx
+	body := tdx.quote.body
+	[body.mr_td, body.rtmr_0, body.rtmr_1, body.rtmr_2, body.rtmr_3] ==
+		[platform.mrtd, platform.rtmr0, platform.rtmr1, platform.rtmr2, platform.rtmr3]
+}
+
+azure_ok(claims, tee, measurement) if {
+	some platform in data.reference.azure
+	platform.tee == tee
+	platform.measurement == measurement
+	every pcr, value in platform.pcrs {
+		claims.tpm[sprintf("pcr%02d", [to_number(pcr)])] == value
+	}
+}
