@@ -16,6 +16,17 @@ pub fn tpm_structure(bytes: &[u8]) {
     }
 }
 
+/// Bytes as an AK certificate, and as the statement in one that is signed.
+#[cfg(feature = "ak-certificate")]
+pub fn ak_certificate(bytes: &[u8]) {
+    use crate::ak_certificate::AkCertificate;
+    if let Ok(certificate) = AkCertificate::parse(bytes) {
+        assert_eq!(AkCertificate::parse(&certificate.to_bytes()).as_ref(), Ok(&certificate));
+        let _ = certificate.claimed();
+    }
+    let _ = crate::ak_certificate::AkStatement::parse(bytes);
+}
+
 /// Bytes as an event log, of a TPM and of a TD.
 pub fn event_log(bytes: &[u8]) {
     for registers in [Registers::Pcrs, Registers::ConfidentialComputing] {

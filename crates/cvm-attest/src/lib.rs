@@ -18,6 +18,7 @@
 //! | feature | who needs it | brings |
 //! |---|---|---|
 //! | none | both ends | wire types, TPM structures, event logs, reference values |
+//! | `ak-certificate` | whoever reads or signs AK certificates | the [`ak_certificate`] format alone |
 //! | `verifier` | key holders, `flare-cvm attest` | all verifiers, [`Roots`], software MakeCredential |
 //! | `policy` | key holders, agents, `flare-cvm policy` | Rego over claims |
 //! | `attester` | `cvm-init` | `attester::Tpm` over libtss2 |
@@ -26,6 +27,8 @@
 //! | `collateral-fetch` | `flare-cvm` alone | asking vendors' services |
 //! | `collect`, `collect-gpu` | guests | evidence from SNP, TDX and GPUs; with `attester` also Azure's |
 
+#[cfg(feature = "ak-certificate")]
+pub mod ak_certificate;
 mod error;
 pub mod eventlog;
 mod evidence;

@@ -17,6 +17,12 @@ fn reference_sets() {
     each_seed("reference_set", 2_000, cvm_attest::fuzz::reference_set);
 }
 
+#[cfg(feature = "ak-certificate")]
+#[test]
+fn ak_certificates() {
+    each_seed("ak_certificate", 5_000, cvm_attest::fuzz::ak_certificate);
+}
+
 #[cfg(feature = "verifier")]
 #[test]
 fn handshakes() {

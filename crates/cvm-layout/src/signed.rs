@@ -13,6 +13,8 @@ pub enum Kind {
     Reference,
     /// The index of a cache of attestation collateral.
     Collateral,
+    /// What a key holder states of an attestation key.
+    AttestationKey,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
             Self::Boot => b"flare-cvm/v1/boot\0",
             Self::Reference => b"flare-cvm/v1/reference\0",
             Self::Collateral => b"flare-cvm/v1/collateral\0",
+            Self::AttestationKey => b"flare-cvm/v1/attestation-key\0",
         }
     }
 }
