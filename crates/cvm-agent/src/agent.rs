@@ -145,8 +145,7 @@ impl Agent {
     fn check_self(&self) -> Result<Verdict, Refusal> {
         let challenge = Bytes::<32>(random()?);
         let (text, _) = self.token(Use::Own, Some(challenge), None, None)?;
-        let expected =
-            Expected { use_: Use::Own, peer: None, challenge: Some(&challenge), report_sha256: None };
+        let expected = Expected { use_: Use::Own, peer: None, challenge: Some(&challenge), report_sha256: None };
         self.verify(&Token::parse(&text)?, &expected, &self.own.own)
     }
 

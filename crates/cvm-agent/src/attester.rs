@@ -100,11 +100,15 @@ impl Attester for TeeAttester {
         let raw = (self.open)().and_then(|mut device| device.evidence(&report_data(digest))).map_err(|e| none(&e))?;
         match raw {
             Raw::Snp { report, certificates } => {
-                let certificates = certificates.into_iter().map(|certificate| Base64(certificate.der)).collect();
+                use collect::CertificateKind::{Ark, Ask, Vcek, Vlek};
+                let of_a_chain = certificates.into_iter().filter(|c| matches!(c.kind, Vcek | Vlek | Ask | Ark));
+                let certificates = of_a_chain.map(|certificate| Base64(certificate.bytes)).collect();
                 Ok(Evidence::Snp(SnpBody { report: Base64(report), certificates }))
             }
             Raw::Tdx { quote } => Ok(Evidence::Tdx(TdxBody { quote: Base64(quote) })),
-            other => Err(Refusal::NoEvidence { problem: format!("the device gave {other:?}").chars().take(80).collect() }),
+            other => {
+                Err(Refusal::NoEvidence { problem: format!("the device gave {other:?}").chars().take(80).collect() })
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Asking a node from outside, with a nonce of one's own; and asking the local socket.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     net::{TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
     path::Path,
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     MAX_MESSAGE, Refusal,
+    stream::Stream,
     token::{Token, Use},
     trust::Trust,
     verify::{Clocks, Expected, Verdict, verify},
@@ -176,28 +177,7 @@ fn with_port(address: &str) -> String {
     }
 }
 
-trait Patient {
-    fn patience(&self, left: Duration) -> io::Result<()>;
-}
-
-impl Patient for TcpStream {
-    fn patience(&self, left: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(left)).and_then(|()| self.set_write_timeout(Some(left)))
-    }
-}
-
-impl Patient for UnixStream {
-    fn patience(&self, left: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(left)).and_then(|()| self.set_write_timeout(Some(left)))
-    }
-}
-
-fn exchange(
-    mut stream: impl Patient + Read + Write,
-    at: &str,
-    request: &Value,
-    patience: Duration,
-) -> Result<Value, AuditError> {
+fn exchange(mut stream: impl Stream, at: &str, request: &Value, patience: Duration) -> Result<Value, AuditError> {
     let fail = |e: io::Error| AuditError::Unreachable { at: at.into(), problem: e.to_string() };
     let bad = |problem: String| AuditError::Answer { at: at.into(), problem };
     let deadline = Instant::now() + patience;

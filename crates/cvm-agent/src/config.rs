@@ -79,8 +79,20 @@ impl Config {
         let Clocks { leeway_s, max_wait_s } = default.clocks;
         Ok(Self {
             attest_port: file.attest_port,
-            check_frequency_s: within("check_frequency_s", file.check_frequency_s, default.check_frequency_s, 1, 86_400)?,
-            token_lifetime_s: within("token_lifetime_s", file.token_lifetime_s, default.token_lifetime_s, 1, MAX_LIFETIME_S)?,
+            check_frequency_s: within(
+                "check_frequency_s",
+                file.check_frequency_s,
+                default.check_frequency_s,
+                1,
+                86_400,
+            )?,
+            token_lifetime_s: within(
+                "token_lifetime_s",
+                file.token_lifetime_s,
+                default.token_lifetime_s,
+                1,
+                MAX_LIFETIME_S,
+            )?,
             clocks: Clocks {
                 leeway_s: within("leeway_s", file.leeway_s, leeway_s, 0, 300)?,
                 max_wait_s: within("max_clock_wait_s", file.max_clock_wait_s, max_wait_s, 0, 600)?,

@@ -241,7 +241,9 @@ impl Explain for Refusal {
             Self::ClockBehind { .. } => "check the time source of both machines; small differences pass by waiting",
             Self::Expired { .. } => "the peer shall make a fresh one; check the clocks of both machines",
             Self::Window { .. } => "the peer's agent is another program or version",
-            Self::OtherPeer { .. } => "somebody shows a token that was made by another site, or for another certificate",
+            Self::OtherPeer { .. } => {
+                "somebody shows a token that was made by another site, or for another certificate"
+            }
             Self::OtherChallenge { .. } | Self::NoChallenge => {
                 "a replayed or relayed token, or an answer that came too late: ask for a fresh challenge"
             }
@@ -251,7 +253,9 @@ impl Explain for Refusal {
             Self::OtherUse { .. } => "what an auditor is shown is no token between sites",
             Self::Document { .. } => "the peer runs an image of another builder",
             Self::Inconsistent { .. } => "the peer's documents were mixed: provision it again",
-            Self::OtherFederation { .. } => "the peer's image belongs to another ceremony: provision all sites from one",
+            Self::OtherFederation { .. } => {
+                "the peer's image belongs to another ceremony: provision all sites from one"
+            }
             Self::UnknownSite { .. } => "the ceremony's terms list the sites; a new site needs a new agreement",
             Self::Uncertified { .. } => {
                 "boot the peer with key holders that give AK certificates (stock ones do not), or see who runs its TPM"

@@ -36,7 +36,7 @@ pub enum Evidence {
 pub struct SnpBody {
     /// 1184 bytes.
     pub report: Base64,
-    /// What the host added, DER.
+    /// What the host added, each DER or PEM.
     pub certificates: Vec<Base64>,
 }
 
@@ -155,10 +155,9 @@ impl SnpBody {
             return Err(Refusal::malformed(format!("more than {MAX_CERTIFICATES} certificates")));
         }
         let refuse = |e: &cvm_attest::snp::SnpError| Refusal::evidence(e);
-        let certificates: Result<Vec<_>, _> = self.certificates.iter().map(|der| Certificate::from_der(&der.0)).collect();
-        let certificates = certificates.map_err(|e| Refusal::malformed(e.to_string()))?;
-        let evidence =
-            SnpEvidence { report: SnpReport::parse(&self.report.0).map_err(|e| refuse(&e))?, certificates };
+        let certificates: Result<Vec<_>, _> = self.certificates.iter().map(|c| Certificate::read_all(&c.0)).collect();
+        let certificates = certificates.map_err(Refusal::malformed)?.concat();
+        let evidence = SnpEvidence { report: SnpReport::parse(&self.report.0).map_err(|e| refuse(&e))?, certificates };
         let data = report_data(against.digest);
         let expected = SnpExpected { report_data: Some(&data), host_data: None };
         let roots = SnpRoots::amd().map_err(|e| refuse(&e))?;

@@ -19,6 +19,7 @@ pub mod evidence;
 pub mod fuzz;
 pub mod memory;
 pub mod request;
+mod stream;
 pub mod token;
 pub mod trust;
 pub mod verify;

@@ -1,18 +1,13 @@
 //! `cvm-agent`: serves attestation inside the CVM; gates NVFLARE's start; locks the machine down.
 
-use std::{
-    net::TcpListener,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser};
 use cvm_agent::{
-    SOCKET, agent::Agent, attester, clock, gate,
+    SOCKET,
+    agent::Agent,
+    attester, clock, gate,
     image::{CONFIG, Folders, IMAGE, Own, not_before},
     journal::{self, Journal},
     lockdown, serve,

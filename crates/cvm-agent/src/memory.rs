@@ -61,7 +61,8 @@ impl Memory {
             return Err(Refusal::Busy { what: "open challenges" });
         }
         let mut challenge = [0; 32];
-        getrandom::fill(&mut challenge).map_err(|e| Refusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
+        getrandom::fill(&mut challenge)
+            .map_err(|e| Refusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
         self.challenges.insert(Bytes(challenge), Challenge { peer: peer.clone(), until: now + CHALLENGE_LIFETIME });
         Ok(Bytes(challenge))
     }

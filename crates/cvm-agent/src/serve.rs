@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    io::{self, Read, Write},
+    fs, io,
     net::{IpAddr, TcpListener},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
@@ -22,6 +21,7 @@ use crate::{
     MAX_MESSAGE, Refusal, SetupError,
     agent::Agent,
     request::{answer, parse},
+    stream::Stream,
 };
 
 /// Connections at once.
@@ -35,23 +35,6 @@ const BURST: f64 = 5.0;
 const PER_SECOND: f64 = 0.5;
 /// Addresses that are remembered.
 const MAX_ADDRESSES: usize = 1024;
-
-/// A stream whose reads and writes can be bounded.
-trait Stream: Read + Write + Send + 'static {
-    fn patience(&self, left: Duration) -> io::Result<()>;
-}
-
-impl Stream for std::os::unix::net::UnixStream {
-    fn patience(&self, left: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(left)).and_then(|()| self.set_write_timeout(Some(left)))
-    }
-}
-
-impl Stream for std::net::TcpStream {
-    fn patience(&self, left: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(left)).and_then(|()| self.set_write_timeout(Some(left)))
-    }
-}
 
 /// Binds the socket. Its mode lets everybody connect; the kernel's word on who connected decides ([`local`]).
 ///
@@ -195,7 +178,7 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::{io::Write, os::unix::net::UnixStream};
 
     use super::*;
 

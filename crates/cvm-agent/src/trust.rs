@@ -112,7 +112,13 @@ impl Trust {
         Ok(Image { manifest, reference })
     }
 
-    fn check_signature(&self, document: &'static str, kind: Kind, bytes: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+    fn check_signature(
+        &self,
+        document: &'static str,
+        kind: Kind,
+        bytes: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
         let unsigned = || Refusal::Document { document, builder: self.agreement.builder().name.clone() };
         let signature = signature.try_into().map_err(|_| unsigned())?;
         signed::verify(&self.builder, kind, bytes, signature).map_err(|_| unsigned())

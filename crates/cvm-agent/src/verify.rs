@@ -113,9 +113,8 @@ pub fn verify(
         "reference": image.reference, "site": statement.site, "role": statement.role, "image_id": statement.image_id,
         "use": statement.use_, "now": now,
     });
-    let decision = policy
-        .decide(&input, &data)
-        .map_err(|e| Refusal::PolicyFailed { problem: format!("{}: {e}", e.code()) })?;
+    let decision =
+        policy.decide(&input, &data).map_err(|e| Refusal::PolicyFailed { problem: format!("{}: {e}", e.code()) })?;
     if !decision.allowed {
         let reasons = match decision.reasons.as_slice() {
             [] => vec!["`allow` is not true".into()],
@@ -135,12 +134,7 @@ pub fn verify(
 }
 
 /// What costs nothing: the statement against the caller's knowledge and the clock.
-fn check_statement(
-    token: &Token,
-    expected: &Expected<'_>,
-    clocks: Clocks,
-    now: u64,
-) -> Result<Vec<String>, Refusal> {
+fn check_statement(token: &Token, expected: &Expected<'_>, clocks: Clocks, now: u64) -> Result<Vec<String>, Refusal> {
     let statement = &token.statement;
     if statement.use_ != expected.use_ {
         return Err(Refusal::OtherUse { expected: expected.use_.as_str(), found: statement.use_.as_str() });
@@ -221,9 +215,8 @@ mod tests {
                 let evidence = json!({ "ear.status": "warning", "ear.veraison.annotated-evidence": claims });
                 policy.decide(&json!({ "submods": { "cpu0": evidence } }), &json!({})).unwrap()
             };
-            let tpm = |phase: &str| {
-                json!({ "tpm": { "phase": phase, "endorsements": [{"party": "a"}], "not_checked": [] } })
-            };
+            let tpm =
+                |phase: &str| json!({ "tpm": { "phase": phase, "endorsements": [{"party": "a"}], "not_checked": [] } });
             assert!(ask(tpm("after-handoff")).allowed);
             assert!(!ask(tpm("boot")).allowed);
             let snp = ask(json!({ "snp": { "measurement": "ab" } }));

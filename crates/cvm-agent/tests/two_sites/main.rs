@@ -19,7 +19,10 @@ fn two_sites_verify_each_other() {
     let (server, client) = (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
     let (at_server, at_client) = (server.agent(), client.agent());
     let status = ask(&at_client, json!({"op": "status"}));
-    assert_eq!((&status["site"], &status["role"], &status["state"]), (&json!("site-1"), &json!("client"), &json!("healthy")));
+    assert_eq!(
+        (&status["site"], &status["role"], &status["state"]),
+        (&json!("site-1"), &json!("client"), &json!("healthy"))
+    );
     assert_eq!(status["kinds"], json!(["tpm"]));
 
     // The client's first token answers no challenge; later ones do.

@@ -112,18 +112,28 @@ pub fn report(args: &Report) -> Result<()> {
     let (verdict, report) = args.terms.ask(&args.address, Some((&args.since, &args.until)))?;
     let report = report.unwrap_or_default();
     if args.terms.json {
-        line(&serde_json::to_string_pretty(&json!({ "verdict": "accepted", "claims": verdict.claims, "report": report }))?);
+        line(&serde_json::to_string_pretty(
+            &json!({ "verdict": "accepted", "claims": verdict.claims, "report": report }),
+        )?);
         return Ok(());
     }
     print(&args.address, &verdict);
     let entries = report.get("entries").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     for entry in entries {
         let text = |member: &str| printable(entry.get(member).and_then(Value::as_str).unwrap_or("-"));
-        let why = if entry.get("code").is_some_and(Value::is_string) { format!(" {} {}", text("code"), text("reason")) } else { String::new() };
+        let why = if entry.get("code").is_some_and(Value::is_string) {
+            format!(" {} {}", text("code"), text("reason"))
+        } else {
+            String::new()
+        };
         line(&format!("{} {:<9} {:<8} {}{why}", text("time"), text("direction"), text("result"), text("peer")));
     }
     let more = report.get("more") == Some(&json!(true));
-    line(&format!("{} entries{}", entries.len(), if more { "; there are more behind the last one's time" } else { "" }));
+    line(&format!(
+        "{} entries{}",
+        entries.len(),
+        if more { "; there are more behind the last one's time" } else { "" }
+    ));
     Ok(())
 }
 
