@@ -199,7 +199,7 @@ impl TpmClaims {
     }
 }
 
-fn measurements(events: &[PredictedEvent], pcr: u8) -> impl Iterator<Item = (&str, Bytes32)> {
+pub(crate) fn measurements(events: &[PredictedEvent], pcr: u8) -> impl Iterator<Item = (&str, Bytes32)> {
     events.iter().filter(move |event| event.pcr == pcr).map(|event| (event.event.as_str(), event.digest))
 }
 

@@ -82,7 +82,9 @@ pub use reference_set::ReferenceSet;
 #[cfg(feature = "verifier")]
 pub use {
     claims::{Claims, NotChecked, PcrMismatch, Phase, TpmClaims},
-    verifier::{Binding, CredentialState, Roots, challenge, verify},
+    verifier::{
+        Binding, CredentialState, Difference, QuotedEvidence, QuotedTpm, Roots, challenge, verify, verify_quoted,
+    },
 };
 
 /// What `cvm-init` measures into PCR 11 before it hands off: SHA-256 of this text.

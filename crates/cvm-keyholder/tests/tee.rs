@@ -19,7 +19,7 @@ use cvm_attest::{
 };
 use cvm_base::Bytes;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
-use cvm_layout::manifest::Manifest;
+use cvm_layout::{manifest::Manifest, names::Role};
 use cvm_release::{
     client::{Attested, Challenged, Client, Failure, Method, Outgoing, Reply},
     messages::Tee,

@@ -119,26 +119,7 @@ impl<'tpm> AttestationKey<'tpm> {
     /// # Errors
     /// [`TpmError::Unstable`] when the registers keep changing, [`TpmError::Command`].
     pub fn quote(&mut self, nonce: &[u8]) -> Result<TpmQuote, TpmError> {
-        let fail = TpmError::command("Quote");
-        let pcrs = quoted_pcrs();
-        // A measurement between quote and read would make the values shown wrong: try again.
-        for _ in 0..3 {
-            let data = nonce.to_vec().try_into().map_err(&fail)?;
-            let (ak, selection) = (self.ak, selection(&pcrs)?);
-            let (attest, signature) = self
-                .context
-                .execute_with_session(Some(AuthSession::Password), |context| {
-                    context.quote(ak, data, SignatureScheme::Null, selection)
-                })
-                .map_err(&fail)?;
-            let message = attest.marshall().map_err(&fail)?;
-            let values = read_pcrs(self.context, &pcrs)?;
-            if parse_quote(&message)?.pcr_digest == pcr_digest(&values).0 {
-                let signature = signature.marshall().map_err(&fail)?;
-                return Ok(TpmQuote { signature: signature.into(), message: message.into(), pcrs: values });
-            }
-        }
-        Err(TpmError::Unstable)
+        quote(self.context, self.ak, nonce)
     }
 
     /// TPM2_ActivateCredential: the endorsement key's policy is PolicySecret(endorsement hierarchy).
@@ -180,14 +161,36 @@ impl<'tpm> AttestationKey<'tpm> {
     }
 }
 
-fn create_primary(context: &mut Context, template: Public) -> tss_esapi::Result<CreatePrimaryKeyResult> {
+pub(super) fn quote(context: &mut Context, ak: KeyHandle, nonce: &[u8]) -> Result<TpmQuote, TpmError> {
+    let fail = TpmError::command("Quote");
+    let pcrs = quoted_pcrs();
+    // A measurement between quote and read would make the values shown wrong: try again.
+    for _ in 0..3 {
+        let data = nonce.to_vec().try_into().map_err(&fail)?;
+        let selection = selection(&pcrs)?;
+        let (attest, signature) = context
+            .execute_with_session(Some(AuthSession::Password), |context| {
+                context.quote(ak, data, SignatureScheme::Null, selection)
+            })
+            .map_err(&fail)?;
+        let message = attest.marshall().map_err(&fail)?;
+        let values = read_pcrs(context, &pcrs)?;
+        if parse_quote(&message)?.pcr_digest == pcr_digest(&values).0 {
+            let signature = signature.marshall().map_err(&fail)?;
+            return Ok(TpmQuote { signature: signature.into(), message: message.into(), pcrs: values });
+        }
+    }
+    Err(TpmError::Unstable)
+}
+
+pub(super) fn create_primary(context: &mut Context, template: Public) -> tss_esapi::Result<CreatePrimaryKeyResult> {
     context.execute_with_session(Some(AuthSession::Password), |context| {
         context.create_primary(Hierarchy::Endorsement, template, None, None, None, None)
     })
 }
 
 /// P-256, ECDSA with SHA-256: restricted, so that it signs only what the TPM itself states.
-fn ak_template() -> tss_esapi::Result<Public> {
+pub(super) fn ak_template() -> tss_esapi::Result<Public> {
     let attributes = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)

@@ -8,6 +8,7 @@
 mod error;
 mod keep;
 mod key;
+mod quoting;
 
 use std::str::FromStr;
 
@@ -24,6 +25,7 @@ use tss_esapi::{
 pub use error::TpmError;
 pub use keep::{MAX_KEPT_BYTES, Place};
 pub use key::AttestationKey;
+pub use quoting::QuotingKey;
 
 use crate::tpm::REQUIRED_PCRS;
 
@@ -54,6 +56,14 @@ impl Tpm {
     /// [`TpmError`] when the TPM has no endorsement certificate or refuses a command.
     pub fn create_ak(&mut self) -> Result<AttestationKey<'_>, TpmError> {
         AttestationKey::create(&mut self.context)
+    }
+
+    /// Makes the same attestation key again, for quotes alone: no endorsement key, which takes a TPM long to make.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM refuses a command.
+    pub fn create_quoting_key(&mut self) -> Result<QuotingKey<'_>, TpmError> {
+        QuotingKey::create(&mut self.context)
     }
 
     /// A SHA-256 PCR's value.

@@ -1,9 +1,11 @@
 //! Evidence → claims: the one entry point, and what it needs to know.
 
+mod certified;
 mod credential;
 mod ek;
 mod quote;
 
+pub use certified::{Difference, QuotedEvidence, QuotedTpm, verify_quoted};
 pub use credential::{CredentialState, challenge};
 pub use ek::Roots;
 

@@ -1,5 +1,7 @@
 //! `flare-cvm attest`: evidence, checked offline.
 
+mod node;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -30,6 +32,11 @@ const MAX_FILE: u64 = cvm_attest::files::MAX_FILE_BYTES as u64;
 #[derive(Subcommand)]
 pub enum Attest {
     Verify(Verify),
+    Node(node::Node),
+    Report(node::Report),
+    /// A host: `attest HOST[:PORT]` is `attest node HOST[:PORT]`
+    #[command(external_subcommand)]
+    Host(Vec<String>),
 }
 
 /// Verify evidence offline: SEV-SNP, TDX, Azure, TPM, NVIDIA GPUs, and other verifiers' tokens.
@@ -84,6 +91,9 @@ pub struct Verify {
 pub fn run(command: Attest) -> Result<()> {
     match command {
         Attest::Verify(args) => verify(&args),
+        Attest::Node(args) => node::node(&args),
+        Attest::Report(args) => node::report(&args),
+        Attest::Host(arguments) => node::spelled(&arguments),
     }
 }
 

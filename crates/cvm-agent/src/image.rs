@@ -1,0 +1,112 @@
+//! What the running image says of itself: the documents that `cvm-init` left, and p4.
+
+use std::{path::PathBuf, sync::Arc};
+
+use cvm_attest::{
+    ak_certificate::{AkCertificate, MAX_BYTES, MAX_CERTIFICATES},
+    policy::{MAX_POLICY_BYTES, Policy},
+};
+use cvm_base::{FileError, read_bounded};
+use cvm_layout::manifest;
+
+use crate::{
+    Refusal, SetupError,
+    config::Config,
+    token::Documents,
+    trust::{Image, Trust},
+    verify::{cross_policy, self_policy},
+};
+
+/// Where `cvm-init` leaves an image's documents.
+pub const IMAGE: &str = "/run/flare-cvm/image";
+/// p4.
+pub const CONFIG: &str = "/opt/nvflare/config";
+/// The boot's event log, in [`IMAGE`].
+pub const EVENT_LOG: &str = "event_log";
+/// The longest event log that is read.
+const MAX_LOG: u64 = 1024 * 1024;
+const MAX_AGREEMENT: u64 = cvm_ceremony::MAX_BYTES as u64;
+
+/// Where things lie.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    /// [`IMAGE`].
+    pub image: PathBuf,
+    /// [`CONFIG`].
+    pub config: PathBuf,
+}
+
+/// All of it, read and verified once.
+pub struct Own {
+    /// Whom this federation believes.
+    pub trust: Trust,
+    /// This image.
+    pub image: Arc<Image>,
+    /// Its documents, for tokens.
+    pub documents: Documents,
+    /// Who vouches for its attestation key.
+    pub ak_certificates: Vec<AkCertificate>,
+    /// What the firmware measured; empty where it could not be read.
+    pub event_log: Vec<u8>,
+    /// How peers are judged.
+    pub cross: Policy,
+    /// How this machine is judged.
+    pub own: Policy,
+    /// `agent.yaml`.
+    pub config: Config,
+}
+
+impl Own {
+    /// Reads and verifies everything.
+    ///
+    /// # Errors
+    /// [`SetupError`], for what is missing or wrong first.
+    pub fn read(folders: &Folders) -> Result<Self, SetupError> {
+        let image = |name: &str, limit: u64| read_bounded(&folders.image.join(name), limit);
+        let config = |name: &str, limit: u64| read_bounded(&folders.config.join(name), limit);
+        let trust = Trust::new(&config("agreement.txt", MAX_AGREEMENT)?)?;
+        if image("builder.pub", 32)? != trust.builder().as_bytes() {
+            let builder = trust.agreement().builder().name.clone();
+            return Err(SetupError::Own(Refusal::Document { document: "builder.pub", builder }));
+        }
+        let documents = Documents {
+            manifest: image("manifest.json", manifest::MAX_BYTES)?.into(),
+            manifest_sig: image("manifest.sig", 64)?.into(),
+            reference: image("reference.json", cvm_attest::reference::MAX_BYTES as u64)?.into(),
+            reference_sig: image("reference.sig", 64)?.into(),
+        };
+        let image_of_documents = trust.image(&documents).map_err(SetupError::Own)?;
+        let certificates = image("ak_certificates.json", (MAX_BYTES * MAX_CERTIFICATES) as u64);
+        let limit = MAX_POLICY_BYTES as u64;
+        Ok(Self {
+            cross: cross_policy(optional(config("policies/cross.rego", limit))?.as_deref())?,
+            own: self_policy(optional(config("policies/self.rego", limit))?.as_deref())?,
+            config: Config::read(&folders.config.join("agent.yaml"))?,
+            ak_certificates: match optional(certificates)? {
+                Some(bytes) => AkCertificate::parse_list(&bytes)?,
+                None => Vec::new(),
+            },
+            // SNP and TDX guests may have none.
+            event_log: optional(image(EVENT_LOG, MAX_LOG))?.unwrap_or_default(),
+            image: image_of_documents,
+            documents,
+            trust,
+        })
+    }
+}
+
+fn optional(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, FileError> {
+    match read {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(FileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Before this the clock cannot stand: the day of the agreement, and what key holders signed during this boot.
+pub fn not_before(own: &Own) -> u64 {
+    let day = &own.trust.agreement().transcript().terms.date;
+    let agreed = crate::clock::parse(&format!("{day}T00:00:00Z")).unwrap_or(0);
+    let certified = own.trust.certified(&own.ak_certificates, &own.image.manifest);
+    certified.iter().map(|statement| statement.issued_at).fold(agreed, u64::max)
+}

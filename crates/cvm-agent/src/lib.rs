@@ -1,0 +1,51 @@
+//! `cvm-agent`: what a running CVM proves about itself, and what it believes of its peers.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`token`] | the token: a statement, evidence bound to it, the documents that judge the evidence |
+//! | [`trust`] | whose documents and certificates are believed: those of the ceremony's agreement |
+//! | [`verify`] | token → verdict, one typed [`Refusal`] a check; no I/O |
+//! | [`evidence`] | the kinds of evidence in a token |
+//! | [`memory`] | challenges that were issued, tokens that were seen |
+//! | [`request`] | the socket's protocol (docs/agent-protocol.md) |
+//! | [`audit`] | asking a node from outside |
+//! | `agent`, `attester`, `journal`, `serve` | the agent itself (feature `guest`) |
+//! | `gate`, `lockdown` | before NVFLARE starts, and after a failed self-verification (feature `guest`) |
+
+pub mod audit;
+pub mod clock;
+mod error;
+pub mod evidence;
+pub mod fuzz;
+pub mod memory;
+pub mod request;
+mod stream;
+pub mod token;
+pub mod trust;
+pub mod verify;
+
+#[cfg(feature = "guest")]
+pub mod agent;
+#[cfg(feature = "guest")]
+pub mod attester;
+#[cfg(feature = "guest")]
+pub mod config;
+#[cfg(feature = "guest")]
+pub mod gate;
+#[cfg(feature = "guest")]
+pub mod image;
+#[cfg(feature = "guest")]
+pub mod journal;
+#[cfg(feature = "guest")]
+pub mod lockdown;
+#[cfg(feature = "guest")]
+pub mod serve;
+
+pub use error::Refusal;
+#[cfg(feature = "guest")]
+pub use error::SetupError;
+
+/// Where the agent listens.
+pub const SOCKET: &str = "/run/flare-cvm/agent.sock";
+/// The longest message on the socket, its newline included.
+pub const MAX_MESSAGE: usize = 1 << 20;

@@ -1,0 +1,224 @@
+//! The token: what one site shows to another. Python carries it and never looks inside.
+//!
+//! `base64url(JSON)` without padding. The JSON holds a [`Statement`], evidence whose nonce is the statement's
+//! SHA-384, and everything that a verifier needs to judge the evidence: the image's signed documents and the
+//! certificates of its attestation key. Nothing in it is believed because it is in it.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use cvm_attest::{
+    ak_certificate::{AkCertificate, MAX_CERTIFICATES},
+    wire::Base64,
+};
+use cvm_base::{Bytes16, Bytes32};
+use cvm_layout::names::{Name, Role};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha384};
+
+use crate::{Refusal, evidence::Evidence};
+
+/// The one version this program reads and writes.
+pub const VERSION: u32 = 1;
+/// The longest token, as text. Longer ones are refused unread.
+pub const MAX_BYTES: usize = 256 * 1024;
+/// The longest window that a verifier accepts.
+pub const MAX_LIFETIME_S: u64 = 3600;
+
+/// To whom a token is shown: one for an auditor, who chooses any challenge, is none between sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Use {
+    /// Another site of the federation.
+    Peer,
+    /// This CVM's own agent.
+    Own,
+    /// Whoever asks the node's port.
+    Audit,
+}
+
+impl Use {
+    /// As in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Own => "own",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// What the token says; the evidence is bound to it.
+///
+/// The members stand in the order of RFC 8785, and are numbers below 2^53, hex and names: their serialization is
+/// the canonical one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// The verifier's.
+    pub challenge: Option<Bytes32>,
+    /// Seconds since 1970 UTC.
+    pub expires_at: u64,
+    /// Random: no two statements are equal.
+    pub id: Bytes16,
+    /// The image that runs.
+    pub image_id: Bytes16,
+    /// Seconds since 1970 UTC, of the issuer's clock.
+    pub issued_at: u64,
+    /// SHA-256 of a report that is shown with it.
+    pub report_sha256: Option<Bytes32>,
+    /// What the site does.
+    pub role: Role,
+    /// The site.
+    pub site: Name,
+    /// SHA-256 of the certificate (DER) that the site uses in NVFLARE.
+    pub tls_cert_sha256: Option<Bytes32>,
+    /// T of the federation's agreement.
+    pub transcript: Bytes32,
+    /// To whom it is shown.
+    #[serde(rename = "use")]
+    pub use_: Use,
+}
+
+impl Statement {
+    /// SHA-384 of the canonical JSON: what evidence carries as its nonce.
+    pub fn digest(&self) -> [u8; 48] {
+        // A struct of strings and integers always serialises.
+        Sha384::digest(serde_json::to_vec(self).unwrap_or_default()).into()
+    }
+}
+
+/// The image's documents, as the builder signed them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Documents {
+    /// `manifest.json`.
+    pub manifest: Base64,
+    /// 64 bytes.
+    pub manifest_sig: Base64,
+    /// `reference.json`.
+    pub reference: Base64,
+    /// 64 bytes.
+    pub reference_sig: Base64,
+}
+
+/// A parsed token: well formed, and not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// What it says.
+    pub statement: Statement,
+    /// What proves it.
+    pub evidence: Evidence,
+    /// What judges the evidence.
+    pub documents: Documents,
+    /// Who vouches for its attestation key.
+    pub ak_certificates: Vec<AkCertificate>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    v: u32,
+    statement: Statement,
+    kind: String,
+    evidence: serde_json::Value,
+    documents: Documents,
+    ak_certificates: Vec<AkCertificate>,
+}
+
+impl Token {
+    /// Reads a token's text.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] or [`Refusal::Kind`].
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        if text.len() > MAX_BYTES {
+            return Err(Refusal::malformed(format!("{} characters, at most {MAX_BYTES} are read", text.len())));
+        }
+        let json = URL_SAFE_NO_PAD.decode(text).map_err(Refusal::malformed)?;
+        let wire: Wire = serde_json::from_slice(&json).map_err(Refusal::malformed)?;
+        if wire.v != VERSION {
+            return Err(Refusal::malformed(format!("version {}, this program reads {VERSION}", wire.v)));
+        }
+        if wire.ak_certificates.len() > MAX_CERTIFICATES {
+            return Err(Refusal::malformed(format!("more than {MAX_CERTIFICATES} certificates")));
+        }
+        // Above, RFC 8785 would write numbers in another form.
+        if wire.statement.expires_at >= 1 << 53 || wire.statement.issued_at >= 1 << 53 {
+            return Err(Refusal::malformed("its times are no times"));
+        }
+        let evidence = Evidence::from_json(&wire.kind, wire.evidence)?;
+        let Wire { statement, documents, ak_certificates, .. } = wire;
+        Ok(Self { statement, evidence, documents, ak_certificates })
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// [`Refusal::NoEvidence`] when it is longer than [`MAX_BYTES`].
+    pub fn text(&self) -> Result<String, Refusal> {
+        let wire = Wire {
+            v: VERSION,
+            statement: self.statement.clone(),
+            kind: self.evidence.kind().into(),
+            evidence: self.evidence.to_json(),
+            documents: self.documents.clone(),
+            ak_certificates: self.ak_certificates.clone(),
+        };
+        // String keys only: serialization cannot fail.
+        let text = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&wire).unwrap_or_default());
+        if text.len() > MAX_BYTES {
+            let problem = format!("the token would have {} characters, at most {MAX_BYTES} allowed", text.len());
+            return Err(Refusal::NoEvidence { problem });
+        }
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_base::Bytes;
+
+    use super::*;
+
+    fn statement() -> Statement {
+        Statement {
+            challenge: None,
+            expires_at: 1_800_000_300,
+            id: Bytes([1; 16]),
+            image_id: Bytes([2; 16]),
+            issued_at: 1_800_000_000,
+            report_sha256: None,
+            role: Role::Client,
+            site: "site-1".parse().unwrap(),
+            tls_cert_sha256: Some(Bytes([3; 32])),
+            transcript: Bytes([4; 32]),
+            use_: Use::Peer,
+        }
+    }
+
+    /// RFC 8785 sorts members; a field in another place would change the digest silently.
+    #[test]
+    fn a_statement_serialises_canonically() {
+        let text = serde_json::to_string(&statement()).unwrap();
+        let members: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&members).unwrap(), text);
+        let other = Statement { use_: Use::Audit, ..statement() };
+        assert_ne!(statement().digest(), other.digest());
+    }
+
+    #[test]
+    fn attack_a_huge_token() {
+        // The length is looked at before anything is decoded or allocated.
+        let huge = "A".repeat(64 << 20);
+        assert!(matches!(Token::parse(&huge), Err(Refusal::Malformed { .. })));
+        let nested = URL_SAFE_NO_PAD.encode("[".repeat(150_000));
+        assert!(matches!(Token::parse(&nested), Err(Refusal::Malformed { .. })));
+    }
+
+    #[test]
+    fn other_texts_are_no_tokens() {
+        let long = URL_SAFE_NO_PAD.encode("{}");
+        for text in ["", "=", "e30=", "é", "a b", "eyJ2IjoxfQ", &long] {
+            assert!(matches!(Token::parse(text), Err(Refusal::Malformed { .. })), "{text}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A federation: its ceremony, its builder, and sites whose software TPMs have booted and handed off.
+
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use cvm_agent::{
+    agent::Agent,
+    attester::TpmAttester,
+    clock,
+    image::{Folders, Own},
+    journal::Journal,
+    request,
+};
+use cvm_attest::{
+    Reference,
+    ak_certificate::{AkCertificate, AkStatement, VERSION},
+    attester::Tpm,
+    eventlog::EventLog,
+    handoff_digest,
+    reference::{self, PredictedEvent, TpmReference},
+    tpm::Public,
+};
+use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_ceremony::{
+    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite, Terms, Transcript,
+    Unlock, fresh_nonce,
+};
+use cvm_layout::{
+    names::Role,
+    signed::{self, Kind},
+};
+use cvm_testkit::swtpm::{Swtpm, roots};
+use serde_json::{Value, json};
+
+const TODAY: u64 = 1_780_000_000;
+pub const TLS: &str = "abababababababababababababababababababababababababababababababab";
+
+/// What the machines' firmware and loader measure.
+pub fn log() -> Vec<u8> {
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cvm-attest/tests/vectors");
+    fs::read(vectors.join("boot-debian12/eventlog.bin")).unwrap()
+}
+
+/// Model owner `alice`, data owner `bob`, sites `server1` and `site-1`.
+pub struct Federation {
+    pub folder: tempfile::TempDir,
+    pub agreement: Agreement,
+    builder: BuilderSecrets,
+}
+
+impl Federation {
+    pub fn hold() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, role) in [("alice", PartyRole::ModelOwner), ("bob", PartyRole::DataOwner)] {
+            NewParty {
+                name: name.parse().unwrap(),
+                role,
+                keyholder: "https://127.0.0.1:8443".parse().unwrap(),
+                policy: Some("package policy\ndefault allow := false".into()),
+                today: Date::from_unix(TODAY),
+            }
+            .create(&at(name), &Lock::KeyFile)
+            .unwrap();
+        }
+        BuilderSecrets::create(&at("builder"), "builder".parse().unwrap(), &Lock::KeyFile).unwrap();
+        let builder = BuilderSecrets::load(&at("builder"), &Unlock::beside(&at("builder"))).unwrap();
+        let load = |name: &str| Party::load(&at(name), &Unlock::beside(&at(name))).unwrap();
+        let (alice, bob) = (load("alice"), load("bob"));
+        let terms = Terms {
+            project: "p".parse().unwrap(),
+            date: Date::from_unix(TODAY),
+            epoch: 0,
+            previous: None,
+            nonce: fresh_nonce().unwrap(),
+            legal: None,
+            system: vec![PartyRole::ModelOwner],
+            builder: builder.statement().statement().clone(),
+            sites: vec![
+                AgreedSite { name: "server1".parse().unwrap(), role: Role::Server },
+                AgreedSite { name: "site-1".parse().unwrap(), role: Role::Client },
+                AgreedSite { name: "site-2".parse().unwrap(), role: Role::Client },
+            ],
+        };
+        let invite = alice.invite(terms).unwrap();
+        let join = bob.join(&invite).unwrap();
+        let mut draft = Draft::new(Transcript::from_statements(&invite, &[join]).unwrap()).unwrap();
+        alice.sign(&mut draft).unwrap();
+        bob.sign(&mut draft).unwrap();
+        Self { agreement: draft.complete().unwrap(), folder, builder }
+    }
+
+    pub fn party(&self, name: &str) -> Party {
+        let folder = self.folder.path().join(name);
+        Party::load(&folder, &Unlock::beside(&folder)).unwrap()
+    }
+
+    /// A machine that has booted the site's image and handed off, with its agent's files.
+    pub fn site(&self, name: &str, role: Role) -> Site {
+        let swtpm = Swtpm::of(&self.folder.path().join("ca"), true);
+        let log = log();
+        let ak_name = boot(&swtpm, &log);
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site { swtpm, folder, log, ak_name, offset: Arc::default() };
+        for name in ["image", "config"] {
+            fs::create_dir(site.folder.path().join(name)).unwrap();
+        }
+        let image_id = sha256(name.as_bytes()).0[..16].try_into().map(Bytes).unwrap();
+        let zeros = "00".repeat(32);
+        let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
+        let volume = json!({"offset": 0, "verity": verity});
+        let manifest = json!({
+            "version": 1, "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
+            "config": verity,
+            "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
+            "split_key": {"ephemeral": "09".repeat(32), "transcript": self.agreement.digest(), "parties": []},
+            "init_code_sha256": zeros,
+        })
+        .to_string();
+        let parsed = EventLog::parse(&site.log).unwrap();
+        let events = parsed.events().iter().filter(|event| [4, 7, 9, 11, 12].contains(&event.pcr));
+        let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();
+        let tpm = TpmReference::from_events(explain, &[13]);
+        let manifest_sha256 = sha256(manifest.as_bytes());
+        let reference = Reference { version: reference::VERSION, image_id, manifest_sha256, tpm }.to_bytes();
+        let sign = |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes);
+        site.write("image/manifest.sig", &sign(Kind::Manifest, manifest.as_bytes()));
+        site.write("image/reference.sig", &sign(Kind::Reference, &reference));
+        site.write("image/manifest.json", manifest.as_bytes());
+        site.write("image/reference.json", &reference);
+        site.write("image/builder.pub", self.builder.signing_key().verifying_key().as_bytes());
+        site.write("image/event_log", &site.log);
+        site.write("config/agreement.txt", self.agreement.text().as_bytes());
+        site.certify(&[self.certificate("alice", image_id, site.ak_name)]);
+        site
+    }
+
+    /// What the party's key holder states of a key.
+    pub fn certificate(&self, party: &str, image_id: Bytes<16>, ak_name: Bytes<34>) -> AkCertificate {
+        let roots = cvm_attest::Roots::from_pem(&roots(&self.folder.path().join("ca"))).unwrap();
+        let statement = AkStatement {
+            version: VERSION,
+            party: party.parse().unwrap(),
+            transcript: self.agreement.digest(),
+            image_id,
+            ak_name,
+            ek_root_sha256: roots.ek_roots().next(),
+            trust: "untrusted-host".into(),
+            issued_at: TODAY,
+        };
+        AkCertificate::sign(&statement, self.party(party).identity())
+    }
+}
+
+/// Measures the boot and the handoff; the attestation key's Name.
+fn boot(swtpm: &Swtpm, log: &[u8]) -> Bytes<34> {
+    let mut tpm = Tpm::open(&swtpm.tcti()).unwrap();
+    for event in EventLog::parse(log).unwrap().events() {
+        tpm.extend_pcr(event.pcr, &event.digest).unwrap();
+    }
+    tpm.extend_pcr(11, &handoff_digest()).unwrap();
+    // The key that key holders certify during boot is the one that the agent quotes with.
+    let name_at_boot = Public::parse(&tpm.create_ak().unwrap().handshake_params().ak_public.0).unwrap().name();
+    let name = Public::parse(&tpm.create_quoting_key().unwrap().public().0).unwrap().name();
+    assert_eq!(name, name_at_boot);
+    Bytes(name.try_into().unwrap())
+}
+
+/// One machine.
+pub struct Site {
+    pub swtpm: Swtpm,
+    pub folder: tempfile::TempDir,
+    pub log: Vec<u8>,
+    pub ak_name: Bytes<34>,
+    /// Of this machine's clock.
+    pub offset: Arc<AtomicI64>,
+}
+
+impl Site {
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        fs::create_dir_all(self.at(name).parent().unwrap()).unwrap();
+        fs::write(self.at(name), bytes).unwrap();
+    }
+
+    pub fn certify(&self, certificates: &[AkCertificate]) {
+        self.write("image/ak_certificates.json", &serde_json::to_vec(certificates).unwrap());
+    }
+
+    pub fn own(&self) -> Own {
+        Own::read(&Folders { image: self.at("image"), config: self.at("config") }).unwrap()
+    }
+
+    /// An agent, not yet verified.
+    pub fn new_agent(&self) -> Agent {
+        let offset = self.offset.clone();
+        let clock = move || clock::now().saturating_add_signed(offset.load(Ordering::Relaxed));
+        let attester = TpmAttester::new(&self.swtpm.tcti(), &self.log);
+        Agent::new(self.own(), Box::new(attester), Journal::open(&self.at("attestation.jsonl")), Box::new(clock))
+    }
+
+    /// An agent that has verified itself.
+    pub fn agent(&self) -> Agent {
+        let agent = self.new_agent();
+        agent.verify_self(&[]).unwrap();
+        agent
+    }
+
+    pub fn extend(&self, pcr: u8, what: &[u8]) {
+        Tpm::open(&self.swtpm.tcti()).unwrap().extend_pcr(pcr, &sha256(what)).unwrap();
+    }
+}
+
+/// One request, through the protocol's own bytes.
+pub fn ask(agent: &Agent, request: Value) -> Value {
+    let mut request = request;
+    request["v"] = json!(1);
+    let outcome = request::parse(request.to_string().as_bytes()).and_then(|request| agent.handle(request));
+    serde_json::from_slice(&request::answer(outcome)).unwrap()
+}
+
+pub fn token(agent: &Agent, challenge: Option<&str>) -> String {
+    let answer = ask(agent, json!({"op": "generate", "challenge": challenge, "tls_cert_sha256": TLS}));
+    answer["token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+pub fn challenge(agent: &Agent, peer: &str) -> String {
+    ask(agent, json!({"op": "challenge", "peer": peer}))["challenge"].as_str().unwrap().to_owned()
+}
+
+pub fn peer(name: &str, role: &str) -> Value {
+    json!({"name": name, "role": role, "tls_cert_sha256": TLS})
+}
+
+pub fn verify(agent: &Agent, token: &str, peer: &Value, challenge: Option<&str>) -> Value {
+    ask(agent, json!({"op": "verify", "token": token, "peer": peer, "challenge": challenge}))
+}
+
+/// The code of an answer that must be a refusal.
+#[track_caller]
+pub fn code(answer: &Value) -> &str {
+    assert_eq!(answer["ok"], false, "{answer}");
+    answer["code"].as_str().unwrap()
+}
+
+pub fn digest(text: &str) -> Bytes32 {
+    text.parse().unwrap()
+}
