@@ -16,7 +16,7 @@ use describe::{printable, variable_name};
 
 pub use self::{
     describe::{EventText, event_type_name},
-    explain::{Difference, first_difference},
+    explain::{Difference, first_difference, likely_cause},
     log::{Form, Log, Record, Registers},
 };
 #[cfg(feature = "verifier")]

@@ -91,6 +91,11 @@ impl Nonce {
         Self(forms)
     }
 
+    /// Any of these: one nonce in the forms in which it may have been asked.
+    pub fn any_of(forms: Vec<Vec<u8>>) -> Self {
+        Self(forms)
+    }
+
     fn check(&self, found: &[u8]) -> Result<(), TpmError> {
         if self.0.iter().any(Vec::is_empty) {
             return Err(TpmError::EmptyNonce);
