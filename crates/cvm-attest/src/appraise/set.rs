@@ -10,6 +10,7 @@ use crate::{
     gpu::{GpuPolicy, Roots as GpuRoots},
     snp::{SnpPolicy, SnpRoots},
     tdx::TdxPolicy,
+    tpm::quote::TpmPolicy,
     x509::Certificate,
 };
 
@@ -41,6 +42,8 @@ pub struct Rules {
     pub snp: SnpPolicy,
     /// TDX.
     pub tdx: TdxPolicy,
+    /// TPM quotes; of Azure's vTPM as well.
+    pub tpm: TpmPolicy,
     /// NVIDIA: whether golden values, a nonce and OCSP are required.
     pub gpu: GpuRules,
 }

@@ -236,6 +236,8 @@ fn json(value: &Value) -> Option<Form> {
             Some(Form::PcrValues)
         }
         () if has("hcl_report") || (has("quote") && has("report")) => Some(Form::KbsEvidence),
+        // Hygon's CSV has the same member; its report is another.
+        () if object.get("attestation_report").is_some_and(|report| report.get("data").is_some()) => None,
         () if has("attestation_report") || has("device_evidence_list") || has("evidence_list") => {
             Some(Form::KbsEvidence)
         }

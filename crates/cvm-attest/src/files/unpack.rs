@@ -2,6 +2,8 @@
 //!
 //! What comes out is told by its content again, so a wrapper decides nothing: it only says where to look.
 
+mod protobuf;
+
 use base64::{Engine, engine::general_purpose};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -47,7 +49,8 @@ fn open(bytes: &[u8], depth: u32, found: &mut Vec<Piece>) -> Result<(), UnpackEr
         return Err(UnpackError::Unknown);
     }
     if let Some(form) = Form::of(bytes) {
-        found.push(Piece { form, bytes: bytes.to_vec() });
+        let end = stated_length(form, bytes).unwrap_or(bytes.len());
+        found.push(Piece { form, bytes: bytes.get(..end).unwrap_or(bytes).to_vec() });
         return Ok(());
     }
     if let Some(parts) = binary(bytes)? {
@@ -68,6 +71,33 @@ fn open(bytes: &[u8], depth: u32, found: &mut Vec<Piece>) -> Result<(), UnpackEr
         return Err(UnpackError::Unknown);
     }
     parts.into_iter().try_for_each(|part| open(&part, depth + 1, found))
+}
+
+/// Where a structure ends that says so itself. Tools leave buffers' rests behind quotes and reports; what lies there
+/// is no part of the evidence, and nobody's signature covers it.
+fn stated_length(form: Form, bytes: &[u8]) -> Option<usize> {
+    let u32_at = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
+    let u16_at = |at: usize| Some(usize::from(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?)));
+    match form {
+        Form::TdxQuote | Form::SgxQuote => {
+            const HEADER: usize = 48;
+            let body = match (u16_at(0)?, form) {
+                (5, _) => 6 + u32_at(HEADER + 2)?,
+                (_, Form::SgxQuote) => 384,
+                _ => 584,
+            };
+            let signature = HEADER.checked_add(body)?;
+            signature.checked_add(4)?.checked_add(u32_at(signature)?)
+        }
+        // GET_MEASUREMENTS of 37 bytes; the response's record, nonce, opaque data, signature.
+        Form::GpuReport => {
+            let [a, b, c] = *bytes.get(42..)?.first_chunk()?;
+            let record = u32::from_le_bytes([a, b, c, 0]) as usize;
+            let opaque = 45 + record + 32;
+            Some(opaque + 2 + u16_at(opaque)? + 96)
+        }
+        _ => None,
+    }
 }
 
 /// Binary things that hold or precede others.
@@ -92,10 +122,8 @@ fn binary(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, UnpackError> {
         return Ok(Some(certificates));
     }
     match bytes {
-        // The ACPI table that says where the log lies.
-        [b'C', b'C', b'E', b'L', ..] => {
-            return Err(UnpackError::Unsupported("the ACPI table CCEL only says where the log lies: give its data"));
-        }
+        // The ACPI table that says where the log lies: evidence of nothing, and no harm beside the log.
+        [b'C', b'C', b'E', b'L', ..] => return Ok(Some(vec![])),
         // COSE_Sign1 of AWS Nitro; a tagged CBOR token of Arm CCA.
         [0x84, 0x44, 0xa1, ..] => return Err(UnpackError::Unsupported("AWS Nitro's documents are not verified here")),
         [0xd9, 0x01, 0x8f, ..] => return Err(UnpackError::Unsupported("Arm CCA's tokens are not verified here")),
@@ -118,7 +146,7 @@ fn binary(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, UnpackError> {
         let quote = u32_at(20).and_then(|length| bytes.get(24..)?.get(..length));
         return Ok(quote.map(|quote| vec![quote.to_vec()]));
     }
-    Ok(bincode_quote(bytes).or_else(|| tpm2_tools_pcrs(bytes)))
+    Ok(bincode_quote(bytes).or_else(|| tpm2_tools_pcrs(bytes)).or_else(|| protobuf::attestation(bytes)))
 }
 
 fn table_of(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {

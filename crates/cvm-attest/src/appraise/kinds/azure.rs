@@ -6,7 +6,6 @@ use crate::{
     files::Form,
     snp::SnpPolicy,
     tdx::{TdxEvidence, TdxPolicy},
-    tpm::quote::TpmPolicy,
 };
 
 pub(super) fn files(group: &Group, shared: &Shared, terms: &Terms) -> Verified {
@@ -30,14 +29,13 @@ pub(super) fn files(group: &Group, shared: &Shared, terms: &Terms) -> Verified {
 
 pub(super) fn bound(evidence: &AzureEvidence, group: &Group, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the Azure evidence", e);
-    let policy = TpmPolicy::default();
     let mut bound = Err(Refusal::input(
         "the Azure evidence",
         "no nonce was given: a quote without one may be anybody's replay",
         "give the nonce that the quote answers with --nonce",
     ));
     for nonce in &shared.nonces {
-        bound = evidence.check_binding(nonce, &policy).map_err(|e| fail(&e));
+        bound = evidence.check_binding(nonce, &terms.rules.tpm).map_err(|e| fail(&e));
         if bound.is_ok() {
             break;
         }

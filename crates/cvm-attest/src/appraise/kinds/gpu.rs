@@ -33,11 +33,12 @@ pub(super) fn device(evidence: &DeviceEvidence, group: &Group, shared: &Shared, 
     let ocsp = shared.ocsp.iter().map(|der| OcspResponse::parse(der, None)).collect::<Result<Vec<_>, _>>();
     let ocsp = ocsp.map_err(|e| Refusal::new("an OCSP response", &e))?;
     let collateral = gpu::Collateral { rims: &rims, ocsp: &ocsp, crls: &shared.crls };
-    let nonce = shared.nonces.iter().find_map(|nonce| <[u8; 32]>::try_from(nonce.as_slice()).ok());
+    // Of a longer one (the release protocol's has 48 bytes) a device answers the first 32.
+    let nonce = shared.nonces.iter().find_map(|nonce| nonce.first_chunk::<32>().copied());
     if nonce.is_none() && !shared.nonces.is_empty() {
         return Err(Refusal::input(
             "the device's report",
-            "a device answers a nonce of 32 bytes, and the one given has another length",
+            "a device answers a nonce of 32 bytes, and the one given is shorter",
             "give the 64 hex digits that the device was asked with",
         ));
     }

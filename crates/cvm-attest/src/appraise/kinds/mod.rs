@@ -61,7 +61,7 @@ pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Result<Ve
             found.push(gpu::rim(name, bytes, shared, terms.now)?);
         }
         if found.is_empty() && group.has(Form::Certificates) {
-            found.extend(snp::endorsement(group, shared, terms.now));
+            found.extend(snp::endorsement(group, shared, terms.now)?);
         }
     }
     Ok(found)

@@ -25,18 +25,23 @@ pub(super) fn parsed(report: SnpReport, certificates: Vec<Certificate>, shared: 
     Ok(submodule("cpu", "snp", &claims)?.judged(terms.rules.snp.check(&claims)))
 }
 
-/// A VCEK or VLEK without a report.
-pub(super) fn endorsement(group: &Group, shared: &Shared, now: u64) -> Option<Submodule> {
-    let all = certificates(group, shared).ok()?;
-    let roots = shared.snp_roots.as_ref().ok()?;
-    let verified = [SigningKey::Vcek, SigningKey::Vlek]
-        .into_iter()
-        .find_map(|kind| VerifiedChain::verify(&all, kind, roots, &shared.crls, now).ok())?;
+/// A VCEK or VLEK without a report; nothing where there is none among the certificates.
+pub(super) fn endorsement(group: &Group, shared: &Shared, now: u64) -> Result<Option<Submodule>, Refusal> {
+    let all = certificates(group, shared)?;
+    let of = |kind: &str| all.iter().any(|certificate| certificate.subject().contains(kind));
+    let kind = match () {
+        () if of("SEV-VCEK") => SigningKey::Vcek,
+        () if of("SEV-VLEK") => SigningKey::Vlek,
+        () => return Ok(None),
+    };
+    let roots = shared.snp_roots.as_ref().map_err(Clone::clone)?;
+    let verified = VerifiedChain::verify(&all, kind, roots, &shared.crls, now);
+    let verified = verified.map_err(|e| Refusal::new("the certificates", &e))?;
     let claims = json!({
         "signing_key": verified.signing_key(),
         "not_checked": [NotChecked::new("report", "certificates alone were given: nothing was attested")],
     });
-    Some(Submodule { prefix: "collateral", kind: "snp-certificates", claims, refusals: vec![] })
+    Ok(Some(Submodule { prefix: "collateral", kind: "snp-certificates", claims, refusals: vec![] }))
 }
 
 /// AMD's certificates that may vouch for the group's reports.

@@ -7,61 +7,83 @@ use crate::{
     NotChecked,
     eventlog::{Log, Registers},
     files::Form,
-    tpm::quote::{self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteEvidence, TpmError, TpmPolicy},
+    rtmr::RtmrEvent,
+    tdx::CcEventLog,
+    tpm::HashAlg,
+    tpm::quote::{self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError},
     x509::{Certificate, Path},
 };
 
+/// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed, not refused.
 pub(super) fn quotes(group: &Group, shared: &Shared, terms: &Terms) -> Result<Vec<Submodule>, Refusal> {
     let keys = keys(group, shared)?;
     let mut pcrs = PcrValues::default();
     for (name, bytes) in group.all(Form::PcrValues) {
-        pcrs.add(PcrValues::parse(bytes).map_err(|e| Refusal::new(name, &e))?).map_err(|e| Refusal::new(name, &e))?;
+        let values = PcrValues::parse(bytes).and_then(|values| pcrs.add(values));
+        values.map_err(|e| Refusal::new(name, &e))?;
     }
     let log = group.one(Form::EventLog)?;
+    if !group.has(Form::TpmSignature) {
+        group.needed(Form::TpmSignature, "a TPM quote")?;
+    }
+    let (mut found, mut left_out) = (Vec::new(), None);
+    for (name, message) in group.all(Form::TpmQuote) {
+        match quote(group, message, &keys, &pcrs, log, shared, terms) {
+            Ok(claims) => found.push(claims),
+            Err(error @ TpmError::Bank { .. }) => left_out = Some((name, error)),
+            Err(error) => return Err(Refusal::new(name, &error)),
+        }
+    }
+    if let Some((name, error)) = left_out {
+        let Some(first) = found.first_mut() else { return Err(Refusal::new(name, &error)) };
+        first.not_checked.push(NotChecked::new("other-banks", &error.to_string()));
+    }
+    let submodule =
+        |claims: QuoteClaims| Submodule { prefix: "tpm", kind: "tpm", claims: claims.members(), refusals: vec![] };
+    Ok(found.into_iter().map(submodule).collect())
+}
+
+/// One quote, with whichever of the signatures and keys at hand is its own.
+fn quote(
+    group: &Group,
+    message: &[u8],
+    keys: &[(AttestationKey, Option<Certificate>)],
+    pcrs: &PcrValues,
+    log: Option<&[u8]>,
+    shared: &Shared,
+    terms: &Terms,
+) -> Result<QuoteClaims, TpmError> {
     let nonce = (!shared.nonces.is_empty()).then(|| Nonce::any_of(shared.nonces.clone()));
-    group
-        .all(Form::TpmQuote)
-        .iter()
-        .map(|(name, message)| {
-            // One TPM's quotes of several banks may lie together: the signature that fits is a quote's own.
-            let mut last = group.needed(Form::TpmSignature, "a TPM quote").err();
-            for (_, signature) in group.all(Form::TpmSignature) {
-                for (key, certificate) in &keys {
-                    let attempt = || {
-                        let mut evidence = QuoteEvidence::parse(message, signature, key.clone())?;
-                        if !pcrs.is_empty() {
-                            evidence = evidence.with_pcrs(pcrs.clone());
-                        }
-                        if let Some(log) = log {
-                            evidence = evidence.with_event_log(log)?;
-                        }
-                        let path = Path {
-                            intermediates: &shared.certificates,
-                            roots: shared.roots.as_deref().unwrap_or_default(),
-                            crls: &shared.crls,
-                        };
-                        let endorsement = certificate.as_ref().filter(|_| shared.roots.is_some());
-                        let endorsement = endorsement.map(|certificate| AkEndorsement { certificate, path });
-                        quote::verify(&evidence, nonce.as_ref(), endorsement.as_ref(), &TpmPolicy::default(), terms.now)
-                    };
-                    match attempt() {
-                        Ok(claims) => {
-                            return Ok(Submodule {
-                                prefix: "tpm",
-                                kind: "tpm",
-                                claims: claims.members(),
-                                refusals: vec![],
-                            });
-                        }
-                        // Another quote's signature says nothing about this one, where there is a better reason.
-                        Err(TpmError::Signature { .. }) if last.as_ref().is_some_and(|r| r.code != "ATT-360") => {}
-                        Err(error) => last = Some(Refusal::new(name, &error)),
-                    }
+    let path = Path {
+        intermediates: &shared.certificates,
+        roots: shared.roots.as_deref().unwrap_or_default(),
+        crls: &shared.crls,
+    };
+    let mut last = TpmError::Signature { scheme: "none".into() };
+    for (_, signature) in group.all(Form::TpmSignature) {
+        for (key, certificate) in keys {
+            let attempt = || {
+                let mut evidence = QuoteEvidence::parse(message, signature, key.clone())?;
+                if !pcrs.is_empty() {
+                    evidence = evidence.with_pcrs(pcrs.clone());
                 }
+                if let Some(log) = log {
+                    evidence = evidence.with_event_log(log)?;
+                }
+                let certificate = certificate.as_ref().filter(|_| shared.roots.is_some());
+                let endorsement = certificate.map(|certificate| AkEndorsement { certificate, path });
+                quote::verify(&evidence, nonce.as_ref(), endorsement.as_ref(), &terms.rules.tpm, terms.now)
+            };
+            match attempt() {
+                Ok(claims) => return Ok(claims),
+                // What fails behind the signature says more than another quote's signature does.
+                Err(error @ TpmError::Signature { .. }) if matches!(last, TpmError::Signature { .. }) => last = error,
+                Err(TpmError::Signature { .. }) => {}
+                Err(error) => last = error,
             }
-            Err(last.unwrap_or_else(|| Refusal::input(name, "no signature fits", "give the quote's own signature")))
-        })
-        .collect()
+        }
+    }
+    Err(last)
 }
 
 /// The attestation keys that may have signed, each with its certificate, where one is at hand.
@@ -95,7 +117,12 @@ pub(super) fn event_log(group: &Group) -> Verified {
         Refusal::input("the event log", reason, "the log or the values were changed, or belong to two boots")
     };
     let bytes = group.needed(Form::EventLog, "an event log")?;
-    let log = Log::parse(bytes, Registers::Pcrs).map_err(|e| Refusal::new("the event log", &e))?;
+    let log = match Log::parse(bytes, Registers::Pcrs) {
+        // A TD's log has no other bank, and firmware names another register first.
+        Ok(log) if log.banks() == [HashAlg::Sha384] => return cc_event_log(bytes),
+        Ok(log) => log,
+        Err(error) => return cc_event_log(bytes).map_err(|_| Refusal::new("the event log", &error)),
+    };
     let given = group.one(Form::PcrValues)?.map(PcrValues::parse).transpose();
     let given = given.map_err(|e| Refusal::new("the PCR values", &e))?;
     let mut banks = serde_json::Map::new();
@@ -120,4 +147,16 @@ pub(super) fn event_log(group: &Group) -> Verified {
     }
     let claims = json!({ "events": log.records().len(), "pcrs": banks, "not_checked": not_checked });
     Ok(Submodule { prefix: "collateral", kind: "event-log", claims, refusals: vec![] })
+}
+
+/// A TD's log without a quote.
+fn cc_event_log(bytes: &[u8]) -> Verified {
+    let log = CcEventLog::parse(bytes).map_err(|e| Refusal::new("the event log", &e))?;
+    let events: Vec<RtmrEvent> = log.events().iter().map(Into::into).collect();
+    let claims = json!({
+        "events": events,
+        "rtmrs": log.replay(),
+        "not_checked": [NotChecked::new("quote", "no quote was given: nobody vouches for this log")],
+    });
+    Ok(Submodule { prefix: "collateral", kind: "cc-event-log", claims, refusals: vec![] })
 }
