@@ -131,7 +131,7 @@ fn register_values_as_tpm2_tools_write_them() {
     assert!(verdict.accepted(), "{:?}", verdict.refusals);
     assert!(!verdict.not_checked().iter().any(|(_, check, _)| *check == "pcr-values"));
     let mut other = files.clone();
-    other[3][140] ^= 1;
+    other[3][142] ^= 1;
     assert_eq!(code(&set(&other).verify(&terms(Some("9009"), NOW))), ["ATT-335"]);
 }
 
@@ -162,7 +162,7 @@ fn blackwell_switches_and_padded_reports() {
         assert_eq!(code(&switch), ["ATT-387"], "nothing to compare its measurements with");
     }
     let with_rim = ["forms/ls10.report.txt", "forms/ls10.chain.txt", "forms/ls10.bios-rim.xml"];
-    let compared = appraise(&with_rim, Some(nonce), 1_717_200_000);
+    let compared = appraise(&with_rim, Some(nonce), 1_787_894_500);
     assert_eq!(claims(&compared, "nvswitch")["measres"], "success", "{:?}", compared.refusals);
 }
 
@@ -233,7 +233,8 @@ fn what_is_known_and_not_verified_is_refused_by_name() {
 #[test]
 fn attack_wrappers_without_an_end() {
     let mut text = "evidence".to_owned();
-    for _ in 0..40 {
+    // Quoting doubles what was quoted, so not many.
+    for _ in 0..12 {
         text = json!(text).to_string();
     }
     assert!(EvidenceSet::default().add("", "strings", text.into_bytes()).is_err());
