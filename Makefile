@@ -1,6 +1,7 @@
 # The two commands are `make demo` and `make test`; both install what they need themselves.
 CARGO ?= cargo
 NVFLARE = target/tools/nvflare/.ready
+ORACLES = target/tools/oracles/.ready
 
 .PHONY: demo demo-federation test lint bench build deps
 .DELETE_ON_ERROR:
@@ -12,9 +13,10 @@ demo: build $(NVFLARE)
 demo-federation: build $(NVFLARE)
 	target/release/federation
 
-test: build $(NVFLARE)
+test: build $(NVFLARE) $(ORACLES)
 	target/release/kernel target/tools/kernel
 	FLARE_CVM_PYTHON=$(CURDIR)/target/tools/nvflare/bin/python3 FLARE_CVM_TEST_KERNEL=$(CURDIR)/target/tools/kernel \
+	FLARE_CVM_SEV_SNP_MEASURE=$(CURDIR)/target/tools/oracles/bin/sev-snp-measure \
 	$(CARGO) test --release --locked --workspace --no-fail-fast
 	target/tools/nvflare/bin/python3 tests/split_key.py
 	target/tools/nvflare/bin/python3 -B -m unittest discover -s python/tests -t python
@@ -35,6 +37,12 @@ deps:
 
 # NVFLARE's command line (`nvflare provision`) and admin API on this machine, hash-locked as in the image.
 $(NVFLARE): stages/nvflare_cc_base/requirements.lock | deps
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+# Independent programs that tests compare with, hash-locked: sev-snp-measure for launch digests.
+$(ORACLES): crates/cvm-attest/tests/oracles.lock | deps
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@

@@ -59,6 +59,23 @@ pub fn handshake(bytes: &[u8]) {
     }
 }
 
+/// Bytes as a file of any form, and as evidence.
+#[cfg(feature = "verifier")]
+pub fn file(bytes: &[u8]) {
+    use crate::{
+        appraise::{EvidenceSet, Terms},
+        files::unpack,
+    };
+
+    let Ok(pieces) = unpack(bytes) else { return };
+    let size: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+    // A PCR value grows to its hex, a key to its name; nothing multiplies.
+    assert!(size <= 16 * bytes.len() + 4096, "{size} bytes out of {}", bytes.len());
+    let mut set = EvidenceSet::default();
+    let _ = set.add("", "file", bytes.to_vec());
+    let _ = set.verify(&Terms { now: 1_760_000_000, ..Terms::default() });
+}
+
 /// Bytes as a report, as a certificate table, as roots, and as Trustee's form of `snp` evidence.
 #[cfg(feature = "verifier")]
 pub fn snp_evidence(bytes: &[u8]) {

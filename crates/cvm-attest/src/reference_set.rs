@@ -56,6 +56,20 @@ pub struct SnpReference {
     /// Least reported TCB, where the owner asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_tcb: Option<SnpTcb>,
+    /// What the digest would be if one input of the prediction were another: a digest does not say what went into
+    /// it. For explanations alone; no policy accepts one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<SnpVariant>,
+}
+
+/// The launch digest under one changed input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnpVariant {
+    /// For people: `the host gave 8 vCPUs, predicted are 4`.
+    pub change: String,
+    /// What it leads to.
+    pub measurement: Bytes<48>,
 }
 
 /// Security versions of the SNP firmware's parts.
@@ -88,6 +102,9 @@ pub struct TdxReference {
     pub rtmr2: Bytes<48>,
     /// The system's own; zeros at boot.
     pub rtmr3: Bytes<48>,
+    /// The measurements that lead there, as far as they are known: for explanations alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<crate::rtmr::RtmrEvent>,
 }
 
 /// One kind of Azure confidential VM.
@@ -112,6 +129,16 @@ pub enum AzureTee {
     Snp,
     /// TDX.
     Tdx,
+}
+
+impl AzureTee {
+    /// `snp` or `tdx`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Snp => "snp",
+            Self::Tdx => "tdx",
+        }
+    }
 }
 
 /// GPUs of the image's machines. An empty list accepts every value that NVIDIA's own reference values accept.

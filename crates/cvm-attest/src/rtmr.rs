@@ -11,6 +11,8 @@ use cvm_base::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha384};
 
+use crate::eventlog::likely_cause;
+
 /// 48 bytes: a SHA-384 digest, a register of a TD.
 pub type Bytes48 = Bytes<48>;
 
@@ -104,31 +106,16 @@ fn first_difference(rtmr: u8, expected: &[RtmrEvent], found: &[RtmrEvent]) -> Op
 
 /// What changes such a measurement from one boot to another.
 fn likely(rtmr: u8, event: Option<&RtmrEvent>) -> &'static str {
-    let name = event.map_or(String::new(), |event| event.event.to_lowercase());
-    let names = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    if names(&["command line", "loadoptions"]) {
-        "the command line changed"
-    } else if names(&["initrd", "initramfs"]) {
-        "another initramfs"
-    } else if names(&["hob", "tdxtable"]) {
-        "the host gave another memory size or layout"
-    } else if names(&["acpi"]) {
-        "the host gave other devices, another vCPU count, or another version of its VMM"
-    } else if names(&["bootorder", "boot0"]) {
-        "the host gave other disks or another boot order"
-    } else if names(&["secureboot", "variable pk", "variable kek", "variable db", "authority"]) {
-        "other Secure Boot keys, or Secure Boot is off"
-    } else if names(&["firmware", "configuration volume"]) {
-        "firmware other than the one predicted"
-    } else if names(&["application", "loader", "kernel", "uki"]) {
-        "another loader or kernel"
-    } else {
-        match rtmr {
-            0 => "firmware or virtual hardware other than predicted",
-            1 => "another loader or kernel, or another way to boot",
-            2 => "another kernel, initramfs or command line",
-            _ => "software in the system measured something else",
-        }
+    event.and_then(|event| likely_cause(&event.event)).unwrap_or(register_cause(rtmr))
+}
+
+/// What changes a register whose measurements are not known.
+pub(crate) fn register_cause(rtmr: u8) -> &'static str {
+    match rtmr {
+        0 => "firmware or virtual hardware other than predicted",
+        1 => "another loader or kernel, or another way to boot",
+        2 => "another kernel, initramfs or command line",
+        _ => "software in the system measured something else",
     }
 }
 

@@ -161,6 +161,19 @@ impl Certificate {
         &self.der
     }
 
+    /// The certificate in PEM.
+    pub fn to_pem(&self) -> String {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(&self.der))
+    }
+
+    /// The certified key with its algorithm: SubjectPublicKeyInfo, DER.
+    pub fn spki(&self) -> Vec<u8> {
+        use x509_cert::der::Encode as _;
+        // It was decoded from DER, so it can be encoded.
+        self.parsed.tbs_certificate().subject_public_key_info().to_der().unwrap_or_default()
+    }
+
     /// Its subject, as RFC 4514 writes names.
     pub fn subject(&self) -> String {
         self.parsed.tbs_certificate().subject().to_string()

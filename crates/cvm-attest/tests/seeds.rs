@@ -43,6 +43,12 @@ fn azure_evidence() {
 
 #[cfg(feature = "verifier")]
 #[test]
+fn file_forms() {
+    each_seed("file_forms", 500, cvm_attest::fuzz::file);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
 fn snp_evidence() {
     each_seed("snp_evidence", 2_000, cvm_attest::fuzz::snp_evidence);
 }

@@ -24,6 +24,7 @@ pub fn print(error: &Error) {
         cvm_attest::AttestError,
         cvm_attest::gpu::GpuError,
         cvm_attest::policy::PolicyError,
+        cvm_attest::token::TokenError,
         cvm_attest::predict::PredictError,
         cvm_attest::predict::snp::LaunchError,
         cvm_attest::collateral::CacheError,

@@ -5,6 +5,7 @@
 //! `cpu0`, `tpm0`, `gpu0` …, `token0` …. A composite is good only as a whole, and every device in it answers
 //! the same nonce.
 
+mod explain;
 mod kinds;
 mod set;
 
@@ -12,6 +13,9 @@ use cvm_base::Explain;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::token::{self, EarToken, Registered, Tier, VerifierId};
+
+pub use explain::{Explanation, explain};
 pub use set::{EvidenceSet, GpuRules, Rules, Terms};
 
 /// Why evidence was refused: by a verifier, or by a policy.
@@ -105,6 +109,25 @@ impl Appraisal {
                 })
             })
             .collect()
+    }
+
+    /// The verdict as a token to sign: each submodule affirmed, affirmed with checks left out (a warning), or
+    /// contraindicated, by itself or by what was refused of all.
+    pub fn to_ear(&self, verifier: VerifierId, registered: Registered, nonce: Option<Vec<u8>>) -> EarToken {
+        let of_all = self.refusals.iter().any(|refusal| !self.submods.contains_key(&refusal.of));
+        let not_checked = self.not_checked();
+        let submods = self.claims().map(|(name, kind, claims)| {
+            let refused = of_all || self.refusals.iter().any(|refusal| refusal.of == name);
+            let incomplete = not_checked.iter().any(|(of, ..)| *of == name);
+            let submodule = token::Submodule {
+                status: Tier::appraised(!refused, incomplete),
+                vector: None,
+                annotated_evidence: json!({ kind: claims }),
+                appraisal_policy_id: None,
+            };
+            (name.to_owned(), submodule)
+        });
+        EarToken { profile: token::PROFILE.into(), verifier, registered, nonce, submods: submods.collect() }
     }
 
     /// The whole verdict, for a script.

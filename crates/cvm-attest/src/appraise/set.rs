@@ -6,10 +6,11 @@ use serde::Deserialize;
 
 use super::{Appraisal, Refusal, kinds};
 use crate::{
-    files::{Form, MAX_FILE_BYTES},
+    files::{Form, MAX_FILE_BYTES, Piece, UnpackError, unpack},
     gpu::{GpuPolicy, Roots as GpuRoots},
     snp::{SnpPolicy, SnpRoots},
     tdx::TdxPolicy,
+    tpm::quote::TpmPolicy,
     x509::Certificate,
 };
 
@@ -41,6 +42,8 @@ pub struct Rules {
     pub snp: SnpPolicy,
     /// TDX.
     pub tdx: TdxPolicy,
+    /// TPM quotes; of Azure's vTPM as well.
+    pub tpm: TpmPolicy,
     /// NVIDIA: whether golden values, a nonce and OCSP are required.
     pub gpu: GpuRules,
 }
@@ -126,18 +129,23 @@ impl EvidenceSet {
             let reason = format!("more than {MAX_FILES} files");
             return Err(Refusal::input(name, reason, "give one machine's evidence at a time"));
         }
-        let Some(form) = Form::of(&bytes) else {
-            let reason = format!("{name} ({} bytes) is no evidence and no collateral that is known here", bytes.len());
-            let help = if bytes.len() > MAX_FILE_BYTES {
-                "no evidence is that long"
-            } else {
-                "reports, quotes, logs, certificates, lists, manifests, tokens and key sets are told by their content; \
-                 leave other files out"
+        let size = bytes.len();
+        let pieces = unpack(&bytes).map_err(|error| {
+            let (problem, help) = match error {
+                UnpackError::Unsupported(why) => (why, "give evidence of a kind that is verified here; see --help"),
+                UnpackError::Unknown if size > MAX_FILE_BYTES => ("it is too long", "no evidence is that long"),
+                UnpackError::Unknown => (
+                    "it is no evidence and no collateral that is known here",
+                    "reports, quotes, logs, certificates, lists, manifests, tokens and key sets are told by their \
+                     content, also in hex, base64 or JSON; leave other files out",
+                ),
             };
-            return Err(Refusal::input(name, reason, help));
-        };
+            Refusal::input(name, format!("{name} ({size} bytes): {problem}"), help)
+        })?;
         let files = &mut self.groups.entry(group.to_owned()).or_default().0;
-        files.entry(form).or_default().push((name.to_owned(), bytes));
+        for Piece { form, bytes } in pieces {
+            files.entry(form).or_default().push((name.to_owned(), bytes));
+        }
         self.count += 1;
         Ok(())
     }
@@ -168,7 +176,7 @@ impl EvidenceSet {
             let help = "give a report, a quote, a log or a token; certificates and collateral only vouch for one";
             appraisal.refusals.push(Refusal::input("the files", "there is no evidence among them", help));
         }
-        kinds::check_composite(self, &mut appraisal);
+        kinds::check_composite(&mut appraisal);
         appraisal
     }
 }
@@ -177,8 +185,11 @@ impl EvidenceSet {
 pub(super) struct Shared {
     pub(super) certificates: Vec<Certificate>,
     pub(super) crls: Vec<Vec<u8>>,
+    pub(super) ocsp: Vec<Vec<u8>>,
     pub(super) rims: Vec<Vec<u8>>,
     pub(super) dcap: Vec<Vec<u8>>,
+    pub(super) tcb_infos: Vec<Vec<u8>>,
+    pub(super) qe_identities: Vec<Vec<u8>>,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) roots: Option<Vec<Certificate>>,
     /// Where the user's roots are none of AMD's form, SNP evidence is refused, and nothing else.
@@ -211,6 +222,10 @@ impl Shared {
         }
         .map_err(|e| Refusal::new("the roots", &e))?;
         let mut nonces = Vec::new();
+        if terms.nonce.as_deref().is_some_and(|nonce| nonce.trim().is_empty()) {
+            let help = "a nonce is what makes evidence fresh: give the one that the machine was asked with";
+            return Err(Refusal::input("the nonce", "it is empty", help));
+        }
         for text in terms.nonce.iter().cloned().chain(set.all(Form::Nonce).filter_map(utf8)) {
             nonces.extend(hex::decode(text.trim()).ok().filter(|bytes| !bytes.is_empty()));
             nonces.push(text.trim().as_bytes().to_vec());
@@ -218,8 +233,11 @@ impl Shared {
         Ok(Self {
             certificates,
             crls: all(Form::Crl),
+            ocsp: all(Form::Ocsp),
             rims: all(Form::Rim),
             dcap: all(Form::DcapCollateral),
+            tcb_infos: all(Form::TcbInfo),
+            qe_identities: all(Form::QeIdentity),
             keys: all(Form::Jwks).into_iter().chain(all(Form::PublicKey)).collect(),
             roots,
             snp_roots,

@@ -88,7 +88,7 @@ pub(super) fn printable(data: &[u8]) -> String {
 }
 
 /// UEFI_VARIABLE_DATA: GUID, name length (u64), data length (u64), UTF-16 name.
-pub(super) fn variable_name(data: &[u8]) -> String {
+pub(crate) fn variable_name(data: &[u8]) -> String {
     let length = data.get(16).map_or(0, |n| usize::from(*n).min(40));
     let name = data.get(32..32 + 2 * length).unwrap_or_default();
     printable(&utf16(name))

@@ -60,3 +60,28 @@ pub fn first_difference<'a, D: PartialEq>(
         };
     }
 }
+
+/// What changes a measurement of this name from one boot to another, in an operator's words.
+pub fn likely_cause(event: &str) -> Option<&'static str> {
+    let name = event.to_lowercase();
+    let names = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    Some(if names(&["command line", "loadoptions", "cmdline"]) {
+        "the command line changed"
+    } else if names(&["initrd", "initramfs"]) {
+        "another initramfs"
+    } else if names(&["hob", "tdxtable"]) {
+        "the host gave another memory size or layout"
+    } else if names(&["acpi"]) {
+        "the host gave other devices, another vCPU count, or another version of its VMM"
+    } else if names(&["bootorder", "boot0"]) {
+        "the host gave other disks or another boot order"
+    } else if names(&["secureboot", "variable pk", "variable kek", "variable db", "authority"]) {
+        "other Secure Boot keys, or Secure Boot is off"
+    } else if names(&["firmware", "configuration volume", "crtm"]) {
+        "firmware newer or older than the one predicted"
+    } else if names(&["application", "loader", "kernel", "uki", ".linux", ".osrel"]) {
+        "another loader or kernel"
+    } else {
+        return None;
+    })
+}

@@ -12,11 +12,12 @@ mod replay;
 use std::collections::BTreeMap;
 
 use cvm_base::{Bytes, Bytes32, sha256};
-use describe::{printable, variable_name};
+use describe::printable;
+pub(crate) use describe::variable_name;
 
 pub use self::{
     describe::{EventText, event_type_name},
-    explain::{Difference, first_difference},
+    explain::{Difference, first_difference, likely_cause},
     log::{Form, Log, Record, Registers},
 };
 #[cfg(feature = "verifier")]

@@ -28,6 +28,7 @@ pub use claims::SnpClaims;
 pub use error::SnpError;
 pub use policy::SnpPolicy;
 pub use report::{Cpuid, FirmwareVersion, GuestPolicy, REPORT_BYTES, SigningKey, SnpReport};
+pub use table::certificates as read_certificate_table;
 pub use tcb::{Product, Tcb, TcbComponent};
 
 use crate::{NotChecked, x509::Certificate};

@@ -15,8 +15,11 @@ const CERTIFICATES: [[u8; 16]; 4] = [
     guid(0xc0b406a4, 0xa803, 0x4952, 0x9743_3fb6014cd0ae),
 ];
 
-/// The certificates of a table; entries of other kinds are passed over.
-pub(super) fn certificates(table: &[u8]) -> Result<Vec<Certificate>, SnpError> {
+/// The certificates of a table (the `auxblob` of Linux's configfs-tsm); entries of other kinds are passed over.
+///
+/// # Errors
+/// [`SnpError::Malformed`].
+pub fn certificates(table: &[u8]) -> Result<Vec<Certificate>, SnpError> {
     if table.len() > MAX_TABLE_BYTES {
         return Err(fail(format!("{} bytes, at most {MAX_TABLE_BYTES} allowed", table.len())));
     }

@@ -10,16 +10,13 @@ use sha2::{Digest as _, Sha384};
 
 use super::TdxError;
 use crate::{
-    AttestError,
-    eventlog::event_type,
+    eventlog::{Log, Record, Registers, event_type, event_type_name, variable_name},
     rtmr::{self, Bytes48, RTMRS, RtmrEvent, sha384},
-    tpm::Reader,
+    tpm::HashAlg,
 };
 
 /// More than any log; longer input is refused unread.
 pub const MAX_LOG_BYTES: usize = 1024 * 1024;
-const MAX_ALGORITHMS: u32 = 16;
-const SHA384: u16 = 0x000c;
 /// dstack's runtime measurements (RTMR3); their digest is over type, name and payload.
 const DSTACK_RUNTIME: u32 = 0x0800_0001;
 
@@ -56,8 +53,10 @@ impl CcEvent {
         match self.kind {
             event_type::SEPARATOR => "separator".into(),
             event_type::EFI_ACTION if proven => printable(&self.data),
-            event_type::EFI_VARIABLE_DRIVER_CONFIG | EFI_VARIABLE_BOOT => format!("variable {}", self.variable()),
-            event_type::EFI_VARIABLE_AUTHORITY => format!("authority {}", self.variable()),
+            event_type::EFI_VARIABLE_DRIVER_CONFIG | EFI_VARIABLE_BOOT => {
+                format!("variable {}", variable_name(&self.data))
+            }
+            event_type::EFI_VARIABLE_AUTHORITY => format!("authority {}", variable_name(&self.data)),
             event_type::EFI_BOOT_SERVICES_APPLICATION => "application".into(),
             EFI_HANDOFF_TABLES2 => format!("handoff table {}", printable(self.data.get(1..).unwrap_or_default())),
             EFI_PLATFORM_FIRMWARE_BLOB2 => {
@@ -72,7 +71,7 @@ impl CcEvent {
 
     /// The TCG's name of its type, for claims.
     pub fn type_name(&self) -> &'static str {
-        TYPE_NAMES.iter().find(|(kind, _)| *kind == self.kind).map_or("UNKNOWN", |(_, name)| name)
+        event_type_name(self.kind).unwrap_or("UNKNOWN")
     }
 
     /// File paths of a UEFI_IMAGE_LOAD_EVENT's device path, as `File(kernel)`.
@@ -102,11 +101,6 @@ impl CcEvent {
         let text = self.data.get(8..)?;
         Some(printable(text.strip_suffix(&[0]).unwrap_or(text)))
     }
-
-    fn variable(&self) -> String {
-        let characters = self.data.get(16).map_or(0, |count| usize::from(*count).min(40));
-        utf16(self.data.get(32..32 + 2 * characters).unwrap_or_default())
-    }
 }
 
 impl From<&CcEvent> for RtmrEvent {
@@ -134,7 +128,7 @@ impl CcEventLog {
         // A log area starts with the register of its first event: 0 to 4.
         let events = match bytes.trim_ascii_start() {
             [b'{' | b'[', ..] => parse_dstack(bytes)?,
-            _ => parse_ccel(bytes).map_err(TdxError::event_log)?,
+            _ => parse_ccel(bytes)?,
         };
         Ok(Self { events })
     }
@@ -163,82 +157,20 @@ impl CcEventLog {
     }
 }
 
-fn parse_ccel(bytes: &[u8]) -> Result<Vec<CcEvent>, AttestError> {
-    let mut r = Reader::new("CC event log", bytes);
-    let banks = read_header(&mut r)?;
-    let mut events = Vec::new();
-    // The area is larger than the log.
-    while !r.rest().iter().all(|byte| *byte == 0) && !r.rest().iter().all(|byte| *byte == 0xff) {
-        if let Some(event) = read_event(&mut r, &banks)? {
-            events.push(event);
-        }
+fn parse_ccel(bytes: &[u8]) -> Result<Vec<CcEvent>, TdxError> {
+    let log = Log::parse(bytes, Registers::ConfidentialComputing).map_err(TdxError::event_log)?;
+    if !log.banks().contains(&HashAlg::Sha384) {
+        return Err(TdxError::event_log("no SHA-384 bank"));
     }
-    Ok(events)
-}
-
-/// TCG_PCR_EVENT with TCG_EfiSpecIdEvent; returns each bank's algorithm and digest size.
-fn read_header(r: &mut Reader<'_>) -> Result<Vec<(u16, usize)>, AttestError> {
-    r.u32_le()?; // firmware writes register 0 or 1 here
-    let kind = r.u32_le()?;
-    r.expect("first event's type", event_type::NO_ACTION, kind)?;
-    r.take(20)?; // a SHA-1 digest of zeros
-    let size = r.u32_le()? as usize;
-    let mut spec = Reader::new("CC event log's Spec ID event", r.take(size)?);
-    if spec.take(16)? != b"Spec ID Event03\0" {
-        return Err(spec.error("not a crypto-agile log"));
-    }
-    spec.take(4 + 3 + 1)?; // platform class; version; size of UINTN
-    let count = spec.u32_le()?;
-    if count == 0 || count > MAX_ALGORITHMS {
-        return Err(spec.error(format!("{count} banks, 1 to {MAX_ALGORITHMS} allowed")));
-    }
-    let mut banks: Vec<(u16, usize)> = Vec::new();
-    for _ in 0..count {
-        let (algorithm, size) = (spec.u16_le()?, usize::from(spec.u16_le()?));
-        if size > 64 || (algorithm == SHA384) != (size == 48) || banks.iter().any(|(known, _)| *known == algorithm) {
-            return Err(spec.error(format!("bank {algorithm:#06x} with digests of {size} bytes, or twice")));
-        }
-        banks.push((algorithm, size));
-    }
-    let vendor = spec.u8()?;
-    spec.take(usize::from(vendor))?;
-    spec.end()?;
-    if banks.iter().all(|(algorithm, _)| *algorithm != SHA384) {
-        return Err(spec.error("no SHA-384 bank"));
-    }
-    Ok(banks)
-}
-
-/// CC_EVENT: MR index, type, digests, data. EV_NO_ACTION extends nothing.
-fn read_event(r: &mut Reader<'_>, banks: &[(u16, usize)]) -> Result<Option<CcEvent>, AttestError> {
-    let (index, kind) = (r.u32_le()?, r.u32_le()?);
-    let count = r.u32_le()? as usize;
-    if count != banks.len() {
-        return Err(r.error(format!("an event with {count} digests, expected {}", banks.len())));
-    }
-    let mut seen = Vec::with_capacity(banks.len());
-    let mut digest = Bytes([0; 48]);
-    for _ in 0..count {
-        let algorithm = r.u16_le()?;
-        let Some((_, size)) = banks.iter().find(|(known, _)| *known == algorithm && !seen.contains(known)) else {
-            return Err(r.error(format!("an event with bank {algorithm:#06x}, unknown or twice")));
-        };
-        seen.push(algorithm);
-        let bytes = r.take(*size)?;
-        if algorithm == SHA384 {
-            digest = bytes.try_into().map(Bytes).map_err(|_| r.error("a SHA-384 digest of another size"))?;
-        }
-    }
-    let size = r.u32_le()? as usize;
-    let data = r.take(size)?.to_vec();
-    if kind == event_type::NO_ACTION {
-        return Ok(None);
-    }
-    // Index 0 is MRTD, which nothing extends after launch.
-    match index {
-        1..=4 => Ok(Some(CcEvent { rtmr: index as u8 - 1, kind, digest, data, name: None })),
-        _ => Err(r.error(format!("an event of MR index {index}, expected 1 to 4"))),
-    }
+    let event = |record: &Record<'_>| {
+        // Index 0 is MRTD, which nothing extends after launch.
+        let rtmr = record.register.checked_sub(1).and_then(|rtmr| u8::try_from(rtmr).ok());
+        let rtmr = rtmr.ok_or_else(|| TdxError::event_log("an event of MR index 0, expected 1 to 4"))?;
+        let digest = record.digest(HashAlg::Sha384).and_then(|digest| digest.try_into().ok());
+        let digest = digest.ok_or_else(|| TdxError::event_log("an event without a SHA-384 digest"))?;
+        Ok(CcEvent { rtmr, kind: record.kind, digest: Bytes(digest), data: record.data.to_vec(), name: None })
+    };
+    log.records().iter().map(event).collect()
 }
 
 #[derive(Deserialize)]
@@ -318,27 +250,3 @@ const EVENT_TAG: u32 = 0x06;
 const EFI_VARIABLE_BOOT: u32 = 0x8000_0002;
 const EFI_PLATFORM_FIRMWARE_BLOB2: u32 = 0x8000_000a;
 const EFI_HANDOFF_TABLES2: u32 = 0x8000_000b;
-
-/// TCG PFP 1.05, table 27.
-const TYPE_NAMES: [(u32, &str); 20] = [
-    (0x04, "EV_SEPARATOR"),
-    (0x05, "EV_ACTION"),
-    (EVENT_TAG, "EV_EVENT_TAG"),
-    (0x07, "EV_S_CRTM_CONTENTS"),
-    (0x08, "EV_S_CRTM_VERSION"),
-    (PLATFORM_CONFIG_FLAGS, "EV_PLATFORM_CONFIG_FLAGS"),
-    (0x0d, "EV_IPL"),
-    (0x0e, "EV_IPL_PARTITION_DATA"),
-    (0x8000_0001, "EV_EFI_VARIABLE_DRIVER_CONFIG"),
-    (EFI_VARIABLE_BOOT, "EV_EFI_VARIABLE_BOOT"),
-    (0x8000_0003, "EV_EFI_BOOT_SERVICES_APPLICATION"),
-    (0x8000_0004, "EV_EFI_BOOT_SERVICES_DRIVER"),
-    (0x8000_0005, "EV_EFI_RUNTIME_SERVICES_DRIVER"),
-    (0x8000_0006, "EV_EFI_GPT_EVENT"),
-    (0x8000_0007, "EV_EFI_ACTION"),
-    (0x8000_0008, "EV_EFI_PLATFORM_FIRMWARE_BLOB"),
-    (0x8000_0009, "EV_EFI_HANDOFF_TABLES"),
-    (EFI_PLATFORM_FIRMWARE_BLOB2, "EV_EFI_PLATFORM_FIRMWARE_BLOB2"),
-    (EFI_HANDOFF_TABLES2, "EV_EFI_HANDOFF_TABLES2"),
-    (0x8000_00e0, "EV_EFI_VARIABLE_AUTHORITY"),
-];

@@ -11,10 +11,15 @@ use x509_cert::{
 };
 
 use super::{TdxError, pck::read_chain, qe::QeIdentity, tcb::TcbInfo};
-use crate::x509::{Certificate, MAX_CRL_BYTES, Path};
+use crate::{
+    files::signed_member,
+    x509::{Certificate, MAX_CRL_BYTES, Path},
+};
 
 /// More than any collateral; longer input is refused unread.
 pub const MAX_COLLATERAL_BYTES: usize = 4 * 1024 * 1024;
+/// More than the platforms that one machine's evidence is of.
+const MAX_COMBINATIONS: usize = 64;
 const CRL_NUMBER: &str = "2.5.29.20";
 
 /// Collateral as it arrives: bounded, and not yet believed.
@@ -47,6 +52,75 @@ impl Collateral {
             return Err(TdxError::collateral(format!("{} bytes, at most {MAX_COLLATERAL_BYTES} allowed", json.len())));
         }
         serde_json::from_slice(json).map_err(TdxError::collateral)
+    }
+
+    /// Puts together what Intel's service answered separately: TCB info and QE identity (its bodies), revocation
+    /// lists (DER) and the certificate that signed the two documents. Of several, every combination is made;
+    /// which one fits a quote only its verification shows.
+    pub fn assemble(
+        tcb_infos: &[Vec<u8>],
+        qe_identities: &[Vec<u8>],
+        crls: &[Vec<u8>],
+        certificates: &[Certificate],
+    ) -> Vec<Result<Self, TdxError>> {
+        match Self::combinations(tcb_infos, qe_identities, crls, certificates) {
+            Ok(all) if all.is_empty() => {
+                vec![Err(TdxError::collateral(
+                    "beside TCB info and QE identity, the PCK CA's revocation list is needed",
+                ))]
+            }
+            Ok(all) => all.into_iter().take(MAX_COMBINATIONS).map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    fn combinations(
+        tcb_infos: &[Vec<u8>],
+        qe_identities: &[Vec<u8>],
+        crls: &[Vec<u8>],
+        certificates: &[Certificate],
+    ) -> Result<Vec<Self>, TdxError> {
+        let missing = |what: &str| TdxError::collateral(format!("{what} is missing"));
+        let issued_by = |der: &&Vec<u8>, name: &str| {
+            <CertificateList>::from_der(der).is_ok_and(|list| list.tbs_cert_list.issuer.to_string().contains(name))
+        };
+        let root_ca_crl = crls.iter().find(|der| issued_by(der, "Intel SGX Root CA"));
+        let root_ca_crl = root_ca_crl.ok_or_else(|| missing("the root CA's revocation list"))?;
+        let signer = certificates.iter().find(|certificate| certificate.subject().contains("SGX TCB Signing"));
+        let signer =
+            signer.ok_or_else(|| missing("the certificate of Intel's TCB signer (an answer's header has it)"))?;
+        let chain = signer.to_pem();
+        let signed = |document: &Vec<u8>, member: &'static str| {
+            let (text, signature) = signed_member(document, member).ok_or_else(|| missing(member))?;
+            Ok::<_, TdxError>((text, hex::decode(signature).map_err(TdxError::collateral)?))
+        };
+        if qe_identities.is_empty() {
+            return Err(missing("the QE identity"));
+        }
+        if tcb_infos.is_empty() {
+            return Err(missing("the TCB info"));
+        }
+        let mut all = Vec::new();
+        for tcb_info in tcb_infos {
+            let (tcb_info, tcb_info_signature) = signed(tcb_info, "tcbInfo")?;
+            for qe_identity in qe_identities {
+                let (qe_identity, qe_identity_signature) = signed(qe_identity, "enclaveIdentity")?;
+                for pck_crl in crls.iter().filter(|der| issued_by(der, "Intel SGX PCK")) {
+                    all.push(Self {
+                        root_ca_crl: root_ca_crl.clone(),
+                        pck_crl: pck_crl.clone(),
+                        tcb_info_issuer_chain: chain.clone(),
+                        tcb_info: tcb_info.clone(),
+                        tcb_info_signature: tcb_info_signature.clone(),
+                        qe_identity_issuer_chain: chain.clone(),
+                        qe_identity: qe_identity.clone(),
+                        qe_identity_signature: qe_identity_signature.clone(),
+                        pck_certificate_chain: None,
+                    });
+                }
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -59,10 +59,7 @@ impl fmt::Display for LaunchDifference {
     }
 }
 
-/// Names the one input that gives `observed` when all others are as predicted.
-///
-/// Tried are: 1 to 64 vCPUs, QEMU's models, each bit of the guest features, the other VMMs, a launch without
-/// the kernel, without its initrd, without its command line. Contents of files cannot be told from a digest.
+/// Names the one input that gives `observed` when all others are as predicted; see [`variants`].
 ///
 /// # Errors
 /// [`LaunchError`] as of [`super::launch`].
@@ -70,47 +67,56 @@ pub fn explain(inputs: &LaunchInputs<'_>, observed: &Bytes<48>) -> Result<Launch
     if super::measure(inputs)? == observed.0 {
         return Ok(LaunchDifference::None);
     }
+    let found = variants(inputs)?.into_iter().find(|(_, measurement)| measurement == observed);
+    Ok(found.map_or(LaunchDifference::Unknown, |(difference, _)| difference))
+}
+
+/// The digests of launches that differ in one input, and in which.
+///
+/// These are: 1 to 64 vCPUs, QEMU's models, each bit of the guest features, the other VMMs, a launch without
+/// the kernel, without its initrd, without its command line. Contents of files cannot be told from a digest.
+///
+/// # Errors
+/// [`LaunchError`] as of [`super::launch`].
+pub fn variants(inputs: &LaunchInputs<'_>) -> Result<Vec<(LaunchDifference, Bytes<48>)>, LaunchError> {
+    let predicted = super::measure(inputs)?;
     let firmware = Firmware::parse(inputs.firmware)?;
     let memory = firmware.memory(LaunchDigest::default());
     let pages = metadata(&firmware, memory, inputs.kernel.as_ref(), inputs.vmm)?;
-    let is = |digest: LaunchDigest| digest.finish() == observed.0;
-    let with = |changed: &LaunchInputs<'_>| is(vcpu::add(pages, &firmware, changed, changed.vcpus));
-    let found = |name, expected: &dyn fmt::Display, found: &dyn fmt::Display| {
-        Ok(LaunchDifference::Input { name, expected: expected.to_string(), found: found.to_string() })
+    let mut all = Vec::new();
+    let mut add = |name, expected: &dyn fmt::Display, found: &dyn fmt::Display, digest: LaunchDigest| {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        all.push((LaunchDifference::Input { name, expected, found }, Bytes(digest.finish())));
     };
+    let with = |changed: &LaunchInputs<'_>| vcpu::add(pages, &firmware, changed, changed.vcpus);
 
-    if let Some(vcpus) = (1..=VCPUS).zip(vcpu::each(pages, &firmware, inputs)).find(|(_, digest)| is(*digest)) {
-        return found("vcpus", &inputs.vcpus, &vcpus.0);
+    for (vcpus, digest) in (1..=VCPUS).zip(vcpu::each(pages, &firmware, inputs)) {
+        add("vcpus", &inputs.vcpus, &vcpus, digest);
     }
-    if let Some(vcpu_type) = VcpuType::models().find(|model| with(&LaunchInputs { vcpu_type: *model, ..*inputs })) {
-        return found("vcpu_type", &inputs.vcpu_type, &vcpu_type);
+    for vcpu_type in VcpuType::models() {
+        add("vcpu_type", &inputs.vcpu_type, &vcpu_type, with(&LaunchInputs { vcpu_type, ..*inputs }));
     }
-    let features = (0..64).map(|bit| inputs.guest_features ^ 1 << bit);
-    if let Some(features) =
-        features.into_iter().find(|features| with(&LaunchInputs { guest_features: *features, ..*inputs }))
-    {
-        let hex = |features| format!("{features:#x}");
-        return found("guest_features", &hex(inputs.guest_features), &hex(features));
+    for guest_features in (0..64).map(|bit| inputs.guest_features ^ 1 << bit) {
+        let [expected, found] = [inputs.guest_features, guest_features].map(|features| format!("{features:#x}"));
+        add("guest_features", &expected, &found, with(&LaunchInputs { guest_features, ..*inputs }));
     }
     // These change pages in front of the vCPUs'.
     let again = |changed: &LaunchInputs<'_>| {
         let pages = metadata(&firmware, memory, changed.kernel.as_ref(), changed.vmm)?;
-        Ok::<_, LaunchError>(is(vcpu::add(pages, &firmware, changed, changed.vcpus)))
+        Ok::<_, LaunchError>(vcpu::add(pages, &firmware, changed, changed.vcpus))
     };
     for vmm in Vmm::ALL {
-        if again(&LaunchInputs { vmm, ..*inputs })? {
-            return found("vmm", &inputs.vmm.name(), &vmm.name());
+        add("vmm", &inputs.vmm.name(), &vmm.name(), again(&LaunchInputs { vmm, ..*inputs })?);
+    }
+    if let Some(kernel) = inputs.kernel {
+        for (name, changed) in [
+            ("kernel", None),
+            ("initrd", Some(Kernel { initrd: &[], ..kernel })),
+            ("command_line", Some(Kernel { command_line: "", ..kernel })),
+        ] {
+            add(name, &"the predicted one", &"none", again(&LaunchInputs { kernel: changed, ..*inputs })?);
         }
     }
-    let Some(kernel) = inputs.kernel else { return Ok(LaunchDifference::Unknown) };
-    for (name, changed) in [
-        ("kernel", None),
-        ("initrd", Some(Kernel { initrd: &[], ..kernel })),
-        ("command_line", Some(Kernel { command_line: "", ..kernel })),
-    ] {
-        if again(&LaunchInputs { kernel: changed, ..*inputs })? {
-            return found(name, &"the predicted one", &"none");
-        }
-    }
-    Ok(LaunchDifference::Unknown)
+    all.retain(|(_, measurement)| measurement.0 != predicted);
+    Ok(all)
 }

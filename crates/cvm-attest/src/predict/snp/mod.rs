@@ -17,7 +17,7 @@ use cvm_base::{Bytes, sha256};
 use serde::{Deserialize, Serialize};
 
 pub use error::LaunchError;
-pub use explain::{LaunchDifference, explain};
+pub use explain::{LaunchDifference, explain, variants};
 pub use igvm::launch_igvm;
 pub use vcpu::VcpuType;
 

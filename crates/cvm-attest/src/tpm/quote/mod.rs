@@ -15,6 +15,7 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cvm_base::sha256;
+use serde::Deserialize;
 
 pub use self::{
     claims::{QuoteClaims, Registers},
@@ -91,6 +92,11 @@ impl Nonce {
         Self(forms)
     }
 
+    /// Any of these: one nonce in the forms in which it may have been asked.
+    pub fn any_of(forms: Vec<Vec<u8>>) -> Self {
+        Self(forms)
+    }
+
     fn check(&self, found: &[u8]) -> Result<(), TpmError> {
         if self.0.iter().any(Vec::is_empty) {
             return Err(TpmError::EmptyNonce);
@@ -113,7 +119,8 @@ pub struct AkEndorsement<'a> {
 }
 
 /// What is believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TpmPolicy {
     /// Whether quotes over the SHA-1 bank are accepted. Default: no.
     pub allow_sha1: bool,

@@ -78,6 +78,20 @@ impl PcrValues {
         Self((0..=LAST_REGISTER).zip(list).map(|(register, value)| ((value.alg(), register), value)).collect())
     }
 
+    /// Adds another file's values, of other banks or registers.
+    ///
+    /// # Errors
+    /// [`AttestError::Malformed`] for a register that both give, with two values.
+    pub fn add(&mut self, other: Self) -> Result<(), AttestError> {
+        for ((bank, register), value) in other.0 {
+            if self.0.insert((bank, register), value).is_some_and(|known| known != value) {
+                let problem = format!("{} register {register} has two values", bank.name());
+                return Err(AttestError::malformed("PCR values", problem));
+            }
+        }
+        Ok(())
+    }
+
     /// The value shown for a register.
     pub fn get(&self, bank: HashAlg, register: u32) -> Option<&Digest> {
         self.0.get(&(bank, register))

@@ -4,7 +4,12 @@
 //! forms overlap nowhere, except that raw signatures and raw register values are bytes without a mark: those
 //! are told by their length, and only beside the structure that they belong to.
 
+mod unpack;
+
 use serde_json::Value;
+
+pub(crate) use unpack::signed_member;
+pub use unpack::{Piece, UnpackError, unpack};
 
 /// More than any single piece of evidence or collateral has, in bytes (DCAP collateral has some 100 KiB).
 pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
@@ -37,6 +42,8 @@ pub enum Form {
     Certificates,
     /// A certificate revocation list.
     Crl,
+    /// An OCSP response.
+    Ocsp,
     /// A PEM or DER public key.
     PublicKey,
     /// An NVIDIA reference manifest (SWID tag).
@@ -47,8 +54,12 @@ pub enum Form {
     DetachedEat,
     /// A JSON Web Key Set.
     Jwks,
-    /// Intel's DCAP collateral for one quote.
+    /// Intel's DCAP collateral for one quote, in one document.
     DcapCollateral,
+    /// TCB info as Intel's service answers: `{"tcbInfo": …, "signature": …}`.
+    TcbInfo,
+    /// A quoting enclave's identity as Intel's service answers: `{"enclaveIdentity": …, "signature": …}`.
+    QeIdentity,
     /// A dstack log of runtime measurements: `tcb_info.json`.
     DstackLog,
     /// 32 bytes in hex: a nonce.
@@ -81,12 +92,15 @@ impl Form {
             Self::GpuReport => "an SPDM measurement report",
             Self::Certificates => "certificates",
             Self::Crl => "a revocation list",
+            Self::Ocsp => "an OCSP response",
             Self::PublicKey => "a public key",
             Self::Rim => "a reference manifest",
             Self::Jwt => "a JSON web token",
             Self::DetachedEat => "a detached EAT",
             Self::Jwks => "a JSON web key set",
             Self::DcapCollateral => "DCAP collateral",
+            Self::TcbInfo => "Intel's TCB info",
+            Self::QeIdentity => "an identity of Intel's quoting enclave",
             Self::DstackLog => "a dstack event log",
             Self::Nonce => "a nonce",
             Self::KbsEvidence => "evidence of the KBS protocol",
@@ -103,6 +117,10 @@ fn binary(bytes: &[u8]) -> Option<Form> {
         [0xff, b'T', b'C', b'G', 0x80, 0x18, ..] => return Some(Form::TpmQuote),
         // SPDM 1.1 GET_MEASUREMENTS, signature requested, all blocks; the response follows 37 bytes on.
         [0x11, 0xe0, 0x01, 0xff, ..] if bytes.get(37..39) == Some(&[0x11, 0x60]) => return Some(Form::GpuReport),
+        // ECDSA-Sig-Value of P-256 or P-384.
+        [0x30, 0x44..=0x48 | 0x64..=0x68, 0x02, ..] if bytes.len() == usize::from(bytes[1]) + 2 => {
+            return Some(Form::TpmSignature);
+        }
         [0x30, 0x82, ..] | [0x30, 0x81, ..] | [0x30, 0x59, ..] | [0x30, 0x76, ..] => return der(bytes),
         _ => {}
     }
@@ -155,7 +173,10 @@ fn der(bytes: &[u8]) -> Option<Form> {
     } else if SubjectPublicKeyInfoRef::from_der(bytes).is_ok() {
         Some(Form::PublicKey)
     } else {
-        <CertificateList>::from_der(bytes).is_ok().then_some(Form::Crl)
+        // OCSPResponse (RFC 6960 §4.2.1) begins with its status: successful.
+        let content = bytes.get(2 + usize::from(bytes.get(1)? & 0x7f)..)?;
+        let ocsp = content.starts_with(&[0x0a, 0x01, 0x00, 0xa0]);
+        if ocsp { Some(Form::Ocsp) } else { <CertificateList>::from_der(bytes).is_ok().then_some(Form::Crl) }
     }
 }
 
@@ -182,8 +203,24 @@ fn text(text: &str) -> Option<Form> {
 }
 
 fn json(value: &Value) -> Option<Form> {
-    if value.is_array() {
-        return value.pointer("/0/0").and_then(Value::as_str).filter(|s| *s == "JWT").map(|_| Form::DetachedEat);
+    if let Value::Array(items) = value {
+        let hex =
+            |item: &Value| item.as_str().is_some_and(|s| s.len() >= 40 && s.bytes().all(|b| b.is_ascii_hexdigit()));
+        return match items.first()? {
+            // NVIDIA's SDK wraps the service's answers once more; that is unpacked.
+            Value::Array(pair) if pair.first().and_then(Value::as_str) == Some("JWT") => {
+                let devices = items.get(1).and_then(Value::as_object)?;
+                devices.values().all(Value::is_string).then_some(Form::DetachedEat)
+            }
+            Value::Object(device) if ["evidence", "certificate"].iter().all(|m| device.contains_key(*m)) => {
+                Some(Form::KbsEvidence)
+            }
+            Value::Object(event) if ["imr", "event_type", "digest"].iter().all(|m| event.contains_key(*m)) => {
+                Some(Form::DstackLog)
+            }
+            Value::String(_) if items.len() <= 32 && items.iter().all(hex) => Some(Form::PcrValues),
+            _ => None,
+        };
     }
     let object = value.as_object()?;
     let has = |name: &str| object.contains_key(name);
@@ -191,15 +228,17 @@ fn json(value: &Value) -> Option<Form> {
     match () {
         () if has("keys") => Some(Form::Jwks),
         () if has("tcb_info") && has("qe_identity") => Some(Form::DcapCollateral),
+        () if has("tcbInfo") && has("signature") => Some(Form::TcbInfo),
+        () if has("enclaveIdentity") && has("signature") => Some(Form::QeIdentity),
         () if has("event_log") && has("mrtd") => Some(Form::DstackLog),
         () if !object.is_empty() && object.keys().all(register) => Some(Form::PcrValues),
         () if object.keys().any(|k| k.starts_with("sha")) && object.values().all(Value::is_object) => {
             Some(Form::PcrValues)
         }
-        () if ["attestation_report", "quote", "tpm_quote", "hcl_report", "device_evidence_list"]
-            .iter()
-            .any(|m| has(m)) =>
-        {
+        () if has("hcl_report") || (has("quote") && has("report")) => Some(Form::KbsEvidence),
+        // Hygon's CSV has the same member; its report is another.
+        () if object.get("attestation_report").is_some_and(|report| report.get("data").is_some()) => None,
+        () if has("attestation_report") || has("device_evidence_list") || has("evidence_list") => {
             Some(Form::KbsEvidence)
         }
         () => None,

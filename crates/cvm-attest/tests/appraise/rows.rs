@@ -1,33 +1,11 @@
 //! From files to a verdict, on every row of `tests/vectors/evidence/PROVENANCE.md`.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
-use cvm_attest::appraise::{Appraisal, EvidenceSet, Terms};
+use cvm_attest::appraise::{EvidenceSet, Terms};
 use serde_json::Value;
 
-/// 2025-10-09.
-const NOW: u64 = 1_760_000_000;
-
-fn evidence() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence")
-}
-
-/// Verifies files, named as `folder/a b c` or `file`, at `now`.
-fn appraise(files: &[&str], nonce: Option<&str>, now: u64) -> Appraisal {
-    let mut set = EvidenceSet::default();
-    for file in files {
-        set.add("", file, fs::read(evidence().join(file)).unwrap()).unwrap();
-    }
-    set.verify(&Terms { nonce: nonce.map(str::to_owned), now, ..Terms::default() })
-}
-
-fn claims<'a>(appraisal: &'a Appraisal, kind: &str) -> &'a Value {
-    appraisal.claims().find(|(_, of, _)| *of == kind).map(|(_, _, claims)| claims).unwrap()
-}
-
-fn code(appraisal: &Appraisal) -> Vec<&str> {
-    appraisal.refusals.iter().map(|refusal| refusal.code.as_str()).collect()
-}
+use crate::{NOW, appraise, claims, code, evidence};
 
 #[test]
 fn snp_rows() {
@@ -164,7 +142,37 @@ fn gpu_rows() {
     assert!(!bare.accepted());
     let bad = ["gpu/h100-560.00-BADSIG/report.bin", "gpu/h100-560.00-BADSIG/chain.pem"];
     assert_eq!(appraise(&bad, None, NOW).claims().count(), 0);
-    assert_eq!(appraise(&["gpu/rims/incorrect_signature_driver_rim.xml"], None, NOW).claims().count(), 0);
+}
+
+/// Each manifest alone: schema, signature, chain and dates.
+#[test]
+fn rim_rows() {
+    let at = 1_717_200_000; // 2024-06-01
+    for name in ["1010_0200_882_96005E0001_test_no_gpu", "Driver_RIM_test_no_gpu", "g520_0200_885_9600740001_PROD"] {
+        let file = format!("gpu/rims/{name}.swidtag");
+        let valid = appraise(&[&file], None, at);
+        assert!(valid.accepted(), "{name}: {:?}", valid.refusals);
+        let claims = claims(&valid, "nvidia-rim");
+        assert!(claims["golden_values"].as_u64().unwrap() > 0 && claims["version"].is_string(), "{claims}");
+        assert!(valid.not_checked().iter().any(|(_, check, _)| *check == "report"), "{name}");
+        // Signers live two years.
+        assert_eq!(code(&appraise(&[&file], None, 1_900_000_000)), ["ATT-341"], "{name}, expired");
+        assert_eq!(code(&appraise(&[&file], None, 1_500_000_000)), ["ATT-341"], "{name}, not yet valid");
+    }
+    for whole in ["driver-rim.xml", "vbios-rim.xml"] {
+        assert!(appraise(&[&format!("gpu/h100-545.00-e2e/{whole}")], None, at).accepted(), "{whole}");
+    }
+    for bad in ["incorrect_signature_driver_rim", "NV_GPU_DRIVER_GH100_570.124.03_expired"] {
+        for now in [at, NOW, 1_775_000_000] {
+            let refused = appraise(&[&format!("gpu/rims/{bad}.xml")], None, now);
+            assert!(!refused.accepted() && refused.claims().count() == 0, "{bad} at {now}");
+        }
+    }
+    // Some other document that says it is one.
+    let mut set = EvidenceSet::default();
+    set.add("", "rim", b"<SoftwareIdentity name='x'></SoftwareIdentity>".to_vec()).unwrap();
+    let refused = set.verify(&Terms { now: at, ..Terms::default() });
+    assert!(!refused.accepted() && refused.refusals[0].code.starts_with("ATT-34"), "{:?}", refused.refusals);
 }
 
 /// The overall token's claims, for its date.

@@ -1,0 +1,87 @@
+//! TDX and SGX quotes.
+
+use serde::Serialize;
+
+use super::{Group, Refusal, Shared, Terms, Verified, report_data, submodule};
+use crate::{
+    files::Form,
+    tdx::{self, DcapVerifier, Quote, TdxEvidence},
+};
+
+/// Runs `verify` with the collateral that is at hand: the group's own, or whichever of the shared ones fits. Also
+/// says whether there was any.
+pub(super) fn with_collateral<T>(
+    group: &Group,
+    shared: &Shared,
+    now: u64,
+    verify: impl Fn(&DcapVerifier) -> Result<T, Refusal>,
+) -> Result<(T, bool), Refusal> {
+    let fail = |e: &_| Refusal::new("the DCAP collateral", e);
+    let roots = match &shared.roots {
+        Some(roots) => roots.clone(),
+        None => tdx::intel_roots().map_err(|e| fail(&e))?,
+    };
+    let documents: Vec<&[u8]> = match group.all(Form::DcapCollateral) {
+        [] => shared.dcap.iter().map(Vec::as_slice).collect(),
+        own => own.iter().map(|(_, bytes)| bytes.as_slice()).collect(),
+    };
+    let mut candidates = documents.into_iter().map(tdx::Collateral::parse).collect::<Vec<_>>();
+    if !(shared.tcb_infos.is_empty() && shared.qe_identities.is_empty()) {
+        let Shared { tcb_infos, qe_identities, crls, certificates, .. } = shared;
+        candidates.extend(tdx::Collateral::assemble(tcb_infos, qe_identities, crls, certificates));
+    }
+    if candidates.is_empty() {
+        return Ok((verify(&DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?)?, false));
+    }
+    let attempt = |collateral: Result<tdx::Collateral, tdx::TdxError>| {
+        let collateral = collateral.map_err(|e| fail(&e))?;
+        verify(&DcapVerifier::new(roots.clone(), Some(&collateral), now).map_err(|e| fail(&e))?)
+    };
+    // A folder of collateral holds several platforms'; the last reason stands where none fits.
+    let mut last = None;
+    for candidate in candidates {
+        match attempt(candidate) {
+            Ok(verified) => return Ok((verified, true)),
+            Err(refusal) => last = Some(refusal),
+        }
+    }
+    Err(last.unwrap_or_else(|| Refusal::input("the DCAP collateral", "there is none", "give it")))
+}
+
+pub(super) fn tdx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
+    let fail = |e: &_| Refusal::new("the TDX quote", e);
+    let log = match group.one(Form::EventLog)? {
+        Some(log) => Some(log),
+        None => group.one(Form::DstackLog)?,
+    };
+    let evidence = TdxEvidence::parse(quote, log).map_err(|e| fail(&e))?;
+    let (claims, _) = with_collateral(group, shared, terms.now, |verifier| {
+        // REPORTDATA ends the TD report; where that lies depends on the version, so the claims say what it is.
+        let unbound = verifier.verify(&evidence, None, terms.now).map_err(|e| fail(&e))?;
+        match report_data(shared, &shown_report_data(&unbound))? {
+            None => Ok(unbound),
+            Some(data) => verifier.verify(&evidence, Some(&data), terms.now).map_err(|e| fail(&e)),
+        }
+    })?;
+    Ok(submodule("cpu", "tdx", &claims)?.judged(terms.rules.tdx.check(&claims)))
+}
+
+/// The claims' own REPORT_DATA, wherever the layout has it.
+fn shown_report_data(claims: &impl Serialize) -> Vec<u8> {
+    let claims = serde_json::to_value(claims).unwrap_or_default();
+    let text = ["/report_data", "/quote/body/report_data"].iter().find_map(|at| claims.pointer(at)?.as_str());
+    text.and_then(|text| hex::decode(text).ok()).unwrap_or_default()
+}
+
+pub(super) fn sgx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
+    let fail = |e: &_| Refusal::new("the SGX quote", e);
+    let quote = Quote::parse(quote).map_err(|e| fail(&e))?;
+    let (claims, _) = with_collateral(group, shared, terms.now, |verifier| {
+        let unbound = verifier.verify_sgx(&quote, None, terms.now).map_err(|e| fail(&e))?;
+        match report_data(shared, &shown_report_data(&unbound))? {
+            None => Ok(unbound),
+            Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now).map_err(|e| fail(&e)),
+        }
+    })?;
+    submodule("cpu", "sgx", &claims)
+}

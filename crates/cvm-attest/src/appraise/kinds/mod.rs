@@ -1,0 +1,131 @@
+//! Each kind of evidence, from a group's files to claims.
+
+mod azure;
+mod dcap;
+mod gpu;
+mod kbs;
+mod snp;
+mod token;
+mod tpm;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    Appraisal, Refusal, Submodule,
+    set::{Group, Shared, Terms},
+};
+use crate::{
+    files::Form,
+    gpu::{Expectation, GpuClaims, SwitchClaims, Topology},
+};
+
+type Verified = Result<Submodule, Refusal>;
+
+/// Every piece of evidence in a group.
+pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Result<Vec<Submodule>, Refusal> {
+    let mut found = Vec::new();
+    if group.has(Form::KbsEvidence) {
+        found.extend(kbs::verify(group, shared, terms)?);
+    }
+    if group.has(Form::HclReport) {
+        found.push(azure::files(group, shared, terms)?);
+    } else {
+        if let Some(report) = group.one(Form::SnpReport)? {
+            found.push(snp::report(report, snp::certificates(group, shared)?, shared, terms)?);
+        }
+        if let Some(quote) = group.one(Form::TdxQuote)? {
+            found.push(dcap::tdx(quote, group, shared, terms)?);
+        }
+        if let Some(quote) = group.one(Form::SgxQuote)? {
+            found.push(dcap::sgx(quote, group, shared, terms)?);
+        }
+        if group.has(Form::TpmQuote) {
+            found.extend(tpm::quotes(group, shared, terms)?);
+        } else if group.has(Form::EventLog) && !group.has(Form::TdxQuote) {
+            found.push(tpm::event_log(group)?);
+        }
+    }
+    if let Some(report) = group.one(Form::GpuReport)? {
+        found.push(gpu::report(report, group, shared, terms)?);
+    }
+    for (name, bytes) in group.all(Form::Jwt) {
+        found.push(token::jwt(name, bytes, shared, terms)?);
+    }
+    for (name, bytes) in group.all(Form::DetachedEat) {
+        found.push(token::nras(name, bytes, shared, terms)?);
+    }
+    // Nothing but what vouches: then that itself is looked at.
+    if found.is_empty() && !group.has(Form::PcrValues) {
+        for (name, bytes) in group.all(Form::Rim) {
+            found.push(gpu::rim(name, bytes, shared, terms.now)?);
+        }
+        if found.is_empty() && group.has(Form::Certificates) {
+            found.extend(snp::endorsement(group, shared, terms.now)?);
+        }
+    }
+    Ok(found)
+}
+
+/// What holds of all pieces together: one nonce, and devices that are one machine's.
+pub(super) fn check_composite(appraisal: &mut Appraisal) {
+    let devices = claims_of(appraisal, "nvidia");
+    let switches = claims_of(appraisal, "nvswitch");
+    let cpu = appraisal.claims().any(|(name, _, _)| name.starts_with("cpu"));
+    let nonce_given = appraisal.claims().all(|(_, _, claims)| {
+        let entries = claims.get("not_checked").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        !entries.iter().any(|entry| matches!(entry["check"].as_str(), Some("nonce" | "report-data")))
+    });
+    if cpu && !(devices.is_empty() && switches.is_empty()) && !nonce_given {
+        appraisal.refusals.push(Refusal::policy(
+            "the composite",
+            "ATT-361",
+            "CPU and GPU evidence without a common nonce may be of two machines",
+            "give the nonce that both were asked for with --nonce",
+        ));
+    }
+    let gpus: Vec<GpuClaims> = devices.into_iter().filter_map(|claims| serde_json::from_value(claims).ok()).collect();
+    let switches: Vec<SwitchClaims> =
+        switches.into_iter().filter_map(|claims| serde_json::from_value(claims).ok()).collect();
+    if gpus.len() + switches.len() > 1
+        && appraisal.refusals.is_empty()
+        && let Err(error) = Topology::check(&gpus, &switches, Expectation::default())
+    {
+        appraisal.refusals.push(Refusal::new("the devices", &error));
+    }
+}
+
+fn claims_of(appraisal: &Appraisal, kind: &str) -> Vec<Value> {
+    appraisal.claims().filter(|(_, of, _)| *of == kind).map(|(_, _, claims)| claims.clone()).collect()
+}
+
+fn submodule(prefix: &'static str, kind: &'static str, claims: &impl Serialize) -> Verified {
+    let claims = serde_json::to_value(claims)
+        .map_err(|e| Refusal::input(kind, format!("its claims cannot be written: {e}"), "report this"))?;
+    Ok(Submodule { prefix, kind, claims, refusals: vec![] })
+}
+
+impl Submodule {
+    fn judged<E: cvm_base::Explain + std::fmt::Display>(mut self, verdict: Result<(), E>) -> Self {
+        self.refusals.extend(verdict.err().map(|error| Refusal::new(self.kind, &error)));
+        self
+    }
+}
+
+/// The nonce's form that the evidence shows, padded with zeros; another one, if none is. Nothing without a nonce.
+fn report_data(shared: &Shared, found: &[u8]) -> Result<Option<[u8; 64]>, Refusal> {
+    let padded = |nonce: &Vec<u8>| {
+        let mut data = [0; 64];
+        data.get_mut(..nonce.len())?.copy_from_slice(nonce);
+        Some(data)
+    };
+    let forms: Vec<[u8; 64]> = shared.nonces.iter().filter_map(padded).collect();
+    if forms.is_empty() && !shared.nonces.is_empty() {
+        return Err(Refusal::input(
+            "the nonce",
+            "it is longer than the 64 bytes of REPORT_DATA",
+            "give what the evidence answers: at most 64 bytes, or their hex",
+        ));
+    }
+    Ok(forms.iter().find(|form| form[..] == *found).or(forms.first()).copied())
+}

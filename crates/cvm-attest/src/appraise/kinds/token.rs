@@ -1,0 +1,113 @@
+//! Other verifiers' tokens, and our own.
+
+use serde_json::{Value, json};
+
+use super::{Refusal, Shared, Submodule, Terms, Verified};
+use crate::{
+    NotChecked,
+    token::{
+        self, DetachedEat, EarToken, Expected, ItaPolicy, KeySet, MaaPolicy, NrasPolicy, PROFILE, PROFILE_TRUSTEE,
+        Rules, Tier, Token, TokenError,
+    },
+};
+
+pub(super) fn jwt(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> Verified {
+    let fail = |e: &_| Refusal::new(name, e);
+    let token = Token::parse(bytes.trim_ascii()).map_err(|e| fail(&e))?;
+    let (rules, not_checked) = issuer_rules(&token, terms)?;
+    let claims = token.unverified_claims().map_err(|e| fail(&e))?;
+    let has = |claim: &str| claims.contains_key(claim);
+    let profile = claims.get("eat_profile").and_then(Value::as_str);
+    let (kind, claims) = if matches!(profile, Some(PROFILE | PROFILE_TRUSTEE)) && has("submods") {
+        let ear =
+            with_keys(name, shared, |keys, expected| EarToken::verify(&token, keys, &rules, expected, terms.now))?;
+        return Ok(appraised(&ear, shared, not_checked));
+    } else if has("x-ms-ver") || has("x-ms-attestation-type") {
+        // Which kind of TEE is acceptable is the reader's matter; all that Azure knows are read.
+        let types = ["sgx", "sevsnpvm", "tdxvm", "azurevm"].map(str::to_owned).to_vec();
+        let policy = MaaPolicy { rules: rules.clone(), types, ..MaaPolicy::new(rules.issuer) };
+        let claims = with_keys(name, shared, |keys, e| token::verify_maa(&token, keys, &policy, e, terms.now))?;
+        ("maa", claims.to_json())
+    } else {
+        let policy = ItaPolicy { rules: rules.clone(), ..ItaPolicy::new(rules.issuer) };
+        let claims = with_keys(name, shared, |keys, e| token::verify_ita(&token, keys, &policy, e, terms.now))?;
+        ("ita", claims.to_json())
+    };
+    let claims = with_not_checked(claims.get(kind).cloned().unwrap_or_default(), not_checked);
+    Ok(Submodule { prefix: "token", kind, claims, refusals: vec![] })
+}
+
+pub(super) fn nras(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> Verified {
+    let bundle = DetachedEat::parse(bytes).map_err(|e| Refusal::new(name, &e))?;
+    let (rules, not_checked) = issuer_rules(&bundle.overall, terms)?;
+    let policy = NrasPolicy { rules: rules.clone(), ..NrasPolicy::new(rules.issuer) };
+    let claims = with_keys(name, shared, |keys, e| token::verify_nras(&bundle, keys, &policy, e, terms.now))?;
+    let claims = with_not_checked(claims.to_json().get("nras").cloned().unwrap_or_default(), not_checked);
+    Ok(Submodule { prefix: "token", kind: "nras", claims, refusals: vec![] })
+}
+
+/// A verdict of our own verifier, or of Trustee: good only where every attester's is.
+fn appraised(ear: &EarToken, shared: &Shared, mut not_checked: Vec<NotChecked>) -> Submodule {
+    if shared.nonces.is_empty() {
+        not_checked.push(NotChecked::new("nonce", "no nonce was given: the verdict may be of an earlier time"));
+    }
+    let mut claims = ear.payload();
+    claims["not_checked"] = json!(not_checked);
+    // A warning says that checks were left out; those stand in the claims.
+    let bad = ear.submods.iter().filter(|(_, submodule)| !matches!(submodule.status, Tier::Affirming | Tier::Warning));
+    let refusals = bad.map(|(name, submodule)| {
+        let reason = format!("the verifier's verdict on {name} is {}", json!(submodule.status));
+        Refusal::policy("ear", "ATT-365", reason, "its ear.veraison.annotated-evidence says what was found (--json)")
+    });
+    Submodule { prefix: "token", kind: "ear", claims, refusals: refusals.collect() }
+}
+
+/// The issuer's rules; where nobody named an issuer, the token's own word stands, and the claims say so.
+fn issuer_rules(token: &Token, terms: &Terms) -> Result<(Rules, Vec<NotChecked>), Refusal> {
+    let claims = token.unverified_claims().map_err(|e| Refusal::new("the token", &e))?;
+    let own = claims.get("iss").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut not_checked = Vec::new();
+    if terms.issuer.is_none() {
+        not_checked.push(NotChecked::new("issuer", "nobody named the issuer that is expected; give --issuer"));
+    }
+    let mut rules = Rules::new(terms.issuer.clone().unwrap_or(own));
+    rules.audience = terms.audience.clone();
+    Ok((rules, not_checked))
+}
+
+/// Verifies with each key set that is at hand, and with each form of the nonce; the last reason stands.
+fn with_keys<T>(
+    name: &str,
+    shared: &Shared,
+    verify: impl Fn(&KeySet, &Expected<'_>) -> Result<T, TokenError>,
+) -> Result<T, Refusal> {
+    let nonces: Vec<Option<&[u8]>> = match &shared.nonces[..] {
+        [] => vec![None],
+        nonces => nonces.iter().map(|nonce| Some(nonce.as_slice())).collect(),
+    };
+    let mut last = None;
+    for keys in &shared.keys {
+        let keys = KeySet::parse(keys).map_err(|e| Refusal::new("the key set", &e))?;
+        let keys = match &shared.roots {
+            Some(roots) => keys.with_roots(roots.clone()),
+            None => keys,
+        };
+        for nonce in &nonces {
+            match verify(&keys, &Expected { nonce: *nonce, report_data: None }) {
+                Ok(verified) => return Ok(verified),
+                Err(error) => last = Some(Refusal::new(name, &error)),
+            }
+        }
+    }
+    let reason = format!("{name} cannot be verified without its issuer's keys");
+    Err(last.unwrap_or_else(|| Refusal::input(name, reason, "give the issuer's JWKS (or PEM public key) file too")))
+}
+
+fn with_not_checked(mut claims: Value, more: Vec<NotChecked>) -> Value {
+    if let (Some(list), Ok(Value::Array(more))) =
+        (claims.get_mut("not_checked").and_then(Value::as_array_mut), serde_json::to_value(more))
+    {
+        list.extend(more);
+    }
+    claims
+}

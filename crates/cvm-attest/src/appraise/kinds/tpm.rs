@@ -1,0 +1,162 @@
+//! TPM quotes, and event logs alone.
+
+use serde_json::{Value, json};
+
+use super::{Group, Refusal, Shared, Submodule, Terms, Verified};
+use crate::{
+    NotChecked,
+    eventlog::{Log, Registers},
+    files::Form,
+    rtmr::RtmrEvent,
+    tdx::CcEventLog,
+    tpm::HashAlg,
+    tpm::quote::{self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError},
+    x509::{Certificate, Path},
+};
+
+/// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed, not refused.
+pub(super) fn quotes(group: &Group, shared: &Shared, terms: &Terms) -> Result<Vec<Submodule>, Refusal> {
+    let keys = keys(group, shared)?;
+    let mut pcrs = PcrValues::default();
+    for (name, bytes) in group.all(Form::PcrValues) {
+        let values = PcrValues::parse(bytes).and_then(|values| pcrs.add(values));
+        values.map_err(|e| Refusal::new(name, &e))?;
+    }
+    let log = group.one(Form::EventLog)?;
+    if !group.has(Form::TpmSignature) {
+        group.needed(Form::TpmSignature, "a TPM quote")?;
+    }
+    let (mut found, mut left_out) = (Vec::new(), None);
+    for (name, message) in group.all(Form::TpmQuote) {
+        match quote(group, message, &keys, &pcrs, log, shared, terms) {
+            Ok(claims) => found.push(claims),
+            Err(error @ TpmError::Bank { .. }) => left_out = Some((name, error)),
+            Err(error) => return Err(Refusal::new(name, &error)),
+        }
+    }
+    if let Some((name, error)) = left_out {
+        let Some(first) = found.first_mut() else { return Err(Refusal::new(name, &error)) };
+        first.not_checked.push(NotChecked::new("other-banks", &error.to_string()));
+    }
+    let submodule =
+        |claims: QuoteClaims| Submodule { prefix: "tpm", kind: "tpm", claims: claims.members(), refusals: vec![] };
+    Ok(found.into_iter().map(submodule).collect())
+}
+
+/// One quote, with whichever of the signatures and keys at hand is its own.
+fn quote(
+    group: &Group,
+    message: &[u8],
+    keys: &[(AttestationKey, Option<Certificate>)],
+    pcrs: &PcrValues,
+    log: Option<&[u8]>,
+    shared: &Shared,
+    terms: &Terms,
+) -> Result<QuoteClaims, TpmError> {
+    let nonce = (!shared.nonces.is_empty()).then(|| Nonce::any_of(shared.nonces.clone()));
+    let path = Path {
+        intermediates: &shared.certificates,
+        roots: shared.roots.as_deref().unwrap_or_default(),
+        crls: &shared.crls,
+    };
+    let mut last = TpmError::Signature { scheme: "none".into() };
+    for (_, signature) in group.all(Form::TpmSignature) {
+        for (key, certificate) in keys {
+            let attempt = || {
+                let mut evidence = QuoteEvidence::parse(message, signature, key.clone())?;
+                if !pcrs.is_empty() {
+                    evidence = evidence.with_pcrs(pcrs.clone());
+                }
+                if let Some(log) = log {
+                    evidence = evidence.with_event_log(log)?;
+                }
+                let certificate = certificate.as_ref().filter(|_| shared.roots.is_some());
+                let endorsement = certificate.map(|certificate| AkEndorsement { certificate, path });
+                quote::verify(&evidence, nonce.as_ref(), endorsement.as_ref(), &terms.rules.tpm, terms.now)
+            };
+            match attempt() {
+                Ok(claims) => return Ok(claims),
+                // What fails behind the signature says more than another quote's signature does.
+                Err(error @ TpmError::Signature { .. }) if matches!(last, TpmError::Signature { .. }) => last = error,
+                Err(TpmError::Signature { .. }) => {}
+                Err(error) => last = error,
+            }
+        }
+    }
+    Err(last)
+}
+
+/// The attestation keys that may have signed, each with its certificate, where one is at hand.
+fn keys(group: &Group, shared: &Shared) -> Result<Vec<(AttestationKey, Option<Certificate>)>, Refusal> {
+    let mut certificates = shared.certificates.clone();
+    for (name, bytes) in group.all(Form::Certificates) {
+        certificates.extend(Certificate::read_all(bytes).map_err(|e| Refusal::new(name, &e))?);
+    }
+    let mut found = Vec::new();
+    for (name, bytes) in group.all(Form::TpmPublic).iter().chain(group.all(Form::PublicKey)) {
+        let key = AttestationKey::parse(bytes).map_err(|e| Refusal::new(name, &e))?;
+        let certificate = certificates.iter().find(|certificate| certificate.spki() == key.spki()).cloned();
+        found.push((key, certificate));
+    }
+    // A public area says more of a key than its bare value.
+    let named: Vec<_> = found.iter().filter(|(key, _)| key.name().is_some()).map(|(key, _)| key.spki()).collect();
+    found.retain(|(key, _)| key.name().is_some() || !named.contains(&key.spki()));
+    if found.is_empty() {
+        let of = |certificate: Certificate| Some((AttestationKey::parse(&certificate.spki()).ok()?, Some(certificate)));
+        found.extend(certificates.into_iter().filter_map(of));
+    }
+    if found.is_empty() {
+        group.needed(Form::TpmPublic, "a TPM quote")?;
+    }
+    Ok(found)
+}
+
+/// A log without a quote: what it leads to, and whether that is what the given register values say.
+pub(super) fn event_log(group: &Group) -> Verified {
+    let fail = |reason: String| {
+        Refusal::input("the event log", reason, "the log or the values were changed, or belong to two boots")
+    };
+    let bytes = group.needed(Form::EventLog, "an event log")?;
+    let log = match Log::parse(bytes, Registers::Pcrs) {
+        // A TD's log has no other bank, and firmware names another register first.
+        Ok(log) if log.banks() == [HashAlg::Sha384] => return cc_event_log(bytes),
+        Ok(log) => log,
+        Err(error) => return cc_event_log(bytes).map_err(|_| Refusal::new("the event log", &error)),
+    };
+    let given = group.one(Form::PcrValues)?.map(PcrValues::parse).transpose();
+    let given = given.map_err(|e| Refusal::new("the PCR values", &e))?;
+    let mut banks = serde_json::Map::new();
+    for bank in log.banks() {
+        let values = log.replay(*bank).unwrap_or_default();
+        for (register, value) in &values {
+            let shown = given.as_ref().and_then(|given| given.get(*bank, *register));
+            if shown.is_some_and(|shown| shown != value) {
+                let shown = shown.map(ToString::to_string).unwrap_or_default();
+                return Err(fail(format!(
+                    "it replays {} PCR {register} to {value}, but the values say {shown}",
+                    bank.name()
+                )));
+            }
+        }
+        let values = values.iter().map(|(register, value)| (register.to_string(), json!(value.to_string())));
+        banks.insert(bank.name().into(), Value::Object(values.collect()));
+    }
+    let mut not_checked = vec![NotChecked::new("quote", "no quote was given: nobody vouches for this log")];
+    if given.is_none() {
+        not_checked.push(NotChecked::new("pcr-values", "no register values were given to compare with"));
+    }
+    let claims = json!({ "events": log.records().len(), "pcrs": banks, "not_checked": not_checked });
+    Ok(Submodule { prefix: "collateral", kind: "event-log", claims, refusals: vec![] })
+}
+
+/// A TD's log without a quote.
+fn cc_event_log(bytes: &[u8]) -> Verified {
+    let log = CcEventLog::parse(bytes).map_err(|e| Refusal::new("the event log", &e))?;
+    let events: Vec<RtmrEvent> = log.events().iter().map(Into::into).collect();
+    let claims = json!({
+        "events": events,
+        "rtmrs": log.replay(),
+        "not_checked": [NotChecked::new("quote", "no quote was given: nobody vouches for this log")],
+    });
+    Ok(Submodule { prefix: "collateral", kind: "cc-event-log", claims, refusals: vec![] })
+}

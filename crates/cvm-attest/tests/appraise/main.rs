@@ -1,0 +1,52 @@
+//! From files to a verdict: `cvm_attest::appraise`.
+
+mod ear;
+mod explain;
+mod forms;
+mod rows;
+
+use std::{fs, path::PathBuf};
+
+use cvm_attest::appraise::{Appraisal, EvidenceSet, Terms};
+use serde_json::Value;
+
+/// 2025-10-09.
+const NOW: u64 = 1_760_000_000;
+
+fn evidence() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence")
+}
+
+/// A file of the real evidence, or (`forms/…`) of other tools' forms.
+fn read(name: &str) -> Vec<u8> {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let path = if name.starts_with("forms/") { own.join(name) } else { evidence().join(name) };
+    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A set of loose files.
+fn set(files: &[Vec<u8>]) -> EvidenceSet {
+    let mut set = EvidenceSet::default();
+    for (n, bytes) in files.iter().enumerate() {
+        set.add("", &format!("file {n}"), bytes.clone()).unwrap();
+    }
+    set
+}
+
+fn terms(nonce: Option<&str>, now: u64) -> Terms {
+    Terms { nonce: nonce.map(str::to_owned), now, ..Terms::default() }
+}
+
+/// Verifies files by name at `now`.
+fn appraise(files: &[&str], nonce: Option<&str>, now: u64) -> Appraisal {
+    set(&files.iter().map(|file| read(file)).collect::<Vec<_>>()).verify(&terms(nonce, now))
+}
+
+fn claims<'a>(appraisal: &'a Appraisal, kind: &str) -> &'a Value {
+    let found = appraisal.claims().find(|(_, of, _)| *of == kind);
+    found.unwrap_or_else(|| panic!("no {kind}: {:?}", appraisal.refusals)).2
+}
+
+fn code(appraisal: &Appraisal) -> Vec<&str> {
+    appraisal.refusals.iter().map(|refusal| refusal.code.as_str()).collect()
+}

@@ -1,0 +1,33 @@
+//! `flare-cvm attest`: evidence, checked offline.
+
+mod input;
+mod node;
+mod policies;
+mod verify;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// More than any piece of evidence or collateral, in bytes.
+const MAX_FILE: u64 = cvm_attest::files::MAX_FILE_BYTES as u64;
+
+/// Check what a confidential machine proves about itself.
+#[derive(Subcommand)]
+pub enum Attest {
+    Verify(verify::Verify),
+    Node(node::Node),
+    Report(node::Report),
+    /// A host: `attest HOST[:PORT]` is `attest node HOST[:PORT]`
+    #[command(external_subcommand)]
+    Host(Vec<String>),
+}
+
+/// Runs one of the commands.
+pub fn run(command: Attest) -> Result<()> {
+    match command {
+        Attest::Verify(args) => verify::verify(&args),
+        Attest::Node(args) => node::node(&args),
+        Attest::Report(args) => node::report(&args),
+        Attest::Host(arguments) => node::spelled(&arguments),
+    }
+}

@@ -1,0 +1,221 @@
+//! `flare-cvm attest verify`: from files to a printed verdict.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use cvm_attest::{
+    Reference, ReferenceSet,
+    appraise::{Appraisal, EvidenceSet, Explanation, Terms, explain},
+    token::{EarKey, Registered, VerifierId},
+    x509::parse_time,
+};
+use cvm_base::{read_bounded, write_atomic};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    super::{problem::Problem, progress::line},
+    MAX_FILE, input,
+    policies::Policies,
+};
+
+/// More than any private key in PEM, in bytes.
+const MAX_KEY: u64 = 16 * 1024;
+/// Seconds for which a signed verdict is valid.
+const EAR_LIFETIME: u64 = 3600;
+
+/// Verify evidence offline: SEV-SNP, TDX, Azure, TPM, NVIDIA GPUs, and other verifiers' tokens.
+///
+/// Give the files of one machine's evidence in any order, or a folder for each device: what a file is, is told
+/// by its content. Vendors' roots are built in; certificates, DCAP collateral, reference manifests and revocation
+/// lists lie beside the evidence or in a collateral folder. Nothing is fetched.
+///
+/// Ends with 0 only if everything was genuine and accepted. What could not be checked is listed; a Rego policy
+/// refuses it unless it accepts it by name.
+///
+/// A signed result (--ear) is a JWT that says of each attester affirming, warning (checks were left out) or
+/// contraindicated, with all claims, for an hour. Its key, and the public half for those who check it:
+///
+///   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ear.key
+///   openssl pkey -in ear.key -pubout -out ear.pub
+///   flare-cvm attest verify report.bin vcek.der --ear ear.key -o verdict.jwt
+///   flare-cvm attest verify verdict.jwt --jwks ear.pub --issuer flare-cvm
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Verify {
+    /// Evidence and what vouches for it; a folder's files belong together
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// What the evidence must answer: hex, or a text's own bytes
+    #[arg(long, value_name = "NONCE")]
+    nonce: Option<String>,
+    /// Certificates (PEM or DER) to trust instead of the vendors' own
+    #[arg(long, value_name = "FILE")]
+    roots: Option<PathBuf>,
+    /// A cache that `flare-cvm collateral` made, or a folder of loose files
+    #[arg(long, value_name = "DIR")]
+    collateral: Option<PathBuf>,
+    /// Who may have signed that cache: a public key file; give it once per signer
+    #[arg(long, value_name = "FILE")]
+    collateral_signer: Vec<PathBuf>,
+    /// The time at which all must be valid: 2025-12-10T00:00:00Z, or seconds since 1970; by default now
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, gpu. Give it once per policy
+    #[arg(long, value_name = "FILE")]
+    policy: Vec<PathBuf>,
+    /// Reference values: what a Rego policy sees as data.reference
+    #[arg(long, value_name = "FILE")]
+    reference: Option<PathBuf>,
+    /// An issuer's keys: a JWKS, or a PEM public key; the same as among the files
+    #[arg(long, value_name = "FILE")]
+    jwks: Vec<PathBuf>,
+    /// Whose tokens are believed (their `iss`)
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+    /// Whom tokens must be meant for (their `aud`)
+    #[arg(long, value_name = "NAME")]
+    audience: Option<String>,
+    /// With --reference: name each register that differs, at which event, and what most likely changed
+    #[arg(long, requires = "reference")]
+    explain: bool,
+    /// Sign the verdict as a token (EAR) with this key: P-256, PKCS #8, PEM
+    #[arg(long, value_name = "KEYFILE")]
+    ear: Option<PathBuf>,
+    /// What the token names as its issuer
+    #[arg(long, default_value = "flare-cvm", requires = "ear", value_name = "NAME")]
+    ear_issuer: String,
+    /// Write the token to this file, not to standard output
+    #[arg(short, long, requires = "ear", value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print the verdict with all claims as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Verifies and prints.
+pub(super) fn verify(args: &Verify) -> Result<()> {
+    let now = match &args.at {
+        None => SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs(),
+        Some(text) => match parse_time(text) {
+            Some(seconds) => seconds,
+            None => {
+                return Problem::result(
+                    "CLI-020",
+                    format!("{text:?} is no time"),
+                    "write 2025-12-10T00:00:00Z, or seconds since 1970",
+                );
+            }
+        },
+    };
+    let policies = Policies::read(&args.policy)?;
+    let reference: Value = match &args.reference {
+        Some(path) => serde_json::from_slice(&read_bounded(path, MAX_FILE)?)
+            .with_context(|| format!("{} is no JSON", path.display()))?,
+        None => json!({}),
+    };
+    let terms = Terms {
+        nonce: args.nonce.clone(),
+        roots: args.roots.as_deref().map(|path| read_bounded(path, MAX_FILE)).transpose()?,
+        issuer: args.issuer.clone(),
+        audience: args.audience.clone(),
+        rules: policies.rules.clone(),
+        now,
+    };
+    let mut set = EvidenceSet::default();
+    let mut refused = Vec::new();
+    for path in args.files.iter().chain(&args.jwks) {
+        input::add(&mut set, &mut refused, path, path.is_dir())?;
+    }
+    if let Some(folder) = &args.collateral {
+        input::collateral(&mut set, &mut refused, folder, &args.collateral_signer, now)?;
+    }
+    let mut appraisal = set.verify(&terms);
+    appraisal.refusals.splice(0..0, refused);
+    policies.judge(&mut appraisal, &reference)?;
+    let explained = match &args.reference {
+        Some(path) if args.explain => explain(&appraisal, &set, &reference_set(path)?),
+        _ => vec![],
+    };
+    if let Some(key) = &args.ear {
+        ear(args, key, &appraisal, now)?;
+    }
+    if args.json {
+        let mut verdict = appraisal.to_json(now);
+        if args.explain {
+            verdict["explained"] = json!(explained);
+        }
+        line(&serde_json::to_string_pretty(&verdict)?);
+    } else {
+        print(&appraisal, &explained);
+    }
+    if appraisal.accepted() {
+        return Ok(());
+    }
+    let count = appraisal.refusals.len();
+    Problem::result(
+        "ATT-362",
+        format!("the evidence is refused ({count} reason{})", if count == 1 { "" } else { "s" }),
+        "each reason stands above with its code and its cure",
+    )
+}
+
+/// A bundle's `reference.json`, or a reference set.
+fn reference_set(path: &Path) -> Result<ReferenceSet> {
+    let bytes = read_bounded(path, MAX_FILE)?;
+    match Reference::parse(&bytes) {
+        Ok(reference) => Ok(ReferenceSet::from(&reference)),
+        Err(_) => ReferenceSet::parse(&bytes).with_context(|| {
+            format!("--explain needs a bundle's reference.json or a reference set, and {} is neither", path.display())
+        }),
+    }
+}
+
+/// Signs the verdict, good or bad.
+fn ear(args: &Verify, key: &Path, appraisal: &Appraisal, now: u64) -> Result<()> {
+    let pem = Zeroizing::new(read_bounded(key, MAX_KEY)?);
+    let key = EarKey::from_pkcs8_pem(&pem).with_context(|| format!("the key {}", key.display()))?;
+    let verifier =
+        VerifierId { developer: "flare-cvm".into(), build: concat!("flare-cvm ", env!("CARGO_PKG_VERSION")).into() };
+    let registered = Registered {
+        issuer: args.ear_issuer.clone(),
+        audience: args.audience.iter().cloned().collect(),
+        token_id: None,
+        issued_at: now,
+        expires_at: now + EAR_LIFETIME,
+        not_before: None,
+    };
+    let nonce = args.nonce.as_ref().map(|text| match hex::decode(text.trim()) {
+        Ok(bytes) if !bytes.is_empty() => bytes,
+        _ => text.trim().as_bytes().to_vec(),
+    });
+    let token = appraisal.to_ear(verifier, registered, nonce).sign(&key).context("no token is signed")?;
+    match &args.output {
+        Some(path) => write_atomic(path, token.as_bytes(), 0o644)?,
+        None => line(&token),
+    }
+    Ok(())
+}
+
+fn print(appraisal: &Appraisal, explained: &[Explanation]) {
+    for (name, kind, claims) in appraisal.claims() {
+        let shown = ["measurement", "tcb_status", "product", "report_data", "measres", "hwmodel", "ueid"];
+        let facts: Vec<_> = shown.iter().filter_map(|m| Some(format!("{m}={}", claims.get(*m)?.as_str()?))).collect();
+        line(&format!("{name}: {kind}, genuine{}{}", if facts.is_empty() { "" } else { ": " }, facts.join(" ")));
+    }
+    for (of, check, reason) in appraisal.not_checked() {
+        line(&format!("{of}: not checked: {check}: {reason}"));
+    }
+    for text in explained {
+        line(&format!("explained: {text}"));
+    }
+    for refusal in &appraisal.refusals {
+        line(&format!("refused[{}]: {}: {}", refusal.code, refusal.of, refusal.reason));
+        line(&format!("  help: {}", refusal.help));
+    }
+    line(if appraisal.accepted() { "verdict: accepted" } else { "verdict: refused" });
+}
