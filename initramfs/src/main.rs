@@ -17,7 +17,7 @@ use cvm_init::{
         modules,
     },
     release::Exchange,
-    self_check, site,
+    self_check, site, tpm,
     volumes::{self, guest_path},
 };
 use nix::mount::MsFlags;

@@ -142,7 +142,7 @@ impl SnpHost {
             vmm: Vmm::Qemu,
         };
         let measurement = snp::launch(&inputs).map_err(|e| fail(e.to_string()))?.measurement;
-        Ok(SnpReference { platform: self.platform.clone(), measurement, min_tcb: self.min_tcb })
+        Ok(SnpReference { platform: self.platform.clone(), measurement, min_tcb: self.min_tcb, variants: vec![] })
     }
 }
 
@@ -164,7 +164,7 @@ impl TdxHost {
             return Err(fail(reasons.join("; ")));
         };
         let (platform, mrtd) = (self.platform.clone(), prediction.mrtd);
-        Ok(TdxReference { platform, mrtd, rtmr0, rtmr1, rtmr2, rtmr3: Bytes([0; 48]) })
+        Ok(TdxReference { platform, mrtd, rtmr0, rtmr1, rtmr2, rtmr3: Bytes([0; 48]), events: vec![] })
     }
 }
 
