@@ -214,6 +214,9 @@ impl Federation {
                 let ports = if name == "cc_server1.yml" { "8002, 9999" } else { "9999" };
                 content = content.replace("class_allow_list:", &format!("allowed_ports: [{ports}]\nclass_allow_list:"));
             }
+            // The files name what the ceremony left by paths relative to this.
+            content =
+                content.replace("flare_cvm:\n", &format!("flare_cvm:\n  base_dir: {}\n", self.scene.root.display()));
             fs::write(folder.join(name), content)?;
         }
         let mut from = self.scene.image("provisioned.qcow2");
