@@ -32,6 +32,10 @@ class IdentityError(Exception):
     """A peer did not prove the name that was expected of it, or this site has no identity of its own."""
 
 
+class NotConfigured(IdentityError):
+    """NVFLARE has not told its components their configuration, or not yet."""
+
+
 @dataclass(frozen=True)
 class Proof:
     """What a site sends beside a token."""
@@ -121,5 +125,5 @@ def _credentials(engine: Any) -> dict[str, str]:
         config = fl_ctx.get_prop(FLContextKey.CLIENT_CONFIG)
     keys = (SecureTrainConst.SSL_CERT, SecureTrainConst.PRIVATE_KEY, SecureTrainConst.SSL_ROOT_CERT)
     if not isinstance(config, dict) or not all(isinstance(config.get(key), str) for key in keys):
-        raise IdentityError(f"NVFLARE's configuration lacks one of {', '.join(keys)}")
+        raise NotConfigured(f"NVFLARE's configuration lacks one of {', '.join(keys)}")
     return {key: config[key] for key in keys}

@@ -39,7 +39,7 @@ from .asking import Unanswered, ask_until, challenge_in, entries_of, replied
 from .authorizer import CVM_NAMESPACE, PeerToken, VerifyLater, answered_challenge, answering
 from .deadline import Deadline
 from .federation import Federation
-from .identity import SERVER, IdentityError
+from .identity import SERVER, IdentityError, NotConfigured
 from .registration import Registrations
 from .wire import CC_CHALLENGE, Entry, signed
 
@@ -213,7 +213,11 @@ class CVMManager(CCManager):
         deadline = Deadline(self.peer_deadline_s)
 
         def judge(name: str, cell: str) -> None:
-            failure = self._validate_participants_tokens({name: self._ask(name, cell, deadline)})
+            try:
+                tokens = self._ask(name, cell, deadline)
+            except NotConfigured as error:  # NVFLARE's server starts its components before it configures them
+                raise Unanswered(str(error)) from None
+            failure = self._validate_participants_tokens({name: tokens})
             if failure:
                 raise IdentityError(failure)
 

@@ -139,6 +139,9 @@ class Server(Site):
         """In NVFLARE's order: the configuration is known only after the components have started."""
         self.fire(EventType.SYSTEM_BOOTSTRAP)
         self.fire(EventType.SYSTEM_START)
+        self.configure()
+
+    def configure(self) -> None:
         fl_ctx = self.engine.new_context()
         fl_ctx.set_prop(FLContextKey.SERVER_CONFIG, [self.participant.config()], private=True, sticky=True)
         fl_ctx.set_prop(FLContextKey.SECURE_MODE, True, private=True, sticky=True)

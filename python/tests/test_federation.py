@@ -156,7 +156,7 @@ class RealFederation(unittest.TestCase):
         self.server.start()
         self.one.start()
         self.wait_for("the client refuses it", self.one.ended)
-        self.assertIn("AGT-014", self.one.log())
+        self.assertIn("AGT-014", self.one.log(), self.server.log())
         self.assertTrue((self.one.kit / "shutdown.fl").exists())
 
 

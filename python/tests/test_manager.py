@@ -133,6 +133,18 @@ class KeptFromNvflare(FederationTest):
 class StartsAndStalls(FederationTest):
     """(e) and (f): nobody is an attacker for being late."""
 
+    def test_a_server_that_validates_before_its_configuration_is_known_waits_for_it(self) -> None:
+        server = self.server()
+        server.fire(EventType.SYSTEM_BOOTSTRAP)
+        server.fire(EventType.SYSTEM_START)
+        with server.engine.new_context() as fl_ctx:
+            fl_ctx.set_prop(FLContextKey.SECURE_MODE, True, private=True, sticky=True)
+        later = threading.Timer(0.5, server.configure)
+        later.start()
+        self.assertTrue(server.validate())
+        later.join()
+        self.assertEqual(self.failures, {})
+
     def test_a_client_whose_handler_is_not_there_yet_is_asked_again(self) -> None:
         server, one = self.server(), self.client("site-1")
         self.start(server, one)
