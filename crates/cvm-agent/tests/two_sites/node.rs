@@ -29,7 +29,8 @@ fn serving(site: &Site) -> String {
 #[test]
 fn an_auditor_challenges_a_node_and_reads_its_report() {
     let federation = Federation::hold();
-    let node = serving(&federation.site("site-1", Role::Client));
+    let machine = federation.site("site-1", Role::Client);
+    let node = serving(&machine);
     let trust = Trust::new(federation.agreement.text().as_bytes()).unwrap();
     let policy = cross_policy(None).unwrap();
     let audit = Audit { trust: &trust, policy: &policy, clocks: CLOCKS, now: clock::now() };
@@ -49,8 +50,8 @@ fn an_auditor_challenges_a_node_and_reads_its_report() {
 #[test]
 fn attack_an_auditors_token_between_sites_and_a_changed_report() {
     let federation = Federation::hold();
-    let server = federation.site("server1", Role::Server).agent();
-    let node = serving(&federation.site("site-1", Role::Client));
+    let (server, machine) = (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
+    let (server, node) = (server.agent(), serving(&machine));
     let asked = crate::common::challenge(&server, "site-1");
     // Anybody may have the node answer the server's challenge; the answer is none to the server.
     let answer = ask_node(&node, &json!({"v": 1, "op": "evidence", "nonce": asked}), PATIENCE).unwrap();
