@@ -200,6 +200,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The nonce as a TPM answers it: whole, or its first 32 bytes, which is all that this program's own guests put
+    /// into a quote (see [`crate::tpm_nonce`]).
+    pub(super) fn quoted_nonces(&self) -> Vec<Vec<u8>> {
+        let short = self.nonces.iter().filter_map(|nonce| nonce.first_chunk::<32>());
+        self.nonces.iter().cloned().chain(short.map(|nonce| nonce.to_vec())).collect()
+    }
+
     fn read(set: &EvidenceSet, terms: &Terms) -> Result<Self, Refusal> {
         let owned = |form| set.groups.get("").map(|group| group.all(form).iter().map(|(_, b)| b.clone()).collect());
         let all = |form| set.all(form).map(<[u8]>::to_vec).collect::<Vec<_>>();

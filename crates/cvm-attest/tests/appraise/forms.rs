@@ -132,7 +132,7 @@ fn register_values_as_tpm2_tools_write_them() {
     assert!(!verdict.not_checked().iter().any(|(_, check, _)| *check == "pcr-values"));
     let mut other = files.clone();
     other[3][142] ^= 1;
-    assert_eq!(code(&set(&other).verify(&terms(Some("9009"), NOW))), ["ATT-335"]);
+    assert_eq!(code(&set(&other).verify(&terms(Some("9009"), NOW))), ["ATT-336"]);
 }
 
 #[test]

@@ -9,14 +9,16 @@ use crate::{
 
 const NAME: &str = "h100-545.00-e2e";
 
-/// All bits of the request, of the heads and of the end of the opaque data; a stride between.
+/// All bits; in debug builds, which are slow, those of the request, of the heads and of the end of the opaque data,
+/// and a stride between.
 #[test]
 fn attack_every_bit_of_the_signed_part() {
     let (report, chain) = (read(&format!("{NAME}/report.bin")), read(&format!("{NAME}/chain.pem")));
     let roots = Roots::nvidia().unwrap();
     let mut verifier = Verifier::new(&roots, Collateral::default());
     let signed = report.len() - 96;
-    let bits = (0..8 * signed).filter(|bit| !(8 * 60..8 * (signed - 64)).contains(bit) || bit % 41 == 0);
+    let stride = if cfg!(debug_assertions) { 41 } else { 1 };
+    let bits = (0..8 * signed).filter(|bit| !(8 * 60..8 * (signed - 64)).contains(bit) || bit % stride == 0);
     let mut flipped = 0;
     for bit in bits.chain(8 * signed..8 * report.len()) {
         let mut report = report.clone();

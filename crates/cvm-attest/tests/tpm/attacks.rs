@@ -15,8 +15,8 @@ fn no_flipped_bit_passes() {
     for name in ["ecdsa-p256-sha256", "ecdsa-p384-sha384", "rsassa-sha256"] {
         let good = Files::own(name);
         let honest = good.verify().unwrap();
-        // A P-384 verification takes some milliseconds here.
-        let step = if name.contains("p384") { 7 } else { 1 };
+        // A P-384 verification takes some milliseconds in a debug build.
+        let step = if cfg!(debug_assertions) && name.contains("p384") { 7 } else { 1 };
         for bit in (0..good.message.len() * 8).step_by(step) {
             let mut bad = good.clone();
             bad.message[bit / 8] ^= 1 << (bit % 8);

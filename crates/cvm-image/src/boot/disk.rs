@@ -132,10 +132,15 @@ fn make_ext4(path: &Path, bytes: u64, arguments: &[&str]) -> Result<(), BootErro
 
 /// The partitions of a disk.
 pub fn partitions(disk: &Path) -> Result<Vec<gpt::Entry>, BootError> {
+    Ok(gpt::read(&table(disk)?)?)
+}
+
+/// A disk's first sectors: the partition table.
+pub fn table(disk: &Path) -> Result<Vec<u8>, BootError> {
     let scratch = Scratch::new()?;
     let table = scratch.join("table");
     extract_window(disk, 0, TABLE_BYTES, &table)?;
-    Ok(gpt::read(&std::fs::read(&table).map_err(WorkError::io("read", &table))?)?)
+    Ok(std::fs::read(&table).map_err(WorkError::io("read", &table))?)
 }
 
 /// Copies partition `number` of a disk into a (sparse) file at `to`.

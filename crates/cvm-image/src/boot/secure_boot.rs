@@ -63,6 +63,26 @@ pub struct Databases {
     pub db_authority: Vec<u8>,
 }
 
+impl Databases {
+    /// Reads them back out of a bundle's `OVMF_VARS.fd`.
+    ///
+    /// # Errors
+    /// [`BootError::Variables`] for what is no variable store.
+    pub fn read(store: &[u8]) -> Result<Self, BootError> {
+        let content = |name, vendor| variables::read(store, name, vendor).map(<[u8]>::to_vec);
+        let db = content("db", &IMAGE_SECURITY)?;
+        // EFI_SIGNATURE_LIST: type, three lengths, then the one entry.
+        let db_authority = db.get(28..).unwrap_or_default().to_vec();
+        Ok(Self {
+            pk: content("PK", &GLOBAL)?,
+            kek: content("KEK", &GLOBAL)?,
+            dbx: content("dbx", &IMAGE_SECURITY)?,
+            db,
+            db_authority,
+        })
+    }
+}
+
 impl Keys {
     /// Opens the keys in `folder`, or makes them (RSA-3072, self-signed) where `folder` does not exist.
     pub fn open_or_create(folder: &Path) -> Result<Self, BootError> {
@@ -194,6 +214,7 @@ mod tests {
         let firmware = keys.firmware().unwrap();
         assert_eq!(Keys::open_or_create(&folder).unwrap().firmware().unwrap(), firmware);
         assert_eq!(firmware.databases.db[28..], firmware.databases.db_authority);
+        assert_eq!(Databases::read(&firmware.variables).unwrap(), firmware.databases);
         assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 1, "no temporary folder stays");
 
         let signed = keys.signed_loader().unwrap();

@@ -70,6 +70,33 @@ pub(super) fn fill(empty: &[u8], variables: &[Variable]) -> Result<Vec<u8>, Boot
     Ok(file)
 }
 
+/// The content of a variable in a store, the last one of that name; empty where it is not set.
+pub(super) fn read<'a>(file: &'a [u8], name: &str, vendor: &Guid) -> Result<&'a [u8], BootError> {
+    const HEADER: usize = 60;
+    let broken = BootError::Variables;
+    let u16_at = |at: usize| file.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let store = u16_at(48).filter(|_| file.get(40..44) == Some(b"_FVH"));
+    let store = store.ok_or(broken("it does not begin with a firmware volume"))?;
+    if file.get(store..store + 16) != Some(&AUTHENTICATED_STORE[..]) {
+        return Err(broken("its variables are of another kind than authenticated ones"));
+    }
+    let wanted: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let (mut at, mut found) = (store + 28, &[][..]);
+    while let Some(header) = file.get(at..at + HEADER).filter(|header| header[..2] == [0xaa, 0x55]) {
+        let length =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
+        let (name, data) = (length(36), length(40));
+        let record = file.get(at + HEADER..).and_then(|rest| rest.get(..name.checked_add(data)?));
+        let record = record.ok_or(broken("a variable is longer than the store"))?;
+        // State: added, and not deleted since.
+        if header[2] == 0x3f && header[44..60] == vendor[..] && record[..name] == wanted[..] {
+            found = &record[name..];
+        }
+        at = (at + HEADER + record.len()).next_multiple_of(4);
+    }
+    Ok(found)
+}
+
 /// `AUTHENTICATED_VARIABLE_HEADER`, name, data.
 fn record(variable: &Variable) -> Vec<u8> {
     let name: Vec<u8> = variable.name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
@@ -102,6 +129,10 @@ mod tests {
         let variable = [Variable { name: "a", vendor: GLOBAL, authenticated: false, data: &[1] }];
         let filled = fill(&empty, &variable).unwrap();
         assert_eq!(filled.len(), empty.len());
+        assert_eq!(read(&filled, "a", &GLOBAL).unwrap(), [1]);
+        assert_eq!(read(&filled, "b", &GLOBAL).unwrap(), [0; 0]);
+        assert_eq!(read(&filled, "a", &IMAGE_SECURITY).unwrap(), [0; 0]);
+        assert!(read(&[0; 100], "a", &GLOBAL).is_err());
         assert!(matches!(fill(&filled, &variable), Err(BootError::Variables("it holds variables already"))));
         let large = [Variable { name: "a", vendor: GLOBAL, authenticated: false, data: &[1; 300_000] }];
         assert!(matches!(fill(&empty, &large), Err(BootError::Variables("the variables do not fit"))));

@@ -5,14 +5,16 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use cvm_attest::{
-    Reference,
+    Reference, ReferenceSet,
     predict::{
+        Inputs,
         snp::{self, Kernel, LaunchInputs, VcpuType, Vmm},
         tdx::{self, Boot, PageOrder, TdxInputs},
     },
+    reference_set::{SnpReference, SnpVariant, TdxReference},
 };
-use cvm_base::{Bytes, read_bounded};
-use cvm_image::boot::{UKI_PATH, disk};
+use cvm_base::{Bytes, read_bounded, write_atomic};
+use cvm_image::boot::{LOADER_PATH, UKI_PATH, disk, secure_boot::Databases};
 use cvm_layout::esp;
 use serde_json::{Value, json};
 
@@ -26,7 +28,7 @@ const MAX_UKI: u64 = 512 * 1024 * 1024;
 /// The platforms that a prediction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Platform {
-    /// TPM PCRs, as the build predicted them.
+    /// TPM PCRs.
     Tpm,
     /// SEV-SNP's launch digest.
     Snp,
@@ -44,7 +46,7 @@ enum Launcher {
 
 /// Predict what a platform will measure of a bundle, with every input named.
 ///
-/// tpm prints the PCRs that the build predicted. snp computes the launch digest of --firmware, with the bundle's UKI
+/// tpm predicts the PCRs from loader, UKI and Secure Boot variables, and compares with reference.json. snp computes the launch digest of --firmware, with the bundle's UKI
 /// as its kernel if --direct says so (the firmware must have a kernel-hashes table: OVMF's AmdSev build). tdx
 /// computes MRTD and the RTMRs, and says of each register that it cannot predict why.
 ///
@@ -60,7 +62,7 @@ pub struct Predict {
     /// The firmware that the host starts, code and variables in one file
     #[arg(long, value_name = "FILE")]
     firmware: Option<PathBuf>,
-    /// snp: the UKI is started directly (QEMU's -kernel with kernel-hashes=on)
+    /// snp, tdx: the UKI is started directly (QEMU's -kernel; snp: with kernel-hashes=on), not from the disk
     #[arg(long)]
     direct: bool,
     /// snp: how many vCPUs
@@ -78,6 +80,18 @@ pub struct Predict {
     /// tdx: the TD's memory in MiB
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
+    /// tdx: a register that hangs on the host's devices, from whoever knows them: N=HEX; give it once per register
+    #[arg(long, value_name = "N=HEX")]
+    rtmr: Vec<String>,
+    /// snp: other firmware that a host may start; a digest is explained by it
+    #[arg(long, value_name = "FILE")]
+    also_firmware: Vec<PathBuf>,
+    /// snp, with --direct: another command line that a host may give
+    #[arg(long, value_name = "TEXT")]
+    also_command_line: Vec<String>,
+    /// Add the prediction to this reference set, for `policy new` and `attest verify --explain`
+    #[arg(long, value_name = "FILE")]
+    set: Option<PathBuf>,
     /// snp: a measurement that was seen, to be explained
     #[arg(long, value_name = "HEX")]
     observed: Option<String>,
@@ -113,10 +127,88 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// From the bundle's files alone; `reference.json` must say the same.
 fn tpm(args: &Predict) -> Result<Value> {
-    let reference = Reference::parse(&read_bounded(&args.bundle.join("reference.json"), MAX_FILE)?)?;
-    let events = reference.tpm.explain.iter().map(|e| format!("PCR {} {} {}", e.pcr, e.digest, e.event));
-    Ok(json!({ "pcr": reference.tpm.pcrs, "event": events.collect::<Vec<_>>() }))
+    let files = Files::read(args)?;
+    let predicted = cvm_attest::predict::tpm(&files.inputs())?;
+    let reference = reference(args)?;
+    let differs = reference.tpm.pcrs.iter().filter(|(pcr, value)| predicted.pcrs.get(pcr) != Some(value));
+    let differs: Vec<String> = differs.map(|(pcr, _)| pcr.to_string()).collect();
+    if !differs.is_empty() {
+        return Problem::result(
+            "CLI-024",
+            format!("reference.json predicts other values than the bundle's files, in PCR {}", differs.join(", ")),
+            "the bundle was changed after it was made: provision it again, and do not enrol it",
+        );
+    }
+    add_to_set(args, |set| {
+        set.tpm = Some(predicted.clone());
+        Ok(())
+    })?;
+    let events = predicted.explain.iter().map(|e| format!("PCR {} {} {}", e.pcr, e.digest, e.event));
+    Ok(json!({
+        "pcr": predicted.pcrs,
+        "event": events.collect::<Vec<_>>(),
+        "input": files.named(),
+        "reference.json": "predicts the same",
+    }))
+}
+
+fn reference(args: &Predict) -> Result<Reference> {
+    Ok(Reference::parse(&read_bounded(&args.bundle.join("reference.json"), MAX_FILE)?)?)
+}
+
+/// What a boot of the bundle's disk measures.
+struct Files {
+    loader: Vec<u8>,
+    uki: Vec<u8>,
+    databases: Databases,
+    gpt: Vec<u8>,
+}
+
+impl Files {
+    fn read(args: &Predict) -> Result<Self> {
+        let variables = read_bounded(&args.bundle.join("OVMF_VARS.fd"), MAX_FILE)?;
+        Ok(Self {
+            loader: from_partition(args, 1, LOADER_PATH)?,
+            uki: from_partition(args, 2, UKI_PATH)?,
+            databases: Databases::read(&variables)?,
+            gpt: disk::table(&args.bundle.join("disk.qcow2"))?,
+        })
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        let Databases { pk, kek, db, dbx, db_authority } = &self.databases;
+        Inputs { loader: &self.loader, uki: &self.uki, pk, kek, db, dbx, authority: db_authority }
+    }
+
+    /// Every input with its SHA-256.
+    fn named(&self) -> Vec<String> {
+        let Inputs { loader, uki, pk, kek, db, dbx, .. } = self.inputs();
+        let named = [("p1's loader", loader), ("p2's UKI", uki), ("PK", pk), ("KEK", kek), ("db", db), ("dbx", dbx)];
+        named.map(|(name, bytes)| format!("{name} = sha256 {}", cvm_base::sha256(bytes))).into()
+    }
+}
+
+/// A file of one of the bundle's FAT partitions.
+fn from_partition(args: &Predict, number: u32, path: &str) -> Result<Vec<u8>> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let image = folder.path().join("partition");
+    disk::extract(&args.bundle.join("disk.qcow2"), number, &image)?;
+    let bytes = fs::read(&image).context("cannot read the partition's copy")?;
+    esp::read_file(&bytes, path, MAX_UKI)?.with_context(|| format!("p{number} has no {path}"))
+}
+
+/// Adds the prediction to the reference set of `--set`, which begins as the bundle's reference.json.
+fn add_to_set(args: &Predict, add: impl FnOnce(&mut ReferenceSet) -> Result<()>) -> Result<()> {
+    let Some(path) = &args.set else { return Ok(()) };
+    let mut set = match path.exists() {
+        true => ReferenceSet::parse(&read_bounded(path, MAX_FILE)?)?,
+        false => ReferenceSet::from(&reference(args)?),
+    };
+    add(&mut set)?;
+    write_atomic(path, &set.to_bytes(), 0o644)?;
+    Ok(())
 }
 
 fn firmware(args: &Predict) -> Result<Vec<u8>> {
@@ -130,17 +222,8 @@ fn firmware(args: &Predict) -> Result<Vec<u8>> {
     }
 }
 
-/// The bundle's UKI, out of p2.
-fn uki(args: &Predict) -> Result<Vec<u8>> {
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let image = folder.path().join("p2");
-    disk::extract(&args.bundle.join("disk.qcow2"), 2, &image)?;
-    let bytes = fs::read(&image).context("cannot read p2's copy")?;
-    esp::read_file(&bytes, UKI_PATH, MAX_UKI)?.with_context(|| format!("p2 has no {UKI_PATH}"))
-}
-
 fn snp(args: &Predict) -> Result<Value> {
-    let (firmware, uki) = (firmware(args)?, if args.direct { Some(uki(args)?) } else { None });
+    let (firmware, uki) = (firmware(args)?, if args.direct { Some(from_partition(args, 2, UKI_PATH)?) } else { None });
     let Some(vcpu_type) = VcpuType::from_model(&args.vcpu_type) else {
         let known: Vec<_> = VcpuType::models().map(|model| model.to_string()).collect();
         return Problem::result(
@@ -166,28 +249,93 @@ fn snp(args: &Predict) -> Result<Value> {
     let prediction = snp::launch(&inputs)?;
     let inputs_named: Vec<_> =
         prediction.inputs.iter().map(|input| format!("{} = {}", input.name, input.value)).collect();
+    let mut changes = Vec::new();
+    for path in &args.also_firmware {
+        let firmware = read_bounded(path, MAX_FILE)?;
+        let change = format!("the host started the firmware {}, newer or older than the one predicted", path.display());
+        changes.push((change, snp::launch(&LaunchInputs { firmware: &firmware, ..inputs })?.measurement));
+    }
+    for command_line in &args.also_command_line {
+        let Some(kernel) = inputs.kernel else { continue };
+        let kernel = Some(Kernel { command_line, ..kernel });
+        let change = format!("the command line changed: the host gave {command_line:?}");
+        changes.push((change, snp::launch(&LaunchInputs { kernel, ..inputs })?.measurement));
+    }
+    add_to_set(args, |set| {
+        let variants = snp::variants(&inputs)?.into_iter().map(|(change, digest)| (change.to_string(), digest));
+        let variants = variants.chain(changes.iter().cloned());
+        let variants = variants.map(|(change, measurement)| SnpVariant { change, measurement }).collect();
+        let platform = format!("{:?}, {}, {} vCPUs", args.vmm, args.vcpu_type, args.vcpus);
+        set.snp.retain(|known| known.platform != platform);
+        set.snp.push(SnpReference { platform, measurement: prediction.measurement, min_tcb: None, variants });
+        Ok(())
+    })?;
     let mut found = json!({ "measurement": prediction.measurement, "input": inputs_named });
     if let Some(observed) = &args.observed {
         let observed: Bytes<48> = observed.parse().context("--observed is no SNP measurement: 96 hex digits")?;
-        found["explained"] = json!(snp::explain(&inputs, &observed)?.to_string());
+        let known = changes.iter().find(|(_, measurement)| *measurement == observed);
+        found["explained"] = match known {
+            Some((change, _)) => json!(change),
+            None => json!(snp::explain(&inputs, &observed)?.to_string()),
+        };
     }
     Ok(found)
 }
 
 fn tdx(args: &Predict) -> Result<Value> {
-    let (firmware, uki) = (firmware(args)?, uki(args)?);
-    let prediction = tdx::tdx(&TdxInputs {
+    let (firmware, files) = (firmware(args)?, Files::read(args)?);
+    let inputs = files.inputs();
+    let boot = match args.direct {
+        true => Boot::Direct { kernel: &files.uki, command_line: "", initrd: &[] },
+        false => Boot::Disk { inputs: &inputs, gpt: Some(&files.gpt) },
+    };
+    let mut prediction = tdx::tdx(&TdxInputs {
         firmware: &firmware,
         pages: PageOrder::PageByPage,
         memory: args.memory.map(|mib| mib << 20),
         acpi: None,
-        boot: Boot::Direct { kernel: &uki, command_line: "", initrd: &[] },
+        boot,
+    })?;
+    // Only the owner of the host knows what its devices lead to.
+    for text in &args.rtmr {
+        let given = text.split_once('=').and_then(|(n, value)| Some((n.parse::<u8>().ok()?, value.parse().ok()?)));
+        let slot = given.and_then(|(n, value)| Some((n, prediction.rtmrs.get_mut(usize::from(n))?, value)));
+        let Some((n, slot, value)) = slot else {
+            return Problem::result(
+                "CLI-026",
+                format!("{text:?} is no register"),
+                "write --rtmr 0=HEX, with 96 digits",
+            );
+        };
+        *slot = Some(value);
+        prediction.not_predicted.retain(|missing| missing.rtmr != n);
+    }
+    add_to_set(args, |set| {
+        let [Some(rtmr0), Some(rtmr1), Some(rtmr2), Some(rtmr3)] = prediction.rtmrs else {
+            let missing = prediction.not_predicted.iter().map(|n| format!("RTMR{}: {}", n.rtmr, n.reason));
+            return Problem::result(
+                "CLI-025",
+                format!("no reference without all registers: {}", missing.collect::<Vec<_>>().join("; ")),
+                "give the value that this host's configuration leads to with --rtmr N=HEX",
+            );
+        };
+        let events = prediction.explain.clone();
+        let platform =
+            format!("{}, {} MiB", if args.direct { "direct" } else { "disk" }, args.memory.unwrap_or_default());
+        set.tdx.retain(|known| known.platform != platform);
+        set.tdx.push(TdxReference { platform, mrtd: prediction.mrtd, rtmr0, rtmr1, rtmr2, rtmr3, events });
+        Ok(())
     })?;
     let rtmrs = (0..).zip(&prediction.rtmrs).filter_map(|(n, value)| Some((format!("{n}"), json!(value.as_ref()?))));
     let not_predicted = prediction.not_predicted.iter().map(|n| format!("RTMR{}: {}", n.rtmr, n.reason));
+    let events = prediction.explain.iter().map(|e| format!("RTMR{} {} {}", e.rtmr, e.digest, e.event));
+    let mut named = files.named();
+    named.push(format!("firmware = sha256 {}", cvm_base::sha256(&firmware)));
     Ok(json!({
         "mrtd": prediction.mrtd,
         "rtmr": Value::Object(rtmrs.collect()),
+        "event": events.collect::<Vec<_>>(),
         "not_predicted": not_predicted.collect::<Vec<_>>(),
+        "input": named,
     }))
 }

@@ -34,8 +34,8 @@ pub(super) fn bound(evidence: &AzureEvidence, group: &Group, shared: &Shared, te
         "no nonce was given: a quote without one may be anybody's replay",
         "give the nonce that the quote answers with --nonce",
     ));
-    for nonce in &shared.nonces {
-        bound = evidence.check_binding(nonce, &terms.rules.tpm).map_err(|e| fail(&e));
+    for nonce in shared.quoted_nonces() {
+        bound = evidence.check_binding(&nonce, &terms.rules.tpm).map_err(|e| fail(&e));
         if bound.is_ok() {
             break;
         }

@@ -53,7 +53,7 @@ fn quote(
     shared: &Shared,
     terms: &Terms,
 ) -> Result<QuoteClaims, TpmError> {
-    let nonce = (!shared.nonces.is_empty()).then(|| Nonce::any_of(shared.nonces.clone()));
+    let nonce = (!shared.nonces.is_empty()).then(|| Nonce::any_of(shared.quoted_nonces()));
     let path = Path {
         intermediates: &shared.certificates,
         roots: shared.roots.as_deref().unwrap_or_default(),

@@ -33,7 +33,7 @@ impl Policies {
                 }
                 Ok(json) => {
                     policies.rules = serde_json::from_value(json)
-                        .with_context(|| format!("{name}: expected rules for snp, tdx and gpu"))?;
+                        .with_context(|| format!("{name}: expected rules for snp, tdx, tpm and gpu"))?;
                 }
             }
         }

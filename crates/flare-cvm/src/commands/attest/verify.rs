@@ -65,7 +65,7 @@ pub struct Verify {
     /// The time at which all must be valid: 2025-12-10T00:00:00Z, or seconds since 1970; by default now
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, gpu. Give it once per policy
+    /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, tpm, gpu. Give it once per policy
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
     /// Reference values: what a Rego policy sees as data.reference
