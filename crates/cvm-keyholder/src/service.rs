@@ -52,7 +52,7 @@ pub struct Config {
     pub folder: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: String,
-    /// The folder with `policy.rego` and `ek-roots/`.
+    /// The folder with `policy.rego`, `ek-roots/` and `collateral/`.
     pub policy: PathBuf,
     /// Bounds.
     pub limits: Limits,
