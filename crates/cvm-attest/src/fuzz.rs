@@ -102,6 +102,34 @@ pub fn snp_evidence(bytes: &[u8]) {
     }
 }
 
+/// Bytes as evidence of every TEE in the release protocol, as claims, and as a report for a stock verifier.
+#[cfg(feature = "verifier")]
+pub fn tee_evidence(bytes: &[u8]) {
+    use crate::{
+        Reference,
+        tee::{KINDS, Vendors, phase},
+        trustee::SnpBody,
+    };
+
+    if let Ok(body) = SnpBody::new(bytes, vec![]) {
+        assert_eq!(body.report().map(|report| report.len()), Ok(bytes.len()));
+    }
+    let _ = crate::x509::read_crls(bytes);
+    let (Ok(vendors), Ok(body)) = (Vendors::genuine(), serde_json::from_slice::<serde_json::Value>(bytes)) else { return };
+    for kind in KINDS {
+        assert!(vendors.verify(kind, &body, &[0; 48], 1_760_000_000).is_err(), "nobody's evidence answers zeros");
+    }
+    let Ok(reference) = Reference::parse(bytes) else {
+        let tpm = crate::reference::TpmReference::from_events(vec![], &[]);
+        let none = crate::reference::Platforms::default();
+        let zeros = cvm_base::Bytes([0; 32]);
+        let reference = Reference::new(cvm_base::Bytes([0; 16]), zeros, tpm, none);
+        assert!(phase(&body, &reference).is_none_or(|(phase, _)| phase == crate::Phase::Other));
+        return;
+    };
+    let _ = phase(&body, &reference);
+}
+
 /// Bytes as OVMF with and without a kernel, and as an IGVM file.
 #[cfg(feature = "predict")]
 pub fn launch(bytes: &[u8]) {

@@ -55,6 +55,12 @@ fn snp_evidence() {
 
 #[cfg(feature = "verifier")]
 #[test]
+fn tee_evidence() {
+    each_seed("tee_evidence", 200, cvm_attest::fuzz::tee_evidence);
+}
+
+#[cfg(feature = "verifier")]
+#[test]
 fn tdx_quotes() {
     each_seed("tdx_quote", 300, cvm_attest::fuzz::tdx_quote);
 }

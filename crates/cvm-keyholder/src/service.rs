@@ -69,7 +69,7 @@ pub struct Config {
     pub state: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: String,
-    /// The folder with `policy.rego` and `ek-roots/`.
+    /// The folder with `policy.rego`, `ek-roots/` and `collateral/`.
     pub policy: PathBuf,
     /// The agreement whose images may enrol themselves by the documents that they present.
     pub enroll_presented: Option<Vec<u8>>,

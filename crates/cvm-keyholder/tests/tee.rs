@@ -253,7 +253,7 @@ fn real_evidence_is_genuine_and_of_another_session() {
     assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
 
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let quote = read("tests/vectors/evidence/ccel/near-mpc/quote.bin");
+    let quote = read("tests/vectors/evidence/tdx/quotes/phala-tdx_quote.bin");
     let body = json!({ "cc_eventlog": null, "quote": STANDARD.encode(&quote) });
     let (reason, detail) = scene.shown(scene.challenged(Tee::Tdx), body).err().unwrap();
     assert_eq!(reason, Reason::WrongNonce, "{detail}");

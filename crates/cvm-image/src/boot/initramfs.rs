@@ -221,6 +221,13 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_that_a_kernel_may_lack_is_left_out() {
+        let initramfs = build_with("dm-mod?\nnothing-like-it?").unwrap();
+        assert!(initramfs.list.iter().any(|(name, _)| name.contains("dm-mod")));
+        assert!(!initramfs.list.iter().any(|(name, _)| name.contains("nothing")));
+    }
+
+    #[test]
     fn a_list_that_does_not_fit_the_kernel_is_refused() {
         for (list, expected) in [
             ("dm-verity", "needs dm_bufio"),

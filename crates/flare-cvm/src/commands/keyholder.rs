@@ -46,8 +46,9 @@ pub enum Keyholder {
 /// Serve the party's half over HTTPS until Ctrl-C or SIGTERM.
 ///
 /// Prints one line `ready URL certificate=SHA256` and then a line a decision. The policy folder
-/// holds policy.rego (package policy; `allow` decides) and, in ek-roots/, the PEM certificates of those
-/// who may endorse a TPM. Nothing is reloaded while it runs: restart it after a change. Refusals show
+/// holds policy.rego (package policy; `allow` decides); in ek-roots/ the PEM certificates of those who may
+/// endorse a TPM, and what they revoked (*.crl); in collateral/ what AMD and Intel publish, as `flare-cvm
+/// collateral` collects it, beside its collector's key collateral.pub. Nothing is reloaded while it runs: restart it after a change. Refusals show
 /// their reason here and in the log only; the client hears no more than "denied".
 #[derive(Args)]
 pub struct Serve {
@@ -56,7 +57,7 @@ pub struct Serve {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
     listen: String,
-    /// The folder with policy.rego and ek-roots/ [default: the party's folder]
+    /// The folder with policy.rego, ek-roots/ and collateral/ [default: the party's folder]
     #[arg(long, value_name = "DIR")]
     policy: Option<PathBuf>,
     /// Let every image of this agreement enrol itself by the signed documents that its CVM presents
