@@ -262,7 +262,8 @@ fn what_cannot_be_sealed_is_refused() {
     fs::write(folder.join("app.tar.gz"), "an archive").expect("a file");
     let archive = format!("docker_archive: {}", folder.join("app.tar.gz").display());
     for (at, (to, code, words)) in [
-        (archive.as_str(), "CCC-005", "not built yet"),
+        (archive.as_str(), "DKR-001", "docker_archive"),
+        ("  model: /nonexistent", "WL-001", "/nonexistent"),
         ("docker_archive: /nonexistent.tar.gz", "CCC-007", "/nonexistent.tar.gz"),
         ("cc_gpu_mechanism: nvidia_cc", "CCC-005", "NVIDIA driver"),
         ("user_config: {mine: /nonexistent}", "CCC-007", "user_config/mine"),

@@ -11,3 +11,4 @@ pub mod manifest;
 pub mod names;
 pub mod signed;
 pub mod site_conf;
+pub mod yaml;

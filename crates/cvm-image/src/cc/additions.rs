@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cvm_layout::{names::Name, site_conf::Network};
 
 use super::{
-    CcConfigError,
+    CcConfigError, Monitor, monitors,
     paths::Surroundings,
     section::{Item, Section},
 };
@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "init",
     "layout",
     "model",
+    "monitors",
     "network",
     "output",
     "passphrase_file",
@@ -56,6 +57,8 @@ pub struct Additions {
     pub layout: Option<PathBuf>,
     /// The folder of the model's code and start weights.
     pub model: Option<PathBuf>,
+    /// What a server reports to.
+    pub monitors: Vec<Monitor>,
     /// The site's network.
     pub network: Network,
     /// `http://HOST:PORT` of a proxy for the key holders.
@@ -107,7 +110,8 @@ impl Additions {
             init: path(&mut section, "init")?,
             layout: path(&mut section, "layout")?,
             model: path(&mut section, "model")?,
-            network: section.optional("network").map_or(Ok(Network::Dhcp), network)?,
+            monitors: section.optional("monitors").map_or(Ok(Vec::new()), monitors::read)?,
+            network: section.optional("network").map_or(Ok(Network::default()), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
             policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,
             output: path(&mut section, "output")?,
@@ -151,7 +155,7 @@ fn network(item: Item) -> Result<Network, CcConfigError> {
                 return item.refuse("DHCP gives it", "leave it out, or say mode: static");
             }
         }
-        return Ok(Network::Dhcp);
+        return Ok(Network::default());
     }
     let ipv4 = |item: Item| item.parsed("an IPv4 address", |text| text.parse().ok());
     let address = ipv4(section.required("address", "an IPv4 address")?)?;
