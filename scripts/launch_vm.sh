@@ -3,6 +3,7 @@
 #   CVM_TPM_STATE  folder of a software TPM's state; made at first use; without it the VM has no TPM
 #   CVM_FORWARD    QEMU host forwards (default "tcp:127.0.0.1:8002-:8002 tcp:127.0.0.1:8003-:8003")
 #   CVM_MONITOR    socket of QEMU's monitor, where `system_powerdown` presses the power button
+#   CVM_USER_DATA file with an ext4 file system and no partitions, read at /user_data (user_data.qcow2, if it is there)
 #   CVM_SERIAL     file for the console (default: this terminal)    CVM_MEMORY  MiB (2048)    CVM_CPUS (2)
 # A changed boot loader or kernel ends in "No bootable option or device was found": stop it with Ctrl-C.
 # Under SEV-SNP: the AmdSev firmware (-bios, no pflash, no SMM), -object sev-snp-guest, -cpu EPYC-v4.
@@ -34,6 +35,15 @@ if [ -n "${CVM_TPM_STATE:-}" ]; then
         fail "the TPM could not be made: see $state/setup.log"
     swtpm socket --tpm2 --tpmstate "dir=$state" --ctrl "type=unixio,path=$state/socket" --daemon --terminate
     set -- "$@" -chardev "socket,id=tpm,path=$state/socket" -tpmdev emulator,id=tpm,chardev=tpm -device tpm-crb,tpmdev=tpm
+fi
+
+data=${CVM_USER_DATA:-user_data.qcow2}
+if [ -r "$data" ]; then
+    case $data in *.qcow2) format=qcow2 ;; *) format=raw ;; esac
+    set -- "$@" -drive "if=none,id=user_data,readonly=on,format=$format,file=$data" \
+        -device virtio-blk-pci,drive=user_data,serial=user_data
+elif [ -n "${CVM_USER_DATA:-}" ]; then
+    fail "$data is missing or unreadable: it is CVM_USER_DATA"
 fi
 
 # One disk and nothing else to boot from. The firmware's variables are a snapshot: every start sees

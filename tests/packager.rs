@@ -262,7 +262,8 @@ fn what_cannot_be_sealed_is_refused() {
     fs::write(folder.join("app.tar.gz"), "an archive").expect("a file");
     let archive = format!("docker_archive: {}", folder.join("app.tar.gz").display());
     for (at, (to, code, words)) in [
-        (archive.as_str(), "CCC-005", "not built yet"),
+        (archive.as_str(), "DKR-001", "docker_archive"),
+        ("  model: /nonexistent", "WL-001", "/nonexistent"),
         ("docker_archive: /nonexistent.tar.gz", "CCC-007", "/nonexistent.tar.gz"),
         ("cc_gpu_mechanism: nvidia_cc", "CCC-005", "NVIDIA driver"),
         ("user_config: {mine: /nonexistent}", "CCC-007", "user_config/mine"),
@@ -283,6 +284,68 @@ fn what_cannot_be_sealed_is_refused() {
         failed(&command.output().expect("flare-cvm starts"), &[&format!("error[{code}]"), words]);
         assert!(!out.exists() || names(&out).is_empty(), "{to}: {:?}", names(&out));
     }
+}
+
+/// A model, beside what the same cc_config puts on p4: the one is nowhere on the disk in the clear, the other is.
+#[test]
+fn a_model_and_a_workload_lie_only_in_the_encrypted_partition() {
+    const SEALED: [&str; 2] = ["flare-cvm-test-model-4b1f0c2d", "flare-cvm-test-workload-9e3a7c55"];
+    const OPEN: &str = "flare-cvm-test-open-77d05a1e";
+    let folder = folder("sealed");
+    let package = folder.join("model/code/acme");
+    fs::create_dir_all(&package).expect("a package");
+    fs::write(package.join("__init__.py"), format!("MARK = '{}'\n", SEALED[0])).expect("a module");
+    fs::write(folder.join("open.txt"), OPEN).expect("a file");
+    let archive = docker_archive(&folder, SEALED[1]);
+    let config = fs::read_to_string(scene().root.join("project/cc_site-1.yml")).expect("a cc_config");
+    let config: Vec<&str> = config.lines().filter(|line| !line.contains("drive_size")).collect();
+    let (config, at, out) = (config.join("\n"), folder.display(), folder.join("out"));
+    let file = folder.join("cc_site-1.yml");
+    let ours = format!("  model: {at}/model\n  layout: {}/partitions/small.yaml", scene().repository.display());
+    let text =
+        format!("{config}\n{ours}\ndocker_archive: {}\nuser_config: {{mine: {at}/open.txt}}\n", archive.display());
+    fs::write(&file, text).expect("a cc_config");
+    let mut command = Command::new(scene().program());
+    command.arg("provision").env("FLARE_CVM_BASE_DIR", &scene().root).arg("--cc-config").arg(&file);
+    run(command.arg("--kit-root").arg(kits()).arg("--output").arg(&out)).expect("a bundle");
+
+    run(Command::new("tar").arg("-C").arg(&out).arg("--strip-components=1").arg("-xzf").arg(out.join("site-1.tgz")))
+        .expect("the bundle, unpacked");
+    let (disk, raw) = (out.join("disk.qcow2"), out.join("disk.raw"));
+    run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(&disk).arg(&raw)).expect("the disk, raw");
+    let holds = |mark: &str| {
+        let status = Command::new("grep").args(["-q", "-a", "-F", mark]).arg(&raw).status().expect("grep starts");
+        status.success()
+    };
+    assert!(holds(OPEN), "the search finds what p4 holds");
+    SEALED.iter().for_each(|mark| assert!(!holds(mark), "{mark} lies in the clear"));
+}
+
+/// What `docker save` would write of an image with one program and an NVFLARE.
+fn docker_archive(folder: &Path, mark: &str) -> PathBuf {
+    let (root, save) = (folder.join("image"), folder.join("save"));
+    let nvflare = root.join("usr/lib/python3/site-packages/nvflare-2.9.0.dist-info");
+    [&nvflare, &root.join("bin"), &save].iter().for_each(|folder| fs::create_dir_all(folder).expect("a folder"));
+    fs::write(nvflare.join("METADATA"), mark).expect("a file");
+    fs::copy("/bin/true", root.join("bin/start")).expect("a program");
+    let layer = save.join("layer.tar");
+    run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&layer).arg(".")).expect("a layer");
+    let digest = |path: &Path| {
+        let line = run(Command::new("sha256sum").arg(path)).expect("a digest");
+        line.split_whitespace().next().expect("a digest").to_owned()
+    };
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": { "Entrypoint": ["/bin/start"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))] }
+    });
+    fs::write(save.join("config"), config.to_string()).expect("a configuration");
+    let name = format!("{}.json", digest(&save.join("config")));
+    fs::rename(save.join("config"), save.join(&name)).expect("its name");
+    let manifest = serde_json::json!([{ "Config": name, "RepoTags": ["acme:1"], "Layers": ["layer.tar"] }]);
+    fs::write(save.join("manifest.json"), manifest.to_string()).expect("a manifest");
+    let archive = folder.join("app.tar.gz");
+    run(Command::new("tar").arg("-C").arg(&save).arg("-czf").arg(&archive).arg(".")).expect("an archive");
+    archive
 }
 
 #[test]

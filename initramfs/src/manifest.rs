@@ -10,6 +10,7 @@ use cvm_layout::{
     p1,
     signed::{self, Kind},
     site_conf::Endpoints,
+    yaml,
 };
 use cvm_release::messages::PresentImage;
 use ed25519_dalek::VerifyingKey;
@@ -220,7 +221,7 @@ fn check_boot(boot: &BootStatement, manifest: &Manifest, manifest_sha256: Bytes3
 }
 
 fn endpoints(bytes: &[u8], manifest: &Manifest) -> Result<Endpoints, String> {
-    let endpoints: Endpoints = serde_yaml::from_slice(bytes).map_err(|e| e.to_string())?;
+    let endpoints: Endpoints = yaml::parse(bytes)?;
     if endpoints.version != 1 {
         return Err(format!("version {}, expected 1", endpoints.version));
     }
@@ -240,7 +241,7 @@ pub fn fuzz(bytes: &[u8]) {
         let _ = endpoints(bytes, &manifest);
     }
     let _ = serde_json::from_slice::<BootStatement>(bytes);
-    let _ = serde_yaml::from_slice::<Endpoints>(bytes);
+    let _ = yaml::parse::<Endpoints>(bytes);
 }
 
 #[cfg(test)]

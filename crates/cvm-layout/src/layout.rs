@@ -159,7 +159,7 @@ impl Layout {
         if yaml.len() > MAX_BYTES {
             return Err(LayoutError::Yaml(format!("it has {} bytes, expected at most {MAX_BYTES}", yaml.len())));
         }
-        let file: File = serde_yaml::from_str(yaml).map_err(|e| LayoutError::Yaml(e.to_string()))?;
+        let file: File = crate::yaml::parse(yaml.as_bytes()).map_err(LayoutError::Yaml)?;
         if file.version != 1 {
             return Err(LayoutError::Version(file.version));
         }

@@ -13,3 +13,4 @@ pub mod names;
 pub mod p1;
 pub mod signed;
 pub mod site_conf;
+pub mod yaml;

@@ -8,7 +8,10 @@ use std::{
 use cvm_base::Explain;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Name, Role};
+use crate::{
+    names::{Name, Role},
+    yaml,
+};
 
 /// The one schema version this program reads and writes, of both files.
 pub const VERSION: u32 = 1;
@@ -46,8 +49,8 @@ impl Explain for ConfError {
     }
 
     fn help(&self) -> String {
-        "the keys are version, site, role, network, hosts_entries, allowed_ports, allowed_out_ports, proxy; the \
-         documentation of cvm_layout::site_conf::SiteConf says what each takes"
+        "the keys are version, site, role, network, hosts_entries, allowed_ports, allowed_out_ports, \
+         allowed_out_udp_ports, proxy; the documentation of cvm_layout::site_conf::SiteConf says what each takes"
             .into()
     }
 }
@@ -74,6 +77,9 @@ pub struct SiteConf {
     /// TCP ports that the CVM may open elsewhere.
     #[serde(default)]
     pub allowed_out_ports: Vec<u16>,
+    /// UDP ports that the CVM may send to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_out_udp_ports: Vec<u16>,
     /// `http://HOST:PORT` of a proxy for the key holders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
@@ -82,7 +88,7 @@ pub struct SiteConf {
 impl SiteConf {
     /// Reads and checks `site_conf.yaml`.
     pub fn parse(yaml: &[u8]) -> Result<Self, ConfError> {
-        let conf: Self = serde_yaml::from_slice(yaml).map_err(|e| ConfError::Yaml(e.to_string()))?;
+        let conf: Self = yaml::parse(yaml).map_err(ConfError::Yaml)?;
         conf.check()?;
         Ok(conf)
     }
@@ -101,6 +107,7 @@ impl SiteConf {
             Network::Static { prefix, .. } if *prefix > 32 => bad("network.prefix", "0 to 32", prefix),
             _ if self.allowed_ports.contains(&0) => bad("allowed_ports", "1 to 65535", &0),
             _ if self.allowed_out_ports.contains(&0) => bad("allowed_out_ports", "1 to 65535", &0),
+            _ if self.allowed_out_udp_ports.contains(&0) => bad("allowed_out_udp_ports", "1 to 65535", &0),
             _ => Ok(()),
         }
     }
@@ -117,12 +124,11 @@ pub fn is_host_name(name: &str) -> bool {
 }
 
 /// How the CVM's one interface gets its address.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, tag = "mode", rename_all = "snake_case")]
 pub enum Network {
-    /// DHCPv4.
-    #[default]
-    Dhcp,
+    /// DHCPv4. Not a unit variant: serde would let unknown keys pass beside the tag of one.
+    Dhcp {},
     /// Fixed.
     Static {
         /// IPv4 address.
@@ -136,6 +142,12 @@ pub enum Network {
         #[serde(default)]
         dns: Vec<IpAddr>,
     },
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::Dhcp {}
+    }
 }
 
 /// Where key holders are today. Anybody with the disk may change it: it can misdirect, never
@@ -160,16 +172,23 @@ mod tests {
     #[test]
     fn a_configuration_is_read_strictly() {
         let good = "version: 1\nsite: server1\nrole: server\nallowed_ports: [8002]\n";
-        assert_eq!(SiteConf::parse(good.as_bytes()).unwrap().network, Network::Dhcp);
+        assert_eq!(SiteConf::parse(good.as_bytes()).unwrap().network, Network::Dhcp {});
         for (extra, problem) in [
             ("alowed_ports: [1]\n", "alowed_ports"),
             ("hosts_entries: {'a b': 10.0.0.1}\n", "a b"),
             ("network: {mode: static, address: 10.0.0.2, prefix: 33}\n", "network.prefix"),
+            ("network: {mode: dhcp, address: 10.0.0.2}\n", "address"),
+            ("network: {mode: static, address: 10.0.0.2, prefix: 24, typo: 1}\n", "typo"),
+            ("network: {mode: other}\n", "other"),
             ("allowed_out_ports: [0]\n", "allowed_out_ports"),
         ] {
             let error = SiteConf::parse(format!("{good}{extra}").as_bytes()).unwrap_err();
             assert!(error.to_string().contains(problem), "{error}");
         }
+        assert_eq!(
+            SiteConf::parse(format!("{good}network: {{mode: dhcp}}\n").as_bytes()).unwrap().network,
+            Network::default()
+        );
         assert!(SiteConf::parse(good.replace("version: 1", "version: 2").as_bytes()).is_err());
     }
 }

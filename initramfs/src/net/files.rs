@@ -28,7 +28,7 @@ pub fn hosts(site: &Name, entries: &BTreeMap<String, IpAddr>) -> String {
 pub fn networkd(card: &str, network: &Network, lease: &Lease) -> String {
     let mut text = format!("[Match]\nName={card}\n\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n");
     match network {
-        Network::Dhcp => text += "DHCP=ipv4\n\n[DHCPv4]\nUseDNS=no\nUseHostname=no\n",
+        Network::Dhcp {} => text += "DHCP=ipv4\n\n[DHCPv4]\nUseDNS=no\nUseHostname=no\n",
         Network::Static { .. } => {
             let _ = writeln!(text, "Address={}/{}", lease.address, lease.prefix);
             if let Some(gateway) = lease.gateway {
@@ -58,7 +58,7 @@ mod tests {
         let entries = BTreeMap::from([("owner.example".to_owned(), IpAddr::from([10, 0, 2, 2]))]);
         let hosts = hosts(&"server1".parse().unwrap(), &entries);
         assert_eq!(hosts, "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 server1\n10.0.2.2 owner.example\n");
-        assert!(networkd("eth0", &Network::Dhcp, &lease()).contains("DHCP=ipv4\n"));
+        assert!(networkd("eth0", &Network::default(), &lease()).contains("DHCP=ipv4\n"));
         let fixed = Network::Static { address: [10, 0, 2, 15].into(), prefix: 24, gateway: None, dns: vec![] };
         assert!(networkd("eth0", &fixed, &lease()).ends_with("Address=10.0.2.15/24\nGateway=10.0.2.2\n"));
     }

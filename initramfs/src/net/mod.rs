@@ -45,7 +45,7 @@ pub fn up(network: &Network) -> Result<(Card, Lease), Failure> {
     kernel.set_up(card.index).code_at(Code::NetworkSetup, &card.name)?;
     card.wait_for_link();
     let lease = match network {
-        Network::Dhcp => dhcp::lease(&card)?,
+        Network::Dhcp {} => dhcp::lease(&card)?,
         Network::Static { address, prefix, gateway, dns } => {
             Lease { address: *address, prefix: *prefix, gateway: *gateway, dns: dns.clone() }
         }

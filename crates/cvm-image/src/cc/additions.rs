@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cvm_layout::{names::Name, site_conf::Network};
 
 use super::{
-    AgentConf, CcConfigError,
+    AgentConf, CcConfigError, Monitor, monitors,
     paths::Surroundings,
     section::{Item, Section},
 };
@@ -24,6 +24,7 @@ const KEYS: &[&str] = &[
     "keyholder",
     "layout",
     "model",
+    "monitors",
     "network",
     "output",
     "passphrase_file",
@@ -61,6 +62,8 @@ pub struct Additions {
     pub keyholder: Option<KeyHolder>,
     /// The folder of the model's code and start weights.
     pub model: Option<PathBuf>,
+    /// What a server reports to.
+    pub monitors: Vec<Monitor>,
     /// The site's network.
     pub network: Network,
     /// `http://HOST:PORT` of a proxy for the key holders.
@@ -124,7 +127,8 @@ impl Additions {
             layout: path(&mut section, "layout")?,
             keyholder: section.optional("keyholder").map(|item| keyholder(item, &around)).transpose()?,
             model: path(&mut section, "model")?,
-            network: section.optional("network").map_or(Ok(Network::Dhcp), network)?,
+            monitors: section.optional("monitors").map_or(Ok(Vec::new()), monitors::read)?,
+            network: section.optional("network").map_or(Ok(Network::default()), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
             policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,
             agent: AgentConf::read(section.optional("attest_port"), section.optional("agent"))?,
@@ -178,7 +182,7 @@ fn network(item: Item) -> Result<Network, CcConfigError> {
                 return item.refuse("DHCP gives it", "leave it out, or say mode: static");
             }
         }
-        return Ok(Network::Dhcp);
+        return Ok(Network::default());
     }
     let ipv4 = |item: Item| item.parsed("an IPv4 address", |text| text.parse().ok());
     let address = ipv4(section.required("address", "an IPv4 address")?)?;

@@ -17,7 +17,7 @@ use cvm_layout::{
 };
 
 use super::{
-    Additions, CcConfigError, Surroundings,
+    Additions, CcConfigError, Port, Surroundings,
     additions::name,
     section::{Item, Section},
 };
@@ -28,6 +28,8 @@ pub const MAX_BYTES: u64 = 64 * 1024;
 const GB: u64 = 1 << 30;
 /// What NVFLARE's `CCBuilder` assumes where the file says nothing.
 const CHECK_FREQUENCY: u32 = 600;
+/// Where vendors' attestation services answer.
+const HTTPS: u16 = 443;
 /// The longest that a token or a check may take, a year of seconds: what is above is a mistake.
 const MAX_SECONDS: u64 = 366 * 24 * 3600;
 
@@ -194,6 +196,12 @@ impl CcConfig {
             if given.is_some() && needed != given {
                 return contradiction("path", "cc_cpu_mechanism", format!("{class} needs the other processor"));
             }
+            if let Some(ports) = self.allowed_out_ports.as_ref().filter(|ports| !ports.contains(&HTTPS))
+                && asks_a_service(&issuer.path)
+            {
+                let problem = format!("{class} asks its vendor's service over port {HTTPS}, open are {ports:?}");
+                return contradiction("path", "allowed_out_ports", problem);
+            }
             if class == "GPUAuthorizer" && self.gpu.is_none() {
                 return contradiction("path", "cc_gpu_mechanism", "GPUAuthorizer needs nvidia_cc".into());
             }
@@ -202,13 +210,30 @@ impl CcConfig {
                 return contradiction("path", "compute_env", problem);
             }
         }
+        if let (Role::Client, Some(monitor)) = (self.role, self.additions.monitors.first()) {
+            let (first, second) = (format!("flare_cvm.monitors.{}", monitor.key), "role".into());
+            let problem = "only a server collects what monitors show".into();
+            return Err(CcConfigError::Contradiction { first, second, problem });
+        }
         Ok(())
     }
 
     /// The site's `site_conf.yaml`. Where the file names no ports, NVFLARE's own are open: the server's
-    /// to others, for a client the server's.
+    /// to others, for a client the server's, and that of the service which an issuer asks.
     pub fn site_conf(&self, site: Name) -> SiteConf {
         let nvflare = |role| if self.role == role { vec![8002, 8003] } else { Vec::new() };
+        let own_out = || {
+            let services = self.issuers.iter().any(|issuer| asks_a_service(&issuer.path));
+            nvflare(Role::Client).into_iter().chain(services.then_some(HTTPS)).collect()
+        };
+        let mut tcp: BTreeSet<u16> = self.allowed_out_ports.clone().unwrap_or_else(own_out).into_iter().collect();
+        let mut udp = BTreeSet::new();
+        for monitor in &self.additions.monitors {
+            match monitor.port {
+                Port::Tcp(port) => tcp.insert(port),
+                Port::Udp(port) => udp.insert(port),
+            };
+        }
         SiteConf {
             version: site_conf::VERSION,
             site,
@@ -216,7 +241,8 @@ impl CcConfig {
             network: self.additions.network.clone(),
             hosts_entries: self.hosts_entries.clone(),
             allowed_ports: self.allowed_ports.clone().unwrap_or_else(|| nvflare(Role::Server)),
-            allowed_out_ports: self.allowed_out_ports.clone().unwrap_or_else(|| nvflare(Role::Client)),
+            allowed_out_ports: tcp.into_iter().collect(),
+            allowed_out_udp_ports: udp.into_iter().collect(),
             proxy: self.additions.proxy.clone(),
         }
     }
@@ -237,6 +263,12 @@ impl CcConfig {
             data: self.user_data_drive,
         })
     }
+}
+
+/// Whether one of NVFLARE's authorizers asks AMD's, NVIDIA's, Intel's or Azure's service while the site runs.
+fn asks_a_service(path: &str) -> bool {
+    let own = path.strip_prefix("nvflare.app_opt.confidential_computing.");
+    own.is_some_and(|class| !class.ends_with(".MockAuthorizer"))
 }
 
 fn compute_env(item: Item) -> Result<ComputeEnv, CcConfigError> {
@@ -315,12 +347,22 @@ fn ports(item: Item) -> Result<Vec<u16>, CcConfigError> {
     Ok(ports.into_iter().collect())
 }
 
-/// Classes and packages, as `package.module.Class`.
+/// Classes, and packages with a dot at their end, as NVFLARE's `ComponentPathAuthorizer` takes them.
 fn classes(item: Item) -> Result<Vec<String>, CcConfigError> {
-    item.list("a list of classes")?
-        .into_iter()
-        .map(|item| item.text("a class or package, as package.module.Class"))
-        .collect()
+    const ENTRY: &str = "a class as package.module.Class, or a package with a dot at its end";
+    let class = |item: Item| {
+        if item.plain() == Some("*") {
+            return item.refuse(
+                "a job could then name any class of Python's, and so run what it likes without carrying code",
+                "list the model's packages, each with a dot at its end, as acme.",
+            );
+        }
+        item.parsed(ENTRY, |text| {
+            let dotted = text.strip_suffix('.').map_or_else(|| text.to_owned(), |package| format!("{package}.x"));
+            is_class(&dotted).then(|| text.to_owned())
+        })
+    };
+    item.list("a list of classes")?.into_iter().map(class).collect()
 }
 
 fn issuers(item: Item) -> Result<Vec<Issuer>, CcConfigError> {

@@ -13,12 +13,6 @@ impl CcConfig {
         };
         if let Some(archive) = &self.docker_archive {
             exists("docker_archive", archive)?;
-            return refused(
-                "docker_archive",
-                archive.display().to_string(),
-                "sealing a container's archive is not built yet",
-                "put the workload's wheels into requirements.in of stages/nvflare_cc_base, and leave docker_archive out",
-            );
         }
         if let Some(profile) = self.additions.profile.as_ref().filter(|profile| **profile != base.profile) {
             return Err(CcConfigError::Contradiction {
@@ -27,13 +21,28 @@ impl CcConfig {
                 problem: format!("the image goes back to {}, not to {profile}", base.profile),
             });
         }
+        // A workload brings its own Python.
+        let monitors = self.additions.monitors.iter().filter(|_| self.docker_archive.is_none());
+        for monitor in monitors {
+            let wanted = format!("{}==", monitor.package);
+            if !base.python.iter().any(|package| package.starts_with(&wanted)) {
+                return refused(
+                    &format!("flare_cvm.monitors.{}", monitor.key),
+                    format!("the package {}", monitor.package),
+                    "the base image's Python does not have it, so nothing would be reported",
+                    "add it to requirements.in of stages/nvflare_cc_base, run its lock.py, and build the stages again",
+                );
+            }
+        }
         let has_driver = || base.packages.iter().any(|package| package.starts_with("nvidia-"));
         if self.gpu == Some(GpuMechanism::NvidiaCc) && !has_driver() {
             return refused(
                 "cc_gpu_mechanism",
                 "nvidia_cc".into(),
-                "the base image holds no NVIDIA driver, so no GPU could be attested or used",
-                "build the stages with a profile that has NVIDIA's open driver, or leave cc_gpu_mechanism out",
+                "the base image holds no NVIDIA driver, so no GPU could be attested or used; NVIDIA's packages come from \
+                 developer.download.nvidia.com, which no profile's sources name yet",
+                "give a base image whose stage 1 lists nvidia-open (570 or later, from NVIDIA's repository, built for the \
+                 image's kernel) and nvidia-persistenced, or leave cc_gpu_mechanism out",
             );
         }
         self.extras().iter().try_for_each(|extra| exists(&extra.place.display().to_string(), &extra.source))

@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod fit;
 pub mod manager;
+mod monitors;
 mod paths;
 mod section;
 
@@ -17,6 +18,7 @@ pub use additions::{Additions, KeyHolder, Policies};
 pub use agent::AgentConf;
 pub use config::{CcConfig, ComputeEnv, CpuMechanism, GpuMechanism, Issuer, MAX_BYTES};
 pub use error::CcConfigError;
+pub use monitors::{Monitor, Port};
 pub use paths::{BASE_DIR_VARIABLE, Surroundings};
 
 /// Reads whatever `bytes` are: the fuzz target, which a unit test drives as well.

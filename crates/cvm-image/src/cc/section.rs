@@ -58,10 +58,7 @@ fn shown(value: &Value) -> String {
 impl Section {
     /// The file itself.
     pub(super) fn root(bytes: &[u8], known: &[&str]) -> Result<Self> {
-        // The YAML scanner takes quadratic time where brackets nest.
-        if bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > MAX_ITEMS {
-            return Err(CcConfigError::Yaml(format!("it has more than {MAX_ITEMS} opening brackets")));
-        }
+        cvm_layout::yaml::check(bytes).map_err(CcConfigError::Yaml)?;
         let unreadable = |e: serde_yaml::Error| CcConfigError::Yaml(cut(&e.to_string()));
         let mut value: Value = serde_yaml::from_slice(bytes).map_err(unreadable)?;
         // PyYAML, through which NVFLARE reads the same file, knows `<<`.
@@ -120,7 +117,7 @@ impl Item {
     }
 
     /// A text without a tag of its own: `Value::as_str` would look through one.
-    fn plain(&self) -> Option<&str> {
+    pub(super) fn plain(&self) -> Option<&str> {
         match &self.value {
             Value::String(text) => Some(text),
             _ => None,

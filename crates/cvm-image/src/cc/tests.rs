@@ -24,7 +24,7 @@ hosts_entries:
   site-2.example: "2001:db8::1"
 allowed_ports: [8002, 8002]
 allowed_out_ports: [443, 8002, 8999]
-class_allow_list: [my.pkg.Executor, my.other]
+class_allow_list: [my.pkg.Executor, my.other.]
 cvm_image_name: federation-server
 cc_issuers:
   - id: snp_authorizer
@@ -43,6 +43,7 @@ flare_cvm:
   profile: debian-12
   layout: layout.yaml
   model: model
+  monitors: {statsd: 9125, mlflow: 5000}
   init: cvm-init
   keyholder: {party: delegate, listen: 8443}
   network: {mode: static, address: 10.0.0.2, prefix: 24, gateway: 10.0.0.1, dns: [10.0.0.53]}
@@ -92,7 +93,8 @@ fn every_key_has_its_effect() {
 
     let conf = config.site_conf("server1".to_owned().try_into().unwrap());
     conf.check().unwrap();
-    assert_eq!((conf.allowed_ports, conf.allowed_out_ports), (vec![8002], vec![443, 8002, 8999]));
+    assert_eq!((conf.allowed_ports, conf.allowed_out_ports), (vec![8002], vec![443, 5000, 8002, 8999]));
+    assert_eq!(conf.allowed_out_udp_ports, [9125]);
     assert_eq!(conf.hosts_entries["server1"].to_string(), "10.176.200.152");
     assert!(matches!(conf.network, Network::Static { prefix: 24, .. }));
     assert_eq!(conf.proxy.as_deref(), Some("http://proxy.example:3128"));
@@ -122,6 +124,9 @@ fn what_is_left_out_has_nvflares_meaning() {
     assert_eq!((conf.allowed_ports, conf.allowed_out_ports), (vec![], vec![8002, 8003]));
     let layout = Layout::parse(include_str!("../../../../partitions/default.yaml")).unwrap();
     assert_eq!(config.layout(layout.clone()).unwrap(), layout);
+    let snp = "nvflare.app_opt.confidential_computing.snp_authorizer.SNPAuthorizer";
+    let asks = parse(&least.replace("b.C", snp)).unwrap().site_conf("site-1".to_owned().try_into().unwrap());
+    assert_eq!(asks.allowed_out_ports, [443, 8002, 8003], "AMD's service");
     // Explicitly none is none.
     let none = parse(&format!("{least}allowed_out_ports: []\n")).unwrap();
     assert_eq!(none.site_conf("site-1".to_owned().try_into().unwrap()).allowed_out_ports, Vec::<u16>::new());
@@ -168,8 +173,17 @@ fn a_wrong_value_is_refused_with_its_key() {
         ("allowed_ports: [8002, 8002]", "allowed_ports: 8002", "CCC-004", "allowed_ports"),
         ("allowed_ports: [8002, 8002]", "allowed_ports: ['8002']", "CCC-004", "allowed_ports[0]"),
         ("allowed_out_ports: [443", "allowed_out_ports: [65536", "CCC-004", "allowed_out_ports[0]"),
-        ("[my.pkg.Executor, my.other]", "my.pkg.Executor", "CCC-004", "class_allow_list"),
-        ("[my.pkg.Executor, my.other]", "[my.pkg.Executor, '']", "CCC-004", "class_allow_list[1]"),
+        ("[my.pkg.Executor, my.other.]", "my.pkg.Executor", "CCC-004", "class_allow_list"),
+        ("[my.pkg.Executor, my.other.]", "[my.pkg.Executor, '']", "CCC-004", "class_allow_list[1]"),
+        ("[my.pkg.Executor, my.other.]", "['*']", "CCC-005", "class_allow_list[0]"),
+        ("[my.pkg.Executor, my.other.]", "[my]", "CCC-004", "class_allow_list[0]"),
+        ("[my.pkg.Executor, my.other.]", "[' my.a']", "CCC-004", "class_allow_list[0]"),
+        ("[my.pkg.Executor, my.other.]", "[my..a]", "CCC-004", "class_allow_list[0]"),
+        ("allowed_out_ports: [443, ", "allowed_out_ports: [", "CCC-008", "SNPAuthorizer asks"),
+        ("statsd: 9125", "statsd: host:9125", "CCC-004", "flare_cvm.monitors.statsd"),
+        ("statsd: 9125", "statsd: 0", "CCC-004", "flare_cvm.monitors.statsd"),
+        ("statsd: 9125", "tensorboard: 6006", "CCC-005", "flare_cvm.monitors.tensorboard"),
+        ("role: server", "role: client", "CCC-008", "flare_cvm.monitors.mlflow"),
         ("cvm_image_name: federation-server", "cvm_image_name: a/b", "CCC-004", "cvm_image_name"),
         ("id: snp_authorizer", "id: ../snp", "CCC-004", "cc_issuers[0].id"),
         ("    token_expiration: 100\n", "", "CCC-003", "cc_issuers[0].token_expiration"),

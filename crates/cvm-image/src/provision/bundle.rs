@@ -181,8 +181,10 @@ impl SmallFiles<'_> {
              The disk opens only after both key holders have accepted the machine's evidence. Until then the\n\
              serial console shows each step; a failure shows a code FC-nnn (docs/boot-codes.md of flare-cvm says\n\
              cause and cure) and the machine powers off. After the line `handoff` the console is silent.\n\n\
-             Open ports: {allowed_ports:?}. Your own data: write an ext4 file system into partition 6 of\n\
-             {disk}; the CVM reads it at /opt/nvflare/data and never writes to it.\n\n\
+             Open ports: {allowed_ports:?}. Your own data: an ext4 file system without partitions in the file\n\
+             user_data.qcow2 beside launch_vm.sh (or CVM_USER_DATA=FILE), or else in partition 6 of {disk}. The\n\
+             CVM reads it at /user_data and never writes to it. A line SERVER:/EXPORT in its ext_mount.conf, and\n\
+             an empty folder mnt, give NFS at /user_data/mnt where the outbound port 2049 is open.\n\n\
              Key holders enrol {manifest} and {reference} (each with its .sig).\n",
             host = self.host,
             id = self.image_id,

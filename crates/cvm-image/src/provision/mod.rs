@@ -55,7 +55,7 @@ use crate::{
         StageImage, erofs,
         kit::{self, KitRequest, SplitKit},
     },
-    workload,
+    workload::{self, WorkloadError, docker},
 };
 
 /// What `cvm-init` loads, in order; part of the program so that image and loader agree.
@@ -142,20 +142,24 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     if let Some(yaml) = request.agent.yaml() {
         cvm_base::write_atomic(&path("config").join(AgentConf::FILE), yaml.as_bytes(), 0o644)?;
     }
+    if let Some(model) = request.model {
+        progress("model: its code and weights into the site volume");
+        workload::seal_model(model, &path("site"))?;
+    }
+    let python = match request.cc_config.and_then(|config| config.docker_archive.as_deref()) {
+        Some(archive) => unpack(request, archive, &work, progress)?,
+        None => request.base.meta.python.clone(),
+    };
     progress("CC manager: checking its issuers, verifiers and sites");
     let remarks = manager::check(&manager::Check {
         kit: request.kit,
         role: request.site_conf.role,
         site: &request.site_conf.site,
-        python: &request.base.meta.python,
+        python: &python,
         config: request.cc_config,
         allow_untested: request.allow_untested_nvflare,
     })?;
     remarks.iter().for_each(|remark| progress(&format!("CC manager: not checked here: {remark}")));
-    if let Some(model) = request.model {
-        progress("model: its code and weights into the site volume");
-        workload::seal_model(model, &path("site"))?;
-    }
     let config = verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
     let site = verity_volume(&path("site"), &path("site.img"), site_owner, &image_id)?;
 
@@ -294,6 +298,36 @@ fn split_kit(request: &Request, split_key: &SplitKey, config: &Path, site: &Path
         extras: &request.cc_config.map(CcConfig::extras).unwrap_or_default(),
     };
     Ok(kit::split(&kit, config, site)?)
+}
+
+/// Unpacks the site's workload; gives its NVFLARE, which runs in the place of the base image's.
+fn unpack(
+    request: &Request,
+    archive: &Path,
+    work: &bundle::WorkFolder,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<String>, ProvisionError> {
+    progress(&format!("workload: unpacking {}", archive.display()));
+    let scratch = work.path().join("workload");
+    fs::create_dir(&scratch).map_err(WorkError::io("make", &scratch))?;
+    let user_config = request.cc_config.iter().flat_map(|config| &config.user_config);
+    let workload = docker::unpack(&docker::Unpack {
+        archive,
+        site: &work.path().join("site"),
+        scratch: &scratch,
+        limit: request.layout.state_bytes(),
+        role: request.site_conf.role,
+        user_config: user_config.map(|(name, source)| (name.clone(), source.is_dir())).collect(),
+        model: request.model.is_some(),
+    })
+    .map_err(WorkloadError::from)?;
+    fs::remove_dir_all(&scratch).map_err(WorkError::io("remove", &scratch))?;
+    let docker::Workload { layers, cleared, python } = workload;
+    progress(&format!(
+        "workload: {layers} layers; cleared the set-id bits of {} files and the capabilities of {}",
+        cleared.set_id, cleared.capabilities
+    ));
+    Ok(python)
 }
 
 /// An erofs of `tree` at `image`, its verity tree behind it.

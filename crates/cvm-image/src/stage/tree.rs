@@ -115,7 +115,9 @@ pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), StageError> {
             let parent = path.parent().unwrap_or(tree);
             let target =
                 if target.is_absolute() { inside(tree, &target.to_string_lossy()) } else { parent.join(target) };
-            if target != Path::new("/dev/null") && target.symlink_metadata().is_err() {
+            // What a site brings along is not there yet.
+            let is_sites = target.starts_with(tree.join("opt/nvflare/site"));
+            if !is_sites && target != Path::new("/dev/null") && target.symlink_metadata().is_err() {
                 return Ok(delete(path)?);
             }
         }
@@ -271,8 +273,10 @@ mod tests {
 
         symlink("/usr/bin/x", dir.path().join("usr/lib/units/good")).unwrap();
         symlink("../gone", dir.path().join("usr/lib/units/bad")).unwrap();
+        symlink("/opt/nvflare/site/unit", dir.path().join("usr/lib/units/site")).unwrap();
         prune_links(dir.path(), "/usr/lib").unwrap();
         assert!(dir.path().join("usr/lib/units/good").symlink_metadata().is_ok());
+        assert!(dir.path().join("usr/lib/units/site").symlink_metadata().is_ok());
         assert!(dir.path().join("usr/lib/units/bad").symlink_metadata().is_err());
     }
 }

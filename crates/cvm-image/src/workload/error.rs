@@ -26,6 +26,9 @@ pub enum WorkloadError {
         /// What it is.
         problem: &'static str,
     },
+    /// In the image that it runs.
+    #[error(transparent)]
+    Archive(#[from] super::docker::ArchiveError),
     /// The operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
@@ -39,6 +42,7 @@ impl Explain for WorkloadError {
         match self {
             Self::NotAModel { .. } => "WL-001",
             Self::NotPlain { .. } => "WL-002",
+            Self::Archive(error) => error.code(),
             Self::Work(error) => error.code(),
             Self::Stage(error) => error.code(),
         }
@@ -54,6 +58,7 @@ impl Explain for WorkloadError {
             Self::NotPlain { .. } => {
                 "a model takes plain files and folders: put a copy where a link stands, and leave the rest out".into()
             }
+            Self::Archive(error) => error.help(),
             Self::Work(error) => error.help(),
             Self::Stage(error) => error.help(),
         }

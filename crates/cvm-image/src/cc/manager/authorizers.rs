@@ -11,7 +11,14 @@ struct Known {
     required: &'static [&'static str],
     /// What the guest must have and the build cannot see.
     needs: &'static str,
+    /// Why it cannot run in a sealed machine, if that is so.
+    missing: Option<&'static str>,
+    /// A Python package that it imports, beyond NVFLARE's own.
+    package: Option<&'static str>,
 }
+
+/// NVFLARE starts these two with sudo.
+const SUDO: Option<&str> = Some("sudo: it starts a program as root, and a sealed machine gives nobody root");
 
 const PACKAGE: &str = "nvflare.app_opt.confidential_computing.";
 const KNOWN: [Known; 6] = [
@@ -28,38 +35,55 @@ const KNOWN: [Known; 6] = [
         ],
         required: &[],
         needs: "snpguest and AMD's certificates in the image",
+        missing: None,
+        package: None,
     },
     Known {
         class: "tdx_authorizer.TDXAuthorizer",
         args: &["tdx_cli_command", "config_dir"],
         required: &["tdx_cli_command", "config_dir"],
         needs: "Intel's trust authority client in the image, and its service",
+        missing: SUDO,
+        package: None,
     },
     Known {
         class: "gpu_authorizer.GPUAuthorizer",
         args: &["verifier_url", "policy_file", "max_nonce_history", "verifiers"],
         required: &[],
-        needs: "NVIDIA's attestation SDK and driver in the image, and NRAS",
+        needs: "NVIDIA's driver in the image, and NRAS",
+        missing: None,
+        package: Some("nv-attestation-sdk"),
     },
     Known {
         class: "aci_authorizer.ACIAuthorizer",
         args: &["maa_endpoint", "retry_count", "retry_sleep"],
         required: &[],
         needs: "Azure's attestation container beside it, and MAA",
+        missing: Some("Azure's attestation container, which answers on port 8284 of an Azure container group only"),
+        package: None,
     },
     Known {
         class: "az_cvm_authorizer.AZCVMAuthorizer",
         args: &["attester_binary", "maa_endpoint"],
         required: &[],
         needs: "Azure's attestation client in the image, and MAA",
+        missing: SUDO,
+        package: None,
     },
-    Known { class: "mock_authorizer.MockAuthorizer", args: &[], required: &[], needs: "nothing, and proves nothing" },
+    Known {
+        class: "mock_authorizer.MockAuthorizer",
+        args: &[],
+        required: &[],
+        needs: "nothing, and proves nothing",
+        missing: None,
+        package: None,
+    },
 ];
 /// Where our own lie.
 const OURS: &str = "flare_cvm.";
 
 /// Checks one authorizer; says what the build could not check.
-pub(super) fn check(kit: &Path, component: &Component) -> Result<Option<String>, ManagerError> {
+pub(super) fn check(kit: &Path, python: &[String], component: &Component) -> Result<Option<String>, ManagerError> {
     if component.path.starts_with(OURS) {
         return Ok(None);
     }
@@ -80,6 +104,12 @@ pub(super) fn check(kit: &Path, component: &Component) -> Result<Option<String>,
         None | Some(serde_json::Value::Null) => {}
         Some(serde_json::Value::String(path)) => drop(policy::read(kit, path, &component.place("policy_file"))?),
         Some(other) => return component.wrong("policy_file", "the path of a file in the kit", other),
+    }
+    let installed = |package: &str| python.iter().any(|found| found.starts_with(&format!("{package}==")));
+    let package = known.package.filter(|package| !installed(package));
+    if let Some(missing) = known.missing.or(package) {
+        let class = known.class.rsplit('.').next().unwrap_or_default();
+        return Err(ManagerError::CannotRun { place: component.place("path"), class, missing });
     }
     Ok(Some(format!("{} needs {}", component.id, known.needs)))
 }

@@ -122,6 +122,16 @@ pub enum ManagerError {
         /// The policy's version.
         version: &'static str,
     },
+    /// One of NVFLARE's authorizers would fail in the sealed machine.
+    #[error("{place}: {class} cannot run in a sealed machine, which lacks {missing}")]
+    CannotRun {
+        /// Where in the kit.
+        place: String,
+        /// The authorizer.
+        class: &'static str,
+        /// What it needs.
+        missing: &'static str,
+    },
     /// The kit was made from another configuration.
     #[error("{place} of the startup kit does not follow from the cc_config: expected {expected}, found {found}")]
     Stale {
@@ -156,6 +166,7 @@ impl Explain for ManagerError {
             Self::UnknownClaim { .. } => "CCC-020",
             Self::MissingClaim { .. } => "CCC-021",
             Self::Stale { .. } => "CCC-022",
+            Self::CannotRun { .. } => "CCC-023",
             Self::File(error) => error.code(),
             Self::Work(error) => error.code(),
         }
@@ -176,6 +187,7 @@ impl Explain for ManagerError {
             Self::UnknownClaim { closest: Some(closest), .. } => format!("did you mean {closest}?"),
             Self::UnknownClaim { .. } | Self::MissingClaim { .. } => "the policy has exactly the claims of keys/policies/nvidia-result-policy-1.0.json".into(),
             Self::Stale { .. } => "run `nvflare provision` again: the kit was made before the cc_config was changed, or another participant's cc_config uses the same issuer id differently".into(),
+            Self::CannotRun { .. } => "name flare_cvm.authorizer.CVMAuthorizer as the issuer, which attests every kind of machine; a missing Python package can be added to requirements.in of stages/nvflare_cc_base".into(),
             Self::Value { .. } => "correct it in the cc_config or the project's template, and provision again".into(),
             Self::File(error) => error.help(),
             Self::Work(error) => error.help(),

@@ -151,7 +151,7 @@ fn new_style(
     authorizers.sort_by(|a, b| a.id.cmp(&b.id));
     authorizers.dedup_by(|a, b| a.id == b.id);
     for authorizer in authorizers {
-        remarks.extend(authorizers::check(check.kit, authorizer)?);
+        remarks.extend(authorizers::check(check.kit, check.python, authorizer)?);
     }
     for timeout in ["get_site_request_timeout", "get_token_request_timeout"] {
         if let Some(value) = manager.args.get(timeout)

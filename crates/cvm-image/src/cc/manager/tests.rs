@@ -117,6 +117,36 @@ fn an_untested_nvflare_is_refused_unless_told() {
 }
 
 #[test]
+fn an_authorizer_that_would_fail_in_a_sealed_machine_is_refused_with_what_it_lacks() {
+    const PACKAGE: &str = "nvflare.app_opt.confidential_computing";
+    for (class, args, missing) in [
+        ("tdx_authorizer.TDXAuthorizer", json!({"tdx_cli_command": "x", "config_dir": "y"}), "sudo"),
+        ("az_cvm_authorizer.AZCVMAuthorizer", json!({}), "sudo"),
+        ("aci_authorizer.ACIAuthorizer", json!({}), "8284"),
+        ("gpu_authorizer.GPUAuthorizer", json!({}), "nv-attestation-sdk"),
+    ] {
+        let kit = Kit::new(good());
+        kit.component("snp_authorizer", &format!("{PACKAGE}.{class}"), args);
+        let (code, text) = kit.refused();
+        assert_eq!(code, "CCC-023", "{text}");
+        assert!(text.contains(missing) && text.contains("CVMAuthorizer"), "{text}");
+    }
+    let kit = Kit::new(good());
+    kit.component("snp_authorizer", GPU, json!({}));
+    let python = ["nvflare==2.9.0".to_owned(), "nv-attestation-sdk==2.6.3".to_owned()];
+    let site = "site-1".to_owned().try_into().unwrap();
+    let with_sdk = Check {
+        kit: kit.0.path(),
+        role: Role::Client,
+        site: &site,
+        python: &python,
+        config: None,
+        allow_untested: false,
+    };
+    assert!(check(&with_sdk).unwrap()[0].contains("NRAS"));
+}
+
+#[test]
 fn a_wrong_argument_is_named() {
     let issuer = |entry: Value| with("cc_issuers_conf", json!([entry]));
     for (kit, code, words) in [

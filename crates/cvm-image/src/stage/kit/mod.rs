@@ -189,7 +189,11 @@ fn firewall(conf: &SiteConf) -> String {
             text += &format!("add element inet filter {set} {{ {list} }}\n");
         }
     }
-    if !conf.allowed_out_ports.is_empty() {
+    if !conf.allowed_out_udp_ports.is_empty() {
+        let list = conf.allowed_out_udp_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        text += &format!("add rule inet filter site_out udp dport {{ {list} }} accept\n");
+    }
+    if !(conf.allowed_out_ports.is_empty() && conf.allowed_out_udp_ports.is_empty()) {
         text +=
             "add rule inet filter site_out udp dport 53 accept\nadd rule inet filter site_out tcp dport 53 accept\n";
     }

@@ -335,9 +335,17 @@ fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
         Role::Server => (vec![8002, 8003], vec![]),
         Role::Client => (vec![], vec![8002, 8003]),
     };
-    let (hosts_entries, proxy) = Default::default();
-    let network = Network::default();
-    Ok(SiteConf { version: 1, site, role, network, hosts_entries, allowed_ports, allowed_out_ports, proxy })
+    Ok(SiteConf {
+        version: 1,
+        site,
+        role,
+        network: Network::default(),
+        hosts_entries: BTreeMap::new(),
+        allowed_ports,
+        allowed_out_ports,
+        allowed_out_udp_ports: Vec::new(),
+        proxy: None,
+    })
 }
 
 fn text(path: &Path, limit: u64) -> Result<String> {

@@ -1,0 +1,116 @@
+//! One layer onto the file system (OCI image specification, "Image Layer Filesystem Changeset").
+
+use std::io::Read;
+
+use tar::EntryType;
+
+use super::{
+    ArchiveError,
+    bounds::Budget,
+    entries::{self, Meta},
+    tree::{self, Components, Node, Tree},
+};
+
+/// The prefix of a name that takes one away.
+const WHITEOUT: &[u8] = b".wh.";
+/// A folder that hides what earlier layers have in it.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Whiteouts of a storage driver's own.
+const METADATA: &[u8] = b".wh..wh.";
+
+/// What was left out on the way.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Cleared {
+    /// Files that had a set-user-id or set-group-id bit.
+    pub set_id: usize,
+    /// Files that had capabilities.
+    pub capabilities: usize,
+}
+
+/// Gets a file's bytes, keeps them, and gives the number under which it did.
+pub(super) type Keep<'a> = dyn FnMut(&mut dyn Read) -> Result<usize, ArchiveError> + 'a;
+
+/// Where one layer is applied.
+pub(super) struct Layer<'a> {
+    pub(super) name: &'a str,
+    /// Its place among the layers, from 1.
+    pub(super) number: usize,
+    pub(super) tree: &'a mut Tree,
+    pub(super) cleared: &'a mut Cleared,
+}
+
+impl Layer<'_> {
+    /// Reads the layer's tar stream to its last entry.
+    pub(super) fn apply(&mut self, stream: impl Read, budget: &Budget, keep: &mut Keep) -> Result<(), ArchiveError> {
+        let name = self.name;
+        entries::each(name, stream, budget, &mut |meta, content| self.entry(meta, content, keep))
+    }
+
+    fn entry(&mut self, meta: &Meta, content: &mut dyn Read, keep: &mut Keep) -> Result<(), ArchiveError> {
+        let refuse = |problem| ArchiveError::Path { layer: self.name.into(), name: meta.shown(), problem };
+        let path = tree::components(&meta.name).map_err(refuse)?;
+        let number = self.number;
+        let (last, parents) = match path.split_last() {
+            Some((last, parents)) => (last.as_slice(), parents),
+            None if meta.kind == EntryType::Directory => {
+                self.tree.set_root_mode(meta.mode);
+                return Ok(());
+            }
+            None => return Err(refuse("names the root and is no folder")),
+        };
+        if parents.iter().any(|part| part.starts_with(WHITEOUT)) {
+            return Err(refuse("lies in a whiteout"));
+        }
+        if let Some(hidden) = last.strip_prefix(WHITEOUT) {
+            // Where the folder is not there, there is nothing to hide.
+            let Ok(folder) = self.tree.walk(parents, None) else { return Ok(()) };
+            match last {
+                OPAQUE => drop(self.tree.hide_below(folder, number)),
+                _ if last.starts_with(METADATA) || hidden.is_empty() => return Err(refuse("is no known whiteout")),
+                _ => self.tree.hide(folder, hidden, number),
+            }
+            return Ok(());
+        }
+        let folder = self.tree.walk(parents, Some(number)).map_err(refuse)?;
+        match meta.kind {
+            EntryType::Directory => self.tree.put_folder(folder, last, meta.mode, number),
+            EntryType::Regular => {
+                self.count(meta);
+                let node = Node::File(meta.mode, keep(content)?);
+                self.tree.put(folder, last, node, number);
+            }
+            EntryType::Symlink if meta.link.is_empty() => return Err(refuse("is a link to nothing")),
+            EntryType::Symlink => drop(self.tree.put(folder, last, Node::Link(meta.link.clone()), number)),
+            EntryType::Link => {
+                let target = self.hard_link(&meta.link).map_err(refuse)?;
+                self.tree.link(folder, last, target, number);
+            }
+            kind => {
+                let kind = match kind {
+                    EntryType::Char | EntryType::Block => "a device node",
+                    EntryType::Fifo => "a named pipe",
+                    EntryType::GNUSparse => "a sparse file, which `docker save` does not write",
+                    _ => "of a kind that no file system has",
+                };
+                return Err(ArchiveError::Kind { layer: self.name.into(), name: meta.shown(), kind });
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing in the guest needs such bits, and its mounts would not honour them.
+    fn count(&mut self, meta: &Meta) {
+        self.cleared.set_id += usize::from(meta.mode & 0o6000 != 0);
+        self.cleared.capabilities += usize::from(meta.capabilities);
+    }
+
+    /// The file that a hard link means: one of the image's, never a folder.
+    fn hard_link(&mut self, target: &[u8]) -> Result<tree::Id, tree::Problem> {
+        let path: Components = tree::components(target).map_err(|_| "is a hard link out of the image")?;
+        let id = self.tree.find(&path).map_err(|_| "is a hard link to nothing")?;
+        match self.tree.node(id) {
+            Some(Node::File(..) | Node::Link(_)) => Ok(id),
+            _ => Err("is a hard link to a folder"),
+        }
+    }
+}
