@@ -25,7 +25,7 @@ pub const CONFIG: &str = "/opt/nvflare/config";
 pub const EVENT_LOG: &str = "event_log";
 /// The longest event log that is read.
 const MAX_LOG: u64 = 1024 * 1024;
-const MAX_AGREEMENT: u64 = cvm_ceremony::MAX_BYTES as u64;
+const MAX_AGREEMENT: u64 = cvm_ceremony::MAX_BYTES;
 
 /// Where things lie.
 #[derive(Debug, Clone)]

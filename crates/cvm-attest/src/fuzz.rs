@@ -115,7 +115,9 @@ pub fn tee_evidence(bytes: &[u8]) {
         assert_eq!(body.report().map(|report| report.len()), Ok(bytes.len()));
     }
     let _ = crate::x509::read_crls(bytes);
-    let (Ok(vendors), Ok(body)) = (Vendors::genuine(), serde_json::from_slice::<serde_json::Value>(bytes)) else { return };
+    let (Ok(vendors), Ok(body)) = (Vendors::genuine(), serde_json::from_slice::<serde_json::Value>(bytes)) else {
+        return;
+    };
     for kind in KINDS {
         assert!(vendors.verify(kind, &body, &[0; 48], 1_760_000_000).is_err(), "nobody's evidence answers zeros");
     }

@@ -25,7 +25,7 @@ use cvm_attest::{
     attester::Tpm,
     eventlog::EventLog,
     handoff_digest,
-    reference::{self, PredictedEvent, TpmReference},
+    reference::{Platforms, PredictedEvent, TpmReference},
     tpm::Public,
 };
 use cvm_base::{Bytes, Bytes32, sha256};
@@ -85,9 +85,9 @@ impl Federation {
             system: vec![PartyRole::ModelOwner],
             builder: builder.statement().statement().clone(),
             sites: vec![
-                AgreedSite { name: "server1".parse().unwrap(), role: Role::Server },
-                AgreedSite { name: "site-1".parse().unwrap(), role: Role::Client },
-                AgreedSite { name: "site-2".parse().unwrap(), role: Role::Client },
+                AgreedSite { name: "server1".parse().unwrap(), role: Role::Server, parties: vec![] },
+                AgreedSite { name: "site-1".parse().unwrap(), role: Role::Client, parties: vec![] },
+                AgreedSite { name: "site-2".parse().unwrap(), role: Role::Client, parties: vec![] },
             ],
         };
         let invite = alice.invite(terms).unwrap();
@@ -130,7 +130,7 @@ impl Federation {
         let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();
         let tpm = TpmReference::from_events(explain, &[13]);
         let manifest_sha256 = sha256(manifest.as_bytes());
-        let reference = Reference { version: reference::VERSION, image_id, manifest_sha256, tpm }.to_bytes();
+        let reference = Reference::new(image_id, manifest_sha256, tpm, Platforms::default()).to_bytes();
         let sign = |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes);
         site.write("image/manifest.sig", &sign(Kind::Manifest, manifest.as_bytes()));
         site.write("image/reference.sig", &sign(Kind::Reference, &reference));

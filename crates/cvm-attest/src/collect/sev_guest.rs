@@ -59,7 +59,7 @@ impl Device for SevGuest {
     fn derived_key(&mut self) -> Result<Option<Zeroizing<[u8; 32]>>, CollectError> {
         let response = snp_derived_key(&self.device);
         let response = response.map_err(|failure| CollectError::refused(&self.name, "derive a key", failure))?;
-        key(&*response).map(Some).map_err(|problem| CollectError::answer(&self.name, problem))
+        key(&response).map(Some).map_err(|problem| CollectError::answer(&self.name, problem))
     }
 }
 

@@ -159,7 +159,7 @@ impl QuotedTpm {
             "event_log_sha256": self.event_log_sha256,
             "pcrs": self.pcrs.iter().enumerate().map(|(pcr, v)| (pcr.to_string(), json!(v))).collect::<Value>(),
         });
-        if let (Value::Object(members), Ok(Value::Object(clock))) = (&mut value, serde_json::to_value(&self.clock)) {
+        if let (Value::Object(members), Ok(Value::Object(clock))) = (&mut value, serde_json::to_value(self.clock)) {
             members.extend(clock);
         }
         for (pcr, digest) in self.pcrs.iter().enumerate() {

@@ -19,6 +19,7 @@ fn reference() -> ReferenceSet {
         platform: platform.into(),
         measurement: Bytes([byte; 48]),
         min_tcb: Some(SnpTcb { bootloader: 3, tee: 0, snp: 8, microcode: 115 }),
+        variants: vec![],
     };
     let tdx = |platform: &str, rtmr0, rtmr1| TdxReference {
         platform: platform.into(),
@@ -27,6 +28,7 @@ fn reference() -> ReferenceSet {
         rtmr1: Bytes([rtmr1; 48]),
         rtmr2: Bytes([0x36; 48]),
         rtmr3: Bytes([0; 48]),
+        events: vec![],
     };
     let azure = |tee, byte| AzureReference {
         // Names that people chose are data, not rules.

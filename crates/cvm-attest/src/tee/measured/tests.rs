@@ -15,6 +15,7 @@ fn reference() -> Reference {
         platform: platform.into(),
         measurement: Bytes([byte; 48]),
         min_tcb,
+        variants: vec![],
     };
     let tdx = TdxReference {
         platform: "q35".into(),
@@ -23,6 +24,7 @@ fn reference() -> Reference {
         rtmr1: Bytes([3; 48]),
         rtmr2: Bytes([4; 48]),
         rtmr3: Bytes([0; 48]),
+        events: vec![],
     };
     let pcrs = BTreeMap::from([(4, Bytes([4; 32])), (11, Bytes([11; 32]))]);
     let azure = AzureReference { platform: "DC".into(), tee: AzureTee::Snp, measurement: Bytes([9; 48]), pcrs };

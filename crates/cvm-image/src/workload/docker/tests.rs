@@ -217,7 +217,8 @@ fn layers_are_applied_in_order_from_either_layout_and_compression() {
 fn a_hard_link_is_one_file() {
     let layer = tar(&[(FILE, "a", "x", 0o755), (EntryType::Link, "b", "a", 0), (EntryType::Link, "c", "./a", 0)]);
     let run = json!({ "Entrypoint": ["/a"] });
-    let unpacked = Unpacked::of(&files(&saved(&config(run, &[layer.clone()]), &[layer])));
+    let unpacked =
+        Unpacked::of(&files(&saved(&config(run, std::slice::from_ref(&layer)), std::slice::from_ref(&layer))));
     unpacked.result.as_ref().unwrap();
     let inode = |path: &str| unpacked.root(path).metadata().unwrap().ino();
     assert!(inode("a") == inode("b") && inode("b") == inode("c"));
@@ -227,7 +228,7 @@ fn a_hard_link_is_one_file() {
 fn one(entries: &[Entry]) -> Vec<u8> {
     let program = [(FILE, "start", "x", 0o755)];
     let layer = tar(&[&program, entries].concat());
-    files(&saved(&config(json!({ "Cmd": ["/start"] }), &[layer.clone()]), &[layer]))
+    files(&saved(&config(json!({ "Cmd": ["/start"] }), std::slice::from_ref(&layer)), std::slice::from_ref(&layer)))
 }
 
 #[test]
@@ -318,7 +319,9 @@ fn attack_a_name_as_long_as_the_memory() {
         builder.append(&header, io::repeat(b'a').take(1 << 20)).unwrap();
     }
     let layer = builder.into_inner().unwrap();
-    let error = Unpacked::of(&files(&saved(&config(run(), &[layer.clone()]), &[layer]))).refused();
+    let error =
+        Unpacked::of(&files(&saved(&config(run(), std::slice::from_ref(&layer)), std::slice::from_ref(&layer))))
+            .refused();
     assert_eq!(error.code(), "DKR-001", "{error}");
 }
 
