@@ -722,7 +722,7 @@ fn a_td_in_the_release_protocol() {
     let foreign = genuine.verify("tdx", &in_a_session(&mint, &binding, |_| {}), &binding, NOW).unwrap_err();
     assert!(!foreign.is_wrong_nonce() && !foreign.is_forbidden() && !foreign.is_malformed(), "{foreign}");
     let unknown = vendors.verify("sgx", &json!({}), &binding, NOW).unwrap_err();
-    assert_eq!(unknown.code(), "ATT-002");
+    assert_eq!(unknown.code(), "ATT-394");
 }
 
 #[test]

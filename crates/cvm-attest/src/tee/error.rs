@@ -71,8 +71,8 @@ impl TeeError {
 impl Explain for TeeError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Kind { .. } => "ATT-002",
-            Self::Body { .. } => "ATT-001",
+            Self::Kind { .. } => "ATT-394",
+            Self::Body { .. } => "ATT-395",
             Self::Snp(error) => error.code(),
             Self::Tdx(error) => error.code(),
             Self::Azure(error) => error.code(),

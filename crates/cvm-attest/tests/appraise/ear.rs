@@ -62,7 +62,7 @@ fn attack_a_refused_machines_verdict() {
     // A debuggable guest: genuine, and refused.
     let token = token(&snp("google-vcek"), &key);
     let read = set(&[token.clone(), key.jwks().to_string().into_bytes()]).verify(&terms(Some(NONCE), NOW));
-    assert_eq!(code(&read), ["ATT-365"]);
+    assert_eq!(code(&read), ["ATT-396"]);
     assert_eq!(claims(&read, "ear")["submods"]["cpu0"]["ear.status"], "contraindicated");
     // The same with its verdict turned.
     let text = String::from_utf8(token).unwrap();
@@ -83,5 +83,5 @@ fn a_refusal_of_all_contraindicates_each() {
     verdict.refusals.push(refusal);
     let key = key();
     let read = set(&[token(&verdict, &key), key.jwks().to_string().into_bytes()]).verify(&terms(Some(NONCE), NOW));
-    assert_eq!(code(&read), ["ATT-365"]);
+    assert_eq!(code(&read), ["ATT-396"]);
 }

@@ -127,6 +127,8 @@ fn what_is_left_out_has_nvflares_meaning() {
     let snp = "nvflare.app_opt.confidential_computing.snp_authorizer.SNPAuthorizer";
     let asks = parse(&least.replace("b.C", snp)).unwrap().site_conf("site-1".to_owned().try_into().unwrap());
     assert_eq!(asks.allowed_out_ports, [443, 8002, 8003], "AMD's service");
+    let monitor = parse(&format!("{least}flare_cvm: {{monitors: {{mlflow: 5000}}}}\n")).unwrap_err();
+    assert!(monitor.code() == "CCC-008" && monitor.to_string().contains("flare_cvm.monitors.mlflow"), "{monitor}");
     // Explicitly none is none.
     let none = parse(&format!("{least}allowed_out_ports: []\n")).unwrap();
     assert_eq!(none.site_conf("site-1".to_owned().try_into().unwrap()).allowed_out_ports, Vec::<u16>::new());
@@ -183,7 +185,6 @@ fn a_wrong_value_is_refused_with_its_key() {
         ("statsd: 9125", "statsd: host:9125", "CCC-004", "flare_cvm.monitors.statsd"),
         ("statsd: 9125", "statsd: 0", "CCC-004", "flare_cvm.monitors.statsd"),
         ("statsd: 9125", "tensorboard: 6006", "CCC-005", "flare_cvm.monitors.tensorboard"),
-        ("role: server", "role: client", "CCC-008", "flare_cvm.monitors.mlflow"),
         ("cvm_image_name: federation-server", "cvm_image_name: a/b", "CCC-004", "cvm_image_name"),
         ("id: snp_authorizer", "id: ../snp", "CCC-004", "cc_issuers[0].id"),
         ("    token_expiration: 100\n", "", "CCC-003", "cc_issuers[0].token_expiration"),

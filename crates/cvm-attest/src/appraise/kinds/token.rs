@@ -57,7 +57,7 @@ fn appraised(ear: &EarToken, shared: &Shared, mut not_checked: Vec<NotChecked>) 
     let bad = ear.submods.iter().filter(|(_, submodule)| !matches!(submodule.status, Tier::Affirming | Tier::Warning));
     let refusals = bad.map(|(name, submodule)| {
         let reason = format!("the verifier's verdict on {name} is {}", json!(submodule.status));
-        Refusal::policy("ear", "ATT-365", reason, "its ear.veraison.annotated-evidence says what was found (--json)")
+        Refusal::policy("ear", "ATT-396", reason, "its ear.veraison.annotated-evidence says what was found (--json)")
     });
     Submodule { prefix: "token", kind: "ear", claims, refusals: refusals.collect() }
 }

@@ -138,7 +138,7 @@ fn attack_a_delegates_secret_in_a_cleartext_partition() {
     let archive = zstd::bulk::compress(b"", 1).unwrap();
     for (what, secret) in &secrets {
         let file =
-            [("/p", [b"lead ".as_slice(), secret, &[b' '; 4096]].concat())].map(|(n, b)| (n.to_owned(), b)).into();
+            [("p", [b"lead ".as_slice(), secret, &[b' '; 4096]].concat())].map(|(n, b)| (n.to_owned(), b)).into();
         let image = dir.path().join("p4.img");
         fs::write(&image, fat::make(4 << 20, "P4", &file).unwrap()).unwrap();
         let error = search_for(&needles, &[("p4", image)], &archive).unwrap_err();
