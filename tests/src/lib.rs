@@ -9,12 +9,31 @@ pub mod tpm;
 pub mod vm;
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Command, Stdio},
+    io::{BufRead, BufReader, Read, Write, stdout},
+    process::{Command, ExitCode, Stdio},
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
+
+/// Runs a demo to its end; what went wrong is its last line.
+pub fn shown(demo: fn(Instant) -> Result<()>) -> ExitCode {
+    let started = Instant::now();
+    match demo(started) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\ndemo failed after {:.0} s: {error:#}", started.elapsed().as_secs_f64());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line of a demo's, seen at once.
+pub fn say(line: &str) {
+    let mut out = stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
 
 /// Runs a command to its end; its output is shown only when it fails.
 pub fn run(command: &mut Command) -> Result<String> {

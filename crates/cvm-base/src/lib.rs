@@ -1,11 +1,12 @@
 //! What every crate of flare-cvm shares: errors that explain themselves, files that appear whole
-//! or not at all, bounded reads, and fixed-size values written as lowercase hex.
+//! or not at all, bounded reads, and fixed-size values written as lowercase hex, times.
 
 mod bytes;
 mod explain;
 mod file;
 #[cfg(feature = "interrupt")]
 pub mod interrupt;
+pub mod time;
 
 pub use bytes::{Bytes, Bytes16, Bytes32, HexError, sha256};
 pub use explain::Explain;

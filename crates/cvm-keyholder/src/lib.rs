@@ -20,6 +20,5 @@ pub mod log;
 pub mod policy;
 pub mod service;
 pub mod store;
-pub mod time;
 
 pub use error::KeyHolderError;

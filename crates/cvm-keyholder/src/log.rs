@@ -4,13 +4,11 @@
 //! the same bytes. A signed head names the last entry, so that cutting the end off shows as well. What
 //! only a copy of the head elsewhere can show is a store replaced by an older, intact one.
 
-use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256, time::rfc3339};
 use cvm_release::server::Decision;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
-
-use crate::time::rfc3339;
 
 const ENTRY: &[u8] = b"flare-cvm/v1/log-entry\0";
 const HEAD: &[u8] = b"flare-cvm/v1/log-head\0";

@@ -9,7 +9,7 @@ use std::{
 };
 
 use cvm_attest::ak_certificate::AkCertificate;
-use cvm_base::{Bytes32, sha256};
+use cvm_base::{Bytes32, sha256, time};
 use cvm_ceremony::{Card, Party, Unlock};
 use cvm_layout::manifest::Manifest;
 use cvm_release::{
@@ -45,7 +45,6 @@ use crate::{
     log,
     policy::PolicyFolder,
     store::SqliteStore,
-    time,
 };
 
 /// Serves until SIGINT or SIGTERM: a line `ready URL certificate=SHA256` on stdout, then a line a decision.

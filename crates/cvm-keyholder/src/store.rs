@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256, time};
 use cvm_layout::manifest::ImageId;
 pub use cvm_release::server::Seal;
 use cvm_release::{
@@ -20,7 +20,6 @@ use crate::{
     KeyHolderError,
     enroll::{Documents, Identity},
     log::{self, Entry, Head},
-    time,
 };
 
 /// The store's name in a party's folder.

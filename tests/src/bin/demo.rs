@@ -2,32 +2,19 @@
 
 use std::{
     fs,
-    io::{Write, stdout},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use cvm_lab::{scene::Scene, timeline::Timeline};
+use cvm_lab::{say, scene::Scene, timeline::Timeline};
 
 /// NVFLARE's port in the CVM and on this machine.
 const PORT: u16 = 8002;
 const READY_LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
-    let started = Instant::now();
-    match demo(started) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\ndemo failed after {:.0} s: {error:#}", started.elapsed().as_secs_f64());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    let mut out = stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    cvm_lab::shown(demo)
 }
 
 fn demo(started: Instant) -> Result<()> {

@@ -1,31 +1,21 @@
 //! `make demo-federation`: a sealed server and two sealed clients train together on one machine.
 
 use std::{
-    io::{Write, stdout},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use cvm_lab::federation::{Federation, SITES, attest_port};
+use cvm_lab::{
+    federation::{Federation, SITES, attest_port},
+    say,
+};
 
 /// How long a job may take under TCG.
 const JOB_LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let started = Instant::now();
-    match demo(started) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\ndemo failed after {:.0} s: {error:#}", started.elapsed().as_secs_f64());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    let mut out = stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    cvm_lab::shown(demo)
 }
 
 fn demo(started: Instant) -> Result<()> {

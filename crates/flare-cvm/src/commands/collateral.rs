@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use cvm_attest::collateral::{
     fetch::{Bases, Fetcher, Limits, Network, Progress as Event, Proxy, SystemClock},
     open_or_create_key, public_path, read_public_key, wanted,
 };
-use cvm_base::{Bytes, read_bounded};
+use cvm_base::{Bytes, read_bounded, time::now};
 use ed25519_dalek::VerifyingKey;
 use serde_json::{Value, json};
 
@@ -369,8 +369,4 @@ fn public_keys(paths: &[PathBuf]) -> Result<Vec<VerifyingKey>, CacheError> {
 fn product(name: &str) -> Result<Product, String> {
     let capital = name.chars().enumerate().map(|(at, c)| if at == 0 { c.to_ascii_uppercase() } else { c });
     Product::from_name(&capital.collect::<String>()).ok_or("expected Milan, Genoa or Turin".into())
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! Dates for people.
+//! Times: seconds since 1970 UTC, and RFC 3339.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ pub fn now() -> u64 {
 pub fn rfc3339(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Howard Hinnant's `civil_from_days`: eras of 400 years that begin on 1 March.
-    let z = days + 719_468;
+    let z = days.saturating_add(719_468);
     let (era, day_of_era) = (z / 146_097, z % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
