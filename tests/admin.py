@@ -122,7 +122,7 @@ def main() -> int:
                 if type(error).__name__ in DECIDED:
                     print(f"refused: {reason}", file=sys.stderr)
                     return 1
-                time.sleep(0.5)
+                time.sleep(2)  # a login costs an emulated server a second
                 continue
             print(json.dumps(answer | {"tries": tries, "waited_s": round(time.monotonic() - started, 2)}))
             return 0
