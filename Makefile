@@ -3,7 +3,7 @@ CARGO ?= cargo
 NVFLARE = target/tools/nvflare/.ready
 ORACLES = target/tools/oracles/.ready
 
-.PHONY: demo demo-federation test lint bench build deps
+.PHONY: demo demo-federation drills test lint bench build deps
 .DELETE_ON_ERROR:
 
 demo: build $(NVFLARE)
@@ -20,6 +20,10 @@ test: build $(NVFLARE) $(ORACLES)
 	$(CARGO) test --release --locked --workspace --no-fail-fast
 	target/tools/nvflare/bin/python3 tests/split_key.py
 	target/tools/nvflare/bin/python3 -B -m unittest discover -s python/tests -t python
+
+# What a federation does when a part of it fails: half an hour.
+drills: build $(NVFLARE)
+	$(CARGO) test --release --locked --workspace --test federation -- --ignored --nocapture
 
 lint:
 	$(CARGO) fmt --all --check
