@@ -19,7 +19,7 @@ use cvm_lab::{
 /// How long a job may take under TCG.
 const JOB_LIMIT: Duration = Duration::from_secs(900);
 /// A check period of the example's CC manager and agents, and what stopping takes under TCG.
-const STOP_LIMIT: Duration = Duration::from_secs(300);
+const STOP_LIMIT: Duration = Duration::from_secs(900);
 
 type Step = fn(&Federation, &mut Running) -> Result<()>;
 

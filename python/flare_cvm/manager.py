@@ -62,19 +62,19 @@ class CVMManager(CCManager):
         cc_verifier_ids: list[str],
         verify_frequency: int = 600,
         cc_enabled_sites: Sequence[str] = (),
-        get_site_request_timeout: float = 10.0,
-        get_token_request_timeout: float = 10.0,
+        get_site_request_timeout: float = 30.0,
+        get_token_request_timeout: float = 30.0,
         unattested_sites: Sequence[str] = (),
-        peer_deadline_s: float = 60.0,
+        peer_deadline_s: float | None = None,
     ) -> None:
         """
         Args:
             unattested_sites: sites that may take part without attestation. Any name that is neither here nor in
                 `cc_enabled_sites` is refused.
-            peer_deadline_s: how long a site is asked again before its silence counts as a failure; at most
-                `verify_frequency` counts.
+            peer_deadline_s: how long a site is asked again before its silence counts as a failure: half of `verify_frequency`,
+                or a minute if that is longer; at most `verify_frequency` counts.
 
-        The others are NVFLARE's. The server's name in `cc_enabled_sites` is `server`.
+        The others are NVFLARE's, with longer defaults: a site that starts a job is busy, not false. The server's name in `cc_enabled_sites` is `server`.
         """
         super().__init__(
             cc_issuers_conf=cc_issuers_conf,
@@ -85,7 +85,8 @@ class CVMManager(CCManager):
             get_token_request_timeout=get_token_request_timeout,
         )
         self.unattested_sites = frozenset(unattested_sites)
-        self.peer_deadline_s = min(peer_deadline_s, float(verify_frequency))
+        patience = max(60.0, verify_frequency / 2) if peer_deadline_s is None else peer_deadline_s
+        self.peer_deadline_s = min(patience, float(verify_frequency))
         self._registrations = Registrations()
         self._federation: Federation | None = None
         self._server_challenge: str | None = None
