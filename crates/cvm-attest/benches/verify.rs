@@ -218,7 +218,7 @@ fn installed(peer: &str, program: &str) -> Result<PathBuf, String> {
 
 fn output(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
+    let output = command.env("RUST_BACKTRACE", "0").output().map_err(|error| format!("{name}: {error}"))?;
     let error = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(format!("{name} failed: {}", error.trim().lines().last().unwrap_or("without a word")));
