@@ -607,35 +607,3 @@ fn ccel(log: &CcEventLog) -> Vec<u8> {
     }
     area
 }
-
-/// Verifications a second of processor time: `cargo test --release … -- --ignored bench --nocapture`.
-#[test]
-#[ignore = "a figure, not a check"]
-fn bench() {
-    let bytes = quote("near-mpc");
-    let verifier = verifier("near-mpc", NEAR).unwrap();
-    // Nanoseconds that this thread ran: other processes do not count.
-    let on_cpu = || -> f64 {
-        let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-        text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
-    };
-    let rate = |name: &str, run: &dyn Fn()| {
-        run();
-        let (start, mut count) = (on_cpu(), 0);
-        while on_cpu() - start < 2.0 {
-            (0..50).for_each(|_| run());
-            count += 50;
-        }
-        println!("{name}: {:.0}/s", f64::from(count) / (on_cpu() - start));
-    };
-    rate("TDX quote, cached collateral", &|| {
-        verifier.verify(&TdxEvidence::parse(&bytes, None).unwrap(), None, NEAR).map(drop).unwrap();
-    });
-    let (roots, collateral) = (intel_roots().unwrap(), collateral("near-mpc"));
-    rate("TDX quote and collateral", &|| {
-        let evidence = TdxEvidence::parse(&bytes, None).unwrap();
-        cvm_attest::tdx::verify(&evidence, roots.clone(), Some(&collateral), None, NEAR).map(drop).unwrap();
-    });
-    let oracle = serde_json::from_slice(&collateral_json("near-mpc")).unwrap();
-    rate("dcap-qvl 0.7.1 (ring), the same", &|| drop(theirs(&oracle, &bytes, NEAR).unwrap()));
-}

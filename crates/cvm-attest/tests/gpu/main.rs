@@ -1,7 +1,6 @@
 //! NVIDIA's evidence: every vector with its verdict, and what an attacker would try.
 
 mod attack;
-mod bench;
 mod ocsp;
 mod policy;
 mod rim;

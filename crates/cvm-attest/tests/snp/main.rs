@@ -2,7 +2,6 @@
 //! versions and products without real ones, signed by keys that look like AMD's.
 
 mod attacks;
-mod bench;
 mod forms;
 mod mint;
 mod policy;

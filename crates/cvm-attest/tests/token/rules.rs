@@ -1,6 +1,4 @@
-//! Issuer, audience, clock; malformed tokens; speed.
-
-use std::time::Instant;
+//! Issuer, audience, clock; malformed tokens.
 
 use cvm_attest::token::{
     DetachedEat, Expected, ItaPolicy, KeySet, MAX_DETACHED_BYTES, MAX_KEY_SET_BYTES, MAX_TOKEN_BYTES, MaaPolicy,
@@ -170,43 +168,4 @@ fn key_sets_that_cannot_be_used() {
     let azure: Value = serde_json::from_slice(&vector("maa/maa-1-sgx.jwks.json")).unwrap();
     let mixed = with(&SIGNER.jwks()["keys"][2], json!({"x5c": azure["keys"][0]["x5c"]}));
     assert!(KeySet::parse(json!({"keys": [mixed]}).to_string().as_bytes()).is_err());
-}
-
-/// `cargo test --release … --test token -- --ignored bench --nocapture`: verifications a second on one core.
-#[test]
-#[ignore = "a measurement"]
-fn bench() {
-    let per_second = |name: &str, run: &dyn Fn()| {
-        let (started, mut count) = (Instant::now(), 0_u32);
-        while started.elapsed().as_secs() < 2 {
-            (0..20).for_each(|_| run());
-            count += 20;
-        }
-        println!("{name}: {:.0}/s", f64::from(count) / started.elapsed().as_secs_f64());
-    };
-    let keys = KeySet::parse(&vector("maa/maa-1-sgx.jwks.json")).unwrap();
-    let policy = MaaPolicy {
-        types: vec!["sgx".into()],
-        ..MaaPolicy::new("https://pylarryoattestationaad.wus.attest.azure.net")
-    };
-    let text = vector("maa/maa-1-sgx.jwt");
-    per_second("maa (RS256)", &|| {
-        let token = Token::parse(&text).unwrap();
-        verify_maa(&token, &keys, &policy, &Expected::default(), 1_625_180_000).unwrap();
-    });
-    let keys = KeySet::parse(&vector("nras/nras-prod-20250609.recovered.pub.pem")).unwrap();
-    let policy = NrasPolicy::new("https://nras.attestation.nvidia.com");
-    let bundle = vector("nras/hopperClaimsv3_detached_eat.json");
-    per_second("nras (2 x ES384)", &|| {
-        let eat = DetachedEat::parse(&bundle).unwrap();
-        verify_nras(&eat, &keys, &policy, &Expected::default(), 1_749_601_900).unwrap();
-    });
-    let keys = crate::signer::keys(&SIGNER.jwks());
-    let tee = json!({"tdx_is_debuggable": false, "attester_tcb_status": "UpToDate"});
-    for alg in ["PS384", "ES256"] {
-        let text = SIGNER.sign(alg, &with(&registered("ita"), tee.clone()));
-        per_second(&format!("ita ({alg})"), &|| {
-            verify_ita(&token(&text), &keys, &ItaPolicy::new("ita"), &Expected::default(), NOW).unwrap();
-        });
-    }
 }
