@@ -1,8 +1,8 @@
 //! Issuer, audience, clock; malformed tokens.
 
 use cvm_attest::token::{
-    DetachedEat, Expected, ItaPolicy, KeySet, MAX_DETACHED_BYTES, MAX_KEY_SET_BYTES, MAX_TOKEN_BYTES, MaaPolicy,
-    NrasPolicy, Rules, Token, TokenError, verify_ita, verify_maa, verify_nras,
+    DetachedEat, Expected, ItaPolicy, KeySet, MAX_DETACHED_BYTES, MAX_KEY_SET_BYTES, MAX_TOKEN_BYTES, Rules, Token,
+    TokenError, verify_ita,
 };
 use cvm_base::Explain;
 use serde_json::{Value, json};
@@ -124,10 +124,8 @@ fn malformed_tokens_of_every_kind() {
 fn attack_a_gigabyte() {
     // Refused by its length: nothing of it is decoded, let alone copied.
     let huge = vec![b'A'; 1 << 30];
-    let started = Instant::now();
     let errors =
         [Token::parse(&huge).unwrap_err(), KeySet::parse(&huge).unwrap_err(), DetachedEat::parse(&huge).unwrap_err()];
-    assert!(started.elapsed().as_millis() < 100);
     for error in errors {
         assert!(error.to_string().contains("1073741824 bytes"), "{error}");
         assert!(matches!(error.code(), "ATT-350" | "ATT-352"));
