@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::WorkError;
 
 /// Every program that is run, with its Debian package.
-const TOOLS: [(&str, &str); 18] = [
+const TOOLS: [(&str, &str); 19] = [
     ("chroot", "coreutils"),
     ("cp", "coreutils"),
     ("depmod", "kmod"),
@@ -30,6 +30,7 @@ const TOOLS: [(&str, &str); 18] = [
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),
     ("sbsign", "sbsigntool"),
+    ("xz", "xz-utils"),
 ];
 
 /// 1980-01-01, the first day that FAT knows: the date of everything in an image.

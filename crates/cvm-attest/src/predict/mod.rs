@@ -1,5 +1,5 @@
 //! PCR values of an image from its files alone: what firmware, systemd-boot 252, systemd-stub 252 and a
-//! 6.1 kernel measure when they start it under Secure Boot.
+//! Linux kernel (6.1, 6.12) measure when they start it under Secure Boot.
 //!
 //! Each rule was compared event by event with real boots (OVMF 2022.11, swtpm); see
 //! `tests/vectors/PROVENANCE.md`. The rules assume that the loader is the first boot option tried: a VM

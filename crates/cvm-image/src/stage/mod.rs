@@ -90,6 +90,7 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
         "fsck.erofs",
         "qemu-img",
         "depmod",
+        "xz",
         "ldconfig",
         "chroot",
         "cp",

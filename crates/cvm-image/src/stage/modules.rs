@@ -24,6 +24,7 @@ pub(super) fn split(
         return Err(StageError::Tree { path: "/usr/lib/modules".into(), problem });
     };
     let release = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    decompress(&folder.join("kernel"))?;
     depmod(tree_folder, &release)?;
 
     let out = files.join("lib/modules").join(&release);
@@ -63,6 +64,24 @@ pub(super) fn split(
     })?;
     depmod(tree_folder, &release)?;
     Ok(release)
+}
+
+/// Some kernels' modules are compressed one by one. The images that they go to are compressed as a whole, and
+/// `cvm-init` has no decompressor. A module's signature is of its plain bytes.
+fn decompress(kernel: &Path) -> Result<(), StageError> {
+    let mut compressed = Vec::new();
+    tree::walk(kernel, &mut |path, _| {
+        if path.extension().is_some_and(|extension| extension == "xz") {
+            compressed.push(path.to_owned());
+        }
+        Ok(())
+    })?;
+    if !compressed.is_empty() {
+        let mut command = tool::command("xz");
+        command.args(["--decompress", "--"]).args(compressed);
+        tool::run("xz", "unpacking the kernel's modules", command)?;
+    }
+    Ok(())
 }
 
 fn depmod(tree: &Path, release: &str) -> Result<(), StageError> {

@@ -1,6 +1,7 @@
 //! Distributions: where a stage without a base begins.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -31,12 +32,14 @@ impl Profile {
         })
     }
 
-    /// Unpacks `packages` and what they depend on into the new folder `tree`; gives their names.
+    /// Unpacks `packages` and what they depend on into the new folder `tree`; gives their names. `NAME/SUITE`,
+    /// as apt-get writes it, takes a package from another suite of the same mirror, as bookworm-backports.
     ///
     /// Unpacked and not installed: no maintainer script runs, so that nothing of this machine finds
     /// its way into the tree. The mirror is the one that this machine's own apt uses.
     pub(super) fn unpack(self, packages: &[String], tree: &Path, work: &Path) -> Result<Vec<String>, StageError> {
-        let sources = self.sources(Path::new("/etc/apt"), work)?;
+        let suites = packages.iter().filter_map(|package| Some(package.split_once('/')?.1)).collect();
+        let sources = self.sources(Path::new("/etc/apt"), &suites, work)?;
         let mut command = tool::command("mmdebstrap");
         command.args(["--mode=root", "--variant=extract", "--format=directory", "--quiet"]);
         command.arg(format!("--include={}", packages.join(",")));
@@ -56,27 +59,46 @@ impl Profile {
         Ok(names.lines().filter_map(|line| line.strip_suffix(".deb")).map(|name| name.replace("%3a", ":")).collect())
     }
 
-    /// The sources of this suite's `main` from the machine's apt configuration, as files in `work`.
-    fn sources(self, apt: &Path, work: &Path) -> Result<Vec<PathBuf>, StageError> {
+    /// The sources of this suite's `main` from the machine's apt configuration, and `more` suites of the same
+    /// mirror, as files in `work`.
+    fn sources(self, apt: &Path, more: &BTreeSet<&str>, work: &Path) -> Result<Vec<PathBuf>, StageError> {
         let mut files = vec![apt.join("sources.list")];
         let folder = apt.join("sources.list.d");
         files.extend(fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())));
         files.sort();
-        let mut found = Vec::new();
+        let mut kept = Vec::new();
         for file in files {
             let Ok(text) = fs::read_to_string(&file) else { continue };
-            let (kept, extension) = match file.extension().and_then(|e| e.to_str()) {
-                Some("sources") => (self.stanzas(&text), "sources"),
-                Some("list") => (self.lines(&text), "list"),
-                _ => continue,
-            };
-            if !kept.is_empty() {
-                let copy = work.join(format!("apt-{}.{extension}", found.len()));
-                fs::write(&copy, kept).map_err(WorkError::io("write", &copy))?;
-                found.push(copy);
+            match file.extension().and_then(|e| e.to_str()) {
+                Some("sources") => kept.push((self.stanzas(&text), "sources")),
+                Some("list") => kept.push((self.lines(&text), "list")),
+                _ => {}
             }
         }
+        // The machine's own sources need not name a further suite: its mirror has it.
+        let moved = |suite: &&str| kept.iter().find_map(|(text, format)| Some((self.moved(text, suite)?, *format)));
+        let moved: Vec<_> = more.iter().filter_map(moved).collect();
+        let mut found = Vec::new();
+        for (text, format) in kept.into_iter().chain(moved).filter(|(text, _)| !text.is_empty()) {
+            let copy = work.join(format!("apt-{}.{format}", found.len()));
+            fs::write(&copy, text).map_err(WorkError::io("write", &copy))?;
+            found.push(copy);
+        }
         if found.is_empty() { Err(StageError::NoAptSource { suite: self.suite }) } else { Ok(found) }
+    }
+
+    /// The first source of the suite itself, a paragraph or a line, with another suite in its place.
+    fn moved(self, sources: &str, suite: &str) -> Option<String> {
+        let is_suites = |line: &str| line.to_ascii_lowercase().starts_with("suites:");
+        let has = |text: &str| text.split_whitespace().any(|word| word == self.suite);
+        let replaced = |line: &str| match is_suites(line) {
+            true => format!("Suites: {suite}\n"),
+            false => format!("{}\n", line.replace(&format!(" {} ", self.suite), &format!(" {suite} "))),
+        };
+        let paragraph =
+            sources.split("\n\n").find(|paragraph| paragraph.lines().any(|line| is_suites(line) && has(line)));
+        let source = paragraph.or_else(|| sources.lines().find(|line| line.starts_with("deb ") && has(line)))?;
+        Some(source.lines().map(replaced).collect())
     }
 
     fn is_own_suite(self, word: &str) -> bool {
@@ -135,17 +157,28 @@ mod tests {
         fs::write(folder.join("b.list"), "deb http://docker.test/ bookworm stable\n").unwrap();
         fs::write(folder.join("c.disabled"), list).unwrap();
 
-        let files = Profile::named("debian-12").unwrap().sources(apt.path(), work.path()).unwrap();
-        let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        let read = |more: &[&'static str]| -> Vec<String> {
+            let more = more.iter().copied().collect();
+            let files = Profile::named("debian-12").unwrap().sources(apt.path(), &more, work.path()).unwrap();
+            files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+        };
+        let texts = read(&[]);
         assert_eq!(texts.len(), 2, "{texts:?}");
         assert_eq!(texts[0].trim(), "deb http://mirror.test/debian bookworm main");
         assert!(texts[1].contains("bookworm-updates") && !texts[1].contains("cloud") && !texts[1].contains("security"));
+        // A further suite is asked of the first source's mirror, in that source's format.
+        let backports = "bookworm-backports";
+        assert_eq!(read(&[backports])[2].trim(), "deb http://mirror.test/debian bookworm-backports main");
+        fs::remove_file(apt.path().join("sources.list")).unwrap();
+        let paragraph =
+            stanza("bookworm bookworm-updates", "").replace("bookworm bookworm-updates\nC", "bookworm-backports\nC");
+        assert_eq!(read(&[backports])[1], paragraph);
     }
 
     #[test]
     fn a_machine_without_a_source_is_told_so() {
         let apt = tempfile::tempdir().unwrap();
-        let error = Profile::named("debian-12").unwrap().sources(apt.path(), apt.path()).unwrap_err();
+        let error = Profile::named("debian-12").unwrap().sources(apt.path(), &BTreeSet::new(), apt.path()).unwrap_err();
         assert!(matches!(error, StageError::NoAptSource { suite: "bookworm" }));
         assert!(Profile::named("debian-99").is_err());
     }
