@@ -22,9 +22,9 @@ test: build $(NVFLARE) $(ORACLES)
 	target/tools/nvflare/bin/python3 tests/split_key.py
 	target/tools/nvflare/bin/python3 -B -m unittest discover -s python/tests -t python
 
-# What a federation does when a part of it fails: half an hour.
+# What a federation does when a part of it fails, and ten cold starts in a row: more than an hour.
 drills: build $(NVFLARE)
-	$(CARGO) test --release --locked --workspace --test federation -- --ignored --nocapture
+	$(CARGO) test --release --locked --workspace --test federation -- --ignored --nocapture --test-threads=1
 
 lint:
 	$(CARGO) fmt --all --check

@@ -44,6 +44,13 @@ fn a_federation_stops_when_one_fails() {
     ]);
 }
 
+/// `make drills`: some 40 minutes under emulation.
+#[test]
+#[ignore = "ten starts under emulation: make drills"]
+fn ten_cold_starts_in_a_row_come_up() {
+    steps(&[("every site is switched off and on, ten times", ten_cold_starts)]);
+}
+
 fn steps(steps: &[(&str, Step)]) {
     let federation = Federation::new("federation-test", 17_643, |line| eprintln!("{line}")).expect("the federation");
     let federation = federation.with_drills();
@@ -96,6 +103,15 @@ fn reboot(federation: &Federation, running: &mut Running) -> Result<()> {
         "{before}, then {after}"
     );
     federation.registered().map(drop)
+}
+
+fn ten_cold_starts(federation: &Federation, running: &mut Running) -> Result<()> {
+    for round in 1..=10 {
+        let begin = Instant::now();
+        all_again(federation, running).with_context(|| format!("cold start {round}"))?;
+        eprintln!("cold start {round}: off, on, both clients registered in {:.0} s", begin.elapsed().as_secs_f64());
+    }
+    Ok(())
 }
 
 fn key_holder_gone(federation: &Federation, running: &mut Running) -> Result<()> {
