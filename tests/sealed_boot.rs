@@ -206,7 +206,7 @@ fn attack_measurements_that_the_model_owners_policy_refuses() {
 fn attack_one_byte_in_p4() {
     let lab = lab();
     let machine = lab.twin(&lab.pristine, "p4-byte");
-    flip(&machine, &lab.scene.root.join("machines/scratch"), 4, 100_001).expect("the flip");
+    flip(&machine, &lab.scene.root.join("machines/scratch"), 4, 40_001).expect("the flip");
     expect(&lab.refused(&machine), "FC-241");
 }
 
