@@ -20,7 +20,8 @@ done
 if [ -w /dev/kvm ] && grep -qsE '^kvm_(intel|amd) ' /proc/modules; then
     set -- -accel kvm -cpu host
 else
-    set -- -accel tcg,thread=multi -cpu max
+    # QEMU 7.2 emulates cmpxchg16b with wrong flags: an interrupt at the wrong moment is a double fault of Linux 6.12.
+    set -- -accel tcg,thread=multi -cpu max,-cx16
 fi
 
 for forward in ${CVM_FORWARD-tcp:127.0.0.1:8002-:8002 tcp:127.0.0.1:8003-:8003}; do

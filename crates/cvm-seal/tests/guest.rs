@@ -38,7 +38,8 @@ fn a_guest_makes_opens_and_defends_its_disks() {
             "-machine",
             "q35",
             "-cpu",
-            "max",
+            // As launch_vm.sh says.
+            "max,-cx16",
             "-m",
             "1G",
             "-nographic",
