@@ -385,31 +385,20 @@ impl Federation {
         Ok((job, downloaded))
     }
 
-    /// Submits the same job with its code in it; NVFLARE must block it. Returns its last state.
-    pub fn byoc_refused(&self, limit: Duration) -> Result<Value> {
+    /// Submits the same job with its code in it; NVFLARE must refuse it. Returns its words.
+    pub fn byoc_refused(&self, limit: Duration) -> Result<String> {
         let job = self.scene.root.join("byoc");
         let _ = fs::remove_dir_all(&job);
         run(Command::new("cp").arg("-r").arg(self.source().join("job")).arg(&job))?;
         run(Command::new("cp").arg("-r").arg(self.source().join("model/code")).arg(job.join("app/custom")))?;
-        let submitted = self.admin(limit, &["submit", &text(&job)])?;
-        let ended = self.admin(limit, &["wait", submitted["job"].as_str().context("a job's id")?])?;
-        let words = ended.to_string();
-        anyhow::ensure!(words.contains("BYOC job not allowed"), "a job with code of its own was not blocked: {words}");
-        Ok(ended)
+        refusal(self.admin(limit, &["submit", &text(&job)]), "BYOC job not allowed")
     }
 
     /// A researcher asks for a job's results; the server must refuse. Returns its words.
     pub fn download_refused(&self, job: &str) -> Result<String> {
         let (kit, folder) = (self.kit("researcher@acme.com"), self.at("results"));
         let limit = Duration::from_secs(60);
-        match self.scene.admin(&kit, FL_PORT, limit, &["download", job, &folder]) {
-            Ok(answer) => anyhow::bail!("a researcher downloaded the results: {answer}"),
-            Err(error) => {
-                let words = error.to_string();
-                let line = words.lines().find(|line| line.starts_with("refused: AuthorizationError"));
-                Ok(line.with_context(|| format!("not refused for the right reason: {words}"))?.to_owned())
-            }
-        }
+        refusal(self.scene.admin(&kit, FL_PORT, limit, &["download", job, &folder]), "AuthorizationError")
     }
 
     /// Switches the server CVM off and on again.
@@ -424,6 +413,18 @@ impl Federation {
     pub fn attest(&self, port: u16) -> Result<String> {
         let (node, agreement) = (format!("127.0.0.1:{port}"), self.at("agreement.txt"));
         self.scene.flare_cvm(&["attest", "node", &node, "--agreement", &agreement])
+    }
+}
+
+/// The line in which NVFLARE refused, if it did and for this reason.
+fn refusal(answer: Result<Value>, reason: &str) -> Result<String> {
+    match answer {
+        Ok(answer) => anyhow::bail!("not refused: {answer}"),
+        Err(error) => {
+            let words = error.to_string();
+            let line = words.lines().find(|line| line.starts_with("refused: ") && line.contains(reason));
+            Ok(line.with_context(|| format!("not refused for the right reason: {words}"))?.to_owned())
+        }
     }
 }
 
