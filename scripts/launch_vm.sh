@@ -4,7 +4,7 @@
 #   CVM_FORWARD    QEMU host forwards (default "tcp:127.0.0.1:8002-:8002 tcp:127.0.0.1:8003-:8003")
 #   CVM_MONITOR    socket of QEMU's monitor, where `system_powerdown` presses the power button
 #   CVM_USER_DATA file with an ext4 file system and no partitions, read at /user_data (user_data.qcow2, if it is there)
-#   CVM_SERIAL     file for the console (default: this terminal)    CVM_MEMORY  MiB (2048)    CVM_CPUS (2)
+#   CVM_SERIAL     file for the console (default: this terminal)    CVM_MEMORY  MiB (2048)    CVM_CPUS (2; emulated 1)
 # A changed boot loader or kernel ends in "No bootable option or device was found": stop it with Ctrl-C.
 # Under SEV-SNP: the AmdSev firmware (-bios, no pflash, no SMM), -object sev-snp-guest, -cpu EPYC-v4.
 set -eu
@@ -18,10 +18,11 @@ done
 
 # /dev/kvm may exist where KVM cannot run: it is used only where a vendor's module is loaded.
 if [ -w /dev/kvm ] && grep -qsE '^kvm_(intel|amd) ' /proc/modules; then
-    set -- -accel kvm -cpu host
+    set -- -accel kvm -cpu host; cpus=2
 else
-    # QEMU 7.2 emulates cmpxchg16b with wrong flags: an interrupt at the wrong moment is a double fault of Linux 6.12.
-    set -- -accel tcg,thread=multi -cpu max,-cx16
+    # QEMU before 8.1 may emulate code that another processor has just patched (Linux does so to itself), and gives
+    # cmpxchg16b wrong flags: rare panics of Linux 6.12 with two processors, or where an interrupt comes right behind.
+    set -- -accel tcg,thread=multi -cpu max,-cx16; cpus=1
 fi
 
 for forward in ${CVM_FORWARD-tcp:127.0.0.1:8002-:8002 tcp:127.0.0.1:8003-:8003}; do
@@ -50,7 +51,7 @@ fi
 # One disk and nothing else to boot from. The firmware's variables are a snapshot: every start sees
 # the keys of the bundle. -no-reboot: a panic or a reboot ends the VM.
 exec qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none "$@" \
-    -machine q35,smm=on -m "${CVM_MEMORY:-2048}" -smp "${CVM_CPUS:-2}" \
+    -machine q35,smm=on -m "${CVM_MEMORY:-2048}" -smp "${CVM_CPUS:-$cpus}" \
     -global driver=cfi.pflash01,property=secure,value=on -global ICH9-LPC.disable_s3=1 \
     -drive if=pflash,unit=0,format=raw,readonly=on,file=OVMF_CODE.fd \
     -drive if=pflash,unit=1,format=raw,snapshot=on,file=OVMF_VARS.fd \
