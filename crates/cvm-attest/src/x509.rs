@@ -184,6 +184,18 @@ impl Certificate {
         self.parsed.tbs_certificate().issuer().to_string()
     }
 
+    /// The common name in its subject; empty without one.
+    #[cfg(feature = "collateral")]
+    pub(crate) fn subject_cn(&self) -> String {
+        common_name(self.parsed.tbs_certificate().subject())
+    }
+
+    /// The common name in its issuer; empty without one.
+    #[cfg(feature = "collateral")]
+    pub(crate) fn issuer_cn(&self) -> String {
+        common_name(self.parsed.tbs_certificate().issuer())
+    }
+
     /// The first and the last second (since 1970 UTC) at which it is valid.
     pub fn validity(&self) -> (u64, u64) {
         let dates = self.parsed.tbs_certificate().validity();
@@ -339,6 +351,20 @@ pub fn read_crls(bytes: &[u8]) -> Result<Vec<Vec<u8>>, X509Error> {
         true => Err(X509Error::Crl { problem: "neither DER nor PEM".into() }),
         false => Ok(found),
     }
+}
+
+#[cfg(feature = "collateral")]
+fn common_name(name: &x509_cert::name::Name) -> String {
+    name.common_name().ok().flatten().map(|cn| cn.value().into_owned()).unwrap_or_default()
+}
+
+/// A revocation list's issuer (its common name), and when the next one is due.
+#[cfg(feature = "collateral")]
+pub(crate) fn crl_due(der: &[u8]) -> Result<(String, u64), X509Error> {
+    let fail = |problem: String| X509Error::Crl { problem };
+    let list = <x509_cert::crl::CertificateList>::from_der(der).map_err(|e| fail(e.to_string()))?.tbs_cert_list;
+    let next = list.next_update.ok_or_else(|| fail("it does not say when the next is due".into()))?;
+    Ok((common_name(&list.issuer), next.to_unix_duration().as_secs()))
 }
 
 pub(crate) fn read_crl(der: &[u8]) -> Result<CertRevocationList<'_>, X509Error> {

@@ -173,7 +173,7 @@ fn attack_a_forged_hardware_report() {
     let renamed = files.forge(&files.runtime().replace("26F8BC30", "26F8BC31"));
     renamed.bind(NONCE).unwrap();
     assert!(matches!(verify(&renamed), Err(AzureError::Snp(SnpError::Signature { .. }))));
-    for bit in (0x20 * 8..(0x20 + 0x2a0 + 48) * 8).step_by(41) {
+    for bit in (0x20 * 8..(0x20 + 0x2a0 + 48) * 8).step_by(if cfg!(debug_assertions) { 41 } else { 1 }) {
         let mut bad = files.clone();
         bad.hcl[bit / 8] ^= 1 << (bit % 8);
         assert!(verify(&bad).is_err(), "bit {bit}");

@@ -5,10 +5,11 @@ use std::fmt;
 
 use cvm_base::{Bytes, Bytes32};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Appraisal, EvidenceSet};
+use super::{Appraisal, EvidenceSet, Refusal};
 use crate::{
+    NotChecked,
     eventlog::{self, Difference, Log, LoggedEvent, first_difference, likely_cause},
     files::Form,
     handoff_digest,
@@ -44,9 +45,15 @@ impl fmt::Display for Explanation {
         if let Some(event) = &self.event {
             write!(f, ", at \"{event}\"")?;
         }
+        write!(f, ": {}; likely: {}", self.sides(), self.likely)
+    }
+}
+
+impl Explanation {
+    fn sides(&self) -> String {
         let none = "nothing";
         let (expected, got) = (self.expected.as_deref().unwrap_or(none), self.got.as_deref().unwrap_or(none));
-        write!(f, ": expected {expected}, got {got}; likely: {}", self.likely)
+        format!("expected {expected}, got {got}")
     }
 }
 
@@ -58,7 +65,8 @@ pub fn explain(appraisal: &Appraisal, set: &EvidenceSet, reference: &ReferenceSe
     let mut found = Vec::new();
     for (of, kind, claims) in appraisal.claims() {
         match kind {
-            "tpm" => found.extend(reference.tpm.iter().flat_map(|tpm| {
+            // Reference values are of the SHA-256 bank.
+            "tpm" if claims["bank"] == HashAlg::Sha256.name() => found.extend(reference.tpm.iter().flat_map(|tpm| {
                 let expected = tpm.explain.iter().map(|e| (u32::from(e.pcr), e.event.clone(), e.digest));
                 pcrs(of, claims, set, &tpm.pcrs, &expected.collect::<Vec<_>>())
             })),
@@ -69,6 +77,37 @@ pub fn explain(appraisal: &Appraisal, set: &EvidenceSet, reference: &ReferenceSe
         }
     }
     found
+}
+
+/// Refuses every difference that was explained; evidence of a kind that the reference values do not know was not
+/// compared, and its claims say so. For those who have no policy that does it.
+pub fn compare(appraisal: &mut Appraisal, explained: &[Explanation], reference: &ReferenceSet) {
+    for difference in explained {
+        let Explanation { of, register, likely, .. } = difference;
+        let reason = format!("{register} is not what the reference values say: {}", difference.sides());
+        let help = format!("most likely: {likely}; a policy of your own (--policy) may decide otherwise");
+        appraisal.refuse(Refusal::policy(of, "ATT-397", reason, &help));
+    }
+    for (kind, claims) in appraisal.claims_mut() {
+        if !knows(reference, &kind, claims)
+            && let Some(members) = claims.as_object_mut()
+            && let Value::Array(list) = members.entry("not_checked").or_insert_with(|| json!([]))
+        {
+            let reason = "the reference values have none of this kind of evidence";
+            list.push(json!(NotChecked::new("reference-values", reason)));
+        }
+    }
+}
+
+/// Whether there is something to compare with.
+fn knows(reference: &ReferenceSet, kind: &str, claims: &Value) -> bool {
+    match kind {
+        "tpm" => reference.tpm.is_some() && claims["bank"] == HashAlg::Sha256.name(),
+        "snp" => !reference.snp.is_empty(),
+        "tdx" => !reference.tdx.is_empty(),
+        "az-snp-vtpm" | "az-tdx-vtpm" => reference.azure.iter().any(|platform| kind.contains(platform.tee.as_str())),
+        _ => false,
+    }
 }
 
 type Measurements = Vec<(u32, String, Bytes32)>;
@@ -98,6 +137,9 @@ fn pcrs(
         let (wanted, seen) = (of_register(predicted, *pcr), of_register(&measured, *pcr));
         let after = eventlog::extend(expected, &handoff_digest()).to_string();
         found.push(match difference(&wanted, &seen) {
+            _ if claims["pcrs"].as_object().is_none_or(serde_json::Map::is_empty) => {
+                whole("no register values were given with the quote")
+            }
             _ if quoted.is_none() => whole("the quote does not cover this register"),
             _ if *pcr == 11 && quoted == Some(&after) => whole("the image has handed off: its system is running"),
             _ if wanted.is_empty() || seen.is_empty() => whole(pcr_cause(*pcr)),

@@ -7,15 +7,20 @@
 
 mod explain;
 mod kinds;
+mod reports;
 mod set;
 
 use cvm_base::Explain;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::token::{self, EarToken, Registered, Tier, VerifierId};
+use crate::{
+    gpu::ResultPolicy,
+    token::{self, EarToken, Registered, Tier, VerifierId},
+};
 
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, compare, explain};
+pub use reports::Reports;
 pub use set::{EvidenceSet, GpuRules, Rules, Terms};
 
 /// Why evidence was refused: by a verifier, or by a policy.
@@ -78,6 +83,14 @@ impl Appraisal {
         self.submods.insert(name, entry);
     }
 
+    /// A no to one submodule.
+    fn refuse(&mut self, refusal: Refusal) {
+        if let Some(entry) = self.submods.get_mut(&refusal.of) {
+            entry["ear.status"] = json!("contraindicated");
+        }
+        self.refusals.push(refusal);
+    }
+
     /// Whether every piece was genuine and accepted, and there was one at all.
     pub fn accepted(&self) -> bool {
         self.refusals.is_empty() && !self.submods.is_empty()
@@ -95,6 +108,20 @@ impl Appraisal {
             let (kind, claims) = annotated.iter().next()?;
             Some((name.as_str(), kind.as_str(), claims))
         })
+    }
+
+    /// The kind and the claims of every submodule.
+    fn claims_mut(&mut self) -> impl Iterator<Item = (String, &mut Value)> {
+        self.submods.values_mut().filter_map(|entry| {
+            let annotated = entry.get_mut("ear.veraison.annotated-evidence")?.as_object_mut()?;
+            let (kind, claims) = annotated.iter_mut().next()?;
+            Some((kind.clone(), claims))
+        })
+    }
+
+    /// Lets one of NVIDIA's result policies judge the devices; each refusal names it.
+    pub fn judge_devices(&mut self, name: &str, policy: &ResultPolicy) {
+        kinds::judge_devices(self, name, policy);
     }
 
     /// Every check that was left out: the submodule's name, the check, the reason.

@@ -155,6 +155,23 @@ impl EvidenceSet {
         self.groups.values().flat_map(move |group| group.all(form)).map(|(_, bytes)| bytes.as_slice())
     }
 
+    /// Whether a group has anything that attests, and not only what vouches for it.
+    pub fn attests(&self, group: &str) -> bool {
+        const EVIDENCE: [Form; 10] = [
+            Form::SnpReport,
+            Form::TdxQuote,
+            Form::SgxQuote,
+            Form::HclReport,
+            Form::TpmQuote,
+            Form::EventLog,
+            Form::GpuReport,
+            Form::Jwt,
+            Form::DetachedEat,
+            Form::KbsEvidence,
+        ];
+        self.groups.get(group).is_some_and(|group| EVIDENCE.iter().any(|form| group.has(*form)))
+    }
+
     /// Verifies everything. Claims stand in the appraisal even where a policy refuses them; where a verifier
     /// does, there are none to believe.
     pub fn verify(&self, terms: &Terms) -> Appraisal {

@@ -182,6 +182,14 @@ impl AzureEvidence {
         &self.hcl
     }
 
+    /// The TD quote beside it, over TDX.
+    pub fn td_quote(&self) -> Option<&[u8]> {
+        match &self.hardware {
+            Hardware::Snp(_) => None,
+            Hardware::Tdx(quote) => Some(quote),
+        }
+    }
+
     fn of_arrays(kind: HardwareKind, quote: ArrayQuote, hcl: &[u8], hardware: Hardware) -> Result<Self, AzureError> {
         let pcrs: Option<Vec<Digest>> = quote.pcrs.iter().map(|value| Digest::of_length(value)).collect();
         let pcrs = pcrs.ok_or_else(|| malformed(kind, "a PCR value that is no digest".into()))?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CacheError, CollateralError, DcapTee, Entry, INDEX_FILE, Key, MAX_INDEX_BYTES, MAX_TOTAL_BYTES, PckCa, Product,
-    QuoteCollateral, Signer, Tcb, content, index,
+    QuoteCollateral, Signer, Tcb, content, index, wanted,
 };
 
 /// The folder of the pieces.
@@ -132,6 +132,17 @@ impl Cache {
             return Err(CollateralError::Expired { key: key.clone(), valid_until: entry.valid_until, now });
         }
         Ok(Found { bytes, entry })
+    }
+
+    /// What can vouch for an SNP report (or its signed part), valid at `now`: see [`wanted::serves_snp_report`].
+    pub fn for_snp_report(&self, report: &[u8], now: u64) -> impl Iterator<Item = Found<'_>> {
+        let serves = move |entry: &Entry| now <= entry.valid_until && wanted::serves_snp_report(&entry.key, report);
+        self.held.values().filter(move |(entry, _)| serves(entry)).map(|(entry, bytes)| Found { bytes, entry })
+    }
+
+    /// Intel's collateral for a quote's platform, valid at `now`.
+    pub fn for_quote(&self, quote: &[u8], now: u64) -> Option<Found<'_>> {
+        wanted::by_quote(quote).ok()?.iter().find_map(|key| self.find(key, now).ok())
     }
 
     /// A chip's certificate (DER) at one TCB.

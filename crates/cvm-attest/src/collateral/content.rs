@@ -2,14 +2,12 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{
-    CollateralError, Key, Product, QuoteCollateral, Signer, Tcb,
-    key::is_csp,
-    x509::{Certificate, crl, earliest},
+use super::{CollateralError, Key, Product, QuoteCollateral, Signer, key::is_csp};
+use crate::{
+    snp::{Endorsement, SigningKey},
+    x509::{Certificate, crl_due},
 };
 
-/// AMD's arc of certificate extensions (AMD 57230, "Versioned Chip Endorsement Key Certificate").
-const AMD: &str = "1.3.6.1.4.1.3704.1";
 /// More certificates than any manifest carries (four).
 const MAX_RIM_CERTIFICATES: usize = 16;
 
@@ -56,7 +54,7 @@ pub fn identify(bytes: &[u8]) -> Result<(Key, Vec<u8>), CollateralError> {
         let collateral = QuoteCollateral::parse(bytes).map_err(|e| fail(format!("no DCAP collateral: {e}")))?;
         (collateral.inspect().map_err(|e| fail(format!("DCAP collateral: {e}")))?.0, collateral.to_json())
     } else if text.contains("-----BEGIN CERTIFICATE-----") {
-        match Certificate::from_pem(bytes).map_err(&fail)?.as_slice() {
+        match chain(bytes).map_err(&fail)?.as_slice() {
             [one] if one.subject_cn() == "SEV-VCEK" || one.subject_cn() == "SEV-VLEK" => {
                 return Err(fail("a VCEK or VLEK is imported as DER: `openssl x509 -outform DER`".into()));
             }
@@ -64,7 +62,7 @@ pub fn identify(bytes: &[u8]) -> Result<(Key, Vec<u8>), CollateralError> {
         }
     } else if text.starts_with('<') {
         return Err(fail("a manifest does not say its name: import it as NAME=FILE".into()));
-    } else if crl(bytes).is_ok() {
+    } else if crl_due(bytes).is_ok() {
         (Key::AmdCrl(Signer::Vcek, amd_crl(bytes).map_err(fail)?.0), bytes.to_vec())
     } else {
         (amd_certificate(bytes).map_err(fail)?.0, bytes.to_vec())
@@ -75,39 +73,25 @@ pub fn identify(bytes: &[u8]) -> Result<(Key, Vec<u8>), CollateralError> {
 
 /// A VCEK or a VLEK.
 fn amd_certificate(der: &[u8]) -> Result<(Key, u64), String> {
-    let certificate = Certificate::from_der(der)?;
-    let extension =
-        |arc: &str| certificate.extension(&format!("{AMD}.{arc}")).ok_or(format!("no extension {AMD}.{arc}"));
-    let name = ia5(extension("2")?).ok_or("the product's name is no IA5String")?;
-    let product = Product::from_name(name).ok_or_else(|| format!("the product {name:?} is not known"))?;
-    let level = |arc: &str| integer(extension(arc)?).ok_or(format!("extension {AMD}.{arc} is no number below 256"));
-    let tcb = Tcb {
-        fmc: (product == Product::Turin).then(|| level("3.9")).transpose()?,
-        boot_loader: level("3.1")?,
-        tee: level("3.2")?,
-        snp: level("3.3")?,
-        microcode: level("3.8")?,
-    };
-    let key = match certificate.subject_cn().as_str() {
-        "SEV-VCEK" => {
-            let hwid = extension("4")?.to_vec();
-            if hwid.len() != product.hwid_bytes() {
-                return Err(format!("a chip of {} bytes, expected {}", hwid.len(), product.hwid_bytes()));
-            }
-            Key::Vcek { product, hwid, tcb }
+    let certificate = Certificate::from_der(der).map_err(|e| e.to_string())?;
+    let kind = Endorsement::kind(&certificate)
+        .ok_or_else(|| format!("a certificate of {:?}, expected SEV-VCEK or SEV-VLEK", certificate.subject_cn()))?;
+    let Endorsement { product, tcb, hw_id, csp_id, .. } =
+        Endorsement::read(&certificate, kind).map_err(|e| e.to_string())?;
+    let (product, tcb) = (product.into(), tcb.into());
+    let key = match kind {
+        SigningKey::Vcek => Key::Vcek { product, hwid: hw_id.ok_or("no chip")?, tcb },
+        SigningKey::Vlek => {
+            let csp = csp_id.filter(|csp| is_csp(csp)).ok_or("the provider's name is unusable")?;
+            Key::Vlek { product, csp, tcb }
         }
-        "SEV-VLEK" => {
-            let csp = ia5(extension("5")?).filter(|csp| is_csp(csp)).ok_or("the provider's name is unusable")?;
-            Key::Vlek { product, csp: csp.into(), tcb }
-        }
-        other => return Err(format!("a certificate of {other:?}, expected SEV-VCEK or SEV-VLEK")),
     };
-    Ok((key, certificate.not_after()))
+    Ok((key, certificate.validity().1))
 }
 
 /// ASK or ASVK, then ARK.
 fn amd_chain(pem: &[u8]) -> Result<(Key, u64), String> {
-    let chain = Certificate::from_pem(pem)?;
+    let chain = chain(pem)?;
     let [authority, root] = chain.as_slice() else {
         return Err(format!("{} certificates, expected two: ASK or ASVK, then ARK", chain.len()));
     };
@@ -122,7 +106,7 @@ fn amd_chain(pem: &[u8]) -> Result<(Key, u64), String> {
 }
 
 fn amd_crl(der: &[u8]) -> Result<(Product, u64), String> {
-    let (issuer, until) = crl(der)?;
+    let (issuer, until) = crl_due(der).map_err(|e| e.to_string())?;
     // The ARK of the product line signs both lists; the name of a VLEK's authority is accepted too.
     let line = ["ARK-", "SEV-VLEK-", "SEV-"].iter().find_map(|prefix| issuer.strip_prefix(prefix));
     let product = line.and_then(Product::from_name).ok_or_else(|| format!("a list by {issuer:?}, not by AMD"))?;
@@ -151,28 +135,19 @@ fn rim(id: &str, xml: &[u8]) -> Result<u64, String> {
         let (base64, after) = after.split_once("</").ok_or("a certificate without an end")?;
         let base64: String = base64.chars().filter(|c| !c.is_ascii_whitespace()).collect();
         let der = STANDARD.decode(base64).map_err(|e| format!("a certificate: {e}"))?;
-        let not_after = Certificate::from_der(&der)?.not_after();
+        let not_after = Certificate::from_der(&der).map_err(|e| e.to_string())?.validity().1;
         until = Some(until.map_or(not_after, |until| until.min(not_after)));
         rest = after.split_once("X509Certificate>").ok_or("a certificate without an end")?.1;
     }
     Err(format!("more than {MAX_RIM_CERTIFICATES} certificates"))
 }
 
-/// A DER IA5String of less than 128 bytes.
-fn ia5(der: &[u8]) -> Option<&str> {
-    match der {
-        [0x16, length, text @ ..] if usize::from(*length) == text.len() && *length < 0x80 => {
-            std::str::from_utf8(text).ok()
-        }
-        _ => None,
-    }
+/// PEM certificates in their order.
+pub(super) fn chain(pem: &[u8]) -> Result<Vec<Certificate>, String> {
+    Certificate::read_all(pem).map_err(|e| e.to_string())
 }
 
-/// A DER INTEGER from 0 to 255.
-fn integer(der: &[u8]) -> Option<u8> {
-    match der {
-        [0x02, 1, value] if *value < 0x80 => Some(*value),
-        [0x02, 2, 0, value] if *value >= 0x80 => Some(*value),
-        _ => None,
-    }
+/// The earliest end among certificates; `None` without any.
+pub(super) fn earliest(certificates: &[Certificate]) -> Option<u64> {
+    certificates.iter().map(|certificate| certificate.validity().1).min()
 }

@@ -2,12 +2,16 @@
 
 use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use x509_cert::der::DateTime;
 
 use super::{
     CollateralError, DcapTee, Key, PckCa,
-    x509::{Certificate, crl, earliest},
+    content::{self, earliest},
+};
+use crate::{
+    files::signed_member,
+    tdx,
+    x509::{Certificate, crl_due},
 };
 
 /// The longest header with a chain of Intel's has some 4 KiB.
@@ -118,7 +122,7 @@ impl QuoteCollateral {
         }
         let list = |name: &str, text: &str| {
             let der = hex::decode(text).map_err(|_| format!("{name}: not hex"))?;
-            crl(&der).map_err(|e| format!("{name}: {e}"))
+            crl_due(&der).map_err(|e| format!("{name}: {e}"))
         };
         let (root, root_until) = list("root CRL", &self.root_ca_crl)?;
         if root != "Intel SGX Root CA" {
@@ -132,7 +136,7 @@ impl QuoteCollateral {
         };
         let mut until = root_until.min(pck_until).min(date(&info.next_update)?).min(date(&qe.next_update)?);
         for chain in [&self.pck_crl_issuer_chain, &self.tcb_info_issuer_chain, &self.qe_identity_issuer_chain] {
-            until = until.min(earliest(&Certificate::from_pem(chain.as_bytes())?).unwrap_or(0));
+            until = until.min(earliest(&content::chain(chain.as_bytes())?).unwrap_or(0));
         }
         Ok((Key::Dcap { tee, fmspc, ca }, until))
     }
@@ -155,8 +159,7 @@ struct QeIdentity {
     next_update: String,
 }
 
-/// The FMSPC and the authority of a PCK certificate: SGX extension 1.2.840.113741.1.13.1, in it .4 (Intel's
-/// "PCK certificate and CRL profile", §1.3).
+/// The FMSPC and the authority of a PCK certificate.
 pub(super) fn platform(pck: &Certificate) -> Result<([u8; 6], PckCa), CollateralError> {
     let fail = |problem: String| CollateralError::unknown("a PCK certificate", problem);
     let ca = match pck.issuer_cn().as_str() {
@@ -164,26 +167,18 @@ pub(super) fn platform(pck: &Certificate) -> Result<([u8; 6], PckCa), Collateral
         "Intel SGX PCK Processor CA" => PckCa::Processor,
         other => return Err(fail(format!("issued by {other:?}"))),
     };
-    let extension = pck.extension("1.2.840.113741.1.13.1").ok_or_else(|| fail("no SGX extension".into()))?;
-    // SEQUENCE { OID 1.2.840.113741.1.13.1.4, OCTET STRING (6) }: no other value of the extension looks so.
-    const FMSPC: [u8; 14] = [0x06, 0x0a, 0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 0x01, 0x0d, 0x01, 0x04, 0x04, 0x06];
-    let found = extension.windows(FMSPC.len() + 6).find_map(|window| window.strip_prefix(&FMSPC)?.first_chunk());
-    Ok((*found.ok_or_else(|| fail("no FMSPC".into()))?, ca))
+    let fmspc = tdx::fmspc(pck).map_err(|e| fail(e.to_string()))?;
+    Ok((fmspc, ca))
 }
 
-/// `{NAME: …, "signature": hex}`: the member's own text, which is what Intel signed, and the signature.
+/// The member's own text, which is what Intel signed, and the signature.
 fn signed(body: &[u8], member: &str) -> Result<(String, String), String> {
-    let members: std::collections::BTreeMap<String, &RawValue> =
-        serde_json::from_slice(body).map_err(|e| format!("not JSON: {e}"))?;
-    let text = members.get(member).ok_or_else(|| format!("no {member}"))?.get().to_owned();
-    let signature = members.get("signature").ok_or("no signature")?;
-    let signature: String = serde_json::from_str(signature.get()).map_err(|e| e.to_string())?;
-    Ok((text, signature))
+    signed_member(body, member).ok_or_else(|| format!("expected JSON with {member} and its signature"))
 }
 
 /// A CRL in DER, in PEM or in hex (Intel's service and its caches answer each), as hex of the DER.
 fn crl_der(body: &[u8]) -> Result<String, String> {
-    if body.first() == Some(&0x30) && crl(body).is_ok() {
+    if body.first() == Some(&0x30) && crl_due(body).is_ok() {
         return Ok(hex::encode(body));
     }
     let text = std::str::from_utf8(body).map_err(|_| "neither DER nor text")?.trim();
@@ -194,7 +189,7 @@ fn crl_der(body: &[u8]) -> Result<String, String> {
     } else {
         hex::decode(text).map_err(|_| "neither DER, PEM nor hex")?
     };
-    crl(&der)?;
+    crl_due(&der).map_err(|e| e.to_string())?;
     Ok(hex::encode(der))
 }
 
@@ -222,7 +217,7 @@ fn chain(header: &str) -> Result<String, String> {
         rest = after;
     }
     let text = String::from_utf8(decoded).map_err(|_| "the issuer chain is not text")?;
-    Certificate::from_pem(text.as_bytes())?;
+    content::chain(text.as_bytes())?;
     Ok(text)
 }
 

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::CollateralError;
+use crate::snp;
 
 /// A product line as AMD's key distribution service names it (Siena and Bergamo are `Genoa` there).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,27 +28,27 @@ impl Product {
 
     /// From a product name, with or without a stepping: `Milan`, `Milan-B0`, `Siena-A0`.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name.split('-').next()? {
-            "Milan" => Some(Self::Milan),
-            "Genoa" | "Siena" | "Bergamo" => Some(Self::Genoa),
-            "Turin" => Some(Self::Turin),
-            _ => None,
-        }
+        snp::Product::from_name(name).ok().map(Self::from)
     }
 
     /// From the CPUID family and model in a report of version 3 and later (AMD 56860, table 23).
     pub fn from_cpuid(family: u8, model: u8) -> Option<Self> {
-        match (family, model) {
-            (0x19, 0x00..=0x0f) => Some(Self::Milan),
-            (0x19, 0x10..=0x1f | 0xa0..=0xaf) => Some(Self::Genoa),
-            (0x1a, 0x00..=0x1f) => Some(Self::Turin),
-            _ => None,
-        }
+        snp::Product::from_cpuid(family, model).ok().map(Self::from)
     }
 
     /// How many bytes name a chip: 64, and 8 on Turin (AMD 57230).
     pub fn hwid_bytes(self) -> usize {
         if self == Self::Turin { 8 } else { 64 }
+    }
+}
+
+impl From<snp::Product> for Product {
+    fn from(product: snp::Product) -> Self {
+        match product {
+            snp::Product::Milan => Self::Milan,
+            snp::Product::Genoa | snp::Product::Siena => Self::Genoa,
+            snp::Product::Turin => Self::Turin,
+        }
     }
 }
 
@@ -74,6 +75,13 @@ impl Tcb {
             Product::Turin => Self { fmc: Some(a), boot_loader: b, tee: c, snp: d, microcode: f },
             _ => Self { fmc: None, boot_loader: a, tee: b, snp: e, microcode: f },
         }
+    }
+}
+
+impl From<snp::Tcb> for Tcb {
+    fn from(tcb: snp::Tcb) -> Self {
+        let snp::Tcb { fmc, bootloader, tee, snp, microcode } = tcb;
+        Self { fmc, boot_loader: bootloader, tee, snp, microcode }
     }
 }
 

@@ -29,7 +29,6 @@ mod index;
 mod key;
 pub mod wanted;
 mod writer;
-mod x509;
 
 pub use cache::{Cache, Crl, Found};
 pub use collector::{open_or_create_key, public_path, read_public_key};

@@ -1,6 +1,6 @@
 //! What a site accepts of a device whose evidence is genuine.
 
-use super::{Arch, ChainClaims, GpuClaims, GpuError, Measres, SwitchClaims};
+use super::{Arch, ChainClaims, DeviceFacts, GpuClaims, GpuError, Measres, SwitchClaims};
 
 /// What a site accepts of a GPU. The default wants all that can be checked offline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +27,8 @@ impl GpuPolicy {
     /// # Errors
     /// [`GpuError::Policy`] for the first rule that it breaks.
     pub fn check(&self, claims: &GpuClaims) -> Result<(), GpuError> {
-        let chains = [Some(&claims.chain), claims.driver_rim.chain.as_ref(), claims.vbios_rim.chain.as_ref()];
-        self.check_device(claims.arch, claims.measres, claims.nonce_match, &chains)
+        let chains = [Some(&claims.report.chain), claims.driver_rim.chain.as_ref(), claims.vbios_rim.chain.as_ref()];
+        self.check_device(&claims.facts, claims.report.nonce_match, &chains)
     }
 
     /// Accepts or refuses a switch.
@@ -36,22 +36,16 @@ impl GpuPolicy {
     /// # Errors
     /// [`GpuError::Policy`] for the first rule that it breaks.
     pub fn check_switch(&self, claims: &SwitchClaims) -> Result<(), GpuError> {
-        let chains = [Some(&claims.chain), claims.bios_rim.chain.as_ref()];
-        self.check_device(claims.arch, claims.measres, claims.nonce_match, &chains)
+        let chains = [Some(&claims.report.chain), claims.bios_rim.chain.as_ref()];
+        self.check_device(&claims.facts, claims.report.nonce_match, &chains)
     }
 
-    fn check_device(
-        &self,
-        arch: Arch,
-        measres: Measres,
-        nonce: bool,
-        chains: &[Option<&ChainClaims>],
-    ) -> Result<(), GpuError> {
+    fn check_device(&self, facts: &DeviceFacts, nonce: bool, chains: &[Option<&ChainClaims>]) -> Result<(), GpuError> {
         let refuse = |problem: String| Err(GpuError::Policy { problem });
-        if !self.arch.is_empty() && !self.arch.contains(&arch) {
-            return refuse(format!("its architecture is {arch:?}, allowed are {:?}", self.arch));
+        if !self.arch.is_empty() && !self.arch.contains(&facts.arch) {
+            return refuse(format!("its architecture is {:?}, allowed are {:?}", facts.arch, self.arch));
         }
-        if self.golden_values && measres != Measres::Success {
+        if self.golden_values && facts.measres != Measres::Success {
             return refuse("its measurements were not compared with NVIDIA's golden values".into());
         }
         if self.nonce && !nonce {

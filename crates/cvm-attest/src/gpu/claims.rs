@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::Value;
 
 use super::{Arch, Feature, Pdi};
@@ -50,14 +50,15 @@ impl ChainClaims {
     }
 }
 
-/// What a GPU's report, certificates and manifests proved.
+/// What is said of a GPU and of a switch under the same names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GpuClaims {
+pub struct DeviceFacts {
     /// By its certificates, not by its sender's word.
     pub arch: Arch,
     /// By its sender's word: proves nothing.
     pub uuid: Option<String>,
     /// By SPDM's index, counted from 1; hex.
+    #[serde(deserialize_with = "by_index")]
     pub measurements: BTreeMap<u8, String>,
     /// The opaque data.
     pub config: BTreeMap<String, Value>,
@@ -73,14 +74,52 @@ pub struct GpuClaims {
     pub hwmodel: String,
     /// Serial number of the attestation certificate, decimal: unique to a device and its firmware.
     pub ueid: String,
-    /// Maker of the firmware, by the driver's manifest: 5703 is NVIDIA.
-    pub oemid: Option<String>,
-    /// `gpu`.
+    /// `gpu` or `nvswitch`.
     #[serde(rename = "x-nvidia-device-type")]
     pub device_type: String,
     /// Null: a mismatch is an error.
     #[serde(rename = "x-nvidia-mismatch-measurement-records")]
     pub mismatches: Option<Value>,
+    /// The names under which NVIDIA's service has its manifests.
+    pub rim_ids: Vec<String>,
+    /// The checks that were not made.
+    pub not_checked: Vec<NotChecked>,
+}
+
+/// serde gives a flattened map's keys as text only.
+fn by_index<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<u8, String>, D::Error> {
+    let named = BTreeMap::<String, String>::deserialize(d)?;
+    named.into_iter().map(|(index, value)| Ok((index.parse().map_err(D::Error::custom)?, value))).collect()
+}
+
+/// The report and its chain; `x-nvidia-gpu-attestation-report-…` of a GPU, `x-nvidia-switch-…` of a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportClaims {
+    /// The device's chain.
+    #[serde(rename = "cert-chain")]
+    pub chain: ChainClaims,
+    /// The report names the firmware that the attestation certificate names. True, too, for reports of
+    /// firmware so old that it names none, as in NVIDIA's SDK; then `not_checked` says so.
+    #[serde(rename = "cert-chain-fwid-match")]
+    pub fwid_match: bool,
+    /// Always true here.
+    pub parsed: bool,
+    /// The report's nonce is the expected one; false when none was expected.
+    #[serde(rename = "nonce-match")]
+    pub nonce_match: bool,
+    /// Always true here.
+    #[serde(rename = "signature-verified")]
+    pub signature_verified: bool,
+}
+
+/// What a GPU's report, certificates and manifests proved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GpuClaims {
+    /// As of a switch.
+    #[serde(flatten)]
+    pub facts: DeviceFacts,
+    /// Maker of the firmware, by the driver's manifest: 5703 is NVIDIA.
+    pub oemid: Option<String>,
     /// The chip is of a known architecture, and the one its sender named, if any.
     #[serde(rename = "x-nvidia-gpu-arch-check")]
     pub arch_check: bool,
@@ -93,22 +132,9 @@ pub struct GpuClaims {
     /// The switches at its links.
     #[serde(rename = "x-nvidia-gpu-switch-pdis", default, skip_serializing_if = "Vec::is_empty")]
     pub switch_pdis: Vec<Pdi>,
-    /// The device's chain.
-    #[serde(rename = "x-nvidia-gpu-attestation-report-cert-chain")]
-    pub chain: ChainClaims,
-    /// The report names the firmware that the attestation certificate names. True, too, for reports of
-    /// firmware so old that it names none, as in NVIDIA's SDK; then `not_checked` says so.
-    #[serde(rename = "x-nvidia-gpu-attestation-report-cert-chain-fwid-match")]
-    pub fwid_match: bool,
-    /// Always true here.
-    #[serde(rename = "x-nvidia-gpu-attestation-report-parsed")]
-    pub parsed: bool,
-    /// The report's nonce is the expected one; false when none was expected.
-    #[serde(rename = "x-nvidia-gpu-attestation-report-nonce-match")]
-    pub nonce_match: bool,
-    /// Always true here.
-    #[serde(rename = "x-nvidia-gpu-attestation-report-signature-verified")]
-    pub signature_verified: bool,
+    /// The report and the device's chain.
+    #[serde(flatten, with = "prefix_gpu_report")]
+    pub report: ReportClaims,
     /// The driver's manifest.
     #[serde(flatten, with = "prefix_driver")]
     pub driver_rim: RimClaims,
@@ -124,44 +150,17 @@ pub struct GpuClaims {
     /// The device's name on the fabric, by its identity certificate.
     #[serde(rename = "x-nvidia-gpu-pdi", skip_serializing_if = "Option::is_none")]
     pub pdi: Option<Pdi>,
-    /// The names under which NVIDIA's service has its two manifests.
-    pub rim_ids: Vec<String>,
     /// Version 1.0 of the vocabulary.
     #[serde(flatten)]
     pub legacy: LegacyClaims,
-    /// The checks that were not made.
-    pub not_checked: Vec<NotChecked>,
 }
 
 /// What a switch's report, certificates and manifest proved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SwitchClaims {
-    /// By its certificates.
-    pub arch: Arch,
-    /// By its sender's word: proves nothing.
-    pub uuid: Option<String>,
-    /// By SPDM's index, counted from 1; hex.
-    pub measurements: BTreeMap<u8, String>,
-    /// The opaque data.
-    pub config: BTreeMap<String, Value>,
-    /// The nonce in the report, hex.
-    pub eat_nonce: String,
-    /// Whether the golden values were measured.
-    pub measres: Measres,
-    /// True once they were.
-    pub secboot: Option<bool>,
-    /// `disabled` once they were.
-    pub dbgstat: Option<String>,
-    /// Model by the identity key's certificate.
-    pub hwmodel: String,
-    /// Serial number of the attestation certificate, decimal.
-    pub ueid: String,
-    /// `nvswitch`.
-    #[serde(rename = "x-nvidia-device-type")]
-    pub device_type: String,
-    /// Null: a mismatch is an error.
-    #[serde(rename = "x-nvidia-mismatch-measurement-records")]
-    pub mismatches: Option<Value>,
+    /// As of a GPU.
+    #[serde(flatten)]
+    pub facts: DeviceFacts,
     /// The chip is of a known architecture, and the one its sender named, if any.
     #[serde(rename = "x-nvidia-switch-arch-check")]
     pub arch_check: bool,
@@ -174,28 +173,12 @@ pub struct SwitchClaims {
     /// The GPUs at its ports.
     #[serde(rename = "x-nvidia-switch-gpu-pdis", default, skip_serializing_if = "Vec::is_empty")]
     pub gpu_pdis: Vec<Pdi>,
-    /// The device's chain.
-    #[serde(rename = "x-nvidia-switch-attestation-report-cert-chain")]
-    pub chain: ChainClaims,
-    /// As for a GPU.
-    #[serde(rename = "x-nvidia-switch-attestation-report-cert-chain-fwid-match")]
-    pub fwid_match: bool,
-    /// Always true here.
-    #[serde(rename = "x-nvidia-switch-attestation-report-parsed")]
-    pub parsed: bool,
-    /// The report's nonce is the expected one; false when none was expected.
-    #[serde(rename = "x-nvidia-switch-attestation-report-nonce-match")]
-    pub nonce_match: bool,
-    /// Always true here.
-    #[serde(rename = "x-nvidia-switch-attestation-report-signature-verified")]
-    pub signature_verified: bool,
+    /// The report and the device's chain.
+    #[serde(flatten, with = "prefix_switch_report")]
+    pub report: ReportClaims,
     /// The BIOS's manifest.
     #[serde(flatten, with = "prefix_bios")]
     pub bios_rim: RimClaims,
-    /// The name under which NVIDIA's service has its manifest.
-    pub rim_ids: Vec<String>,
-    /// The checks that were not made.
-    pub not_checked: Vec<NotChecked>,
 }
 
 /// A manifest: all true when it was given, all false when not. Anything between is an error.
@@ -234,31 +217,33 @@ impl RimClaims {
     }
 }
 
-/// Flattens [`RimClaims`] under a name's prefix, which serde cannot do by itself.
+/// Flattens claims under a name's prefix, which serde cannot do by itself.
 macro_rules! prefixed {
-    ($module:ident, $prefix:literal) => {
+    ($module:ident, $claims:ident, $prefix:literal) => {
         mod $module {
-            use super::{BTreeMap, Deserialize, RimClaims, Value};
+            use super::{BTreeMap, Deserialize, Value, $claims};
 
-            pub(super) fn serialize<S: serde::Serializer>(rim: &RimClaims, s: S) -> Result<S::Ok, S::Error> {
-                let members = serde_json::to_value(rim).map_err(serde::ser::Error::custom)?;
+            pub(super) fn serialize<S: serde::Serializer>(claims: &$claims, s: S) -> Result<S::Ok, S::Error> {
+                let members = serde_json::to_value(claims).map_err(serde::ser::Error::custom)?;
                 let members = members.as_object().into_iter().flatten();
                 s.collect_map(members.map(|(name, value)| (format!("{}{name}", $prefix), value)))
             }
 
-            pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<RimClaims, D::Error> {
+            pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<$claims, D::Error> {
                 let all = BTreeMap::<String, Value>::deserialize(d)?;
                 let ours =
                     all.into_iter().filter_map(|(name, value)| Some((name.strip_prefix($prefix)?.to_owned(), value)));
-                RimClaims::deserialize(Value::Object(ours.collect())).map_err(serde::de::Error::custom)
+                $claims::deserialize(Value::Object(ours.collect())).map_err(serde::de::Error::custom)
             }
         }
     };
 }
 
-prefixed!(prefix_driver, "x-nvidia-gpu-driver-rim-");
-prefixed!(prefix_vbios, "x-nvidia-gpu-vbios-rim-");
-prefixed!(prefix_bios, "x-nvidia-switch-bios-rim-");
+prefixed!(prefix_gpu_report, ReportClaims, "x-nvidia-gpu-attestation-report-");
+prefixed!(prefix_switch_report, ReportClaims, "x-nvidia-switch-attestation-report-");
+prefixed!(prefix_driver, RimClaims, "x-nvidia-gpu-driver-rim-");
+prefixed!(prefix_vbios, RimClaims, "x-nvidia-gpu-vbios-rim-");
+prefixed!(prefix_bios, RimClaims, "x-nvidia-switch-bios-rim-");
 
 /// Version 1.0 of NVIDIA's vocabulary: the 28 names of its result policy 1.0.
 ///

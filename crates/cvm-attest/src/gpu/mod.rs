@@ -34,7 +34,7 @@ mod verify;
 mod xmldsig;
 
 pub use accept::GpuPolicy;
-pub use claims::{ChainClaims, GpuClaims, LegacyClaims, Measres, RimClaims, SwitchClaims};
+pub use claims::{ChainClaims, DeviceFacts, GpuClaims, LegacyClaims, Measres, ReportClaims, RimClaims, SwitchClaims};
 pub use error::GpuError;
 pub use evidence::{DeviceEvidence, MAX_DEVICES, MAX_SET_BYTES};
 pub use identity::Arch;

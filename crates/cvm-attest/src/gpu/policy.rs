@@ -179,6 +179,32 @@ impl ResultPolicy {
         self.evaluate_set(&ClaimSet::of_switches(claims, self.claims_version()))
     }
 
+    /// Evaluates the policy on a machine's devices: on those of the kind that its rules name, where they name one.
+    ///
+    /// # Errors
+    /// Every rule that does not hold; without any device of that kind, that.
+    pub fn evaluate_devices(&self, gpus: &[GpuClaims], switches: &[SwitchClaims]) -> Result<(), Vec<PolicyMismatch>> {
+        let (of_gpus, of_switches) = match (self.names("gpu"), self.names("switch")) {
+            (false, true) => (false, true),
+            (true, false) => (true, false),
+            _ => (!gpus.is_empty() || switches.is_empty(), !switches.is_empty()),
+        };
+        let mut broken = Vec::new();
+        if of_gpus {
+            broken.extend(self.evaluate(gpus).err().unwrap_or_default());
+        }
+        if of_switches {
+            broken.extend(self.evaluate_switches(switches).err().unwrap_or_default());
+        }
+        if broken.is_empty() { Ok(()) } else { Err(broken) }
+    }
+
+    /// Whether a rule is of such devices: `x-nvidia-switch-…`, `x-nv-gpu-…`.
+    fn names(&self, kind: &str) -> bool {
+        let (Rules::Flat(rules) | Rules::Detached { detached: rules, .. }) = &self.rules;
+        rules.keys().any(|rule| rule.contains(&format!("-{kind}-")))
+    }
+
     /// Evaluates the policy on any token's claims.
     ///
     /// # Errors
@@ -220,7 +246,7 @@ impl ClaimSet {
             let mut members = object(serde_json::to_value(claims).unwrap_or_default());
             let validated = |chain: Option<&ChainClaims>| json!(chain.is_some_and(ChainClaims::ocsp_good));
             let chains = [
-                ("x-nvidia-gpu-attestation-report-cert-chain-validated", Some(&claims.chain)),
+                ("x-nvidia-gpu-attestation-report-cert-chain-validated", Some(&claims.report.chain)),
                 ("x-nvidia-gpu-driver-rim-cert-validated", claims.driver_rim.chain.as_ref()),
                 ("x-nvidia-gpu-vbios-rim-cert-validated", claims.vbios_rim.chain.as_ref()),
             ];
@@ -232,11 +258,12 @@ impl ClaimSet {
             members
         };
         let good = |claims: &GpuClaims| {
-            let chains = [Some(&claims.chain), claims.driver_rim.chain.as_ref(), claims.vbios_rim.chain.as_ref()];
-            is_good(claims.measres, claims.nonce_match, &chains)
+            let chains =
+                [Some(&claims.report.chain), claims.driver_rim.chain.as_ref(), claims.vbios_rim.chain.as_ref()];
+            is_good(claims.facts.measres, claims.report.nonce_match, &chains)
         };
-        let nonce = claims.first().map(|claims| claims.eat_nonce.as_str());
-        let notes = claims.iter().flat_map(|claims| &claims.not_checked).collect();
+        let nonce = claims.first().map(|claims| claims.facts.eat_nonce.as_str());
+        let notes = claims.iter().flat_map(|claims| &claims.facts.not_checked).collect();
         Self::new(ISSUER_GPU, version, claims.iter().all(good), nonce, notes, "GPU", claims.iter().map(device))
     }
 
@@ -246,7 +273,7 @@ impl ClaimSet {
             let mut members = object(serde_json::to_value(claims).unwrap_or_default());
             let validated = |chain: Option<&ChainClaims>| json!(chain.is_some_and(ChainClaims::ocsp_good));
             let chains = [
-                ("x-nvidia-switch-attestation-report-cert-chain-validated", Some(&claims.chain)),
+                ("x-nvidia-switch-attestation-report-cert-chain-validated", Some(&claims.report.chain)),
                 ("x-nvidia-switch-bios-rim-cert-validated", claims.bios_rim.chain.as_ref()),
             ];
             members.extend(chains.map(|(name, chain)| (name.to_owned(), validated(chain))));
@@ -254,10 +281,14 @@ impl ClaimSet {
             members
         };
         let good = |claims: &SwitchClaims| {
-            is_good(claims.measres, claims.nonce_match, &[Some(&claims.chain), claims.bios_rim.chain.as_ref()])
+            is_good(
+                claims.facts.measres,
+                claims.report.nonce_match,
+                &[Some(&claims.report.chain), claims.bios_rim.chain.as_ref()],
+            )
         };
-        let nonce = claims.first().map(|claims| claims.eat_nonce.as_str());
-        let notes = claims.iter().flat_map(|claims| &claims.not_checked).collect();
+        let nonce = claims.first().map(|claims| claims.facts.eat_nonce.as_str());
+        let notes = claims.iter().flat_map(|claims| &claims.facts.not_checked).collect();
         Self::new(ISSUER_SWITCH, version, claims.iter().all(good), nonce, notes, "SWITCH", claims.iter().map(device))
     }
 

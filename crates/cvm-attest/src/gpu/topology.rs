@@ -59,13 +59,16 @@ impl Topology {
         let first = gpus.first().ok_or_else(|| broken("no GPU".into()))?;
         count("GPUs", gpus.len(), expect.gpus)?;
         count("switches", switches.len(), expect.switches)?;
-        let nonces = gpus.iter().map(|gpu| &gpu.eat_nonce).chain(switches.iter().map(|switch| &switch.eat_nonce));
+        let nonces =
+            gpus.iter().map(|gpu| &gpu.facts.eat_nonce).chain(switches.iter().map(|switch| &switch.facts.eat_nonce));
         same("nonce", nonces)?;
         same("driver", gpus.iter().map(|gpu| &gpu.driver_version))?;
-        same("model", gpus.iter().map(|gpu| format!("{:?}", gpu.arch)))?;
+        same("model", gpus.iter().map(|gpu| format!("{:?}", gpu.facts.arch)))?;
         same("mode", gpus.iter().map(|gpu| format!("{:?}", gpu.feature)))?;
-        let devices =
-            gpus.iter().map(|gpu| gpu.ueid.as_str()).chain(switches.iter().map(|switch| switch.ueid.as_str()));
+        let devices = gpus
+            .iter()
+            .map(|gpu| gpu.facts.ueid.as_str())
+            .chain(switches.iter().map(|switch| switch.facts.ueid.as_str()));
         different("device", devices)?;
         // A device that was re-keyed has a new UEID; it is still the same one.
         different("GPU", gpus.iter().filter_map(|gpu| gpu.pdi))?;
@@ -74,7 +77,7 @@ impl Topology {
             return Err(broken(format!("the mode is {:?}, {mode:?} is expected", first.feature)));
         }
         let mut not_checked = Vec::new();
-        if !gpus.iter().all(|gpu| gpu.nonce_match) || !switches.iter().all(|switch| switch.nonce_match) {
+        if !gpus.iter().all(|gpu| gpu.report.nonce_match) || !switches.iter().all(|switch| switch.report.nonce_match) {
             not_checked.push(NotChecked::new("nonce", "no nonce was expected; all devices have the same one"));
         }
         if first.feature == Some(Feature::Ppcie) {
@@ -85,7 +88,7 @@ impl Topology {
         Ok(Self {
             gpu_count: gpus.len(),
             switch_count: switches.len(),
-            nonce: first.eat_nonce.clone(),
+            nonce: first.facts.eat_nonce.clone(),
             driver_version: first.driver_version.clone(),
             mode: first.feature,
             not_checked,
@@ -100,12 +103,13 @@ fn check_fabric(
 ) -> Result<(), GpuError> {
     count("GPUs in PPCIE mode", gpus.len(), Some(PPCIE.0))?;
     count("switches of GPUs in PPCIE mode", switches.len(), Some(PPCIE.1))?;
-    let own = |switch: &SwitchClaims| switch.pdi.ok_or_else(|| broken(format!("switch {} has no PDI", switch.ueid)));
+    let own =
+        |switch: &SwitchClaims| switch.pdi.ok_or_else(|| broken(format!("switch {} has no PDI", switch.facts.ueid)));
     let present: BTreeSet<Pdi> = switches.iter().map(own).collect::<Result<_, _>>()?;
     for gpu in gpus {
         let connected: BTreeSet<Pdi> = gpu.switch_pdis.iter().copied().collect();
         if connected != present {
-            let (gpu, connected, present) = (&gpu.ueid, list(&connected), list(&present));
+            let (gpu, connected, present) = (&gpu.facts.ueid, list(&connected), list(&present));
             return Err(broken(format!("GPU {gpu} is connected to switches [{connected}], present are [{present}]")));
         }
     }
@@ -113,7 +117,7 @@ fn check_fabric(
     for switch in switches {
         let connected: BTreeSet<Pdi> = switch.gpu_pdis.iter().copied().collect();
         if connected.len() != PPCIE.0 || known.as_ref().is_some_and(|known| *known != connected) {
-            let (switch, connected) = (&switch.ueid, list(&connected));
+            let (switch, connected) = (&switch.facts.ueid, list(&connected));
             let expected = known.map_or_else(|| "8 GPUs".into(), |known| list(&known));
             return Err(broken(format!("switch {switch} is connected to GPUs [{connected}], expected [{expected}]")));
         }

@@ -1,13 +1,13 @@
 //! Report, chain, nonce, firmware, manifests, measurements: the checks in their order, and what they prove.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use cvm_base::Bytes32;
 
 use super::{
-    Arch, ChainClaims, DeviceEvidence, GpuClaims, GpuError, LegacyClaims, Measres, OcspResponse, Rim, RimClaims, Roots,
-    Source, SwitchClaims,
+    Arch, ChainClaims, DeviceEvidence, DeviceFacts, GpuClaims, GpuError, LegacyClaims, Measres, OcspResponse,
+    ReportClaims, Rim, RimClaims, Roots, Source, SwitchClaims,
     chain::{TrustedPath, Window},
     claims::LegacyInputs,
     der, ocsp,
@@ -284,95 +284,88 @@ struct Claims<'a> {
 
 impl Claims<'_> {
     fn of_gpu(self) -> Result<DeviceClaims, GpuError> {
-        let (measres, secboot, dbgstat) = self.measured();
-        let (report, identity) = (&self.evidence.report, &self.evidence.identity);
+        let (opaque, identity) = (&self.evidence.report.opaque, &self.evidence.identity);
+        let measured = self.measured();
         let chains: Vec<&ChainClaims> =
             [&self.chain].into_iter().chain(self.rims.iter().map(|(_, rim)| &rim.claims)).collect();
         let all = |good: fn(&ChainClaims) -> bool| chains.len() == 3 && chains.iter().all(|chain| good(chain));
         let legacy = LegacyClaims::new(LegacyInputs {
             nonce: self.nonce,
-            rims: measres == Measres::Success,
+            rims: measured,
             ocsp: all(ChainClaims::ocsp_good),
             ocsp_nonce: all(|chain| chain.ocsp_nonce_matches),
         });
-        let rim =
-            |at: usize| self.rims.get(at).map(|(_, rim)| RimClaims::given(rim.claims.clone())).unwrap_or_default();
-        let version = |at: usize| self.needed.get(at).map(|needed| needed.version.clone()).unwrap_or_default();
         Ok(DeviceClaims::Gpu(GpuClaims {
-            arch: identity.arch,
-            uuid: self.evidence.uuid.clone(),
-            measurements: self.measurements(),
-            config: report.opaque.config(),
-            eat_nonce: hex::encode(report.nonce()),
-            measres,
-            secboot,
-            dbgstat,
-            hwmodel: identity.hwmodel.clone(),
-            ueid: identity.ueid.clone(),
             oemid: self.rims.first().map(|(rim, _)| rim.manufacturer_id().to_owned()),
-            device_type: "gpu".into(),
-            mismatches: None,
             arch_check: true,
-            driver_version: version(0),
-            vbios_version: version(1),
-            switch_pdis: report.opaque.switches_of_gpu()?,
-            fwid_match: true,
-            parsed: true,
-            nonce_match: self.nonce,
-            signature_verified: true,
-            driver_rim: rim(0),
-            vbios_rim: rim(1),
-            vbios_index_no_conflict: measres == Measres::Success,
-            feature: report.opaque.feature()?,
+            driver_version: self.version(0),
+            vbios_version: self.version(1),
+            switch_pdis: opaque.switches_of_gpu()?,
+            driver_rim: self.rim(0),
+            vbios_rim: self.rim(1),
+            vbios_index_no_conflict: measured,
+            feature: opaque.feature()?,
             pdi: identity.pdi,
-            rim_ids: self.needed.iter().map(|needed| needed.id.clone()).collect(),
             legacy,
-            chain: self.chain,
-            not_checked: self.not_checked,
+            report: self.report(),
+            facts: self.facts("gpu"),
         }))
     }
 
     fn of_switch(self) -> Result<DeviceClaims, GpuError> {
-        let (measres, secboot, dbgstat) = self.measured();
-        let (report, identity) = (&self.evidence.report, &self.evidence.identity);
-        let rim = self.rims.first().map(|(_, rim)| RimClaims::given(rim.claims.clone())).unwrap_or_default();
+        let opaque = &self.evidence.report.opaque;
         Ok(DeviceClaims::Switch(SwitchClaims {
-            arch: identity.arch,
-            uuid: self.evidence.uuid.clone(),
-            measurements: self.measurements(),
-            config: report.opaque.config(),
-            eat_nonce: hex::encode(report.nonce()),
-            measres,
-            secboot,
-            dbgstat,
-            hwmodel: identity.hwmodel.clone(),
-            ueid: identity.ueid.clone(),
-            device_type: "nvswitch".into(),
-            mismatches: None,
             arch_check: true,
-            bios_version: self.needed.first().map(|needed| needed.version.clone()).unwrap_or_default(),
-            pdi: report.opaque.pdi_of_switch()?,
-            gpu_pdis: report.opaque.gpus_of_switch()?,
+            bios_version: self.version(0),
+            pdi: opaque.pdi_of_switch()?,
+            gpu_pdis: opaque.gpus_of_switch()?,
+            bios_rim: self.rim(0),
+            report: self.report(),
+            facts: self.facts("nvswitch"),
+        }))
+    }
+
+    /// Whether the golden values were measured: with manifests, anything else is an error.
+    fn measured(&self) -> bool {
+        !self.rims.is_empty()
+    }
+
+    fn rim(&self, at: usize) -> RimClaims {
+        self.rims.get(at).map(|(_, rim)| RimClaims::given(rim.claims.clone())).unwrap_or_default()
+    }
+
+    fn version(&self, at: usize) -> String {
+        self.needed.get(at).map(|needed| needed.version.clone()).unwrap_or_default()
+    }
+
+    fn report(&self) -> ReportClaims {
+        ReportClaims {
+            chain: self.chain.clone(),
             fwid_match: true,
             parsed: true,
             nonce_match: self.nonce,
             signature_verified: true,
-            bios_rim: rim,
-            rim_ids: self.needed.iter().map(|needed| needed.id.clone()).collect(),
-            chain: self.chain,
-            not_checked: self.not_checked,
-        }))
-    }
-
-    fn measured(&self) -> (Measres, Option<bool>, Option<String>) {
-        if self.rims.is_empty() {
-            (Measres::NotRun, None, None)
-        } else {
-            (Measres::Success, Some(true), Some("disabled".into()))
         }
     }
 
-    fn measurements(&self) -> BTreeMap<u8, String> {
-        self.evidence.report.measurements().iter().map(|(index, value)| (*index, hex::encode(value))).collect()
+    fn facts(self, device_type: &str) -> DeviceFacts {
+        let (report, identity) = (&self.evidence.report, &self.evidence.identity);
+        let measured = self.measured();
+        DeviceFacts {
+            arch: identity.arch,
+            uuid: self.evidence.uuid.clone(),
+            measurements: report.measurements().iter().map(|(at, value)| (*at, hex::encode(value))).collect(),
+            config: report.opaque.config(),
+            eat_nonce: hex::encode(report.nonce()),
+            measres: if measured { Measres::Success } else { Measres::NotRun },
+            secboot: measured.then_some(true),
+            dbgstat: measured.then(|| "disabled".into()),
+            hwmodel: identity.hwmodel.clone(),
+            ueid: identity.ueid.clone(),
+            device_type: device_type.into(),
+            mismatches: None,
+            rim_ids: self.needed.into_iter().map(|needed| needed.id).collect(),
+            not_checked: self.not_checked,
+        }
     }
 }

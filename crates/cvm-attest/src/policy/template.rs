@@ -6,7 +6,7 @@ use cvm_base::Bytes32;
 use serde_json::{Value, json};
 
 use super::PolicyError;
-use crate::reference_set::{AzureTee, ReferenceSet, after_handoff};
+use crate::reference_set::{AzureTee, ReferenceSet, SnpReference, after_handoff};
 
 /// When a policy is asked, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,9 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
         parts.push(TPM.to_owned());
     }
     if !reference.snp.is_empty() {
-        parts.push(values("snp_platforms", &json!(reference.snp)));
+        // What a changed input would lead to explains a digest, and is nobody's to accept.
+        let platform = |snp: &SnpReference| json!(SnpReference { variants: vec![], ..snp.clone() });
+        parts.push(values("snp_platforms", &reference.snp.iter().map(platform).collect()));
         parts.push(SNP.to_owned());
     }
     if !reference.tdx.is_empty() {

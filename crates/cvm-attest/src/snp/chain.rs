@@ -159,10 +159,11 @@ impl VerifiedChain {
 /// Two certificates of one kind leave open which is meant, and an attacker would choose.
 fn leaf(certificates: &[Certificate], kind: SigningKey) -> Result<&Certificate, SnpError> {
     let mut of_kind = certificates.iter().filter(|c| Endorsement::kind(c) == Some(kind));
-    match (of_kind.next(), of_kind.next()) {
-        (Some(leaf), None) => Ok(leaf),
-        (Some(_), Some(_)) => Err(SnpError::certificates(format!("more than one {kind}"))),
-        (None, _) => match certificates.iter().find_map(Endorsement::kind) {
+    match of_kind.next() {
+        // The same certificate may come with the evidence and from a cache.
+        Some(leaf) if of_kind.all(|other| other.der() == leaf.der()) => Ok(leaf),
+        Some(_) => Err(SnpError::certificates(format!("more than one {kind}"))),
+        None => match certificates.iter().find_map(Endorsement::kind) {
             Some(certificate) => Err(SnpError::KeyKind { report: kind, certificate }),
             None => Err(SnpError::certificates(format!("no {kind} among them"))),
         },

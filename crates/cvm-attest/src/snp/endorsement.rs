@@ -20,7 +20,7 @@ const CSP_ID: &str = "1.3.6.1.4.1.3704.1.5";
 
 /// An endorsement key's certificate, read and not yet believed.
 #[derive(Debug, Clone)]
-pub(super) struct Endorsement {
+pub(crate) struct Endorsement {
     pub kind: SigningKey,
     pub product: Product,
     /// As AMD wrote it, with the stepping in a VCEK.
@@ -37,12 +37,12 @@ pub(super) struct Endorsement {
 
 impl Endorsement {
     /// Which kind of endorsement key the certificate's subject names, if any.
-    pub(super) fn kind(certificate: &Certificate) -> Option<SigningKey> {
+    pub(crate) fn kind(certificate: &Certificate) -> Option<SigningKey> {
         let subject = certificate.subject();
         [SigningKey::Vcek, SigningKey::Vlek].into_iter().find(|kind| names(&subject, &format!("SEV-{kind}")))
     }
 
-    pub(super) fn read(certificate: &Certificate, kind: SigningKey) -> Result<Self, SnpError> {
+    pub(crate) fn read(certificate: &Certificate, kind: SigningKey) -> Result<Self, SnpError> {
         let required = |oid: &'static str| {
             certificate
                 .extension(oid)?

@@ -25,6 +25,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 pub use chain::{SnpRoots, VerifiedChain};
 pub use claims::SnpClaims;
+#[cfg(feature = "collateral")]
+pub(crate) use endorsement::Endorsement;
 pub use error::SnpError;
 pub use policy::SnpPolicy;
 pub use report::{Cpuid, FirmwareVersion, GuestPolicy, REPORT_BYTES, SigningKey, SnpReport};

@@ -23,7 +23,7 @@ pub enum Product {
 
 impl Product {
     /// The product with this CPUID family and model, both combined with their extended fields.
-    pub(super) fn from_cpuid(family: u8, model: u8) -> Result<Self, SnpError> {
+    pub(crate) fn from_cpuid(family: u8, model: u8) -> Result<Self, SnpError> {
         match (family, model) {
             (0x19, 0x00..=0x0f) => Ok(Self::Milan),
             (0x19, 0x10..=0x1f) => Ok(Self::Genoa),
@@ -36,7 +36,7 @@ impl Product {
     }
 
     /// The product that a certificate names: `Milan-B0` in a VCEK, `Milan` in a VLEK.
-    pub(super) fn from_name(name: &str) -> Result<Self, SnpError> {
+    pub(crate) fn from_name(name: &str) -> Result<Self, SnpError> {
         match name.split_once('-').map_or(name, |(product, _stepping)| product) {
             "Milan" => Ok(Self::Milan),
             "Genoa" => Ok(Self::Genoa),

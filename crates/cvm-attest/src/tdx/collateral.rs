@@ -12,6 +12,7 @@ use x509_cert::{
 
 use super::{TdxError, pck::read_chain, qe::QeIdentity, tcb::TcbInfo};
 use crate::{
+    claims::hex_bytes,
     files::signed_member,
     x509::{Certificate, MAX_CRL_BYTES, Path},
 };
@@ -264,12 +265,4 @@ fn check_signature(what: &'static str, signer: &Certificate, text: &str, signatu
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, signer.public_key())
         .verify(text.as_bytes(), signature)
         .map_err(|_| TdxError::Signature { what, key: "Intel's TCB signing key" })
-}
-
-mod hex_bytes {
-    use serde::{Deserialize, Deserializer, de::Error};
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
-        hex::decode(String::deserialize(d)?).map_err(D::Error::custom)
-    }
 }

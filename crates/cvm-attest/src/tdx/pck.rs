@@ -81,11 +81,9 @@ impl Pck {
         let root = if crls.is_empty() { path.verify(leaf, now) } else { path.verify_unrevoked(leaf, now) };
         let root = root.map_err(cause)?;
         let validity = [leaf, ca, root].map(Certificate::validity);
-        let extension = leaf.extension(SGX_EXTENSION).map_err(TdxError::pck)?;
-        let extension = extension.ok_or_else(|| TdxError::pck("no SGX extension"))?;
         Ok(Self {
             key: leaf.public_key().to_vec(),
-            extension: PckExtension::parse(extension)?,
+            extension: sgx_extension(leaf)?,
             validity: validity
                 .iter()
                 .fold((0, u64::MAX), |(from, until), dates| (from.max(dates.0), until.min(dates.1))),
@@ -98,6 +96,17 @@ impl Pck {
             .verify(report, signature)
             .map_err(|_| TdxError::Signature { what: "the quoting enclave's report", key: "the platform's key (PCK)" })
     }
+}
+
+/// The family of platforms that a PCK certificate, not yet believed, is of.
+#[cfg(feature = "collateral")]
+pub(crate) fn fmspc(pck: &Certificate) -> Result<[u8; 6], TdxError> {
+    Ok(sgx_extension(pck)?.fmspc.0)
+}
+
+fn sgx_extension(pck: &Certificate) -> Result<PckExtension, TdxError> {
+    let extension = pck.extension(SGX_EXTENSION).map_err(TdxError::pck)?;
+    PckExtension::parse(extension.ok_or_else(|| TdxError::pck("no SGX extension"))?)
 }
 
 /// The certificates of a chain in PEM; some end in a NUL.

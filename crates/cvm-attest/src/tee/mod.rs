@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 pub use self::{error::TeeError, measured::phase};
 
 #[cfg(feature = "collateral")]
-use crate::collateral::{Cache, Key, Product, wanted};
+use crate::collateral::{Cache, Key};
 use crate::{
     azure::{AzureBound, AzureEvidence, HardwareKind},
-    snp::{self, REPORT_BYTES, SnpEvidence, SnpExpected, SnpPolicy, SnpRoots},
+    snp::{self, SnpEvidence, SnpExpected, SnpPolicy, SnpRoots},
     tdx::{self, Collateral, DcapVerifier, TcbStatus, TdxEvidence, TdxPolicy},
     tpm::quote::TpmPolicy,
     trustee::{TdxBody, report_data},
@@ -150,19 +150,13 @@ impl Vendors {
     #[cfg(feature = "collateral")]
     fn published_by_amd(&self, report: &[u8], endorsed: bool, now: u64) -> Published {
         let mut found = Published::default();
-        let Some(cache) = &self.collateral else { return found };
-        // Only the signed part is at hand; nothing behind it is looked at.
-        let report = [report, &[0; REPORT_BYTES]].concat();
-        // A report of version 2 does not name its product; of another product there is no certificate for its chip.
-        for product in [Product::Milan, Product::Genoa, Product::Turin] {
-            let keys = wanted::by_snp_report(&report, Some(product)).unwrap_or_default();
-            let pieces = keys.iter().filter_map(|key| Some((key, cache.find(key, now).ok()?.bytes)));
-            for (key, bytes) in pieces {
-                match key {
-                    Key::Vcek { .. } if !endorsed => found.certificates.extend(Certificate::from_der(bytes).ok()),
-                    Key::AmdCrl(..) => found.crls.push(bytes.to_vec()),
-                    _ => {}
+        for piece in self.collateral.iter().flat_map(|cache| cache.for_snp_report(report, now)) {
+            match piece.entry.key {
+                Key::Vcek { .. } | Key::Vlek { .. } if !endorsed => {
+                    found.certificates.extend(Certificate::from_der(piece.bytes).ok());
                 }
+                Key::AmdCrl(..) => found.crls.push(piece.bytes.to_vec()),
+                _ => {}
             }
         }
         found
@@ -181,9 +175,7 @@ impl Vendors {
 
     #[cfg(feature = "collateral")]
     fn published_by_intel(&self, quote: &[u8], now: u64) -> Option<Vec<u8>> {
-        let cache = self.collateral.as_ref()?;
-        let keys = wanted::by_quote(quote).ok()?;
-        keys.iter().find_map(|key| Some(cache.find(key, now).ok()?.bytes.to_vec()))
+        Some(self.collateral.as_ref()?.for_quote(quote, now)?.bytes.to_vec())
     }
 
     #[cfg(not(feature = "collateral"))]

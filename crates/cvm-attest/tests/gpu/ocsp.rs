@@ -176,8 +176,8 @@ fn with_every_response_both_policies_pass() {
     let setting = Setting::new();
     for says in [Says::good(), Says { sha1: true, next_update: None, ..Says::good() }] {
         let claims = setting.verify(&setting.responses(&says), Some(NONCE), LATER).unwrap();
-        assert_eq!(claims.not_checked, []);
-        assert_eq!(claims.chain.ocsp_status, "good");
+        assert_eq!(claims.facts.not_checked, []);
+        assert_eq!(claims.report.chain.ocsp_status, "good");
         for policy in policies() {
             policy.evaluate(std::slice::from_ref(&claims)).unwrap();
         }
@@ -193,14 +193,14 @@ fn without_one_response_or_without_the_nonce_policy_1_0_does_not_pass() {
         let mut some = all.clone();
         some.remove(missing);
         let claims = setting.verify(&some, Some(NONCE), LATER).unwrap();
-        assert!(claims.not_checked.iter().all(|check| check.check == "ocsp"));
+        assert!(claims.facts.not_checked.iter().all(|check| check.check == "ocsp"));
         for policy in policies() {
             let broken = policy.evaluate(std::slice::from_ref(&claims)).unwrap_err();
             assert!(broken.iter().all(|broken| broken.reason.is_some()), "{broken:?}");
         }
     }
     let claims = setting.verify(&all, None, LATER).unwrap();
-    assert!(claims.not_checked.iter().all(|check| check.check == "ocsp-nonce"));
+    assert!(claims.facts.not_checked.iter().all(|check| check.check == "ocsp-nonce"));
     let [old, new] = policies();
     let broken = old.evaluate(std::slice::from_ref(&claims)).unwrap_err();
     assert_eq!(broken.len(), 1);
@@ -273,7 +273,7 @@ fn attack_every_bit_of_a_response() {
         responses[0][bit / 8] ^= 1 << (bit % 8);
         // Refused, or no longer an answer for this certificate; never another good answer.
         if let Ok(claims) = setting.verify(&responses[..1], Some(NONCE), LATER) {
-            assert!(!claims.chain.ocsp_response_valid, "bit {bit}");
+            assert!(!claims.report.chain.ocsp_response_valid, "bit {bit}");
         }
     }
     for length in (0..first.len()).step_by(3) {
@@ -282,5 +282,5 @@ fn attack_every_bit_of_a_response() {
     assert!(OcspResponse::parse(&[first.clone(), vec![0]].concat(), None).is_err());
     assert!(OcspResponse::parse(&[0x30, 3, 10, 1, 6], None).is_err(), "unauthorized");
     assert!(OcspResponse::parse(&vec![0x30; 70_000], None).is_err());
-    assert!(good.chain.ocsp_response_valid);
+    assert!(good.report.chain.ocsp_response_valid);
 }

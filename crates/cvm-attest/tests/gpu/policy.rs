@@ -15,7 +15,7 @@ fn policy(version: &str) -> ResultPolicy {
 /// Claims as they are once OCSP has been asked about every certificate.
 fn with_ocsp() -> GpuClaims {
     let mut claims = complete(&rims(), IN_2024).unwrap();
-    let chains = [Some(&mut claims.chain), claims.driver_rim.chain.as_mut(), claims.vbios_rim.chain.as_mut()];
+    let chains = [Some(&mut claims.report.chain), claims.driver_rim.chain.as_mut(), claims.vbios_rim.chain.as_mut()];
     for chain in chains.into_iter().flatten() {
         chain.ocsp_status = "good".into();
         (chain.ocsp_nonce_matches, chain.ocsp_response_valid) = (true, true);
@@ -23,7 +23,7 @@ fn with_ocsp() -> GpuClaims {
     let legacy = &mut claims.legacy;
     (legacy.x_nv_gpu_ocsp_cert_chain_verified, legacy.x_nv_gpu_ocsp_signature_verified) = (true, true);
     (legacy.x_nv_gpu_cert_ocsp_nonce_match, legacy.x_nv_gpu_cert_check_complete) = (true, true);
-    claims.not_checked.clear();
+    claims.facts.not_checked.clear();
     claims
 }
 

@@ -301,16 +301,16 @@ pub(crate) fn sign(key: &KeyPair, message: &[u8]) -> Vec<u8> {
 fn a_blackwell_gpu() {
     let (world, mut device) = (World::new(), Device::blackwell());
     let claims = world.gpu(&device);
-    assert_eq!((claims.arch, claims.hwmodel.as_str()), (Arch::Blackwell, "GB100 A01 GSP BROM"));
+    assert_eq!((claims.facts.arch, claims.facts.hwmodel.as_str()), (Arch::Blackwell, "GB100 A01 GSP BROM"));
     assert_eq!(claims.vbios_version, "97.00.88.00.0F");
-    assert_eq!(claims.rim_ids, ["NV_GPU_CC_DRIVER_GB100_575.32", "NV_GPU_VBIOS_G525_0220_886_970088000F"]);
-    assert_eq!((claims.feature, claims.ueid.as_str()), (Some(Feature::Spt), "4660"));
+    assert_eq!(claims.facts.rim_ids, ["NV_GPU_CC_DRIVER_GB100_575.32", "NV_GPU_VBIOS_G525_0220_886_970088000F"]);
+    assert_eq!((claims.feature, claims.facts.ueid.as_str()), (Some(Feature::Spt), "4660"));
     assert_eq!(claims.pdi, Some(Pdi(device.pdi)));
-    assert!(!claims.not_checked.iter().any(|check| check.check == "fwid"));
+    assert!(!claims.facts.not_checked.iter().any(|check| check.check == "fwid"));
     // Before version 1 of the opaque data neither mode nor chip are stated.
     device.opaque.retain(|(field, _)| *field < 34);
     let claims = world.gpu(&device);
-    assert_eq!((claims.feature, claims.rim_ids[0].as_str()), (None, "NV_GPU_CC_DRIVER_GB100_575.32"));
+    assert_eq!((claims.feature, claims.facts.rim_ids[0].as_str()), (None, "NV_GPU_CC_DRIVER_GB100_575.32"));
     // The second digest in its certificate is not the firmware's.
     device.set(20, vec![0; 48]);
     assert!(matches!(world.verify(&device), Err(GpuError::Identity { .. })));
@@ -320,8 +320,8 @@ fn a_blackwell_gpu() {
 fn a_switch() {
     let world = World::new();
     let claims = world.switch(&Device::ppcie_switch(3));
-    assert_eq!((claims.arch, claims.bios_version.as_str()), (Arch::Ls10, "96.10.55.00.01"));
-    assert_eq!(claims.rim_ids, ["NV_SWITCH_BIOS_5612_0002_890_9610550001"]);
+    assert_eq!((claims.facts.arch, claims.bios_version.as_str()), (Arch::Ls10, "96.10.55.00.01"));
+    assert_eq!(claims.facts.rim_ids, ["NV_SWITCH_BIOS_5612_0002_890_9610550001"]);
     let value = serde_json::to_value(&claims).unwrap();
     assert_eq!(value["x-nvidia-switch-pdi"], "5A00000000000003");
     assert_eq!(value["x-nvidia-switch-gpu-pdis"].as_array().unwrap().len(), 8);
@@ -335,8 +335,8 @@ fn a_switch() {
     let DeviceClaims::Switch(claims) = verify(&evidence, &world.roots(), collateral, None, LATER).unwrap() else {
         panic!("a GPU")
     };
-    assert_eq!(claims.measres, Measres::Success);
-    assert!(claims.bios_rim.signature_verified && !claims.nonce_match);
+    assert_eq!(claims.facts.measres, Measres::Success);
+    assert!(claims.bios_rim.signature_verified && !claims.report.nonce_match);
 }
 
 #[test]

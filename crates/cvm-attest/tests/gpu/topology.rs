@@ -72,14 +72,17 @@ fn attack_sets_that_are_no_machine() {
     refused(&|_, switches| switches[3] = switches[0].clone(), "is there twice");
     // The same GPU under a new attestation key.
     refused(
-        &|gpus, _| gpus[7] = GpuClaims { ueid: "1".into(), ..gpus[0].clone() },
+        &|gpus, _| {
+            gpus[7] = gpus[0].clone();
+            gpus[7].facts.ueid = "1".into();
+        },
         "GPU 6B00000000000001 is there twice",
     );
     refused(&|gpus, _| drop(gpus.pop()), "7 GPUs");
     refused(&|_, switches| drop(switches.pop()), "3 switches");
     refused(&|_, switches| switches.clear(), "0 switches");
-    refused(&|gpus, _| gpus[3].eat_nonce.replace_range(..2, "ff"), "nonce");
-    refused(&|_, switches| switches[1].eat_nonce.replace_range(..2, "ff"), "nonce");
+    refused(&|gpus, _| gpus[3].facts.eat_nonce.replace_range(..2, "ff"), "nonce");
+    refused(&|_, switches| switches[1].facts.eat_nonce.replace_range(..2, "ff"), "nonce");
     refused(&|gpus, _| gpus[5].driver_version = "1.0".into(), "driver");
     refused(&|gpus, _| gpus[5].feature = Some(Feature::Spt), "mode");
     refused(&|gpus, _| gpus[5].feature = None, "mode");

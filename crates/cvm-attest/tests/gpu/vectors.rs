@@ -15,12 +15,12 @@ fn h100_545_is_complete() {
     let rims = rims();
     assert_eq!(rims.iter().map(Rim::golden_values).sum::<usize>(), 33);
     let claims = complete(&rims, IN_2024).unwrap();
-    assert_eq!(claims.measres, Measres::Success);
+    assert_eq!(claims.facts.measres, Measres::Success);
     assert_eq!((claims.driver_version.as_str(), claims.vbios_version.as_str()), ("545.00", "96.00.5E.00.01"));
-    assert_eq!(claims.hwmodel, "GH100 A01 GSP BROM");
+    assert_eq!(claims.facts.hwmodel, "GH100 A01 GSP BROM");
     assert_eq!(claims.oemid.as_deref(), Some("5703"));
-    assert_eq!(claims.rim_ids, ["NV_GPU_DRIVER_GH100_545.00", "NV_GPU_VBIOS_1010_0200_882_96005E0001"]);
-    let checks: Vec<&str> = claims.not_checked.iter().map(|check| check.check.as_str()).collect();
+    assert_eq!(claims.facts.rim_ids, ["NV_GPU_DRIVER_GH100_545.00", "NV_GPU_VBIOS_1010_0200_882_96005E0001"]);
+    let checks: Vec<&str> = claims.facts.not_checked.iter().map(|check| check.check.as_str()).collect();
     assert_eq!(checks, ["fwid", "ocsp", "ocsp", "ocsp"], "firmware of then names no digest; no OCSP was given");
     GpuPolicy::default().check(&claims).unwrap();
     let strict = GpuPolicy { ocsp: true, ..GpuPolicy::default() };
@@ -75,13 +75,13 @@ fn h100_550_is_genuine_and_without_a_manifest() {
     let (roots, name) = (Roots::nvidia().unwrap(), "h100-550.90.07");
     let claims = gpu(verify(&evidence(name), &roots, Collateral::default(), Some(&nonce(name)), LATER)).unwrap();
     // As NVIDIA's own service said of this GPU (vectors/nras).
-    assert_eq!(claims.ueid, "478176379286082186618948445787393647364802107249");
+    assert_eq!(claims.facts.ueid, "478176379286082186618948445787393647364802107249");
     assert_eq!(claims.vbios_version, "96.00.9F.00.01");
-    assert_eq!(claims.chain.expiration_date, "9999-12-31T23:59:59Z");
-    assert_eq!(claims.measres, Measres::NotRun);
-    assert_eq!(claims.secboot, None);
+    assert_eq!(claims.report.chain.expiration_date, "9999-12-31T23:59:59Z");
+    assert_eq!(claims.facts.measres, Measres::NotRun);
+    assert_eq!(claims.facts.secboot, None);
     assert!(!claims.driver_rim.fetched && !claims.legacy.x_nv_gpu_measurements_match);
-    let checks: Vec<&str> = claims.not_checked.iter().map(|check| check.check.as_str()).collect();
+    let checks: Vec<&str> = claims.facts.not_checked.iter().map(|check| check.check.as_str()).collect();
     assert_eq!(checks, ["ocsp", "rim", "rim"]);
     let refused = GpuPolicy::default().check(&claims).unwrap_err();
     assert!(refused.to_string().contains("golden values"), "{refused}");
@@ -108,9 +108,9 @@ fn the_nonce_is_compared_and_its_absence_is_said() {
     let (roots, name) = (Roots::nvidia().unwrap(), "h100-545.00-e2e");
     let verify = |nonce| gpu(verify(&evidence(name), &roots, Collateral::default(), nonce, LATER));
     let claims = verify(None).unwrap();
-    assert!(!claims.nonce_match && !claims.legacy.x_nv_gpu_nonce_match);
-    assert_eq!(claims.not_checked[0].check, "nonce");
-    assert_eq!(claims.eat_nonce, hex::encode(nonce(name)));
+    assert!(!claims.report.nonce_match && !claims.legacy.x_nv_gpu_nonce_match);
+    assert_eq!(claims.facts.not_checked[0].check, "nonce");
+    assert_eq!(claims.facts.eat_nonce, hex::encode(nonce(name)));
     let mut other = nonce(name);
     other[31] ^= 1;
     assert!(matches!(verify(Some(&other)), Err(GpuError::Nonce { .. })));
@@ -163,7 +163,7 @@ fn evidence_in_each_form_that_is_sent() {
     let claims = DeviceEvidence::parse_set(json!({ "device_evidence_list": [device] }).to_string().as_bytes());
     let roots = Roots::nvidia().unwrap();
     let claims = verify(&claims.unwrap()[0], &roots, Collateral::default(), None, LATER).unwrap();
-    assert!(matches!(claims, DeviceClaims::Gpu(GpuClaims { uuid: Some(uuid), .. }) if uuid == "GPU-1"));
+    assert!(matches!(claims, DeviceClaims::Gpu(gpu) if gpu.facts.uuid.as_deref() == Some("GPU-1")));
     for bad in [
         json!([]),
         json!({ "device_evidence_list": [] }),

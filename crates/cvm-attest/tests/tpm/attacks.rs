@@ -50,7 +50,7 @@ fn no_flipped_bit_in_a_quoted_value_passes() {
         let log = None;
         let good = Files { pcrs: Some(bare), log, ..good };
         good.verify().unwrap();
-        for bit in (0..good.pcrs.as_ref().unwrap().len() * 8).step_by(5) {
+        for bit in (0..good.pcrs.as_ref().unwrap().len() * 8).step_by(if cfg!(debug_assertions) { 5 } else { 1 }) {
             let mut bad = good.clone();
             bad.pcrs.as_mut().unwrap()[bit / 8] ^= 1 << (bit % 8);
             assert!(matches!(bad.verify(), Err(TpmError::PcrDigest { .. })), "{bank}: bit {bit}");

@@ -46,9 +46,10 @@ enum Launcher {
 
 /// Predict what a platform will measure of a bundle, with every input named.
 ///
-/// tpm predicts the PCRs from loader, UKI and Secure Boot variables, and compares with reference.json. snp computes the launch digest of --firmware, with the bundle's UKI
-/// as its kernel if --direct says so (the firmware must have a kernel-hashes table: OVMF's AmdSev build). tdx
-/// computes MRTD and the RTMRs, and says of each register that it cannot predict why.
+/// tpm predicts the PCRs from loader, UKI and Secure Boot variables, and compares with reference.json. snp computes
+/// the launch digest of --firmware, with the bundle's UKI as its kernel if --direct says so (the firmware must have a
+/// kernel-hashes table: OVMF's AmdSev build). Firmware in an IGVM file says itself what a guest starts with, one vCPU
+/// and no kernel. tdx computes MRTD and the RTMRs, and says of each register that it cannot predict why.
 ///
 /// With --observed, an SNP measurement that differs is explained: which input, changed alone, gives it.
 #[derive(Args)]
@@ -59,7 +60,7 @@ pub struct Predict {
     /// What measures
     #[arg(long, value_enum)]
     platform: Platform,
-    /// The firmware that the host starts, code and variables in one file
+    /// The firmware that the host starts: code and variables in one file; for snp also an IGVM file
     #[arg(long, value_name = "FILE")]
     firmware: Option<PathBuf>,
     /// snp, tdx: the UKI is started directly (QEMU's -kernel; snp: with kernel-hashes=on), not from the disk
@@ -223,7 +224,11 @@ fn firmware(args: &Predict) -> Result<Vec<u8>> {
 }
 
 fn snp(args: &Predict) -> Result<Value> {
-    let (firmware, uki) = (firmware(args)?, if args.direct { Some(from_partition(args, 2, UKI_PATH)?) } else { None });
+    let firmware = firmware(args)?;
+    if firmware.starts_with(b"IGVM") {
+        return snp_igvm(args, &firmware);
+    }
+    let uki = if args.direct { Some(from_partition(args, 2, UKI_PATH)?) } else { None };
     let Some(vcpu_type) = VcpuType::from_model(&args.vcpu_type) else {
         let known: Vec<_> = VcpuType::models().map(|model| model.to_string()).collect();
         return Problem::result(
@@ -265,14 +270,14 @@ fn snp(args: &Predict) -> Result<Value> {
         let variants = snp::variants(&inputs)?.into_iter().map(|(change, digest)| (change.to_string(), digest));
         let variants = variants.chain(changes.iter().cloned());
         let variants = variants.map(|(change, measurement)| SnpVariant { change, measurement }).collect();
-        let platform = format!("{:?}, {}, {} vCPUs", args.vmm, args.vcpu_type, args.vcpus);
-        set.snp.retain(|known| known.platform != platform);
-        set.snp.push(SnpReference { platform, measurement: prediction.measurement, min_tcb: None, variants });
+        let started = if args.direct { "direct" } else { "disk" };
+        let platform =
+            format!("{:?}, {}, {} vCPUs, features {features:#x}, {started}", args.vmm, args.vcpu_type, args.vcpus);
+        add_snp(set, SnpReference { platform, measurement: prediction.measurement, min_tcb: None, variants });
         Ok(())
     })?;
     let mut found = json!({ "measurement": prediction.measurement, "input": inputs_named });
-    if let Some(observed) = &args.observed {
-        let observed: Bytes<48> = observed.parse().context("--observed is no SNP measurement: 96 hex digits")?;
+    if let Some(observed) = observed(args)? {
         let known = changes.iter().find(|(_, measurement)| *measurement == observed);
         found["explained"] = match known {
             Some((change, _)) => json!(change),
@@ -280,6 +285,51 @@ fn snp(args: &Predict) -> Result<Value> {
         };
     }
     Ok(found)
+}
+
+/// Firmware that states everything itself.
+fn snp_igvm(args: &Predict, firmware: &[u8]) -> Result<Value> {
+    if args.direct || args.vcpus != 1 || args.vmm != Launcher::Qemu {
+        return Problem::result(
+            "CLI-028",
+            "an IGVM file says itself what a guest starts with: no other kernel, one vCPU, under QEMU",
+            "leave --direct, --vcpus and --vmm out, or give OVMF",
+        );
+    }
+    let prediction = snp::launch_igvm(firmware)?;
+    let mut variants = Vec::new();
+    for path in &args.also_firmware {
+        let change = format!("the host started the firmware {}, newer or older than the one predicted", path.display());
+        let measurement = snp::launch_igvm(&read_bounded(path, MAX_FILE)?)?.measurement;
+        variants.push(SnpVariant { change, measurement });
+    }
+    let inputs: Vec<_> = prediction.inputs.iter().map(|input| format!("{} = {}", input.name, input.value)).collect();
+    let mut found = json!({ "measurement": prediction.measurement, "input": inputs });
+    if let Some(observed) = observed(args)? {
+        let known = variants.iter().find(|variant| variant.measurement == observed);
+        found["explained"] = match known {
+            _ if observed == prediction.measurement => json!("the launch digest is the predicted one"),
+            Some(variant) => json!(variant.change),
+            None => json!("another IGVM file: nothing else goes into this launch digest"),
+        };
+    }
+    add_to_set(args, |set| {
+        let measurement = prediction.measurement;
+        add_snp(set, SnpReference { platform: "Qemu, IGVM".into(), measurement, min_tcb: None, variants });
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// In the place of an earlier prediction for the same platform.
+fn add_snp(set: &mut ReferenceSet, reference: SnpReference) {
+    set.snp.retain(|known| known.platform != reference.platform);
+    set.snp.push(reference);
+}
+
+fn observed(args: &Predict) -> Result<Option<Bytes<48>>> {
+    let parsed = args.observed.as_deref().map(str::parse).transpose();
+    parsed.context("--observed is no SNP measurement: 96 hex digits")
 }
 
 fn tdx(args: &Predict) -> Result<Value> {

@@ -31,12 +31,16 @@ pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Result<Ve
                 found.push(gpu::device(&device, group, shared, terms)?);
             }
         } else if has("hcl_report") || (has("quote") && has("report")) {
-            let kind = if has("td_quote") { HardwareKind::Tdx } else { HardwareKind::Snp };
-            let evidence = AzureEvidence::from_json(kind, &body).map_err(|e| fail(&e))?;
+            let evidence = AzureEvidence::from_json(azure_kind(&body), &body).map_err(|e| fail(&e))?;
             found.push(azure::bound(&evidence, group, shared, terms)?);
         } else {
             return Err(unknown());
         }
     }
     Ok(found)
+}
+
+/// Which hardware is under Azure's evidence: only over TDX it has a quote beside it.
+pub(in crate::appraise) fn azure_kind(body: &Value) -> HardwareKind {
+    if body.get("td_quote").is_some() { HardwareKind::Tdx } else { HardwareKind::Snp }
 }

@@ -8,7 +8,7 @@ mod snp;
 mod token;
 mod tpm;
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -17,8 +17,10 @@ use super::{
 };
 use crate::{
     files::Form,
-    gpu::{Expectation, GpuClaims, SwitchClaims, Topology},
+    gpu::{Expectation, GpuClaims, ResultPolicy, SwitchClaims, Topology},
 };
+
+pub(super) use kbs::azure_kind;
 
 type Verified = Result<Submodule, Refusal>;
 
@@ -69,14 +71,13 @@ pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Result<Ve
 
 /// What holds of all pieces together: one nonce, and devices that are one machine's.
 pub(super) fn check_composite(appraisal: &mut Appraisal) {
-    let devices = claims_of(appraisal, "nvidia");
-    let switches = claims_of(appraisal, "nvswitch");
     let cpu = appraisal.claims().any(|(name, _, _)| name.starts_with("cpu"));
+    let device = appraisal.claims().any(|(_, kind, _)| matches!(kind, "nvidia" | "nvswitch"));
     let nonce_given = appraisal.claims().all(|(_, _, claims)| {
         let entries = claims.get("not_checked").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         !entries.iter().any(|entry| matches!(entry["check"].as_str(), Some("nonce" | "report-data")))
     });
-    if cpu && !(devices.is_empty() && switches.is_empty()) && !nonce_given {
+    if cpu && device && !nonce_given {
         appraisal.refusals.push(Refusal::policy(
             "the composite",
             "ATT-361",
@@ -84,19 +85,42 @@ pub(super) fn check_composite(appraisal: &mut Appraisal) {
             "give the nonce that both were asked for with --nonce",
         ));
     }
-    let gpus: Vec<GpuClaims> = devices.into_iter().filter_map(|claims| serde_json::from_value(claims).ok()).collect();
-    let switches: Vec<SwitchClaims> =
-        switches.into_iter().filter_map(|claims| serde_json::from_value(claims).ok()).collect();
-    if gpus.len() + switches.len() > 1
-        && appraisal.refusals.is_empty()
-        && let Err(error) = Topology::check(&gpus, &switches, Expectation::default())
-    {
-        appraisal.refusals.push(Refusal::new("the devices", &error));
+    if !appraisal.refusals.is_empty() {
+        return;
+    }
+    let checked = devices(appraisal).and_then(|(gpus, switches)| match gpus.len() + switches.len() {
+        0 | 1 => Ok(()),
+        _ => Topology::check(&gpus, &switches, Expectation::default())
+            .map(|_| ())
+            .map_err(|e| Refusal::new("the devices", &e)),
+    });
+    appraisal.refusals.extend(checked.err());
+}
+
+/// One of NVIDIA's result policies, on every device; each refusal names the policy.
+pub(super) fn judge_devices(appraisal: &mut Appraisal, name: &str, policy: &ResultPolicy) {
+    let broken = match devices(appraisal) {
+        Ok((gpus, switches)) => policy.evaluate_devices(&gpus, &switches).err().unwrap_or_default(),
+        Err(refusal) => return appraisal.refusals.push(refusal),
+    };
+    for mismatch in broken {
+        let help = "see NVIDIA's result policy; a claim that was not checked is never true";
+        appraisal.refusals.push(Refusal::policy(name, "ATT-363", mismatch.to_string(), help));
     }
 }
 
-fn claims_of(appraisal: &Appraisal, kind: &str) -> Vec<Value> {
-    appraisal.claims().filter(|(_, of, _)| *of == kind).map(|(_, _, claims)| claims.clone()).collect()
+/// The claims of every GPU and switch: all of them, or none.
+fn devices(appraisal: &Appraisal) -> Result<(Vec<GpuClaims>, Vec<SwitchClaims>), Refusal> {
+    Ok((of_kind(appraisal, "nvidia")?, of_kind(appraisal, "nvswitch")?))
+}
+
+fn of_kind<T: DeserializeOwned>(appraisal: &Appraisal, kind: &str) -> Result<Vec<T>, Refusal> {
+    let claims = appraisal.claims().filter(|(_, of, _)| *of == kind);
+    let read = |(name, _, claims): (&str, &str, &Value)| {
+        let unreadable = |e| Refusal::input(name, format!("its claims cannot be read back: {e}"), "report this");
+        T::deserialize(claims).map_err(unreadable)
+    };
+    claims.map(read).collect()
 }
 
 fn submodule(prefix: &'static str, kind: &'static str, claims: &impl Serialize) -> Verified {

@@ -7,27 +7,75 @@ use std::{
 
 use anyhow::{Context, Result};
 use cvm_attest::{
-    appraise::{EvidenceSet, Refusal},
-    collateral::{Cache, read_public_key, wanted},
-    files::Form,
+    appraise::{EvidenceSet, Refusal, Reports},
+    collateral::{Cache, Key, read_public_key},
 };
 use cvm_base::read_bounded;
 
 use super::{super::problem::Problem, MAX_FILE};
 
-/// Adds a file, or a folder's files as one group.
-pub(super) fn add(set: &mut EvidenceSet, refused: &mut Vec<Refusal>, path: &Path, folder: bool) -> Result<()> {
-    if !folder {
-        refused.extend(set.add("", &path.display().to_string(), read_bounded(path, MAX_FILE)?).err());
-        return Ok(());
+/// What was read, and what could not be.
+#[derive(Default)]
+pub(super) struct Input {
+    pub(super) set: EvidenceSet,
+    /// Files that were named, and are nothing that is known.
+    pub(super) refused: Vec<Refusal>,
+    /// The same out of folders, which may hold notes and signatures besides evidence.
+    pub(super) left_out: Vec<Refusal>,
+}
+
+impl Input {
+    /// Adds a file, or a folder's files as one group.
+    pub(super) fn add(&mut self, path: &Path) -> Result<()> {
+        let name = path.display().to_string();
+        if path.is_dir() {
+            let unknown = self.folder(&name, path)?;
+            // A device's folder without its evidence: what is unknown in it may be just that, damaged.
+            let to = if self.set.attests(&name) { &mut self.left_out } else { &mut self.refused };
+            to.extend(unknown);
+            return Ok(());
+        }
+        self.refused.extend(self.set.add("", &name, read_bounded(path, MAX_FILE)?).err());
+        Ok(())
     }
-    let group = path.display().to_string();
-    for file in files_of(path)? {
-        let name = file.strip_prefix(path).unwrap_or(&file).display().to_string();
-        // A folder may hold notes and signatures besides evidence.
-        let _ = set.add(&group, &name, read_bounded(&file, MAX_FILE)?);
+
+    /// Adds a folder's files; gives back those that are nothing that is known.
+    fn folder(&mut self, group: &str, path: &Path) -> Result<Vec<Refusal>> {
+        let mut unknown = Vec::new();
+        for file in files_of(path)? {
+            let name = file.display().to_string();
+            unknown.extend(self.set.add(group, &name, read_bounded(&file, MAX_FILE)?).err());
+        }
+        Ok(unknown)
     }
-    Ok(())
+
+    /// Takes what the evidence needs out of a signed cache, or everything out of a plain folder.
+    pub(super) fn collateral(&mut self, folder: &Path, signers: &[PathBuf], now: u64) -> Result<()> {
+        if !folder.join("index.json").is_file() {
+            let unknown = self.folder("", folder)?;
+            self.left_out.extend(unknown);
+            return Ok(());
+        }
+        let trusted = signers.iter().map(|path| read_public_key(path)).collect::<Result<Vec<_>, _>>()?;
+        if trusted.is_empty() {
+            return Problem::result(
+                "CLI-021",
+                format!("{} is a signed cache, and nobody says whose signature counts", folder.display()),
+                "name the collector's public key with --collateral-signer (flare-cvm collateral show prints the signer)",
+            );
+        }
+        let cache = Cache::open(folder, &trusted)?;
+        let reports = Reports::of(&self.set);
+        let of_amd = reports.snp.iter().flat_map(|report| cache.for_snp_report(report, now));
+        let of_intel = reports.quotes.iter().filter_map(|quote| cache.for_quote(quote, now));
+        // Manifests are told apart by the reports themselves.
+        let of_nvidia = cache.entries().filter(|entry| matches!(entry.key, Key::Rim(_)));
+        let of_nvidia = of_nvidia.filter_map(|entry| cache.find(&entry.key, now).ok());
+        for found in of_amd.chain(of_intel).chain(of_nvidia) {
+            self.refused.extend(self.set.add("", &found.entry.key.name(), found.bytes.to_vec()).err());
+        }
+        Ok(())
+    }
 }
 
 fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -36,50 +84,4 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
     files.retain(|path| path.is_file());
     files.sort();
     Ok(files)
-}
-
-/// Takes what the evidence needs out of a signed cache, or everything out of a plain folder.
-pub(super) fn collateral(
-    set: &mut EvidenceSet,
-    refused: &mut Vec<Refusal>,
-    folder: &Path,
-    signers: &[PathBuf],
-    now: u64,
-) -> Result<()> {
-    if !folder.join("index.json").is_file() {
-        for file in files_of(folder)? {
-            let _ = set.add("", &file.display().to_string(), read_bounded(&file, MAX_FILE)?);
-        }
-        return Ok(());
-    }
-    let trusted = signers.iter().map(|path| read_public_key(path)).collect::<Result<Vec<_>, _>>()?;
-    if trusted.is_empty() {
-        return Problem::result(
-            "CLI-021",
-            format!("{} is a signed cache, and nobody says whose signature counts", folder.display()),
-            "name the collector's public key with --collateral-signer (flare-cvm collateral show prints the signer)",
-        );
-    }
-    let cache = Cache::open(folder, &trusted)?;
-    let mut keys = Vec::new();
-    for report in set.all(Form::SnpReport) {
-        keys.extend(wanted::by_snp_report(report, None).unwrap_or_default());
-    }
-    for quote in set.all(Form::TdxQuote).chain(set.all(Form::SgxQuote)) {
-        keys.extend(wanted::by_quote(quote).unwrap_or_default());
-    }
-    let found: Vec<_> =
-        keys.iter().filter_map(|key| Some((key.name(), cache.find(key, now).ok()?.bytes.to_vec()))).collect();
-    for (name, bytes) in found {
-        refused.extend(set.add("", &name, bytes).err());
-    }
-    // Manifests are told apart by the reports themselves.
-    for entry in cache.entries() {
-        if let Ok(found) = cache.find(&entry.key, now)
-            && Form::of(found.bytes) == Some(Form::Rim)
-        {
-            refused.extend(set.add("", &entry.key.name(), found.bytes.to_vec()).err());
-        }
-    }
-    Ok(())
 }

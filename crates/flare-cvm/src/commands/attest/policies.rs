@@ -5,18 +5,19 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use cvm_attest::{
     appraise::{Appraisal, Refusal, Rules},
-    gpu::{ClaimSet, GpuClaims, ResultPolicy},
+    gpu::ResultPolicy,
     policy::Policy,
 };
 use cvm_base::read_bounded;
 use serde_json::{Value, json};
 
-use super::MAX_FILE;
+use super::{super::problem::Problem, MAX_FILE};
 
 /// The policies of the command line, read before any evidence is.
 #[derive(Default)]
 pub(super) struct Policies {
-    pub(super) rules: Rules,
+    /// Of each kind of evidence, and the file that they are from.
+    rules: Option<(String, Rules)>,
     rego: Vec<Policy>,
     nvidia: Vec<(String, ResultPolicy)>,
 }
@@ -32,27 +33,35 @@ impl Policies {
                     policies.nvidia.push((name, ResultPolicy::parse(&bytes)?));
                 }
                 Ok(json) => {
-                    policies.rules = serde_json::from_value(json)
+                    let rules = serde_json::from_value(json)
                         .with_context(|| format!("{name}: expected rules for snp, tdx, tpm and gpu"))?;
+                    if let Some((first, _)) = policies.rules.replace((name.clone(), rules)) {
+                        return Problem::result(
+                            "CLI-027",
+                            format!("{first} and {name} both give rules for snp, tdx, tpm and gpu"),
+                            "write the rules of all kinds into one file",
+                        );
+                    }
                 }
             }
         }
         Ok(policies)
     }
 
+    /// Each kind's own rules.
+    pub(super) fn rules(&self) -> Rules {
+        self.rules.as_ref().map(|(_, rules)| rules.clone()).unwrap_or_default()
+    }
+
+    /// Whether one of them compares claims with reference values.
+    pub(super) fn has_rego(&self) -> bool {
+        !self.rego.is_empty()
+    }
+
     /// Lets every policy judge; each refusal names its policy.
     pub(super) fn judge(&self, appraisal: &mut Appraisal, reference: &Value) -> Result<()> {
-        let gpus: Vec<GpuClaims> = appraisal
-            .claims()
-            .filter(|(_, kind, _)| *kind == "nvidia")
-            .filter_map(|(_, _, claims)| serde_json::from_value(claims.clone()).ok())
-            .collect();
         for (name, policy) in &self.nvidia {
-            let set = ClaimSet::of_gpus(&gpus, policy.version());
-            for mismatch in policy.evaluate_set(&set).err().unwrap_or_default() {
-                let help = "see NVIDIA's result policy; a claim that was not checked is never true";
-                appraisal.refusals.push(Refusal::policy(name, "ATT-363", mismatch.to_string(), help));
-            }
+            appraisal.judge_devices(name, policy);
         }
         for policy in &self.rego {
             let decision = policy.decide(&appraisal.input(), &json!({ "reference": reference }))?;

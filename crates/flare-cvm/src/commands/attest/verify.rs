@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cvm_attest::{
     Reference, ReferenceSet,
-    appraise::{Appraisal, EvidenceSet, Explanation, Terms, explain},
+    appraise::{Appraisal, Explanation, Refusal, Terms, compare, explain},
     token::{EarKey, Registered, VerifierId},
     x509::parse_time,
 };
@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 
 use super::{
     super::{problem::Problem, progress::line},
-    MAX_FILE, input,
+    MAX_FILE,
+    input::Input,
     policies::Policies,
 };
 
@@ -68,7 +69,7 @@ pub struct Verify {
     /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, tpm, gpu. Give it once per policy
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
-    /// Reference values: what a Rego policy sees as data.reference
+    /// Reference values: what a Rego policy sees as data.reference. Without such a policy, a difference is refused
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
     /// An issuer's keys: a JWKS, or a PEM public key; the same as among the files
@@ -89,7 +90,7 @@ pub struct Verify {
     /// What the token names as its issuer
     #[arg(long, default_value = "flare-cvm", requires = "ear", value_name = "NAME")]
     ear_issuer: String,
-    /// Write the token to this file, not to standard output
+    /// Write the token to this file. Without it, it is all that stands on standard output, or a member of --json
     #[arg(short, long, requires = "ear", value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print the verdict with all claims as one JSON object
@@ -123,35 +124,55 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
         roots: args.roots.as_deref().map(|path| read_bounded(path, MAX_FILE)).transpose()?,
         issuer: args.issuer.clone(),
         audience: args.audience.clone(),
-        rules: policies.rules.clone(),
+        rules: policies.rules(),
         now,
     };
-    let mut set = EvidenceSet::default();
-    let mut refused = Vec::new();
+    let mut input = Input::default();
     for path in args.files.iter().chain(&args.jwks) {
-        input::add(&mut set, &mut refused, path, path.is_dir())?;
+        input.add(path)?;
     }
     if let Some(folder) = &args.collateral {
-        input::collateral(&mut set, &mut refused, folder, &args.collateral_signer, now)?;
+        input.collateral(folder, &args.collateral_signer, now)?;
     }
+    let Input { set, refused, left_out } = input;
     let mut appraisal = set.verify(&terms);
     appraisal.refusals.splice(0..0, refused);
     policies.judge(&mut appraisal, &reference)?;
-    let explained = match &args.reference {
-        Some(path) if args.explain => explain(&appraisal, &set, &reference_set(path)?),
-        _ => vec![],
-    };
-    if let Some(key) = &args.ear {
-        ear(args, key, &appraisal, now)?;
+    let mut explained = vec![];
+    if let Some(path) = &args.reference
+        && (args.explain || !policies.has_rego())
+    {
+        let reference = reference_set(path)?;
+        explained = explain(&appraisal, &set, &reference);
+        if !policies.has_rego() {
+            compare(&mut appraisal, &explained, &reference);
+        }
     }
+    let token = args.ear.as_ref().map(|key| ear(args, key, &appraisal, now)).transpose()?;
+    if let (Some(path), Some(token)) = (&args.output, &token) {
+        write_atomic(path, token.as_bytes(), 0o644)?;
+    }
+    let token = token.filter(|_| args.output.is_none());
     if args.json {
         let mut verdict = appraisal.to_json(now);
+        verdict["left_out"] = json!(left_out);
         if args.explain {
             verdict["explained"] = json!(explained);
         }
+        if let Some(token) = token {
+            verdict["ear"] = json!(token);
+        }
         line(&serde_json::to_string_pretty(&verdict)?);
     } else {
-        print(&appraisal, &explained);
+        let text = describe(&appraisal, if args.explain { &explained } else { &[] }, &left_out);
+        match token {
+            None => text.iter().for_each(|text| line(text)),
+            // Standard output is the token's alone.
+            Some(token) => {
+                text.iter().for_each(|text| eprintln!("{text}"));
+                line(&token);
+            }
+        }
     }
     if appraisal.accepted() {
         return Ok(());
@@ -169,14 +190,13 @@ fn reference_set(path: &Path) -> Result<ReferenceSet> {
     let bytes = read_bounded(path, MAX_FILE)?;
     match Reference::parse(&bytes) {
         Ok(reference) => Ok(ReferenceSet::from(&reference)),
-        Err(_) => ReferenceSet::parse(&bytes).with_context(|| {
-            format!("--explain needs a bundle's reference.json or a reference set, and {} is neither", path.display())
-        }),
+        Err(_) => ReferenceSet::parse(&bytes)
+            .with_context(|| format!("{} is neither a bundle's reference.json nor a reference set", path.display())),
     }
 }
 
 /// Signs the verdict, good or bad.
-fn ear(args: &Verify, key: &Path, appraisal: &Appraisal, now: u64) -> Result<()> {
+fn ear(args: &Verify, key: &Path, appraisal: &Appraisal, now: u64) -> Result<String> {
     let pem = Zeroizing::new(read_bounded(key, MAX_KEY)?);
     let key = EarKey::from_pkcs8_pem(&pem).with_context(|| format!("the key {}", key.display()))?;
     let verifier =
@@ -193,29 +213,39 @@ fn ear(args: &Verify, key: &Path, appraisal: &Appraisal, now: u64) -> Result<()>
         Ok(bytes) if !bytes.is_empty() => bytes,
         _ => text.trim().as_bytes().to_vec(),
     });
-    let token = appraisal.to_ear(verifier, registered, nonce).sign(&key).context("no token is signed")?;
-    match &args.output {
-        Some(path) => write_atomic(path, token.as_bytes(), 0o644)?,
-        None => line(&token),
-    }
-    Ok(())
+    appraisal.to_ear(verifier, registered, nonce).sign(&key).context("no token is signed")
 }
 
-fn print(appraisal: &Appraisal, explained: &[Explanation]) {
+/// Claims that say most in a line, by their name there and where they stand.
+const SHOWN: [(&str, &str); 9] = [
+    ("measurement", "/measurement"),
+    ("mr_td", "/quote/body/mr_td"),
+    ("tcb_status", "/tcb_status"),
+    ("product", "/product"),
+    ("bank", "/bank"),
+    ("report_data", "/report_data"),
+    ("measres", "/measres"),
+    ("hwmodel", "/hwmodel"),
+    ("ueid", "/ueid"),
+];
+
+fn describe(appraisal: &Appraisal, explained: &[Explanation], left_out: &[Refusal]) -> Vec<String> {
+    let mut text = Vec::new();
     for (name, kind, claims) in appraisal.claims() {
-        let shown = ["measurement", "tcb_status", "product", "report_data", "measres", "hwmodel", "ueid"];
-        let facts: Vec<_> = shown.iter().filter_map(|m| Some(format!("{m}={}", claims.get(*m)?.as_str()?))).collect();
-        line(&format!("{name}: {kind}, genuine{}{}", if facts.is_empty() { "" } else { ": " }, facts.join(" ")));
+        // Nobody signs a log.
+        let proven = if matches!(kind, "event-log" | "cc-event-log") { "consistent" } else { "genuine" };
+        let facts = SHOWN.iter().filter_map(|(name, at)| Some(format!(" {name}={}", claims.pointer(at)?.as_str()?)));
+        let facts: String = facts.collect();
+        text.push(format!("{name}: {kind}, {proven}{}{facts}", if facts.is_empty() { "" } else { ":" }));
     }
-    for (of, check, reason) in appraisal.not_checked() {
-        line(&format!("{of}: not checked: {check}: {reason}"));
-    }
-    for text in explained {
-        line(&format!("explained: {text}"));
-    }
+    text.extend(left_out.iter().map(|file| format!("left out: {}", file.reason)));
+    let not_checked = appraisal.not_checked().into_iter();
+    text.extend(not_checked.map(|(of, check, reason)| format!("{of}: not checked: {check}: {reason}")));
+    text.extend(explained.iter().map(|explanation| format!("explained: {explanation}")));
     for refusal in &appraisal.refusals {
-        line(&format!("refused[{}]: {}: {}", refusal.code, refusal.of, refusal.reason));
-        line(&format!("  help: {}", refusal.help));
+        text.push(format!("refused[{}]: {}: {}", refusal.code, refusal.of, refusal.reason));
+        text.push(format!("  help: {}", refusal.help));
     }
-    line(if appraisal.accepted() { "verdict: accepted" } else { "verdict: refused" });
+    text.push(format!("verdict: {}", if appraisal.accepted() { "accepted" } else { "refused" }));
+    text
 }

@@ -1,0 +1,121 @@
+//! `attest verify --reference … --explain`: one deliberately changed input of each kind, and what is said of it.
+
+use std::{fs, path::Path};
+
+use cvm_attest::{
+    Reference, ReferenceSet,
+    reference::TpmReference,
+    reference_set::TdxReference,
+    rtmr::{replay, sha384},
+    tdx::TdxClaims,
+};
+use cvm_base::{Bytes, sha256};
+use serde_json::json;
+
+use crate::{EVIDENCE, NOW, VECTORS, bundle::Bundle, claims, folder, mint, predict, read, verify, write};
+
+/// What a wrong value ends in, as text and as JSON; the right one is accepted.
+fn explained(arguments: &str, reference: &str, right: &str, expected: (&str, &str, Option<&str>, &str)) {
+    let (of, register, event, likely) = expected;
+    let good = verify(&format!("{arguments} --reference {right} --explain")).good();
+    assert!(!good.out.contains("explained: ") && good.out.ends_with("verdict: accepted\n"), "{}", good.out);
+
+    let wrong = format!("{arguments} --reference {reference} --explain");
+    let text = verify(&wrong).failed("ATT-362");
+    let at = event.map_or(String::new(), |event| format!(", at \"{event}\""));
+    text.says(&format!("explained: {of} {register}{at}: expected ")).says(&format!("; likely: {likely}"));
+    text.says(&format!("refused[ATT-397]: {of}: {register} is not what the reference values say: expected "));
+    let json = verify(&format!("{wrong} --json")).failed("ATT-362").json();
+    let [found] = &json["explained"].as_array().unwrap()[..] else { panic!("{json:#}") };
+    assert_eq!((&found["of"], &found["register"], &found["likely"]), (&json!(of), &json!(register), &json!(likely)));
+    assert_eq!(found.get("event"), event.map(|event| json!(event)).as_ref());
+    assert_eq!(json["submods"][of]["ear.status"], "contraindicated");
+    // A difference is refused whether or not somebody asks why.
+    let silent = verify(&format!("{arguments} --reference {reference}")).failed("ATT-362");
+    assert!(!silent.out.contains("explained: "), "{}", silent.out);
+    silent.says("refused[ATT-397]: ").says(&format!("help: most likely: {likely}"));
+}
+
+#[test]
+fn a_tpms_register() {
+    let folder = folder("explain-tpm");
+    let session = format!("{VECTORS}/session-swtpm");
+    let right = format!("{session}/reference.json");
+    let reference = Reference::parse(&read(&right)).unwrap();
+    // The image was predicted with another command line.
+    let mut events = reference.tpm.explain.clone();
+    let event = events.iter_mut().find(|event| event.pcr == 12).unwrap();
+    (event.event, event.digest) = ("command line from the loader".into(), sha256(b"quiet"));
+    let wrong = Reference { tpm: TpmReference::from_events(events, &[13]), ..reference };
+    let wrong = write(folder.join("reference.json"), wrong.to_bytes());
+    let now = String::from_utf8(read(&format!("{session}/now"))).unwrap();
+    let event = Some("command line from the loader");
+    let expected = ("tpm0", "PCR 12", event, "the command line changed");
+    explained(&format!("{session}/evidence.json --at {now}"), &wrong, &right, expected);
+}
+
+#[test]
+fn a_tds_register() {
+    let folder = folder("explain-tdx");
+    let files = format!(
+        "{EVIDENCE}/tdx/quotes/near-mpc.bin {EVIDENCE}/tdx/collateral/near-mpc.json {EVIDENCE}/ccel/near-mpc/tcb_info.json \
+         --at 1787894500"
+    );
+    let verdict = verify(&format!("{files} --json")).good().json();
+    let claims: TdxClaims = serde_json::from_value(claims(&verdict, "cpu0", "tdx").clone()).unwrap();
+    let [rtmr0, rtmr1, rtmr2, rtmr3] = claims.rtmrs();
+    let (mrtd, events) = (claims.quote.body.mr_td, claims.measurements());
+    let right = TdxReference { platform: "here".into(), mrtd, rtmr0, rtmr1, rtmr2, rtmr3, events };
+    let set = |name: &str, tdx: TdxReference| {
+        let set = ReferenceSet { tdx: vec![tdx], ..ReferenceSet::new(Bytes([0; 16])) };
+        write(folder.join(name), set.to_bytes())
+    };
+    let mut wrong = right.clone();
+    let options = wrong.events.iter_mut().find(|event| event.event == "LOADED_IMAGE::LoadOptions").unwrap();
+    options.digest = sha384(b"quiet");
+    wrong.rtmr2 = replay(wrong.events.iter().map(|event| (event.rtmr, &event.digest)))[2];
+    let (wrong, right) = (set("wrong.json", wrong), set("right.json", right));
+    let event = Some("LOADED_IMAGE::LoadOptions");
+    explained(&files, &wrong, &right, ("cpu0", "RTMR2", event, "the command line changed"));
+
+    // Values of other kinds of machines alone: then nothing was compared, and that is said.
+    let tpm = format!("{VECTORS}/session-swtpm/reference.json");
+    let run = verify(&format!("{files} --reference {tpm} --explain")).good();
+    run.not_checked(&[("cpu0", "report-data"), ("cpu0", "reference-values")]);
+}
+
+/// The whole way: predicted from a bundle, launched by a host that gives other vCPUs, verified.
+#[test]
+fn an_snp_launch_digest() {
+    let folder = folder("explain-snp");
+    let bundle = Bundle::new(&folder);
+    let set = folder.join("set.json").display().to_string();
+    let firmware = "tests/vectors/evidence/measurement/ovmf_AmdSev_suffix.bin";
+    let snp = format!("--platform snp --firmware {firmware} --direct --set {set}");
+    bundle.predict(&format!("{snp} --vcpus 8")).good();
+    let right = write(folder.join("right.json"), fs::read(&set).unwrap());
+    fs::remove_file(&set).unwrap();
+    bundle.predict(&format!("{snp} --vcpus 4")).good();
+
+    let nonce = "5a".repeat(32);
+    let machine = machine(&folder, &predict::launched(&bundle, 8), &nonce) + " --at " + NOW;
+    let likely = "the host gave 8 vCPUs, predicted are 4";
+    explained(&machine, &set, &right, ("cpu0", "launch digest", None, likely));
+}
+
+/// A machine of our own chip maker's that launched what has this digest: the arguments that verify its report. Its
+/// roots are trusted beside NVIDIA's.
+pub fn machine(folder: &Path, measurement: &str, nonce: &str) -> String {
+    let (line, spec) = (mint::line("Milan"), mint::vcek("Milan-B0"));
+    let (vcek, key) = mint::endorse(&line.ask.1, &spec);
+    let mut report = mint::report(2, [0; 3], &spec);
+    report[0x50..0x90].fill(0);
+    report[0x50..0x70].copy_from_slice(&hex::decode(nonce).unwrap());
+    report[0x90..0xc0].copy_from_slice(&hex::decode(measurement).unwrap());
+    let report = write(folder.join("report.bin"), mint::sign(report, &key));
+    let vcek = write(folder.join("vcek.der"), vcek);
+    let of_nvidia = ["device", "RIM"].map(|of| read(&format!("keys/roots/nvidia/verifier_{of}_root.pem"))).concat();
+    let roots = [mint::pem(&[&line.ark.0, &line.ask.0]).into_bytes(), of_nvidia].concat();
+    let roots = write(folder.join("roots.pem"), roots);
+    format!("{report} {vcek} --roots {roots} --nonce {nonce}")
+}
