@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_lab::{process::Process, run, scene::Scene};
+use cvm_lab::{docker, process::Process, run, scene::Scene};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -316,31 +316,14 @@ fn a_model_and_a_workload_lie_only_in_the_encrypted_partition() {
     SEALED.iter().for_each(|mark| assert!(!holds(mark), "{mark} lies in the clear"));
 }
 
-/// What `docker save` would write of an image with one program and an NVFLARE.
+/// An image with one program and an NVFLARE.
 fn docker_archive(folder: &Path, mark: &str) -> PathBuf {
-    let (root, save) = (folder.join("image"), folder.join("save"));
+    let root = folder.join("image");
     let nvflare = root.join("usr/lib/python3/site-packages/nvflare-2.9.0.dist-info");
-    [&nvflare, &root.join("bin"), &save].iter().for_each(|folder| fs::create_dir_all(folder).expect("a folder"));
+    [&nvflare, &root.join("bin")].iter().for_each(|folder| fs::create_dir_all(folder).expect("a folder"));
     fs::write(nvflare.join("METADATA"), mark).expect("a file");
     fs::copy("/bin/true", root.join("bin/start")).expect("a program");
-    let layer = save.join("layer.tar");
-    run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&layer).arg(".")).expect("a layer");
-    let digest = |path: &Path| {
-        let line = run(Command::new("sha256sum").arg(path)).expect("a digest");
-        line.split_whitespace().next().expect("a digest").to_owned()
-    };
-    let config = serde_json::json!({
-        "architecture": "amd64", "os": "linux", "config": { "Entrypoint": ["/bin/start"] },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))] }
-    });
-    fs::write(save.join("config"), config.to_string()).expect("a configuration");
-    let name = format!("{}.json", digest(&save.join("config")));
-    fs::rename(save.join("config"), save.join(&name)).expect("its name");
-    let manifest = serde_json::json!([{ "Config": name, "RepoTags": ["acme:1"], "Layers": ["layer.tar"] }]);
-    fs::write(save.join("manifest.json"), manifest.to_string()).expect("a manifest");
-    let archive = folder.join("app.tar.gz");
-    run(Command::new("tar").arg("-C").arg(&save).arg("-czf").arg(&archive).arg(".")).expect("an archive");
-    archive
+    docker::save(folder, &root, &serde_json::json!({ "Entrypoint": ["/bin/start"] })).expect("an archive")
 }
 
 #[test]

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::{
     process::Process,
     run,
-    scene::{Scene, text},
+    scene::{Scene, text, unpack},
     tpm::Tpm,
     vm::{Machine, Vm},
 };
@@ -277,9 +277,7 @@ impl Federation {
         self.scene.flare_cvm(&arguments)?;
         for (site, role, _) in SITES {
             let folder = work.join(site);
-            fs::create_dir(&folder)?;
-            let archive = work.join(format!("{site}.tgz"));
-            run(Command::new("tar").args(["--strip-components=1", "-xzSf"]).arg(archive).arg("-C").arg(&folder))?;
+            unpack(&work.join(format!("{site}.tgz")), &folder)?;
             if role == "client" {
                 self.scene.flare_cvm(&["data", &text(&folder), &self.at(&format!("training/{site}"))])?;
             }

@@ -1,6 +1,7 @@
 //! The laboratory: everything around a sealed CVM that a demo or a boot test needs, made of the
 //! same programs and commands that users run.
 
+pub mod docker;
 pub mod federation;
 pub mod process;
 pub mod scene;

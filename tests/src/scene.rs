@@ -15,8 +15,6 @@ use crate::{process::Process, run, run_shown, tpm::Tpm, vm::Machine};
 
 /// The two parties: folder, role in the ceremony.
 pub const PARTIES: [(&str, &str); 2] = [("model-owner", "model_owner"), ("data-owner", "data_owner")];
-/// The demo's site.
-pub const SITE: &str = "server1";
 const PROJECT: &str = "flare-cvm-demo";
 /// The name under which contributions are made.
 const BUILD: &str = "demo-1";
@@ -33,6 +31,10 @@ pub struct Scene {
     pub layout: &'static str,
     /// Where stage images lie.
     pub images: PathBuf,
+    /// The sealed site, and its role.
+    pub site: (&'static str, &'static str),
+    /// The site's cc_config, where the startup kit alone does not say everything.
+    pub cc_config: Option<PathBuf>,
     /// Whether both parties' policies let the lab's TPMs keep secrets.
     pub trusts_machines: bool,
     /// Gets each line of progress.
@@ -50,7 +52,13 @@ impl Scene {
     pub fn new(name: &str, first_port: u16, layout: &'static str, say: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
         let (root, images) = (repository.join("target").join(name), repository.join("target/demo/images"));
-        Self { root, repository, first_port, layout, images, trusts_machines: false, say: Box::new(say) }
+        let (site, cc_config, say) = (("server1", "server"), None, Box::new(say));
+        Self { root, repository, first_port, layout, images, site, cc_config, trusts_machines: false, say }
+    }
+
+    /// The same for a client.
+    pub fn of_client(self) -> Self {
+        Self { site: ("site-1", "client"), ..self }
     }
 
     /// The same with policies that let the lab's TPMs keep a third factor and p3's key.
@@ -65,7 +73,7 @@ impl Scene {
 
     /// The bundle.
     pub fn bundle(&self) -> PathBuf {
-        self.root.join("bundles").join(SITE)
+        self.root.join("bundles").join(self.site.0)
     }
 
     /// A party's folder.
@@ -89,7 +97,7 @@ impl Scene {
 
     /// The site's startup kit.
     pub fn site_kit(&self) -> PathBuf {
-        self.kits().join(SITE)
+        self.kits().join(self.site.0)
     }
 
     /// A stage's image by its file name. All scenes share the demo's: no two differ.
@@ -157,9 +165,10 @@ impl Scene {
         fs::write(&policy, self.policy(tpm)?)?;
         let at = |name: &str| text(&self.exchange(name));
         let builder = text(&self.root.join("builder"));
+        let (site, role) = self.site;
 
         self.flare_cvm(&["ceremony", "init-builder", &builder, "--name", "builder"])?;
-        for (index, (name, role)) in PARTIES.into_iter().enumerate() {
+        for (index, (name, part)) in PARTIES.into_iter().enumerate() {
             let url = format!("https://10.0.2.2:{}", self.first_port + index as u16);
             let folder = text(&self.party(index));
             self.flare_cvm(&[
@@ -169,7 +178,7 @@ impl Scene {
                 "--name",
                 name,
                 "--role",
-                role,
+                part,
                 "--keyholder",
                 &url,
                 "--policy",
@@ -192,7 +201,7 @@ impl Scene {
             "--builder",
             &statement,
             "--site",
-            "server1=server",
+            &format!("{site}={role}"),
             "-o",
             &at("invite.txt"),
         ])?;
@@ -219,7 +228,7 @@ impl Scene {
                 "--agreement",
                 &at("draft.txt"),
                 "--role",
-                "server",
+                role,
                 "--build",
                 BUILD,
                 "-o",
@@ -281,9 +290,16 @@ impl Scene {
     pub fn provision_arguments(&self, output: &Path) -> Vec<String> {
         let contribution = |index: usize| self.exchange(&format!("{}.contribution.txt", PARTIES[index].0));
         let mut arguments = vec!["provision".into(), "--build".into(), BUILD.into()];
+        let kit = match &self.cc_config {
+            Some(config) => {
+                arguments.extend(["--cc-config".into(), format!("{}={}", self.site.0, config.display())]);
+                ("--kit-root", self.kits())
+            }
+            None => ("--kit", self.site_kit()),
+        };
         for (flag, path) in [
             ("--base-image", self.image("provisioned.qcow2")),
-            ("--kit", self.site_kit()),
+            kit,
             ("--agreement", self.exchange("agreement.txt")),
             ("--contribution", contribution(0)),
             ("--contribution", contribution(1)),
@@ -302,8 +318,15 @@ impl Scene {
             (self.say)("  the bundle stands since an earlier run");
             return Ok(());
         }
-        let arguments = self.provision_arguments(&self.bundle());
+        // With a cc_config the output is the folder of an archive.
+        let packed = self.root.join("packed");
+        let output = if self.cc_config.is_some() { packed.clone() } else { self.bundle() };
+        let arguments = self.provision_arguments(&output);
         self.flare_cvm(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
+        if self.cc_config.is_some() {
+            unpack(&packed.join(format!("{}.tgz", self.site.0)), &self.bundle())?;
+            fs::remove_dir_all(packed)?;
+        }
         Ok(())
     }
 
@@ -377,6 +400,12 @@ impl Scene {
             .args(command))?;
         serde_json::from_str(shown.trim()).with_context(|| format!("admin.py printed {shown:?}"))
     }
+}
+
+/// Unpacks a `SITE.tgz` into the new folder `to`.
+pub(crate) fn unpack(archive: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    run(Command::new("tar").args(["--strip-components=1", "-xzSf"]).arg(archive).arg("-C").arg(to)).map(drop)
 }
 
 pub(crate) fn text(path: &Path) -> String {

@@ -82,7 +82,10 @@ KillSignal={signal}
 # The kit's own loop ends well only when NVFLARE was shut down.
 Restart=on-failure
 ReadWritePaths=
+# In the place of the one that MountAPIVFS= would make, where everybody could write.
+TemporaryFileSystem=/run:mode=0755,nodev,nosuid,noexec
 InaccessiblePaths=
+InaccessiblePaths=+/dev/mqueue
 BindPaths=
 BindPaths=/opt/nvflare/workspace:{WORKSPACE}
 BindPaths=/opt/nvflare/jobs/nvflare:/tmp/nvflare
