@@ -114,8 +114,9 @@ pub fn machine(folder: &Path, measurement: &str, nonce: &str) -> String {
     report[0x90..0xc0].copy_from_slice(&hex::decode(measurement).unwrap());
     let report = write(folder.join("report.bin"), mint::sign(report, &key));
     let vcek = write(folder.join("vcek.der"), vcek);
-    let of_nvidia = ["device", "RIM"].map(|of| read(&format!("keys/roots/nvidia/verifier_{of}_root.pem"))).concat();
-    let roots = [mint::pem(&[&line.ark.0, &line.ask.0]).into_bytes(), of_nvidia].concat();
+    let of_nvidia = ["device", "RIM"].map(|of| read(&format!("keys/roots/nvidia/verifier_{of}_root.pem")));
+    let [device, rim] = of_nvidia;
+    let roots = [mint::pem(&[&line.ark.0, &line.ask.0]).into_bytes(), device, rim].join(&b'\n');
     let roots = write(folder.join("roots.pem"), roots);
     format!("{report} {vcek} --roots {roots} --nonce {nonce}")
 }
