@@ -1,7 +1,5 @@
-# The workload of tests/workload.rs: says what it sees, as lines KEY=VALUE, and serves that over HTTP.
-# It judges nothing. What it cannot say leaves its value empty.
-www=/tmp/nvflare/www
-mkdir -p $www
+# The workload of tests/workload.rs: serves what it sees as lines KEY=VALUE; what it cannot say is empty. It judges nothing.
+www=/tmp/nvflare/www; mkdir -p $www
 say() { printf '%s=%s\n' "$1" "$(echo "$2" | tr -s '\n' ' ' | sed 's/ *$//')"; }
 status() { sed -n "s/^$1:[[:space:]]*//p" /proc/self/status | tr -s '\t' ' '; }
 # Folders that take a new file, and files that take an empty addition. The kernel's own file systems are not tried.
@@ -42,8 +40,7 @@ writable() {
 mv $www/report.new $www/report
 
 # A file of the export, read again and again; the last answer is a file too.
-count=0
-while count=$((count + 1)); do
+count=0; while count=$((count + 1)); do
     content=$(cat /user_data/mnt/rows.csv 2>&1)
     printf 'count=%s\ncode=%s\ncontent=%s\n' $count $? "$content" >$www/nfs.new
     mv $www/nfs.new $www/nfs

@@ -34,7 +34,7 @@ const KNOWN: [Known; 6] = [
             "cmd_timeout",
         ],
         required: &[],
-        needs: "snpguest and AMD's certificates in the image",
+        needs: "snpguest and /dev/sev-guest, which the sealed service lacks: it will make no tokens",
         missing: None,
         package: None,
     },
