@@ -55,6 +55,8 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
     }
     let scratch = Scratch::new()?;
     let mut command = tool::command("objcopy");
+    // The header's date stays the stub's; without this objcopy writes the time of the build there.
+    command.arg("--preserve-dates");
     let mut address = first_free_address(&stub)?;
     // The kernel comes last: its own decompressor may use memory behind its section.
     for (name, content) in [
@@ -132,6 +134,10 @@ mod tests {
         let mut extents: Vec<_> = file.sections().map(|s| (s.address(), s.address() + s.size())).collect();
         extents.sort();
         assert!(extents.windows(2).all(|pair| pair[0].1 <= pair[1].0), "no section lies over another: {extents:x?}");
+        let date = |program: &[u8]| {
+            PeFile64::parse(program).unwrap().nt_headers().file_header.time_date_stamp.get(LittleEndian)
+        };
+        assert_eq!(date(&uki), date(&fs::read(STUB).unwrap()), "not the time of the build");
         assert!(build(&parts).unwrap() == uki, "deterministic");
         assert!(section(&uki, ".absent").is_err());
     }
