@@ -1,11 +1,11 @@
 //! What verified evidence says, and how it compares with reference values.
 
-use cvm_base::Bytes32;
+use cvm_base::{Bytes, Bytes32};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    AttestError, Reference,
+    AttestError, JOBS_PCR, Reference,
     eventlog::{extend, first_difference},
     handoff_digest,
     reference::PredictedEvent,
@@ -122,6 +122,14 @@ impl Claims {
     pub fn phase(&self, reference: &Reference) -> Phase {
         match self {
             Self::Tpm(claims) => claims.phase(reference),
+        }
+    }
+
+    /// Whether the running system of an image that requires GPUs has opened p5: then nothing is released to it any more.
+    /// Nobody else extends PCR 15 here, and nobody can take it back.
+    pub fn jobs_opened(&self) -> bool {
+        match self {
+            Self::Tpm(claims) => claims.pcrs[usize::from(JOBS_PCR)] != Bytes([0; 32]),
         }
     }
 

@@ -121,6 +121,10 @@ pub fn tee_evidence(bytes: &[u8]) {
     for kind in KINDS {
         assert!(vendors.verify(kind, &body, &[0; 48], 1_760_000_000).is_err(), "nobody's evidence answers zeros");
     }
+    if let Ok(text) = str::from_utf8(bytes) {
+        assert!(vendors.verify_devices(text, &[0; 48], 1_760_000_000).is_err(), "no device's evidence answers zeros");
+    }
+    let _ = crate::tee::check_gpus(&body);
     let Ok(reference) = Reference::parse(bytes) else {
         let tpm = crate::reference::TpmReference::from_events(vec![], &[]);
         let none = crate::reference::Platforms::default();

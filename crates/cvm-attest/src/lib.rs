@@ -65,7 +65,7 @@ pub mod predict;
 pub mod snp;
 #[cfg(feature = "verifier")]
 pub mod tdx;
-#[cfg(feature = "verifier")]
+#[cfg(feature = "collateral")]
 pub mod tee;
 #[cfg(feature = "verifier")]
 pub mod token;
@@ -100,6 +100,24 @@ pub fn handoff_digest() -> cvm_base::Bytes32 {
 /// The same for a TD, extended into RTMR3: SHA-384 of the text.
 pub fn td_handoff_digest() -> rtmr::Bytes48 {
     rtmr::sha384(HANDOFF_EVENT.as_bytes())
+}
+
+/// What the running system of an image that requires GPUs measures once p5 is open: SHA-256 of this text into PCR 15,
+/// or its SHA-384 into a TD's RTMR3.
+pub const JOBS_EVENT: &str = "flare-cvm:jobs";
+/// The register for it: nothing that is predicted of an image lies in it.
+pub const JOBS_PCR: u8 = 15;
+
+/// The digest that is extended into PCR 15 once p5 is open.
+///
+/// From then on a quote shows that p5's half was used, and no key holder releases it again to this boot.
+pub fn jobs_digest() -> cvm_base::Bytes32 {
+    cvm_base::sha256(JOBS_EVENT.as_bytes())
+}
+
+/// The same for a TD, extended into RTMR3 behind the handoff.
+pub fn td_jobs_digest() -> rtmr::Bytes48 {
+    rtmr::sha384(JOBS_EVENT.as_bytes())
 }
 
 /// The part of the release protocol's SHA-384 binding that a TPM quote carries: its first 32 bytes.

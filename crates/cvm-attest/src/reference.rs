@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AttestError,
     eventlog::extend,
-    reference_set::{AzureReference, SnpReference, TdxReference},
+    reference_set::{AzureReference, SnpReference, TdxReference, after_handoff},
+    rtmr, td_handoff_digest,
 };
 
 /// The schema's version without values of TEEs.
@@ -158,6 +159,17 @@ impl Reference {
             return Err(fail("the events explained do not lead to the values".into()));
         }
         Ok(reference)
+    }
+
+    /// What the image measures once it has handed off: what the running system shows. Of SEV-SNP, which measures nothing
+    /// then, the same.
+    #[must_use]
+    pub fn after_handoff(&self) -> Self {
+        let mut after = self.clone();
+        after.tpm.pcrs = after_handoff(&self.tpm.pcrs);
+        after.tdx.iter_mut().for_each(|tdx| tdx.rtmr3 = rtmr::extend(&tdx.rtmr3, &td_handoff_digest()));
+        after.azure.iter_mut().for_each(|azure| azure.pcrs = after_handoff(&azure.pcrs));
+        after
     }
 
     /// The document's bytes, as they are signed: indented JSON and a final newline.

@@ -3,7 +3,7 @@
 //! rustls-webpki validates the path (RFC 5280 §6: signatures, dates, CA and usage, unknown critical
 //! extensions, no loops); x509-cert reads the extensions in which vendors state what a key belongs to.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use cvm_base::Explain;
 use rustls_pki_types::{
@@ -144,7 +144,7 @@ impl Certificate {
             return Ok(vec![Self::from_der(bytes)?]);
         }
         let mut found = Vec::new();
-        for der in CertificateDer::pem_slice_iter(bytes) {
+        for der in CertificateDer::pem_slice_iter(&pem_apart(bytes)) {
             if found.len() == MAX_CERTIFICATES {
                 return Err(malformed(format!("more than {MAX_CERTIFICATES}")));
             }
@@ -330,6 +330,16 @@ pub fn parse_time(text: &str) -> Option<u64> {
     text.parse().ok().or_else(date)
 }
 
+/// PEM files joined without a newline between them, with one: readers look for boundaries where lines begin (RFC 7468
+/// §2), and would pass over what follows such a seam without a word.
+pub(crate) fn pem_apart(pem: &[u8]) -> Cow<'_, [u8]> {
+    const SEAM: &str = "----------BEGIN ";
+    match std::str::from_utf8(pem) {
+        Ok(text) if text.contains(SEAM) => Cow::Owned(text.replace(SEAM, "-----\n-----BEGIN ").into_bytes()),
+        _ => Cow::Borrowed(pem),
+    }
+}
+
 /// Reads one DER revocation list, or any number of PEM ones up to [`MAX_CERTIFICATES`], as DER.
 ///
 /// # Errors
@@ -339,7 +349,7 @@ pub fn read_crls(bytes: &[u8]) -> Result<Vec<Vec<u8>>, X509Error> {
     if bytes.first() == Some(&0x30) {
         found.push(bytes.to_vec());
     } else {
-        for list in CertificateRevocationListDer::pem_slice_iter(bytes) {
+        for list in CertificateRevocationListDer::pem_slice_iter(&pem_apart(bytes)) {
             if found.len() == MAX_CERTIFICATES {
                 return Err(X509Error::Crl { problem: format!("more than {MAX_CERTIFICATES}") });
             }
@@ -388,6 +398,18 @@ mod tests {
     fn read(name: &str) -> Vec<Certificate> {
         let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
         Certificate::read_all(&fs::read(repository.join(name)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn files_joined_without_a_newline_lose_nothing() {
+        let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let pem = fs::read_to_string(repository.join("keys/roots/amd/ask_ark_milan.pem")).unwrap();
+        let joined = [pem.trim_end(), pem.trim_end()].concat();
+        let subjects = |pem: &str| -> Vec<String> {
+            Certificate::read_all(pem.as_bytes()).unwrap().iter().map(Certificate::subject).collect()
+        };
+        assert_eq!(subjects(&joined), [subjects(&pem), subjects(&pem)].concat());
+        assert_eq!(subjects(&joined).len(), 4);
     }
 
     #[test]

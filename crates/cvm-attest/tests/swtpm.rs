@@ -2,7 +2,10 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::PathBuf,
+    thread,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -43,6 +46,97 @@ fn boot(tpm: &mut Tpm, log: &[u8]) -> Reference {
     }
     let tpm = TpmReference::from_events(explain, &[13]);
     Reference::new("00".repeat(16).parse().unwrap(), sha256(b""), tpm, Platforms::default())
+}
+
+/// A register that these tests alone extend.
+const PCR: u8 = 15;
+
+/// What a silent TPM did with the command that got no answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Lost {
+    Command,
+    Answer,
+}
+
+/// Stands between libtss2 and swtpm, and cuts the first connection off in the place of an answer: what a command sees
+/// that the kernel gave up. How libtss2 reaches it.
+fn falling_silent(swtpm: &Swtpm, after: usize, lost: Lost) -> String {
+    let real: u16 = swtpm.tcti().rsplit('=').next().unwrap().parse().unwrap();
+    let (commands, control) = (0..100)
+        .find_map(|_| {
+            let commands = TcpListener::bind("127.0.0.1:0").unwrap();
+            let control = TcpListener::bind(("127.0.0.1", commands.local_addr().unwrap().port().checked_add(1)?));
+            Some((commands, control.ok()?))
+        })
+        .expect("a pair of free ports");
+    let port = commands.local_addr().unwrap().port();
+    for (listener, real, mut left) in [(commands, real, after), (control, real + 1, usize::MAX)] {
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (mut client, mut server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", real)).unwrap());
+                let mut buffer = [0; 8192];
+                while let Ok(count @ 1..) = client.read(&mut buffer) {
+                    if left == 0 {
+                        if lost == Lost::Answer {
+                            server.write_all(&buffer[..count]).unwrap();
+                            let _ = server.read(&mut buffer).unwrap();
+                        }
+                        break;
+                    }
+                    left -= 1;
+                    server.write_all(&buffer[..count]).unwrap();
+                    let count = server.read(&mut buffer).unwrap();
+                    if client.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+                left = usize::MAX;
+            }
+        });
+    }
+    format!("swtpm:host=127.0.0.1,port={port}")
+}
+
+#[test]
+fn a_tpm_that_falls_silent_is_asked_again() {
+    let ca = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::of(ca.path(), true);
+    let roots = Roots::from_pem(&roots(ca.path())).unwrap();
+    open(&swtpm).keep(Place::Machine, b"of this machine").unwrap();
+    // Opening takes a few commands; then each silence meets another one.
+    for after in [4, 6, 8, 10, 13, 16, 20, 25] {
+        let mut tpm =
+            Tpm::open(&falling_silent(&swtpm, after, Lost::Command)).unwrap_or_else(|e| panic!("{after}: {e}"));
+        tpm.keep(Place::Machine, b"kept again").unwrap_or_else(|e| panic!("{after}: {e}"));
+        let mut tpm = Tpm::open(&falling_silent(&swtpm, after, Lost::Command)).unwrap();
+        assert_eq!(**tpm.recall(Place::Machine).unwrap().unwrap(), b"kept again"[..], "{after}");
+        let mut tpm = Tpm::open(&falling_silent(&swtpm, after, Lost::Command)).unwrap();
+        let mut ak = tpm.create_ak().unwrap_or_else(|e| panic!("{after}: {e}"));
+        let (credential, state) = challenge(ak.handshake_params()).unwrap();
+        let evidence = ak.answer(&credential, &[0x5a; 48], &[]).unwrap_or_else(|e| panic!("{after}: {e}"));
+        assert!(evidence.activated_credential.is_some(), "{after}");
+        // It is the same key as before, and the challenge was this session's.
+        let binding = Binding { digest: &[0x5a; 48], credential: Some(&state) };
+        let refused = verify(&Evidence::Tpm(Box::new(evidence)), &binding, &roots, now()).unwrap_err();
+        assert!(matches!(refused, AttestError::Malformed { .. } | AttestError::Replay { .. }), "no log: {refused}");
+    }
+}
+
+#[test]
+fn a_register_is_extended_once_whatever_was_lost() {
+    let ca = tempfile::tempdir().unwrap();
+    let swtpm = Swtpm::of(ca.path(), true);
+    let mut expected = open(&swtpm).read_pcr(PCR).unwrap();
+    for lost in [Lost::Command, Lost::Answer] {
+        // Opening takes four; then two reads, the command, and a read.
+        for after in 4..=9 {
+            let mut tpm = Tpm::open(&falling_silent(&swtpm, after, lost)).unwrap();
+            let digest = sha256(format!("{lost:?} {after}").as_bytes());
+            tpm.extend_pcr(PCR, &digest).unwrap_or_else(|e| panic!("{lost:?} {after}: {e}"));
+            expected = cvm_attest::eventlog::extend(&expected, &digest);
+            assert_eq!(open(&swtpm).read_pcr(PCR).unwrap(), expected, "{lost:?} {after}");
+        }
+    }
 }
 
 #[test]

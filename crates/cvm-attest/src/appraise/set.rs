@@ -140,7 +140,7 @@ impl EvidenceSet {
                      content, also in hex, base64 or JSON; leave other files out",
                 ),
             };
-            Refusal::input(name, format!("{name} ({size} bytes): {problem}"), help)
+            Refusal::input(name, format!("{problem} ({size} bytes)"), help)
         })?;
         let files = &mut self.groups.entry(group.to_owned()).or_default().0;
         for Piece { form, bytes } in pieces {

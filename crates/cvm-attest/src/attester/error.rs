@@ -1,6 +1,6 @@
 //! What can go wrong with a TPM.
 
-use cvm_base::Explain;
+use cvm_base::{Bytes32, Explain};
 
 use crate::AttestError;
 
@@ -33,12 +33,28 @@ pub enum TpmError {
     /// Registers changed between quote and read.
     #[error("the PCRs changed while they were quoted")]
     Unstable,
+    /// The TPM says that it extended a register, which says otherwise.
+    #[error("PCR {pcr} is {found} after it was extended, expected {expected}")]
+    NotExtended {
+        /// The register.
+        pcr: u8,
+        /// Its value.
+        found: Bytes32,
+        /// What it must be.
+        expected: Bytes32,
+    },
     /// The TPM's own output cannot be read.
     #[error("the TPM answered something unexpected: {0}")]
     Answer(#[from] AttestError),
 }
 
 impl TpmError {
+    /// Whether the TPM did not answer at all: what libtss2 then says is no response of a TPM's.
+    pub(super) fn is_silence(&self) -> bool {
+        let (Self::Open { source, .. } | Self::Command { source, .. }) = self else { return false };
+        matches!(source, tss_esapi::Error::Tss2Error(code) if code.kind().is_none())
+    }
+
     pub(super) fn command(command: &'static str) -> impl Fn(tss_esapi::Error) -> Self {
         move |source| Self::Command { command, source }
     }
@@ -53,6 +69,7 @@ impl Explain for TpmError {
             Self::NoBank => "ATT-104",
             Self::Unstable => "ATT-105",
             Self::Answer(_) => "ATT-106",
+            Self::NotExtended { .. } => "ATT-107",
         }
     }
 
@@ -64,7 +81,7 @@ impl Explain for TpmError {
             }
             Self::NoCertificate => "manufacture the virtual TPM with `swtpm_setup --create-ek-cert`",
             Self::NoBank => "manufacture the virtual TPM with `swtpm_setup --pcr-banks sha256`",
-            Self::Unstable => "something else measures during boot: start the VM again",
+            Self::Unstable | Self::NotExtended { .. } => "something else measures during boot: start the VM again",
             Self::Answer(_) => "this TPM or libtss2 is not one that this program knows",
         }
         .into()

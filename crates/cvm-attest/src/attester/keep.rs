@@ -52,8 +52,12 @@ impl Tpm {
     /// # Errors
     /// [`TpmError::Command`].
     pub fn keep(&mut self, place: Place, secret: &[u8]) -> Result<(), TpmError> {
+        self.again(|tpm| tpm.write(place, secret))
+    }
+
+    fn write(&mut self, place: Place, secret: &[u8]) -> Result<(), TpmError> {
         let fail = TpmError::command("NV_DefineSpace and NV_Write");
-        self.forget(place)?;
+        self.free(place)?;
         let public = self.public(place, secret.len())?;
         let buffer = MaxNvBuffer::try_from(secret).map_err(&fail)?;
         let handle = self
@@ -71,6 +75,10 @@ impl Tpm {
     /// # Errors
     /// [`TpmError::Command`].
     pub fn recall(&mut self, place: Place) -> Result<Option<Zeroizing<Vec<u8>>>, TpmError> {
+        self.again(|tpm| tpm.read(place))
+    }
+
+    fn read(&mut self, place: Place) -> Result<Option<Zeroizing<Vec<u8>>>, TpmError> {
         let fail = TpmError::command("NV_Read");
         let Some(handle) = self.handle(place)? else { return Ok(None) };
         let (public, _) = self.context.execute_without_session(|c| c.nv_read_public(handle)).map_err(&fail)?;
@@ -94,6 +102,10 @@ impl Tpm {
     /// # Errors
     /// [`TpmError::Command`].
     pub fn forget(&mut self, place: Place) -> Result<(), TpmError> {
+        self.again(|tpm| tpm.free(place))
+    }
+
+    fn free(&mut self, place: Place) -> Result<(), TpmError> {
         let Some(handle) = self.handle(place)? else { return Ok(()) };
         self.context
             .execute_with_session(Some(AuthSession::Password), |c| c.nv_undefine_space(Provision::Owner, handle))

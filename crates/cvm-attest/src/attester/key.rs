@@ -21,7 +21,7 @@ use tss_esapi::{
     traits::Marshall,
 };
 
-use super::{TpmError, is_missing, quoted_pcrs, read_pcrs, selection};
+use super::{Tpm, TpmError, is_missing, patiently, quoted_pcrs, read_pcrs, selection};
 use crate::{
     tpm::{self, parse_quote, pcr_digest},
     tpm_nonce,
@@ -32,56 +32,63 @@ const EK: AsymmetricAlgorithmSelection = AsymmetricAlgorithmSelection::Rsa(RsaKe
 
 /// A transient restricted signing key. Dropping it flushes it and the endorsement key.
 pub struct AttestationKey<'tpm> {
-    context: &'tpm mut Context,
-    ek: KeyHandle,
-    ak: KeyHandle,
+    tpm: &'tpm mut Tpm,
+    keys: Keys,
     params: HandshakeParams,
     spki: Vec<u8>,
 }
 
+/// The same two keys of each TPM, whenever they are made.
+struct Keys {
+    ek: CreatePrimaryKeyResult,
+    ak: CreatePrimaryKeyResult,
+}
+
 impl Drop for AttestationKey<'_> {
     fn drop(&mut self) {
-        for key in [self.ak, self.ek] {
+        for key in [self.keys.ak.key_handle, self.keys.ek.key_handle] {
             // The resource manager flushes what is left when the device is closed.
-            let _ = self.context.execute_without_session(|context| context.flush_context(key.into()));
+            let _ = self.tpm.context.execute_without_session(|context| context.flush_context(key.into()));
+        }
+    }
+}
+
+impl Keys {
+    fn make(context: &mut Context) -> Result<Self, TpmError> {
+        let fail = TpmError::command("CreatePrimary of the endorsement key");
+        let template = ek::create_ek_public_from_default_template_2(EK, None).map_err(&fail)?;
+        let ek = create_primary(context, template).map_err(&fail)?;
+        let fail = TpmError::command("CreatePrimary of the attestation key");
+        match ak_template().and_then(|template| create_primary(context, template)) {
+            Ok(ak) => Ok(Self { ek, ak }),
+            Err(source) => {
+                let _ = context.execute_without_session(|context| context.flush_context(ek.key_handle.into()));
+                Err(fail(source))
+            }
         }
     }
 }
 
 impl<'tpm> AttestationKey<'tpm> {
-    pub(super) fn create(context: &'tpm mut Context) -> Result<Self, TpmError> {
-        let certificate = ek::retrieve_ek_pubcert(context, EK).map_err(|source| {
-            if is_missing(&source) {
-                TpmError::NoCertificate
-            } else {
-                TpmError::Command { command: "NV_Read of the endorsement certificate", source }
-            }
-        })?;
-        let fail = TpmError::command("CreatePrimary of the endorsement key");
-        let template = ek::create_ek_public_from_default_template_2(EK, None).map_err(&fail)?;
-        let ek = create_primary(context, template).map_err(&fail)?;
+    pub(super) fn create(tpm: &'tpm mut Tpm) -> Result<Self, TpmError> {
         let fail = TpmError::command("CreatePrimary of the attestation key");
-        let ak = match ak_template().and_then(|template| create_primary(context, template)) {
-            Ok(ak) => ak,
-            Err(source) => {
-                let _ = context.execute_without_session(|context| context.flush_context(ek.key_handle.into()));
-                return Err(fail(source));
-            }
-        };
+        let (certificate, keys) = tpm.again(|tpm| {
+            let certificate =
+                ek::retrieve_ek_pubcert(&mut tpm.context, EK).map_err(|source| match is_missing(&source) {
+                    true => TpmError::NoCertificate,
+                    false => TpmError::Command { command: "NV_Read of the endorsement certificate", source },
+                })?;
+            Ok((certificate, Keys::make(&mut tpm.context)?))
+        })?;
         // From here on the key's Drop flushes both.
-        let mut key = Self {
-            context,
-            ek: ek.key_handle,
-            ak: ak.key_handle,
-            params: HandshakeParams {
-                ek_certificate: Base64(trim_der(certificate)),
-                ek_public: Base64::default(),
-                ak_public: Base64::default(),
-            },
-            spki: Vec::new(),
+        let params = HandshakeParams {
+            ek_certificate: Base64(trim_der(certificate)),
+            ek_public: Base64::default(),
+            ak_public: Base64::default(),
         };
-        key.params.ek_public = Base64(ek.out_public.marshall().map_err(&fail)?);
-        key.params.ak_public = Base64(ak.out_public.marshall().map_err(&fail)?);
+        let mut key = Self { tpm, keys, params, spki: Vec::new() };
+        key.params.ek_public = Base64(key.keys.ek.out_public.marshall().map_err(&fail)?);
+        key.params.ak_public = Base64(key.keys.ak.out_public.marshall().map_err(&fail)?);
         key.spki = tpm::Public::parse(&key.params.ak_public.0)?.spki();
         Ok(key)
     }
@@ -104,10 +111,12 @@ impl<'tpm> AttestationKey<'tpm> {
         binding: &[u8; 48],
         event_log: &[u8],
     ) -> Result<TpmEvidence, TpmError> {
-        let credential = self.activate_credential(challenge)?;
+        let nonce = tpm_nonce(binding);
+        let (credential, tpm_quote) =
+            self.again(|key| Ok((key.activate_credential(challenge)?, key.quote_once(&nonce)?)))?;
         Ok(TpmEvidence {
             ak_public: Base64(self.spki.clone()),
-            tpm_quote: self.quote(&tpm_nonce(binding))?,
+            tpm_quote,
             event_log: Some(Base64(event_log.to_vec())),
             ek_certificate: Some(self.params.ek_certificate.clone()),
             activated_credential: Some(Base64(credential)),
@@ -119,7 +128,24 @@ impl<'tpm> AttestationKey<'tpm> {
     /// # Errors
     /// [`TpmError::Unstable`] when the registers keep changing, [`TpmError::Command`].
     pub fn quote(&mut self, nonce: &[u8]) -> Result<TpmQuote, TpmError> {
-        quote(self.context, self.ak, nonce)
+        self.again(|key| key.quote_once(nonce))
+    }
+
+    fn quote_once(&mut self, nonce: &[u8]) -> Result<TpmQuote, TpmError> {
+        quote(&mut self.tpm.context, self.keys.ak.key_handle, nonce)
+    }
+
+    /// As [`Tpm::again`]: with the connection its keys are gone, and made again.
+    fn again<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T, TpmError>) -> Result<T, TpmError> {
+        let mut silent = false;
+        patiently(|| {
+            if silent {
+                self.tpm.reconnect()?;
+                self.keys = Keys::make(&mut self.tpm.context)?;
+            }
+            silent = true;
+            work(self)
+        })
     }
 
     /// TPM2_ActivateCredential: the endorsement key's policy is PolicySecret(endorsement hierarchy).
@@ -128,6 +154,7 @@ impl<'tpm> AttestationKey<'tpm> {
         let blob = IdObject::try_from(challenge.credential_blob.0.clone()).map_err(&fail)?;
         let secret = EncryptedSecret::try_from(challenge.encrypted_secret.0.clone()).map_err(&fail)?;
         let session = self
+            .tpm
             .context
             .execute_without_session(|context| {
                 let symmetric = SymmetricDefinition::AES_128_CFB;
@@ -137,7 +164,7 @@ impl<'tpm> AttestationKey<'tpm> {
             .ok_or(TpmError::Unstable)?;
         let credential = self.activate_in(session, blob, secret);
         let handle = SessionHandle::from(session);
-        let flushed = self.context.execute_without_session(|context| context.flush_context(handle.into()));
+        let flushed = self.tpm.context.execute_without_session(|context| context.flush_context(handle.into()));
         let credential = credential.map_err(&fail)?;
         flushed.map_err(TpmError::command("FlushContext"))?;
         Ok(credential.value().to_vec())
@@ -150,12 +177,12 @@ impl<'tpm> AttestationKey<'tpm> {
         secret: EncryptedSecret,
     ) -> tss_esapi::Result<Digest> {
         let policy = PolicySession::try_from(session)?;
-        self.context.execute_with_session(Some(AuthSession::Password), |context| {
+        self.tpm.context.execute_with_session(Some(AuthSession::Password), |context| {
             let (no_nonce, no_digest) = (Nonce::default(), Digest::default());
             context.policy_secret(policy, AuthHandle::Endorsement, no_nonce.clone(), no_digest, no_nonce, None)
         })?;
-        let (ak, ek) = (self.ak, self.ek);
-        self.context.execute_with_sessions((Some(AuthSession::Password), Some(session), None), |context| {
+        let (ak, ek) = (self.keys.ak.key_handle, self.keys.ek.key_handle);
+        self.tpm.context.execute_with_sessions((Some(AuthSession::Password), Some(session), None), |context| {
             context.activate_credential(ak, ek, blob, secret)
         })
     }

@@ -3,14 +3,19 @@
 //! One [`Tpm`] per process; it and its [`AttestationKey`] are `Send` but not `Sync`: several exchanges share
 //! a key behind a mutex. Nothing persistent is written except what [`Tpm::keep`] keeps, and every transient
 //! object is flushed.
-//! Each command is bounded by the kernel's own TPM time-outs.
+//! Each command is bounded by the kernel's own time-outs, which a software TPM on a busy host may miss. Its connection
+//! is of no use then; what changes nothing that must not change twice is done again over a new one ([`patiently`]).
 
 mod error;
 mod keep;
 mod key;
 mod quoting;
 
-use std::str::FromStr;
+use std::{
+    path::Path,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use cvm_base::{Bytes, Bytes32};
 use tss_esapi::{
@@ -27,14 +32,39 @@ pub use keep::{MAX_KEPT_BYTES, Place};
 pub use key::AttestationKey;
 pub use quoting::QuotingKey;
 
-use crate::tpm::REQUIRED_PCRS;
+use crate::{eventlog, tpm::REQUIRED_PCRS};
 
 /// The kernel's resource-managed TPM.
 pub const DEFAULT_TCTI: &str = "device:/dev/tpmrm0";
 
+/// How long a TPM is asked again that does not answer in the kernel's time.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// A connection to a TPM 2.0.
 pub struct Tpm {
     pub(crate) context: Context,
+    tcti: String,
+}
+
+/// Does `attempt` again, for some seconds, where the TPM did not answer in the time that Linux gives it. `attempt`
+/// opens the TPM itself, and does nothing that must not be done twice.
+///
+/// # Errors
+/// The last attempt's.
+pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T, TpmError>) -> Result<T, TpmError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Err(error) if error.is_silence() && Instant::now() < end => {}
+            found => return found,
+        }
+    }
+}
+
+fn connect(tcti: &str) -> Result<Context, TpmError> {
+    let fail = |source| TpmError::Open { tcti: tcti.into(), source };
+    let name = TctiNameConf::from_str(tcti).map_err(fail)?;
+    Context::new(name).map_err(fail)
 }
 
 impl Tpm {
@@ -44,9 +74,28 @@ impl Tpm {
     /// # Errors
     /// [`TpmError::Open`] when there is no such TPM.
     pub fn open(tcti: &str) -> Result<Self, TpmError> {
-        let fail = |source| TpmError::Open { tcti: tcti.into(), source };
-        let name = TctiNameConf::from_str(tcti).map_err(fail)?;
-        Ok(Self { context: Context::new(name).map_err(fail)? })
+        // One that is not there is not waited for.
+        let there = tcti.strip_prefix("device:").is_some_and(|path| Path::new(path).exists());
+        let context = if there { patiently(|| connect(tcti))? } else { connect(tcti)? };
+        Ok(Self { context, tcti: tcti.into() })
+    }
+
+    /// Does `work`, and where no answer came does it again over a new connection: whatever it changes, it may change
+    /// twice, and nothing of the old connection lives on in it.
+    fn again<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T, TpmError>) -> Result<T, TpmError> {
+        let mut silent = false;
+        patiently(|| {
+            if silent {
+                self.reconnect()?;
+            }
+            silent = true;
+            work(self)
+        })
+    }
+
+    fn reconnect(&mut self) -> Result<(), TpmError> {
+        self.context = connect(&self.tcti)?;
+        Ok(())
     }
 
     /// Makes the attestation key: finds the endorsement key and its certificate, and creates a P-256
@@ -55,7 +104,7 @@ impl Tpm {
     /// # Errors
     /// [`TpmError`] when the TPM has no endorsement certificate or refuses a command.
     pub fn create_ak(&mut self) -> Result<AttestationKey<'_>, TpmError> {
-        AttestationKey::create(&mut self.context)
+        AttestationKey::create(self)
     }
 
     /// Makes the same attestation key again, for quotes alone: no endorsement key, which takes a TPM long to make.
@@ -71,22 +120,36 @@ impl Tpm {
     /// # Errors
     /// [`TpmError::Command`], also when the TPM has no SHA-256 bank.
     pub fn read_pcr(&mut self, pcr: u8) -> Result<Bytes32, TpmError> {
-        read_pcrs(&mut self.context, &[pcr]).map(|values| values[0])
+        self.again(|tpm| read_pcrs(&mut tpm.context, &[pcr])).map(|values| values[0])
     }
 
-    /// TPM2_PCR_Extend in the SHA-256 bank.
+    /// Extends a register of the SHA-256 bank by TPM2_PCR_Extend, exactly once, and looks: where no answer came, the
+    /// register tells whether the command did, and a TPM that only says so is found out.
     ///
     /// # Errors
-    /// [`TpmError::Command`].
+    /// [`TpmError::Command`], [`TpmError::NotExtended`].
     pub fn extend_pcr(&mut self, pcr: u8, digest: &Bytes32) -> Result<(), TpmError> {
-        let fail = TpmError::command("PCR_Extend");
-        let handle = PcrHandle::try_from(u32::from(pcr)).map_err(&fail)?;
-        let mut values = DigestValues::new();
-        values.set(HashingAlgorithm::Sha256, digest.0.as_slice().try_into().map_err(&fail)?);
-        self.context
-            .execute_with_session(Some(AuthSession::Password), |context| context.pcr_extend(handle, values))
-            .map_err(&fail)
+        let before = self.read_pcr(pcr)?;
+        let expected = eventlog::extend(&before, digest);
+        let found = self.again(|tpm| {
+            let read = |tpm: &mut Self| read_pcrs(&mut tpm.context, &[pcr]).map(|values| values[0]);
+            if read(tpm)? == before {
+                extend(&mut tpm.context, pcr, digest)?;
+            }
+            read(tpm)
+        })?;
+        if found == expected { Ok(()) } else { Err(TpmError::NotExtended { pcr, found, expected }) }
     }
+}
+
+fn extend(context: &mut Context, pcr: u8, digest: &Bytes32) -> Result<(), TpmError> {
+    let fail = TpmError::command("PCR_Extend");
+    let handle = PcrHandle::try_from(u32::from(pcr)).map_err(&fail)?;
+    let mut values = DigestValues::new();
+    values.set(HashingAlgorithm::Sha256, digest.0.as_slice().try_into().map_err(&fail)?);
+    context
+        .execute_with_session(Some(AuthSession::Password), |context| context.pcr_extend(handle, values))
+        .map_err(&fail)
 }
 
 /// SHA-256 values of these PCRs, in this order.

@@ -95,6 +95,11 @@ impl Cache {
         serde_json::to_vec(&Packed { index, files }).unwrap_or_default()
     }
 
+    /// Whether this is what [`Cache::pack`] writes, whoever signed it.
+    pub fn is_packed(bytes: &[u8]) -> bool {
+        bytes.len() <= MAX_PACKED_BYTES && serde_json::from_slice::<Packed>(bytes).is_ok()
+    }
+
     /// Reads what [`Cache::pack`] wrote.
     ///
     /// # Errors

@@ -5,12 +5,13 @@ use serde_json::Value;
 use super::{CertificateKind, Raw};
 use crate::{
     AttestError,
-    trustee::{CertificateEntry, SnpBody, TdxBody},
+    trustee::{self, CertificateEntry, SnpBody, TdxBody},
     wire::Base64,
 };
 
 impl Raw {
-    /// The protocol's name of the kind and its `primary_evidence`, as a stock attester writes it. `event_log` is the
+    /// The protocol's name of the kind and its `primary_evidence`, or of GPUs their part of the additional evidence, as
+    /// a stock attester writes it. `event_log` is the
     /// CCEL's log area, for TDX.
     ///
     /// # Errors
@@ -37,6 +38,10 @@ impl Raw {
                 body("tdx", serde_json::to_value(tdx))
             }
             Self::Azure { .. } => Err(AttestError::Kind { found: "Azure's vTPM".into() }),
+            Self::Tpm { .. } => Err(AttestError::Kind { found: "a TPM's quote without a challenge".into() }),
+            #[cfg(feature = "verifier")]
+            Self::Gpus(gpus) => body(trustee::NVIDIA, serde_json::to_value(trustee::NvidiaBody::new(gpus)?)),
+            #[cfg(not(feature = "verifier"))]
             Self::Gpus(_) => Err(AttestError::Kind { found: "nvidia".into() }),
         }
     }

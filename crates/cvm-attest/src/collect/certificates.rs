@@ -3,7 +3,7 @@
 use super::CollectError;
 
 /// More than a host can hand over (SEV_FW_BLOB_MAX_SIZE), in bytes.
-pub(super) const MAX_TABLE_BYTES: usize = 16 * 1024;
+pub const MAX_TABLE_BYTES: usize = 16 * 1024;
 /// A table entry: GUID, offset, length.
 const ENTRY_BYTES: usize = 24;
 /// The most entries that are read.
@@ -73,7 +73,7 @@ pub fn parse_certificate_table(table: &[u8]) -> Result<Vec<SnpCertificate>, Coll
 }
 
 /// Writes what [`parse_certificate_table`] reads.
-pub(super) fn certificate_table(certificates: &[SnpCertificate]) -> Vec<u8> {
+pub fn certificate_table(certificates: &[SnpCertificate]) -> Vec<u8> {
     let mut offset = (certificates.len() + 1) * ENTRY_BYTES;
     let mut table = Vec::new();
     for certificate in certificates {

@@ -10,6 +10,7 @@
 //! | [`SevGuest`] | `/dev/sev-guest`: older kernels | SNP |
 //! | [`TdxGuest`] | `/dev/tdx_guest` and the host's quote generation service: older kernels | TDX |
 //! | `azure::Azure` (feature `attester`) | the paravisor's vTPM | SNP or TDX behind Azure's HCL |
+//! | `tpm::TpmDevice` (feature `attester`) | a TPM 2.0 | TPM |
 //! | `nvml::Nvml` (feature `collect-gpu`) | `libnvidia-ml.so.1` | NVIDIA GPUs |
 //! | [`Recorded`] | a folder | each, for tests |
 //!
@@ -28,13 +29,17 @@ mod recorded;
 mod rtmr;
 mod sev_guest;
 mod tdx_guest;
+#[cfg(feature = "attester")]
+pub mod tpm;
 mod tsm;
 
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-pub use certificates::{CertificateKind, SnpCertificate, parse_certificate_table};
+use crate::wire::{Base64, TpmQuote};
+
+pub use certificates::{CertificateKind, MAX_TABLE_BYTES, SnpCertificate, certificate_table, parse_certificate_table};
 pub use error::CollectError;
 pub use qgs::quote_over;
 pub use recorded::Recorded;
@@ -53,6 +58,8 @@ pub enum Kind {
     Tdx,
     /// Azure's vTPM in front of SNP or TDX.
     Azure,
+    /// A TPM 2.0.
+    Tpm,
     /// NVIDIA GPUs.
     Gpu,
 }
@@ -85,6 +92,13 @@ pub enum Raw {
         /// SHA-256 PCRs 0 to 23.
         pcrs: Vec<[u8; 32]>,
     },
+    /// A quote of the SHA-256 bank.
+    Tpm {
+        /// The attestation key, marshalled TPMT_PUBLIC.
+        ak_public: Base64,
+        /// The quote, and the values that it covers.
+        quote: Box<TpmQuote>,
+    },
     /// Every GPU that NVML lists, in its order.
     Gpus(Vec<Gpu>),
 }
@@ -103,7 +117,7 @@ pub trait Device: Send {
     /// What it gives.
     fn kind(&self) -> Kind;
 
-    /// Evidence bound to `report_data`. A GPU's and Azure's quote carry its first 32 bytes ([`short_nonce`]), all
+    /// Evidence bound to `report_data`. A GPU's report and a TPM's quote carry its first 32 bytes ([`short_nonce`]), all
     /// others all 64.
     ///
     /// # Errors
@@ -137,6 +151,15 @@ pub fn open() -> Result<Box<dyn Device>, CollectError> {
         Err(CollectError::Absent { .. }) => {}
         Err(other) => return Err(other),
     }
+    open_devices()
+}
+
+/// The guest's own TEE for a program that is not root: through the devices, whose group udev or systemd can set. What
+/// configfs makes belongs to root, also in a folder that somebody else made.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_devices() -> Result<Box<dyn Device>, CollectError> {
     match SevGuest::open(Path::new(sev_guest::DEVICE)) {
         Ok(device) => return Ok(Box::new(device)),
         Err(CollectError::Absent { .. }) => {}
@@ -146,7 +169,7 @@ pub fn open() -> Result<Box<dyn Device>, CollectError> {
         Ok(device) => Ok(Box::new(device)),
         Err(CollectError::Absent { .. }) => Err(CollectError::Absent {
             device: "SNP or TDX guest device".into(),
-            problem: format!("none of {TSM_REPORTS}, {}, {}", sev_guest::DEVICE, tdx_guest::DEVICE),
+            problem: format!("neither {} nor {}", sev_guest::DEVICE, tdx_guest::DEVICE),
         }),
         Err(other) => Err(other),
     }
@@ -167,7 +190,7 @@ pub(crate) fn bound_to(kind: Kind, bytes: &[u8]) -> Option<&[u8]> {
         Kind::Tdx if version == 4 => bytes.get(48 + 520..48 + 584),
         Kind::Tdx if version == 5 => bytes.get(48 + 6 + 520..48 + 6 + 584),
         Kind::Gpu => bytes.get(4..36),
-        Kind::Tdx | Kind::Azure => None,
+        Kind::Tdx | Kind::Azure | Kind::Tpm => None,
     }
 }
 

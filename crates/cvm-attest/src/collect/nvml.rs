@@ -30,6 +30,25 @@ impl Nvml {
             .map_err(|error| CollectError::Absent { device: path.display().to_string(), problem: error.to_string() })
     }
 
+    /// Lets the GPUs take work, all at once, which one in confidential-computing mode does not by itself (`nvidia-smi
+    /// conf-compute -srs 1`). Whoever calls it has seen them attest.
+    ///
+    /// # Errors
+    /// [`CollectError::Refused`] with the driver's reason, also where it still reports them as not ready.
+    pub fn make_ready(&self) -> Result<(), CollectError> {
+        const ACTION: &str = "let the GPUs take work";
+        let ready = || -> Result<bool, NvmlError> {
+            // The state is the system's; NVML's wrapper asks for it through any of its devices.
+            let device = self.0.device_by_index(0)?;
+            device.set_confidential_compute_state(true)?;
+            device.get_confidential_compute_state()
+        };
+        match ready().map_err(|error| CollectError::refused(LIBRARY, ACTION, error))? {
+            true => Ok(()),
+            false => Err(CollectError::refused(LIBRARY, ACTION, "they are still not ready")),
+        }
+    }
+
     fn gpu(&self, index: u32, nonce: [u8; 32]) -> Result<Gpu, CollectError> {
         let name = format!("GPU {index}");
         let read = || -> Result<(Vec<u8>, Vec<u8>), NvmlError> {

@@ -7,6 +7,9 @@
 //!   quote.bin                or TDX
 //!   gpu/0/report.bin, gpu/0/chain.pem, gpu/1/…    or GPUs
 //! ```
+//!
+//! A TPM's and Azure's evidence is recorded too ([`Recorded::write`]), for verifiers: no key is left that could answer
+//! another challenge.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +60,7 @@ impl Recorded {
         Self { replay: true, ..self }
     }
 
-    /// Records evidence into a folder. Azure's has no recording.
+    /// Records evidence into a folder, as `flare-cvm attest verify` reads it.
     ///
     /// # Errors
     /// [`CollectError::File`].
@@ -82,7 +85,18 @@ impl Recorded {
                 write(&format!("gpu/{index}/report.bin"), &gpu.report)?;
                 write(&format!("gpu/{index}/chain.pem"), &gpu.certificates)
             }),
-            Raw::Azure { .. } => Err(CollectError::refused("a recording", "hold this kind", "Azure's vTPM")),
+            Raw::Azure { hcl_report, quote, signature, pcrs } => {
+                write("hcl.bin", hcl_report)?;
+                write("quote.msg", quote)?;
+                write("quote.sig", signature)?;
+                write("pcrs.bin", pcrs.as_flattened())
+            }
+            Raw::Tpm { ak_public, quote } => {
+                write("ak.pub", ak_public.as_ref())?;
+                write("quote.msg", quote.message.as_ref())?;
+                write("quote.sig", quote.signature.as_ref())?;
+                write("pcrs.json", &serde_json::to_vec(&quote.pcrs).unwrap_or_default())
+            }
         }
     }
 

@@ -88,6 +88,11 @@ impl DeviceEvidence {
         self.identity.arch
     }
 
+    /// The attestation certificate's serial number, decimal; not yet believed.
+    pub fn serial(&self) -> &str {
+        &self.identity.ueid
+    }
+
     /// The names under which NVIDIA's RIM service has what this report is compared with: of a GPU the driver's
     /// and the VBIOS's manifest, of a switch its BIOS's.
     ///

@@ -51,8 +51,8 @@ use crate::x509::Certificate;
 const DEVICE_ROOT: &[u8] = include_bytes!("../../../../keys/roots/nvidia/verifier_device_root.pem");
 const RIM_ROOT: &[u8] = include_bytes!("../../../../keys/roots/nvidia/verifier_RIM_root.pem");
 
-/// Who is trusted to vouch for devices, and who for their firmware's golden values.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Who is trusted to vouch for devices, and who for their firmware's golden values; by default nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Roots {
     device: Vec<Certificate>,
     rim: Vec<Certificate>,

@@ -6,7 +6,10 @@ use cvm_base::Bytes32;
 use serde_json::{Value, json};
 
 use super::PolicyError;
-use crate::reference_set::{AzureTee, ReferenceSet, SnpReference, after_handoff};
+use crate::{
+    reference_set::{AzureTee, ReferenceSet, SnpReference, after_handoff},
+    rtmr::{self, Bytes48},
+};
 
 /// When a policy is asked, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,17 +41,23 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
         Purpose::Own => OWN,
         Purpose::Cross => CROSS,
     };
+    // With GPUs the boot-up policy is asked twice: by the boot for p3, and by the running system for p5.
+    let two_stages = purpose == Purpose::Boot && reference.nvidia.is_some();
     // Past boot, the registers show the handoff: a machine that is still booting is not yet a node.
-    let registers = |pcrs: &BTreeMap<u8, Bytes32>| match purpose {
-        Purpose::Boot => named(pcrs),
-        Purpose::Own | Purpose::Cross => named(&after_handoff(pcrs)),
+    let staged = |name: &str, boot: Value, running: Value| match purpose {
+        Purpose::Boot if two_stages => format!("{name} := {boot:#} if not late\n\n{name} := {running:#} if late\n"),
+        Purpose::Boot => values(name, &boot),
+        Purpose::Own | Purpose::Cross => values(name, &running),
     };
     let mut parts = vec![intro.to_owned(), COMMON.to_owned(), format!("image_id := \"{}\"\n", reference.image_id)];
     if purpose == Purpose::Boot {
         parts.push(RESOURCE.to_owned());
     }
+    if two_stages {
+        parts.push(LATE.to_owned());
+    }
     if let Some(tpm) = &reference.tpm {
-        parts.push(values("tpm_pcrs", &registers(&tpm.pcrs)));
+        parts.push(staged("tpm_pcrs", named(&tpm.pcrs), named(&after_handoff(&tpm.pcrs))));
         parts.push(set("tpm_ek_roots", reference.ek_roots.iter().map(|root| json!(root))));
         parts.push(TPM.to_owned());
     }
@@ -59,24 +68,28 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
         parts.push(SNP.to_owned());
     }
     if !reference.tdx.is_empty() {
-        let platform = |tdx: &crate::reference_set::TdxReference| {
+        let platform = |tdx: &crate::reference_set::TdxReference, rtmr3: Bytes48| {
             json!({ "platform": tdx.platform, "registers": {
-                "mr_td": tdx.mrtd, "rtmr_0": tdx.rtmr0, "rtmr_1": tdx.rtmr1, "rtmr_2": tdx.rtmr2, "rtmr_3": tdx.rtmr3,
+                "mr_td": tdx.mrtd, "rtmr_0": tdx.rtmr0, "rtmr_1": tdx.rtmr1, "rtmr_2": tdx.rtmr2, "rtmr_3": rtmr3,
             }})
         };
-        parts.push(values("tdx_platforms", &reference.tdx.iter().map(platform).collect()));
+        let boot = || reference.tdx.iter().map(|tdx| platform(tdx, tdx.rtmr3)).collect();
+        let handed_off = |tdx| platform(tdx, rtmr::extend(&tdx.rtmr3, &crate::td_handoff_digest()));
+        let running = if two_stages { reference.tdx.iter().map(handed_off).collect() } else { boot() };
+        parts.push(staged("tdx_platforms", boot(), running));
         parts.push(TDX.to_owned());
     }
     if !reference.azure.is_empty() {
-        let platform = |azure: &crate::reference_set::AzureReference| {
+        let platform = |azure: &crate::reference_set::AzureReference, pcrs: &BTreeMap<u8, Bytes32>| {
             let tee = match azure.tee {
                 AzureTee::Snp => "az-snp-vtpm",
                 AzureTee::Tdx => "az-tdx-vtpm",
             };
-            let pcrs = registers(&azure.pcrs);
-            json!({ "platform": azure.platform, "tee": tee, "measurement": azure.measurement, "pcrs": pcrs })
+            json!({ "platform": azure.platform, "tee": tee, "measurement": azure.measurement, "pcrs": named(pcrs) })
         };
-        parts.push(values("azure_platforms", &reference.azure.iter().map(platform).collect()));
+        let boot = reference.azure.iter().map(|azure| platform(azure, &azure.pcrs)).collect();
+        let running = reference.azure.iter().map(|azure| platform(azure, &after_handoff(&azure.pcrs))).collect();
+        parts.push(staged("azure_platforms", boot, running));
         parts.push(AZURE.to_owned());
     }
     if !reference.snp.is_empty() || reference.azure.iter().any(|azure| azure.tee == AzureTee::Snp) {
@@ -88,8 +101,8 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
     if let Some(nvidia) = &reference.nvidia {
         parts.push(values("nvidia", &json!(nvidia)));
         // The GPU is attested by the running system (two-stage release), not by the boot loader's initramfs.
-        let required = purpose != Purpose::Boot;
-        parts.push(format!("# Whether evidence without a GPU's is refused.\nnvidia_required := {required}\n"));
+        let required = if two_stages { "nvidia_required if late" } else { "nvidia_required := true" };
+        parts.push(format!("# Whether evidence without a GPU's is refused.\n{required}\n"));
         parts.push(NVIDIA.to_owned());
     }
     parts.join("\n")
@@ -117,6 +130,8 @@ const BOOT: &str = include_str!("templates/boot.rego");
 const OWN: &str = include_str!("templates/self.rego");
 const CROSS: &str = include_str!("templates/cross.rego");
 const COMMON: &str = include_str!("templates/common.rego");
+const LATE: &str = "# Whether the running system asks, for what opens p5 once its GPUs have attested.\n\
+                    late if data[\"resource-path\"][1] == \"running-half\"\n";
 const RESOURCE: &str = include_str!("templates/resource.rego");
 const TPM: &str = include_str!("templates/tpm.rego");
 const SNP: &str = include_str!("templates/snp.rego");

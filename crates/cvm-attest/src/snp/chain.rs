@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// AMD's certificates as its KDS serves them: ASK (or ASVK) and ARK of each product line.
-const AMD: [&[u8]; 6] = [
+pub const KDS_CERTIFICATES: [&[u8]; 6] = [
     include_bytes!("../../../../keys/roots/amd/ask_ark_milan.pem"),
     include_bytes!("../../../../keys/roots/amd/ask_ark_milan_vlek.pem"),
     include_bytes!("../../../../keys/roots/amd/ask_ark_genoa.pem"),
@@ -39,7 +39,7 @@ impl SnpRoots {
     /// [`SnpError::Chain`] if the embedded certificates cannot be read, which a test excludes.
     pub fn amd() -> Result<&'static Self, SnpError> {
         static ROOTS: OnceLock<Result<SnpRoots, SnpError>> = OnceLock::new();
-        ROOTS.get_or_init(|| SnpRoots::from_pem(&AMD.concat())).as_ref().map_err(Clone::clone)
+        ROOTS.get_or_init(|| SnpRoots::from_pem(&KDS_CERTIFICATES.concat())).as_ref().map_err(Clone::clone)
     }
 
     /// Others: PEM (or one DER), in any order. Self-issued certificates become roots, the others are

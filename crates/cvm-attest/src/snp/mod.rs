@@ -23,7 +23,7 @@ mod tcb;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-pub use chain::{SnpRoots, VerifiedChain};
+pub use chain::{KDS_CERTIFICATES, SnpRoots, VerifiedChain};
 pub use claims::SnpClaims;
 #[cfg(feature = "collateral")]
 pub(crate) use endorsement::Endorsement;

@@ -2,14 +2,14 @@
 
 use cvm_base::Explain;
 
-use crate::{azure::AzureError, snp::SnpError, tdx::TdxError, tpm::quote::TpmError};
+use crate::{azure::AzureError, gpu::GpuError, snp::SnpError, tdx::TdxError, tpm::quote::TpmError};
 
 /// A TEE's evidence was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TeeError {
     /// A kind that has no verifier here.
-    #[error("evidence of kind {found:?} is none of {}", super::KINDS.join(", "))]
+    #[error("evidence of kind {found:?} is none of {}, nor nvidia beside one", super::KINDS.join(", "))]
     Kind {
         /// What was named.
         found: String,
@@ -31,6 +31,9 @@ pub enum TeeError {
     /// Azure's vTPM.
     #[error(transparent)]
     Azure(#[from] AzureError),
+    /// NVIDIA's devices.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
 }
 
 impl TeeError {
@@ -38,7 +41,7 @@ impl TeeError {
     pub fn is_wrong_nonce(&self) -> bool {
         match self {
             Self::Snp(SnpError::Binding { field, .. }) => *field == "REPORT_DATA",
-            Self::Tdx(TdxError::ReportData { .. }) => true,
+            Self::Tdx(TdxError::ReportData { .. }) | Self::Gpu(GpuError::Nonce { .. }) => true,
             Self::Azure(error) => {
                 matches!(error, AzureError::UserData { .. } | AzureError::Quote(TpmError::Nonce { .. }))
             }
@@ -64,6 +67,7 @@ impl TeeError {
                 | Self::Snp(SnpError::Malformed { .. })
                 | Self::Tdx(TdxError::Quote { .. })
                 | Self::Azure(AzureError::Structure(_))
+                | Self::Gpu(GpuError::Malformed { .. })
         )
     }
 }
@@ -76,6 +80,7 @@ impl Explain for TeeError {
             Self::Snp(error) => error.code(),
             Self::Tdx(error) => error.code(),
             Self::Azure(error) => error.code(),
+            Self::Gpu(error) => error.code(),
         }
     }
 
@@ -88,6 +93,7 @@ impl Explain for TeeError {
             Self::Snp(error) => error.help(),
             Self::Tdx(error) => error.help(),
             Self::Azure(error) => error.help(),
+            Self::Gpu(error) => error.help(),
         }
     }
 }

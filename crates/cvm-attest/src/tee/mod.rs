@@ -3,27 +3,40 @@
 //! [`Vendors`] knows whom to believe and what they published; [`Vendors::verify`] takes a stock attester's evidence
 //! body and the session's digest to [`TeeClaims`], laid out as Trustee does. [`phase`] compares claims with an
 //! image's [`crate::Reference`]. Whatever collateral neither the evidence nor the local cache holds stands in the
-//! claims' `not_checked`; nothing is fetched.
+//! claims' `not_checked`; nothing is fetched. Evidence may bring a whole cache along (its member `collateral`, which
+//! a site puts on its p1): one that a collector signed who is trusted here.
+//!
+//! [`Vendors::verify_devices`] does the same for the GPUs beside a CPU.
 //!
 //! Some guests are nobody's secret keepers, whatever a policy says: those that the host may read (debug mode), that
 //! may move to another platform, or whose report was asked for from another VMPL than the boot's 0. They are
 //! refused here.
 
+mod devices;
 mod error;
 mod measured;
+mod published;
 
 use std::collections::BTreeSet;
 
+use cvm_base::sha256;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use self::{error::TeeError, measured::phase};
+pub use self::{
+    devices::{MAX_ADDITIONAL_BYTES, Submodule, check_gpus},
+    error::TeeError,
+    measured::phase,
+};
 
-#[cfg(feature = "collateral")]
-use crate::collateral::{Cache, Key};
+use ed25519_dalek::VerifyingKey;
+use published::Published;
+
 use crate::{
     azure::{AzureBound, AzureEvidence, HardwareKind},
-    snp::{self, SnpEvidence, SnpExpected, SnpPolicy, SnpRoots},
+    collateral::Cache,
+    gpu,
+    snp::{self, SnpClaims, SnpEvidence, SnpExpected, SnpPolicy, SnpRoots},
     tdx::{self, Collateral, DcapVerifier, TcbStatus, TdxEvidence, TdxPolicy},
     tpm::quote::TpmPolicy,
     trustee::{TdxBody, report_data},
@@ -38,8 +51,11 @@ pub const KINDS: [&str; 4] = ["snp", "tdx", "az-snp-vtpm", "az-tdx-vtpm"];
 pub struct Vendors {
     snp: SnpRoots,
     intel: Vec<Certificate>,
-    #[cfg(feature = "collateral")]
+    gpu: gpu::Roots,
+    /// What is at hand here.
     collateral: Option<Cache>,
+    /// Whose caches are believed, where they travel in evidence.
+    collectors: Vec<VerifyingKey>,
 }
 
 /// What genuine evidence says.
@@ -51,37 +67,36 @@ pub struct TeeClaims {
     pub incomplete: bool,
 }
 
-/// What vouches for evidence of one platform.
-#[derive(Default)]
-struct Published {
-    certificates: Vec<Certificate>,
-    crls: Vec<Vec<u8>>,
-}
-
 impl Vendors {
-    /// AMD and Intel, by the roots that are built in.
+    /// AMD, Intel and NVIDIA, by the roots that are built in.
     ///
     /// # Errors
     /// Never in a sound build; a test reads them.
     pub fn genuine() -> Result<Self, TeeError> {
-        Ok(Self::new(SnpRoots::amd()?.clone(), tdx::intel_roots()?))
+        Ok(Self::new(SnpRoots::amd()?.clone(), tdx::intel_roots()?).with_gpus(gpu::Roots::nvidia()?))
     }
 
-    /// Others: for tests, and for who runs an authority of their own.
+    /// Others, and nobody who makes GPUs: for tests, and for who runs an authority of their own.
     pub fn new(snp: SnpRoots, intel: Vec<Certificate>) -> Self {
-        Self {
-            snp,
-            intel,
-            #[cfg(feature = "collateral")]
-            collateral: None,
-        }
+        Self { snp, intel, gpu: gpu::Roots::default(), collateral: None, collectors: Vec::new() }
+    }
+
+    /// With who makes GPUs.
+    #[must_use]
+    pub fn with_gpus(self, gpu: gpu::Roots) -> Self {
+        Self { gpu, ..self }
     }
 
     /// With a cache of what they published.
-    #[cfg(feature = "collateral")]
     #[must_use]
     pub fn with_collateral(self, cache: Cache) -> Self {
         Self { collateral: Some(cache), ..self }
+    }
+
+    /// And with the caches of these collectors that travel in evidence, its member `collateral`.
+    #[must_use]
+    pub fn with_collectors(self, collectors: Vec<VerifyingKey>) -> Self {
+        Self { collectors, ..self }
     }
 
     /// Verifies the protocol's `primary_evidence` of the kind that `auth` named as `tee`, bound to `binding`, at
@@ -90,108 +105,115 @@ impl Vendors {
     /// # Errors
     /// [`TeeError`], for the first check that fails.
     pub fn verify(&self, tee: &str, body: &Value, binding: &[u8; 48], now: u64) -> Result<TeeClaims, TeeError> {
-        match tee {
-            "snp" => self.snp(body, binding, now),
-            "tdx" => self.tdx(body, binding, now),
-            "az-snp-vtpm" => self.azure(HardwareKind::Snp, body, binding, now),
-            "az-tdx-vtpm" => self.azure(HardwareKind::Tdx, body, binding, now),
-            other => Err(TeeError::Kind { found: other.chars().take(40).collect() }),
-        }
-    }
-
-    fn snp(&self, body: &Value, binding: &[u8; 48], now: u64) -> Result<TeeClaims, TeeError> {
-        let mut evidence = SnpEvidence::from_kbs(body)?;
-        let published = self.published_by_amd(evidence.report.signed(), evidence.is_endorsed(), now);
-        evidence.certificates.extend(published.certificates);
-        let report_data = report_data(binding);
-        let expected = SnpExpected { report_data: Some(&report_data), host_data: None };
-        let claims = snp::verify(&evidence, &self.snp, &published.crls, &expected, now)?;
-        snp_floor().check(&claims)?;
-        TeeClaims::new(serde_json::to_value(&claims))
-    }
-
-    fn tdx(&self, body: &Value, binding: &[u8; 48], now: u64) -> Result<TeeClaims, TeeError> {
-        let TdxBody { cc_eventlog, quote } =
-            TdxBody::deserialize(body).map_err(|e| TeeError::Body { tee: "tdx", problem: e.to_string() })?;
-        let evidence = TdxEvidence::parse(quote.as_ref(), cc_eventlog.as_ref().map(AsRef::as_ref))?;
-        let verifier = self.dcap(quote.as_ref(), now)?;
-        let claims = verifier.verify(&evidence, Some(&report_data(binding)), now)?;
-        tdx_floor().check(&claims)?;
-        TeeClaims::new(serde_json::to_value(&claims))
-    }
-
-    fn azure(&self, kind: HardwareKind, body: &Value, binding: &[u8; 48], now: u64) -> Result<TeeClaims, TeeError> {
-        let evidence = AzureEvidence::from_json(kind, body)?;
-        let bound = evidence.check_binding(binding, &TpmPolicy::default())?;
-        let hardware = match kind {
-            HardwareKind::Snp => self.azure_snp(&bound, now)?,
-            HardwareKind::Tdx => self.azure_tdx(&bound, now)?,
+        let published = self.published(body);
+        let claims = match tee {
+            "snp" => self.snp(body, binding, &published, now),
+            "tdx" => self.tdx(body, binding, &published, now),
+            "az-snp-vtpm" => self.azure(HardwareKind::Snp, body, binding, &published, now),
+            "az-tdx-vtpm" => self.azure(HardwareKind::Tdx, body, binding, &published, now),
+            other => return Err(TeeError::Kind { found: other.chars().take(40).collect() }),
         };
-        TeeClaims::new(Ok(bound.claims(hardware)))
+        let mut claims = claims?;
+        published.note_in(&mut claims);
+        Ok(TeeClaims::new(claims))
     }
 
-    fn azure_snp(&self, bound: &AzureBound<'_>, now: u64) -> Result<Value, TeeError> {
-        let published = self.published_by_amd(bound.hardware_report, bound.vcek.is_some(), now);
-        let claims = bound.verify_snp(&published.certificates, &self.snp, &published.crls, now)?;
+    fn snp(&self, body: &Value, binding: &[u8; 48], published: &Published<'_>, now: u64) -> Result<Value, TeeError> {
+        let report_data = report_data(binding);
+        let (claims, _) = self.snp_report(SnpEvidence::from_kbs(body)?, Some(&report_data), published, now)?;
         snp_floor().check(&claims)?;
         json(serde_json::to_value(&claims))
     }
 
-    fn azure_tdx(&self, bound: &AzureBound<'_>, now: u64) -> Result<Value, TeeError> {
+    /// Verifies a bare SEV-SNP report, which answers nothing that is known here: its data are the caller's to judge, and
+    /// `policy` says which guests will do. Also gives the certificate (DER) of the VCEK or VLEK that vouches for it.
+    ///
+    /// # Errors
+    /// [`TeeError`], for the first check that fails.
+    pub fn verify_report(
+        &self,
+        evidence: SnpEvidence,
+        policy: &SnpPolicy,
+        now: u64,
+    ) -> Result<(TeeClaims, Vec<u8>), TeeError> {
+        let (claims, endorsement) = self.snp_report(evidence, None, &self.published(&Value::Null), now)?;
+        policy.check(&claims)?;
+        Ok((TeeClaims::new(json(serde_json::to_value(&claims))?), endorsement))
+    }
+
+    fn snp_report(
+        &self,
+        mut evidence: SnpEvidence,
+        report_data: Option<&[u8; 64]>,
+        published: &Published<'_>,
+        now: u64,
+    ) -> Result<(SnpClaims, Vec<u8>), TeeError> {
+        let found = published.by_amd(evidence.report.signed(), evidence.is_endorsed(), now);
+        evidence.certificates.extend(found.certificates);
+        let expected = SnpExpected { report_data, host_data: None };
+        let claims = snp::verify(&evidence, &self.snp, &found.crls, &expected, now)?;
+        let vouches = |certificate: &&Certificate| sha256(certificate.der()) == claims.certificate_sha256;
+        let endorsement = evidence.certificates.iter().find(vouches).map(|certificate| certificate.der().to_vec());
+        Ok((claims, endorsement.unwrap_or_default()))
+    }
+
+    fn tdx(&self, body: &Value, binding: &[u8; 48], published: &Published<'_>, now: u64) -> Result<Value, TeeError> {
+        let TdxBody { cc_eventlog, quote } =
+            TdxBody::deserialize(body).map_err(|e| TeeError::Body { tee: "tdx", problem: e.to_string() })?;
+        let evidence = TdxEvidence::parse(quote.as_ref(), cc_eventlog.as_ref().map(AsRef::as_ref))?;
+        let verifier = self.dcap(quote.as_ref(), published, now)?;
+        let claims = verifier.verify(&evidence, Some(&report_data(binding)), now)?;
+        tdx_floor().check(&claims)?;
+        json(serde_json::to_value(&claims))
+    }
+
+    fn azure(
+        &self,
+        kind: HardwareKind,
+        body: &Value,
+        binding: &[u8; 48],
+        published: &Published<'_>,
+        now: u64,
+    ) -> Result<Value, TeeError> {
+        let evidence = AzureEvidence::from_json(kind, body)?;
+        let bound = evidence.check_binding(binding, &TpmPolicy::default())?;
+        let hardware = match kind {
+            HardwareKind::Snp => self.azure_snp(&bound, published, now)?,
+            HardwareKind::Tdx => self.azure_tdx(&bound, published, now)?,
+        };
+        Ok(bound.claims(hardware))
+    }
+
+    fn azure_snp(&self, bound: &AzureBound<'_>, published: &Published<'_>, now: u64) -> Result<Value, TeeError> {
+        let found = published.by_amd(bound.hardware_report, bound.vcek.is_some(), now);
+        let claims = bound.verify_snp(&found.certificates, &self.snp, &found.crls, now)?;
+        snp_floor().check(&claims)?;
+        json(serde_json::to_value(&claims))
+    }
+
+    fn azure_tdx(&self, bound: &AzureBound<'_>, published: &Published<'_>, now: u64) -> Result<Value, TeeError> {
         let evidence = TdxEvidence::parse(bound.hardware_report, None)?;
-        let verifier = self.dcap(bound.hardware_report, now)?;
+        let verifier = self.dcap(bound.hardware_report, published, now)?;
         let claims = verifier.verify(&evidence, Some(&bound.expected_report_data()), now)?;
         // Azure's paravisor handles #VE itself.
         TdxPolicy { require_septve_disable: false, ..tdx_floor() }.check(&claims)?;
         json(serde_json::to_value(&claims))
     }
 
-    /// What the cache holds for a report: revocation lists, and the chip's certificate where none came with it.
-    #[cfg(feature = "collateral")]
-    fn published_by_amd(&self, report: &[u8], endorsed: bool, now: u64) -> Published {
-        let mut found = Published::default();
-        for piece in self.collateral.iter().flat_map(|cache| cache.for_snp_report(report, now)) {
-            match piece.entry.key {
-                Key::Vcek { .. } | Key::Vlek { .. } if !endorsed => {
-                    found.certificates.extend(Certificate::from_der(piece.bytes).ok());
-                }
-                Key::AmdCrl(..) => found.crls.push(piece.bytes.to_vec()),
-                _ => {}
-            }
-        }
-        found
-    }
-
-    #[cfg(not(feature = "collateral"))]
-    fn published_by_amd(&self, _: &[u8], _: bool, _: u64) -> Published {
-        Published::default()
-    }
-
     /// Intel's roots, and the collateral for the quote's platform if there is any.
-    fn dcap(&self, quote: &[u8], now: u64) -> Result<DcapVerifier, TeeError> {
-        let collateral = self.published_by_intel(quote, now).map(|json| Collateral::parse(&json)).transpose()?;
+    fn dcap(&self, quote: &[u8], published: &Published<'_>, now: u64) -> Result<DcapVerifier, TeeError> {
+        let collateral = published.by_intel(quote, now).map(|found| Collateral::parse(found.bytes)).transpose()?;
         Ok(DcapVerifier::new(self.intel.clone(), collateral.as_ref(), now)?)
-    }
-
-    #[cfg(feature = "collateral")]
-    fn published_by_intel(&self, quote: &[u8], now: u64) -> Option<Vec<u8>> {
-        Some(self.collateral.as_ref()?.for_quote(quote, now)?.bytes.to_vec())
-    }
-
-    #[cfg(not(feature = "collateral"))]
-    fn published_by_intel(&self, _: &[u8], _: u64) -> Option<Vec<u8>> {
-        None
     }
 }
 
 impl TeeClaims {
-    fn new(claims: Result<Value, serde_json::Error>) -> Result<Self, TeeError> {
-        let mut claims = json(claims)?;
+    fn new(mut claims: Value) -> Self {
         let missing = |claims: &Value| claims.get("not_checked").is_some_and(|list| *list != json!([]));
         let incomplete = missing(&claims) || claims.get("tpm").is_some_and(missing);
         // In contrast to a TPM that the host runs: the vendor of the processor stands for it.
         claims["trust"] = json!("tee");
-        Ok(Self { claims, incomplete })
+        Self { claims, incomplete }
     }
 }
 

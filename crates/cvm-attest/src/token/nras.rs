@@ -13,7 +13,7 @@ use super::{
     jws::short,
     rules::{boolean, map, mismatch, text},
 };
-use crate::NotChecked;
+use crate::{NotChecked, gpu::ClaimSet};
 
 /// The longest bundle that is looked at; a device's token has some 3 KiB, and a machine 12 devices.
 pub const MAX_DETACHED_BYTES: usize = 1024 * 1024;
@@ -102,6 +102,8 @@ pub struct NrasClaims {
     pub nonce: String,
     /// `x-nvidia-overall-att-result`; never false here.
     pub overall_result: bool,
+    /// The overall token's claims, as NVIDIA wrote them.
+    pub overall: Map<String, Value>,
     /// Each device's claims, as NVIDIA wrote them.
     pub devices: BTreeMap<String, Map<String, Value>>,
     /// What was not checked, and why.
@@ -112,6 +114,12 @@ impl NrasClaims {
     /// The member of `ear.veraison.annotated-evidence`: `{"nras": …}`.
     pub fn to_json(&self) -> Value {
         json!({ "nras": self })
+    }
+
+    /// What NVIDIA's result policies judge.
+    pub fn claim_set(&self) -> ClaimSet {
+        let devices = self.devices.iter().map(|(name, claims)| (name.clone(), claims.clone()));
+        ClaimSet { overall: self.overall.clone(), devices: devices.collect() }
     }
 }
 
@@ -160,7 +168,7 @@ pub fn verify_nras(
         policy.accept(name, &version, &claims)?;
         devices.insert(name.clone(), claims);
     }
-    Ok(NrasClaims { registered, version, nonce, overall_result: true, devices, not_checked })
+    Ok(NrasClaims { registered, version, nonce, overall_result: true, overall, devices, not_checked })
 }
 
 fn check_nonce(nonce: &str, expected: &Expected<'_>, not_checked: &mut Vec<NotChecked>) -> Result<(), TokenError> {

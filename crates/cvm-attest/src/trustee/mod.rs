@@ -4,13 +4,19 @@
 //! them, so that our key holders verify stock attesters. (Trustee v0.21, `deps/verifier` and guest-components'
 //! `attester`, read off their sources.)
 
+mod nvidia;
 mod snp;
 
+pub use nvidia::{NVIDIA, NvidiaBody};
 pub use snp::{CertificateEntry, SnpBody};
 
 use serde::{Deserialize, Serialize};
 
 use crate::wire::Base64;
+
+/// The member of a TEE's body that holds a cache of collateral, as `collateral::Cache::pack` writes it. Stock verifiers
+/// pass it over.
+pub const COLLATERAL: &str = "collateral";
 
 /// `tdx`: a DCAP quote, and the log of what the firmware measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

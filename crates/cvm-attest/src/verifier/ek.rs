@@ -36,7 +36,7 @@ impl Roots {
     pub fn from_pem(pem: &[u8]) -> Result<Self, AttestError> {
         let fail = |problem: String| AttestError::Roots { problem };
         let mut roots = Self::default();
-        for (index, der) in CertificateDer::pem_slice_iter(pem).enumerate() {
+        for (index, der) in CertificateDer::pem_slice_iter(&crate::x509::pem_apart(pem)).enumerate() {
             if index >= MAX_CERTIFICATES {
                 return Err(fail(format!("more than {MAX_CERTIFICATES} certificates")));
             }

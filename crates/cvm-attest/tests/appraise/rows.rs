@@ -211,7 +211,7 @@ fn attack_cpu_and_gpu_of_two_machines() {
 fn what_is_no_evidence_is_named() {
     let mut set = EvidenceSet::default();
     let refusal = set.add("", "notes.txt", b"hello".to_vec()).unwrap_err();
-    assert!(refusal.reason.contains("notes.txt"), "{refusal:?}");
+    assert_eq!((refusal.of.as_str(), refusal.code.as_str()), ("notes.txt", "ATT-360"), "{refusal:?}");
     assert!(!set.verify(&Terms::default()).accepted());
     let two = ["snp/milan-virtee/report.bin", "snp/trustee-vcek/report.bin"];
     assert_eq!(code(&appraise(&two, None, NOW)), ["ATT-360"]);

@@ -1,6 +1,7 @@
 //! NVIDIA's evidence: every vector with its verdict, and what an attacker would try.
 
 mod attack;
+mod devices;
 mod ocsp;
 mod policy;
 mod rim;

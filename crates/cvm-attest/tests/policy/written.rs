@@ -131,6 +131,29 @@ fn each_accepts_what_was_predicted() {
     }
 }
 
+#[test]
+fn the_boot_policy_gives_the_job_store_to_a_running_system_with_its_gpus() {
+    let (name, policy) = policies().into_iter().next().unwrap();
+    assert_eq!(name, "boot.rego");
+    let data = json!({"plugin": "resource", "resource-path": ["flare-cvm", "running-half", IMAGE]});
+    let allowed = |kind: &str, cpu: &Value, gpu| policy.decide(&input(kind, cpu, gpu), &data).unwrap().allowed;
+    for (kind, mut cpu) in machines(false) {
+        if kind == "tdx" {
+            let handoff = cvm_attest::td_handoff_digest();
+            cpu["quote"]["body"]["rtmr_3"] = json!(cvm_attest::rtmr::extend(&Bytes([0; 48]), &handoff));
+        }
+        assert!(allowed(kind, &cpu, Some(gpu())), "{kind}");
+        assert!(!allowed(kind, &cpu, None), "{kind} without GPUs");
+        let mut unmeasured = gpu();
+        unmeasured["measres"] = json!("not-run");
+        assert!(!allowed(kind, &cpu, Some(unmeasured)), "{kind} with a GPU that was not measured");
+    }
+    // Nothing shows the phase of SEV-SNP.
+    for (kind, cpu) in machines(true).into_iter().filter(|(kind, _)| *kind != "snp") {
+        assert!(!allowed(kind, &cpu, Some(gpu())), "{kind} that still boots");
+    }
+}
+
 /// Every leaf of these claims, changed and absent.
 fn spoiled(claims: &Value) -> Vec<(String, Value)> {
     fn walk(value: &Value, path: &str, found: &mut Vec<String>) {

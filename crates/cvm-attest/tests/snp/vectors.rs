@@ -130,23 +130,24 @@ fn dates_are_those_of_the_question_also_with_a_cached_chain() {
 
 #[test]
 fn attack_every_single_bit_of_the_signed_part() {
-    let original = vector("milan-virtee/report.bin");
-    let evidence = evidence("milan-virtee");
     let roots = SnpRoots::amd().unwrap();
-    let chain = VerifiedChain::verify(&evidence.certificates, SigningKey::Vcek, roots, &[], NOW).unwrap();
-    chain.check(&SnpReport::parse(&original).unwrap(), &Default::default(), NOW).unwrap();
-    for bit in 0..0x2a0 * 8 {
-        let mut bytes = original.clone();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        let refused = SnpReport::parse(&bytes).and_then(|report| chain.check(&report, &Default::default(), NOW));
-        assert!(refused.is_err(), "bit {bit}");
-    }
-    // Of the signature too, and of what follows it.
-    for bit in 0x2a0 * 8..1184 * 8 {
-        let mut bytes = original.clone();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        let refused = SnpReport::parse(&bytes).and_then(|report| chain.check(&report, &Default::default(), NOW));
-        assert!(refused.is_err(), "bit {bit}");
+    for (folder, key) in [
+        ("milan-virtee", SigningKey::Vcek),
+        ("google-vcek", SigningKey::Vcek),
+        ("trustee-vcek", SigningKey::Vcek),
+        ("trustee-vlek", SigningKey::Vlek),
+    ] {
+        let original = vector(&format!("{folder}/report.bin"));
+        let evidence = evidence(folder);
+        let chain = VerifiedChain::verify(&evidence.certificates, key, roots, &[], NOW).unwrap();
+        chain.check(&SnpReport::parse(&original).unwrap(), &Default::default(), NOW).unwrap();
+        // Of the signature too, and of what follows it.
+        for bit in 0..1184 * 8 {
+            let mut bytes = original.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let refused = SnpReport::parse(&bytes).and_then(|report| chain.check(&report, &Default::default(), NOW));
+            assert!(refused.is_err(), "{folder} bit {bit}");
+        }
     }
 }
 
@@ -154,7 +155,7 @@ fn attack_every_single_bit_of_the_signed_part() {
 fn attack_the_certificate_changed_by_a_bit() {
     let der = vector("milan-virtee/vcek.der");
     let report = vector("milan-virtee/report.bin");
-    for bit in (0..der.len() * 8).step_by(37) {
+    for bit in (0..der.len() * 8).step_by(if cfg!(debug_assertions) { 37 } else { 1 }) {
         let mut der = der.clone();
         der[bit / 8] ^= 1 << (bit % 8);
         let refused = SnpEvidence::parse(&report, &der).and_then(|evidence| check(&evidence, NOW));

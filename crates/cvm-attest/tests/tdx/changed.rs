@@ -4,7 +4,7 @@ use cvm_attest::tdx::{Collateral, DcapVerifier, Quote, TdxEvidence, intel_roots}
 use cvm_base::Explain as _;
 use serde_json::{Value, json};
 
-use crate::{NEAR, SGX, collateral_json, ours, quote, theirs, verifier};
+use crate::{NEAR, PHALA, SGX, collateral_json, evidence, ours, quote, theirs, verifier};
 
 #[test]
 fn attack_report_data_of_another_session() {
@@ -33,6 +33,31 @@ fn attack_one_bit_changed_in_what_is_signed() {
         bad[bit / 8] ^= 1 << (bit % 8);
         let verdict = TdxEvidence::parse(&bad, None).and_then(|bad| verifier.verify(&bad, None, NEAR));
         assert!(verdict.is_err(), "byte {}, bit {}", bit / 8, bit % 8);
+    }
+}
+
+/// The same of every other quote at hand: header, report, and the signature over them.
+#[test]
+fn attack_one_bit_changed_in_every_quote() {
+    for (name, body, now) in [
+        ("tdx/quotes/phala-tdx_quote.bin", 584, PHALA),
+        ("tdx/quotes/trustee-tdx_quote_4.bin", 584, NEAR),
+        ("ccel/near-mpc/quote.bin", 584, NEAR),
+        ("tdx/quotes/phala-sgx_quote.bin", 384, SGX),
+    ] {
+        let good = evidence(name);
+        let verifier = DcapVerifier::new(intel_roots().unwrap(), None, now).unwrap();
+        let verify = |quote: &[u8]| match body {
+            384 => verifier.verify_sgx(&Quote::parse(quote)?, None, now).map(drop),
+            _ => verifier.verify(&TdxEvidence::parse(quote, None)?, None, now).map(drop),
+        };
+        verify(&good).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let bits = (0..(48 + body + 4 + 64) * 8).step_by(if cfg!(debug_assertions) { 5 } else { 1 });
+        for bit in bits {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(verify(&bad).is_err(), "{name} byte {}, bit {}", bit / 8, bit % 8);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     files::Form,
     gpu::{Expectation, GpuClaims, ResultPolicy, SwitchClaims, Topology},
+    token::NrasClaims,
 };
 
 pub(super) use kbs::azure_kind;
@@ -97,12 +98,22 @@ pub(super) fn check_composite(appraisal: &mut Appraisal) {
     appraisal.refusals.extend(checked.err());
 }
 
-/// One of NVIDIA's result policies, on every device; each refusal names the policy.
+/// One of NVIDIA's result policies, on every device that was verified here, and on every verdict of NVIDIA's service;
+/// each refusal names the policy.
 pub(super) fn judge_devices(appraisal: &mut Appraisal, name: &str, policy: &ResultPolicy) {
-    let broken = match devices(appraisal) {
-        Ok((gpus, switches)) => policy.evaluate_devices(&gpus, &switches).err().unwrap_or_default(),
+    let judged = devices(appraisal).and_then(|found| Ok((found, of_kind::<NrasClaims>(appraisal, "nras")?)));
+    let ((gpus, switches), tokens) = match judged {
+        Ok(judged) => judged,
         Err(refusal) => return appraisal.refusals.push(refusal),
     };
+    let mut broken = Vec::new();
+    for token in &tokens {
+        broken.extend(policy.evaluate_set(&token.claim_set()).err().unwrap_or_default());
+    }
+    // Without any device at all, that is what the policy refuses.
+    if tokens.is_empty() || !gpus.is_empty() || !switches.is_empty() {
+        broken.extend(policy.evaluate_devices(&gpus, &switches).err().unwrap_or_default());
+    }
     for mismatch in broken {
         let help = "see NVIDIA's result policy; a claim that was not checked is never true";
         appraisal.refusals.push(Refusal::policy(name, "ATT-363", mismatch.to_string(), help));

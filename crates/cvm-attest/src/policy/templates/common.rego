@@ -21,8 +21,11 @@ deny contains msg if {
 	msg := sprintf("%v was not checked, and accepted_not_checked does not list it", [object.get(entry, "check", entry)])
 }
 
-# The CPU's evidence; and its kinds, each of which must be known to this policy.
+# The CPU's evidence, or the TPM's of a machine that shows no TEE's; and its kinds, each of which must be known to this
+# policy. (A key holder's token names a TPM as the CPU's evidence, too.)
 cpu := input.submods.cpu0["ear.veraison.annotated-evidence"]
+
+cpu := input.submods.tpm0["ear.veraison.annotated-evidence"] if not input.submods.cpu0
 
 kinds contains kind if {
 	some kind in ["tpm", "snp", "tdx", "az-snp-vtpm", "az-tdx-vtpm", "sgx", "sample"]

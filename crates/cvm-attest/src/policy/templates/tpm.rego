@@ -18,7 +18,8 @@ deny contains msg if {
 
 deny contains msg if {
 	cpu.tpm
-	root := object.get(cpu.tpm, "ek_root_sha256", "absent")
+	# A key holder followed the endorsement key; from files alone it is the attestation key's own certificate.
+	root := object.get(cpu.tpm, "ek_root_sha256", object.get(cpu.tpm, "ak_root_sha256", "absent"))
 	not root in tpm_ek_roots
 	msg := sprintf("tpm: it is endorsed by the root %v, which tpm_ek_roots does not name", [root])
 }
