@@ -24,6 +24,7 @@ use crate::{
     },
     release::AreaKeys,
     seal_plan::{Fault, HeaderState, Memory, Plan, Refusal, seal_plan},
+    volumes::NEW_ROOT,
 };
 
 const READ_WRITE: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID);
@@ -41,6 +42,22 @@ struct Area {
     wiped: Code,
     open: Code,
     make: Code,
+}
+
+/// With what a file system is made, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Workshop<'a> {
+    /// The system volume, whose tools are used.
+    pub root: &'a Path,
+    /// A folder in RAM.
+    pub scratch: &'a Path,
+}
+
+impl Workshop<'_> {
+    /// The initramfs's.
+    pub fn of_boot() -> Self {
+        Self { root: Path::new(NEW_ROOT), scratch: Path::new(SCRATCH) }
+    }
 }
 
 /// An area whose header was judged: nothing was opened, and nothing stands against opening it.
@@ -111,9 +128,10 @@ impl Area {
     }
 
     /// Formats it, with an ext4 in it.
-    fn make(&self, device: &Path, keys: &AreaKeys) -> Result<(PathBuf, Bytes32), Failure> {
-        let scratch = Path::new(SCRATCH).join(self.name);
-        let made = guest::create_authenticated(&self.mapping(), device, &keys.disk, &keys.mac, &scratch, mkfs::ext4);
+    fn make(&self, device: &Path, keys: &AreaKeys, workshop: Workshop<'_>) -> Result<(PathBuf, Bytes32), Failure> {
+        let scratch = workshop.scratch.join(self.name);
+        let mkfs = |image: &Path| mkfs::ext4(workshop.root, image);
+        let made = guest::create_authenticated(&self.mapping(), device, &keys.disk, &keys.mac, &scratch, mkfs);
         let (path, header) = made.map_err(|e| match e {
             SealError::MakeFileSystem { .. } => Failure::new(Code::Mkfs, e),
             e => Failure::new(self.make, e),
@@ -128,7 +146,7 @@ impl Area {
 
 impl Judged {
     /// Makes or opens the area, mounts it at `at` and returns its header's SHA-256.
-    pub fn open(&self, keys: &AreaKeys, at: &Path, flags: MsFlags) -> Result<Bytes32, Failure> {
+    pub fn open(&self, keys: &AreaKeys, at: &Path, flags: MsFlags, workshop: Workshop<'_>) -> Result<Bytes32, Failure> {
         let area = &self.area;
         let device = match area.slice {
             None => area.device.clone(),
@@ -138,7 +156,7 @@ impl Judged {
             }
         };
         let (opened, digest) = match &self.header {
-            None => area.make(&device, keys)?,
+            None => area.make(&device, keys, workshop)?,
             Some(header) => {
                 let opened = guest::open_sealed(&area.mapping(), &device, header, &keys.disk).code(area.open)?;
                 (opened, header.digest())

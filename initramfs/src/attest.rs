@@ -14,8 +14,8 @@ use std::{error::Error, path::Path, sync::Mutex};
 use cvm_attest::{
     attester::Tpm,
     collect::{self, CollectError, Device, Kind, RTMR3, Rtmr},
-    td_handoff_digest,
-    trustee::report_data,
+    td_handoff_digest, td_jobs_digest,
+    trustee::{COLLATERAL, report_data},
 };
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 use serde_json::Value;
@@ -46,9 +46,14 @@ struct GuestDevice {
 }
 
 impl Platform {
-    /// Finds the TEE's device; without one, waits for the TPM.
+    /// Mounts what it needs, and [finds](Self::find) it.
     pub fn open() -> Result<Self, Failure> {
         kernel::mount_configfs()?;
+        Self::find()
+    }
+
+    /// Finds the TEE's device; without one, waits for the TPM.
+    pub fn find() -> Result<Self, Failure> {
         match collect::open() {
             Ok(device) => {
                 Ok(Self { tee: Some(GuestDevice::new(device, Path::new(RTMR3))?), tpm: tpm::open_if_there()? })
@@ -81,8 +86,9 @@ impl Platform {
         }
     }
 
-    /// Makes evidence for the key holders, who may be asked at once.
-    pub fn attester(&mut self) -> Result<Box<dyn Attester + Sync + '_>, Failure> {
+    /// Makes evidence for the key holders, who may be asked at once. A TEE's takes `collateral` along: what vouches for
+    /// a TPM is no vendor's list.
+    pub fn attester(&mut self, collateral: Option<&Value>) -> Result<Box<dyn Attester + Sync + '_>, Failure> {
         match (&mut self.tee, &mut self.tpm) {
             (Some(guest), _) => {
                 let event_log = match guest.tee {
@@ -90,7 +96,8 @@ impl Platform {
                     _ => None,
                 };
                 let device: &mut dyn Device = guest.device.as_mut();
-                Ok(Box::new(TeeEvidence { tee: guest.tee, device: Mutex::new(device), event_log }))
+                let collateral = collateral.cloned();
+                Ok(Box::new(TeeEvidence { tee: guest.tee, device: Mutex::new(device), event_log, collateral }))
             }
             (None, Some(tpm)) => Ok(Box::new(tpm::Evidence::prepare(tpm)?)),
             (None, None) => Err(nothing()),
@@ -103,6 +110,14 @@ impl Platform {
             phase.extend(&td_handoff_digest()).code(Code::HandoffMeasure)?;
         }
         self.tpm.map_or(Ok(()), tpm::measure_handoff)
+    }
+
+    /// Measures, in the running system, that p5 is open. As the handoff, SEV-SNP cannot measure it.
+    pub fn measure_jobs(self) -> Result<(), Failure> {
+        if let Some(phase) = self.tee.and_then(|guest| guest.phase) {
+            phase.extend(&td_jobs_digest()).code(Code::JobsMeasure)?;
+        }
+        self.tpm.map_or(Ok(()), tpm::measure_jobs)
     }
 }
 
@@ -128,6 +143,7 @@ struct TeeEvidence<'a> {
     /// The kernel has one buffer; exchanges wait for each other.
     device: Mutex<&'a mut dyn Device>,
     event_log: Option<Vec<u8>>,
+    collateral: Option<Value>,
 }
 
 impl Attester for TeeEvidence<'_> {
@@ -142,9 +158,12 @@ impl Attester for TeeEvidence<'_> {
     fn evidence(&self, _: &str, binding: &Binding) -> Result<Value, Box<dyn Error + Send + Sync>> {
         let mut device = self.device.lock().map_err(|_| "the device was lost in another exchange")?;
         let raw = device.evidence(&report_data(&binding.0))?;
-        let (tee, body) = raw.to_trustee(self.event_log.clone())?;
+        let (tee, mut body) = raw.to_trustee(self.event_log.clone())?;
         if tee != self.tee.name() {
             return Err(format!("the device gave evidence of kind {tee}").into());
+        }
+        if let Some(collateral) = &self.collateral {
+            body[COLLATERAL] = collateral.clone();
         }
         Ok(body)
     }

@@ -17,7 +17,7 @@ pub struct Entry {
 
 macro_rules! codes {
     ($($variant:ident = $number:literal, $title:literal, $cause:literal, $cure:literal;)*) => {
-        /// A stable code `FC-nnn`: why a boot ended before NVFLARE started.
+        /// A stable code `FC-nnn`: why a boot, or what it left to the running system, ended before NVFLARE started.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u16)]
         pub enum Code {
@@ -90,6 +90,9 @@ codes! {
     Endpoints = 214, "endpoints.yaml cannot be understood",
         "The site's /flare-cvm/endpoints.yaml on p1 has a mistake, or names a party that holds no half.",
         "Site: correct the file (README shows its form) or remove it.";
+    Collateral = 215, "collateral.json cannot be understood",
+        "The site's /flare-cvm/collateral.json on p1 is not what `flare-cvm collateral pack` wrote.",
+        "Site: write the file again, or remove it.";
     Partitions = 221, "the partition table differs from the manifest",
         "A partition was moved, resized, renamed or added.",
         "Site: unpack the bundle's disk.qcow2 again; never repartition it.";
@@ -132,6 +135,9 @@ codes! {
     SealMemory = 406, "a key holder's memory of this image cannot be used",
         "The seal record's request failed after the halves were released.",
         "Site: start the VM again. Party: check the key holder's log and its database.";
+    Gpu = 407, "the VM's GPUs do not attest",
+        "No GPU is attached, the driver did not start, or a GPU is not in confidential-computing mode.",
+        "Site: switch the GPU's CC mode on and attach it to the VM; this image opens its job store only with it.";
     Derivation = 411, "the key cannot be derived",
         "A half is low-order or zero, two derivations differ, or halves, transcript and image do not belong together.",
         "Parties: check that the key holders serve the base keys of this ceremony's epoch.";
@@ -206,10 +212,13 @@ codes! {
         "Site: check p6 with `e2fsck`, and fill it only while the VM is off.";
     HandoffMeasure = 801, "the handoff cannot be measured",
         "The TPM refused to extend PCR 11, or the kernel of a TD offers no RTMR3 (Linux 6.16 and later do).",
-        "Site: restart the VM with its swtpm. Builder: for TDX take a kernel that can extend RTMR3.";
+        "Site: restart the VM with its swtpm. Builder: for TDX build the stages with --profile debian-12-tdx.";
     SwitchRoot = 802, "the system cannot be started",
         "A mount could not be moved, or the system volume has no /sbin/init.",
         "Builder: rebuild the image; the stage's gate should have found this.";
+    JobsMeasure = 803, "the opening of p5 cannot be measured",
+        "The TPM refused to extend PCR 15, or a TD its RTMR3, after p5 was opened in the running system.",
+        "Site: restart the VM with its swtpm.";
     Panic = 901, "cvm-init failed unexpectedly",
         "A defect of cvm-init: the line above names its place.",
         "Report it with the console's text.";
@@ -268,7 +277,8 @@ pub fn render() -> String {
     let mut text = String::from(
         "# Boot codes\n\n\
          When a sealed VM cannot boot, `cvm-init` wipes what it holds, prints `FC-nnn` with cause and cure on the serial\n\
-         console and powers the VM off. This table is rendered from `initramfs/src/codes.rs`\n\
+         console and powers the VM off; so does `cvm-jobs`, which opens p5 in the running system of an image that requires\n\
+         GPUs. This table is rendered from `initramfs/src/codes.rs`\n\
          (`UPDATE=1 cargo test --release -p cvm-init boot_codes`); a test keeps both equal.\n\n\
          | code | what | probable cause | cure |\n|---|---|---|---|\n",
     );

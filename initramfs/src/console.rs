@@ -10,7 +10,7 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     sync::{
-        Mutex,
+        Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -29,6 +29,8 @@ const LINE_CHARS: usize = 400;
 const OUTPUTS: [(&str, &str); 2] = [("/dev/console", ""), ("/dev/kmsg", "<6>")];
 
 static OUTPUT: Mutex<Vec<(&str, File)>> = Mutex::new(Vec::new());
+/// The program's name, where it is not `cvm-init`.
+static NAME: OnceLock<&str> = OnceLock::new();
 static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Opens the console and the kernel's log. Before this, and in host tests, lines go to standard error.
@@ -36,6 +38,11 @@ pub fn open() {
     let open = |path| OpenOptions::new().write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(path).ok();
     let files = OUTPUTS.into_iter().filter_map(|(path, prefix)| Some((prefix, open(path)?))).collect();
     *OUTPUT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = files;
+}
+
+/// What lines begin with, in another program that goes on with the story.
+pub fn called(name: &'static str) {
+    let _ = NAME.set(name);
 }
 
 /// One line of the boot story: `cvm-init[   3.214] STEP: text`.
@@ -52,7 +59,8 @@ pub fn failure(failure: &Failure) {
 }
 
 fn put(text: &str) {
-    let line = format!("cvm-init[{:8.3}] {}\n", seconds(), clean(text));
+    let name = NAME.get().copied().unwrap_or("cvm-init");
+    let line = format!("{name}[{:8.3}] {}\n", seconds(), clean(text));
     let mut files = OUTPUT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if files.is_empty() {
         eprint!("{line}");

@@ -78,6 +78,7 @@ pub fn write_image(verified: &Verified, event_log: &[u8], attestation_keys: &[Va
         ("reference.sig", documents.reference_signature.as_deref()),
         ("builder.pub", Some(verified.builder.as_bytes().as_slice())),
         ("ak_certificates.json", Some(attestation_keys.as_slice())),
+        ("collateral.json", documents.collateral.as_deref()),
     ];
     fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)?;
     for (name, bytes) in public.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {

@@ -6,7 +6,7 @@
 use std::{convert::Infallible, path::Path};
 
 use cvm_init::{
-    areas,
+    areas::{self, Workshop},
     attest::Platform,
     codes::Failure,
     console::{self, step},
@@ -20,6 +20,7 @@ use cvm_init::{
     self_check, site, tpm,
     volumes::{self, guest_path},
 };
+use cvm_layout::manifest::Stage;
 use nix::mount::MsFlags;
 
 /// Where p4 is mounted until the system volume is there.
@@ -45,7 +46,7 @@ fn boot() -> Result<Infallible, Failure> {
 
     // Nothing on the disk is believed before the manifest, and the manifest only by its digest in
     // the measured command line and by the builder's signature.
-    let verified = manifest::read(&disk)?;
+    let verified = manifest::read(&disk, manifest::BUILDER_KEY)?;
     let manifest = &verified.manifest;
     let (image, role, site) = (manifest.image_id, manifest.role, &manifest.site);
     step("manifest", format_args!("image {image} of {role} {site}, SHA-256 {}", verified.manifest_sha256));
@@ -68,15 +69,21 @@ fn boot() -> Result<Infallible, Failure> {
     let (card, lease) = net::up(&conf.network)?;
     handoff::write_resolver(&lease)?;
     step("network", format_args!("{}: {}", card.name, lease));
-    let holders = site::holders(&verified, &conf)?;
-    let evidence = platform.attester()?;
+    let holders = site::holders(&verified, &conf, Stage::Boot)?;
+    let evidence = platform.attester(verified.collateral.as_ref())?;
     step("attest", format_args!("asking {} key holders at once", holders.len()));
-    let exchange = Exchange::new(manifest, verified.manifest_sha256).release(&holders, &*evidence)?;
-    let (exchange, mut keys) = exchange.derive()?;
-    step("derive", format_args!("keys `system` and `state` from {}, `jobs` from {}", keys.system.from, keys.jobs.from));
+    let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Boot).release(&holders, &*evidence)?;
+    let exchange = exchange.derive()?;
+    let mut keys = exchange.keys(None)?;
+    let jobs_from = keys.jobs.as_ref().map_or("none: it waits for GPUs", |jobs| &jobs.from).to_owned();
+    step("derive", format_args!("keys `system` and `state` from {}, `jobs` from {jobs_from}", keys.system.from));
     drop(evidence);
     let mut remembered = exchange.remembered()?;
-    let machine = machine::settle(platform.keeper()?, &image, &mut remembered)?;
+    let machine = match keys.jobs {
+        Some(_) => machine::settle(platform.keeper()?, &image, &mut remembered)?,
+        // A TPM gives back what it keeps to the boot alone, so that a p5 that opens later cannot need it.
+        None => None,
+    };
     if machine.is_some() {
         keys = exchange.keys(machine.as_ref())?;
     }
@@ -85,7 +92,7 @@ fn boot() -> Result<Infallible, Failure> {
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
     let root = volumes::guard_root(&disk, &keys.system)?;
     let state = areas::judge_state(&disk, manifest, &keys.state, &memories)?;
-    let jobs = areas::judge_jobs(&disk, &keys.jobs, &memories)?;
+    let jobs = keys.jobs.as_ref().map(|keys| areas::judge_jobs(&disk, keys, &memories)).transpose()?;
     step("guard", "p3's header is authentic; p5 and state are what the key holders remember");
     for holder in &remembered {
         step("memory", format_args!("{} {}", holder.name, holder.memory));
@@ -94,9 +101,11 @@ fn boot() -> Result<Infallible, Failure> {
         volumes::open_root(&disk, manifest, &root, &keys.system)?;
         step("p3", format_args!("opened with key `system` from {}; system and site under verity", keys.system.from));
     }
-    state.open(&keys.state, &guest_path("/opt/nvflare/state"), MsFlags::empty())?;
-    let header = jobs.open(&keys.jobs, &guest_path("/opt/nvflare/jobs"), MsFlags::MS_NOEXEC)?;
-    exchange.register(&remembered, header, machine.as_ref())?;
+    state.open(&keys.state, &guest_path("/opt/nvflare/state"), MsFlags::empty(), Workshop::of_boot())?;
+    if let (Some(jobs), Some(keys)) = (jobs, &keys.jobs) {
+        let header = jobs.open(keys, &guest_path("/opt/nvflare/jobs"), MsFlags::MS_NOEXEC, Workshop::of_boot())?;
+        exchange.register(&remembered, header, machine.as_ref())?;
+    }
     let attestation_keys = exchange.attestation_keys()?;
     machine::keep_system(platform.keeper()?, manifest, &remembered, &exchange.system_secret()?)?;
     handoff::bind_state()?;
@@ -108,7 +117,7 @@ fn boot() -> Result<Infallible, Failure> {
 
     // From here on no key holder answers this boot, by what is measured or by what it remembers; only then does the
     // system start.
-    let from = format!("p3 by {}, p5 by {}", keys.system.from, keys.jobs.from);
+    let from = format!("p3 by {}, p5 by {jobs_from}", keys.system.from);
     platform.measure_handoff()?;
     drop((keys, kept, machine));
     exchange.end()?;

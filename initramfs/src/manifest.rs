@@ -6,7 +6,7 @@ use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::split_key;
 use cvm_layout::{
     esp,
-    manifest::{BootStatement, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, VERSION, Verity, Volume},
+    manifest::{BootStatement, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, Stage, VERSION, Verity, Volume},
     p1,
     signed::{self, Kind},
     site_conf::Endpoints,
@@ -14,6 +14,7 @@ use cvm_layout::{
 };
 use cvm_release::messages::PresentImage;
 use ed25519_dalek::VerifyingKey;
+use serde_json::Value;
 
 use crate::{
     codes::{Code, Coded, Failure},
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// The builder's public key in the initramfs: 32 raw bytes.
-const BUILDER_KEY: &str = "/etc/flare-cvm/builder.pub";
+pub const BUILDER_KEY: &str = "/etc/flare-cvm/builder.pub";
 const COMMAND_LINE: &str = "/proc/cmdline";
 /// The kernel's own limit is 2048 on x86.
 const COMMAND_LINE_BYTES: u64 = 16 * 1024;
@@ -44,6 +45,8 @@ pub struct Documents {
     pub boot_signature: Option<Vec<u8>>,
     /// `endpoints.yaml`, optional and nobody's word but the host's.
     pub endpoints: Option<Vec<u8>>,
+    /// `collateral.json`, as optional; believed by whoever trusts its collector.
+    pub collateral: Option<Vec<u8>>,
     /// `reference.json`, optional: this boot does not need it, whoever asks about it does.
     pub reference: Option<Vec<u8>>,
     /// `reference.sig`, as optional.
@@ -61,6 +64,8 @@ pub struct Verified {
     pub boot: Verity,
     /// Where key holders are today.
     pub endpoints: Endpoints,
+    /// What travels in the evidence beside it.
+    pub collateral: Option<Value>,
     /// The bytes that all this was read from; the reference only if the builder signed it.
     pub documents: Documents,
     /// The builder's public key.
@@ -79,8 +84,9 @@ impl Documents {
     }
 }
 
-/// Reads p1 and the measured anchors (command line, builder's key) and verifies.
-pub fn read(disk: &Disk) -> Result<Verified, Failure> {
+/// Reads p1 and the measured anchors (command line, builder's key) and verifies. The key is in the initramfs
+/// ([`BUILDER_KEY`]), and in the running system where [`crate::handoff::write_image`] left it.
+pub fn read(disk: &Disk, builder_key: &str) -> Result<Verified, Failure> {
     let path = disk.partition(Which::Esp).path();
     let length = disk.partition(Which::Esp).length;
     if length > esp::MAX_IMAGE_BYTES as u64 {
@@ -92,9 +98,9 @@ pub fn read(disk: &Disk) -> Result<Verified, Failure> {
     let documents = documents(&image).code(Code::Esp)?;
     let command_line = cvm_base::read_bounded(COMMAND_LINE.as_ref(), COMMAND_LINE_BYTES).code(Code::CommandLine)?;
     let digest = cmdline::manifest_digest(&command_line).code(Code::CommandLine)?;
-    let key = cvm_base::read_bounded(BUILDER_KEY.as_ref(), 32).code(Code::BuilderKey)?;
-    let key = <[u8; 32]>::try_from(key).map_err(|key| format!("{BUILDER_KEY}: {} bytes, expected 32", key.len()));
-    let key = VerifyingKey::from_bytes(&key.code(Code::BuilderKey)?).code_at(Code::BuilderKey, BUILDER_KEY)?;
+    let key = cvm_base::read_bounded(builder_key.as_ref(), 32).code(Code::BuilderKey)?;
+    let key = <[u8; 32]>::try_from(key).map_err(|key| format!("{builder_key}: {} bytes, expected 32", key.len()));
+    let key = VerifyingKey::from_bytes(&key.code(Code::BuilderKey)?).code_at(Code::BuilderKey, builder_key)?;
     verify(&documents, digest, &key)
 }
 
@@ -110,6 +116,7 @@ pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
         boot: read(p1::BOOT)?,
         boot_signature: read(p1::BOOT_SIG)?,
         endpoints: read(p1::ENDPOINTS)?,
+        collateral: esp::read_file(image, p1::COLLATERAL, p1::MAX_COLLATERAL_BYTES)?,
         reference: read(p1::REFERENCE)?,
         reference_signature: read(p1::REFERENCE_SIG)?,
     })
@@ -138,8 +145,10 @@ pub fn verify(documents: &Documents, expected: Bytes32, builder: &VerifyingKey) 
 
     let endpoints = documents.endpoints.as_deref().map(|bytes| endpoints(bytes, &manifest)).transpose();
     let endpoints = endpoints.code(Code::Endpoints)?.unwrap_or_default();
+    let collateral = documents.collateral.as_deref().map(collateral).transpose().code(Code::Collateral)?;
     let documents = with_signed_reference(documents, builder);
-    Ok(Verified { manifest, manifest_sha256: found, boot: boot.boot, endpoints, documents, builder: *builder })
+    let boot = boot.boot;
+    Ok(Verified { manifest, manifest_sha256: found, boot, endpoints, collateral, documents, builder: *builder })
 }
 
 /// The documents, without a reference that is not the builder's: a boot goes on without one.
@@ -164,9 +173,7 @@ fn check_signature(key: &VerifyingKey, kind: Kind, document: &[u8], signature: &
 
 /// What a schema cannot say: numbers that fit each other, points that are no traps.
 fn check_manifest(manifest: &Manifest) -> Result<(), String> {
-    if manifest.version != VERSION {
-        return Err(format!("version {}, expected {VERSION}", manifest.version));
-    }
+    manifest.check_version()?;
     let length = |index: usize| manifest.partitions.get(index).map_or(0, |partition| partition.length);
     let (root, config) = (length(2), length(3));
     check_verity("config", &manifest.config, config)?;
@@ -187,6 +194,11 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
             names.len(),
             split_key::MAX_PARTIES
         ));
+    }
+    // A stage without a party would derive its key from nobody's half.
+    let stages = [Stage::Boot, Stage::Running].into_iter().take(if manifest.gpu.is_some() { 2 } else { 1 });
+    if let Some(stage) = stages.into_iter().find(|stage| manifest.asked(*stage).next().is_none()) {
+        return Err(format!("no party releases a half in stage {stage:?}"));
     }
     for public in key.parties.iter().map(|party| &party.public).chain([&key.ephemeral]) {
         split_key::check_public(public).map_err(|e| e.to_string())?;
@@ -220,6 +232,12 @@ fn check_boot(boot: &BootStatement, manifest: &Manifest, manifest_sha256: Bytes3
     check_verity("boot", &boot.boot, length)
 }
 
+/// One JSON object; its content is for those who verify.
+fn collateral(bytes: &[u8]) -> Result<Value, String> {
+    let packed: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    if packed.is_object() { Ok(packed) } else { Err("expected a JSON object".into()) }
+}
+
 fn endpoints(bytes: &[u8], manifest: &Manifest) -> Result<Endpoints, String> {
     let endpoints: Endpoints = yaml::parse(bytes)?;
     if endpoints.version != 1 {
@@ -232,7 +250,7 @@ fn endpoints(bytes: &[u8], manifest: &Manifest) -> Result<Endpoints, String> {
     }
 }
 
-/// What the fuzz target runs: any of the three documents, as if it were signed. What passes is consistent.
+/// What the fuzz target runs: any of the documents, as if it were signed. What passes is consistent.
 pub fn fuzz(bytes: &[u8]) {
     if let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes)
         && check_manifest(&manifest).is_ok()
@@ -242,6 +260,7 @@ pub fn fuzz(bytes: &[u8]) {
     }
     let _ = serde_json::from_slice::<BootStatement>(bytes);
     let _ = yaml::parse::<Endpoints>(bytes);
+    let _ = collateral(bytes);
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 //! `mkfs.ext4` of the verified system volume: the initramfs carries none.
+//!
+//! The running system, for which the system volume is `/`, uses it the same way.
 
 use std::{
     fs, io,
@@ -11,7 +13,7 @@ use std::{
 
 use cvm_seal::guest::mkfs;
 
-use crate::{platform::wait, volumes::guest_path};
+use crate::platform::wait;
 
 /// Debian's and Ubuntu's folder of libraries, the dynamic linker among them.
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
@@ -23,21 +25,21 @@ const OWNER: (u32, u32) = (990, 990);
 /// What is kept of the tool's complaints.
 const COMPLAINT_BYTES: u64 = 300;
 
-/// Makes an ext4 in the sparse file `image`.
+/// Makes an ext4 in the sparse file `image`, with the tools of the system volume at `root`.
 ///
 /// The tool and its libraries come from the mounted system volume, through its own dynamic linker:
 /// the tool must see the scratch file, so no `chroot`, and nothing of it may come from elsewhere.
-pub fn ext4(image: &Path) -> io::Result<()> {
+pub fn ext4(root: &Path, image: &Path) -> io::Result<()> {
     let length = fs::metadata(image)?.len();
-    let libraries = guest_path(LIBRARIES);
+    let libraries = within(root, LIBRARIES);
     let child = Command::new(libraries.join(LINKER))
         .arg("--library-path")
         .arg(&libraries)
-        .arg(program(MKFS))
+        .arg(program(within(root, MKFS)))
         .args(mkfs::arguments(image, length, OWNER))
         .env_clear()
         .envs(mkfs::ENVIRONMENT.iter().copied())
-        .env("MKE2FS_CONFIG", guest_path(SETTINGS))
+        .env("MKE2FS_CONFIG", within(root, SETTINGS))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -45,10 +47,13 @@ pub fn ext4(image: &Path) -> io::Result<()> {
     end_of(child)
 }
 
+fn within(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
 /// The program itself: `mkfs.ext4` is a link, absolute on some systems, and would lead out of the
 /// volume.
-fn program(path: &str) -> PathBuf {
-    let path = guest_path(path);
+fn program(path: PathBuf) -> PathBuf {
     match fs::read_link(&path) {
         Ok(target) => path.with_file_name(target.file_name().unwrap_or_default()),
         Err(_) => path,

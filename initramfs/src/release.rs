@@ -1,4 +1,7 @@
-//! The exchange with all key holders, as a typestate machine: [`Ready`] → [`Released`] → [`Derived`].
+//! The exchange with all key holders of a stage, as a typestate machine: [`Ready`] → [`Released`] → [`Derived`].
+//!
+//! A boot has one exchange. Where the image requires GPUs, the running system has a second one, which gives p5's keys
+//! and nothing else ([`Stage`]).
 //!
 //! Each state offers only what is legal in it, and moving on consumes it. Types bind the source
 //! code, not a processor under a glitch; so each step also extends a running hash, and the keys are
@@ -10,7 +13,7 @@ use std::{collections::BTreeMap, fmt, marker::PhantomData, thread, time::Instant
 use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::split_key::{CombinedKey, Half, MachineSecret, Purpose, bind, derive, party_halves};
 use cvm_layout::{
-    manifest::{ImageId, Manifest},
+    manifest::{ImageId, KeyPurpose, Manifest, Stage},
     names::Name,
 };
 use cvm_release::{
@@ -33,7 +36,12 @@ use crate::{
 /// A key holder that can be asked for its half.
 pub trait KeyHolder: Send + Sync {
     /// The whole exchange, each wait bounded.
-    fn release(&self, image: &ImageId, attester: &dyn Attester) -> Result<Box<dyn Attested>, ReleaseError>;
+    fn release(
+        &self,
+        image: &ImageId,
+        stage: Stage,
+        attester: &dyn Attester,
+    ) -> Result<Box<dyn Attested>, ReleaseError>;
 }
 
 /// A key holder that accepted the evidence.
@@ -49,8 +57,13 @@ pub trait Attested: Send {
 }
 
 impl KeyHolder for Holder {
-    fn release(&self, image: &ImageId, attester: &dyn Attester) -> Result<Box<dyn Attested>, ReleaseError> {
-        Holder::release(self, image, attester).map(|session| Box::new(session) as Box<dyn Attested>)
+    fn release(
+        &self,
+        image: &ImageId,
+        stage: Stage,
+        attester: &dyn Attester,
+    ) -> Result<Box<dyn Attested>, ReleaseError> {
+        Holder::release(self, image, stage, attester).map(|session| Box::new(session) as Box<dyn Attested>)
     }
 }
 
@@ -75,6 +88,7 @@ impl Attested for Session {
 /// The exchange in state `S`.
 pub struct Exchange<'a, S> {
     manifest: &'a Manifest,
+    stage: Stage,
     order: Order,
     state: PhantomData<S>,
     sessions: Vec<(&'a Name, Box<dyn Attested>)>,
@@ -87,14 +101,14 @@ pub enum Released {}
 /// The keys were made; the sessions still serve the seal memory.
 pub enum Derived {}
 
-/// The keys of one image; wiped on drop.
+/// The keys of one boot; wiped on drop.
 pub struct Keys {
     /// Opens p3's first area.
     pub system: AreaKeys,
     /// Opens `state`.
     pub state: AreaKeys,
-    /// Opens p5.
-    pub jobs: AreaKeys,
+    /// Opens p5; none where the running system does that.
+    pub jobs: Option<AreaKeys>,
 }
 
 /// What opens one area and what authenticates its header.
@@ -128,27 +142,28 @@ pub struct Machine {
 }
 
 impl<'a> Exchange<'a, Ready> {
-    /// Begins, with a manifest that was verified.
-    pub fn new(manifest: &'a Manifest, manifest_sha256: Bytes32) -> Self {
-        Self { manifest, order: Order::begin(manifest, manifest_sha256), state: PhantomData, sessions: vec![] }
+    /// Begins a stage, with a manifest that was verified.
+    pub fn new(manifest: &'a Manifest, manifest_sha256: Bytes32, stage: Stage) -> Self {
+        let order = Order::begin(manifest, manifest_sha256, stage);
+        Self { manifest, stage, order, state: PhantomData, sessions: vec![] }
     }
 
-    /// Attests to and fetches from all key holders at once. Fails with the first party's failure
+    /// Attests to and fetches from all key holders of the stage at once. Fails with the first party's failure
     /// (in the transcript's order), after every failure was printed.
     pub fn release(
         mut self,
         holders: &BTreeMap<&Name, Box<dyn KeyHolder>>,
         attester: &(dyn Attester + Sync),
     ) -> Result<Exchange<'a, Released>, Failure> {
-        let parties = self.manifest.split_key.parties.iter().map(|party| &party.name);
-        let image = &self.manifest.image_id;
+        let parties = self.manifest.asked(self.stage).map(|party| &party.name);
+        let (image, stage) = (&self.manifest.image_id, self.stage);
         let answers: Vec<_> = thread::scope(|scope| {
             let ask = |name: &'a Name| {
                 let holder = holders.get(name);
                 let thread = scope.spawn(move || {
                     let begin = Instant::now();
                     let missing = || Failure::new(Code::Order, format_args!("{name} was not prepared"));
-                    let answer = holder.ok_or_else(missing)?.release(image, attester).map_err(failure_of);
+                    let answer = holder.ok_or_else(missing)?.release(image, stage, attester).map_err(failure_of);
                     report(name, &answer, begin);
                     answer
                 });
@@ -167,35 +182,40 @@ impl<'a> Exchange<'a, Ready> {
             self.order.then("half", name);
             self.sessions.push((name, session));
         }
-        Ok(Exchange { manifest: self.manifest, order: self.order, state: PhantomData, sessions: self.sessions })
+        Ok(self.into())
     }
 }
 
 impl<'a> Exchange<'a, Released> {
-    /// Joins the halves to the image's keys.
-    pub fn derive(mut self) -> Result<(Exchange<'a, Derived>, Keys), Failure> {
-        self.order.check(Order::released(self.manifest, self.order.manifest_sha256))?;
+    /// Nobody was left out: the halves may be joined.
+    pub fn derive(mut self) -> Result<Exchange<'a, Derived>, Failure> {
+        self.order.check(Order::released(self.manifest, self.order.manifest_sha256, self.stage))?;
         self.order.then("derive", "");
-        let next = Exchange { manifest: self.manifest, order: self.order, state: PhantomData, sessions: self.sessions };
-        let keys = next.keys(None)?;
-        Ok((next, keys))
+        Ok(self.into())
     }
 }
 
 impl<'a> Exchange<'a, Derived> {
-    /// The image's keys; with a third factor, those of p5 and `state` need this machine too.
+    /// The boot's keys; with a third factor, those of p5 and `state` need this machine too.
     pub fn keys(&self, machine: Option<&MachineSecret>) -> Result<Keys, Failure> {
-        let area = |disk, mac, machine| {
-            let from = party_halves(&self.manifest.split_key, disk).map(Name::as_str).collect::<Vec<_>>().join(" and ");
-            let (disk, mac) = (self.key(disk, machine)?, self.key(mac, machine)?);
-            Ok::<_, Failure>(AreaKeys { disk: DiskKey::new(disk.as_bytes()), mac: MacKey::new(mac.as_bytes()), from })
-        };
+        let jobs = self.manifest.stage_of(KeyPurpose::Jobs) == self.stage;
         Ok(Keys {
             // p3 was sealed by the builder, who knows no machine.
-            system: area(Purpose::System, Purpose::HeaderMacSystem, None)?,
-            state: area(Purpose::State, Purpose::HeaderMacState, machine)?,
-            jobs: area(Purpose::Jobs, Purpose::HeaderMacJobs, machine)?,
+            system: self.area(Purpose::System, Purpose::HeaderMacSystem, None)?,
+            state: self.area(Purpose::State, Purpose::HeaderMacState, machine)?,
+            jobs: jobs.then(|| self.jobs(machine)).transpose()?,
         })
+    }
+
+    /// p5's keys.
+    pub fn jobs(&self, machine: Option<&MachineSecret>) -> Result<AreaKeys, Failure> {
+        self.area(Purpose::Jobs, Purpose::HeaderMacJobs, machine)
+    }
+
+    fn area(&self, disk: Purpose, mac: Purpose, machine: Option<&MachineSecret>) -> Result<AreaKeys, Failure> {
+        let from = party_halves(&self.manifest.split_key, disk).map(Name::as_str).collect::<Vec<_>>().join(" and ");
+        let (disk, mac) = (self.key(disk, machine)?, self.key(mac, machine)?);
+        Ok(AreaKeys { disk: DiskKey::new(disk.as_bytes()), mac: MacKey::new(mac.as_bytes()), from })
     }
 
     /// p3's keys as one secret, for a TPM that may keep them: key ‖ MAC key.
@@ -208,6 +228,10 @@ impl<'a> Exchange<'a, Derived> {
     }
 
     fn key(&self, purpose: Purpose, machine: Option<&MachineSecret>) -> Result<CombinedKey, Failure> {
+        // A half of one stage is no half of the other's keys; joined all the same, it would make a wrong key silently.
+        if self.manifest.stage_of(purpose.parties()) != self.stage {
+            return Err(Failure::new(Code::Order, format_args!("{purpose} is not of stage {:?}", self.stage)));
+        }
         let halves = self.sessions.iter().map(|(name, session)| ((*name).clone(), Half::from_bytes(session.half())));
         let (split_key, image) = (&self.manifest.split_key, &self.manifest.image_id);
         let key = derive(split_key, &halves.collect(), purpose, image).code(Code::Derivation)?;
@@ -274,10 +298,18 @@ impl<'a> Exchange<'a, Derived> {
 
     /// Ends the exchange: the halves and the sessions' keys are wiped.
     pub fn end(mut self) -> Result<(), Failure> {
-        let mut expected = Order::released(self.manifest, self.order.manifest_sha256);
+        let mut expected = Order::released(self.manifest, self.order.manifest_sha256, self.stage);
         expected.then("derive", "");
         self.sessions.clear();
         self.order.check(expected)
+    }
+}
+
+impl<'a, S> Exchange<'a, S> {
+    /// The next state. Private: each state says by its own methods what may follow.
+    fn into<T>(self) -> Exchange<'a, T> {
+        let Self { manifest, stage, order, sessions, .. } = self;
+        Exchange { manifest, stage, order, state: PhantomData, sessions }
     }
 }
 
@@ -312,16 +344,17 @@ struct Order {
 }
 
 impl Order {
-    fn begin(manifest: &Manifest, manifest_sha256: Bytes32) -> Self {
+    fn begin(manifest: &Manifest, manifest_sha256: Bytes32, stage: Stage) -> Self {
         let mut order = Self { manifest_sha256, digest: manifest_sha256 };
         order.then("transcript", manifest.split_key.transcript);
+        order.then("stage", format_args!("{stage:?}"));
         order
     }
 
-    /// What the hash must be once every party has released.
-    fn released(manifest: &Manifest, manifest_sha256: Bytes32) -> Self {
-        let mut order = Self::begin(manifest, manifest_sha256);
-        manifest.split_key.parties.iter().for_each(|party| order.then("half", &party.name));
+    /// What the hash must be once every party of the stage has released.
+    fn released(manifest: &Manifest, manifest_sha256: Bytes32, stage: Stage) -> Self {
+        let mut order = Self::begin(manifest, manifest_sha256, stage);
+        manifest.asked(stage).for_each(|party| order.then("half", &party.name));
         order
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use cvm_layout::{
+    manifest::Stage,
     names::Name,
     site_conf::{MAX_BYTES, SiteConf},
 };
@@ -42,10 +43,14 @@ pub fn parse(bytes: &[u8], verified: &Verified) -> Result<SiteConf, String> {
     Err(format!("it is of {} {}, the image of {} {}", conf.role, conf.site, manifest.role, manifest.site))
 }
 
-/// One key holder a party: identity from the manifest, address from `endpoints.yaml` if it names one.
-pub fn holders<'a>(verified: &'a Verified, conf: &SiteConf) -> Result<BTreeMap<&'a Name, Box<dyn KeyHolder>>, Failure> {
+/// One key holder for each party of the stage: identity from the manifest, address from `endpoints.yaml` if it names one.
+pub fn holders<'a>(
+    verified: &'a Verified,
+    conf: &SiteConf,
+    stage: Stage,
+) -> Result<BTreeMap<&'a Name, Box<dyn KeyHolder>>, Failure> {
     let proxy = verified.endpoints.proxy.as_ref().or(conf.proxy.as_ref());
-    let parties = verified.manifest.split_key.parties.iter();
+    let parties = verified.manifest.asked(stage);
     let documents = verified.documents.presented().map(Arc::new);
     let holder = parties.map(|party| {
         let url = verified.endpoints.keyholders.get(&party.name).unwrap_or(&party.keyholder.url);
@@ -103,12 +108,12 @@ mod tests {
     fn an_address_can_be_overridden_and_must_be_https() {
         let mut verified = verified();
         let conf = parse(GOOD.as_bytes(), &verified).unwrap();
-        assert_eq!(holders(&verified, &conf).ok().unwrap().len(), 2);
+        assert_eq!(holders(&verified, &conf, Stage::Boot).ok().unwrap().len(), 2);
         let name: Name = "data-owner".parse().unwrap();
         verified.endpoints.keyholders.insert(name.clone(), "https://owner.example:1".into());
-        assert_eq!(holders(&verified, &conf).ok().unwrap().len(), 2);
+        assert_eq!(holders(&verified, &conf, Stage::Boot).ok().unwrap().len(), 2);
         verified.endpoints.keyholders.insert(name, "http://owner.example:1".into());
-        assert_eq!(holders(&verified, &conf).err().unwrap().code, Code::Unreachable);
+        assert_eq!(holders(&verified, &conf, Stage::Boot).err().unwrap().code, Code::Unreachable);
     }
 
     #[test]

@@ -13,8 +13,9 @@ default allow := false
 
 # Checks that evidence may have gone without, by name. "host-data": nothing here depends on what the host gives at
 # launch. "certificate-revocation": without AMD's lists in collateral/ nobody knows whether an intermediate was
-# revoked; remove it once they are there. "event-log": a TD's registers are compared as they are.
-accepted_not_checked := {"certificate-revocation", "event-log", "host-data"}
+# revoked; remove it once they are there. "event-log": a TD's registers are compared as they are. "ocsp": nobody was
+# asked whether NVIDIA revoked a GPU's certificates.
+accepted_not_checked := {"certificate-revocation", "event-log", "host-data", "ocsp"}
 
 # What Intel says of a TDX platform, and what of it is accepted. Nothing is known without Intel's collateral: its
 # check "tcb-status" is then refused, as it is not named above.
@@ -33,16 +34,27 @@ snp_may_bind := false
 
 evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
 
-allow if snp_ok(evidence.snp)
-
-allow if tdx_ok(evidence.tdx)
+allow if {
+	not late
+	machine_ok
+}
 
 allow if {
+	late
+	machine_ok
+	gpus_ok
+}
+
+machine_ok if snp_ok(evidence.snp)
+
+machine_ok if tdx_ok(evidence.tdx)
+
+machine_ok if {
 	snp_guest(evidence["az-snp-vtpm"])
 	azure_ok(evidence["az-snp-vtpm"], "snp", evidence["az-snp-vtpm"].measurement)
 }
 
-allow if {
+machine_ok if {
 	td(evidence["az-tdx-vtpm"])
 	azure_ok(evidence["az-tdx-vtpm"], "tdx", evidence["az-tdx-vtpm"].quote.body.mr_td)
 }
@@ -87,5 +99,33 @@ azure_ok(claims, tee, measurement) if {
 	platform.measurement == measurement
 	every pcr, value in platform.pcrs {
 		claims.tpm[sprintf("pcr%02d", [to_number(pcr)])] == value
+	}
+}
+
+# What is released after the handoff: the half of the job store's key of an image that requires GPUs, asked for by its
+# running system. `data.reference` are then the values of that phase.
+late if data["resource-path"][1] == "running-half"
+
+# It takes at least so many GPUs, each genuine, with exactly NVIDIA's golden values, in this session, and in one of
+# these modes: "SPT" is one GPU, "MPT" several with encrypted links between them. In "PPCIE" those links are in clear;
+# firmware that states no mode is "unstated".
+min_gpus := 1
+
+gpu_modes := {"SPT", "MPT"}
+
+gpus := [gpu |
+	some name, submod in input.submods
+	startswith(name, "gpu")
+	gpu := submod["ear.veraison.annotated-evidence"].nvidia
+]
+
+gpus_ok if {
+	count(gpus) >= min_gpus
+	every gpu in gpus {
+		gpu["x-nvidia-gpu-attestation-report-nonce-match"] == true
+		gpu.measres == "success"
+		gpu.secboot == true
+		gpu.dbgstat == "disabled"
+		object.get(gpu, "x-nvidia-gpu-mode", "unstated") in gpu_modes
 	}
 }

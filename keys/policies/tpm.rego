@@ -27,13 +27,57 @@ machine contains word if {
 	some word in trusted_machines[tpm.ek_root_sha256]
 }
 
+# Checks that evidence may have gone without, by name. "ocsp": nobody was asked whether NVIDIA revoked a GPU's
+# certificates.
+accepted_not_checked := {"ocsp"}
+
 tpm := input.submods.cpu0["ear.veraison.annotated-evidence"].tpm
 
 allow if {
+	not late
+	tpm.handed_off == false
+	machine_ok
+}
+
+allow if {
+	late
+	tpm.handed_off == true
+	machine_ok
+	gpus_ok
+}
+
+machine_ok if {
 	tpm.ek_root_sha256 in ek_roots
 	tpm.trust in accepted_trust
-	tpm.handed_off == false
 	every pcr in required {
 		tpm.pcrs[pcr] == data.reference.tpm.pcrs[pcr]
+	}
+}
+
+# What is released after the handoff: the half of the job store's key of an image that requires GPUs, asked for by its
+# running system. `data.reference` are then the values of that phase.
+late if data["resource-path"][1] == "running-half"
+
+# It takes at least so many GPUs, each genuine, with exactly NVIDIA's golden values, in this session, and in one of
+# these modes: "SPT" is one GPU, "MPT" several with encrypted links between them. In "PPCIE" those links are in clear;
+# firmware that states no mode is "unstated".
+min_gpus := 1
+
+gpu_modes := {"SPT", "MPT"}
+
+gpus := [gpu |
+	some name, submod in input.submods
+	startswith(name, "gpu")
+	gpu := submod["ear.veraison.annotated-evidence"].nvidia
+]
+
+gpus_ok if {
+	count(gpus) >= min_gpus
+	every gpu in gpus {
+		gpu["x-nvidia-gpu-attestation-report-nonce-match"] == true
+		gpu.measres == "success"
+		gpu.secboot == true
+		gpu.dbgstat == "disabled"
+		object.get(gpu, "x-nvidia-gpu-mode", "unstated") in gpu_modes
 	}
 }

@@ -4,8 +4,11 @@
 //! Inputs are SHA-256 of a label, so that anybody sees they were not chosen.
 
 use cvm_base::{Bytes16, Bytes32, sha256};
-use cvm_ceremony::split_key::{BaseKey, EphemeralBuild, PartySecret, Purpose, SplitKeyError, combine};
-use cvm_layout::{manifest::KeyPurpose, names::Role};
+use cvm_ceremony::split_key::{BaseKey, EphemeralBuild, PartySecret, Purpose, SplitKeyError, combine, half};
+use cvm_layout::{
+    manifest::{KeyPurpose, Stage},
+    names::Role,
+};
 use serde_json::{Value, json};
 
 fn seed(label: &str) -> Bytes32 {
@@ -36,10 +39,13 @@ fn case(parties: usize, role: Role, system: &[usize]) -> Result<Value, SplitKeyE
         .iter()
         .zip(&public)
         .zip(&halves)
-        .map(|(((s, b), (public, _)), half)| {
-            json!({"secret": s, "public": public, "base_key": b, "half": hex::encode(half.as_bytes())})
+        .zip(&secrets)
+        .map(|((((s, b), (public, base_key)), boot), secret)| {
+            let running = half(secret, base_key, &ephemeral, &image_id, Stage::Running)?;
+            let [boot, running] = [boot, &running].map(|half| hex::encode(half.as_bytes()));
+            Ok(json!({"secret": s, "public": public, "base_key": b, "half": boot, "running_half": running}))
         })
-        .collect();
+        .collect::<Result<_, SplitKeyError>>()?;
     Ok(json!({
         "role": role, "image_id": image_id, "transcript": transcript,
         "ephemeral_secret": e, "ephemeral_public": ephemeral, "parties": parties, "keys": keys,

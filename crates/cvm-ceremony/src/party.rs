@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_base::{Bytes32, sha256};
 use cvm_layout::{
-    manifest::{ImageId, SplitKey},
+    manifest::{ImageId, SplitKey, Stage},
     names::{Name, Role},
 };
 use ed25519_dalek::SigningKey;
@@ -197,9 +197,15 @@ impl Party {
         ]
     }
 
-    /// The party's half for an image, from its manifest.
-    pub fn half(&self, split_key: &SplitKey, role: Role, image_id: &ImageId) -> Result<Half, CeremonyError> {
-        Ok(half(&self.secret, self.base_key(role), &split_key.ephemeral, image_id)?)
+    /// The party's half for an image and stage, from its manifest.
+    pub fn half(
+        &self,
+        split_key: &SplitKey,
+        role: Role,
+        image_id: &ImageId,
+        stage: Stage,
+    ) -> Result<Half, CeremonyError> {
+        Ok(half(&self.secret, self.base_key(role), &split_key.ephemeral, image_id, stage)?)
     }
 
     /// The release policy of the folder.

@@ -14,7 +14,7 @@ use cvm_ceremony::{
     split_key::{Purpose, SplitKeyError, combine, derive},
 };
 use cvm_layout::{
-    manifest::{ImageId, KeyPurpose},
+    manifest::{ImageId, KeyPurpose, Stage},
     names::Role,
 };
 
@@ -49,8 +49,9 @@ fn two_parties_hold_a_ceremony_and_both_halves_open_what_the_build_sealed() {
     assert_eq!(split_key.parties[0].purposes, [KeyPurpose::System, KeyPurpose::Jobs]);
     assert_eq!(split_key.parties[1].purposes, [KeyPurpose::Jobs]);
 
-    let halves: BTreeMap<_, _> =
-        [&c.model, &c.data].map(|p| (p.card().name.clone(), p.half(&split_key, Role::Server, &IMAGE).unwrap())).into();
+    let halves: BTreeMap<_, _> = [&c.model, &c.data]
+        .map(|p| (p.card().name.clone(), p.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap()))
+        .into();
     let again = Keys::derive(&split_key, &halves, &IMAGE).unwrap();
     for purpose in Purpose::ALL {
         assert_eq!(keys.get(purpose).as_bytes(), again.get(purpose).as_bytes(), "{purpose}");
@@ -60,7 +61,7 @@ fn two_parties_hold_a_ceremony_and_both_halves_open_what_the_build_sealed() {
         6
     );
     // A client's base key gives another half.
-    let other = c.model.half(&split_key, Role::Client, &IMAGE).unwrap();
+    let other = c.model.half(&split_key, Role::Client, &IMAGE, Stage::Boot).unwrap();
     assert_ne!(other.as_bytes(), halves[&name("model-owner")].as_bytes());
 }
 
@@ -76,8 +77,8 @@ fn neither_partys_half_alone_derives_the_key_of_jobs() {
         .into();
     let (split_key, keys) = build_split_key(&c.agreement, &opened, server1(&c.agreement), &IMAGE).unwrap();
     let jobs = keys.get(Purpose::Jobs).as_bytes();
-    let model = c.model.half(&split_key, Role::Server, &IMAGE).unwrap();
-    let data = c.data.half(&split_key, Role::Server, &IMAGE).unwrap();
+    let model = c.model.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap();
+    let data = c.data.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap();
     assert_eq!(combine(&split_key.transcript, &[&model, &data], Purpose::Jobs, &IMAGE).unwrap().as_bytes(), jobs);
 
     for (own, party) in [(&model, &c.model), (&data, &c.data)] {
@@ -89,8 +90,8 @@ fn neither_partys_half_alone_derives_the_key_of_jobs() {
             Err(SplitKeyError::MissingHalf { party: missing, .. }) if missing != party.card().name
         ));
         // A program of one's own: everything that the party has, in place of the other's half.
-        let server = party.half(&split_key, Role::Server, &IMAGE).unwrap();
-        let client = party.half(&split_key, Role::Client, &IMAGE).unwrap();
+        let server = party.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap();
+        let client = party.half(&split_key, Role::Client, &IMAGE, Stage::Boot).unwrap();
         let zero = cvm_ceremony::split_key::Half::from_bytes(&[0; 32]);
         let mine = [&server, &client, &zero];
         for purpose in Purpose::ALL {

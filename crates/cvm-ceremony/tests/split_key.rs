@@ -7,7 +7,7 @@ use cvm_base::{Bytes16, Bytes32, Explain};
 use cvm_ceremony::split_key::{
     BaseKey, EphemeralBuild, Half, MAX_PARTIES, PartySecret, Purpose, SplitKeyError, check_public, combine, half,
 };
-use cvm_layout::names::Role;
+use cvm_layout::{manifest::Stage, names::Role};
 use serde_json::Value;
 
 fn bytes<const N: usize>(value: &Value) -> [u8; N] {
@@ -43,8 +43,10 @@ fn the_published_vectors_come_out_on_every_side() {
         for (i, party) in parties.iter().enumerate() {
             assert_eq!(public[i].0.to_string(), party["public"].as_str().unwrap());
             assert_eq!(*built[i].as_bytes(), bytes(&party["half"]), "the build's half");
-            let held = half(&secrets[i], &base_keys[i], &ephemeral, &image_id).unwrap();
+            let held = half(&secrets[i], &base_keys[i], &ephemeral, &image_id, Stage::Boot).unwrap();
             assert_eq!(held.as_bytes(), built[i].as_bytes(), "the key holder's half");
+            let running = half(&secrets[i], &base_keys[i], &ephemeral, &image_id, Stage::Running).unwrap();
+            assert_eq!(*running.as_bytes(), bytes(&party["running_half"]), "the running system's half");
         }
         let mut seen = BTreeSet::new();
         for purpose in Purpose::ALL {
@@ -97,13 +99,14 @@ fn a_half_is_of_one_party_base_key_build_and_image() {
     let (s, b) = (PartySecret::generate().unwrap(), BaseKey::generate(Role::Server).unwrap());
     let image = Bytes16 { 0: [1; 16] };
     let (e, built) = EphemeralBuild::generate().unwrap().halves(&[(s.public(), &b)], &image).unwrap();
-    let good = half(&s, &b, &e, &image).unwrap();
+    let good = half(&s, &b, &e, &image, Stage::Boot).unwrap();
     assert_eq!(good.as_bytes(), built[0].as_bytes());
     let others = [
-        half(&PartySecret::generate().unwrap(), &b, &e, &image),
-        half(&s, &BaseKey::generate(Role::Server).unwrap(), &e, &image),
-        half(&s, &b, &PartySecret::generate().unwrap().public(), &image),
-        half(&s, &b, &e, &Bytes16 { 0: [2; 16] }),
+        half(&PartySecret::generate().unwrap(), &b, &e, &image, Stage::Boot),
+        half(&s, &BaseKey::generate(Role::Server).unwrap(), &e, &image, Stage::Boot),
+        half(&s, &b, &PartySecret::generate().unwrap().public(), &image, Stage::Boot),
+        half(&s, &b, &e, &Bytes16 { 0: [2; 16] }, Stage::Boot),
+        half(&s, &b, &e, &image, Stage::Running),
     ];
     for other in others {
         assert_ne!(other.unwrap().as_bytes(), good.as_bytes());
@@ -127,7 +130,7 @@ fn a_public_key_of_low_order_is_refused() {
     for point in points {
         let point: Bytes32 = point.parse().unwrap();
         assert_eq!(check_public(&point), Err(SplitKeyError::LowOrder(point)));
-        let error = half(&s, &b, &point, &Bytes16 { 0: [0; 16] }).unwrap_err();
+        let error = half(&s, &b, &point, &Bytes16 { 0: [0; 16] }, Stage::Boot).unwrap_err();
         assert_eq!(error.code(), "CER-101", "{point}");
         let build = EphemeralBuild::generate().unwrap().halves(&[(point, &b)], &Bytes16 { 0: [0; 16] });
         assert_eq!(build.unwrap_err(), SplitKeyError::LowOrder(point));

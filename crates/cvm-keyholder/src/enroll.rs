@@ -95,9 +95,7 @@ fn parse_manifest(bytes: &[u8]) -> Result<Manifest, KeyHolderError> {
         return Err(malformed(format!("{} bytes, at most {} allowed", bytes.len(), manifest::MAX_BYTES)));
     }
     let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
-    if manifest.version != manifest::VERSION {
-        return Err(malformed(format!("version {}, this program reads {}", manifest.version, manifest::VERSION)));
-    }
+    manifest.check_version().map_err(malformed)?;
     Ok(manifest)
 }
 

@@ -4,15 +4,19 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_attest::{
     AttestError, Claims, CredentialState, Evidence, Phase, Reference, Roots,
     ak_certificate::{self, AkStatement},
-    tee::{self, TeeError, Vendors},
+    gpu::GpuError,
+    tee::{self, Submodule, TeeClaims, TeeError, Vendors},
     wire::HandshakeParams,
 };
-use cvm_base::{Bytes, Bytes32};
-use cvm_layout::{manifest::Manifest, names::Name};
+use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_layout::{
+    manifest::{Manifest, Stage},
+    names::Name,
+};
 use cvm_release::{
     binding::Binding,
     messages::Tee,
-    server::{Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified},
+    server::{Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified, VerifiedDevice},
 };
 use serde_json::{Value, json};
 
@@ -57,7 +61,51 @@ impl EvidenceVerifier for Verifier {
         }
     }
 
-    fn compare(&self, claims: &Value, image: &Enrolled) -> Result<(), Refusal> {
+    fn devices(&self, additional: &str, binding: &Binding, now: u64) -> Result<Vec<VerifiedDevice>, Refusal> {
+        let found = self.vendors.verify_devices(additional, &binding.0, now).map_err(tee_refusal)?;
+        let device = |Submodule { name, kind, claims: TeeClaims { claims, incomplete } }| VerifiedDevice {
+            name,
+            kind,
+            claims,
+            status: status(incomplete),
+        };
+        Ok(found.into_iter().map(device).collect())
+    }
+
+    fn compare(&self, claims: &Value, image: &Enrolled, stage: Stage) -> Result<(), Refusal> {
+        self.compare_cpu(claims, image, stage)?;
+        match stage {
+            Stage::Boot => Ok(()),
+            Stage::Running => tee::check_gpus(claims.get("submods").unwrap_or(&Value::Null)).map_err(gpu_refusal),
+        }
+    }
+
+    fn reference(&self, image: &Enrolled, stage: Stage) -> Result<Value, Fault> {
+        let fault = |e: serde_json::Error| Fault::new("reading the reference values", e);
+        match stage {
+            Stage::Boot => Ok(image.reference.clone()),
+            Stage::Running => {
+                let reference: Reference = serde_json::from_value(image.reference.clone()).map_err(fault)?;
+                serde_json::to_value(reference.after_handoff()).map_err(fault)
+            }
+        }
+    }
+
+    /// SEV-SNP measures nothing at run time, so its claims cannot show the handoff. REPORT_ID is drawn by the
+    /// firmware for each launch and is the guest's until it ends.
+    fn guest(&self, claims: &Value, stage: Stage) -> Option<Bytes32> {
+        let id = claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence/snp/report_id")?;
+        let id: Bytes32 = id.as_str()?.parse().ok()?;
+        Some(match stage {
+            Stage::Boot => id,
+            Stage::Running => sha256(&[b"flare-cvm/v1/running/", &id.0[..]].concat()),
+        })
+    }
+}
+
+impl Verifier {
+    /// Whether the CPU shows this image in the stage's phase.
+    fn compare_cpu(&self, claims: &Value, image: &Enrolled, stage: Stage) -> Result<(), Refusal> {
         let evidence = claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence").unwrap_or(&Value::Null);
         if self.allow_sample && evidence.get("sample").is_some() {
             return Ok(());
@@ -65,31 +113,48 @@ impl EvidenceVerifier for Verifier {
         let fault = |e: String| Refusal::from(Fault::new("comparing with the reference values", e));
         let reference: Reference = serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
         if let Some((phase, problem)) = tee::phase(evidence, &reference) {
-            return in_boot(phase, || Refusal::new(Reason::WrongMeasurement, problem));
+            // Of SEV-SNP nothing shows the handoff, so what is released later is released to either phase.
+            let either = evidence.get("snp").is_some() && (stage, phase) == (Stage::Running, Phase::Boot);
+            let phase = if either { Phase::AfterHandoff } else { phase };
+            return in_phase(stage, phase, || Refusal::new(Reason::WrongMeasurement, problem));
         }
         let claims = Claims::from_json(evidence).map_err(|e| fault(e.to_string()))?;
-        in_boot(claims.phase(&reference), || {
+        if stage == Stage::Running && claims.jobs_opened() {
+            let detail = "the running system has opened its job store, as its PCR 15 says";
+            return Err(Refusal::new(Reason::AfterJobs, detail));
+        }
+        in_phase(stage, claims.phase(&reference), || {
             let found: Vec<String> = claims.mismatches(&reference).iter().map(ToString::to_string).collect();
             Refusal::new(Reason::WrongPcr, found.join("; "))
         })
     }
+}
 
-    /// SEV-SNP measures nothing at run time, so its claims cannot show the handoff. REPORT_ID is drawn by the
-    /// firmware for each launch and is the guest's until it ends.
-    fn guest(&self, claims: &Value) -> Option<Bytes32> {
-        let id = claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence/snp/report_id")?;
-        id.as_str()?.parse().ok()
+fn in_phase(stage: Stage, phase: Phase, differs: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
+    match (stage, phase) {
+        (Stage::Boot, Phase::Boot) | (Stage::Running, Phase::AfterHandoff) => Ok(()),
+        (Stage::Boot, Phase::AfterHandoff) => {
+            Err(Refusal::new(Reason::AfterHandoff, "the CVM has handed off: it is past the phase of secrets"))
+        }
+        (Stage::Running, Phase::Boot) => {
+            Err(Refusal::new(Reason::BeforeHandoff, "the CVM still boots: this half is for its running system"))
+        }
+        (_, Phase::Other) => Err(differs()),
     }
 }
 
-fn in_boot(phase: Phase, differs: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
-    match phase {
-        Phase::Boot => Ok(()),
-        Phase::AfterHandoff => {
-            Err(Refusal::new(Reason::AfterHandoff, "the CVM has handed off: it is past the phase of secrets"))
-        }
-        Phase::Other => Err(differs()),
-    }
+/// Why the devices of a session are not those that an image requires.
+fn gpu_refusal(error: TeeError) -> Refusal {
+    let reason = match &error {
+        TeeError::Gpu(GpuError::Topology { .. }) => Reason::NoGpu,
+        TeeError::Gpu(_) => Reason::GpuNotAccepted,
+        _ => Reason::Internal,
+    };
+    Refusal::new(reason, error.to_string())
+}
+
+fn status(incomplete: bool) -> &'static str {
+    if incomplete { "warning" } else { "affirming" }
 }
 
 /// What `party` can state of the attestation key in a token's claims; `None` where the evidence has none.
@@ -146,10 +211,9 @@ impl Verifier {
 
 impl Verifier {
     fn verify_tee(&self, tee: Tee, evidence: &Value, binding: &Binding, now: u64) -> Result<Verified, Refusal> {
-        let tee::TeeClaims { claims, incomplete } =
+        let TeeClaims { claims, incomplete } =
             self.vendors.verify(tee.name(), evidence, &binding.0, now).map_err(tee_refusal)?;
-        let status = if incomplete { "warning" } else { "affirming" };
-        Ok(Verified { claims, status, trust: "tee".into() })
+        Ok(Verified { claims, status: status(incomplete), trust: "tee".into() })
     }
 }
 

@@ -23,7 +23,7 @@ pub const POLICY_FILE: &str = "policy.rego";
 pub const EK_ROOTS: &str = "ek-roots";
 /// The folder, beside it, with vendors' collateral as `flare-cvm collateral` collects it.
 pub const COLLATERAL: &str = "collateral";
-/// The public key of whoever collected it. Without one, the collateral is not read.
+/// The public key of whoever collected it, here or on the way: evidence may bring a cache along.
 pub const COLLECTOR: &str = "collateral.pub";
 /// A file of this name in a test's policy folder lets `sample` evidence, which anybody can make, pass.
 pub const ALLOW_SAMPLE: &str = "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS";
@@ -45,7 +45,7 @@ pub struct PolicyFolder {
 }
 
 impl PolicyFolder {
-    /// Reads `policy.rego`, `ek-roots/*.pem` and `ek-roots/*.crl`, and `collateral/`.
+    /// Reads `policy.rego`, `ek-roots/*.pem` and `ek-roots/*.crl`, `collateral/` and `collateral.pub`.
     pub fn read(folder: &Path) -> Result<Self, KeyHolderError> {
         let path = folder.join(POLICY_FILE);
         let text = read_bounded(&path, MAX_BYTES)?;
@@ -60,11 +60,15 @@ fn vendors(folder: &Path) -> Result<Vendors, KeyHolderError> {
     let builtin = |e| KeyHolderError::Internal { doing: "reading the vendors' roots", problem: format!("{e}") };
     let vendors = Vendors::genuine().map_err(builtin)?;
     let (path, collector) = (folder.join(COLLATERAL), folder.join(COLLECTOR));
+    let fail = |source| KeyHolderError::Collateral { path: path.clone(), source };
+    if !path.exists() && !collector.exists() {
+        return Ok(vendors);
+    }
+    let key = read_public_key(&collector).map_err(fail)?;
+    let vendors = vendors.with_collectors(vec![key]);
     if !path.exists() {
         return Ok(vendors);
     }
-    let fail = |source| KeyHolderError::Collateral { path: path.clone(), source };
-    let key = read_public_key(&collector).map_err(fail)?;
     Ok(vendors.with_collateral(Cache::open(&path, &[key]).map_err(fail)?))
 }
 

@@ -11,7 +11,7 @@ use std::{
 use cvm_attest::ak_certificate::AkCertificate;
 use cvm_base::{Bytes32, sha256, time};
 use cvm_ceremony::{Card, Party, Unlock};
-use cvm_layout::manifest::Manifest;
+use cvm_layout::manifest::{Manifest, Stage};
 use cvm_release::{
     paths,
     server::{Decision, Fault, Halves, Policy as _, Reply, Request, Server, SessionKeys, Verdict},
@@ -266,18 +266,18 @@ async fn exchange(
 ) -> Response<Full<Bytes>> {
     let admitted = shared.limiter.lock().unwrap_or_else(PoisonError::into_inner).admits(peer, Instant::now());
     if !admitted {
-        return plain(StatusCode::TOO_MANY_REQUESTS);
+        return unread(StatusCode::TOO_MANY_REQUESTS);
     }
     let (head, body) = request.into_parts();
     // A length that is only promised is refused before it is sent.
     if body.size_hint().lower() > paths::MAX_ATTEST_BYTES as u64 {
-        return plain(StatusCode::PAYLOAD_TOO_LARGE);
+        return unread(StatusCode::PAYLOAD_TOO_LARGE);
     }
     let body = match timeout(shared.limits.request, Limited::new(body, paths::MAX_ATTEST_BYTES).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => return plain(StatusCode::PAYLOAD_TOO_LARGE),
-        Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST),
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT),
+        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => return unread(StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(_)) => return unread(StatusCode::BAD_REQUEST),
+        Err(_) => return unread(StatusCode::REQUEST_TIMEOUT),
     };
     // Signatures and SQLite block.
     let answer = tokio::task::spawn_blocking(move || {
@@ -325,6 +325,14 @@ fn response(reply: Reply) -> Response<Full<Bytes>> {
     response
 }
 
+/// An answer to a request whose body was not read to its end. Hyper then ends the connection: a client that was not told
+/// would send its next request on it.
+fn unread(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = plain(status);
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response
+}
+
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
@@ -355,8 +363,8 @@ fn warnings(store: &SqliteStore, policy: &PolicyFolder, card: &Card) -> Result<V
 struct PartyHalves(Party);
 
 impl Halves for PartyHalves {
-    fn half(&self, manifest: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault> {
-        let half = self.0.half(&manifest.split_key, manifest.role, &manifest.image_id);
+    fn half(&self, manifest: &Manifest, stage: Stage) -> Result<Zeroizing<[u8; 32]>, Fault> {
+        let half = self.0.half(&manifest.split_key, manifest.role, &manifest.image_id, stage);
         half.map(|half| Zeroizing::new(*half.as_bytes())).map_err(|e| Fault::new("computing the half", e))
     }
 

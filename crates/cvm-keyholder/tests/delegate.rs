@@ -11,7 +11,7 @@ use std::{
 
 use common::{Ceremony, LOG, client_limits, log, rego};
 use cvm_keyholder::store::FILE;
-use cvm_layout::keyholder_conf::KeyHolderConf;
+use cvm_layout::{keyholder_conf::KeyHolderConf, manifest::Stage};
 use cvm_release::client::{
     Failure,
     http::{Endpoint, Holder, SystemResolver},
@@ -68,7 +68,7 @@ fn it_serves_from_a_folder_that_it_only_reads_until_sigterm() {
     let url = format!("https://127.0.0.1:{port}");
     let endpoint = Endpoint { party: "alice".into(), url, certificate_sha256, proxy: None };
     let holder = Holder::new(&endpoint, client_limits(), SystemResolver).unwrap();
-    let failure = holder.release(&manifest.image_id, &Nothing).err().unwrap().failure;
+    let failure = holder.release(&manifest.image_id, Stage::Boot, &Nothing).err().unwrap().failure;
     assert!(matches!(failure, Failure::Refused { status: 401, .. }), "{failure}");
     let decision = lines.next().unwrap();
     assert!(decision.contains("refused") && decision.contains("reason=unsupported"), "{decision}");

@@ -10,6 +10,7 @@ use common::{
     Ceremony, LOG, Serving, log, rego,
     swtpm::{boot, root_sha256},
 };
+use cvm_layout::manifest::Stage;
 use cvm_release::server::Reason;
 use cvm_testkit::swtpm::Swtpm;
 use serde_json::Value;
@@ -119,7 +120,7 @@ fn measure() {
         let evidence = serde_json::json!({"svn": "1", "report_data": digest});
         let reply = timed(1, &client.attest_request(evidence, "").unwrap());
         let client = client.attested(&reply).unwrap();
-        let reply = timed(2, &client.half_request(&manifest.image_id));
+        let reply = timed(2, &client.half_request(&manifest.image_id, Stage::Boot));
         client.half(&reply).unwrap();
     }
     for (step, times) in ["auth", "attest", "resource"].iter().zip(&mut times) {

@@ -20,7 +20,10 @@ use cvm_keyholder::{
     service::{Config, Limits, Service},
     store::SqliteStore,
 };
-use cvm_layout::{manifest::ImageId, names::Role};
+use cvm_layout::{
+    manifest::{ImageId, Stage},
+    names::Role,
+};
 use cvm_release::{
     client::{ReleaseError, http::Session},
     messages::PresentImage,
@@ -74,7 +77,7 @@ impl Scene {
     fn boot(&self, image: &ImageId, documents: &Documents) -> Result<Session, ReleaseError> {
         let mut tpm = self.tpm.lock().unwrap();
         let attester = TpmAttester::new(&mut tpm, log(LOG));
-        self.serving.holder().presenting(presented(documents)).release(image, &attester)
+        self.serving.holder().presenting(presented(documents)).release(image, Stage::Boot, &attester)
     }
 
     fn refused(&self, image: &ImageId, documents: &Documents, reason: Reason, detail: &str) {
@@ -97,7 +100,7 @@ fn an_image_that_nobody_enrolled_presents_itself_and_its_key_is_certified() {
     let mut tpm = scene.tpm.lock().unwrap();
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     let holder = scene.serving.holder().presenting(presented(&documents));
-    let session = holder.release(&manifest.image_id, &attester).unwrap();
+    let session = holder.release(&manifest.image_id, Stage::Boot, &attester).unwrap();
     assert_eq!(session.half(), scene.ceremony.half("carol", &manifest).as_bytes());
 
     let certificate = session.attestation_key().unwrap().unwrap();
@@ -110,7 +113,7 @@ fn an_image_that_nobody_enrolled_presents_itself_and_its_key_is_certified() {
     assert_eq!(statement.ek_root_sha256, Some(root_sha256(&scene.swtpm)));
     assert_eq!(statement.trust, "untrusted-host");
     // The next boot is known, and shows the same key.
-    let session = holder.release(&manifest.image_id, &attester).unwrap();
+    let session = holder.release(&manifest.image_id, Stage::Boot, &attester).unwrap();
     let again = AkCertificate::parse(session.attestation_key().unwrap().unwrap().to_string().as_bytes()).unwrap();
     assert_eq!(again.verify(&carol.name, &identity).unwrap().ak_name, statement.ak_name);
 

@@ -10,7 +10,7 @@ use common::{
 };
 use cvm_attest::handoff_digest;
 use cvm_base::{Bytes, sha256};
-use cvm_layout::manifest::{ImageId, Manifest};
+use cvm_layout::manifest::{ImageId, Manifest, Stage};
 use cvm_release::{
     binding::Binding,
     client::{
@@ -71,7 +71,7 @@ impl Scene {
     fn refused_at_release(&self, image: &ImageId, attester: &dyn Attester, reason: Reason) -> String {
         let holder = self.serving.holder();
         let client = self.attest(&holder, attester).unwrap();
-        let failure = client.half(&holder.send(&client.half_request(image)).unwrap()).unwrap_err();
+        let failure = client.half(&holder.send(&client.half_request(image, Stage::Boot)).unwrap()).unwrap_err();
         assert!(matches!(failure, Failure::Refused { status: 401, .. }), "{failure}");
         let (found, detail) = self.serving.last_refusal();
         assert_eq!(found, reason, "{detail}");
@@ -114,7 +114,7 @@ fn a_genuine_boot_gets_the_half_and_its_seal_is_remembered() {
     let scene = scene();
     let mut tpm = boot(&scene.swtpm, &log(LOG));
     let attester = TpmAttester::new(&mut tpm, log(LOG));
-    let session = scene.serving.holder().release(&scene.image(), &attester).unwrap();
+    let session = scene.serving.holder().release(&scene.image(), Stage::Boot, &attester).unwrap();
     assert_eq!(session.half(), scene.ceremony.half("alice", &scene.manifest).as_bytes());
     assert_ne!(session.half(), scene.ceremony.half("bob", &scene.manifest).as_bytes());
 
@@ -128,7 +128,7 @@ fn a_genuine_boot_gets_the_half_and_its_seal_is_remembered() {
     );
 
     // The next boot is told the same; another header is refused.
-    let session = scene.serving.holder().release(&scene.image(), &attester).unwrap();
+    let session = scene.serving.holder().release(&scene.image(), Stage::Boot, &attester).unwrap();
     assert_eq!(
         session.seal_state().unwrap(),
         Some(SealState { header_sha256: Some(header_sha256), ..SealState::default() })
@@ -233,7 +233,7 @@ fn attack_a_replayed_answer_and_a_replayed_cookie() {
     assert_eq!(scene.serving.last_refusal().0, Reason::Replayed);
     scene.logged(Reason::Replayed);
 
-    let request = client.half_request(&scene.image());
+    let request = client.half_request(&scene.image(), Stage::Boot);
     client.half(&holder.send(&request).unwrap()).unwrap();
     assert_eq!(holder.send(&request).unwrap().status, 401);
     scene.logged(Reason::ReleasedBefore);

@@ -10,9 +10,14 @@ mod mint;
 use std::{fs, path::PathBuf, sync::Mutex};
 
 use aws_lc_rs::signature::EcdsaKeyPair;
-use common::{Ceremony, LOG, log};
+use common::{
+    Ceremony, LOG,
+    asked::{PartyHalves, reply, send},
+    log,
+};
 use cvm_attest::{
     Roots,
+    collateral::{Cache, Item, Writer, content},
     reference::Platforms,
     reference_set::{SnpReference, SnpTcb},
     tdx::intel_roots,
@@ -21,12 +26,16 @@ use cvm_attest::{
 };
 use cvm_base::Bytes;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
-use cvm_layout::{manifest::Manifest, names::Role};
-use cvm_release::{
-    client::{Attested, Challenged, Client, Failure, Method, Outgoing, Reply},
-    messages::Tee,
-    server::{Fault, Halves, Outcome, Reason, Request, Server, SessionKeys, Verdict},
+use cvm_layout::{
+    manifest::{Manifest, Stage},
+    names::Role,
 };
+use cvm_release::{
+    client::{Attested, Challenged, Client, Failure, Outgoing},
+    messages::Tee,
+    server::{Fault, Outcome, Reason, Server, SessionKeys, Verdict},
+};
+use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -36,19 +45,6 @@ const MILAN: [u8; 3] = [0x19, 0x01, 0x01];
 const MEASUREMENT: [u8; 48] = [0x3e; 48];
 
 const POLICY: &str = include_str!("../../../keys/policies/tee.rego");
-
-struct PartyHalves(Mutex<cvm_ceremony::Party>);
-
-impl Halves for PartyHalves {
-    fn half(&self, m: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault> {
-        let half = self.0.lock().unwrap().half(&m.split_key, m.role, &m.image_id);
-        Ok(Zeroizing::new(*half.map_err(|e| Fault::new("a half", e))?.as_bytes()))
-    }
-
-    fn certify(&self, _: &Manifest, _: &Value, _: u64) -> Result<Option<Value>, Fault> {
-        Ok(None)
-    }
-}
 
 /// Alice's key holder, and a machine's chip.
 struct Scene {
@@ -92,15 +88,7 @@ fn scene_of(vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
 
 impl Scene {
     fn send(&self, outgoing: &Outgoing) -> Outcome {
-        let request = Request {
-            method: if outgoing.method == Method::Get { "GET" } else { "POST" },
-            path: &outgoing.path,
-            cookie: outgoing.cookie.as_deref(),
-            authorization: None,
-            peer: "192.0.2.1",
-            body: &outgoing.body,
-        };
-        self.server.handle(&request, NOW)
+        send(&self.server, outgoing, NOW)
     }
 
     fn challenged(&self, tee: Tee) -> Client<Challenged> {
@@ -134,7 +122,7 @@ impl Scene {
     }
 
     fn release(&self, client: &Client<Attested>) -> Result<Zeroizing<[u8; 32]>, (Reason, String)> {
-        let outcome = self.send(&client.half_request(&self.manifest.image_id));
+        let outcome = self.send(&client.half_request(&self.manifest.image_id, Stage::Boot));
         match outcome.decision.reason {
             Some(reason) => {
                 assert!(matches!(client.half(&reply(&outcome)), Err(Failure::Refused { status: 401, .. })));
@@ -148,9 +136,14 @@ impl Scene {
     }
 }
 
-fn reply(outcome: &Outcome) -> Reply {
-    let Outcome { reply, .. } = outcome;
-    Reply { status: reply.status, set_cookie: reply.set_cookie.iter().cloned().collect(), body: reply.body.clone() }
+/// A collector's cache with this chip's certificate, packed as a site puts it on p1.
+fn collected(vcek: &[u8], collector: &SigningKey) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(folder.path(), collector.clone(), &[]).unwrap();
+    let (key, bytes) = content::identify(vcek).unwrap();
+    writer.put(&Item { key, bytes, source: "test".into(), fetched_at: NOW }).unwrap();
+    let cache = Cache::open(folder.path(), &[collector.verifying_key()]).unwrap();
+    serde_json::from_slice(&cache.pack()).unwrap()
 }
 
 fn put(at: usize, bytes: &'static [u8]) -> impl FnOnce(&mut [u8]) {
@@ -163,6 +156,40 @@ fn a_genuine_guest_of_the_image_gets_the_half() {
     let client = scene.attest(|_| {}).unwrap();
     let half = scene.release(&client).unwrap();
     assert_eq!(&*half, scene.ceremony.half("alice", &scene.manifest).as_bytes());
+}
+
+/// The host gave no certificate with the report; the site's collector did.
+#[test]
+fn what_vouches_for_a_chip_travels_in_its_evidence() {
+    let collector = SigningKey::from_bytes(&[3; 32]);
+    let line = mint::line("Milan");
+    let vcek = mint::endorse(&line.ask.1, &mint::vcek("Milan-B0"));
+    let vendors = Vendors::new(line.roots(), intel_roots().unwrap());
+    let scene = scene_of(vendors.with_collectors(vec![collector.verifying_key()]), vcek);
+    let shown = |collateral: Value| {
+        let challenged = scene.challenged(Tee::Snp);
+        let mut evidence = scene.evidence(&challenged.binding("").0, |_| {});
+        evidence["cert_chain"] = Value::Null;
+        evidence["collateral"] = collateral;
+        scene.shown(challenged, evidence)
+    };
+    let packed = collected(&scene.vcek.0, &collector);
+    scene.release(&shown(packed.clone()).unwrap()).unwrap();
+    // Without it, of a stranger, and changed on the way: as if it were not there.
+    let mut changed = packed.clone();
+    let file = changed["files"].as_object_mut().unwrap().values_mut().next().unwrap();
+    *file = json!(file.as_str().unwrap().replacen('A', "B", 1));
+    let stranger = collected(&scene.vcek.0, &SigningKey::from_bytes(&[4; 32]));
+    for unusable in [Value::Null, stranger, changed, json!("A"), json!({ "index": "", "files": {} })] {
+        let (reason, detail) = shown(unusable).err().unwrap();
+        assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
+        assert!(detail.contains("VCEK"), "{detail}");
+    }
+    // Nor does a stranger's take away what the host gave.
+    let challenged = scene.challenged(Tee::Snp);
+    let mut evidence = scene.evidence(&challenged.binding("").0, |_| {});
+    evidence["collateral"] = json!({ "index": "x" });
+    scene.shown(challenged, evidence).map(drop).unwrap();
 }
 
 #[test]

@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Name, Role};
 
-/// The one schema version this program reads and writes.
+/// The schema's version of manifests without GPUs, and of boot statements.
 pub const VERSION: u32 = 1;
+/// The schema's version of manifests that require GPUs: an older program refuses it, and does not release in one
+/// stage what is to be released in two.
+pub const VERSION_GPU: u32 = 2;
 /// More than any manifest needs; longer input is refused unread.
 pub const MAX_BYTES: u64 = 64 * 1024;
 /// Bytes of each LUKS2 area before its data: two LUKS2 headers, keyslots, and in the last
@@ -24,7 +27,7 @@ pub type ImageId = Bytes16;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`VERSION`].
+    /// [`VERSION`] or [`VERSION_GPU`].
     pub version: u32,
     /// This image.
     pub image_id: ImageId,
@@ -44,6 +47,65 @@ pub struct Manifest {
     pub split_key: SplitKey,
     /// SHA-256 of `cvm-init`'s executable (`PF_X`) load segment as it lies in the file.
     pub init_code_sha256: Bytes32,
+    /// The site has GPUs that attest by this mechanism, and p5 opens only once they did: see [`Stage`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuMechanism>,
+}
+
+/// How a site's GPUs attest; `cc_gpu_mechanism` of a `cc_config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuMechanism {
+    /// NVIDIA's confidential computing.
+    NvidiaCc,
+}
+
+/// When a party's half is released (DESIGN §4, two-stage release).
+///
+/// A driver that makes GPUs attest runs in the running system, not in the initramfs. So where an image requires GPUs,
+/// what opens p3 is released to its boot, and what opens p5 to its running system; the halves of the two stages are
+/// different values, and neither follows from the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// To `cvm-init`, before the handoff.
+    Boot,
+    /// To the running system, with evidence of its GPUs.
+    Running,
+}
+
+impl Manifest {
+    /// The version that a manifest with these GPUs has.
+    pub fn version_for(gpu: Option<GpuMechanism>) -> u32 {
+        if gpu.is_some() { VERSION_GPU } else { VERSION }
+    }
+
+    /// Whether version and members belong together.
+    ///
+    /// # Errors
+    /// For people: expected and found.
+    pub fn check_version(&self) -> Result<(), String> {
+        match (self.version, Self::version_for(self.gpu)) {
+            (found, expected) if found == expected => Ok(()),
+            (found @ (VERSION | VERSION_GPU), _) => {
+                Err(format!("version {found} and gpu {:?} do not belong together", self.gpu))
+            }
+            (found, _) => Err(format!("version {found}, this program reads {VERSION} and {VERSION_GPU}")),
+        }
+    }
+
+    /// In which stage the halves of a key are released.
+    pub fn stage_of(&self, purpose: KeyPurpose) -> Stage {
+        match (self.gpu, purpose) {
+            (Some(_), KeyPurpose::Jobs) => Stage::Running,
+            _ => Stage::Boot,
+        }
+    }
+
+    /// The parties that release a half in this stage, in the transcript's order.
+    pub fn asked(&self, stage: Stage) -> impl Iterator<Item = &PartyShare> {
+        let released = move |purpose: &KeyPurpose| self.stage_of(*purpose) == stage;
+        self.split_key.parties.iter().filter(move |party| party.purposes.iter().any(released))
+    }
 }
 
 /// One partition as the build placed it.
@@ -162,4 +224,65 @@ pub struct BootStatement {
     pub manifest_sha256: Bytes32,
     /// p2's tree.
     pub boot: Verity,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Model owner and data owner of an image with or without GPUs.
+    fn manifest(gpu: Option<GpuMechanism>) -> Manifest {
+        let zeros = "00".repeat(32);
+        let verity = serde_json::json!({"data_bytes": 0, "total_bytes": 0, "salt": zeros, "root_hash": zeros});
+        let volume = serde_json::json!({"offset": 0, "verity": verity});
+        let party = |name: &str, purposes: &[&str]| {
+            serde_json::json!({
+                "name": name, "public": zeros, "purposes": purposes, "policy_sha256": zeros,
+                "keyholder": {"url": "https://localhost:1", "certificate_sha256": zeros},
+            })
+        };
+        let mut manifest: Manifest = serde_json::from_value(serde_json::json!({
+            "version": 1, "image_id": "00".repeat(16), "project": "p", "site": "s", "role": "client", "partitions": [],
+            "config": verity,
+            "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
+            "split_key": {"ephemeral": zeros, "transcript": zeros, "parties": [
+                party("model-owner", &["system", "jobs"]), party("data-owner", &["jobs"]),
+            ]},
+            "init_code_sha256": zeros,
+        }))
+        .unwrap();
+        (manifest.gpu, manifest.version) = (gpu, Manifest::version_for(gpu));
+        manifest
+    }
+
+    fn asked(manifest: &Manifest, stage: Stage) -> Vec<&str> {
+        manifest.asked(stage).map(|party| party.name.as_str()).collect()
+    }
+
+    #[test]
+    fn with_gpus_the_halves_of_p5_belong_to_the_running_system() {
+        let plain = manifest(None);
+        assert_eq!(asked(&plain, Stage::Boot), ["model-owner", "data-owner"]);
+        assert!(asked(&plain, Stage::Running).is_empty());
+        let gpu = manifest(Some(GpuMechanism::NvidiaCc));
+        assert_eq!(asked(&gpu, Stage::Boot), ["model-owner"]);
+        assert_eq!(asked(&gpu, Stage::Running), ["model-owner", "data-owner"]);
+    }
+
+    #[test]
+    fn a_manifest_without_gpus_is_written_as_ever_and_versions_do_not_mix() {
+        let plain = manifest(None);
+        plain.check_version().unwrap();
+        assert!(!serde_json::to_string(&plain).unwrap().contains("gpu"));
+        let gpu = manifest(Some(GpuMechanism::NvidiaCc));
+        gpu.check_version().unwrap();
+        let text = serde_json::to_string(&gpu).unwrap();
+        assert!(text.starts_with(r#"{"version":2,"#) && text.contains(r#""gpu":"nvidia_cc""#), "{text}");
+        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), gpu);
+        assert!(serde_json::from_str::<Manifest>(&text.replace("nvidia_cc", "none")).is_err());
+        for wrong in [Manifest { version: 1, ..gpu.clone() }, Manifest { version: 2, ..plain }] {
+            assert!(wrong.check_version().unwrap_err().contains("belong together"));
+        }
+        assert!(Manifest { version: 3, ..gpu }.check_version().unwrap_err().contains("version 3"));
+    }
 }

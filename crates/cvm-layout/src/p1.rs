@@ -14,3 +14,8 @@ pub const REFERENCE: &str = "flare-cvm/reference.json";
 pub const REFERENCE_SIG: &str = "flare-cvm/reference.sig";
 /// Where key holders are today; the site may write it.
 pub const ENDPOINTS: &str = "flare-cvm/endpoints.yaml";
+/// What vendors publish about this machine, to travel in its evidence: the site may write it, and whoever verifies
+/// believes it only for its collector's signature. JSON, as `flare-cvm collateral pack` writes it.
+pub const COLLATERAL: &str = "flare-cvm/collateral.json";
+/// The most that it may have, in bytes: with the rest of the evidence it must fit a request of the release protocol.
+pub const MAX_COLLATERAL_BYTES: u64 = 512 * 1024;

@@ -25,6 +25,14 @@ impl Binding {
         Self(Sha384::digest(serde_json::to_vec(&canonical).unwrap_or_default()).into())
     }
 
+    /// The digest for devices beside the primary TEE: `SHA-384(JCS({"nonce", "tee-pubkey"}))`. It leaves the additional
+    /// evidence out, which is made of theirs; the primary evidence binds that.
+    pub fn of_devices(runtime_data: &RuntimeData) -> Self {
+        let canonical =
+            CanonicalOfDevices { nonce: &runtime_data.nonce, tee_pubkey: CanonicalKey::from(&runtime_data.tee_pubkey) };
+        Self(Sha384::digest(serde_json::to_vec(&canonical).unwrap_or_default()).into())
+    }
+
     /// What a TPM quote's `extraData` holds.
     pub fn first_32(&self) -> [u8; 32] {
         let mut first = [0; 32];
@@ -40,6 +48,13 @@ impl Binding {
 #[serde(rename_all = "kebab-case")]
 struct Canonical<'a> {
     additional_evidence: &'a str,
+    nonce: &'a str,
+    tee_pubkey: CanonicalKey<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct CanonicalOfDevices<'a> {
     nonce: &'a str,
     tee_pubkey: CanonicalKey<'a>,
 }
@@ -79,6 +94,13 @@ mod tests {
         let binding = Binding::new(&data(), "");
         assert_eq!(hex::encode(binding.0), expected);
         assert_eq!(hex::encode(binding.first_32()), expected[..64]);
+    }
+
+    #[test]
+    fn devices_bind_nonce_and_key_alone() {
+        let text =
+            r#"{"nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"eA","y":"eQ"}}"#;
+        assert_eq!(Binding::of_devices(&data()).0.as_slice(), Sha384::digest(text).as_slice());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Paths and sizes that client and server share.
 
-use cvm_layout::manifest::ImageId;
+use cvm_layout::manifest::{ImageId, Stage};
 
 /// POST: asks for a challenge.
 pub const AUTH: &str = "/kbs/v0/auth";
@@ -19,14 +19,29 @@ pub const COOKIE: &str = "kbs-session-id";
 
 /// The longest `auth` body that a server reads, in bytes (an EK certificate fits several times).
 pub const MAX_AUTH_BYTES: usize = 16 * 1024;
-/// The longest `attest` body that a server reads, in bytes (event logs are some ten KiB).
+/// The longest `attest` body that a server reads, in bytes (event logs are some ten KiB, eight GPUs some 300).
 pub const MAX_ATTEST_BYTES: usize = 1024 * 1024;
 /// The longest body of documents that a server reads: two of 64 KiB and their signatures, in base64.
 pub const MAX_IMAGE_BYTES: usize = 192 * 1024;
 /// The longest reply that a client reads, in bytes.
 pub const MAX_REPLY_BYTES: usize = 64 * 1024;
 
-/// The resource path, without prefix, of a party's half of an image's key.
-pub fn half(image: &ImageId) -> String {
-    format!("flare-cvm/half/{image}")
+/// The resource path, without prefix, of a party's half of an image's key: `flare-cvm/half/IMAGE` for its boot,
+/// `flare-cvm/running-half/IMAGE` for its running system.
+pub fn half(image: &ImageId, stage: Stage) -> String {
+    format!("flare-cvm/{}/{image}", kind(stage))
+}
+
+/// What [`half`] names.
+pub fn parse_half(resource: &str) -> Option<(ImageId, Stage)> {
+    let (kind_of, image) = resource.strip_prefix("flare-cvm/")?.split_once('/')?;
+    let stage = [Stage::Boot, Stage::Running].into_iter().find(|stage| kind(*stage) == kind_of)?;
+    Some((image.parse().ok()?, stage))
+}
+
+fn kind(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Boot => "half",
+        Stage::Running => "running-half",
+    }
 }

@@ -31,7 +31,7 @@ fn an_snp_guest_sends_what_a_stock_attester_sends() {
     let folder = recording("snp/milan-virtee/report.bin", None);
     let mut platform = platform(&folder, Path::new("/nowhere"));
     assert_eq!(platform.describe(), "SEV-SNP");
-    let attester = platform.attester().unwrap();
+    let attester = platform.attester(None).unwrap();
     assert_eq!((attester.tee(), attester.auth_params().unwrap().as_str()), (Tee::Snp, ""));
     let body = attester.evidence("", &Binding([1; 48])).unwrap();
     let report = fs::read(folder.path().join("report.bin")).unwrap();
@@ -45,8 +45,17 @@ fn a_report_is_asked_for_with_the_sessions_digest_and_zeros_behind_it() {
     let folder = recording("snp/milan-virtee/report.bin", None);
     let device = Box::new(Recorded::open(folder.path()).unwrap());
     let mut platform = Platform { tee: Some(GuestDevice::new(device, Path::new("/nowhere")).unwrap()), tpm: None };
-    let refused = platform.attester().unwrap().evidence("", &Binding([0xab; 48])).unwrap_err().to_string();
+    let refused = platform.attester(None).unwrap().evidence("", &Binding([0xab; 48])).unwrap_err().to_string();
     assert!(refused.contains(&format!("not for {}{}", "ab".repeat(48), "00".repeat(16))), "{refused}");
+}
+
+#[test]
+fn what_the_site_collected_travels_in_the_evidence() {
+    let folder = recording("snp/milan-virtee/report.bin", None);
+    let mut platform = platform(&folder, Path::new("/nowhere"));
+    let packed = serde_json::json!({ "index": "…", "files": {} });
+    let body = platform.attester(Some(&packed)).unwrap().evidence("", &Binding([1; 48])).unwrap();
+    assert_eq!(body["collateral"], packed);
 }
 
 #[test]

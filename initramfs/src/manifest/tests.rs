@@ -1,5 +1,5 @@
 use cvm_base::{Bytes16, Bytes32};
-use cvm_layout::manifest::{KeyHolder, KeyPurpose, PartyShare, PlacedPartition, RootPartition, SplitKey};
+use cvm_layout::manifest::{GpuMechanism, KeyHolder, KeyPurpose, PartyShare, PlacedPartition, RootPartition, SplitKey};
 use ed25519_dalek::SigningKey;
 
 use super::*;
@@ -54,6 +54,7 @@ pub(crate) fn manifest() -> Manifest {
             ],
         },
         init_code_sha256: Bytes32 { 0: [7; 32] },
+        gpu: None,
     }
 }
 
@@ -152,8 +153,14 @@ fn a_signed_boot_statement_of_another_image_is_refused() {
 
 #[test]
 fn what_the_schema_cannot_say_is_checked() {
-    let spoil: [fn(&mut Manifest); 12] = [
+    let spoil: [fn(&mut Manifest); 14] = [
         |m| m.version = 2,
+        |m| m.gpu = Some(GpuMechanism::NvidiaCc),
+        // Nobody would release p3's half to the boot.
+        |m| {
+            (m.version, m.gpu) = (2, Some(GpuMechanism::NvidiaCc));
+            m.split_key.parties[0].purposes = vec![KeyPurpose::Jobs];
+        },
         |m| m.partitions.clear(),
         |m| m.config.total_bytes = 65 * MIB,
         |m| m.config.data_bytes = 100,
@@ -204,6 +211,19 @@ fn endpoints_move_key_holders_and_invent_none() {
 }
 
 #[test]
+fn collateral_is_any_json_object() {
+    let verified = |text: &str| {
+        let (mut documents, digest) = sign(&manifest());
+        documents.collateral = Some(text.into());
+        verify(&documents, digest, &key().verifying_key())
+    };
+    assert_eq!(verified(r#"{"index": "x"}"#).unwrap().collateral.unwrap()["index"], "x");
+    for bad in ["", "[]", "{", "\0"] {
+        assert_eq!(verified(bad).unwrap_err().code, Code::Collateral, "{bad:?}");
+    }
+}
+
+#[test]
 fn attack_a_reference_that_is_not_the_builders_is_left_out() {
     let (mut documents, digest) = sign(&manifest());
     let verified = |documents: &Documents| verify(documents, digest, &key().verifying_key()).unwrap().documents;
@@ -223,6 +243,10 @@ fn attack_a_reference_that_is_not_the_builders_is_left_out() {
 #[test]
 fn fuzz_seeds_and_their_mutations() {
     crate::seeds::make("init_documents", "manifest.json", || serde_json::to_vec(&manifest()).unwrap());
+    crate::seeds::make("init_documents", "manifest-gpu.json", || {
+        let manifest = Manifest { version: 2, gpu: Some(GpuMechanism::NvidiaCc), ..manifest() };
+        serde_json::to_vec(&manifest).unwrap()
+    });
     crate::seeds::make("init_documents", "endpoints.yaml", || {
         b"version: 1\nkeyholders: {data-owner: 'https://10.9.8.7:1'}\n".into()
     });

@@ -31,6 +31,7 @@ struct Fake {
     registered: Arc<Mutex<Vec<Bytes32>>>,
     failure: Option<fn() -> Cause>,
     meeting: Option<Arc<Barrier>>,
+    asked: Arc<Mutex<Vec<Stage>>>,
 }
 
 fn fake(half: u8) -> Fake {
@@ -40,11 +41,13 @@ fn fake(half: u8) -> Fake {
         registered: Arc::default(),
         failure: None,
         meeting: None,
+        asked: Arc::default(),
     }
 }
 
 impl KeyHolder for Fake {
-    fn release(&self, _: &ImageId, attester: &dyn Attester) -> Result<Box<dyn Attested>, ReleaseError> {
+    fn release(&self, _: &ImageId, stage: Stage, attester: &dyn Attester) -> Result<Box<dyn Attested>, ReleaseError> {
+        self.asked.lock().unwrap().push(stage);
         assert_eq!(attester.tee(), Tee::Tpm);
         self.meeting.iter().for_each(|meeting| _ = meeting.wait());
         match self.failure {
@@ -85,9 +88,12 @@ fn all_key_holders_are_asked_at_once_and_their_halves_joined() {
     let manifest = manifest();
     let meeting = Arc::new(Barrier::new(2));
     let fakes = [1, 2].map(|half| Fake { meeting: Some(meeting.clone()), ..fake(half) });
-    let exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
-    let (exchange, keys) = exchange.derive().ok().unwrap();
-    assert_eq!((&*keys.system.from, &*keys.jobs.from), ("model-owner", "model-owner and data-owner"));
+    let exchange =
+        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let exchange = exchange.derive().ok().unwrap();
+    let keys = exchange.keys(None).ok().unwrap();
+    let jobs = keys.jobs.unwrap();
+    assert_eq!((&*keys.system.from, &*jobs.from), ("model-owner", "model-owner and data-owner"));
     exchange.end().unwrap();
 }
 
@@ -104,12 +110,14 @@ fn one_failing_key_holder_fails_the_boot_with_its_own_code() {
     ];
     for (failure, code) in failures {
         let fakes = [fake(1), Fake { failure: Some(failure), ..fake(2) }];
-        let failed = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).err().unwrap();
+        let failed =
+            Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).err().unwrap();
         assert_eq!(failed.code, code);
         assert!(failed.detail.contains("holder 2"), "{failed}");
     }
     let fakes = [1, 2].map(|half| Fake { failure: Some(|| Cause::Unreachable("down".into())), ..fake(half) });
-    let failed = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).err().unwrap();
+    let failed =
+        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).err().unwrap();
     assert!(failed.detail.contains("holder 1") && failed.detail.contains("1 more"), "{failed}");
 }
 
@@ -117,9 +125,10 @@ fn one_failing_key_holder_fails_the_boot_with_its_own_code() {
 fn a_skipped_key_holder_gives_no_key() {
     let manifest = manifest();
     let fakes = [fake(1), fake(2)];
-    let mut exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let mut exchange =
+        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
     // As a glitch would: the last party's step did not happen, although its session is there.
-    exchange.order = Order::begin(&manifest, DIGEST);
+    exchange.order = Order::begin(&manifest, DIGEST, Stage::Boot);
     exchange.order.then("half", &manifest.split_key.parties[0].name);
     assert_eq!(exchange.derive().err().unwrap().code, Code::Order);
 }
@@ -129,9 +138,9 @@ fn another_transcript_is_another_order() {
     let manifest = manifest();
     let mut other = manifest.clone();
     other.split_key.transcript = DIGEST;
-    let order = Order::released(&manifest, DIGEST);
-    assert!(order.check(Order::released(&other, DIGEST)).is_err());
-    assert!(order.check(Order::released(&manifest, Bytes32 { 0: [0; 32] })).is_err());
+    let order = Order::released(&manifest, DIGEST, Stage::Boot);
+    assert!(order.check(Order::released(&other, DIGEST, Stage::Boot)).is_err());
+    assert!(order.check(Order::released(&manifest, Bytes32 { 0: [0; 32] }, Stage::Boot)).is_err());
 }
 
 #[test]
@@ -140,8 +149,9 @@ fn only_key_holders_without_a_registration_are_told() {
     let sealed = Some(SealState { header_sha256: Some(DIGEST), ..SealState::default() });
     let fakes = [fake(1), Fake { memory: sealed, ..fake(2) }];
     let registered = fakes.each_ref().map(|fake| fake.registered.clone());
-    let exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
-    let (exchange, _) = exchange.derive().ok().unwrap();
+    let exchange =
+        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let exchange = exchange.derive().ok().unwrap();
     let remembered = exchange.remembered().unwrap();
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
     assert_eq!(memories, [Memory::Fresh, Memory::Sealed(Some(DIGEST))]);
@@ -153,7 +163,47 @@ fn only_key_holders_without_a_registration_are_told() {
 fn statements_about_the_attestation_key_are_collected_where_there_are_any() {
     let manifest = manifest();
     let fakes = [fake(1), Fake { memory: None, ..fake(2) }];
-    let exchange = Exchange::new(&manifest, DIGEST).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
-    let (exchange, _) = exchange.derive().ok().unwrap();
+    let exchange =
+        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let exchange = exchange.derive().ok().unwrap();
     assert_eq!(exchange.attestation_keys().ok().unwrap(), [Value::from(1)]);
+}
+
+/// What opens p5 of an image that requires GPUs.
+fn with_gpus() -> Manifest {
+    let gpu = Some(cvm_layout::manifest::GpuMechanism::NvidiaCc);
+    Manifest { version: Manifest::version_for(gpu), gpu, ..manifest() }
+}
+
+#[test]
+fn the_boot_of_an_image_with_gpus_asks_who_opens_p3_and_gets_no_key_of_p5() {
+    let manifest = with_gpus();
+    let (model, data) = (fake(1), fake(2));
+    let asked = [model.asked.clone(), data.asked.clone()];
+    let holders = holders(&manifest, [model, data]);
+    let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders, &NoTpm).ok().unwrap();
+    let exchange = exchange.derive().ok().unwrap();
+    assert!(exchange.keys(None).ok().unwrap().jobs.is_none());
+    assert_eq!(exchange.jobs(None).err().unwrap().code, Code::Order);
+    assert_eq!(asked.map(|list| list.lock().unwrap().clone()), [vec![Stage::Boot], vec![]]);
+    exchange.end().unwrap();
+}
+
+#[test]
+fn the_running_system_asks_everybody_and_gets_p5s_keys_alone() {
+    let manifest = with_gpus();
+    let holders = holders(&manifest, [fake(1), fake(2)]);
+    let exchange = Exchange::new(&manifest, DIGEST, Stage::Running).release(&holders, &NoTpm).ok().unwrap();
+    let exchange = exchange.derive().ok().unwrap();
+    assert_eq!(exchange.jobs(None).ok().unwrap().from, "model-owner and data-owner");
+    assert_eq!(exchange.keys(None).err().unwrap().code, Code::Order);
+    assert_eq!(exchange.system_secret().err().unwrap().code, Code::Order);
+    exchange.end().unwrap();
+}
+
+#[test]
+fn one_stages_order_is_not_the_others() {
+    let manifest = with_gpus();
+    let order = Order::released(&manifest, DIGEST, Stage::Running);
+    assert!(order.check(Order::released(&manifest, DIGEST, Stage::Boot)).is_err());
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, hint::black_box};
 
 use cvm_base::Bytes32;
 use cvm_layout::{
-    manifest::{ImageId, SplitKey},
+    manifest::{ImageId, SplitKey, Stage},
     names::Name,
 };
 use hkdf::Hkdf;
@@ -31,7 +31,7 @@ impl EphemeralBuild {
         Self(Secret::copy_of(bytes))
     }
 
-    /// E and the halves of `parties` (their `S_i` and base keys), in their order.
+    /// E and the boot's halves of `parties` (their `S_i` and base keys), in their order.
     pub fn halves(
         self,
         parties: &[(Bytes32, &BaseKey)],
@@ -39,20 +39,21 @@ impl EphemeralBuild {
     ) -> Result<(Bytes32, Vec<Half>), SplitKeyError> {
         let halves = parties
             .iter()
-            .map(|(public, base_key)| agree(&self.0, public, base_key, image_id))
+            .map(|(public, base_key)| agree(&self.0, public, base_key, image_id, Stage::Boot))
             .collect::<Result<_, _>>()?;
         Ok((public_of(&self.0), halves))
     }
 }
 
-/// The key holder's side: `Q_i` of one image, from the manifest's `ephemeral` (E).
+/// The key holder's side: `Q_i` of one image and stage, from the manifest's `ephemeral` (E).
 pub fn half(
     secret: &PartySecret,
     base_key: &BaseKey,
     ephemeral: &Bytes32,
     image_id: &ImageId,
+    stage: Stage,
 ) -> Result<Half, SplitKeyError> {
-    agree(&secret.0, ephemeral, base_key, image_id)
+    agree(&secret.0, ephemeral, base_key, image_id, stage)
 }
 
 /// The CVM's side: `K_purpose` from the halves that the purpose needs, in the transcript's order.
@@ -103,8 +104,18 @@ pub(super) fn public_of(secret: &Secret) -> Bytes32 {
 }
 
 /// `Q_i` from either side: own secret, the other's public key.
-fn agree(own: &Secret, other: &Bytes32, base_key: &BaseKey, image_id: &ImageId) -> Result<Half, SplitKeyError> {
-    let info = info("half", image_id);
+fn agree(
+    own: &Secret,
+    other: &Bytes32,
+    base_key: &BaseKey,
+    image_id: &ImageId,
+    stage: Stage,
+) -> Result<Half, SplitKeyError> {
+    // What the boot is given says nothing of what the running system will be given.
+    let info = match stage {
+        Stage::Boot => info("half", image_id),
+        Stage::Running => info("running-half", image_id),
+    };
     twice("half", || {
         let point = shared(own, other)?;
         hkdf(base_key.as_bytes(), point.bytes(), &info)

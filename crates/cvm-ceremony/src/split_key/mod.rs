@@ -14,6 +14,7 @@
 //! | `e`, `E` | one image's ephemeral secret and its public point `e·G` |
 //! | `P_i` | `X25519(e, S_i) = X25519(s_i, E)`; an all-zero result is refused |
 //! | `Q_i` | `HKDF(salt = b_i,role; ikm = P_i; info = "flare-cvm/v1/half" ‖ image_id)` |
+//! | `R_i` | as `Q_i` with `"flare-cvm/v1/running-half"`: in the place of `Q_i` in p5's keys, where an image requires GPUs |
 //! | `T` | SHA-256 of the ceremony's transcript, without its signatures |
 //! | `K_purpose` | `HKDF(salt = T; ikm = Q_1 ‖ … ‖ Q_n; info = "flare-cvm/v1/" ‖ purpose ‖ image_id)` |
 //!

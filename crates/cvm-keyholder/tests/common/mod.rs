@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod asked;
 pub mod swtpm;
 pub mod trusting;
 
@@ -30,7 +31,7 @@ use cvm_keyholder::{
     store::SqliteStore,
 };
 use cvm_layout::{
-    manifest::{ImageId, Manifest},
+    manifest::{GpuMechanism, ImageId, Manifest, Stage},
     names::Role,
     signed::{self, Kind},
 };
@@ -142,6 +143,11 @@ impl Ceremony {
         self.build_on(name, role, image, measured, Platforms::default())
     }
 
+    /// Builds an image for server1 that requires these GPUs.
+    pub fn build_requiring(&self, gpu: Option<GpuMechanism>, measured: &[u8]) -> (Documents, Manifest) {
+        self.build_as("server1", Role::Server, 1, measured, Platforms::default(), gpu)
+    }
+
     /// With what TEEs measure of it.
     pub fn build_on(
         &self,
@@ -150,6 +156,18 @@ impl Ceremony {
         image: u8,
         measured: &[u8],
         platforms: Platforms,
+    ) -> (Documents, Manifest) {
+        self.build_as(name, role, image, measured, platforms, None)
+    }
+
+    fn build_as(
+        &self,
+        name: &str,
+        role: Role,
+        image: u8,
+        measured: &[u8],
+        platforms: Platforms,
+        gpu: Option<GpuMechanism>,
     ) -> (Documents, Manifest) {
         let image_id: ImageId = Bytes([image; 16]);
         let build = "build-1".parse().unwrap();
@@ -168,7 +186,7 @@ impl Ceremony {
         let zeros = "00".repeat(32);
         let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
-        let manifest: Manifest = serde_json::from_value(json!({
+        let mut manifest: Manifest = serde_json::from_value(json!({
             "version": 1, "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
@@ -176,6 +194,7 @@ impl Ceremony {
             "init_code_sha256": zeros,
         }))
         .unwrap();
+        (manifest.gpu, manifest.version) = (gpu, Manifest::version_for(gpu));
         let text = serde_json::to_vec(&manifest).unwrap();
         let reference = reference(image_id, &text, measured, platforms).to_bytes();
         let sign = |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes).to_vec();
@@ -198,7 +217,12 @@ impl Ceremony {
 
     /// What the party's half of the image's key must be.
     pub fn half(&self, name: &str, manifest: &Manifest) -> Half {
-        self.party(name).half(&manifest.split_key, manifest.role, &manifest.image_id).unwrap()
+        self.half_for(name, manifest, Stage::Boot)
+    }
+
+    /// As above, of either stage.
+    pub fn half_for(&self, name: &str, manifest: &Manifest, stage: Stage) -> Half {
+        self.party(name).half(&manifest.split_key, manifest.role, &manifest.image_id, stage).unwrap()
     }
 
     /// A policy folder for a party: its own policy, these PEM roots, sample evidence or not.

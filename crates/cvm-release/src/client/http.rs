@@ -9,7 +9,7 @@ use std::{
 };
 
 use cvm_base::Bytes32;
-use cvm_layout::manifest::ImageId;
+use cvm_layout::manifest::{ImageId, Stage};
 use serde_json::Value;
 use ureq::{
     Agent, Proxy, Timeout,
@@ -97,6 +97,12 @@ pub trait Attester {
     fn tee(&self) -> Tee;
     /// What goes ahead in `auth`'s `extra-params`; `""` if nothing.
     fn auth_params(&self) -> Result<String, Box<dyn std::error::Error + Send + Sync>>;
+    /// Evidence of devices beside this one, bound to `binding`: the text of the protocol's additional evidence, `""` if
+    /// there are none.
+    fn additional(&self, binding: &Binding) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        let _ = binding;
+        Ok(String::new())
+    }
     /// Evidence bound to `binding`. `challenge_params` is the key holder's answer to
     /// [`Self::auth_params`], a string from the network.
     fn evidence(
@@ -154,20 +160,21 @@ impl Holder {
 
     /// The whole exchange: challenge, evidence, half. The network is tried again with backoff until
     /// [`Limits::total`]; a refusal is final.
-    pub fn release(&self, image: &ImageId, attester: &dyn Attester) -> Result<Session, ReleaseError> {
-        self.persist(|| self.release_once(image, attester))
+    pub fn release(&self, image: &ImageId, stage: Stage, attester: &dyn Attester) -> Result<Session, ReleaseError> {
+        self.persist(|| self.release_once(image, stage, attester))
     }
 
-    fn release_once(&self, image: &ImageId, attester: &dyn Attester) -> Result<Session, Failure> {
+    fn release_once(&self, image: &ImageId, stage: Stage, attester: &dyn Attester) -> Result<Session, Failure> {
         let start = Client::new(attester.tee())?;
         let params = attester.auth_params().map_err(Failure::Evidence)?;
         let reply = self.send(&start.auth_request(&params)?)?;
         let challenged = start.challenged(&reply)?;
-        let evidence =
-            attester.evidence(challenged.extra_params(), &challenged.binding("")).map_err(Failure::Evidence)?;
-        let reply = self.send(&challenged.attest_request(evidence, "")?)?;
+        let additional = attester.additional(&challenged.device_binding()).map_err(Failure::Evidence)?;
+        let binding = challenged.binding(&additional);
+        let evidence = attester.evidence(challenged.extra_params(), &binding).map_err(Failure::Evidence)?;
+        let reply = self.send(&challenged.attest_request(evidence, &additional)?)?;
         let attested = challenged.attested(&reply)?;
-        let ask = || attested.half(&self.send(&attested.half_request(image))?);
+        let ask = || attested.half(&self.send(&attested.half_request(image, stage))?);
         let half = match (ask(), &self.documents) {
             (Err(failure), Some(documents)) if failure.is_not_enrolled() => {
                 attested.presented(&self.send(&attested.present_request(image, documents)?)?)?;

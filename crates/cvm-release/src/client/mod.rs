@@ -11,7 +11,7 @@ mod pinned;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_base::Bytes32;
-use cvm_layout::manifest::ImageId;
+use cvm_layout::manifest::{ImageId, Stage};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -132,6 +132,11 @@ impl Client<Challenged> {
         Binding::new(&self.runtime_data(), additional_evidence)
     }
 
+    /// What devices beside the primary TEE must be bound to.
+    pub fn device_binding(&self) -> Binding {
+        Binding::of_devices(&self.runtime_data())
+    }
+
     /// The key holder's answer to the request's `extra_params`; `""` if it has none.
     pub fn extra_params(&self) -> &str {
         self.0.extra_params.as_str().unwrap_or_default()
@@ -161,9 +166,9 @@ impl Client<Challenged> {
 }
 
 impl Client<Attested> {
-    /// GET of this party's half of an image's key.
-    pub fn half_request(&self, image: &ImageId) -> Outgoing {
-        self.get(format!("{}{}", paths::RESOURCE, paths::half(image)))
+    /// GET of this party's half of an image's key, for this stage.
+    pub fn half_request(&self, image: &ImageId, stage: Stage) -> Outgoing {
+        self.get(format!("{}{}", paths::RESOURCE, paths::half(image, stage)))
     }
 
     /// Decrypts the answer to [`Self::half_request`]: 32 bytes, secret.

@@ -151,6 +151,14 @@ pub enum Reason {
     ForbiddenGuest,
     /// The CVM has handed off: boot secrets are for boot.
     AfterHandoff,
+    /// The CVM still boots: this half is for its running system.
+    BeforeHandoff,
+    /// The running system has opened its job store: it is past the phase in which its half is released.
+    AfterJobs,
+    /// No GPU attested in this session, and the image requires one.
+    NoGpu,
+    /// A GPU's evidence was not compared with its maker's golden values, or says something that no GPU here may.
+    GpuNotAccepted,
     /// The release policy says no.
     Policy,
     /// The policy in force is not the one that the parties agreed on.

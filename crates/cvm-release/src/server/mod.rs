@@ -12,7 +12,10 @@ mod token;
 mod traits;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_layout::{manifest::ImageId, names::Name};
+use cvm_layout::{
+    manifest::{ImageId, KeyPurpose, Stage},
+    names::Name,
+};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -24,6 +27,7 @@ pub use session::fuzz_cookie;
 pub use token::fuzz_token;
 pub use traits::{
     Answer, Attested, Enrolled, EvidenceVerifier, Fault, Halves, Policy, Prepared, Random, Seal, Store, Verified,
+    VerifiedDevice,
 };
 
 use crate::{
@@ -170,45 +174,55 @@ impl Server {
             return Err(Refusal::new(Reason::Unsupported, "init-data is not supported"));
         }
         let additional = &body.tee_evidence.additional_evidence;
-        if !additional.is_empty() {
-            return Err(Refusal::new(Reason::Unsupported, "additional evidence is not supported"));
-        }
         let tee_pubkey = body.runtime_data.tee_pubkey.clone();
         jwe::check_key(&tee_pubkey).map_err(|e| Refusal::new(Reason::Unsupported, e.to_string()))?;
         let binding = Binding::new(&body.runtime_data, additional);
         let evidence = &body.tee_evidence.primary_evidence;
         let verified = self.evidence.verify(session.tee, evidence, &binding, &session.kept, now)?;
+        let devices = match additional.is_empty() {
+            true => Vec::new(),
+            false => self.evidence.devices(additional, &Binding::of_devices(&body.runtime_data), now)?,
+        };
 
-        let claims = token::claims(&session, &body.runtime_data, &verified, now);
+        let runtime_data = &body.runtime_data;
+        let shown = token::Evidence { runtime_data, additional, verified: &verified, devices: &devices };
+        let claims = token::claims(&session, &shown, now);
         let token = token::sign(&self.keys, &claims)?;
         let attested = Attested { tee_pubkey, claims };
         self.store.put_attested(&session.id.0, &attested, session.expires)?;
         let reply = Reply::json(200, &Token { token }).with_cookie(session.cookie(&self.keys, &self.random)?);
-        Ok(Accepted { reply, verdict: Verdict::Attested, detail: verified.trust })
+        let names = devices.iter().map(|device| format!(" with {}", device.name)).collect::<String>();
+        Ok(Accepted { reply, verdict: Verdict::Attested, detail: verified.trust + &names })
     }
 
     fn resource(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
         let (id, attested) = self.attested(request, now, context)?;
         let resource = request.path.strip_prefix(paths::RESOURCE).unwrap_or_default();
-        let enrolled = self.authorise(resource, &attested, context)?;
+        let (enrolled, stage) = self.authorise(resource, &attested, context)?;
         let image = enrolled.manifest.image_id;
         // Once a session: a later theft of the cookie, or of the running guest, gets nothing.
-        let guest = self.evidence.guest(&attested.claims);
+        let guest = self.evidence.guest(&attested.claims, stage);
         if !self.store.release_once(&id.0, &image, guest.as_ref(), now)? {
             let who = if guest.is_some() { "this session, or this guest since its launch," } else { "this session" };
             return Err(Refusal::new(Reason::ReleasedBefore, format!("{who} has had a release already")));
         }
-        let half = self.halves.half(&enrolled.manifest)?;
+        let half = self.halves.half(&enrolled.manifest, stage)?;
         let sealed = jwe::encrypt(&attested.tee_pubkey, half.as_slice())
             .map_err(|e| Refusal::from(Fault::new("encrypting the half", e)))?;
-        Ok(Accepted { reply: Reply::json(200, &sealed), verdict: Verdict::Released, detail: String::new() })
+        let detail = if stage == Stage::Running { "to the running system, with its GPUs" } else { "" };
+        Ok(Accepted { reply: Reply::json(200, &sealed), verdict: Verdict::Released, detail: detail.into() })
     }
 
     /// The ladder from a resource path to an image whose half may be released to this evidence.
-    fn authorise(&self, resource: &str, attested: &Attested, context: &mut Context) -> Result<Enrolled, Refusal> {
-        let image = resource.strip_prefix("flare-cvm/half/").and_then(|text| text.parse::<ImageId>().ok());
-        let Some(image) = image else {
-            return Err(Refusal::new(Reason::NoSuchResource, "the only resources are flare-cvm/half/<image id>"));
+    fn authorise(
+        &self,
+        resource: &str,
+        attested: &Attested,
+        context: &mut Context,
+    ) -> Result<(Enrolled, Stage), Refusal> {
+        let Some((image, stage)) = paths::parse_half(resource) else {
+            let known = "the only resources are flare-cvm/half/<image id> and flare-cvm/running-half/<image id>";
+            return Err(Refusal::new(Reason::NoSuchResource, known));
         };
         context.image = Some(image);
         let Some(enrolled) = self.store.enrolled(&image)? else {
@@ -217,15 +231,21 @@ impl Server {
         context.site = Some(enrolled.manifest.site.to_string());
         // Both owners agreed on a policy in writing; releasing under another one would break that.
         let share = enrolled.manifest.split_key.parties.iter().find(|share| share.name == self.party);
+        // Whoever holds no half of p3 has nothing for the boot of an image whose p5 opens later.
+        if share.is_some() && !enrolled.manifest.asked(stage).any(|share| share.name == self.party) {
+            let detail = format!("this party releases no half of image {image} in stage {stage:?}");
+            return Err(Refusal::new(Reason::NoSuchResource, detail));
+        }
         let (agreed, ours) = (share.map(|share| share.policy_sha256), self.policy.digest());
         if agreed != Some(ours) {
             let detail = format!("the policy in force is {ours}, the parties agreed on {agreed:?}");
             return Err(Refusal::new(Reason::PolicyChanged, detail));
         }
-        self.evidence.compare(&attested.claims, &enrolled)?;
-        let (input, data) = question(resource, attested, &enrolled);
+        self.evidence.compare(&attested.claims, &enrolled, stage)?;
+        let reference = self.evidence.reference(&enrolled, stage)?;
+        let (input, data) = question(resource, attested, &enrolled, reference);
         match self.policy.decide(&input, &data)? {
-            Answer::Yes => Ok(enrolled),
+            Answer::Yes => Ok((enrolled, stage)),
             Answer::No(reasons) => {
                 let why = reasons.iter().map(|reason| format!(": {reason}")).collect::<String>();
                 let why: String = why.chars().take(MAX_REASONS).collect();
@@ -235,7 +255,8 @@ impl Server {
     }
 
     fn seal_read(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
-        let (image, attested, allowed) = self.sealer(request, now, context)?;
+        let (attested, enrolled, allowed) = self.sealer(request, now, context)?;
+        let image = enrolled.manifest.image_id;
         let seal = self.store.seal(&image)?;
         let mut detail = String::new();
         let share = match &seal {
@@ -256,7 +277,12 @@ impl Server {
     }
 
     fn seal_write(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
-        let (image, _, allowed) = self.sealer(request, now, context)?;
+        let (attested, enrolled, allowed) = self.sealer(request, now, context)?;
+        let image = enrolled.manifest.image_id;
+        if enrolled.manifest.stage_of(KeyPurpose::Jobs) == Stage::Running {
+            // The boot of such an image makes no p5; a header that it registered would lock the running system's out.
+            self.evidence.compare(&attested.claims, &enrolled, Stage::Running)?;
+        }
         let RegisterSeal { header_sha256, share } = parse(request.body, paths::MAX_AUTH_BYTES)?;
         let malformed = |_| Refusal::new(Reason::Malformed, "a share is not 64 hex digits");
         let share = share.map(|text| hex::decode(text.as_str()).map(Zeroizing::new)).transpose().map_err(malformed)?;
@@ -295,18 +321,20 @@ impl Server {
         Ok(self.keys.open(&share_context(image), sealed).ok_or_else(lost)?)
     }
 
-    /// The image whose seal this session may use, the one whose half it was given, and what its machine may keep.
+    /// The session whose image's seal it may use, the one whose half it was given, and what its machine may keep.
     fn sealer(
         &self,
         request: &Request<'_>,
         now: u64,
         context: &mut Context,
-    ) -> Result<(ImageId, Attested, MachineRule), Refusal> {
+    ) -> Result<(Attested, Enrolled, MachineRule), Refusal> {
         let (attested, enrolled) = self.given(request, paths::SEAL, now, context)?;
-        let image = enrolled.manifest.image_id;
-        let (input, data) = question(&paths::half(&image), &attested, &enrolled);
+        let resource = paths::half(&enrolled.manifest.image_id, Stage::Boot);
+        let (input, data) = question(&resource, &attested, &enrolled, enrolled.reference.clone());
         let allowed = self.policy.machine(&input, &data)?;
-        Ok((image, attested, allowed))
+        // A TPM gives back what it keeps to the boot alone: a p5 that opens later cannot need it.
+        let bind = allowed.bind && enrolled.manifest.stage_of(KeyPurpose::Jobs) == Stage::Boot;
+        Ok((attested, enrolled, MachineRule { bind, ..allowed }))
     }
 
     /// A session, and the image in the path behind `prefix` whose half it was given.
@@ -372,10 +400,10 @@ fn image_id(path: &str, prefix: &str) -> Result<ImageId, Refusal> {
 }
 
 /// What a policy is asked: its input and its data.
-fn question(resource: &str, attested: &Attested, enrolled: &Enrolled) -> (Value, Value) {
+fn question(resource: &str, attested: &Attested, enrolled: &Enrolled, reference: Value) -> (Value, Value) {
     let parts: Vec<&str> = resource.split('/').collect();
     let data = json!({
-        "plugin": "resource", "resource-path": parts, "query": {}, "reference": enrolled.reference,
+        "plugin": "resource", "resource-path": parts, "query": {}, "reference": reference,
     });
     let mut input = attested.claims.clone();
     if let Some(ours) = input.get_mut("flare-cvm").and_then(|v| v.as_object_mut()) {
@@ -426,6 +454,9 @@ pub fn fuzz_bodies(bytes: &[u8]) {
     let _ = parse::<AuthRequest>(bytes, paths::MAX_AUTH_BYTES);
     let _ = parse::<RegisterSeal>(bytes, paths::MAX_AUTH_BYTES);
     let _ = parse::<PresentImage>(bytes, paths::MAX_IMAGE_BYTES);
+    if let Some((image, stage)) = str::from_utf8(bytes).ok().and_then(paths::parse_half) {
+        assert_eq!(paths::half(&image, stage).len(), bytes.len());
+    }
     if let Ok(body) = parse::<Attestation>(bytes, paths::MAX_ATTEST_BYTES) {
         let _ = jwe::check_key(&body.runtime_data.tee_pubkey);
         let _ = Binding::new(&body.runtime_data, &body.tee_evidence.additional_evidence);

@@ -10,6 +10,7 @@ use cvm_layout::manifest::{ImageId, Manifest};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+mod bearer;
 mod image;
 
 use super::*;
@@ -127,7 +128,7 @@ impl EvidenceVerifier for Echo {
         }
         Ok(Verified { claims: evidence.clone(), status: "warning", trust: "untrusted-host".into() })
     }
-    fn compare(&self, claims: &Value, image: &Enrolled) -> Result<(), Refusal> {
+    fn compare(&self, claims: &Value, image: &Enrolled, _: Stage) -> Result<(), Refusal> {
         let shown = &claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["tpm"]["image"];
         if *shown == image.reference["image_id"] { Ok(()) } else { Err(Refusal::new(Reason::WrongPcr, "PCR 11")) }
     }
@@ -156,7 +157,7 @@ impl Policy for TrustedHostsOnly {
 struct Fixed;
 
 impl Halves for Fixed {
-    fn half(&self, _: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault> {
+    fn half(&self, _: &Manifest, _: Stage) -> Result<Zeroizing<[u8; 32]>, Fault> {
         Ok(Zeroizing::new(HALF))
     }
     fn certify(&self, manifest: &Manifest, claims: &Value, now: u64) -> Result<Option<Value>, Fault> {
@@ -241,7 +242,7 @@ fn an_accepted_cvm_gets_the_half_and_the_seal_memory() {
     let challenged = bench.challenged();
     assert_eq!(challenged.extra_params(), "back");
     let client = bench.attested();
-    let (reply, decision) = bench.send(&client.half_request(&IMAGE));
+    let (reply, decision) = bench.send(&client.half_request(&IMAGE, Stage::Boot));
     assert_eq!(*client.half(&reply).unwrap(), HALF);
     assert_eq!((decision.verdict, decision.site.as_deref()), (Verdict::Released, Some("server1")));
 
@@ -326,7 +327,7 @@ fn attack_another_sessions_evidence_is_refused() {
 fn attack_a_replayed_cookie_gets_no_second_release() {
     let bench = bench();
     let client = bench.attested();
-    let request = client.half_request(&IMAGE);
+    let request = client.half_request(&IMAGE, Stage::Boot);
     assert_eq!(bench.send(&request).0.status, 200);
     bench.refused(&request, 401, Reason::ReleasedBefore);
 }
@@ -353,7 +354,7 @@ fn attack_an_expired_session_is_refused() {
     let (challenged, attested) = (bench.challenged(), bench.attested());
     bench.now += SESSION_SECONDS;
     bench.refused(&Bench::answer(&challenged), 401, Reason::SessionExpired);
-    bench.refused(&attested.half_request(&IMAGE), 401, Reason::SessionExpired);
+    bench.refused(&attested.half_request(&IMAGE, Stage::Boot), 401, Reason::SessionExpired);
 }
 
 #[test]
@@ -361,7 +362,7 @@ fn attack_a_session_without_evidence_gets_nothing() {
     let bench = bench();
     let client = bench.challenged();
     let cookie = Bench::answer(&client).cookie;
-    let path = format!("{}{}", paths::RESOURCE, paths::half(&IMAGE));
+    let path = format!("{}{}", paths::RESOURCE, paths::half(&IMAGE, Stage::Boot));
     bench.refused(&Outgoing { method: Method::Get, path, cookie, body: vec![] }, 401, Reason::NotAttested);
 }
 
@@ -369,10 +370,10 @@ fn attack_a_session_without_evidence_gets_nothing() {
 fn attack_another_images_half_and_seal_are_refused() {
     let bench = bench();
     let client = bench.attested();
-    bench.refused(&client.half_request(&OTHER), 401, Reason::WrongPcr);
-    bench.refused(&client.half_request(&Bytes([9; 16])), 401, Reason::NotEnrolled);
+    bench.refused(&client.half_request(&OTHER, Stage::Boot), 401, Reason::WrongPcr);
+    bench.refused(&client.half_request(&Bytes([9; 16]), Stage::Boot), 401, Reason::NotEnrolled);
     bench.refused(&client.seal_request(&IMAGE), 401, Reason::NotReleased);
-    assert_eq!(bench.send(&client.half_request(&IMAGE)).0.status, 200);
+    assert_eq!(bench.send(&client.half_request(&IMAGE, Stage::Boot)).0.status, 200);
     bench.refused(&client.seal_request(&OTHER), 401, Reason::NotReleased);
 }
 
@@ -381,7 +382,7 @@ fn attack_another_header_is_refused() {
     let bench = bench();
     for (header, status) in [(sha256(b"a"), 204), (sha256(b"b"), 409)] {
         let client = bench.attested();
-        bench.send(&client.half_request(&IMAGE));
+        bench.send(&client.half_request(&IMAGE, Stage::Boot));
         let request = client.register_seal_request(&IMAGE, header, None).unwrap();
         let (reply, decision) = bench.send(&request);
         assert_eq!(reply.status, status);
@@ -396,7 +397,7 @@ fn a_share_comes_back_only_while_the_operator_lets_the_image_move() {
     let (share, other) = ([3; 32], [4; 32]);
     let session = || {
         let client = bench.attested();
-        bench.send(&client.half_request(&IMAGE));
+        bench.send(&client.half_request(&IMAGE, Stage::Boot));
         client
     };
     let register =
@@ -427,7 +428,7 @@ fn a_share_comes_back_only_while_the_operator_lets_the_image_move() {
 fn attack_a_third_factor_slipped_under_a_sealed_image_is_refused() {
     let bench = bench();
     let client = bench.attested();
-    bench.send(&client.half_request(&IMAGE));
+    bench.send(&client.half_request(&IMAGE, Stage::Boot));
     let register = |share| bench.send(&client.register_seal_request(&IMAGE, sha256(b"h"), share).unwrap()).0.status;
     assert_eq!(register(None), 204);
     assert_eq!(register(Some(&[3; 32])), 409);
@@ -438,7 +439,7 @@ fn what_the_policy_refuses_is_not_released() {
     let mut bench = bench();
     bench.server.policy = Box::new(TrustedHostsOnly(false));
     let client = bench.attested();
-    let request = client.half_request(&IMAGE);
+    let request = client.half_request(&IMAGE, Stage::Boot);
     let reply = bench.send(&request).0;
     match client.half(&reply).unwrap_err() {
         Failure::Refused { status: 401, error_type, .. } => assert!(error_type.ends_with("/PolicyDeny")),
@@ -456,37 +457,9 @@ fn what_cannot_be_logged_is_not_released() {
     let bench = bench();
     let client = bench.attested();
     bench.store.memory().log_is_full = true;
-    let (reply, decision) = bench.send(&client.half_request(&IMAGE));
+    let (reply, decision) = bench.send(&client.half_request(&IMAGE, Stage::Boot));
     assert_eq!((reply.status, decision.reason), (503, Some(Reason::Internal)));
     assert!(matches!(client.half(&reply), Err(Failure::Busy { status: 503 })));
-}
-
-#[test]
-fn a_token_serves_as_well_as_the_cookie_and_is_not_forged() {
-    let mut bench = bench();
-    let client = bench.challenged();
-    let (reply, _) = bench.send(&Bench::answer(&client));
-    let token: Token = serde_json::from_slice(&reply.body).unwrap();
-    let client = client.attested(&reply).unwrap();
-    let request = Outgoing { cookie: None, ..client.half_request(&IMAGE) };
-    let bearer = format!("Bearer {}", token.token);
-
-    // The same claims under a header that brings its own key.
-    let (rest, _) = token.token.rsplit_once('.').unwrap();
-    let payload = rest.split_once('.').unwrap().1;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
-    let own = SessionKeys::derive(&[8; 32]).unwrap();
-    for header in [r#"{"alg":"none"}"#, r#"{"alg":"ES256","jwk":{"kty":"EC"}}"#] {
-        let signed = format!("{}.{payload}", B64.encode(header));
-        let forged = format!("Bearer {signed}.{}", B64.encode(own.sign(signed.as_bytes())));
-        assert_eq!(bench.send_with(&request, Some(&forged)).1.reason, Some(Reason::SessionForged));
-    }
-    bench.now += SESSION_SECONDS;
-    assert_eq!(bench.send_with(&request, Some(&bearer)).1.reason, Some(Reason::SessionExpired));
-    bench.now = NOW;
-    let (reply, _) = bench.send_with(&request, Some(&bearer));
-    assert_eq!(*client.half(&reply).unwrap(), HALF);
-    assert_eq!(bench.send_with(&request, Some(&bearer)).1.reason, Some(Reason::ReleasedBefore));
 }
 
 #[test]

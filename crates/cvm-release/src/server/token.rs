@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Fault, Reason, Refusal, SessionKeys, Verified, session::Id, session::Session};
+use super::{Fault, Reason, Refusal, SessionKeys, Verified, VerifiedDevice, session::Id, session::Session};
 use crate::{binding::Binding, messages::RuntimeData};
 
 /// Seconds a token is good for; never longer than its session.
@@ -15,16 +15,23 @@ const MAX_TOKEN: usize = 64 * 1024;
 const HEADER: &str = r#"{"alg":"ES256","typ":"JWT"}"#;
 
 /// The claims of an attested session: the token's, and the policy's input.
-pub(super) fn claims(session: &Session, runtime_data: &RuntimeData, verified: &Verified, now: u64) -> Value {
-    let evidence = json!({
+pub(super) fn claims(session: &Session, evidence: &Evidence<'_>, now: u64) -> Value {
+    let Evidence { runtime_data, additional, verified, devices } = evidence;
+    let annotated = json!({
         session.tee.name(): verified.claims,
-        "report_data": hex(&Binding::new(runtime_data, "").0),
+        "report_data": hex(&Binding::new(runtime_data, additional).0),
         "runtime_data_claims": {
-            "additional-evidence": "",
+            // Of devices, what their evidence says stands in their own submodules; itself it is as long as a request.
+            "additional-evidence": if additional.is_empty() { "" } else { "(verified)" },
             "nonce": runtime_data.nonce,
             "tee-pubkey": runtime_data.tee_pubkey,
         },
     });
+    let mut submods = json!({ "cpu0": appraisal(verified.status, annotated) });
+    for VerifiedDevice { name, kind, claims, status } in *devices {
+        let annotated = json!({ *kind: claims, "report_data": hex(&Binding::of_devices(runtime_data).0) });
+        submods[name] = appraisal(status, annotated);
+    }
     json!({
         "eat_profile": "tag:github.com,2024:confidential-containers/Trustee",
         "iss": "flare-cvm",
@@ -35,23 +42,44 @@ pub(super) fn claims(session: &Session, runtime_data: &RuntimeData, verified: &V
             "developer": "flare-cvm",
             "build": concat!("cvm-keyholder ", env!("CARGO_PKG_VERSION")),
         },
-        "submods": {
-            "cpu0": {
-                "ear.status": verified.status,
-                "ear.appraisal-policy-id": "default",
-                "ear.veraison.annotated-evidence": evidence,
-            },
-        },
+        "submods": submods,
         "flare-cvm": { "tee": session.tee, "trust": verified.trust },
     })
 }
 
+/// What an attested session showed.
+pub(super) struct Evidence<'a> {
+    pub runtime_data: &'a RuntimeData,
+    /// The text.
+    pub additional: &'a str,
+    pub verified: &'a Verified,
+    pub devices: &'a [VerifiedDevice],
+}
+
+fn appraisal(status: &str, evidence: Value) -> Value {
+    json!({
+        "ear.status": status,
+        "ear.appraisal-policy-id": "default",
+        "ear.veraison.annotated-evidence": evidence,
+    })
+}
+
+/// Of use to the policy, too much for an HTTP header: a boot's event log has a hundred entries, a GPU sixty
+/// measurements, what its manifests proved stands in `measres`, and each of its claims has a name in NVIDIA's older
+/// vocabulary as well.
+fn is_long(claim: &str) -> bool {
+    ["event_log", "uefi_event_logs", "measurements", "config"].contains(&claim)
+        || claim.contains("-rim-")
+        || claim.starts_with("x-nv-gpu-")
+}
+
 pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Fault> {
     let mut claims = claims.clone();
-    // A boot's event log has a hundred entries: of use to the policy, too much for an HTTP header.
-    if let Some(Value::Object(evidence)) = claims.pointer_mut("/submods/cpu0/ear.veraison.annotated-evidence") {
-        for kind in evidence.values_mut().filter_map(Value::as_object_mut) {
-            kind.retain(|name, _| !["event_log", "uefi_event_logs"].contains(&name.as_str()));
+    let submods = claims.get_mut("submods").and_then(Value::as_object_mut).into_iter().flatten();
+    for (_, submod) in submods {
+        let evidence = submod.get_mut("ear.veraison.annotated-evidence").and_then(Value::as_object_mut);
+        for kind in evidence.into_iter().flat_map(|evidence| evidence.values_mut()).filter_map(Value::as_object_mut) {
+            kind.retain(|name, _| !is_long(name));
         }
     }
     let payload = serde_json::to_vec(&claims).map_err(|e| Fault::new("writing a token", e))?;

@@ -1,12 +1,12 @@
 //! What the server needs from the world.
 
 use cvm_base::Bytes32;
-use cvm_layout::manifest::{ImageId, Manifest};
+use cvm_layout::manifest::{ImageId, Manifest, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Decision, Refusal};
+use super::{Decision, Reason, Refusal};
 use crate::{
     binding::Binding,
     messages::{MachineRule, PresentImage, Tee, TeePubKey},
@@ -50,6 +50,19 @@ pub struct Verified {
     pub trust: String,
 }
 
+/// A device beside the primary TEE, genuine as [`Verified`] is.
+#[derive(Debug)]
+pub struct VerifiedDevice {
+    /// The submodule's name in the token: `gpu0`.
+    pub name: String,
+    /// The kind's member in its annotated evidence: `nvidia`.
+    pub kind: &'static str,
+    /// And its content.
+    pub claims: Value,
+    /// As of the primary TEE.
+    pub status: &'static str,
+}
+
 /// Checks evidence.
 pub trait EvidenceVerifier: Send + Sync {
     /// Called at `auth`, for a stranger: must be cheap and must not store anything.
@@ -57,11 +70,23 @@ pub trait EvidenceVerifier: Send + Sync {
     /// Whether the evidence is genuine, fresh and bound to `binding`.
     fn verify(&self, tee: Tee, evidence: &Value, binding: &Binding, kept: &[u8], now: u64)
     -> Result<Verified, Refusal>;
-    /// Whether the token's claims show exactly this image in its boot phase.
-    fn compare(&self, claims: &Value, image: &Enrolled) -> Result<(), Refusal>;
+    /// Whether every device in the text of the additional evidence, which is not empty, is genuine, fresh and bound to
+    /// `binding`.
+    fn devices(&self, additional: &str, binding: &Binding, now: u64) -> Result<Vec<VerifiedDevice>, Refusal> {
+        let _ = (additional, binding, now);
+        Err(Refusal::new(Reason::Unsupported, "additional evidence is not supported"))
+    }
+    /// Whether the token's claims show exactly this image in the phase to which this stage's halves are released, and
+    /// the devices that it requires then.
+    fn compare(&self, claims: &Value, image: &Enrolled, stage: Stage) -> Result<(), Refusal>;
+    /// The reference values of that phase, for the policy.
+    fn reference(&self, image: &Enrolled, stage: Stage) -> Result<Value, Fault> {
+        let _ = stage;
+        Ok(image.reference.clone())
+    }
     /// Names the running guest where its evidence cannot show that it is past its boot: such a guest has one
-    /// release in its life.
-    fn guest(&self, _claims: &Value) -> Option<Bytes32> {
+    /// release of each stage in its life.
+    fn guest(&self, _claims: &Value, _stage: Stage) -> Option<Bytes32> {
         None
     }
 }
@@ -87,8 +112,8 @@ pub trait Policy: Send + Sync {
 
 /// What takes the party's secrets.
 pub trait Halves: Send + Sync {
-    /// Q for an enrolled image; everything it depends on is in the builder-signed manifest.
-    fn half(&self, manifest: &Manifest) -> Result<Zeroizing<[u8; 32]>, Fault>;
+    /// Q for an enrolled image and stage; everything it depends on is in the builder-signed manifest.
+    fn half(&self, manifest: &Manifest, stage: Stage) -> Result<Zeroizing<[u8; 32]>, Fault>;
     /// The party's signed statement, JSON, about the attestation key in these claims; `None` where they have none.
     fn certify(&self, manifest: &Manifest, claims: &Value, now: u64) -> Result<Option<Value>, Fault>;
 }

@@ -13,7 +13,7 @@ fn documents(image: ImageId) -> PresentImage {
 fn an_unknown_image_is_enrolled_by_its_documents_in_the_same_session() {
     let bench = bench();
     let client = bench.attested();
-    let failure = client.half(&bench.send(&client.half_request(&UNKNOWN)).0).unwrap_err();
+    let failure = client.half(&bench.send(&client.half_request(&UNKNOWN, Stage::Boot)).0).unwrap_err();
     assert!(failure.is_not_enrolled(), "{failure}");
     let (reply, decision) = bench.send(&client.present_request(&UNKNOWN, &documents(UNKNOWN)).unwrap());
     client.presented(&reply).unwrap();
@@ -22,7 +22,7 @@ fn an_unknown_image_is_enrolled_by_its_documents_in_the_same_session() {
     // Logged once, by the store; and what is enrolled must still be what the evidence shows.
     let steps: Vec<_> = bench.store.memory().log.iter().map(|d| d.step).collect();
     assert_eq!(steps, [Step::Attest, Step::Present]);
-    bench.refused(&client.half_request(&UNKNOWN), 401, Reason::WrongPcr);
+    bench.refused(&client.half_request(&UNKNOWN, Stage::Boot), 401, Reason::WrongPcr);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn the_key_is_certified_to_the_session_that_was_given_the_half() {
     let client = attest(serde_json::json!({"image": IMAGE, "key": "ak"}));
     let request = client.attestation_key_request(&IMAGE);
     bench.refused(&request, 401, Reason::NotReleased);
-    client.half(&bench.send(&client.half_request(&IMAGE)).0).unwrap();
+    client.half(&bench.send(&client.half_request(&IMAGE, Stage::Boot)).0).unwrap();
     let (reply, decision) = bench.send(&request);
     assert_eq!(decision.verdict, Verdict::Certified);
     assert_eq!(bench.store.memory().log.last().unwrap().step, Step::AttestationKey);
@@ -89,7 +89,7 @@ fn the_key_is_certified_to_the_session_that_was_given_the_half() {
 
     // Evidence without such a key: nothing to state, and a client goes on as with a stock Trustee.
     let client = attest(serde_json::json!({"image": IMAGE}));
-    client.half(&bench.send(&client.half_request(&IMAGE)).0).unwrap();
+    client.half(&bench.send(&client.half_request(&IMAGE, Stage::Boot)).0).unwrap();
     let reply = bench.send(&client.attestation_key_request(&IMAGE)).0;
     assert_eq!((reply.status, client.attestation_key(&reply).unwrap()), (404, None));
 }
