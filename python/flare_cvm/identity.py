@@ -116,7 +116,10 @@ def _credentials(engine: Any) -> dict[str, str]:
     if engine is None:
         raise IdentityError("NVFLARE has not started this component")
     fl_ctx = engine.new_context()
-    if not fl_ctx.get_prop(FLContextKey.SECURE_MODE, False):
+    secure = fl_ctx.get_prop(FLContextKey.SECURE_MODE)
+    if secure is None:  # the server sets it last of all
+        raise NotConfigured("NVFLARE does not say yet whether it is in secure mode")
+    if not secure:
         raise IdentityError("NVFLARE is not in secure mode: without TLS certificates no site has an identity")
     if role_of(engine) == SERVER:
         servers = fl_ctx.get_prop(FLContextKey.SERVER_CONFIG)

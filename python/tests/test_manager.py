@@ -137,8 +137,19 @@ class StartsAndStalls(FederationTest):
         server = self.server()
         server.fire(EventType.SYSTEM_BOOTSTRAP)
         server.fire(EventType.SYSTEM_START)
-        with server.engine.new_context() as fl_ctx:
-            fl_ctx.set_prop(FLContextKey.SECURE_MODE, True, private=True, sticky=True)
+        later = threading.Timer(0.5, server.configure)
+        later.start()
+        self.assertTrue(server.validate())
+        later.join()
+        self.assertEqual(self.failures, {})
+
+    def test_a_server_that_validates_between_two_steps_of_its_configuration_waits_for_the_second(self) -> None:
+        """server_train.py tells the addresses, and then whether it is secure."""
+        server = self.server()
+        server.fire(EventType.SYSTEM_BOOTSTRAP)
+        server.fire(EventType.SYSTEM_START)
+        fl_ctx = server.engine.new_context()
+        fl_ctx.set_prop(FLContextKey.SERVER_CONFIG, [server.participant.config()], private=True, sticky=True)
         later = threading.Timer(0.5, server.configure)
         later.start()
         self.assertTrue(server.validate())

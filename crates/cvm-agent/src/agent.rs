@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_attest::policy::Policy;
+use cvm_attest::{collect, policy::Policy};
 use cvm_base::{Bytes, Bytes32, Explain, sha256};
 use serde_json::{Value, json};
 
 use crate::{
     Refusal,
-    attester::Attester,
+    attester::{Attester, OpenDevice},
     clock,
     image::Own,
     journal::{Entry, Journal},
@@ -34,10 +34,12 @@ enum State {
 
 /// One agent.
 pub struct Agent {
-    own: Own,
+    pub(crate) own: Own,
     attester: Box<dyn Attester>,
+    /// What signs bare reports.
+    pub(crate) device: OpenDevice,
     journal: Journal,
-    clock: Clock,
+    pub(crate) clock: Clock,
     memory: Mutex<Memory>,
     state: Mutex<State>,
 }
@@ -50,7 +52,14 @@ impl Agent {
     /// Not yet verified: [`Self::verify_self`] comes first.
     pub fn new(own: Own, attester: Box<dyn Attester>, journal: Journal, clock: Clock) -> Self {
         let memory = Mutex::new(Memory::new(clock()));
-        Self { own, attester, journal, clock, memory, state: Mutex::new(State::Starting) }
+        let device: OpenDevice = Box::new(collect::open_devices);
+        Self { own, attester, device, journal, clock, memory, state: Mutex::new(State::Starting) }
+    }
+
+    /// With another device for bare reports than this machine's own.
+    #[must_use]
+    pub fn with_device(self, device: OpenDevice) -> Self {
+        Self { device, ..self }
     }
 
     /// What it knows of its own image.
@@ -91,6 +100,18 @@ impl Agent {
             Request::Report { since, until, .. } => {
                 let report = self.report(&since, &until)?;
                 Ok(json!({ "entries": report.entries, "more": report.more }))
+            }
+            Request::SnpReport { report_data, .. } => {
+                self.check_healthy()?;
+                let made = self.bare_report(&report_data.0);
+                self.write("generated", None, "issued a bare SEV-SNP report", made.as_ref().err());
+                made
+            }
+            Request::SnpVerify { report, certificates, .. } => {
+                self.check_healthy()?;
+                let verdict = self.verify_bare_report(&report.0, &certificates);
+                self.write("verified", None, "accepted a bare SEV-SNP report", verdict.as_ref().err());
+                verdict
             }
         }
     }

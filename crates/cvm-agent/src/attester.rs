@@ -2,20 +2,21 @@
 
 use cvm_attest::{
     QuotedEvidence,
-    attester::Tpm,
-    collect::{self, CollectError, Device, Raw},
+    attester::{Tpm, patiently},
+    collect::{self, CollectError, Device},
     tpm_nonce,
+    trustee::{COLLATERAL, report_data},
     wire::Base64,
 };
 use cvm_base::Explain;
+use serde_json::Value;
 
-use crate::{
-    Refusal,
-    evidence::{Evidence, SnpBody, TdxBody, report_data},
-};
+use crate::{Refusal, evidence::Evidence};
 
 /// A longer log stays at home: the token must fit, and registers are judged without it.
 const MAX_LOG: usize = 64 * 1024;
+/// Collateral that is longer stays at home too: whoever verifies may have it.
+const MAX_COLLATERAL: usize = 96 * 1024;
 
 /// Something that proves the state of this machine now.
 pub trait Attester: Send + Sync {
@@ -57,28 +58,34 @@ impl Attester for TpmAttester {
 
     fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
         let _one = self.one.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut tpm = Tpm::open(&self.tcti).map_err(|e| none(&e))?;
-        let mut key = tpm.create_quoting_key().map_err(|e| none(&e))?;
-        let tpm_quote = key.quote(&tpm_nonce(digest)).map_err(|e| none(&e))?;
-        let ak_public = key.public().clone();
+        let quoted = patiently(|| {
+            let mut tpm = Tpm::open(&self.tcti)?;
+            let mut key = tpm.create_quoting_key()?;
+            Ok((key.quote(&tpm_nonce(digest))?, key.public().clone()))
+        });
+        let (tpm_quote, ak_public) = quoted.map_err(|e| none(&e))?;
         Ok(Evidence::Tpm(Box::new(QuotedEvidence { ak_public, tpm_quote, event_log: self.event_log.clone() })))
     }
 }
 
-type OpenDevice = Box<dyn Fn() -> Result<Box<dyn Device>, CollectError> + Send + Sync>;
+/// Opens the machine's own TEE, or a double of one.
+pub type OpenDevice = Box<dyn Fn() -> Result<Box<dyn Device>, CollectError> + Send + Sync>;
 
 /// The guest's own TEE, or a recording of one.
 pub struct TeeAttester {
     kind: &'static str,
     open: OpenDevice,
+    /// What vendors published about this machine: it travels in the evidence.
+    collateral: Option<Value>,
 }
 
 impl TeeAttester {
-    /// What `open` gives, if it is a TEE that a token can carry.
+    /// What `open` gives, if it is a TEE that a token can carry. `collateral` is what `flare-cvm collateral pack`
+    /// wrote, or empty.
     ///
     /// # Errors
     /// [`CollectError`] when there is none.
-    pub fn new(open: OpenDevice) -> Result<Self, CollectError> {
+    pub fn new(open: OpenDevice, collateral: &[u8]) -> Result<Self, CollectError> {
         let kind = match open()?.kind() {
             collect::Kind::Snp => "snp",
             collect::Kind::Tdx => "tdx",
@@ -87,7 +94,9 @@ impl TeeAttester {
                 return Err(CollectError::Absent { device: "SNP or TDX guest device".into(), problem });
             }
         };
-        Ok(Self { kind, open })
+        let fits = collateral.len() <= MAX_COLLATERAL;
+        let collateral = fits.then(|| serde_json::from_slice(collateral).ok().filter(Value::is_object)).flatten();
+        Ok(Self { kind, open, collateral })
     }
 }
 
@@ -98,33 +107,29 @@ impl Attester for TeeAttester {
 
     fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
         let raw = (self.open)().and_then(|mut device| device.evidence(&report_data(digest))).map_err(|e| none(&e))?;
-        match raw {
-            Raw::Snp { report, certificates } => {
-                use collect::CertificateKind::{Ark, Ask, Vcek, Vlek};
-                let of_a_chain = certificates.into_iter().filter(|c| matches!(c.kind, Vcek | Vlek | Ask | Ark));
-                let certificates = of_a_chain.map(|certificate| Base64(certificate.bytes)).collect();
-                Ok(Evidence::Snp(SnpBody { report: Base64(report), certificates }))
-            }
-            Raw::Tdx { quote } => Ok(Evidence::Tdx(TdxBody { quote: Base64(quote) })),
-            other => {
-                Err(Refusal::NoEvidence { problem: format!("the device gave {other:?}").chars().take(80).collect() })
-            }
+        let (kind, mut body) = raw.to_trustee(None).map_err(|e| none(&e))?;
+        if let Some(collateral) = &self.collateral {
+            body[COLLATERAL] = collateral.clone();
         }
+        Evidence::tee(kind, &body)
     }
 }
 
-/// What this machine has: its TPM, which alone shows the handoff; else the TEE's own device.
+/// What this machine attests with, as `cvm-init` chose at boot: its TEE where it has one, else its TPM. A TPM beside a
+/// TEE is the host's, and no key holder certified its key; a TEE that is there and gives nothing is an error, and no
+/// reason to show what proves less.
 ///
 /// # Errors
 /// [`Refusal::NoEvidence`] when it has neither.
-pub fn choose(tcti: &str, event_log: &[u8]) -> Result<Box<dyn Attester>, Refusal> {
-    let tpm = TpmAttester::new(tcti, event_log);
-    let problem = match tpm.evidence(&[0; 48]) {
-        Ok(_) => return Ok(Box::new(tpm)),
-        Err(problem) => problem,
+pub fn choose(tcti: &str, event_log: &[u8], collateral: &[u8]) -> Result<Box<dyn Attester>, Refusal> {
+    let absent = match TeeAttester::new(Box::new(collect::open_devices), collateral) {
+        Ok(tee) => return Ok(Box::new(tee)),
+        Err(error @ CollectError::Absent { .. }) => error,
+        Err(error) => return Err(none(&error)),
     };
-    match TeeAttester::new(Box::new(collect::open)) {
-        Ok(tee) => Ok(Box::new(tee)),
-        Err(error) => Err(Refusal::NoEvidence { problem: format!("{problem}; {error}") }),
+    let tpm = TpmAttester::new(tcti, event_log);
+    match tpm.evidence(&[0; 48]) {
+        Ok(_) => Ok(Box::new(tpm)),
+        Err(problem) => Err(Refusal::NoEvidence { problem: format!("{problem}; {absent}") }),
     }
 }

@@ -21,6 +21,18 @@ pub struct Config {
     pub token_lifetime_s: u64,
     /// How peers' clocks may differ.
     pub clocks: Clocks,
+    /// Bare SEV-SNP reports, for NVFLARE's own authorizer; none by default.
+    pub snp_reports: Option<SnpReports>,
+}
+
+/// In which form the program `snpguest` writes a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnpReports {
+    /// With the certificates that the host gave behind it: a peer that was sealed too needs no service of AMD's.
+    WithCertificates,
+    /// The 1184 bytes alone, as every `snpguest` reads them.
+    Alone,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +44,7 @@ struct File {
     token_lifetime_s: Option<u64>,
     leeway_s: Option<u64>,
     max_clock_wait_s: Option<u64>,
+    snp_reports: Option<SnpReports>,
 }
 
 impl Default for Config {
@@ -41,6 +54,7 @@ impl Default for Config {
             check_frequency_s: 60,
             token_lifetime_s: 300,
             clocks: Clocks { leeway_s: 30, max_wait_s: 120 },
+            snp_reports: None,
         }
     }
 }
@@ -97,6 +111,7 @@ impl Config {
                 leeway_s: within("leeway_s", file.leeway_s, leeway_s, 0, 300)?,
                 max_wait_s: within("max_clock_wait_s", file.max_clock_wait_s, max_wait_s, 0, 600)?,
             },
+            snp_reports: file.snp_reports,
         })
     }
 }
@@ -109,6 +124,9 @@ mod tests {
     fn the_schema_is_strict() {
         let read = Config::parse(b"version: 1\nattest_port: 8444\nleeway_s: 0\n").unwrap();
         assert_eq!((read.attest_port, read.clocks.leeway_s, read.check_frequency_s), (Some(8444), 0, 60));
+        assert_eq!(read.snp_reports, None);
+        let read = Config::parse(b"version: 1\nsnp_reports: with-certificates\n").unwrap();
+        assert_eq!(read.snp_reports, Some(SnpReports::WithCertificates));
         for bad in [
             "",
             "version: 2",
@@ -120,6 +138,7 @@ mod tests {
             "version: 1\ntoken_lifetime_s: 3601",
             "version: 1\nleeway_s: -1",
             "version: 1\nversion: 1",
+            "version: 1\nsnp_reports: true",
         ] {
             assert!(Config::parse(bad.as_bytes()).is_err(), "{bad}");
         }

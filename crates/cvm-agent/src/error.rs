@@ -37,6 +37,12 @@ pub enum Refusal {
         /// Why.
         problem: String,
     },
+    /// Bare reports are for images whose kit names NVFLARE's own authorizer.
+    #[error("this image gives and verifies no bare SEV-SNP reports")]
+    NoBareReports,
+    /// What is asked to be signed could be taken for something of this system's own.
+    #[error("the last 16 bytes of the report data are zero, as in this system's own evidence")]
+    Reserved,
     /// This guest's clock is behind the token's time.
     #[error("the token is issued {ahead_s} s ahead of this guest's clock")]
     ClockBehind {
@@ -208,6 +214,8 @@ impl Explain for Refusal {
             Self::Busy { .. } => "AGT-004",
             Self::NoEvidence { .. } => "AGT-005",
             Self::Journal { .. } => "AGT-006",
+            Self::NoBareReports => "AGT-007",
+            Self::Reserved => "AGT-008",
             Self::ClockBehind { .. } => "AGT-010",
             Self::Expired { .. } => "AGT-011",
             Self::Window { .. } => "AGT-012",
@@ -238,6 +246,10 @@ impl Explain for Refusal {
             Self::Busy { .. } => "ask again in a moment; if this lasts, somebody floods the agent",
             Self::NoEvidence { .. } => "see that /dev/tpmrm0 or the TEE's device is there and its group is the agent's",
             Self::Journal { .. } => "see the agent's log folder",
+            Self::NoBareReports => {
+                "they are for kits that name NVFLARE's SNPAuthorizer; a token of this agent says more"
+            }
+            Self::Reserved => "ask for random bytes, as NVFLARE's SNPAuthorizer does",
             Self::ClockBehind { .. } => "check the time source of both machines; small differences pass by waiting",
             Self::Expired { .. } => "the peer shall make a fresh one; check the clocks of both machines",
             Self::Window { .. } => "the peer's agent is another program or version",
@@ -289,6 +301,9 @@ pub enum SetupError {
     /// `ak_certificates.json`.
     #[error(transparent)]
     Certificates(#[from] cvm_attest::ak_certificate::AkCertificateError),
+    /// `collateral.pub`.
+    #[error(transparent)]
+    Collector(#[from] cvm_attest::collateral::CacheError),
     /// `agent.yaml`.
     #[error("{path}: {problem}")]
     Config {
@@ -318,6 +333,7 @@ impl Explain for SetupError {
             Self::Certificates(_) => "AGT-054",
             Self::Config { .. } => "AGT-055",
             Self::Listen { .. } => "AGT-056",
+            Self::Collector(_) => "AGT-057",
         }
     }
 
@@ -328,6 +344,7 @@ impl Explain for SetupError {
             Self::Own(error) => error.help(),
             Self::Policy(error) => error.help(),
             Self::Certificates(error) => error.help(),
+            Self::Collector(error) => error.help(),
             Self::Config { .. } => "docs/agent-protocol.md lists agent.yaml's members and their bounds".into(),
             Self::Listen { .. } => "is another agent running, and may this user write there?".into(),
         }

@@ -3,20 +3,23 @@
 use cvm_attest::{
     Phase, QuotedEvidence, Reference,
     ak_certificate::AkStatement,
-    snp::{SnpEvidence, SnpExpected, SnpPolicy, SnpReport, SnpRoots},
-    tdx::{DcapVerifier, TdxEvidence, TdxPolicy, intel_roots},
+    tee::{self, TeeClaims, Vendors},
     verify_quoted,
-    wire::Base64,
-    x509::Certificate,
 };
 use cvm_base::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 use crate::Refusal;
 
-/// Certificates beside an SNP report: VCEK or VLEK, and those above.
-const MAX_CERTIFICATES: usize = 8;
+/// A phase that SEV-SNP has no register for: the report shows the image, in whatever phase.
+///
+/// It will do for a token. Before the handoff only `cvm-init` runs, which makes no statements; its own reports carry
+/// the digests of the release protocol. After it, the system runs that the same launch measured, and its agent signs
+/// statements for nobody else: what NVFLARE's own authorizer may have signed cannot be one (`reports`).
+pub const NOT_SHOWN: &str = "not-shown";
 
 /// Evidence, as it arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,29 +27,20 @@ const MAX_CERTIFICATES: usize = 8;
 pub enum Evidence {
     /// A TPM 2.0 quote.
     Tpm(Box<QuotedEvidence>),
-    /// An SEV-SNP report.
-    Snp(SnpBody),
-    /// A TDX quote.
-    Tdx(TdxBody),
+    /// A TEE's, bound to the statement's digest, zeros behind.
+    Tee(TeeBody),
 }
 
-/// An SEV-SNP report whose REPORT_DATA is the statement's digest, zeros behind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnpBody {
-    /// 1184 bytes.
-    pub report: Base64,
-    /// What the host added, each DER or PEM.
-    pub certificates: Vec<Base64>,
+/// What a stock attester of the release protocol would send, and how it calls the kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TeeBody {
+    kind: &'static str,
+    /// JSON, unchanged: another spelling of a number would be another text.
+    body: String,
 }
 
-/// A DCAP quote of the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TdxBody {
-    /// The quote.
-    pub quote: Base64,
-}
+/// Those of the protocol's kinds that a token carries.
+const TEES: [&str; 2] = ["snp", "tdx"];
 
 /// What evidence is held against.
 pub(crate) struct Against<'a> {
@@ -58,8 +52,19 @@ pub(crate) struct Against<'a> {
     pub certified: &'a [AkStatement],
     /// Whether an uncertified key is refused, or only said to be one.
     pub must_be_certified: bool,
+    /// Who vouches for TEEs.
+    pub vendors: &'a Vendors,
     /// Seconds since 1970 UTC.
     pub now: u64,
+}
+
+/// What evidence says.
+pub(crate) struct Judged {
+    /// As a policy reads them under the kind's name.
+    pub claims: Value,
+    /// The EAR's status. A TPM's is genuine, but whoever runs its host could have made it; and a TEE's without some
+    /// check is no better.
+    pub status: &'static str,
 }
 
 impl Evidence {
@@ -67,38 +72,71 @@ impl Evidence {
     ///
     /// # Errors
     /// [`Refusal::Kind`] or [`Refusal::Malformed`].
-    pub fn from_json(kind: &str, body: Value) -> Result<Self, Refusal> {
-        match kind {
-            "tpm" => serde_json::from_value(body).map(Box::new).map(Self::Tpm).map_err(Refusal::malformed),
-            "snp" => serde_json::from_value(body).map(Self::Snp).map_err(Refusal::malformed),
-            "tdx" => serde_json::from_value(body).map(Self::Tdx).map_err(Refusal::malformed),
-            other => Err(Refusal::Kind { found: other.chars().take(40).collect() }),
+    pub fn from_json(kind: &str, body: &RawValue) -> Result<Self, Refusal> {
+        if kind == "tpm" {
+            return serde_json::from_str(body.get()).map(Box::new).map(Self::Tpm).map_err(Refusal::malformed);
         }
+        match TEES.into_iter().find(|known| *known == kind) {
+            Some(kind) => Ok(Self::Tee(TeeBody { kind, body: body.get().to_owned() })),
+            None => Err(Refusal::Kind { found: kind.chars().take(40).collect() }),
+        }
+    }
+
+    /// A TEE's body.
+    ///
+    /// # Errors
+    /// [`Refusal::Kind`] for one that tokens do not carry.
+    pub fn tee(kind: &str, body: &Value) -> Result<Self, Refusal> {
+        Self::from_json(kind, &to_raw_value(body).map_err(Refusal::malformed)?)
     }
 
     /// `tpm`, `snp`, `tdx`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Tpm(_) => "tpm",
-            Self::Snp(_) => "snp",
-            Self::Tdx(_) => "tdx",
+            Self::Tee(body) => body.kind,
         }
     }
 
-    pub(crate) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Result<Box<RawValue>, serde_json::Error> {
         match self {
-            Self::Tpm(body) => json!(body),
-            Self::Snp(body) => json!(body),
-            Self::Tdx(body) => json!(body),
+            Self::Tpm(body) => to_raw_value(body),
+            Self::Tee(TeeBody { body, .. }) => RawValue::from_string(body.clone()),
         }
     }
 
-    /// Claims, as a policy reads them under the kind's name.
-    pub(crate) fn verify(&self, against: &Against<'_>) -> Result<Value, Refusal> {
+    pub(crate) fn verify(&self, against: &Against<'_>) -> Result<Judged, Refusal> {
         match self {
-            Self::Tpm(body) => tpm(body, against),
-            Self::Snp(body) => body.verify(against),
-            Self::Tdx(body) => body.verify(against),
+            Self::Tpm(body) => Ok(Judged { claims: tpm(body, against)?, status: "warning" }),
+            Self::Tee(body) => body.verify(against),
+        }
+    }
+}
+
+impl TeeBody {
+    fn verify(&self, against: &Against<'_>) -> Result<Judged, Refusal> {
+        let Self { kind, body } = self;
+        let body = serde_json::from_str(body).map_err(Refusal::malformed)?;
+        let verified = against.vendors.verify(kind, &body, against.digest, against.now);
+        let TeeClaims { mut claims, incomplete } = verified.map_err(|e| Refusal::evidence(&e))?;
+        claims["phase"] = json!(self.phase(&claims, against.reference)?);
+        Ok(Judged { claims, status: if incomplete { "warning" } else { "affirming" } })
+    }
+
+    /// The phase's name in claims. A machine that differs from the image's reference values is refused here, whatever a
+    /// policy says; without any, the policy must know what the image measures.
+    fn phase(&self, claims: &Value, reference: &Reference) -> Result<&'static str, Refusal> {
+        let Some((phase, problem)) = tee::phase(&json!({ self.kind: claims }), reference) else {
+            return Err(Refusal::Kind { found: self.kind.into() });
+        };
+        let known = if self.kind == "snp" { !reference.snp.is_empty() } else { !reference.tdx.is_empty() };
+        let refuse = |problem: String| Err(Refusal::State { differences: vec![problem] });
+        match phase {
+            Phase::Boot if self.kind == "snp" => Ok(NOT_SHOWN),
+            Phase::Boot => refuse("RTMR3 shows the boot, before the handoff".into()),
+            Phase::AfterHandoff => Ok(phase.as_str()),
+            Phase::Other if known => refuse(problem),
+            Phase::Other => Ok(phase.as_str()),
         }
     }
 }
@@ -140,45 +178,6 @@ fn tpm(body: &QuotedEvidence, against: &Against<'_>) -> Result<Value, Refusal> {
 fn common<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Option<T> {
     let first = values.next()?;
     values.all(|value| value == first).then_some(first)
-}
-
-/// REPORT_DATA: the digest, zeros behind.
-pub fn report_data(digest: &[u8; 48]) -> [u8; 64] {
-    let mut data = [0; 64];
-    data[..48].copy_from_slice(digest);
-    data
-}
-
-impl SnpBody {
-    fn verify(&self, against: &Against<'_>) -> Result<Value, Refusal> {
-        if self.certificates.len() > MAX_CERTIFICATES {
-            return Err(Refusal::malformed(format!("more than {MAX_CERTIFICATES} certificates")));
-        }
-        let refuse = |e: &cvm_attest::snp::SnpError| Refusal::evidence(e);
-        let certificates: Result<Vec<_>, _> = self.certificates.iter().map(|c| Certificate::read_all(&c.0)).collect();
-        let certificates = certificates.map_err(Refusal::malformed)?.concat();
-        let evidence = SnpEvidence { report: SnpReport::parse(&self.report.0).map_err(|e| refuse(&e))?, certificates };
-        let data = report_data(against.digest);
-        let expected = SnpExpected { report_data: Some(&data), host_data: None };
-        let roots = SnpRoots::amd().map_err(|e| refuse(&e))?;
-        let claims = cvm_attest::snp::verify(&evidence, roots, &[], &expected, against.now).map_err(|e| refuse(&e))?;
-        SnpPolicy::default().check(&claims).map_err(|e| refuse(&e))?;
-        serde_json::to_value(&claims).map_err(Refusal::malformed)
-    }
-}
-
-impl TdxBody {
-    fn verify(&self, against: &Against<'_>) -> Result<Value, Refusal> {
-        let refuse = |e: &cvm_attest::tdx::TdxError| Refusal::evidence(e);
-        let evidence = TdxEvidence::parse(&self.quote.0, None).map_err(|e| refuse(&e))?;
-        let roots = intel_roots().map_err(|e| refuse(&e))?;
-        let data = report_data(against.digest);
-        let claims = DcapVerifier::new(roots, None, against.now)
-            .and_then(|verifier| verifier.verify(&evidence, Some(&data), against.now))
-            .map_err(|e| refuse(&e))?;
-        TdxPolicy::default().check(&claims).map_err(|e| refuse(&e))?;
-        serde_json::to_value(&claims).map_err(Refusal::malformed)
-    }
 }
 
 /// A name's digits, for messages.

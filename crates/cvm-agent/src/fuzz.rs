@@ -33,6 +33,15 @@ pub fn agent_request(bytes: &[u8]) {
     }
 }
 
+/// Bytes as the file of a report: what a peer's token becomes.
+#[cfg(feature = "guest")]
+pub fn snp_report_file(bytes: &[u8]) {
+    use crate::snpguest::{display::Text, file::ReportFile};
+    if let Ok(file) = ReportFile::parse(bytes) {
+        assert!(Text(&file.report).to_string().contains("Report Data:"));
+    }
+}
+
 /// Bytes as `agent.yaml`.
 #[cfg(feature = "guest")]
 pub fn agent_config(bytes: &[u8]) {

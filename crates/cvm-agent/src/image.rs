@@ -1,13 +1,17 @@
 //! What the running image says of itself: the documents that `cvm-init` left, and p4.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use cvm_attest::{
     ak_certificate::{AkCertificate, MAX_BYTES, MAX_CERTIFICATES},
+    collateral::read_public_key,
     policy::{MAX_POLICY_BYTES, Policy},
 };
 use cvm_base::{FileError, read_bounded};
-use cvm_layout::manifest;
+use cvm_layout::{manifest, p1};
 
 use crate::{
     Refusal, SetupError,
@@ -23,6 +27,10 @@ pub const IMAGE: &str = "/run/flare-cvm/image";
 pub const CONFIG: &str = "/opt/nvflare/config";
 /// The boot's event log, in [`IMAGE`].
 pub const EVENT_LOG: &str = "event_log";
+/// What vendors published about this machine, in [`IMAGE`]: from p1, where the site put it.
+pub const COLLATERAL: &str = "collateral.json";
+/// On p4: the public key of whoever collected what comes with peers' evidence.
+pub const COLLECTOR: &str = "collateral.pub";
 /// The longest event log that is read.
 const MAX_LOG: u64 = 1024 * 1024;
 const MAX_AGREEMENT: u64 = cvm_ceremony::MAX_BYTES;
@@ -48,6 +56,8 @@ pub struct Own {
     pub ak_certificates: Vec<AkCertificate>,
     /// What the firmware measured; empty where it could not be read.
     pub event_log: Vec<u8>,
+    /// What vendors published about this machine; empty where nobody put it there.
+    pub collateral: Vec<u8>,
     /// How peers are judged.
     pub cross: Policy,
     /// How this machine is judged.
@@ -64,7 +74,7 @@ impl Own {
     pub fn read(folders: &Folders) -> Result<Self, SetupError> {
         let image = |name: &str, limit: u64| read_bounded(&folders.image.join(name), limit);
         let config = |name: &str, limit: u64| read_bounded(&folders.config.join(name), limit);
-        let trust = Trust::new(&config("agreement.txt", MAX_AGREEMENT)?)?;
+        let trust = trust(&config("agreement.txt", MAX_AGREEMENT)?, &folders.config.join(COLLECTOR))?;
         if image("builder.pub", 32)? != trust.builder().as_bytes() {
             let builder = trust.agreement().builder().name.clone();
             return Err(SetupError::Own(Refusal::Document { document: "builder.pub", builder }));
@@ -88,11 +98,23 @@ impl Own {
             },
             // SNP and TDX guests may have none.
             event_log: optional(image(EVENT_LOG, MAX_LOG))?.unwrap_or_default(),
+            collateral: optional(image(COLLATERAL, p1::MAX_COLLATERAL_BYTES))?.unwrap_or_default(),
             image: image_of_documents,
             documents,
             trust,
         })
     }
+}
+
+/// The agreement's, and the collector's if p4 names one.
+fn trust(agreement: &[u8], collector: &Path) -> Result<Trust, SetupError> {
+    let trust = Trust::new(agreement)?;
+    if !collector.exists() {
+        return Ok(trust);
+    }
+    let key = read_public_key(collector)?;
+    let vendors = trust.vendors().map_err(SetupError::Own)?.clone();
+    Ok(trust.with_vendors(vendors.with_collectors(vec![key])))
 }
 
 fn optional(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, FileError> {

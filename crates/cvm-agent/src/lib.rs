@@ -10,6 +10,7 @@
 //! | [`request`] | the socket's protocol (docs/agent-protocol.md) |
 //! | [`audit`] | asking a node from outside |
 //! | `agent`, `attester`, `journal`, `serve` | the agent itself (feature `guest`) |
+//! | `reports`, `snpguest` | bare SEV-SNP reports, and the program that NVFLARE's own authorizer asks for them |
 //! | `gate`, `lockdown` | before NVFLARE starts, and after a failed self-verification (feature `guest`) |
 
 pub mod audit;
@@ -39,7 +40,11 @@ pub mod journal;
 #[cfg(feature = "guest")]
 pub mod lockdown;
 #[cfg(feature = "guest")]
+mod reports;
+#[cfg(feature = "guest")]
 pub mod serve;
+#[cfg(feature = "guest")]
+pub mod snpguest;
 
 pub use error::Refusal;
 #[cfg(feature = "guest")]

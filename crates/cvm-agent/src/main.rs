@@ -105,7 +105,7 @@ fn run(args: &Serve) -> Result<ExitCode> {
     let port = own.config.attest_port;
     let audits = port.map(|port| TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port))));
     let audits = audits.transpose().with_context(|| format!("cannot listen on port {port:?}"))?;
-    let attester = match attester::choose(&args.tcti, &own.event_log) {
+    let attester = match attester::choose(&args.tcti, &own.event_log, &own.collateral) {
         Ok(attester) => attester,
         Err(refusal) => return Ok(failed(&refusal)),
     };

@@ -1,6 +1,7 @@
 //! The socket's messages, version 1 (docs/agent-protocol.md): strict in what is read.
 
-use cvm_base::{Bytes32, Explain};
+use cvm_attest::wire::Base64;
+use cvm_base::{Bytes, Bytes32, Explain};
 use cvm_layout::names::Name;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
@@ -50,6 +51,17 @@ pub enum Request {
         v: Version,
         since: String,
         until: String,
+    },
+    #[serde(rename = "snp-report")]
+    SnpReport {
+        v: Version,
+        report_data: Bytes<64>,
+    },
+    #[serde(rename = "snp-verify")]
+    SnpVerify {
+        v: Version,
+        report: Base64,
+        certificates: Vec<Base64>,
     },
 }
 
@@ -111,6 +123,8 @@ mod tests {
             r#"{"op":"verify","v":1,"token":"x","peer":{"name":"a","role":"client","tls_cert_sha256":null},"challenge":null}"#
                 .to_owned(),
             r#"{"v":1,"op":"report","since":"a","until":"b"}"#.to_owned(),
+            format!(r#"{{"v":1,"op":"snp-report","report_data":"{}"}}"#, "ab".repeat(64)),
+            r#"{"v":1,"op":"snp-verify","report":"AAAA","certificates":["AA=="]}"#.to_owned(),
         ];
         for line in &good {
             parse::<Request>(line.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -125,6 +139,8 @@ mod tests {
             r#"{"v":1,"op":"other"}"#,
             r#"{"v":1,"op":"challenge","peer":"../x"}"#,
             r#"{"v":1,"op":"generate","tls_cert_sha256":"00"}"#,
+            r#"{"v":1,"op":"snp-report","report_data":"00"}"#,
+            r#"{"v":1,"op":"snp-verify","report":"?","certificates":[]}"#,
             r#"{"v":1,"op":"verify","token":"x","challenge":null}"#,
             r#"{"v":1,"op":"verify","token":"x","peer":{"name":"a","role":"admin","tls_cert_sha256":null},"challenge":null}"#,
         ] {

@@ -12,6 +12,7 @@ use cvm_attest::{
 use cvm_base::{Bytes16, Bytes32};
 use cvm_layout::names::{Name, Role};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha384};
 
 use crate::{Refusal, evidence::Evidence};
@@ -119,7 +120,7 @@ struct Wire {
     v: u32,
     statement: Statement,
     kind: String,
-    evidence: serde_json::Value,
+    evidence: Box<RawValue>,
     documents: Documents,
     ak_certificates: Vec<AkCertificate>,
 }
@@ -145,7 +146,7 @@ impl Token {
         if wire.statement.expires_at >= 1 << 53 || wire.statement.issued_at >= 1 << 53 {
             return Err(Refusal::malformed("its times are no times"));
         }
-        let evidence = Evidence::from_json(&wire.kind, wire.evidence)?;
+        let evidence = Evidence::from_json(&wire.kind, &wire.evidence)?;
         let Wire { statement, documents, ak_certificates, .. } = wire;
         Ok(Self { statement, evidence, documents, ak_certificates })
     }
@@ -153,13 +154,13 @@ impl Token {
     /// Writes it.
     ///
     /// # Errors
-    /// [`Refusal::NoEvidence`] when it is longer than [`MAX_BYTES`].
+    /// [`Refusal::NoEvidence`] when it is longer than [`MAX_BYTES`], [`Refusal::Malformed`] for a body that is no JSON.
     pub fn text(&self) -> Result<String, Refusal> {
         let wire = Wire {
             v: VERSION,
             statement: self.statement.clone(),
             kind: self.evidence.kind().into(),
-            evidence: self.evidence.to_json(),
+            evidence: self.evidence.to_json().map_err(Refusal::malformed)?,
             documents: self.documents.clone(),
             ak_certificates: self.ak_certificates.clone(),
         };

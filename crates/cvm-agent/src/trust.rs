@@ -8,6 +8,7 @@ use std::{
 use cvm_attest::{
     Reference,
     ak_certificate::{AkCertificate, AkStatement},
+    tee::{TeeError, Vendors},
 };
 use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::{Agreement, CeremonyError};
@@ -36,6 +37,7 @@ pub struct Trust {
     agreement: Agreement,
     transcript: Bytes32,
     builder: VerifyingKey,
+    vendors: Result<Vendors, TeeError>,
     images: Kept<Arc<Image>>,
     certificates: Kept<Arc<AkStatement>>,
 }
@@ -50,7 +52,22 @@ impl Trust {
         let (transcript, named) = (agreement.digest(), agreement.builder());
         let builder = VerifyingKey::from_bytes(&named.identity.0)
             .map_err(|_| CeremonyError::Signature { signer: named.name.clone(), what: "agreement" })?;
-        Ok(Self { agreement, transcript, builder, images: Kept::default(), certificates: Kept::default() })
+        let vendors = Vendors::genuine();
+        Ok(Self { agreement, transcript, builder, vendors, images: Kept::default(), certificates: Kept::default() })
+    }
+
+    /// With other vendors of TEEs than the genuine ones, or with what they published.
+    #[must_use]
+    pub fn with_vendors(self, vendors: Vendors) -> Self {
+        Self { vendors: Ok(vendors), ..self }
+    }
+
+    /// Who vouches for TEEs.
+    ///
+    /// # Errors
+    /// [`Refusal::Evidence`] where the built-in roots cannot be read: never in a sound build.
+    pub fn vendors(&self) -> Result<&Vendors, Refusal> {
+        self.vendors.as_ref().map_err(Refusal::evidence)
     }
 
     /// The agreement.
@@ -90,9 +107,7 @@ impl Trust {
         let digest = sha256(manifest);
         let manifest: Manifest =
             serde_json::from_slice(manifest).map_err(|e| inconsistent("manifest", e.to_string()))?;
-        if manifest.version != manifest::VERSION {
-            return Err(inconsistent("manifest", format!("version {}", manifest.version)));
-        }
+        manifest.check_version().map_err(|problem| inconsistent("manifest", problem))?;
         let reference =
             Reference::parse(&documents.reference.0).map_err(|e| inconsistent("reference", e.to_string()))?;
         if reference.manifest_sha256 != digest || reference.image_id != manifest.image_id {

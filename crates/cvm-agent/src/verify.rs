@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Refusal,
-    evidence::{Against, short},
+    evidence::{Against, Judged, short},
     token::{MAX_LIFETIME_S, Token, Use},
     trust::{Image, Trust},
 };
@@ -100,12 +100,12 @@ pub fn verify(
         reference: &image.reference,
         certified: &certified,
         must_be_certified: expected.use_ != Use::Own,
+        vendors: trust.vendors()?,
         now,
     };
-    let claims = token.evidence.verify(&against)?;
+    let Judged { claims, status } = token.evidence.verify(&against)?;
     let input = json!({ "submods": { "cpu0": {
-        // Genuine, but whoever runs a TPM's host could have made it.
-        "ear.status": if token.evidence.kind() == "tpm" { "warning" } else { "affirming" },
+        "ear.status": status,
         "ear.veraison.annotated-evidence": { token.evidence.kind(): claims },
     }}});
     let statement = &token.statement;
@@ -219,14 +219,30 @@ mod tests {
                 |phase: &str| json!({ "tpm": { "phase": phase, "endorsements": [{"party": "a"}], "not_checked": [] } });
             assert!(ask(tpm("after-handoff")).allowed);
             assert!(!ask(tpm("boot")).allowed);
-            let snp = ask(json!({ "snp": { "measurement": "ab" } }));
-            assert!(!snp.allowed && !snp.reasons.is_empty(), "{snp:?}");
+            let snp = |phase: &str| json!({ "snp": { "phase": phase, "trust": "tee", "not_checked": [] } });
+            assert!(ask(snp("not-shown")).allowed);
+            let tdx = |phase: &str, status: &str| json!({ "tdx": { "phase": phase, "trust": "tee", "tcb_status": status, "advisory_ids": [] } });
+            assert!(ask(tdx("after-handoff", "UpToDate")).allowed);
+            assert!(!ask(tdx("boot", "UpToDate")).allowed);
+            for unknown in
+                [snp("other"), tdx("other", "UpToDate"), json!({ "snp": { "measurement": "ab" } }), json!({})]
+            {
+                let refused = ask(unknown.clone());
+                assert!(!refused.allowed, "{unknown}");
+            }
+            assert!(!ask(snp("other")).reasons.is_empty() && !ask(json!({})).reasons.is_empty());
         }
         let uncertified = json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "tpm": {
             "phase": "after-handoff", "endorsements": [],
             "not_checked": [{"check": "attestation-key-certificate", "reason": "none"}],
         }}}}});
         assert!(self_policy(None).unwrap().decide(&uncertified, &json!({})).unwrap().allowed);
-        assert!(!cross_policy(None).unwrap().decide(&uncertified, &json!({})).unwrap().allowed);
+        let cross = cross_policy(None).unwrap();
+        assert!(!cross.decide(&uncertified, &json!({})).unwrap().allowed);
+        let old = json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "tdx": {
+            "phase": "after-handoff", "trust": "tee", "tcb_status": "OutOfDate", "advisory_ids": ["INTEL-SA-1"],
+        }}}}});
+        let refused = cross.decide(&old, &json!({})).unwrap();
+        assert!(!refused.allowed && refused.reasons[0].contains("OutOfDate"), "{refused:?}");
     }
 }

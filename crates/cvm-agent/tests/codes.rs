@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 fn every_code_is_documented_once() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut codes = Vec::new();
-    for entry in fs::read_dir(root.join("src")).unwrap() {
-        let path = entry.unwrap().path();
+    let list = |folder: &str| fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    for path in list("src").chain(list("src/snpguest")) {
         if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(path).unwrap();
             let production = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();

@@ -5,22 +5,14 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Read},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use common::{Federation, Site};
 use cvm_layout::names::Role;
+use cvm_testkit::bounded::Bounded;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cvm-agent");
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn command(site: &Site, name: &str) -> Command {
     let mut command = Command::new(PROGRAM);
@@ -30,11 +22,11 @@ fn command(site: &Site, name: &str) -> Command {
 }
 
 /// Up to the line that says it listens.
-fn serve(site: &Site) -> (Running, BufReader<std::process::ChildStderr>) {
+fn serve(site: &Site) -> (Bounded, BufReader<std::process::ChildStderr>) {
     let mut command = command(site, "serve");
-    command.args(["--user", "root", "--tcti", &site.swtpm.tcti()]).arg("--journal").arg(site.at("journal.jsonl"));
-    let mut running = Running(command.stderr(Stdio::piped()).spawn().unwrap());
-    let mut lines = BufReader::new(running.0.stderr.take().unwrap());
+    command.args(["--user", "root", "--tcti", &site.tcti()]).arg("--journal").arg(site.at("journal.jsonl"));
+    let running = Bounded::spawn(command.stderr(Stdio::piped())).unwrap();
+    let mut lines = BufReader::new(running.stderr());
     let mut said = String::new();
     while lines.read_line(&mut said).unwrap() > 0 {
         if said.contains("listening on") {
@@ -82,8 +74,8 @@ fn the_python_client_speaks_with_the_program() {
     let (server, client) = (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
     let (_server, _client) = (serve(&server), serve(&client));
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/flare_cvm");
-    let mut python = Command::new("python3");
-    python.args(["-c", SCRIPT]).arg(package).args([server.at("agent.sock"), client.at("agent.sock")]);
+    let mut python = Command::new("timeout");
+    python.args(["120", "python3", "-c", SCRIPT]).arg(package).args([server.at("agent.sock"), client.at("agent.sock")]);
     let output = python.output().expect("python3 is installed");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "python is content\n", "{errors}");
@@ -97,13 +89,13 @@ fn attack_a_machine_that_changes_under_its_agent() {
     let federation = Federation::hold();
     let client = federation.site("site-1", Role::Client);
     client.write("config/agent.yaml", b"version: 1\ncheck_frequency_s: 1\n");
-    let (mut running, mut lines) = serve(&client);
+    let (running, mut lines) = serve(&client);
     let gate = command(&client, "gate").args(["--deadline", "30"]).status().unwrap();
     assert!(gate.success());
     client.extend(11, b"something");
     let mut said = String::new();
     lines.read_to_string(&mut said).unwrap();
-    assert_eq!(running.0.wait().unwrap().code(), Some(70), "{said}");
+    assert_eq!(running.wait().unwrap().code(), Some(70), "{said}");
     assert!(said.contains("SELF-VERIFICATION FAILED: AGT-032") && said.contains("PCR 11 is"), "{said}");
     let gate = command(&client, "gate").args(["--deadline", "0"]).output().unwrap();
     assert!(!gate.status.success());

@@ -14,6 +14,12 @@ fn agent_requests() {
 
 #[cfg(feature = "guest")]
 #[test]
+fn snp_report_files() {
+    each_seed("snp_report_file", 3_000, cvm_agent::fuzz::snp_report_file);
+}
+
+#[cfg(feature = "guest")]
+#[test]
 fn agent_configs() {
     each_seed("agent_config", 5_000, cvm_agent::fuzz::agent_config);
 }

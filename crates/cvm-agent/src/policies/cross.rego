@@ -1,8 +1,11 @@
 # The agent's own cross-verification policy: is the peer's machine what was built? policies/cross.rego on p4 replaces it.
 #
-# Before it is asked, the agent has verified the quote, its binding, the builder's signatures, that the registers are
-# the signed reference's after the handoff, and that a party's key holder certified the attestation key. A virtual TPM
-# proves nothing against its host: `tpm.trust` says what the parties' key holders thought of it, and
+# Before it is asked, the agent has verified the evidence, its binding, the builder's signatures, and that what was
+# measured is the signed reference's: after the handoff where a register shows it (TPM, TDX). SEV-SNP has none; its report
+# shows the image, and only the running system makes statements ("not-shown"). "other" is a machine of a kind for which
+# the image has no reference values: only a policy of your own can know what it must measure.
+#
+# A virtual TPM proves nothing against its host: `tpm.trust` says what the parties' key holders thought of it, and
 # `tpm.ek_root_sha256` which root endorses it. A policy of your own may name them.
 package policy
 
@@ -12,16 +15,46 @@ default allow := false
 
 evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
 
+# Of TEEs, as in keys/policies/tee.rego. Without Intel's collateral "tcb-status" was not checked, and a TD is refused.
+accepted_not_checked := {"certificate-revocation", "event-log", "host-data"}
+
+tdx_tcb := {"UpToDate"}
+
 allow if {
 	evidence.tpm.phase == "after-handoff"
 	count(evidence.tpm.endorsements) > 0
 	count(deny) == 0
 }
 
-deny contains "no TPM evidence: for SEV-SNP and TDX alone, name the image's measurements in policies/cross.rego" if {
+allow if {
+	evidence.snp.phase == "not-shown"
+	evidence.snp.trust == "tee"
+	count(deny) == 0
+}
+
+allow if {
+	evidence.tdx.phase == "after-handoff"
+	evidence.tdx.trust == "tee"
+	evidence.tdx.tcb_status in tdx_tcb
+	count(evidence.tdx.advisory_ids) == 0
+	count(deny) == 0
+}
+
+deny contains "no evidence that this policy knows: TPM, SEV-SNP, TDX" if {
 	not evidence.tpm
+	not evidence.snp
+	not evidence.tdx
 }
 
 deny contains "no party certified the peer's attestation key" if {
 	count(evidence.tpm.endorsements) == 0
+}
+
+deny contains sprintf("the peer's image has no reference values for %s: provision it with the measurements of its hosts, or name them in policies/cross.rego", [kind]) if {
+	some kind in ["snp", "tdx"]
+	evidence[kind].phase == "other"
+}
+
+deny contains sprintf("Intel says of the peer's platform: %s %v", [evidence.tdx.tcb_status, evidence.tdx.advisory_ids]) if {
+	not evidence.tdx.tcb_status in tdx_tcb
 }

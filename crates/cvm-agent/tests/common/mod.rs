@@ -13,7 +13,7 @@ use std::{
 
 use cvm_agent::{
     agent::Agent,
-    attester::TpmAttester,
+    attester::{Attester, TpmAttester},
     clock,
     image::{Folders, Own},
     journal::Journal,
@@ -108,12 +108,23 @@ impl Federation {
         let swtpm = Swtpm::of(&self.folder.path().join("ca"), true);
         let log = log();
         let ak_name = boot(&swtpm, &log);
-        let folder = tempfile::tempdir().unwrap();
-        let site = Site { swtpm, folder, log, ak_name, offset: Arc::default() };
+        let site = self.machine(name, role, Some(swtpm), ak_name, Platforms::default());
+        site.write("image/event_log", &site.log);
+        site.certify(&[self.certificate("alice", image_id(name), site.ak_name)]);
+        site
+    }
+
+    /// A machine without a TPM, whose image was made for these TEEs.
+    pub fn tee_site(&self, name: &str, role: Role, platforms: Platforms) -> Site {
+        self.machine(name, role, None, Bytes([0; 34]), platforms)
+    }
+
+    fn machine(&self, name: &str, role: Role, swtpm: Option<Swtpm>, ak_name: Bytes<34>, platforms: Platforms) -> Site {
+        let site = Site { swtpm, folder: tempfile::tempdir().unwrap(), log: log(), ak_name, offset: Arc::default() };
         for name in ["image", "config"] {
             fs::create_dir(site.folder.path().join(name)).unwrap();
         }
-        let image_id = sha256(name.as_bytes()).0[..16].try_into().map(Bytes).unwrap();
+        let image_id = image_id(name);
         let zeros = "00".repeat(32);
         let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
@@ -130,16 +141,14 @@ impl Federation {
         let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();
         let tpm = TpmReference::from_events(explain, &[13]);
         let manifest_sha256 = sha256(manifest.as_bytes());
-        let reference = Reference::new(image_id, manifest_sha256, tpm, Platforms::default()).to_bytes();
+        let reference = Reference::new(image_id, manifest_sha256, tpm, platforms).to_bytes();
         let sign = |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes);
         site.write("image/manifest.sig", &sign(Kind::Manifest, manifest.as_bytes()));
         site.write("image/reference.sig", &sign(Kind::Reference, &reference));
         site.write("image/manifest.json", manifest.as_bytes());
         site.write("image/reference.json", &reference);
         site.write("image/builder.pub", self.builder.signing_key().verifying_key().as_bytes());
-        site.write("image/event_log", &site.log);
         site.write("config/agreement.txt", self.agreement.text().as_bytes());
-        site.certify(&[self.certificate("alice", image_id, site.ak_name)]);
         site
     }
 
@@ -162,6 +171,10 @@ impl Federation {
     }
 }
 
+fn image_id(site: &str) -> Bytes<16> {
+    sha256(site.as_bytes()).0[..16].try_into().map(Bytes).unwrap()
+}
+
 /// Measures the boot and the handoff; the attestation key's Name.
 fn boot(swtpm: &Swtpm, log: &[u8]) -> Bytes<34> {
     let mut tpm = Tpm::open(&swtpm.tcti()).unwrap();
@@ -178,7 +191,8 @@ fn boot(swtpm: &Swtpm, log: &[u8]) -> Bytes<34> {
 
 /// One machine.
 pub struct Site {
-    pub swtpm: Swtpm,
+    /// None where a TEE attests.
+    pub swtpm: Option<Swtpm>,
     pub folder: tempfile::TempDir,
     pub log: Vec<u8>,
     pub ak_name: Bytes<34>,
@@ -204,12 +218,20 @@ impl Site {
         Own::read(&Folders { image: self.at("image"), config: self.at("config") }).unwrap()
     }
 
+    pub fn tcti(&self) -> String {
+        self.swtpm.as_ref().expect("this machine has a TPM").tcti()
+    }
+
     /// An agent, not yet verified.
     pub fn new_agent(&self) -> Agent {
+        self.agent_with(self.own(), Box::new(TpmAttester::new(&self.tcti(), &self.log)))
+    }
+
+    /// An agent of what `own` says, with that evidence; not yet verified.
+    pub fn agent_with(&self, own: Own, attester: Box<dyn Attester>) -> Agent {
         let offset = self.offset.clone();
         let clock = move || clock::now().saturating_add_signed(offset.load(Ordering::Relaxed));
-        let attester = TpmAttester::new(&self.swtpm.tcti(), &self.log);
-        Agent::new(self.own(), Box::new(attester), Journal::open(&self.at("attestation.jsonl")), Box::new(clock))
+        Agent::new(own, attester, Journal::open(&self.at("attestation.jsonl")), Box::new(clock))
     }
 
     /// An agent that has verified itself.
@@ -220,7 +242,7 @@ impl Site {
     }
 
     pub fn extend(&self, pcr: u8, what: &[u8]) {
-        Tpm::open(&self.swtpm.tcti()).unwrap().extend_pcr(pcr, &sha256(what)).unwrap();
+        Tpm::open(&self.tcti()).unwrap().extend_pcr(pcr, &sha256(what)).unwrap();
     }
 }
 

@@ -20,7 +20,7 @@ fn scene() -> (Federation, Site, Site) {
 fn forged(site: &Site, text: &str, change: impl FnOnce(&mut Token)) -> String {
     let mut token = Token::parse(text).unwrap();
     change(&mut token);
-    let tpm = TpmAttester::new(&site.swtpm.tcti(), &site.log);
+    let tpm = TpmAttester::new(&site.tcti(), &site.log);
     token.evidence = tpm.evidence(&token.statement.digest()).unwrap();
     token.text().unwrap()
 }

@@ -29,7 +29,7 @@ fn bench_tokens() {
     let federation = Federation::hold();
     let client = federation.site("site-1", Role::Client);
     let agent = client.agent();
-    let tpm = TpmAttester::new(&client.swtpm.tcti(), &client.log);
+    let tpm = TpmAttester::new(&client.tcti(), &client.log);
     per_second("a quote of swtpm alone (another process, over TCP)", || drop(tpm.evidence(&[0; 48]).unwrap()));
     per_second("a token, swtpm's quote included", || drop(token(&agent, None)));
 

@@ -1,0 +1,83 @@
+//! Bare SEV-SNP reports, for NVFLARE's own SNP authorizer: 64 bytes that somebody else chose, signed by the chip.
+//!
+//! What a report may be mistaken for is the danger. All evidence of this system ends in 16 zero bytes of report data: the
+//! tokens of [`crate::token`], the bindings of the release protocol (`cvm_attest::trustee::report_data`), and what Azure's
+//! paravisor binds. Report data that end so are refused here; NVFLARE's are 64 random bytes. So nobody who may ask this
+//! socket gets a token signed that this agent did not make, nor a key holder's answer. And it is asked only where the
+//! image's own `agent.yaml`, which is measured, says so.
+//!
+//! Such a report shows a genuine guest without debug mode on a genuine chip, not which image runs in it: NVFLARE's
+//! authorizer looks at no measurement. [`crate::verify`] does.
+
+use cvm_attest::{
+    collect::{CertificateKind, Raw, SnpCertificate, certificate_table},
+    snp::{SnpEvidence, SnpPolicy, SnpReport},
+    wire::Base64,
+    x509::Certificate,
+};
+use cvm_base::Explain;
+use serde_json::{Value, json};
+
+use crate::{Refusal, agent::Agent, config::SnpReports};
+
+/// Behind the digests of this system's own evidence.
+const OWN: [u8; 16] = [0; 16];
+/// Certificates beside a report: VCEK or VLEK, and those above.
+const MAX_CERTIFICATES: usize = 8;
+
+impl Agent {
+    fn allows_bare_reports(&self) -> Result<SnpReports, Refusal> {
+        self.own.config.snp_reports.ok_or(Refusal::NoBareReports)
+    }
+
+    /// The chip's report over `report_data`, and a table of the certificates that the host gave for its key.
+    pub(crate) fn bare_report(&self, report_data: &[u8; 64]) -> Result<Value, Refusal> {
+        let form = self.allows_bare_reports()?;
+        if report_data.ends_with(&OWN) {
+            return Err(Refusal::Reserved);
+        }
+        let raw = (self.device)().and_then(|mut device| device.evidence(report_data));
+        let raw = raw.map_err(|e| Refusal::NoEvidence { problem: format!("{}: {e}", e.code()) })?;
+        let Raw::Snp { report, certificates } = raw else {
+            return Err(Refusal::NoEvidence { problem: "this machine is no SEV-SNP guest".into() });
+        };
+        let endorses = |c: &SnpCertificate| matches!(c.kind, CertificateKind::Vcek | CertificateKind::Vlek);
+        let endorsing: Vec<_> = certificates.into_iter().filter(endorses).collect();
+        let table = match form {
+            SnpReports::WithCertificates if !endorsing.is_empty() => certificate_table(&endorsing),
+            _ => Vec::new(),
+        };
+        Ok(json!({ "report": Base64(report), "certificates": Base64(table) }))
+    }
+
+    /// Whether a report is a genuine guest's; `endorsement` is the certificate that vouches for it, given or at hand.
+    pub(crate) fn verify_bare_report(&self, report: &[u8], certificates: &[Base64]) -> Result<Value, Refusal> {
+        self.allows_bare_reports()?;
+        if certificates.len() > MAX_CERTIFICATES {
+            return Err(Refusal::malformed(format!("more than {MAX_CERTIFICATES} certificates")));
+        }
+        let report = SnpReport::parse(report).map_err(|e| Refusal::evidence(&e))?;
+        let certificates: Result<Vec<_>, _> = certificates.iter().map(|c| Certificate::read_all(&c.0)).collect();
+        let certificates = certificates.map_err(|e| Refusal::evidence(&e))?.concat();
+        let evidence = SnpEvidence { report, certificates };
+        let vendors = self.own.trust.vendors()?;
+        let (claims, endorsement) = vendors
+            .verify_report(evidence, &SnpPolicy::default(), (self.clock)())
+            .map_err(|e| Refusal::evidence(&e))?;
+        Ok(json!({ "verified": true, "claims": claims.claims, "endorsement": Base64(endorsement) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_attest::trustee::report_data;
+
+    use super::*;
+
+    #[test]
+    fn this_systems_own_evidence_ends_as_bare_reports_may_not() {
+        for digest in [[0; 48], [0xff; 48]] {
+            assert!(report_data(&digest).ends_with(&OWN));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Tokens of machines that attest with their TEE, on minted chips: verified by themselves and by each other, with the
+//! built-in policies.
+
+#[path = "../common/chip.rs"]
+mod chip;
+#[path = "../common/mod.rs"]
+mod common;
+// cvm-attest's own tests use the rest of these three. The latter two name each other.
+#[allow(dead_code)]
+#[path = "../../../cvm-attest/tests/tdx_minted/documents.rs"]
+mod documents;
+#[allow(dead_code)]
+#[path = "../../../cvm-attest/tests/tdx_minted/mint.rs"]
+mod mint;
+#[allow(dead_code)]
+#[path = "../../../cvm-attest/tests/snp/mint.rs"]
+mod snp_mint;
+
+mod snp;
+mod tdx;
+
+/// 2025-06-15: what `mint` and `documents` mint is valid.
+const NOW: u64 = 1_750_000_000;

@@ -1,0 +1,98 @@
+//! `cvm-jobs`: what `cvm-init`'s story lacks where an image requires GPUs, a line a step. It runs once, as root, before
+//! NVFLARE may start; systemd answers its failure with the lockdown.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use cvm_attest::collect::nvml::Nvml;
+use cvm_init::{
+    areas::{self, Workshop},
+    attest::Platform,
+    codes::{Code, Coded, Failure},
+    console::{self, step},
+    manifest,
+    platform::{disk::Disk, wait},
+    release::Exchange,
+    site,
+};
+use cvm_jobs::Composite;
+use cvm_layout::manifest::{KeyPurpose, Stage};
+use nix::mount::MsFlags;
+
+/// The builder's key, as `cvm-init` left it.
+const BUILDER_KEY: &str = "/run/flare-cvm/image/builder.pub";
+const CONFIG: &str = "/opt/nvflare/config";
+const JOBS: &str = "/opt/nvflare/jobs";
+/// In RAM, root's alone.
+const SCRATCH: &str = "/run/flare-cvm/jobs";
+/// Until the GPUs' driver has started; CC mode alone takes it some ten seconds a GPU.
+const DRIVER: Duration = Duration::from_secs(180);
+
+fn main() -> ExitCode {
+    console::called("cvm-jobs");
+    match open() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // The site sees nothing but its console, and its machine is about to power off.
+            console::open();
+            console::failure(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn open() -> Result<(), Failure> {
+    // The same documents that the boot believed, read and verified once more: the command line still names them.
+    let disk = Disk::find()?;
+    let verified = manifest::read(&disk, BUILDER_KEY)?;
+    let manifest = &verified.manifest;
+    disk.equals(manifest)?;
+    if manifest.stage_of(KeyPurpose::Jobs) != Stage::Running {
+        return Err(Failure::new(Code::JobsOpen, "this image's p5 is its boot's to open"));
+    }
+    let conf = site::read(Path::new(CONFIG), &verified)?;
+    let holders = site::holders(&verified, &conf, Stage::Running)?;
+
+    let mut gpus = wait::until(DRIVER, || Nvml::open(None)).code(Code::Gpu)?;
+    let mut platform = Platform::find()?;
+    step("devices", format_args!("{} and NVIDIA's driver", platform.describe()));
+    let cpu = platform.attester(verified.collateral.as_ref())?;
+    let evidence = Composite::new(&*cpu, &mut gpus)?;
+    step("attest", format_args!("asking {} key holders at once, with GPUs", holders.len()));
+    let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Running).release(&holders, &evidence)?;
+    let exchange = exchange.derive()?;
+    let keys = exchange.jobs(None)?;
+    step("derive", format_args!("key `jobs` from {}", keys.from));
+
+    let remembered = exchange.remembered()?;
+    let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
+    let jobs = areas::judge_jobs(&disk, &keys, &memories)?;
+    step("guard", "p5 is what the key holders remember");
+    make_scratch().code_at(Code::JobsMake, SCRATCH)?;
+    let workshop = Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) };
+    let header = jobs.open(&keys, Path::new(JOBS), MsFlags::MS_NOEXEC, workshop)?;
+    exchange.register(&remembered, header, None)?;
+
+    // From here on no key holder releases p5's half to this boot again, by what is measured or by what it remembers.
+    drop(cpu);
+    platform.measure_jobs()?;
+    drop(keys);
+    exchange.end()?;
+    step("jobs", "measured, secrets wiped");
+    gpus.make_ready().code(Code::Gpu)?;
+    step("gpus", "attested, ready for work");
+    fs::remove_dir(SCRATCH).code_at(Code::JobsMake, SCRATCH)
+}
+
+fn make_scratch() -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(SCRATCH) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
