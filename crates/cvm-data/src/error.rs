@@ -49,6 +49,13 @@ pub enum DataError {
     Settings(#[from] cvm_layout::site_conf::ConfError),
 }
 
+impl DataError {
+    /// Whether the same may succeed later: it is the server's or the network's, not the data's.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Mount { .. } | Self::NoAddress { .. })
+    }
+}
+
 impl Explain for DataError {
     fn code(&self) -> &'static str {
         match self {

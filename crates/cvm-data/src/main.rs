@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use cvm_base::Explain;
 use cvm_data::{DataError, USER_DATA, disk, nfs};
 
+/// `EX_TEMPFAIL` of sysexits(3): user-data-nfs.service asks again.
+const TRY_AGAIN: u8 = 75;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done: Result<Option<String>, DataError> = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -20,7 +23,7 @@ fn main() -> ExitCode {
         Ok(None) => {}
         Err(error) => {
             eprintln!("error[{}]: {error}\nhelp: {}", error.code(), error.help());
-            return ExitCode::FAILURE;
+            return if error.may_pass() { ExitCode::from(TRY_AGAIN) } else { ExitCode::FAILURE };
         }
     }
     ExitCode::SUCCESS
