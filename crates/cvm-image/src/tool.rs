@@ -1,8 +1,9 @@
 //! Running the distribution's tools.
 
 use std::{
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use cvm_base::interrupt::{PathGuard, checkpoint, guard_path};
@@ -97,10 +98,31 @@ impl Scratch {
 
 /// Runs it to its end; an unsuccessful one's last words go into the error.
 pub(crate) fn run(tool: &'static str, step: &'static str, mut command: Command) -> Result<Vec<u8>, WorkError> {
-    let fail = |status, output| WorkError::Tool { tool, step, status, output };
     checkpoint();
-    let output = command.output().map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => missing(tool),
+    ended(tool, step, command.output())
+}
+
+/// The same with `input` on its standard input, for a key that is to lie in no file: a few kilobytes, which a pipe holds.
+pub(crate) fn run_with_input(
+    tool: &'static str,
+    step: &'static str,
+    mut command: Command,
+    input: &[u8],
+) -> Result<Vec<u8>, WorkError> {
+    checkpoint();
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let output = child.and_then(|mut child| {
+        // A tool that ends without reading says itself why.
+        let _ = child.stdin.take().map(|mut pipe| pipe.write_all(input));
+        child.wait_with_output()
+    });
+    ended(tool, step, output)
+}
+
+fn ended(tool: &'static str, step: &'static str, output: io::Result<Output>) -> Result<Vec<u8>, WorkError> {
+    let fail = |status, output| WorkError::Tool { tool, step, status, output };
+    let output = output.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => missing(tool),
         _ => fail("not started".into(), e.to_string()),
     })?;
     checkpoint();

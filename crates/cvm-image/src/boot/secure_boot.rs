@@ -59,7 +59,8 @@ pub struct Databases {
     pub db: Vec<u8>,
     /// `dbx`: one entry that matches nothing, because some firmware wants the variable to exist.
     pub dbx: Vec<u8>,
-    /// db's one `EFI_SIGNATURE_DATA` (owner GUID ‖ certificate): the authority that PCR 7 records.
+    /// db's first `EFI_SIGNATURE_DATA` (owner GUID ‖ certificate): the authority that PCR 7 records. Behind it stands
+    /// who signed the image's own kernel modules, if it has any.
     pub db_authority: Vec<u8>,
 }
 
@@ -71,8 +72,7 @@ impl Databases {
     pub fn read(store: &[u8]) -> Result<Self, BootError> {
         let content = |name, vendor| variables::read(store, name, vendor).map(<[u8]>::to_vec);
         let db = content("db", &IMAGE_SECURITY)?;
-        // EFI_SIGNATURE_LIST: type, three lengths, then the one entry.
-        let db_authority = db.get(28..).unwrap_or_default().to_vec();
+        let db_authority = first_entry(&db).unwrap_or_default().to_vec();
         Ok(Self {
             pk: content("PK", &GLOBAL)?,
             kek: content("KEK", &GLOBAL)?,
@@ -123,14 +123,17 @@ impl Keys {
         self.sign("systemd-boot", &package_file(SYSTEMD_BOOT, "systemd-boot-efi")?)
     }
 
-    /// The distribution's OVMF with these keys enrolled.
-    pub fn firmware(&self) -> Result<Firmware, BootError> {
+    /// The distribution's OVMF with these keys enrolled, and the certificate of whoever signed the image's own kernel
+    /// modules: db is where the kernel looks for it (its keyring `.platform`).
+    pub fn firmware(&self, module_signer: Option<&[u8]>) -> Result<Firmware, BootError> {
         let der = |role| read_bounded(&self.path(role, "der"), 64 * 1024).map_err(BootError::from);
         let db_authority = [&OWNER[..], &der("db")?].concat();
+        let signer = module_signer.map(|der| [&OWNER[..], der].concat());
+        let certificates = std::iter::once(db_authority.clone()).chain(signer);
         let databases = Databases {
             pk: signature_list(X509, &[&OWNER[..], &der("PK")?].concat()),
             kek: signature_list(X509, &[&OWNER[..], &der("KEK")?].concat()),
-            db: signature_list(X509, &db_authority),
+            db: certificates.map(|certificate| signature_list(X509, &certificate)).collect::<Vec<_>>().concat(),
             dbx: signature_list(SHA256, &[&OWNER[..], &cvm_base::sha256(b"").0].concat()),
             db_authority,
         };
@@ -193,6 +196,13 @@ fn signature_list(kind: Guid, signature: &[u8]) -> Vec<u8> {
     [&kind[..], &header, signature].concat()
 }
 
+/// The first signature of the first list.
+fn first_entry(lists: &[u8]) -> Option<&[u8]> {
+    // EFI_SIGNATURE_LIST: type, then the lengths of the list, of a further header and of an entry.
+    let list = u32::from_le_bytes(lists.get(16..20)?.try_into().ok()?);
+    lists.get(28..list as usize)
+}
+
 pub(super) fn package_file(path: &str, package: &'static str) -> Result<Vec<u8>, BootError> {
     if !Path::new(path).exists() {
         return Err(BootError::MissingFile { path: path.into(), package });
@@ -211,10 +221,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("keys/secure-boot");
         let keys = Keys::open_or_create(&folder).unwrap();
-        let firmware = keys.firmware().unwrap();
-        assert_eq!(Keys::open_or_create(&folder).unwrap().firmware().unwrap(), firmware);
+        let firmware = keys.firmware(None).unwrap();
+        assert_eq!(Keys::open_or_create(&folder).unwrap().firmware(None).unwrap(), firmware);
         assert_eq!(firmware.databases.db[28..], firmware.databases.db_authority);
         assert_eq!(Databases::read(&firmware.variables).unwrap(), firmware.databases);
+        // A signer of modules stands behind the project's own certificate, and changes nothing else.
+        let with_signer = keys.firmware(Some(b"its certificate")).unwrap().databases;
+        let db = [firmware.databases.db.clone(), signature_list(X509, &[&OWNER[..], b"its certificate"].concat())];
+        assert_eq!(with_signer, Databases { db: db.concat(), ..firmware.databases.clone() });
+        let variables = keys.firmware(Some(b"its certificate")).unwrap().variables;
+        assert_eq!(Databases::read(&variables).unwrap(), with_signer);
         assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 1, "no temporary folder stays");
 
         let signed = keys.signed_loader().unwrap();

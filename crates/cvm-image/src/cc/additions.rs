@@ -19,6 +19,7 @@ const KEYS: &[&str] = &[
     "base_image",
     "build",
     "builder",
+    "collector",
     "contributions",
     "init",
     "keyholder",
@@ -70,6 +71,9 @@ pub struct Additions {
     pub proxy: Option<String>,
     /// The policies that the site itself decides by.
     pub policies: Policies,
+    /// The public key of whoever collected what vendors publish: the agent believes it where it comes with a peer's
+    /// evidence.
+    pub collector: Option<PathBuf>,
     /// How the agent in the CVM behaves.
     pub agent: AgentConf,
     /// The folder that gets `SITE.tgz`.
@@ -130,6 +134,7 @@ impl Additions {
             monitors: section.optional("monitors").map_or(Ok(Vec::new()), monitors::read)?,
             network: section.optional("network").map_or(Ok(Network::default()), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
+            collector: path(&mut section, "collector")?,
             policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,
             agent: AgentConf::read(section.optional("attest_port"), section.optional("agent"))?,
             output: path(&mut section, "output")?,

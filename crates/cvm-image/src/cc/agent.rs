@@ -25,6 +25,19 @@ pub struct AgentConf {
     /// Seconds that a token of a peer whose clock is ahead is waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_clock_wait_s: Option<u64>,
+    /// Bare SEV-SNP reports, for NVFLARE's own authorizer: [`Self::for_kit`] asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snp_reports: Option<SnpReports>,
+}
+
+/// What `snpguest` writes into a report's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnpReports {
+    /// The report and the chip's certificate, as sealed peers read it.
+    WithCertificates,
+    /// The report alone, as every `snpguest` reads it.
+    Alone,
 }
 
 impl AgentConf {
@@ -33,12 +46,14 @@ impl AgentConf {
 
     pub(super) fn read(port: Option<Item>, agent: Option<Item>) -> Result<Self, CcConfigError> {
         const PORT: &str = "a TCP port, 1 to 65535";
-        const KEYS: [&str; 4] = ["check_frequency", "leeway", "max_clock_wait", "token_lifetime"];
+        const KEYS: [&str; 5] = ["check_frequency", "leeway", "max_clock_wait", "snp_reports", "token_lifetime"];
+        const FORMS: [(&str, SnpReports); 2] =
+            [("with-certificates", SnpReports::WithCertificates), ("alone", SnpReports::Alone)];
         let port = port.map(|item| item.number(PORT, 1..=65535)).transpose()?;
         let mut conf = Self { attest_port: port.map(|port| port as u16), ..Self::default() };
         let Some(item) = agent else { return Ok(conf) };
         let mut section =
-            item.section("a mapping with check_frequency, token_lifetime, leeway, max_clock_wait", &KEYS)?;
+            item.section("a mapping with check_frequency, token_lifetime, leeway, max_clock_wait, snp_reports", &KEYS)?;
         let seconds = |section: &mut Section, key: &str, expected: &'static str, range| {
             section.optional(key).map(|item| item.number(expected, range)).transpose()
         };
@@ -46,7 +61,16 @@ impl AgentConf {
         conf.token_lifetime_s = seconds(&mut section, "token_lifetime", "seconds, 1 to 3600", 1..=3600)?;
         conf.leeway_s = seconds(&mut section, "leeway", "seconds, 0 to 300", 0..=300)?;
         conf.max_clock_wait_s = seconds(&mut section, "max_clock_wait", "seconds, 0 to 600", 0..=600)?;
+        let form = section.optional("snp_reports");
+        conf.snp_reports = form.map(|item| item.one_of("with-certificates or alone", &FORMS)).transpose()?;
         Ok(conf)
+    }
+
+    /// For a kit that names NVFLARE's SNP authorizer, or does not: no other image's agent signs bare reports.
+    #[must_use]
+    pub fn for_kit(&self, names_snp_authorizer: bool) -> Self {
+        let form = self.snp_reports.unwrap_or(SnpReports::WithCertificates);
+        Self { snp_reports: names_snp_authorizer.then_some(form), ..self.clone() }
     }
 
     /// The file's content; none where nothing was said.

@@ -12,6 +12,7 @@ use std::{
 
 use cvm_layout::{
     layout::{Layout, LayoutError, Resize},
+    manifest::GpuMechanism,
     names::{Name, Role},
     site_conf::{self, SiteConf, is_host_name},
 };
@@ -115,13 +116,6 @@ pub enum CpuMechanism {
     AmdSevSnp,
     /// Intel TDX.
     IntelTdx,
-}
-
-/// `cc_gpu_mechanism`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GpuMechanism {
-    /// NVIDIA's confidential computing mode.
-    NvidiaCc,
 }
 
 /// An entry of `cc_issuers`.
@@ -268,7 +262,8 @@ impl CcConfig {
 /// Whether one of NVFLARE's authorizers asks AMD's, NVIDIA's, Intel's or Azure's service while the site runs.
 fn asks_a_service(path: &str) -> bool {
     let own = path.strip_prefix("nvflare.app_opt.confidential_computing.");
-    own.is_some_and(|class| !class.ends_with(".MockAuthorizer"))
+    // The SNP authorizer's snpguest is ours, and asks the agent.
+    own.is_some_and(|class| ![".MockAuthorizer", ".SNPAuthorizer"].iter().any(|own| class.ends_with(own)))
 }
 
 fn compute_env(item: Item) -> Result<ComputeEnv, CcConfigError> {

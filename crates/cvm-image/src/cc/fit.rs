@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{CcConfig, CcConfigError, GpuMechanism};
+use super::{CcConfig, CcConfigError, CpuMechanism, GpuMechanism};
 use crate::stage::{StageMeta, kit::Extra};
 
 impl CcConfig {
@@ -34,28 +34,46 @@ impl CcConfig {
                 );
             }
         }
-        let has_driver = || base.packages.iter().any(|package| package.starts_with("nvidia-"));
-        if self.gpu == Some(GpuMechanism::NvidiaCc) && !has_driver() {
+        if self.gpu == Some(GpuMechanism::NvidiaCc) && base.driver.is_none() {
             return refused(
                 "cc_gpu_mechanism",
                 "nvidia_cc".into(),
-                "the base image holds no NVIDIA driver, so no GPU could be attested or used; NVIDIA's packages come from \
-                 developer.download.nvidia.com, which no profile's sources name yet",
-                "give a base image whose stage 1 lists nvidia-open (570 or later, from NVIDIA's repository, built for the \
-                 image's kernel) and nvidia-persistenced, or leave cc_gpu_mechanism out",
+                "the base image holds no NVIDIA driver, so no GPU could attest and the job store would never open",
+                "build the three stages with it: flare-cvm build nvidia_cc_base --profile debian-12-nvidia, the other two on \
+                 its image, and give the last one's as the base image; or leave cc_gpu_mechanism out",
+            );
+        }
+        if self.cpu == Some(CpuMechanism::IntelTdx) && !extends_rtmr3(&base.kernel) {
+            return refused(
+                "cc_cpu_mechanism",
+                "intel_tdx".into(),
+                "the base image's kernel cannot extend RTMR3 (Linux 6.16 and later can), so no TD could prove where its boot \
+                 ended, and none would boot",
+                "build the three stages with a later kernel: flare-cvm build nvidia_cc_base --profile debian-12-tdx, the other \
+                 two on its image, and give the last one's as the base image",
             );
         }
         self.extras().iter().try_for_each(|extra| exists(&extra.place.display().to_string(), &extra.source))
     }
 
-    /// What the file adds to p4: `user_config/NAME` and `policies/NAME.rego`.
+    /// What the file adds to p4: `user_config/NAME`, `policies/NAME.rego` and `collateral.pub`.
     pub fn extras(&self) -> Vec<Extra> {
         let user = self.user_config.iter().map(|(name, source)| (format!("user_config/{name}"), source));
         let policies = &self.additions.policies;
-        let policies = [("policies/self.rego", &policies.self_check), ("policies/cross.rego", &policies.cross)];
+        let policies = [
+            ("policies/self.rego", &policies.self_check),
+            ("policies/cross.rego", &policies.cross),
+            ("collateral.pub", &self.additions.collector),
+        ];
         let policies = policies.into_iter().filter_map(|(place, source)| Some((place.to_owned(), source.as_ref()?)));
         user.chain(policies).map(|(place, source)| Extra { place: place.into(), source: source.clone() }).collect()
     }
+}
+
+/// Whether this kernel release, as `uname -r` says it, is Linux 6.16 or later.
+fn extends_rtmr3(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-', '+']).map_while(|word| word.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(16))
 }
 
 fn exists(key: &str, path: &Path) -> Result<(), CcConfigError> {

@@ -15,8 +15,9 @@ mod paths;
 mod section;
 
 pub use additions::{Additions, KeyHolder, Policies};
-pub use agent::AgentConf;
-pub use config::{CcConfig, ComputeEnv, CpuMechanism, GpuMechanism, Issuer, MAX_BYTES};
+pub use agent::{AgentConf, SnpReports};
+pub use config::{CcConfig, ComputeEnv, CpuMechanism, Issuer, MAX_BYTES};
+pub use cvm_layout::manifest::GpuMechanism;
 pub use error::CcConfigError;
 pub use monitors::{Monitor, Port};
 pub use paths::{BASE_DIR_VARIABLE, Surroundings};

@@ -49,8 +49,9 @@ flare_cvm:
   network: {mode: static, address: 10.0.0.2, prefix: 24, gateway: 10.0.0.1, dns: [10.0.0.53]}
   proxy: http://proxy.example:3128
   policies: {self: self.rego, cross: ./cross.rego}
+  collector: collector.pub
   attest_port: 8555
-  agent: {check_frequency: 30, token_lifetime: 60, leeway: 0, max_clock_wait: 5}
+  agent: {check_frequency: 30, token_lifetime: 60, leeway: 0, max_clock_wait: 5, snp_reports: alone}
   output: bundles
   replace: true
   allow_untested_nvflare: true
@@ -83,7 +84,8 @@ fn every_key_has_its_effect() {
         [
             "user_config/mine /home/me/mine",
             "policies/self.rego /srv/project/self.rego",
-            "policies/cross.rego /srv/project/cross.rego"
+            "policies/cross.rego /srv/project/cross.rego",
+            "collateral.pub /srv/project/collector.pub"
         ]
     );
     let [issuer] = config.issuers.as_slice() else { panic!("one issuer") };
@@ -111,7 +113,7 @@ fn every_key_has_its_effect() {
     assert_eq!(own.model.as_deref(), Some("/srv/project/model".as_ref()));
     assert_eq!(own.output.as_deref(), Some("/srv/project/bundles".as_ref()));
     let agent = "version: 1\nattest_port: 8555\ncheck_frequency_s: 30\ntoken_lifetime_s: 60\nleeway_s: 0\n";
-    assert_eq!(own.agent.yaml().unwrap(), format!("{agent}max_clock_wait_s: 5\n"));
+    assert_eq!(own.agent.yaml().unwrap(), format!("{agent}max_clock_wait_s: 5\nsnp_reports: alone\n"));
     assert!(own.replace && own.allow_untested_nvflare);
 }
 
@@ -124,9 +126,13 @@ fn what_is_left_out_has_nvflares_meaning() {
     assert_eq!((conf.allowed_ports, conf.allowed_out_ports), (vec![], vec![8002, 8003]));
     let layout = Layout::parse(include_str!("../../../../partitions/default.yaml")).unwrap();
     assert_eq!(config.layout(layout.clone()).unwrap(), layout);
-    let snp = "nvflare.app_opt.confidential_computing.snp_authorizer.SNPAuthorizer";
-    let asks = parse(&least.replace("b.C", snp)).unwrap().site_conf("site-1".to_owned().try_into().unwrap());
-    assert_eq!(asks.allowed_out_ports, [443, 8002, 8003], "AMD's service");
+    let class = |class: &str| least.replace("b.C", &format!("nvflare.app_opt.confidential_computing.{class}"));
+    let ports = |yaml: &str| parse(yaml).unwrap().site_conf("site-1".to_owned().try_into().unwrap()).allowed_out_ports;
+    let gpu = format!("{}cc_gpu_mechanism: nvidia_cc\n", class("gpu_authorizer.GPUAuthorizer"));
+    assert_eq!(ports(&gpu), [443, 8002, 8003], "NRAS");
+    let closed = parse(&format!("{gpu}allowed_out_ports: [8002]\n")).unwrap_err();
+    assert!(closed.code() == "CCC-008" && closed.to_string().contains("GPUAuthorizer asks"), "{closed}");
+    assert_eq!(ports(&class("snp_authorizer.SNPAuthorizer")), [8002, 8003], "the agent needs no service of AMD's");
     let monitor = parse(&format!("{least}flare_cvm: {{monitors: {{mlflow: 5000}}}}\n")).unwrap_err();
     assert!(monitor.code() == "CCC-008" && monitor.to_string().contains("flare_cvm.monitors.mlflow"), "{monitor}");
     // Explicitly none is none.
@@ -181,7 +187,7 @@ fn a_wrong_value_is_refused_with_its_key() {
         ("[my.pkg.Executor, my.other.]", "[my]", "CCC-004", "class_allow_list[0]"),
         ("[my.pkg.Executor, my.other.]", "[' my.a']", "CCC-004", "class_allow_list[0]"),
         ("[my.pkg.Executor, my.other.]", "[my..a]", "CCC-004", "class_allow_list[0]"),
-        ("allowed_out_ports: [443, ", "allowed_out_ports: [", "CCC-008", "SNPAuthorizer asks"),
+        ("snp_reports: alone", "snp_reports: always", "CCC-004", "flare_cvm.agent.snp_reports"),
         ("statsd: 9125", "statsd: host:9125", "CCC-004", "flare_cvm.monitors.statsd"),
         ("statsd: 9125", "statsd: 0", "CCC-004", "flare_cvm.monitors.statsd"),
         ("statsd: 9125", "tensorboard: 6006", "CCC-005", "flare_cvm.monitors.tensorboard"),
@@ -237,6 +243,46 @@ fn an_unknown_key_is_named_with_the_closest_known_one() {
         assert!(error.to_string().starts_with(&format!("{key}: ")), "{error}");
         assert!(error.help().contains(help), "{to}: {}", error.help());
     }
+}
+
+const DEMO: &str = include_str!("../../../../tests/demo/cc_site-1.yml");
+
+/// A base image with that kernel and driver.
+fn base(kernel: &str, driver: Option<serde_json::Value>) -> crate::stage::StageMeta {
+    let digest = "00".repeat(32);
+    let mut meta = serde_json::json!({
+        "version": 1, "stage": "provision_build", "profile": "debian-12", "inputs_sha256": digest, "base_sha256": null,
+        "content_sha256": digest, "system_bytes": 1, "system": null, "kernel": kernel, "python": [], "gate": [],
+        "packages": ["nvidia-smi_535_amd64"],
+    });
+    if let Some(driver) = driver {
+        meta["driver"] = driver;
+    }
+    serde_json::from_value(meta).unwrap()
+}
+
+#[test]
+fn gpus_need_a_base_image_with_their_driver() {
+    let config = parse(&format!("{DEMO}cc_gpu_mechanism: nvidia_cc\n")).unwrap();
+    let error = config.check_surroundings(&base("6.12.95", None)).unwrap_err();
+    assert_eq!(error.code(), "CCC-005");
+    assert!(error.to_string().starts_with("cc_gpu_mechanism: nvidia_cc is refused"), "{error}");
+    assert!(error.help().contains("flare-cvm build nvidia_cc_base --profile debian-12-nvidia"), "{}", error.help());
+    let driver = serde_json::json!({"modules": ["nvidia"], "signer_sha256": "00".repeat(32)});
+    config.check_surroundings(&base("6.12.95", Some(driver))).unwrap();
+}
+
+#[test]
+fn a_td_needs_a_kernel_that_measures_the_end_of_its_boot() {
+    let config = parse(&format!("{DEMO}cc_cpu_mechanism: intel_tdx\n")).unwrap();
+    for release in ["6.12.95+deb12-cloud-amd64", "6.15.1-1", "5.16.0", "6", "nonsense"] {
+        let error = config.check_surroundings(&base(release, None)).unwrap_err();
+        assert!(error.code() == "CCC-005" && error.help().contains("--profile debian-12-tdx"), "{release}: {error}");
+    }
+    for release in ["6.16.0", "6.16+deb13-cloud-amd64", "7.3.4+deb13-cloud-amd64"] {
+        config.check_surroundings(&base(release, None)).unwrap();
+    }
+    parse(DEMO).unwrap().check_surroundings(&base("6.12.95", None)).unwrap();
 }
 
 #[test]

@@ -139,7 +139,8 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         Some(delegate) => delegate.install(&path("config"), &path("site"))?,
         None => erofs::Owner::Nvflare,
     };
-    if let Some(yaml) = request.agent.yaml() {
+    let agent = request.agent.for_kit(manager::names_snp_authorizer(request.kit, request.site_conf.role)?);
+    if let Some(yaml) = agent.yaml() {
         cvm_base::write_atomic(&path("config").join(AgentConf::FILE), yaml.as_bytes(), 0o644)?;
     }
     if let Some(model) = request.model {
@@ -167,7 +168,7 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let root = seal_root(request, site, &keys, &path("site.img"), &path("root.img"))?;
 
     progress("boot chain: initramfs, UKI, signatures, Secure Boot variables");
-    let firmware = request.secure_boot.firmware()?;
+    let firmware = request.secure_boot.firmware(request.base.module_signer()?.as_deref())?;
     let loader = request.secure_boot.signed_loader()?;
     let archive = initramfs(request)?;
 
@@ -296,6 +297,7 @@ fn split_kit(request: &Request, split_key: &SplitKey, config: &Path, site: &Path
         site_conf: request.site_conf,
         split_key_json: &split_key_json,
         extras: &request.cc_config.map(CcConfig::extras).unwrap_or_default(),
+        gpu: request.cc_config.and_then(|config| config.gpu),
     };
     Ok(kit::split(&kit, config, site)?)
 }
@@ -405,8 +407,9 @@ fn manifest(
 ) -> Result<Manifest, ProvisionError> {
     let init = fs::read(request.init).map_err(WorkError::io("read", request.init))?;
     let project: Name = request.agreement.transcript().terms.project.clone();
+    let gpu = request.cc_config.and_then(|config| config.gpu);
     Ok(Manifest {
-        version: VERSION,
+        version: Manifest::version_for(gpu),
         image_id,
         project,
         site: request.site_conf.site.clone(),
@@ -416,6 +419,7 @@ fn manifest(
         root: RootPartition { state_offset: placement.state_offset, ..root },
         split_key,
         init_code_sha256: code_digest::code_sha256(&init)?,
+        gpu,
     })
 }
 

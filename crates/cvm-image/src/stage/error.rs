@@ -87,6 +87,14 @@ pub enum StageError {
         /// The distribution's suite.
         suite: &'static str,
     },
+    /// No source of the machine has the driver that the profile adds.
+    #[error("NVIDIA's driver cannot be had from {looked_at}: {problem}")]
+    NoDriver {
+        /// Apt's sources.
+        looked_at: String,
+        /// What apt said.
+        problem: String,
+    },
     /// A program of this repository that the stage installs is not there.
     #[error("stage {stage} installs {name}, which is not in {folder}", folder = folder.display())]
     Program {
@@ -134,6 +142,7 @@ impl Explain for StageError {
             Self::Tree { .. } => "STG-014",
             Self::Gate { .. } => "STG-015",
             Self::Program { .. } => "STG-016",
+            Self::NoDriver { .. } => "STG-017",
         }
     }
 
@@ -150,6 +159,7 @@ impl Explain for StageError {
             Self::NotAnImage { .. } => "pass a .qcow2 file that `flare-cvm build` made".into(),
             Self::UnknownProfile { .. } => "leave --profile out, or choose one of these".into(),
             Self::NoAptSource { suite } => format!("add a source of {suite} below /etc/apt/sources.list.d, run apt-get update, and build again"),
+            Self::NoDriver { .. } => "the mirror of this machine's own source of the distribution must carry that suite with these components (Debian's mirrors do); a mirror that does not can be replaced below /etc/apt/sources.list.d, or another suite and its packages named in stages/nvidia_cc_base/nvidia/driver.yaml".into(),
             Self::Program { name, .. } => format!("cargo build --release -p {name}, or say --programs FOLDER with the folder that it lies in"),
             Self::Tree { .. } => "the distribution's packages changed, or stage.yaml names something that is not there: correct stage.yaml".into(),
             Self::Gate { .. } => "the image would not be what its stage promises, so it was not made: find what brought this into the tree".into(),

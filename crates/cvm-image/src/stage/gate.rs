@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{StageError, tree};
+use super::{StageError, driver, tree};
 use crate::boot::libraries;
 
 /// A check. Its id in `stage.yaml` and in `stage.json` is its name in lowercase with dashes.
@@ -27,6 +27,8 @@ pub enum Check {
     Programs,
     /// Python puts our CC manager in the place of NVFLARE's.
     CcManager,
+    /// NVIDIA's driver is whole: signed modules, firmware, programs with their libraries.
+    NvidiaDriver,
 }
 
 /// Programs that offer a session.
@@ -53,6 +55,7 @@ impl Check {
             Self::NvflareService => "nvflare-service",
             Self::Programs => "programs",
             Self::CcManager => "cc-manager",
+            Self::NvidiaDriver => "nvidia-driver",
         }
     }
 
@@ -66,6 +69,7 @@ impl Check {
             Self::NvflareService => nvflare_service(tree),
             Self::Programs => programs(tree),
             Self::CcManager => cc_manager(tree),
+            Self::NvidiaDriver => nvidia_driver(tree),
         }
     }
 }
@@ -162,6 +166,9 @@ fn venv_isolated(tree: &Path) -> Result<(), String> {
 }
 
 /// A unit must have these lines, as they stand here.
+/// Ours, under the name by which NVFLARE's SNP authorizer runs it.
+const SNPGUEST: &str = "/host/bin/snpguest";
+
 fn unit_says(tree: &Path, name: &str, wanted: &[&str]) -> Result<(), String> {
     let unit = read(tree, &format!("/etc/systemd/system/{name}"))?;
     match wanted.iter().find(|wanted| !unit.lines().any(|line| line == **wanted)) {
@@ -201,18 +208,21 @@ fn nvflare_service(tree: &Path) -> Result<(), String> {
 }
 
 fn programs(tree: &Path) -> Result<(), String> {
-    for name in ["cvm-agent", "cvm-keyholder"] {
-        if !exists(tree, &format!("{OURS}/{name}")) {
-            return Err(format!("{OURS}/{name} is missing"));
+    let ours = ["cvm-agent", "cvm-jobs", "cvm-keyholder"].map(|name| format!("{OURS}/{name}"));
+    for program in ours.into_iter().chain([SNPGUEST.into()]) {
+        if !exists(tree, &program) {
+            return Err(format!("{program} is missing"));
         }
     }
     for program in tree::entries(&tree::inside(tree, OURS)).map_err(|e| e.to_string())? {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         libraries::closure(tree, &program).map_err(|e| format!("{OURS}/{name}: {e}"))?;
     }
+    libraries::closure(tree, &tree::inside(tree, SNPGUEST)).map_err(|e| format!("{SNPGUEST}: {e}"))?;
     let ends_in_lockdown = "OnFailure=cvm-lockdown.service";
     unit_says(tree, "cvm-agent.service", &["User=cvm-agent", "RestartPreventExitStatus=70", ends_in_lockdown])?;
-    unit_says(tree, "cvm-gate.service", &["User=cvm-agent", ends_in_lockdown])?;
+    unit_says(tree, "cvm-jobs.service", &["ConditionPathIsMountPoint=!/opt/nvflare/jobs", ends_in_lockdown])?;
+    unit_says(tree, "cvm-gate.service", &["User=cvm-agent", "Requires=cvm-jobs.service", ends_in_lockdown])?;
     unit_says(tree, "cvm-lockdown.service", &["FailureAction=poweroff-immediate"])?;
     unit_says(tree, "cvm-keyholder.service", &["User=cvm-keyholder", "Requires=nftables.service cvm-gate.service"])?;
     has_user(tree, "cvm-agent", 989)?;
@@ -237,6 +247,34 @@ fn cc_manager(tree: &Path) -> Result<(), String> {
         _ => {
             Err("flare_cvm_substitute.pth does not import flare_cvm_substitute: NVFLARE's own manager would run".into())
         }
+    }
+}
+
+fn nvidia_driver(tree: &Path) -> Result<(), String> {
+    let kernels = tree::entries(&tree::inside(tree, "/usr/lib/modules")).map_err(|e| e.to_string())?;
+    if kernels.is_empty() {
+        return Err("there is no kernel that it could belong to".into());
+    }
+    for kernel in kernels {
+        for name in ["nvidia.ko", "nvidia-uvm.ko"] {
+            let module = fs::read(kernel.join("updates").join(name)).map_err(|e| format!("{name}: {e}"))?;
+            if !module.ends_with(driver::MARK) {
+                return Err(format!("{name} is not signed: the kernel would not load it"));
+            }
+        }
+    }
+    for program in
+        ["/usr/bin/nvidia-modprobe", "/usr/bin/nvidia-persistenced", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"]
+    {
+        libraries::closure(tree, &tree::inside(tree, program)).map_err(|e| format!("{program}: {e}"))?;
+    }
+    let firmware = tree::entries(&tree::inside(tree, "/usr/lib/firmware/nvidia")).map_err(|e| e.to_string())?;
+    if !firmware.iter().any(|version| version.join("gsp_ga10x.bin").is_file()) {
+        return Err("/usr/lib/firmware/nvidia has no gsp_ga10x.bin".into());
+    }
+    match exists(tree, "/etc/systemd/system/cvm-jobs.service.d/nvidia.conf") {
+        true => Ok(()),
+        false => Err("cvm-jobs.service does not start the driver".into()),
     }
 }
 
@@ -265,8 +303,9 @@ mod tests {
         write("usr/sbin/nft", b"");
         write("opt/nvflare/venv/bin/python3", b"");
         // Any dynamic program serves as ours, with what it needs.
-        for name in ["cvm-agent", "cvm-keyholder"] {
-            write(&format!("{OURS}/{name}"), &fs::read("/bin/true").unwrap());
+        let ours = ["cvm-agent", "cvm-jobs", "cvm-keyholder"].map(|name| format!("{OURS}/{name}"));
+        for program in ours.into_iter().chain([SNPGUEST.into()]) {
+            write(&program, &fs::read("/bin/true").unwrap());
         }
         for (path, bytes) in libraries::closure(Path::new("/"), Path::new("/bin/true")).unwrap() {
             write(&path, &bytes);
@@ -317,6 +356,7 @@ mod tests {
             (Check::NvflareService, change("etc/systemd/system/nvflare.service", "User=nvflare\n", "User=root\n")),
             (Check::NvflareService, change("etc/systemd/system/nvflare.service", " cvm-gate.service", "")),
             (Check::Programs, change("etc/systemd/system/cvm-agent.service", "OnFailure=cvm-lockdown.service", "")),
+            (Check::Programs, change("etc/systemd/system/cvm-gate.service", "Requires=cvm-jobs.service", "")),
             (Check::Programs, change("etc/passwd", "cvm-keyholder:x:988", "cvm-keyholder:x:990")),
             (
                 Check::CcManager,
@@ -332,6 +372,17 @@ mod tests {
         fs::remove_file(library).unwrap();
         let error = pass("test", &[Check::Programs], dir.path()).unwrap_err().to_string();
         assert!(error.contains("cvm-agent") && error.contains("libc.so.6"), "{error}");
+
+        let dir = overlays();
+        let error = pass("test", &[Check::NvidiaDriver], dir.path()).unwrap_err().to_string();
+        assert!(error.contains("no kernel"), "{error}");
+        let updates = dir.path().join("usr/lib/modules/1/updates");
+        fs::create_dir_all(&updates).unwrap();
+        for (name, end) in [("nvidia.ko", driver::MARK), ("nvidia-uvm.ko", &[])] {
+            fs::write(updates.join(name), [&b"\x7fELF"[..], end].concat()).unwrap();
+        }
+        let error = pass("test", &[Check::NvidiaDriver], dir.path()).unwrap_err().to_string();
+        assert!(error.contains("nvidia-uvm.ko is not signed"), "{error}");
 
         let dir = overlays();
         let file = dir.path().join("usr/sbin/nft");

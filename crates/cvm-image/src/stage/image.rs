@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::{StageError, erofs};
+use super::{BuiltDriver, StageError, erofs};
 use crate::boot::{BootError, disk};
 use crate::{WorkError, tool};
 
@@ -60,6 +60,9 @@ pub struct StageMeta {
     pub packages: Vec<String>,
     /// The Python packages, `NAME==VERSION` each.
     pub python: Vec<String>,
+    /// The driver that its profile added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<BuiltDriver>,
     /// The checks that the tree passed.
     pub gate: Vec<String>,
 }
@@ -114,6 +117,17 @@ impl StageImage {
             return Err(StageError::Tree { path: name.into(), problem: "is no path inside a stage image".into() });
         }
         Ok(cvm_base::read_bounded(&self.files.path().join(name), MAX_FILE_BYTES)?)
+    }
+
+    /// The certificate in `db` without which the kernel loads none of the image's own modules; checked against its digest.
+    pub fn module_signer(&self) -> Result<Option<Vec<u8>>, StageError> {
+        let Some(driver) = &self.meta.driver else { return Ok(None) };
+        let certificate = self.read_file(BuiltDriver::SIGNER)?;
+        let (found, expected) = (cvm_base::sha256(&certificate), driver.signer_sha256);
+        match found == expected {
+            true => Ok(Some(certificate)),
+            false => Err(StageError::WrongDigest { path: self.path.clone(), found, expected }),
+        }
     }
 
     /// Copies the system volume (`meta.system_bytes` bytes, verity tree included) to `to`, and
@@ -248,6 +262,7 @@ pub(super) mod tests {
             kernel: "1".into(),
             packages: vec!["a_1_amd64".into()],
             python: vec![],
+            driver: None,
             gate: vec!["no-login".into()],
         };
         write(&meta, &folder, &system, work.path(), path).unwrap();

@@ -3,6 +3,7 @@
 //! A stage is a folder with `stage.yaml`, a `rootfs/` overlay of plain files and `build.sh`. [`build`]
 //! turns it into one qcow2 file ([`StageImage`]), which the next stage or provisioning builds on.
 
+mod driver;
 pub mod erofs;
 mod error;
 pub mod gate;
@@ -28,7 +29,9 @@ use cvm_base::{Bytes32, interrupt, sha256};
 use serde::Serialize;
 
 use crate::{WorkError, tool};
+use driver::Driver;
 
+pub use driver::BuiltDriver;
 pub use error::StageError;
 pub use image::{StageImage, StageMeta};
 pub use profile::Profile;
@@ -77,7 +80,7 @@ pub struct BuiltStage {
 /// temporary lies beside it and goes at the end, on an error and on Ctrl-C.
 pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<BuiltStage, StageError> {
     let start = Instant::now();
-    let spec = StageSpec::read(&request.stage_dir)?;
+    let mut spec = StageSpec::read(&request.stage_dir)?;
     let base = open_base(request, &spec)?;
     let profile = match (&base, &request.profile) {
         (Some(base), None) => Profile::named(&base.meta.profile)?,
@@ -96,7 +99,11 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<B
         "cp",
         "pip",
     ])?;
-    let sources = Sources::read(request, &spec)?;
+    let sources = Sources::read(request, &spec, profile)?;
+    if let Some(driver) = &sources.driver {
+        tool::require(&["openssl"])?;
+        driver.extend(&mut spec);
+    }
     let inputs = Inputs::gather(request, profile, base.as_ref(), &sources)?.digest();
     let done = |cached, meta| BuiltStage {
         image: request.output.clone(),
@@ -162,15 +169,18 @@ struct Sources {
     lock: String,
     wheel: Option<wheel::Wheel>,
     programs: Vec<programs::Program>,
+    driver: Option<Driver>,
 }
 
 impl Sources {
-    fn read(request: &BuildRequest, spec: &StageSpec) -> Result<Self, StageError> {
+    fn read(request: &BuildRequest, spec: &StageSpec, profile: Profile) -> Result<Self, StageError> {
         let programs = programs::read(spec, &request.programs)?;
-        let Some(python) = &spec.python else { return Ok(Self { programs, ..Self::default() }) };
+        let addition = profile.addition.filter(|_| spec.base.is_none());
+        let driver = addition.map(|folder| Driver::read(request.stage_dir.join(folder))).transpose()?;
+        let Some(python) = &spec.python else { return Ok(Self { programs, driver, ..Self::default() }) };
         let lock = cvm_base::read_bounded(&request.stage_dir.join(&python.lock), MAX_LOCK_BYTES)?;
         let local = python.local.as_ref().map(|folder| wheel::build(&request.stage_dir.join(folder)));
-        Ok(Self { lock: String::from_utf8_lossy(&lock).into_owned(), wheel: local.transpose()?, programs })
+        Ok(Self { lock: String::from_utf8_lossy(&lock).into_owned(), wheel: local.transpose()?, programs, driver })
     }
 }
 
@@ -226,7 +236,7 @@ impl Build<'_> {
         overlay: &Path,
     ) -> Result<StageMeta, StageError> {
         let spec = self.spec;
-        let (mut packages, mut python, mut kernel) = (vec![], vec![], String::new());
+        let (mut packages, mut python, mut kernel, mut driver) = (vec![], vec![], String::new(), None);
         if let Some(base) = base {
             self.say(&format!("unpacking {}", base.meta.stage));
             base.extract_tree(tree)?;
@@ -234,6 +244,7 @@ impl Build<'_> {
             packages.clone_from(&base.meta.packages);
             python.clone_from(&base.meta.python);
             kernel.clone_from(&base.meta.kernel);
+            driver.clone_from(&base.meta.driver);
         } else {
             self.say(&format!(
                 "unpacking {} packages of {} and what they need",
@@ -241,6 +252,13 @@ impl Build<'_> {
                 self.profile.name
             ));
             packages = self.profile.unpack(&spec.packages, tree, self.work)?;
+            if let Some(addition) = &self.sources.driver {
+                let release = modules::release(tree)?;
+                self.say(&format!("building and signing NVIDIA's modules for {release}"));
+                let (built, names) = addition.install(self.profile, &release, tree, files, self.work)?;
+                driver = Some(built);
+                packages.extend(names);
+            }
             self.say("taking the kernel out, and what no CVM needs");
             kernel = modules::split(tree, files, &spec.boot_modules, &spec.system_modules)?;
         }
@@ -253,6 +271,9 @@ impl Build<'_> {
         }
         programs::install(&self.sources.programs, tree)?;
         tree::overlay(overlay, tree)?;
+        if let Some(addition) = &self.sources.driver {
+            tree::overlay(&addition.overlay(), tree)?;
+        }
         tree::finish(tree, &spec.directories, &spec.modes)?;
         for folder in ["/usr/lib/systemd", "/etc/systemd"] {
             tree::prune_links(tree, folder)?;
@@ -275,6 +296,7 @@ impl Build<'_> {
             kernel,
             packages,
             python,
+            driver,
             gate: vec![],
         })
     }
@@ -319,11 +341,17 @@ struct Inputs {
     lock: Bytes32,
     wheel: Option<Bytes32>,
     programs: Vec<(String, Bytes32)>,
-    overlay: Vec<(PathBuf, u32, Bytes32)>,
+    overlay: Overlay,
     profile: &'static str,
     base: Option<Bytes32>,
     tools: Vec<String>,
+    /// Left out where there is none: an image without one keeps the digest that it always had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver: Option<(Bytes32, Overlay)>,
 }
+
+/// Each file of an overlay: its path, its kind with the executable bit, and its content's digest.
+type Overlay = Vec<(PathBuf, u32, Bytes32)>;
 
 impl Inputs {
     fn gather(
@@ -332,22 +360,9 @@ impl Inputs {
         base: Option<&StageImage>,
         sources: &Sources,
     ) -> Result<Self, StageError> {
-        let root = request.stage_dir.join("rootfs");
-        let mut overlay = Vec::new();
-        tree::walk(&root, &mut |path, metadata| {
-            let content = if metadata.is_symlink() {
-                let target = fs::read_link(path).map_err(WorkError::io("read the link", path))?;
-                target.to_string_lossy().into_owned().into_bytes()
-            } else if metadata.is_file() {
-                fs::read(path).map_err(WorkError::io("read", path))?
-            } else {
-                vec![]
-            };
-            // The kind and the executable bit: what the overlay keeps of a mode.
-            let mode = metadata.mode() & 0o170_100;
-            overlay.push((path.strip_prefix(&root).unwrap_or(path).to_owned(), mode, sha256(&content)));
-            Ok(())
-        })?;
+        let files = files_of(&request.stage_dir.join("rootfs"))?;
+        let driver =
+            sources.driver.as_ref().map(|driver| Ok::<_, StageError>((driver.sha256, files_of(&driver.overlay())?)));
         let spec = request.stage_dir.join("stage.yaml");
         let spec = sha256(&fs::read(&spec).map_err(WorkError::io("read", &spec))?);
         let tools = ["mmdebstrap", "mkfs.erofs"].into_iter().map(tool::version).collect::<Result<_, _>>()?;
@@ -357,10 +372,11 @@ impl Inputs {
             lock: sha256(sources.lock.as_bytes()),
             wheel: sources.wheel.as_ref().map(|wheel| wheel.sha256),
             programs: sources.programs.iter().map(|program| (program.name.clone(), program.sha256)).collect(),
-            overlay,
+            overlay: files,
             profile: profile.name,
             base: base.map(|base| base.meta.content_sha256),
             tools,
+            driver: driver.transpose()?,
         })
     }
 
@@ -368,6 +384,26 @@ impl Inputs {
         // Serialising plain data into memory cannot fail; an empty text would only miss the cache.
         sha256(&serde_json::to_vec(self).unwrap_or_default())
     }
+}
+
+/// What an overlay holds.
+fn files_of(root: &Path) -> Result<Overlay, StageError> {
+    let mut overlay = Vec::new();
+    tree::walk(root, &mut |path, metadata| {
+        let content = if metadata.is_symlink() {
+            let target = fs::read_link(path).map_err(WorkError::io("read the link", path))?;
+            target.to_string_lossy().into_owned().into_bytes()
+        } else if metadata.is_file() {
+            fs::read(path).map_err(WorkError::io("read", path))?
+        } else {
+            vec![]
+        };
+        // The kind and the executable bit: what the overlay keeps of a mode.
+        let mode = metadata.mode() & 0o170_100;
+        overlay.push((path.strip_prefix(root).unwrap_or(path).to_owned(), mode, sha256(&content)));
+        Ok(())
+    })?;
+    Ok(overlay)
 }
 
 /// A folder for everything temporary, on the output's disk; removed at the end and on Ctrl-C.

@@ -9,6 +9,16 @@ use std::{
 use super::{StageError, tree};
 use crate::{WorkError, tool};
 
+/// The release of the one kernel in a tree.
+pub(super) fn release(tree_folder: &Path) -> Result<String, StageError> {
+    let releases = tree::entries(&tree_folder.join("usr/lib/modules"))?;
+    let [folder] = releases.as_slice() else {
+        let problem = format!("has {} kernels, expected one", releases.len());
+        return Err(StageError::Tree { path: "/usr/lib/modules".into(), problem });
+    };
+    Ok(folder.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
 /// Puts the kernel, the modules that an initramfs may need and `os-release` into `files`; leaves only
 /// `system_modules`, and what they need, in the tree. Gives the kernel's release.
 pub(super) fn split(
@@ -17,18 +27,19 @@ pub(super) fn split(
     boot_modules: &[String],
     system_modules: &[String],
 ) -> Result<String, StageError> {
-    let all = tree_folder.join("usr/lib/modules");
-    let releases = tree::entries(&all)?;
-    let [folder] = releases.as_slice() else {
-        let problem = format!("has {} kernels, expected one", releases.len());
-        return Err(StageError::Tree { path: "/usr/lib/modules".into(), problem });
-    };
-    let release = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let release = release(tree_folder)?;
+    let folder = &tree_folder.join("usr/lib/modules").join(&release);
     decompress(&folder.join("kernel"))?;
     depmod(tree_folder, &release)?;
 
     let out = files.join("lib/modules").join(&release);
-    copy(&tree_folder.join("boot").join(format!("vmlinuz-{release}")), &files.join("vmlinuz"))?;
+    // Debian's kernels since 2026 lie beside their modules.
+    let beside = ["vmlinuz", "System.map", "config"].map(|name| folder.join(name));
+    let older = tree_folder.join("boot").join(format!("vmlinuz-{release}"));
+    copy(if beside[0].exists() { &beside[0] } else { &older }, &files.join("vmlinuz"))?;
+    for file in beside.iter().filter(|file| file.exists()) {
+        fs::remove_file(file).map_err(WorkError::io("remove", file))?;
+    }
     copy(&tree_folder.join("usr/lib/os-release"), &files.join("os-release"))?;
     for name in ["modules.dep", "modules.builtin"] {
         copy(&folder.join(name), &out.join(name))?;

@@ -1,7 +1,7 @@
 //! Distributions: where a stage without a base begins.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -16,12 +16,39 @@ pub struct Profile {
     pub name: &'static str,
     /// The suite in apt's sources.
     suite: &'static str,
+    /// The suite that the kernel comes from.
+    kernel_suite: &'static str,
+    /// The folder in the first stage's own with what this profile adds: a driver.
+    pub(super) addition: Option<&'static str>,
 }
 
-const PROFILES: [Profile; 1] = [Profile { name: "debian-12", suite: "bookworm" }];
+const DEBIAN_12: Profile =
+    Profile { name: "debian-12", suite: "bookworm", kernel_suite: "bookworm-backports", addition: None };
+const PROFILES: [Profile; 3] = [
+    DEBIAN_12,
+    Profile { name: "debian-12-nvidia", addition: Some("nvidia"), ..DEBIAN_12 },
+    // Linux 6.16 and later can extend RTMR3.
+    Profile { name: "debian-12-tdx", kernel_suite: "trixie-backports", ..DEBIAN_12 },
+];
+
+/// In a package's suite: the profile's own.
+const KERNEL_SUITE: &str = "@KERNEL_SUITE@";
 
 /// Where the unpacking leaves the packages' names.
 const PACKAGE_LIST: &str = ".flare-cvm-packages";
+
+/// Packages of another suite that are unpacked beside a root, without what they depend on.
+pub(super) struct Beside<'a> {
+    pub(super) packages: &'a [String],
+    pub(super) suite: &'a str,
+    /// The suite's components, as apt writes them.
+    pub(super) components: String,
+}
+
+impl Beside<'_> {
+    /// Where in the root they are unpacked.
+    pub(super) const FOLDER: &'static str = "beside";
+}
 
 impl Profile {
     /// The profile of that name.
@@ -38,30 +65,49 @@ impl Profile {
     /// Unpacked and not installed: no maintainer script runs, so that nothing of this machine finds
     /// its way into the tree. The mirror is the one that this machine's own apt uses.
     pub(super) fn unpack(self, packages: &[String], tree: &Path, work: &Path) -> Result<Vec<String>, StageError> {
-        let suites = packages.iter().filter_map(|package| Some(package.split_once('/')?.1)).collect();
-        let sources = self.sources(Path::new("/etc/apt"), &suites, work)?;
-        let mut command = tool::command("mmdebstrap");
-        command.args(["--mode=root", "--variant=extract", "--format=directory", "--quiet"]);
-        command.arg(format!("--include={}", packages.join(",")));
-        command.arg("--aptopt=Acquire::Languages \"none\"");
-        for folder in ["man", "locale", "doc", "info"] {
-            command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
-        }
-        // Merged /usr, as every installed Debian 12 and Ubuntu 22.04 has it.
-        command.arg(r#"--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s usr/$d "$1/$d"; done"#);
-        command.arg(format!(r#"--extract-hook=ls "$1/var/cache/apt/archives" > "$1/{PACKAGE_LIST}""#));
-        command.arg(self.suite).arg(tree).args(sources);
-        tool::run("mmdebstrap", "unpacking the distribution", command)?;
+        let packages = &self.with_suites(packages);
+        let sources = self.sources(Path::new("/etc/apt"), &further(packages), work)?;
+        let hook = format!(r#"--extract-hook=ls "$1/var/cache/apt/archives" > "$1/{PACKAGE_LIST}""#);
+        mmdebstrap("unpacking the distribution", self.suite, packages, &hook, tree, sources)?;
+        names(&tree.join(PACKAGE_LIST))
+    }
 
-        let list = tree.join(PACKAGE_LIST);
-        let names = fs::read_to_string(&list).map_err(WorkError::io("read", &list))?;
-        fs::remove_file(&list).map_err(WorkError::io("remove", &list))?;
-        Ok(names.lines().filter_map(|line| line.strip_suffix(".deb")).map(|name| name.replace("%3a", ":")).collect())
+    /// The same, and `beside` unpacked in a folder of its own; gives the names of these.
+    pub(super) fn unpack_beside(
+        self,
+        packages: &[String],
+        beside: &Beside,
+        tree: &Path,
+        work: &Path,
+    ) -> Result<Vec<String>, StageError> {
+        let packages = &self.with_suites(packages);
+        let mut suites = further(packages);
+        suites.insert(beside.suite, Some(&beside.components));
+        let sources = self.sources(Path::new("/etc/apt"), &suites, work)?;
+        let looked_at = looked_at(&sources, beside.suite);
+        let wanted: Vec<_> = beside.packages.iter().map(|name| format!("{name}/{}", beside.suite)).collect();
+        let hook = format!(
+            r#"--extract-hook=set -e; mkdir "$1/{0}"; cd "$1/{0}"
+               APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download {1}; ls > "$1/{PACKAGE_LIST}"
+               for deb in *.deb; do dpkg-deb --extract "$deb" .; rm "$deb"; done"#,
+            Beside::FOLDER,
+            wanted.join(" "),
+        );
+        let fetched = mmdebstrap("fetching a driver", self.suite, packages, &hook, tree, sources);
+        fetched.map_err(|error| match error {
+            WorkError::Tool { output, .. } => StageError::NoDriver { looked_at, problem: output },
+            error => error.into(),
+        })?;
+        names(&tree.join(PACKAGE_LIST))
+    }
+
+    fn with_suites(self, packages: &[String]) -> Vec<String> {
+        packages.iter().map(|name| name.replace(KERNEL_SUITE, self.kernel_suite)).collect()
     }
 
     /// The sources of this suite's `main` from the machine's apt configuration, and `more` suites of the same
-    /// mirror, as files in `work`.
-    fn sources(self, apt: &Path, more: &BTreeSet<&str>, work: &Path) -> Result<Vec<PathBuf>, StageError> {
+    /// mirror, each with components of its own if it has any, as files in `work`.
+    fn sources(self, apt: &Path, more: &Suites, work: &Path) -> Result<Vec<PathBuf>, StageError> {
         let mut files = vec![apt.join("sources.list")];
         let folder = apt.join("sources.list.d");
         files.extend(fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())));
@@ -76,7 +122,9 @@ impl Profile {
             }
         }
         // The machine's own sources need not name a further suite: its mirror has it.
-        let moved = |suite: &&str| kept.iter().find_map(|(text, format)| Some((self.moved(text, suite)?, *format)));
+        let moved = |(suite, components): (&&str, &Option<&str>)| {
+            kept.iter().find_map(|(text, format)| Some((self.moved(text, suite, *components)?, *format)))
+        };
         let moved: Vec<_> = more.iter().filter_map(moved).collect();
         let mut found = Vec::new();
         for (text, format) in kept.into_iter().chain(moved).filter(|(text, _)| !text.is_empty()) {
@@ -87,16 +135,23 @@ impl Profile {
         if found.is_empty() { Err(StageError::NoAptSource { suite: self.suite }) } else { Ok(found) }
     }
 
-    /// The first source of the suite itself, a paragraph or a line, with another suite in its place.
-    fn moved(self, sources: &str, suite: &str) -> Option<String> {
-        let is_suites = |line: &str| line.to_ascii_lowercase().starts_with("suites:");
+    /// The first source of the suite itself, a paragraph or a line, with another suite in its place, and other
+    /// components if they are given.
+    fn moved(self, sources: &str, suite: &str, components: Option<&str>) -> Option<String> {
         let has = |text: &str| text.split_whitespace().any(|word| word == self.suite);
-        let replaced = |line: &str| match is_suites(line) {
-            true => format!("Suites: {suite}\n"),
-            false => format!("{}\n", line.replace(&format!(" {} ", self.suite), &format!(" {suite} "))),
+        let replaced = |line: &str| {
+            if !field(line, "Suites").is_empty() {
+                return format!("Suites: {suite}\n");
+            }
+            if !field(line, "Components").is_empty() {
+                return components.map_or(format!("{line}\n"), |components| format!("Components: {components}\n"));
+            }
+            match line.split_once(&format!(" {} ", self.suite)) {
+                Some((before, after)) => format!("{before} {suite} {}\n", components.unwrap_or(after)),
+                None => format!("{line}\n"),
+            }
         };
-        let paragraph =
-            sources.split("\n\n").find(|paragraph| paragraph.lines().any(|line| is_suites(line) && has(line)));
+        let paragraph = sources.split("\n\n").find(|paragraph| has(field(paragraph, "Suites")));
         let source = paragraph.or_else(|| sources.lines().find(|line| line.starts_with("deb ") && has(line)))?;
         Some(source.lines().map(replaced).collect())
     }
@@ -107,11 +162,6 @@ impl Profile {
 
     /// Of a file in the deb822 format, the paragraphs that belong here.
     fn stanzas(self, text: &str) -> String {
-        let field = |stanza: &str, name: &str| -> String {
-            let line =
-                |line: &str| Some(line.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case(name))?.1.to_owned());
-            stanza.lines().find_map(line).unwrap_or_default()
-        };
         let own = |stanza: &&str| {
             field(stanza, "Suites").split_whitespace().any(|word| self.is_own_suite(word))
                 && field(stanza, "Components").split_whitespace().any(|word| word == "main")
@@ -131,6 +181,60 @@ impl Profile {
         };
         text.lines().filter(own).map(|line| format!("{line}\n")).collect()
     }
+}
+
+/// Further suites, and their components where they are others than `main`.
+type Suites<'a> = BTreeMap<&'a str, Option<&'a str>>;
+
+/// The suites that packages name.
+fn further(packages: &[String]) -> Suites<'_> {
+    packages.iter().filter_map(|package| Some((package.split_once('/')?.1, None))).collect()
+}
+
+/// The sources of a suite, for a message: each file's text without its comments, in one line.
+fn looked_at(sources: &[PathBuf], suite: &str) -> String {
+    let texts = sources.iter().filter_map(|file| fs::read_to_string(file).ok());
+    let of_suite = texts.filter(|text| text.split_whitespace().any(|word| word == suite));
+    let line = |text: String| {
+        let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::trim);
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    of_suite.map(line).collect::<Vec<_>>().join("; ")
+}
+
+fn mmdebstrap(
+    step: &'static str,
+    suite: &str,
+    packages: &[String],
+    hook: &str,
+    tree: &Path,
+    sources: Vec<PathBuf>,
+) -> Result<(), WorkError> {
+    let mut command = tool::command("mmdebstrap");
+    command.args(["--mode=root", "--variant=extract", "--format=directory", "--quiet"]);
+    command.arg(format!("--include={}", packages.join(",")));
+    command.arg("--aptopt=Acquire::Languages \"none\"");
+    for folder in ["man", "locale", "doc", "info"] {
+        command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
+    }
+    // Merged /usr, as every installed Debian 12 and Ubuntu 22.04 has it.
+    command.arg(r#"--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s usr/$d "$1/$d"; done"#);
+    command.arg(hook);
+    command.arg(suite).arg(tree).args(sources);
+    tool::run("mmdebstrap", step, command).map(drop)
+}
+
+/// The packages in a list of their files, which goes.
+fn names(list: &Path) -> Result<Vec<String>, StageError> {
+    let names = fs::read_to_string(list).map_err(WorkError::io("read", list))?;
+    fs::remove_file(list).map_err(WorkError::io("remove", list))?;
+    Ok(names.lines().filter_map(|line| line.strip_suffix(".deb")).map(|name| name.replace("%3a", ":")).collect())
+}
+
+/// A field of a paragraph in the deb822 format; empty where it has none.
+fn field<'a>(stanza: &'a str, name: &str) -> &'a str {
+    let value = |line: &'a str| Some(line.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case(name))?.1);
+    stanza.lines().find_map(value).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -157,7 +261,7 @@ mod tests {
         fs::write(folder.join("b.list"), "deb http://docker.test/ bookworm stable\n").unwrap();
         fs::write(folder.join("c.disabled"), list).unwrap();
 
-        let read = |more: &[&'static str]| -> Vec<String> {
+        let read = |more: &[(&'static str, Option<&'static str>)]| -> Vec<String> {
             let more = more.iter().copied().collect();
             let files = Profile::named("debian-12").unwrap().sources(apt.path(), &more, work.path()).unwrap();
             files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
@@ -167,18 +271,25 @@ mod tests {
         assert_eq!(texts[0].trim(), "deb http://mirror.test/debian bookworm main");
         assert!(texts[1].contains("bookworm-updates") && !texts[1].contains("cloud") && !texts[1].contains("security"));
         // A further suite is asked of the first source's mirror, in that source's format.
-        let backports = "bookworm-backports";
+        let backports = ("bookworm-backports", None);
         assert_eq!(read(&[backports])[2].trim(), "deb http://mirror.test/debian bookworm-backports main");
+        let other = ("trixie", Some("contrib non-free"));
+        assert_eq!(read(&[other])[2].trim(), "deb http://mirror.test/debian trixie contrib non-free");
         fs::remove_file(apt.path().join("sources.list")).unwrap();
         let paragraph =
             stanza("bookworm bookworm-updates", "").replace("bookworm bookworm-updates\nC", "bookworm-backports\nC");
         assert_eq!(read(&[backports])[1], paragraph);
+        let moved = read(&[other]);
+        assert!(moved[1].contains("\nSuites: trixie\nComponents: contrib non-free\n"), "{moved:?}");
+        let files: Vec<PathBuf> = (0..2).map(|n| work.path().join(format!("apt-{n}.sources"))).collect();
+        let said = looked_at(&files, "trixie");
+        assert!(said.contains("http://mirror.test/") && said.ends_with("Components: contrib non-free"), "{said}");
     }
 
     #[test]
     fn a_machine_without_a_source_is_told_so() {
         let apt = tempfile::tempdir().unwrap();
-        let error = Profile::named("debian-12").unwrap().sources(apt.path(), &BTreeSet::new(), apt.path()).unwrap_err();
+        let error = Profile::named("debian-12").unwrap().sources(apt.path(), &Suites::new(), apt.path()).unwrap_err();
         assert!(matches!(error, StageError::NoAptSource { suite: "bookworm" }));
         assert!(Profile::named("debian-99").is_err());
     }

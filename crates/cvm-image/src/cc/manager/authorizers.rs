@@ -20,10 +20,17 @@ struct Known {
 /// NVFLARE starts these two with sudo.
 const SUDO: Option<&str> = Some("sudo: it starts a program as root, and a sealed machine gives nobody root");
 
+/// The one whose `snpguest` is ours.
+pub(super) const SNP: &str = "snp_authorizer.SNPAuthorizer";
+/// Where the guest has it: by its name on PATH, and where NVIDIA's guide puts it.
+const SNPGUEST: [&str; 2] = ["snpguest", "/host/bin/snpguest"];
+/// What the service may write and its authorizer could keep certificates in.
+const WRITABLE: [&str; 3] = ["/opt/certs", "/tmp/", "/opt/nvflare/workspace/"];
+
 const PACKAGE: &str = "nvflare.app_opt.confidential_computing.";
 const KNOWN: [Known; 6] = [
     Known {
-        class: "snp_authorizer.SNPAuthorizer",
+        class: SNP,
         args: &[
             "max_nonce_history",
             "amd_certs_dir",
@@ -34,9 +41,9 @@ const KNOWN: [Known; 6] = [
             "cmd_timeout",
         ],
         required: &[],
-        needs: "snpguest and /dev/sev-guest, which the sealed service lacks: it will make no tokens",
+        needs: "a machine with SEV-SNP; its tokens show a genuine guest, and not which image runs in it",
         missing: None,
-        package: None,
+        package: Some("filelock"),
     },
     Known {
         class: "tdx_authorizer.TDXAuthorizer",
@@ -82,6 +89,25 @@ const KNOWN: [Known; 6] = [
 /// Where our own lie.
 const OURS: &str = "flare_cvm.";
 
+/// The program and the folder must be there.
+fn snp(component: &Component) -> Result<(), ManagerError> {
+    use serde_json::Value;
+    match component.args.get("snpguest_binary") {
+        None => {}
+        Some(Value::String(path)) if SNPGUEST.contains(&path.as_str()) => {}
+        Some(other) => {
+            return component.wrong("snpguest_binary", "snpguest or /host/bin/snpguest: the guest has no other", other);
+        }
+    }
+    match component.args.get("amd_certs_dir") {
+        None => Ok(()),
+        Some(Value::String(path)) if WRITABLE.iter().any(|folder| path.starts_with(folder)) => Ok(()),
+        Some(other) => {
+            component.wrong("amd_certs_dir", "/opt/certs, or a folder under /tmp or /opt/nvflare/workspace", other)
+        }
+    }
+}
+
 /// Checks one authorizer; says what the build could not check.
 pub(super) fn check(kit: &Path, python: &[String], component: &Component) -> Result<Option<String>, ManagerError> {
     if component.path.starts_with(OURS) {
@@ -105,8 +131,13 @@ pub(super) fn check(kit: &Path, python: &[String], component: &Component) -> Res
         Some(serde_json::Value::String(path)) => drop(policy::read(kit, path, &component.place("policy_file"))?),
         Some(other) => return component.wrong("policy_file", "the path of a file in the kit", other),
     }
+    if known.class == SNP {
+        snp(component)?;
+    }
     let installed = |package: &str| python.iter().any(|found| found.starts_with(&format!("{package}==")));
-    let package = known.package.filter(|package| !installed(package));
+    // Of a workload's image only NVFLARE's release is known.
+    let unknown = known.class == SNP && python.len() <= 1;
+    let package = known.package.filter(|package| !unknown && !installed(package));
     if let Some(missing) = known.missing.or(package) {
         let class = known.class.rsplit('.').next().unwrap_or_default();
         return Err(ManagerError::CannotRun { place: component.place("path"), class, missing });

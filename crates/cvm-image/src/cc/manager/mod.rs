@@ -76,6 +76,11 @@ pub fn check(check: &Check) -> Result<Vec<String>, ManagerError> {
     Ok(remarks)
 }
 
+/// Whether the kit names NVFLARE's own SNP authorizer.
+pub fn names_snp_authorizer(kit: &Path, role: Role) -> Result<bool, ManagerError> {
+    Ok(components(kit, role)?.iter().any(|component| component.path.ends_with(authorizers::SNP)))
+}
+
 /// The image's NVFLARE, where it says which; one that must be told is a remark.
 fn nvflare(check: &Check, remarks: &mut Vec<String>) -> Result<Option<Nvflare>, ManagerError> {
     let version = check.python.iter().find_map(|package| package.strip_prefix("nvflare=="));

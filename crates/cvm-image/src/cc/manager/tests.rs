@@ -47,7 +47,7 @@ impl Kit {
         config: Option<&CcConfig>,
         allow_untested: bool,
     ) -> Result<Vec<String>, ManagerError> {
-        let python = [format!("nvflare=={nvflare}")];
+        let python = [format!("nvflare=={nvflare}"), "filelock==4.2.11".into()];
         let site = "site-1".to_owned().try_into().unwrap();
         let kit = self.0.path();
         check(&Check { kit, role: Role::Client, site: &site, python: &python, config, allow_untested })
@@ -93,14 +93,22 @@ fn old(change: impl FnOnce(&mut Value)) -> Value {
 #[test]
 fn nvflares_own_configuration_passes_and_says_what_the_image_must_have() {
     let remarks = Kit::new(good()).check("2.9.0", None, false).unwrap();
-    assert!(matches!(remarks.as_slice(), [one] if one.contains("snpguest")), "{remarks:?}");
+    assert!(matches!(remarks.as_slice(), [one] if one.contains("a machine with SEV-SNP")), "{remarks:?}");
     for version in ["2.7.0", "2.7.2rc1", "2.8.1"] {
         Kit::new(good()).check(version, None, false).unwrap();
     }
     let kit = Kit::new(good());
+    assert!(names_snp_authorizer(kit.0.path(), Role::Client).unwrap());
+    kit.component(
+        "snp_authorizer",
+        SNP,
+        json!({"snpguest_binary": "/host/bin/snpguest", "amd_certs_dir": "/tmp/certs"}),
+    );
+    kit.check("2.9.0", None, false).unwrap();
     kit.component("cc_manager", "flare_cvm.manager.CVMManager", good());
     kit.component("snp_authorizer", "flare_cvm.authorizer.CVMAuthorizer", json!({"anything": 1}));
     assert_eq!(kit.check("2.9.0", None, false).unwrap(), Vec::<String>::new());
+    assert!(!names_snp_authorizer(kit.0.path(), Role::Client).unwrap());
     // The frequency's default is NVFLARE's.
     with("verify_frequency", Value::Null).check("2.9.0", None, false).unwrap();
 }
@@ -181,7 +189,7 @@ fn a_wrong_argument_is_named() {
 #[test]
 fn the_components_of_the_kit_are_checked() {
     type Change = fn(&Kit);
-    let cases: [(Change, &str, &str); 9] = [
+    let cases: [(Change, &str, &str); 11] = [
         (
             |kit| fs::remove_file(kit.0.path().join("local/cc_manager__p_resources.json")).unwrap(),
             "CCC-010",
@@ -199,6 +207,12 @@ fn the_components_of_the_kit_are_checked() {
             "same id",
         ),
         (|kit| kit.component("snp_authorizer", SNP, json!({"max_retrys": 5})), "CCC-012", "did you mean max_retries?"),
+        (
+            |kit| kit.component("snp_authorizer", SNP, json!({"snpguest_binary": "/bin/x"})),
+            "CCC-011",
+            "/host/bin/snpguest",
+        ),
+        (|kit| kit.component("snp_authorizer", SNP, json!({"amd_certs_dir": "/etc/certs"})), "CCC-011", "/opt/certs"),
         (
             |kit| kit.write("local/cc_manager__p_resources.json", &json!({"components": [{"id": "cc_manager"}]})),
             "CCC-011",

@@ -11,7 +11,7 @@ mod signature;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use cvm_layout::{names::Role, site_conf::SiteConf};
+use cvm_layout::{manifest::GpuMechanism, names::Role, site_conf::SiteConf};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -39,6 +39,8 @@ pub struct KitRequest<'a> {
     pub split_key_json: &'a [u8],
     /// What else goes to p4.
     pub extras: &'a [Extra],
+    /// The GPUs that the running system shows to the key holders.
+    pub gpu: Option<GpuMechanism>,
 }
 
 /// The private part, for the search in the cleartext partitions.
@@ -69,7 +71,7 @@ pub fn split(request: &KitRequest, config: &Path, site: &Path) -> Result<SplitKi
 
     let rules = config.join("nftables");
     fs::create_dir_all(&rules).map_err(WorkError::io("make", &rules))?;
-    cvm_base::write_atomic(&rules.join("site.nft"), firewall(request.site_conf).as_bytes(), 0o644)?;
+    cvm_base::write_atomic(&rules.join("site.nft"), firewall(request.site_conf, request.gpu).as_bytes(), 0o644)?;
     let yaml = serde_yaml::to_string(request.site_conf)
         .map_err(|e| KitError::Malformed { file: "site_conf.yaml".into(), problem: e.to_string() })?;
     cvm_base::write_atomic(&config.join("site_conf.yaml"), yaml.as_bytes(), 0o644)?;
@@ -180,8 +182,9 @@ fn copy_file(from: &Path, to: &Path, name: &str) -> Result<(), KitError> {
     Ok(cvm_base::write_atomic(to, &bytes, mode)?)
 }
 
-/// The site's part of the firewall: its ports, and name servers where it may connect anywhere.
-fn firewall(conf: &SiteConf) -> String {
+/// The site's part of the firewall: its ports, name servers where it may connect anywhere, and the key holders' for
+/// `cvm-jobs` where the image requires GPUs.
+fn firewall(conf: &SiteConf, gpu: Option<GpuMechanism>) -> String {
     let mut text = "# The site's ports, from its site_conf.yaml; /etc/nftables.conf includes this.\n".to_owned();
     for (set, ports) in [("allowed_in", &conf.allowed_ports), ("allowed_out", &conf.allowed_out_ports)] {
         if !ports.is_empty() {
@@ -196,6 +199,11 @@ fn firewall(conf: &SiteConf) -> String {
     if !(conf.allowed_out_ports.is_empty() && conf.allowed_out_udp_ports.is_empty()) {
         text +=
             "add rule inet filter site_out udp dport 53 accept\nadd rule inet filter site_out tcp dport 53 accept\n";
+    }
+    if gpu.is_some() {
+        // By its user: nobody knows today at which ports key holders will answer (`endpoints.yaml`), and root here is the
+        // sealed system's own programs.
+        text += "add rule inet filter site_out meta skuid 0 meta l4proto { tcp, udp } ct state new accept\n";
     }
     text
 }

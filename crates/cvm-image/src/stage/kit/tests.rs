@@ -72,8 +72,14 @@ impl Fixture {
         )
         .unwrap();
         let (config, site) = (self.dir.path().join("config"), self.dir.path().join("site"));
-        let request =
-            KitRequest { kit: &self.kit, role: Role::Server, site_conf: &conf, split_key_json: b"{}", extras: &[] };
+        let request = KitRequest {
+            kit: &self.kit,
+            role: Role::Server,
+            site_conf: &conf,
+            split_key_json: b"{}",
+            extras: &[],
+            gpu: None,
+        };
         let keys = split(&request, &config, &site)?;
         Ok((config, site, keys))
     }
@@ -144,8 +150,10 @@ fn the_private_key_goes_to_the_site_volume_alone() {
     assert!(
         rules.contains("allowed_in { 8002 }") && rules.contains("allowed_out { 443 }") && rules.contains("dport 53")
     );
+    assert!(!rules.contains("skuid"), "nothing in a running system without GPUs asks a key holder");
     let conf: SiteConf = serde_yaml::from_slice(&fs::read(config.join("site_conf.yaml")).unwrap()).unwrap();
     assert_eq!(conf.allowed_ports, [8002]);
+    assert!(firewall(&conf, Some(GpuMechanism::NvidiaCc)).contains("meta skuid 0 "));
 }
 
 #[test]
@@ -213,8 +221,14 @@ fn mistakes_are_explained() {
 
     let other = Fixture::new(|_| ());
     let conf: SiteConf = serde_yaml::from_str("version: 1\nsite: server2\nrole: server\n").unwrap();
-    let request =
-        KitRequest { kit: &other.kit, role: Role::Server, site_conf: &conf, split_key_json: b"{}", extras: &[] };
+    let request = KitRequest {
+        kit: &other.kit,
+        role: Role::Server,
+        site_conf: &conf,
+        split_key_json: b"{}",
+        extras: &[],
+        gpu: None,
+    };
     let error = split(&request, &other.dir.path().join("c"), &other.dir.path().join("s")).map(drop).unwrap_err();
     assert!(error.code() == "KIT-002" && error.to_string().contains("server1"), "{error}");
 }

@@ -207,6 +207,7 @@ fn layers_are_applied_in_order_from_either_layout_and_compression() {
             "Environment=\"HOME=/vault/workspace/nvflare\"",
             "BindReadOnlyPaths=/opt/nvflare/site/keys/client.key:/user_config/nvflare/startup/client.key",
             "BindReadOnlyPaths=/opt/nvflare/config/user_config/mine:/user_config/mine",
+            "TemporaryFileSystem=",
             "TemporaryFileSystem=/run:mode=0755,nodev,nosuid,noexec",
         ] {
             assert!(unit.lines().any(|found| found == line), "{line} is not in\n{unit}");

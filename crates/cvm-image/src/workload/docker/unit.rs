@@ -82,6 +82,10 @@ KillSignal={signal}
 # The kit's own loop ends well only when NVFLARE was shut down.
 Restart=on-failure
 ReadWritePaths=
+# The guest's own, but for its certificates: a workload may have some of its own there.
+TemporaryFileSystem=
+TemporaryFileSystem=/tmp:mode=1777,nodev,nosuid,noexec,size=256M
+TemporaryFileSystem=/dev/shm:mode=1777,nodev,nosuid,noexec
 # In the place of the one that MountAPIVFS= would make, where everybody could write.
 TemporaryFileSystem=/run:mode=0755,nodev,nosuid,noexec
 InaccessiblePaths=
