@@ -28,6 +28,7 @@ pub fn print(error: &Error) {
         cvm_attest::predict::PredictError,
         cvm_attest::predict::snp::LaunchError,
         cvm_attest::collateral::CacheError,
+        cvm_attest::collect::CollectError,
         cvm_attest::collateral::CollateralError,
         cvm_attest::collateral::fetch::FetchError,
         cvm_base::FileError,

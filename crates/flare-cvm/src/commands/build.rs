@@ -30,7 +30,8 @@ pub struct Build {
     /// What the base must be: content_sha256 of its stage, as its own build printed it
     #[arg(long, value_name = "SHA256")]
     base_digest: Option<Bytes32>,
-    /// The distribution, for the first stage; the later ones inherit it
+    /// The distribution, for the first stage; the later ones inherit it. debian-12-nvidia is debian-12 with NVIDIA's
+    /// driver, for cc_gpu_mechanism: nvidia_cc; debian-12-tdx with a later kernel, for cc_cpu_mechanism: intel_tdx
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
     /// Where cvm-agent and cvm-keyholder lie, which run in the guest [default: the folder of this program]

@@ -13,7 +13,8 @@ use cvm_attest::collateral::{
     fetch::{Bases, Fetcher, Limits, Network, Progress as Event, Proxy, SystemClock},
     open_or_create_key, public_path, read_public_key, wanted,
 };
-use cvm_base::{Bytes, read_bounded, time::now};
+use cvm_base::{Bytes, read_bounded, time::now, write_atomic};
+use cvm_layout::p1::MAX_COLLATERAL_BYTES;
 use ed25519_dalek::VerifyingKey;
 use serde_json::{Value, json};
 
@@ -39,6 +40,7 @@ const FRESH: u64 = 7 * 86_400;
 ///   flare-cvm collateral fetch  --cache C --key my.key --rim NV_GPU_DRIVER_GH100_550.90.07
 ///   flare-cvm collateral import --cache C --key my.key vcek.der       (what came with evidence)
 ///   flare-cvm collateral show   --cache C --signer my.key.pub         (what is there)
+///   flare-cvm collateral pack   --cache C --signer my.key.pub -o collateral.json
 ///
 /// Every piece is signed by its vendor, and verified each time that it is used. The folder's
 /// index is signed by you, the collector, so that nobody can take pieces away, add older ones or
@@ -51,6 +53,7 @@ pub enum Collateral {
     Fetch(Box<Fetch>),
     Import(Import),
     Show(Show),
+    Pack(Pack),
 }
 
 /// The folder and who signs it.
@@ -158,12 +161,34 @@ pub struct Show {
     json: bool,
 }
 
+/// Write a folder into one file, which travels in a machine's evidence.
+///
+/// Put it on the machine's p1 as flare-cvm/collateral.json: cvm-init sends it along with the TEE's evidence, and each
+/// key holder that trusts the collector (collateral.pub beside its policy) finds there what it has not collected
+/// itself. Nobody needs to trust the site: a changed file is no collector's.
+#[derive(Args)]
+pub struct Pack {
+    /// The folder: one machine's
+    #[arg(long, value_name = "DIR")]
+    cache: PathBuf,
+    /// The collector's public key (FILE.pub); give it once per collector who is trusted
+    #[arg(long = "signer", value_name = "FILE", required = true)]
+    signers: Vec<PathBuf>,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs one of the commands.
 pub fn run(command: Collateral) -> Result<()> {
     match command {
         Collateral::Fetch(args) => fetch(&args),
         Collateral::Import(args) => import(&args),
         Collateral::Show(args) => show(&args),
+        Collateral::Pack(args) => pack(&args),
     }
 }
 
@@ -344,6 +369,25 @@ fn show(args: &Show) -> Result<()> {
             "run `flare-cvm collateral fetch` with the same evidence again",
         );
     }
+    Ok(())
+}
+
+fn pack(args: &Pack) -> Result<()> {
+    let cache = Cache::open(&args.cache, &public_keys(&args.signers)?)?;
+    let packed = cache.pack();
+    if packed.len() as u64 > MAX_COLLATERAL_BYTES {
+        return Problem::result(
+            "CLI-035",
+            format!("packed it has {} bytes, and evidence carries at most {MAX_COLLATERAL_BYTES}", packed.len()),
+            "collect this machine's collateral into a folder of its own (fetch --snp-report or --tdx-quote)",
+        );
+    }
+    write_atomic(&args.output, &packed, 0o644)?;
+    let count = cache.entries().count();
+    Progress::new(args.json).done(
+        &format!("{}: {count} pieces, {} bytes", args.output.display(), packed.len()),
+        &json!({ "output": args.output, "pieces": count, "bytes": packed.len() }),
+    );
     Ok(())
 }
 

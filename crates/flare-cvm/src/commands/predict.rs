@@ -1,6 +1,9 @@
 //! `flare-cvm predict`: what a machine will measure, from the bundle alone.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -9,9 +12,10 @@ use cvm_attest::{
     predict::{
         Inputs,
         snp::{self, Kernel, LaunchInputs, VcpuType, Vmm},
-        tdx::{self, Boot, PageOrder, TdxInputs},
+        tdx::{self, Acpi, Boot, PageOrder, TdxInputs},
     },
     reference_set::{SnpReference, SnpVariant, TdxReference},
+    rtmr::sha384,
 };
 use cvm_base::{Bytes, read_bounded, write_atomic};
 use cvm_image::boot::{LOADER_PATH, UKI_PATH, disk, secure_boot::Databases};
@@ -44,12 +48,22 @@ enum Launcher {
     Gce,
 }
 
+/// How a host adds firmware's pages to a TD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Pages {
+    /// Each page is added, then measured.
+    Page,
+    /// A section's pages are added, then measured.
+    Section,
+}
+
 /// Predict what a platform will measure of a bundle, with every input named.
 ///
 /// tpm predicts the PCRs from loader, UKI and Secure Boot variables, and compares with reference.json. snp computes
 /// the launch digest of --firmware, with the bundle's UKI as its kernel if --direct says so (the firmware must have a
 /// kernel-hashes table: OVMF's AmdSev build). Firmware in an IGVM file says itself what a guest starts with, one vCPU
-/// and no kernel. tdx computes MRTD and the RTMRs, and says of each register that it cannot predict why.
+/// and no kernel. tdx computes MRTD and the RTMRs, and says of each register that it cannot predict why: with --direct,
+/// --memory and --acpi it predicts all.
 ///
 /// With --observed, an SNP measurement that differs is explained: which input, changed alone, gives it.
 #[derive(Args)]
@@ -81,6 +95,13 @@ pub struct Predict {
     /// tdx: the TD's memory in MiB
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
+    /// tdx: the host's ACPI tables, as files table-loader, rsdp and tables. A guest of the same configuration has them in
+    /// /sys/firmware/qemu_fw_cfg/by_name/etc/ (table-loader/raw, acpi/rsdp/raw, acpi/tables/raw)
+    #[arg(long, value_name = "FOLDER")]
+    acpi: Option<PathBuf>,
+    /// tdx: how the host adds firmware's pages: page by page since Linux 6.16
+    #[arg(long, value_enum, default_value_t = Pages::Page)]
+    pages: Pages,
     /// tdx: a register that hangs on the host's devices, from whoever knows them: N=HEX; give it once per register
     #[arg(long, value_name = "N=HEX")]
     rtmr: Vec<String>,
@@ -332,6 +353,12 @@ fn observed(args: &Predict) -> Result<Option<Bytes<48>>> {
     parsed.context("--observed is no SNP measurement: 96 hex digits")
 }
 
+/// The digests of what QEMU hands to the firmware.
+fn acpi(folder: &Path) -> Result<Acpi> {
+    let digest = |name: &str| Ok::<_, anyhow::Error>(sha384(&read_bounded(&folder.join(name), MAX_FILE)?));
+    Ok(Acpi { loader: digest("table-loader")?, rsdp: digest("rsdp")?, tables: digest("tables")? })
+}
+
 fn tdx(args: &Predict) -> Result<Value> {
     let (firmware, files) = (firmware(args)?, Files::read(args)?);
     let inputs = files.inputs();
@@ -341,9 +368,12 @@ fn tdx(args: &Predict) -> Result<Value> {
     };
     let mut prediction = tdx::tdx(&TdxInputs {
         firmware: &firmware,
-        pages: PageOrder::PageByPage,
+        pages: match args.pages {
+            Pages::Page => PageOrder::PageByPage,
+            Pages::Section => PageOrder::SectionBySection,
+        },
         memory: args.memory.map(|mib| mib << 20),
-        acpi: None,
+        acpi: args.acpi.as_deref().map(acpi).transpose()?,
         boot,
     })?;
     // Only the owner of the host knows what its devices lead to.

@@ -30,7 +30,7 @@ impl Bundle {
         let bundle = folder.join("bundle");
         fs::create_dir_all(&bundle).unwrap();
         let keys = Keys::open_or_create(&folder.join("keys")).unwrap();
-        let (loader, firmware) = (keys.signed_loader().unwrap(), keys.firmware().unwrap());
+        let (loader, firmware) = (keys.signed_loader().unwrap(), keys.firmware(None).unwrap());
         let manifest = sha256(b"manifest.json");
         // A kernel as far as the stub's builder looks.
         let mut kernel = vec![0; 4096];

@@ -54,6 +54,25 @@ fn a_tpms_register() {
     explained(&format!("{session}/evidence.json --at {now}"), &wrong, &right, expected);
 }
 
+/// Reference values are of the SHA-256 bank: another bank's quote is compared with nothing, and says so.
+#[test]
+fn another_banks_quote_is_not_compared() {
+    let gce = format!("{EVIDENCE}/tpm/gce-cos-85-nonce9009");
+    let quote = |bank: &str| {
+        let files = [
+            "ak.tpmt_public",
+            &format!("quote-{bank}.msg"),
+            &format!("quote-{bank}.sig"),
+            &format!("pcrs-{bank}.json"),
+        ];
+        let files: String = files.map(|file| format!("{gce}/{file} ")).concat();
+        verify(&format!("{files} --nonce 9009 --reference {VECTORS}/session-swtpm/reference.json"))
+    };
+    let run = quote("sha384").good();
+    run.says("tpm0: not checked: reference-values: the reference values have none of this kind of evidence");
+    quote("sha256").failed("ATT-362").says("refused[ATT-397]: tpm0: PCR ");
+}
+
 #[test]
 fn a_tds_register() {
     let folder = folder("explain-tdx");

@@ -2,12 +2,15 @@
 
 mod bundle;
 mod cache;
+mod collect;
 mod explain;
 #[path = "../../../cvm-attest/tests/support/igvm.rs"]
 mod igvm_file;
 #[path = "../../../cvm-attest/tests/snp/mint.rs"]
 #[expect(dead_code, reason = "the verifier's own tests use the rest")]
 mod mint;
+#[path = "../../../cvm-attest/tests/support/nvml.rs"]
+mod nvml;
 mod policy;
 mod predict;
 mod token;
@@ -59,14 +62,7 @@ struct Run {
 /// Runs the program in the repository's root.
 fn flare_cvm(arguments: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flare-cvm"));
-    let output = command.args(arguments).current_dir(repository()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Run {
-        command: arguments.join(" "),
-        status: output.status.code(),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    }
+    Run::of(command.args(arguments).current_dir(repository()), arguments.join(" "))
 }
 
 /// `attest verify`, its arguments separated by blanks.
@@ -75,6 +71,12 @@ fn verify(arguments: &str) -> Run {
 }
 
 impl Run {
+    fn of(run: &mut Command, command: String) -> Self {
+        let output = run.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { command, status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
     fn good(self) -> Self {
         assert_eq!((self.status, self.err.as_str()), (Some(0), ""), "{}\n{}", self.command, self.out);
         self

@@ -2,13 +2,15 @@
 
 use std::fs;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_attest::{
-    ReferenceSet,
+    Reference, ReferenceSet,
+    reference::TpmReference,
     reference_set::{SnpReference, SnpTcb, SnpVariant},
 };
 use cvm_base::Bytes;
 
-use crate::{NOW, VECTORS, explain::machine, flare_cvm, folder, verify, write};
+use crate::{NOW, VECTORS, explain::machine, flare_cvm, folder, read, verify, write};
 
 const POLICIES: [&str; 3] = ["boot.rego", "self.rego", "cross.rego"];
 
@@ -81,4 +83,76 @@ fn only_reference_values_make_policies() {
         let evidence = format!("{VECTORS}/session-swtpm/evidence.json --at {now} --policy {output}/{name}");
         verify(&evidence).failed("ATT-362").says("refused[ATT-364]: ");
     }
+}
+
+/// The attestation key's point, as rcgen wants a public key that is not its own.
+struct Ak(Vec<u8>);
+
+impl rcgen::PublicKeyData for Ak {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+/// A TPM is all that this machine has.
+#[test]
+fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
+    let folder = folder("policy-tpm");
+    let session = format!("{VECTORS}/session-swtpm");
+    let body: serde_json::Value = serde_json::from_slice(&read(&format!("{session}/evidence.json"))).unwrap();
+    let spki = STANDARD.decode(body["ak_public"].as_str().unwrap()).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let root = params.clone().self_signed(&key).unwrap();
+    let mut leaf = rcgen::CertificateParams::new(vec![]).unwrap();
+    // tcg-kp-AIKCertificate.
+    leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 3])];
+    let leaf = leaf.signed_by(&Ak(spki[spki.len() - 65..].to_vec()), &rcgen::Issuer::new(params, key)).unwrap();
+    let (root_file, leaf) = (write(folder.join("root.pem"), root.pem()), write(folder.join("ak.pem"), leaf.pem()));
+    let machine = format!("{session}/evidence.json {leaf} --roots {root_file} --at {NOW}");
+
+    let policies = |reference: &str, root: &[u8]| {
+        let output = folder.join("policies").display().to_string();
+        let root = cvm_base::sha256(root).to_string();
+        flare_cvm(&["policy", "new", reference, "--ek-root", &root, "-o", &output]).good();
+        POLICIES.map(|policy| format!("{output}/{policy}"))
+    };
+    let reasons = |policy: &str| {
+        let run = verify(&format!("{machine} --policy {policy}")).failed("ATT-362");
+        let refused = run.out.lines().filter_map(|line| line.strip_prefix("refused[ATT-364]: "));
+        refused.map(|line| line.split_once(": ").unwrap().1.to_owned()).collect::<Vec<_>>()
+    };
+    let left_out = |checks: &[&str]| -> Vec<String> {
+        let refused = |check| format!("{check} was not checked, and accepted_not_checked does not list it");
+        checks.iter().map(refused).collect()
+    };
+    let checks = ["ak-attributes", "certificate-revocation", "nonce"];
+    let reference = format!("{session}/reference.json");
+    let [boot, own, cross] = policies(&reference, root.der());
+    assert_eq!(reasons(&boot), left_out(&checks));
+    let edited = fs::read_to_string(&boot).unwrap();
+    let list = r#"accepted_not_checked := {"ak-attributes", "certificate-revocation", "nonce"}"#;
+    fs::write(&boot, edited.replace("accepted_not_checked := set()", list)).unwrap();
+    verify(&format!("{machine} --policy {boot}")).good().says("tpm0: tpm, genuine");
+    // It has not handed off yet.
+    for policy in [own, cross] {
+        let reasons = reasons(&policy);
+        assert!(reasons.iter().any(|reason| reason.starts_with("tpm: pcr11 is ")), "{reasons:#?}");
+    }
+    // Another root, and another image.
+    let [boot, ..] = policies(&reference, b"another");
+    let found = format!("tpm: it is endorsed by the root {}, which", cvm_base::sha256(root.der()));
+    assert!(reasons(&boot).iter().any(|reason| reason.starts_with(&found)), "{:#?}", reasons(&boot));
+    let built = Reference::parse(&read(&reference)).unwrap();
+    let mut events = built.tpm.explain.clone();
+    events.iter_mut().find(|event| event.pcr == 4).unwrap().digest = Bytes([0x44; 32]);
+    let other = Reference { tpm: TpmReference::from_events(events, &[12, 13]), ..built };
+    let other = write(folder.join("other.json"), other.to_bytes());
+    let [boot, ..] = policies(&other, root.der());
+    assert!(reasons(&boot).iter().any(|reason| reason.starts_with("tpm: pcr04 is ")), "{:#?}", reasons(&boot));
 }

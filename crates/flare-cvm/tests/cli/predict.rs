@@ -131,6 +131,22 @@ fn tdx(bundle: &Bundle) {
     assert!(found["not_predicted"][0].as_str().unwrap().contains("RTMR0: "), "{found:#}");
     assert_eq!(found["rtmr"]["3"], "00".repeat(48));
     assert!(found["rtmr"]["1"].is_string() && found["rtmr"]["2"].is_string(), "{found:#}");
+    // Whoever has such a guest knows them, and then every register is known.
+    let acpi = bundle.folder.join("acpi");
+    fs::create_dir(&acpi).unwrap();
+    bundle.predict(&format!("{direct} --acpi {}", acpi.display())).failed("FILE-001");
+    for name in ["table-loader", "rsdp", "tables"] {
+        fs::write(acpi.join(name), name).unwrap();
+    }
+    let with_acpi = format!("{direct} --acpi {}", acpi.display());
+    let whole = bundle.predict(&format!("{with_acpi} --json")).good().json();
+    assert_eq!(whole["not_predicted"], json!([]));
+    assert!(whole["rtmr"]["0"].is_string());
+    assert_eq!((&whole["rtmr"]["1"], &whole["mrtd"]), (&found["rtmr"]["1"], &found["mrtd"]));
+    fs::write(acpi.join("tables"), "of another host").unwrap();
+    assert_ne!(bundle.predict(&format!("{with_acpi} --json")).good().json()["rtmr"]["0"], whole["rtmr"]["0"]);
+    let sections = bundle.predict(&format!("{with_acpi} --pages section --json")).good().json();
+    assert_ne!(sections["mrtd"], found["mrtd"]);
     let disk = bundle.predict(&format!("--platform tdx --firmware {DEBIAN} --memory 4096 --json")).good().json();
     assert_ne!(disk["rtmr"]["1"], found["rtmr"]["1"]);
 

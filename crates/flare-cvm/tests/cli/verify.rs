@@ -311,12 +311,16 @@ fn what_is_no_evidence_is_named() {
     }
     write(folder.join("notes.txt"), "asked on Monday");
     let arguments = format!("{} --at {NOW}", folder.display());
-    verify(&arguments).good().says("left out: ").says("notes.txt (15 bytes): it is no evidence");
+    verify(&arguments).good().says("left out: ").says("notes.txt: it is no evidence").says("(15 bytes)");
     let verdict = verify(&format!("{arguments} --json")).good().json();
     assert!(verdict["left_out"][0]["of"].as_str().unwrap().ends_with("notes.txt"), "{verdict:#}");
     // The report, damaged: its folder attests nothing, and is not accepted for the certificate in it.
     write(folder.join("report.bin"), &read(&format!("{EVIDENCE}/snp/milan-virtee/report.bin"))[..1000]);
-    verify(&arguments).failed("ATT-362").says("refused[ATT-360]: ").says("report.bin (1000 bytes): it is no evidence");
+    verify(&arguments)
+        .failed("ATT-362")
+        .says("refused[ATT-360]: ")
+        .says("report.bin: it is no evidence")
+        .says("(1000 bytes)");
 }
 
 /// NVIDIA's own policies ask for OCSP responses, which are not at hand; what else they ask for, holds.
@@ -357,6 +361,18 @@ fn nvidias_policies_say_which_check_was_not_made() {
     let switches = policy("switch.json", "{}", r#"{"measres": "success", "x-nvidia-switch-arch-check": true}"#);
     verify(&format!("{switch} --policy {switches}")).good();
     verify(&format!("{switch} --policy {measured}")).failed("ATT-362").says("devices is 0");
+    // The verdict of NVIDIA's service is judged by the same rules, and there OCSP was asked.
+    let nras = format!(
+        "{EVIDENCE}/nras/hopperClaimsv3_detached_eat.json {EVIDENCE}/nras/nras-prod-20250609.recovered.pub.pem \
+         --issuer https://nras.attestation.nvidia.com --at 1749601918"
+    );
+    for good in [&measured, &asked] {
+        verify(&format!("{nras} --policy {good}")).good();
+    }
+    let older = policy("older.json", r#"{"x-nvidia-ver": "2.0"}"#, r#"{"x-nvidia-gpu-driver-version": "550.90.08"}"#);
+    let run = verify(&format!("{nras} --policy {older}")).failed("ATT-362");
+    run.says("overall: x-nvidia-ver is \"3.0\"").says("GPU-0: x-nvidia-gpu-driver-version is \"550.90.07\"");
+
     let both = policy("both.json", "{}", r#"{"measres": "fail"}"#);
     verify(&format!("{switch} --policy {both}")).failed("ATT-362").says("SWITCH-0: measres is");
 }

@@ -1,5 +1,6 @@
-//! `flare-cvm attest`: evidence, checked offline.
+//! `flare-cvm attest`: evidence, collected in a guest and checked offline.
 
+mod collect;
 mod input;
 mod node;
 mod policies;
@@ -15,6 +16,7 @@ const MAX_FILE: u64 = cvm_attest::files::MAX_FILE_BYTES as u64;
 #[derive(Subcommand)]
 pub enum Attest {
     Verify(verify::Verify),
+    Collect(collect::Collect),
     Node(node::Node),
     Report(node::Report),
     /// A host: `attest HOST[:PORT]` is `attest node HOST[:PORT]`
@@ -26,6 +28,7 @@ pub enum Attest {
 pub fn run(command: Attest) -> Result<()> {
     match command {
         Attest::Verify(args) => verify::verify(&args),
+        Attest::Collect(args) => collect::collect(&args),
         Attest::Node(args) => node::node(&args),
         Attest::Report(args) => node::report(&args),
         Attest::Host(arguments) => node::spelled(&arguments),

@@ -57,10 +57,10 @@ pub struct Verify {
     /// Certificates (PEM or DER) to trust instead of the vendors' own
     #[arg(long, value_name = "FILE")]
     roots: Option<PathBuf>,
-    /// A cache that `flare-cvm collateral` made, or a folder of loose files
+    /// A cache that `flare-cvm collateral` made or packed, or a folder of loose files
     #[arg(long, value_name = "DIR")]
     collateral: Option<PathBuf>,
-    /// Who may have signed that cache: a public key file; give it once per signer
+    /// Who may have signed that cache, or one that lies among the evidence: a public key file; give it once per signer
     #[arg(long, value_name = "FILE")]
     collateral_signer: Vec<PathBuf>,
     /// The time at which all must be valid: 2025-12-10T00:00:00Z, or seconds since 1970; by default now
@@ -131,10 +131,8 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
     for path in args.files.iter().chain(&args.jwks) {
         input.add(path)?;
     }
-    if let Some(folder) = &args.collateral {
-        input.collateral(folder, &args.collateral_signer, now)?;
-    }
-    let Input { set, refused, left_out } = input;
+    input.collateral(args.collateral.as_deref(), &args.collateral_signer, now)?;
+    let Input { set, refused, left_out, .. } = input;
     let mut appraisal = set.verify(&terms);
     appraisal.refusals.splice(0..0, refused);
     policies.judge(&mut appraisal, &reference)?;
@@ -238,7 +236,7 @@ fn describe(appraisal: &Appraisal, explained: &[Explanation], left_out: &[Refusa
         let facts: String = facts.collect();
         text.push(format!("{name}: {kind}, {proven}{}{facts}", if facts.is_empty() { "" } else { ":" }));
     }
-    text.extend(left_out.iter().map(|file| format!("left out: {}", file.reason)));
+    text.extend(left_out.iter().map(|file| format!("left out: {}: {}", file.of, file.reason)));
     let not_checked = appraisal.not_checked().into_iter();
     text.extend(not_checked.map(|(of, check, reason)| format!("{of}: not checked: {check}: {reason}")));
     text.extend(explained.iter().map(|explanation| format!("explained: {explanation}")));
