@@ -2,9 +2,11 @@
 CARGO ?= cargo
 NVFLARE = target/tools/nvflare/.ready
 ORACLES = target/tools/oracles/.ready
+CARGO_TEST = $(CARGO) test --release --locked --workspace --no-fail-fast
 PEERS = target/tools/peers
+NFS_SERVER = target/tools/ganesha/.ready
 
-.PHONY: demo demo-federation drills test lint bench build deps
+.PHONY: demo demo-federation drills test boots boots-of-a-server boots-of-sites lint bench build deps
 .DELETE_ON_ERROR:
 
 demo: build $(NVFLARE)
@@ -14,17 +16,29 @@ demo: build $(NVFLARE)
 demo-federation: build $(NVFLARE)
 	target/release/federation
 
-test: build $(NVFLARE) $(ORACLES)
+test: build $(NVFLARE) $(ORACLES) $(NFS_SERVER)
 	target/release/kernel target/tools/kernel
+	$(CARGO) build --release --locked --workspace --examples
 	FLARE_CVM_PYTHON=$(CURDIR)/target/tools/nvflare/bin/python3 FLARE_CVM_TEST_KERNEL=$(CURDIR)/target/tools/kernel \
 	FLARE_CVM_SEV_SNP_MEASURE=$(CURDIR)/target/tools/oracles/bin/sev-snp-measure \
-	$(CARGO) test --release --locked --workspace --no-fail-fast
+	$(CARGO_TEST) --tests
+	$(MAKE) --jobs=2 --keep-going boots
+	$(CARGO_TEST) --test federation
 	target/tools/nvflare/bin/python3 tests/split_key.py
 	target/tools/nvflare/bin/python3 -B -m unittest discover -s python/tests -t python
 
-# What a federation does when a part of it fails, and ten cold starts in a row: more than an hour.
+# An emulated machine keeps one processor busy: two of them run beside each other.
+boots: boots-of-a-server boots-of-sites
+boots-of-a-server:
+	$(CARGO_TEST) --test sealed_boot
+boots-of-sites:
+	$(CARGO_TEST) --test machine_bound --test packager --test workload
+
+# Images of the other profiles: NVIDIA's driver without a GPU, a later kernel for TDX. What a federation does when a part of
+# it fails, and ten cold starts in a row: more than an hour.
 drills: build $(NVFLARE)
-	$(CARGO) test --release --locked --workspace --test federation -- --ignored --nocapture --test-threads=1
+	$(CARGO_TEST) --test profiles -- --ignored --nocapture --test-threads=1
+	$(CARGO_TEST) --test federation -- --ignored --nocapture --test-threads=1
 
 lint:
 	$(CARGO) fmt --all --check
@@ -32,7 +46,7 @@ lint:
 
 bench: build $(NVFLARE) $(PEERS)/snpguest/.ready $(PEERS)/nvidia/.ready
 	target/release/bench
-	$(CARGO) bench --locked --workspace --bench verify
+	$(CARGO) bench --locked --workspace --bench verify --bench tokens
 
 build: deps
 	$(CARGO) build --release --locked --workspace --bins
@@ -50,6 +64,13 @@ $(NVFLARE): stages/nvflare_cc_base/requirements.lock | deps
 $(ORACLES): crates/cvm-attest/tests/oracles.lock | deps
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+# An NFS server for a test, unpacked and not installed: whoever tests this project did not ask for a daemon.
+$(NFS_SERVER): | deps
+	mkdir -p $(@D)
+	cd $(@D) && apt-get download -qq nfs-ganesha nfs-ganesha-vfs libntirpc4.3 libnfsidmap1 liburcu8 libwbclient0
+	cd $(@D) && for package in *.deb; do dpkg -x $$package . || exit; done
 	touch $@
 
 # What `make bench` compares with. One that does not install costs its row of the table, which says why, not the run.

@@ -15,6 +15,7 @@ use cvm_lab::{
     run,
     vm::BOOT_LIMIT,
 };
+use serde_json::{Value, json};
 
 /// How long a job may take under TCG.
 const JOB_LIMIT: Duration = Duration::from_secs(900);
@@ -38,6 +39,7 @@ fn a_federation_trains_and_keeps_its_jobs() {
 fn a_federation_stops_when_one_fails() {
     steps(&[
         ("a key holder is gone: what runs keeps running, the next boot refuses", key_holder_gone),
+        ("attack: a replayed token, and a peer that claims another's name", attack_a_replayed_token_and_another_name),
         ("attack: an agent is killed", attack_a_killed_agent),
         ("attack: a client's register is extended at run time", attack_an_extended_register),
         ("attack: a server without our CVM that holds valid certificates", attack_a_server_without_a_cvm),
@@ -107,9 +109,10 @@ fn reboot(federation: &Federation, running: &mut Running) -> Result<()> {
 
 fn ten_cold_starts(federation: &Federation, running: &mut Running) -> Result<()> {
     for round in 1..=10 {
+        all_off(running).with_context(|| format!("before cold start {round}"))?;
         let begin = Instant::now();
-        all_again(federation, running).with_context(|| format!("cold start {round}"))?;
-        eprintln!("cold start {round}: off, on, both clients registered in {:.0} s", begin.elapsed().as_secs_f64());
+        federation.start_sites(running).with_context(|| format!("cold start {round}"))?;
+        eprintln!("cold start {round}: both clients registered {:.0} s after power-on", begin.elapsed().as_secs_f64());
     }
     Ok(())
 }
@@ -122,6 +125,40 @@ fn key_holder_gone(federation: &Federation, running: &mut Running) -> Result<()>
     ensure!(refusal.code.as_deref() == Some("FC-401"), "{}", refusal.console);
     running.holders.push(("hospital-2", federation.holder("hospital-2")?));
     restart(federation, running, "site-2")
+}
+
+/// site-2's agent is asked to believe what site-1's made for it: once, and as site-1's.
+fn attack_a_replayed_token_and_another_name(federation: &Federation, _: &mut Running) -> Result<()> {
+    let certificate = "ab".repeat(32);
+    let agent = |site: &str, mut request: Value| -> Result<Value> {
+        request["v"] = json!(1);
+        let answer = drill(site, &format!("agent {request}"))?;
+        serde_json::from_str(&answer).with_context(|| format!("{site} answered {answer:?}"))
+    };
+    let challenge = |peer: &str| -> Result<Value> {
+        Ok(agent("site-2", json!({ "op": "challenge", "peer": peer }))?["challenge"].clone())
+    };
+    let verify = |token: &Value, name: &str, challenge: &Value| {
+        let role = if name == "server1" { "server" } else { "client" };
+        let peer = json!({ "name": name, "role": role, "tls_cert_sha256": certificate });
+        agent("site-2", json!({ "op": "verify", "token": token, "peer": peer, "challenge": challenge }))
+    };
+    let open = challenge("site-1")?;
+    let made = agent("site-1", json!({ "op": "generate", "challenge": open, "tls_cert_sha256": certificate }))?;
+    let token = &made["token"];
+    let first = verify(token, "site-1", &open)?;
+    ensure!(first["verified"] == true, "{first}");
+    for (name, challenge, code) in [
+        // The challenge was answered once; another one is not this token's; nor is another site's name.
+        ("site-1", open.clone(), "AGT-015"),
+        ("site-1", challenge("site-1")?, "AGT-014"),
+        ("server1", challenge("server1")?, "AGT-013"),
+        ("site-2", challenge("site-2")?, "AGT-013"),
+    ] {
+        let answer = verify(token, name, &challenge)?;
+        ensure!(answer["ok"] == false && answer["code"] == code, "as {name}, expected {code}: {answer}");
+    }
+    federation.registered().map(drop)
 }
 
 fn attack_a_killed_agent(federation: &Federation, running: &mut Running) -> Result<()> {
@@ -157,6 +194,12 @@ fn attack_a_server_without_a_cvm(federation: &Federation, running: &mut Running)
             std::fs::remove_file(file.path())?;
         }
     }
+    // In a CVM the logs have a place of their own.
+    let logs = kit.join("applog");
+    std::fs::create_dir(&logs)?;
+    let config = kit.join("local/log_config.json.default");
+    let text = std::fs::read_to_string(&config)?.replace("\"/applog", &format!("\"{}", logs.display()));
+    std::fs::write(&config, text)?;
     let mut server = Command::new("bash");
     server
         .arg(kit.join("startup/sub_start.sh"))
@@ -166,6 +209,11 @@ fn attack_a_server_without_a_cvm(federation: &Federation, running: &mut Running)
     for site in ["site-1", "site-2"] {
         stopped(site)
             .with_context(|| format!("a client must not work with a server without a CVM (port {FL_PORT})"))?;
+    }
+    // It is this server that they refused: it had let them in.
+    let log = std::fs::read_to_string(logs.join("log.txt")).context("the server's log")?;
+    for site in ["site-1", "site-2"] {
+        ensure!(log.contains(&format!("New client {site}@")), "{site} never came to the server without a CVM: {log}");
     }
     Ok(())
 }
@@ -188,16 +236,36 @@ fn stopped(site: &str) -> Result<()> {
 fn restart(federation: &Federation, running: &mut Running, site: &'static str) -> Result<()> {
     *running.site(site)? = federation.boot(&federation.machine(site)?, site)?;
     running.site(site)?.handoff()?;
+    // The server may still believe in the site's registration of before.
+    works(site)?;
     federation.registered().map(drop)
+}
+
+/// Waits until NVFLARE has started in a CVM.
+fn works(site: &str) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let state = drill(site, "systemctl is-active nvflare.service");
+        if state.as_ref().is_ok_and(|state| state.trim() == "active") {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < BOOT_LIMIT, "NVFLARE of {site} has not started after {BOOT_LIMIT:?}: {state:?}");
+        thread::sleep(Duration::from_secs(2));
+    }
 }
 
 /// Every site anew, as after a federation that stopped.
 fn all_again(federation: &Federation, running: &mut Running) -> Result<()> {
+    all_off(running)?;
+    federation.start_sites(running)
+}
+
+fn all_off(running: &mut Running) -> Result<()> {
     for (_, vm) in running.sites.iter_mut().rev() {
         if vm.power_button().is_err() {
             vm.console.wait(BOOT_LIMIT)?;
         }
     }
     running.sites.clear();
-    federation.start_sites(running)
+    Ok(())
 }

@@ -25,7 +25,7 @@ use cvm_lab::{
     tpm::Tpm,
     vm::{BOOT_LIMIT, Machine, Refusal},
 };
-use cvm_layout::manifest::Manifest;
+use cvm_layout::manifest::{Manifest, Stage};
 use cvm_seal::{
     HEADER_BYTES, MacKey,
     guard::{binary, record},
@@ -260,7 +260,7 @@ fn attack_one_party_alone_opens_p5() {
     let parties = folders.map(|folder| Party::load(&folder, &Unlock::beside(&folder)).expect("a party's secrets"));
     let halves = parties
         .each_ref()
-        .map(|party| party.half(&manifest.split_key, manifest.role, &manifest.image_id).expect("a half"));
+        .map(|party| party.half(&manifest.split_key, manifest.role, &manifest.image_id, Stage::Boot).expect("a half"));
     for (party, own) in parties.iter().zip(&halves) {
         // Everything that one party has or can make up without the other's secrets.
         let zero = Half::from_bytes(&[0; 32]);

@@ -31,6 +31,10 @@ pub struct Scene {
     pub layout: &'static str,
     /// Where stage images lie.
     pub images: PathBuf,
+    /// What the first stage is built from.
+    pub profile: &'static str,
+    /// The third stage: its name, or another one's folder.
+    pub last_stage: String,
     /// The sealed site, and its role.
     pub site: (&'static str, &'static str),
     /// The site's cc_config, where the startup kit alone does not say everything.
@@ -52,8 +56,21 @@ impl Scene {
     pub fn new(name: &str, first_port: u16, layout: &'static str, say: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
         let (root, images) = (repository.join("target").join(name), repository.join("target/demo/images"));
-        let (site, cc_config, say) = (("server1", "server"), None, Box::new(say));
-        Self { root, repository, first_port, layout, images, site, cc_config, trusts_machines: false, say }
+        let (profile, last_stage) = ("debian-12", "provision_build".into());
+        let (site, cc_config, trusts_machines, say) = (("server1", "server"), None, false, Box::new(say));
+        Self {
+            root,
+            repository,
+            first_port,
+            layout,
+            images,
+            profile,
+            last_stage,
+            site,
+            cc_config,
+            trusts_machines,
+            say,
+        }
     }
 
     /// The same for a client.
@@ -126,7 +143,7 @@ impl Scene {
         for (stage, image) in [
             ("nvidia_cc_base", "nvcc_image.qcow2"),
             ("nvflare_cc_base", "nvflare_cc_base.qcow2"),
-            ("provision_build", "provisioned.qcow2"),
+            (self.last_stage.as_str(), "provisioned.qcow2"),
         ] {
             let image = self.image(image);
             let output = text(&image);
@@ -134,7 +151,7 @@ impl Scene {
             let base_text = base.as_deref().map(text);
             match &base_text {
                 Some(base) => arguments.extend(["--base-image", base]),
-                None => arguments.extend(["--profile", "debian-12"]),
+                None => arguments.extend(["--profile", self.profile]),
             }
             self.flare_cvm(&arguments)?;
             base = Some(image);
@@ -408,6 +425,7 @@ pub(crate) fn unpack(archive: &Path, to: &Path) -> Result<()> {
     run(Command::new("tar").args(["--strip-components=1", "-xzSf"]).arg(archive).arg("-C").arg(to)).map(drop)
 }
 
-pub(crate) fn text(path: &Path) -> String {
+/// A path as an argument.
+pub fn text(path: &Path) -> String {
     path.display().to_string()
 }

@@ -4,10 +4,15 @@ use std::{
     fs,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use crate::bounded::Bounded;
+
+/// For a step that takes a second.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Makes a TPM's state in `folder`/state, certified by the CA in `ca`, which is made if it is not there.
 /// What it needs besides lies in `folder`.
@@ -31,14 +36,20 @@ pub fn manufacture(folder: &Path, ca: &Path, certificate: bool) {
         at("localca.options").display()
     );
     fs::write(at("setup.conf"), text).unwrap();
-    let mut command = Command::new("swtpm_setup");
-    command.args(["--tpm2", "--pcr-banks", "sha256", "--overwrite", "--tpmstate"]).arg(at("state"));
+    let mut command = Command::new("timeout");
+    command
+        .arg(LIMIT.as_secs().to_string())
+        .args(["swtpm_setup", "--tpm2", "--pcr-banks", "sha256", "--overwrite", "--tpmstate"])
+        .arg(at("state"));
     command.arg("--config").arg(at("setup.conf"));
     if certificate {
         command.arg("--create-ek-cert");
     }
-    let made = command.output().expect("swtpm_setup is installed (package swtpm-tools)");
-    assert!(made.status.success(), "swtpm_setup: {}", String::from_utf8_lossy(&made.stdout));
+    // A file: a pipe would be waited for as long as anything that it starts holds it.
+    let log = fs::File::create(at("setup.log")).unwrap();
+    let made = command.stdout(log.try_clone().unwrap()).stderr(log).status().expect("coreutils are installed");
+    let said = || fs::read_to_string(at("setup.log")).unwrap_or_default();
+    assert!(made.success(), "swtpm_setup (package swtpm-tools): {made}: {}", said());
 }
 
 /// The CA's certificates as PEM files: the root and the issuer.
@@ -49,7 +60,7 @@ pub fn ca_files(ca: &Path) -> [PathBuf; 2] {
 /// A running TPM. It ends with this value.
 #[derive(Debug)]
 pub struct Swtpm {
-    child: Child,
+    _process: Bounded,
     port: u16,
     folder: tempfile::TempDir,
 }
@@ -69,8 +80,8 @@ impl Swtpm {
 
     fn started(folder: tempfile::TempDir, ca: &Path, certificate: bool) -> Self {
         manufacture(folder.path(), ca, certificate);
-        let (child, port) = start(&folder.path().join("state"));
-        Self { child, port, folder }
+        let (process, port) = start(&folder.path().join("state"));
+        Self { _process: process, port, folder }
     }
 
     /// How libtss2 and tpm2-tools reach it.
@@ -97,35 +108,29 @@ impl Default for Swtpm {
     }
 }
 
-impl Drop for Swtpm {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// PEM of a CA: root and issuer.
 pub fn roots(ca: &Path) -> Vec<u8> {
     ca_files(ca).map(|file| fs::read(file).unwrap()).concat()
 }
 
 /// libtss2 wants the control channel on the next port.
-fn start(state: &Path) -> (Child, u16) {
+fn start(state: &Path) -> (Bounded, u16) {
     for _ in 0..20 {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let Some(control) = port.checked_add(1) else { continue };
-        let mut child = Command::new("swtpm")
+        let mut command = Command::new("swtpm");
+        command
             .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate"])
             .arg(format!("dir={}", state.display()))
             .args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")])
             .args(["--ctrl", &format!("type=tcp,port={control},bindaddr=127.0.0.1")])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("swtpm is installed");
+            .stderr(Stdio::null());
+        let process = Bounded::spawn(&mut command).expect("swtpm is installed");
         // Up, or ended because another process took one of the ports.
-        while child.try_wait().unwrap().is_none() {
+        let deadline = Instant::now() + LIMIT;
+        while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
             if TcpStream::connect(("127.0.0.1", control)).is_ok() {
-                return (child, port);
+                return (process, port);
             }
             sleep(Duration::from_millis(20));
         }

@@ -1,8 +1,10 @@
 """A root shell for failure drills: each connection sends one line, a command for bash, and gets its output.
 
-`extend N` extends TPM register N, which nothing else in the guest can do from the shell.
+`extend N` extends TPM register N, which nothing else in the guest can do from the shell. `agent JSON` asks cvm-agent:
+a token is longer than an argument may be.
 """
 
+import socket
 import socketserver
 import struct
 import subprocess
@@ -17,11 +19,24 @@ def extend(register: int) -> bytes:
         return b"extended" if tpm.read(4096)[6:10] == b"\0\0\0\0" else b"refused"
 
 
+def agent(request: str) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(60)
+        connection.connect("/run/flare-cvm/agent.sock")
+        connection.sendall(request.encode() + b"\n")
+        with connection.makefile("rb") as answer:
+            return answer.read()
+
+
 class Drill(socketserver.StreamRequestHandler):
     def handle(self):
-        line = self.rfile.readline(4096).decode().strip()
-        if line.startswith("extend "):
-            self.wfile.write(extend(int(line.split()[1])))
+        line = self.rfile.readline(1 << 20).decode().strip()
+        verb, _, argument = line.partition(" ")
+        if verb == "extend":
+            self.wfile.write(extend(int(argument)))
+            return
+        if verb == "agent":
+            self.wfile.write(agent(argument))
             return
         shell = subprocess.run(["/usr/bin/bash", "-c", line], capture_output=True, timeout=60, check=False)
         self.wfile.write(shell.stdout + shell.stderr)
