@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_attest::{collect, policy::Policy};
+use cvm_attest::{collect, policy::Policy, trustee::NVIDIA};
 use cvm_base::{Bytes, Bytes32, Explain, sha256};
 use serde_json::{Value, json};
 
 use crate::{
     Refusal,
-    attester::{Attester, OpenDevice},
+    attester::{Attester, GpuAttester, OpenDevice},
     clock,
     image::Own,
     journal::{Entry, Journal},
@@ -36,6 +36,8 @@ enum State {
 pub struct Agent {
     pub(crate) own: Own,
     attester: Box<dyn Attester>,
+    /// Where the image requires GPUs.
+    gpus: Option<GpuAttester>,
     /// What signs bare reports.
     pub(crate) device: OpenDevice,
     journal: Journal,
@@ -53,7 +55,13 @@ impl Agent {
     pub fn new(own: Own, attester: Box<dyn Attester>, journal: Journal, clock: Clock) -> Self {
         let memory = Mutex::new(Memory::new(clock()));
         let device: OpenDevice = Box::new(collect::open_devices);
-        Self { own, attester, device, journal, clock, memory, state: Mutex::new(State::Starting) }
+        Self { own, attester, gpus: None, device, journal, clock, memory, state: Mutex::new(State::Starting) }
+    }
+
+    /// With GPUs, which every token then shows.
+    #[must_use]
+    pub fn with_gpus(self, gpus: GpuAttester) -> Self {
+        Self { gpus: Some(gpus), ..self }
     }
 
     /// With another device for bare reports than this machine's own.
@@ -212,7 +220,8 @@ impl Agent {
     ) -> Result<(String, Statement), Refusal> {
         let manifest = &self.own.image.manifest;
         let issued_at = (self.clock)();
-        let statement = Statement {
+        let mut statement = Statement {
+            additional_evidence_sha256: None,
             challenge,
             expires_at: issued_at.saturating_add(self.own.config.token_lifetime_s),
             id: Bytes(random()?),
@@ -225,9 +234,13 @@ impl Agent {
             transcript: self.own.trust.transcript(),
             use_,
         };
+        let gpus = self.gpus.as_ref().map(|gpus| gpus.additional_evidence(&statement.device_digest()));
+        let additional_evidence = gpus.transpose()?;
+        statement.additional_evidence_sha256 = additional_evidence.as_ref().map(|text| sha256(text.as_bytes()));
         let token = Token {
             evidence: self.attester.evidence(&statement.digest())?,
             statement,
+            additional_evidence,
             documents: self.own.documents.clone(),
             ak_certificates: self.own.ak_certificates.clone(),
         };
@@ -241,9 +254,10 @@ impl Agent {
             State::Failing { reason } => ("failing", reason, None),
         };
         let (manifest, config) = (&self.own.image.manifest, &self.own.config);
+        let kinds: Vec<_> = [self.attester.kind()].into_iter().chain(self.gpus.as_ref().map(|_| NVIDIA)).collect();
         json!({
             "site": manifest.site, "role": manifest.role, "state": state, "reason": reason, "self_verified_at": since,
-            "kinds": [self.attester.kind()], "leeway_s": config.clocks.leeway_s,
+            "kinds": kinds, "leeway_s": config.clocks.leeway_s,
             "token_lifetime_s": config.token_lifetime_s,
         })
     }

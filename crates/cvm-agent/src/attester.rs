@@ -1,11 +1,13 @@
 //! Fresh evidence of this machine.
 
+use std::sync::{Mutex, PoisonError};
+
 use cvm_attest::{
     QuotedEvidence,
     attester::{Tpm, patiently},
     collect::{self, CollectError, Device},
     tpm_nonce,
-    trustee::{COLLATERAL, report_data},
+    trustee::{COLLATERAL, NvidiaBody, report_data},
     wire::Base64,
 };
 use cvm_base::Explain;
@@ -40,14 +42,14 @@ pub struct TpmAttester {
     tcti: String,
     event_log: Option<Base64>,
     /// libtss2's contexts do not share a TPM without a resource manager.
-    one: std::sync::Mutex<()>,
+    one: Mutex<()>,
 }
 
 impl TpmAttester {
     /// The TPM at `tcti` (`cvm_attest::attester::DEFAULT_TCTI`), and its boot's log.
     pub fn new(tcti: &str, event_log: &[u8]) -> Self {
         let event_log = (1..=MAX_LOG).contains(&event_log.len()).then(|| Base64(event_log.to_vec()));
-        Self { tcti: tcti.into(), event_log, one: std::sync::Mutex::default() }
+        Self { tcti: tcti.into(), event_log, one: Mutex::default() }
     }
 }
 
@@ -57,7 +59,7 @@ impl Attester for TpmAttester {
     }
 
     fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
-        let _one = self.one.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let quoted = patiently(|| {
             let mut tpm = Tpm::open(&self.tcti)?;
             let mut key = tpm.create_quoting_key()?;
@@ -112,6 +114,30 @@ impl Attester for TeeAttester {
             body[COLLATERAL] = collateral.clone();
         }
         Evidence::tee(kind, &body)
+    }
+}
+
+/// The machine's GPUs, or doubles of them.
+pub struct GpuAttester {
+    open: OpenDevice,
+    /// The driver makes one report at a time.
+    one: Mutex<()>,
+}
+
+impl GpuAttester {
+    /// Those that `open` gives.
+    pub fn new(open: OpenDevice) -> Self {
+        Self { open, one: Mutex::default() }
+    }
+
+    /// Evidence of each, whose nonce is `digest`: the text of [`crate::token::Token::additional_evidence`].
+    ///
+    /// # Errors
+    /// [`Refusal::NoEvidence`].
+    pub fn additional_evidence(&self, digest: &[u8; 48]) -> Result<String, Refusal> {
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let collected = (self.open)().and_then(|mut gpus| NvidiaBody::collect(&mut *gpus, digest));
+        Ok(collected.map_err(|e| none(&e))?.additional_evidence())
     }
 }
 

@@ -120,7 +120,7 @@ impl TeeBody {
         let verified = against.vendors.verify(kind, &body, against.digest, against.now);
         let TeeClaims { mut claims, incomplete } = verified.map_err(|e| Refusal::evidence(&e))?;
         claims["phase"] = json!(self.phase(&claims, against.reference)?);
-        Ok(Judged { claims, status: if incomplete { "warning" } else { "affirming" } })
+        Ok(Judged { claims, status: status(incomplete) })
     }
 
     /// The phase's name in claims. A machine that differs from the image's reference values is refused here, whatever a
@@ -178,6 +178,11 @@ fn tpm(body: &QuotedEvidence, against: &Against<'_>) -> Result<Value, Refusal> {
 fn common<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Option<T> {
     let first = values.next()?;
     values.all(|value| value == first).then_some(first)
+}
+
+/// The EAR's status of what its maker vouches for.
+pub(crate) fn status(incomplete: bool) -> &'static str {
+    if incomplete { "warning" } else { "affirming" }
 }
 
 /// A name's digits, for messages.

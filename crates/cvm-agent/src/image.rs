@@ -7,10 +7,10 @@ use std::{
 
 use cvm_attest::{
     ak_certificate::{AkCertificate, MAX_BYTES, MAX_CERTIFICATES},
-    collateral::read_public_key,
+    collateral::{Cache, read_public_key},
     policy::{MAX_POLICY_BYTES, Policy},
 };
-use cvm_base::{FileError, read_bounded};
+use cvm_base::{Explain as _, FileError, read_bounded};
 use cvm_layout::{manifest, p1};
 
 use crate::{
@@ -27,9 +27,9 @@ pub const IMAGE: &str = "/run/flare-cvm/image";
 pub const CONFIG: &str = "/opt/nvflare/config";
 /// The boot's event log, in [`IMAGE`].
 pub const EVENT_LOG: &str = "event_log";
-/// What vendors published about this machine, in [`IMAGE`]: from p1, where the site put it.
+/// What vendors published about this machine and its peers, in [`IMAGE`]: from p1, where the site put it.
 pub const COLLATERAL: &str = "collateral.json";
-/// On p4: the public key of whoever collected what comes with peers' evidence.
+/// On p4: the public key of whoever collected that, and what comes with peers' evidence.
 pub const COLLECTOR: &str = "collateral.pub";
 /// The longest event log that is read.
 const MAX_LOG: u64 = 1024 * 1024;
@@ -58,6 +58,8 @@ pub struct Own {
     pub event_log: Vec<u8>,
     /// What vendors published about this machine; empty where nobody put it there.
     pub collateral: Vec<u8>,
+    /// Why that does not count here; none where it does, or where there is none.
+    pub collateral_unused: Option<String>,
     /// How peers are judged.
     pub cross: Policy,
     /// How this machine is judged.
@@ -74,7 +76,9 @@ impl Own {
     pub fn read(folders: &Folders) -> Result<Self, SetupError> {
         let image = |name: &str, limit: u64| read_bounded(&folders.image.join(name), limit);
         let config = |name: &str, limit: u64| read_bounded(&folders.config.join(name), limit);
-        let trust = trust(&config("agreement.txt", MAX_AGREEMENT)?, &folders.config.join(COLLECTOR))?;
+        let collateral = optional(image(COLLATERAL, p1::MAX_COLLATERAL_BYTES))?.unwrap_or_default();
+        let agreement = config("agreement.txt", MAX_AGREEMENT)?;
+        let (trust, collateral_unused) = trust(&agreement, &folders.config.join(COLLECTOR), &collateral)?;
         if image("builder.pub", 32)? != trust.builder().as_bytes() {
             let builder = trust.agreement().builder().name.clone();
             return Err(SetupError::Own(Refusal::Document { document: "builder.pub", builder }));
@@ -98,7 +102,8 @@ impl Own {
             },
             // SNP and TDX guests may have none.
             event_log: optional(image(EVENT_LOG, MAX_LOG))?.unwrap_or_default(),
-            collateral: optional(image(COLLATERAL, p1::MAX_COLLATERAL_BYTES))?.unwrap_or_default(),
+            collateral,
+            collateral_unused,
             image: image_of_documents,
             documents,
             trust,
@@ -106,15 +111,24 @@ impl Own {
     }
 }
 
-/// The agreement's, and the collector's if p4 names one.
-fn trust(agreement: &[u8], collector: &Path) -> Result<Trust, SetupError> {
+/// The agreement's, and the collector's if p4 names one; with what it collected, or why that does not count. p1 is the
+/// host's: what stands there can help, and stop nothing.
+fn trust(agreement: &[u8], collector: &Path, collateral: &[u8]) -> Result<(Trust, Option<String>), SetupError> {
     let trust = Trust::new(agreement)?;
     if !collector.exists() {
-        return Ok(trust);
+        let unused = (!collateral.is_empty()).then(|| format!("p4 names no collector ({COLLECTOR})"));
+        return Ok((trust, unused));
     }
     let key = read_public_key(collector)?;
-    let vendors = trust.vendors().map_err(SetupError::Own)?.clone();
-    Ok(trust.with_vendors(vendors.with_collectors(vec![key])))
+    let mut vendors = trust.vendors().map_err(SetupError::Own)?.clone().with_collectors(vec![key]);
+    let mut unused = None;
+    if !collateral.is_empty() {
+        match Cache::unpack(collateral, &[key]) {
+            Ok(cache) => vendors = vendors.with_collateral(cache),
+            Err(error) => unused = Some(format!("{}: {error}", error.code())),
+        }
+    }
+    Ok((trust.with_vendors(vendors), unused))
 }
 
 fn optional(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, FileError> {

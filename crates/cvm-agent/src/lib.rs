@@ -6,6 +6,7 @@
 //! | [`trust`] | whose documents and certificates are believed: those of the ceremony's agreement |
 //! | [`verify`] | token → verdict, one typed [`Refusal`] a check; no I/O |
 //! | [`evidence`] | the kinds of evidence in a token |
+//! | `devices` | GPUs beside the CPU |
 //! | [`memory`] | challenges that were issued, tokens that were seen |
 //! | [`request`] | the socket's protocol (docs/agent-protocol.md) |
 //! | [`audit`] | asking a node from outside |
@@ -15,6 +16,7 @@
 
 pub mod audit;
 pub mod clock;
+mod devices;
 mod error;
 pub mod evidence;
 pub mod fuzz;

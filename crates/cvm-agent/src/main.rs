@@ -7,12 +7,13 @@ use clap::{Args, Parser};
 use cvm_agent::{
     SOCKET,
     agent::Agent,
-    attester, clock, gate,
+    attester::{self, GpuAttester},
+    clock, gate,
     image::{CONFIG, Folders, IMAGE, Own, not_before},
     journal::{self, Journal},
     lockdown, serve,
 };
-use cvm_attest::attester::DEFAULT_TCTI;
+use cvm_attest::{attester::DEFAULT_TCTI, collect::nvml::Nvml};
 use cvm_base::Explain;
 use nix::unistd::{User, geteuid};
 
@@ -111,7 +112,15 @@ fn run(args: &Serve) -> Result<ExitCode> {
     };
     let users = users(&args.user)?;
     let pause = Duration::from_secs(own.config.check_frequency_s);
-    let agent = Arc::new(Agent::new(own, attester, Journal::open(&args.journal), Box::new(clock::now)));
+    let requires_gpus = own.image.manifest.gpu.is_some();
+    if let Some(problem) = &own.collateral_unused {
+        eprintln!("cvm-agent: p1's collateral.json does not count: {problem}");
+    }
+    let mut agent = Agent::new(own, attester, Journal::open(&args.journal), Box::new(clock::now));
+    if requires_gpus {
+        agent = agent.with_gpus(GpuAttester::new(Box::new(|| Ok(Box::new(Nvml::open(None)?)))));
+    }
+    let agent = Arc::new(agent);
 
     let local = agent.clone();
     thread::Builder::new().name("socket".into()).spawn(move || serve::local(&local, &listener, &users))?;

@@ -3,6 +3,8 @@
 //! `base64url(JSON)` without padding. The JSON holds a [`Statement`], evidence whose nonce is the statement's
 //! SHA-384, and everything that a verifier needs to judge the evidence: the image's signed documents and the
 //! certificates of its attestation key. Nothing in it is believed because it is in it.
+//!
+//! Where a machine has GPUs, their evidence goes beside the CPU's ([`crate::devices`]).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cvm_attest::{
@@ -20,7 +22,7 @@ use crate::{Refusal, evidence::Evidence};
 /// The one version this program reads and writes.
 pub const VERSION: u32 = 1;
 /// The longest token, as text. Longer ones are refused unread.
-pub const MAX_BYTES: usize = 256 * 1024;
+pub const MAX_BYTES: usize = 512 * 1024;
 /// The longest window that a verifier accepts.
 pub const MAX_LIFETIME_S: u64 = 3600;
 
@@ -54,6 +56,9 @@ impl Use {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statement {
+    /// SHA-256 of the text of [`Token::additional_evidence`]; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub additional_evidence_sha256: Option<Bytes32>,
     /// The verifier's.
     pub challenge: Option<Bytes32>,
     /// Seconds since 1970 UTC.
@@ -85,6 +90,11 @@ impl Statement {
         // A struct of strings and integers always serialises.
         Sha384::digest(serde_json::to_vec(self).unwrap_or_default()).into()
     }
+
+    /// What the devices beside the CPU carry as their nonce: all of the statement but the digest of their own evidence.
+    pub fn device_digest(&self) -> [u8; 48] {
+        Self { additional_evidence_sha256: None, ..self.clone() }.digest()
+    }
 }
 
 /// The image's documents, as the builder signed them.
@@ -108,6 +118,8 @@ pub struct Token {
     pub statement: Statement,
     /// What proves it.
     pub evidence: Evidence,
+    /// The GPUs': the text of the release protocol's `additional_evidence`.
+    pub additional_evidence: Option<String>,
     /// What judges the evidence.
     pub documents: Documents,
     /// Who vouches for its attestation key.
@@ -121,6 +133,8 @@ struct Wire {
     statement: Statement,
     kind: String,
     evidence: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    additional_evidence: Option<String>,
     documents: Documents,
     ak_certificates: Vec<AkCertificate>,
 }
@@ -147,8 +161,8 @@ impl Token {
             return Err(Refusal::malformed("its times are no times"));
         }
         let evidence = Evidence::from_json(&wire.kind, &wire.evidence)?;
-        let Wire { statement, documents, ak_certificates, .. } = wire;
-        Ok(Self { statement, evidence, documents, ak_certificates })
+        let Wire { statement, additional_evidence, documents, ak_certificates, .. } = wire;
+        Ok(Self { statement, evidence, additional_evidence, documents, ak_certificates })
     }
 
     /// Writes it.
@@ -161,6 +175,7 @@ impl Token {
             statement: self.statement.clone(),
             kind: self.evidence.kind().into(),
             evidence: self.evidence.to_json().map_err(Refusal::malformed)?,
+            additional_evidence: self.additional_evidence.clone(),
             documents: self.documents.clone(),
             ak_certificates: self.ak_certificates.clone(),
         };
@@ -182,6 +197,7 @@ mod tests {
 
     fn statement() -> Statement {
         Statement {
+            additional_evidence_sha256: None,
             challenge: None,
             expires_at: 1_800_000_300,
             id: Bytes([1; 16]),
@@ -199,11 +215,16 @@ mod tests {
     /// RFC 8785 sorts members; a field in another place would change the digest silently.
     #[test]
     fn a_statement_serialises_canonically() {
-        let text = serde_json::to_string(&statement()).unwrap();
-        let members: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
-        assert_eq!(serde_json::to_string(&members).unwrap(), text);
+        let with_gpus = Statement { additional_evidence_sha256: Some(Bytes([5; 32])), ..statement() };
+        for statement in [statement(), with_gpus.clone()] {
+            let text = serde_json::to_string(&statement).unwrap();
+            let members: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&members).unwrap(), text);
+        }
         let other = Statement { use_: Use::Audit, ..statement() };
         assert_ne!(statement().digest(), other.digest());
+        assert_ne!(statement().digest(), with_gpus.digest());
+        assert_eq!(with_gpus.device_digest(), statement().digest(), "devices answer before their evidence is there");
     }
 
     #[test]

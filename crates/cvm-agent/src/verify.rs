@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Refusal,
+    Refusal, devices,
     evidence::{Against, Judged, short},
     token::{MAX_LIFETIME_S, Token, Use},
     trust::{Image, Trust},
@@ -104,10 +104,10 @@ pub fn verify(
         now,
     };
     let Judged { claims, status } = token.evidence.verify(&against)?;
-    let input = json!({ "submods": { "cpu0": {
-        "ear.status": status,
-        "ear.veraison.annotated-evidence": { token.evidence.kind(): claims },
-    }}});
+    let mut submods = devices::verify(token, &image.manifest, against.vendors, now)?;
+    let cpu = json!({ "ear.status": status, "ear.veraison.annotated-evidence": { token.evidence.kind(): claims } });
+    submods.insert("cpu0".into(), cpu);
+    let input = json!({ "submods": submods });
     let statement = &token.statement;
     let data = json!({
         "reference": image.reference, "site": statement.site, "role": statement.role, "image_id": statement.image_id,

@@ -8,10 +8,7 @@
 
 use std::{error::Error, sync::Mutex};
 
-use cvm_attest::{
-    collect::{CollectError, Device, Raw},
-    trustee::{NvidiaBody, report_data},
-};
+use cvm_attest::{collect::Device, trustee::NvidiaBody};
 use cvm_init::codes::{Code, Coded, Failure};
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 use serde_json::Value;
@@ -32,7 +29,7 @@ impl<'a> Composite<'a> {
     /// # Errors
     /// [`Code::Gpu`].
     pub fn new(cpu: &'a (dyn Attester + Sync), gpus: &'a mut dyn Device) -> Result<Self, Failure> {
-        evidence(gpus, &Binding([0; 48])).code(Code::Gpu)?;
+        NvidiaBody::collect(gpus, &[0; 48]).code(Code::Gpu)?;
         Ok(Self { cpu, gpus: Mutex::new(gpus) })
     }
 }
@@ -48,7 +45,7 @@ impl Attester for Composite<'_> {
 
     fn additional(&self, binding: &Binding) -> Result<String, Box<dyn Error + Send + Sync>> {
         let mut gpus = self.gpus.lock().map_err(|_| "the GPUs were lost in another exchange")?;
-        Ok(evidence(&mut **gpus, binding)?.additional_evidence())
+        Ok(NvidiaBody::collect(&mut **gpus, &binding.0)?.additional_evidence())
     }
 
     fn evidence(&self, params: &str, binding: &Binding) -> Result<Value, Box<dyn Error + Send + Sync>> {
@@ -56,23 +53,11 @@ impl Attester for Composite<'_> {
     }
 }
 
-fn evidence(gpus: &mut dyn Device, binding: &Binding) -> Result<NvidiaBody, Box<dyn Error + Send + Sync>> {
-    match gpus.evidence(&report_data(&binding.0))? {
-        Raw::Gpus(list) if !list.is_empty() => Ok(NvidiaBody::new(&list)?),
-        Raw::Gpus(_) => Err(absent("it lists none").into()),
-        _ => Err(absent("it is another device").into()),
-    }
-}
-
-fn absent(problem: &str) -> CollectError {
-    CollectError::Absent { device: "NVIDIA GPU".into(), problem: problem.into() }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
-    use cvm_attest::collect::{Kind, Recorded};
+    use cvm_attest::collect::{CollectError, Kind, Raw, Recorded};
 
     use super::*;
 

@@ -3,11 +3,13 @@
 
 mod common;
 // cvm-attest's own tests use the rest of it.
+#[path = "../../cvm-attest/tests/support/gpus.rs"]
+mod gpus;
 #[allow(dead_code)]
 #[path = "../../cvm-attest/tests/gpu/synthetic.rs"]
 mod synthetic;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use common::{
     Ceremony, LOG,
@@ -15,14 +17,7 @@ use common::{
     log,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_attest::{
-    JOBS_PCR, Roots,
-    attester::Tpm,
-    collateral::{Cache, Item, Key, Writer},
-    collect::{CollectError, Device as Source, Gpu, Kind, Raw},
-    handoff_digest, jobs_digest,
-    tee::Vendors,
-};
+use cvm_attest::{JOBS_PCR, Roots, attester::Tpm, handoff_digest, jobs_digest, tee::Vendors};
 use cvm_base::{sha256, time};
 use cvm_jobs::Composite;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
@@ -34,40 +29,19 @@ use cvm_release::{
     server::{Fault, Outcome, Reason, Server, SessionKeys, Verdict},
 };
 use cvm_testkit::swtpm::Swtpm;
+use gpus::Gpus;
 use serde_json::json;
 use synthetic::{Device, World};
 use zeroize::Zeroizing;
 
 const POLICY: &str = include_str!("../../../keys/policies/tpm.rego");
 
-/// A machine's GPUs, which answer every challenge: `None` answers the nonce of the recording.
-struct Gpus<'a> {
-    world: &'a World,
-    devices: Vec<Device>,
-    replayed: bool,
-}
-
-impl Source for Gpus<'_> {
-    fn kind(&self) -> Kind {
-        Kind::Gpu
-    }
-
-    fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Raw, CollectError> {
-        let nonce = *report_data.first_chunk().unwrap();
-        let gpu = |device: &Device| {
-            let device = if self.replayed { device.clone() } else { Device { nonce, ..device.clone() } };
-            Gpu { report: self.world.report(&device), certificates: self.world.chain(&device).into_bytes() }
-        };
-        Ok(Raw::Gpus(self.devices.iter().map(gpu).collect()))
-    }
-}
-
 /// A party's key holder, an image that requires GPUs or not, and a machine that boots it.
 struct Scene {
     ceremony: Ceremony,
     manifest: Manifest,
     server: Server,
-    world: World,
+    world: Arc<World>,
     swtpm: Swtpm,
 }
 
@@ -77,7 +51,7 @@ fn scene() -> Scene {
 
 /// `manifests`: whether the key holder has NVIDIA's golden values.
 fn scene_of(party: &str, gpu: Option<GpuMechanism>, manifests: bool) -> Scene {
-    let (swtpm, world) = (Swtpm::new(), World::new());
+    let (swtpm, world) = (Swtpm::new(), Arc::new(World::new()));
     let policy = POLICY.replace("@EK_ROOT_SHA256@", &root_sha256(&swtpm).to_string());
     let ceremony = Ceremony::hold(&policy);
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG));
@@ -85,7 +59,7 @@ fn scene_of(party: &str, gpu: Option<GpuMechanism>, manifests: bool) -> Scene {
     store.enroll(&documents).unwrap();
     let mut vendors = Vendors::genuine().unwrap().with_gpus(world.roots());
     if manifests {
-        vendors = vendors.with_collateral(collateral(&world, &ceremony));
+        vendors = vendors.with_collateral(gpus::golden(&world, &ceremony.folder.path().join("collateral")));
     }
     let server = Server {
         party: party.parse().unwrap(),
@@ -97,26 +71,6 @@ fn scene_of(party: &str, gpu: Option<GpuMechanism>, manifests: bool) -> Scene {
         random: Box::new(|bytes| getrandom::fill(bytes).map_err(|e| Fault::new("randomness", e))),
     };
     Scene { ceremony, manifest, server, world, swtpm }
-}
-
-/// The golden values of a Blackwell GPU's driver and VBIOS, as a key holder's cache has them.
-fn collateral(world: &World, ceremony: &Ceremony) -> Cache {
-    let folder = ceremony.folder.path().join("collateral");
-    let key = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
-    let golden: Vec<[u8; 48]> = Device::blackwell().measurements;
-    let of = |range: std::ops::Range<u8>| -> Vec<(u8, &[u8], bool)> {
-        range.map(|index| (index, &golden[usize::from(index)][..], true)).collect()
-    };
-    let mut writer = Writer::open(&folder, key.clone(), &[]).unwrap();
-    for (id, version, golden) in [
-        ("NV_GPU_CC_DRIVER_GB100_575.32", "575.32", of(0..8)),
-        ("NV_GPU_VBIOS_G525_0220_886_970088000F", "97.00.88.00.0F", of(8..16)),
-    ] {
-        let bytes = world.rim("GB100", version, &golden).into_bytes();
-        let item = Item { key: Key::Rim(id.into()), bytes, source: "test".into(), fetched_at: time::now() };
-        assert!(writer.put(&item).unwrap());
-    }
-    Cache::open(&folder, &[key.verifying_key()]).unwrap()
 }
 
 impl Scene {
@@ -132,8 +86,8 @@ impl Scene {
         tpm
     }
 
-    fn gpus(&self, devices: Vec<Device>) -> Gpus<'_> {
-        Gpus { world: &self.world, devices, replayed: false }
+    fn gpus(&self, devices: Vec<Device>) -> Gpus {
+        Gpus { world: self.world.clone(), devices, replayed: false }
     }
 
     fn send(&self, outgoing: &Outgoing) -> Outcome {
@@ -170,7 +124,7 @@ impl Scene {
     }
 
     /// With these GPUs beside the CPU, in the phase that the TPM shows.
-    fn attest_with(&self, tpm: &mut Tpm, mut gpus: Gpus<'_>) -> Result<Client<Attested>, (Reason, String)> {
+    fn attest_with(&self, tpm: &mut Tpm, mut gpus: Gpus) -> Result<Client<Attested>, (Reason, String)> {
         let cpu = TpmAttester::new(tpm, log(LOG));
         let composite = Composite::new(&cpu, &mut gpus).unwrap();
         self.attest(&composite)
@@ -299,8 +253,8 @@ fn attack_a_gpu_of_which_nobody_knows_the_golden_values() {
 
 #[test]
 fn attack_a_gpu_that_nvidia_does_not_vouch_for() {
-    let (scene, other) = (scene(), World::new());
-    let gpus = Gpus { world: &other, devices: vec![Device::blackwell()], replayed: false };
+    let (scene, other) = (scene(), Arc::new(World::new()));
+    let gpus = Gpus { world: other, devices: vec![Device::blackwell()], replayed: false };
     refused(scene.attest_with(&mut scene.running(), gpus), Reason::EvidenceInvalid, "chain");
 }
 

@@ -7,6 +7,10 @@
 #
 # A virtual TPM proves nothing against its host: `tpm.trust` says what the parties' key holders thought of it, and
 # `tpm.ek_root_sha256` which root endorses it. A policy of your own may name them.
+#
+# Where the peer's image requires GPUs, the agent has seen at least one, each genuine and answering this token. That they
+# are as NVIDIA published them is known where p1's collateral.json has its manifests; without them "rim" was not checked,
+# and the peer is refused. "ocsp": nobody was asked whether NVIDIA revoked a GPU's certificates.
 package policy
 
 import rego.v1
@@ -15,10 +19,19 @@ default allow := false
 
 evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
 
-# Of TEEs, as in keys/policies/tee.rego. Without Intel's collateral "tcb-status" was not checked, and a TD is refused.
-accepted_not_checked := {"certificate-revocation", "event-log", "host-data"}
+# As in keys/policies. Without Intel's collateral "tcb-status" was not checked, and a TD is refused.
+accepted_not_checked := {"certificate-revocation", "event-log", "host-data", "ocsp"}
 
 tdx_tcb := {"UpToDate"}
+
+# "SPT" is one GPU, "MPT" several with encrypted links between them; in "PPCIE" those links are in clear.
+gpu_modes := {"SPT", "MPT"}
+
+gpus[name] := gpu if {
+	some name, submod in input.submods
+	startswith(name, "gpu")
+	gpu := submod["ear.veraison.annotated-evidence"].nvidia
+}
 
 allow if {
 	evidence.tpm.phase == "after-handoff"
@@ -57,4 +70,17 @@ deny contains sprintf("the peer's image has no reference values for %s: provisio
 
 deny contains sprintf("Intel says of the peer's platform: %s %v", [evidence.tdx.tcb_status, evidence.tdx.advisory_ids]) if {
 	not evidence.tdx.tcb_status in tdx_tcb
+}
+
+deny contains sprintf("%s of the peer is not in the state and mode that a GPU for confidential computing must be in", [name]) if {
+	some name, gpu in gpus
+	not good(gpu)
+}
+
+good(gpu) if {
+	gpu["x-nvidia-gpu-attestation-report-nonce-match"] == true
+	gpu.measres == "success"
+	gpu.secboot == true
+	gpu.dbgstat == "disabled"
+	object.get(gpu, "x-nvidia-gpu-mode", "unstated") in gpu_modes
 }

@@ -2,7 +2,8 @@
 #
 # Before it is asked, the agent has verified its own evidence as it verifies a peer's, and compared what was measured with
 # the signed reference. A TPM's attestation key needs nobody's word: the agent asked the TPM itself. What a vendor thinks
-# of the platform was the key holders' to judge; a list that expires shall not stop a machine that runs.
+# of the platform and of its GPUs was the key holders' to judge; a list that expires shall not stop a machine that runs.
+# A GPU that answers no more, or that differs from NVIDIA's manifests where they are at hand, has stopped it already.
 package policy
 
 import rego.v1
@@ -12,7 +13,8 @@ default allow := false
 evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
 
 accepted_not_checked := {
-	"attestation-key-certificate", "certificate-revocation", "event-log", "host-data", "qe-identity", "tcb-status",
+	"attestation-key-certificate", "certificate-revocation", "event-log", "fwid", "host-data", "ocsp", "qe-identity", "rim",
+	"tcb-status",
 }
 
 allow if {

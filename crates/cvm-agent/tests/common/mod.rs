@@ -34,6 +34,7 @@ use cvm_ceremony::{
     Unlock, fresh_nonce,
 };
 use cvm_layout::{
+    manifest::{GpuMechanism, Manifest},
     names::Role,
     signed::{self, Kind},
 };
@@ -105,10 +106,15 @@ impl Federation {
 
     /// A machine that has booted the site's image and handed off, with its agent's files.
     pub fn site(&self, name: &str, role: Role) -> Site {
+        self.tpm_site(name, role, None)
+    }
+
+    /// The same, of an image that may require GPUs.
+    pub fn tpm_site(&self, name: &str, role: Role, gpu: Option<GpuMechanism>) -> Site {
         let swtpm = Swtpm::of(&self.folder.path().join("ca"), true);
         let log = log();
         let ak_name = boot(&swtpm, &log);
-        let site = self.machine(name, role, Some(swtpm), ak_name, Platforms::default());
+        let site = self.machine(name, role, gpu, Some(swtpm), ak_name, Platforms::default());
         site.write("image/event_log", &site.log);
         site.certify(&[self.certificate("alice", image_id(name), site.ak_name)]);
         site
@@ -116,10 +122,23 @@ impl Federation {
 
     /// A machine without a TPM, whose image was made for these TEEs.
     pub fn tee_site(&self, name: &str, role: Role, platforms: Platforms) -> Site {
-        self.machine(name, role, None, Bytes([0; 34]), platforms)
+        self.machine(name, role, None, None, Bytes([0; 34]), platforms)
     }
 
-    fn machine(&self, name: &str, role: Role, swtpm: Option<Swtpm>, ak_name: Bytes<34>, platforms: Platforms) -> Site {
+    /// The same, of an image that requires GPUs.
+    pub fn gpu_site(&self, name: &str, role: Role, platforms: Platforms) -> Site {
+        self.machine(name, role, Some(GpuMechanism::NvidiaCc), None, Bytes([0; 34]), platforms)
+    }
+
+    fn machine(
+        &self,
+        name: &str,
+        role: Role,
+        gpu: Option<GpuMechanism>,
+        swtpm: Option<Swtpm>,
+        ak_name: Bytes<34>,
+        platforms: Platforms,
+    ) -> Site {
         let site = Site { swtpm, folder: tempfile::tempdir().unwrap(), log: log(), ak_name, offset: Arc::default() };
         for name in ["image", "config"] {
             fs::create_dir(site.folder.path().join(name)).unwrap();
@@ -128,14 +147,17 @@ impl Federation {
         let zeros = "00".repeat(32);
         let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
-        let manifest = json!({
-            "version": 1, "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
+        let mut manifest = json!({
+            "version": Manifest::version_for(gpu), "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
             "split_key": {"ephemeral": "09".repeat(32), "transcript": self.agreement.digest(), "parties": []},
             "init_code_sha256": zeros,
-        })
-        .to_string();
+        });
+        if let Some(gpu) = gpu {
+            manifest["gpu"] = json!(gpu);
+        }
+        let manifest = manifest.to_string();
         let parsed = EventLog::parse(&site.log).unwrap();
         let events = parsed.events().iter().filter(|event| [4, 7, 9, 11, 12].contains(&event.pcr));
         let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();

@@ -5,7 +5,7 @@
 mod chip;
 #[path = "../common/mod.rs"]
 mod common;
-// cvm-attest's own tests use the rest of these three. The latter two name each other.
+// cvm-attest's own tests use the rest of these. `documents` and `mint` name each other.
 #[allow(dead_code)]
 #[path = "../../../cvm-attest/tests/tdx_minted/documents.rs"]
 mod documents;
@@ -16,6 +16,13 @@ mod mint;
 #[path = "../../../cvm-attest/tests/snp/mint.rs"]
 mod snp_mint;
 
+#[path = "../../../cvm-attest/tests/support/gpus.rs"]
+mod gpus;
+#[allow(dead_code)]
+#[path = "../../../cvm-attest/tests/gpu/synthetic.rs"]
+mod synthetic;
+
+mod gpu;
 mod snp;
 mod tdx;
 

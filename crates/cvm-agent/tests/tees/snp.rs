@@ -98,6 +98,7 @@ fn made_by_root(site: &Site, chip: &Arc<Chip>) -> String {
     let mut id = [0; 16];
     getrandom::fill(&mut id).unwrap();
     let statement = Statement {
+        additional_evidence_sha256: None,
         challenge: None,
         expires_at: now + 60,
         id: Bytes(id),
@@ -112,7 +113,7 @@ fn made_by_root(site: &Site, chip: &Arc<Chip>) -> String {
     };
     let evidence = TeeAttester::new(device(chip), b"").unwrap().evidence(&statement.digest()).unwrap();
     let documents = own.documents.clone();
-    Token { statement, evidence, documents, ak_certificates: vec![] }.text().unwrap()
+    Token { statement, evidence, additional_evidence: None, documents, ak_certificates: vec![] }.text().unwrap()
 }
 
 /// Evidence that was recorded answers what it was recorded for, and nothing else.

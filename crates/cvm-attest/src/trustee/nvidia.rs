@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(all(feature = "verifier", feature = "collect"))]
+use super::report_data;
+#[cfg(all(feature = "verifier", feature = "collect"))]
+use crate::collect::{CollectError, Device, Raw};
 use crate::wire::Base64;
 
 /// The protocol's name of the kind.
@@ -29,6 +33,20 @@ struct NvidiaDevice {
 
 #[cfg(all(feature = "verifier", feature = "collect"))]
 impl NvidiaBody {
+    /// What all GPUs of a machine answer to `binding`, a session's digest for devices. There is at least one.
+    ///
+    /// # Errors
+    /// [`CollectError`]; also for an answer that no verifier would read.
+    pub fn collect(gpus: &mut dyn Device, binding: &[u8; 48]) -> Result<Self, CollectError> {
+        let absent = |problem: &str| CollectError::Absent { device: "NVIDIA GPU".into(), problem: problem.into() };
+        let answered = match gpus.evidence(&report_data(binding))? {
+            Raw::Gpus(list) if !list.is_empty() => list,
+            Raw::Gpus(_) => return Err(absent("it lists none")),
+            _ => return Err(absent("it is another device")),
+        };
+        Self::new(&answered).map_err(|e| CollectError::Answer { device: "NVIDIA GPU".into(), problem: e.to_string() })
+    }
+
     /// From what the devices gave.
     ///
     /// # Errors

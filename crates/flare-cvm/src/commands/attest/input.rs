@@ -13,6 +13,7 @@ use cvm_attest::{
     trustee::COLLATERAL,
 };
 use cvm_base::{Explain as _, read_bounded};
+use ed25519_dalek::VerifyingKey;
 use serde_json::Value;
 
 use super::{super::problem::Problem, MAX_FILE};
@@ -75,18 +76,7 @@ impl Input {
         let trusted = signers.iter().map(|path| read_public_key(path)).collect::<Result<Vec<_>, _>>()?;
         if let Some(path) = at {
             if path.join("index.json").is_file() || path.is_file() {
-                if trusted.is_empty() {
-                    return Problem::result(
-                        "CLI-021",
-                        format!("{} is a signed cache, and nobody says whose signature counts", path.display()),
-                        "name the collector's public key with --collateral-signer (flare-cvm collateral show prints the signer)",
-                    );
-                }
-                let cache = match path.is_file() {
-                    true => Cache::unpack(&read_bounded(path, MAX_FILE)?, &trusted).map_err(Into::into),
-                    false => Cache::open(path, &trusted),
-                };
-                self.take(&cache.with_context(|| path.display().to_string())?, now);
+                self.take(&cache(path, &trusted)?, now);
             } else {
                 let files = entries_of(path)?.into_iter().filter(|path| path.is_file()).collect();
                 let unknown = self.group("", files)?;
@@ -120,6 +110,22 @@ impl Input {
             self.refused.extend(self.set.add("", &found.entry.key.name(), found.bytes.to_vec()).err());
         }
     }
+}
+
+/// The signed cache at `path`, a folder or packed, of one of those collectors.
+pub(super) fn cache(path: &Path, trusted: &[VerifyingKey]) -> Result<Cache> {
+    if trusted.is_empty() {
+        return Problem::result(
+            "CLI-021",
+            format!("{} is a signed cache, and nobody says whose signature counts", path.display()),
+            "name the collector's public key with --collateral-signer (flare-cvm collateral show prints the signer)",
+        );
+    }
+    let cache = match path.is_file() {
+        true => Cache::unpack(&read_bounded(path, MAX_FILE)?, trusted).map_err(Into::into),
+        false => Cache::open(path, trusted),
+    };
+    cache.with_context(|| path.display().to_string())
 }
 
 fn entries_of(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -10,13 +10,20 @@ use cvm_agent::{
     trust::Trust,
     verify::{Clocks, Verdict, cross_policy},
 };
+use cvm_attest::collateral::read_public_key;
 use cvm_base::{Bytes32, read_bounded};
 use serde_json::{Value, json};
 
-use super::super::{problem::Problem, progress::line};
+use super::{
+    super::{problem::Problem, progress::line},
+    input::cache,
+};
 
 /// More than an agreement or a policy has, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
+/// The rest, measurements above all, is in the JSON.
+const SHOWN_OF_DEVICES: [&str; 7] =
+    ["hwmodel", "ueid", "measres", "secboot", "dbgstat", "x-nvidia-gpu-driver-version", "x-nvidia-gpu-vbios-version"];
 /// An auditor's clock is nobody's to wait for.
 const MAX_WAIT_S: u64 = 0;
 
@@ -60,6 +67,13 @@ struct Terms {
     /// A Rego policy in the place of the built-in one
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// What vendors published about the node's processor and GPUs: a cache that `flare-cvm collateral` made or packed.
+    /// GPUs are refused without their manifests, TDX without Intel's collateral
+    #[arg(long, value_name = "DIR", requires = "collateral_signer")]
+    collateral: Option<PathBuf>,
+    /// Who may have signed that cache, or one that the node shows: a public key file; give it once per signer
+    #[arg(long, value_name = "FILE")]
+    collateral_signer: Vec<PathBuf>,
     /// SHA-256 of a root that may endorse the node's TPM; give it once per root. By default those count that the
     /// parties' key holders accepted
     #[arg(long, value_name = "HEX")]
@@ -139,7 +153,7 @@ pub fn report(args: &Report) -> Result<()> {
 
 impl Terms {
     fn ask(&self, address: &str, period: Option<Period<'_>>) -> Result<(Verdict, Option<Value>)> {
-        let trust = Trust::new(&read_bounded(&self.agreement, MAX_FILE)?)?;
+        let trust = self.believe(Trust::new(&read_bounded(&self.agreement, MAX_FILE)?)?)?;
         let text = self.policy.as_deref().map(|path| read_bounded(path, MAX_FILE)).transpose()?;
         let policy = cross_policy(text.as_deref())?;
         let clocks = Clocks { leeway_s: self.leeway, max_wait_s: MAX_WAIT_S };
@@ -147,6 +161,16 @@ impl Terms {
         let (verdict, report) = audit.node(address, period, Duration::from_secs(self.timeout))?;
         self.check_roots(&verdict)?;
         Ok((verdict, report))
+    }
+
+    fn believe(&self, trust: Trust) -> Result<Trust> {
+        let collectors = self.collateral_signer.iter().map(|path| read_public_key(path));
+        let collectors = collectors.collect::<Result<Vec<_>, _>>()?;
+        let mut vendors = trust.vendors()?.clone();
+        if let Some(path) = &self.collateral {
+            vendors = vendors.with_collateral(cache(path, &collectors)?);
+        }
+        Ok(trust.with_vendors(vendors.with_collectors(collectors)))
     }
 
     fn check_roots(&self, verdict: &Verdict) -> Result<()> {
@@ -170,6 +194,12 @@ fn claims(verdict: &Verdict) -> &Value {
     evidence.and_then(|evidence| evidence.get(kind)).unwrap_or(&Value::Null)
 }
 
+/// The claims of its GPUs and switches.
+fn devices(verdict: &Verdict) -> impl Iterator<Item = (&String, &Value)> {
+    let submods = verdict.claims.get("submods").and_then(Value::as_object).into_iter().flatten();
+    submods.filter_map(|(name, of)| Some((name, of.pointer("/ear.veraison.annotated-evidence/nvidia")?)))
+}
+
 fn print(address: &str, verdict: &Verdict) {
     line(&format!("{address}: {} proves to be what was built", verdict.site));
     let show = |name: &str, value: &Value| match value {
@@ -183,6 +213,14 @@ fn print(address: &str, verdict: &Verdict) {
         // The same registers stand there by their number.
         if name != "pcrs" && name != "not_checked" {
             show(name, value);
+        }
+    }
+    for (name, gpu) in devices(verdict) {
+        line(&format!("  {name}"));
+        for member in SHOWN_OF_DEVICES {
+            if let Some(value) = gpu.get(member) {
+                show(&format!("  {member}"), value);
+            }
         }
     }
     for check in &verdict.not_checked {
