@@ -321,6 +321,7 @@ fn unpack(
         role: request.site_conf.role,
         user_config: user_config.map(|(name, source)| (name.clone(), source.is_dir())).collect(),
         model: request.model.is_some(),
+        gpus: request.cc_config.is_some_and(|config| config.gpu.is_some()),
     })
     .map_err(WorkloadError::from)?;
     fs::remove_dir_all(&scratch).map_err(WorkError::io("remove", &scratch))?;

@@ -263,19 +263,29 @@ fn nvidia_driver(tree: &Path) -> Result<(), String> {
             }
         }
     }
-    for program in
-        ["/usr/bin/nvidia-modprobe", "/usr/bin/nvidia-persistenced", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"]
-    {
+    for program in [
+        "/usr/bin/nvidia-modprobe",
+        "/usr/bin/nvidia-persistenced",
+        "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
+        "/usr/local/nvidia/lib64/libcuda.so.1",
+        "/usr/local/nvidia/lib64/libnvidia-ptxjitcompiler.so.1",
+    ] {
         libraries::closure(tree, &tree::inside(tree, program)).map_err(|e| format!("{program}: {e}"))?;
     }
     let firmware = tree::entries(&tree::inside(tree, "/usr/lib/firmware/nvidia")).map_err(|e| e.to_string())?;
     if !firmware.iter().any(|version| version.join("gsp_ga10x.bin").is_file()) {
         return Err("/usr/lib/firmware/nvidia has no gsp_ga10x.bin".into());
     }
-    match exists(tree, "/etc/systemd/system/cvm-jobs.service.d/nvidia.conf") {
-        true => Ok(()),
-        false => Err("cvm-jobs.service does not start the driver".into()),
+    for (drop_in, problem) in [
+        ("cvm-jobs.service.d/nvidia.conf", "cvm-jobs.service does not start the driver"),
+        ("cvm-agent.service.d/nvidia.conf", "cvm-agent.service cannot ask the GPUs for evidence"),
+        ("nvflare.service.d/zz-gpus.conf", "nvflare.service sees no GPU"),
+    ] {
+        if !exists(tree, &format!("/etc/systemd/system/{drop_in}")) {
+            return Err(problem.into());
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ pub struct Unpack<'a> {
     pub user_config: Vec<(Name, bool)>,
     /// Whether a model is sealed beside it.
     pub model: bool,
+    /// Whether the image requires GPUs.
+    pub gpus: bool,
 }
 
 /// An unpacked workload.

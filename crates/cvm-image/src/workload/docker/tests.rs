@@ -107,6 +107,10 @@ impl Unpacked {
     }
 
     fn within(archive: &[u8], limit: u64) -> Self {
+        Self::on(archive, limit, false)
+    }
+
+    fn on(archive: &[u8], limit: u64, gpus: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("archive"), archive).unwrap();
@@ -119,6 +123,7 @@ impl Unpacked {
             role: Role::Client,
             user_config: vec![("mine".parse().unwrap(), true), ("one.json".parse().unwrap(), false)],
             model: true,
+            gpus,
         });
         Self { dir, result }
     }
@@ -213,6 +218,30 @@ fn layers_are_applied_in_order_from_either_layout_and_compression() {
             assert!(unit.lines().any(|found| found == line), "{line} is not in\n{unit}");
         }
     }
+}
+
+#[test]
+fn where_the_image_requires_gpus_the_drivers_libraries_are_found() {
+    let of = |env: Value, gpus| {
+        let config = config(json!({ "Env": env, "Entrypoint": ["/usr/bin/start"] }), &layers());
+        Unpacked::on(&files(&saved(&config, &layers())), 1 << 30, gpus)
+    };
+    let cuda = "/usr/local/nvidia/lib64";
+    for (env, expected) in [
+        (json!([]), cuda),
+        (json!(["LD_LIBRARY_PATH="]), cuda),
+        (json!(["LD_LIBRARY_PATH=/opt/lib"]), "/opt/lib:/usr/local/nvidia/lib64"),
+        (json!(["LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/x"]), "/usr/local/nvidia/lib64:/x"),
+    ] {
+        let unpacked = of(env, true);
+        let unit = unpacked.unit();
+        for line in [format!("Environment=\"LD_LIBRARY_PATH={expected}\""), format!("BindReadOnlyPaths={cuda}")] {
+            assert!(unit.lines().any(|found| found == line), "{line} is not in\n{unit}");
+        }
+        assert!(unpacked.root("usr/local/nvidia/lib64").is_dir());
+    }
+    let without = of(json!([]), false);
+    assert!(!without.unit().contains("nvidia") && !without.root("usr/local/nvidia").exists());
 }
 
 #[test]

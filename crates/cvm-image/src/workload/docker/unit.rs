@@ -11,6 +11,8 @@ use super::{ArchiveError, Image, Node, ROOT, Tree, Unpack, tree};
 /// Where the kit lies for the workload, as NVFLARE's guide says; its run-time workspace follows from that.
 const KIT: &str = "/user_config/nvflare";
 const WORKSPACE: &str = "/vault/workspace/nvflare";
+/// Libraries of the guest's NVIDIA driver, for images that look for a host's there.
+const CUDA: &str = "/usr/local/nvidia/lib64";
 /// Docker's, where the image says none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Folders that the guest mounts something on.
@@ -41,6 +43,9 @@ pub(super) fn write(image: &mut Image, request: &Unpack, keep: &mut Keep) -> Res
     }
     if request.model {
         folders.push("/opt/nvflare/site/model".into());
+    }
+    if request.gpus {
+        folders.push(CUDA.into());
     }
     let directory = image.run.working_dir.take().filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into());
     folders.push(directory.clone());
@@ -109,6 +114,9 @@ Environment=
     if request.model {
         text += "BindReadOnlyPaths=/opt/nvflare/site/model\n";
     }
+    if request.gpus {
+        let _ = writeln!(text, "BindReadOnlyPaths={CUDA}");
+    }
     for (name, value) in &environment {
         let _ = writeln!(text, "Environment={}", quoted("Env", &format!("{name}={value}"), false)?);
     }
@@ -161,12 +169,17 @@ fn environment(image: &mut Image, request: &Unpack) -> Result<Vec<(String, Strin
             variables.push((name.into(), value.into()));
         }
     }
+    let mut also = |name: &str, folder: &str| match variables.iter_mut().find(|(other, _)| other == name) {
+        Some((_, value)) if value.split(':').any(|known| known == folder) => {}
+        Some((_, value)) if !value.is_empty() => *value = format!("{value}:{folder}"),
+        Some((_, value)) => *value = folder.into(),
+        None => variables.push((name.into(), folder.into())),
+    };
     if request.model {
-        const CODE: &str = "/opt/nvflare/site/model/code";
-        match variables.iter_mut().find(|(name, _)| name == "PYTHONPATH") {
-            Some((_, value)) => *value = format!("{value}:{CODE}"),
-            None => variables.push(("PYTHONPATH".into(), CODE.into())),
-        }
+        also("PYTHONPATH", "/opt/nvflare/site/model/code");
+    }
+    if request.gpus {
+        also("LD_LIBRARY_PATH", CUDA);
     }
     Ok(variables)
 }
