@@ -17,7 +17,7 @@ use common::{
     log,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_attest::{JOBS_PCR, Roots, attester::Tpm, handoff_digest, jobs_digest, tee::Vendors};
+use cvm_attest::{JOBS_PCR, Roots, attester::Tpm, handoff_digest, jobs_digest, reference::Platforms, tee::Vendors};
 use cvm_base::{sha256, time};
 use cvm_jobs::Composite;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
@@ -54,7 +54,7 @@ fn scene_of(party: &str, gpu: Option<GpuMechanism>, manifests: bool) -> Scene {
     let (swtpm, world) = (Swtpm::new(), Arc::new(World::new()));
     let policy = POLICY.replace("@EK_ROOT_SHA256@", &root_sha256(&swtpm).to_string());
     let ceremony = Ceremony::hold(&policy);
-    let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG));
+    let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), Platforms::default());
     let store = ceremony.store(party);
     store.enroll(&documents).unwrap();
     let mut vendors = Vendors::genuine().unwrap().with_gpus(world.roots());

@@ -3,11 +3,20 @@
 
 mod common;
 // cvm-attest's own tests use the rest of it.
+#[path = "../../cvm-attest/tests/support/gpus.rs"]
+mod gpus;
 #[allow(dead_code)]
 #[path = "../../cvm-attest/tests/snp/mint.rs"]
 mod mint;
+#[allow(dead_code)]
+#[path = "../../cvm-attest/tests/gpu/synthetic.rs"]
+mod synthetic;
 
-use std::{fs, path::PathBuf, sync::Mutex};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use aws_lc_rs::signature::EcdsaKeyPair;
 use common::{
@@ -22,21 +31,20 @@ use cvm_attest::{
     reference_set::{SnpReference, SnpTcb},
     tdx::intel_roots,
     tee::Vendors,
-    trustee::{CertificateEntry, SnpBody, report_data},
+    trustee::{CertificateEntry, NvidiaBody, SnpBody, report_data},
 };
 use cvm_base::Bytes;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
-use cvm_layout::{
-    manifest::{Manifest, Stage},
-    names::Role,
-};
+use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};
 use cvm_release::{
     client::{Attested, Challenged, Client, Failure, Outgoing},
     messages::Tee,
     server::{Fault, Outcome, Reason, Server, SessionKeys, Verdict},
 };
 use ed25519_dalek::SigningKey;
+use gpus::{Gpus, golden};
 use serde_json::{Value, json};
+use synthetic::{Device, World};
 use zeroize::Zeroizing;
 
 /// 2025-10-09.
@@ -62,6 +70,10 @@ fn scene() -> Scene {
 }
 
 fn scene_of(vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
+    scene_requiring(None, vendors, vcek)
+}
+
+fn scene_requiring(gpu: Option<GpuMechanism>, vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
     let ceremony = Ceremony::hold(POLICY);
     let least = SnpTcb { bootloader: 3, tee: 1, snp: 20, microcode: 0xd5 };
     let snp = SnpReference {
@@ -71,7 +83,7 @@ fn scene_of(vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
         variants: vec![],
     };
     let platforms = Platforms { snp: vec![snp], ..Platforms::default() };
-    let (documents, manifest) = ceremony.build_on("server1", Role::Server, 1, &log(LOG), platforms);
+    let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), platforms);
     let store = ceremony.store("alice");
     store.enroll(&documents).unwrap();
     let server = Server {
@@ -113,8 +125,25 @@ impl Scene {
         self.shown(challenged, evidence)
     }
 
+    /// With these GPUs beside the chip, as `cvm-jobs` does it.
+    fn attest_with(&self, mut gpus: Gpus) -> Client<Attested> {
+        let challenged = self.challenged(Tee::Snp);
+        let answer = NvidiaBody::collect(&mut gpus, &challenged.device_binding().0).unwrap().additional_evidence();
+        let evidence = self.evidence(&challenged.binding(&answer).0, |_| {});
+        self.shown_with(challenged, evidence, &answer).unwrap()
+    }
+
     fn shown(&self, challenged: Client<Challenged>, evidence: Value) -> Result<Client<Attested>, (Reason, String)> {
-        let outcome = self.send(&challenged.attest_request(evidence, "").unwrap());
+        self.shown_with(challenged, evidence, "")
+    }
+
+    fn shown_with(
+        &self,
+        challenged: Client<Challenged>,
+        evidence: Value,
+        additional: &str,
+    ) -> Result<Client<Attested>, (Reason, String)> {
+        let outcome = self.send(&challenged.attest_request(evidence, additional).unwrap());
         match outcome.decision.reason {
             Some(reason) => Err((reason, outcome.decision.detail)),
             None => Ok(challenged.attested(&reply(&outcome)).unwrap()),
@@ -122,7 +151,11 @@ impl Scene {
     }
 
     fn release(&self, client: &Client<Attested>) -> Result<Zeroizing<[u8; 32]>, (Reason, String)> {
-        let outcome = self.send(&client.half_request(&self.manifest.image_id, Stage::Boot));
+        self.release_of(client, Stage::Boot)
+    }
+
+    fn release_of(&self, client: &Client<Attested>, stage: Stage) -> Result<Zeroizing<[u8; 32]>, (Reason, String)> {
+        let outcome = self.send(&client.half_request(&self.manifest.image_id, stage));
         match outcome.decision.reason {
             Some(reason) => {
                 assert!(matches!(client.half(&reply(&outcome)), Err(Failure::Refused { status: 401, .. })));
@@ -190,6 +223,34 @@ fn what_vouches_for_a_chip_travels_in_its_evidence() {
     let mut evidence = scene.evidence(&challenged.binding("").0, |_| {});
     evidence["collateral"] = json!({ "index": "x" });
     scene.shown(challenged, evidence).map(drop).unwrap();
+}
+
+/// SEV-SNP measures no phase: the launch's REPORT_ID gets each stage's half once, p5's with measured GPUs beside the chip.
+#[test]
+fn a_guest_with_gpus_gets_the_boots_half_and_then_p5s() {
+    let (line, world, folder) = (mint::line("Milan"), Arc::new(World::new()), tempfile::tempdir().unwrap());
+    let vcek = mint::endorse(&line.ask.1, &mint::vcek("Milan-B0"));
+    let vendors = Vendors::new(line.roots(), intel_roots().unwrap()).with_gpus(world.roots());
+    let vendors = vendors.with_collateral(golden(&world, folder.path()));
+    let scene = scene_requiring(Some(GpuMechanism::NvidiaCc), vendors, vcek);
+    let gpus = || Gpus { world: world.clone(), devices: vec![Device::blackwell()], replayed: false };
+    let refused = |client: &Client<Attested>, stage, expected: Reason| {
+        let (reason, detail) = scene.release_of(client, stage).unwrap_err();
+        assert_eq!(reason, expected, "{detail}");
+    };
+
+    let boot = scene.attest(|_| {}).unwrap();
+    let first = scene.release(&boot).unwrap();
+    // The chip alone opens no p5, in no session.
+    refused(&scene.attest(|_| {}).unwrap(), Stage::Running, Reason::NoGpu);
+    let running = scene.attest_with(gpus());
+    let half = scene.release_of(&running, Stage::Running).unwrap();
+    assert_ne!(*half, *first);
+    assert_eq!(*half, *scene.ceremony.half_for("alice", &scene.manifest, Stage::Running).as_bytes());
+    // The same launch again: for either stage, with GPUs or without.
+    let again = scene.attest_with(gpus());
+    refused(&again, Stage::Running, Reason::ReleasedBefore);
+    refused(&again, Stage::Boot, Reason::ReleasedBefore);
 }
 
 #[test]

@@ -140,24 +140,17 @@ impl Ceremony {
 
     /// Builds an image for a site.
     pub fn build_for(&self, name: &str, role: Role, image: u8, measured: &[u8]) -> (Documents, Manifest) {
-        self.build_on(name, role, image, measured, Platforms::default())
+        self.build_as(name, role, image, measured, Platforms::default(), None)
     }
 
-    /// Builds an image for server1 that requires these GPUs.
-    pub fn build_requiring(&self, gpu: Option<GpuMechanism>, measured: &[u8]) -> (Documents, Manifest) {
-        self.build_as("server1", Role::Server, 1, measured, Platforms::default(), gpu)
-    }
-
-    /// With what TEEs measure of it.
-    pub fn build_on(
+    /// Builds an image for server1 that may require GPUs, with what TEEs measure of it.
+    pub fn build_requiring(
         &self,
-        name: &str,
-        role: Role,
-        image: u8,
+        gpu: Option<GpuMechanism>,
         measured: &[u8],
         platforms: Platforms,
     ) -> (Documents, Manifest) {
-        self.build_as(name, role, image, measured, platforms, None)
+        self.build_as("server1", Role::Server, 1, measured, platforms, gpu)
     }
 
     fn build_as(
