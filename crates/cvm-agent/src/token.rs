@@ -4,7 +4,7 @@
 //! SHA-384, and everything that a verifier needs to judge the evidence: the image's signed documents and the
 //! certificates of its attestation key. Nothing in it is believed because it is in it.
 //!
-//! Where a machine has GPUs, their evidence goes beside the CPU's ([`crate::devices`]).
+//! Where a machine has GPUs, their evidence goes beside the CPU's (module `devices`).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cvm_attest::{
