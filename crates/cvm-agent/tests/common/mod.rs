@@ -18,6 +18,7 @@ use cvm_agent::{
     image::{Folders, Own},
     journal::Journal,
     request,
+    token::{Statement, Use},
 };
 use cvm_attest::{
     Reference,
@@ -242,6 +243,28 @@ impl Site {
 
     pub fn tcti(&self) -> String {
         self.swtpm.as_ref().expect("this machine has a TPM").tcti()
+    }
+
+    /// A token's statement as this machine's root would write it, for whatever evidence.
+    pub fn statement(&self, own: &Own) -> Statement {
+        let manifest = &own.image.manifest;
+        let issued_at = clock::now();
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).unwrap();
+        Statement {
+            additional_evidence_sha256: None,
+            challenge: None,
+            expires_at: issued_at + 60,
+            id: Bytes(id),
+            image_id: manifest.image_id,
+            issued_at,
+            report_sha256: None,
+            role: manifest.role,
+            site: manifest.site.clone(),
+            tls_cert_sha256: None,
+            transcript: own.trust.transcript(),
+            use_: Use::Peer,
+        }
     }
 
     /// An agent, not yet verified.

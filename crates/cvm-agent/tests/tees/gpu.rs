@@ -8,10 +8,10 @@ use std::sync::{
 use cvm_agent::{
     agent::Agent,
     attester::{Attester as _, GpuAttester, OpenDevice, TeeAttester},
-    token::{Statement, Token, Use},
+    token::{Statement, Token},
 };
 use cvm_attest::{collect::CollectError, tee::Vendors};
-use cvm_base::{Bytes, Explain as _, sha256};
+use cvm_base::{Explain as _, sha256};
 use cvm_layout::{manifest::GpuMechanism, names::Role};
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
@@ -79,22 +79,7 @@ impl Scene {
     /// A token as the client's root would make it: with what `additional` gives for the statement.
     fn made_by_root(&self, additional: impl FnOnce(&Statement) -> Option<String>) -> Token {
         let own = self.client.own();
-        let manifest = &own.image.manifest;
-        let now = cvm_agent::clock::now();
-        let mut statement = Statement {
-            additional_evidence_sha256: None,
-            challenge: None,
-            expires_at: now + 60,
-            id: Bytes([8; 16]),
-            image_id: manifest.image_id,
-            issued_at: now,
-            report_sha256: None,
-            role: manifest.role,
-            site: manifest.site.clone(),
-            tls_cert_sha256: None,
-            transcript: own.trust.transcript(),
-            use_: Use::Peer,
-        };
+        let mut statement = self.client.statement(&own);
         let additional_evidence = additional(&statement);
         statement.additional_evidence_sha256 = additional_evidence.as_ref().map(|text| sha256(text.as_bytes()));
         let cpu = TeeAttester::new(device(&self.chip), b"").unwrap();
@@ -147,16 +132,16 @@ fn a_site_shows_its_gpus_and_its_peer_sees_nvidias_golden_values() {
 #[test]
 fn without_nvidias_manifests_a_machine_goes_on_and_a_peer_refuses_it() {
     let scene = scene();
+    // Before the token: an agent believes none without a challenge that is older than itself.
+    let (without, with) = (scene.server(false), scene.server(true));
     let client = scene.client(false, scene.gpus(vec![Device::blackwell()]));
     client.verify_self(&[]).unwrap();
-    let shown = Token::parse(&token(&client, None)).unwrap();
-    let mut site_1 = peer("site-1", "client");
-    let answer = verify(&scene.server(false), &shown.text().unwrap(), &site_1, None);
+    let shown = token(&client, None);
+    let answer = verify(&without, &shown, &peer("site-1", "client"), None);
     assert_eq!(code(&answer), "AGT-033");
     assert!(answer["reason"].as_str().unwrap().contains("rim was not checked"), "{answer}");
     // It is the verifier's cache that counts.
-    site_1["tls_cert_sha256"] = json!(shown.statement.tls_cert_sha256);
-    assert_eq!(verify(&scene.server(true), &shown.text().unwrap(), &site_1, None)["verified"], true);
+    assert_eq!(verify(&with, &shown, &peer("site-1", "client"), None)["verified"], true);
 }
 
 #[test]

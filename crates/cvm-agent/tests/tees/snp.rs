@@ -87,30 +87,9 @@ fn forged(verifier: &Agent, site: &Site, chip: &Arc<Chip>) -> String {
 }
 
 fn made_by_root(site: &Site, chip: &Arc<Chip>) -> String {
-    use cvm_agent::{
-        attester::Attester as _,
-        token::{Statement, Use},
-    };
-    use cvm_base::Bytes;
+    use cvm_agent::attester::Attester as _;
     let own = site.own();
-    let manifest = &own.image.manifest;
-    let now = cvm_agent::clock::now();
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).unwrap();
-    let statement = Statement {
-        additional_evidence_sha256: None,
-        challenge: None,
-        expires_at: now + 60,
-        id: Bytes(id),
-        image_id: manifest.image_id,
-        issued_at: now,
-        report_sha256: None,
-        role: manifest.role,
-        site: manifest.site.clone(),
-        tls_cert_sha256: None,
-        transcript: own.trust.transcript(),
-        use_: Use::Peer,
-    };
+    let statement = site.statement(&own);
     let evidence = TeeAttester::new(device(chip), b"").unwrap().evidence(&statement.digest()).unwrap();
     let documents = own.documents.clone();
     Token { statement, evidence, additional_evidence: None, documents, ak_certificates: vec![] }.text().unwrap()

@@ -2,20 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SerialNumber};
 
-use super::*;
-
-/// As rcgen wants a public key that is not its own.
-struct Ak(Vec<u8>);
-
-impl rcgen::PublicKeyData for Ak {
-    fn der_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
-    }
-}
+use super::{ak::Ak, *};
 
 struct Pki {
     root: Certificate,

@@ -1,5 +1,7 @@
 //! Quotes of real and simulated TPMs, alone: every form, every scheme, and attacks.
 
+#[path = "../support/ak.rs"]
+mod ak;
 mod attacks;
 mod endorsed;
 

@@ -1,5 +1,7 @@
 //! `flare-cvm` as its users run it: arguments in; exit status, text, JSON and files out.
 
+#[path = "../../../cvm-attest/tests/support/ak.rs"]
+mod ak;
 mod bundle;
 mod cache;
 mod collect;

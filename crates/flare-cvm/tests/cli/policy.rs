@@ -10,7 +10,7 @@ use cvm_attest::{
 };
 use cvm_base::Bytes;
 
-use crate::{NOW, VECTORS, explain::machine, flare_cvm, folder, read, verify, write};
+use crate::{NOW, VECTORS, ak::Ak, explain::machine, flare_cvm, folder, read, verify, write};
 
 const POLICIES: [&str; 3] = ["boot.rego", "self.rego", "cross.rego"];
 
@@ -82,19 +82,6 @@ fn only_reference_values_make_policies() {
         let now = String::from_utf8(crate::read(&format!("{VECTORS}/session-swtpm/now"))).unwrap();
         let evidence = format!("{VECTORS}/session-swtpm/evidence.json --at {now} --policy {output}/{name}");
         verify(&evidence).failed("ATT-362").says("refused[ATT-364]: ");
-    }
-}
-
-/// The attestation key's point, as rcgen wants a public key that is not its own.
-struct Ak(Vec<u8>);
-
-impl rcgen::PublicKeyData for Ak {
-    fn der_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
     }
 }
 
