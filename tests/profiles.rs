@@ -49,10 +49,10 @@ fn nvidias_modules_are_loaded_by_their_signature_and_only_so() {
         "NVRM: No NVIDIA GPU found",
         "probe: loaded libcuda.so.1",
         "probe: loaded libnvidia-pkcs11-openssl3.so.550.163.01",
-        "probe: cuInit ",
+        "probe: cuInit 100",
         // NVFLARE sees a GPU's device and no disk.
         "probe: nvidia3 reads 0000",
-        "probe: devices: nvidia3\r",
+        "probe: devices: nvidia3\n",
         "probe: end",
         "FC-407",
     ] {

@@ -4,7 +4,7 @@ import ctypes, os
 for name in ("libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-ptxjitcompiler.so.1", "libnvidia-pkcs11-openssl3.so.550.163.01"):
     ctypes.CDLL(name)
     print("probe: loaded", name)
-# 100: no device; 999: none that answers. A library that is not whole would not come so far.
+# 100: no device. A library that is not whole would not come so far.
 print("probe: cuInit", ctypes.CDLL("libcuda.so.1").cuInit(0))
 with open("/dev/nvidia3", "rb") as device:
     print("probe: nvidia3 reads", device.read(2).hex())
