@@ -134,7 +134,8 @@ impl TeeBody {
         match phase {
             Phase::Boot if self.kind == "snp" => Ok(NOT_SHOWN),
             Phase::Boot => refuse("RTMR3 shows the boot, before the handoff".into()),
-            Phase::AfterHandoff => Ok(phase.as_str()),
+            // The running system, whether its job store opens late or not.
+            Phase::AfterHandoff | Phase::JobsOpened => Ok(Phase::AfterHandoff.as_str()),
             Phase::Other if known => refuse(problem),
             Phase::Other => Ok(phase.as_str()),
         }

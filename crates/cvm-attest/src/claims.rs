@@ -1,11 +1,11 @@
 //! What verified evidence says, and how it compares with reference values.
 
-use cvm_base::{Bytes, Bytes32};
+use cvm_base::Bytes32;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    AttestError, JOBS_PCR, Reference,
+    AttestError, JOBS_PCR, Reference, UNTOUCHED,
     eventlog::{extend, first_difference},
     handoff_digest,
     reference::PredictedEvent,
@@ -42,18 +42,22 @@ impl NotChecked {
 pub enum Phase {
     /// `cvm-init` of this image is running: the only phase in which halves are released.
     Boot,
-    /// This image, after `cvm-init` handed off.
+    /// This image, after `cvm-init` handed off: p5's half of an image that requires GPUs may be released.
     AfterHandoff,
+    /// This image, whose running system has opened the job store of an image that requires GPUs: nothing is released
+    /// to it any more.
+    JobsOpened,
     /// Not this image, or not in a known state.
     Other,
 }
 
 impl Phase {
-    /// Its name in claims and logs: `boot`, `after-handoff`, `other`.
+    /// Its name in claims and logs: `boot`, `after-handoff`, `jobs-opened`, `other`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Boot => "boot",
             Self::AfterHandoff => "after-handoff",
+            Self::JobsOpened => "jobs-opened",
             Self::Other => "other",
         }
     }
@@ -125,14 +129,6 @@ impl Claims {
         }
     }
 
-    /// Whether the running system of an image that requires GPUs has opened p5: then nothing is released to it any more.
-    /// Nobody else extends PCR 15 here, and nobody can take it back.
-    pub fn jobs_opened(&self) -> bool {
-        match self {
-            Self::Tpm(claims) => claims.pcrs[usize::from(JOBS_PCR)] != Bytes([0; 32]),
-        }
-    }
-
     /// Every difference from the reference; empty exactly in [`Phase::Boot`].
     pub fn mismatches(&self, reference: &Reference) -> Vec<PcrMismatch> {
         match self {
@@ -167,7 +163,13 @@ impl TpmClaims {
         let mut differing = reference.tpm.pcrs.iter().filter(|(pcr, expected)| differs(**pcr, expected));
         match (differing.next(), differing.next()) {
             (None, _) => Phase::Boot,
-            (Some((11, expected)), None) if self.pcrs[11] == extend(expected, &handoff_digest()) => Phase::AfterHandoff,
+            (Some((11, expected)), None) if self.pcrs[11] == extend(expected, &handoff_digest()) => {
+                // Nobody else extends this register here, and nobody can take it back.
+                match self.pcrs[usize::from(JOBS_PCR)] {
+                    UNTOUCHED => Phase::AfterHandoff,
+                    _ => Phase::JobsOpened,
+                }
+            }
             _ => Phase::Other,
         }
     }

@@ -107,6 +107,8 @@ pub fn td_handoff_digest() -> rtmr::Bytes48 {
 pub const JOBS_EVENT: &str = "flare-cvm:jobs";
 /// The register for it: nothing that is predicted of an image lies in it.
 pub const JOBS_PCR: u8 = 15;
+/// A register that nobody extended since the machine was started.
+pub(crate) const UNTOUCHED: cvm_base::Bytes32 = cvm_base::Bytes([0; 32]);
 
 /// The digest that is extended into PCR 15 once p5 is open.
 ///

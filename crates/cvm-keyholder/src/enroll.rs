@@ -8,7 +8,7 @@ use cvm_layout::{
     names::Name,
     signed::{self, Kind},
 };
-use cvm_release::server::Enrolled;
+use cvm_release::server::{Effect, Enrolled};
 use ed25519_dalek::VerifyingKey;
 
 use crate::KeyHolderError;
@@ -55,6 +55,11 @@ pub struct Documents {
 }
 
 impl Documents {
+    /// What their enrolment changes.
+    pub(crate) fn effect(&self) -> Effect {
+        Effect::Enrolled { manifest_sha256: sha256(&self.manifest), reference_sha256: sha256(&self.reference) }
+    }
+
     /// The ladder: this party signed the agreement; the agreement's builder signed the manifest and the reference
     /// values; both are of one image of a site that the agreement names with this party; its key is made of exactly
     /// that site's parties.

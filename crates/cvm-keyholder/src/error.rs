@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use cvm_attest::{AttestError, collateral::CacheError};
-use cvm_base::{Bytes16, Bytes32, Explain, FileError};
+use cvm_base::{Bytes16, Bytes32, Explain, FileError, time::rfc3339};
 use cvm_ceremony::CeremonyError;
 use cvm_layout::{names::Name, site_conf::ConfError};
+use cvm_release::server::{MAX_REASON, Subject};
+
+use crate::memory::Withdrawal;
 
 /// A key holder's operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,44 @@ pub enum KeyHolderError {
     /// The audit log was changed.
     #[error("the audit log is not intact: {0}")]
     Log(#[from] crate::log::Tampering),
+    /// A row is not what the log says, or the log says nothing of it.
+    #[error("the store's row of image {image} is not used: {problem}")]
+    Row {
+        /// The image, as the row names it.
+        image: String,
+        /// Expected and found.
+        problem: String,
+    },
+    /// The clock has fallen behind the log.
+    #[error("the clock says {}, and the last entry of the log is of {}", rfc3339(*now), rfc3339(*last))]
+    Clock {
+        /// Unix seconds.
+        now: u64,
+        /// The entry's.
+        last: u64,
+    },
+    /// The party took its consent back.
+    #[error("{subject} was withdrawn at {}: {}", rfc3339(withdrawal.since), withdrawal.reason)]
+    Withdrawn {
+        /// From what.
+        subject: Subject,
+        /// When and why.
+        withdrawal: Withdrawal,
+    },
+    /// It did not.
+    #[error("{0} is not withdrawn")]
+    NotWithdrawn(Subject),
+    /// A reason that does not fit the log.
+    #[error("the reason is longer than {MAX_REASON} characters")]
+    Reason,
+    /// The process cannot be protected.
+    #[error("{doing}: {source}")]
+    Protect {
+        /// What was tried.
+        doing: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// Anything else on our side.
     #[error("{doing}: {problem}")]
     Internal {
@@ -154,6 +195,12 @@ impl Explain for KeyHolderError {
             Self::NotBound(_) => "KEY-015",
             Self::Log(_) => "KEY-013",
             Self::Internal { .. } => "KEY-014",
+            Self::Row { .. } => "KEY-016",
+            Self::Clock { .. } => "KEY-017",
+            Self::Withdrawn { .. } => "KEY-018",
+            Self::NotWithdrawn(_) => "KEY-019",
+            Self::Reason => "KEY-020",
+            Self::Protect { .. } => "KEY-021",
         }
     }
 
@@ -184,6 +231,12 @@ impl Explain for KeyHolderError {
             Self::NotBound(_) => "it boots on any machine whose evidence the policy accepts; nothing has to be allowed",
             Self::NotEnrolled(_) => "`flare-cvm keyholder images` lists the enrolled images; enrol this one first",
             Self::Log(_) => "somebody changed the store: keep it as evidence, compare with a backup, and find out who had access",
+            Self::Row { .. } => "somebody changed the store, or its file is damaged: `flare-cvm keyholder log verify` says whether the log is intact; enrolling the image again repairs its row",
+            Self::Clock { .. } => "set this machine's clock; while it is behind, sessions and revocation lists that are over would count again. If an earlier clock was ahead, wait, or move the store away and enrol the images again",
+            Self::Withdrawn { .. } => "`flare-cvm keyholder withdraw --undo` gives the consent again; `keyholder images` lists what is withdrawn",
+            Self::NotWithdrawn(_) => "`flare-cvm keyholder images` lists what is withdrawn",
+            Self::Reason => "say it shorter, and keep the long version beside the log",
+            Self::Protect { .. } => "the kernel or a sandbox forbids it; nothing secret is opened in a process that others could read",
             Self::Internal { .. } => "this is a fault of the system or of this program",
         }
         .into()

@@ -16,10 +16,14 @@ use cvm_layout::{
 use cvm_release::{
     binding::Binding,
     messages::Tee,
-    server::{Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified, VerifiedDevice},
+    server::{Chip, Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified, VerifiedDevice},
 };
 use serde_json::{Value, json};
 
+/// What the CPU's evidence says, in a token's claims.
+const CPU: &str = "/submods/cpu0/ear.veraison.annotated-evidence";
+/// What names the machine in a kind's claims: AMD's chip, Intel's (PPID), a TPM's endorsement certificate.
+const CHIPS: [&str; 3] = ["chip_id", "platform_provider_id", "ek_certificate_sha256"];
 /// How far a TPM is trusted that does not say.
 const UNTRUSTED_HOST: &str = "untrusted-host";
 
@@ -94,35 +98,51 @@ impl EvidenceVerifier for Verifier {
     /// SEV-SNP measures nothing at run time, so its claims cannot show the handoff. REPORT_ID is drawn by the
     /// firmware for each launch and is the guest's until it ends.
     fn guest(&self, claims: &Value, stage: Stage) -> Option<Bytes32> {
-        let id = claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence/snp/report_id")?;
-        let id: Bytes32 = id.as_str()?.parse().ok()?;
+        let id = report_id(claims.pointer(CPU)?).ok()??;
         Some(match stage {
             Stage::Boot => id,
             Stage::Running => sha256(&[b"flare-cvm/v1/running/", &id.0[..]].concat()),
         })
+    }
+
+    fn shows(&self, claims: &Value, image: &Enrolled) -> bool {
+        let Some(evidence) = claims.pointer(CPU) else { return false };
+        let Ok(reference) = serde_json::from_value::<Reference>(image.reference.clone()) else { return false };
+        let phase = match tee::phase(evidence, &reference) {
+            Some((phase, _)) => phase,
+            None => Claims::from_json(evidence).map_or(Phase::Other, |claims| claims.phase(&reference)),
+        };
+        phase != Phase::Other
+    }
+
+    fn chips(&self, claims: &Value) -> Vec<Chip> {
+        let kinds = claims.pointer(CPU).and_then(Value::as_object).into_iter().flat_map(|kinds| kinds.values());
+        kinds.flat_map(|kind| CHIPS.iter().filter_map(|name| kind.get(name)?.as_str()?.parse().ok())).collect()
     }
 }
 
 impl Verifier {
     /// Whether the CPU shows this image in the stage's phase.
     fn compare_cpu(&self, claims: &Value, image: &Enrolled, stage: Stage) -> Result<(), Refusal> {
-        let evidence = claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence").unwrap_or(&Value::Null);
+        let evidence = claims.pointer(CPU).unwrap_or(&Value::Null);
         if self.allow_sample && evidence.get("sample").is_some() {
-            return Ok(());
+            // It shows no phase and names no guest, so that nothing could be had once.
+            return match stage {
+                Stage::Boot => Ok(()),
+                Stage::Running => Err(Refusal::new(Reason::Unsupported, "sample evidence shows no running system")),
+            };
         }
         let fault = |e: String| Refusal::from(Fault::new("comparing with the reference values", e));
         let reference: Reference = serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
         if let Some((phase, problem)) = tee::phase(evidence, &reference) {
             // Of SEV-SNP nothing shows the handoff, so what is released later is released to either phase.
-            let either = evidence.get("snp").is_some() && (stage, phase) == (Stage::Running, Phase::Boot);
-            let phase = if either { Phase::AfterHandoff } else { phase };
+            let phase = match (report_id(evidence)?, stage, phase) {
+                (Some(_), Stage::Running, Phase::Boot) => Phase::AfterHandoff,
+                _ => phase,
+            };
             return in_phase(stage, phase, || Refusal::new(Reason::WrongMeasurement, problem));
         }
         let claims = Claims::from_json(evidence).map_err(|e| fault(e.to_string()))?;
-        if stage == Stage::Running && claims.jobs_opened() {
-            let detail = "the running system has opened its job store, as its PCR 15 says";
-            return Err(Refusal::new(Reason::AfterJobs, detail));
-        }
         in_phase(stage, claims.phase(&reference), || {
             let found: Vec<String> = claims.mismatches(&reference).iter().map(ToString::to_string).collect();
             Refusal::new(Reason::WrongPcr, found.join("; "))
@@ -133,14 +153,26 @@ impl Verifier {
 fn in_phase(stage: Stage, phase: Phase, differs: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
     match (stage, phase) {
         (Stage::Boot, Phase::Boot) | (Stage::Running, Phase::AfterHandoff) => Ok(()),
-        (Stage::Boot, Phase::AfterHandoff) => {
+        (Stage::Boot, Phase::AfterHandoff | Phase::JobsOpened) => {
             Err(Refusal::new(Reason::AfterHandoff, "the CVM has handed off: it is past the phase of secrets"))
         }
         (Stage::Running, Phase::Boot) => {
             Err(Refusal::new(Reason::BeforeHandoff, "the CVM still boots: this half is for its running system"))
         }
+        (Stage::Running, Phase::JobsOpened) => {
+            let detail = "the running system has opened its job store, as its PCR 15 or RTMR3 says";
+            Err(Refusal::new(Reason::AfterJobs, detail))
+        }
         (_, Phase::Other) => Err(differs()),
     }
+}
+
+/// How SEV-SNP's firmware names the launch, in claims of that kind: without it such a guest would be had any number of
+/// times.
+fn report_id(evidence: &Value) -> Result<Option<Bytes32>, Refusal> {
+    let Some(snp) = evidence.get("snp") else { return Ok(None) };
+    let id = snp.get("report_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
+    id.map(Some).ok_or_else(|| Refusal::new(Reason::WrongMeasurement, "the SNP report names no launch (REPORT_ID)"))
 }
 
 /// Why the devices of a session are not those that an image requires.
@@ -164,7 +196,7 @@ pub fn attestation_key(
     claims: &Value,
     now: u64,
 ) -> Result<Option<AkStatement>, Fault> {
-    let evidence = claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence").unwrap_or(&Value::Null);
+    let evidence = claims.pointer(CPU).unwrap_or(&Value::Null);
     let Some(Claims::Tpm(tpm)) = Claims::from_json(evidence).ok() else { return Ok(None) };
     let of_another_hash = |_| Fault::new("certifying an attestation key", "its name is not SHA-256's");
     Ok(Some(AkStatement {

@@ -4,8 +4,10 @@
 //! | module | does |
 //! |---|---|
 //! | [`service`] | TLS, HTTP, limits, shutdown |
-//! | [`store`] | SQLite: enrolled images, sessions, seals |
-//! | [`log`] | the signed, hash-chained audit log in the same file |
+//! | [`store`] | SQLite: the log, and the texts that it names by their digests |
+//! | [`log`] | the signed, hash-chained audit log |
+//! | [`memory`] | what the log adds up to: images, sessions, releases, seals, withdrawals |
+//! | [`protect`] | the process: no dumps, no swap |
 //! | [`enroll`] | checks an image's signed documents against the ceremony's agreement |
 //! | [`evidence`] | `cvm-attest` behind the protocol's verifier trait |
 //! | [`policy`] | Rego |
@@ -17,7 +19,9 @@ mod error;
 pub mod evidence;
 pub mod limit;
 pub mod log;
+pub mod memory;
 pub mod policy;
+pub mod protect;
 pub mod service;
 pub mod store;
 

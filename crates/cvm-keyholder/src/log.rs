@@ -1,14 +1,17 @@
-//! The audit log: each entry names the one before it by hash and is signed with the party's identity.
+//! The audit log: each entry names the one before it by hash and is signed with the party's identity. What a decision
+//! changed stands in its entry, so that the log is also the key holder's memory ([`crate::memory`]).
 //!
 //! An entry's text is JSON of [`Entry`]; its hash is `SHA-256(context ‖ text)`; the signature is Ed25519 over
 //! the same bytes. A signed head names the last entry, so that cutting the end off shows as well. What
 //! only a copy of the head elsewhere can show is a store replaced by an older, intact one.
 
 use cvm_base::{Bytes, Bytes32, sha256, time::rfc3339};
-use cvm_release::server::Decision;
+use cvm_release::server::{Decision, Effect};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
+
+use crate::memory::Memory;
 
 const ENTRY: &[u8] = b"flare-cvm/v1/log-entry\0";
 const HEAD: &[u8] = b"flare-cvm/v1/log-head\0";
@@ -47,11 +50,16 @@ pub fn line(decision: &Decision) -> String {
         word(decision.step),
         decision.peer
     );
+    let chips = match &decision.effect {
+        Some(Effect::Attested { chips, .. }) => chips.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
     let fields = [
         ("reason", decision.reason.map(|r| r.to_string())),
         ("image", decision.image.map(|i| i.to_string())),
         ("site", decision.site.clone()),
         ("session", decision.session.clone()),
+        ("chip", Some(chips.join(",")).filter(|chips| !chips.is_empty())),
         ("detail", Some(decision.detail.clone()).filter(|d| !d.is_empty())),
     ];
     for (name, value) in fields.into_iter().filter_map(|(name, value)| Some((name, value?))) {
@@ -80,6 +88,17 @@ pub enum Tampering {
     /// The head is missing or is not this party's.
     #[error("the signed head is missing or was changed")]
     Head,
+    /// There is no log, and something that only stands in a store together with its entry.
+    #[error("the log is empty, and the store is not: its entries were removed")]
+    Emptied,
+    /// The log is older than what this program saw of it.
+    #[error("the log ends at entry {found}, and this program has seen entry {expected}: the store was set back")]
+    SetBack {
+        /// The last entry that was seen.
+        expected: u64,
+        /// The last one there is.
+        found: u64,
+    },
     /// The log ends before or behind the entry that the head names.
     #[error("the log ends at entry {found}, but the signed head names entry {expected}")]
     Cut {
@@ -99,69 +118,112 @@ pub struct Head {
     pub hash: Bytes32,
 }
 
-/// Appends within a transaction that holds the write lock.
-pub(crate) fn append(tx: &Transaction<'_>, key: &SigningKey, decision: &Decision) -> rusqlite::Result<()> {
-    let head = "SELECT number, hash FROM log_head WHERE one = 1";
-    let last = tx.query_row(head, [], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, [u8; 32]>(1)?))).optional()?;
-    let (number, previous) = last.unwrap_or((0, [0; 32]));
-    let entry = Entry { number: number + 1, previous: Bytes(previous), decision: decision.clone() };
-    let text = serde_json::to_string(&entry).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
-    let message = [ENTRY, text.as_bytes()].concat();
-    let hash = sha256(&message);
-    let sql = "INSERT INTO log (number, entry, signature) VALUES (?1, ?2, ?3)";
-    tx.execute(sql, params![entry.number, text, key.sign(&message).to_bytes()])?;
-    let signature = key.sign(&head_message(entry.number, &hash)).to_bytes();
-    let sql = "INSERT OR REPLACE INTO log_head (one, number, hash, signature) VALUES (1, ?1, ?2, ?3)";
-    tx.execute(sql, params![entry.number, hash.0, signature])?;
-    Ok(())
+impl Head {
+    /// Of no entry.
+    pub(crate) const NONE: Self = Self { entries: 0, hash: Bytes([0; 32]) };
 }
 
-/// Walks the whole log.
+/// Appends behind `last` within a transaction that holds the write lock; the new end.
+pub(crate) fn append(
+    tx: &Transaction<'_>,
+    key: &SigningKey,
+    last: &Head,
+    decision: &Decision,
+) -> rusqlite::Result<Head> {
+    let entry = Entry { number: last.entries + 1, previous: last.hash, decision: decision.clone() };
+    let text = serde_json::to_string(&entry).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+    let message = [ENTRY, text.as_bytes()].concat();
+    let head = Head { entries: entry.number, hash: sha256(&message) };
+    let sql = "INSERT INTO log (number, entry, signature) VALUES (?1, ?2, ?3)";
+    tx.execute(sql, params![head.entries, text, key.sign(&message).to_bytes()])?;
+    let signature = key.sign(&head_message(head.entries, &head.hash)).to_bytes();
+    let sql = "INSERT OR REPLACE INTO log_head (one, number, hash, signature) VALUES (1, ?1, ?2, ?3)";
+    tx.execute(sql, params![head.entries, head.hash.0, signature])?;
+    Ok(head)
+}
+
+/// Walks the whole log, and every signature in it.
 pub(crate) fn verify(connection: &Connection, key: &VerifyingKey) -> rusqlite::Result<Result<Head, Tampering>> {
-    let mut statement = connection.prepare("SELECT number, entry, signature FROM log ORDER BY number")?;
-    let mut rows = statement.query([])?;
-    let mut last = Head { entries: 0, hash: Bytes([0; 32]) };
+    let each = |_: &Entry, message: &[u8], signature: &[u8], _| signed(key, message, signature);
+    walk(connection, key, Head::NONE, each)
+}
+
+/// Takes into the memory what was appended since. The signed head vouches for the entries that it ends.
+///
+/// Both are read one after the other: within a transaction. After an error the memory may hold what nobody vouches for.
+pub(crate) fn catch_up(
+    connection: &Connection,
+    key: &VerifyingKey,
+    memory: &mut Memory,
+) -> rusqlite::Result<Result<(), Tampering>> {
+    let seen = memory.head;
+    match stored_head(connection)? {
+        Some((head, _)) if head == seen => return Ok(Ok(())),
+        Some((Head { entries: found, .. }, _)) if found <= seen.entries => {
+            return Ok(Err(Tampering::SetBack { expected: seen.entries, found }));
+        }
+        _ => {}
+    }
+    let each = |entry: &Entry, _: &[u8], _: &[u8], head| {
+        memory.apply(entry, head);
+        true
+    };
+    Ok(walk(connection, key, seen, each)?.map(drop))
+}
+
+/// Walks what follows `from` to the signed head. `each` gets an entry, its message, its signature and its end, and says
+/// whether to believe it.
+fn walk(
+    connection: &Connection,
+    key: &VerifyingKey,
+    from: Head,
+    mut each: impl FnMut(&Entry, &[u8], &[u8], Head) -> bool,
+) -> rusqlite::Result<Result<Head, Tampering>> {
+    let sql = "SELECT number, entry, signature FROM log WHERE number > ?1 ORDER BY number";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([from.entries])?;
+    let mut last = from;
     while let Some(row) = rows.next()? {
         let (number, text): (u64, String) = (row.get(0)?, row.get(1)?);
         let signature: Vec<u8> = row.get(2)?;
-        match next(&last, number, &text, &signature, key) {
-            Ok(head) => last = head,
-            Err(tampering) => return Ok(Err(tampering)),
+        if number != last.entries + 1 {
+            return Ok(Err(Tampering::Missing { expected: last.entries + 1 }));
         }
+        let message = [ENTRY, text.as_bytes()].concat();
+        let head = Head { entries: number, hash: sha256(&message) };
+        let Ok(entry) = serde_json::from_str::<Entry>(&text) else { return Ok(Err(Tampering::Changed(number))) };
+        let follows = entry.number == number && entry.previous == last.hash;
+        if !each(&entry, &message, &signature, head) {
+            return Ok(Err(Tampering::Changed(number)));
+        }
+        if !follows {
+            return Ok(Err(Tampering::Order(number)));
+        }
+        last = head;
     }
-    let sql = "SELECT number, hash, signature FROM log_head WHERE one = 1";
-    let head = connection
-        .query_row(sql, [], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, Vec<u8>>(2)?)))
-        .optional()?;
-    Ok(match head {
-        None if last.entries == 0 => Ok(last),
+    Ok(match stored_head(connection)? {
+        None if last == Head::NONE && !holds_anything(connection)? => Ok(last),
+        None if last == Head::NONE => Err(Tampering::Emptied),
         None => Err(Tampering::Head),
-        Some((number, hash, signature)) => {
-            let hash = Bytes(hash);
-            if !signed(key, &head_message(number, &hash), &signature) {
-                Err(Tampering::Head)
-            } else if (number, hash) != (last.entries, last.hash) {
-                Err(Tampering::Cut { expected: number, found: last.entries })
-            } else {
-                Ok(last)
-            }
+        Some((head, signature)) if !signed(key, &head_message(head.entries, &head.hash), &signature) => {
+            Err(Tampering::Head)
         }
+        Some((head, _)) if head != last => Err(Tampering::Cut { expected: head.entries, found: last.entries }),
+        Some(_) => Ok(last),
     })
 }
 
-fn next(last: &Head, number: u64, text: &str, signature: &[u8], key: &VerifyingKey) -> Result<Head, Tampering> {
-    if number != last.entries + 1 {
-        return Err(Tampering::Missing { expected: last.entries + 1 });
-    }
-    let message = [ENTRY, text.as_bytes()].concat();
-    let entry: Entry = serde_json::from_str(text).map_err(|_| Tampering::Changed(number))?;
-    if !signed(key, &message, signature) {
-        return Err(Tampering::Changed(number));
-    }
-    if entry.number != number || entry.previous != last.hash {
-        return Err(Tampering::Order(number));
-    }
-    Ok(Head { entries: number, hash: sha256(&message) })
+fn stored_head(connection: &Connection) -> rusqlite::Result<Option<(Head, Vec<u8>)>> {
+    let sql = "SELECT number, hash, signature FROM log_head WHERE one = 1";
+    let head = |row: &Row<'_>| Ok((Head { entries: row.get(0)?, hash: Bytes(row.get(1)?) }, row.get(2)?));
+    connection.query_row(sql, [], head).optional()
+}
+
+/// Whether the store holds a row that was written together with an entry.
+fn holds_anything(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM shares)
+               OR EXISTS (SELECT 1 FROM sessions WHERE attested IS NOT NULL)";
+    connection.query_row(sql, [], |row| row.get(0))
 }
 
 fn signed(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {

@@ -44,11 +44,15 @@ use crate::{
     limit::{Limiter, Rate},
     log,
     policy::PolicyFolder,
-    store::SqliteStore,
+    protect,
+    store::{Listed, SqliteStore},
 };
 
 /// Serves until SIGINT or SIGTERM: a line `ready URL certificate=SHA256` on stdout, then a line a decision.
 pub fn serve(config: &Config, unlock: &Unlock) -> Result<(), KeyHolderError> {
+    if let Err(warning) = protect::lock_memory() {
+        println!("warning: {warning}");
+    }
     let service = Service::open(config, unlock, |decision| println!("{}", log::line(decision)))?;
     for warning in service.warnings() {
         println!("warning: {warning}");
@@ -141,6 +145,7 @@ impl Service {
         private_folder(&config.state)?;
         let store = SqliteStore::open(&config.state, Identity::from(card), Some(party.identity().clone()))?
             .enrolling(config.enroll_presented.clone())?;
+        store.check_clock(time::now())?;
         let warnings = warnings(&store, &policy, card)?;
         let internal = |doing| move |problem: String| KeyHolderError::Internal { doing, problem };
         // Every process of this party derives the same keys, so that any may finish what another began.
@@ -348,7 +353,9 @@ fn warnings(store: &SqliteStore, policy: &PolicyFolder, card: &Card) -> Result<V
     if policy.roots.ek_roots().next().is_none() {
         warnings.push("no endorsement roots: every TPM is refused".into());
     }
-    for (enrolled, _) in store.images()? {
+    let (images, odd) = store.images()?;
+    warnings.extend(odd.iter().map(ToString::to_string));
+    for Listed { enrolled, .. } in images {
         let manifest = enrolled.manifest;
         let share = manifest.split_key.parties.iter().find(|share| share.name == card.name);
         if share.map(|share| share.policy_sha256) != Some(policy.policy.digest()) {

@@ -1,4 +1,10 @@
-//! One SQLite file: enrolled images, sessions, seals, and the log. Several processes may share it.
+//! One SQLite file: the log, and the texts that its entries name by their digests. Several processes may share it.
+//!
+//! No row is believed for being there. What is enrolled, attested, released, sealed and withdrawn follows from the signed
+//! log ([`crate::memory`]); a row of another table is only taken if an entry names its digest.
+
+mod migrate;
+mod protocol;
 
 use std::{
     path::{Path, PathBuf},
@@ -6,20 +12,17 @@ use std::{
     time::Duration,
 };
 
-use cvm_base::{Bytes, Bytes32, sha256, time};
-use cvm_layout::manifest::ImageId;
-pub use cvm_release::server::Seal;
-use cvm_release::{
-    messages::PresentImage,
-    server::{Attested, Decision, Enrolled, Fault, Reason, Refusal, Step, Store, Verdict},
-};
+use cvm_base::{Bytes32, sha256, time};
+use cvm_layout::{manifest::ImageId, names::Name};
+use cvm_release::server::{Decision, Effect, Enrolled, MAX_REASON, Step, Subject, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::{
     KeyHolderError,
     enroll::{Documents, Identity},
-    log::{self, Entry, Head},
+    log::{self, Entry, Head, Tampering},
+    memory::{Image, Memory, Sealed, Withdrawal},
 };
 
 /// The store's name in a party's folder.
@@ -31,41 +34,73 @@ const SCHEMA: &str = "
         reference BLOB NOT NULL, reference_signature BLOB NOT NULL, enrolled INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE IF NOT EXISTS sessions (
-        session BLOB PRIMARY KEY, expires INTEGER NOT NULL, attested TEXT, released TEXT
+        session BLOB PRIMARY KEY, expires INTEGER NOT NULL, attested TEXT
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS sessions_expire ON sessions (expires);
-    CREATE TABLE IF NOT EXISTS guests (
-        guest BLOB PRIMARY KEY, image TEXT NOT NULL, released INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS seals (
-        image TEXT PRIMARY KEY, header_sha256 BLOB NOT NULL, registered INTEGER NOT NULL,
-        share BLOB, may_move INTEGER NOT NULL DEFAULT 0
-    ) STRICT;
+    CREATE TABLE IF NOT EXISTS shares (image TEXT PRIMARY KEY, share BLOB NOT NULL) STRICT;
 ";
-
-const SEAL: &str = "SELECT header_sha256, share, may_move FROM seals WHERE image = ?1";
-
-fn seal_row(row: &Row<'_>) -> rusqlite::Result<Seal> {
-    Ok(Seal { header_sha256: Bytes(row.get(0)?), share: row.get(1)?, may_move: row.get(2)? })
-}
 
 /// The store of one party.
 pub struct SqliteStore {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    inner: Mutex<Inner>,
     identity: Identity,
+    key: VerifyingKey,
     /// Absent where only looking is needed: then nothing can be logged, so nothing decided.
     signer: Option<SigningKey>,
     /// The agreement whose images may enrol themselves; absent where only the operator enrols.
     presented_under: Option<Vec<u8>>,
+    clock: fn() -> u64,
 }
+
+struct Inner {
+    connection: Connection,
+    /// Once it was tampered with, nothing more is decided here.
+    memory: Result<Memory, Tampering>,
+}
+
+/// An enrolled image, as an operator sees it.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its documents.
+    pub enrolled: Enrolled,
+    /// What is registered for it.
+    pub sealed: Option<Sealed>,
+    /// The withdrawal that keeps it from being released.
+    pub withdrawn: Option<(Subject, Withdrawal)>,
+}
+
+/// Why work on the store ended early.
+enum Trouble {
+    Sql(rusqlite::Error),
+    Holder(KeyHolderError),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<KeyHolderError> for Trouble {
+    fn from(error: KeyHolderError) -> Self {
+        Self::Holder(error)
+    }
+}
+
+type Work<T> = Result<T, Trouble>;
 
 impl SqliteStore {
     /// Opens, or makes, the store in a party's folder. With a `signer` it can be written.
+    ///
+    /// # Errors
+    /// [`KeyHolderError::Log`], with a `signer`, for a log that was tampered with.
     pub fn open(folder: &Path, identity: Identity, signer: Option<SigningKey>) -> Result<Self, KeyHolderError> {
         let path = folder.join(FILE);
         let fail = |e: rusqlite::Error| KeyHolderError::Store { path: path.clone(), problem: e.to_string() };
         restrict(&path)?;
+        let key = VerifyingKey::from_bytes(&identity.public.0)
+            .map_err(|e| KeyHolderError::Internal { doing: "reading the party's identity", problem: e.to_string() })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags).map_err(fail)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
@@ -73,7 +108,12 @@ impl SqliteStore {
         connection.pragma_update(None, "journal_mode", "wal").map_err(fail)?;
         connection.pragma_update(None, "synchronous", "full").map_err(fail)?;
         connection.execute_batch(&format!("{SCHEMA}{}", log::SCHEMA)).map_err(fail)?;
-        Ok(Self { path, connection: Mutex::new(connection), identity, signer, presented_under: None })
+        let inner = Mutex::new(Inner { connection, memory: Ok(Memory::empty()) });
+        let store = Self { path, inner, identity, key, signer, presented_under: None, clock: time::now };
+        if store.signer.is_some() {
+            store.migrate()?;
+        }
+        Ok(store)
     }
 
     /// Lets the images of this agreement enrol themselves, where it is given and this party's.
@@ -84,59 +124,120 @@ impl SqliteStore {
         Ok(Self { presented_under: agreement, ..self })
     }
 
+    /// Dates the operator's decisions by another clock: for evidence of another day.
+    #[must_use]
+    pub fn with_clock(self, clock: fn() -> u64) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Whether this clock may go on where the log ends.
+    ///
+    /// # Errors
+    /// [`KeyHolderError::Clock`] if it lies behind what was decided already.
+    pub fn check_clock(&self, now: u64) -> Result<(), KeyHolderError> {
+        self.read(|_, memory| check_clock(memory, now))
+    }
+
     /// Enrols an image; the same one twice is fine.
     pub fn enroll(&self, documents: &Documents) -> Result<Enrolled, KeyHolderError> {
         let enrolled = documents.check(&self.identity)?;
-        let image = enrolled.manifest.image_id;
-        let existing = self.documents(&image)?;
-        if let Some(existing) = existing.filter(|existing| existing.manifest != documents.manifest) {
-            return Err(KeyHolderError::Enrolled { image, enrolled: sha256(&existing.manifest) });
-        }
-        let decision = self.operator(Step::Enrol, Some(image), Some(enrolled.manifest.site.to_string()), String::new());
-        self.insert(&image, documents, &decision)?;
+        let manifest = &enrolled.manifest;
+        let image = manifest.image_id;
+        let decision = self.operator(Step::Enrol, Some(image), Some(manifest.site.clone()), String::new());
+        self.write(|tx, memory| {
+            let subjects = [Subject::Image(image), Subject::Site(manifest.site.clone())];
+            if let Some((subject, withdrawal)) = memory.withdrawn(&subjects) {
+                let (subject, withdrawal) = (subject.clone(), withdrawal.clone());
+                return Err(KeyHolderError::Withdrawn { subject, withdrawal }.into());
+            }
+            let known = memory.images.get(&image).map(|known| known.manifest_sha256);
+            if let Some(enrolled) = known.filter(|known| *known != sha256(&documents.manifest)) {
+                return Err(KeyHolderError::Enrolled { image, enrolled }.into());
+            }
+            Ok(((), Some(insert(tx, &image, documents, decision)?)))
+        })?;
         Ok(enrolled)
     }
 
-    fn insert(&self, image: &ImageId, documents: &Documents, decision: &Decision) -> Result<(), KeyHolderError> {
-        self.write(|tx, signer| {
-            tx.execute(
-                "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    image.to_string(),
-                    documents.agreement,
-                    documents.manifest,
-                    documents.manifest_signature,
-                    documents.reference,
-                    documents.reference_signature,
-                    decision.time,
-                ],
-            )?;
-            log::append(tx, signer, decision)
+    /// The enrolled images in the order of their enrolment; and what the store holds that the log does not stand for.
+    pub fn images(&self) -> Result<(Vec<Listed>, Vec<KeyHolderError>), KeyHolderError> {
+        self.read(|connection, memory| {
+            let (mut listed, mut odd) = (Vec::new(), Vec::new());
+            let mut images: Vec<_> = memory.images.iter().collect();
+            images.sort_by_key(|(_, known)| known.entry);
+            for (image, known) in images {
+                let enrolled = match self.intact(connection, image, known) {
+                    Ok(enrolled) => enrolled,
+                    Err(Trouble::Holder(error)) => {
+                        odd.push(error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                let subjects = [Subject::Image(*image), Subject::Site(enrolled.manifest.site.clone())];
+                let withdrawn = memory.withdrawn(&subjects).map(|(subject, w)| (subject.clone(), w.clone()));
+                listed.push(Listed { enrolled, sealed: memory.seals.get(image).copied(), withdrawn });
+            }
+            let mut statement = connection.prepare("SELECT image FROM images ORDER BY image")?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+            let stranger = |image: &String| image.parse().map_or(true, |id: ImageId| !memory.images.contains_key(&id));
+            odd.extend(rows.into_iter().filter(stranger).map(|image| {
+                let old = image.parse().is_ok_and(|id: ImageId| memory.unstated.contains(&id));
+                let problem = match old {
+                    true => "an earlier version enrolled it, whose log does not say by which documents",
+                    false => "no entry of the log enrolled it",
+                };
+                KeyHolderError::Row { image: image.chars().take(80).collect(), problem: problem.into() }
+            }));
+            Ok((listed, odd))
         })
     }
 
-    /// All enrolled images, with what is registered for each.
-    pub fn images(&self) -> Result<Vec<(Enrolled, Option<Seal>)>, KeyHolderError> {
-        let ids = self.read(|connection| {
-            let mut statement = connection.prepare("SELECT image FROM images ORDER BY enrolled, image")?;
-            statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let ids = ids.iter().filter_map(|id| id.parse().ok());
-        ids.map(|id: ImageId| Ok((self.image(&id)?, self.registered(&id)?))).collect()
-    }
-
     /// One enrolled image, its signatures checked again.
+    ///
+    /// # Errors
+    /// [`KeyHolderError::Row`] where its documents are not those that were enrolled.
     pub fn image(&self, image: &ImageId) -> Result<Enrolled, KeyHolderError> {
-        // The file may have been changed by hand since; the agreement's signatures may not.
-        match self.documents(image)? {
-            Some(documents) => documents.check(&self.identity),
-            None => Err(KeyHolderError::NotEnrolled(*image)),
-        }
+        self.read(|connection, memory| match memory.images.get(image) {
+            Some(known) => self.intact(connection, image, known),
+            None => Err(KeyHolderError::NotEnrolled(*image).into()),
+        })
     }
 
     /// What is registered for an image.
-    pub fn registered(&self, image: &ImageId) -> Result<Option<Seal>, KeyHolderError> {
-        self.read(|c| c.query_row(SEAL, [image.to_string()], seal_row).optional())
+    pub fn registered(&self, image: &ImageId) -> Result<Option<Sealed>, KeyHolderError> {
+        self.read(|_, memory| Ok(memory.seals.get(image).copied()))
+    }
+
+    /// What the party withdrew its consent from.
+    pub fn withdrawals(&self) -> Result<Vec<(Subject, Withdrawal)>, KeyHolderError> {
+        self.read(|_, memory| Ok(memory.withdrawn.clone().into_iter().collect()))
+    }
+
+    /// Takes the party's consent back: nothing is released to the subject until [`Self::restore`].
+    ///
+    /// # Errors
+    /// [`KeyHolderError::Reason`] for a reason that is too long.
+    pub fn withdraw(&self, subject: Subject, reason: &str) -> Result<(), KeyHolderError> {
+        if reason.chars().count() > MAX_REASON {
+            return Err(KeyHolderError::Reason);
+        }
+        let separator = if reason.is_empty() { "" } else { ": " };
+        let decision = self.about(Step::Withdraw, &subject, format!("{subject}{separator}{reason}"));
+        let effect = Effect::Withdrawn { subject, reason: reason.to_owned() };
+        self.write(|_, _| Ok(((), Some(Decision { effect: Some(effect), ..decision }))))
+    }
+
+    /// Gives it again.
+    ///
+    /// # Errors
+    /// [`KeyHolderError::NotWithdrawn`].
+    pub fn restore(&self, subject: Subject) -> Result<(), KeyHolderError> {
+        let decision = self.about(Step::Restore, &subject, subject.to_string());
+        self.write(|_, memory| match memory.withdrawn.contains_key(&subject) {
+            true => Ok(((), Some(Decision { effect: Some(Effect::Restored { subject }), ..decision }))),
+            false => Err(KeyHolderError::NotWithdrawn(subject).into()),
+        })
     }
 
     /// Lets an image that is bound to a machine move: its next boot elsewhere gets this party's share.
@@ -144,96 +245,174 @@ impl SqliteStore {
     /// # Errors
     /// [`KeyHolderError::NotBound`] for an image that needs no machine's secret.
     pub fn allow_move(&self, image: &ImageId) -> Result<(), KeyHolderError> {
-        let site = self.image(image)?.manifest.site.to_string();
-        if self.registered(image)?.is_none_or(|seal| seal.share.is_none()) {
-            return Err(KeyHolderError::NotBound(*image));
-        }
-        let detail = "may move to another machine".to_owned();
-        let decision = self.operator(Step::SealMove, Some(*image), Some(site), detail);
-        self.write(|tx, signer| {
-            tx.execute("UPDATE seals SET may_move = 1 WHERE image = ?1", [image.to_string()])?;
-            log::append(tx, signer, &decision)
+        let site = self.image(image)?.manifest.site;
+        let decision = self.operator(Step::SealMove, Some(*image), Some(site), "may move to another machine".into());
+        self.write(|_, memory| match memory.seals.get(image) {
+            Some(Sealed { share_sha256: Some(_), .. }) => {
+                Ok(((), Some(Decision { effect: Some(Effect::MayMove), ..decision })))
+            }
+            _ => Err(KeyHolderError::NotBound(*image).into()),
         })
     }
 
     /// Forgets an image's registered header, so that its next boot is a first boot again.
     pub fn reset_seal(&self, image: &ImageId) -> Result<Option<Bytes32>, KeyHolderError> {
-        let site = self.image(image)?.manifest.site.to_string();
-        let forgotten = self.registered(image)?.map(|seal| seal.header_sha256);
-        let detail = forgotten.map_or("nothing was registered".into(), |header| format!("forgot {header}"));
-        let decision = self.operator(Step::SealReset, Some(*image), Some(site), detail);
-        self.write(|tx, signer| {
-            tx.execute("DELETE FROM seals WHERE image = ?1", [image.to_string()])?;
-            log::append(tx, signer, &decision)
-        })?;
-        Ok(forgotten)
+        let site = self.image(image)?.manifest.site;
+        self.write(|tx, memory| {
+            let forgotten = memory.seals.get(image).map(|sealed| sealed.header_sha256);
+            let detail = forgotten.map_or("nothing was registered".into(), |header| format!("forgot {header}"));
+            let decision = self.operator(Step::SealReset, Some(*image), Some(site), detail);
+            tx.execute("DELETE FROM shares WHERE image = ?1", [image.to_string()])?;
+            Ok((forgotten, Some(Decision { effect: Some(Effect::SealForgotten), ..decision })))
+        })
     }
 
     /// The log as it stands.
     pub fn log(&self) -> Result<Vec<Entry>, KeyHolderError> {
-        self.read(log::entries)
+        log::entries(&self.lock().connection).map_err(|e| self.explained(e.into()))
     }
 
     /// Walks the log; an error says how it was tampered with.
     pub fn verify_log(&self) -> Result<Head, KeyHolderError> {
-        let key = VerifyingKey::from_bytes(&self.identity.public.0)
-            .map_err(|e| KeyHolderError::Internal { doing: "reading the party's identity", problem: e.to_string() })?;
-        Ok(self.read(|connection| log::verify(connection, &key))??)
+        let mut inner = self.lock();
+        let verified = inner.connection.transaction().and_then(|tx| log::verify(&tx, &self.key));
+        Ok(verified.map_err(|e| self.explained(e.into()))??)
     }
 
-    fn documents(&self, image: &ImageId) -> Result<Option<Documents>, KeyHolderError> {
-        let sql = "SELECT agreement, manifest, manifest_signature, reference, reference_signature FROM images WHERE image = ?1";
-        self.read(|connection| {
-            connection
-                .query_row(sql, [image.to_string()], |row| {
-                    Ok(Documents {
-                        agreement: row.get(0)?,
-                        manifest: row.get(1)?,
-                        manifest_signature: row.get(2)?,
-                        reference: row.get(3)?,
-                        reference_signature: row.get(4)?,
-                    })
-                })
-                .optional()
-        })
+    /// The image's documents, which must be those that were enrolled.
+    fn intact(&self, connection: &Connection, image: &ImageId, known: &Image) -> Work<Enrolled> {
+        let odd = |problem: &str| KeyHolderError::Row { image: image.to_string(), problem: problem.to_owned() };
+        let documents = documents(connection, image)?.ok_or_else(|| odd("its documents are missing"))?;
+        for (name, bytes, expected) in [
+            ("manifest.json", &documents.manifest, known.manifest_sha256),
+            ("reference.json", &documents.reference, known.reference_sha256),
+        ] {
+            let found = sha256(bytes);
+            if found != expected {
+                return Err(odd(&format!("{expected} was enrolled as its {name}, the store has {found}")).into());
+            }
+        }
+        Ok(documents.check(&self.identity)?)
     }
 
-    fn operator(&self, step: Step, image: Option<ImageId>, site: Option<String>, detail: String) -> Decision {
-        let (time, peer) = (time::now(), "operator".into());
-        Decision { time, peer, step, verdict: Verdict::Done, reason: None, detail, image, site, session: None }
+    /// A decision of the operator about what may be withdrawn.
+    fn about(&self, step: Step, subject: &Subject, detail: String) -> Decision {
+        let (image, site) = match subject {
+            Subject::Image(image) => (Some(*image), None),
+            Subject::Site(site) => (None, Some(site.clone())),
+            Subject::Chip(_) => (None, None),
+        };
+        self.operator(step, image, site, detail)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    fn operator(&self, step: Step, image: Option<ImageId>, site: Option<Name>, detail: String) -> Decision {
+        let (time, peer, site) = ((self.clock)(), "operator".into(), site.map(String::from));
+        let verdict = Verdict::Done;
+        Decision { time, peer, step, verdict, reason: None, detail, image, site, session: None, effect: None }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic in another thread left no half-made change: transactions roll back.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, KeyHolderError> {
-        work(&self.lock()).map_err(|e| self.failed(e))
+    /// What the log says now, and rows of the same moment.
+    fn read<T>(&self, work: impl FnOnce(&Connection, &Memory) -> Work<T>) -> Result<T, KeyHolderError> {
+        let Inner { connection, memory } = &mut *self.lock();
+        let run = || {
+            let tx = connection.transaction()?;
+            let memory = self.current(&tx, memory)?;
+            work(&tx, memory)
+        };
+        run().map_err(|e| self.explained(e))
     }
 
-    /// One transaction that holds the write lock from its beginning.
-    fn write<T>(
+    /// One transaction that holds the write lock from its beginning, and appends the decision that it comes to.
+    fn write<T, D: IntoIterator<Item = Decision>>(
         &self,
-        work: impl FnOnce(&rusqlite::Transaction<'_>, &SigningKey) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Transaction<'_>, &Memory) -> Work<(T, D)>,
     ) -> Result<T, KeyHolderError> {
-        let signer = self.signer.as_ref().ok_or_else(|| KeyHolderError::Store {
-            path: self.path.clone(),
-            problem: "opened for reading only".into(),
-        })?;
-        let mut connection = self.lock();
-        let run = |connection: &mut Connection| {
+        let Inner { connection, memory } = &mut *self.lock();
+        let run = || {
             let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&tx, signer)?;
+            let memory = self.current(&tx, memory)?;
+            let (value, decisions) = work(&tx, memory)?;
+            let mut head = memory.head;
+            for decision in decisions {
+                check_clock(memory, decision.time)?;
+                let signer = self.signer.as_ref().ok_or_else(|| KeyHolderError::Store {
+                    path: self.path.clone(),
+                    problem: "opened for reading only".into(),
+                })?;
+                head = log::append(&tx, signer, &head, &decision)?;
+            }
             tx.commit()?;
+            // The memory learns of it as it learns of what other processes did.
             Ok(value)
         };
-        run(&mut connection).map_err(|e| self.failed(e))
+        run().map_err(|e| self.explained(e))
     }
 
-    fn failed(&self, error: rusqlite::Error) -> KeyHolderError {
-        KeyHolderError::Store { path: self.path.clone(), problem: error.to_string() }
+    /// The memory, with what was logged since.
+    fn current<'a>(&self, tx: &Transaction<'_>, memory: &'a mut Result<Memory, Tampering>) -> Work<&'a Memory> {
+        if let Ok(known) = memory {
+            match log::catch_up(tx, &self.key, known) {
+                Ok(Ok(())) => {}
+                Ok(Err(tampering)) => *memory = Err(tampering),
+                Err(error) => {
+                    *memory = Ok(Memory::empty());
+                    return Err(error.into());
+                }
+            }
+        }
+        memory.as_ref().map_err(|tampering| KeyHolderError::Log(tampering.clone()).into())
     }
+
+    fn explained(&self, trouble: Trouble) -> KeyHolderError {
+        match trouble {
+            Trouble::Sql(error) => KeyHolderError::Store { path: self.path.clone(), problem: error.to_string() },
+            Trouble::Holder(error) => error,
+        }
+    }
+}
+
+fn check_clock(memory: &Memory, now: u64) -> Work<()> {
+    match memory.is_ahead_of(now) {
+        true => Err(KeyHolderError::Clock { now, last: memory.time }.into()),
+        false => Ok(()),
+    }
+}
+
+/// The decision that enrols these documents, once they are in their table.
+fn insert(tx: &Transaction<'_>, image: &ImageId, documents: &Documents, decision: Decision) -> Work<Decision> {
+    tx.execute(
+        "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            image.to_string(),
+            documents.agreement,
+            documents.manifest,
+            documents.manifest_signature,
+            documents.reference,
+            documents.reference_signature,
+            decision.time,
+        ],
+    )?;
+    Ok(Decision { effect: Some(documents.effect()), ..decision })
+}
+
+fn documents(connection: &Connection, image: &ImageId) -> rusqlite::Result<Option<Documents>> {
+    let sql =
+        "SELECT agreement, manifest, manifest_signature, reference, reference_signature FROM images WHERE image = ?1";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Documents {
+            agreement: row.get(0)?,
+            manifest: row.get(1)?,
+            manifest_signature: row.get(2)?,
+            reference: row.get(3)?,
+            reference_signature: row.get(4)?,
+        })
+    };
+    connection.query_row(sql, [image.to_string()], read).optional()
 }
 
 /// Makes the file, if need be, for its owner alone.
@@ -241,125 +420,4 @@ fn restrict(path: &Path) -> Result<(), KeyHolderError> {
     use std::os::unix::fs::OpenOptionsExt;
     let opened = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
     opened.map(drop).map_err(|source| cvm_base::FileError::Io { action: "open", path: path.to_owned(), source }.into())
-}
-
-impl From<KeyHolderError> for Fault {
-    fn from(error: KeyHolderError) -> Self {
-        Fault::new("using the store", error)
-    }
-}
-
-impl Store for SqliteStore {
-    fn consume(&self, session: &[u8; 16], expires: u64, now: u64) -> Result<bool, Fault> {
-        Ok(self.write(|tx, _| {
-            tx.execute("DELETE FROM sessions WHERE expires <= ?1", [now])?;
-            let sql = "INSERT INTO sessions (session, expires) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-            Ok(tx.execute(sql, params![session, expires])? == 1)
-        })?)
-    }
-
-    fn put_attested(&self, session: &[u8; 16], attested: &Attested, expires: u64) -> Result<(), Fault> {
-        let text = serde_json::to_string(attested).map_err(|e| Fault::new("writing a session", e))?;
-        let sql = "UPDATE sessions SET attested = ?2, expires = ?3 WHERE session = ?1";
-        self.write(|tx, _| tx.execute(sql, params![session, text, expires]))?;
-        Ok(())
-    }
-
-    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
-        let sql = "SELECT attested FROM sessions WHERE session = ?1 AND expires > ?2 AND attested IS NOT NULL";
-        let found = self.read(|c| c.query_row(sql, params![session, now], |row| row.get::<_, String>(0)).optional())?;
-        found.map(|text| serde_json::from_str(&text).map_err(|e| Fault::new("reading a session", e))).transpose()
-    }
-
-    fn release_once(
-        &self,
-        session: &[u8; 16],
-        image: &ImageId,
-        guest: Option<&Bytes32>,
-        now: u64,
-    ) -> Result<bool, Fault> {
-        let image = image.to_string();
-        // One statement each, in one transaction: of two requests at once, one is first.
-        Ok(self.write(|tx, _| {
-            let known = "SELECT 1 FROM guests WHERE guest = ?1";
-            let known = |guest: &Bytes32| tx.query_row(known, [guest.0], |_| Ok(())).optional();
-            if guest.map(known).transpose()?.flatten().is_some() {
-                return Ok(false);
-            }
-            let sql = "UPDATE sessions SET released = ?2
-                       WHERE session = ?1 AND expires > ?3 AND attested IS NOT NULL AND released IS NULL";
-            let first = tx.execute(sql, params![session, image, now])? == 1;
-            if let Some(guest) = guest.filter(|_| first) {
-                tx.execute("INSERT INTO guests VALUES (?1, ?2, ?3)", params![guest.0, image, now])?;
-            }
-            Ok(first)
-        })?)
-    }
-
-    fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault> {
-        let sql = "SELECT released FROM sessions WHERE session = ?1";
-        let found = self.read(|c| c.query_row(sql, [session], |row| row.get::<_, Option<String>>(0)).optional())?;
-        Ok(found.flatten().and_then(|image| image.parse().ok()))
-    }
-
-    fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault> {
-        match self.image(image) {
-            Ok(enrolled) => Ok(Some(enrolled)),
-            Err(KeyHolderError::NotEnrolled(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn present(&self, image: &ImageId, presented: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal> {
-        let Some(agreement) = &self.presented_under else {
-            return Err(Refusal::new(Reason::EnrolmentClosed, "it is not served with --enroll-presented"));
-        };
-        let documents = Documents {
-            agreement: agreement.clone(),
-            manifest: presented.manifest.clone(),
-            manifest_signature: presented.manifest_sig.clone(),
-            reference: presented.reference.clone(),
-            reference_signature: presented.reference_sig.clone(),
-        };
-        let refused = |problem: String| Refusal::new(Reason::DocumentsRefused, problem);
-        let enrolled = documents.check(&self.identity).map_err(|e| refused(e.to_string()))?;
-        let found = enrolled.manifest.image_id;
-        if found != *image {
-            return Err(refused(format!("they are of image {found}")));
-        }
-        // What is enrolled stays: nobody may exchange reference values by presenting others.
-        match self.documents(image).map_err(Fault::from)? {
-            Some(existing) if existing.manifest == documents.manifest => Ok(self.image(image).map_err(Fault::from)?),
-            Some(existing) => Err(refused(
-                KeyHolderError::Enrolled { image: *image, enrolled: sha256(&existing.manifest) }.to_string(),
-            )),
-            None => {
-                let decision = Decision { site: Some(enrolled.manifest.site.to_string()), ..decision };
-                self.insert(image, &documents, &decision).map_err(Fault::from)?;
-                Ok(enrolled)
-            }
-        }
-    }
-
-    fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault> {
-        Ok(self.registered(image)?)
-    }
-
-    fn register_seal(&self, image: &ImageId, seal: &Seal, now: u64) -> Result<Seal, Fault> {
-        let image = image.to_string();
-        Ok(self.write(|tx, _| {
-            let sql = "INSERT INTO seals VALUES (?1, ?2, ?3, ?4, 0) ON CONFLICT DO NOTHING";
-            tx.execute(sql, params![image, seal.header_sha256.0, now, seal.share])?;
-            tx.query_row(SEAL, [&image], seal_row)
-        })?)
-    }
-
-    fn moved(&self, image: &ImageId) -> Result<(), Fault> {
-        let sql = "UPDATE seals SET may_move = 0 WHERE image = ?1";
-        Ok(self.write(|tx, _| tx.execute(sql, [image.to_string()]).map(drop))?)
-    }
-
-    fn record(&self, decision: &Decision) -> Result<(), Fault> {
-        Ok(self.write(|tx, signer| log::append(tx, signer, decision))?)
-    }
 }

@@ -55,11 +55,11 @@ fn attack_documents_that_are_not_the_builders() {
     for (documents, expected) in attempts {
         assert_eq!(code(store.enroll(&documents)), expected);
     }
-    assert!(store.images().unwrap().is_empty() && store.log().unwrap().is_empty());
+    assert!(store.images().unwrap().0.is_empty() && store.log().unwrap().is_empty());
 
     store.enroll(&good).unwrap();
     store.enroll(&good).unwrap();
-    assert_eq!(store.images().unwrap()[0].0.manifest, manifest);
+    assert_eq!(store.images().unwrap().0[0].enrolled.manifest, manifest);
     // A second build under a used image id.
     let (again, _) = ceremony.build(1, &log(LOG));
     assert_eq!(code(store.enroll(&again)), "KEY-011");
@@ -74,7 +74,7 @@ fn attack_a_store_edited_by_hand_serves_no_image_of_its_own() {
     let text = String::from_utf8(documents.manifest).unwrap().replacen("server1", "server2", 1);
     let connection = Connection::open(ceremony.party_folder("alice").join(FILE)).unwrap();
     connection.execute("UPDATE images SET manifest = ?1", [text.as_bytes()]).unwrap();
-    assert_eq!(code(store.image(&manifest.image_id)), "KEY-007");
+    assert_eq!(code(store.image(&manifest.image_id)), "KEY-016");
     assert!(store.enrolled(&manifest.image_id).is_err());
 }
 
@@ -123,6 +123,7 @@ fn attack_a_log_with_an_entry_deleted_changed_moved_or_cut_off() {
         ("DELETE FROM log WHERE number = 5; UPDATE log_head SET number = 4", Tampering::Head),
         ("DELETE FROM log_head", Tampering::Head),
         ("DELETE FROM log", Tampering::Cut { expected: 5, found: 0 }),
+        ("DELETE FROM log; DELETE FROM log_head", Tampering::Emptied),
     ];
     for (attack, expected) in attacks {
         let (_ceremony, store, connection) = logged();

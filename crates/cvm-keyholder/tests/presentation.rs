@@ -158,7 +158,7 @@ fn attack_documents_of_another_builder_transcript_or_site() {
     scene.ceremony.agreement = scene.ceremony.again();
     let (later, _) = scene.ceremony.build_for("site-1", Role::Client, 1, &log(LOG));
     scene.refused(&image, &later, Reason::DocumentsRefused, "belongs to another ceremony");
-    assert!(scene.store("carol").images().unwrap().is_empty());
+    assert!(scene.store("carol").images().unwrap().0.is_empty());
     scene.boot(&image, &good).unwrap();
 }
 
@@ -167,7 +167,7 @@ fn attack_presentation_where_only_the_operator_enrols() {
     let scene = scene("alice", false);
     let (documents, manifest) = scene.ceremony.build(1, &log(LOG));
     scene.refused(&manifest.image_id, &documents, Reason::EnrolmentClosed, "--enroll-presented");
-    assert!(scene.store("alice").images().unwrap().is_empty());
+    assert!(scene.store("alice").images().unwrap().0.is_empty());
     scene.store("alice").verify_log().unwrap();
 }
 
@@ -181,7 +181,7 @@ fn attack_other_reference_values_for_an_enrolled_image() {
     let (softer, _) = scene.ceremony.build(1, &log(LOG));
     assert!(scene.boot(&manifest.image_id, &softer).is_err());
     assert_eq!(scene.serving.last_refusal().0, Reason::WrongPcr);
-    assert_eq!(scene.store("alice").images().unwrap()[0].0.manifest, manifest);
+    assert_eq!(scene.store("alice").images().unwrap().0[0].enrolled.manifest, manifest);
 }
 
 #[test]

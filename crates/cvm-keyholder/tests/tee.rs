@@ -84,7 +84,7 @@ fn scene_requiring(gpu: Option<GpuMechanism>, vendors: Vendors, vcek: (Vec<u8>, 
     };
     let platforms = Platforms { snp: vec![snp], ..Platforms::default() };
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), platforms);
-    let store = ceremony.store("alice");
+    let store = ceremony.store("alice").with_clock(|| NOW);
     store.enroll(&documents).unwrap();
     let server = Server {
         party: "alice".parse().unwrap(),

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Phase, Reference,
+    JOBS_PCR, Phase, Reference, UNTOUCHED,
     eventlog::extend,
     handoff_digest,
     reference_set::{AzureReference, AzureTee, SnpReference, SnpTcb, TdxReference},
     rtmr::{self, Bytes48},
-    td_handoff_digest,
+    td_handoff_digest, td_jobs_digest,
 };
 
 /// Compares `annotated`, the content of `ear.veraison.annotated-evidence`, with the image's reference values: the
@@ -116,6 +116,7 @@ fn tdx(claims: &Value, platforms: &[TdxReference]) -> Compared {
             None if found.rtmr_3 == rtmr::extend(&platform.rtmr3, &td_handoff_digest()) => {
                 return Ok((Phase::AfterHandoff, String::new()));
             }
+            None if found.rtmr_3 == jobs_opened(&platform.rtmr3) => return Ok((Phase::JobsOpened, String::new())),
             None => {
                 let expected = platform.rtmr3;
                 differs = Some(format!("tdx ({}): RTMR3 is {}, expected {expected}", platform.platform, found.rtmr_3));
@@ -123,6 +124,10 @@ fn tdx(claims: &Value, platforms: &[TdxReference]) -> Compared {
         }
     }
     Err(differs.unwrap_or_else(|| "tdx: the image has no reference values for this kind of evidence".into()))
+}
+
+fn jobs_opened(rtmr3: &Bytes48) -> Bytes48 {
+    rtmr::extend(&rtmr::extend(rtmr3, &td_handoff_digest()), &td_jobs_digest())
 }
 
 fn azure(tee: AzureTee, measurement: Option<&Value>, claims: &Value, platforms: &[AzureReference]) -> Compared {
@@ -147,7 +152,7 @@ fn azure(tee: AzureTee, measurement: Option<&Value>, claims: &Value, platforms: 
     }))
 }
 
-/// The paravisor's vTPM measures as every TPM does: PCR 11 shows the handoff.
+/// The paravisor's vTPM measures as every TPM does: PCR 11 shows the handoff, PCR 15 that p5 is open.
 fn registers(expected: &BTreeMap<u8, Bytes32>, quoted: impl Fn(u8) -> Option<Bytes32>) -> Result<Phase, String> {
     // Without the phase's own register nothing says that this is still the boot.
     let phase = expected.get(&11).ok_or("the reference values name no PCR 11")?;
@@ -160,7 +165,11 @@ fn registers(expected: &BTreeMap<u8, Bytes32>, quoted: impl Fn(u8) -> Option<Byt
     }
     match quoted(11) {
         Some(found) if found == *phase => Ok(Phase::Boot),
-        Some(found) if found == extend(phase, &handoff_digest()) => Ok(Phase::AfterHandoff),
+        Some(found) if found == extend(phase, &handoff_digest()) => match quoted(JOBS_PCR) {
+            Some(UNTOUCHED) => Ok(Phase::AfterHandoff),
+            Some(_) => Ok(Phase::JobsOpened),
+            None => Err(format!("PCR {JOBS_PCR}, which shows whether the job store was opened, is not quoted")),
+        },
         found => Err(format!("PCR 11 is {}, expected {phase}", found.map_or("absent".into(), |f| f.to_string()))),
     }
 }

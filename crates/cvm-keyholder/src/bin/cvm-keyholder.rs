@@ -9,7 +9,7 @@ use clap::Parser;
 use cvm_base::{Explain, read_bounded};
 use cvm_ceremony::Unlock;
 use cvm_keyholder::{
-    KeyHolderError,
+    KeyHolderError, protect,
     service::{Config, Limits, serve},
 };
 use cvm_layout::keyholder_conf::{self, KeyHolderConf};
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn run(Arguments { dir, state, config }: Arguments) -> Result<(), KeyHolderError> {
+    protect::no_dumps()?;
     let path = config.join(keyholder_conf::FILE);
     let conf = KeyHolderConf::parse(&read_bounded(&path, keyholder_conf::MAX_BYTES)?);
     let conf = conf.map_err(|source| KeyHolderError::Conf { path, source })?;

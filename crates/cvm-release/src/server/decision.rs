@@ -5,7 +5,7 @@ use std::fmt;
 use cvm_layout::manifest::ImageId;
 use serde::{Deserialize, Serialize};
 
-use super::Fault;
+use super::{Effect, Fault};
 use crate::{
     messages::{ERROR_PREFIX, ErrorInformation, NOT_ENROLLED},
     paths,
@@ -44,7 +44,7 @@ impl Reply {
 pub struct Outcome {
     /// For the client.
     pub reply: Reply,
-    /// For the operator. Accepting decisions are in the store's log already; refusals are for the
+    /// For the operator. Whatever was answered is in the store's log already; refusals are for the
     /// caller to record, who knows whether this peer has used up its share of the log.
     pub decision: Decision,
 }
@@ -73,6 +73,12 @@ pub enum Step {
     SealMove,
     /// The operator enrolled an image.
     Enrol,
+    /// What an earlier version's store held was taken over.
+    Migrate,
+    /// The operator took the party's consent back.
+    Withdraw,
+    /// The operator gave it again.
+    Restore,
     /// Nothing that is served here.
     Unknown,
 }
@@ -139,6 +145,8 @@ pub enum Reason {
     NoSuchResource,
     /// The image is not enrolled.
     NotEnrolled,
+    /// The party took its consent back: from the image, its site, or the machine that it runs on.
+    Withdrawn,
     /// This key holder enrols no image that is only presented to it.
     EnrolmentClosed,
     /// The presented documents are not of an image that this party agreed to.
@@ -251,6 +259,9 @@ pub struct Decision {
     pub site: Option<String>,
     /// The session's public identifier, where known.
     pub session: Option<String>,
+    /// What it changed, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
 }
 
 #[cfg(test)]

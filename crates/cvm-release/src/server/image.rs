@@ -14,7 +14,7 @@ impl Server {
         let decision = context.decision(Step::Present, Verdict::Enrolled, "");
         let enrolled = self.store.present(&image, &documents, decision)?;
         context.site = Some(enrolled.manifest.site.to_string());
-        Ok(Accepted { reply: Reply::empty(204), verdict: Verdict::Enrolled, detail: String::new() })
+        Ok(Accepted { reply: Reply::empty(204), verdict: Verdict::Enrolled, detail: String::new(), logged: true })
     }
 
     /// GET `attestation-key`: the party states which key this CVM proved to have in an endorsed TPM, so that
@@ -23,7 +23,8 @@ impl Server {
         let (attested, enrolled) = self.given(request, paths::ATTESTATION_KEY, now, context)?;
         match self.halves.certify(&enrolled.manifest, &attested.claims, now)? {
             Some(statement) => {
-                Ok(Accepted { reply: Reply::json(200, &statement), verdict: Verdict::Certified, detail: String::new() })
+                let (reply, verdict) = (Reply::json(200, &statement), Verdict::Certified);
+                Ok(Accepted { reply, verdict, detail: String::new(), logged: false })
             }
             None => Err(Refusal::new(Reason::NoSuchResource, "this kind of evidence has no attestation key")),
         }

@@ -5,21 +5,23 @@
 //! through the [`Store`], which several processes may share.
 
 mod decision;
+mod effect;
 mod image;
 mod keys;
+mod seal;
 mod session;
 mod token;
 mod traits;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_layout::{
-    manifest::{ImageId, KeyPurpose, Stage},
+    manifest::{ImageId, Stage},
     names::Name,
 };
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 pub use decision::{Decision, Outcome, Reason, Refusal, Reply, Step, Verdict};
+pub use effect::{Chip, ChipError, Effect, MAX_REASON, Subject};
 pub use keys::SessionKeys;
 #[doc(hidden)]
 pub use session::fuzz_cookie;
@@ -33,10 +35,7 @@ pub use traits::{
 use crate::{
     binding::Binding,
     jwe,
-    messages::{
-        Attestation, Challenge, MachineAnswer, MachineRule, PresentImage, RegisterSeal, Request as AuthRequest,
-        SealAnswer, Token, VERSION,
-    },
+    messages::{Attestation, Challenge, PresentImage, RegisterSeal, Request as AuthRequest, Token, VERSION},
     paths,
 };
 use session::Session;
@@ -98,14 +97,12 @@ impl Server {
     pub fn handle(&self, request: &Request<'_>, now: u64) -> Outcome {
         let mut context = Context { time: now, peer: request.peer.to_owned(), image: None, site: None, session: None };
         let (step, result) = self.dispatch(request, now, &mut context);
-        let result = result.and_then(|accepted| {
-            let decision = context.decision(step, accepted.verdict, &accepted.detail);
-            // What was enrolled, the store has logged in the same step.
-            use Verdict::{Attested, Certified, Released, Sealed};
-            if matches!(accepted.verdict, Attested | Released | Sealed | Certified) {
+        let result = result.and_then(|Accepted { reply, verdict, detail, logged }| {
+            let decision = context.decision(step, verdict, &detail);
+            if !logged {
                 self.store.record(&decision)?;
             }
-            Ok((accepted.reply, decision))
+            Ok((reply, decision))
         });
         match result {
             Ok((reply, decision)) => Outcome { reply, decision },
@@ -157,7 +154,8 @@ impl Server {
         };
         let challenge = Challenge { nonce: session.nonce.clone(), extra_params: prepared.extra_params.into() };
         let reply = Reply::json(200, &challenge).with_cookie(session.cookie(&self.keys, &self.random)?);
-        Ok(Accepted { reply, verdict: Verdict::Challenged, detail: String::new() })
+        // Strangers' challenges fill no log.
+        Ok(Accepted { reply, verdict: Verdict::Challenged, detail: String::new(), logged: true })
     }
 
     fn attest(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
@@ -187,30 +185,32 @@ impl Server {
         let runtime_data = &body.runtime_data;
         let shown = token::Evidence { runtime_data, additional, verified: &verified, devices: &devices };
         let claims = token::claims(&session, &shown, now);
+        let chips = self.consented_machine(&claims)?;
+        self.consented_image(&claims)?;
         let token = token::sign(&self.keys, &claims)?;
         let attested = Attested { tee_pubkey, claims };
-        self.store.put_attested(&session.id.0, &attested, session.expires)?;
         let reply = Reply::json(200, &Token { token }).with_cookie(session.cookie(&self.keys, &self.random)?);
         let names = devices.iter().map(|device| format!(" with {}", device.name)).collect::<String>();
-        Ok(Accepted { reply, verdict: Verdict::Attested, detail: verified.trust + &names })
+        let (verdict, detail) = (Verdict::Attested, verified.trust + &names);
+        let decision = context.decision(Step::Attest, verdict, &detail);
+        self.store.put_attested(&session.id.0, &attested, session.expires, chips, decision)?;
+        Ok(Accepted { reply, verdict, detail, logged: true })
     }
 
     fn resource(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
         let (id, attested) = self.attested(request, now, context)?;
         let resource = request.path.strip_prefix(paths::RESOURCE).unwrap_or_default();
         let (enrolled, stage) = self.authorise(resource, &attested, context)?;
-        let image = enrolled.manifest.image_id;
-        // Once a session: a later theft of the cookie, or of the running guest, gets nothing.
-        let guest = self.evidence.guest(&attested.claims, stage);
-        if !self.store.release_once(&id.0, &image, guest.as_ref(), now)? {
-            let who = if guest.is_some() { "this session, or this guest since its launch," } else { "this session" };
-            return Err(Refusal::new(Reason::ReleasedBefore, format!("{who} has had a release already")));
-        }
         let half = self.halves.half(&enrolled.manifest, stage)?;
         let sealed = jwe::encrypt(&attested.tee_pubkey, half.as_slice())
             .map_err(|e| Refusal::from(Fault::new("encrypting the half", e)))?;
         let detail = if stage == Stage::Running { "to the running system, with its GPUs" } else { "" };
-        Ok(Accepted { reply: Reply::json(200, &sealed), verdict: Verdict::Released, detail: detail.into() })
+        // Once a session: a later theft of the cookie, or of the running guest, gets nothing.
+        let guest = self.evidence.guest(&attested.claims, stage);
+        let decision = context.decision(Step::Resource, Verdict::Released, detail);
+        self.store.release_once(&id.0, guest.as_ref(), decision)?;
+        let reply = Reply::json(200, &sealed);
+        Ok(Accepted { reply, verdict: Verdict::Released, detail: detail.into(), logged: true })
     }
 
     /// The ladder from a resource path to an image whose half may be released to this evidence.
@@ -225,10 +225,7 @@ impl Server {
             return Err(Refusal::new(Reason::NoSuchResource, known));
         };
         context.image = Some(image);
-        let Some(enrolled) = self.store.enrolled(&image)? else {
-            return Err(Refusal::new(Reason::NotEnrolled, format!("image {image} is not enrolled here")));
-        };
-        context.site = Some(enrolled.manifest.site.to_string());
+        let enrolled = self.enrolled(&image, context)?;
         // Both owners agreed on a policy in writing; releasing under another one would break that.
         let share = enrolled.manifest.split_key.parties.iter().find(|share| share.name == self.party);
         // Whoever holds no half of p3 has nothing for the boot of an image whose p5 opens later.
@@ -254,89 +251,6 @@ impl Server {
         }
     }
 
-    fn seal_read(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
-        let (attested, enrolled, allowed) = self.sealer(request, now, context)?;
-        let image = enrolled.manifest.image_id;
-        let seal = self.store.seal(&image)?;
-        let mut detail = String::new();
-        let share = match &seal {
-            Some(Seal { share: Some(sealed), may_move: true, .. }) if allowed.bind => {
-                detail = "its share of the machine's secret, to move".into();
-                let share = self.open_share(&image, sealed)?;
-                let fault = |e| Refusal::from(Fault::new("encrypting the share", e));
-                Some(jwe::encrypt(&attested.tee_pubkey, &share).map_err(fault)?)
-            }
-            _ => None,
-        };
-        // A share that leaves is a release, and stands in the log as one.
-        let verdict = if share.is_some() { Verdict::Released } else { Verdict::Answered };
-        let bound = seal.as_ref().is_some_and(|seal| seal.share.is_some());
-        let header_sha256 = seal.map(|seal| seal.header_sha256);
-        let answer = SealAnswer { header_sha256, machine: MachineAnswer { allowed, bound, share } };
-        Ok(Accepted { reply: Reply::json(200, &answer), verdict, detail })
-    }
-
-    fn seal_write(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
-        let (attested, enrolled, allowed) = self.sealer(request, now, context)?;
-        let image = enrolled.manifest.image_id;
-        if enrolled.manifest.stage_of(KeyPurpose::Jobs) == Stage::Running {
-            // The boot of such an image makes no p5; a header that it registered would lock the running system's out.
-            self.evidence.compare(&attested.claims, &enrolled, Stage::Running)?;
-        }
-        let RegisterSeal { header_sha256, share } = parse(request.body, paths::MAX_AUTH_BYTES)?;
-        let malformed = |_| Refusal::new(Reason::Malformed, "a share is not 64 hex digits");
-        let share = share.map(|text| hex::decode(text.as_str()).map(Zeroizing::new)).transpose().map_err(malformed)?;
-        if share.as_ref().is_some_and(|share| share.len() != 32) {
-            return Err(Refusal::new(Reason::Malformed, "a share is not 64 hex digits"));
-        }
-        if share.is_some() && !allowed.bind {
-            return Err(Refusal::new(Reason::Policy, "the policy does not let this machine keep a third factor"));
-        }
-        let seal = |share: &Zeroizing<Vec<u8>>| self.keys.seal(&share_context(&image), share, &self.random);
-        let offered = Seal { header_sha256, share: share.as_ref().map(seal).transpose()?, may_move: false };
-        let registered = self.store.register_seal(&image, &offered, now)?;
-        if registered.header_sha256 != header_sha256 {
-            let detail =
-                format!("the registered header is {}, the CVM shows {header_sha256}", registered.header_sha256);
-            return Err(Refusal::new(Reason::SealMismatch, detail));
-        }
-        let mut detail = header_sha256.to_string();
-        if let Some(share) = share {
-            let kept = registered.share.as_ref().map(|sealed| self.open_share(&image, sealed)).transpose()?;
-            if kept.is_none_or(|kept| *kept != *share) {
-                let detail = "the machine's secret is not the one that this image was bound to";
-                return Err(Refusal::new(Reason::SealMismatch, detail));
-            }
-            detail += ", bound to its machine";
-            if registered.may_move {
-                self.store.moved(&image)?;
-                detail += ", which is another one now";
-            }
-        }
-        Ok(Accepted { reply: Reply::empty(204), verdict: Verdict::Sealed, detail })
-    }
-
-    fn open_share(&self, image: &ImageId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-        let lost = || Fault::new("opening a share", "it was sealed by another key holder's key");
-        Ok(self.keys.open(&share_context(image), sealed).ok_or_else(lost)?)
-    }
-
-    /// The session whose image's seal it may use, the one whose half it was given, and what its machine may keep.
-    fn sealer(
-        &self,
-        request: &Request<'_>,
-        now: u64,
-        context: &mut Context,
-    ) -> Result<(Attested, Enrolled, MachineRule), Refusal> {
-        let (attested, enrolled) = self.given(request, paths::SEAL, now, context)?;
-        let resource = paths::half(&enrolled.manifest.image_id, Stage::Boot);
-        let (input, data) = question(&resource, &attested, &enrolled, enrolled.reference.clone());
-        let allowed = self.policy.machine(&input, &data)?;
-        // A TPM gives back what it keeps to the boot alone: a p5 that opens later cannot need it.
-        let bind = allowed.bind && enrolled.manifest.stage_of(KeyPurpose::Jobs) == Stage::Boot;
-        Ok((attested, enrolled, MachineRule { bind, ..allowed }))
-    }
-
     /// A session, and the image in the path behind `prefix` whose half it was given.
     fn given(
         &self,
@@ -351,11 +265,43 @@ impl Server {
         if self.store.released(&id.0)? != Some(image) {
             return Err(Refusal::new(Reason::NotReleased, "this session was not given this image's half"));
         }
-        let Some(enrolled) = self.store.enrolled(&image)? else {
+        let enrolled = self.enrolled(&image, context)?;
+        Ok((attested, enrolled))
+    }
+
+    /// An image that the party enrolled, and stands by.
+    fn enrolled(&self, image: &ImageId, context: &mut Context) -> Result<Enrolled, Refusal> {
+        // By its name first: that stays, whatever became of its documents.
+        self.consented(Subject::Image(*image))?;
+        let Some(enrolled) = self.store.enrolled(image)? else {
             return Err(Refusal::new(Reason::NotEnrolled, format!("image {image} is not enrolled here")));
         };
         context.site = Some(enrolled.manifest.site.to_string());
-        Ok((attested, enrolled))
+        self.consented(Subject::Site(enrolled.manifest.site.clone()))?;
+        Ok(enrolled)
+    }
+
+    /// The party stands by its consent.
+    fn consented(&self, subject: Subject) -> Result<(), Refusal> {
+        not_withdrawn(self.store.withdrawn(&subject)?)
+    }
+
+    /// It stands by the machine that shows these claims; the machine's names.
+    fn consented_machine(&self, claims: &Value) -> Result<Vec<Chip>, Refusal> {
+        let chips = self.evidence.chips(claims);
+        not_withdrawn(self.store.withdrawn_machine(&chips)?)?;
+        Ok(chips)
+    }
+
+    /// The claims show none of the images that it withdrew: a guest is told before it names one.
+    fn consented_image(&self, claims: &Value) -> Result<(), Refusal> {
+        for Enrolled { manifest, .. } in
+            self.store.withdrawn_images()?.iter().filter(|image| self.evidence.shows(claims, image))
+        {
+            self.consented(Subject::Image(manifest.image_id))?;
+            self.consented(Subject::Site(manifest.site.clone()))?;
+        }
+        Ok(())
     }
 
     /// The session in the cookie.
@@ -386,10 +332,11 @@ impl Server {
             }
             None => self.session(request, now, context)?.id,
         };
-        match self.store.attested(&id.0, now)? {
-            Some(attested) => Ok((id, attested)),
-            None => Err(Refusal::new(Reason::NotAttested, "this session has shown no accepted evidence")),
-        }
+        let Some(attested) = self.store.attested(&id.0, now)? else {
+            return Err(Refusal::new(Reason::NotAttested, "this session has shown no accepted evidence"));
+        };
+        self.consented_machine(&attested.claims)?;
+        Ok((id, attested))
     }
 }
 
@@ -397,6 +344,10 @@ impl Server {
 fn image_id(path: &str, prefix: &str) -> Result<ImageId, Refusal> {
     let id = path.strip_prefix(prefix).and_then(|text| text.parse().ok());
     id.ok_or_else(|| Refusal::new(Reason::NoSuchResource, "expected an image id"))
+}
+
+fn not_withdrawn(withdrawal: Option<String>) -> Result<(), Refusal> {
+    withdrawal.map_or(Ok(()), |words| Err(Refusal::new(Reason::Withdrawn, words)))
 }
 
 /// What a policy is asked: its input and its data.
@@ -418,17 +369,12 @@ fn question(resource: &str, attested: &Attested, enrolled: &Enrolled, reference:
     (input, data)
 }
 
-/// What a sealed share is, and of which image.
-fn share_context(image: &ImageId) -> Vec<u8> {
-    [b"flare-cvm/v1/machine-share/", &image.0[..]].concat()
-}
-
 impl Context {
     fn decision(&self, step: Step, verdict: Verdict, detail: &str) -> Decision {
         let session = self.session.map(|id| id.to_string());
         let Self { time, image, .. } = *self;
         let (peer, site, detail) = (self.peer.clone(), self.site.clone(), detail.to_owned());
-        Decision { time, peer, step, verdict, reason: None, detail, image, site, session }
+        Decision { time, peer, step, verdict, reason: None, detail, image, site, session, effect: None }
     }
 }
 
@@ -437,6 +383,8 @@ struct Accepted {
     reply: Reply,
     verdict: Verdict,
     detail: String,
+    /// The store has logged it together with what it changed, or there is nothing to log.
+    logged: bool,
 }
 
 type Handled = Result<Accepted, Refusal>;

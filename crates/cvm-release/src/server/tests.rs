@@ -16,7 +16,7 @@ mod image;
 use super::*;
 use crate::{
     client::{Client, Failure, Method, Outgoing, Reply as ClientReply, SealState},
-    messages::Tee,
+    messages::{MachineRule, Tee},
 };
 
 const NOW: u64 = 1_800_000_000;
@@ -31,6 +31,7 @@ struct Memory {
     released: HashMap<[u8; 16], ImageId>,
     seals: HashMap<ImageId, Seal>,
     presented: Vec<ImageId>,
+    withdrawn: Vec<Subject>,
     log: Vec<Decision>,
     log_is_full: bool,
 }
@@ -51,15 +52,27 @@ impl Store for Shared {
         memory.consumed.push(*session);
         Ok(fresh)
     }
-    fn put_attested(&self, session: &[u8; 16], attested: &Attested, expires: u64) -> Result<(), Fault> {
+    fn put_attested(
+        &self,
+        session: &[u8; 16],
+        attested: &Attested,
+        expires: u64,
+        _: Vec<Chip>,
+        decision: Decision,
+    ) -> Result<(), Fault> {
         self.memory().attested.insert(*session, (attested.clone(), expires));
-        Ok(())
+        self.record(&decision)
     }
     fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
         Ok(self.memory().attested.get(session).filter(|(_, expires)| *expires > now).map(|(a, _)| a.clone()))
     }
-    fn release_once(&self, session: &[u8; 16], image: &ImageId, _: Option<&Bytes32>, _: u64) -> Result<bool, Fault> {
-        Ok(self.memory().released.insert(*session, *image).is_none())
+    fn release_once(&self, session: &[u8; 16], _: Option<&Bytes32>, decision: Decision) -> Result<(), Refusal> {
+        if self.memory().released.contains_key(session) {
+            return Err(Refusal::new(Reason::ReleasedBefore, ""));
+        }
+        self.record(&decision)?;
+        self.memory().released.insert(*session, decision.image.unwrap());
+        Ok(())
     }
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault> {
         Ok(self.memory().released.get(session).copied())
@@ -80,10 +93,27 @@ impl Store for Shared {
     fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault> {
         Ok(self.memory().seals.get(image).cloned())
     }
-    fn register_seal(&self, image: &ImageId, seal: &Seal, _: u64) -> Result<Seal, Fault> {
-        Ok(self.memory().seals.entry(*image).or_insert(seal.clone()).clone())
+    fn withdrawn(&self, subject: &Subject) -> Result<Option<String>, Fault> {
+        Ok(self.memory().withdrawn.contains(subject).then(|| subject.to_string()))
     }
-    fn moved(&self, image: &ImageId) -> Result<(), Fault> {
+    fn withdrawn_machine(&self, _: &[Chip]) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+    fn withdrawn_images(&self) -> Result<Vec<Enrolled>, Fault> {
+        let known = [IMAGE, OTHER].into_iter();
+        let memory = self.memory();
+        Ok(known.filter(|image| memory.withdrawn.contains(&Subject::Image(*image))).map(enrolled).collect())
+    }
+    fn register_seal(&self, image: &ImageId, seal: &Seal, decision: Decision) -> Result<bool, Fault> {
+        if self.memory().seals.contains_key(image) {
+            return Ok(false);
+        }
+        self.record(&decision)?;
+        self.memory().seals.insert(*image, seal.clone());
+        Ok(true)
+    }
+    fn moved(&self, image: &ImageId, decision: Decision) -> Result<(), Fault> {
+        self.record(&decision)?;
         self.memory().seals.get_mut(image).unwrap().may_move = false;
         Ok(())
     }
@@ -260,8 +290,31 @@ fn an_accepted_cvm_gets_the_half_and_the_seal_memory() {
         client.seal_state(&bench.send(&read).0).unwrap(),
         Some(SealState { header_sha256: Some(header_sha256), allowed: BIND, ..SealState::default() })
     );
+    // Whatever was answered stands there, each once.
     let log: Vec<Verdict> = bench.store.memory().log.iter().map(|d| d.verdict).collect();
-    assert_eq!(log, [Verdict::Attested, Verdict::Released, Verdict::Sealed, Verdict::Sealed]);
+    use Verdict::{Answered, Attested, Released, Sealed};
+    assert_eq!(log, [Attested, Released, Answered, Sealed, Sealed, Answered]);
+}
+
+#[test]
+fn what_the_party_withdrew_gets_nothing_at_any_step() {
+    let bench = bench();
+    let (fresh, given) = (bench.attested(), bench.attested());
+    assert_eq!(bench.send(&given.half_request(&IMAGE, Stage::Boot)).0.status, 200);
+    for subject in [Subject::Image(IMAGE), Subject::Site("server1".parse().unwrap())] {
+        bench.store.memory().withdrawn = vec![subject];
+        bench.refused(&fresh.half_request(&IMAGE, Stage::Boot), 401, Reason::Withdrawn);
+        // A session that had its half gets neither the seal's memory nor a share nor a statement.
+        bench.refused(&given.seal_request(&IMAGE), 401, Reason::Withdrawn);
+        let register = given.register_seal_request(&IMAGE, sha256(b"header"), None).unwrap();
+        bench.refused(&register, 401, Reason::Withdrawn);
+        bench.refused(&given.attestation_key_request(&IMAGE), 401, Reason::Withdrawn);
+    }
+    // Evidence that shows such an image, and no other's, is refused as soon as it is seen.
+    bench.store.memory().withdrawn = vec![Subject::Image(IMAGE)];
+    bench.refused(&Bench::answer(&bench.challenged()), 401, Reason::Withdrawn);
+    bench.store.memory().withdrawn = vec![Subject::Image(OTHER)];
+    bench.attested();
 }
 
 #[test]

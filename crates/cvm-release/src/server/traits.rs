@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Decision, Reason, Refusal};
+use super::{Chip, Decision, Reason, Refusal, Subject};
 use crate::{
     binding::Binding,
     messages::{MachineRule, PresentImage, Tee, TeePubKey},
@@ -89,6 +89,14 @@ pub trait EvidenceVerifier: Send + Sync {
     fn guest(&self, _claims: &Value, _stage: Stage) -> Option<Bytes32> {
         None
     }
+    /// Whether the token's claims show this image, in whichever phase.
+    fn shows(&self, claims: &Value, image: &Enrolled) -> bool {
+        self.compare(claims, image, Stage::Boot).is_ok()
+    }
+    /// Names the machine that the claims are of.
+    fn chips(&self, _claims: &Value) -> Vec<Chip> {
+        Vec::new()
+    }
 }
 
 /// What a policy says of a release.
@@ -147,37 +155,49 @@ pub struct Seal {
     pub may_move: bool,
 }
 
-/// What must not be forgotten. Sessions are named by their 16 random bytes; `expires` and `now` are
-/// Unix seconds, and a row may be dropped once it has expired.
+/// What must not be forgotten, and the log of what was decided. Sessions are named by their 16 random bytes; `expires`
+/// and `now` are Unix seconds, and a session may be dropped once it has expired.
+///
+/// What takes a decision appends it to the log, with what it changes, in one step: both stand, or neither.
 pub trait Store: Send + Sync {
     /// Marks the session's challenge as answered; false if it was already.
     fn consume(&self, session: &[u8; 16], expires: u64, now: u64) -> Result<bool, Fault>;
-    /// Remembers an attested session.
-    fn put_attested(&self, session: &[u8; 16], attested: &Attested, expires: u64) -> Result<(), Fault>;
-    /// An attested, unexpired session.
-    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault>;
-    /// Marks the session as having had its release, and the guest, where it has a name; false if one of the two had
-    /// one, or the session has expired.
-    fn release_once(
+    /// Remembers an attested session, and on which chips.
+    fn put_attested(
         &self,
         session: &[u8; 16],
-        image: &ImageId,
-        guest: Option<&Bytes32>,
-        now: u64,
-    ) -> Result<bool, Fault>;
+        attested: &Attested,
+        expires: u64,
+        chips: Vec<Chip>,
+        decision: Decision,
+    ) -> Result<(), Fault>;
+    /// An attested, unexpired session.
+    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault>;
+    /// Marks the session as having had the decision's image, and the guest, where it has a name.
+    ///
+    /// # Errors
+    /// [`Reason::ReleasedBefore`] if one of the two had one, [`Reason::NotAttested`] if the session has expired,
+    /// [`Reason::Withdrawn`].
+    fn release_once(&self, session: &[u8; 16], guest: Option<&Bytes32>, decision: Decision) -> Result<(), Refusal>;
     /// The image whose half the session was given.
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault>;
     /// An enrolled image.
     fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault>;
-    /// Enrols an image by the documents that its CVM presents, and in the same step appends `decision`, completed
-    /// by the image's site, to the log. What is enrolled already stays as it is.
+    /// Enrols an image by the documents that its CVM presents; `decision` is completed by the image's site. What is
+    /// enrolled already stays as it is.
     fn present(&self, image: &ImageId, documents: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal>;
+    /// Whether the party withdrew its consent from this, in words.
+    fn withdrawn(&self, subject: &Subject) -> Result<Option<String>, Fault>;
+    /// The same of a machine. Where any chip was withdrawn, a machine that names none may be that one.
+    fn withdrawn_machine(&self, chips: &[Chip]) -> Result<Option<String>, Fault>;
+    /// The enrolled images that were withdrawn, alone or with their site.
+    fn withdrawn_images(&self) -> Result<Vec<Enrolled>, Fault>;
     /// What is registered of an image.
     fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault>;
-    /// Registers this if nothing is; what is registered now.
-    fn register_seal(&self, image: &ImageId, seal: &Seal, now: u64) -> Result<Seal, Fault>;
+    /// Registers this for the decision's image if nothing is; false if something was.
+    fn register_seal(&self, image: &ImageId, seal: &Seal, decision: Decision) -> Result<bool, Fault>;
     /// The image has moved: its share is given out no more.
-    fn moved(&self, image: &ImageId) -> Result<(), Fault>;
-    /// Appends to the log.
+    fn moved(&self, image: &ImageId, decision: Decision) -> Result<(), Fault>;
+    /// Appends to the log what changed nothing.
     fn record(&self, decision: &Decision) -> Result<(), Fault>;
 }

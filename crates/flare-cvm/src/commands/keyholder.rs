@@ -2,17 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use cvm_base::read_bounded;
+use cvm_base::{read_bounded, time::rfc3339};
 use cvm_ceremony::{Card, PARTY_FILE, Signed};
 use cvm_keyholder::{
     KeyHolderError,
     enroll::{Documents, Identity},
+    memory::{Chip, Sealed, Subject, Withdrawal},
+    protect,
     service::{self, Config, Limits},
-    store::{Seal as Registered, SqliteStore},
+    store::{Listed, SqliteStore},
 };
-use cvm_layout::manifest::ImageId;
+use cvm_layout::{manifest::ImageId, names::Name};
 use serde_json::json;
 
 use super::secret_input::UnlockArgs;
@@ -38,6 +40,7 @@ pub enum Keyholder {
     Serve(Serve),
     Enroll(Enroll),
     Images(Look),
+    Withdraw(Withdraw),
     Log(Log),
     #[command(subcommand)]
     Seal(Seal),
@@ -85,7 +88,35 @@ pub struct Enroll {
     reference: PathBuf,
 }
 
-/// List the enrolled images and what is sealed.
+/// Take this party's consent back: nothing is released any more to an image, to all images of a site, or to any image
+/// on a machine.
+///
+/// The withdrawal stands in the signed log. No enrolment and no presentation revives what is withdrawn; only --undo
+/// gives the consent again. What runs already goes on running: it has had its keys. `keyholder images` lists what is
+/// withdrawn.
+#[derive(Args)]
+#[group(id = "subject", required = true, multiple = false, args = ["image", "site", "chip"])]
+pub struct Withdraw {
+    /// The image's id
+    image: Option<ImageId>,
+    /// Every image of this site, also those that are enrolled later
+    #[arg(long, value_name = "NAME")]
+    site: Option<Name>,
+    /// Every image on this machine, as `keyholder log` names it in `chip=`: AMD's CHIP_ID, Intel's PPID, or the
+    /// digest of a TPM's endorsement certificate. Evidence that names no chip is then refused as well
+    #[arg(long, value_name = "HEX")]
+    chip: Option<Chip>,
+    /// Why, for the log and for who asks
+    #[arg(long, value_name = "TEXT", default_value = "", conflicts_with = "undo")]
+    reason: String,
+    /// Give the consent again
+    #[arg(long)]
+    undo: bool,
+    #[command(flatten)]
+    party: PartyArgs,
+}
+
+/// List the enrolled images, what is sealed, and what is withdrawn.
 #[derive(Args)]
 pub struct Look {
     /// The party's folder
@@ -177,10 +208,12 @@ impl PartyArgs {
 
 /// Runs one of the commands.
 pub fn run(command: Keyholder) -> Result<()> {
+    protect::no_dumps()?;
     match command {
         Keyholder::Serve(args) => serve(&args),
         Keyholder::Enroll(args) => enroll(&args),
         Keyholder::Images(args) => images(&args),
+        Keyholder::Withdraw(args) => withdraw(args),
         Keyholder::Log(Log { action: Some(LogAction::Verify { dir }), .. }) => verify(&dir),
         Keyholder::Log(Log { action: None, dir, json }) => show_log(&dir.unwrap_or_default(), json),
         Keyholder::Seal(Seal::Show { image, dir }) => show_seal(&image, &dir),
@@ -225,17 +258,52 @@ fn documents(args: &Enroll) -> Result<Documents, KeyHolderError> {
 }
 
 fn images(args: &Look) -> Result<()> {
-    for (enrolled, seal) in reader(&args.dir)?.images()? {
+    let store = reader(&args.dir)?;
+    let (images, odd) = store.images()?;
+    for Listed { enrolled, sealed, withdrawn } in images {
         let m = enrolled.manifest;
         if args.json {
-            let bound = seal.as_ref().is_some_and(|seal| seal.share.is_some());
+            let bound = sealed.is_some_and(|sealed| sealed.share_sha256.is_some());
+            let withdrawn = withdrawn.map(|(subject, withdrawal)| withdrawal_json(&subject, &withdrawal));
             let line = json!({ "image_id": m.image_id, "project": m.project, "site": m.site, "role": m.role,
-                               "sealed_header_sha256": seal.map(|seal| seal.header_sha256), "machine_bound": bound });
+                               "sealed_header_sha256": sealed.map(|sealed| sealed.header_sha256),
+                               "machine_bound": bound, "withdrawn": withdrawn });
             println!("{line}");
         } else {
-            let state = seal.map_or("not booted yet".into(), |seal| describe(&seal));
-            println!("{}  {:<20} {:<7} {state}", m.image_id, m.site.as_str(), m.role.to_string());
+            let state = sealed.map_or("not booted yet".into(), |sealed| describe(&sealed));
+            let withdrawn = withdrawn.map_or("", |_| ", withdrawn");
+            println!("{}  {:<20} {:<7} {state}{withdrawn}", m.image_id, m.site.as_str(), m.role.to_string());
         }
+    }
+    for (subject, withdrawal) in store.withdrawals()? {
+        if args.json {
+            println!("{}", json!({ "withdrawal": withdrawal_json(&subject, &withdrawal) }));
+        } else {
+            let Withdrawal { since, reason } = withdrawal;
+            println!("withdrawn at {}: {subject} {reason:?}", rfc3339(since));
+        }
+    }
+    for error in odd {
+        eprintln!("warning: {error}");
+    }
+    Ok(())
+}
+
+fn withdrawal_json(subject: &Subject, Withdrawal { since, reason }: &Withdrawal) -> serde_json::Value {
+    json!({ "subject": subject, "since": since, "reason": reason })
+}
+
+fn withdraw(args: Withdraw) -> Result<()> {
+    let Withdraw { image, site, chip, reason, undo, party } = args;
+    let subject = image.map(Subject::Image).or(site.map(Subject::Site)).or(chip.map(Subject::Chip));
+    let subject = subject.context("nothing is named")?;
+    let store = party.store()?;
+    if undo {
+        store.restore(subject.clone())?;
+        println!("{subject} has this party's consent again");
+    } else {
+        store.withdraw(subject.clone(), &reason)?;
+        println!("withdrew {subject}: nothing of this party is released to it any more");
     }
     Ok(())
 }
@@ -267,8 +335,8 @@ fn show_seal(image: &ImageId, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn describe(seal: &Registered) -> String {
-    let machine = match (&seal.share, seal.may_move) {
+fn describe(seal: &Sealed) -> String {
+    let machine = match (&seal.share_sha256, seal.may_move) {
         (None, _) => "",
         (Some(_), false) => ", bound to its machine",
         (Some(_), true) => ", bound to its machine, may move",

@@ -52,7 +52,8 @@ fn tdx_claims(rtmr_1: u8, rtmr_3: &str) -> Value {
 
 fn azure_claims(measurement: u8, pcr11: &Bytes32) -> Value {
     let pcr04 = Bytes([4_u8; 32]).to_string();
-    json!({ "az-snp-vtpm": { "measurement": hex48(measurement), "tpm": { "pcr04": pcr04, "pcr11": pcr11 } } })
+    let tpm = json!({ "pcr04": pcr04, "pcr11": pcr11, "pcr15": UNTOUCHED });
+    json!({ "az-snp-vtpm": { "measurement": hex48(measurement), "tpm": tpm } })
 }
 
 #[test]
@@ -76,6 +77,8 @@ fn a_td_shows_its_phase_in_rtmr3() {
     assert_eq!(told(&tdx_claims(3, &hex48(0))).0, Phase::Boot);
     let handed_off = rtmr::extend(&Bytes([0; 48]), &td_handoff_digest());
     assert_eq!(told(&tdx_claims(3, &handed_off.to_string())).0, Phase::AfterHandoff);
+    let opened = rtmr::extend(&handed_off, &td_jobs_digest());
+    assert_eq!(told(&tdx_claims(3, &opened.to_string())).0, Phase::JobsOpened);
     let (phase, problem) = told(&tdx_claims(3, &hex48(5)));
     assert_eq!(phase, Phase::Other);
     assert!(problem.contains("RTMR3"), "{problem}");
@@ -93,6 +96,18 @@ fn azures_vtpm_shows_its_phase_in_pcr_11() {
     assert!(told(&azure_claims(8, &boot)).1.contains("paravisor"));
     let as_td = json!({ "az-tdx-vtpm": azure_claims(9, &boot)["az-snp-vtpm"] });
     assert_eq!(told(&as_td).0, Phase::Other, "another TEE's reference values");
+}
+
+#[test]
+fn azures_vtpm_shows_in_pcr_15_that_p5_is_open() {
+    let mut claims = azure_claims(9, &extend(&Bytes([11; 32]), &handoff_digest()));
+    claims["az-snp-vtpm"]["tpm"]["pcr15"] = json!(extend(&UNTOUCHED, &crate::jobs_digest()));
+    assert_eq!(told(&claims).0, Phase::JobsOpened);
+    // Whoever leaves the register out of the quote has something to hide.
+    claims["az-snp-vtpm"]["tpm"].as_object_mut().unwrap().remove("pcr15");
+    let (phase, problem) = told(&claims);
+    assert_eq!(phase, Phase::Other);
+    assert!(problem.contains("PCR 15"), "{problem}");
 }
 
 #[test]
