@@ -42,3 +42,17 @@ fn may_lock() -> bool {
     let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok()).is_some_and(|held| held & CAP_IPC_LOCK != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::prctl::get_dumpable;
+
+    use super::*;
+
+    #[test]
+    fn the_process_leaves_no_dump_and_is_shut_to_others() {
+        no_dumps().unwrap();
+        assert!(!get_dumpable().unwrap());
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE), Ok((0, 0)));
+    }
+}

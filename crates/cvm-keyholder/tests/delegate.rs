@@ -42,10 +42,26 @@ fn it_serves_from_a_folder_that_it_only_reads_until_sigterm() {
 
     let mut child = start(&folder, &state, &config);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let ready = lines.find(|line| !line.starts_with("warning: ")).unwrap();
+    let mut warned = false;
+    let ready = lines
+        .find(|line| {
+            warned |= line.starts_with("warning: memory is not locked");
+            !line.starts_with("warning: ")
+        })
+        .unwrap();
     let certificate_sha256 = ceremony.party("alice").card().certificate_sha256;
     assert_eq!(ready, format!("ready https://127.0.0.1:{port} certificate={certificate_sha256}"));
     assert!(state.join(FILE).exists() && !folder.join(FILE).exists());
+
+    // What it holds reaches no core file and no swap.
+    let proc = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap();
+    let limits = proc("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"], "{core}");
+    let status = proc("status");
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmLck:")?.trim().strip_suffix(" kB"));
+    let locked = kilobytes.unwrap().parse::<u64>().unwrap() > 0;
+    assert_ne!(locked, warned, "either its memory is locked, or it says why not: {status}");
 
     // It speaks the protocol: evidence that nobody vouches for is refused, with the reason on stdout alone.
     struct Nothing;

@@ -27,7 +27,7 @@ use cvm_layout::{
 use cvm_release::{
     client::{ReleaseError, http::Session},
     messages::PresentImage,
-    server::{Reason, Step, Verdict},
+    server::{Reason, Step, Subject, Verdict},
 };
 use cvm_testkit::swtpm::Swtpm;
 use ed25519_dalek::VerifyingKey;
@@ -90,6 +90,13 @@ impl Scene {
     fn store(&self, party: &str) -> SqliteStore {
         let identity = Identity::from(self.ceremony.party(party).card());
         SqliteStore::open(&self.state.path().join("keyholder"), identity, None).unwrap()
+    }
+
+    /// For writing.
+    fn operator(&self, name: &str) -> SqliteStore {
+        let party = self.ceremony.party(name);
+        let (identity, signer) = (Identity::from(party.card()), party.identity().clone());
+        SqliteStore::open(&self.state.path().join("keyholder"), identity, Some(signer)).unwrap()
     }
 }
 
@@ -160,6 +167,29 @@ fn attack_documents_of_another_builder_transcript_or_site() {
     scene.refused(&image, &later, Reason::DocumentsRefused, "belongs to another ceremony");
     assert!(scene.store("carol").images().unwrap().0.is_empty());
     scene.boot(&image, &good).unwrap();
+}
+
+#[test]
+fn attack_a_withdrawn_image_that_presents_itself() {
+    let scene = scene("carol", true);
+    let (documents, manifest) = scene.ceremony.build_for("site-1", Role::Client, 1, &log(LOG));
+    let image = manifest.image_id;
+    let operator = scene.operator("carol");
+    // Its site was withdrawn before anybody knew the image, and the image then.
+    operator.withdraw(Subject::Site("site-1".parse().unwrap()), "left").unwrap();
+    scene.refused(&image, &documents, Reason::Withdrawn, "site site-1 was withdrawn");
+    operator.restore(Subject::Site("site-1".parse().unwrap())).unwrap();
+    scene.boot(&image, &documents).unwrap();
+    operator.withdraw(Subject::Image(image), "").unwrap();
+    // A hand that deletes the row, so that the image may come as a new one.
+    let file = scene.state.path().join("keyholder").join(cvm_keyholder::store::FILE);
+    rusqlite::Connection::open(file).unwrap().execute_batch("DELETE FROM images").unwrap();
+    scene.refused(&image, &documents, Reason::Withdrawn, "was withdrawn");
+    operator.restore(Subject::Image(image)).unwrap();
+    // The row is lost, the enrolment is not: the same documents put it back, no others do.
+    let (softer, _) = scene.ceremony.build_for("site-1", Role::Client, 1, &log(OTHER_LOG));
+    assert!(scene.boot(&image, &softer).is_err());
+    assert_eq!(scene.store("carol").images().unwrap().0.len(), 0);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use cvm_release::{
         http::{Attester, Holder},
     },
     messages::Tee,
-    server::{Reason, Step, Verdict},
+    server::{Effect, Reason, Step, Subject, Verdict},
 };
 use cvm_testkit::swtpm::Swtpm;
 use serde_json::Value;
@@ -147,7 +147,7 @@ fn a_genuine_boot_gets_the_half_and_its_seal_is_remembered() {
         steps[..3],
         [(Step::Enrol, Verdict::Done), (Step::Attest, Verdict::Attested), (Step::Resource, Verdict::Released)]
     );
-    assert_eq!(steps.last(), Some(&(Step::SealReset, Verdict::Done)));
+    assert_eq!(steps[steps.len() - 2..], [(Step::SealReset, Verdict::Done), (Step::SealRead, Verdict::Answered)]);
     assert_eq!(log[1].decision.detail, "untrusted-host");
     assert_eq!(log[2].decision.peer, "127.0.0.1");
 }
@@ -249,6 +249,39 @@ fn attack_another_images_half() {
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     scene.refused_at_release(&other.image_id, &attester, Reason::WrongPcr);
     scene.refused_at_release(&Bytes([9; 16]), &attester, Reason::NotEnrolled);
+}
+
+#[test]
+fn what_was_withdrawn_is_refused_as_soon_as_it_is_seen() {
+    let scene = scene();
+    let mut tpm = boot(&scene.swtpm, &log(LOG));
+    let attester = TpmAttester::new(&mut tpm, log(LOG));
+    let store = scene.ceremony.store("alice");
+    scene.serving.holder().release(&scene.image(), Stage::Boot, &attester).unwrap();
+    // The log names the chip, here the TPM.
+    let chips = store.log().unwrap().into_iter().find_map(|entry| match entry.decision.effect {
+        Some(Effect::Attested { chips, .. }) => Some(chips),
+        _ => None,
+    });
+    let [chip] = &chips.unwrap()[..] else { panic!("one TPM") };
+    let image = Subject::Image(scene.image());
+    let site = Subject::Site("server1".parse().unwrap());
+    for subject in [image, site, Subject::Chip(chip.clone())] {
+        store.withdraw(subject.clone(), "sold").unwrap();
+        let detail = scene.refused_at_attest(&attester, Reason::Withdrawn);
+        assert!(detail.starts_with(&format!("{subject} was withdrawn at ")) && detail.ends_with(": sold"), "{detail}");
+        store.restore(subject).unwrap();
+    }
+    // Consent to something else was withdrawn: this boot is served, and what it has is what it had.
+    store.withdraw(Subject::Image(Bytes([9; 16])), "").unwrap();
+    let other = "ab".repeat(32).parse().unwrap();
+    store.withdraw(Subject::Chip(other), "").unwrap();
+    let session = scene.serving.holder().release(&scene.image(), Stage::Boot, &attester).unwrap();
+    store.withdraw(Subject::Image(scene.image()), "").unwrap();
+    assert!(session.seal_state().is_err());
+    scene.logged(Reason::Withdrawn);
+    assert!(session.register_seal(sha256(b"header"), None).is_err());
+    scene.logged(Reason::Withdrawn);
 }
 
 #[test]

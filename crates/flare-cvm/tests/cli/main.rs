@@ -8,6 +8,7 @@ mod collect;
 mod explain;
 #[path = "../../../cvm-attest/tests/support/igvm.rs"]
 mod igvm_file;
+mod keyholder;
 #[path = "../../../cvm-attest/tests/snp/mint.rs"]
 #[expect(dead_code, reason = "the verifier's own tests use the rest")]
 mod mint;
