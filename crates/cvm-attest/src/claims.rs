@@ -42,10 +42,11 @@ impl NotChecked {
 pub enum Phase {
     /// `cvm-init` of this image is running: the only phase in which halves are released.
     Boot,
-    /// This image, after `cvm-init` handed off: p5's half of an image that requires GPUs may be released.
+    /// This image, after `cvm-init` handed off: p5's half of an image that requires GPUs may be
+    /// released.
     AfterHandoff,
-    /// This image, whose running system has opened the job store of an image that requires GPUs: nothing is released
-    /// to it any more.
+    /// This image, whose running system has opened the job store of an image that requires GPUs:
+    /// nothing is released to it any more.
     JobsOpened,
     /// Not this image, or not in a known state.
     Other,

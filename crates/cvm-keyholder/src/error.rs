@@ -142,7 +142,7 @@ pub enum KeyHolderError {
         last: u64,
     },
     /// The party took its consent back.
-    #[error("{subject} was withdrawn at {}: {}", rfc3339(withdrawal.since), withdrawal.reason)]
+    #[error("{subject} was {withdrawal}")]
     Withdrawn {
         /// From what.
         subject: Subject,

@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 
 /// What the CPU's evidence says, in a token's claims.
 const CPU: &str = "/submods/cpu0/ear.veraison.annotated-evidence";
-/// What names the machine in a kind's claims: AMD's chip, Intel's (PPID), a TPM's endorsement certificate.
+/// What names the machine in a kind's claims: AMD's chip, Intel's (PPID), a TPM's endorsement
+/// certificate.
 const CHIPS: [&str; 3] = ["chip_id", "platform_provider_id", "ek_certificate_sha256"];
 /// How far a TPM is trusted that does not say.
 const UNTRUSTED_HOST: &str = "untrusted-host";
@@ -167,8 +168,8 @@ fn in_phase(stage: Stage, phase: Phase, differs: impl FnOnce() -> Refusal) -> Re
     }
 }
 
-/// How SEV-SNP's firmware names the launch, in claims of that kind: without it such a guest would be had any number of
-/// times.
+/// How SEV-SNP's firmware names the launch, in claims of that kind: without it such a guest would
+/// be had any number of times.
 fn report_id(evidence: &Value) -> Result<Option<Bytes32>, Refusal> {
     let Some(snp) = evidence.get("snp") else { return Ok(None) };
     let id = snp.get("report_id").and_then(Value::as_str).and_then(|id| id.parse().ok());

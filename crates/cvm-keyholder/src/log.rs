@@ -1,5 +1,6 @@
-//! The audit log: each entry names the one before it by hash and is signed with the party's identity. What a decision
-//! changed stands in its entry, so that the log is also the key holder's memory ([`crate::memory`]).
+//! The audit log: each entry names the one before it by hash and is signed with the party's
+//! identity. What a decision changed stands in its entry, so that the log is also the key holder's
+//! memory ([`crate::memory`]).
 //!
 //! An entry's text is JSON of [`Entry`]; its hash is `SHA-256(context ‖ text)`; the signature is Ed25519 over
 //! the same bytes. A signed head names the last entry, so that cutting the end off shows as well. What
@@ -148,21 +149,26 @@ pub(crate) fn verify(connection: &Connection, key: &VerifyingKey) -> rusqlite::R
     walk(connection, key, Head::NONE, each)
 }
 
-/// Takes into the memory what was appended since. The signed head vouches for the entries that it ends.
+/// Takes into the memory what was appended since. The signed head vouches for the entries that it
+/// ends.
 ///
-/// Both are read one after the other: within a transaction. After an error the memory may hold what nobody vouches for.
+/// Both are read one after the other: within a transaction. After an error the memory may hold what
+/// nobody vouches for.
 pub(crate) fn catch_up(
     connection: &Connection,
     key: &VerifyingKey,
     memory: &mut Memory,
 ) -> rusqlite::Result<Result<(), Tampering>> {
     let seen = memory.head;
-    match stored_head(connection)? {
-        Some((head, _)) if head == seen => return Ok(Ok(())),
-        Some((Head { entries: found, .. }, _)) if found <= seen.entries => {
-            return Ok(Err(Tampering::SetBack { expected: seen.entries, found }));
+    if seen != Head::NONE
+        && let Some((head, _)) = stored_head(connection)?
+    {
+        if head == seen {
+            return Ok(Ok(()));
         }
-        _ => {}
+        if head.entries <= seen.entries {
+            return Ok(Err(Tampering::SetBack { expected: seen.entries, found: head.entries }));
+        }
     }
     let each = |entry: &Entry, _: &[u8], _: &[u8], head| {
         memory.apply(entry, head);
@@ -171,8 +177,8 @@ pub(crate) fn catch_up(
     Ok(walk(connection, key, seen, each)?.map(drop))
 }
 
-/// Walks what follows `from` to the signed head. `each` gets an entry, its message, its signature and its end, and says
-/// whether to believe it.
+/// Walks what follows `from` to the signed head. `each` gets an entry, its message, its signature
+/// and its end, and says whether to believe it.
 fn walk(
     connection: &Connection,
     key: &VerifyingKey,
@@ -184,16 +190,18 @@ fn walk(
     let mut rows = statement.query([from.entries])?;
     let mut last = from;
     while let Some(row) = rows.next()? {
-        let (number, text): (u64, String) = (row.get(0)?, row.get(1)?);
-        let signature: Vec<u8> = row.get(2)?;
+        let number: u64 = row.get(0)?;
+        let (Ok(text), Ok(signature)) = (row.get_ref(1)?.as_bytes(), row.get_ref(2)?.as_bytes()) else {
+            return Ok(Err(Tampering::Changed(number)));
+        };
         if number != last.entries + 1 {
             return Ok(Err(Tampering::Missing { expected: last.entries + 1 }));
         }
-        let message = [ENTRY, text.as_bytes()].concat();
+        let message = [ENTRY, text].concat();
         let head = Head { entries: number, hash: sha256(&message) };
-        let Ok(entry) = serde_json::from_str::<Entry>(&text) else { return Ok(Err(Tampering::Changed(number))) };
+        let Ok(entry) = serde_json::from_slice::<Entry>(text) else { return Ok(Err(Tampering::Changed(number))) };
         let follows = entry.number == number && entry.previous == last.hash;
-        if !each(&entry, &message, &signature, head) {
+        if !each(&entry, &message, signature, head) {
             return Ok(Err(Tampering::Changed(number)));
         }
         if !follows {

@@ -1,11 +1,14 @@
 //! What a key holder remembers: what the entries of its signed log add up to.
 //!
-//! The store's other tables hold texts that are too long for the log. Each is named here by its digest, and whatever
-//! a row says beyond that is not asked for.
+//! The store's other tables hold texts that are too long for the log. Each is named here by its
+//! digest, and whatever a row says beyond that is not asked for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+};
 
-use cvm_base::{Bytes, Bytes16, Bytes32};
+use cvm_base::{Bytes, Bytes16, Bytes32, time::rfc3339};
 use cvm_layout::manifest::ImageId;
 pub use cvm_release::server::{Chip, Subject};
 use cvm_release::server::{Decision, Effect, Step, Verdict};
@@ -33,7 +36,8 @@ pub struct Image {
 pub struct Sealed {
     /// SHA-256 of p5's header.
     pub header_sha256: Bytes32,
-    /// Of this party's sealed share of the machine's secret, where the image is bound to its machine.
+    /// Of this party's sealed share of the machine's secret, where the image is bound to its
+    /// machine.
     pub share_sha256: Option<Bytes32>,
     /// The operator allows it to move to another machine.
     pub may_move: bool,
@@ -46,6 +50,13 @@ pub struct Withdrawal {
     pub since: u64,
     /// The operator's words; may be empty.
     pub reason: String,
+}
+
+impl fmt::Display for Withdrawal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.reason.is_empty() { "" } else { ": " };
+        write!(f, "withdrawn at {}{separator}{}", rfc3339(self.since), self.reason)
+    }
 }
 
 /// An attested session.
@@ -169,7 +180,8 @@ impl Memory {
     }
 }
 
-/// Whether a session that ends at `expires` can no longer come back, not even by a clock within its leeway.
+/// Whether a session that ends at `expires` can no longer come back, not even by a clock within its
+/// leeway.
 pub(crate) fn is_over(expires: u64, now: u64) -> bool {
     expires.saturating_add(CLOCK_LEEWAY) <= now
 }

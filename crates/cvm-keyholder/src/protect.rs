@@ -1,4 +1,5 @@
-//! A process that holds a party's secrets: nothing of its memory reaches a disk or another process of its user.
+//! A process that holds a party's secrets: nothing of its memory reaches a disk or another process
+//! of its user.
 
 use nix::sys::{
     mman::{MlockAllFlags, mlockall},
@@ -8,12 +9,14 @@ use nix::sys::{
 
 use crate::KeyHolderError;
 
-/// Linux: lock a page once it is used, not the whole address space (`MCL_ONFAULT`, which nix does not name).
+/// Linux: lock a page once it is used, not the whole address space (`MCL_ONFAULT`, which nix does
+/// not name).
 const ON_FAULT: MlockAllFlags = MlockAllFlags::from_bits_retain(4);
 /// Its bit in a capability set.
 const CAP_IPC_LOCK: u64 = 1 << 14;
 
-/// No core dumps, and no other process of this user may read this one's memory. Call it before secrets are read.
+/// No core dumps, and no other process of this user may read this one's memory. Call it before
+/// secrets are read.
 pub fn no_dumps() -> Result<(), KeyHolderError> {
     let fail = |doing| move |e: nix::Error| KeyHolderError::Protect { doing, source: e.into() };
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(fail("forbidding core dumps"))?;

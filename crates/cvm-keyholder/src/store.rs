@@ -1,7 +1,9 @@
-//! One SQLite file: the log, and the texts that its entries name by their digests. Several processes may share it.
+//! One SQLite file: the log, and the texts that its entries name by their digests. Several
+//! processes may share it.
 //!
-//! No row is believed for being there. What is enrolled, attested, released, sealed and withdrawn follows from the signed
-//! log ([`crate::memory`]); a row of another table is only taken if an entry names its digest.
+//! No row is believed for being there. What is enrolled, attested, released, sealed and withdrawn
+//! follows from the signed log ([`crate::memory`]); a row of another table is only taken if an
+//! entry names its digest.
 
 mod migrate;
 mod protocol;
@@ -16,7 +18,7 @@ use cvm_base::{Bytes32, sha256, time};
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release::server::{Decision, Effect, Enrolled, MAX_REASON, Step, Subject, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::{
     KeyHolderError,
@@ -159,7 +161,8 @@ impl SqliteStore {
         Ok(enrolled)
     }
 
-    /// The enrolled images in the order of their enrolment; and what the store holds that the log does not stand for.
+    /// The enrolled images in the order of their enrolment; and what the store holds that the log
+    /// does not stand for.
     pub fn images(&self) -> Result<(Vec<Listed>, Vec<KeyHolderError>), KeyHolderError> {
         self.read(|connection, memory| {
             let (mut listed, mut odd) = (Vec::new(), Vec::new());
@@ -179,7 +182,8 @@ impl SqliteStore {
                 listed.push(Listed { enrolled, sealed: memory.seals.get(image).copied(), withdrawn });
             }
             let mut statement = connection.prepare("SELECT image FROM images ORDER BY image")?;
-            let rows = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+            let name = |row: &Row<'_>| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned());
+            let rows = statement.query_map([], name)?.collect::<rusqlite::Result<Vec<_>>>()?;
             let stranger = |image: &String| image.parse().map_or(true, |id: ImageId| !memory.images.contains_key(&id));
             odd.extend(rows.into_iter().filter(stranger).map(|image| {
                 let old = image.parse().is_ok_and(|id: ImageId| memory.unstated.contains(&id));
@@ -327,7 +331,8 @@ impl SqliteStore {
         run().map_err(|e| self.explained(e))
     }
 
-    /// One transaction that holds the write lock from its beginning, and appends the decision that it comes to.
+    /// One transaction that holds the write lock from its beginning, and appends the decision that
+    /// it comes to.
     fn write<T, D: IntoIterator<Item = Decision>>(
         &self,
         work: impl FnOnce(&Transaction<'_>, &Memory) -> Work<(T, D)>,
@@ -403,7 +408,7 @@ fn insert(tx: &Transaction<'_>, image: &ImageId, documents: &Documents, decision
 fn documents(connection: &Connection, image: &ImageId) -> rusqlite::Result<Option<Documents>> {
     let sql =
         "SELECT agreement, manifest, manifest_signature, reference, reference_signature FROM images WHERE image = ?1";
-    let read = |row: &rusqlite::Row<'_>| {
+    let read = |row: &Row<'_>| {
         Ok(Documents {
             agreement: row.get(0)?,
             manifest: row.get(1)?,

@@ -1,5 +1,6 @@
-//! Every kind of evidence that a key holder accepts, in every phase of a guest's life, at every stage of its release: what is
-//! released is had once, because the evidence shows the phase or the guest has a name.
+//! Every kind of evidence that a key holder accepts, in every phase of a guest's life, at every
+//! stage of its release: what is released is had once, because the evidence shows the phase or the
+//! guest has a name.
 
 mod common;
 

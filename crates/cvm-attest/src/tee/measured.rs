@@ -152,7 +152,8 @@ fn azure(tee: AzureTee, measurement: Option<&Value>, claims: &Value, platforms: 
     }))
 }
 
-/// The paravisor's vTPM measures as every TPM does: PCR 11 shows the handoff, PCR 15 that p5 is open.
+/// The paravisor's vTPM measures as every TPM does: PCR 11 shows the handoff, PCR 15 that p5 is
+/// open.
 fn registers(expected: &BTreeMap<u8, Bytes32>, quoted: impl Fn(u8) -> Option<Bytes32>) -> Result<Phase, String> {
     // Without the phase's own register nothing says that this is still the boot.
     let phase = expected.get(&11).ok_or("the reference values name no PCR 11")?;

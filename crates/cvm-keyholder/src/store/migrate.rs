@@ -1,4 +1,5 @@
-//! Stores of an earlier version, whose tables were believed, and whose log did not say what a decision changed.
+//! Stores of an earlier version, whose tables were believed, and whose log did not say what a
+//! decision changed.
 
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_layout::manifest::ImageId;
@@ -13,8 +14,9 @@ const OLD: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'seal
 const DROP: &str = "DROP TABLE seals; DROP TABLE guests; DROP TABLE sessions;";
 
 impl SqliteStore {
-    /// Takes an earlier version's store over: what its tables say is logged, this once, as found. Only an image that the
-    /// signed log enrolled counts, and a log that says itself what it changed is never changed so again.
+    /// Takes an earlier version's store over: what its tables say is logged, this once, as found.
+    /// Only an image that the signed log enrolled counts, and a log that says itself what it
+    /// changed is never changed so again.
     pub(super) fn migrate(&self) -> Result<(), KeyHolderError> {
         self.write(|tx, memory| {
             let old: bool = tx.query_row(OLD, [], |row| row.get(0))?;

@@ -1,6 +1,6 @@
 //! The store as the release protocol uses it.
 
-use cvm_base::{Bytes32, sha256, time::rfc3339};
+use cvm_base::{Bytes32, sha256};
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release::{
     messages::PresentImage,
@@ -217,7 +217,5 @@ impl Store for SqliteStore {
 
 /// A withdrawal for the log.
 fn words((subject, withdrawal): (&Subject, &Withdrawal)) -> String {
-    let Withdrawal { since, reason } = withdrawal;
-    let separator = if reason.is_empty() { "" } else { ": " };
-    format!("{subject} was withdrawn at {}{separator}{reason}", rfc3339(*since))
+    format!("{subject} was {withdrawal}")
 }

@@ -83,8 +83,8 @@ impl fmt::Display for Subject {
     }
 }
 
-/// What names a machine in evidence, in lowercase hex: AMD's CHIP_ID, Intel's PPID, the digest of a TPM's endorsement
-/// certificate.
+/// What names a machine in evidence, in lowercase hex: AMD's CHIP_ID, Intel's PPID, the digest of a
+/// TPM's endorsement certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Chip(String);

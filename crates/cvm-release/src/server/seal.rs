@@ -1,5 +1,5 @@
-//! What a key holder remembers of an image's job store: the header that was registered, and this party's share of the
-//! machine's secret.
+//! What a key holder remembers of an image's job store: the header that was registered, and this
+//! party's share of the machine's secret.
 
 use cvm_layout::manifest::{ImageId, KeyPurpose, Stage};
 use zeroize::Zeroizing;
@@ -41,7 +41,8 @@ impl Server {
         let (attested, enrolled, allowed) = self.sealer(request, now, context)?;
         let image = enrolled.manifest.image_id;
         if enrolled.manifest.stage_of(KeyPurpose::Jobs) == Stage::Running {
-            // The boot of such an image makes no p5; a header that it registered would lock the running system's out.
+            // The boot of such an image makes no p5; a header that it registered would lock the
+            // running system's out.
             self.evidence.compare(&attested.claims, &enrolled, Stage::Running)?;
         }
         let RegisterSeal { header_sha256, share } = parse(request.body, paths::MAX_AUTH_BYTES)?;
@@ -96,7 +97,8 @@ impl Server {
         Ok(self.keys.open(&share_context(image), sealed).ok_or_else(lost)?)
     }
 
-    /// The session whose image's seal it may use, the one whose half it was given, and what its machine may keep.
+    /// The session whose image's seal it may use, the one whose half it was given, and what its
+    /// machine may keep.
     fn sealer(
         &self,
         request: &Request<'_>,

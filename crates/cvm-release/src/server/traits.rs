@@ -155,10 +155,12 @@ pub struct Seal {
     pub may_move: bool,
 }
 
-/// What must not be forgotten, and the log of what was decided. Sessions are named by their 16 random bytes; `expires`
-/// and `now` are Unix seconds, and a session may be dropped once it has expired.
+/// What must not be forgotten, and the log of what was decided. Sessions are named by their 16
+/// random bytes; `expires` and `now` are Unix seconds, and a session may be dropped once it has
+/// expired.
 ///
-/// What takes a decision appends it to the log, with what it changes, in one step: both stand, or neither.
+/// What takes a decision appends it to the log, with what it changes, in one step: both stand, or
+/// neither.
 pub trait Store: Send + Sync {
     /// Marks the session's challenge as answered; false if it was already.
     fn consume(&self, session: &[u8; 16], expires: u64, now: u64) -> Result<bool, Fault>;
@@ -176,19 +178,20 @@ pub trait Store: Send + Sync {
     /// Marks the session as having had the decision's image, and the guest, where it has a name.
     ///
     /// # Errors
-    /// [`Reason::ReleasedBefore`] if one of the two had one, [`Reason::NotAttested`] if the session has expired,
-    /// [`Reason::Withdrawn`].
+    /// [`Reason::ReleasedBefore`] if one of the two had one, [`Reason::NotAttested`] if the session
+    /// has expired, [`Reason::Withdrawn`].
     fn release_once(&self, session: &[u8; 16], guest: Option<&Bytes32>, decision: Decision) -> Result<(), Refusal>;
     /// The image whose half the session was given.
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault>;
     /// An enrolled image.
     fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault>;
-    /// Enrols an image by the documents that its CVM presents; `decision` is completed by the image's site. What is
-    /// enrolled already stays as it is.
+    /// Enrols an image by the documents that its CVM presents; `decision` is completed by the
+    /// image's site. What is enrolled already stays as it is.
     fn present(&self, image: &ImageId, documents: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal>;
     /// Whether the party withdrew its consent from this, in words.
     fn withdrawn(&self, subject: &Subject) -> Result<Option<String>, Fault>;
-    /// The same of a machine. Where any chip was withdrawn, a machine that names none may be that one.
+    /// The same of a machine. Where any chip was withdrawn, a machine that names none may be that
+    /// one.
     fn withdrawn_machine(&self, chips: &[Chip]) -> Result<Option<String>, Fault>;
     /// The enrolled images that were withdrawn, alone or with their site.
     fn withdrawn_images(&self) -> Result<Vec<Enrolled>, Fault>;

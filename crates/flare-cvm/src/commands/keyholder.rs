@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use cvm_base::{read_bounded, time::rfc3339};
+use cvm_base::read_bounded;
 use cvm_ceremony::{Card, PARTY_FILE, Signed};
 use cvm_keyholder::{
     KeyHolderError,
@@ -88,12 +88,12 @@ pub struct Enroll {
     reference: PathBuf,
 }
 
-/// Take this party's consent back: nothing is released any more to an image, to all images of a site, or to any image
-/// on a machine.
+/// Take this party's consent back: nothing is released any more to an image, to all images of a
+/// site, or to any image on a machine.
 ///
-/// The withdrawal stands in the signed log. No enrolment and no presentation revives what is withdrawn; only --undo
-/// gives the consent again. What runs already goes on running: it has had its keys. `keyholder images` lists what is
-/// withdrawn.
+/// The withdrawal stands in the signed log. No enrolment and no presentation revives what is
+/// withdrawn; only --undo gives the consent again. What runs already goes on running: it has had
+/// its keys. `keyholder images` lists what is withdrawn.
 #[derive(Args)]
 #[group(id = "subject", required = true, multiple = false, args = ["image", "site", "chip"])]
 pub struct Withdraw {
@@ -102,8 +102,9 @@ pub struct Withdraw {
     /// Every image of this site, also those that are enrolled later
     #[arg(long, value_name = "NAME")]
     site: Option<Name>,
-    /// Every image on this machine, as `keyholder log` names it in `chip=`: AMD's CHIP_ID, Intel's PPID, or the
-    /// digest of a TPM's endorsement certificate. Evidence that names no chip is then refused as well
+    /// Every image on this machine, as `keyholder log` names it in `chip=`: AMD's CHIP_ID, Intel's
+    /// PPID, or the digest of a TPM's endorsement certificate. Evidence that names no chip is then
+    /// refused as well
     #[arg(long, value_name = "HEX")]
     chip: Option<Chip>,
     /// Why, for the log and for who asks
@@ -279,8 +280,7 @@ fn images(args: &Look) -> Result<()> {
         if args.json {
             println!("{}", json!({ "withdrawal": withdrawal_json(&subject, &withdrawal) }));
         } else {
-            let Withdrawal { since, reason } = withdrawal;
-            println!("withdrawn at {}: {subject} {reason:?}", rfc3339(since));
+            println!("{subject}: {withdrawal}");
         }
     }
     for error in odd {
