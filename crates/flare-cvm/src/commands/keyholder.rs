@@ -33,6 +33,7 @@ const MAX_DOCUMENT: u64 = 64 * 1024;
 ///   flare-cvm keyholder enroll --dir M --agreement agreement.txt --manifest B/manifest.json --reference B/reference.json
 ///   flare-cvm keyholder serve  --dir M --listen 0.0.0.0:8443
 ///   flare-cvm keyholder log    --dir M            who asked, what was decided, and why
+///   flare-cvm keyholder withdraw IMAGE --dir M    take the consent back
 #[derive(Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum Keyholder {
