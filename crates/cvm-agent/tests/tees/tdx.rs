@@ -14,7 +14,7 @@ use cvm_attest::{
     reference_set::TdxReference,
     rtmr,
     snp::SnpRoots,
-    td_handoff_digest,
+    td_handoff_digest, td_jobs_digest,
     tee::Vendors,
     x509::Certificate,
 };
@@ -132,6 +132,18 @@ fn two_sites_on_tdx_verify_each_other_with_intels_collateral() {
     let (old, _) = collateral(&mint, &["INTEL-SA-00001"]);
     let refused = ask_client(&old);
     assert_eq!(code(&refused), "AGT-033");
+}
+
+#[test]
+fn a_td_whose_job_store_opened_late_runs_as_any_other() {
+    let (federation, mint) = (Federation::hold(), Arc::new(Mint::new()));
+    let client = federation.tee_site("site-1", Role::Client, platforms());
+    let opened = |body: &mut [u8]| {
+        let handed_off = Bytes(body[472..520].try_into().unwrap());
+        body[472..520].copy_from_slice(&rtmr::extend(&handed_off, &td_jobs_digest()).0);
+    };
+    let td = Td { mint: mint.clone(), handed_off: true, change: opened };
+    agent(&client, &td, vendors(&mint), b"").verify_self(&[]).unwrap();
 }
 
 #[test]
