@@ -115,10 +115,15 @@ pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootEr
     )
 }
 
-/// The same with the files of `folder` in it.
-pub(crate) fn data_ext4(path: &Path, bytes: u64, folder: &Path) -> Result<(), BootError> {
-    let folder = folder.display().to_string();
-    make_ext4(path, bytes, &["-d", &folder, "-E", "lazy_itable_init=0,root_owner=0:0,nodiscard"])
+/// The same with the files of `folder` in it, which has `entries` files, folders and links.
+///
+/// ext4 fixes the number of its inodes when it is made, and takes one for each 16 KiB where nobody says how many: small files
+/// would run out of them before they run out of room.
+pub(crate) fn data_ext4(path: &Path, bytes: u64, folder: &Path, entries: u64) -> Result<(), BootError> {
+    /// ext4's own: eleven, of which the root folder and `lost+found` are two.
+    const RESERVED: u64 = 16;
+    let (folder, inodes) = (folder.display().to_string(), (entries + RESERVED).to_string());
+    make_ext4(path, bytes, &["-d", &folder, "-N", &inodes, "-E", "lazy_itable_init=0,root_owner=0:0,nodiscard"])
 }
 
 fn make_ext4(path: &Path, bytes: u64, arguments: &[&str]) -> Result<(), BootError> {

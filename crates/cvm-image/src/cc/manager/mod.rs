@@ -17,8 +17,8 @@ use kit::{Component, components};
 use super::CcConfig;
 
 const MANAGER: &str = "nvflare.app_opt.confidential_computing.cc_manager.CCManager";
-/// NVFLARE's releases that flare-cvm was tested with.
-const TESTED: [(u32, u32); 3] = [(2, 7), (2, 8), (2, 9)];
+/// NVFLARE's releases that flare-cvm was tested with, each by itself: the next one may change what a sealed site relies on.
+const TESTED: [&str; 4] = ["2.7.1", "2.7.2", "2.8.0", "2.9.0"];
 /// Before this release the manager takes `verifiers`.
 const NEW_STYLE: (u32, u32) = (2, 5);
 /// What the manager calls the server, whatever its name is.
@@ -89,12 +89,12 @@ fn nvflare(check: &Check, remarks: &mut Vec<String>) -> Result<Option<Nvflare>, 
         let release = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         Some(Nvflare { version: version.to_owned(), release })
     });
-    if nvflare.as_ref().is_some_and(|nvflare| TESTED.contains(&nvflare.release)) {
+    if nvflare.as_ref().is_some_and(|nvflare| TESTED.contains(&nvflare.version.as_str())) {
         return Ok(nvflare);
     }
     let found = version.map_or("no NVFLARE".to_owned(), |version| format!("NVFLARE {version}"));
     if !check.allow_untested {
-        let tested = TESTED.map(|(major, minor)| format!("{major}.{minor}")).join(", ");
+        let tested = TESTED.join(", ");
         return Err(ManagerError::Untested { found, tested });
     }
     remarks.push(format!("the image holds {found}, which flare-cvm was not tested with"));

@@ -11,6 +11,8 @@ use crate::stage::tree;
 use crate::{WorkError, tool};
 
 const SIGNATURES: &str = "signature.json";
+/// The configuration of a participant's own listener; `StaticFileBuilder` writes it when all builders are done.
+const LISTENER: &str = "local/comm_config.json";
 /// More than any kit needs.
 const MAX_BYTES: u64 = 1024 * 1024;
 
@@ -38,7 +40,12 @@ fn folder(kit: &Path, path: &Path, checker: &Checker) -> Result<(), KitError> {
     let name = |path: &Path| path.strip_prefix(kit).unwrap_or(path).display().to_string();
     let list = path.join(SIGNATURES);
     if !list.is_file() {
-        return Err(KitError::NotSigned { file: name(&list) });
+        let folders_are_signed = path == kit && kit.join("startup").join(SIGNATURES).is_file();
+        return Err(if folders_are_signed {
+            KitError::RootNotSigned
+        } else {
+            KitError::NotSigned { file: name(&list) }
+        });
     }
     let bytes = cvm_base::read_bounded(&list, MAX_BYTES)?;
     let signatures: BTreeMap<String, String> = serde_json::from_slice(&bytes)
@@ -53,7 +60,11 @@ fn folder(kit: &Path, path: &Path, checker: &Checker) -> Result<(), KitError> {
         if metadata.is_file() && own_name == SIGNATURES {
             continue;
         }
-        let signature = signatures.get(&own_name).ok_or_else(|| bad("it has no signature"))?;
+        let unsigned = || match name(&entry) {
+            file if file == LISTENER => KitError::WrittenAfterSigning { file },
+            _ => bad("it has no signature"),
+        };
+        let signature = signatures.get(&own_name).ok_or_else(unsigned)?;
         let signature = base64::engine::general_purpose::STANDARD
             .decode(signature)
             .map_err(|_| bad("its signature is not base64"))?;

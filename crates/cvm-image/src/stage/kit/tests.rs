@@ -52,7 +52,8 @@ impl Fixture {
             "-subj",
             &subject("server1"),
         ]);
-        fs::write(kit.join("startup/fed_server.json"), "{}").unwrap();
+        let server = r#"{"servers": [{"service": {"target": "server1:8002"}, "admin_port": 8002}]}"#;
+        fs::write(kit.join("startup/fed_server.json"), server).unwrap();
         fs::write(kit.join("startup/sub_start.sh"), "#!/bin/sh\n").unwrap();
         fs::set_permissions(kit.join("startup/sub_start.sh"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(kit.join("local/resources.json.default"), RESOURCES).unwrap();
@@ -218,6 +219,17 @@ fn mistakes_are_explained() {
     let unsigned = Fixture::new(|_| ());
     fs::remove_file(unsigned.kit.join("startup/signature.json")).unwrap();
     assert_eq!(unsigned.split().map(drop).unwrap_err().code(), "KIT-003");
+
+    // As NVFLARE 2.7.0 and 2.7.1 leave it.
+    let root_alone = Fixture::new(|_| ());
+    fs::remove_file(root_alone.kit.join("signature.json")).unwrap();
+    let error = root_alone.split().map(drop).unwrap_err();
+    assert!(error.code() == "KIT-010" && error.help().contains("2.7.2"), "{error}");
+
+    let listener = Fixture::new(|_| ());
+    fs::write(listener.kit.join("local/comm_config.json"), "{}").unwrap();
+    let error = listener.split().map(drop).unwrap_err();
+    assert!(error.code() == "KIT-011" && error.help().contains("listening_host"), "{error}");
 
     let other = Fixture::new(|_| ());
     let conf: SiteConf = serde_yaml::from_str("version: 1\nsite: server2\nrole: server\n").unwrap();

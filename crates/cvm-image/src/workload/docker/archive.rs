@@ -156,12 +156,14 @@ impl<R: Read + Seek> Archive<R> {
         let [saved] = saved.as_slice() else {
             return refused("images", saved.len().to_string(), "a workload is one image: save one");
         };
+        // Docker, skopeo and crane name the configuration by its digest, Jib does not: then nothing else says what it was.
         let name = saved.config.rsplit('/').next().unwrap_or_default();
         let digest = name.strip_suffix(".json").unwrap_or(name);
-        if !documents::is_sha256(digest) {
-            return corrupt(NAME, "the image's configuration is not named by its digest");
-        }
-        let config = self.verified(&saved.config, digest)?;
+        let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
+        let config = match documents::is_sha256(digest) {
+            true => self.verified(&saved.config, digest)?,
+            false => self.document(&saved.config)?,
+        };
         Ok(Found { image: documents::parse(&saved.config, &config)?, layers: saved.layers.clone() })
     }
 

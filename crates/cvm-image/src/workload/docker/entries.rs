@@ -1,12 +1,14 @@
-//! A tar stream, entry by entry. The `tar` crate reads headers; long names are read here, because it
-//! would keep one of any length in memory.
+//! A tar stream, entry by entry. The `tar` crate reads headers and PAX records; the walk is here, because that crate's own
+//! either keeps an extension of any length in memory, or takes no size from one.
 
-use std::io::Read;
+use std::io::{self, Read};
 
-use tar::{Archive, EntryType};
+use tar::{EntryType, Header};
 
 use super::{ArchiveError, bounds::Budget};
 
+/// What a tar is made of, in bytes.
+const BLOCK: usize = 512;
 /// More than any path or PAX header needs.
 const MAX_EXTENSION: u64 = 256 * 1024;
 /// Longer names are refused (Linux's `PATH_MAX`).
@@ -37,47 +39,79 @@ impl Meta {
 type Visit<'a> = dyn FnMut(&Meta, &mut dyn Read) -> Result<(), ArchiveError> + 'a;
 
 /// Calls `visit` for every entry of the stream `part`.
-pub(super) fn each(part: &str, stream: impl Read, budget: &Budget, visit: &mut Visit) -> Result<(), ArchiveError> {
+pub(super) fn each(part: &str, mut stream: impl Read, budget: &Budget, visit: &mut Visit) -> Result<(), ArchiveError> {
     let corrupt = |problem: &str| ArchiveError::Corrupt { part: part.into(), problem: problem.into() };
-    let broken = |error: std::io::Error| budget.explain(part, &error);
-    let mut archive = Archive::new(stream);
+    let broken = |error: io::Error| budget.explain(part, &error);
     let mut extensions = Extensions::default();
-    for (count, entry) in archive.entries().map_err(broken)?.raw(true).enumerate() {
-        let mut entry = entry.map_err(broken)?;
+    let mut position = 0;
+    for count in 0.. {
+        let Some(header) = next_header(&mut stream).map_err(broken)? else { break };
         if count >= MAX_ENTRIES {
             return Err(ArchiveError::TooLarge(format!("{part} has more than {MAX_ENTRIES} entries")));
         }
-        let kind = entry.header().entry_type();
-        let size = entry.header().entry_size().map_err(broken)?;
-        if matches!(kind, EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader) {
-            if size > MAX_EXTENSION {
-                return Err(corrupt("a header's extension is longer than 256 KiB"));
-            }
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content).map_err(broken)?;
-            extensions.add(kind, content).map_err(corrupt)?;
-            continue;
-        }
-        let own = std::mem::take(&mut extensions);
-        if own.size.is_some_and(|other| other != size) {
-            return Err(corrupt("a file is longer than the 8 GiB that a header can say"));
-        }
-        let meta = Meta {
-            name: own.name.unwrap_or_else(|| entry.header().path_bytes().into_owned()),
-            link: own.link.or_else(|| entry.header().link_name_bytes().map(|l| l.into_owned())).unwrap_or_default(),
+        position += BLOCK as u64;
+        let kind = header.entry_type();
+        let stated = header.entry_size().map_err(broken)?;
+        let is_extension = matches!(
             kind,
-            mode: entry.header().mode().map_err(broken)?,
-            size,
-            position: entry.raw_file_position(),
-            capabilities: own.capabilities,
-        };
-        let good = |name: &[u8]| name.len() <= MAX_NAME && !name.contains(&0);
-        if meta.name.is_empty() || !good(&meta.name) || !good(&meta.link) {
-            return Err(corrupt("a name is empty, longer than 4096 bytes, or has a zero byte"));
+            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
+        );
+        if is_extension && stated > MAX_EXTENSION {
+            return Err(corrupt("a header's extension is longer than 256 KiB"));
         }
-        visit(&meta, &mut entry)?;
+        // A header's own field ends at 8 GiB; what is longer says so in the PAX header before it.
+        let size = if is_extension { stated } else { extensions.size.unwrap_or(stated) };
+        let behind = size.checked_next_multiple_of(BLOCK as u64).and_then(|blocks| blocks.checked_add(position));
+        let behind = behind.ok_or_else(|| corrupt("an entry is longer than any file"))?;
+        let mut content = stream.by_ref().take(size);
+        if is_extension {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(broken)?;
+            extensions.add(kind, bytes).map_err(corrupt)?;
+        } else {
+            let own = std::mem::take(&mut extensions);
+            let link = || header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
+            let meta = Meta {
+                name: own.name.unwrap_or_else(|| header.path_bytes().into_owned()),
+                link: own.link.unwrap_or_else(link),
+                kind,
+                mode: header.mode().map_err(broken)?,
+                size,
+                position,
+                capabilities: own.capabilities,
+            };
+            let good = |name: &[u8]| name.len() <= MAX_NAME && !name.contains(&0);
+            if meta.name.is_empty() || !good(&meta.name) || !good(&meta.link) {
+                return Err(corrupt("a name is empty, longer than 4096 bytes, or has a zero byte"));
+            }
+            visit(&meta, &mut content)?;
+        }
+        // What nobody read of the content, and what fills its last block.
+        let rest = content.limit() + (behind - position - size);
+        if io::copy(&mut stream.by_ref().take(rest), &mut io::sink()).map_err(broken)? != rest {
+            return Err(corrupt("it ends within an entry"));
+        }
+        position = behind;
     }
     Ok(())
+}
+
+/// The next entry's header; none where the stream ends, or a block of zeros says that it does.
+fn next_header(stream: &mut impl Read) -> io::Result<Option<Header>> {
+    let mut header = Header::new_old();
+    let mut block = Vec::with_capacity(BLOCK);
+    stream.take(BLOCK as u64).read_to_end(&mut block)?;
+    if block.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let Ok(whole) = <[u8; BLOCK]>::try_from(block) else { return Err(io::Error::other("it ends within a header")) };
+    *header.as_mut_bytes() = whole;
+    // The checksum is over the header with blanks in its own place (POSIX.1-2017, pax, "ustar Interchange Format").
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    if header.cksum()? != sum(&whole[..148]) + 8 * u32::from(b' ') + sum(&whole[156..]) {
+        return Err(io::Error::other("a header's checksum is wrong"));
+    }
+    Ok(Some(header))
 }
 
 /// What extension headers say of the entry after them.
@@ -95,6 +129,8 @@ impl Extensions {
         match kind {
             EntryType::GNULongName => self.name = Some(text()),
             EntryType::GNULongLink => self.link = Some(text()),
+            // Of all entries together, and nothing that changes one: git writes its commit there. Docker passes it over.
+            EntryType::XGlobalHeader => {}
             _ => {
                 for record in tar::PaxExtensions::new(&content) {
                     let record = record.map_err(|_| "a PAX header is malformed")?;

@@ -1,6 +1,6 @@
 //! One layer onto the file system (OCI image specification, "Image Layer Filesystem Changeset").
 
-use std::io::Read;
+use std::{collections::BTreeMap, io::Read};
 
 use tar::EntryType;
 
@@ -15,8 +15,10 @@ use super::{
 const WHITEOUT: &[u8] = b".wh.";
 /// A folder that hides what earlier layers have in it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Whiteouts of a storage driver's own.
+/// AUFS's own files at a layer's root, older Dockers' storage; Docker passes them over.
 const METADATA: &[u8] = b".wh..wh.";
+/// Where AUFS keeps the files that several names of a layer lead to.
+const LINKED: &[u8] = b".wh..wh.plnk";
 
 /// What was left out on the way.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -32,14 +34,20 @@ pub(super) type Keep<'a> = dyn FnMut(&mut dyn Read) -> Result<usize, ArchiveErro
 
 /// Where one layer is applied.
 pub(super) struct Layer<'a> {
-    pub(super) name: &'a str,
+    name: &'a str,
     /// Its place among the layers, from 1.
-    pub(super) number: usize,
-    pub(super) tree: &'a mut Tree,
-    pub(super) cleared: &'a mut Cleared,
+    number: usize,
+    tree: &'a mut Tree,
+    cleared: &'a mut Cleared,
+    /// What lies in [`LINKED`], for this layer's hard links alone.
+    linked: BTreeMap<Vec<u8>, tree::Id>,
 }
 
-impl Layer<'_> {
+impl<'a> Layer<'a> {
+    pub(super) fn new(name: &'a str, number: usize, tree: &'a mut Tree, cleared: &'a mut Cleared) -> Self {
+        Self { name, number, tree, cleared, linked: BTreeMap::new() }
+    }
+
     /// Reads the layer's tar stream to its last entry.
     pub(super) fn apply(&mut self, stream: impl Read, budget: &Budget, keep: &mut Keep) -> Result<(), ArchiveError> {
         let name = self.name;
@@ -58,6 +66,14 @@ impl Layer<'_> {
             }
             None => return Err(refuse("names the root and is no folder")),
         };
+        if path.first().is_some_and(|first| first.starts_with(METADATA) && first != OPAQUE) {
+            if meta.kind == EntryType::Regular && matches!(parents, [folder] if folder == LINKED) {
+                self.count(meta);
+                let node = self.tree.unnamed(Node::File(meta.mode, keep(content)?));
+                self.linked.insert(last.to_vec(), node);
+            }
+            return Ok(());
+        }
         if parents.iter().any(|part| part.starts_with(WHITEOUT)) {
             return Err(refuse("lies in a whiteout"));
         }
@@ -66,7 +82,7 @@ impl Layer<'_> {
             let Ok(folder) = self.tree.walk(parents, None) else { return Ok(()) };
             match last {
                 OPAQUE => drop(self.tree.hide_below(folder, number)),
-                _ if last.starts_with(METADATA) || hidden.is_empty() => return Err(refuse("is no known whiteout")),
+                _ if hidden.is_empty() => return Err(refuse("is no known whiteout")),
                 _ => self.tree.hide(folder, hidden, number),
             }
             return Ok(());
@@ -107,6 +123,11 @@ impl Layer<'_> {
     /// The file that a hard link means: one of the image's, never a folder.
     fn hard_link(&mut self, target: &[u8]) -> Result<tree::Id, tree::Problem> {
         let path: Components = tree::components(target).map_err(|_| "is a hard link out of the image")?;
+        if let [folder, name] = path.as_slice()
+            && folder == LINKED
+        {
+            return self.linked.get(name).copied().ok_or("is a hard link to nothing");
+        }
         let id = self.tree.find(&path).map_err(|_| "is a hard link to nothing")?;
         match self.tree.node(id) {
             Some(Node::File(..) | Node::Link(_)) => Ok(id),

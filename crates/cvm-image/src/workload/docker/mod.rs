@@ -118,7 +118,7 @@ fn read(source: impl Read + Seek, limit: u64, keep: &mut Keep) -> Result<Image, 
     let found = archive.image()?;
     let (mut tree, mut cleared) = (Tree::new(), Cleared::default());
     for (at, (name, diff_id)) in found.layers.iter().zip(&found.image.rootfs.diff_ids).enumerate() {
-        let mut layer = Layer { name, number: at + 1, tree: &mut tree, cleared: &mut cleared };
+        let mut layer = Layer::new(name, at + 1, &mut tree, &mut cleared);
         archive.layer(name, diff_id, &budget, |stream| {
             layer.apply(stream, &budget, &mut |content| keep(content, &budget))
         })?;
@@ -167,7 +167,7 @@ pub fn fuzz(bytes: &[u8]) {
         inside(&image.tree);
     }
     let (mut tree, mut cleared, budget) = (Tree::new(), Cleared::default(), Budget::new(LIMIT));
-    let mut layer = Layer { name: "a layer", number: 1, tree: &mut tree, cleared: &mut cleared };
+    let mut layer = Layer::new("a layer", 1, &mut tree, &mut cleared);
     let _ = layer.apply(bytes, &budget, &mut |content| sink(content, &budget));
     inside(&tree);
 }

@@ -276,7 +276,7 @@ fn attack_names_and_links_that_leave_the_image() {
         vec![(EntryType::Symlink, "evil", "", 0)],
         vec![(EntryType::Symlink, "a", "b", 0), (EntryType::Symlink, "b", "a", 0), (FILE, "a/x", "x", 0)],
         vec![(FILE, ".wh.", "", 0)],
-        vec![(FILE, ".wh..wh.plnk", "", 0)],
+        vec![(EntryType::Link, "evil", ".wh..wh.plnk/1.2", 0)],
         vec![(FILE, ".wh.a/b", "", 0)],
         vec![(FILE, "./", "x", 0o644)],
     ] {
@@ -354,6 +354,95 @@ fn attack_a_name_as_long_as_the_memory() {
         Unpacked::of(&files(&saved(&config(run(), std::slice::from_ref(&layer)), std::slice::from_ref(&layer))))
             .refused();
     assert_eq!(error.code(), "DKR-001", "{error}");
+}
+
+/// Archives that Docker itself loads; where they are from: `tests/vectors/docker/PROVENANCE.md`.
+#[test]
+fn archives_of_other_tools() {
+    for name in ["git-archive-import", "outer", "crane", "jib", "skopeo"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/docker").join(format!("{name}.tar"));
+        let unpacked = Unpacked::of(&fs::read(path).unwrap());
+        let workload = unpacked.result.as_ref().unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((workload.layers, &workload.python[..]), (1, &["nvflare==2.7.1".to_owned()][..]), "{name}");
+    }
+}
+
+#[test]
+fn attack_a_configuration_that_is_not_what_its_name_says() {
+    for prefix in ["", "sha256:", "blobs/sha256/"] {
+        let layers = layers();
+        let mut entries = saved(&config(run(), &layers), &layers);
+        let digest = entries[0].0.trim_end_matches(".json").to_owned();
+        let manifest = String::from_utf8(entries.last().unwrap().1.clone()).unwrap();
+        entries.last_mut().unwrap().1 = manifest.replace(&entries[0].0, &format!("{prefix}{digest}")).into_bytes();
+        entries[0].0 = format!("{prefix}{digest}");
+        Unpacked::of(&files(&entries)).result.unwrap();
+        entries[0].1.push(b' ');
+        assert_eq!(Unpacked::of(&files(&entries)).refused().code(), "DKR-002", "{prefix}");
+    }
+}
+
+/// Names that one file of a layer has lead to AUFS's own folder; nothing else of AUFS is the image's.
+#[test]
+fn aufs_metadata_is_passed_over() {
+    let layer = tar(&[
+        (FILE, ".wh..wh.aufs", "", 0o444),
+        (FOLDER, ".wh..wh.orph/", "", 0o700),
+        (FILE, ".wh..wh.plnk/17.2", "#!/bin/sh", 0o755),
+        (FOLDER, "bin/", "", 0o755),
+        (EntryType::Link, "bin/start", ".wh..wh.plnk/17.2", 0o755),
+        (EntryType::Link, "bin/again", ".wh..wh.plnk/17.2", 0o755),
+    ]);
+    let layers = [layer];
+    let run = json!({ "Cmd": ["/bin/start"] });
+    let unpacked = Unpacked::of(&files(&saved(&config(run, &layers), &layers)));
+    unpacked.result.as_ref().unwrap();
+    assert_eq!(fs::read_to_string(unpacked.root("bin/again")).unwrap(), "#!/bin/sh");
+    let names: Vec<_> = fs::read_dir(unpacked.root("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().starts_with(".wh.")), "{names:?}");
+}
+
+/// What is longer than a header's field says its size in a PAX record or in base 256, and reads the same.
+#[test]
+fn a_size_beyond_a_headers_field() {
+    const SIZE: u64 = 9 << 30;
+    let mut pax = Header::new_ustar();
+    pax.set_entry_type(EntryType::XHeader);
+    let record = format!("19 size={SIZE}\n");
+    assert_eq!(record.len(), 19);
+    pax.set_size(record.len() as u64);
+    pax.set_cksum();
+    let mut content = record.into_bytes();
+    content.resize(512, 0);
+    for (extension, stated) in [([pax.as_bytes().as_slice(), &content].concat(), 0), (Vec::new(), SIZE)] {
+        let mut header = Header::new_gnu();
+        header.set_path("large").unwrap();
+        header.set_mode(0o644);
+        header.set_size(stated);
+        header.set_cksum();
+        let start = [extension.as_slice(), header.as_bytes()].concat();
+        // Nine gigabytes of zeros, the file, and the block that ends the archive.
+        let stream = io::Read::chain(&start[..], io::repeat(0).take(SIZE + 512));
+        let mut found = Vec::new();
+        let visit = &mut |meta: &entries::Meta, _: &mut dyn Read| {
+            found.push((meta.shown(), meta.size, meta.position));
+            Ok(())
+        };
+        entries::each("a layer", stream, &Budget::new(1), visit).unwrap();
+        assert_eq!(found, [("large".to_owned(), SIZE, start.len() as u64)]);
+    }
+}
+
+#[test]
+fn attack_sizes_without_end() {
+    for size in [u64::MAX, u64::MAX - 511, 1 << 63] {
+        let mut header = Header::new_gnu();
+        header.set_path("endless").unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        let refused = entries::each("a layer", header.as_bytes().as_slice(), &Budget::new(1), &mut |_, _| Ok(()));
+        assert_eq!(refused.unwrap_err().code(), "DKR-001");
+    }
 }
 
 #[test]

@@ -155,10 +155,15 @@ impl Tree {
 
     /// Puts a new node at a name; what stood there is gone.
     pub(super) fn put(&mut self, folder: Id, name: &[u8], node: Node, layer: usize) -> Id {
-        let id = self.nodes.len();
-        self.nodes.push(node);
+        let id = self.unnamed(node);
         self.link(folder, name, id, layer);
         id
+    }
+
+    /// A new node that no name leads to yet.
+    pub(super) fn unnamed(&mut self, node: Node) -> Id {
+        self.nodes.push(node);
+        self.nodes.len() - 1
     }
 
     /// Gives a node a name.
