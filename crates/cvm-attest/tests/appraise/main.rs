@@ -1,5 +1,6 @@
 //! From files to a verdict: `cvm_attest::appraise`.
 
+mod cases;
 mod ear;
 mod explain;
 mod forms;
