@@ -3,13 +3,17 @@
 use std::{fs, path::PathBuf};
 
 use cvm_attest::{
-    appraise::{Appraisal, EvidenceSet},
+    appraise::{Appraisal, EvidenceSet, GpuRules},
     files::{Form, UnpackError, unpack},
 };
 
 use serde_json::Value;
 
-use crate::{NOW, claims, read, set, terms};
+use crate::{
+    NOW, claims, read, set,
+    synthetic::{Device, World},
+    terms,
+};
 
 fn case(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/cases").join(name);
@@ -214,5 +218,21 @@ fn a_dstack_log_without_the_digests_of_its_own_events() {
         let files =
             [read("tdx/quotes/near-mpc.bin"), read("tdx/collateral/near-mpc.json"), log.to_string().into_bytes()];
         accepted(&set(&files).verify(&terms(None, 1_787_894_500)));
+    }
+}
+
+/// In PPCIE mode the links between GPUs are in clear: one alone, without its switches, is as wrong as seven.
+#[test]
+fn attack_one_gpu_in_ppcie_mode_without_its_switches() {
+    let world = World::new();
+    for (device, good) in [(Device::blackwell(), true), (Device::ppcie_gpu(1), false)] {
+        let chain = world.chain(&device);
+        let root = chain.rfind("-----BEGIN").and_then(|at| chain.get(at..)).unwrap().to_owned();
+        let mut terms = terms(None, 1_795_305_600);
+        terms.roots = Some(root.into_bytes());
+        terms.rules.gpu = GpuRules { golden_values: false, nonce: false, ocsp: false };
+        let verdict = set(&[world.report(&device), chain.into_bytes()]).verify(&terms);
+        assert_eq!(verdict.accepted(), good, "{:?}", verdict.refusals);
+        assert!(good || verdict.refusals[0].reason.contains("PPCIE"), "{:?}", verdict.refusals);
     }
 }

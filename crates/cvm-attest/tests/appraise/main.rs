@@ -5,6 +5,10 @@ mod ear;
 mod explain;
 mod forms;
 mod rows;
+// The tests of the GPU verifier use the rest of it.
+#[allow(dead_code)]
+#[path = "../gpu/synthetic.rs"]
+mod synthetic;
 
 use std::{fs, path::PathBuf};
 
