@@ -302,7 +302,7 @@ pub fn collateral(bytes: &[u8]) {
 /// Bytes as what devices and hosts answer.
 #[cfg(feature = "collect")]
 pub fn collected(bytes: &[u8]) {
-    if let Ok(certificates) = crate::collect::parse_certificate_table(bytes) {
+    if let Ok(certificates) = crate::certificate_table::parse_certificate_table(bytes) {
         assert!(certificates.len() <= 16);
     }
     let mut stream = Service(bytes);

@@ -30,6 +30,7 @@
 
 #[cfg(feature = "ak-certificate")]
 pub mod ak_certificate;
+pub mod certificate_table;
 mod error;
 pub mod eventlog;
 mod evidence;

@@ -2,7 +2,7 @@
 //! hands them to its guest (GHCB specification 2.03, §4.1.8.1).
 
 use cvm_attest::{
-    collect::{MAX_TABLE_BYTES, parse_certificate_table},
+    certificate_table::{MAX_TABLE_BYTES, parse_certificate_table},
     snp::REPORT_BYTES,
 };
 

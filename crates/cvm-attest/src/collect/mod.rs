@@ -19,7 +19,6 @@
 #[cfg(feature = "attester")]
 pub mod azure;
 mod body;
-mod certificates;
 mod error;
 mod ioctl;
 #[cfg(feature = "collect-gpu")]
@@ -37,9 +36,12 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::wire::{Base64, TpmQuote};
+use crate::{
+    certificate_table::parse_certificate_table,
+    wire::{Base64, TpmQuote},
+};
 
-pub use certificates::{CertificateKind, MAX_TABLE_BYTES, SnpCertificate, certificate_table, parse_certificate_table};
+pub use crate::certificate_table::{CertificateKind, SnpCertificate, certificate_table};
 pub use error::CollectError;
 pub use qgs::quote_over;
 pub use recorded::Recorded;
@@ -192,6 +194,11 @@ pub(crate) fn bound_to(kind: Kind, bytes: &[u8]) -> Option<&[u8]> {
         Kind::Gpu => bytes.get(4..36),
         Kind::Tdx | Kind::Azure | Kind::Tpm => None,
     }
+}
+
+/// What a host handed over beside its report.
+fn host_certificates(table: &[u8]) -> Result<Vec<SnpCertificate>, CollectError> {
+    parse_certificate_table(table).map_err(|e| CollectError::answer("the host", e.to_string()))
 }
 
 /// Refuses evidence that is bound to something else than what was asked for.

@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use cvm_base::{FileError, read_bounded, write_atomic};
 use zeroize::Zeroizing;
 
+use crate::certificate_table::MAX_TABLE_BYTES;
+
 use super::{
-    CollectError, Device, Gpu, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, bound_to,
-    certificates::{MAX_TABLE_BYTES, parse_certificate_table},
-    short_nonce,
+    CollectError, Device, Gpu, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, bound_to, certificate_table,
+    host_certificates, short_nonce,
 };
 
 /// More GPUs than one machine has.
@@ -78,7 +79,7 @@ impl Recorded {
         match raw {
             Raw::Snp { report, certificates } => {
                 write("report.bin", report)?;
-                write("certs.bin", &super::certificates::certificate_table(certificates))
+                write("certs.bin", &certificate_table(certificates))
             }
             Raw::Tdx { quote } => write("quote.bin", quote),
             Raw::Gpus(gpus) => gpus.iter().enumerate().try_for_each(|(index, gpu)| {
@@ -152,7 +153,7 @@ impl Device for Recorded {
                     true => self.read("certs.bin", MAX_TABLE_BYTES as u64)?,
                     false => Vec::new(),
                 };
-                Ok(Raw::Snp { report, certificates: parse_certificate_table(&table)? })
+                Ok(Raw::Snp { report, certificates: host_certificates(&table)? })
             }
         }
     }

@@ -5,12 +5,12 @@ use std::{fmt, fs::File, path::Path};
 use zeroize::Zeroizing;
 
 use super::{
-    CollectError, Device, Kind, Raw, SNP_REPORT_BYTES,
-    certificates::{MAX_TABLE_BYTES, parse_certificate_table},
-    check_bound,
+    CollectError, Device, Kind, Raw, SNP_REPORT_BYTES, check_bound, host_certificates,
     ioctl::{SNP_VMM_INVALID_LENGTH, SnpFailure, snp_derived_key, snp_report},
 };
 
+/// The longest certificate table for which Linux takes a buffer, in bytes (`drivers/virt/coco/sev-guest`).
+const SEV_FW_BLOB_MAX_SIZE: usize = 16 * 1024;
 /// Where the kernel has it.
 pub(super) const DEVICE: &str = "/dev/sev-guest";
 
@@ -40,7 +40,7 @@ impl Device for SevGuest {
     }
 
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Raw, CollectError> {
-        let mut table = vec![0; MAX_TABLE_BYTES];
+        let mut table = vec![0; SEV_FW_BLOB_MAX_SIZE];
         let response = snp_report(&self.device, report_data, Some(&mut table)).or_else(|failure| {
             // A host with more certificates than fit: the report without them.
             table.clear();
@@ -53,7 +53,7 @@ impl Device for SevGuest {
         let response = response.map_err(|failure| CollectError::refused(&self.name, "make a report", failure))?;
         let report = report(&response).map_err(|problem| CollectError::answer(&self.name, problem))?;
         check_bound(&self.name, Kind::Snp, report, report_data)?;
-        Ok(Raw::Snp { report: report.to_vec(), certificates: parse_certificate_table(&table)? })
+        Ok(Raw::Snp { report: report.to_vec(), certificates: host_certificates(&table)? })
     }
 
     fn derived_key(&mut self) -> Result<Option<Zeroizing<[u8; 32]>>, CollectError> {

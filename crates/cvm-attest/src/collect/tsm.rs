@@ -17,10 +17,11 @@ use std::{
 use cvm_base::read_bounded;
 use zeroize::Zeroizing;
 
+use crate::certificate_table::MAX_TABLE_BYTES;
+
 use super::{
-    CollectError, Device, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, SevGuest,
-    certificates::{MAX_TABLE_BYTES, parse_certificate_table},
-    check_bound, sev_guest,
+    CollectError, Device, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, SevGuest, check_bound, host_certificates,
+    sev_guest,
 };
 
 /// Where the kernel has it.
@@ -156,7 +157,7 @@ impl Device for Tsm {
             check_bound(&self.name(), self.kind, &report, report_data)?;
             return Ok(match self.kind {
                 Kind::Tdx => Raw::Tdx { quote: report },
-                _ => Raw::Snp { report, certificates: parse_certificate_table(&certificates)? },
+                _ => Raw::Snp { report, certificates: host_certificates(&certificates)? },
             });
         }
         Err(CollectError::Busy { device: self.name(), problem: format!("disturbed {TRIES} times") })

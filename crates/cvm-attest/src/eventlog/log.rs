@@ -24,7 +24,7 @@ pub enum Registers {
 /// How a log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// TCG_PCR_EVENT2 behind a Spec ID Event03: every event has a digest for every bank.
+    /// TCG_PCR_EVENT2 behind a Spec ID Event03: every event has a digest for every active bank.
     CryptoAgile,
     /// TCG_PCR_EVENT alone: SHA-1, from before TPM 2.0.
     Sha1,
@@ -65,8 +65,8 @@ impl<'a> Log<'a> {
     /// Reads a log. Zero or 0xff padding behind the last event is allowed.
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] for an event that lacks a bank, any size that does not fit, a register that
-    /// does not exist, or a late or repeated StartupLocality.
+    /// [`AttestError::Malformed`] for an event of a bank that the header does not list, any size that does not fit,
+    /// a register that does not exist, or two StartupLocalities that differ.
     pub fn parse(bytes: &'a [u8], registers: Registers) -> Result<Self, AttestError> {
         let mut r = Reader::new("event log", bytes);
         if bytes.len() > MAX_BYTES {
@@ -77,7 +77,7 @@ impl<'a> Log<'a> {
         let listed = header.unwrap_or_else(|| vec![(HashAlg::Sha1.id(), HashAlg::Sha1.size())]);
         let banks = listed.iter().filter_map(|(id, _)| HashAlg::from_id(*id)).collect();
         let mut log = Self { form, banks, records: Vec::new(), startup_locality: 0 };
-        let mut locality_seen = false;
+        let mut locality_seen = None;
         // Looked for once: asking at every event whether only padding follows would take quadratic time.
         let padding = padding(bytes);
         while r.rest().len() > padding {
@@ -87,10 +87,10 @@ impl<'a> Log<'a> {
             };
             if record.kind == event_type::NO_ACTION {
                 if let Some(locality) = startup_locality(record.data) {
-                    if locality_seen || log.records.iter().any(|e| e.register == 0) {
-                        return Err(r.error("StartupLocality repeated, or behind PCR 0's first measurement"));
+                    if locality_seen.is_some_and(|seen| seen != locality) {
+                        return Err(r.error("two StartupLocalities that differ"));
                     }
-                    locality_seen = true;
+                    locality_seen = Some(locality);
                     log.startup_locality = locality;
                 }
                 continue;
@@ -102,6 +102,8 @@ impl<'a> Log<'a> {
             if record.register > last {
                 return Err(r.error(format!("an event extends register {}, the last one is {last}", record.register)));
             }
+            // Firmware lists every bank that it could use, and extends those that are active.
+            log.banks.retain(|bank| record.digest(*bank).is_some());
             log.records.push(record);
         }
         Ok(log)
@@ -112,7 +114,7 @@ impl<'a> Log<'a> {
         self.form
     }
 
-    /// The banks for which every event has a digest; others (SM3, say) are skipped.
+    /// The banks for which every event has a digest; others (inactive ones, or SM3) are left out.
     pub fn banks(&self) -> &[HashAlg] {
         &self.banks
     }
@@ -173,9 +175,7 @@ fn read_spec_id(spec: &[u8]) -> Result<Vec<(u16, usize)>, AttestError> {
         }
         banks.push((algorithm, size));
     }
-    let vendor = usize::from(spec.u8()?);
-    spec.take(vendor)?;
-    spec.end()?;
+    // What follows, the vendor's own information, says nothing about the events' form.
     Ok(banks)
 }
 
@@ -184,8 +184,8 @@ fn read_event2<'a>(r: &mut Reader<'a>, banks: &[(u16, usize)]) -> Result<Record<
     let register = r.u32_le()?;
     let kind = r.u32_le()?;
     let count = r.u32_le()? as usize;
-    if count != banks.len() {
-        return Err(r.error(format!("an event with {count} digests, expected {}", banks.len())));
+    if count > banks.len() {
+        return Err(r.error(format!("an event with {count} digests, but {} banks are listed", banks.len())));
     }
     let mut seen = 0_u32; // One bit for each of at most 16 banks.
     let mut digests = [None; 4];

@@ -106,8 +106,8 @@ impl<'a> EventLog<'a> {
     /// Reads a log that has a SHA-256 bank. Zero or 0xff padding behind the last event is allowed.
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] for a SHA-1-only log, an event that lacks a bank, any size that does
-    /// not fit, or a late or repeated StartupLocality.
+    /// [`AttestError::Malformed`] for a log without a SHA-256 digest in every event, any size that does not fit, or
+    /// two StartupLocalities that differ.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, AttestError> {
         let log = Log::parse(bytes, Registers::Pcrs)?;
         let startup_locality = log.startup_locality();

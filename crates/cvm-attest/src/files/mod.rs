@@ -1,12 +1,18 @@
 //! Which file of an evidence set is what: told by its content, never by its name.
 //!
-//! Nobody labels what a CVM's tools leave behind, and a wrong label must not decide which verifier runs. The
-//! forms overlap nowhere, except that raw signatures and raw register values are bytes without a mark: those
-//! are told by their length, and only beside the structure that they belong to.
+//! Nobody labels what a CVM's tools leave behind, and a wrong label must not decide which verifier runs. A form is
+//! told by what can be read as it, not by a length that is usual for it. Raw signatures and raw register values are
+//! bytes without a mark: what their length leaves open is told beside the quote that they belong to.
 
 mod unpack;
 
 use serde_json::Value;
+
+use crate::{
+    eventlog::{Log, Record, Registers},
+    snp::REPORT_BYTES,
+    tpm::{HashAlg, is_ecdsa_signature},
+};
 
 pub(crate) use unpack::signed_member;
 pub use unpack::{Piece, UnpackError, unpack};
@@ -18,7 +24,8 @@ pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Form {
-    /// A SEV-SNP attestation report: 1184 bytes, version 2 to 5 (AMD 56860, ATTESTATION_REPORT).
+    /// A SEV-SNP attestation report: 1184 bytes (AMD 56860, ATTESTATION_REPORT), also of a version that no verifier
+    /// here reads, so that it can say so.
     SnpReport,
     /// A TDX quote (Intel's DCAP ECDSA quote, TEE type 0x81).
     TdxQuote,
@@ -117,15 +124,15 @@ fn binary(bytes: &[u8]) -> Option<Form> {
         [0xff, b'T', b'C', b'G', 0x80, 0x18, ..] => return Some(Form::TpmQuote),
         // SPDM 1.1 GET_MEASUREMENTS, signature requested, all blocks; the response follows 37 bytes on.
         [0x11, 0xe0, 0x01, 0xff, ..] if bytes.get(37..39) == Some(&[0x11, 0x60]) => return Some(Form::GpuReport),
-        // ECDSA-Sig-Value of P-256 or P-384.
-        [0x30, 0x44..=0x48 | 0x64..=0x68, 0x02, ..] if bytes.len() == usize::from(bytes[1]) + 2 => {
-            return Some(Form::TpmSignature);
+        [0x30, ..] => {
+            if let Some(form) = der(bytes) {
+                return Some(form);
+            }
         }
-        [0x30, 0x82, ..] | [0x30, 0x81, ..] | [0x30, 0x59, ..] | [0x30, 0x76, ..] => return der(bytes),
         _ => {}
     }
-    // A report of 1184 bytes; Azure's tools append 20 bytes of their own header's fields.
-    if matches!(bytes.len(), 1184 | 1204) && matches!(u32_at(0), Some(2..=5)) {
+    // Azure's tools append 20 bytes of their own header's fields.
+    if matches!(bytes.len(), REPORT_BYTES | 1204) && begins_snp_report(bytes) {
         return Some(Form::SnpReport);
     }
     if let (Some(3..=5), Some(tee @ (0 | 0x81))) = (u16_at(0), u32_at(4))
@@ -135,11 +142,9 @@ fn binary(bytes: &[u8]) -> Option<Form> {
         return Some(if tee == 0 { Form::SgxQuote } else { Form::TdxQuote });
     }
     // The first event: register 0, EV_NO_ACTION, an empty SHA-1 digest, "Spec ID Event0…"; SHA-1-only logs
-    // begin with any event, whose register is small and whose type is the TCG's.
-    let first = (u32_at(0), u32_at(4));
-    if bytes.get(32..47) == Some(b"Spec ID Event03")
-        || matches!(first, (Some(0..=23), Some(1..=0x12 | 0x8000_0001..=0x8000_00ff)) if bytes.len() > 128)
-    {
+    // begin with any event.
+    let sha1_log = || bytes.len() > 128 && !begins_snp_report(bytes) && is_sha1_log(bytes);
+    if bytes.get(32..47) == Some(b"Spec ID Event03") || sha1_log() {
         return Some(Form::EventLog);
     }
     match bytes {
@@ -158,17 +163,36 @@ fn binary(bytes: &[u8]) -> Option<Form> {
         let is_text = bytes.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
         match bytes.len() {
             _ if is_text => None,
-            256 | 384 => Some(Form::TpmSignature),
+            // RSA's, or r ‖ s of P-256 or P-384. Two, three, eight, twelve or sixteen SHA-256 values are as long:
+            // what signs the quote is a signature, what hashes to its digest are values.
+            64 | 96 | 256 | 384 | 512 => Some(Form::TpmSignature),
+            // Of a whole bank, or of the registers that a quote covers.
             480 | 768 | 1152 => Some(Form::PcrValues),
+            length if length % 32 == 0 && (128..768).contains(&length) => Some(Form::PcrValues),
             _ => None,
         }
     })
 }
 
-/// A DER structure: a certificate, a key or a revocation list, told by what it can be read as.
+/// Whether this is a log without a mark: events to the end, and not all of them zeros.
+fn is_sha1_log(bytes: &[u8]) -> bool {
+    let measured = |record: &Record<'_>| record.digest(HashAlg::Sha1).is_some_and(|digest| digest != [0; 20]);
+    Log::parse(bytes, Registers::Pcrs).is_ok_and(|log| log.records().iter().any(measured))
+}
+
+/// Whether a report begins here: its version, VMPL and signature algorithm (ECDSA P-384 with SHA-384 is 1), which no
+/// event log and no quote has at these places.
+pub(super) fn begins_snp_report(bytes: &[u8]) -> bool {
+    let u32_at = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    matches!(u32_at(0), Some(2..=0xff)) && matches!(u32_at(0x30), Some(0..=3 | u32::MAX)) && u32_at(0x34) == Some(1)
+}
+
+/// A DER structure: a signature, a certificate, a key or a revocation list, told by what it can be read as.
 fn der(bytes: &[u8]) -> Option<Form> {
     use x509_cert::{crl::CertificateList, der::Decode as _, spki::SubjectPublicKeyInfoRef};
-    if <x509_cert::Certificate>::from_der(bytes).is_ok() {
+    if is_ecdsa_signature(bytes) {
+        Some(Form::TpmSignature)
+    } else if <x509_cert::Certificate>::from_der(bytes).is_ok() {
         Some(Form::Certificates)
     } else if SubjectPublicKeyInfoRef::from_der(bytes).is_ok() {
         Some(Form::PublicKey)
@@ -215,7 +239,7 @@ fn json(value: &Value) -> Option<Form> {
             Value::Object(device) if ["evidence", "certificate"].iter().all(|m| device.contains_key(*m)) => {
                 Some(Form::KbsEvidence)
             }
-            Value::Object(event) if ["imr", "event_type", "digest"].iter().all(|m| event.contains_key(*m)) => {
+            Value::Object(event) if ["imr", "event_type", "event_payload"].iter().all(|m| event.contains_key(*m)) => {
                 Some(Form::DstackLog)
             }
             Value::String(_) if items.len() <= 32 && items.iter().all(hex) => Some(Form::PcrValues),

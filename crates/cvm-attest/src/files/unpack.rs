@@ -4,11 +4,13 @@
 
 mod protobuf;
 
+use std::borrow::Cow;
+
 use base64::{Engine, engine::general_purpose};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{Form, MAX_FILE_BYTES};
+use super::{Form, MAX_FILE_BYTES, begins_snp_report};
 use crate::snp::{REPORT_BYTES, read_certificate_table};
 
 /// Composite evidence in a KBS request in JSON is five deep.
@@ -48,6 +50,8 @@ fn open(bytes: &[u8], depth: u32, found: &mut Vec<Piece>) -> Result<(), UnpackEr
     if bytes.len() > MAX_FILE_BYTES || depth > MAX_DEPTH || found.len() > MAX_PIECES {
         return Err(UnpackError::Unknown);
     }
+    let plain = unmarked(bytes)?;
+    let bytes = &*plain;
     if let Some(form) = Form::of(bytes) {
         let end = stated_length(form, bytes).unwrap_or(bytes.len());
         found.push(Piece { form, bytes: bytes.get(..end).unwrap_or(bytes).to_vec() });
@@ -71,6 +75,24 @@ fn open(bytes: &[u8], depth: u32, found: &mut Vec<Piece>) -> Result<(), UnpackEr
         return Err(UnpackError::Unknown);
     }
     parts.into_iter().try_for_each(|part| open(&part, depth + 1, found))
+}
+
+/// Text without its byte order mark. XML may be UTF-16 (XML 1.0 §4.3.3); JSON, PEM, tokens and hex may not, and then
+/// that is what is said of them.
+fn unmarked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, UnpackError> {
+    let read: fn([u8; 2]) -> u16 = match bytes {
+        [0xef, 0xbb, 0xbf, text @ ..] => return Ok(Cow::Borrowed(text)),
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => return Ok(Cow::Borrowed(bytes)),
+    };
+    let (units, odd) = bytes.get(2..).unwrap_or_default().as_chunks::<2>();
+    let text = String::from_utf16(&units.iter().copied().map(read).collect::<Vec<_>>());
+    match text.ok().filter(|text| odd.is_empty() && !text.contains('\0')) {
+        Some(xml) if xml.trim_start().starts_with('<') => Ok(Cow::Owned(xml.into_bytes())),
+        Some(_) => Err(UnpackError::Unsupported("it is UTF-16 text, and its format is UTF-8: save it as UTF-8")),
+        None => Ok(Cow::Borrowed(bytes)),
+    }
 }
 
 /// Where a structure ends that says so itself. Tools leave buffers' rests behind quotes and reports; what lies there
@@ -104,7 +126,7 @@ fn stated_length(form: Form, bytes: &[u8]) -> Option<usize> {
 fn binary(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, UnpackError> {
     let u32_at = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
     let u64_at = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-    let is_report = |bytes: &[u8]| Form::of(bytes.get(..REPORT_BYTES).unwrap_or_default()) == Some(Form::SnpReport);
+    let is_report = |bytes: &[u8]| bytes.len() >= REPORT_BYTES && begins_snp_report(bytes);
     // An extended report: the certificate table lies behind (go-sev-guest writes them so).
     if bytes.len() > REPORT_BYTES && is_report(bytes) {
         let (report, table) = bytes.split_at(REPORT_BYTES);

@@ -3,7 +3,7 @@
 use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
 
-use super::{FirmwareVersion, Product, SigningKey, SnpError, SnpReport, Tcb, VerifiedChain};
+use super::{FirmwareVersion, Product, SigningKey, SnpReport, Tcb, VerifiedChain, report::unknown_bits};
 use crate::NotChecked;
 
 /// What a report, its endorsement key and AMD's root proved.
@@ -121,22 +121,44 @@ pub struct SnpClaims {
     pub root_sha256: Bytes32,
     /// SHA-256 of the VCEK's or VLEK's certificate.
     pub certificate_sha256: Bytes32,
+    /// What the ABI reserves and the chip signed all the same, by name: `PLATFORM_INFO bit 6`. A newer firmware says
+    /// something there that this program does not know. Bits of the guest policy come first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
     /// Checks that were not made.
     pub not_checked: Vec<NotChecked>,
 }
 
+/// How [`SnpClaims::unknown`] names the guest policy.
+const GUEST_POLICY: &str = "guest policy";
+
 impl SnpClaims {
+    /// A bit of the guest policy whose meaning is not known: it may allow the host what no policy here accepts.
+    pub(super) fn unknown_guest_policy(&self) -> Option<&str> {
+        self.unknown.iter().map(String::as_str).find(|name| name.starts_with(GUEST_POLICY))
+    }
+
     pub(super) fn new(
         report: &SnpReport,
         chain: &VerifiedChain,
         product: Product,
         reported: Tcb,
         not_checked: Vec<NotChecked>,
-    ) -> Result<Self, SnpError> {
+    ) -> Self {
         let policy = |bit| report.policy.bit(bit);
         let platform = |bit: u32| report.platform >> bit & 1 == 1;
         let (policy_abi_major, policy_abi_minor) = report.policy.abi();
-        Ok(Self {
+        let mut unknown = unknown_bits(GUEST_POLICY, report.policy.unknown_bits());
+        unknown.extend(report.unknown.iter().cloned());
+        for (field, bytes) in [
+            ("CURRENT_TCB", report.current_tcb),
+            ("REPORTED_TCB", report.reported_tcb),
+            ("COMMITTED_TCB", report.committed_tcb),
+            ("LAUNCH_TCB", report.launch_tcb),
+        ] {
+            unknown.extend(Tcb::unknown(field, bytes, product));
+        }
+        Self {
             measurement: Bytes(report.measurement),
             report_data: Bytes(report.report_data),
             init_data: Bytes(report.host_data),
@@ -180,17 +202,18 @@ impl SnpClaims {
             mask_chip_key: report.mask_chip_key,
             report_id: Bytes(report.report_id),
             report_id_ma: Bytes(report.report_id_ma),
-            current_tcb: Tcb::from_bytes(report.current_tcb, product)?,
-            committed_tcb: Tcb::from_bytes(report.committed_tcb, product)?,
-            launch_tcb: Tcb::from_bytes(report.launch_tcb, product)?,
+            current_tcb: Tcb::from_bytes(report.current_tcb, product),
+            committed_tcb: Tcb::from_bytes(report.committed_tcb, product),
+            launch_tcb: Tcb::from_bytes(report.launch_tcb, product),
             current_version: report.current,
             committed_version: report.committed,
             launch_mit_vector: report.mitigations.map(|(launch, _)| Bytes(launch.to_be_bytes())),
             current_mit_vector: report.mitigations.map(|(_, current)| Bytes(current.to_be_bytes())),
             root_sha256: chain.root_sha256,
             certificate_sha256: chain.certificate_sha256,
+            unknown,
             not_checked,
-        })
+        }
     }
 
     /// REPORTED_TCB: what the certificate vouches for.

@@ -4,7 +4,7 @@
 //!
 //! | check | specification |
 //! |---|---|
-//! | layout, reserved fields, known version | SEV-SNP ABI 56860, §7.3, `ATTESTATION_REPORT` |
+//! | layout, known version; reserved fields are claims | SEV-SNP ABI 56860, §7.3, `ATTESTATION_REPORT` |
 //! | signature, ECDSA P-384 with SHA-384 | the same, §10 |
 //! | VCEK → ASK → ARK, or VLEK → ASVK → ARK, dates, revocation | RFC 5280; AMD 57230, 58369 |
 //! | the key's TCB, chip, product, kind against the report | AMD 57230 §3.1, 58369 §3.1 (as go-sev-guest and Trustee do) |
@@ -21,11 +21,12 @@ mod report;
 mod table;
 mod tcb;
 
+use std::borrow::Cow;
+
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 pub use chain::{KDS_CERTIFICATES, SnpRoots, VerifiedChain};
 pub use claims::SnpClaims;
-#[cfg(feature = "collateral")]
 pub(crate) use endorsement::Endorsement;
 pub use error::SnpError;
 pub use policy::SnpPolicy;
@@ -64,7 +65,7 @@ impl SnpEvidence {
 
     /// Whether a VCEK or VLEK is among the certificates.
     pub fn is_endorsed(&self) -> bool {
-        self.certificates.iter().any(|certificate| endorsement::Endorsement::kind(certificate).is_some())
+        self.certificates.iter().any(|certificate| Endorsement::kind(certificate).is_some())
     }
 
     /// Reads the body of Trustee's `snp` evidence: `{"attestation_report": …, "cert_chain": null | […]}`.
@@ -100,7 +101,35 @@ pub fn verify(
     now: u64,
 ) -> Result<SnpClaims, SnpError> {
     let SnpEvidence { report, certificates } = evidence;
-    VerifiedChain::verify(certificates, report.signing_key, roots, crls, now)?.check(report, expected, now)
+    let certificates = endorsing(report, certificates)?;
+    VerifiedChain::verify(&certificates, report.signing_key, roots, crls, now)?.check(report, expected, now)
+}
+
+/// The certificates without other chips' VCEKs: a cache or a folder holds a whole fleet's. Which one is meant is not left to
+/// their order, and the one that stays must still verify.
+fn endorsing<'a>(report: &SnpReport, certificates: &'a [Certificate]) -> Result<Cow<'a, [Certificate]>, SnpError> {
+    let is_vcek = |certificate: &&Certificate| Endorsement::kind(certificate) == Some(SigningKey::Vcek);
+    let first = certificates.iter().find(is_vcek).map(Certificate::der);
+    if certificates.iter().filter(is_vcek).all(|vcek| Some(vcek.der()) == first) {
+        return Ok(Cow::Borrowed(certificates));
+    }
+    let is_its_own = |certificate: &Certificate| {
+        Endorsement::read(certificate, SigningKey::Vcek).is_ok_and(|vcek| {
+            let chip = vcek.hw_id.as_deref().unwrap_or_default();
+            (report.chip_id == [0; 64] || report.chip_id.starts_with(chip))
+                && Tcb::from_bytes(report.reported_tcb, vcek.product) == vcek.tcb
+        })
+    };
+    let (own, others): (Vec<_>, Vec<_>) = certificates.iter().filter(is_vcek).partition(|vcek| is_its_own(vcek));
+    if own.is_empty() {
+        let problem = format!(
+            "none of the {} VCEKs is of chip {} with the TCB that the report states",
+            others.len(),
+            start(&report.chip_id)
+        );
+        return Err(SnpError::certificates(problem));
+    }
+    Ok(certificates.iter().filter(|c| !others.iter().any(|other| other.der() == c.der())).cloned().collect())
 }
 
 impl VerifiedChain {
@@ -116,7 +145,9 @@ impl VerifiedChain {
             return Err(SnpError::KeyKind { report: report.signing_key, certificate: kind });
         }
         let product = self.product(report)?;
-        let reported = Tcb::from_bytes(report.reported_tcb, product)?;
+        let reported = Tcb::from_bytes(report.reported_tcb, product);
+        // The chip first: another one's certificate is of another TCB too, and that is not why.
+        let chip = self.check_chip(report, product)?;
         for ((component, report), (_, certificate)) in
             reported.components().into_iter().zip(endorsement.tcb.components())
         {
@@ -126,13 +157,13 @@ impl VerifiedChain {
             }
         }
         let mut not_checked: Vec<_> = self.revocation.iter().cloned().collect();
-        not_checked.extend(self.check_chip(report, product)?);
+        not_checked.extend(chip);
         self.key.verify_sig(report.signed(), &report.signature).map_err(|_| SnpError::Signature { key: kind })?;
         let report_data = expected.report_data.map(<[u8; 64]>::as_slice);
         let host_data = expected.host_data.map(<[u8; 32]>::as_slice);
         not_checked.extend(compare("REPORT_DATA", "report-data", &report.report_data, report_data)?);
         not_checked.extend(compare("HOST_DATA", "host-data", &report.host_data, host_data)?);
-        SnpClaims::new(report, self, product, reported, not_checked)
+        Ok(SnpClaims::new(report, self, product, reported, not_checked))
     }
 
     /// The report's word where it has one: AMD issued certificates with a wrong stepping, and CPUID knows Zen 4c.

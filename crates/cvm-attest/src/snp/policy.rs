@@ -24,6 +24,10 @@ pub struct SnpPolicy {
     pub allow_smt: bool,
     /// Accept guests with memory of CXL devices.
     pub allow_cxl: bool,
+    /// Accept guests whose launch policy has bits that the ABI known here reserves.
+    pub allow_unknown_policy_bits: bool,
+    /// Accept reports in which firmware says anything, anywhere, that the ABI known here reserves.
+    pub allow_unknown_fields: bool,
     /// Require the guest to be bound to one socket.
     pub require_single_socket: bool,
     /// Require the machine's memory to be free of aliases (AMD-SB-3015, BadRAM).
@@ -55,6 +59,8 @@ impl Default for SnpPolicy {
             allow_migration_agent: false,
             allow_smt: true,
             allow_cxl: false,
+            allow_unknown_policy_bits: false,
+            allow_unknown_fields: true,
             require_single_socket: false,
             require_alias_check: false,
             max_vmpl: 1,
@@ -82,6 +88,15 @@ impl SnpPolicy {
         accept(self.allow_smt || !claims.policy_smt_allowed, "policy_smt_allowed", true, false)?;
         accept(self.allow_smt || !claims.platform_smt_enabled, "platform_smt_enabled", true, false)?;
         accept(self.allow_cxl || !claims.policy_cxl_allowed, "policy_cxl_allowed", true, false)?;
+        let of_policy = claims.unknown_guest_policy();
+        accept(
+            self.allow_unknown_policy_bits || of_policy.is_none(),
+            "unknown",
+            of_policy.unwrap_or_default(),
+            "no bit of the guest policy that is not known",
+        )?;
+        let any = claims.unknown.first().filter(|_| !self.allow_unknown_fields).filter(|_| of_policy.is_none());
+        accept(any.is_none(), "unknown", any.map_or("", String::as_str), "no field that is not known")?;
         let single_socket = !self.require_single_socket || claims.policy_single_socket;
         accept(single_socket, "policy_single_socket", false, true)?;
         let unaliased = !self.require_alias_check || claims.platform_alias_check_complete;

@@ -10,6 +10,8 @@ use super::{Product, SnpError};
 pub const REPORT_BYTES: usize = 1184;
 /// What is signed: everything in front of the signature.
 pub(super) const SIGNED_BYTES: usize = 0x2a0;
+/// The bits of `PLATFORM_INFO` that have a meaning: 0 to 5 and 7.
+const PLATFORM_BITS: u64 = 0b1011_1111;
 /// The header of the runtime data that follows the report in Azure's HCL report.
 const AZURE_HEADER_BYTES: usize = 20;
 
@@ -37,6 +39,13 @@ impl fmt::Display for SigningKey {
 pub struct GuestPolicy(u64);
 
 impl GuestPolicy {
+    /// Bits that the ABI gives no meaning, or the one that it reserves as one, cleared.
+    pub(super) fn unknown_bits(self) -> u64 {
+        const MEANINGLESS: u64 = !0 << 26;
+        const RESERVED_ONE: u64 = 1 << 17;
+        (self.0 & MEANINGLESS) | (!self.0 & RESERVED_ONE)
+    }
+
     /// The policy's bits, as the launch gave them.
     pub fn bits(self) -> u64 {
         self.0
@@ -136,6 +145,9 @@ pub struct SnpReport {
     pub(super) launch_tcb: [u8; 8],
     /// Mitigations verified at launch and now; since version 5.
     pub mitigations: Option<(u64, u64)>,
+    /// Fields that the ABI of this version reserves as zero, and that are not: `PLATFORM_INFO bit 6`. The chip
+    /// signed them, so a report with them is genuine, and says something that this program does not know.
+    pub unknown: Vec<String>,
 }
 
 impl SnpReport {
@@ -144,8 +156,8 @@ impl SnpReport {
     /// confidential VMs", `IGVM_REQUEST_DATA`). Whoever cuts one out with it keeps a valid report.
     ///
     /// # Errors
-    /// [`SnpError::Malformed`] for another length, a reserved field that is not zero, or a value without
-    /// meaning; [`SnpError::Version`].
+    /// [`SnpError::Malformed`] for another length, or a value without which nothing can be verified;
+    /// [`SnpError::Version`].
     pub fn parse(bytes: &[u8]) -> Result<Self, SnpError> {
         match bytes.split_at_checked(REPORT_BYTES) {
             Some((report, [])) => Self::parse_exact(report),
@@ -161,22 +173,26 @@ impl SnpReport {
             return Err(SnpError::Version { found: version });
         }
         let key_info = fields.u32(0x48)?;
-        fields.zero(0x4c, 4)?;
+        let platform = fields.u64(0x40)?;
+        let mut unknown = unknown_bits("PLATFORM_INFO", platform & !PLATFORM_BITS);
+        unknown.extend(unknown_bits("KEY_INFO", u64::from(key_info >> 5) << 5));
         let cpuid = match version {
-            2 => fields.zero(0x188, 0x18).map(|()| None)?,
+            2 => None,
             _ => {
-                fields.zero(0x18b, 0x15)?;
                 let [family, model, stepping] = fields.array(0x188)?;
                 Some(Cpuid { family, model, stepping })
             }
         };
         let mitigations = match version {
-            5 => {
-                fields.zero(0x208, 0x98)?;
-                Some((fields.u64(0x1f8)?, fields.u64(0x200)?))
-            }
-            _ => fields.zero(0x1f8, 0xa8).map(|()| None)?,
+            5 => Some((fields.u64(0x1f8)?, fields.u64(0x200)?)),
+            _ => None,
         };
+        let behind_cpuid = if cpuid.is_some() { 0x18b } else { 0x188 };
+        let behind_tcbs = if mitigations.is_some() { 0x208 } else { 0x1f8 };
+        for reserved in [0x4c..0x50, behind_cpuid..0x1a0, 0x1eb..0x1ec, 0x1ef..0x1f0, behind_tcbs..SIGNED_BYTES] {
+            let bytes = fields.0.get(reserved.clone()).unwrap_or_default();
+            unknown.extend(reserved.zip(bytes).filter(|(_, byte)| **byte != 0).map(|(at, _)| format!("byte {at:#x}")));
+        }
         match fields.u32(0x34)? {
             1 => {}
             algorithm => return Err(fail(format!("signature algorithm {algorithm}; only 1 (P-384, SHA-384) exists"))),
@@ -187,12 +203,12 @@ impl SnpReport {
             signature: fields.signature()?,
             version,
             guest_svn: fields.u32(4)?,
-            policy: guest_policy(fields.u64(8)?)?,
+            policy: GuestPolicy(fields.u64(8)?),
             family_id: fields.array(0x10)?,
             image_id: fields.array(0x20)?,
             vmpl: vmpl(fields.u32(0x30)?)?,
             current_tcb: fields.array(0x38)?,
-            platform: platform_info(fields.u64(0x40)?)?,
+            platform,
             author_key_en: key_info & 1 == 1,
             mask_chip_key: key_info >> 1 & 1 == 1,
             signing_key: signing_key(key_info)?,
@@ -211,6 +227,7 @@ impl SnpReport {
             committed: fields.firmware(0x1ec)?,
             launch_tcb: fields.array(0x1f0)?,
             mitigations,
+            unknown,
         })
     }
 
@@ -251,7 +268,6 @@ impl Fields<'_> {
 
     fn firmware(&self, at: usize) -> Result<FirmwareVersion, SnpError> {
         let [build, minor, major] = self.array(at)?;
-        self.zero(at + 3, 1)?;
         Ok(FirmwareVersion { major, minor, build })
     }
 
@@ -281,20 +297,9 @@ fn is_azure_header(bytes: &[u8]) -> bool {
     word(4).checked_add(20) == Some(word(0)) && matches!(word(1), 1..=2) && word(2) == 2 && matches!(word(3), 1..=3)
 }
 
-/// Bit 17 is reserved and one, bits 26 to 63 are reserved and zero.
-fn guest_policy(bits: u64) -> Result<GuestPolicy, SnpError> {
-    match (bits >> 17 & 1, bits >> 26) {
-        (1, 0) => Ok(GuestPolicy(bits)),
-        _ => Err(fail(format!("the guest policy {bits:#x} has reserved bits of the wrong value"))),
-    }
-}
-
-/// Bit 6 and bits 8 to 63 are reserved and zero.
-fn platform_info(bits: u64) -> Result<u64, SnpError> {
-    match bits & !0b1011_1111 {
-        0 => Ok(bits),
-        _ => Err(fail(format!("PLATFORM_INFO {bits:#x} has reserved bits that are not zero"))),
-    }
+/// A name for each bit that is set.
+pub(super) fn unknown_bits(field: &str, bits: u64) -> Vec<String> {
+    (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| format!("{field} bit {bit}")).collect()
 }
 
 fn vmpl(value: u32) -> Result<u8, SnpError> {
@@ -307,10 +312,10 @@ fn vmpl(value: u32) -> Result<u8, SnpError> {
 }
 
 fn signing_key(key_info: u32) -> Result<SigningKey, SnpError> {
-    match key_info >> 2 {
+    match key_info >> 2 & 0b111 {
         0 => Ok(SigningKey::Vcek),
         1 => Ok(SigningKey::Vlek),
         7 => Err(fail("the report is not signed (SIGNING_KEY is none)".into())),
-        _ => Err(fail(format!("KEY_INFO {key_info:#x} names a key that does not exist or has reserved bits set"))),
+        _ => Err(fail(format!("KEY_INFO {key_info:#x} names a key that does not exist"))),
     }
 }

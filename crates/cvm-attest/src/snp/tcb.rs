@@ -118,22 +118,20 @@ pub struct Tcb {
 
 impl Tcb {
     /// Reads a `TCB_VERSION` in the product's layout.
-    pub(super) fn from_bytes(bytes: [u8; 8], product: Product) -> Result<Self, SnpError> {
-        let (tcb, reserved) = match (product, bytes) {
-            (Product::Turin, [fmc, bootloader, tee, snp, a, b, c, microcode]) => {
-                (Self { fmc: Some(fmc), bootloader, tee, snp, microcode }, [a, b, c, 0])
+    pub(super) fn from_bytes(bytes: [u8; 8], product: Product) -> Self {
+        match (product, bytes) {
+            (Product::Turin, [fmc, bootloader, tee, snp, .., microcode]) => {
+                Self { fmc: Some(fmc), bootloader, tee, snp, microcode }
             }
-            (_, [bootloader, tee, a, b, c, d, snp, microcode]) => {
-                (Self { fmc: None, bootloader, tee, snp, microcode }, [a, b, c, d])
-            }
-        };
-        match reserved {
-            [0, 0, 0, 0] => Ok(tcb),
-            _ => Err(SnpError::malformed(
-                "report",
-                format!("a TCB version's reserved bytes are {reserved:02x?}, not zero"),
-            )),
+            (_, [bootloader, tee, .., snp, microcode]) => Self { fmc: None, bootloader, tee, snp, microcode },
         }
+    }
+
+    /// The bytes that the product's layout leaves out, where they are not zero: `REPORTED_TCB byte 4`.
+    pub(super) fn unknown(field: &str, bytes: [u8; 8], product: Product) -> impl Iterator<Item = String> {
+        let reserved = if product == Product::Turin { 4..7 } else { 2..6 };
+        let set = move |at: &usize| bytes.get(*at).is_some_and(|byte| *byte != 0);
+        reserved.filter(set).map(move |at| format!("{field} byte {at}"))
     }
 
     /// Each component's version, in a fixed order.

@@ -191,7 +191,9 @@ enum Nested {
 struct DstackEvent {
     imr: u8,
     event_type: u32,
-    digest: Bytes48,
+    /// dstack leaves it out, or empty, where it follows from the rest (since 0.6, for its own events).
+    #[serde(default)]
+    digest: String,
     event: String,
     event_payload: String,
 }
@@ -215,11 +217,17 @@ impl TryFrom<DstackEvent> for CcEvent {
             return Err(TdxError::event_log(format!("an event of RTMR{rtmr}, expected 0 to 3")));
         }
         let data = hex::decode(event_payload).map_err(TdxError::event_log)?;
+        let stated = match digest.as_str() {
+            "" => None,
+            hex => Some(hex.parse::<Bytes48>().map_err(TdxError::event_log)?),
+        };
         if kind != DSTACK_RUNTIME {
+            let digest = stated.ok_or_else(|| TdxError::event_log("an event of the firmware's without its digest"))?;
             return Ok(Self { rtmr, kind, digest, data, name: None });
         }
         // The digest is over the name and the payload that policies read: one that is not theirs is a lie.
-        if digest != dstack_digest(kind, &name, &data) {
+        let digest = dstack_digest(kind, &name, &data);
+        if stated.is_some_and(|stated| stated != digest) {
             let name: String = name.chars().take(80).collect();
             return Err(TdxError::event_log(format!("the digest of dstack's event {name:?} is not over its payload")));
         }

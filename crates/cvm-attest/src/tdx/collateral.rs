@@ -85,12 +85,19 @@ impl Collateral {
         let issued_by = |der: &&Vec<u8>, name: &str| {
             <CertificateList>::from_der(der).is_ok_and(|list| list.tbs_cert_list.issuer.to_string().contains(name))
         };
-        let root_ca_crl = crls.iter().find(|der| issued_by(der, "Intel SGX Root CA"));
-        let root_ca_crl = root_ca_crl.ok_or_else(|| missing("the root CA's revocation list"))?;
-        let signer = certificates.iter().find(|certificate| certificate.subject().contains("SGX TCB Signing"));
-        let signer =
-            signer.ok_or_else(|| missing("the certificate of Intel's TCB signer (an answer's header has it)"))?;
-        let chain = signer.to_pem();
+        let root_ca_crls: Vec<_> = crls.iter().filter(|der| issued_by(der, "Intel SGX Root CA")).collect();
+        if root_ca_crls.is_empty() {
+            return Err(missing("the root CA's revocation list"));
+        }
+        let is_signer = |certificate: &&Certificate| certificate.subject().contains("SGX TCB Signing");
+        let mut chains: Vec<_> = certificates.iter().filter(is_signer).map(Certificate::to_pem).collect();
+        chains.sort();
+        chains.dedup();
+        if chains.is_empty() {
+            return Err(missing("the certificate of Intel's TCB signer (an answer's header has it)"));
+        }
+        // An older list or signer may lie beside the valid one: their order decides nothing.
+        let heads: Vec<_> = root_ca_crls.iter().flat_map(|crl| chains.iter().map(move |chain| (*crl, chain))).collect();
         let signed = |document: &Vec<u8>, member: &'static str| {
             let (text, signature) = signed_member(document, member).ok_or_else(|| missing(member))?;
             Ok::<_, TdxError>((text, hex::decode(signature).map_err(TdxError::collateral)?))
@@ -107,17 +114,17 @@ impl Collateral {
             for qe_identity in qe_identities {
                 let (qe_identity, qe_identity_signature) = signed(qe_identity, "enclaveIdentity")?;
                 for pck_crl in crls.iter().filter(|der| issued_by(der, "Intel SGX PCK")) {
-                    all.push(Self {
-                        root_ca_crl: root_ca_crl.clone(),
+                    all.extend(heads.iter().map(|(root_ca_crl, chain)| Self {
+                        root_ca_crl: (*root_ca_crl).clone(),
                         pck_crl: pck_crl.clone(),
-                        tcb_info_issuer_chain: chain.clone(),
+                        tcb_info_issuer_chain: (*chain).clone(),
                         tcb_info: tcb_info.clone(),
                         tcb_info_signature: tcb_info_signature.clone(),
-                        qe_identity_issuer_chain: chain.clone(),
+                        qe_identity_issuer_chain: (*chain).clone(),
                         qe_identity: qe_identity.clone(),
                         qe_identity_signature: qe_identity_signature.clone(),
                         pck_certificate_chain: None,
-                    });
+                    }));
                 }
             }
         }

@@ -70,12 +70,6 @@ pub enum TdxError {
         /// Expected and found.
         problem: String,
     },
-    /// The TD's attributes hold bits that must be zero (Intel TDX Module ABI, TD ATTRIBUTES).
-    #[error("the TD's attributes {attributes} have reserved bits set")]
-    Attributes {
-        /// All of them, hex as in the quote.
-        attributes: String,
-    },
     /// The report is bound to something else.
     #[error("REPORT_DATA is {found}, expected {expected}")]
     ReportData {
@@ -176,7 +170,7 @@ impl Explain for TdxError {
             Self::AttestationKey { .. } => "ATT-314",
             Self::QuotingEnclave { .. } => "ATT-315",
             Self::Tcb { .. } => "ATT-316",
-            Self::Attributes { .. } | Self::ReportData { .. } => "ATT-317",
+            Self::ReportData { .. } => "ATT-317",
             Self::EventLog { .. } => "ATT-318",
             Self::Replay { .. } => "ATT-319",
             Self::Collateral { .. } => "ATT-411",
@@ -197,7 +191,6 @@ impl Explain for TdxError {
             Self::AttestationKey { .. } => "the quote was signed with a key that no quoting enclave vouched for: a forgery",
             Self::QuotingEnclave { .. } => "a quoting enclave other than Intel's made this quote: do not trust it",
             Self::Tcb { .. } => "update the platform's firmware and TDX module, or fetch newer collateral",
-            Self::Attributes { .. } => "this TD uses a feature that this program does not know: update the program",
             Self::ReportData { .. } => "a replayed or relayed quote; a genuine CVM simply starts a new session",
             Self::EventLog { .. } => "give the CCEL table's log area as the guest sees it, at most 1 MiB",
             Self::Replay { .. } => "the log was changed, or software measured into this register without logging it",

@@ -138,9 +138,7 @@ impl DcapVerifier {
         let quote = &evidence.quote;
         let Body::Td(body) = &quote.body else { return Err(other_tee(&quote.header, "81000000 (TDX)")) };
         let (pck, verdict) = self.verify_quote(quote, now)?;
-        let td_attributes = TdAttributes::parse(body.td_attributes);
-        let td_attributes =
-            td_attributes.ok_or_else(|| TdxError::Attributes { attributes: body.td_attributes.to_string() })?;
+        let td_attributes = TdAttributes::new(body.td_attributes);
         check_report_data(&body.report_data, report_data)?;
         if let Some(log) = &evidence.event_log {
             log.check(&body.rtmrs())?;

@@ -31,6 +31,8 @@ pub struct TdxPolicy {
     /// `SEPT_VE_DISABLE` must be set; without it, a guest must be hardened against the host's #VE injection. A
     /// paravisor is (Azure's has it clear).
     pub require_septve_disable: bool,
+    /// A TD with attributes, or CPU state in its XFAM, that the ABI known here reserves.
+    pub allow_unknown_features: bool,
     /// Statuses that are acceptable. `SWHardeningNeeded` is not among the default ones: only who knows the
     /// software can say that it holds the mitigations.
     pub tcb_statuses: BTreeSet<TcbStatus>,
@@ -66,6 +68,7 @@ impl Default for TdxPolicy {
             allow_migration: false,
             allow_service_td: false,
             require_septve_disable: true,
+            allow_unknown_features: false,
             tcb_statuses: BTreeSet::from([TcbStatus::UpToDate]),
             allow_unknown_tcb: false,
             accepted_advisories: None,
@@ -106,9 +109,16 @@ impl TdxPolicy {
         if let Some((_, problem)) = rules.iter().find(|(broken, _)| *broken) {
             return Err(refuse(*problem));
         }
+        if let Some(unknown) = attributes.unknown.filter(|_| !self.allow_unknown_features) {
+            let whole = body.td_attributes;
+            return Err(refuse(format!("the attributes are {whole}; the bits {unknown} are not known here")));
+        }
         let xfam = u64::from_le_bytes(body.xfam.0);
-        if xfam & FIXED_XFAM != FIXED_XFAM || xfam & !KNOWN_XFAM != 0 {
-            return Err(refuse(format!("XFAM is {}, which no TD can have or this program does not know", body.xfam)));
+        if xfam & FIXED_XFAM != FIXED_XFAM {
+            return Err(refuse(format!("XFAM is {}, which no TD can have: x87 and SSE are always on", body.xfam)));
+        }
+        if xfam & !KNOWN_XFAM != 0 && !self.allow_unknown_features {
+            return Err(refuse(format!("XFAM is {}, with CPU state that is not known here", body.xfam)));
         }
         Ok(())
     }

@@ -34,11 +34,11 @@ pub struct ItaPolicy {
 }
 
 impl ItaPolicy {
-    /// TDX and SEV-SNP guests of this issuer, up to date, not debuggable, with no unmatched policy.
+    /// TDX, SEV-SNP and SGX of this issuer, up to date, not debuggable, with no unmatched policy.
     pub fn new(issuer: impl Into<String>) -> Self {
         Self {
             rules: Rules::new(issuer),
-            types: vec!["tdx".into(), "sevsnp".into()],
+            types: vec!["tdx".into(), "sevsnp".into(), "sgx".into()],
             tcb_statuses: vec!["UpToDate".into()],
             accepted_advisories: Vec::new(),
             required_policies: Vec::new(),

@@ -53,7 +53,7 @@ enum Material {
     RsaDer(Vec<u8>),
     P256(Vec<u8>),
     P384(Vec<u8>),
-    /// A key of a kind that signs nothing here; kept so that a message can say so.
+    /// A key that verifies nothing here, and why; kept so that a message can say so.
     Unusable(String),
 }
 
@@ -61,12 +61,15 @@ impl KeySet {
     /// Reads a JWKS, or one PEM public key.
     ///
     /// # Errors
-    /// [`TokenError::Keys`] for anything else, more than [`MAX_KEY_SET_BYTES`], or a key that is not what it says.
+    /// [`TokenError::Keys`] for anything else, more than [`MAX_KEY_SET_BYTES`], or no key that can be used. One that
+    /// is not understood is passed over beside others (RFC 7517 §5).
     pub fn parse(bytes: &[u8]) -> Result<Self, TokenError> {
         if bytes.len() > MAX_KEY_SET_BYTES {
             let problem = format!("{} bytes, at most {MAX_KEY_SET_BYTES} allowed", bytes.len());
             return Err(TokenError::keys(problem));
         }
+        // RFC 8259 §8.1: a reader may ignore a byte order mark.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if bytes.trim_ascii_start().starts_with(b"-----BEGIN") { from_pem(bytes) } else { from_jwks(bytes) }
     }
 
@@ -87,8 +90,9 @@ impl KeySet {
             ([only], _) if only.kid.is_none() => only,
             (_, None) => return Err(unverifiable("the token names no key (kid)".into())),
             (keys, Some(kid)) => {
-                let mut named = keys.iter().filter(|key| key.kid.as_deref() == Some(kid));
-                match (named.next(), named.next()) {
+                let named = || keys.iter().filter(|key| key.kid.as_deref() == Some(kid));
+                let mut usable = named().filter(|key| !matches!(key.material, Material::Unusable(_)));
+                match (usable.next().or_else(|| named().next()), usable.next()) {
                     (Some(key), None) => key,
                     (Some(_), Some(_)) => {
                         return Err(unverifiable(format!("two keys are named {:?}", short(kid))));
@@ -121,7 +125,7 @@ impl Key {
             Material::Rsa { .. } | Material::RsaDer(_) => matches!(alg, Rs256 | Rs384 | Ps256 | Ps384),
             Material::P256(_) => alg == Es256,
             Material::P384(_) => alg == Es384,
-            Material::Unusable(kind) => return Err(format!("its key is of kind {kind:?}")),
+            Material::Unusable(problem) => return Err(format!("its key is not usable here: {problem}")),
         };
         if !fits {
             return Err(format!("the token says {}, which its key is not made for", alg.as_str()));
@@ -181,62 +185,70 @@ fn from_jwks(bytes: &[u8]) -> Result<KeySet, TokenError> {
     if keys.len() > MAX_KEYS {
         return Err(TokenError::keys(format!("{} keys, at most {MAX_KEYS} allowed", keys.len())));
     }
-    let read = |key: &Value| match key {
-        Value::Object(key) => read_jwk(key),
-        other => Err(TokenError::keys(format!("a key is {}, expected an object", json::kind(other)))),
+    let keys: Vec<_> = keys.iter().filter_map(Value::as_object).filter_map(read_jwk).collect();
+    let problem = |key: &Key| match &key.material {
+        Material::Unusable(problem) => Some(format!("key {:?}: {problem}", short(key.kid.as_deref().unwrap_or("")))),
+        _ => None,
     };
-    let keys = keys.iter().map(read).filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
-    Ok(KeySet { keys, roots: None })
+    let problems: Vec<_> = keys.iter().map_while(problem).collect();
+    if problems.len() < keys.len() {
+        return Ok(KeySet { keys, roots: None });
+    }
+    let problem = problems.into_iter().next().unwrap_or_else(|| "no key for signatures has a name (kid)".into());
+    Err(TokenError::keys(format!("none of its keys can be used; {problem}")))
 }
 
 /// `None` for keys that can never be used: without a name, or for another use than signatures.
-fn read_jwk(jwk: &Map<String, Value>) -> Result<Option<Key>, TokenError> {
-    let kid = text(jwk, "kid")?;
-    let fail = |problem: String| TokenError::keys(format!("key {:?}: {problem}", short(kid.unwrap_or(""))));
-    if text(jwk, "use")?.is_some_and(|usage| usage != "sig") {
-        return Ok(None);
+fn read_jwk(jwk: &Map<String, Value>) -> Option<Key> {
+    let is_for_signatures = text(jwk, "use").is_ok_and(|usage| usage.is_none_or(|usage| usage == "sig"));
+    let verifies = |operations: &Value| operations.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"));
+    if !is_for_signatures || !jwk.get("key_ops").is_none_or(verifies) {
+        return None;
     }
-    if let Some(operations) = jwk.get("key_ops") {
-        let verifies = operations.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"));
-        if !verifies {
-            return Ok(None);
-        }
-    }
-    let Some(kid) = kid else { return Ok(None) };
-    let chain = read_chain(jwk).map_err(&fail)?;
-    let kty = text(jwk, "kty")?.ok_or_else(|| fail("no kty".into()))?;
-    let part = |name: &str| -> Result<Option<Vec<u8>>, TokenError> {
-        text(jwk, name)?.map(|v| B64.decode(v).map_err(|e| fail(format!("{name} is not base64url: {e}")))).transpose()
+    let kid = text(jwk, "kid").ok().flatten()?;
+    let read = || Ok((text(jwk, "alg")?.map(str::to_owned), read_material(jwk)?));
+    let (alg, (material, chain)) =
+        read().unwrap_or_else(|problem: String| (None, (Material::Unusable(problem), Vec::new())));
+    Some(Key { kid: Some(kid.to_owned()), alg, material, chain })
+}
+
+fn read_material(jwk: &Map<String, Value>) -> Result<(Material, Vec<Certificate>), String> {
+    let chain = read_chain(jwk)?;
+    let kty = text(jwk, "kty")?.ok_or("no kty")?;
+    let part = |name: &str| -> Result<Option<Vec<u8>>, String> {
+        text(jwk, name)?.map(|v| B64.decode(v).map_err(|e| format!("{name} is not base64url: {e}"))).transpose()
     };
     let certified = chain.first().map(|leaf| leaf.public_key().to_vec());
     let material = match (kty, text(jwk, "crv")?) {
         ("RSA", _) => match (part("n")?, part("e")?, certified) {
             (Some(n), Some(e), _) => Material::Rsa { n, e },
             (None, None, Some(der)) => Material::RsaDer(der),
-            _ => return Err(fail("neither n and e nor a certificate".into())),
+            _ => return Err("neither n and e nor a certificate".into()),
         },
         ("EC", Some(curve @ ("P-256" | "P-384"))) => {
             let half = if curve == "P-256" { 32 } else { 48 };
-            let (Some(x), Some(y)) = (part("x")?, part("y")?) else { return Err(fail("no x and y".into())) };
+            let (Some(x), Some(y)) = (part("x")?, part("y")?) else { return Err("no x and y".into()) };
             // RFC 7518 §6.2.1.2: full length, zeros in front included.
             if x.len() != half || y.len() != half {
-                return Err(fail(format!("x and y have {} and {} bytes, expected {half}", x.len(), y.len())));
+                return Err(format!("x and y have {} and {} bytes, expected {half}", x.len(), y.len()));
             }
             let point = [&[4], x.as_slice(), y.as_slice()].concat();
             if certified.is_some_and(|certified| certified != point) {
-                return Err(fail("its certificate is another key's".into()));
+                return Err("its certificate is another key's".into());
             }
             if half == 32 { Material::P256(point) } else { Material::P384(point) }
         }
-        (other, curve) => Material::Unusable(short(&format!("{other} {}", curve.unwrap_or("")))),
+        (other, curve) => {
+            return Err(format!("it is of kind {:?}", short(&format!("{other} {}", curve.unwrap_or("")))));
+        }
     };
     if let (Material::Rsa { n, e }, Some(leaf)) = (&material, chain.first()) {
         // Both given: they must be one key, or the chain would vouch for another than the one used.
         if leaf.public_key() != rsa_der(n, e) {
-            return Err(fail("its certificate is another key's".into()));
+            return Err("its certificate is another key's".into());
         }
     }
-    Ok(Some(Key { kid: Some(kid.to_owned()), alg: text(jwk, "alg")?.map(str::to_owned), material, chain }))
+    Ok((material, chain))
 }
 
 /// `x5c`: standard base64, leaf first (RFC 7517 §4.7).
@@ -253,11 +265,11 @@ fn read_chain(jwk: &Map<String, Value>) -> Result<Vec<Certificate>, String> {
     certificates.iter().map(read).collect()
 }
 
-fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, TokenError> {
+fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, String> {
     match jwk.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(TokenError::keys(format!("{name} is {}, expected a string", json::kind(other)))),
+        Some(other) => Err(format!("{name} is {}, expected a string", json::kind(other))),
     }
 }
 

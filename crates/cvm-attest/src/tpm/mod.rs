@@ -17,3 +17,5 @@ pub use hash::{Digest, HashAlg};
 pub use public::{Key, Public, SigningScheme, attributes};
 pub(crate) use read::Reader;
 pub use signature::{Signature, parse_signature};
+#[cfg(feature = "verifier")]
+pub(crate) use spki::is_ecdsa_signature;

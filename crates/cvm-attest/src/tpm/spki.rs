@@ -41,6 +41,15 @@ pub(super) fn ecdsa_signature(r: &[u8], s: &[u8]) -> Vec<u8> {
     tlv(SEQUENCE, &[integer(r), integer(s)].concat())
 }
 
+/// Whether these bytes are an Ecdsa-Sig-Value of P-256 or P-384, and nothing else. Its length says little: r and s
+/// lose their leading zeros.
+#[cfg(feature = "verifier")]
+pub(crate) fn is_ecdsa_signature(der: &[u8]) -> bool {
+    use x509_cert::der::{Decode as _, asn1::UintRef};
+    let numbers = Vec::<UintRef<'_>>::from_der(der).unwrap_or_default();
+    numbers.len() == 2 && numbers.iter().all(|number| number.as_bytes().len() <= 48)
+}
+
 /// An unsigned INTEGER: no leading zeros but the one that keeps it positive.
 fn integer(big_endian: &[u8]) -> Vec<u8> {
     let start = big_endian.iter().position(|b| *b != 0).unwrap_or(big_endian.len());

@@ -1,9 +1,14 @@
 //! From files to a verdict: `cvm_attest::appraise`.
 
+mod cases;
 mod ear;
 mod explain;
 mod forms;
 mod rows;
+// The tests of the GPU verifier use the rest of it.
+#[allow(dead_code)]
+#[path = "../gpu/synthetic.rs"]
+mod synthetic;
 
 use std::{fs, path::PathBuf};
 

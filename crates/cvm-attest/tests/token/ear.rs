@@ -161,3 +161,43 @@ fn keys_that_are_no_signing_keys() {
     }
     assert_eq!(key().kid().len(), 64);
 }
+
+/// RFC 7517 §5: what is not understood is passed over. One odd key took the whole set down.
+#[test]
+fn an_odd_key_beside_the_good_one_is_passed_over() {
+    const ISSUED: u64 = 1795984716;
+    let case = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/cases/jwks-odd-key");
+        std::fs::read(format!("{folder}/{name}")).unwrap()
+    };
+    let verdict = |set: &[u8]| {
+        let token = Token::parse(&case("verdict.jwt"))?;
+        EarToken::verify(&token, &KeySet::parse(set)?, &Rules::new("flare-cvm"), &Expected::default(), ISSUED)
+    };
+    for name in ["good", "odd-ec-without-y", "odd-kid-number", "odd-rsa-padded-base64"] {
+        verdict(&case(&format!("{name}.jwks"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    let good: serde_json::Value = serde_json::from_slice(&case("good.jwks")).unwrap();
+    let good = &good["keys"][0];
+    for odd in [
+        json!(null),
+        json!([1]),
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": "okp", "x": "AAAA"}),
+        json!({"kty": 7, "kid": "number"}),
+        json!({"kid": "nothing"}),
+        with(good, json!({"kid": "short", "x": "AAAA"})),
+        with(good, json!({"kid": "alg", "alg": 7})),
+        with(good, json!({"kid": "use", "use": 7})),
+        with(good, json!({"kid": "x5c", "x5c": "text"})),
+        // The same name as the good one's: it still is not a key.
+        with(good, json!({"y": null})),
+    ] {
+        for keys in [json!([good, odd]), json!([odd, good])] {
+            let set = json!({ "keys": keys }).to_string();
+            verdict(set.as_bytes()).unwrap_or_else(|e| panic!("{odd}: {e}"));
+        }
+    }
+    // The kid rules stay: two keys of one name are nobody's.
+    let twice = json!({"keys": [good, good]}).to_string();
+    assert!(verdict(twice.as_bytes()).unwrap_err().to_string().contains("two keys"));
+}

@@ -83,6 +83,7 @@ fn each_thing_that_spoils_it() {
         assert!(verdict(&claims, &policy).is_err(), "{pointer} {value}");
     }
     assert!(verdict(&with(&v2(), json!({"sgx": {"sgx_is_debuggable": false}})), &policy).is_err(), "two TEEs");
+    assert!(ItaPolicy::new("ita").types.contains(&"sgx".to_owned()), "as Microsoft's tokens of SGX");
     let open = ItaPolicy {
         tcb_statuses: vec!["OutOfDate".into()],
         accepted_advisories: vec!["INTEL-SA-00837".into()],

@@ -148,6 +148,7 @@ fn key_sets_that_cannot_be_used() {
         "[]",
         r#"{"keys":{}}"#,
         r#"{"keys":[1]}"#,
+        r#"{"keys":[]}"#,
         der,
         &nvidia.repeat(2),
         "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",

@@ -6,6 +6,7 @@ use super::{Group, Refusal, Shared, Terms, Verified, report_data, submodule};
 use crate::{
     files::Form,
     tdx::{self, DcapVerifier, Quote, TdxEvidence},
+    x509::Certificate,
 };
 
 /// Runs `verify` with the collateral that is at hand: the group's own, or whichever of the shared ones fits. Also
@@ -27,8 +28,12 @@ pub(super) fn with_collateral<T>(
     };
     let mut candidates = documents.into_iter().map(tdx::Collateral::parse).collect::<Vec<_>>();
     if !(shared.tcb_infos.is_empty() && shared.qe_identities.is_empty()) {
-        let Shared { tcb_infos, qe_identities, crls, certificates, .. } = shared;
-        candidates.extend(tdx::Collateral::assemble(tcb_infos, qe_identities, crls, certificates));
+        let Shared { tcb_infos, qe_identities, crls, .. } = shared;
+        let mut certificates = shared.certificates.clone();
+        for (name, bytes) in group.all(Form::Certificates) {
+            certificates.extend(Certificate::read_all(bytes).map_err(|e| Refusal::new(name, &e))?);
+        }
+        candidates.extend(tdx::Collateral::assemble(tcb_infos, qe_identities, crls, &certificates));
     }
     if candidates.is_empty() {
         return Ok((verify(&DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?)?, false));

@@ -86,16 +86,35 @@ pub(super) fn check_composite(appraisal: &mut Appraisal) {
             "give the nonce that both were asked for with --nonce",
         ));
     }
+    let mut chips: Vec<_> = appraisal.claims().filter_map(|(name, kind, claims)| chip(name, kind, claims)).collect();
+    chips.dedup_by(|(_, second), (_, first)| first == second);
+    if let [(first, _), (second, _), ..] = chips.as_slice() {
+        let reason = format!("{first} and {second} are of two machines");
+        let help = "give one machine's evidence at a time: together, each would vouch for the other";
+        appraisal.refusals.push(Refusal::policy("the composite", "ATT-361", reason, help));
+    }
     if !appraisal.refusals.is_empty() {
         return;
     }
-    let checked = devices(appraisal).and_then(|(gpus, switches)| match gpus.len() + switches.len() {
-        0 | 1 => Ok(()),
+    let checked = devices(appraisal).and_then(|(gpus, switches)| match (gpus.len(), switches.len()) {
+        (0, 0 | 1) => Ok(()),
+        // One GPU too: in PPCIE mode it is never alone.
         _ => Topology::check(&gpus, &switches, Expectation::default())
             .map(|_| ())
             .map_err(|e| Refusal::new("the devices", &e)),
     });
     appraisal.refusals.extend(checked.err());
+}
+
+/// The processor that evidence is of, by its vendor's name for it; none where the host masks it.
+fn chip<'a>(name: &'a str, kind: &str, claims: &'a Value) -> Option<(&'a str, String)> {
+    let (vendor, member) = match kind {
+        "snp" | "az-snp-vtpm" => ("AMD", "chip_id"),
+        "tdx" | "az-tdx-vtpm" | "sgx" => ("Intel", "platform_provider_id"),
+        _ => return None,
+    };
+    let id = claims.get(member)?.as_str().filter(|id| id.bytes().any(|digit| digit != b'0'))?;
+    Some((name, format!("{vendor} {id}")))
 }
 
 /// One of NVIDIA's result policies, on every device that was verified here, and on every verdict of NVIDIA's service;

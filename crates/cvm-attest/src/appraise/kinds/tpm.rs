@@ -9,19 +9,15 @@ use crate::{
     files::Form,
     rtmr::RtmrEvent,
     tdx::CcEventLog,
-    tpm::HashAlg,
     tpm::quote::{self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError},
+    tpm::{HashAlg, parse_quote},
     x509::{Certificate, Path},
 };
 
 /// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed, not refused.
 pub(super) fn quotes(group: &Group, shared: &Shared, terms: &Terms) -> Result<Vec<Submodule>, Refusal> {
     let keys = keys(group, shared)?;
-    let mut pcrs = PcrValues::default();
-    for (name, bytes) in group.all(Form::PcrValues) {
-        let values = PcrValues::parse(bytes).and_then(|values| pcrs.add(values));
-        values.map_err(|e| Refusal::new(name, &e))?;
-    }
+    let pcrs = shown_values(group)?;
     let log = group.one(Form::EventLog)?;
     if !group.has(Form::TpmSignature) {
         group.needed(Form::TpmSignature, "a TPM quote")?;
@@ -41,6 +37,23 @@ pub(super) fn quotes(group: &Group, shared: &Shared, terms: &Terms) -> Result<Ve
     let submodule =
         |claims: QuoteClaims| Submodule { prefix: "tpm", kind: "tpm", claims: claims.members(), refusals: vec![] };
     Ok(found.into_iter().map(submodule).collect())
+}
+
+/// The register values that are shown. Bare ones have no mark, and may be as long as a signature: what hashes to a quote's
+/// digest are the values that it covers.
+fn shown_values(group: &Group) -> Result<PcrValues, Refusal> {
+    let quotes: Vec<_> = group.all(Form::TpmQuote).iter().filter_map(|(_, bytes)| parse_quote(bytes).ok()).collect();
+    let covered = |bytes: &[u8]| quotes.iter().find_map(|quote| PcrValues::of_quote(quote, bytes));
+    let mut shown = PcrValues::default();
+    for (name, bytes) in group.all(Form::PcrValues) {
+        let values = covered(bytes).map_or_else(|| PcrValues::parse(bytes), Ok);
+        values.and_then(|values| shown.add(values)).map_err(|e| Refusal::new(name, &e))?;
+    }
+    for (name, bytes) in group.all(Form::TpmSignature) {
+        let values = covered(bytes).map_or(Ok(()), |values| shown.add(values));
+        values.map_err(|e| Refusal::new(name, &e))?;
+    }
+    Ok(shown)
 }
 
 /// One quote, with whichever of the signatures and keys at hand is its own.

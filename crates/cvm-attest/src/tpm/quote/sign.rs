@@ -3,8 +3,7 @@
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
     EcdsaVerificationAlgorithm, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaPublicKeyComponents,
-    UnparsedPublicKey,
+    RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
 use super::{AttestationKey, TpmError};
@@ -29,8 +28,8 @@ impl QuoteSignature {
         };
         let bare = match key {
             Key::Rsa { modulus, .. } => bytes.len() == modulus.len(),
-            Key::P256 { .. } => bytes.len() == 64 || bytes.first() == Some(&0x30),
-            Key::P384 { .. } => bytes.len() == 96 || bytes.first() == Some(&0x30),
+            Key::P256 { .. } => bytes.len() == 64 || spki::is_ecdsa_signature(bytes),
+            Key::P384 { .. } => bytes.len() == 96 || spki::is_ecdsa_signature(bytes),
         };
         if !bare || bytes.len() > MAX_BYTES {
             return Err(tpmt.into());
@@ -78,14 +77,12 @@ impl QuoteSignature {
                     RsaSsa(Sha256) => &RSA_PKCS1_2048_8192_SHA256,
                     RsaSsa(Sha384) => &RSA_PKCS1_2048_8192_SHA384,
                     RsaSsa(Sha512) => &RSA_PKCS1_2048_8192_SHA512,
-                    RsaPss(Sha256) => &RSA_PSS_2048_8192_SHA256,
-                    RsaPss(Sha384) => &RSA_PSS_2048_8192_SHA384,
-                    RsaPss(Sha512) => &RSA_PSS_2048_8192_SHA512,
+                    RsaPss(Sha256 | Sha384 | Sha512) => return Ok(self.verify_pss(modulus, *exponent, scheme, message)),
                     _ => return Err(unusable()),
                 };
                 let bytes = match self {
-                    Self::Tpmt(Signature::RsaSsa(_, bytes) | Signature::RsaPss(_, bytes)) | Self::Bare(bytes) => bytes,
-                    Self::Tpmt(Signature::Ecdsa(..)) => return Err(unusable()),
+                    Self::Tpmt(Signature::RsaSsa(_, bytes)) | Self::Bare(bytes) => bytes,
+                    Self::Tpmt(_) => return Err(unusable()),
                 };
                 let e = exponent.to_be_bytes();
                 let e = e.split_at(e.iter().take_while(|b| **b == 0).count()).1;
@@ -110,10 +107,32 @@ impl QuoteSignature {
         }
     }
 
+    /// RSASSA-PSS with any salt: a TPM takes the longest that fits its key (TPM 2.0 part 1, §B.7), others the digest's
+    /// length.
+    fn verify_pss(&self, modulus: &[u8], exponent: u32, scheme: SigningScheme, message: &[u8]) -> bool {
+        use rsa::{BoxedUint, PublicKey, pss, signature::Verifier as _};
+        let (Self::Tpmt(Signature::RsaPss(_, bytes)) | Self::Bare(bytes)) = self else { return false };
+        let Ok(signature) = pss::Signature::try_from(&bytes[..]) else { return false };
+        let modulus = BoxedUint::from_be_slice_vartime(modulus);
+        let Ok(key) = PublicKey::new(modulus, exponent.into()) else { return false };
+        match scheme {
+            SigningScheme::RsaPss(HashAlg::Sha384) => {
+                pss::VerifyingKey::<sha2::Sha384>::new_with_auto_salt_len(key).verify(message, &signature).is_ok()
+            }
+            SigningScheme::RsaPss(HashAlg::Sha512) => {
+                pss::VerifyingKey::<sha2::Sha512>::new_with_auto_salt_len(key).verify(message, &signature).is_ok()
+            }
+            SigningScheme::RsaPss(HashAlg::Sha256) => {
+                pss::VerifyingKey::<sha2::Sha256>::new_with_auto_salt_len(key).verify(message, &signature).is_ok()
+            }
+            _ => false,
+        }
+    }
+
     fn verify_ecdsa(&self, algorithm: &'static EcdsaVerificationAlgorithm, point: &[u8], message: &[u8]) -> bool {
         let der = match self {
             Self::Tpmt(Signature::Ecdsa(_, r, s)) => spki::ecdsa_signature(r, s),
-            Self::Bare(bytes) if bytes.len() == point.len() => {
+            Self::Bare(bytes) if !spki::is_ecdsa_signature(bytes) => {
                 let (r, s) = bytes.split_at(point.len() / 2);
                 spki::ecdsa_signature(r, s)
             }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     AttestError,
-    tpm::{Digest, HashAlg},
+    tpm::{Digest, HashAlg, Quote},
 };
 
 /// Four banks of 24 registers in hex, indented, are 20 KiB.
@@ -76,6 +76,26 @@ impl PcrValues {
     /// These values, from register 0 on.
     pub fn from_list(list: impl IntoIterator<Item = Digest>) -> Self {
         Self((0..=LAST_REGISTER).zip(list).map(|(register, value)| ((value.alg(), register), value)).collect())
+    }
+
+    /// The bare bytes of exactly the registers that a quote covers, in its order (`tpm2_pcrread -o`); none, if they are
+    /// not what it covers.
+    pub fn of_quote(quote: &Quote, bytes: &[u8]) -> Option<Self> {
+        let digest_of = |alg: HashAlg| alg.digest([bytes]);
+        if !HashAlg::ALL.into_iter().any(|alg| digest_of(alg).as_bytes() == quote.pcr_digest) {
+            return None;
+        }
+        let mut values = Self::default();
+        let mut rest = bytes;
+        for bank in &quote.selection {
+            let alg = HashAlg::from_id(bank.hash)?;
+            for register in bank.registers() {
+                let (value, behind) = rest.split_at_checked(alg.size())?;
+                values.0.insert((alg, register), Digest::new(alg, value)?);
+                rest = behind;
+            }
+        }
+        rest.is_empty().then_some(values)
     }
 
     /// Adds another file's values, of other banks or registers.

@@ -1,9 +1,10 @@
-//! The certificates that an SNP host hands to its guest beside a report.
+//! The certificates that an SNP host hands to its guest beside a report: the one reader of that table, for whoever
+//! collects, verifies or serves it.
 
-use super::CollectError;
+use crate::AttestError;
 
-/// More than a host can hand over (SEV_FW_BLOB_MAX_SIZE), in bytes.
-pub const MAX_TABLE_BYTES: usize = 16 * 1024;
+/// More than Linux hands over (`SEV_FW_BLOB_MAX_SIZE`, 16 KiB) with room for padding, in bytes.
+pub const MAX_TABLE_BYTES: usize = 64 * 1024;
 /// A table entry: GUID, offset, length.
 const ENTRY_BYTES: usize = 24;
 /// The most entries that are read.
@@ -47,9 +48,9 @@ pub struct SnpCertificate {
 /// Reads a certificate table: entries up to one of zeros, then the certificates. Zeros alone are an empty table.
 ///
 /// # Errors
-/// [`CollectError::Answer`] for an entry that points outside.
-pub fn parse_certificate_table(table: &[u8]) -> Result<Vec<SnpCertificate>, CollectError> {
-    let fail = |problem: String| CollectError::answer("the host's certificate table", problem);
+/// [`AttestError::Malformed`] for an entry that points outside.
+pub fn parse_certificate_table(table: &[u8]) -> Result<Vec<SnpCertificate>, AttestError> {
+    let fail = |problem: String| AttestError::malformed("certificate table", problem);
     if table.len() > MAX_TABLE_BYTES {
         return Err(fail(format!("{} bytes, at most {MAX_TABLE_BYTES} allowed", table.len())));
     }
@@ -92,8 +93,8 @@ pub fn certificate_table(certificates: &[SnpCertificate]) -> Vec<u8> {
     table
 }
 
-/// GUIDs as they lie in memory: the first three groups little-endian (RFC 4122 calls them so for Microsoft's),
-/// or big-endian: hosts write both.
+/// GUIDs as they lie in memory: big-endian (RFC 4122 §4.1.2), or the first three groups little-endian, as UEFI
+/// writes them. Hosts write both, and the GHCB specification does not say which.
 fn kind(guid: [u8; 16]) -> CertificateKind {
     let [a, b, c, d, e, f, g, h, rest @ ..] = guid;
     let [i, j, k, l, m, n, o, p] = rest;
@@ -144,6 +145,6 @@ mod tests {
         }
         assert!(parse_certificate_table(&table(&[(VCEK, 0, 1); 17], 4096)).is_err());
         assert!(parse_certificate_table(&table(&[(VCEK, 0, 1)], 24)).is_err(), "no end");
-        assert!(parse_certificate_table(&[1; 20_000]).is_err());
+        assert!(parse_certificate_table(&[1; 70_000]).is_err());
     }
 }
