@@ -138,6 +138,9 @@ codes! {
     Gpu = 407, "the VM's GPUs do not attest",
         "No GPU is attached, the driver did not start, or a GPU is not in confidential-computing mode.",
         "Site: switch the GPU's CC mode on and attach it to the VM; this image opens its job store only with it.";
+    NoChallenge = 408, "a key holder cannot judge a TPM's evidence",
+        "Its challenge is empty: a stock Trustee stands there, which does not ask a TPM's attestation key for its proof.",
+        "Party: run flare-cvm's key holder for this image, or let the CVM attest with SEV-SNP or TDX.";
     Derivation = 411, "the key cannot be derived",
         "A half is low-order or zero, two derivations differ, or halves, transcript and image do not belong together.",
         "Parties: check that the key holders serve the base keys of this ceremony's epoch.";

@@ -326,6 +326,7 @@ pub fn failure_of(error: ReleaseError) -> Failure {
         Cause::WrongCertificate { .. } => Code::Certificate,
         Cause::Refused { .. } => Code::Refused,
         Cause::Protocol(_) | Cause::Tls(_) => Code::Protocol,
+        Cause::NoChallenge => Code::NoChallenge,
         Cause::Evidence(_) | Cause::Local(_) => Code::Evidence,
         _ => Code::Unreachable,
     };

@@ -176,6 +176,37 @@ impl cvm_release::client::http::Attester for NoTpm {
     }
 }
 
+/// A TPM's, whose key must be proven; the server is told that it is another kind, for which it sends no challenge.
+struct WantsItsProof;
+
+impl cvm_release::client::http::Attester for WantsItsProof {
+    fn tee(&self) -> Tee {
+        Tee::Sample
+    }
+    fn auth_params(&self) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        Ok("the endorsement key".into())
+    }
+    fn evidence(
+        &self,
+        _: &str,
+        _: &cvm_release::binding::Binding,
+    ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
+        Err("nobody asked for it".into())
+    }
+}
+
+/// As a stock Trustee answers a TPM. The boot ended with FC-405 and "EOF while parsing a value".
+#[test]
+fn an_empty_challenge_is_said_to_be_one() {
+    let ceremony = Ceremony::hold(&rego(None));
+    let policy = ceremony.policy_folder("alice", b"", true);
+    std::fs::remove_dir_all(policy.join("ek-roots")).unwrap();
+    let serving = Serving::start(&ceremony, &policy, Limits::default());
+    let error = serving.holder().release(&"00".repeat(16).parse().unwrap(), Stage::Boot, &WantsItsProof).err().unwrap();
+    assert!(matches!(error.failure, Failure::NoChallenge), "{error}");
+    assert!(error.help().contains("Trustee"), "{}", error.help());
+}
+
 #[test]
 fn nobody_at_the_address_is_unreachable_after_the_deadline() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -100,13 +100,14 @@ fn all_key_holders_are_asked_at_once_and_their_halves_joined() {
 #[test]
 fn one_failing_key_holder_fails_the_boot_with_its_own_code() {
     let manifest = manifest();
-    let failures: [(fn() -> Cause, Code); 6] = [
+    let failures: [(fn() -> Cause, Code); 7] = [
         (|| Cause::Unreachable("refused".into()), Code::Unreachable),
         (|| Cause::Timeout("connecting".into()), Code::Unreachable),
         (|| Cause::WrongCertificate { expected: DIGEST, found: DIGEST }, Code::Certificate),
         (|| Cause::Refused { status: 401, error_type: "x".into(), detail: "policy".into() }, Code::Refused),
         (|| Cause::Protocol("?".into()), Code::Protocol),
         (|| Cause::Evidence("no TPM".into()), Code::Evidence),
+        (|| Cause::NoChallenge, Code::NoChallenge),
     ];
     for (failure, code) in failures {
         let fakes = [fake(1), Fake { failure: Some(failure), ..fake(2) }];

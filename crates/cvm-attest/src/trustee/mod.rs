@@ -1,6 +1,6 @@
 //! Evidence bodies as stock Trustee's attesters write them: `primary_evidence` of the release protocol.
 //!
-//! Both ends use these: `cvm-init` writes them, so that a stock Trustee verifies our CVMs; the verifiers read
+//! Both ends use these: `cvm-init` writes them, as a stock Trustee reads them; the verifiers read
 //! them, so that our key holders verify stock attesters. (Trustee v0.21, `deps/verifier` and guest-components'
 //! `attester`, read off their sources.)
 

@@ -68,6 +68,9 @@ pub enum Failure {
     /// An answer that the protocol does not allow.
     #[error("broke the protocol: {0}")]
     Protocol(String),
+    /// A TPM's attestation key must be proven by a credential, and the key holder sent none.
+    #[error("sent an empty challenge: it does not ask for the proof that a TPM's attestation key needs")]
+    NoChallenge,
     /// The address or the proxy in the configuration is no such thing.
     #[error("has no usable address: {0}")]
     Address(String),
@@ -112,6 +115,7 @@ impl Explain for ReleaseError {
             Failure::Address(_) => "REL-008",
             Failure::Evidence(_) => "REL-009",
             Failure::Local(_) => "REL-010",
+            Failure::NoChallenge => "REL-011",
         }
     }
 
@@ -137,6 +141,10 @@ impl Explain for ReleaseError {
             }
             Failure::Address(_) => "addresses are https://HOST:PORT without a path; proxies are http://HOST:PORT",
             Failure::Evidence(_) => "check that the VM has its TPM (or other TEE) device",
+            Failure::NoChallenge => {
+                "a stock Trustee sends none: it cannot serve a CVM that attests with a TPM. Run flare-cvm's key holder \
+                 (flare-cvm keyholder serve), or attest with a TEE"
+            }
             Failure::Local(_) => "this is a fault of the system's random generator or of this program",
         }
         .into()

@@ -169,6 +169,9 @@ impl Holder {
         let params = attester.auth_params().map_err(Failure::Evidence)?;
         let reply = self.send(&start.auth_request(&params)?)?;
         let challenged = start.challenged(&reply)?;
+        if !params.is_empty() && challenged.extra_params().is_empty() {
+            return Err(Failure::NoChallenge);
+        }
         let additional = attester.additional(&challenged.device_binding()).map_err(Failure::Evidence)?;
         let binding = challenged.binding(&additional);
         let evidence = attester.evidence(challenged.extra_params(), &binding).map_err(Failure::Evidence)?;
