@@ -67,8 +67,8 @@ pub fn file(bytes: &[u8]) {
         files::unpack,
     };
 
-    let Ok(pieces) = unpack(bytes) else { return };
-    let size: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+    let Ok(found) = unpack(bytes) else { return };
+    let size: usize = found.pieces.iter().map(|piece| piece.bytes.len()).sum();
     // A PCR value grows to its hex, a key to its name; nothing multiplies.
     assert!(size <= 16 * bytes.len() + 4096, "{size} bytes out of {}", bytes.len());
     let mut set = EvidenceSet::default();

@@ -86,10 +86,10 @@ pub fn compare(appraisal: &mut Appraisal, explained: &[Explanation], reference: 
         let Explanation { of, register, likely, .. } = difference;
         let reason = format!("{register} is not what the reference values say: {}", difference.sides());
         let help = format!("most likely: {likely}; a policy of your own (--policy) may decide otherwise");
-        appraisal.refuse(Refusal::policy(of, "ATT-397", reason, &help));
+        appraisal.refusals.push(Refusal::policy(of, "ATT-397", reason, &help));
     }
     for (kind, claims) in appraisal.claims_mut() {
-        if !knows(reference, &kind, claims)
+        if !knows(reference, kind, claims)
             && let Some(members) = claims.as_object_mut()
             && let Value::Array(list) = members.entry("not_checked").or_insert_with(|| json!([]))
         {

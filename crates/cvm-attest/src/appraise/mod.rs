@@ -9,19 +9,23 @@ mod explain;
 mod kinds;
 mod reports;
 mod set;
+mod trust;
+
+use std::collections::BTreeMap;
 
 use cvm_base::Explain;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
+    NotChecked,
     gpu::ResultPolicy,
     token::{self, EarToken, Registered, Tier, VerifierId},
 };
 
 pub use explain::{Explanation, compare, explain};
 pub use reports::Reports;
-pub use set::{EvidenceSet, GpuRules, Rules, Terms};
+pub use set::{Enclosed, EvidenceSet, GpuRules, Rules, Terms};
 
 /// Why evidence was refused: by a verifier, or by a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,7 +46,7 @@ impl Refusal {
     }
 
     /// Files that make no evidence.
-    fn input(of: &str, reason: impl Into<String>, help: &str) -> Self {
+    pub fn input(of: &str, reason: impl Into<String>, help: &str) -> Self {
         Self { of: of.into(), code: "ATT-360".into(), reason: reason.into(), help: help.into() }
     }
 
@@ -66,29 +70,22 @@ struct Submodule {
 /// The verdict on a whole set.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Appraisal {
-    submods: Map<String, Value>,
+    /// By name: the kind, and its claims.
+    submods: BTreeMap<String, (&'static str, Value)>,
     /// Empty exactly if the set is accepted.
     pub refusals: Vec<Refusal>,
+    /// What was presented, is not understood, and is accepted by name.
+    unread: Vec<Refusal>,
+    /// What lay beside the evidence, is none, and was not used.
+    pub left_out: Vec<Refusal>,
 }
 
 impl Appraisal {
     fn add(&mut self, submodule: Submodule) {
         let number = (0..).find(|n| !self.submods.contains_key(&format!("{}{n}", submodule.prefix))).unwrap_or(0);
         let name = format!("{}{number}", submodule.prefix);
-        // Genuine evidence that a policy refuses is contraindicated; see EAR's tiers.
-        let status = if submodule.refusals.is_empty() { "affirming" } else { "contraindicated" };
-        let annotated = json!({ submodule.kind: submodule.claims });
-        let entry = json!({ "ear.status": status, "ear.veraison.annotated-evidence": annotated });
         self.refusals.extend(submodule.refusals.into_iter().map(|refusal| Refusal { of: name.clone(), ..refusal }));
-        self.submods.insert(name, entry);
-    }
-
-    /// A no to one submodule.
-    fn refuse(&mut self, refusal: Refusal) {
-        if let Some(entry) = self.submods.get_mut(&refusal.of) {
-            entry["ear.status"] = json!("contraindicated");
-        }
-        self.refusals.push(refusal);
+        self.submods.insert(name, (submodule.kind, submodule.claims));
     }
 
     /// Whether every piece was genuine and accepted, and there was one at all.
@@ -97,26 +94,38 @@ impl Appraisal {
     }
 
     /// What a Rego policy gets as its input: `{"submods": {"cpu0": {"ear.status", "ear.veraison.annotated-evidence"}}}`.
+    ///
+    /// What is not understood and accepted by name is a submodule `unread0` … there, so that a policy sees it.
     pub fn input(&self) -> Value {
-        json!({ "submods": self.submods })
+        json!({ "submods": self.appraised() })
+    }
+
+    /// Each submodule with its status: affirmed, affirmed with checks left out (a warning), or contraindicated, by
+    /// itself or by what was refused of all.
+    fn appraised(&self) -> BTreeMap<String, token::Submodule> {
+        let of_all = self.refusals.iter().any(|refusal| !self.submods.contains_key(&refusal.of));
+        let not_checked = self.not_checked();
+        let genuine = self.claims().map(|(name, kind, claims)| {
+            let refused = of_all || self.refusals.iter().any(|refusal| refusal.of == name);
+            let incomplete = not_checked.iter().any(|(of, ..)| *of == name);
+            (name.to_owned(), appraised_as(Tier::appraised(!refused, incomplete), json!({ kind: claims })))
+        });
+        let unread = self.unread.iter().enumerate().map(|(n, unread)| {
+            let not_checked = [NotChecked::new(UNREAD, &unread.reason)];
+            let claims = json!({ "unread": { "name": unread.of, "not_checked": not_checked } });
+            (format!("unread{n}"), appraised_as(Tier::Warning, claims))
+        });
+        genuine.chain(unread).collect()
     }
 
     /// The claims of every submodule: its name, its kind, its claims.
     pub fn claims(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
-        self.submods.iter().filter_map(|(name, entry)| {
-            let annotated = entry.get("ear.veraison.annotated-evidence")?.as_object()?;
-            let (kind, claims) = annotated.iter().next()?;
-            Some((name.as_str(), kind.as_str(), claims))
-        })
+        self.submods.iter().map(|(name, (kind, claims))| (name.as_str(), *kind, claims))
     }
 
     /// The kind and the claims of every submodule.
-    fn claims_mut(&mut self) -> impl Iterator<Item = (String, &mut Value)> {
-        self.submods.values_mut().filter_map(|entry| {
-            let annotated = entry.get_mut("ear.veraison.annotated-evidence")?.as_object_mut()?;
-            let (kind, claims) = annotated.iter_mut().next()?;
-            Some((kind.clone(), claims))
-        })
+    fn claims_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Value)> {
+        self.submods.values_mut().map(|(kind, claims)| (*kind, claims))
     }
 
     /// Lets one of NVIDIA's result policies judge the devices; each refusal names it.
@@ -124,8 +133,9 @@ impl Appraisal {
         kinds::judge_devices(self, name, policy);
     }
 
-    /// Every check that was left out: the submodule's name, the check, the reason.
+    /// Every check that was left out: the submodule's name (a file's, of what was not understood), the check, the reason.
     pub fn not_checked(&self) -> Vec<(&str, &str, &str)> {
+        let unread = self.unread.iter().map(|unread| (unread.of.as_str(), UNREAD, unread.reason.as_str()));
         self.claims()
             .flat_map(|(name, _, claims)| {
                 let entries =
@@ -135,26 +145,18 @@ impl Appraisal {
                     (name, member("check"), member("reason"))
                 })
             })
+            .chain(unread)
             .collect()
     }
 
-    /// The verdict as a token to sign: each submodule affirmed, affirmed with checks left out (a warning), or
-    /// contraindicated, by itself or by what was refused of all.
+    /// The verdict as a token to sign. Whatever was refused and has no claims to believe is a submodule `refused0` … of it.
     pub fn to_ear(&self, verifier: VerifierId, registered: Registered, nonce: Option<Vec<u8>>) -> EarToken {
-        let of_all = self.refusals.iter().any(|refusal| !self.submods.contains_key(&refusal.of));
-        let not_checked = self.not_checked();
-        let submods = self.claims().map(|(name, kind, claims)| {
-            let refused = of_all || self.refusals.iter().any(|refusal| refusal.of == name);
-            let incomplete = not_checked.iter().any(|(of, ..)| *of == name);
-            let submodule = token::Submodule {
-                status: Tier::appraised(!refused, incomplete),
-                vector: None,
-                annotated_evidence: json!({ kind: claims }),
-                appraisal_policy_id: None,
-            };
-            (name.to_owned(), submodule)
-        });
-        EarToken { profile: token::PROFILE.into(), verifier, registered, nonce, submods: submods.collect() }
+        let mut submods = self.appraised();
+        let refused = self.refusals.iter().filter(|refusal| !self.submods.contains_key(&refusal.of));
+        submods.extend(refused.enumerate().map(|(n, refusal)| {
+            (format!("refused{n}"), appraised_as(Tier::Contraindicated, json!({ "refused": refusal })))
+        }));
+        EarToken { profile: token::PROFILE.into(), verifier, registered, nonce, submods }
     }
 
     /// The whole verdict, for a script.
@@ -167,9 +169,17 @@ impl Appraisal {
         json!({
             "verdict": if self.accepted() { "accepted" } else { "refused" },
             "at": now,
-            "submods": self.submods,
+            "submods": self.appraised(),
             "not_checked": not_checked,
             "refusals": self.refusals,
+            "left_out": self.left_out,
         })
     }
+}
+
+/// What `not_checked` says of what was not understood.
+const UNREAD: &str = "unread-evidence";
+
+fn appraised_as(status: Tier, annotated_evidence: Value) -> token::Submodule {
+    token::Submodule { status, vector: None, annotated_evidence, appraisal_policy_id: None }
 }

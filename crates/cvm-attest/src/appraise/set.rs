@@ -1,17 +1,16 @@
 //! Files, sorted by what they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{Appraisal, Refusal, kinds};
+use super::{Appraisal, Refusal, kinds, trust::Shared};
 use crate::{
-    files::{Form, MAX_FILE_BYTES, Piece, UnpackError, unpack},
-    gpu::{GpuPolicy, Roots as GpuRoots},
-    snp::{SnpPolicy, SnpRoots},
+    files::{Form, MAX_FILE_BYTES, Piece, UnpackError, Unpacked, is_note, signs, unpack},
+    gpu::GpuPolicy,
+    snp::SnpPolicy,
     tdx::TdxPolicy,
     tpm::quote::TpmPolicy,
-    x509::Certificate,
 };
 
 /// More than any set has (8 GPUs and 4 switches of a few files each, and what vouches for them).
@@ -24,14 +23,30 @@ pub struct Terms {
     pub nonce: Option<String>,
     /// PEM or DER certificates to trust instead of the vendors' own.
     pub roots: Option<Vec<u8>>,
-    /// Whose tokens are believed; without it the issuer is not checked, and the claims say so.
+    /// Files of token keys to trust: JWKS, or PEM public keys.
+    pub keys: Vec<Vec<u8>>,
+    /// Whose tokens are believed.
     pub issuer: Option<String>,
+    /// What may come with the evidence, where it is not given here.
+    pub enclosed: Enclosed,
     /// Whom tokens must be meant for.
     pub audience: Option<String>,
     /// Each kind's own rules.
     pub rules: Rules,
     /// Seconds since 1970 UTC.
     pub now: u64,
+}
+
+/// What judges evidence, and may come from the same hand as the evidence. By default nothing: whoever made it may have
+/// made that too. What is allowed here stands in the claims' `not_checked`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Enclosed {
+    /// A nonce, which then binds the pieces to each other and proves no freshness.
+    pub nonce: bool,
+    /// Token keys.
+    pub keys: bool,
+    /// The issuer that a token names.
+    pub issuer: bool,
 }
 
 /// Each kind's own rules; what is not given has its safe default. Read from JSON with unknown members refused.
@@ -46,6 +61,16 @@ pub struct Rules {
     pub tpm: TpmPolicy,
     /// NVIDIA: whether golden values, a nonce and OCSP are required.
     pub gpu: GpuRules,
+    /// Pieces that need not be understood, by name: a file's, or `FILE: MEMBER`. They stand in `not_checked`.
+    pub accept_unread: BTreeSet<String>,
+}
+
+impl Rules {
+    /// Whether a piece may stay unread: by its whole name, or its last part.
+    pub(super) fn accepts_unread(&self, of: &str) -> bool {
+        let last = of.rsplit_once('/').map_or(of, |(_, last)| last);
+        self.accept_unread.contains(of) || self.accept_unread.contains(last)
+    }
 }
 
 /// [`GpuPolicy`] as a file gives it.
@@ -80,6 +105,12 @@ pub struct EvidenceSet {
     /// By group (a folder, or the loose files), then by form: name and bytes.
     groups: BTreeMap<String, Group>,
     count: usize,
+    /// The names of the files that came from the verifier's own hand.
+    given: BTreeSet<String>,
+    /// What was presented and is not understood.
+    unread: Vec<Refusal>,
+    /// What lies beside it and is no evidence.
+    left_out: Vec<Refusal>,
 }
 
 /// Files that belong together.
@@ -119,34 +150,72 @@ impl Group {
 }
 
 impl EvidenceSet {
+    /// Adds a file as somebody presents it: what cannot be read is refused by [`Self::verify`], unless it is a note in
+    /// a folder.
+    pub fn present(&mut self, group: &str, name: &str, bytes: Vec<u8>) {
+        let note = !group.is_empty() && is_note(name, &bytes);
+        if let Err(refusal) = self.add(group, name, bytes) {
+            let to = if note { &mut self.left_out } else { &mut self.unread };
+            to.push(refusal);
+        }
+    }
+
+    /// Notes what was presented and cannot be read at all.
+    pub fn unread(&mut self, refusal: Refusal) {
+        self.unread.push(refusal);
+    }
+
+    /// Notes what lies beside the evidence, is none, and was not used.
+    pub fn leave_out(&mut self, refusal: Refusal) {
+        self.left_out.push(refusal);
+    }
+
+    /// Adds a file of what vendors published, from the verifier's own hand: collateral alone counts, nothing else in it
+    /// is evidence, a nonce or a key.
+    pub fn add_collateral(&mut self, name: &str, bytes: Vec<u8>) {
+        let Unpacked { pieces, .. } = match unpacked(name, &bytes) {
+            Ok(found) => found,
+            Err(refusal) => return self.left_out.push(refusal),
+        };
+        let files = &mut self.groups.entry(String::new()).or_default().0;
+        for Piece { form, bytes } in pieces {
+            if form.is_collateral() {
+                self.given.insert(name.to_owned());
+                files.entry(form).or_default().push((name.to_owned(), bytes));
+            } else {
+                let reason = format!("{} in a collateral folder counts for nothing", form.describe());
+                let help = "give evidence as such, a nonce with --nonce, and a token's keys with --jwks";
+                self.left_out.push(Refusal::input(name, reason, help));
+            }
+        }
+    }
+
     /// Adds a file. Files of one `group` belong together; those of the group `""` go with every other as well,
     /// as far as they vouch for evidence and are none.
     ///
     /// # Errors
     /// [`Refusal`] for content that is none of [`Form`], and beyond 256 files.
     pub fn add(&mut self, group: &str, name: &str, bytes: Vec<u8>) -> Result<(), Refusal> {
-        if self.count == MAX_FILES {
-            let reason = format!("more than {MAX_FILES} files");
-            return Err(Refusal::input(name, reason, "give one machine's evidence at a time"));
+        self.count += 1;
+        match self.count.cmp(&(MAX_FILES + 1)) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => {
+                let reason = format!("more than {MAX_FILES} files: this one and those behind it are not read");
+                return Err(Refusal::input(name, reason, "give one machine's evidence at a time"));
+            }
+            // One refusal says it.
+            std::cmp::Ordering::Greater => return Ok(()),
         }
-        let size = bytes.len();
-        let pieces = unpack(&bytes).map_err(|error| {
-            let (problem, help) = match error {
-                UnpackError::Unsupported(why) => (why, "give evidence of a kind that is verified here; see --help"),
-                UnpackError::Unknown if size > MAX_FILE_BYTES => ("it is too long", "no evidence is that long"),
-                UnpackError::Unknown => (
-                    "it is no evidence and no collateral that is known here",
-                    "reports, quotes, logs, certificates, lists, manifests, tokens and key sets are told by their \
-                     content, also in hex, base64 or JSON; leave other files out",
-                ),
-            };
-            Refusal::input(name, format!("{problem} ({size} bytes)"), help)
-        })?;
+        let Unpacked { pieces, unread } = unpacked(name, &bytes)?;
+        self.unread.extend(unread.into_iter().map(|part| {
+            let help = "leave that part out, give it in a form that is known here, or accept it by name in a policy's \
+                        accept_unread";
+            Refusal::input(&format!("{name}: {}", part.at), part.why, help)
+        }));
         let files = &mut self.groups.entry(group.to_owned()).or_default().0;
         for Piece { form, bytes } in pieces {
             files.entry(form).or_default().push((name.to_owned(), bytes));
         }
-        self.count += 1;
         Ok(())
     }
 
@@ -155,122 +224,87 @@ impl EvidenceSet {
         self.groups.values().flat_map(move |group| group.all(form)).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// Whether a group has anything that attests, and not only what vouches for it.
-    pub fn attests(&self, group: &str) -> bool {
-        const EVIDENCE: [Form; 10] = [
-            Form::SnpReport,
-            Form::TdxQuote,
-            Form::SgxQuote,
-            Form::HclReport,
-            Form::TpmQuote,
-            Form::EventLog,
-            Form::GpuReport,
-            Form::Jwt,
-            Form::DetachedEat,
-            Form::KbsEvidence,
-        ];
-        self.groups.get(group).is_some_and(|group| EVIDENCE.iter().any(|form| group.has(*form)))
+    /// The names of the files of a form, and their bytes.
+    pub(super) fn named(&self, form: Form) -> impl Iterator<Item = (&str, &[u8])> {
+        self.groups
+            .values()
+            .flat_map(move |group| group.all(form))
+            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+    }
+
+    /// The files of a form that came from the verifier's own hand.
+    pub(super) fn given(&self, form: Form) -> Vec<Vec<u8>> {
+        let given = self.loose(form).iter().filter(|(name, _)| self.given.contains(name));
+        given.map(|(_, bytes)| bytes.clone()).collect()
+    }
+
+    /// The loose files of a form.
+    pub(super) fn loose(&self, form: Form) -> &[(String, Vec<u8>)] {
+        self.groups.get("").map(|group| group.all(form)).unwrap_or_default()
+    }
+
+    /// What cannot be read, less signatures over files that can be: those are left out.
+    fn unreadable(&self) -> (Vec<Refusal>, Vec<Refusal>) {
+        let names = || self.groups.values().flat_map(|group| group.0.values().flatten()).map(|(name, _)| name.as_str());
+        self.unread.iter().cloned().partition(|unread| !names().any(|name| signs(&unread.of, name)))
     }
 
     /// Verifies everything. Claims stand in the appraisal even where a policy refuses them; where a verifier
     /// does, there are none to believe.
     pub fn verify(&self, terms: &Terms) -> Appraisal {
-        let mut appraisal = Appraisal::default();
+        let (mut unread, signatures) = self.unreadable();
+        let left_out = self.left_out.iter().cloned().chain(signatures).collect();
+        let mut appraisal = Appraisal { left_out, ..Appraisal::default() };
         let shared = match Shared::read(self, terms) {
             Ok(shared) => shared,
-            Err(refusal) => return Appraisal { refusals: vec![refusal], ..appraisal },
+            Err(refusal) => return Appraisal { refusals: [vec![refusal], unread].concat(), ..appraisal },
         };
+        appraisal.left_out.extend(shared.unused.iter().cloned());
+        let attests = self.groups.values().any(|group| group.0.keys().any(|form| form.is_evidence()));
         for (name, group) in &self.groups {
-            match kinds::verify(group, &shared, terms) {
-                Ok(submodules) => submodules.into_iter().for_each(|submodule| appraisal.add(submodule)),
-                Err(refusal) => appraisal.refusals.push(Refusal {
-                    of: if name.is_empty() { refusal.of.clone() } else { format!("{name}: {}", refusal.of) },
-                    ..refusal
-                }),
+            let of = |of: &str| if name.is_empty() { of.to_owned() } else { format!("{name}: {of}") };
+            let found =
+                if attests { kinds::verify(group, &shared, terms) } else { kinds::vouch(group, &shared, terms) };
+            for verified in found.verified {
+                match verified {
+                    Ok(submodule) => appraisal.add(shared.dated(submodule)),
+                    Err(refusal) => appraisal.refusals.push(Refusal { of: of(&refusal.of), ..refusal }),
+                }
             }
+            let names = || group.0.values().flatten().map(|(name, _)| name);
+            let (signatures, alone): (Vec<_>, Vec<_>) =
+                found.unread.into_iter().partition(|unread| names().any(|name| signs(&unread.of, name)));
+            unread.extend(alone);
+            appraisal.left_out.extend(signatures);
         }
         if appraisal.submods.is_empty() && appraisal.refusals.is_empty() {
             let help = "give a report, a quote, a log or a token; certificates and collateral only vouch for one";
             appraisal.refusals.push(Refusal::input("the files", "there is no evidence among them", help));
         }
-        kinds::check_composite(&mut appraisal);
+        let (accepted, refused): (Vec<_>, Vec<_>) =
+            unread.into_iter().partition(|unread| terms.rules.accepts_unread(&unread.of));
+        appraisal.refusals.splice(0..0, refused);
+        appraisal.refusals.extend(shared.unasked.clone());
+        appraisal.unread = accepted;
+        kinds::check_composite(&mut appraisal, &shared);
         appraisal
     }
 }
 
-/// What vouches for evidence, of whichever group.
-pub(super) struct Shared {
-    pub(super) certificates: Vec<Certificate>,
-    pub(super) crls: Vec<Vec<u8>>,
-    pub(super) ocsp: Vec<Vec<u8>>,
-    pub(super) rims: Vec<Vec<u8>>,
-    pub(super) dcap: Vec<Vec<u8>>,
-    pub(super) tcb_infos: Vec<Vec<u8>>,
-    pub(super) qe_identities: Vec<Vec<u8>>,
-    pub(super) keys: Vec<Vec<u8>>,
-    pub(super) roots: Option<Vec<Certificate>>,
-    /// Where the user's roots are none of AMD's form, SNP evidence is refused, and nothing else.
-    pub(super) snp_roots: Result<SnpRoots, Refusal>,
-    pub(super) gpu_roots: GpuRoots,
-    /// The nonce's possible bytes, hex first.
-    pub(super) nonces: Vec<Vec<u8>>,
-}
-
-impl Shared {
-    /// The nonce as a TPM answers it: whole, or its first 32 bytes, which is all that this program's own guests put
-    /// into a quote (see [`crate::tpm_nonce`]).
-    pub(super) fn quoted_nonces(&self) -> Vec<Vec<u8>> {
-        let short = self.nonces.iter().filter_map(|nonce| nonce.first_chunk::<32>());
-        self.nonces.iter().cloned().chain(short.map(|nonce| nonce.to_vec())).collect()
-    }
-
-    fn read(set: &EvidenceSet, terms: &Terms) -> Result<Self, Refusal> {
-        let owned = |form| set.groups.get("").map(|group| group.all(form).iter().map(|(_, b)| b.clone()).collect());
-        let all = |form| set.all(form).map(<[u8]>::to_vec).collect::<Vec<_>>();
-        let refused = |name: &str, e: &crate::x509::X509Error| Refusal::new(name, e);
-        let loose: Vec<Vec<u8>> = owned(Form::Certificates).unwrap_or_default();
-        let mut certificates = Vec::new();
-        for bytes in &loose {
-            certificates.extend(Certificate::read_all(bytes).map_err(|e| refused("certificates", &e))?);
-        }
-        let roots = terms.roots.as_deref().map(Certificate::read_all).transpose();
-        let roots = roots.map_err(|e| refused("the roots", &e))?;
-        let snp_roots = match &terms.roots {
-            Some(bytes) => SnpRoots::from_pem(bytes),
-            None => SnpRoots::amd().cloned(),
-        }
-        .map_err(|e| Refusal::new("the roots", &e));
-        let gpu_roots = match &terms.roots {
-            Some(bytes) => GpuRoots::from_pem(bytes, bytes),
-            None => GpuRoots::nvidia(),
-        }
-        .map_err(|e| Refusal::new("the roots", &e))?;
-        let mut nonces = Vec::new();
-        if terms.nonce.as_deref().is_some_and(|nonce| nonce.trim().is_empty()) {
-            let help = "a nonce is what makes evidence fresh: give the one that the machine was asked with";
-            return Err(Refusal::input("the nonce", "it is empty", help));
-        }
-        for text in terms.nonce.iter().cloned().chain(set.all(Form::Nonce).filter_map(utf8)) {
-            nonces.extend(hex::decode(text.trim()).ok().filter(|bytes| !bytes.is_empty()));
-            nonces.push(text.trim().as_bytes().to_vec());
-        }
-        Ok(Self {
-            certificates,
-            crls: all(Form::Crl),
-            ocsp: all(Form::Ocsp),
-            rims: all(Form::Rim),
-            dcap: all(Form::DcapCollateral),
-            tcb_infos: all(Form::TcbInfo),
-            qe_identities: all(Form::QeIdentity),
-            keys: all(Form::Jwks).into_iter().chain(all(Form::PublicKey)).collect(),
-            roots,
-            snp_roots,
-            gpu_roots,
-            nonces,
-        })
-    }
-}
-
-fn utf8(bytes: &[u8]) -> Option<String> {
-    String::from_utf8(bytes.to_vec()).ok()
+/// Everything in a file, or why it is of no use.
+fn unpacked(name: &str, bytes: &[u8]) -> Result<Unpacked, Refusal> {
+    let size = bytes.len();
+    unpack(bytes).map_err(|error| {
+        let (problem, help) = match error {
+            UnpackError::Unsupported(why) => (why, "give evidence of a kind that is verified here; see --help"),
+            UnpackError::Unknown if size > MAX_FILE_BYTES => ("it is too long", "no evidence is that long"),
+            UnpackError::Unknown => (
+                "it is no evidence and no collateral that is known here",
+                "reports, quotes, logs, certificates, lists, manifests, tokens and key sets are told by their content, \
+                 also in hex, base64 or JSON; leave other files out, or accept this one by name in a policy's \
+                 accept_unread",
+            ),
+        };
+        Refusal::input(name, format!("{problem} ({size} bytes)"), help)
+    })
 }

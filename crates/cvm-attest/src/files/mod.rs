@@ -3,7 +3,12 @@
 //! Nobody labels what a CVM's tools leave behind, and a wrong label must not decide which verifier runs. A form is
 //! told by what can be read as it, not by a length that is usual for it. Raw signatures and raw register values are
 //! bytes without a mark: what their length leaves open is told beside the quote that they belong to.
+//!
+//! A name says one thing only: which unreadable file of a folder is about evidence and none itself ([`is_note`],
+//! [`signs`]).
 
+pub(crate) mod members;
+mod notes;
 mod unpack;
 
 use serde_json::Value;
@@ -14,8 +19,9 @@ use crate::{
     tpm::{HashAlg, is_ecdsa_signature},
 };
 
+pub use notes::{is_note, signs};
 pub(crate) use unpack::signed_member;
-pub use unpack::{Piece, UnpackError, unpack};
+pub use unpack::{Piece, UnpackError, Unpacked, Unread, unpack};
 
 /// More than any single piece of evidence or collateral has, in bytes (DCAP collateral has some 100 KiB).
 pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
@@ -69,7 +75,7 @@ pub enum Form {
     QeIdentity,
     /// A dstack log of runtime measurements: `tcb_info.json`.
     DstackLog,
-    /// 32 bytes in hex: a nonce.
+    /// 16 to 64 bytes in hex: what may be a nonce.
     Nonce,
     /// Evidence as a KBS client sends it: a JSON object that names its members.
     KbsEvidence,
@@ -82,6 +88,35 @@ impl Form {
             return None;
         }
         binary(bytes).or_else(|| text(std::str::from_utf8(bytes).ok()?.trim()))
+    }
+
+    /// What attests something, and not only vouches for what does.
+    pub fn is_evidence(self) -> bool {
+        use Form::*;
+        matches!(
+            self,
+            SnpReport
+                | TdxQuote
+                | SgxQuote
+                | HclReport
+                | TpmQuote
+                | EventLog
+                | GpuReport
+                | Jwt
+                | DetachedEat
+                | KbsEvidence
+        )
+    }
+
+    /// What vendors publish: it vouches for evidence, and is itself signed by who made the device.
+    pub fn is_collateral(self) -> bool {
+        use Form::*;
+        matches!(self, Certificates | Crl | Ocsp | Rim | DcapCollateral | TcbInfo | QeIdentity)
+    }
+
+    /// Keys that may have signed tokens.
+    pub fn is_key(self) -> bool {
+        matches!(self, Self::Jwks | Self::PublicKey)
     }
 
     /// For messages: `an SEV-SNP report`.
@@ -216,7 +251,7 @@ fn text(text: &str) -> Option<Form> {
     if text.starts_with('<') {
         return text.contains("SoftwareIdentity").then_some(Form::Rim);
     }
-    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if (32..=128).contains(&text.len()) && text.len() % 2 == 0 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Some(Form::Nonce);
     }
     let base64url = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');

@@ -10,13 +10,18 @@ use base64::{Engine, engine::general_purpose};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{Form, MAX_FILE_BYTES, begins_snp_report};
+use super::{
+    Form, MAX_FILE_BYTES, begins_snp_report,
+    members::{self, Inside},
+};
 use crate::snp::{REPORT_BYTES, read_certificate_table};
 
 /// Composite evidence in a KBS request in JSON is five deep.
 const MAX_DEPTH: u32 = 8;
 /// More than any composite holds.
 const MAX_PIECES: usize = 256;
+/// Enough of a member's name for a message, in characters.
+const MAX_NAME: usize = 60;
 
 /// One thing in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +30,36 @@ pub struct Piece {
     pub form: Form,
     /// Its bytes.
     pub bytes: Vec<u8>,
+}
+
+/// A part of a file that may be evidence, and that nobody here can read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Where: the names of JSON members on the way, or a message's field.
+    pub at: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+/// Everything in a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// What was understood; never empty.
+    pub pieces: Vec<Piece>,
+    /// What was not. Whoever verifies the rest must not pass over it.
+    pub unread: Vec<Unread>,
+}
+
+impl Unpacked {
+    fn extend(&mut self, part: Self) {
+        self.pieces.extend(part.pieces);
+        self.unread.extend(part.unread);
+    }
+
+    /// Whether this would be more than any composite holds.
+    fn is_full(&self) -> bool {
+        self.pieces.len() + self.unread.len() > MAX_PIECES
+    }
 }
 
 /// Why a file is of no use.
@@ -39,42 +74,132 @@ pub enum UnpackError {
 /// Everything in a file: itself, where its content is of a [`Form`], else what is found in it.
 ///
 /// # Errors
-/// [`UnpackError`].
-pub fn unpack(bytes: &[u8]) -> Result<Vec<Piece>, UnpackError> {
-    let mut found = Vec::new();
-    open(bytes, 0, &mut found)?;
+/// [`UnpackError`] where nothing in it can be read.
+pub fn unpack(bytes: &[u8]) -> Result<Unpacked, UnpackError> {
+    let mut found = Unpacked::default();
+    open(bytes, 0, "", &mut found)?;
     Ok(found)
 }
 
-fn open(bytes: &[u8], depth: u32, found: &mut Vec<Piece>) -> Result<(), UnpackError> {
-    if bytes.len() > MAX_FILE_BYTES || depth > MAX_DEPTH || found.len() > MAX_PIECES {
+/// `at` is where `bytes` lie in the file.
+fn open(bytes: &[u8], depth: u32, at: &str, found: &mut Unpacked) -> Result<(), UnpackError> {
+    if bytes.len() > MAX_FILE_BYTES || depth > MAX_DEPTH || found.is_full() {
         return Err(UnpackError::Unknown);
     }
     let plain = unmarked(bytes)?;
     let bytes = &*plain;
+    if is_ambiguous(bytes) {
+        return Err(UnpackError::Unsupported("a JSON member stands there twice, or too deep: readers differ on it"));
+    }
     if let Some(form) = Form::of(bytes) {
         let end = stated_length(form, bytes).unwrap_or(bytes.len());
-        found.push(Piece { form, bytes: bytes.get(..end).unwrap_or(bytes).to_vec() });
+        found.pieces.push(Piece { form, bytes: bytes.get(..end).unwrap_or(bytes).to_vec() });
+        // Its verifier reads the members that it knows.
+        if form == Form::KbsEvidence {
+            open_inside(members::beside_kbs(bytes), depth, at, found);
+        }
         return Ok(());
     }
     if let Some(parts) = binary(bytes)? {
-        return parts.into_iter().try_for_each(|part| open(&part, depth + 1, found));
+        return parts.into_iter().try_for_each(|part| open(&part, depth + 1, at, found));
+    }
+    if let Some(message) = protobuf::attestation(bytes) {
+        let unread = message.unread.into_iter().map(|(field, why)| Unread { at: join(at, &field), why });
+        found.unread.extend(unread);
+        return message.parts.into_iter().try_for_each(|part| open(&part, depth + 1, at, found));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| UnpackError::Unknown)?.trim();
     let parts = match text.as_bytes() {
-        [b'{' | b'[' | b'"', ..] => json(text)?,
+        [b'{' | b'[' | b'"', ..] => {
+            let before = found.pieces.len();
+            let refused = open_inside(members::inside(text)?, depth, at, found);
+            // A file whose every part is unreadable is itself unreadable, for the first one's reason.
+            return match refused {
+                _ if found.pieces.len() > before => Ok(()),
+                refused => Err(refused.unwrap_or(UnpackError::Unknown)),
+            };
+        }
         _ if text.starts_with("HTTP/")
             || ["ssuer-Chain:", "ssuer-chain:"].iter().any(|header| text.contains(header)) =>
         {
             http(text)
         }
         _ if text.starts_with("-----BEGIN%20") => vec![percent_decoded(text)],
-        _ => vec![encoded(text).ok_or(UnpackError::Unknown)?],
+        _ => vec![registers(text).or_else(|| encoded(text)).ok_or(UnpackError::Unknown)?],
     };
     if parts.is_empty() {
         return Err(UnpackError::Unknown);
     }
-    parts.into_iter().try_for_each(|part| open(&part, depth + 1, found))
+    parts.into_iter().try_for_each(|part| open(&part, depth + 1, at, found))
+}
+
+/// Whether this is JSON of which one reader takes the first of two members and another the last.
+fn is_ambiguous(bytes: &[u8]) -> bool {
+    matches!(bytes.trim_ascii_start(), [b'{' | b'[', ..])
+        && crate::token::json::value("a file", bytes).is_err()
+        && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
+/// Opens the parts of a JSON text. What cannot be read is noted; the first reason comes back.
+fn open_inside(inside: Inside, depth: u32, at: &str, found: &mut Unpacked) -> Option<UnpackError> {
+    let mut refused = None;
+    let mut note = |found: &mut Unpacked, name: &str, error: UnpackError| {
+        let why = match error {
+            UnpackError::Unsupported(why) => why,
+            UnpackError::Unknown => "it is no evidence and no collateral that is known here",
+        };
+        if !found.is_full() {
+            found.unread.push(Unread { at: join(at, name), why });
+        }
+        refused.get_or_insert(error);
+    };
+    for (name, bytes) in inside.parts {
+        let mut part = Unpacked::default();
+        let opened = if found.is_full() {
+            Err(UnpackError::Unknown)
+        } else {
+            open(&bytes, depth + 1, &join(at, &name), &mut part)
+        };
+        match opened {
+            // Where evidence is due, a few bytes in hex are none.
+            Ok(()) if part.pieces.iter().all(|piece| piece.form == Form::Nonce) => {
+                note(found, &name, UnpackError::Unknown)
+            }
+            Ok(()) => found.extend(part),
+            Err(error) => note(found, &name, error),
+        }
+    }
+    found.pieces.extend(inside.nonces.into_iter().map(|bytes| Piece { form: Form::Nonce, bytes }));
+    // Members that no form names: what is in them counts as much, wherever it stands.
+    let (mut vouch, mut pieces) = (vec![], vec![]);
+    for (name, bytes) in inside.others {
+        // A digest, or another number, that no nonce's name stands at.
+        if Form::of(&bytes) == Some(Form::Nonce) {
+            continue;
+        }
+        let mut part = Unpacked::default();
+        match open(&bytes, depth + 1, &join(at, &name), &mut part) {
+            Ok(()) => {
+                found.unread.append(&mut part.unread);
+                let (keys, rest): (Vec<_>, Vec<_>) = part.pieces.into_iter().partition(|piece| piece.form.is_key());
+                vouch.extend(keys);
+                pieces.extend(rest);
+            }
+            Err(error) if members::is_opaque(&bytes) => note(found, &name, error),
+            Err(_) => {}
+        }
+    }
+    found.pieces.append(&mut pieces);
+    // Keys alone do not make a document a key set: claims of tokens hold keys too.
+    if found.pieces.iter().any(|piece| piece.form != Form::Nonce) {
+        found.pieces.append(&mut vouch);
+    }
+    refused
+}
+
+fn join(at: &str, name: &str) -> String {
+    let name: String = name.chars().take(MAX_NAME).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if at.is_empty() { name } else { format!("{at}.{name}") }
 }
 
 /// Text without its byte order mark. XML may be UTF-16 (XML 1.0 §4.3.3); JSON, PEM, tokens and hex may not, and then
@@ -168,7 +293,7 @@ fn binary(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, UnpackError> {
         let quote = u32_at(20).and_then(|length| bytes.get(24..)?.get(..length));
         return Ok(quote.map(|quote| vec![quote.to_vec()]));
     }
-    Ok(bincode_quote(bytes).or_else(|| tpm2_tools_pcrs(bytes)).or_else(|| protobuf::attestation(bytes)))
+    Ok(bincode_quote(bytes).or_else(|| tpm2_tools_pcrs(bytes)))
 }
 
 fn table_of(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
@@ -227,8 +352,29 @@ fn tpm2_tools_pcrs(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(vec![Value::Object(values).to_string().into_bytes()])
 }
 
+/// Register values as `tpm2_pcrread` prints them: a bank's name with a colon, and a line a register. Comes out as JSON.
+fn registers(text: &str) -> Option<Vec<u8>> {
+    let mut banks = serde_json::Map::new();
+    let mut bank = None;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':')?;
+        match (name.trim(), value.trim()) {
+            (name, "") => bank = Some(crate::tpm::HashAlg::ALL.into_iter().find(|alg| alg.name() == name)?),
+            (register, value) => {
+                let values = banks.entry(bank?.name()).or_insert_with(|| Value::Object(serde_json::Map::new()));
+                let value = value.strip_prefix("0x").unwrap_or(value).to_ascii_lowercase();
+                // Two values of a register are none.
+                if values.as_object_mut()?.insert(register.into(), value.into()).is_some() {
+                    return None;
+                }
+            }
+        }
+    }
+    (!banks.is_empty()).then(|| Value::Object(banks).to_string().into_bytes())
+}
+
 /// Hex or base64 of at least 48 bytes; shorter texts are more likely words.
-fn encoded(text: &str) -> Option<Vec<u8>> {
+pub(super) fn encoded(text: &str) -> Option<Vec<u8>> {
     let digits: String = text.strip_prefix("0x").unwrap_or(text).chars().filter(|c| !c.is_ascii_whitespace()).collect();
     if digits.len() < 64 {
         return None;
@@ -268,56 +414,6 @@ fn percent_decoded(text: &str) -> Vec<u8> {
         rest = if byte.is_some() { after.get(2..).unwrap_or_default() } else { after };
     }
     decoded
-}
-
-/// JSON around evidence.
-fn json(text: &str) -> Result<Vec<Vec<u8>>, UnpackError> {
-    let value: Value = serde_json::from_str(text).map_err(|_| UnpackError::Unknown)?;
-    let as_bytes = |value: &Value| match value {
-        Value::String(text) => Some(text.clone().into_bytes()),
-        Value::Array(_) | Value::Object(_) => Some(value.to_string().into_bytes()),
-        _ => None,
-    };
-    let object = match value {
-        Value::String(text) => return Ok(vec![text.into_bytes()]),
-        Value::Object(object) => object,
-        // The token of NVIDIA's SDK: its own, which nobody's key signs, around those of each verifier.
-        Value::Array(parts) => {
-            let inner = parts.get(1).and_then(Value::as_object).ok_or(UnpackError::Unknown)?;
-            return Ok(inner.values().filter(|answer| answer.is_array()).filter_map(as_bytes).collect());
-        }
-        _ => return Err(UnpackError::Unknown),
-    };
-    let member = |name: &str| object.get(name).filter(|value| !value.is_null());
-    if member("attestation_report").and_then(|report| report.get("data")).is_some() {
-        return Err(UnpackError::Unsupported("Hygon CSV's evidence is not verified here"));
-    }
-    // A quote and what came with it: Trustee's, Intel's and dstack's clients name the log differently.
-    if let Some(quote) = member("quote").filter(|quote| quote.is_string()) {
-        let logs = ["cc_eventlog", "event_log", "eventlog", "aa_eventlog"];
-        return Ok([Some(quote)].into_iter().chain(logs.map(member)).flatten().filter_map(as_bytes).collect());
-    }
-    // A TPM's quote: Azure's tools write hex, Trustee's base64, and the key and log around it.
-    if let Some(quote) = member("tpm_quote") {
-        let around = ["ak_public", "event_log", "eventlog", "cc_eventlog"].map(member);
-        return Ok([Some(quote)].into_iter().chain(around).flatten().filter_map(as_bytes).collect());
-    }
-    if let (Some(message), Some(signature)) = (member("message"), member("signature")) {
-        return Ok([Some(message), Some(signature), member("pcrs")]
-            .into_iter()
-            .flatten()
-            .filter_map(as_bytes)
-            .collect());
-    }
-    if member("evidence").is_some() && member("certificate").is_some() {
-        return Ok(vec![Value::Array(vec![Value::Object(object)]).to_string().into_bytes()]);
-    }
-    // What services answer, and what requests and composites hold.
-    let around = ["token", "rim", "ear", "evidence", "tee-evidence", "primary_evidence", "additional_evidence"];
-    let tees = ["snp", "tdx", "sgx", "az-snp-vtpm", "az-tdx-vtpm", "tpm", "nvidia"];
-    let inner = around.iter().chain(&tees).filter_map(|name| member(name));
-    let empty = |text: &Vec<u8>| text.is_empty() || text == b"{}";
-    Ok(inner.filter_map(as_bytes).filter(|text| !empty(text)).collect())
 }
 
 /// The member that Intel signed, as its text stands, and the signature (hex).

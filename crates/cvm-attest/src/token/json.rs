@@ -22,7 +22,7 @@ pub(super) fn object(what: &'static str, bytes: &[u8]) -> Result<Map<String, Val
 }
 
 /// Reads any value with nothing behind it.
-pub(super) fn value(what: &'static str, bytes: &[u8]) -> Result<Value, TokenError> {
+pub(crate) fn value(what: &'static str, bytes: &[u8]) -> Result<Value, TokenError> {
     let fail = |e: serde_json::Error| TokenError::malformed(what, e.to_string());
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: 0 }.deserialize(&mut reader).map_err(fail)?;

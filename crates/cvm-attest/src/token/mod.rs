@@ -22,7 +22,7 @@
 mod ear;
 mod error;
 mod ita;
-mod json;
+pub(crate) mod json;
 mod jwks;
 mod jws;
 mod maa;

@@ -42,7 +42,7 @@ fn an_extended_report_of_any_guest_svn_is_no_event_log() {
     for svn in 0..=0x20 {
         let mut extended = case("snp-cert-table/vcek-be.extended");
         extended[4] = svn;
-        let forms: Vec<_> = unpack(&extended).unwrap().into_iter().map(|piece| piece.form).collect();
+        let forms: Vec<_> = unpack(&extended).unwrap().pieces.into_iter().map(|piece| piece.form).collect();
         assert_eq!(forms, [Form::SnpReport, Form::Certificates], "guest_svn {svn}");
     }
 }
@@ -113,7 +113,7 @@ fn byte_order_marks_are_read_or_named() {
     for (name, form) in
         [("collateral-bom.json", Form::DcapCollateral), ("rim-bom.xml", Form::Rim), ("utf8-bom.jwks", Form::Jwks)]
     {
-        let pieces = unpack(&case(&format!("byte-order-mark/{name}"))).unwrap();
+        let pieces = unpack(&case(&format!("byte-order-mark/{name}"))).unwrap().pieces;
         assert_eq!(pieces.iter().map(|piece| piece.form).collect::<Vec<_>>(), [form], "{name}");
     }
     let refused = unpack(&case("byte-order-mark/utf16.jwks")).unwrap_err();
@@ -121,14 +121,14 @@ fn byte_order_marks_are_read_or_named() {
     // XML may be UTF-16.
     let utf8 = String::from_utf8(case("byte-order-mark/rim-bom.xml")).unwrap();
     let utf16: Vec<u8> = utf8.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    assert_eq!(unpack(&utf16).unwrap()[0].form, Form::Rim);
+    assert_eq!(unpack(&utf16).unwrap().pieces[0].form, Form::Rim);
     // The mark stands in front of PEM, hex and tokens as well; lines may end in CRLF.
     let marked = |text: &str| [b"\xef\xbb\xbf", text.as_bytes()].concat();
     let report = hex::encode(read("snp/milan-virtee/report.bin"));
     let lines: Vec<_> = report.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    assert_eq!(unpack(&marked(&lines.join("\r\n"))).unwrap()[0].form, Form::SnpReport);
+    assert_eq!(unpack(&marked(&lines.join("\r\n"))).unwrap().pieces[0].form, Form::SnpReport);
     let pem = String::from_utf8(read("snp/_amd-roots/ask_ark_milan.pem")).unwrap().replace('\n', "\r\n");
-    assert_eq!(unpack(&marked(&pem)).unwrap()[0].form, Form::Certificates);
+    assert_eq!(unpack(&marked(&pem)).unwrap().pieces[0].form, Form::Certificates);
 }
 
 /// A cache or a folder holds a fleet's certificates; the report says which chip it is of.

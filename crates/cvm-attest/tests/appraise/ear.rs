@@ -1,21 +1,21 @@
 //! The verdict as a signed token, and such a token as evidence.
 
 use cvm_attest::{
-    appraise::{Appraisal, Terms},
+    appraise::Appraisal,
     token::{EarKey, Registered, VerifierId},
 };
 use serde_json::json;
 
-use crate::{NOW, appraise, claims, code, set, terms};
+use crate::{NOW, appraise, claims, code, set, token_terms};
 
-const NONCE: &str = "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb";
+pub const NONCE: &str = "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb";
 
-fn key() -> EarKey {
+pub fn key() -> EarKey {
     let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
     EarKey::from_pkcs8_pem(pem.as_bytes()).unwrap()
 }
 
-fn token(verdict: &Appraisal, key: &EarKey) -> Vec<u8> {
+pub fn token(verdict: &Appraisal, key: &EarKey) -> Vec<u8> {
     let verifier = VerifierId { developer: "flare-cvm".into(), build: "test".into() };
     let registered = Registered {
         issuer: "flare-cvm".into(),
@@ -37,31 +37,34 @@ fn a_signed_verdict_is_verified_by_those_who_have_its_key() {
     let (key, verdict) = (key(), snp("milan-virtee"));
     let token = token(&verdict, &key);
     let jwks = key.jwks().to_string().into_bytes();
-    let files = [token.clone(), jwks.clone()];
-    let named = |issuer: &str| Terms { issuer: Some(issuer.into()), ..terms(Some(NONCE), NOW + 60) };
-    let read = set(&files).verify(&named("flare-cvm"));
+    let judged = |keys: &[&[u8]], issuer: &str, nonce: &str, now| {
+        set(&[token.clone()]).verify(&token_terms(keys, issuer, Some(nonce), now))
+    };
+    let read = judged(&[&jwks], "flare-cvm", NONCE, NOW + 60);
     assert!(read.accepted(), "{:?}", read.refusals);
     let cpu = &claims(&read, "ear")["submods"]["cpu0"];
     // Checks were left out: no nonce, no revocation list.
     assert_eq!(cpu["ear.status"], "warning");
     assert_eq!(&cpu["ear.veraison.annotated-evidence"]["snp"], claims(&verdict, "snp"));
 
-    assert!(!set(&files).verify(&named("somebody else")).accepted());
-    assert!(!set(&files).verify(&terms(Some(&"00".repeat(32)), NOW)).accepted(), "another nonce");
-    assert!(!set(&files).verify(&terms(Some(NONCE), NOW + 4000)).accepted(), "expired");
-    assert_eq!(code(&set(&files[..1]).verify(&terms(Some(NONCE), NOW))), ["ATT-360"], "no key");
+    assert_eq!(code(&judged(&[&jwks], "somebody else", NONCE, NOW)), ["ATT-354"]);
+    assert_eq!(code(&judged(&[&jwks], "flare-cvm", &"00".repeat(32), NOW)), ["ATT-356"], "another nonce");
+    assert_eq!(code(&judged(&[&jwks], "flare-cvm", NONCE, NOW + 4000)), ["ATT-355"], "expired");
+    assert_eq!(code(&judged(&[], "flare-cvm", NONCE, NOW)), ["ATT-360"], "no key");
     let other = self::key().jwks().to_string().into_bytes();
-    assert!(!set(&[token.clone(), other.clone()]).verify(&terms(Some(NONCE), NOW)).accepted(), "another's key");
+    assert_eq!(code(&judged(&[&other], "flare-cvm", NONCE, NOW)), ["ATT-352"], "another's key");
     // Of several issuers' key sets, the one that fits is used.
-    assert!(set(&[token, other, jwks]).verify(&terms(Some(NONCE), NOW)).accepted());
+    assert!(judged(&[&other, &jwks], "flare-cvm", NONCE, NOW).accepted());
 }
 
 #[test]
 fn attack_a_refused_machines_verdict() {
     let key = key();
+    let jwks = key.jwks().to_string().into_bytes();
+    let terms = token_terms(&[&jwks], "flare-cvm", Some(NONCE), NOW);
     // A debuggable guest: genuine, and refused.
     let token = token(&snp("google-vcek"), &key);
-    let read = set(&[token.clone(), key.jwks().to_string().into_bytes()]).verify(&terms(Some(NONCE), NOW));
+    let read = set(&[token.clone()]).verify(&terms);
     assert_eq!(code(&read), ["ATT-396"]);
     assert_eq!(claims(&read, "ear")["submods"]["cpu0"]["ear.status"], "contraindicated");
     // The same with its verdict turned.
@@ -71,8 +74,7 @@ fn attack_a_refused_machines_verdict() {
     let mut claims: serde_json::Value = serde_json::from_slice(&B64.decode(payload).unwrap()).unwrap();
     claims["submods"]["cpu0"]["ear.status"] = json!("affirming");
     let forged = format!("{header}.{}.{signature}", B64.encode(claims.to_string()));
-    let files = [forged.into_bytes(), key.jwks().to_string().into_bytes()];
-    assert!(!set(&files).verify(&terms(Some(NONCE), NOW)).accepted());
+    assert_eq!(code(&set(&[forged.into_bytes()]).verify(&terms)), ["ATT-353"]);
 }
 
 /// What one policy refuses of the whole, no attester of it passes.
@@ -82,6 +84,10 @@ fn a_refusal_of_all_contraindicates_each() {
     let refusal = cvm_attest::appraise::Refusal::policy("boot.rego", "ATT-364", "no", "see it");
     verdict.refusals.push(refusal);
     let key = key();
-    let read = set(&[token(&verdict, &key), key.jwks().to_string().into_bytes()]).verify(&terms(Some(NONCE), NOW));
-    assert_eq!(code(&read), ["ATT-396"]);
+    let jwks = key.jwks().to_string().into_bytes();
+    let read = set(&[token(&verdict, &key)]).verify(&token_terms(&[&jwks], "flare-cvm", Some(NONCE), NOW));
+    // cpu0, and what was refused of all.
+    assert_eq!(code(&read), ["ATT-396", "ATT-396"]);
+    let refused = &claims(&read, "ear")["submods"]["refused0"]["ear.veraison.annotated-evidence"]["refused"];
+    assert_eq!((&refused["of"], &refused["code"]), (&json!("boot.rego"), &json!("ATT-364")));
 }

@@ -11,11 +11,7 @@ use cvm_attest::{
 };
 use cvm_base::{Bytes, sha256};
 
-use crate::{NOW, appraise, claims, read, set, terms};
-
-#[path = "../snp/mint.rs"]
-#[expect(dead_code, reason = "the other tests of these mints use the rest")]
-mod mint;
+use crate::{NOW, appraise, claims, machine, read, set, terms};
 
 fn session(name: &str) -> Vec<u8> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/session-swtpm");
@@ -138,13 +134,9 @@ fn a_launch_digest_by_the_input_that_leads_to_it() {
 }
 
 fn minted(measurement: Bytes<48>) -> (EvidenceSet, Appraisal) {
-    let (line, spec) = (mint::line("Milan"), mint::vcek("Milan-B0"));
-    let (vcek, key) = mint::endorse(&line.ask.1, &spec);
-    let mut report = mint::report(2, [0; 3], &spec);
-    report[0x90..0xc0].copy_from_slice(&measurement.0);
-    let files = set(&[mint::sign(report, &key), vcek, mint::pem(&[&line.ask.0]).into_bytes()]);
-    let roots = Some(mint::pem(&[&line.ark.0, &line.ask.0, &line.asvk.0]).into_bytes());
-    let verdict = files.verify(&Terms { roots, ..terms(None, NOW) });
+    let (report, vcek, roots) = machine(|report| report[0x90..0xc0].copy_from_slice(&measurement.0));
+    let files = set(&[report, vcek]);
+    let verdict = files.verify(&Terms { roots: Some(roots), ..terms(None, NOW) });
     assert!(verdict.claims().count() == 1, "{:?}", verdict.refusals);
     (files, verdict)
 }
@@ -175,9 +167,10 @@ fn azures_paravisor_and_registers() {
 /// Each golden value that a device misses is in the refusal itself.
 #[test]
 fn a_gpus_measurement_by_its_index() {
-    let files = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.mismatch-1-2-3-9.xml", "nonce.hex"];
+    let files = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.mismatch-1-2-3-9.xml"];
     let files = files.map(|file| format!("gpu/h100-545.00-e2e/{file}"));
-    let refused = appraise(&files.each_ref().map(String::as_str), None, 1_700_000_000);
+    let nonce = String::from_utf8(read("gpu/h100-545.00-e2e/nonce.hex")).unwrap();
+    let refused = appraise(&files.each_ref().map(String::as_str), Some(&nonce), 1_700_000_000);
     let reason = &refused.refusals[0].reason;
     assert!(reason.starts_with("4 of the measurements differ"), "{reason}");
 }

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose as b64};
 use cvm_attest::appraise::EvidenceSet;
 use serde_json::{Value, json};
 
-use crate::{NOW, appraise, claims, code, read, set, terms};
+use crate::{NOW, appraise, claims, code, read, set, terms, token_terms};
 
 #[test]
 fn an_snp_report_in_every_wrapping() {
@@ -207,7 +207,8 @@ fn the_token_of_nvidias_sdk() {
     let key = read("nras/nras-prod-20250609.recovered.pub.pem");
     let issued = cvm_attest::token::DetachedEat::parse(&plain).unwrap().overall.unverified_claims().unwrap();
     let now = issued["iat"].as_u64().unwrap() + 60;
-    let [wrapped, plain] = [wrapped, plain].map(|bytes| set(&[bytes, key.clone()]).verify(&terms(None, now)));
+    let issuer = issued["iss"].as_str().unwrap();
+    let [wrapped, plain] = [wrapped, plain].map(|bytes| set(&[bytes]).verify(&token_terms(&[&key], issuer, None, now)));
     assert!(wrapped.accepted(), "{:?}", wrapped.refusals);
     assert_eq!(claims(&wrapped, "nras"), claims(&plain, "nras"));
 }

@@ -4,11 +4,16 @@ mod cases;
 mod ear;
 mod explain;
 mod forms;
+#[path = "../snp/mint.rs"]
+#[expect(dead_code, reason = "the other tests of these mints use the rest")]
+mod mint;
 mod rows;
 // The tests of the GPU verifier use the rest of it.
 #[allow(dead_code)]
 #[path = "../gpu/synthetic.rs"]
 mod synthetic;
+mod trust;
+mod unread;
 
 use std::{fs, path::PathBuf};
 
@@ -40,6 +45,22 @@ fn set(files: &[Vec<u8>]) -> EvidenceSet {
 
 fn terms(nonce: Option<&str>, now: u64) -> Terms {
     Terms { nonce: nonce.map(str::to_owned), now, ..Terms::default() }
+}
+
+/// Terms that name a token's keys and its issuer.
+fn token_terms(keys: &[&[u8]], issuer: &str, nonce: Option<&str>, now: u64) -> Terms {
+    let keys = keys.iter().map(|key| key.to_vec()).collect();
+    Terms { keys, issuer: Some(issuer.into()), ..terms(nonce, now) }
+}
+
+/// A machine of our own chip maker's: its signed report, changed before that, its VCEK, and the maker's roots.
+fn machine(change: impl FnOnce(&mut [u8])) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let (line, spec) = (mint::line("Milan"), mint::vcek("Milan-B0"));
+    let (vcek, key) = mint::endorse(&line.ask.1, &spec);
+    let mut report = mint::report(2, [0; 3], &spec);
+    change(&mut report);
+    let roots = mint::pem(&[&line.ark.0, &line.ask.0, &line.asvk.0]).into_bytes();
+    (mint::sign(report, &key), vcek, roots)
 }
 
 /// Verifies files by name at `now`.

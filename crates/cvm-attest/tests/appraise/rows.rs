@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use cvm_attest::appraise::{EvidenceSet, Terms};
+use cvm_attest::appraise::{Enclosed, EvidenceSet, Terms};
 use serde_json::Value;
 
-use crate::{NOW, appraise, claims, code, evidence};
+use crate::{NOW, appraise, claims, code, evidence, read, set, terms};
 
 #[test]
 fn snp_rows() {
@@ -182,17 +182,29 @@ fn unverified(bundle: &[u8]) -> serde_json::Map<String, Value> {
 
 #[test]
 fn token_rows() {
-    let maa = ["maa/maa-1-sgx.jwt", "maa/maa-1-sgx.jwks.json"];
-    let valid = appraise(&maa, None, 1_625_170_400);
+    let judged =
+        |file: &str, keys: &str, terms: Terms| set(&[read(file)]).verify(&Terms { keys: vec![read(keys)], ..terms });
+    let by_its_word = |now| Terms { enclosed: Enclosed { issuer: true, ..Enclosed::default() }, ..terms(None, now) };
+    let maa = |terms| judged("maa/maa-1-sgx.jwt", "maa/maa-1-sgx.jwks.json", terms);
+    let valid = maa(by_its_word(1_625_170_400));
     assert!(valid.accepted(), "{:?}", valid.refusals);
     assert!(valid.not_checked().iter().any(|(_, check, _)| *check == "issuer"));
-    assert!(!appraise(&maa, None, NOW).accepted(), "expired");
-    let nras = ["nras/hopperClaimsv3_detached_eat.json", "nras/nras-prod-20250609.recovered.pub.pem"];
-    let issued = unverified(&fs::read(evidence().join(nras[0])).unwrap())["iat"].as_u64().unwrap();
-    let valid = appraise(&nras, None, issued + 60);
+    assert_eq!(code(&maa(by_its_word(NOW))), ["ATT-355"], "expired");
+    let unnamed = maa(terms(None, 1_625_170_400));
+    assert_eq!(code(&unnamed), ["ATT-422"], "a token's own word for its issuer");
+    claims(&unnamed, "maa");
+
+    let nras = |now| {
+        let issuer = Some("https://nras.attestation.nvidia.com".into());
+        let keys = "nras/nras-prod-20250609.recovered.pub.pem";
+        judged("nras/hopperClaimsv3_detached_eat.json", keys, Terms { issuer, ..terms(None, now) })
+    };
+    let issued = unverified(&read("nras/hopperClaimsv3_detached_eat.json"))["iat"].as_u64().unwrap();
+    let valid = nras(issued + 60);
     assert!(valid.accepted(), "{:?}", valid.refusals);
-    assert!(!appraise(&nras, None, issued + 100_000_000).accepted(), "expired");
-    assert!(!appraise(&nras[..1], None, issued + 60).accepted(), "no key, no verdict");
+    assert!(!nras(issued + 100_000_000).accepted(), "expired");
+    let no_key = appraise(&["nras/hopperClaimsv3_detached_eat.json"], None, issued + 60);
+    assert_eq!(code(&no_key), ["ATT-360"], "no key, no verdict");
     assert!(!appraise(&["maa/azurevm-token-nokey.jwt"], None, NOW).accepted(), "no key, no verdict");
 }
 

@@ -1,11 +1,18 @@
 //! A TD in the release protocol.
 
-use cvm_attest::{snp::SnpRoots, tee::Vendors, trustee::report_data, x509::Certificate};
+use cvm_attest::{
+    appraise::{EvidenceSet, Terms},
+    snp::SnpRoots,
+    tee::Vendors,
+    trustee::report_data,
+    x509::Certificate,
+};
 use cvm_base::Explain as _;
 use serde_json::{Value, json};
 
 use crate::{
     NOW,
+    documents::{qe_identity, tcb_info},
     mint::{Mint, td10},
 };
 
@@ -52,4 +59,31 @@ fn attack_a_debug_td_and_a_migratable_td() {
         let refused = vendors.verify("tdx", &evidence, &binding, NOW).unwrap_err();
         assert!(refused.is_forbidden() && refused.to_string().contains(word), "{refused}");
     }
+}
+
+/// Of two lists that are valid, both Intel's, the evidence brings the one that still calls its platform good: the one
+/// that the verifier has decides.
+#[test]
+fn attack_evidence_that_brings_an_older_tcb_list() {
+    let mint = Mint::new();
+    let list = |status: &str| {
+        let mut info = tcb_info();
+        info["tcbLevels"][1]["tcbStatus"] = json!(status);
+        mint.collateral(&info, &qe_identity()).to_string().into_bytes()
+    };
+    let (older, newer) = (list("UpToDate"), list("OutOfDate"));
+    let verdict = |given: Option<&Vec<u8>>| {
+        let mut files = EvidenceSet::default();
+        files.present("td", "td/quote.bin", mint.quote(4, &td10([5, 0, 6])));
+        files.present("td", "td/collateral.json", older.clone());
+        given.iter().for_each(|given| files.add_collateral("mine.json", given.to_vec()));
+        let of_nvidia =
+            std::fs::read(format!("{}/../../keys/roots/nvidia/verifier_device_root.pem", env!("CARGO_MANIFEST_DIR")));
+        let roots = [mint.root.pem.as_bytes(), &of_nvidia.unwrap()].concat();
+        let appraisal = files.verify(&Terms { roots: Some(roots), now: NOW, ..Terms::default() });
+        let (_, _, claims) = appraisal.claims().next().unwrap_or_else(|| panic!("{:?}", appraisal.refusals));
+        claims["tcb_status"].clone()
+    };
+    assert_eq!(verdict(None), "UpToDate");
+    assert_eq!(verdict(Some(&newer)), "OutOfDate");
 }

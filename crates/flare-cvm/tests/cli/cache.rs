@@ -1,6 +1,6 @@
 //! A signed cache of collateral, filled with `collateral import`, in the place of loose files.
 
-use crate::{EVIDENCE, NOW, VECTORS, flare_cvm, folder, verify};
+use crate::{EVIDENCE, NOW, VECTORS, flare_cvm, folder, verify, verify::h100_nonce};
 
 #[test]
 fn evidence_of_every_form_finds_its_collateral_in_a_signed_cache() {
@@ -41,10 +41,8 @@ fn evidence_of_every_form_finds_its_collateral_in_a_signed_cache() {
         ),
         (format!("{VECTORS}/snp-trustee-e2e/evidence.json --at {NOW}"), "cpu0: snp, genuine"),
         (
-            ["report.bin", "chain.pem", "nonce.hex"]
-                .map(|name| format!("{EVIDENCE}/gpu/h100-545.00-e2e/{name} "))
-                .concat()
-                + "--at 1700000000",
+            ["report.bin", "chain.pem"].map(|name| format!("{EVIDENCE}/gpu/h100-545.00-e2e/{name} ")).concat()
+                + &format!("--nonce {} --at 1700000000", h100_nonce()),
             "measres=success",
         ),
     ] {

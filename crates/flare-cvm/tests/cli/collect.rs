@@ -82,6 +82,10 @@ fn collateral_travels_with_the_evidence() {
     std::fs::copy(&packed, machine.join("collateral.json")).unwrap();
     verify(&format!("{report} --collateral-signer {signer}")).good().says("cpu0: snp, genuine");
     verify(&report).failed("ATT-362").says("left out: ").says("collateral.json");
+    // A collector's key that lies beside it makes nobody a collector.
+    std::fs::copy(&signer, machine.join("collateral.pub")).unwrap();
+    let run = verify(&format!("{report} --nonce {}", "00".repeat(32))).failed("ATT-362");
+    run.says("refused[ATT-303]").says("left out: ").says("collateral.json: ");
 
     let body = std::fs::read(repository().join(crate::VECTORS).join("snp-trustee-e2e/evidence.json")).unwrap();
     let mut body: serde_json::Value = serde_json::from_slice(&body).unwrap();

@@ -7,6 +7,11 @@ use crate::{EVIDENCE, NOW, claims, folder, verify};
 /// A key and its public half, by openssl, as the help has it.
 fn key(folder: &std::path::Path) -> (String, String) {
     let [key, public] = ["ear.key", "ear.pub"].map(|name| folder.join(name).display().to_string());
+    make_key(&key, &public);
+    (key, public)
+}
+
+pub fn make_key(key: &str, public: &str) {
     for arguments in [
         format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {key}"),
         format!("pkey -in {key} -pubout -out {public}"),
@@ -14,7 +19,6 @@ fn key(folder: &std::path::Path) -> (String, String) {
         let output = Command::new("openssl").args(arguments.split(' ')).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    (key, public)
 }
 
 #[test]

@@ -26,14 +26,20 @@ pub(super) fn with_collateral<T>(
         [] => shared.dcap.iter().map(Vec::as_slice).collect(),
         own => own.iter().map(|(_, bytes)| bytes.as_slice()).collect(),
     };
-    let mut candidates = documents.into_iter().map(tdx::Collateral::parse).collect::<Vec<_>>();
-    if !(shared.tcb_infos.is_empty() && shared.qe_identities.is_empty()) {
-        let Shared { tcb_infos, qe_identities, crls, .. } = shared;
-        let mut certificates = shared.certificates.clone();
-        for (name, bytes) in group.all(Form::Certificates) {
-            certificates.extend(Certificate::read_all(bytes).map_err(|e| Refusal::new(name, &e))?);
-        }
-        candidates.extend(tdx::Collateral::assemble(tcb_infos, qe_identities, crls, &certificates));
+    let mut certificates = shared.certificates.clone();
+    for (name, bytes) in group.all(Form::Certificates) {
+        certificates.extend(Certificate::read_all(bytes).map_err(|e| Refusal::new(name, &e))?);
+    }
+    let Shared { tcb_infos, qe_identities, crls, given: [given, given_infos, given_identities], .. } = shared;
+    let assemble = |infos, identities| tdx::Collateral::assemble(infos, identities, crls, &certificates);
+    // Intel signed them all; of two lists that are valid, who presents the evidence may not choose the older one.
+    let mut candidates = given.iter().map(|bytes| tdx::Collateral::parse(bytes)).collect::<Vec<_>>();
+    if !given_infos.is_empty() && !given_identities.is_empty() {
+        candidates.extend(assemble(given_infos, given_identities));
+    }
+    candidates.extend(documents.into_iter().map(tdx::Collateral::parse));
+    if !(tcb_infos.is_empty() && qe_identities.is_empty()) {
+        candidates.extend(assemble(tcb_infos, qe_identities));
     }
     if candidates.is_empty() {
         return Ok((verify(&DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?)?, false));

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Group, Refusal, Shared, Submodule, Terms, azure, gpu, snp};
 use crate::{
     azure::{AzureEvidence, HardwareKind},
-    files::Form,
+    files::{Form, members::is_azure},
     gpu::DeviceEvidence,
     snp::SnpEvidence,
 };
@@ -20,20 +20,24 @@ pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Result<Ve
         };
         let body: Value = serde_json::from_slice(bytes).map_err(|_| unknown())?;
         let has = |member: &str| body.get(member).is_some();
+        let before = found.len();
         if has("attestation_report") {
             let evidence = SnpEvidence::from_kbs(&body).map_err(|e| Refusal::new(name, &e))?;
             let report = evidence.report.clone();
             let mut all = evidence.certificates;
             all.extend(snp::certificates(group, shared)?);
             found.push(snp::parsed(report, all, shared, terms)?);
-        } else if body.is_array() || has("device_evidence_list") || has("evidence_list") {
+        }
+        if body.is_array() || has("device_evidence_list") || has("evidence_list") {
             for device in DeviceEvidence::parse_set(bytes).map_err(|e| Refusal::new(name, &e))? {
                 found.push(gpu::device(&device, group, shared, terms)?);
             }
-        } else if has("hcl_report") || (has("quote") && has("report")) {
+        }
+        if body.as_object().is_some_and(is_azure) {
             let evidence = AzureEvidence::from_json(azure_kind(&body), &body).map_err(|e| fail(&e))?;
             found.push(azure::bound(&evidence, group, shared, terms)?);
-        } else {
+        }
+        if found.len() == before {
             return Err(unknown());
         }
     }

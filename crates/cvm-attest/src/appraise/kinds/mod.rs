@@ -13,9 +13,11 @@ use serde_json::Value;
 
 use super::{
     Appraisal, Refusal, Submodule,
-    set::{Group, Shared, Terms},
+    set::{Group, Terms},
+    trust::Shared,
 };
 use crate::{
+    azure::{HardwareKind, HclReport},
     files::Form,
     gpu::{Expectation, GpuClaims, ResultPolicy, SwitchClaims, Topology},
     token::NrasClaims,
@@ -25,73 +27,131 @@ pub(super) use kbs::azure_kind;
 
 type Verified = Result<Submodule, Refusal>;
 
-/// Every piece of evidence in a group.
-pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Result<Vec<Submodule>, Refusal> {
-    let mut found = Vec::new();
+/// Every piece of evidence in a group: what each proved, or why it is refused.
+pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Found {
+    let mut found = Found::default();
     if group.has(Form::KbsEvidence) {
-        found.extend(kbs::verify(group, shared, terms)?);
+        found.all(kbs::verify(group, shared, terms));
     }
+    let hcl = if group.has(Form::HclReport) { group.all(Form::HclReport) } else { &[] };
+    let hcl = hcl.iter().find_map(|(_, bytes)| HclReport::parse(bytes).ok());
     if group.has(Form::HclReport) {
-        found.push(azure::files(group, shared, terms)?);
-    } else {
-        if let Some(report) = group.one(Form::SnpReport)? {
-            found.push(snp::report(report, snp::certificates(group, shared)?, shared, terms)?);
-        }
-        if let Some(quote) = group.one(Form::TdxQuote)? {
-            found.push(dcap::tdx(quote, group, shared, terms)?);
-        }
-        if let Some(quote) = group.one(Form::SgxQuote)? {
-            found.push(dcap::sgx(quote, group, shared, terms)?);
-        }
-        if group.has(Form::TpmQuote) {
-            found.extend(tpm::quotes(group, shared, terms)?);
-        } else if group.has(Form::EventLog) && !group.has(Form::TdxQuote) {
-            found.push(tpm::event_log(group)?);
-        }
+        found.one(azure::files(group, shared, terms));
+    } else if group.has(Form::TpmQuote) {
+        let mut unread = Vec::new();
+        found.all(tpm::quotes(group, shared, terms, &mut unread));
+        found.unread = unread;
+    } else if group.has(Form::EventLog) && !group.has(Form::TdxQuote) {
+        found.one(tpm::event_log(group));
     }
-    if let Some(report) = group.one(Form::GpuReport)? {
-        found.push(gpu::report(report, group, shared, terms)?);
+    let hardware = |kind| hcl.as_ref().filter(|hcl| hcl.kind() == kind).map(HclReport::hardware_report);
+    // Azure's own report may lie beside the one that holds it; another one is evidence of another machine.
+    let own = |report: &[u8]| hardware(HardwareKind::Snp).is_some_and(|own| report.starts_with(own));
+    found.each(group.one(Form::SnpReport).map(|report| report.filter(|report| !own(report))), |report| {
+        snp::report(report, snp::certificates(group, shared)?, shared, terms)
+    });
+    if hardware(HardwareKind::Tdx).is_none() {
+        found.each(group.one(Form::TdxQuote), |quote| dcap::tdx(quote, group, shared, terms));
     }
+    found.each(group.one(Form::SgxQuote), |quote| dcap::sgx(quote, group, shared, terms));
+    found.each(group.one(Form::GpuReport), |report| gpu::report(report, group, shared, terms));
     for (name, bytes) in group.all(Form::Jwt) {
-        found.push(token::jwt(name, bytes, shared, terms)?);
+        found.one(token::jwt(name, bytes, shared, terms));
     }
     for (name, bytes) in group.all(Form::DetachedEat) {
-        found.push(token::nras(name, bytes, shared, terms)?);
+        found.one(token::nras(name, bytes, shared, terms));
     }
-    // Nothing but what vouches: then that itself is looked at.
-    if found.is_empty() && !group.has(Form::PcrValues) {
-        for (name, bytes) in group.all(Form::Rim) {
-            found.push(gpu::rim(name, bytes, shared, terms.now)?);
-        }
-        if found.is_empty() && group.has(Form::Certificates) {
-            found.extend(snp::endorsement(group, shared, terms.now)?);
+    found.unread.extend(alone(group));
+    found
+}
+
+/// What vouches for evidence, where there is none anywhere.
+pub(super) fn vouch(group: &Group, shared: &Shared, terms: &Terms) -> Found {
+    let mut found = Found::default();
+    for (name, bytes) in group.all(Form::Rim) {
+        found.one(gpu::rim(name, bytes, shared, terms.now));
+    }
+    if found.verified.is_empty() && group.has(Form::Certificates) {
+        found.all(snp::endorsement(group, shared, terms.now).map(|found| found.into_iter().collect()));
+    }
+    found.unread.extend(alone(group));
+    found
+}
+
+/// Pieces that are evidence only together with another one, which is not there.
+fn alone(group: &Group) -> Vec<Refusal> {
+    let quoted = group.has(Form::TpmQuote);
+    let logged = group.has(Form::EventLog) && !group.has(Form::TdxQuote) && !group.has(Form::HclReport);
+    let td_log = group.has(Form::TdxQuote) && !group.has(Form::EventLog);
+    let rules = [
+        (Form::TpmSignature, quoted, "the quote that it signs"),
+        (Form::TpmPublic, quoted, "a quote"),
+        (Form::PcrValues, quoted || logged, "a quote or an event log"),
+        (Form::DstackLog, td_log, "a TDX quote of its own"),
+    ];
+    let alone = rules.into_iter().filter(|(_, used, _)| !used).flat_map(|(form, _, missing)| {
+        group.all(form).iter().map(move |(name, _)| {
+            let reason = format!("{} without {missing}: nothing was verified with it", form.describe());
+            let help = "give what it belongs to in the same folder, or leave it out";
+            Refusal::input(name, reason, help)
+        })
+    });
+    alone.collect()
+}
+
+/// What was found in a group.
+#[derive(Default)]
+pub(super) struct Found {
+    /// What each piece proved, or why it is refused.
+    pub(super) verified: Vec<Verified>,
+    /// Pieces with which nothing was verified.
+    pub(super) unread: Vec<Refusal>,
+}
+
+impl Found {
+    fn one(&mut self, verified: Verified) {
+        self.verified.push(verified);
+    }
+
+    fn all(&mut self, verified: Result<Vec<Submodule>, Refusal>) {
+        match verified {
+            Ok(submodules) => self.verified.extend(submodules.into_iter().map(Ok)),
+            Err(refusal) => self.verified.push(Err(refusal)),
         }
     }
-    Ok(found)
+
+    /// The only piece of a form, if there is one.
+    fn each(&mut self, piece: Result<Option<&[u8]>, Refusal>, verify: impl FnOnce(&[u8]) -> Verified) {
+        match piece {
+            Ok(piece) => self.verified.extend(piece.map(verify)),
+            Err(refusal) => self.verified.push(Err(refusal)),
+        }
+    }
 }
 
 /// What holds of all pieces together: one nonce, and devices that are one machine's.
-pub(super) fn check_composite(appraisal: &mut Appraisal) {
-    let cpu = appraisal.claims().any(|(name, _, _)| name.starts_with("cpu"));
-    let device = appraisal.claims().any(|(_, kind, _)| matches!(kind, "nvidia" | "nvswitch"));
-    let nonce_given = appraisal.claims().all(|(_, _, claims)| {
-        let entries = claims.get("not_checked").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        !entries.iter().any(|entry| matches!(entry["check"].as_str(), Some("nonce" | "report-data")))
-    });
-    if cpu && device && !nonce_given {
-        appraisal.refusals.push(Refusal::policy(
-            "the composite",
-            "ATT-361",
-            "CPU and GPU evidence without a common nonce may be of two machines",
-            "give the nonce that both were asked for with --nonce",
-        ));
-    }
-    let mut chips: Vec<_> = appraisal.claims().filter_map(|(name, kind, claims)| chip(name, kind, claims)).collect();
-    chips.dedup_by(|(_, second), (_, first)| first == second);
-    if let [(first, _), (second, _), ..] = chips.as_slice() {
-        let reason = format!("{first} and {second} are of two machines");
-        let help = "give one machine's evidence at a time: together, each would vouch for the other";
+pub(super) fn check_composite(appraisal: &mut Appraisal, shared: &Shared) {
+    let refuse = |appraisal: &mut Appraisal, reason: &str, help: &str| {
         appraisal.refusals.push(Refusal::policy("the composite", "ATT-361", reason, help));
+    };
+    // Logs and certificates attest nothing.
+    let attesters = appraisal.submods.keys().filter(|name| !name.starts_with("collateral")).count();
+    if attesters > 1 && shared.nonces.is_empty() {
+        refuse(
+            appraisal,
+            "pieces of evidence without a common nonce may be of several machines",
+            "give the nonce that all were asked for with --nonce, or each machine's evidence at a time",
+        );
+    }
+    let named = |of: for<'a> fn(&'a str, &str, &'a Value) -> Option<(&'a str, String)>| {
+        let mut all: Vec<_> = appraisal.claims().filter_map(|(name, kind, claims)| of(name, kind, claims)).collect();
+        all.dedup_by(|(_, second), (_, first)| first == second);
+        Some((all.first()?.0.to_owned(), all.get(1)?.0.to_owned()))
+    };
+    // Two guests of one chip are two machines as well.
+    if let Some((first, second)) = named(chip).or_else(|| named(guest)) {
+        let reason = format!("{first} and {second} are of two machines");
+        refuse(appraisal, &reason, "give one machine's evidence at a time: together, each would vouch for the other");
     }
     if !appraisal.refusals.is_empty() {
         return;
@@ -115,6 +175,16 @@ fn chip<'a>(name: &'a str, kind: &str, claims: &'a Value) -> Option<(&'a str, St
     };
     let id = claims.get(member)?.as_str().filter(|id| id.bytes().any(|digit| digit != b'0'))?;
     Some((name, format!("{vendor} {id}")))
+}
+
+/// The guest that evidence is of: an SNP launch by its id, a TD by all that was measured of it.
+fn guest<'a>(name: &'a str, kind: &str, claims: &'a Value) -> Option<(&'a str, String)> {
+    let shown = match kind {
+        "snp" | "az-snp-vtpm" => claims.get("report_id")?,
+        "tdx" | "az-tdx-vtpm" => claims.pointer("/quote/body")?,
+        _ => return None,
+    };
+    Some((name, shown.to_string()))
 }
 
 /// One of NVIDIA's result policies, on every device that was verified here, and on every verdict of NVIDIA's service;

@@ -1,5 +1,7 @@
 //! TPM quotes, and event logs alone.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{Group, Refusal, Shared, Submodule, Terms, Verified};
@@ -10,21 +12,27 @@ use crate::{
     rtmr::RtmrEvent,
     tdx::CcEventLog,
     tpm::quote::{self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError},
-    tpm::{HashAlg, parse_quote},
+    tpm::{HashAlg, Quote, parse_quote},
     x509::{Certificate, Path},
 };
 
 /// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed, not refused.
-pub(super) fn quotes(group: &Group, shared: &Shared, terms: &Terms) -> Result<Vec<Submodule>, Refusal> {
+/// A signature of none of them is `unread`.
+pub(super) fn quotes(
+    group: &Group,
+    shared: &Shared,
+    terms: &Terms,
+    unread: &mut Vec<Refusal>,
+) -> Result<Vec<Submodule>, Refusal> {
     let keys = keys(group, shared)?;
     let pcrs = shown_values(group)?;
     let log = group.one(Form::EventLog)?;
     if !group.has(Form::TpmSignature) {
         group.needed(Form::TpmSignature, "a TPM quote")?;
     }
-    let (mut found, mut left_out) = (Vec::new(), None);
+    let (mut found, mut left_out, mut used) = (Vec::new(), None, BTreeSet::new());
     for (name, message) in group.all(Form::TpmQuote) {
-        match quote(group, message, &keys, &pcrs, log, shared, terms) {
+        match quote(group, message, &keys, &pcrs, log, shared, terms, &mut used) {
             Ok(claims) => found.push(claims),
             Err(error @ TpmError::Bank { .. }) => left_out = Some((name, error)),
             Err(error) => return Err(Refusal::new(name, &error)),
@@ -34,6 +42,12 @@ pub(super) fn quotes(group: &Group, shared: &Shared, terms: &Terms) -> Result<Ve
         let Some(first) = found.first_mut() else { return Err(Refusal::new(name, &error)) };
         first.not_checked.push(NotChecked::new("other-banks", &error.to_string()));
     }
+    let values = |bytes: &[u8]| group.all(Form::TpmQuote).iter().any(|(_, quote)| are_values_of(quote, bytes));
+    let signatures = group.all(Form::TpmSignature).iter().enumerate();
+    unread.extend(signatures.filter(|(at, (_, bytes))| !used.contains(at) && !values(bytes)).map(|(_, (name, _))| {
+        let help = "leave it out, or give the quote that it signs in the same folder";
+        Refusal::input(name, "it is as long as a signature, and signs no quote that was given", help)
+    }));
     let submodule =
         |claims: QuoteClaims| Submodule { prefix: "tpm", kind: "tpm", claims: claims.members(), refusals: vec![] };
     Ok(found.into_iter().map(submodule).collect())
@@ -56,7 +70,14 @@ fn shown_values(group: &Group) -> Result<PcrValues, Refusal> {
     Ok(shown)
 }
 
-/// One quote, with whichever of the signatures and keys at hand is its own.
+/// Whether these bytes are the register values that a quote covers: bare ones may be as long as a signature.
+fn are_values_of(quote: &[u8], bytes: &[u8]) -> bool {
+    let digest = |quote: &Quote| HashAlg::ALL.into_iter().any(|alg| alg.digest([bytes]).as_bytes() == quote.pcr_digest);
+    parse_quote(quote).is_ok_and(|quote| digest(&quote))
+}
+
+/// One quote, with whichever of the signatures and keys at hand is its own: that one is then `used`.
+#[expect(clippy::too_many_arguments, reason = "what is at hand for a quote, listed once")]
 fn quote(
     group: &Group,
     message: &[u8],
@@ -65,6 +86,7 @@ fn quote(
     log: Option<&[u8]>,
     shared: &Shared,
     terms: &Terms,
+    used: &mut BTreeSet<usize>,
 ) -> Result<QuoteClaims, TpmError> {
     let nonce = (!shared.nonces.is_empty()).then(|| Nonce::any_of(shared.quoted_nonces()));
     let path = Path {
@@ -73,7 +95,7 @@ fn quote(
         crls: &shared.crls,
     };
     let mut last = TpmError::Signature { scheme: "none".into() };
-    for (_, signature) in group.all(Form::TpmSignature) {
+    for (at, (_, signature)) in group.all(Form::TpmSignature).iter().enumerate() {
         for (key, certificate) in keys {
             let attempt = || {
                 let mut evidence = QuoteEvidence::parse(message, signature, key.clone())?;
@@ -87,7 +109,11 @@ fn quote(
                 let endorsement = certificate.map(|certificate| AkEndorsement { certificate, path });
                 quote::verify(&evidence, nonce.as_ref(), endorsement.as_ref(), &terms.rules.tpm, terms.now)
             };
-            match attempt() {
+            let attempted = attempt();
+            if !matches!(attempted, Err(TpmError::Signature { .. } | TpmError::Structure(_))) {
+                used.insert(at);
+            }
+            match attempted {
                 Ok(claims) => return Ok(claims),
                 // What fails behind the signature says more than another quote's signature does.
                 Err(error @ TpmError::Signature { .. }) if matches!(last, TpmError::Signature { .. }) => last = error,
@@ -124,6 +150,8 @@ fn keys(group: &Group, shared: &Shared) -> Result<Vec<(AttestationKey, Option<Ce
     Ok(found)
 }
 
+const LOG: &str = "the event log";
+
 /// A log without a quote: what it leads to, and whether that is what the given register values say.
 pub(super) fn event_log(group: &Group) -> Verified {
     let fail = |reason: String| {
@@ -132,17 +160,22 @@ pub(super) fn event_log(group: &Group) -> Verified {
     let bytes = group.needed(Form::EventLog, "an event log")?;
     let log = match Log::parse(bytes, Registers::Pcrs) {
         // A TD's log has no other bank, and firmware names another register first.
-        Ok(log) if log.banks() == [HashAlg::Sha384] => return cc_event_log(bytes),
-        Ok(log) => log,
-        Err(error) => return cc_event_log(bytes).map_err(|_| Refusal::new("the event log", &error)),
+        Ok(log) if log.banks() != [HashAlg::Sha384] => log,
+        other => {
+            let log = CcEventLog::parse(bytes);
+            let log = log.map_err(|e| other.err().map_or_else(|| Refusal::new(LOG, &e), |e| Refusal::new(LOG, &e)))?;
+            return cc_event_log(group, &log);
+        }
     };
     let given = group.one(Form::PcrValues)?.map(PcrValues::parse).transpose();
     let given = given.map_err(|e| Refusal::new("the PCR values", &e))?;
     let mut banks = serde_json::Map::new();
+    let mut compared = false;
     for bank in log.banks() {
         let values = log.replay(*bank).unwrap_or_default();
         for (register, value) in &values {
             let shown = given.as_ref().and_then(|given| given.get(*bank, *register));
+            compared |= shown.is_some();
             if shown.is_some_and(|shown| shown != value) {
                 let shown = shown.map(ToString::to_string).unwrap_or_default();
                 return Err(fail(format!(
@@ -154,6 +187,9 @@ pub(super) fn event_log(group: &Group) -> Verified {
         let values = values.iter().map(|(register, value)| (register.to_string(), json!(value.to_string())));
         banks.insert(bank.name().into(), Value::Object(values.collect()));
     }
+    if given.is_some() && !compared {
+        return Err(fail("the values given are of no bank and no register that it has".into()));
+    }
     let mut not_checked = vec![NotChecked::new("quote", "no quote was given: nobody vouches for this log")];
     if given.is_none() {
         not_checked.push(NotChecked::new("pcr-values", "no register values were given to compare with"));
@@ -163,8 +199,15 @@ pub(super) fn event_log(group: &Group) -> Verified {
 }
 
 /// A TD's log without a quote.
-fn cc_event_log(bytes: &[u8]) -> Verified {
-    let log = CcEventLog::parse(bytes).map_err(|e| Refusal::new("the event log", &e))?;
+fn cc_event_log(group: &Group, log: &CcEventLog) -> Verified {
+    if let [(name, _), ..] = group.all(Form::PcrValues) {
+        let help = "give a TPM's values with the log of that TPM";
+        return Err(Refusal::input(
+            name,
+            "a TPM's register values beside a TD's log: they were compared with nothing",
+            help,
+        ));
+    }
     let events: Vec<RtmrEvent> = log.events().iter().map(Into::into).collect();
     let claims = json!({
         "events": events,

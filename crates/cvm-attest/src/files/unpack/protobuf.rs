@@ -7,11 +7,17 @@ use crate::tpm::HashAlg;
 /// Fields of a message are few; a bank has 24 registers.
 const MAX_FIELDS: usize = 256;
 
-/// The attestation key, each bank's quote, signature and values, the event log, certificates, and what the TEE under
-/// the TPM reported; `None` for anything else.
-pub(super) fn attestation(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// A message's parts, and the evidence in it that cannot be read, by its field.
+pub(super) struct Message {
+    pub(super) parts: Vec<Vec<u8>>,
+    pub(super) unread: Vec<(String, &'static str)>,
+}
+
+/// The attestation key, each bank's quote, signature and values, the event log and certificates; `None` for anything else.
+/// What the TEE under the TPM reported stands there as fields, not as the bytes that were signed.
+pub(super) fn attestation(bytes: &[u8]) -> Option<Message> {
     let fields = fields(bytes)?;
-    let mut parts = Vec::new();
+    let (mut parts, mut unread) = (Vec::new(), Vec::new());
     let mut banks = Map::new();
     let has = |number: u64| fields.iter().any(|(found, _)| *found == number);
     if !(has(1) && has(2)) {
@@ -34,12 +40,17 @@ pub(super) fn attestation(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
                     }
                 }
             }
-            // sevsnp.Attestation holds the report's fields, not its bytes; a TD's quote likewise.
-            _ => {}
+            // The instance's names: what the cloud says of it, and nobody signed.
+            4 => {}
+            _ if content.is_empty() => {}
+            5 => unread.push(("canonical_event_log".into(), "a canonical event log is not replayed here")),
+            8 => unread.push(("sev_snp_attestation".into(), "give the SEV-SNP report's own bytes, as a file")),
+            9 => unread.push(("tdx_attestation".into(), "give the TDX quote's own bytes, as a file")),
+            _ => unread.push((format!("field {number}"), "it is nothing that is known here")),
         }
     }
     parts.push(Value::Object(banks).to_string().into_bytes());
-    Some(parts)
+    Some(Message { parts, unread })
 }
 
 /// `PCRs`: the TPM's number of the hash, and a map as repeated pairs.

@@ -1,6 +1,7 @@
 //! Files, folders and collateral caches, into an evidence set.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -21,14 +22,12 @@ use super::{super::problem::Problem, MAX_FILE};
 /// A folder of one machine holds a folder for each device, and those of GPUs a folder for each GPU.
 const MAX_DEPTH: u32 = 3;
 
-/// What was read, and what could not be.
+/// What was read.
 #[derive(Default)]
 pub(super) struct Input {
     pub(super) set: EvidenceSet,
-    /// Files that were named, and are nothing that is known.
-    pub(super) refused: Vec<Refusal>,
-    /// The same out of folders, which may hold notes and signatures besides evidence.
-    pub(super) left_out: Vec<Refusal>,
+    /// Folders that were read, by their true paths: links may lead to one again.
+    seen: BTreeSet<PathBuf>,
     /// Signed caches that lay among the evidence: the file's name and its bytes.
     travelled: Vec<(String, Vec<u8>)>,
 }
@@ -39,35 +38,38 @@ impl Input {
         if path.is_dir() {
             return self.device(path, 0);
         }
-        let refused = self.file("", path)?;
-        self.refused.extend(refused);
+        self.file("", path)
+    }
+
+    fn device(&mut self, folder: &Path, depth: u32) -> Result<()> {
+        let real = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
+        if !self.seen.insert(real) {
+            return Ok(());
+        }
+        let group = folder.display().to_string();
+        for path in entries_of(folder)? {
+            let unread = |reason: &str| Refusal::input(&path.display().to_string(), reason, "leave it out");
+            if path.is_file() {
+                self.file(&group, &path)?;
+            } else if !path.is_dir() {
+                self.set.unread(unread("it is neither a file nor a folder"));
+            } else if depth == MAX_DEPTH {
+                self.set.unread(unread("folders in folders are not read as deep as this one lies"));
+            } else {
+                self.device(&path, depth + 1)?;
+            }
+        }
         Ok(())
     }
 
-    fn device(&mut self, path: &Path, depth: u32) -> Result<()> {
-        let name = path.display().to_string();
-        let (files, folders): (Vec<_>, Vec<_>) = entries_of(path)?.into_iter().partition(|path| path.is_file());
-        let unknown = self.group(&name, files)?;
-        // A device's folder without its evidence: what is unknown in it may be just that, damaged.
-        let to = if self.set.attests(&name) { &mut self.left_out } else { &mut self.refused };
-        to.extend(unknown);
-        let folders = folders.iter().filter(|path| path.is_dir() && depth < MAX_DEPTH);
-        folders.into_iter().try_for_each(|folder| self.device(folder, depth + 1))
-    }
-
-    /// Adds files to one group; gives back those that are nothing that is known.
-    fn group(&mut self, group: &str, files: Vec<PathBuf>) -> Result<Vec<Refusal>> {
-        let unknown = files.iter().map(|file| self.file(group, file)).collect::<Result<Vec<_>>>()?;
-        Ok(unknown.into_iter().flatten().collect())
-    }
-
-    fn file(&mut self, group: &str, path: &Path) -> Result<Option<Refusal>> {
+    fn file(&mut self, group: &str, path: &Path) -> Result<()> {
         let (name, bytes) = (path.display().to_string(), read_bounded(path, MAX_FILE)?);
         if Cache::is_packed(&bytes) {
             self.travelled.push((name, bytes));
-            return Ok(None);
+        } else {
+            self.set.present(group, &name, bytes);
         }
-        Ok(self.set.add(group, &name, bytes).err())
+        Ok(())
     }
 
     /// Takes what the evidence needs out of signed caches: the one at `at`, if it is one, and those that travelled with
@@ -78,9 +80,9 @@ impl Input {
             if path.join("index.json").is_file() || path.is_file() {
                 self.take(&cache(path, &trusted)?, now);
             } else {
-                let files = entries_of(path)?.into_iter().filter(|path| path.is_file()).collect();
-                let unknown = self.group("", files)?;
-                self.left_out.extend(unknown);
+                for file in entries_of(path)?.into_iter().filter(|path| path.is_file()) {
+                    self.set.add_collateral(&file.display().to_string(), read_bounded(&file, MAX_FILE)?);
+                }
             }
         }
         let kbs = self.set.all(Form::KbsEvidence).filter_map(|json| serde_json::from_slice::<Value>(json).ok());
@@ -91,7 +93,7 @@ impl Input {
                 Ok(cache) => self.take(&cache, now),
                 Err(error) => {
                     let help = "name its collector's public key with --collateral-signer, if you trust that collector";
-                    self.left_out.push(Refusal::policy(&name, error.code(), error.to_string(), help));
+                    self.set.leave_out(Refusal::policy(&name, error.code(), error.to_string(), help));
                 }
             }
         }
@@ -107,7 +109,7 @@ impl Input {
         let of_nvidia = cache.entries().filter(|entry| matches!(entry.key, Key::Rim(_)));
         let of_nvidia = of_nvidia.filter_map(|entry| cache.find(&entry.key, now).ok());
         for found in of_amd.chain(of_intel).chain(of_nvidia) {
-            self.refused.extend(self.set.add("", &found.entry.key.name(), found.bytes.to_vec()).err());
+            self.set.add_collateral(&found.entry.key.name(), found.bytes.to_vec());
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cvm_attest::{
     Reference, ReferenceSet,
-    appraise::{Appraisal, Explanation, Refusal, Terms, compare, explain},
+    appraise::{Appraisal, Enclosed, Explanation, Terms, compare, explain},
     token::{EarKey, Registered, VerifierId},
     x509::parse_time,
 };
@@ -36,7 +36,13 @@ const EAR_LIFETIME: u64 = 3600;
 /// lists lie beside the evidence or in a collateral folder. Nothing is fetched.
 ///
 /// Ends with 0 only if everything was genuine and accepted. What could not be checked is listed; a Rego policy
-/// refuses it unless it accepts it by name.
+/// refuses it unless it accepts it by name. Whatever is given and cannot be read is refused, also in a folder or a
+/// JSON member: a policy's rules may accept it by name ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
+///
+/// What judges must not come from the same hand as what is judged. A nonce, a token's keys and its issuer count only
+/// as given here; among the evidence they are refused where none is given. The three flags --…-from-evidence believe
+/// them nevertheless, and the verdict says so. Without any nonce the verdict lists it as not checked, and several
+/// pieces of evidence are refused: they may be of several machines, or of several days.
 ///
 /// A signed result (--ear) is a JWT that says of each attester affirming, warning (checks were left out) or
 /// contraindicated, with all claims, for an hour. Its key, and the public half for those who check it:
@@ -51,13 +57,16 @@ pub struct Verify {
     /// Evidence and what vouches for it; a folder's files belong together
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What the evidence must answer: hex, or a text's own bytes
+    /// What all of the evidence must answer: hex, or a text's own bytes
     #[arg(long, value_name = "NONCE")]
     nonce: Option<String>,
+    /// Believe the nonce that lies among the evidence: it then answers one nonce, of any day
+    #[arg(long, conflicts_with = "nonce")]
+    nonce_from_evidence: bool,
     /// Certificates (PEM or DER) to trust instead of the vendors' own
     #[arg(long, value_name = "FILE")]
     roots: Option<PathBuf>,
-    /// A cache that `flare-cvm collateral` made or packed, or a folder of loose files
+    /// A cache that `flare-cvm collateral` made or packed, or a folder of loose files: what vendors sign, nothing else
     #[arg(long, value_name = "DIR")]
     collateral: Option<PathBuf>,
     /// Who may have signed that cache, or one that lies among the evidence: a public key file; give it once per signer
@@ -72,12 +81,18 @@ pub struct Verify {
     /// Reference values: what a Rego policy sees as data.reference. Without such a policy, a difference is refused
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
-    /// An issuer's keys: a JWKS, or a PEM public key; the same as among the files
+    /// The keys of a token's issuer: a JWKS, or a PEM public key; give it once per file
     #[arg(long, value_name = "FILE")]
     jwks: Vec<PathBuf>,
+    /// Believe the keys that lie among the evidence: then anybody may have signed the token
+    #[arg(long, conflicts_with = "jwks")]
+    jwks_from_evidence: bool,
     /// Whose tokens are believed (their `iss`)
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
+    /// Believe whom a token names as its issuer
+    #[arg(long, conflicts_with = "issuer")]
+    issuer_from_evidence: bool,
     /// Whom tokens must be meant for (their `aud`)
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
@@ -122,19 +137,22 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
     let terms = Terms {
         nonce: args.nonce.clone(),
         roots: args.roots.as_deref().map(|path| read_bounded(path, MAX_FILE)).transpose()?,
+        keys: args.jwks.iter().map(|path| read_bounded(path, MAX_FILE)).collect::<Result<_, _>>()?,
         issuer: args.issuer.clone(),
+        enclosed: Enclosed {
+            nonce: args.nonce_from_evidence,
+            keys: args.jwks_from_evidence,
+            issuer: args.issuer_from_evidence,
+        },
         audience: args.audience.clone(),
         rules: policies.rules(),
         now,
     };
     let mut input = Input::default();
-    for path in args.files.iter().chain(&args.jwks) {
-        input.add(path)?;
-    }
+    args.files.iter().try_for_each(|path| input.add(path))?;
     input.collateral(args.collateral.as_deref(), &args.collateral_signer, now)?;
-    let Input { set, refused, left_out, .. } = input;
+    let set = input.set;
     let mut appraisal = set.verify(&terms);
-    appraisal.refusals.splice(0..0, refused);
     policies.judge(&mut appraisal, &reference)?;
     let mut explained = vec![];
     if let Some(path) = &args.reference
@@ -153,7 +171,6 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
     let token = token.filter(|_| args.output.is_none());
     if args.json {
         let mut verdict = appraisal.to_json(now);
-        verdict["left_out"] = json!(left_out);
         if args.explain {
             verdict["explained"] = json!(explained);
         }
@@ -162,7 +179,7 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
         }
         line(&serde_json::to_string_pretty(&verdict)?);
     } else {
-        let text = describe(&appraisal, if args.explain { &explained } else { &[] }, &left_out);
+        let text = describe(&appraisal, if args.explain { &explained } else { &[] });
         match token {
             None => text.iter().for_each(|text| line(text)),
             // Standard output is the token's alone.
@@ -227,7 +244,7 @@ const SHOWN: [(&str, &str); 9] = [
     ("ueid", "/ueid"),
 ];
 
-fn describe(appraisal: &Appraisal, explained: &[Explanation], left_out: &[Refusal]) -> Vec<String> {
+fn describe(appraisal: &Appraisal, explained: &[Explanation]) -> Vec<String> {
     let mut text = Vec::new();
     for (name, kind, claims) in appraisal.claims() {
         // Nobody signs a log.
@@ -236,7 +253,7 @@ fn describe(appraisal: &Appraisal, explained: &[Explanation], left_out: &[Refusa
         let facts: String = facts.collect();
         text.push(format!("{name}: {kind}, {proven}{}{facts}", if facts.is_empty() { "" } else { ":" }));
     }
-    text.extend(left_out.iter().map(|file| format!("left out: {}: {}", file.of, file.reason)));
+    text.extend(appraisal.left_out.iter().map(|file| format!("left out: {}: {}", file.of, file.reason)));
     let not_checked = appraisal.not_checked().into_iter();
     text.extend(not_checked.map(|(of, check, reason)| format!("{of}: not checked: {check}: {reason}")));
     text.extend(explained.iter().map(|explanation| format!("explained: {explanation}")));
