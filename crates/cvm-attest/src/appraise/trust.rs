@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     NotChecked,
-    files::{Form, unpack},
+    files::{Form, UnpackError, unpack},
     gpu::Roots as GpuRoots,
     snp::SnpRoots,
     x509::Certificate,
@@ -194,13 +194,17 @@ const UNASKED_NONCE: &str = "ATT-420";
 fn keys(set: &EvidenceSet, terms: &Terms) -> Result<(Vec<Vec<u8>>, From), Refusal> {
     let mut given = Vec::new();
     for bytes in &terms.keys {
-        let unknown = || {
+        let unreadable = |why: &str| {
             let help = "give the issuer's JWKS, or its public key in PEM";
-            Refusal::input("the token keys", format!("no key set and no public key ({} bytes)", bytes.len()), help)
+            Refusal::input("the token keys", format!("{why} ({} bytes)", bytes.len()), help)
         };
-        let pieces = unpack(bytes).map_err(|_| unknown())?.pieces;
+        let unknown = || unreadable("no key set and no public key");
+        let found = unpack(bytes).map_err(|error| match error {
+            UnpackError::Unsupported(why) => unreadable(why),
+            UnpackError::Unknown => unknown(),
+        })?;
         let before = given.len();
-        given.extend(pieces.into_iter().filter(|piece| piece.form.is_key()).map(|piece| piece.bytes));
+        given.extend(found.pieces.into_iter().filter(|piece| piece.form.is_key()).map(|piece| piece.bytes));
         if given.len() == before {
             return Err(unknown());
         }

@@ -217,6 +217,21 @@ fn attack_a_token_that_brings_its_own_keys() {
     }
 }
 
+/// Keys that were given and are none end the verification, for their own reason.
+#[test]
+fn unusable_keys_are_named() {
+    let verdict = crate::appraise(&["snp/milan-virtee/report.bin", "snp/milan-virtee/vcek.der"], None, NOW);
+    let token = ear::token(&verdict, &ear::key());
+    let utf16: Vec<u8> = "\u{feff}{\"keys\": []}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (keys, why) in
+        [(&utf16[..], "UTF-16"), (&b"words"[..], "no key set"), (&read("snp/milan-virtee/vcek.der"), "no key set")]
+    {
+        let refused = set(&[token.clone()]).verify(&token_terms(&[keys], "flare-cvm", Some(ear::NONCE), NOW));
+        assert_eq!(code(&refused), ["ATT-360"]);
+        assert!(refused.refusals[0].reason.contains(why), "{:?}", refused.refusals);
+    }
+}
+
 /// What lies in the verifier's collateral folder vouches for evidence, and is no nonce, no key and no evidence.
 #[test]
 fn a_collateral_folder_holds_collateral() {
