@@ -1,7 +1,8 @@
-//! Who is next to ask the TPM, the TEE and the GPUs. They answer one at a time, for a second or more each.
+//! Who is next to ask the TPM, the TEE and the GPUs. They answer one at a time, for a second or
+//! more each.
 //!
-//! Anybody may ask the node's port for evidence; this machine's own verification, and its peers', must not stand in line
-//! behind them.
+//! Anybody may ask the node's port for evidence; this machine's own verification, and its peers',
+//! must not stand in line behind them.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},

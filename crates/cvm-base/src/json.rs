@@ -1,9 +1,10 @@
 //! JSON of strangers, looked at before a parser makes a tree of it.
 //!
-//! A tree is many times its text: the seven bytes of `{"":0},` become a map of some 600 bytes. A bound on the text alone
-//! is no bound on the memory.
+//! A tree is many times its text: the seven bytes of `{"":0},` become a map of some 600 bytes. A
+//! bound on the text alone is no bound on the memory.
 
-/// The most values in one document. Stock attesters write certificates as lists of numbers, some thousand each.
+/// The most values in one document. Stock attesters write certificates as lists of numbers, some
+/// thousand each.
 pub const MAX_VALUES: usize = 64 * 1024;
 /// The most lists and objects among them.
 pub const MAX_CONTAINERS: usize = 4096;

@@ -1,5 +1,5 @@
-//! What strangers may take of a service, counted by the network that they come from: pure, bounded, and the same for
-//! every program that listens.
+//! What strangers may take of a service, counted by the network that they come from: pure, bounded,
+//! and the same for every program that listens.
 
 use std::{
     cmp::Reverse,
@@ -9,8 +9,8 @@ use std::{
     time::Instant,
 };
 
-/// Whose address this is: an IPv4 address is a peer, and so is an IPv6 network of 64 bits, which one customer can fill at
-/// will.
+/// Whose address this is: an IPv4 address is a peer, and so is an IPv6 network of 64 bits, which
+/// one customer can fill at will.
 pub fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -36,8 +36,8 @@ pub struct Buckets<K> {
 }
 
 impl<K: Hash + Eq> Buckets<K> {
-    /// At most `most` keys are remembered. Beyond that those are forgotten first that took the least: nobody is shut out
-    /// because of many others.
+    /// At most `most` keys are remembered. Beyond that those are forgotten first that took the
+    /// least: nobody is shut out because of many others.
     pub fn new(rate: Rate, most: usize) -> Self {
         Self { rate, most, left: HashMap::new() }
     }
@@ -75,8 +75,9 @@ fn refilled((left, at): (f64, Instant), burst: f64, per_second: f64, now: Instan
     (left + now.saturating_duration_since(at).as_secs_f64() * per_second).min(burst)
 }
 
-/// The places of a service, each held by one connection. Where there is none, the slowest of the peer with the most makes
-/// room: the one that has let the service wait the longest. `H` is how its holder hears of it.
+/// The places of a service, each held by one connection. Where there is none, the slowest of the
+/// peer with the most makes room: the one that has let the service wait the longest. `H` is how its
+/// holder hears of it.
 #[derive(Debug)]
 pub struct Places<K, H> {
     all: usize,

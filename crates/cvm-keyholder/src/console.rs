@@ -1,5 +1,5 @@
-//! Lines for whoever looks on. A console that takes no more, a paused terminal or a full pipe, stops nothing: lines are
-//! left out then, and counted. What was decided is in the log.
+//! Lines for whoever looks on. A console that takes no more, a paused terminal or a full pipe,
+//! stops nothing: lines are left out then, and counted. What was decided is in the log.
 
 use std::{
     io::Write,

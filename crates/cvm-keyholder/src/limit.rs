@@ -1,4 +1,5 @@
-//! How much of the service one peer may have: connections before TLS, requests, large bodies before they are read.
+//! How much of the service one peer may have: connections before TLS, requests, large bodies before
+//! they are read.
 
 use std::{
     net::IpAddr,
@@ -13,15 +14,18 @@ use tokio::sync::Notify;
 /// Bounds on what strangers can make the service hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once. Where there is no place for one more, the slowest of the peer with the most makes room.
+    /// Connections at once. Where there is no place for one more, the slowest of the peer with the
+    /// most makes room.
     pub connections: usize,
     /// And of one peer.
     pub connections_per_peer: usize,
-    /// Bodies longer than [`cvm_release::paths::MAX_AUTH_BYTES`] at once, and of one peer; room is made in the same way.
+    /// Bodies longer than [`cvm_release::paths::MAX_AUTH_BYTES`] at once, and of one peer; room is
+    /// made in the same way.
     pub bodies: usize,
     /// And of one peer.
     pub bodies_per_peer: usize,
-    /// Requests that are worked on at once: what a body becomes in memory is bounded by its text many times over.
+    /// Requests that are worked on at once: what a body becomes in memory is bounded by its text
+    /// many times over.
     pub workers: usize,
     /// TLS handshake.
     pub handshake: Duration,

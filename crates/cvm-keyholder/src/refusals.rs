@@ -1,8 +1,9 @@
 //! How much of the signed log, and of the console, refusals may fill.
 //!
-//! A stranger decides nothing, and can be refused a thousand times in a minute. Each peer has a few entries; what is
-//! beyond them is counted, and the counts go into the log as one entry for each peer: how many, from when to when, why.
-//! Who has shown accepted evidence has a share of its own, so that no stranger hides what happened to a genuine CVM.
+//! A stranger decides nothing, and can be refused a thousand times in a minute. Each peer has a few
+//! entries; what is beyond them is counted, and the counts go into the log as one entry for each
+//! peer: how many, from when to when, why. Who has shown accepted evidence has a share of its own,
+//! so that no stranger hides what happened to a genuine CVM.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,6 @@
-//! What ten hostile addresses can take from a key holder that serves with its defaults: no more memory, disk and log than
-//! its bounds say, and not the half of an honest CVM that boots beside them.
+//! What ten hostile addresses can take from a key holder that serves with its defaults: no more
+//! memory, disk and log than its bounds say, and not the half of an honest CVM that boots beside
+//! them.
 
 mod common;
 
@@ -44,7 +45,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 const ADDRESSES: u8 = 10;
 /// The places of a key holder, and then some: of each address.
 const TRICKLING: usize = 36;
-/// MiB: heads and bodies at their bounds in all places, and what four of them become when they are parsed.
+/// MiB: heads and bodies at their bounds in all places, and what four of them become when they are
+/// parsed.
 const MAX_MEMORY: u64 = 192;
 /// MiB.
 const MAX_STORE: u64 = 8;
