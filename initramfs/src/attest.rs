@@ -17,6 +17,7 @@ use cvm_attest::{
     td_handoff_digest, td_jobs_digest,
     trustee::{COLLATERAL, report_data},
 };
+use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 use serde_json::Value;
 
@@ -29,8 +30,6 @@ use crate::{
 
 /// The ACPI table with the log of what a TD's firmware measured.
 const CCEL: &str = "/sys/firmware/acpi/tables/data/CCEL";
-/// As for a TPM's log: a longer one would not fit a request.
-const CCEL_BYTES: u64 = 128 * 1024;
 
 /// What attests, and the TPM if there is one.
 pub struct Platform {
@@ -92,7 +91,9 @@ impl Platform {
         match (&mut self.tee, &mut self.tpm) {
             (Some(guest), _) => {
                 let event_log = match guest.tee {
-                    Tee::Tdx => Some(cvm_base::read_bounded(Path::new(CCEL), CCEL_BYTES).code(Code::Evidence)?),
+                    Tee::Tdx => {
+                        Some(cvm_base::read_bounded(Path::new(CCEL), MAX_EVENT_LOG_BYTES).code(Code::Evidence)?)
+                    }
                     _ => None,
                 };
                 let device: &mut dyn Device = guest.device.as_mut();

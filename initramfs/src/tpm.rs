@@ -8,6 +8,7 @@ use cvm_attest::{
     handoff_digest, jobs_digest,
     wire::CredentialChallenge,
 };
+use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 
 use crate::{
@@ -18,8 +19,6 @@ use crate::{
 const DEVICE: &str = "/dev/tpmrm0";
 /// The firmware's log of what it measured.
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
-/// OVMF's log has a few KiB; a longer one would not fit a request.
-const EVENT_LOG_BYTES: u64 = 128 * 1024;
 /// The register of the UKI and of the boot phases.
 const PHASE_PCR: u8 = 11;
 /// Where the driver of a TPM 2.0 with a Command Response Buffer takes on a device (Documentation/ABI, sysfs-bus…bind).
@@ -51,7 +50,7 @@ pub fn open_if_there() -> Result<Option<Tpm>, Failure> {
 /// What the firmware measured; empty where it measures into no TPM.
 pub fn event_log() -> Result<Vec<u8>, Failure> {
     match Path::new(EVENT_LOG).exists() {
-        true => cvm_base::read_bounded(Path::new(EVENT_LOG), EVENT_LOG_BYTES).code(Code::Evidence),
+        true => cvm_base::read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG_BYTES).code(Code::Evidence),
         false => Ok(Vec::new()),
     }
 }

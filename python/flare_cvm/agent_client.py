@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 from .deadline import Deadline
 
 DEFAULT_SOCKET = "/run/flare-cvm/agent.sock"
-MAX_MESSAGE = 1 << 20
-MAX_TOKEN = 256 << 10
+# The agent's own bounds (`cvm_agent::MAX_MESSAGE`, `cvm_agent::token::MAX_BYTES`).
+MAX_MESSAGE = 3 << 20
+MAX_TOKEN = 1536 << 10
 _VERSION = 1
 _HEX_256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 64 << 10

@@ -18,6 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from flare_cvm.agent_client import MAX_MESSAGE
+
 _TEE_KEY = secrets.token_bytes(32)
 _MEMBERS = {
     "status": set(),
@@ -94,7 +96,7 @@ class FakeAgent:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
-                request = json.loads(connection.makefile("rb").readline(1 << 20))
+                request = json.loads(connection.makefile("rb").readline(MAX_MESSAGE))
                 override = self.overrides.get(request["op"])
                 if callable(override):
                     override(connection)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flare_cvm.agent_client import (
     MAX_MESSAGE,
+    MAX_TOKEN,
     AgentClient,
     AgentProtocolError,
     AgentRefused,
@@ -57,7 +58,7 @@ class Protocol(AgentTest):
 
     def test_a_request_that_is_too_long_is_not_sent(self) -> None:
         with self.assertRaises(AgentProtocolError):
-            self.client.verify("a" * (256 * 1024 + 1), None, None)
+            self.client.verify("a" * (MAX_TOKEN + 1), None, None)
         self.assertEqual(self.agent.calls["verify"], 0)
 
 
@@ -157,7 +158,7 @@ class Attacks(AgentTest):
                     self.client.challenge("site-1")
 
     def test_attack_token_of_a_wrong_kind(self) -> None:
-        for token in ("", "ä", "a" * (256 * 1024 + 1), 1, None):
+        for token in ("", "ä", "a" * (MAX_TOKEN + 1), 1, None):
             with self.subTest(token=str(token)[:10]):
                 body = {"ok": True, "token": token, "issued_at": "x", "expires_at": "y"}
                 self.answer("generate", json.dumps(body).encode() + b"\n")

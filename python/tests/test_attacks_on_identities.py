@@ -21,6 +21,7 @@ from nvflare.private.defs import new_cell_message
 from nvflare.private.fed.authenticator import Authenticator
 
 from flare_cvm import CVM_NAMESPACE
+from flare_cvm.agent_client import MAX_TOKEN
 from flare_cvm.identity import IdentityError, SiteIdentity, fingerprint
 from flare_cvm.wire import CC_CERTIFICATES, CC_CHALLENGE, CC_SIGNATURE, authenticated
 
@@ -257,7 +258,7 @@ class MalformedEntries(AttackTest):
         self.assertEqual(peer.name, "site-1")
         bad: list[Any] = [None, "", {}, [], [good] * 2, [good] * 17, [None], ["token"], [[good]]]
         changes: list[dict[str, Any]] = [
-            *({CC_TOKEN: token} for token in (None, "", 1, ["token"], "a" * (1 << 20), "\ud800", "tokem")),
+            *({CC_TOKEN: token} for token in (None, "", 1, ["token"], "a" * (MAX_TOKEN + 1), "\ud800", "tokem")),
             *({CC_NAMESPACE: space} for space in (None, "", 1, "x\n", "a" * 101, "x-mock", "\ud800")),
             *({CC_CERTIFICATES: cert} for cert in (None, "", b"", b"-----BEGIN", b"a" * (1 << 20))),
             {CC_CERTIFICATES: pki.participant("site-2").cert_file.read_bytes()},

@@ -18,6 +18,7 @@ use crate::{
     memory::{CHALLENGE_LIFETIME, Memory},
     request::{AuditRequest, Request},
     token::{Statement, Token, Use},
+    turns::{Rank, Turns},
     verify::{Clocks, Expected, Peer, Verdict, verify},
 };
 
@@ -40,6 +41,8 @@ pub struct Agent {
     gpus: Option<GpuAttester>,
     /// What signs bare reports.
     pub(crate) device: OpenDevice,
+    /// Who may ask them.
+    turns: Turns,
     journal: Journal,
     pub(crate) clock: Clock,
     memory: Mutex<Memory>,
@@ -55,7 +58,8 @@ impl Agent {
     pub fn new(own: Own, attester: Box<dyn Attester>, journal: Journal, clock: Clock) -> Self {
         let memory = Mutex::new(Memory::new(clock()));
         let device: OpenDevice = Box::new(collect::open_devices);
-        Self { own, attester, gpus: None, device, journal, clock, memory, state: Mutex::new(State::Starting) }
+        let (turns, state) = (Turns::default(), Mutex::new(State::Starting));
+        Self { own, attester, gpus: None, device, turns, journal, clock, memory, state }
     }
 
     /// With GPUs, which every token then shows.
@@ -111,7 +115,7 @@ impl Agent {
             }
             Request::SnpReport { report_data, .. } => {
                 self.check_healthy()?;
-                let made = self.bare_report(&report_data.0);
+                let made = self.turns.take(Rank::Peer).and_then(|_turn| self.bare_report(&report_data.0));
                 self.write("generated", None, "issued a bare SEV-SNP report", made.as_ref().err());
                 made
             }
@@ -218,6 +222,7 @@ impl Agent {
         tls_cert_sha256: Option<Bytes32>,
         report_sha256: Option<Bytes32>,
     ) -> Result<(String, Statement), Refusal> {
+        let _turn = self.turns.take(Rank::of(use_))?;
         let manifest = &self.own.image.manifest;
         let issued_at = (self.clock)();
         let mut statement = Statement {

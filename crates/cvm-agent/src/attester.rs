@@ -1,7 +1,5 @@
 //! Fresh evidence of this machine.
 
-use std::sync::{Mutex, PoisonError};
-
 use cvm_attest::{
     QuotedEvidence,
     attester::{Tpm, patiently},
@@ -15,12 +13,8 @@ use serde_json::Value;
 
 use crate::{Refusal, evidence::Evidence};
 
-/// A longer log stays at home: the token must fit, and registers are judged without it.
-const MAX_LOG: usize = 64 * 1024;
-/// Collateral that is longer stays at home too: whoever verifies may have it.
-const MAX_COLLATERAL: usize = 96 * 1024;
-
-/// Something that proves the state of this machine now.
+/// Something that proves the state of this machine now. It is asked by one at a time (`turns`): libtss2's contexts do not
+/// share a TPM without a resource manager.
 pub trait Attester: Send + Sync {
     /// `tpm`, `snp`, `tdx`.
     fn kind(&self) -> &'static str;
@@ -41,15 +35,13 @@ fn none(error: &impl Explain) -> Refusal {
 pub struct TpmAttester {
     tcti: String,
     event_log: Option<Base64>,
-    /// libtss2's contexts do not share a TPM without a resource manager.
-    one: Mutex<()>,
 }
 
 impl TpmAttester {
     /// The TPM at `tcti` (`cvm_attest::attester::DEFAULT_TCTI`), and its boot's log.
     pub fn new(tcti: &str, event_log: &[u8]) -> Self {
-        let event_log = (1..=MAX_LOG).contains(&event_log.len()).then(|| Base64(event_log.to_vec()));
-        Self { tcti: tcti.into(), event_log, one: Mutex::default() }
+        let event_log = (!event_log.is_empty()).then(|| Base64(event_log.to_vec()));
+        Self { tcti: tcti.into(), event_log }
     }
 }
 
@@ -59,7 +51,6 @@ impl Attester for TpmAttester {
     }
 
     fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let quoted = patiently(|| {
             let mut tpm = Tpm::open(&self.tcti)?;
             let mut key = tpm.create_quoting_key()?;
@@ -96,8 +87,7 @@ impl TeeAttester {
                 return Err(CollectError::Absent { device: "SNP or TDX guest device".into(), problem });
             }
         };
-        let fits = collateral.len() <= MAX_COLLATERAL;
-        let collateral = fits.then(|| serde_json::from_slice(collateral).ok().filter(Value::is_object)).flatten();
+        let collateral = serde_json::from_slice(collateral).ok().filter(Value::is_object);
         Ok(Self { kind, open, collateral })
     }
 }
@@ -117,17 +107,15 @@ impl Attester for TeeAttester {
     }
 }
 
-/// The machine's GPUs, or doubles of them.
+/// The machine's GPUs, or doubles of them. They too are asked by one at a time.
 pub struct GpuAttester {
     open: OpenDevice,
-    /// The driver makes one report at a time.
-    one: Mutex<()>,
 }
 
 impl GpuAttester {
     /// Those that `open` gives.
     pub fn new(open: OpenDevice) -> Self {
-        Self { open, one: Mutex::default() }
+        Self { open }
     }
 
     /// Evidence of each, whose nonce is `digest`: the text of [`crate::token::Token::additional_evidence`].
@@ -135,7 +123,6 @@ impl GpuAttester {
     /// # Errors
     /// [`Refusal::NoEvidence`].
     pub fn additional_evidence(&self, digest: &[u8; 48]) -> Result<String, Refusal> {
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let collected = (self.open)().and_then(|mut gpus| NvidiaBody::collect(&mut *gpus, digest));
         Ok(collected.map_err(|e| none(&e))?.additional_evidence())
     }

@@ -1,11 +1,12 @@
 //! `agent.yaml` on p4: optional, strict.
 
-use std::path::Path;
+use std::{ops::RangeInclusive, path::Path};
 
 use cvm_base::read_bounded;
+use cvm_layout::agent_conf::{CHECK_FREQUENCY_S, LEEWAY_S, MAX_CLOCK_WAIT_S, TOKEN_LIFETIME_S};
 use serde::Deserialize;
 
-use crate::{SetupError, token::MAX_LIFETIME_S, verify::Clocks};
+use crate::{SetupError, verify::Clocks};
 
 /// More than it can need, in bytes.
 const MAX_BYTES: u64 = 16 * 1024;
@@ -84,32 +85,21 @@ impl Config {
         if file.attest_port == Some(0) {
             return Err("attest_port is 0, expected 1 to 65535".into());
         }
-        let within = |member: &str, value: Option<u64>, default: u64, least: u64, most: u64| match value {
+        let within = |member: &str, value: Option<u64>, default: u64, range: RangeInclusive<u64>| match value {
             None => Ok(default),
-            Some(value) if (least..=most).contains(&value) => Ok(value),
-            Some(value) => Err(format!("{member} is {value}, expected {least} to {most}")),
+            Some(value) if range.contains(&value) => Ok(value),
+            Some(value) => Err(format!("{member} is {value}, expected {} to {}", range.start(), range.end())),
         };
         let default = Self::default();
         let Clocks { leeway_s, max_wait_s } = default.clocks;
+        let (check, lifetime) = (default.check_frequency_s, default.token_lifetime_s);
         Ok(Self {
             attest_port: file.attest_port,
-            check_frequency_s: within(
-                "check_frequency_s",
-                file.check_frequency_s,
-                default.check_frequency_s,
-                1,
-                86_400,
-            )?,
-            token_lifetime_s: within(
-                "token_lifetime_s",
-                file.token_lifetime_s,
-                default.token_lifetime_s,
-                1,
-                MAX_LIFETIME_S,
-            )?,
+            check_frequency_s: within("check_frequency_s", file.check_frequency_s, check, CHECK_FREQUENCY_S)?,
+            token_lifetime_s: within("token_lifetime_s", file.token_lifetime_s, lifetime, TOKEN_LIFETIME_S)?,
             clocks: Clocks {
-                leeway_s: within("leeway_s", file.leeway_s, leeway_s, 0, 300)?,
-                max_wait_s: within("max_clock_wait_s", file.max_clock_wait_s, max_wait_s, 0, 600)?,
+                leeway_s: within("leeway_s", file.leeway_s, leeway_s, LEEWAY_S)?,
+                max_wait_s: within("max_clock_wait_s", file.max_clock_wait_s, max_wait_s, MAX_CLOCK_WAIT_S)?,
             },
             snp_reports: file.snp_reports,
         })

@@ -31,8 +31,6 @@ pub const EVENT_LOG: &str = "event_log";
 pub const COLLATERAL: &str = "collateral.json";
 /// On p4: the public key of whoever collected that, and what comes with peers' evidence.
 pub const COLLECTOR: &str = "collateral.pub";
-/// The longest event log that is read.
-const MAX_LOG: u64 = 1024 * 1024;
 const MAX_AGREEMENT: u64 = cvm_ceremony::MAX_BYTES;
 
 /// Where things lie.
@@ -101,7 +99,7 @@ impl Own {
                 None => Vec::new(),
             },
             // SNP and TDX guests may have none.
-            event_log: optional(image(EVENT_LOG, MAX_LOG))?.unwrap_or_default(),
+            event_log: optional(image(EVENT_LOG, p1::MAX_EVENT_LOG_BYTES))?.unwrap_or_default(),
             collateral,
             collateral_unused,
             image: image_of_documents,

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Read, Write},
+    iter::Peekable,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -12,18 +13,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Refusal, clock};
 
-/// Where it lies in the guest.
+/// Where it lies in the guest. The entries of this machine's own verification and those of auditors stand in files of
+/// their own beside it, so that neither a peer nor a stranger can push others' out.
 pub const PATH: &str = "/opt/nvflare/logs/flare-cvm/attestation.jsonl";
-/// A file of this size is rotated.
-const MAX_FILE: u64 = 4 << 20;
-/// Files that are kept beside the current one.
-const KEPT: usize = 4;
 /// The longest line.
 const MAX_LINE: usize = 4096;
 /// Characters of a reason.
 const MAX_REASON: usize = 600;
 /// Bytes of entries in one report: it must fit into an answer.
 pub const MAX_REPORT: usize = 512 * 1024;
+// A report is text in JSON: each quote of it takes two bytes more than it had.
+const _: () = assert!(crate::token::MAX_BYTES + 2 * MAX_REPORT + 64 * 1024 < crate::MAX_MESSAGE);
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,26 +64,90 @@ pub struct Report {
 /// The journal.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: Mutex<Option<(File, u64)>>,
-    max_file: u64,
+    own: Log,
+    peers: Log,
+    auditors: Log,
 }
 
 impl Journal {
-    /// In `path`, whose folder is made if it is not there.
+    /// In `path` and beside it; its folder is made if it is not there.
     pub fn open(path: &Path) -> Self {
-        Self { path: path.into(), file: Mutex::default(), max_file: MAX_FILE }
+        let beside = |of: &str| {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            path.with_file_name(format!("{stem}-{of}.jsonl"))
+        };
+        // A day of own verifications takes some 150 KiB.
+        Self {
+            own: Log::open(beside("self"), 1 << 20, 4),
+            peers: Log::open(path.into(), 4 << 20, 4),
+            auditors: Log::open(beside("audit"), 1 << 20, 1),
+        }
     }
 
     /// Appends a line. A journal that cannot be written must not stop attestation: the error is logged.
     pub fn append(&self, entry: &Entry) {
+        let log = match entry.direction.as_str() {
+            "self" => &self.own,
+            "audit" => &self.auditors,
+            _ => &self.peers,
+        };
         let mut entry = entry.clone();
         entry.reason = entry.reason.map(|reason| reason.chars().take(MAX_REASON).collect());
         let mut line = serde_json::to_vec(&entry).unwrap_or_default();
         line.push(b'\n');
-        if let Err(error) = self.write(&line) {
-            eprintln!("cvm-agent: the journal {} cannot be written: {error}", self.path.display());
+        if let Err(error) = log.write(&line) {
+            eprintln!("cvm-agent: the journal {} cannot be written: {error}", log.path.display());
         }
+    }
+
+    /// The entries of a period, both ends included.
+    ///
+    /// # Errors
+    /// [`Refusal::Journal`].
+    pub fn report(&self, since: u64, until: u64) -> Result<Report, Refusal> {
+        let fail = |e: std::io::Error| Refusal::Journal { problem: e.to_string() };
+        let (since, until) = (clock::rfc3339(since), clock::rfc3339(until));
+        let mut report = Report { entries: Vec::new(), more: false };
+        let mut bytes = 0;
+        let mut logs = [&self.own, &self.peers, &self.auditors].map(|log| log.lines().peekable());
+        loop {
+            let next = |log: &mut Peekable<Lines<'_>>| match log.peek() {
+                // An error is dealt with at once.
+                Some(line) => Some(line.as_ref().map_or_else(|_| String::new(), |(entry, _)| entry.time.clone())),
+                None => None,
+            };
+            let times = logs.iter_mut().enumerate().filter_map(|(at, log)| Some((next(log)?, at)));
+            let Some((_, first)) = times.min() else { return Ok(report) };
+            let line = logs.get_mut(first).and_then(Iterator::next).transpose().map_err(fail)?;
+            let Some((entry, length)) = line else { return Ok(report) };
+            // RFC 3339 in UTC of one form sorts as text.
+            if entry.time < since || entry.time > until {
+                continue;
+            }
+            bytes += length + 1;
+            if bytes > MAX_REPORT {
+                report.more = true;
+                return Ok(report);
+            }
+            report.entries.push(entry);
+        }
+    }
+}
+
+/// One of its files, with those that were rotated.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: Mutex<Option<(File, u64)>>,
+    /// A file of this size is rotated.
+    max_file: u64,
+    /// Files that are kept beside the current one.
+    kept: usize,
+}
+
+impl Log {
+    fn open(path: PathBuf, max_file: u64, kept: usize) -> Self {
+        Self { path, file: Mutex::default(), max_file, kept }
     }
 
     fn write(&self, line: &[u8]) -> std::io::Result<()> {
@@ -109,7 +173,7 @@ impl Journal {
     }
 
     fn rotate(&self) -> std::io::Result<()> {
-        for number in (1..KEPT).rev() {
+        for number in (1..self.kept).rev() {
             let from = self.rotated(number);
             if from.exists() {
                 fs::rename(from, self.rotated(number + 1))?;
@@ -124,43 +188,46 @@ impl Journal {
         name.into()
     }
 
-    /// The entries of a period, both ends included. Lines that are none are left out: a power cut may tear one.
-    ///
-    /// # Errors
-    /// [`Refusal::Journal`].
-    pub fn report(&self, since: u64, until: u64) -> Result<Report, Refusal> {
-        let fail = |e: std::io::Error| Refusal::Journal { problem: e.to_string() };
-        let (since, until) = (clock::rfc3339(since), clock::rfc3339(until));
-        let mut report = Report { entries: Vec::new(), more: false };
-        let mut bytes = 0;
-        let files = (1..=KEPT).rev().map(|number| self.rotated(number)).chain([self.path.clone()]);
-        for path in files {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(fail(e)),
+    /// Oldest first, each with its length.
+    fn lines(&self) -> Lines<'_> {
+        let mut files: Vec<PathBuf> = (1..=self.kept).map(|number| self.rotated(number)).collect();
+        files.insert(0, self.path.clone());
+        Lines { log: self, files, current: None }
+    }
+}
+
+/// The entries of a log's files. Lines that are none are left out: a power cut may tear one.
+struct Lines<'a> {
+    log: &'a Log,
+    /// Still to be read, the oldest last.
+    files: Vec<PathBuf>,
+    current: Option<BufReader<std::io::Take<File>>>,
+}
+
+impl Iterator for Lines<'_> {
+    type Item = std::io::Result<(Entry, usize)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(reader) = &mut self.current else {
+                match File::open(self.files.pop()?) {
+                    Ok(file) => self.current = Some(BufReader::new(file.take(2 * self.log.max_file))),
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(e) => return Some(Err(e)),
+                }
+                continue;
             };
-            let mut reader = BufReader::new(file.take(2 * MAX_FILE));
             let mut line = Vec::new();
-            loop {
-                line.clear();
-                if reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line).map_err(fail)? == 0 {
-                    break;
+            match reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line) {
+                Ok(0) => self.current = None,
+                Ok(length) => {
+                    if let Ok(entry) = serde_json::from_slice(&line) {
+                        return Some(Ok((entry, length)));
+                    }
                 }
-                let Ok(entry) = serde_json::from_slice::<Entry>(&line) else { continue };
-                // RFC 3339 in UTC of one form sorts as text.
-                if entry.time < since || entry.time > until {
-                    continue;
-                }
-                bytes += line.len() + 1;
-                if bytes > MAX_REPORT {
-                    report.more = true;
-                    return Ok(report);
-                }
-                report.entries.push(entry);
+                Err(e) => return Some(Err(e)),
             }
         }
-        Ok(report)
     }
 }
 
@@ -168,18 +235,25 @@ impl Journal {
 mod tests {
     use super::*;
 
+    fn entry(n: u64, direction: &str) -> Entry {
+        Entry::new(1_800_000_000 + n, direction, Some(format!("site-{n}")), "accepted")
+    }
+
+    fn sizes(folder: &Path) -> Vec<u64> {
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).collect()
+    }
+
     #[test]
     fn a_period_is_read_back_and_the_disk_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("logs/attestation.jsonl");
         let mut journal = Journal::open(&path);
-        journal.max_file = 2000;
+        journal.peers.max_file = 2000;
         for n in 0..200 {
-            journal.append(&Entry::new(1_800_000_000 + n, "verified", Some(format!("site-{n}")), "accepted"));
+            journal.append(&entry(n, "verified"));
         }
-        let files = fs::read_dir(path.parent().unwrap()).unwrap();
-        let sizes: Vec<u64> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
-        assert_eq!(sizes.len(), KEPT + 1);
+        let sizes = sizes(path.parent().unwrap());
+        assert_eq!(sizes.len(), journal.peers.kept + 1);
         assert!(sizes.iter().all(|size| *size <= 2000), "{sizes:?}");
         let report = journal.report(1_800_000_195, 1_800_000_197).unwrap();
         let peers: Vec<_> = report.entries.iter().filter_map(|entry| entry.peer.as_deref()).collect();
@@ -188,5 +262,36 @@ mod tests {
         // A torn line, and one that somebody else wrote.
         fs::write(&path, b"{\"time\":\"2027-01-15T08:0\nx\n").unwrap();
         assert!(journal.report(0, u64::from(u32::MAX)).is_ok());
+    }
+
+    #[test]
+    fn attack_audits_that_push_the_evidence_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("attestation.jsonl");
+        let mut journal = Journal::open(&path);
+        (journal.own.max_file, journal.peers.max_file, journal.auditors.max_file) = (2000, 2000, 2000);
+        journal.append(&entry(1, "self"));
+        journal.append(&entry(2, "verified"));
+        // A stranger audits, and a peer shows tokens, as often as they like.
+        (3..500).for_each(|n| journal.append(&entry(n, "audit")));
+        let report = journal.report(1_800_000_000, 1_800_000_002).unwrap();
+        let found: Vec<_> = report.entries.iter().map(|entry| entry.direction.as_str()).collect();
+        assert_eq!(found, ["self", "verified"]);
+        (500..1000).for_each(|n| journal.append(&entry(n, "generated")));
+        assert_eq!(journal.report(1_800_000_000, 1_800_000_002).unwrap().entries[0].direction, "self");
+        assert!(sizes(folder.path()).iter().sum::<u64>() <= 2000 * 8);
+    }
+
+    #[test]
+    fn a_report_is_in_order_whatever_file_an_entry_is_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&folder.path().join("attestation.jsonl"));
+        let directions = ["self", "verified", "audit", "generated"];
+        for n in 0..40_u64 {
+            journal.append(&entry(n, directions[n as usize % directions.len()]));
+        }
+        let report = journal.report(1_800_000_000, 1_800_000_100).unwrap();
+        let peers: Vec<_> = report.entries.into_iter().filter_map(|entry| entry.peer).collect();
+        assert_eq!(peers, (0..40).map(|n| format!("site-{n}")).collect::<Vec<_>>());
     }
 }

@@ -11,6 +11,7 @@
 //! | [`request`] | the socket's protocol (docs/agent-protocol.md) |
 //! | [`audit`] | asking a node from outside |
 //! | `agent`, `attester`, `journal`, `serve` | the agent itself (feature `guest`) |
+//! | `turns` | who is next to ask the TPM, the TEE and the GPUs (feature `guest`) |
 //! | `reports`, `snpguest` | bare SEV-SNP reports, and the program that NVFLARE's own authorizer asks for them |
 //! | `gate`, `lockdown` | before NVFLARE starts, and after a failed self-verification (feature `guest`) |
 
@@ -47,6 +48,8 @@ mod reports;
 pub mod serve;
 #[cfg(feature = "guest")]
 pub mod snpguest;
+#[cfg(feature = "guest")]
+mod turns;
 
 pub use error::Refusal;
 #[cfg(feature = "guest")]
@@ -54,5 +57,7 @@ pub use error::SetupError;
 
 /// Where the agent listens.
 pub const SOCKET: &str = "/run/flare-cvm/agent.sock";
-/// The longest message on the socket, its newline included.
-pub const MAX_MESSAGE: usize = 1 << 20;
+/// The longest message on the socket and from the node's port, its newline included: a token, and what is said with it.
+pub const MAX_MESSAGE: usize = 3 << 20;
+/// The longest question to the node's port, which anybody may ask.
+pub const MAX_QUESTION: usize = 1024;

@@ -1,7 +1,7 @@
 //! The socket's messages, version 1 (docs/agent-protocol.md): strict in what is read.
 
 use cvm_attest::wire::Base64;
-use cvm_base::{Bytes, Bytes32, Explain};
+use cvm_base::{Bytes, Bytes32, Explain, json::check_shape};
 use cvm_layout::names::Name;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
@@ -83,6 +83,7 @@ pub fn parse<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, Refusal> 
     if line.len() > MAX_MESSAGE {
         return Err(refuse(format!("longer than {MAX_MESSAGE} bytes")));
     }
+    check_shape(line).map_err(|e| refuse(e.to_string()))?;
     serde_json::from_slice(line).map_err(|e| refuse(e.to_string()))
 }
 

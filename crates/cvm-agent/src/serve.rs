@@ -1,38 +1,38 @@
 //! The socket and the port: one request a connection, all of it bounded.
 
 use std::{
-    collections::HashMap,
-    fs, io,
+    fs,
+    hash::Hash,
+    io,
     net::{IpAddr, TcpListener},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
+use cvm_base::peers::{Buckets, Place, Places, Rate, network};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::Value;
 
 use crate::{
-    MAX_MESSAGE, Refusal, SetupError,
+    MAX_MESSAGE, MAX_QUESTION, Refusal, SetupError,
     agent::Agent,
     request::{answer, parse},
     stream::Stream,
 };
 
-/// Connections at once.
+/// Connections to the socket at once, and of one user.
 const MAX_CONNECTIONS: usize = 32;
-/// Auditors at once.
-const MAX_AUDITS: usize = 4;
+const MAX_PER_USER: usize = 24;
+/// Auditors at once, and from one address.
+const MAX_AUDITS: usize = 16;
+const MAX_PER_ADDRESS: usize = 4;
 /// How long a request may take to arrive, and an answer to leave.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How many auditors' requests one address may make at once, and one more how often.
-const BURST: f64 = 5.0;
-const PER_SECOND: f64 = 0.5;
+/// Auditors' requests of one address.
+const AUDITS: Rate = Rate { burst: 5.0, per_second: 0.5 };
 /// Addresses that are remembered.
 const MAX_ADDRESSES: usize = 1024;
 
@@ -57,76 +57,108 @@ pub fn bind(path: &Path) -> Result<UnixListener, SetupError> {
 
 /// Serves the local socket for good. `users` may ask: root, and NVFLARE's.
 pub fn local(agent: &Arc<Agent>, listener: &UnixListener, users: &[u32]) {
-    let places = Places::new(MAX_CONNECTIONS);
+    let doors = Doors::new(MAX_CONNECTIONS, MAX_PER_USER, MAX_MESSAGE);
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let uid = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
-        if !uid.is_ok_and(|uid| users.contains(&uid)) {
+        let Some(uid) = uid.ok().filter(|uid| users.contains(uid)) else {
             eprintln!("cvm-agent: a connection of uid {uid:?} was closed: it is not one of {users:?}");
             continue;
-        }
+        };
         let agent = agent.clone();
-        places.with_one(stream, move |line| agent.handle(parse(line)?));
+        doors.open(uid, stream, move |line| agent.handle(parse(line)?));
     }
 }
 
 /// Serves auditors for good.
 pub fn audits(agent: &Arc<Agent>, listener: &TcpListener) {
-    let places = Places::new(MAX_AUDITS);
-    let mut rates = Rates::default();
+    let doors = Doors::new(MAX_AUDITS, MAX_PER_ADDRESS, MAX_QUESTION);
+    let mut rates: Buckets<IpAddr> = Buckets::new(AUDITS, MAX_ADDRESSES);
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let Ok(address) = stream.peer_addr() else { continue };
-        if !rates.admits(address.ip(), Instant::now()) {
+        let peer = network(address.ip());
+        if !rates.take(peer, Instant::now()) {
             continue;
         }
-        let (agent, asker) = (agent.clone(), address.ip().to_string());
-        places.with_one(stream, move |line| agent.handle_audit(parse(line)?, &asker));
+        let (agent, asker) = (agent.clone(), address.ip().to_canonical().to_string());
+        doors.open(peer, stream, move |line| agent.handle_audit(parse(line)?, &asker));
     }
 }
 
-/// So many connections at once, each in a thread of its own.
-struct Places {
-    free: Arc<AtomicUsize>,
+/// So many connections at once, each in a thread of its own. Where there is no place for one more, the slowest goes.
+struct Doors<K, S> {
+    places: Arc<Mutex<Places<K, S>>>,
+    /// The longest request.
+    longest: usize,
 }
 
-impl Places {
-    fn new(places: usize) -> Self {
-        Self { free: Arc::new(AtomicUsize::new(places)) }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<K: Hash + Eq + Copy + Send + 'static, S: Stream> Doors<K, S> {
+    fn new(all: usize, per_peer: usize, longest: usize) -> Self {
+        Self { places: Arc::new(Mutex::new(Places::new(all, per_peer))), longest }
     }
 
-    fn with_one<S: Stream>(&self, mut stream: S, work: impl FnOnce(&[u8]) -> Result<Value, Refusal> + Send + 'static) {
-        let taken = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
-        if taken.is_err() {
+    fn open(&self, peer: K, mut stream: S, work: impl FnOnce(&[u8]) -> Result<Value, Refusal> + Send + 'static) {
+        let Ok(handle) = stream.handle() else { return };
+        let admitted = lock(&self.places).admit(peer, handle, Instant::now());
+        let Some(Place { id, shed }) = admitted else {
             let _ = stream.patience(Duration::from_millis(100));
             let _ = stream.write_all(&answer(Err(Refusal::Busy { what: "connections" })));
             return;
+        };
+        if let Some(slowest) = shed {
+            slowest.hang_up();
         }
-        let place = Place(self.free.clone());
+        let (place, longest) = (Taken { places: self.places.clone(), id }, self.longest);
         // Without a thread, the closure goes, and with it the place and the connection.
         let _ = thread::Builder::new().spawn(move || {
-            let _place = place;
-            let outcome = match read_line(&mut stream, Instant::now() + DEADLINE) {
-                Ok(line) => work(&line),
+            let outcome = match read_line(&mut stream, longest, Instant::now() + DEADLINE) {
+                Ok(line) => {
+                    lock(&place.places).works_for(place.id);
+                    work(&line)
+                }
                 Err(refusal) => Err(refusal),
             };
-            if stream.patience(DEADLINE).is_ok() {
-                let _ = stream.write_all(&answer(outcome));
-            }
+            lock(&place.places).waits_for(place.id, Instant::now());
+            let _ = write_whole(&mut stream, &answer(outcome), Instant::now() + DEADLINE);
         });
     }
 }
 
-struct Place(Arc<AtomicUsize>);
+/// A place that is free again when this is dropped.
+struct Taken<K: Hash + Eq + Copy, H> {
+    places: Arc<Mutex<Places<K, H>>>,
+    id: u64,
+}
 
-impl Drop for Place {
+impl<K: Hash + Eq + Copy, H> Drop for Taken<K, H> {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        lock(&self.places).leave(self.id);
     }
 }
 
-/// One line, in time, of at most [`MAX_MESSAGE`] bytes; nothing may follow it.
-fn read_line(stream: &mut impl Stream, deadline: Instant) -> Result<Vec<u8>, Refusal> {
+/// All of it, in time, however little the other side takes at once.
+fn write_whole(stream: &mut impl Stream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.patience(left)?;
+        match stream.write(bytes)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = bytes.get(written..).unwrap_or_default(),
+        }
+    }
+    Ok(())
+}
+
+/// One line, in time, of at most `longest` bytes; nothing may follow it.
+fn read_line(stream: &mut impl Stream, longest: usize, deadline: Instant) -> Result<Vec<u8>, Refusal> {
     let refuse = |problem: &str| Refusal::Request { problem: problem.into() };
     let mut line = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
@@ -138,8 +170,8 @@ fn read_line(stream: &mut impl Stream, deadline: Instant) -> Result<Vec<u8>, Ref
         let read = stream.read(&mut chunk).map_err(|_| refuse("it did not arrive in time"))?;
         let part = chunk.get(..read).unwrap_or_default();
         line.extend_from_slice(part);
-        if line.len() > MAX_MESSAGE {
-            return Err(refuse("it is longer than 1 MiB"));
+        if line.len() > longest {
+            return Err(refuse(&format!("it is longer than {longest} bytes")));
         }
         match part.iter().position(|byte| *byte == b'\n') {
             Some(at) if at + 1 == part.len() => {
@@ -153,32 +185,13 @@ fn read_line(stream: &mut impl Stream, deadline: Instant) -> Result<Vec<u8>, Ref
     }
 }
 
-/// A token bucket per address.
-#[derive(Default)]
-struct Rates(HashMap<IpAddr, (f64, Instant)>);
-
-impl Rates {
-    fn admits(&mut self, address: IpAddr, now: Instant) -> bool {
-        let refilled = |left: f64, at: Instant| (left + now.duration_since(at).as_secs_f64() * PER_SECOND).min(BURST);
-        if self.0.len() >= MAX_ADDRESSES {
-            self.0.retain(|_, (left, at)| refilled(*left, *at) < BURST);
-        }
-        if self.0.len() >= MAX_ADDRESSES {
-            return false;
-        }
-        let (left, at) = self.0.entry(address).or_insert((BURST, now));
-        (*left, *at) = (refilled(*left, *at), now);
-        let admitted = *left >= 1.0;
-        if admitted {
-            *left -= 1.0;
-        }
-        admitted
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, os::unix::net::UnixStream};
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+        os::unix::net::UnixStream,
+    };
 
     use super::*;
 
@@ -191,7 +204,7 @@ mod tests {
                 let _ = ours.write_all(&bytes);
                 (!close).then_some(ours)
             });
-            let line = read_line(&mut theirs, Instant::now() + Duration::from_millis(500));
+            let line = read_line(&mut theirs, 1 << 20, Instant::now() + Duration::from_millis(500));
             drop(theirs);
             drop(writer.join());
             line
@@ -203,16 +216,35 @@ mod tests {
         assert!(read(&vec![b' '; 3 << 20], true).is_err());
     }
 
+    fn ask(port: u16, request: &[u8]) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.write_all(request)?;
+        Ok(stream)
+    }
+
     #[test]
-    fn attack_a_flood_of_audits() {
-        let (mut rates, now) = (Rates::default(), Instant::now());
-        let (loud, quiet) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        assert_eq!((0..100).filter(|_| rates.admits(loud, now)).count(), 5);
-        assert!(rates.admits(quiet, now));
-        assert!(rates.admits(loud, now + Duration::from_secs(2)));
-        for n in 0..2 * MAX_ADDRESSES as u32 {
-            rates.admits(IpAddr::V4(n.into()), now);
+    fn attack_one_address_that_holds_every_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let doors: Doors<u32, TcpStream> = Doors::new(4, 2, MAX_QUESTION);
+        // Connections that say nothing, of four peers; and then one that asks.
+        let silent: Vec<TcpStream> = (0..8).map(|_| ask(port, b"{").unwrap()).collect();
+        let mut honest = ask(port, b"{}\n").unwrap();
+        for n in 0..9 {
+            let (stream, _) = listener.accept().unwrap();
+            doors.open(n / 2, stream, |_| Ok(serde_json::json!({})));
         }
-        assert!(rates.0.len() <= MAX_ADDRESSES);
+        let mut answer = String::new();
+        honest.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "{\"ok\":true}\n");
+        drop(silent);
+    }
+
+    #[test]
+    fn attack_an_answer_that_nobody_reads() {
+        let (mut ours, _theirs) = UnixStream::pair().unwrap();
+        let written = write_whole(&mut ours, &vec![0; 16 << 20], Instant::now() + Duration::from_millis(100));
+        assert!(written.is_err());
     }
 }

@@ -11,8 +11,12 @@ use cvm_attest::{
     ak_certificate::{AkCertificate, MAX_CERTIFICATES},
     wire::Base64,
 };
-use cvm_base::{Bytes16, Bytes32};
-use cvm_layout::names::{Name, Role};
+use cvm_base::{Bytes16, Bytes32, json::check_shape};
+use cvm_layout::{
+    agent_conf, manifest,
+    names::{Name, Role},
+    p1,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha384};
@@ -21,10 +25,16 @@ use crate::{Refusal, evidence::Evidence};
 
 /// The one version this program reads and writes.
 pub const VERSION: u32 = 1;
-/// The longest token, as text. Longer ones are refused unread.
-pub const MAX_BYTES: usize = 512 * 1024;
+/// The longest token, as text. Longer ones are refused unread. What p1's collateral, the image's documents and the evidence
+/// of sixteen GPUs take together is less. `flare_cvm.agent_client.MAX_TOKEN` is the same number.
+pub const MAX_BYTES: usize = 1536 * 1024;
+const _: () = assert!(
+    // Documents are in base64 in the JSON; all of the JSON is again.
+    (p1::MAX_COLLATERAL_BYTES + 2 * manifest::MAX_BYTES * 4 / 3 + 2 * 150 * 1024) * 4 / 3 < MAX_BYTES as u64
+        && MAX_BYTES + 64 * 1024 < crate::MAX_MESSAGE
+);
 /// The longest window that a verifier accepts.
-pub const MAX_LIFETIME_S: u64 = 3600;
+pub const MAX_LIFETIME_S: u64 = *agent_conf::TOKEN_LIFETIME_S.end();
 
 /// To whom a token is shown: one for an auditor, who chooses any challenge, is none between sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +159,7 @@ impl Token {
             return Err(Refusal::malformed(format!("{} characters, at most {MAX_BYTES} are read", text.len())));
         }
         let json = URL_SAFE_NO_PAD.decode(text).map_err(Refusal::malformed)?;
+        check_shape(&json).map_err(Refusal::malformed)?;
         let wire: Wire = serde_json::from_slice(&json).map_err(Refusal::malformed)?;
         if wire.v != VERSION {
             return Err(Refusal::malformed(format!("version {}, this program reads {VERSION}", wire.v)));

@@ -4,11 +4,11 @@ mod common;
 
 use std::{
     io::{BufRead, BufReader, Read},
-    path::Path,
     process::{Command, Stdio},
 };
 
-use common::{Federation, Site};
+use common::{Federation, Site, python};
+use cvm_agent::{MAX_MESSAGE, token::MAX_BYTES};
 use cvm_layout::names::Role;
 use cvm_testkit::bounded::Bounded;
 
@@ -37,12 +37,9 @@ fn serve(site: &Site) -> (Bounded, BufReader<std::process::ChildStderr>) {
 }
 
 const SCRIPT: &str = r#"
-import sys, time, types
-# The package without its __init__, which needs NVFLARE.
-package = types.ModuleType("flare_cvm")
-package.__path__ = [sys.argv[1]]
-sys.modules["flare_cvm"] = package
-from flare_cvm.agent_client import AgentClient, AgentRefused, Peer
+import time
+from flare_cvm.agent_client import MAX_MESSAGE, MAX_TOKEN, AgentClient, AgentRefused, Peer
+assert [MAX_MESSAGE, MAX_TOKEN] == [int(number) for number in sys.argv[4:]], (MAX_MESSAGE, MAX_TOKEN)
 server, client = AgentClient(sys.argv[2]), AgentClient(sys.argv[3])
 tls = "ab" * 32
 for agent in (server, client):
@@ -73,9 +70,10 @@ fn the_python_client_speaks_with_the_program() {
     let federation = Federation::hold();
     let (server, client) = (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
     let (_server, _client) = (serve(&server), serve(&client));
-    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/flare_cvm");
-    let mut python = Command::new("timeout");
-    python.args(["120", "python3", "-c", SCRIPT]).arg(package).args([server.at("agent.sock"), client.at("agent.sock")]);
+    let mut python = python(SCRIPT);
+    python.args([server.at("agent.sock"), client.at("agent.sock")]);
+    // Two programs, one limit.
+    python.args([MAX_MESSAGE, MAX_BYTES].map(|limit| limit.to_string()));
     let output = python.output().expect("python3 is installed");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "python is content\n", "{errors}");

@@ -1,11 +1,13 @@
 //! What every crate of flare-cvm shares: errors that explain themselves, files that appear whole
-//! or not at all, bounded reads, and fixed-size values written as lowercase hex, times.
+//! or not at all, bounded reads, fixed-size values written as lowercase hex, times, and bounds on what strangers take.
 
 mod bytes;
 mod explain;
 mod file;
 #[cfg(feature = "interrupt")]
 pub mod interrupt;
+pub mod json;
+pub mod peers;
 pub mod time;
 
 pub use bytes::{Bytes, Bytes16, Bytes32, HexError, sha256};

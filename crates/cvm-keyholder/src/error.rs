@@ -44,6 +44,12 @@ pub enum KeyHolderError {
         /// What SQLite said.
         problem: String,
     },
+    /// No room for what must be written before anything is released.
+    #[error("the store {}: there is no room left for its log", path.display())]
+    Full {
+        /// The SQLite file.
+        path: PathBuf,
+    },
     /// The policy cannot be used.
     #[error("the policy {}: {problem}", path.display())]
     Policy {
@@ -181,6 +187,7 @@ impl Explain for KeyHolderError {
             Self::Conf { source, .. } => source.code(),
             Self::Permissions { .. } => "KEY-001",
             Self::Store { .. } => "KEY-002",
+            Self::Full { .. } => "KEY-022",
             Self::Policy { .. } => "KEY-003",
             Self::Roots { .. } => "KEY-004",
             Self::Collateral { source, .. } => source.code(),
@@ -219,6 +226,7 @@ impl Explain for KeyHolderError {
                 _ => "--listen takes ADDRESS:PORT",
             },
             Self::Store { .. } => "check the folder's permissions and free space; a damaged store can be replaced by a backup, or removed: then enrol the images again (their seals are forgotten)",
+            Self::Full { .. } => "free space on its disk: until then nothing is released, clients are told to try again, and refusals stand on the console alone",
             Self::Policy { .. } => "the policy folder holds policy.rego (package policy, default allow = false); `opa check` finds mistakes in it",
             Self::Collateral { source, .. } => return source.help(),
             Self::Roots { .. } => "put the PEM certificates of the TPM manufacturers that you trust into ek-roots/ of the policy folder",

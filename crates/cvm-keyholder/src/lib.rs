@@ -3,7 +3,10 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`service`] | TLS, HTTP, limits, shutdown |
+//! | [`service`] | TLS, HTTP, shutdown |
+//! | [`limit`] | how much of it one peer may have |
+//! | `console` | lines for whoever looks on |
+//! | `refusals` | how much of the log |
 //! | [`store`] | SQLite: the log, and the texts that it names by their digests |
 //! | [`log`] | the signed, hash-chained audit log |
 //! | [`memory`] | what the log adds up to: images, sessions, releases, seals, withdrawals |
@@ -14,6 +17,7 @@
 //!
 //! The protocol itself is `cvm_release::server`, which knows none of these.
 
+mod console;
 pub mod enroll;
 mod error;
 pub mod evidence;
@@ -22,6 +26,7 @@ pub mod log;
 pub mod memory;
 pub mod policy;
 pub mod protect;
+mod refusals;
 pub mod service;
 pub mod store;
 

@@ -1,92 +1,129 @@
-//! A token bucket per peer.
+//! How much of the service one peer may have: connections before TLS, requests, large bodies before
+//! they are read.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Instant,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-/// How fast one peer may ask.
+pub use cvm_base::peers::Rate;
+use cvm_base::peers::{Buckets, Place, Places, network};
+use tokio::sync::Notify;
+
+/// Bounds on what strangers can make the service hold.
 #[derive(Debug, Clone, Copy)]
-pub struct Rate {
-    /// Requests at once.
-    pub burst: f64,
-    /// Requests a second, in the long run.
-    pub per_second: f64,
+pub struct Limits {
+    /// Connections at once. Where there is no place for one more, the slowest of the peer with the
+    /// most makes room.
+    pub connections: usize,
+    /// And of one peer.
+    pub connections_per_peer: usize,
+    /// Bodies longer than [`cvm_release::paths::MAX_AUTH_BYTES`] at once, and of one peer; room is
+    /// made in the same way.
+    pub bodies: usize,
+    /// And of one peer.
+    pub bodies_per_peer: usize,
+    /// Requests that are worked on at once: what a body becomes in memory is bounded by its text
+    /// many times over.
+    pub workers: usize,
+    /// TLS handshake.
+    pub handshake: Duration,
+    /// From the beginning of a request's head to its end, and the same for its body.
+    pub request: Duration,
+    /// A connection's whole life.
+    pub connection: Duration,
+    /// Connections that one peer opens.
+    pub opening: Rate,
+    /// Requests of one peer.
+    pub rate: Rate,
 }
 
-/// More peers than this are never remembered at once.
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connections: 256,
+            connections_per_peer: 32,
+            bodies: 32,
+            bodies_per_peer: 8,
+            workers: 4,
+            handshake: seconds(10),
+            request: seconds(15),
+            connection: seconds(120),
+            opening: Rate { burst: 240.0, per_second: 20.0 },
+            rate: Rate { burst: 60.0, per_second: 5.0 },
+        }
+    }
+}
+
+/// Peers whose rate is remembered.
 const MAX_PEERS: usize = 16 * 1024;
 
-/// Counts requests by address; an IPv6 peer is its /64, which one customer can fill at will.
-pub(crate) struct Limiter {
-    rate: Rate,
-    peers: HashMap<IpAddr, (f64, Instant)>,
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic in another thread left is still a table of counts.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Counts by peer.
+pub(crate) struct Limiter(Mutex<Buckets<IpAddr>>);
 
 impl Limiter {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, peers: HashMap::new() }
+        Self(Mutex::new(Buckets::new(rate, MAX_PEERS)))
     }
 
-    /// Whether one more request at `now` is within the peer's rate.
-    pub(crate) fn admits(&mut self, peer: IpAddr, now: Instant) -> bool {
-        let Rate { burst, per_second } = self.rate;
-        if self.peers.len() >= MAX_PEERS {
-            // A bucket that is full again is as good as none.
-            let full = |left: f64, at: Instant| left + now.duration_since(at).as_secs_f64() * per_second >= burst;
-            self.peers.retain(|_, (left, at)| !full(*left, *at));
-        }
-        if self.peers.len() >= MAX_PEERS {
-            return false;
-        }
-        let (left, at) = self.peers.entry(group(peer)).or_insert((burst, now));
-        *left = (*left + now.duration_since(*at).as_secs_f64() * per_second).min(burst);
-        *at = now;
-        let admitted = *left >= 1.0;
-        if admitted {
-            *left -= 1.0;
-        }
-        admitted
+    /// Whether one more of `peer` is within its rate.
+    pub(crate) fn admits(&self, peer: IpAddr) -> bool {
+        lock(&self.0).take(network(peer), Instant::now())
     }
 }
 
-fn group(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
+/// [`Places`] whose holders are tasks.
+pub(crate) struct Seats(Mutex<Places<IpAddr, Arc<Notify>>>);
+
+impl Seats {
+    pub(crate) fn new(all: usize, per_peer: usize) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Places::new(all, per_peer))))
+    }
+
+    /// A seat for `peer`, for which the slowest of another may have to go.
+    pub(crate) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Seat> {
+        let lost = Arc::new(Notify::new());
+        let Place { id, shed } = lock(&self.0).admit(network(peer), lost.clone(), Instant::now())?;
+        if let Some(other) = shed {
+            other.notify_one();
+        }
+        Some(Seat { seats: self.clone(), id, lost })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
+/// One seat. It is free again when this is dropped.
+pub(crate) struct Seat {
+    seats: Arc<Seats>,
+    id: u64,
+    lost: Arc<Notify>,
+}
 
-    use super::*;
-
-    #[test]
-    fn a_flood_is_cut_and_others_are_not() {
-        let mut limiter = Limiter::new(Rate { burst: 3.0, per_second: 1.0 });
-        let (peer, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let start = Instant::now();
-        let admitted = (0..100).filter(|_| limiter.admits(peer, start)).count();
-        assert_eq!(admitted, 3);
-        assert!(limiter.admits(other, start));
-        assert!(limiter.admits(peer, start + Duration::from_secs(1)));
-        assert!(!limiter.admits(peer, start + Duration::from_secs(1)));
+impl Seat {
+    /// Ends when the seat is another's.
+    pub(crate) async fn lost(&self) {
+        self.lost.notified().await;
     }
 
-    #[test]
-    fn a_flood_from_one_ipv6_network_is_one_peer_and_memory_is_bounded() {
-        let mut limiter = Limiter::new(Rate { burst: 1.0, per_second: 1.0 });
-        let now = Instant::now();
-        let peer = |n: u128| IpAddr::V6(Ipv6Addr::from_bits(n));
-        assert!(limiter.admits(peer(1), now));
-        assert!(!limiter.admits(peer(2), now));
-        for n in 0..2 * MAX_PEERS as u128 {
-            limiter.admits(peer(n << 64), now);
-        }
-        assert!(limiter.peers.len() <= MAX_PEERS);
-        assert!(limiter.admits(peer(u128::MAX), now + Duration::from_secs(2)), "old peers make room");
+    /// From now on the peer waits for the service.
+    pub(crate) fn works(&self) {
+        lock(&self.seats.0).works_for(self.id);
+    }
+
+    /// From now on the service waits for the peer.
+    pub(crate) fn waits(&self) {
+        lock(&self.seats.0).waits_for(self.id, Instant::now());
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        lock(&self.seats.0).leave(self.id);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use cvm_ceremony::{Card, Party, Unlock};
 use cvm_layout::manifest::{Manifest, Stage};
 use cvm_release::{
     paths,
-    server::{Decision, Fault, Halves, Policy as _, Reply, Request, Server, SessionKeys, Verdict},
+    server::{Decision, Fault, Halves, Outcome, Policy as _, Reply, Request, Server, SessionKeys, Verdict},
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -39,27 +39,37 @@ use zeroize::Zeroizing;
 
 use crate::{
     KeyHolderError,
+    console::Console,
     enroll::Identity,
     evidence::{self, Verifier},
-    limit::{Limiter, Rate},
+    limit::{Limiter, Seat, Seats, lock},
     log,
     policy::PolicyFolder,
     protect,
+    refusals::{self, Refusals},
     store::{Listed, SqliteStore},
 };
 
+pub use crate::limit::Limits;
+
 /// Serves until SIGINT or SIGTERM: a line `ready URL certificate=SHA256` on stdout, then a line a decision.
 pub fn serve(config: &Config, unlock: &Unlock) -> Result<(), KeyHolderError> {
+    let console = Console::on(std::io::stdout());
+    let (console, written) = console
+        .map_err(|e| KeyHolderError::Internal { doing: "starting the console's thread", problem: e.to_string() })?;
     if let Err(warning) = protect::lock_memory() {
-        println!("warning: {warning}");
+        console.say(format!("warning: {warning}"));
     }
-    let service = Service::open(config, unlock, |decision| println!("{}", log::line(decision)))?;
+    let decisions = console.clone();
+    let service = Service::open(config, unlock, move |decision| decisions.say(log::line(decision)))?;
     for warning in service.warnings() {
-        println!("warning: {warning}");
+        console.say(format!("warning: {warning}"));
     }
-    println!("ready https://{} certificate={}", service.address(), service.certificate_sha256());
+    console.say(format!("ready https://{} certificate={}", service.address(), service.certificate_sha256()));
     service.run(std::future::pending())?;
-    println!("stopped");
+    console.say("stopped".into());
+    drop(console);
+    written.wait();
     Ok(())
 }
 
@@ -80,34 +90,6 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// Bounds on what strangers can make the service hold.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at once; more wait in the kernel's queue.
-    pub connections: usize,
-    /// TLS handshake.
-    pub handshake: Duration,
-    /// From the beginning of a request's head to its end, and the same for its body.
-    pub request: Duration,
-    /// A connection's whole life.
-    pub connection: Duration,
-    /// Requests of one peer.
-    pub rate: Rate,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            connections: 256,
-            handshake: seconds(10),
-            request: seconds(15),
-            connection: seconds(120),
-            rate: Rate { burst: 60.0, per_second: 5.0 },
-        }
-    }
-}
-
 /// A key holder that listens.
 pub struct Service {
     listener: TcpListener,
@@ -122,13 +104,16 @@ pub struct Service {
 struct Shared {
     server: Server,
     limits: Limits,
-    limiter: Mutex<Limiter>,
+    requests: Limiter,
+    bodies: Arc<Seats>,
+    workers: Arc<Semaphore>,
+    refusals: Mutex<Refusals>,
     report: Box<dyn Fn(&Decision) + Send + Sync>,
 }
 
 impl Service {
     /// Opens the party's secrets, its store and its policy, and binds the address. `report` gets every
-    /// decision but the challenges, after it is in the log.
+    /// decision but the challenges, after it is in the log; of many refusals, what the log has of them.
     pub fn open(
         config: &Config,
         unlock: &Unlock,
@@ -172,8 +157,16 @@ impl Service {
         let listen = |source| KeyHolderError::Listen { address: config.listen.clone(), source };
         let listener = runtime.block_on(TcpListener::bind(&config.listen)).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let limiter = Mutex::new(Limiter::new(config.limits.rate));
-        let shared = Arc::new(Shared { server, limits: config.limits, limiter, report: Box::new(report) });
+        let limits = config.limits;
+        let shared = Arc::new(Shared {
+            server,
+            limits,
+            requests: Limiter::new(limits.rate),
+            bodies: Seats::new(limits.bodies, limits.bodies_per_peer),
+            workers: Arc::new(Semaphore::new(limits.workers)),
+            refusals: Mutex::new(Refusals::new()),
+            report: Box::new(report),
+        });
         Ok(Self { listener, runtime, shared, tls, address, certificate_sha256, warnings })
     }
 
@@ -201,36 +194,51 @@ impl Service {
         runtime.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
             let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
-            let places = Arc::new(Semaphore::new(shared.limits.connections));
+            let (opening, seats) = (Limiter::new(shared.limits.opening), {
+                let Limits { connections, connections_per_peer, .. } = shared.limits;
+                Seats::new(connections, connections_per_peer)
+            });
+            let mut summaries = tokio::time::interval(refusals::EVERY);
             let (closing, _) = watch::channel(false);
             tokio::pin!(stop);
             loop {
-                let place = places.clone().acquire_owned();
                 let accepted = tokio::select! {
                     _ = interrupt.recv() => break,
                     _ = terminate.recv() => break,
                     () = &mut stop => break,
-                    accepted = async { (place.await, listener.accept().await) } => accepted,
-                };
-                match accepted {
-                    (Ok(place), Ok((stream, peer))) => {
-                        let (shared, tls, closed) = (shared.clone(), tls.clone(), closing.subscribe());
-                        tokio::spawn(async move {
-                            let limit = shared.limits.connection;
-                            let _ = timeout(limit, connection(shared, tls, stream, peer.ip(), closed)).await;
-                            drop(place);
-                        });
+                    _ = summaries.tick() => {
+                        let shared = shared.clone();
+                        tokio::task::spawn_blocking(move || shared.summarize());
+                        continue;
                     }
+                    accepted = listener.accept() => accepted,
+                };
+                let Ok((stream, peer)) = accepted else {
                     // Out of file descriptors, most likely: connections must end before one can begin.
-                    _ => tokio::time::sleep(Duration::from_millis(100)).await,
-                }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                let peer = peer.ip();
+                // Before TLS costs anything.
+                let Some(seat) = opening.admits(peer).then(|| seats.take(peer)).flatten().map(Arc::new) else {
+                    continue;
+                };
+                let (shared, tls, closed) = (shared.clone(), tls.clone(), closing.subscribe());
+                tokio::spawn(async move {
+                    let limit = shared.limits.connection;
+                    tokio::select! {
+                        _ = timeout(limit, connection(shared, tls, stream, peer, seat.clone(), closed)) => {}
+                        () = seat.lost() => {}
+                    }
+                });
             }
             drop(listener);
             closing.send_replace(true);
-            let all = u32::try_from(shared.limits.connections).unwrap_or(u32::MAX);
-            let _ = timeout(Duration::from_secs(5), places.acquire_many(all)).await;
-            Ok(())
-        })
+            let _ = timeout(Duration::from_secs(5), closing.closed()).await;
+            Ok::<(), KeyHolderError>(())
+        })?;
+        shared.summarize();
+        Ok(())
     }
 }
 
@@ -240,14 +248,15 @@ async fn connection(
     tls: TlsAcceptor,
     stream: TcpStream,
     peer: IpAddr,
+    seat: Arc<Seat>,
     mut closed: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = timeout(shared.limits.handshake, tls.accept(stream)).await else { return };
     let limit = shared.limits.request;
     let service = service_fn(move |request| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(exchange(shared, request, peer).await) }
+        let (shared, seat) = (shared.clone(), seat.clone());
+        async move { Ok::<_, Infallible>(exchange(shared, request, peer, &seat).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -268,52 +277,105 @@ async fn exchange(
     shared: Arc<Shared>,
     request: hyper::Request<hyper::body::Incoming>,
     peer: IpAddr,
+    seat: &Seat,
 ) -> Response<Full<Bytes>> {
-    let admitted = shared.limiter.lock().unwrap_or_else(PoisonError::into_inner).admits(peer, Instant::now());
-    if !admitted {
+    if !shared.requests.admits(peer) {
         return unread(StatusCode::TOO_MANY_REQUESTS);
     }
     let (head, body) = request.into_parts();
+    let most = paths::max_body(head.method.as_str(), head.uri.path());
+    let length = body.size_hint();
     // A length that is only promised is refused before it is sent.
-    if body.size_hint().lower() > paths::MAX_ATTEST_BYTES as u64 {
+    if length.lower() > most as u64 {
         return unread(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    let body = match timeout(shared.limits.request, Limited::new(body, paths::MAX_ATTEST_BYTES).collect()).await {
+    let is_large = length.upper().is_none_or(|length| length > paths::MAX_AUTH_BYTES as u64);
+    let large = match is_large.then(|| shared.bodies.take(peer)) {
+        Some(None) => return unread(StatusCode::SERVICE_UNAVAILABLE),
+        place => place.flatten(),
+    };
+    let read = timeout(shared.limits.request, Limited::new(body, most).collect());
+    let lost = async {
+        match &large {
+            Some(place) => place.lost().await,
+            None => std::future::pending().await,
+        }
+    };
+    let body = tokio::select! {
+        read = read => read,
+        () = lost => return unread(StatusCode::SERVICE_UNAVAILABLE),
+    };
+    let body = match body {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => return unread(StatusCode::PAYLOAD_TOO_LARGE),
         Ok(Err(_)) => return unread(StatusCode::BAD_REQUEST),
         Err(_) => return unread(StatusCode::REQUEST_TIMEOUT),
     };
+    seat.works();
+    if let Some(place) = &large {
+        place.works();
+    }
+    // First come, first served; the semaphore is never closed.
+    let Ok(worker) = shared.workers.clone().acquire_owned().await else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE);
+    };
     // Signatures and SQLite block.
     let answer = tokio::task::spawn_blocking(move || {
+        // Held until the body is gone, whether or not the peer still waits.
+        let _held = (worker, large);
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-        shared.answer(&Request {
+        let request = Request {
             method: head.method.as_str(),
             path: head.uri.path(),
             cookie: text(header::COOKIE),
             authorization: text(header::AUTHORIZATION),
             peer: &peer.to_canonical().to_string(),
             body: &body,
-        })
+        };
+        shared.answer(&request, peer)
     });
-    answer.await.map_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR), response)
+    let answer = answer.await.map_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR), response);
+    seat.waits();
+    answer
 }
 
 impl Shared {
-    fn answer(&self, request: &Request<'_>) -> Reply {
-        let outcome = self.server.handle(request, time::now());
-        let decision = outcome.decision;
-        // Strangers who never held a challenge decide nothing and fill no log.
-        let logged = decision.verdict == Verdict::Refused && decision.session.is_some();
-        if logged && let Err(fault) = self.server.store.record(&decision) {
-            (self.report)(&Decision {
-                detail: format!("{} (not logged: {fault})", decision.detail),
-                ..decision.clone()
-            });
-        } else if decision.verdict != Verdict::Challenged {
-            (self.report)(&decision);
+    fn answer(&self, request: &Request<'_>, peer: IpAddr) -> Reply {
+        let Outcome { reply, decision, attested } = self.server.handle(request, time::now());
+        match decision.verdict {
+            Verdict::Challenged => {}
+            Verdict::Refused => self.refused(peer, decision, attested),
+            _ => (self.report)(&decision),
         }
-        outcome.reply
+        reply
+    }
+
+    fn refused(&self, peer: IpAddr, decision: Decision, attested: bool) {
+        {
+            let mut refusals = lock(&self.refusals);
+            if !refusals.has_room(peer, attested, Instant::now()) {
+                return refusals.count(peer, &decision);
+            }
+        }
+        // Strangers who never held a challenge decide nothing and fill no log.
+        match decision.session.as_ref().map(|_| self.server.store.record(&decision)) {
+            Some(Err(fault)) => {
+                (self.report)(&Decision { detail: format!("{} (not logged: {fault})", decision.detail), ..decision });
+            }
+            _ => (self.report)(&decision),
+        }
+    }
+
+    /// Writes down how many refusals have no entry of their own. What cannot be written now is kept.
+    fn summarize(&self) {
+        let counts = lock(&self.refusals).take();
+        for count in counts {
+            let decision = count.decision(time::now());
+            match self.server.store.record(&decision) {
+                Ok(()) => (self.report)(&decision),
+                Err(_) => lock(&self.refusals).keep(count),
+            }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use cvm_base::{Bytes32, sha256, time};
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release::server::{Decision, Effect, Enrolled, MAX_REASON, Step, Subject, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::{
     KeyHolderError,
@@ -375,6 +375,9 @@ impl SqliteStore {
 
     fn explained(&self, trouble: Trouble) -> KeyHolderError {
         match trouble {
+            Trouble::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                KeyHolderError::Full { path: self.path.clone() }
+            }
             Trouble::Sql(error) => KeyHolderError::Store { path: self.path.clone(), problem: error.to_string() },
             Trouble::Holder(error) => error,
         }
@@ -425,4 +428,33 @@ fn restrict(path: &Path) -> Result<(), KeyHolderError> {
     use std::os::unix::fs::OpenOptionsExt;
     let opened = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
     opened.map(drop).map_err(|source| cvm_base::FileError::Io { action: "open", path: path.to_owned(), source }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_base::Bytes;
+    use cvm_release::server::Store as _;
+
+    use super::*;
+
+    /// What cannot be written is not decided (`what_cannot_be_logged_is_not_released`); here, what is said of it.
+    #[test]
+    fn a_full_disk_has_a_code_of_its_own_and_leaves_the_log_intact() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = SigningKey::from_bytes(&[7; 32]);
+        let identity = Identity { name: "alice".parse().unwrap(), public: Bytes(signer.verifying_key().to_bytes()) };
+        let store = SqliteStore::open(folder.path(), identity, Some(signer)).unwrap();
+        let room = |pages: u32| store.lock().connection.pragma_update(None, "max_page_count", pages).unwrap();
+        let decision = store.operator(Step::Unknown, None, None, "x".repeat(1000));
+        // SQLite takes what the file has by now as the least.
+        room(1);
+        let fault = (0..1000).find_map(|_| store.record(&decision).err()).expect("there is no room for 1000 entries");
+        assert!(fault.to_string().contains("KEY-022"), "{fault}");
+        let before = store.verify_log().unwrap();
+        assert!(store.record(&decision).is_err());
+        assert_eq!(store.verify_log().unwrap(), before);
+        room(10_000);
+        store.record(&decision).unwrap();
+        assert_eq!(store.verify_log().unwrap().entries, before.entries + 1);
+    }
 }

@@ -71,15 +71,20 @@ fn rest(stream: &mut impl Read) -> (String, Duration) {
 fn attack_oversize_bodies() {
     let (_ceremony, serving) = serving(Limits::default());
     let holder = serving.holder();
-    let body =
-        |length| Outgoing { method: Method::Post, path: paths::AUTH.into(), cookie: None, body: vec![b' '; length] };
-    assert_eq!(holder.send(&body(paths::MAX_AUTH_BYTES + 1)).unwrap().status, 401);
-    let mut stream = raw(&serving);
-    // A length that is only promised is refused before it is sent.
-    write!(stream, "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000000\r\n\r\n", paths::ATTEST).unwrap();
-    let (answer, took) = rest(&mut stream);
-    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-    assert!(took < Duration::from_secs(5));
+    // A length that is only promised is refused before it is sent, by what a request of this path can need.
+    for (method, path, length) in [
+        ("POST", paths::ATTEST, 4_000_000_000),
+        ("POST", paths::ATTEST, paths::MAX_ATTEST_BYTES + 1),
+        ("POST", paths::AUTH, paths::MAX_AUTH_BYTES + 1),
+        ("PUT", paths::IMAGE, paths::MAX_IMAGE_BYTES + 1),
+        ("POST", "/", paths::MAX_AUTH_BYTES + 1),
+    ] {
+        let mut stream = raw(&serving);
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n").unwrap();
+        let (answer, took) = rest(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 413"), "{method} {path}: {answer}");
+        assert!(took < Duration::from_secs(5));
+    }
     let mut stream = raw(&serving);
     // Hyper may buffer one read more than its bound of 128 KiB, so a head that is over it by little can still pass.
     let _ = write!(stream, "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));

@@ -1,6 +1,7 @@
 //! What lies where on the disk: `partitions/*.yaml`, the placed disk, and the signed documents on
 //! p1 that describe one image.
 
+pub mod agent_conf;
 #[cfg(feature = "code-digest")]
 pub mod code_digest;
 #[cfg(feature = "esp")]

@@ -1,4 +1,4 @@
-//! Our files on p1, the ESP.
+//! Our files on p1, the ESP, and how long what travels in evidence may be.
 
 /// The image's manifest.
 pub const MANIFEST: &str = "flare-cvm/manifest.json";
@@ -8,14 +8,20 @@ pub const MANIFEST_SIG: &str = "flare-cvm/manifest.sig";
 pub const BOOT: &str = "flare-cvm/boot.json";
 /// The builder's signature over it.
 pub const BOOT_SIG: &str = "flare-cvm/boot.sig";
-/// The measurements that the build predicted: for whoever asks the CVM, its own boot does not need them.
+/// The measurements that the build predicted: for whoever asks the CVM, its own boot does not need
+/// them.
 pub const REFERENCE: &str = "flare-cvm/reference.json";
 /// The builder's signature over it.
 pub const REFERENCE_SIG: &str = "flare-cvm/reference.sig";
 /// Where key holders are today; the site may write it.
 pub const ENDPOINTS: &str = "flare-cvm/endpoints.yaml";
-/// What vendors publish about this machine, to travel in its evidence: the site may write it, and whoever verifies
-/// believes it only for its collector's signature. JSON, as `flare-cvm collateral pack` writes it.
+/// What vendors publish about this machine, to travel in its evidence: the site may write it, and
+/// whoever verifies believes it only for its collector's signature. JSON, as `flare-cvm collateral
+/// pack` writes it.
 pub const COLLATERAL: &str = "flare-cvm/collateral.json";
-/// The most that it may have, in bytes: with the rest of the evidence it must fit a request of the release protocol.
+/// The most that it may have, in bytes: with the rest of the evidence it must fit a request of the
+/// release protocol, and a token between sites.
 pub const MAX_COLLATERAL_BYTES: u64 = 512 * 1024;
+/// The longest event log of a boot that evidence carries, in bytes, of a TPM or of a TD: beside the
+/// above.
+pub const MAX_EVENT_LOG_BYTES: u64 = 128 * 1024;

@@ -1,6 +1,9 @@
 //! Paths and sizes that client and server share.
 
-use cvm_layout::manifest::{ImageId, Stage};
+use cvm_layout::{
+    manifest::{self, ImageId, Stage},
+    p1::{self, MAX_EVENT_LOG_BYTES},
+};
 
 /// POST: asks for a challenge.
 pub const AUTH: &str = "/kbs/v0/auth";
@@ -19,12 +22,36 @@ pub const COOKIE: &str = "kbs-session-id";
 
 /// The longest `auth` body that a server reads, in bytes (an EK certificate fits several times).
 pub const MAX_AUTH_BYTES: usize = 16 * 1024;
-/// The longest `attest` body that a server reads, in bytes (event logs are some ten KiB, eight GPUs some 300).
+/// The longest `attest` body that a server reads, in bytes: what p1's collateral, a boot's event log and the evidence of
+/// eight GPUs (some 300 KiB) take together.
 pub const MAX_ATTEST_BYTES: usize = 1024 * 1024;
 /// The longest body of documents that a server reads: two of 64 KiB and their signatures, in base64.
 pub const MAX_IMAGE_BYTES: usize = 192 * 1024;
 /// The longest reply that a client reads, in bytes.
 pub const MAX_REPLY_BYTES: usize = 64 * 1024;
+/// The longest token that a server makes and takes, in characters: it comes back in a header.
+pub const MAX_TOKEN_CHARS: usize = MAX_REPLY_BYTES - 1024;
+/// The longest value of a session cookie, in characters.
+pub const MAX_COOKIE_CHARS: usize = 4096;
+
+/// What `bytes` take in base64.
+const fn base64(bytes: u64) -> u64 {
+    bytes.div_ceil(3) * 4
+}
+// What a CVM may have to show, a server must be able to read.
+const _: () = assert!(
+    p1::MAX_COLLATERAL_BYTES + base64(MAX_EVENT_LOG_BYTES) + 300 * 1024 < MAX_ATTEST_BYTES as u64
+        && 2 * base64(manifest::MAX_BYTES) + 1024 < MAX_IMAGE_BYTES as u64
+);
+
+/// The longest body that a request may bring: whatever is longer is refused unread.
+pub fn max_body(method: &str, path: &str) -> usize {
+    match method {
+        "POST" if path == ATTEST => MAX_ATTEST_BYTES,
+        "PUT" if path.starts_with(IMAGE) => MAX_IMAGE_BYTES,
+        _ => MAX_AUTH_BYTES,
+    }
+}
 
 /// The resource path, without prefix, of a party's half of an image's key: `flare-cvm/half/IMAGE` for its boot,
 /// `flare-cvm/running-half/IMAGE` for its running system.

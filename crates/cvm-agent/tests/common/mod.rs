@@ -5,6 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -44,6 +45,22 @@ use serde_json::{Value, json};
 
 const TODAY: u64 = 1_780_000_000;
 pub const TLS: &str = "abababababababababababababababababababababababababababababababab";
+
+/// What Python scripts begin with: the package without its `__init__`, which needs NVFLARE.
+const PYTHON: &str = r#"
+import sys, types
+package = types.ModuleType("flare_cvm")
+package.__path__ = [sys.argv[1]]
+sys.modules["flare_cvm"] = package
+"#;
+
+/// A Python script with the package at hand; its own arguments begin at `sys.argv[2]`.
+pub fn python(script: &str) -> Command {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/flare_cvm");
+    let mut python = Command::new("timeout");
+    python.args(["120", "python3", "-c", &format!("{PYTHON}{script}")]).arg(package);
+    python
+}
 
 /// What the machines' firmware and loader measure.
 pub fn log() -> Vec<u8> {

@@ -1,24 +1,29 @@
 //! GPUs beside the CPU: minted ones, with NVIDIA's manifests for them, on minted chips with SEV-SNP and on software TPMs.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use cvm_agent::{
     agent::Agent,
     attester::{Attester as _, GpuAttester, OpenDevice, TeeAttester},
+    serve,
     token::{Statement, Token},
 };
 use cvm_attest::{collect::CollectError, tee::Vendors};
 use cvm_base::{Explain as _, sha256};
-use cvm_layout::{manifest::GpuMechanism, names::Role};
+use cvm_layout::{manifest::GpuMechanism, names::Role, p1::MAX_COLLATERAL_BYTES};
 use ed25519_dalek::SigningKey;
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::{
     chip::{Chip, MEASUREMENT, Maker, device, platforms},
-    common::{Federation, Site, ask, challenge, code, peer, token, verify},
+    common::{Federation, Site, ask, challenge, code, peer, python, token, verify},
     gpus::{Gpus, collector, golden},
     synthetic::{Device, World},
 };
@@ -127,6 +132,47 @@ fn a_site_shows_its_gpus_and_its_peer_sees_nvidias_golden_values() {
     let asked = challenge(&client, "server1");
     let accepted = verify(&client, &token(&server, Some(&asked)), &peer("server1", "server"), Some(&asked));
     assert_eq!(accepted["claims"]["submods"].as_object().unwrap().len(), 1, "{accepted}");
+}
+
+/// From agent to agent, through both sockets and the Python between them.
+#[test]
+fn a_token_of_eight_gpus_and_as_much_collateral_as_p1_takes() {
+    const SCRIPT: &str = r#"
+from flare_cvm.agent_client import AgentClient, Peer
+server, client = AgentClient(sys.argv[2]), AgentClient(sys.argv[3])
+tls = "ab" * 32
+challenge = server.challenge("site-1").challenge
+token = client.generate(challenge, tls).token
+claims = server.verify(token, Peer("site-1", "client", tls), challenge).claims
+cpu = claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]
+print(len(token) > 700_000, len(claims["submods"]), cpu["collateral"]["collector"])
+"#;
+    let scene = scene();
+    let cache = golden(&scene.world, &scene.federation.folder.path().join("collateral")).pack();
+    let mut packed: Value = serde_json::from_slice(&cache).unwrap();
+    // What its index does not name helps nobody, and is carried all the same.
+    let most = usize::try_from(MAX_COLLATERAL_BYTES).unwrap();
+    packed["files"]["more"] = json!("A".repeat(most - cache.len() - 100));
+    let packed = packed.to_string();
+    assert!((most - 200..=most).contains(&packed.len()));
+    let agent = |site: &Site, collateral: &str| {
+        let mut own = site.own();
+        let vendors = scene.vendors(true).with_collectors(vec![collector().verifying_key()]);
+        own.trust = own.trust.with_vendors(vendors);
+        site.agent_with(own, Box::new(TeeAttester::new(device(&scene.chip), collateral.as_bytes()).unwrap()))
+    };
+    let eight = scene.gpus((1..=8).map(one_of_several).collect());
+    let client = agent(&scene.client, &packed).with_gpus(attester(eight));
+    for (agent, site) in [(agent(&scene.server, ""), &scene.server), (client, &scene.client)] {
+        agent.verify_self(&[]).unwrap();
+        let listener = serve::bind(&site.at("agent.sock")).unwrap();
+        thread::spawn(move || serve::local(&Arc::new(agent), &listener, &[geteuid().as_raw()]));
+    }
+    let mut python = python(SCRIPT);
+    let output = python.args([&scene.server, &scene.client].map(|site| site.at("agent.sock"))).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let expected = format!("True 9 {}\n", hex::encode(collector().verifying_key().to_bytes()));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{errors}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Each attack, and the code by which it is refused.
 
 use cvm_agent::{
+    MAX_MESSAGE,
     attester::{Attester, TpmAttester},
-    token::Token,
+    token::{MAX_BYTES, Token},
 };
 use cvm_base::Bytes;
 use cvm_layout::names::Role;
@@ -177,12 +178,12 @@ fn attack_a_huge_token() {
     let agent = server.agent();
     let site_1 = peer("site-1", "client");
     let good = token(&client.agent(), None);
-    let long = format!("{good}{}", "A".repeat(300 << 10));
+    let long = format!("{good}{}", "A".repeat(MAX_BYTES));
     for text in [&long, "", "=", "e30", &good[..good.len() / 2], &good.replace('e', "\u{e9}")] {
         assert_eq!(code(&verify(&agent, text, &site_1, None)), "AGT-020");
     }
-    // A request of a gigabyte is cut at the socket (`serve`); one of two megabytes is not parsed at all.
-    let request = json!({"op": "verify", "token": "A".repeat(2 << 20), "peer": null, "challenge": null});
+    // A request of a gigabyte is cut at the socket (`serve`); one that is too long is not parsed at all.
+    let request = json!({"op": "verify", "token": "A".repeat(MAX_MESSAGE), "peer": null, "challenge": null});
     assert_eq!(code(&ask(&agent, request)), "AGT-001");
     assert_eq!(verify(&agent, &good, &site_1, None)["verified"], true, "none of them used the good one up");
 }

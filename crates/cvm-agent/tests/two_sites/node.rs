@@ -3,6 +3,7 @@
 use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
 use cvm_agent::{
+    MAX_QUESTION,
     agent::Agent,
     audit::{Audit, AuditError, ask_node},
     clock, serve,
@@ -40,6 +41,11 @@ fn an_auditor_challenges_a_node_and_reads_its_report() {
     let (_, report) = audit.node(&node, Some(period), PATIENCE).unwrap();
     let entries = report.unwrap()["entries"].clone();
     assert_eq!((&entries[0]["direction"], &entries[1]["direction"]), (&json!("self"), &json!("audit")));
+
+    // A question is short: the port reads no more, and keeps nothing of it.
+    let long = json!({"v": 1, "op": "evidence", "nonce": "0".repeat(MAX_QUESTION)});
+    let refused = ask_node(&node, &long, PATIENCE).unwrap_err();
+    assert!(matches!(&refused, AuditError::Refused { code, .. } if code == "AGT-001"), "{refused}");
 
     // Another federation's auditor believes none of it.
     let other = Trust::new(Federation::hold().agreement.text().as_bytes()).unwrap();

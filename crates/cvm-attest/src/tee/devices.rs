@@ -3,6 +3,7 @@
 //! The CPU's evidence is bound to the text of this evidence, and every device to the same session (nonce and key), so
 //! that both are of one exchange. What is NVIDIA's is verified here; a set is one machine's ([`Topology`]).
 
+use cvm_base::json::check_shape;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -42,6 +43,7 @@ impl Vendors {
         if text.len() > MAX_ADDITIONAL_BYTES {
             return Err(body(format!("{} bytes, at most {MAX_ADDITIONAL_BYTES} allowed", text.len())));
         }
+        check_shape(text.as_bytes()).map_err(|e| body(e.to_string()))?;
         let kinds: Map<String, Value> = serde_json::from_str(text).map_err(|e| body(e.to_string()))?;
         if let Some(other) = kinds.keys().find(|kind| *kind != NVIDIA) {
             return Err(TeeError::Kind { found: other.chars().take(40).collect() });

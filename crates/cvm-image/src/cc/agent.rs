@@ -1,5 +1,6 @@
 //! How the agent in the CVM behaves: `flare_cvm.attest_port` and `flare_cvm.agent` become `agent.yaml` on p4.
 
+use cvm_layout::agent_conf::{CHECK_FREQUENCY_S, LEEWAY_S, MAX_CLOCK_WAIT_S, TOKEN_LIFETIME_S};
 use serde::Serialize;
 
 use super::{
@@ -57,10 +58,10 @@ impl AgentConf {
         let seconds = |section: &mut Section, key: &str, expected: &'static str, range| {
             section.optional(key).map(|item| item.number(expected, range)).transpose()
         };
-        conf.check_frequency_s = seconds(&mut section, "check_frequency", "seconds, 1 to 86400", 1..=86_400)?;
-        conf.token_lifetime_s = seconds(&mut section, "token_lifetime", "seconds, 1 to 3600", 1..=3600)?;
-        conf.leeway_s = seconds(&mut section, "leeway", "seconds, 0 to 300", 0..=300)?;
-        conf.max_clock_wait_s = seconds(&mut section, "max_clock_wait", "seconds, 0 to 600", 0..=600)?;
+        conf.check_frequency_s = seconds(&mut section, "check_frequency", "seconds, 1 to 86400", CHECK_FREQUENCY_S)?;
+        conf.token_lifetime_s = seconds(&mut section, "token_lifetime", "seconds, 1 to 3600", TOKEN_LIFETIME_S)?;
+        conf.leeway_s = seconds(&mut section, "leeway", "seconds, 0 to 300", LEEWAY_S)?;
+        conf.max_clock_wait_s = seconds(&mut section, "max_clock_wait", "seconds, 0 to 600", MAX_CLOCK_WAIT_S)?;
         let form = section.optional("snp_reports");
         conf.snp_reports = form.map(|item| item.one_of("with-certificates or alone", &FORMS)).transpose()?;
         Ok(conf)

@@ -20,7 +20,7 @@ use std::{
 
 use cvm_attest::{
     predict::{self, Inputs},
-    reference::{Platforms, Reference},
+    reference::{MAX_BYTES as MAX_REFERENCE, Platforms, Reference},
 };
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose};
@@ -204,7 +204,7 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     progress("reference values: predicting what a TPM will quote and TEEs will measure");
     let tees = request.tee_hosts.predict(&signed_uki)?;
     let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware, tees)?;
-    let reference = document(&reference);
+    let reference = readable(document(&reference))?;
 
     let sign = |kind, document: &[u8]| signed::sign(request.builder.signing_key(), kind, document).to_vec();
     let manifest_sig = sign(Kind::Manifest, &manifest);
@@ -443,6 +443,19 @@ fn reference(
         authority: &databases.db_authority,
     })?;
     Ok(Reference::new(image_id, manifest_sha256, tpm, tees))
+}
+
+/// Who reads it, in a boot as in a key holder, takes no more.
+fn readable(reference: Vec<u8>) -> Result<Vec<u8>, ProvisionError> {
+    match reference.len() {
+        0..=MAX_REFERENCE => Ok(reference),
+        length => Err(ProvisionError::Tee {
+            platform: "all together".into(),
+            problem: format!(
+                "their reference values take {length} bytes, at most {MAX_REFERENCE} are read: name fewer"
+            ),
+        }),
+    }
 }
 
 /// A document's one encoding: JSON, indented, a newline at its end.

@@ -1,6 +1,6 @@
 //! The store as the release protocol uses it.
 
-use cvm_base::{Bytes32, sha256};
+use cvm_base::{Bytes32, Explain as _, sha256};
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release::{
     messages::PresentImage,
@@ -17,7 +17,7 @@ use crate::{
 
 impl From<KeyHolderError> for Fault {
     fn from(error: KeyHolderError) -> Self {
-        Fault::new("using the store", error)
+        Fault::new("using the store", format_args!("{}: {error}", error.code()))
     }
 }
 

@@ -132,7 +132,9 @@ impl Explain for ReleaseError {
             Failure::Tls(_) => {
                 "a middlebox may be rewriting TLS; the key holder must be reached directly or by CONNECT"
             }
-            Failure::Busy { .. } => "the key holder limits requests; wait and start again",
+            Failure::Busy { .. } => {
+                "the key holder limits requests, or cannot write its log, which its operator sees: wait and start again"
+            }
             Failure::Refused { .. } => {
                 "the reason is in the key holder's audit log: ask its operator to run `flare-cvm keyholder log`"
             }

@@ -288,7 +288,8 @@ fn session_cookie(reply: &Reply) -> Option<String> {
     let pair = |header: &String| {
         let pair = header.split(';').next()?.trim();
         let value = pair.strip_prefix(paths::COOKIE)?.strip_prefix('=')?;
-        let good = (1..=4096).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic() && b != b',');
+        let good = (1..=paths::MAX_COOKIE_CHARS).contains(&value.len())
+            && value.bytes().all(|b| b.is_ascii_graphic() && b != b',');
         good.then(|| pair.to_owned())
     };
     reply.set_cookie.iter().find_map(pair)

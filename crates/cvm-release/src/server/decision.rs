@@ -47,6 +47,8 @@ pub struct Outcome {
     /// For the operator. Whatever was answered is in the store's log already; refusals are for the
     /// caller to record, who knows whether this peer has used up its share of the log.
     pub decision: Decision,
+    /// Whether this session's evidence was accepted: who has none is a stranger.
+    pub attested: bool,
 }
 
 /// Which request was decided.
@@ -81,6 +83,8 @@ pub enum Step {
     Restore,
     /// Nothing that is served here.
     Unknown,
+    /// No request: many refusals of one peer, in one entry.
+    Summary,
 }
 
 /// How it was decided.
@@ -238,6 +242,23 @@ impl From<Fault> for Refusal {
     }
 }
 
+/// The most bytes of a decision's detail.
+pub const MAX_DETAIL: usize = 2048;
+
+/// What may stand in a log, on a console and in a terminal of a text that may quote a stranger: one line, and not long.
+pub(super) fn detail(text: &str) -> String {
+    const CUT: &str = "…";
+    let mut detail = String::new();
+    for c in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
+        if detail.len() + c.len_utf8() + CUT.len() > MAX_DETAIL {
+            detail.push_str(CUT);
+            break;
+        }
+        detail.push(c);
+    }
+    detail
+}
+
 /// One line of the log, before it is numbered, dated and signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
@@ -251,7 +272,7 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why, if refused.
     pub reason: Option<Reason>,
-    /// For people; may be empty.
+    /// For people; may be empty. At most [`MAX_DETAIL`] bytes.
     pub detail: String,
     /// The image, where known.
     pub image: Option<ImageId>,
@@ -277,5 +298,15 @@ mod tests {
             r#"{"type":"https://github.com/confidential-containers/kbs/errors/PolicyDeny","detail":"Access denied by policy"}"#
         );
         assert_eq!(Reason::WrongPcr.to_string(), "wrong-pcr");
+    }
+
+    #[test]
+    fn a_detail_is_one_short_line() {
+        assert_eq!(detail("expected 1\nfound \u{1b}[2J"), "expected 1?found ?[2J");
+        for text in ["x".repeat(1 << 20), "🦀".repeat(1 << 18), "é".repeat(MAX_DETAIL / 2 + 1)] {
+            let cut = detail(&text);
+            assert!(cut.len() <= MAX_DETAIL && cut.ends_with('…'), "{}", cut.len());
+        }
+        assert_eq!(detail(&"x".repeat(1000)), "x".repeat(1000));
     }
 }

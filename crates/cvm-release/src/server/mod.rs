@@ -14,13 +14,14 @@ mod token;
 mod traits;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use cvm_base::json::check_shape;
 use cvm_layout::{
     manifest::{ImageId, Stage},
     names::Name,
 };
 use serde_json::{Value, json};
 
-pub use decision::{Decision, Outcome, Reason, Refusal, Reply, Step, Verdict};
+pub use decision::{Decision, MAX_DETAIL, Outcome, Reason, Refusal, Reply, Step, Verdict};
 pub use effect::{Chip, ChipError, Effect, MAX_REASON, Subject};
 pub use keys::SessionKeys;
 #[doc(hidden)]
@@ -40,8 +41,6 @@ use crate::{
 };
 use session::Session;
 
-/// The most characters of a policy's reasons that go into a log entry.
-const MAX_REASONS: usize = 2000;
 /// How long a session lives after `auth`, in seconds.
 pub const SESSION_SECONDS: u64 = 300;
 
@@ -69,6 +68,7 @@ struct Context {
     image: Option<ImageId>,
     site: Option<String>,
     session: Option<session::Id>,
+    attested: bool,
 }
 
 /// A key holder.
@@ -95,7 +95,8 @@ impl Server {
     /// The decision, if there was one, stands in the store's log before this returns; a release that
     /// cannot be logged does not happen.
     pub fn handle(&self, request: &Request<'_>, now: u64) -> Outcome {
-        let mut context = Context { time: now, peer: request.peer.to_owned(), image: None, site: None, session: None };
+        let peer = request.peer.to_owned();
+        let mut context = Context { time: now, peer, image: None, site: None, session: None, attested: false };
         let (step, result) = self.dispatch(request, now, &mut context);
         let result = result.and_then(|Accepted { reply, verdict, detail, logged }| {
             let decision = context.decision(step, verdict, &detail);
@@ -104,12 +105,13 @@ impl Server {
             }
             Ok((reply, decision))
         });
+        let attested = context.attested;
         match result {
-            Ok((reply, decision)) => Outcome { reply, decision },
+            Ok((reply, decision)) => Outcome { reply, decision, attested },
             Err(refusal) => {
                 let decision = context.decision(step, Verdict::Refused, &refusal.detail);
                 let decision = Decision { reason: Some(refusal.reason), ..decision };
-                Outcome { reply: refusal.reply(step), decision }
+                Outcome { reply: refusal.reply(step), decision, attested }
             }
         }
     }
@@ -160,11 +162,11 @@ impl Server {
 
     fn attest(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
         let session = self.session(request, now, context)?;
-        let body: Attestation = parse(request.body, paths::MAX_ATTEST_BYTES)?;
-        // From here on the challenge is spent, whatever comes of it.
+        // From here on the challenge is spent, whatever comes of it: a challenge is one attempt, also for rubbish.
         if !self.store.consume(&session.id.0, session.expires, now)? {
             return Err(Refusal::new(Reason::Replayed, "this session's challenge was answered before"));
         }
+        let body: Attestation = parse(request.body, paths::MAX_ATTEST_BYTES)?;
         if body.runtime_data.nonce != session.nonce {
             return Err(Refusal::new(Reason::WrongNonce, "the answer names another nonce than the challenge's"));
         }
@@ -185,6 +187,7 @@ impl Server {
         let runtime_data = &body.runtime_data;
         let shown = token::Evidence { runtime_data, additional, verified: &verified, devices: &devices };
         let claims = token::claims(&session, &shown, now);
+        context.attested = true;
         let chips = self.consented_machine(&claims)?;
         self.consented_image(&claims)?;
         let token = token::sign(&self.keys, &claims)?;
@@ -245,7 +248,6 @@ impl Server {
             Answer::Yes => Ok((enrolled, stage)),
             Answer::No(reasons) => {
                 let why = reasons.iter().map(|reason| format!(": {reason}")).collect::<String>();
-                let why: String = why.chars().take(MAX_REASONS).collect();
                 Err(Refusal::new(Reason::Policy, format!("the release policy does not allow it{why}")))
             }
         }
@@ -335,6 +337,7 @@ impl Server {
         let Some(attested) = self.store.attested(&id.0, now)? else {
             return Err(Refusal::new(Reason::NotAttested, "this session has shown no accepted evidence"));
         };
+        context.attested = true;
         self.consented_machine(&attested.claims)?;
         Ok((id, attested))
     }
@@ -373,7 +376,7 @@ impl Context {
     fn decision(&self, step: Step, verdict: Verdict, detail: &str) -> Decision {
         let session = self.session.map(|id| id.to_string());
         let Self { time, image, .. } = *self;
-        let (peer, site, detail) = (self.peer.clone(), self.site.clone(), detail.to_owned());
+        let (peer, site, detail) = (self.peer.clone(), self.site.clone(), decision::detail(detail));
         Decision { time, peer, step, verdict, reason: None, detail, image, site, session, effect: None }
     }
 }
@@ -393,6 +396,7 @@ fn parse<T: serde::de::DeserializeOwned>(body: &[u8], limit: usize) -> Result<T,
     if body.len() > limit {
         return Err(Refusal::new(Reason::TooLarge, format!("the body is longer than {limit} bytes")));
     }
+    check_shape(body).map_err(|e| Refusal::new(Reason::TooLarge, e.to_string()))?;
     serde_json::from_slice(body).map_err(|e| Refusal::new(Reason::Malformed, format!("the body is malformed: {e}")))
 }
 

@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::{Fault, Random, Reason, Refusal, SessionKeys, keys::COOKIE_CONTEXT};
 use crate::{messages::Tee, paths};
 
-/// The longest cookie value that is looked at, in characters.
-const MAX_COOKIE: usize = 4096;
-
 /// A session's public name: random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Id(pub [u8; 16]);
@@ -50,7 +47,7 @@ impl Session {
     pub(super) fn cookie(&self, keys: &SessionKeys, random: &Random) -> Result<(String, String), Fault> {
         let plain = serde_json::to_vec(self).map_err(|e| Fault::new("writing a session", e))?;
         let value = B64.encode(keys.seal(COOKIE_CONTEXT, &plain, random)?);
-        if value.len() > MAX_COOKIE {
+        if value.len() > paths::MAX_COOKIE_CHARS {
             return Err(Fault::new("writing a session", "it does not fit a cookie"));
         }
         let expires = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(self.expires));
@@ -60,7 +57,7 @@ impl Session {
     /// Opens a cookie's value.
     pub(super) fn open(value: &str, keys: &SessionKeys) -> Result<Self, Refusal> {
         let forged = || Refusal::new(Reason::SessionForged, "the session cookie is not one of ours, or was changed");
-        if value.len() > MAX_COOKIE {
+        if value.len() > paths::MAX_COOKIE_CHARS {
             return Err(forged());
         }
         let sealed = B64.decode(value).map_err(|_| forged())?;

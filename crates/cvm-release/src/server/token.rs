@@ -5,12 +5,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Fault, Reason, Refusal, SessionKeys, Verified, VerifiedDevice, session::Id, session::Session};
-use crate::{binding::Binding, messages::RuntimeData};
+use crate::{binding::Binding, messages::RuntimeData, paths::MAX_TOKEN_CHARS};
 
 /// Seconds a token is good for; never longer than its session.
 const TOKEN_SECONDS: u64 = 300;
-/// The longest token that is looked at, in characters.
-const MAX_TOKEN: usize = 64 * 1024;
 /// The one header. A token that names another algorithm, or brings its own key, is not ours.
 const HEADER: &str = r#"{"alg":"ES256","typ":"JWT"}"#;
 
@@ -73,7 +71,9 @@ fn is_long(claim: &str) -> bool {
         || claim.starts_with("x-nv-gpu-")
 }
 
-pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Fault> {
+/// # Errors
+/// [`Reason::TooLarge`] for claims that no client could read, of some dozen devices.
+pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Refusal> {
     let mut claims = claims.clone();
     let submods = claims.get_mut("submods").and_then(Value::as_object_mut).into_iter().flatten();
     for (_, submod) in submods {
@@ -85,13 +85,18 @@ pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Fault> 
     let payload = serde_json::to_vec(&claims).map_err(|e| Fault::new("writing a token", e))?;
     let signed = format!("{}.{}", B64.encode(HEADER), B64.encode(payload));
     let signature = B64.encode(keys.sign(signed.as_bytes()));
-    Ok(format!("{signed}.{signature}"))
+    let token = format!("{signed}.{signature}");
+    if token.len() > MAX_TOKEN_CHARS {
+        let detail = format!("its token would have {} characters, at most {MAX_TOKEN_CHARS} are read", token.len());
+        return Err(Refusal::new(Reason::TooLarge, detail));
+    }
+    Ok(token)
 }
 
 /// Checks a token of ours and names its session.
 pub(super) fn verify(keys: &SessionKeys, token: &str, now: u64) -> Result<Id, Refusal> {
     let forged = || Refusal::new(Reason::SessionForged, "the token is not one of ours, or was changed");
-    if token.len() > MAX_TOKEN {
+    if token.len() > MAX_TOKEN_CHARS {
         return Err(forged());
     }
     let (signed, signature) = token.rsplit_once('.').ok_or_else(forged)?;

@@ -14,13 +14,16 @@ use cvm_keyholder::{
     service::{self, Config, Limits},
     store::{Listed, SqliteStore},
 };
-use cvm_layout::{manifest::ImageId, names::Name};
+use cvm_layout::{
+    manifest::{self, ImageId},
+    names::Name,
+};
 use serde_json::json;
 
 use super::secret_input::UnlockArgs;
 
-/// More than any document of an enrolment needs, in bytes.
-const MAX_DOCUMENT: u64 = 64 * 1024;
+/// The longest document of an enrolment, in bytes.
+const MAX_DOCUMENT: u64 = manifest::MAX_BYTES;
 
 /// Hold a party's half of the keys and release it to attested CVMs.
 ///

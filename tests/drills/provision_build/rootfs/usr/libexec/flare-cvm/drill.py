@@ -30,7 +30,7 @@ def agent(request: str) -> bytes:
 
 class Drill(socketserver.StreamRequestHandler):
     def handle(self):
-        line = self.rfile.readline(1 << 20).decode().strip()
+        line = self.rfile.readline(3 << 20).decode().strip()
         verb, _, argument = line.partition(" ")
         if verb == "extend":
             self.wfile.write(extend(int(argument)))
