@@ -3,18 +3,23 @@
 //! One federation serves several steps, in order: starting three machines under emulation takes minutes.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use cvm_ceremony::split_key::{Purpose, combine};
 use cvm_lab::{
     federation::{FL_PORT, Federation, Running, attest_port, drill},
+    offline::{self, Area},
     process::Process,
     run,
     vm::BOOT_LIMIT,
 };
+use cvm_layout::manifest::Manifest;
 use serde_json::{Value, json};
 
 /// How long a job may take under TCG.
@@ -30,6 +35,7 @@ fn a_federation_trains_and_keeps_its_jobs() {
         ("a relying party attests each node", attested),
         ("the sealed job trains; a job with code and a researcher's download are refused", training),
         ("the job store survives a reboot of the server", reboot),
+        ("what a job leaves at a client opens with nobody's half alone", left_behind),
     ]);
 }
 
@@ -86,7 +92,7 @@ fn attested(federation: &Federation, _: &mut Running) -> Result<()> {
 }
 
 fn training(federation: &Federation, _: &mut Running) -> Result<()> {
-    let (job, result) = federation.train(JOB_LIMIT)?;
+    let (job, result) = watched("site-1", || federation.train(JOB_LIMIT))?;
     for site in ["site-1", "site-2"] {
         let accuracy = result["accuracy"][site].as_f64().context("an accuracy")?;
         // The start weights put every biopsy into one class: 0.37.
@@ -94,6 +100,95 @@ fn training(federation: &Federation, _: &mut Running) -> Result<()> {
     }
     federation.byoc_refused(JOB_LIMIT)?;
     federation.download_refused(&job).map(drop)
+}
+
+/// Where NVFLARE of a site can leave something while this works: nowhere but on what opens with all halves, and in memory.
+fn watched<T>(site: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    const OF_OTHERS: [&str; 7] = ["nfs", "nfs4", "cifs", "9p", "virtiofs", "fuse", "overlay"];
+    let in_namespace = |what: &str| drill(site, &format!("cd /proc/$(systemctl show -P MainPID nvflare)/ && {what}"));
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut names = BTreeSet::new();
+            while !ended.load(Ordering::Relaxed) {
+                // Under load a guest answers late; what it has then is listed with the next answer.
+                let list = in_namespace("shopt -s globstar dotglob && printf '%s\\n' root/tmp/**").unwrap_or_default();
+                let in_memory = |line: &&str| line.starts_with("root/tmp/") && !line.starts_with("root/tmp/nvflare/");
+                names.extend(list.lines().filter(in_memory).map(str::to_owned));
+                thread::sleep(Duration::from_secs(3));
+            }
+            names
+        });
+        let done = work();
+        ended.store(true, Ordering::Relaxed);
+        let done = done?;
+        let names = watch.join().map_err(|_| anyhow::anyhow!("the watch ended early"))?;
+        eprintln!("in memory, of {site}'s NVFLARE: {names:#?}");
+        ensure!(names.contains("root/tmp/"), "nothing was listed");
+
+        // What is mounted by the number of a mapping is known by the mapping's name.
+        let mappings = drill(site, "for d in /sys/block/dm-*; do echo /dev/${d##*/} $(cat $d/dm/name); done")?;
+        let mappings: BTreeMap<_, _> = mappings.lines().filter_map(|line| line.split_once(' ')).collect();
+        let mounts = in_namespace("cat mountinfo")?;
+        let mut written = BTreeSet::new();
+        for line in mounts.lines() {
+            let (left, right) = line.split_once(" - ").with_context(|| format!("a mount: {line}"))?;
+            let (options, mut fields) = (left.split(' ').nth(5).unwrap_or_default(), right.split(' '));
+            let (kind, source) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            if options.split(',').any(|option| option == "rw") {
+                ensure!(!OF_OTHERS.contains(&kind), "{site}'s NVFLARE can write to {line}");
+                written.extend(source.starts_with("/dev/").then(|| *mappings.get(source).unwrap_or(&source)));
+            }
+        }
+        let sealed = BTreeSet::from(["cvm-jobs", "cvm-state"]);
+        ensure!(written == sealed, "{site}'s NVFLARE can write to {written:?} of\n{mounts}");
+        Ok(done)
+    })
+}
+
+/// A client's disk after a job, in the hands of one party, of both, and of nobody.
+fn left_behind(federation: &Federation, running: &mut Running) -> Result<()> {
+    let jobs = federation.admin(JOB_LIMIT, &["jobs"])?;
+    let jobs: Vec<_> = jobs["jobs"].as_array().context("jobs")?.iter().filter_map(|job| job["job"].as_str()).collect();
+    ensure!(!jobs.is_empty(), "there was a job");
+    let vm = running.site("site-1")?;
+    let console = vm.console.text();
+    let said = console.lines().skip_while(|line| !line.contains("] handoff:")).skip(1).find(|l| !l.trim().is_empty());
+    ensure!(said.is_none(), "the console says {said:?} after the handoff");
+    vm.power_button()?;
+
+    let (machine, folder) = (federation.machine("site-1")?, federation.scene.root.join("offline"));
+    let manifest: Manifest = serde_json::from_slice(&std::fs::read(machine.folder.join("manifest.json"))?)?;
+    let parties = manifest.split_key.parties.iter().map(|party| federation.half_of(party.name.as_str(), &manifest));
+    let parties = parties.collect::<Result<Vec<_>>>()?;
+    let mut of_jobs = 0;
+    for (purpose, holds) in
+        [(Purpose::State, ["agent/", "logs/", "workspace/"].as_slice()), (Purpose::Jobs, &["nvflare/"])]
+    {
+        let area = Area::of(&machine, &manifest, purpose, &folder)?;
+        for (party, half) in &parties {
+            for key in offline::keys_of_one(party, half, &manifest, purpose)? {
+                ensure!(!area.opens(&key)?, "{} alone opens {purpose}", party.card().name);
+            }
+        }
+        let halves: Vec<_> = parties.iter().map(|(_, half)| half).collect();
+        let key = combine(&manifest.split_key.transcript, &halves, purpose, &manifest.image_id)?;
+        let files = area.files(key.as_bytes())?;
+        eprintln!("on {purpose} of site-1: {:#?}", files.keys());
+        for name in holds {
+            ensure!(files.contains_key(*name), "{name} is missing in {:?}", files.keys());
+        }
+        let of_a_job = |(name, text): &(&String, &Vec<u8>)| {
+            jobs.iter().any(|job| name.contains(job) || text.windows(job.len()).any(|part| part == job.as_bytes()))
+        };
+        of_jobs += files.iter().filter(of_a_job).count();
+    }
+    ensure!(of_jobs > 0, "a client that trained has nothing of {jobs:?}: the search would find nothing either");
+    for job in jobs {
+        let found = offline::read_in_clear(&machine, job.as_bytes(), &folder)?;
+        ensure!(found.is_empty(), "job {job} can be read in partitions {found:?}");
+    }
+    Ok(std::fs::remove_dir_all(folder)?)
 }
 
 fn reboot(federation: &Federation, running: &mut Running) -> Result<()> {

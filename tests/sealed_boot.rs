@@ -19,6 +19,7 @@ use cvm_ceremony::{
 };
 use cvm_image::boot::disk;
 use cvm_lab::{
+    offline::{self, Area},
     run,
     scene::{Holders, PARTIES, Scene},
     timeline::Timeline,
@@ -147,14 +148,6 @@ fn replace_p5_header(machine: &Machine, scratch: &Path, change: impl FnOnce(&mut
     disk::patch(&machine.disk(), 5, 0, &area).expect("writing p5's header");
 }
 
-/// Whether `key` opens a keyslot of the LUKS2 area in `file`, as Debian's cryptsetup judges.
-fn opens(file: &Path, scratch: &Path, key: &[u8]) -> bool {
-    fs::write(scratch, key).expect("the key file of a test's image");
-    let mut command = Command::new("cryptsetup");
-    command.args(["luksOpen", "--test-passphrase", "--key-file"]).arg(scratch).arg(file);
-    command.status().expect("cryptsetup").success()
-}
-
 #[test]
 fn a_sealed_server_boots_and_p5_keeps_its_content_across_a_reboot() {
     let mut lab = lab();
@@ -247,14 +240,24 @@ fn attack_credential_slipped_onto_p2() {
 
 #[test]
 fn attack_one_party_alone_opens_p5() {
+    one_party_alone_opens(Purpose::Jobs, &["keyholder", "nvflare"]);
+}
+
+#[test]
+fn attack_one_party_alone_opens_state() {
+    one_party_alone_opens(Purpose::State, &["agent", "logs", "workspace"]);
+}
+
+/// An area of a disk after its first boot, which both halves open and read, and neither alone. `holds` names the folders
+/// in it.
+fn one_party_alone_opens(purpose: Purpose, holds: &[&str]) {
     let mut lab = lab();
     let sealed = lab.sealed();
-    let scratch = lab.scene.root.join("machines/scratch");
-    let (p5, key_file) = (scratch.with_extension("p5"), scratch.with_extension("key"));
-    disk::extract(&sealed.disk(), 5, &p5).expect("p5");
     let manifest = fs::read(lab.pristine.folder.join("manifest.json")).expect("the manifest");
     let manifest: Manifest = serde_json::from_slice(&manifest).expect("the manifest");
-    let key = |halves: &[&Half]| combine(&manifest.split_key.transcript, halves, Purpose::Jobs, &manifest.image_id);
+    let folder = lab.scene.root.join("machines/offline");
+    let area = Area::of(&sealed, &manifest, purpose, &folder).expect("the area");
+    let key = |halves: &[&Half]| combine(&manifest.split_key.transcript, halves, purpose, &manifest.image_id);
 
     let folders = [lab.scene.party(0), lab.scene.party(1)];
     let parties = folders.map(|folder| Party::load(&folder, &Unlock::beside(&folder)).expect("a party's secrets"));
@@ -262,23 +265,20 @@ fn attack_one_party_alone_opens_p5() {
         .each_ref()
         .map(|party| party.half(&manifest.split_key, manifest.role, &manifest.image_id, Stage::Boot).expect("a half"));
     for (party, own) in parties.iter().zip(&halves) {
-        // Everything that one party has or can make up without the other's secrets.
-        let zero = Half::from_bytes(&[0; 32]);
-        let public = Half::from_bytes(&manifest.split_key.ephemeral.0);
-        let tries = [&[own][..], &[own, own], &[own, &zero], &[&zero, own], &[own, &public], &[&public, own]];
-        let mut keys: Vec<Vec<u8>> = tries.iter().filter_map(|t| Some(key(t).ok()?.as_bytes().to_vec())).collect();
-        assert!(keys.len() >= 4, "the tries must be real keys");
-        keys.push(own.as_bytes().to_vec());
-        keys.push(party.base_key(manifest.role).as_bytes().to_vec());
+        let keys = offline::keys_of_one(party, own, &manifest, purpose).expect("keys");
         for (number, key) in keys.iter().enumerate() {
-            assert!(!opens(&p5, &key_file, key), "{} alone opened p5 with try {number}", party.card().name);
+            assert!(!area.opens(key).expect("cryptsetup"), "{} alone opened it with try {number}", party.card().name);
         }
     }
-    let both = key(&[&halves[0], &halves[1]]).expect("the key of both");
-    assert!(opens(&p5, &key_file, both.as_bytes()), "both halves together open p5");
     let swapped = key(&[&halves[1], &halves[0]]).expect("a key");
-    assert!(!opens(&p5, &key_file, swapped.as_bytes()), "the order of halves is part of the key");
-    let _ = fs::remove_file(key_file);
+    assert!(!area.opens(swapped.as_bytes()).expect("cryptsetup"), "the order of halves is part of the key");
+    let both = key(&[&halves[0], &halves[1]]).expect("the key of both");
+    assert!(area.opens(both.as_bytes()).expect("cryptsetup"), "both halves together open it");
+    let files = area.files(both.as_bytes()).expect("its files");
+    for name in holds {
+        assert!(files.contains_key(&format!("{name}/")), "{name} is missing: {:?}", files.keys());
+    }
+    let _ = fs::remove_dir_all(folder);
 }
 
 #[test]

@@ -1,9 +1,14 @@
-//! The two authenticated areas, p5 and `state`: judged, then made or opened.
+//! The two authenticated areas, p5 and `state`, whose keys need all parties: judged, then made or opened, together.
 //!
-//! Judging reads the header once and decides; it opens nothing, so that one bad header anywhere on the
+//! Judging reads each header once and decides; it opens nothing, so that one bad header anywhere on the
 //! disk ends the boot with every volume still closed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
 
 use cvm_base::Bytes32;
 use cvm_layout::manifest::Manifest;
@@ -22,12 +27,16 @@ use crate::{
         disk::{Disk, Which},
         kernel::SCRATCH,
     },
-    release::AreaKeys,
+    release::{AreaKeys, DataKeys},
     seal_plan::{Fault, HeaderState, Memory, Plan, Refusal, seal_plan},
     volumes::NEW_ROOT,
 };
 
 const READ_WRITE: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID);
+const STATE: &str = "opt/nvflare/state";
+const JOBS: &str = "opt/nvflare/jobs";
+/// Folders of `state` that are mounted beside it.
+const BOUND: [&str; 2] = ["workspace", "logs"];
 
 /// Where an area lies, and the codes by which it fails.
 #[derive(Debug)]
@@ -44,10 +53,10 @@ struct Area {
     make: Code,
 }
 
-/// With what a file system is made, and where.
+/// With what a file system is made, and where it is mounted.
 #[derive(Debug, Clone, Copy)]
 pub struct Workshop<'a> {
-    /// The system volume, whose tools are used.
+    /// The system volume: its tools are used, and the areas are mounted in it.
     pub root: &'a Path,
     /// A folder in RAM.
     pub scratch: &'a Path,
@@ -60,16 +69,56 @@ impl Workshop<'_> {
     }
 }
 
-/// An area whose header was judged: nothing was opened, and nothing stands against opening it.
+/// p5 and `state`, whose headers were judged with these keys: nothing was opened, and nothing stands against it.
+pub struct Data {
+    keys: DataKeys,
+    jobs: Judged,
+    state: Judged,
+}
+
+impl Data {
+    /// Judges both by their headers and by what the key holders remember.
+    pub fn judge(disk: &Disk, manifest: &Manifest, keys: DataKeys, memories: &[Memory]) -> Result<Self, Failure> {
+        let jobs = judge_jobs(disk, &keys.jobs, memories)?;
+        let state = judge_state(disk, manifest, &keys.state, memories)?;
+        Ok(Self { keys, jobs, state })
+    }
+
+    /// Whose halves made their keys.
+    pub fn parties(&self) -> &str {
+        &self.keys.jobs.from
+    }
+
+    /// Makes or opens both, mounts them in the workshop's root and returns the SHA-256 of p5's header.
+    pub fn open(&self, workshop: Workshop<'_>) -> Result<Bytes32, Failure> {
+        let at = workshop.root.join(STATE);
+        self.state.open(&self.keys.state, &at, MsFlags::empty(), workshop)?;
+        for name in BOUND {
+            bind(&at.join(name), &workshop.root.join("opt/nvflare").join(name))?;
+        }
+        self.jobs.open(&self.keys.jobs, &workshop.root.join(JOBS), MsFlags::MS_NOEXEC, workshop)
+    }
+}
+
+/// Mounts a folder, made where it is missing, at a second place.
+fn bind(from: &Path, to: &Path) -> Result<(), Failure> {
+    match DirBuilder::new().mode(0o700).create(from) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).code_at(Code::StateOpen, from.display()),
+        _ => {}
+    }
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).code_at(Code::StateOpen, to.display())
+}
+
+/// An area whose header was judged.
 #[derive(Debug)]
-pub struct Judged {
+struct Judged {
     area: Area,
     plan: Plan,
     header: Option<GuardedHeader>,
 }
 
 /// Judges p5 by its header and by what the key holders remember of it.
-pub fn judge_jobs(disk: &Disk, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
+fn judge_jobs(disk: &Disk, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
     let area = Area {
         name: "jobs",
         device: disk.partition(Which::Jobs).path(),
@@ -85,7 +134,7 @@ pub fn judge_jobs(disk: &Disk, keys: &AreaKeys, memories: &[Memory]) -> Result<J
 
 /// Judges `state` by its header and by whether the key holders have seen the image sealed: of
 /// `state`'s header they remember nothing.
-pub fn judge_state(disk: &Disk, manifest: &Manifest, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
+fn judge_state(disk: &Disk, manifest: &Manifest, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
     let root = disk.partition(Which::Root);
     let offset = manifest.root.state_offset;
     let area = Area {
@@ -146,7 +195,7 @@ impl Area {
 
 impl Judged {
     /// Makes or opens the area, mounts it at `at` and returns its header's SHA-256.
-    pub fn open(&self, keys: &AreaKeys, at: &Path, flags: MsFlags, workshop: Workshop<'_>) -> Result<Bytes32, Failure> {
+    fn open(&self, keys: &AreaKeys, at: &Path, flags: MsFlags, workshop: Workshop<'_>) -> Result<Bytes32, Failure> {
         let area = &self.area;
         let device = match area.slice {
             None => area.device.clone(),

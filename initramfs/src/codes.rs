@@ -76,8 +76,8 @@ codes! {
         "manifest.sig is not the builder's signature over manifest.json.",
         "Site: unpack the bundle's disk.qcow2 again. Builder: check that the image was signed with the project's key.";
     ManifestSchema = 207, "the manifest cannot be understood",
-        "A field is unknown, missing or out of range: manifest and cvm-init are of different versions.",
-        "Builder: rebuild the image with one version of flare-cvm.";
+        "A field is unknown, missing or out of range: manifest and cvm-init are of different versions (1 and 2: `state` opened without all parties).",
+        "Builder: seal the site anew, with stages and flare-cvm of one version.";
     BootMissing = 211, "the boot statement is missing",
         "p1 has no /flare-cvm/boot.json or boot.sig.",
         "Site: unpack the bundle's disk.qcow2 again.";
@@ -137,7 +137,7 @@ codes! {
         "Site: start the VM again. Party: check the key holder's log and its database.";
     Gpu = 407, "the VM's GPUs do not attest",
         "No GPU is attached, the driver did not start, or a GPU is not in confidential-computing mode.",
-        "Site: switch the GPU's CC mode on and attach it to the VM; this image opens its job store only with it.";
+        "Site: switch the GPU's CC mode on and attach it to the VM; this image opens job store and workspace only with it.";
     NoChallenge = 408, "a key holder cannot judge a TPM's evidence",
         "Its challenge is empty: a stock Trustee stands there, which does not ask a TPM's attestation key for its proof.",
         "Party: run flare-cvm's key holder for this image, or let the CVM attest with SEV-SNP or TDX.";
@@ -166,8 +166,8 @@ codes! {
         "p5's LUKS2 header names another cipher (a null cipher, say), key size, integrity or keyslot: somebody replaced it.",
         "Site: restore p5 from a copy of this disk, and find out who changed it.";
     JobsHeaderMac = 602, "p5's header is not authentic",
-        "p5's header is well formed but its MAC does not verify: it was made with another key.",
-        "Site: restore p5 from a copy of this disk, and find out who changed it.";
+        "p5's header is well formed but its MAC does not verify: it was made with another key, or a share of the third factor is wrong.",
+        "Site: restore p5 from a copy of this disk, and find out who changed it. Parties: after `seal move`, compare what each gave.";
     JobsWiped = 603, "p5 was wiped",
         "The key holders remember that this image was sealed, and p5 is empty.",
         "Site: restore p5 from a copy of this disk. To begin again without the jobs, ask the builder for a new image.";
@@ -220,7 +220,7 @@ codes! {
         "A mount could not be moved, or the system volume has no /sbin/init.",
         "Builder: rebuild the image; the stage's gate should have found this.";
     JobsMeasure = 803, "the opening of p5 cannot be measured",
-        "The TPM refused to extend PCR 15, or a TD its RTMR3, after p5 was opened in the running system.",
+        "The TPM refused to extend PCR 15, or a TD its RTMR3, after p5 and state were opened in the running system.",
         "Site: restart the VM with its swtpm.";
     Panic = 901, "cvm-init failed unexpectedly",
         "A defect of cvm-init: the line above names its place.",
@@ -280,8 +280,8 @@ pub fn render() -> String {
     let mut text = String::from(
         "# Boot codes\n\n\
          When a sealed VM cannot boot, `cvm-init` wipes what it holds, prints `FC-nnn` with cause and cure on the serial\n\
-         console and powers the VM off; so does `cvm-jobs`, which opens p5 in the running system of an image that requires\n\
-         GPUs. This table is rendered from `initramfs/src/codes.rs`\n\
+         console and powers the VM off; so does `cvm-jobs`, which opens p5 and `state` in the running system of an image that\n\
+         requires GPUs. This table is rendered from `initramfs/src/codes.rs`\n\
          (`UPDATE=1 cargo test --release -p cvm-init boot_codes`); a test keeps both equal.\n\n\
          | code | what | probable cause | cure |\n|---|---|---|---|\n",
     );

@@ -89,22 +89,6 @@ pub fn write_image(verified: &Verified, event_log: &[u8], attestation_keys: &[Va
     chown(&log, None, Some(AGENT_GROUP)).code_at(Code::SwitchRoot, log.display())
 }
 
-/// `workspace` and `logs` live on `state`.
-pub fn bind_state() -> Result<(), Failure> {
-    for name in ["workspace", "logs"] {
-        let from = guest_path("/opt/nvflare/state").join(name);
-        match fs::DirBuilder::new().mode(0o700).create(&from) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(e).code_at(Code::StateOpen, from.display());
-            }
-            _ => {}
-        }
-        let to = guest_path("/opt/nvflare").join(name);
-        mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).code_at(Code::StateOpen, to.display())?;
-    }
-    Ok(())
-}
-
 /// Moves a mount made in the initramfs to its place in the running system.
 pub fn move_mount(from: &Path, to: &Path) -> Result<(), Failure> {
     mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>).code_at(Code::SwitchRoot, to.display())

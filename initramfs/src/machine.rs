@@ -10,8 +10,15 @@
 //! and the new machine's TPM keeps it. Where the owners of p3's key allow it, the TPM also keeps a copy of that
 //! key, so that p3 opens without the network.
 //!
-//! A power cut anywhere is harmless: M is kept before anything is derived with it, the shares follow from M, and
-//! a key holder's registration of header and share is one transaction.
+//! No M is believed for where it comes from. p5's header proves it: the MAC holds under keys that were derived with
+//! it, or the next place is asked. Only a proven M is kept, so that a wrong share, or one that a TPM kept before, costs
+//! one boot at most. A new M has nothing that it could be proven by: it is kept where there is no p5 yet, before the
+//! first byte of one is written.
+//!
+//! A power cut anywhere is harmless: M is kept before anything is made with it, the shares follow from M, and a key
+//! holder's registration of header and share is one transaction.
+
+use std::fmt;
 
 use cvm_attest::{
     attester::{Place, Tpm},
@@ -23,6 +30,7 @@ use cvm_layout::{
     names::Name,
 };
 use cvm_seal::{DiskKey, MacKey};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -32,10 +40,34 @@ use crate::{
     seal_plan::Memory,
 };
 
+/// Keeps secrets, and gives them back to this image's boot alone.
+pub trait Safe {
+    /// Keeps one; what was in this place is gone.
+    fn keep(&mut self, place: Place, secret: &[u8]) -> Result<(), Failure>;
+    /// Gives it back; `None` where there is none for this boot.
+    fn recall(&mut self, place: Place) -> Result<Option<Zeroizing<Vec<u8>>>, Failure>;
+    /// Empties the place.
+    fn forget(&mut self, place: Place) -> Result<(), Failure>;
+}
+
+impl Safe for Tpm {
+    fn keep(&mut self, place: Place, secret: &[u8]) -> Result<(), Failure> {
+        Self::keep(self, place, secret).code(Code::Machine)
+    }
+
+    fn recall(&mut self, place: Place) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+        Self::recall(self, place).code(Code::Machine)
+    }
+
+    fn forget(&mut self, place: Place) -> Result<(), Failure> {
+        Self::forget(self, place).code(Code::Machine)
+    }
+}
+
 /// Who keeps this image's secrets on this machine.
 pub enum Keeper<'a> {
     /// A TPM keeps what it is given.
-    Tpm(&'a mut Tpm),
+    Tpm(&'a mut dyn Safe),
     /// A TEE that may derive a key, and keeps nothing.
     Tee(&'a mut dyn Device),
 }
@@ -45,91 +77,129 @@ pub enum Keeper<'a> {
 enum Has {
     /// It could keep one, and has none of this image.
     Nothing,
-    /// The TPM keeps the image's.
+    /// The TPM keeps one.
     Kept,
-    /// The TEE derives one; whether the image is bound to that one shows only when p5's header is checked.
+    /// The TEE derives one.
     Derived,
     /// It can neither keep nor derive one.
     Never,
 }
 
-/// What to do about the third factor.
+/// Where the third factor may come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Plan {
-    /// The keys need no machine.
-    Unbound,
-    /// This machine has the secret of this image.
-    Kept,
-    /// First boot, and everybody allows it: make one.
-    Enrol,
-    /// All parties give their shares: the image moves here.
-    Join,
+enum Source {
+    /// All parties gave their shares: the image moves here.
+    Shares,
+    /// This machine keeps or derives it.
+    Own,
+    /// First boot, and everybody allows it: a new one.
+    New,
 }
 
-/// Decides; the error names the parties that hold their share back.
-fn plan<'a>(remembered: &[Remembered<'a>], has: Has) -> Result<Plan, Vec<&'a Name>> {
+/// In which order to ask for the third factor; nowhere, where the keys need none. The error names the parties that
+/// hold their share back.
+fn plan<'a>(remembered: &[Remembered<'a>], has: Has) -> Result<Vec<Source>, Vec<&'a Name>> {
     let bound = remembered.iter().any(|r| r.machine.bound);
     let sealed = remembered.iter().any(|r| matches!(r.memory, Memory::Sealed(_)));
-    let given = remembered.iter().all(|r| r.machine.share.is_some());
     let allowed = has != Has::Never && remembered.iter().all(|r| r.memory != Memory::None && r.machine.allowed.bind);
-    match (bound, sealed) {
-        // An area that was made without a third factor stays without.
-        (false, true) => Ok(Plan::Unbound),
-        (false, false) if !allowed => Ok(Plan::Unbound),
-        // Kept by a first boot that died before it told every key holder: the same secret again.
-        (_, _) if has == Has::Kept || (has == Has::Derived && !(bound && given)) => Ok(Plan::Kept),
-        (false, false) => Ok(Plan::Enrol),
-        (true, _) => {
-            let withheld: Vec<_> = remembered.iter().filter(|r| r.machine.share.is_none()).map(|r| r.name).collect();
-            if withheld.is_empty() { Ok(Plan::Join) } else { Err(withheld) }
-        }
+    let own = matches!(has, Has::Kept | Has::Derived).then_some(Source::Own);
+    if !bound {
+        // An area that was made without a third factor stays without. What is kept before anybody was told is of a
+        // first boot that died: the same secret again.
+        return Ok(if sealed || !allowed { vec![] } else { vec![own.unwrap_or(Source::New)] });
     }
+    let withheld: Vec<_> = remembered.iter().filter(|r| r.machine.share.is_none()).map(|r| r.name).collect();
+    let shares = withheld.is_empty().then_some(Source::Shares);
+    let sources: Vec<_> = shares.into_iter().chain(own).collect();
+    if sources.is_empty() { Err(withheld) } else { Ok(sources) }
 }
 
-/// The machine's secret, where the image's keys need one.
-pub fn settle(
+/// What `judge` makes of the disk with the machine's secret, and that secret where the image's keys need one.
+///
+/// `judge` derives the keys with a secret and fails where the header of p5 or `state` is not authentic under them.
+pub fn settle<T>(
     mut keeper: Keeper<'_>,
     image: &ImageId,
     remembered: &mut [Remembered<'_>],
-) -> Result<Option<MachineSecret>, Failure> {
+    mut judge: impl FnMut(Option<&MachineSecret>) -> Result<T, Failure>,
+) -> Result<(T, Option<MachineSecret>), Failure> {
     let (has, own) = own(&mut keeper, image)?;
-    let plan = plan(remembered, has).map_err(|withheld| {
+    let sources = plan(remembered, has).map_err(|withheld| {
         let names = withheld.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" and ");
         Failure::new(Code::MachineElsewhere, format_args!("{names} does not let it move here"))
     })?;
-    let (secret, said) = match (plan, own) {
-        (Plan::Unbound, _) => return Ok(None),
-        (Plan::Kept, Some(own)) if has == Has::Derived => {
-            (own, "the keys need this machine: its TEE derives their third factor")
+    let mut refused = vec![];
+    for source in sources {
+        let secret = match (source, &own) {
+            (Source::Shares, _) => join(remembered),
+            (Source::Own, Some(own)) => MachineSecret::from_bytes(own.as_bytes()),
+            _ => MachineSecret::generate().code(Code::Machine)?,
+        };
+        match judge(Some(&secret)) {
+            Ok(judged) => {
+                let known = own.is_some_and(|own| own.ct_eq(&secret).into());
+                proven(keeper, image, remembered, (&secret, known, source))?;
+                return Ok((judged, Some(secret)));
+            }
+            // Another secret can help this, and nothing else.
+            Err(failure) if matches!(failure.code, Code::JobsHeaderMac | Code::StateHeaderMac) => {
+                refused.push((source, failure));
+            }
+            Err(failure) => return Err(failure),
         }
-        (Plan::Kept, Some(own)) => (own, "the keys need this machine; its TPM keeps their third factor"),
-        (Plan::Join, _) => {
-            let shares: Vec<_> = remembered
-                .iter()
-                .filter_map(|r| r.machine.share.as_ref())
-                .map(|s| MachineShare::from_bytes(s))
-                .collect();
-            (MachineSecret::join(&shares), "moved here: all parties gave their shares of the third factor")
-        }
-        _ => (MachineSecret::generate().code(Code::Machine)?, "from now on the keys need this machine"),
-    };
-    match keeper {
-        Keeper::Tpm(tpm) if plan != Plan::Kept => keep(tpm, Place::Machine, image, secret.as_bytes())?,
-        // Telling the shares back would end the move, and the next boot here could not join them again.
-        Keeper::Tee(_) if plan == Plan::Join => {
-            remembered.iter_mut().for_each(|r| r.machine.share = None);
-            step("machine", "a TEE cannot keep a third factor of elsewhere: each boot here needs the parties' shares");
-        }
-        _ => {}
     }
+    let Some((_, Failure { code, .. })) = refused.first() else { return Ok((judge(None)?, None)) };
+    let details: Vec<_> = refused.iter().map(|(source, failure)| format!("{source}: {}", failure.detail)).collect();
+    Err(Failure::new(*code, details.join("; ")))
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shares => "with the third factor that all parties' shares give",
+            Self::Own => "with the third factor that this machine has",
+            Self::New => "with a new third factor",
+        })
+    }
+}
+
+fn join(remembered: &[Remembered<'_>]) -> MachineSecret {
+    let shares = remembered.iter().filter_map(|r| r.machine.share.as_ref());
+    let shares: Vec<_> = shares.map(|share| MachineShare::from_bytes(share)).collect();
+    MachineSecret::join(&shares)
+}
+
+/// The headers hold with this secret, or there is none yet: this machine keeps it from now on, if it did not.
+fn proven(
+    keeper: Keeper<'_>,
+    image: &ImageId,
+    remembered: &mut [Remembered<'_>],
+    (secret, known, source): (&MachineSecret, bool, Source),
+) -> Result<(), Failure> {
+    let said = match (keeper, known, source) {
+        (Keeper::Tpm(_), true, _) => "the keys need this machine; its TPM keeps their third factor",
+        (Keeper::Tee(_), true, _) => "the keys need this machine: its TEE derives their third factor",
+        (Keeper::Tpm(tpm), false, source) => {
+            keep(tpm, Place::Machine, image, secret.as_bytes())?;
+            match source {
+                Source::Shares => "moved here: all parties gave their shares of the third factor",
+                _ => "from now on the keys need this machine",
+            }
+        }
+        (Keeper::Tee(_), false, _) => {
+            // Telling the shares back would end the move, and the next boot here could not join them again.
+            remembered.iter_mut().for_each(|r| r.machine.share = None);
+            "all parties gave their shares of the third factor; a TEE cannot keep it: each boot here needs them"
+        }
+    };
     step("machine", said);
-    Ok(Some(secret))
+    Ok(())
 }
 
 /// What this machine has of the image's third factor, and that.
 fn own(keeper: &mut Keeper<'_>, image: &ImageId) -> Result<(Has, Option<MachineSecret>), Failure> {
     match keeper {
-        Keeper::Tpm(tpm) => Ok(match recall::<32>(tpm, Place::Machine, image)? {
+        Keeper::Tpm(tpm) => Ok(match recall::<32>(*tpm, Place::Machine, image)? {
             Some(kept) => (Has::Kept, Some(MachineSecret::from_bytes(&kept))),
             None => (Has::Nothing, None),
         }),
@@ -173,18 +243,22 @@ pub fn keep_system(
             step("machine", "the TPM keeps p3's key: from now on p3 opens without the network");
             Ok(())
         }
-        (false, _) => tpm.forget(Place::System).code(Code::Machine),
+        (false, _) => tpm.forget(Place::System),
     }
 }
 
 /// A kept secret begins with the image's id: one machine may have run another image before.
-fn keep(tpm: &mut Tpm, place: Place, image: &ImageId, secret: &[u8]) -> Result<(), Failure> {
+fn keep(tpm: &mut dyn Safe, place: Place, image: &ImageId, secret: &[u8]) -> Result<(), Failure> {
     let kept = Zeroizing::new([&image.0[..], secret].concat());
-    tpm.keep(place, &kept).code(Code::Machine)
+    tpm.keep(place, &kept)
 }
 
-fn recall<const N: usize>(tpm: &mut Tpm, place: Place, image: &ImageId) -> Result<Option<Zeroizing<[u8; N]>>, Failure> {
-    let Some(kept) = tpm.recall(place).code(Code::Machine)? else { return Ok(None) };
+fn recall<const N: usize>(
+    tpm: &mut dyn Safe,
+    place: Place,
+    image: &ImageId,
+) -> Result<Option<Zeroizing<[u8; N]>>, Failure> {
+    let Some(kept) = tpm.recall(place)? else { return Ok(None) };
     let mut secret = Zeroizing::new([0; N]);
     match kept.split_at_checked(image.0.len()) {
         Some((id, rest)) if id == image.0 && rest.len() == N => secret.copy_from_slice(rest),
@@ -194,92 +268,4 @@ fn recall<const N: usize>(tpm: &mut Tpm, place: Place, image: &ImageId) -> Resul
 }
 
 #[cfg(test)]
-mod tests {
-    use cvm_base::Bytes32;
-    use cvm_release::messages::MachineRule;
-
-    use super::*;
-    use crate::release::Machine;
-
-    const FRESH: Memory = Memory::Fresh;
-    const SEALED: Memory = Memory::Sealed(Some(Bytes32 { 0: [1; 32] }));
-
-    /// One key holder: its memory; whether its policy allows binding, it holds a share, and gives it.
-    type Case = (Memory, [bool; 3]);
-
-    fn planned(cases: [Case; 2], kept: bool) -> Result<Plan, Vec<String>> {
-        planned_with(cases, if kept { Has::Kept } else { Has::Nothing })
-    }
-
-    fn planned_with(cases: [Case; 2], has: Has) -> Result<Plan, Vec<String>> {
-        let names: [Name; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
-        let remembered: Vec<_> = cases
-            .into_iter()
-            .zip(&names)
-            .map(|((memory, [bind, bound, share]), name)| Remembered {
-                name,
-                memory,
-                machine: Machine {
-                    allowed: MachineRule { bind, offline: false },
-                    bound,
-                    share: share.then(|| Zeroizing::new([1; 32])),
-                },
-            })
-            .collect();
-        plan(&remembered, has).map_err(|names| names.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn a_first_boot_enrols_only_where_every_party_trusts_the_machine() {
-        let (yes, no) = ((FRESH, [true, false, false]), (FRESH, [false, false, false]));
-        assert_eq!(planned([yes, yes], false), Ok(Plan::Enrol));
-        assert_eq!(planned([yes, no], false), Ok(Plan::Unbound));
-        assert_eq!(planned([yes, no], true), Ok(Plan::Unbound));
-        assert_eq!(planned([yes, (Memory::None, [true, false, false])], false), Ok(Plan::Unbound));
-    }
-
-    #[test]
-    fn a_power_cut_at_any_point_of_the_enrolment_goes_on_with_the_same_secret() {
-        let (fresh, told) = ((FRESH, [true, false, false]), (SEALED, [true, true, false]));
-        assert_eq!(planned([fresh, fresh], true), Ok(Plan::Kept), "kept, nobody told");
-        assert_eq!(planned([told, fresh], true), Ok(Plan::Kept), "one key holder told");
-        assert_eq!(planned([told, told], true), Ok(Plan::Kept));
-    }
-
-    #[test]
-    fn attack_another_machine_needs_every_partys_share() {
-        let (held, given) = ((SEALED, [true, true, false]), (SEALED, [true, true, true]));
-        assert_eq!(planned([held, held], false), Err(vec!["alice".into(), "bob".into()]));
-        assert_eq!(planned([given, held], false), Err(vec!["bob".into()]));
-        assert_eq!(planned([given, given], false), Ok(Plan::Join));
-        let never_told = (FRESH, [true, false, false]);
-        assert_eq!(planned([given, never_told], false), Err(vec!["bob".into()]));
-    }
-
-    #[test]
-    fn a_tee_that_derives_a_secret_has_it_from_the_first_boot_on() {
-        let (fresh, told) = ((FRESH, [true, false, false]), (SEALED, [true, true, false]));
-        for cases in [[fresh, fresh], [told, fresh], [told, told]] {
-            assert_eq!(planned_with(cases, Has::Derived), Ok(Plan::Kept));
-        }
-        let moving = (SEALED, [true, true, true]);
-        assert_eq!(planned_with([moving, moving], Has::Derived), Ok(Plan::Join), "bound elsewhere, and let go");
-        let refusing = (FRESH, [false, false, false]);
-        assert_eq!(planned_with([fresh, refusing], Has::Derived), Ok(Plan::Unbound));
-    }
-
-    #[test]
-    fn a_machine_that_can_keep_nothing_is_never_bound_and_opens_with_all_shares() {
-        let (fresh, given) = ((FRESH, [true, false, false]), (SEALED, [true, true, true]));
-        assert_eq!(planned_with([fresh, fresh], Has::Never), Ok(Plan::Unbound));
-        assert_eq!(planned_with([given, given], Has::Never), Ok(Plan::Join));
-        assert_eq!(planned_with([given, (SEALED, [true, true, false])], Has::Never), Err(vec!["bob".into()]));
-    }
-
-    #[test]
-    fn what_was_sealed_without_a_machine_stays_without() {
-        let sealed = (SEALED, [true, false, false]);
-        assert_eq!(planned([sealed, sealed], false), Ok(Plan::Unbound));
-        assert_eq!(planned([sealed, sealed], true), Ok(Plan::Unbound));
-    }
-}
+mod tests;

@@ -5,8 +5,9 @@
 
 use std::{convert::Infallible, path::Path};
 
+use cvm_ceremony::split_key::MachineSecret;
 use cvm_init::{
-    areas::{self, Workshop},
+    areas::{Data, Workshop},
     attest::Platform,
     codes::Failure,
     console::{self, step},
@@ -20,8 +21,7 @@ use cvm_init::{
     self_check, site, tpm,
     volumes::{self, guest_path},
 };
-use cvm_layout::manifest::Stage;
-use nix::mount::MsFlags;
+use cvm_layout::manifest::{KeyPurpose, Stage};
 
 /// Where p4 is mounted until the system volume is there.
 const CONFIG: &str = "/config";
@@ -59,10 +59,18 @@ fn boot() -> Result<Infallible, Failure> {
     let bytes = volumes::open_config(&disk, &manifest.config, Path::new(CONFIG))?;
     step("p4", format_args!("verified, {} KiB", bytes / 1024));
     let conf = site::read(Path::new(CONFIG), &verified)?;
-    // Where its owners let this machine keep p3's key, p3 needs nobody's answer.
+    // Where its owners let this machine keep p3's key, p3 needs nobody's answer. A copy that the header does not prove
+    // is none.
     let kept = machine::recall_system(platform.keeper()?, &image)?;
-    if let Some(system) = &kept {
-        volumes::open_root(&disk, manifest, &volumes::guard_root(&disk, system)?, system)?;
+    let kept = kept.and_then(|system| match volumes::guard_root(&disk, &system) {
+        Ok(root) => Some((root, system)),
+        Err(Failure { detail, .. }) => {
+            step("machine", format_args!("asking for p3's key, the TPM's copy is none: {detail}"));
+            None
+        }
+    });
+    if let Some((root, system)) = &kept {
+        volumes::open_root(&disk, manifest, root, system)?;
         step("p3", format_args!("opened with key `system` from {}; system and site under verity", system.from));
     }
 
@@ -74,41 +82,35 @@ fn boot() -> Result<Infallible, Failure> {
     step("attest", format_args!("asking {} key holders at once", holders.len()));
     let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Boot).release(&holders, &*evidence)?;
     let exchange = exchange.derive()?;
-    let mut keys = exchange.keys(None)?;
-    let jobs_from = keys.jobs.as_ref().map_or("none: it waits for GPUs", |jobs| &jobs.from).to_owned();
-    step("derive", format_args!("keys `system` and `state` from {}, `jobs` from {jobs_from}", keys.system.from));
+    let system = exchange.system()?;
+    step("derive", format_args!("key `system` from {}", system.from));
     drop(evidence);
     let mut remembered = exchange.remembered()?;
-    let machine = match keys.jobs {
-        Some(_) => machine::settle(platform.keeper()?, &image, &mut remembered)?,
-        // A TPM gives back what it keeps to the boot alone, so that a p5 that opens later cannot need it.
-        None => None,
-    };
-    if machine.is_some() {
-        keys = exchange.keys(machine.as_ref())?;
-    }
-
-    // Every header is judged before anything is opened with a key that was released.
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
-    let root = volumes::guard_root(&disk, &keys.system)?;
-    let state = areas::judge_state(&disk, manifest, &keys.state, &memories)?;
-    let jobs = keys.jobs.as_ref().map(|keys| areas::judge_jobs(&disk, keys, &memories)).transpose()?;
-    step("guard", "p3's header is authentic; p5 and state are what the key holders remember");
+
+    // Every header is judged before anything is opened with a key that was released; p5's proves the third factor.
+    let root = volumes::guard_root(&disk, &system)?;
+    let judge = |machine: Option<&MachineSecret>| Data::judge(&disk, manifest, exchange.data(machine)?, &memories);
+    let data = match manifest.stage_of(KeyPurpose::Jobs) {
+        Stage::Boot => Some(machine::settle(platform.keeper()?, &image, &mut remembered, judge)?),
+        // A TPM gives back what it keeps to the boot alone, so that what opens later cannot need it.
+        Stage::Running => None,
+    };
+    let data_from = data.as_ref().map_or("nobody yet: they wait for GPUs", |(data, _)| data.parties()).to_owned();
+    step("guard", format_args!("p3's header is authentic; p5 and state by {data_from}"));
     for holder in &remembered {
         step("memory", format_args!("{} {}", holder.name, holder.memory));
     }
     if kept.is_none() {
-        volumes::open_root(&disk, manifest, &root, &keys.system)?;
-        step("p3", format_args!("opened with key `system` from {}; system and site under verity", keys.system.from));
+        volumes::open_root(&disk, manifest, &root, &system)?;
+        step("p3", format_args!("opened with key `system` from {}; system and site under verity", system.from));
     }
-    state.open(&keys.state, &guest_path("/opt/nvflare/state"), MsFlags::empty(), Workshop::of_boot())?;
-    if let (Some(jobs), Some(keys)) = (jobs, &keys.jobs) {
-        let header = jobs.open(keys, &guest_path("/opt/nvflare/jobs"), MsFlags::MS_NOEXEC, Workshop::of_boot())?;
+    if let Some((data, machine)) = &data {
+        let header = data.open(Workshop::of_boot())?;
         exchange.register(&remembered, header, machine.as_ref())?;
     }
     let attestation_keys = exchange.attestation_keys()?;
     machine::keep_system(platform.keeper()?, manifest, &remembered, &exchange.system_secret()?)?;
-    handoff::bind_state()?;
     volumes::open_data(&disk)?;
     step("p6", "attached read-only");
     handoff::move_mount(Path::new(CONFIG), &guest_path("/opt/nvflare/config"))?;
@@ -117,9 +119,9 @@ fn boot() -> Result<Infallible, Failure> {
 
     // From here on no key holder answers this boot, by what is measured or by what it remembers; only then does the
     // system start.
-    let from = format!("p3 by {}, p5 by {jobs_from}", keys.system.from);
+    let from = format!("p3 by {}, state and p5 by {data_from}", system.from);
     platform.measure_handoff()?;
-    drop((keys, kept, machine));
+    drop((system, kept, data, remembered));
     exchange.end()?;
     drop(holders);
     step("handoff", format_args!("{from}; measured, secrets wiped, starting systemd"));

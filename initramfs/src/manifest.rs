@@ -6,7 +6,9 @@ use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::split_key;
 use cvm_layout::{
     esp,
-    manifest::{BootStatement, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, Stage, VERSION, Verity, Volume},
+    manifest::{
+        BOOT_VERSION, BootStatement, KeyPurpose, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, Stage, VERSION, Verity, Volume,
+    },
     p1,
     signed::{self, Kind},
     site_conf::Endpoints,
@@ -174,6 +176,13 @@ fn check_signature(key: &VerifyingKey, kind: Kind, document: &[u8], signature: &
 /// What a schema cannot say: numbers that fit each other, points that are no traps.
 fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     manifest.check_version()?;
+    if manifest.version != VERSION {
+        // The same halves would make another key of `state` than the image was sealed with.
+        return Err(format!(
+            "version {}, whose `state` opens without all parties: seal the site anew, or boot it with its own cvm-init",
+            manifest.version
+        ));
+    }
     let length = |index: usize| manifest.partitions.get(index).map_or(0, |partition| partition.length);
     let (root, config) = (length(2), length(3));
     check_verity("config", &manifest.config, config)?;
@@ -194,6 +203,10 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
             names.len(),
             split_key::MAX_PARTIES
         ));
+    }
+    // What a site's work leaves opens with all parties or not at all.
+    if let Some(party) = key.parties.iter().find(|party| !party.purposes.contains(&KeyPurpose::Jobs)) {
+        return Err(format!("{} takes no part in the keys of p5 and state", party.name));
     }
     // A stage without a party would derive its key from nobody's half.
     let stages = [Stage::Boot, Stage::Running].into_iter().take(if manifest.gpu.is_some() { 2 } else { 1 });
@@ -222,8 +235,8 @@ fn check_verity(name: &str, verity: &Verity, space: u64) -> Result<(), String> {
 }
 
 fn check_boot(boot: &BootStatement, manifest: &Manifest, manifest_sha256: Bytes32) -> Result<(), String> {
-    if boot.version != VERSION {
-        return Err(format!("version {}, expected {VERSION}", boot.version));
+    if boot.version != BOOT_VERSION {
+        return Err(format!("version {}, expected {BOOT_VERSION}", boot.version));
     }
     if boot.image_id != manifest.image_id || boot.manifest_sha256 != manifest_sha256 {
         return Err(format!("it belongs to image {}, this is {}", boot.image_id, manifest.image_id));

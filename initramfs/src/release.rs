@@ -1,7 +1,7 @@
 //! The exchange with all key holders of a stage, as a typestate machine: [`Ready`] → [`Released`] → [`Derived`].
 //!
-//! A boot has one exchange. Where the image requires GPUs, the running system has a second one, which gives p5's keys
-//! and nothing else ([`Stage`]).
+//! A boot has one exchange. Where the image requires GPUs, the running system has a second one, which gives the keys of
+//! p5 and `state` and nothing else ([`Stage`]).
 //!
 //! Each state offers only what is legal in it, and moving on consumes it. Types bind the source
 //! code, not a processor under a glitch; so each step also extends a running hash, and the keys are
@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt, marker::PhantomData, thread, time::Instant
 use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::split_key::{CombinedKey, Half, MachineSecret, Purpose, bind, derive, party_halves};
 use cvm_layout::{
-    manifest::{ImageId, KeyPurpose, Manifest, Stage},
+    manifest::{ImageId, Manifest, Stage},
     names::Name,
 };
 use cvm_release::{
@@ -101,14 +101,12 @@ pub enum Released {}
 /// The keys were made; the sessions still serve the seal memory.
 pub enum Derived {}
 
-/// The keys of one boot; wiped on drop.
-pub struct Keys {
-    /// Opens p3's first area.
-    pub system: AreaKeys,
+/// The keys that need the halves of all parties; wiped on drop.
+pub struct DataKeys {
+    /// Opens p5.
+    pub jobs: AreaKeys,
     /// Opens `state`.
     pub state: AreaKeys,
-    /// Opens p5; none where the running system does that.
-    pub jobs: Option<AreaKeys>,
 }
 
 /// What opens one area and what authenticates its header.
@@ -196,20 +194,17 @@ impl<'a> Exchange<'a, Released> {
 }
 
 impl<'a> Exchange<'a, Derived> {
-    /// The boot's keys; with a third factor, those of p5 and `state` need this machine too.
-    pub fn keys(&self, machine: Option<&MachineSecret>) -> Result<Keys, Failure> {
-        let jobs = self.manifest.stage_of(KeyPurpose::Jobs) == self.stage;
-        Ok(Keys {
-            // p3 was sealed by the builder, who knows no machine.
-            system: self.area(Purpose::System, Purpose::HeaderMacSystem, None)?,
-            state: self.area(Purpose::State, Purpose::HeaderMacState, machine)?,
-            jobs: jobs.then(|| self.jobs(machine)).transpose()?,
-        })
+    /// What opens p3's first area: the builder sealed it, who knows no machine.
+    pub fn system(&self) -> Result<AreaKeys, Failure> {
+        self.area(Purpose::System, Purpose::HeaderMacSystem, None)
     }
 
-    /// p5's keys.
-    pub fn jobs(&self, machine: Option<&MachineSecret>) -> Result<AreaKeys, Failure> {
-        self.area(Purpose::Jobs, Purpose::HeaderMacJobs, machine)
+    /// What opens p5 and `state`; with a third factor, they need this machine too.
+    pub fn data(&self, machine: Option<&MachineSecret>) -> Result<DataKeys, Failure> {
+        Ok(DataKeys {
+            jobs: self.area(Purpose::Jobs, Purpose::HeaderMacJobs, machine)?,
+            state: self.area(Purpose::State, Purpose::HeaderMacState, machine)?,
+        })
     }
 
     fn area(&self, disk: Purpose, mac: Purpose, machine: Option<&MachineSecret>) -> Result<AreaKeys, Failure> {
@@ -251,6 +246,13 @@ impl<'a> Exchange<'a, Derived> {
                 Some(SealState { header_sha256, .. }) => Memory::Sealed(*header_sha256),
             };
             let SealState { allowed, bound, share, .. } = state.unwrap_or_default();
+            // It learns of a header and of its share at once. Believed, this could bind a p5 that is not made yet.
+            if bound && !matches!(memory, Memory::Sealed(_)) {
+                return Err(Failure::new(
+                    Code::SealMemory,
+                    format_args!("{name}: a share, and no header that needs it"),
+                ));
+            }
             Ok(Remembered { name, memory, machine: Machine { allowed, bound, share } })
         };
         self.sessions.iter().map(ask).collect()
@@ -274,9 +276,12 @@ impl<'a> Exchange<'a, Derived> {
             let session = self.sessions.iter().find(|(of, _)| *of == name).map(|(_, session)| session);
             let known = remembered.iter().find(|r| r.name == name);
             let (Some(session), Some(known)) = (session, known) else { continue };
+            let share = shares.as_ref().and_then(|shares| shares.get(at)).map(|share| share.as_bytes());
+            let given = known.machine.share.as_deref();
+            if given.is_some() && given != share {
+                step("register", format_args!("{name}'s share is none of this image's third factor: its move goes on"));
             // A share that was given out says that the image moved: telling it back ends the move.
-            if known.memory == Memory::Fresh || known.machine.share.is_some() {
-                let share = shares.as_ref().and_then(|shares| shares.get(at)).map(|share| share.as_bytes());
+            } else if known.memory == Memory::Fresh || given.is_some() {
                 session.register_seal(header_sha256, share).map_err(|e| with(Code::Register, name, &e))?;
                 step("register", format_args!("{name} remembers p5's header {header_sha256}"));
             }

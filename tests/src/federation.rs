@@ -13,6 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use cvm_ceremony::{Party, Unlock, split_key::Half};
+use cvm_layout::manifest::{Manifest, Stage};
 use serde_json::Value;
 
 use crate::{
@@ -363,6 +365,14 @@ impl Federation {
     /// Asks the server as the project admin.
     pub fn admin(&self, limit: Duration, command: &[&str]) -> Result<Value> {
         self.scene.admin(&self.kit("admin@acme.com"), FL_PORT, limit, command)
+    }
+
+    /// A party's secrets, and its half of an image.
+    pub fn half_of(&self, party: &str, manifest: &Manifest) -> Result<(Party, Half)> {
+        let folder = self.scene.root.join(party);
+        let secrets = Party::load(&folder, &Unlock::beside(&folder)).with_context(|| format!("{party}'s secrets"))?;
+        let half = secrets.half(&manifest.split_key, manifest.role, &manifest.image_id, Stage::Boot)?;
+        Ok((secrets, half))
     }
 
     /// Submits the job, waits for its end and downloads what came out.

@@ -4,6 +4,7 @@
 pub mod docker;
 pub mod federation;
 pub mod nfs;
+pub mod offline;
 pub mod process;
 pub mod scene;
 pub mod timeline;

@@ -1,4 +1,5 @@
-//! After a failed self-verification: stop what works with the data, take p5's key out of the kernel, power off.
+//! After a failed self-verification: stop what works with the data, take the keys of p5 and `state` out of the kernel,
+//! power off.
 //!
 //! Each step is bounded in time and logged, and none can stop the power-off.
 
@@ -22,11 +23,11 @@ use nix::{
     unistd::Pid,
 };
 
-/// Where p5 is mounted.
-const JOBS: &str = "/opt/nvflare/jobs";
-/// p5's mappings, from the top: `cvm-init` names the first, libcryptsetup the one below (dm-integrity).
-const MAPPINGS: [&str; 2] = ["cvm-jobs", "cvm-jobs_dif"];
-const UNITS: [&str; 2] = ["nvflare.service", "cvm-keyholder.service"];
+/// Where p5 and `state` are mounted; a mount before the one that it shows a folder of.
+const DATA: [&str; 4] = ["/opt/nvflare/jobs", "/opt/nvflare/workspace", "/opt/nvflare/logs", "/opt/nvflare/state"];
+/// Their mappings, from the top: `cvm-init` names the first, libcryptsetup the one below (dm-integrity).
+const MAPPINGS: [&str; 4] = ["cvm-jobs", "cvm-jobs_dif", "cvm-state", "cvm-state_dif"];
+const UNITS: [&str; 3] = ["nvflare.service", "cvm-keyholder.service", "cvm-agent.service"];
 /// How long each step may take.
 const STEP: Duration = Duration::from_secs(15);
 
@@ -47,10 +48,10 @@ impl Step {
 /// Everything, and then the power. Returns only if the kernel refuses to power off.
 pub fn run() -> String {
     let steps = vec![
-        Step::new("stop NVFLARE and the key holder", stop_units),
-        Step::new("end what uses the job store", || end_users(Path::new(JOBS))),
-        Step::new("unmount the job store", || unmount(Path::new(JOBS))),
-        Step::new("take the job store's key out of the kernel", close_mappings),
+        Step::new("stop NVFLARE, the key holder and the agent", stop_units),
+        Step::new("end what uses the data", end_users),
+        Step::new("unmount the data", unmount_all),
+        Step::new("take the data's keys out of the kernel", close_mappings),
     ];
     each(steps, STEP);
     match reboot(RebootMode::RB_POWER_OFF) {
@@ -102,11 +103,11 @@ fn stop_units() -> Result<(), String> {
     Err(format!("not stopped in time; systemctl kill: {killed:?}"))
 }
 
-/// Kills what still works below `folder`: its open files would keep it mounted.
-fn end_users(folder: &Path) -> Result<(), String> {
+/// Kills what still works with the data: its open files would keep them mounted.
+fn end_users() -> Result<(), String> {
     let deadline = Instant::now() + STEP / 2;
     loop {
-        let users = users_of(folder, Path::new("/proc"))?;
+        let users = users_of(&DATA.map(Path::new), Path::new("/proc"))?;
         if users.is_empty() {
             return Ok(());
         }
@@ -120,9 +121,10 @@ fn end_users(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Processes with a working folder, root, program, open or mapped file below `folder`; not this one, nor PID 1.
-fn users_of(folder: &Path, proc: &Path) -> Result<Vec<i32>, String> {
-    let below = |link: &Path| fs::read_link(link).is_ok_and(|target| target.starts_with(folder));
+/// Processes with a working folder, root, program, open or mapped file below a folder; not this one, nor PID 1.
+fn users_of(folders: &[&Path], proc: &Path) -> Result<Vec<i32>, String> {
+    let inside = |target: &Path| folders.iter().any(|folder| target.starts_with(folder));
+    let below = |link: &Path| fs::read_link(link).is_ok_and(|target| inside(&target));
     let uses = |process: &Path| {
         let files = |name: &str| fs::read_dir(process.join(name)).into_iter().flatten().flatten().map(|e| e.path());
         ["cwd", "root", "exe"].iter().any(|name| below(&process.join(name)))
@@ -132,6 +134,11 @@ fn users_of(folder: &Path, proc: &Path) -> Result<Vec<i32>, String> {
     let pids = entries.flatten().filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
     let own = std::process::id() as i32;
     Ok(pids.filter(|(pid, path)| *pid > 1 && *pid != own && uses(path)).map(|(pid, _)| pid).collect())
+}
+
+fn unmount_all() -> Result<(), String> {
+    let problems: Vec<_> = DATA.iter().filter_map(|folder| unmount(Path::new(folder)).err()).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 fn unmount(folder: &Path) -> Result<(), String> {
@@ -146,7 +153,7 @@ fn unmount(folder: &Path) -> Result<(), String> {
     })
 }
 
-/// Removes p5's mappings; one that is still in use loses its table, and the key with it.
+/// Removes the mappings; one that is still in use loses its table, and the key with it.
 fn close_mappings() -> Result<(), String> {
     let dm = DM::new().map_err(|e| format!("device-mapper: {e}"))?;
     let mut problems = Vec::new();
@@ -207,7 +214,7 @@ mod tests {
         fs::write(folder.path().join("a"), "x").unwrap();
         let file = fs::File::open(folder.path().join("a")).unwrap();
         let mut child = Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
-        let users = users_of(folder.path(), Path::new("/proc")).unwrap();
+        let users = users_of(&[folder.path()], Path::new("/proc")).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(users, [child.id() as i32]);

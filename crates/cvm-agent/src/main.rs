@@ -30,7 +30,7 @@ const RETRIES_S: [u64; 2] = [1, 3];
 enum Command {
     Serve(Serve),
     Gate(Gate),
-    /// Stop NVFLARE, close the job store, power off: what systemd runs after a failed self-verification
+    /// Stop NVFLARE, close job store and workspace, power off: what systemd runs after a failed self-verification
     Lockdown,
 }
 

@@ -99,7 +99,7 @@ pub struct Terms {
     pub nonce: Bytes16,
     /// SHA-256 of the legal agreement's document.
     pub legal: Option<Bytes32>,
-    /// The roles whose halves open p3. Those of all parties open p5.
+    /// The roles whose halves open p3's `system` and `site`. Those of all parties open p5 and `state`.
     pub system: Vec<PartyRole>,
     /// Who builds.
     pub builder: Builder,

@@ -11,7 +11,7 @@ use cvm_base::{Bytes16, Bytes32, Explain};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, CeremonyError, Contribution, Described, Draft, Invite, Join, Keys, Lock, NewParty,
     Party, PartyRole, Signed, Site, Transcript, Unlock, build_split_key, open_contribution,
-    split_key::{Purpose, SplitKeyError, combine, derive},
+    split_key::{Half, Purpose, SplitKeyError, combine, derive},
 };
 use cvm_layout::{
     manifest::{ImageId, KeyPurpose, Stage},
@@ -68,40 +68,68 @@ fn two_parties_hold_a_ceremony_and_both_halves_open_what_the_build_sealed() {
 /// The claim that neither company alone opens p5, at the level of keys.
 #[test]
 fn neither_partys_half_alone_derives_the_key_of_jobs() {
-    let c = Ceremony::hold();
-    let opened: Vec<_> = [&c.model, &c.data]
-        .map(|p| {
-            let signed = p.contribute(&c.agreement, Role::Server, name(BUILD)).unwrap();
-            open_contribution(signed.text().as_bytes(), &c.agreement, Role::Server, &name(BUILD), &c.builder).unwrap()
-        })
-        .into();
-    let (split_key, keys) = build_split_key(&c.agreement, &opened, server1(&c.agreement), &IMAGE).unwrap();
-    let jobs = keys.get(Purpose::Jobs).as_bytes();
-    let model = c.model.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap();
-    let data = c.data.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap();
-    assert_eq!(combine(&split_key.transcript, &[&model, &data], Purpose::Jobs, &IMAGE).unwrap().as_bytes(), jobs);
+    neither_half_alone_derives(Purpose::Jobs, Purpose::HeaderMacJobs);
+}
 
-    for (own, party) in [(&model, &c.model), (&data, &c.data)] {
-        // The program refuses, naming the party whose half is missing.
-        let only =
-            BTreeMap::from([(party.card().name.clone(), cvm_ceremony::split_key::Half::from_bytes(own.as_bytes()))]);
-        assert!(matches!(
-            derive(&split_key, &only, Purpose::Jobs, &IMAGE),
-            Err(SplitKeyError::MissingHalf { party: missing, .. }) if missing != party.card().name
-        ));
-        // A program of one's own: everything that the party has, in place of the other's half.
-        let server = party.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap();
-        let client = party.half(&split_key, Role::Client, &IMAGE, Stage::Boot).unwrap();
-        let zero = cvm_ceremony::split_key::Half::from_bytes(&[0; 32]);
-        let mine = [&server, &client, &zero];
-        for purpose in Purpose::ALL {
-            for a in mine {
-                assert_ne!(combine(&split_key.transcript, &[a], purpose, &IMAGE).unwrap().as_bytes(), jobs);
-                for b in mine {
-                    assert_ne!(combine(&split_key.transcript, &[a, b], purpose, &IMAGE).unwrap().as_bytes(), jobs);
+/// And `state`: workspace, logs and journal of the data owner's site.
+#[test]
+fn neither_partys_half_alone_derives_the_key_of_state() {
+    neither_half_alone_derives(Purpose::State, Purpose::HeaderMacState);
+}
+
+fn neither_half_alone_derives(disk: Purpose, mac: Purpose) {
+    let c = Ceremony::hold();
+    for role in [Role::Server, Role::Client] {
+        let site = match role {
+            Role::Server => server1(&c.agreement),
+            Role::Client => c.agreement.site(&name("site-1"), Role::Client).unwrap(),
+        };
+        let opened: Vec<_> = [&c.model, &c.data]
+            .map(|p| {
+                let signed = p.contribute(&c.agreement, role, name(BUILD)).unwrap();
+                open_contribution(signed.text().as_bytes(), &c.agreement, role, &name(BUILD), &c.builder).unwrap()
+            })
+            .into();
+        let (split_key, keys) = build_split_key(&c.agreement, &opened, site, &IMAGE).unwrap();
+        // A boot's halves, and those that a running system with GPUs is given.
+        for stage in [Stage::Boot, Stage::Running] {
+            let half = |party: &Party, role| party.half(&split_key, role, &IMAGE, stage).unwrap();
+            let (model, data) = (half(&c.model, role), half(&c.data, role));
+            for purpose in [disk, mac] {
+                let both = combine(&split_key.transcript, &[&model, &data], purpose, &IMAGE).unwrap();
+                let built = both.as_bytes() == keys.get(purpose).as_bytes();
+                assert_eq!(built, stage == Stage::Boot, "{role} {purpose}: the builder knows the boot's");
+                for (own, party) in [(&model, &c.model), (&data, &c.data)] {
+                    // The program refuses, naming the party whose half is missing.
+                    let only = BTreeMap::from([(party.card().name.clone(), Half::from_bytes(own.as_bytes()))]);
+                    assert!(matches!(
+                        derive(&split_key, &only, purpose, &IMAGE),
+                        Err(SplitKeyError::MissingHalf { party: missing, .. }) if missing != party.card().name
+                    ));
+                    // A program of one's own: everything that the party has, in place of the other's half.
+                    let zero = Half::from_bytes(&[0; 32]);
+                    let mine = [&half(party, Role::Server), &half(party, Role::Client), &zero];
+                    for label in Purpose::ALL {
+                        for a in mine {
+                            let tried = [&[a][..], &[a, mine[0]], &[a, mine[1]], &[a, mine[2]]];
+                            for halves in tried {
+                                let key = combine(&split_key.transcript, halves, label, &IMAGE).unwrap();
+                                assert_ne!(key.as_bytes(), both.as_bytes(), "{role} {label}");
+                            }
+                        }
+                    }
                 }
             }
         }
+    }
+}
+
+/// A header that one party could authenticate would be one that it could replace.
+#[test]
+fn only_system_opens_without_all_parties_of_the_site() {
+    for purpose in Purpose::ALL {
+        let alone = matches!(purpose, Purpose::System | Purpose::HeaderMacSystem);
+        assert_eq!(purpose.parties() == KeyPurpose::System, alone, "{purpose}");
     }
 }
 

@@ -4,16 +4,17 @@
 
 mod common;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use common::{BUILD, Ceremony, name, party, site};
 use cvm_base::{Bytes16, Explain};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, CeremonyError, Draft, Lock, Party, PartyRole, Site, Transcript, Unlock, build_split_key,
     open_contribution,
+    split_key::{Purpose, SplitKeyError, derive},
 };
 use cvm_layout::{
-    manifest::{ImageId, KeyPurpose},
+    manifest::{ImageId, KeyPurpose, Stage},
     names::Role,
 };
 use tempfile::TempDir;
@@ -85,6 +86,29 @@ fn each_image_is_opened_by_its_own_sites_parties_in_the_transcripts_order() {
     let site_2 = agreement.site(&name("site-2"), Role::Client).unwrap();
     assert_eq!(code(agreement.check_split_key(site_2, &split_key)), "CER-019");
     assert_eq!(code(agreement.site(&name("site-1"), Role::Server)), "CER-026");
+}
+
+/// The delegate's secrets are the server's, and so those of whoever opens the server's image.
+#[test]
+fn attack_a_delegate_alone_opens_a_clients_state() {
+    let f = Federation::new();
+    let agreement = f.agree(sites()).unwrap();
+    let site_1 = agreement.site(&name("site-1"), Role::Client).unwrap();
+    let contributions = [f.opened(&agreement, 1, Role::Client), f.opened(&agreement, 2, Role::Client)];
+    let (split_key, keys) = build_split_key(&agreement, &contributions, site_1, &IMAGE).unwrap();
+    for stage in [Stage::Boot, Stage::Running] {
+        let half = f.parties[1].half(&split_key, Role::Client, &IMAGE, stage).unwrap();
+        let alone = BTreeMap::from([(name("server1-keyholder"), half)]);
+        for purpose in [Purpose::State, Purpose::HeaderMacState, Purpose::Jobs, Purpose::HeaderMacJobs] {
+            assert!(matches!(
+                derive(&split_key, &alone, purpose, &IMAGE),
+                Err(SplitKeyError::MissingHalf { party, .. }) if party == name("hospital-1")
+            ));
+        }
+        // What it can open is the model owner's code.
+        let system = derive(&split_key, &alone, Purpose::System, &IMAGE).unwrap();
+        assert_eq!(system.as_bytes() == keys.get(Purpose::System).as_bytes(), stage == Stage::Boot);
+    }
 }
 
 #[test]

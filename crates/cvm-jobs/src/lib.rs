@@ -1,4 +1,4 @@
-//! The second stage of an image that requires GPUs (DESIGN §4, two-stage release): p5, opened by the running system.
+//! The second stage of an image that requires GPUs: p5 and `state`, opened by the running system.
 //!
 //! The chapters are `cvm-init`'s own: the same exchange, derivation, header guard, seal record and registration, in the
 //! same order, with the [`Stage::Running`] halves. What is new is the evidence: [`Composite`], the CPU in its phase

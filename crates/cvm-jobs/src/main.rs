@@ -12,7 +12,7 @@ use std::{
 
 use cvm_attest::collect::nvml::Nvml;
 use cvm_init::{
-    areas::{self, Workshop},
+    areas::{Data, Workshop},
     attest::Platform,
     codes::{Code, Coded, Failure},
     console::{self, step},
@@ -23,12 +23,10 @@ use cvm_init::{
 };
 use cvm_jobs::Composite;
 use cvm_layout::manifest::{KeyPurpose, Stage};
-use nix::mount::MsFlags;
 
 /// The builder's key, as `cvm-init` left it.
 const BUILDER_KEY: &str = "/run/flare-cvm/image/builder.pub";
 const CONFIG: &str = "/opt/nvflare/config";
-const JOBS: &str = "/opt/nvflare/jobs";
 /// In RAM, root's alone.
 const SCRATCH: &str = "/run/flare-cvm/jobs";
 /// Until the GPUs' driver has started; CC mode alone takes it some ten seconds a GPU.
@@ -54,7 +52,7 @@ fn open() -> Result<(), Failure> {
     let manifest = &verified.manifest;
     disk.equals(manifest)?;
     if manifest.stage_of(KeyPurpose::Jobs) != Stage::Running {
-        return Err(Failure::new(Code::JobsOpen, "this image's p5 is its boot's to open"));
+        return Err(Failure::new(Code::JobsOpen, "this image's p5 and state are its boot's to open"));
     }
     let conf = site::read(Path::new(CONFIG), &verified)?;
     let holders = site::holders(&verified, &conf, Stage::Running)?;
@@ -67,22 +65,18 @@ fn open() -> Result<(), Failure> {
     step("attest", format_args!("asking {} key holders at once, with GPUs", holders.len()));
     let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Running).release(&holders, &evidence)?;
     let exchange = exchange.derive()?;
-    let keys = exchange.jobs(None)?;
-    step("derive", format_args!("key `jobs` from {}", keys.from));
-
     let remembered = exchange.remembered()?;
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
-    let jobs = areas::judge_jobs(&disk, &keys, &memories)?;
-    step("guard", "p5 is what the key holders remember");
+    let data = Data::judge(&disk, manifest, exchange.data(None)?, &memories)?;
+    step("guard", format_args!("p5 and state by {}, as the key holders remember them", data.parties()));
     make_scratch().code_at(Code::JobsMake, SCRATCH)?;
-    let workshop = Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) };
-    let header = jobs.open(&keys, Path::new(JOBS), MsFlags::MS_NOEXEC, workshop)?;
+    let header = data.open(Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) })?;
     exchange.register(&remembered, header, None)?;
 
-    // From here on no key holder releases p5's half to this boot again, by what is measured or by what it remembers.
+    // From here on no key holder releases these halves again to this boot, by what is measured or by what it remembers.
     drop(cpu);
     platform.measure_jobs()?;
-    drop(keys);
+    drop(data);
     exchange.end()?;
     step("jobs", "measured, secrets wiped");
     gpus.make_ready().code(Code::Gpu)?;

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Name, Role};
 
-/// The schema's version of manifests without GPUs, and of boot statements.
-pub const VERSION: u32 = 1;
-/// The schema's version of manifests that require GPUs: an older program refuses it, and does not release in one
-/// stage what is to be released in two.
-pub const VERSION_GPU: u32 = 2;
+/// The schema's version of manifests whose `state` opens with the halves of all parties, as p5 does.
+pub const VERSION: u32 = 3;
+/// The schema's version of older manifests, without and with GPUs: their `state` opens with `system`'s halves alone.
+/// Key holders and peers read them; an image of such a manifest is booted by the `cvm-init` inside it.
+pub const VERSIONS_BEFORE: [u32; 2] = [1, 2];
+/// The schema's version of boot statements.
+pub const BOOT_VERSION: u32 = 1;
 /// More than any manifest needs; longer input is refused unread.
 pub const MAX_BYTES: u64 = 64 * 1024;
 /// Bytes of each LUKS2 area before its data: two LUKS2 headers, keyslots, and in the last
@@ -27,7 +29,7 @@ pub type ImageId = Bytes16;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`VERSION`] or [`VERSION_GPU`].
+    /// [`VERSION`], or one of [`VERSIONS_BEFORE`].
     pub version: u32,
     /// This image.
     pub image_id: ImageId,
@@ -47,7 +49,7 @@ pub struct Manifest {
     pub split_key: SplitKey,
     /// SHA-256 of `cvm-init`'s executable (`PF_X`) load segment as it lies in the file.
     pub init_code_sha256: Bytes32,
-    /// The site has GPUs that attest by this mechanism, and p5 opens only once they did: see [`Stage`].
+    /// The site has GPUs that attest by this mechanism, and p5 and `state` open only once they did: see [`Stage`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuMechanism>,
 }
@@ -60,11 +62,11 @@ pub enum GpuMechanism {
     NvidiaCc,
 }
 
-/// When a party's half is released (DESIGN §4, two-stage release).
+/// When a party's half is released: the two-stage release.
 ///
 /// A driver that makes GPUs attest runs in the running system, not in the initramfs. So where an image requires GPUs,
-/// what opens p3 is released to its boot, and what opens p5 to its running system; the halves of the two stages are
-/// different values, and neither follows from the other.
+/// what opens `system` and `site` is released to its boot, and what opens p5 and `state` to its running system; the
+/// halves of the two stages are different values, and neither follows from the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// To `cvm-init`, before the handoff.
@@ -74,22 +76,20 @@ pub enum Stage {
 }
 
 impl Manifest {
-    /// The version that a manifest with these GPUs has.
-    pub fn version_for(gpu: Option<GpuMechanism>) -> u32 {
-        if gpu.is_some() { VERSION_GPU } else { VERSION }
-    }
-
     /// Whether version and members belong together.
     ///
     /// # Errors
     /// For people: expected and found.
     pub fn check_version(&self) -> Result<(), String> {
-        match (self.version, Self::version_for(self.gpu)) {
-            (found, expected) if found == expected => Ok(()),
-            (found @ (VERSION | VERSION_GPU), _) => {
-                Err(format!("version {found} and gpu {:?} do not belong together", self.gpu))
+        let [without, with] = VERSIONS_BEFORE;
+        match (self.version, self.gpu) {
+            (VERSION, _) => Ok(()),
+            (found, None) if found == without => Ok(()),
+            (found, Some(_)) if found == with => Ok(()),
+            (found, gpu) if VERSIONS_BEFORE.contains(&found) => {
+                Err(format!("version {found} and gpu {gpu:?} do not belong together"))
             }
-            (found, _) => Err(format!("version {found}, this program reads {VERSION} and {VERSION_GPU}")),
+            (found, _) => Err(format!("version {found}, this program reads {without}, {with} and {VERSION}")),
         }
     }
 
@@ -196,9 +196,9 @@ pub struct PartyShare {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyPurpose {
-    /// p3, both of its areas.
+    /// p3's first area, `system` and `site`.
     System,
-    /// p5.
+    /// p5 and p3's second area, `state`: what a site's work leaves behind. All parties of the site take part.
     Jobs,
 }
 
@@ -216,7 +216,7 @@ pub struct KeyHolder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootStatement {
-    /// [`VERSION`].
+    /// [`BOOT_VERSION`].
     pub version: u32,
     /// The image it belongs to.
     pub image_id: ImageId,
@@ -242,7 +242,7 @@ mod tests {
             })
         };
         let mut manifest: Manifest = serde_json::from_value(serde_json::json!({
-            "version": 1, "image_id": "00".repeat(16), "project": "p", "site": "s", "role": "client", "partitions": [],
+            "version": VERSION, "image_id": "00".repeat(16), "project": "p", "site": "s", "role": "client", "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
             "split_key": {"ephemeral": zeros, "transcript": zeros, "parties": [
@@ -251,7 +251,7 @@ mod tests {
             "init_code_sha256": zeros,
         }))
         .unwrap();
-        (manifest.gpu, manifest.version) = (gpu, Manifest::version_for(gpu));
+        manifest.gpu = gpu;
         manifest
     }
 
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn with_gpus_the_halves_of_p5_belong_to_the_running_system() {
+    fn with_gpus_the_halves_of_p5_and_state_belong_to_the_running_system() {
         let plain = manifest(None);
         assert_eq!(asked(&plain, Stage::Boot), ["model-owner", "data-owner"]);
         assert!(asked(&plain, Stage::Running).is_empty());
@@ -270,19 +270,21 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_without_gpus_is_written_as_ever_and_versions_do_not_mix() {
-        let plain = manifest(None);
-        plain.check_version().unwrap();
+    fn a_manifest_says_its_gpus_and_versions_do_not_mix() {
+        let (plain, gpu) = (manifest(None), manifest(Some(GpuMechanism::NvidiaCc)));
         assert!(!serde_json::to_string(&plain).unwrap().contains("gpu"));
-        let gpu = manifest(Some(GpuMechanism::NvidiaCc));
-        gpu.check_version().unwrap();
         let text = serde_json::to_string(&gpu).unwrap();
-        assert!(text.starts_with(r#"{"version":2,"#) && text.contains(r#""gpu":"nvidia_cc""#), "{text}");
+        assert!(text.starts_with(r#"{"version":3,"#) && text.contains(r#""gpu":"nvidia_cc""#), "{text}");
         assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), gpu);
         assert!(serde_json::from_str::<Manifest>(&text.replace("nvidia_cc", "none")).is_err());
-        for wrong in [Manifest { version: 1, ..gpu.clone() }, Manifest { version: 2, ..plain }] {
-            assert!(wrong.check_version().unwrap_err().contains("belong together"));
+
+        let checked = |of: &Manifest, version| Manifest { version, ..of.clone() }.check_version();
+        for good in [checked(&plain, 3), checked(&gpu, 3), checked(&plain, 1), checked(&gpu, 2)] {
+            good.unwrap();
         }
-        assert!(Manifest { version: 3, ..gpu }.check_version().unwrap_err().contains("version 3"));
+        for wrong in [checked(&gpu, 1), checked(&plain, 2)] {
+            assert!(wrong.unwrap_err().contains("belong together"));
+        }
+        assert!(checked(&plain, 4).unwrap_err().contains("version 4"));
     }
 }

@@ -65,7 +65,7 @@ fn key() -> SigningKey {
 fn sign(manifest: &Manifest) -> (Documents, Bytes32) {
     let bytes = serde_json::to_vec(manifest).unwrap();
     let boot = BootStatement {
-        version: VERSION,
+        version: BOOT_VERSION,
         image_id: manifest.image_id,
         manifest_sha256: sha256(&bytes),
         boot: manifest.config.clone(),
@@ -153,12 +153,16 @@ fn a_signed_boot_statement_of_another_image_is_refused() {
 
 #[test]
 fn what_the_schema_cannot_say_is_checked() {
-    let spoil: [fn(&mut Manifest); 14] = [
-        |m| m.version = 2,
-        |m| m.gpu = Some(GpuMechanism::NvidiaCc),
+    let spoil: [fn(&mut Manifest); 16] = [
+        // Versions whose `state` opens with the model owner's half alone.
+        |m| m.version = 1,
+        |m| (m.version, m.gpu) = (2, Some(GpuMechanism::NvidiaCc)),
+        |m| m.version = 4,
+        // A party without whom p5 and state would open.
+        |m| m.split_key.parties[0].purposes = vec![KeyPurpose::System],
         // Nobody would release p3's half to the boot.
         |m| {
-            (m.version, m.gpu) = (2, Some(GpuMechanism::NvidiaCc));
+            m.gpu = Some(GpuMechanism::NvidiaCc);
             m.split_key.parties[0].purposes = vec![KeyPurpose::Jobs];
         },
         |m| m.partitions.clear(),

@@ -91,9 +91,9 @@ fn all_key_holders_are_asked_at_once_and_their_halves_joined() {
     let exchange =
         Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
     let exchange = exchange.derive().ok().unwrap();
-    let keys = exchange.keys(None).ok().unwrap();
-    let jobs = keys.jobs.unwrap();
-    assert_eq!((&*keys.system.from, &*jobs.from), ("model-owner", "model-owner and data-owner"));
+    let data = exchange.data(None).ok().unwrap();
+    let from = [&*exchange.system().ok().unwrap().from, &*data.state.from, &*data.jobs.from];
+    assert_eq!(from, ["model-owner", "model-owner and data-owner", "model-owner and data-owner"]);
     exchange.end().unwrap();
 }
 
@@ -160,6 +160,41 @@ fn only_key_holders_without_a_registration_are_told() {
     assert_eq!(registered.map(|list| list.lock().unwrap().len()), [1, 0]);
 }
 
+/// A key holder that was told of a third factor, and gives this share of it.
+fn moving(half: u8, share: [u8; 32]) -> Fake {
+    let share = Some(Zeroizing::new(share));
+    let memory = SealState { header_sha256: Some(DIGEST), bound: true, share, ..SealState::default() };
+    Fake { memory: Some(memory), ..fake(half) }
+}
+
+#[test]
+fn a_share_that_is_not_of_the_third_factor_is_not_told_back_and_ends_no_boot() {
+    let manifest = manifest();
+    let machine = MachineSecret::from_bytes(&[3; 32]);
+    let names: Vec<_> = manifest.split_key.parties.iter().map(|party| &party.name).collect();
+    let shares = machine.shares(&manifest.split_key.transcript, &names, &manifest.image_id).unwrap();
+    // The second party's was damaged: it would refuse the right one, and every boot with it.
+    let fakes = [moving(1, *shares[0].as_bytes()), moving(2, [0x66; 32])];
+    let registered = fakes.each_ref().map(|fake| fake.registered.clone());
+    let exchange =
+        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let exchange = exchange.derive().ok().unwrap();
+    exchange.register(&exchange.remembered().unwrap(), DIGEST, Some(&machine)).unwrap();
+    assert_eq!(registered.map(|list| list.lock().unwrap().len()), [1, 0]);
+}
+
+#[test]
+fn attack_a_share_without_a_header_that_needs_it() {
+    let manifest = manifest();
+    let mut odd = moving(2, [1; 32]);
+    odd.memory.iter_mut().for_each(|memory| memory.header_sha256 = None);
+    let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot)
+        .release(&holders(&manifest, [fake(1), odd]), &NoTpm)
+        .ok()
+        .unwrap();
+    assert_eq!(exchange.derive().ok().unwrap().remembered().err().unwrap().code, Code::SealMemory);
+}
+
 #[test]
 fn statements_about_the_attestation_key_are_collected_where_there_are_any() {
     let manifest = manifest();
@@ -170,34 +205,39 @@ fn statements_about_the_attestation_key_are_collected_where_there_are_any() {
     assert_eq!(exchange.attestation_keys().ok().unwrap(), [Value::from(1)]);
 }
 
-/// What opens p5 of an image that requires GPUs.
+/// An image that requires GPUs.
 fn with_gpus() -> Manifest {
     let gpu = Some(cvm_layout::manifest::GpuMechanism::NvidiaCc);
-    Manifest { version: Manifest::version_for(gpu), gpu, ..manifest() }
+    Manifest { gpu, ..manifest() }
 }
 
 #[test]
-fn the_boot_of_an_image_with_gpus_asks_who_opens_p3_and_gets_no_key_of_p5() {
+fn the_boot_of_an_image_with_gpus_asks_who_opens_p3_and_gets_no_key_of_p5_and_state() {
     let manifest = with_gpus();
     let (model, data) = (fake(1), fake(2));
     let asked = [model.asked.clone(), data.asked.clone()];
     let holders = holders(&manifest, [model, data]);
     let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders, &NoTpm).ok().unwrap();
     let exchange = exchange.derive().ok().unwrap();
-    assert!(exchange.keys(None).ok().unwrap().jobs.is_none());
-    assert_eq!(exchange.jobs(None).err().unwrap().code, Code::Order);
+    assert_eq!(exchange.system().ok().unwrap().from, "model-owner");
+    assert_eq!(exchange.data(None).err().unwrap().code, Code::Order);
+    // Each of its keys by itself, too: the joined halves of the boot would be a wrong key, not an error.
+    for purpose in [Purpose::State, Purpose::HeaderMacState, Purpose::Jobs, Purpose::HeaderMacJobs] {
+        assert_eq!(exchange.key(purpose, None).err().unwrap().code, Code::Order, "{purpose}");
+    }
     assert_eq!(asked.map(|list| list.lock().unwrap().clone()), [vec![Stage::Boot], vec![]]);
     exchange.end().unwrap();
 }
 
 #[test]
-fn the_running_system_asks_everybody_and_gets_p5s_keys_alone() {
+fn the_running_system_asks_everybody_and_gets_the_keys_of_p5_and_state_alone() {
     let manifest = with_gpus();
     let holders = holders(&manifest, [fake(1), fake(2)]);
     let exchange = Exchange::new(&manifest, DIGEST, Stage::Running).release(&holders, &NoTpm).ok().unwrap();
     let exchange = exchange.derive().ok().unwrap();
-    assert_eq!(exchange.jobs(None).ok().unwrap().from, "model-owner and data-owner");
-    assert_eq!(exchange.keys(None).err().unwrap().code, Code::Order);
+    let data = exchange.data(None).ok().unwrap();
+    assert_eq!([data.jobs.from, data.state.from], ["model-owner and data-owner"; 2]);
+    assert_eq!(exchange.system().err().unwrap().code, Code::Order);
     assert_eq!(exchange.system_secret().err().unwrap().code, Code::Order);
     exchange.end().unwrap();
 }

@@ -36,7 +36,7 @@ use cvm_ceremony::{
     Unlock, fresh_nonce,
 };
 use cvm_layout::{
-    manifest::{GpuMechanism, Manifest},
+    manifest::GpuMechanism,
     names::Role,
     signed::{self, Kind},
 };
@@ -166,7 +166,8 @@ impl Federation {
         let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
         let mut manifest = json!({
-            "version": Manifest::version_for(gpu), "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
+            "version": cvm_layout::manifest::VERSION,
+            "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
             "split_key": {"ephemeral": "09".repeat(32), "transcript": self.agreement.digest(), "parties": []},

@@ -14,13 +14,16 @@
 //! | `e`, `E` | one image's ephemeral secret and its public point `e·G` |
 //! | `P_i` | `X25519(e, S_i) = X25519(s_i, E)`; an all-zero result is refused |
 //! | `Q_i` | `HKDF(salt = b_i,role; ikm = P_i; info = "flare-cvm/v1/half" ‖ image_id)` |
-//! | `R_i` | as `Q_i` with `"flare-cvm/v1/running-half"`: in the place of `Q_i` in p5's keys, where an image requires GPUs |
+//! | `R_i` | as `Q_i` with `"flare-cvm/v1/running-half"`: in the place of `Q_i` in the keys of p5 and `state`, where an image requires GPUs |
 //! | `T` | SHA-256 of the ceremony's transcript, without its signatures |
 //! | `K_purpose` | `HKDF(salt = T; ikm = Q_1 ‖ … ‖ Q_n; info = "flare-cvm/v1/" ‖ purpose ‖ image_id)` |
 //!
 //! The halves of `K_purpose` are those of the parties that take part in the purpose, in the
-//! transcript's order. `tests/vectors/split-key.json` holds vectors and `tests/split_key.py` an
-//! independent implementation.
+//! transcript's order: for `system` the owners that the agreement names, for `state` and `jobs`
+//! all parties of the site; a header's MAC key needs whom its area's key needs.
+//! (Images whose manifest has version 1 or 2 made the keys of `state` from `system`'s halves.)
+//! `tests/vectors/split-key.json` holds vectors and `tests/split_key.py` an independent
+//! implementation.
 //!
 //! # Against faults
 //!
@@ -48,7 +51,7 @@ pub const MAX_PARTIES: usize = 16;
 pub enum Purpose {
     /// Opens p3's first area, `system` and `site`.
     System,
-    /// Opens p3's second area, `state`.
+    /// Opens p3's second area, `state`: workspace, logs, the agent's journal.
     State,
     /// Opens p5, the job store.
     Jobs,
@@ -80,8 +83,9 @@ impl Purpose {
     /// Whose halves it needs: those of the parties that the manifest names for this.
     pub fn parties(self) -> KeyPurpose {
         match self {
-            Self::System | Self::State | Self::HeaderMacSystem | Self::HeaderMacState => KeyPurpose::System,
-            Self::Jobs | Self::HeaderMacJobs => KeyPurpose::Jobs,
+            Self::System | Self::HeaderMacSystem => KeyPurpose::System,
+            // What the data owner's site leaves on a disk opens with nobody's half alone.
+            Self::State | Self::HeaderMacState | Self::Jobs | Self::HeaderMacJobs => KeyPurpose::Jobs,
         }
     }
 }

@@ -27,7 +27,10 @@ use cvm_ceremony::{Agreement, BuilderSecrets, Keys, OpenedContribution, build_sp
 use cvm_layout::{
     code_digest,
     layout::{Contents, Layout, Placement, verity_data_room},
-    manifest::{BootStatement, ImageId, LUKS_HEADER_BYTES, Manifest, RootPartition, SplitKey, VERSION, Verity, Volume},
+    manifest::{
+        BOOT_VERSION, BootStatement, ImageId, LUKS_HEADER_BYTES, Manifest, RootPartition, SplitKey, VERSION, Verity,
+        Volume,
+    },
     names::Name,
     p1,
     signed::{self, Kind},
@@ -199,7 +202,7 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let fat = fat::make(verity_data_room(boot_length), "FLARECVMBOT", &uki_file)?;
     write(&path("boot.img"), &fat)?;
     let verity = verity::format(&path("boot.img"), fat.len() as u64, salt(&image_id, "boot"))?;
-    let statement = document(&BootStatement { version: VERSION, image_id, manifest_sha256, boot: verity });
+    let statement = document(&BootStatement { version: BOOT_VERSION, image_id, manifest_sha256, boot: verity });
 
     progress("reference values: predicting what a TPM will quote and TEEs will measure");
     let tees = request.tee_hosts.predict(&signed_uki)?;
@@ -408,9 +411,8 @@ fn manifest(
 ) -> Result<Manifest, ProvisionError> {
     let init = fs::read(request.init).map_err(WorkError::io("read", request.init))?;
     let project: Name = request.agreement.transcript().terms.project.clone();
-    let gpu = request.cc_config.and_then(|config| config.gpu);
     Ok(Manifest {
-        version: Manifest::version_for(gpu),
+        version: VERSION,
         image_id,
         project,
         site: request.site_conf.site.clone(),
@@ -420,7 +422,7 @@ fn manifest(
         root: RootPartition { state_offset: placement.state_offset, ..root },
         split_key,
         init_code_sha256: code_digest::code_sha256(&init)?,
-        gpu,
+        gpu: request.cc_config.and_then(|config| config.gpu),
     })
 }
 

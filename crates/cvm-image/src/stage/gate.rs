@@ -220,8 +220,19 @@ fn programs(tree: &Path) -> Result<(), String> {
     }
     libraries::closure(tree, &tree::inside(tree, SNPGUEST)).map_err(|e| format!("{SNPGUEST}: {e}"))?;
     let ends_in_lockdown = "OnFailure=cvm-lockdown.service";
-    unit_says(tree, "cvm-agent.service", &["User=cvm-agent", "RestartPreventExitStatus=70", ends_in_lockdown])?;
-    unit_says(tree, "cvm-jobs.service", &["ConditionPathIsMountPoint=!/opt/nvflare/jobs", ends_in_lockdown])?;
+    // Nobody looks for what is on `state` or p5 before cvm-jobs had its chance to open both.
+    let after_jobs = "After=nftables.service systemd-tmpfiles-setup.service cvm-jobs.service";
+    let agent = ["User=cvm-agent", "RestartPreventExitStatus=70", after_jobs, ends_in_lockdown];
+    unit_says(tree, "cvm-agent.service", &agent)?;
+    unit_says(
+        tree,
+        "cvm-jobs.service",
+        &[
+            "ConditionPathIsMountPoint=!/opt/nvflare/jobs",
+            "ExecStartPost=/usr/bin/systemd-tmpfiles --create --remove --boot --prefix=/opt/nvflare",
+            ends_in_lockdown,
+        ],
+    )?;
     unit_says(tree, "cvm-gate.service", &["User=cvm-agent", "Requires=cvm-jobs.service", ends_in_lockdown])?;
     unit_says(tree, "cvm-lockdown.service", &["FailureAction=poweroff-immediate"])?;
     unit_says(tree, "cvm-keyholder.service", &["User=cvm-keyholder", "Requires=nftables.service cvm-gate.service"])?;
@@ -367,6 +378,8 @@ mod tests {
             (Check::NvflareService, change("etc/systemd/system/nvflare.service", " cvm-gate.service", "")),
             (Check::Programs, change("etc/systemd/system/cvm-agent.service", "OnFailure=cvm-lockdown.service", "")),
             (Check::Programs, change("etc/systemd/system/cvm-gate.service", "Requires=cvm-jobs.service", "")),
+            (Check::Programs, change("etc/systemd/system/cvm-agent.service", " cvm-jobs.service", "")),
+            (Check::Programs, change("etc/systemd/system/cvm-jobs.service", " --remove --boot", "")),
             (Check::Programs, change("etc/passwd", "cvm-keyholder:x:988", "cvm-keyholder:x:990")),
             (
                 Check::CcManager,

@@ -180,14 +180,15 @@ impl Ceremony {
         let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
         let mut manifest: Manifest = serde_json::from_value(json!({
-            "version": 1, "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
+            "version": cvm_layout::manifest::VERSION,
+            "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
             "split_key": split_key,
             "init_code_sha256": zeros,
         }))
         .unwrap();
-        (manifest.gpu, manifest.version) = (gpu, Manifest::version_for(gpu));
+        manifest.gpu = gpu;
         let text = serde_json::to_vec(&manifest).unwrap();
         let reference = reference(image_id, &text, measured, platforms).to_bytes();
         let sign = |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes).to_vec();

@@ -131,7 +131,8 @@ fn enrolled(image: ImageId) -> Enrolled {
     let verity = serde_json::json!({"data_bytes": 4096, "total_bytes": 12288, "salt": "00".repeat(32), "root_hash": "00".repeat(32)});
     let volume = serde_json::json!({"offset": 0, "verity": verity});
     let manifest: Manifest = serde_json::from_value(serde_json::json!({
-        "version": 1, "image_id": image, "project": "p", "site": "server1", "role": "server", "partitions": [],
+        "version": cvm_layout::manifest::VERSION,
+        "image_id": image, "project": "p", "site": "server1", "role": "server", "partitions": [],
         "config": verity,
         "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
         "split_key": {"ephemeral": "00".repeat(32), "transcript": "00".repeat(32), "parties": [{

@@ -118,7 +118,7 @@ pub struct InviteArgs {
     /// The document of the legal agreement; its SHA-256 goes into the transcript
     #[arg(long, value_name = "FILE")]
     legal: Option<PathBuf>,
-    /// The roles whose halves open p3 (the system); those of all parties open p5 (the jobs)
+    /// The roles whose halves open p3's `system` and `site` (the code); p5 and `state` (jobs, workspace, logs) need those of all
     #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "model_owner")]
     system_key: Vec<PartyRole>,
     /// Where the invitation goes
