@@ -28,6 +28,8 @@ use crate::{
 };
 
 const READ_WRITE: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID);
+/// A file system that meets a sector with a wrong tag is written no more.
+const ON_ERRORS: &str = "errors=remount-ro";
 
 /// Where an area lies, and the codes by which it fails.
 #[derive(Debug)]
@@ -162,7 +164,7 @@ impl Judged {
                 (opened, header.digest())
             }
         };
-        mount(Some(&opened), at, Some("ext4"), READ_WRITE | flags, None::<&str>)
+        mount(Some(&opened), at, Some("ext4"), READ_WRITE | flags, Some(ON_ERRORS))
             .code_at(area.open, "cannot mount it")?;
         let done = match self.plan {
             Plan::Make => "made and opened",

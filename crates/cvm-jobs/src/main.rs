@@ -3,7 +3,6 @@
 
 use std::{
     fs::{self, DirBuilder},
-    io,
     os::unix::fs::DirBuilderExt,
     path::Path,
     process::ExitCode,
@@ -29,8 +28,8 @@ use nix::mount::MsFlags;
 const BUILDER_KEY: &str = "/run/flare-cvm/image/builder.pub";
 const CONFIG: &str = "/opt/nvflare/config";
 const JOBS: &str = "/opt/nvflare/jobs";
-/// In RAM, root's alone.
-const SCRATCH: &str = "/run/flare-cvm/jobs";
+/// In RAM, root's alone, in a folder where nobody else can make anything: another user may write to `/run/flare-cvm`.
+const SCRATCH: &str = "/run/cvm-jobs";
 /// Until the GPUs' driver has started; CC mode alone takes it some ten seconds a GPU.
 const DRIVER: Duration = Duration::from_secs(180);
 
@@ -74,7 +73,8 @@ fn open() -> Result<(), Failure> {
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
     let jobs = areas::judge_jobs(&disk, &keys, &memories)?;
     step("guard", "p5 is what the key holders remember");
-    make_scratch().code_at(Code::JobsMake, SCRATCH)?;
+    // New: what lies there already is nobody's that this program knows.
+    DirBuilder::new().mode(0o700).create(SCRATCH).code_at(Code::JobsMake, SCRATCH)?;
     let workshop = Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) };
     let header = jobs.open(&keys, Path::new(JOBS), MsFlags::MS_NOEXEC, workshop)?;
     exchange.register(&remembered, header, None)?;
@@ -88,11 +88,4 @@ fn open() -> Result<(), Failure> {
     gpus.make_ready().code(Code::Gpu)?;
     step("gpus", "attested, ready for work");
     fs::remove_dir(SCRATCH).code_at(Code::JobsMake, SCRATCH)
-}
-
-fn make_scratch() -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(SCRATCH) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
 }

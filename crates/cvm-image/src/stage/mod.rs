@@ -264,6 +264,7 @@ impl Build<'_> {
         }
         tree::remove(tree, &spec.remove)?;
         tree::keep_only(tree, &spec.keep_only)?;
+        tree::without_settings(tree, &spec.without_settings)?;
         if let Some(environment) = &spec.python {
             self.say("installing the locked Python packages");
             let Sources { lock, wheel, .. } = self.sources;

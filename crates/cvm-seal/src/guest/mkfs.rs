@@ -16,15 +16,18 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[("UNIX_IO_NOZEROOUT", "1")];
 /// whose root folder belongs to `owner` (user and group id).
 ///
 /// Nothing is left for later (`lazy_*=0`), blocks are dm-crypt's sectors, the journal is small (it is
-/// written whole), and there is no resize inode (its reserved blocks would be written for nothing).
+/// written whole), and there is no resize inode (its reserved blocks would be written for nothing). After an
+/// error, which here is a sector with a wrong tag, nothing is written any more.
 pub fn arguments(image: &Path, length: u64, owner: (u32, u32)) -> Vec<OsString> {
     let journal = if length >= 1024 * MIB { 8 } else { 4 };
     let (user, group) = owner;
     let mut arguments: Vec<OsString> =
-        ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-O", "metadata_csum,^resize_inode"]
+        ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-e", "remount-ro"]
             .map(Into::into)
             .into();
     arguments.extend([
+        "-O".into(),
+        "metadata_csum,^resize_inode".into(),
         "-i".into(),
         BYTES_PER_INODE.to_string().into(),
         "-J".into(),
