@@ -56,8 +56,8 @@ const CREDENTIALS: &[(&str, &str)] = &[
 const SWITCHES: &str = "systemd.import_credentials=yes systemd.log_target=console systemd.log_level=debug \
                         systemd.show_status=yes systemd.debug_shell=ttyS1 systemd.unit=host.service sysrq_always_enabled";
 
-/// QEMU takes no longer names.
-const FW_CFG_NAME: usize = 55;
+/// QEMU has room for a few files.
+const FW_CFG: [&str; 4] = ["tmpfiles.extra", "sysctl.extra", "fstab.extra", "systemd.extra-unit.x.service"];
 /// A second serial console and one of virtio's.
 const CONSOLES: [(&str, &str); 2] = [("second", "isa-serial"), ("third", "virtconsole")];
 
@@ -72,9 +72,8 @@ fn everything(folder: &Path, stick: &Machine) -> Result<Vec<String>> {
         fs::write(&plain, content)?;
         fs::write(&string, format!("io.systemd.credential:{name}={content}"))?;
         arguments.extend(["-smbios".into(), format!("type=11,path={}", string.display())]);
-        let name = format!("opt/io.systemd.credentials/{name}");
-        if name.len() <= FW_CFG_NAME {
-            arguments.extend(fw_cfg(&name, &plain));
+        if FW_CFG.contains(name) {
+            arguments.extend(fw_cfg(&format!("opt/io.systemd.credentials/{name}"), &plain));
         }
     }
     for of in ["stub", "boot"] {

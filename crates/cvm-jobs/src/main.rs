@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, DirBuilder},
+    io,
     os::unix::fs::DirBuilderExt,
     path::Path,
     process::ExitCode,
@@ -73,8 +74,7 @@ fn open() -> Result<(), Failure> {
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
     let jobs = areas::judge_jobs(&disk, &keys, &memories)?;
     step("guard", "p5 is what the key holders remember");
-    // New: what lies there already is nobody's that this program knows.
-    DirBuilder::new().mode(0o700).create(SCRATCH).code_at(Code::JobsMake, SCRATCH)?;
+    make_scratch(Path::new(SCRATCH)).code_at(Code::JobsMake, SCRATCH)?;
     let workshop = Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) };
     let header = jobs.open(&keys, Path::new(JOBS), MsFlags::MS_NOEXEC, workshop)?;
     exchange.register(&remembered, header, None)?;
@@ -88,4 +88,33 @@ fn open() -> Result<(), Failure> {
     gpus.make_ready().code(Code::Gpu)?;
     step("gpus", "attested, ready for work");
     fs::remove_dir(SCRATCH).code_at(Code::JobsMake, SCRATCH)
+}
+
+/// A new folder: what lies there already is nobody's that this program knows.
+fn make_scratch(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn attack_another_user_was_first_where_p5_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs");
+        make_scratch(&path).unwrap();
+        assert!(make_scratch(&path).is_err(), "a folder that is there");
+        symlink(&path, folder.path().join("link")).unwrap();
+        symlink("/nonexistent", folder.path().join("dangling")).unwrap();
+        assert!(make_scratch(&folder.path().join("link")).is_err(), "a link to one");
+        assert!(make_scratch(&folder.path().join("dangling")).is_err(), "a link to where one could be made");
+        // The agent's group may write to /run/flare-cvm.
+        let rules = include_str!("../../../stages/nvflare_cc_base/rootfs/etc/tmpfiles.d/nvflare.conf");
+        let shared = rules.lines().filter(|line| line.contains(" 1775 ")).filter_map(|line| line.split(' ').nth(1));
+        assert!(shared.clone().count() > 0);
+        assert!(shared.into_iter().all(|shared| !Path::new(SCRATCH).starts_with(shared)), "{SCRATCH}");
+    }
 }

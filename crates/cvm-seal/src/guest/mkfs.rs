@@ -38,3 +38,24 @@ pub fn arguments(image: &Path, length: u64, owner: (u32, u32)) -> Vec<OsString> 
     ]);
     arguments
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::FileExt as _, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_meets_an_error_is_written_no_more() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let length = 64 * MIB;
+        image.as_file().set_len(length).unwrap();
+        let mut command = Command::new("/usr/sbin/mkfs.ext4");
+        command.args(arguments(image.path(), length, (990, 990))).envs(ENVIRONMENT.iter().copied());
+        assert!(command.status().unwrap().success());
+        // The superblock's s_errors: 1 continues, 2 remounts read-only.
+        let mut errors = [0; 2];
+        image.as_file().read_exact_at(&mut errors, 1024 + 60).unwrap();
+        assert_eq!(u16::from_le_bytes(errors), 2);
+    }
+}
