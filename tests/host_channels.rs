@@ -1,5 +1,5 @@
-//! Everything that a host can say to a running guest beside the disk, the network and the clock, all at once: the guest
-//! must come up, serve, and end, with nothing of it done or shown.
+//! Everything that a host can say to a running guest beside the disk, the network and the clock,
+//! all at once: the guest must come up, serve, and end, with nothing of it done or shown.
 
 use std::{
     fs,
@@ -19,7 +19,8 @@ use cvm_lab::{
 
 use crate::{PORT, READY_LIMIT, lab};
 
-/// What made a host root in a guest: systemd-tmpfiles made a unit and a udev rule of it. It prints `PWNED`.
+/// What made a host root in a guest: systemd-tmpfiles made a unit and a udev rule of it. It prints
+/// `PWNED`.
 const TMPFILES: &str = include_str!("vectors/host-smbios/tmpfiles.extra");
 /// The credentials that units and programs of systemd 252 name, and of the versions after it.
 const CREDENTIALS: &[(&str, &str)] = &[
@@ -50,9 +51,13 @@ const CREDENTIALS: &[(&str, &str)] = &[
     ("ssh.listen", "vsock::22"),
     ("shell.prompt.prefix", "PWNED"),
     ("systemd.extra-unit.x.service", "[Service]\nExecStart=/usr/bin/bash -c 'echo PWNED >/dev/ttyS0'\n"),
-    ("systemd.unit-dropin.nvflare.service~host", "[Service]\nExecStartPre=+/usr/bin/bash -c 'echo PWNED >/dev/ttyS0'\n"),
+    (
+        "systemd.unit-dropin.nvflare.service~host",
+        "[Service]\nExecStartPre=+/usr/bin/bash -c 'echo PWNED >/dev/ttyS0'\n",
+    ),
 ];
-/// What a kernel command line would say; a stub of systemd 254 and later, and its boot loader, take it from SMBIOS.
+/// What a kernel command line would say; a stub of systemd 254 and later, and its boot loader, take
+/// it from SMBIOS.
 const SWITCHES: &str = "systemd.import_credentials=yes systemd.log_target=console systemd.log_level=debug \
                         systemd.show_status=yes systemd.debug_shell=ttyS1 systemd.unit=host.service sysrq_always_enabled";
 
@@ -61,8 +66,8 @@ const FW_CFG: [&str; 4] = ["tmpfiles.extra", "sysctl.extra", "fstab.extra", "sys
 /// A second serial console and one of virtio's.
 const CONSOLES: [(&str, &str); 2] = [("second", "isa-serial"), ("third", "virtconsole")];
 
-/// Every channel as QEMU's arguments; files of the host's lie in `folder`, `stick` is a second disk with the bundle's
-/// partitions, names and labels.
+/// Every channel as QEMU's arguments; files of the host's lie in `folder`, `stick` is a second disk
+/// with the bundle's partitions, names and labels.
 fn everything(folder: &Path, stick: &Machine) -> Result<Vec<String>> {
     fs::create_dir_all(folder.join("share"))?;
     let file = |name: &str| text(&folder.join(name));
@@ -79,7 +84,8 @@ fn everything(folder: &Path, stick: &Machine) -> Result<Vec<String>> {
     for of in ["stub", "boot"] {
         arguments.extend(smbios_string(&format!("io.systemd.{of}.kernel-cmdline-extra={SWITCHES}")));
     }
-    // A machine's name and number, as systemd would take its machine id from, and cloud-init its orders.
+    // A machine's name and number, as systemd would take its machine id from, and cloud-init its
+    // orders.
     arguments.extend(["-smbios".into(), "type=0,vendor=PWNED,version=PWNED,uefi=on".into()]);
     let machine = "uuid=11111111-1111-1111-1111-111111111111,serial=ds=nocloud;s=http://10.0.2.2/";
     arguments.extend(["-smbios".into(), format!("type=1,manufacturer=PWNED,product=PWNED,{machine}")]);

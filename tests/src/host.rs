@@ -1,5 +1,5 @@
-//! What a host can say to its guest beside the disk, the network and the clock: strings, variables and devices, as
-//! arguments of QEMU and as bytes of the firmware's variable store.
+//! What a host can say to its guest beside the disk, the network and the clock: strings, variables
+//! and devices, as arguments of QEMU and as bytes of the firmware's variable store.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 /// systemd's vendor GUID of EFI variables: 8cf2644b-4b0b-428f-9387-6d876050dc67.
 pub const SYSTEMD: [u8; 16] = *b"\x4b\x64\xf2\x8c\x0b\x4b\x8f\x42\x93\x87\x6d\x87\x60\x50\xdc\x67";
 
-/// A string in the firmware's SMBIOS table of type 11, where systemd and its stub look for what a host tells them.
+/// A string in the firmware's SMBIOS table of type 11, where systemd and its stub look for what a
+/// host tells them.
 pub fn smbios_string(text: &str) -> [String; 2] {
     ["-smbios".into(), format!("type=11,value={}", text.replace(',', ",,"))]
 }
@@ -18,8 +19,9 @@ pub fn fw_cfg(name: &str, file: &Path) -> [String; 2] {
     ["-fw_cfg".into(), format!("name={name},file={}", file.display())]
 }
 
-/// Plants a variable in a store of authenticated variables (edk2 `MdeModulePkg/Include/Guid/VariableFormat.h`), as
-/// anybody with the file can: it is visible at run time, and text is in UTF-16.
+/// Plants a variable in a store of authenticated variables (edk2
+/// `MdeModulePkg/Include/Guid/VariableFormat.h`), as anybody with the file can: it is visible at
+/// run time, and text is in UTF-16.
 pub fn plant_variable(store: &Path, name: &str, vendor: &[u8; 16], text: &str) -> Result<()> {
     const HEADER: usize = 60;
     const NON_VOLATILE_BOOT_RUNTIME: u32 = 7;

@@ -29,7 +29,8 @@ use nix::mount::MsFlags;
 const BUILDER_KEY: &str = "/run/flare-cvm/image/builder.pub";
 const CONFIG: &str = "/opt/nvflare/config";
 const JOBS: &str = "/opt/nvflare/jobs";
-/// In RAM, root's alone, in a folder where nobody else can make anything: another user may write to `/run/flare-cvm`.
+/// In RAM, root's alone, in a folder where nobody else can make anything: the agent may write to
+/// `/run/flare-cvm`.
 const SCRATCH: &str = "/run/cvm-jobs";
 /// Until the GPUs' driver has started; CC mode alone takes it some ten seconds a GPU.
 const DRIVER: Duration = Duration::from_secs(180);

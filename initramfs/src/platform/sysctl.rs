@@ -1,6 +1,8 @@
-//! The kernel's settings, from the first program on: systemd would set them after a card is up and a console answers.
+//! The kernel's settings, from the first program on: systemd would set them after a card is up and
+//! a console answers.
 //!
-//! The list is the running system's own, which systemd-sysctl sets again where a module brought more of them.
+//! The list is the running system's own, which systemd-sysctl sets again where a module brought
+//! more of them.
 
 use std::{
     fs, io,

@@ -98,8 +98,8 @@ fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
     for name in listed.filter(|name| !name.is_empty()) {
         let (name, optional) = name.strip_suffix('?').map_or((name, false), |name| (name, true));
         let key = module_name(name);
-        if host::is_channel(&key) {
-            return Err(refuse(name, "it would let the host speak to the guest's programs"));
+        if let Some(brings) = host::channel(&key) {
+            return Err(refuse(name, format!("it brings {brings} to the guest's programs")));
         }
         let Some((path, needed)) = loadable.get(&key) else {
             if optional || builtin.contains(&key) {
@@ -238,8 +238,8 @@ mod tests {
             ("dm-mod\nnothing-like-it", "no module of this name"),
             ("dm-mod\ndm_mod", "listed twice"),
             ("zipped", "compressed"),
-            ("dm-mod\nqemu-fw-cfg?", "host"),
-            ("vsock", "host"),
+            ("dm-mod\nqemu-fw-cfg?", "fw_cfg to the guest's programs"),
+            ("vsock", "sockets to the host"),
         ] {
             let error = build_with(list).unwrap_err();
             assert_eq!(error.code(), "BOOT-007");

@@ -156,10 +156,15 @@ mod tests {
     #[test]
     fn attack_a_command_line_that_lets_the_host_speak_is_refused() {
         let (kernel, cmdline) = (kernel(), cmdline(&cvm_base::sha256(b"manifest")));
-        for cmdline in [cmdline.replace(" systemd.import_credentials=no", ""), cmdline + " systemd.import_credentials=1"] {
+        for cmdline in
+            [cmdline.replace(" systemd.import_credentials=no", ""), cmdline + " systemd.import_credentials=1"]
+        {
             let parts = Parts { kernel: &kernel, initrd: &[], os_release: "", cmdline: &cmdline };
             let error = build(&parts).unwrap_err();
-            assert!(cvm_base::Explain::code(&error) == "BOOT-014" && error.to_string().contains("credentials"), "{error}");
+            assert!(
+                cvm_base::Explain::code(&error) == "BOOT-014" && error.to_string().contains("credentials"),
+                "{error}"
+            );
         }
     }
 

@@ -37,8 +37,9 @@ pub use image::{StageImage, StageMeta};
 pub use profile::Profile;
 pub use spec::{PythonSpec, StageSpec};
 
-/// Counts up when the same inputs give another tree: older images are then built anew.
-const RECIPE: u32 = 1;
+/// Counts up when the same inputs give another tree, or one that is no longer let through: older
+/// images are then built anew.
+const RECIPE: u32 = 2;
 /// More than any lock file needs.
 const MAX_LOCK_BYTES: u64 = 1024 * 1024;
 

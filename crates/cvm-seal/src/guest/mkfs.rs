@@ -22,9 +22,7 @@ pub fn arguments(image: &Path, length: u64, owner: (u32, u32)) -> Vec<OsString> 
     let journal = if length >= 1024 * MIB { 8 } else { 4 };
     let (user, group) = owner;
     let mut arguments: Vec<OsString> =
-        ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-e", "remount-ro"]
-            .map(Into::into)
-            .into();
+        ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-e", "remount-ro"].map(Into::into).into();
     arguments.extend([
         "-O".into(),
         "metadata_csum,^resize_inode".into(),

@@ -1,4 +1,5 @@
-//! Whether a tree lets a host speak to the running guest: by systemd, by a unit, or by a module of the kernel.
+//! Whether a tree lets a host speak to the running guest: by systemd, by a unit, or by a module of
+//! the kernel.
 
 use std::{
     fs,
@@ -129,16 +130,18 @@ fn modules(tree: &Path) -> Result<(), String> {
         let mut found = None;
         tree::walk(&kernel, &mut |path, _| {
             let name = name(path);
-            if name.split_once(".ko").is_some_and(|(module, _)| host::is_channel(module)) {
-                found = Some(format!("{name} of kernel {release} lets the host speak to programs"));
+            if let Some(brings) = name.split_once(".ko").and_then(|(module, _)| host::channel(module)) {
+                found = Some(format!("{name} of kernel {release} brings {brings} to programs"));
             }
             Ok(())
         })
         .map_err(|e| e.to_string())?;
         let builtin = read(tree, &format!("/usr/lib/modules/{release}/modules.builtin"))?;
-        let module = |line: &str| line.rsplit('/').next().unwrap_or(line).trim_end_matches(".ko").to_owned();
-        if let Some(open) = builtin.lines().map(module).find(|module| host::is_open_channel(module)) {
-            found = Some(format!("kernel {release} has {open} built in, and nothing switches it off"));
+        for line in builtin.lines() {
+            let module = line.rsplit('/').next().unwrap_or(line).trim_end_matches(".ko");
+            if let Some(brings) = host::open_channel(module) {
+                found = Some(format!("kernel {release} has {module} built in, which brings {brings} to programs"));
+            }
         }
         if let Some(problem) = found {
             return Err(problem);
@@ -158,7 +161,10 @@ mod tests {
             ("usr/lib/systemd/systemd", ""),
             ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so", ""),
             ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so", "\0systemd.import_credentials\0"),
-            ("usr/lib/systemd/system/a.service", "[Service]\nExecStart=/bin/true\nLoadCredential=\n# SetCredential=x\n"),
+            (
+                "usr/lib/systemd/system/a.service",
+                "[Service]\nExecStart=/bin/true\nLoadCredential=\n# SetCredential=x\n",
+            ),
             ("etc/systemd/system/tmp.mount", "[Mount]\nWhat=tmpfs\nType=tmpfs\n"),
             ("usr/lib/modules/6/kernel/net/nfs.ko", ""),
             ("usr/lib/modules/6/modules.builtin", "kernel/drivers/firmware/dmi-sysfs.ko\nkernel/fs/fuse/virtiofs.ko\n"),
@@ -180,7 +186,11 @@ mod tests {
         for (path, content, expected) in [
             // Units, as distributions have them and in forms that systemd takes too.
             ("usr/lib/systemd/system/a.service", "[Service]\nLoadCredential=tmpfiles.extra\n", "tmpfiles.extra"),
-            ("usr/lib/systemd/system/a.service", "[Service]\n  LoadCredentialEncrypted = x\n", "LoadCredentialEncrypted"),
+            (
+                "usr/lib/systemd/system/a.service",
+                "[Service]\n  LoadCredentialEncrypted = x\n",
+                "LoadCredentialEncrypted",
+            ),
             ("etc/systemd/system/a.service.d/x.conf", "[Service]\nImportCredential=*\n", "a.service.d/x.conf"),
             ("usr/local/lib/systemd/system/b.service", "[Service]\nSetCredential=a:b\n", "b.service"),
             ("etc/systemd/system/c.service", "[Unit]\nConditionFirmware=smbios-field(sys_vendor=x)\n", "smbios-field"),
@@ -194,10 +204,15 @@ mod tests {
             // A later systemd, under its own name or another.
             ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "", "252, 257"),
             ("usr/lib/systemd/libsystemd-shared-260.1-2.so", "", "260"),
-            ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so", "systemd.import_credentials systemd.extra-unit.", "extra-unit"),
+            (
+                "usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so",
+                "systemd.import_credentials systemd.extra-unit.",
+                "extra-unit",
+            ),
             ("usr/lib/systemd/systemd", "vmm.notify_socket", "notify_socket"),
             ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so", "", "does not know"),
-            // Modules, compressed ones and those that a driver's package brings, and a kernel with one built in.
+            // Modules, compressed ones and those that a driver's package brings, and a kernel with
+            // one built in.
             ("usr/lib/modules/6/kernel/drivers/firmware/qemu_fw_cfg.ko", "", "qemu_fw_cfg"),
             ("usr/lib/modules/6/kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko.xz", "", "vmw_vsock"),
             ("usr/lib/modules/6/updates/usb-storage.ko", "", "usb-storage"),
