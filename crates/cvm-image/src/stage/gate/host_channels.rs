@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::read;
-use crate::{host, stage::tree};
+use crate::{WorkError, host, stage::tree};
 
 /// Every place from which systemd takes units and their drop-ins, and its own settings.
 const SYSTEMD: [&str; 3] = ["/usr/lib/systemd", "/etc/systemd", "/usr/local/lib/systemd"];
@@ -33,6 +33,9 @@ const REACHING: [&str; 6] = ["ListenStream", "ListenDatagram", "ListenSequential
 const CHECKED: &str = "252";
 /// What only later ones have: units, drop-ins and a socket of the host's, by credential.
 const LATER: [&str; 3] = ["systemd.extra-unit.", "systemd.unit-dropin.", "vmm.notify_socket"];
+/// How names of units and of drop-ins end.
+const UNITS: [&str; 10] =
+    ["conf", "service", "socket", "mount", "automount", "swap", "target", "path", "timer", "slice"];
 /// How PID 1 is told to import none.
 const SWITCH: &str = "systemd.import_credentials";
 
@@ -102,16 +105,29 @@ fn units(tree: &Path, folder: &str) -> Result<(), String> {
         let inside = Path::new("/").join(path.strip_prefix(tree).unwrap_or(path));
         // A link to another unit is read where it leads; what a site brings along is not there yet.
         let file = tree::resolve(tree, &inside).filter(|file| file.is_file());
-        let Some(file) = file.filter(|_| !metadata.is_dir()) else { return Ok(()) };
-        // Programs and catalogues are no units.
-        let Ok(text) = fs::read_to_string(&file) else { return Ok(()) };
-        if let Some(line) = text.lines().find(|line| reaches(line)) {
+        if metadata.is_symlink() && leads_to_folder(tree, path) {
+            found = Err(format!("{} is a link to a folder, whose units nobody reads", inside.display()));
+        }
+        let is_unit = path.extension().is_some_and(|kind| UNITS.iter().any(|unit| kind == *unit));
+        let Some(file) = file.filter(|_| is_unit && !metadata.is_dir()) else { return Ok(()) };
+        let bytes = fs::read(&file).map_err(WorkError::io("read", &file))?;
+        // As systemd reads a unit: one line that is no text costs that line alone.
+        if let Some(line) = String::from_utf8_lossy(&bytes).lines().find(|line| reaches(line)) {
             found = Err(format!("{} says {:?}", inside.display(), line.trim()));
         }
         Ok(())
     })
     .map_err(|e| e.to_string())?;
     found
+}
+
+/// Whether a link's target is a folder of the tree.
+fn leads_to_folder(tree: &Path, link: &Path) -> bool {
+    let target = fs::read_link(link).unwrap_or_default();
+    match target.strip_prefix("/") {
+        Ok(inside) => tree.join(inside).is_dir(),
+        Err(_) => link.with_file_name("").join(target).is_dir(),
+    }
 }
 
 /// Whether a line of a unit lets the host in. An empty value takes earlier ones back, and is none.
@@ -232,6 +248,19 @@ mod tests {
         let dir = tree();
         put(dir.path(), "opt/own.service", "[Service]\nLoadCredential=x\n");
         std::os::unix::fs::symlink("/opt/own.service", dir.path().join("etc/systemd/system/own.service")).unwrap();
+        assert!(check(dir.path()).unwrap_err().contains("own.service"));
+
+        let dir = tree();
+        put(dir.path(), "opt/own.d/x.conf", "[Service]\n");
+        std::os::unix::fs::symlink("/opt/own.d", dir.path().join("etc/systemd/system/a.service.d")).unwrap();
+        assert!(check(dir.path()).unwrap_err().contains("link to a folder"));
+    }
+
+    #[test]
+    fn attack_a_unit_with_a_line_that_is_no_text() {
+        let dir = tree();
+        let unit = dir.path().join("etc/systemd/system/own.service");
+        fs::write(unit, b"# \xff\n[Service]\nLoadCredential=x\n").unwrap();
         assert!(check(dir.path()).unwrap_err().contains("own.service"));
     }
 
