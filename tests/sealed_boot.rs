@@ -32,6 +32,8 @@ use cvm_seal::{
     guard::{binary, record},
 };
 
+mod host_channels;
+
 const PORT: u16 = 18_002;
 const READY_LIMIT: Duration = Duration::from_secs(300);
 

@@ -37,6 +37,8 @@ const STATE: &str = "opt/nvflare/state";
 const JOBS: &str = "opt/nvflare/jobs";
 /// Folders of `state` that are mounted beside it.
 const BOUND: [&str; 2] = ["workspace", "logs"];
+/// A file system that meets a sector with a wrong tag is written no more.
+const ON_ERRORS: &str = "errors=remount-ro";
 
 /// Where an area lies, and the codes by which it fails.
 #[derive(Debug)]
@@ -211,7 +213,7 @@ impl Judged {
                 (opened, header.digest())
             }
         };
-        mount(Some(&opened), at, Some("ext4"), READ_WRITE | flags, None::<&str>)
+        mount(Some(&opened), at, Some("ext4"), READ_WRITE | flags, Some(ON_ERRORS))
             .code_at(area.open, "cannot mount it")?;
         let done = match self.plan {
             Plan::Make => "made and opened",

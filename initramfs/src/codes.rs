@@ -51,6 +51,12 @@ codes! {
     Tpm = 104, "no TPM",
         "/dev/tpmrm0 did not appear, and there is no TEE: the VM has no TPM 2.0, or swtpm is not running.",
         "Site: start the VM with launch_vm.sh, which starts swtpm; check that swtpm is installed.";
+    HostChannel = 105, "the host could speak to the running system",
+        "The kernel shows programs what the host says (SMBIOS, fw_cfg, EFI variables, VSOCK, shared folders, USB), or the command line lacks a switch against it.",
+        "Site: start the VM with launch_vm.sh. Builder: rebuild with a supported profile; a later kernel has a channel built in.";
+    Setting = 106, "a setting of the kernel was refused",
+        "The kernel does not take a value of /etc/sysctl.d/60-sealed.conf, which holds from the first program on.",
+        "Builder: rebuild with a supported profile.";
     SelfTest = 111, "a known-answer test failed",
         "X25519, HKDF-SHA256 or AES-256 computed a wrong answer: faulty hardware, or tampering with the CPU's state.",
         "Site: move the VM to another machine. If it happens again, report it as a security incident.";

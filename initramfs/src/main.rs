@@ -14,8 +14,9 @@ use cvm_init::{
     handoff, machine, manifest, net,
     platform::{
         disk::Disk,
+        host,
         kernel::{self, Power},
-        modules,
+        modules, sysctl,
     },
     release::Exchange,
     self_check, site, tpm,
@@ -36,8 +37,12 @@ fn boot() -> Result<Infallible, Failure> {
     kernel::mount_interfaces()?;
     console::open();
     step("start", format_args!("cvm-init {}", env!("CARGO_PKG_VERSION")));
+    // Before the network card's module: a card begins with the defaults.
+    sysctl::apply()?;
     let loaded = modules::load()?;
     step("modules", loaded);
+    host::is_silent()?;
+    step("host", "no program sees SMBIOS, fw_cfg, EFI variables, VSOCK, USB or a folder of the host's");
     self_check::known_answers()?;
     step("self-test", "X25519, HKDF-SHA256 and AES-256 give the known answers");
     let mut platform = Platform::open()?;

@@ -3,6 +3,7 @@
 
 pub mod docker;
 pub mod federation;
+pub mod host;
 pub mod nfs;
 pub mod offline;
 pub mod process;

@@ -1,7 +1,7 @@
 //! Child processes that end with the laboratory.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
@@ -34,11 +34,25 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with both outputs captured.
+    /// Starts `command` with both outputs captured and nothing to read.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
+        Self::spawn(name, command.stdin(Stdio::null()))
+    }
+
+    /// Starts `command` with both outputs captured; [`Self::type_in`] is its keyboard.
+    pub fn start_typing(name: &str, command: &mut Command) -> Result<Self> {
+        Self::spawn(name, command.stdin(Stdio::piped()))
+    }
+
+    /// Writes to the standard input of what [`Self::start_typing`] started.
+    pub fn type_in(&mut self, text: &str) -> Result<()> {
+        let mut input = self.child.stdin.as_ref().context("a process with a keyboard")?;
+        Ok(input.write_all(text.as_bytes()).and_then(|()| input.flush())?)
+    }
+
+    fn spawn(name: &str, command: &mut Command) -> Result<Self> {
         let started = Instant::now();
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
+    net::Shutdown,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
@@ -66,11 +67,18 @@ impl Machine {
         self.folder.join("disk.qcow2")
     }
 
+    /// Adds `arguments` to QEMU's, as the host can: the script is a file of the host's.
+    pub fn attach(&self, arguments: &[String]) -> Result<()> {
+        let script = self.folder.join("launch_vm.sh");
+        let quoted: String = arguments.iter().map(|a| format!(" '{}'", a.replace('\'', r"'\''"))).collect();
+        Ok(fs::write(&script, fs::read_to_string(&script)?.trim_end().to_owned() + &quoted + "\n")?)
+    }
+
     /// Starts it. `forward` is QEMU's list, as `tcp:127.0.0.1:8002-:8002`.
     pub fn start(&self, tpm: &Tpm, forward: &str) -> Result<Vm> {
         let monitor = self.folder.join("monitor");
         let _ = fs::remove_file(&monitor);
-        let console = Process::start(
+        let console = Process::start_typing(
             "launch_vm.sh",
             Command::new(self.folder.join("launch_vm.sh"))
                 .current_dir(&self.folder)
@@ -112,10 +120,19 @@ impl Vm {
         Ok(line)
     }
 
+    /// Says `command` to QEMU's monitor; its answer.
+    pub fn monitor(&self, command: &str) -> Result<String> {
+        let mut monitor = UnixStream::connect(&self.monitor).context("QEMU's monitor")?;
+        monitor.write_all(format!("{command}\n").as_bytes())?;
+        monitor.shutdown(Shutdown::Write)?;
+        let mut answer = Vec::new();
+        monitor.read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
     /// Presses the power button and waits for the orderly end.
     pub fn power_button(&mut self) -> Result<()> {
-        let mut monitor = UnixStream::connect(&self.monitor).context("QEMU's monitor")?;
-        monitor.write_all(b"system_powerdown\n")?;
+        self.monitor("system_powerdown")?;
         let status = self.console.wait(BOOT_LIMIT).context("after the power button")?;
         ensure!(status.success(), "launch_vm.sh ended with {status}");
         Ok(())

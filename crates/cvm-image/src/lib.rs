@@ -4,6 +4,7 @@
 pub mod boot;
 pub mod cc;
 mod error;
+mod host;
 pub mod provision;
 mod sparse;
 pub mod stage;

@@ -27,8 +27,9 @@ use cvm_layout::manifest::{KeyPurpose, Stage};
 /// The builder's key, as `cvm-init` left it.
 const BUILDER_KEY: &str = "/run/flare-cvm/image/builder.pub";
 const CONFIG: &str = "/opt/nvflare/config";
-/// In RAM, root's alone.
-const SCRATCH: &str = "/run/flare-cvm/jobs";
+/// In RAM, root's alone, in a folder where nobody else can make anything: the agent may write to
+/// `/run/flare-cvm`.
+const SCRATCH: &str = "/run/cvm-jobs";
 /// Until the GPUs' driver has started; CC mode alone takes it some ten seconds a GPU.
 const DRIVER: Duration = Duration::from_secs(180);
 
@@ -69,7 +70,7 @@ fn open() -> Result<(), Failure> {
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
     let data = Data::judge(&disk, manifest, exchange.data(None)?, &memories)?;
     step("guard", format_args!("p5 and state by {}, as the key holders remember them", data.parties()));
-    make_scratch().code_at(Code::JobsMake, SCRATCH)?;
+    make_scratch(Path::new(SCRATCH)).code_at(Code::JobsMake, SCRATCH)?;
     let header = data.open(Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) })?;
     exchange.register(&remembered, header, None)?;
 
@@ -84,9 +85,31 @@ fn open() -> Result<(), Failure> {
     fs::remove_dir(SCRATCH).code_at(Code::JobsMake, SCRATCH)
 }
 
-fn make_scratch() -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(SCRATCH) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
+/// A new folder: what lies there already is nobody's that this program knows.
+fn make_scratch(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn attack_another_user_was_first_where_p5_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs");
+        make_scratch(&path).unwrap();
+        assert!(make_scratch(&path).is_err(), "a folder that is there");
+        symlink(&path, folder.path().join("link")).unwrap();
+        symlink("/nonexistent", folder.path().join("dangling")).unwrap();
+        assert!(make_scratch(&folder.path().join("link")).is_err(), "a link to one");
+        assert!(make_scratch(&folder.path().join("dangling")).is_err(), "a link to where one could be made");
+        // The agent's group may write to /run/flare-cvm.
+        let rules = include_str!("../../../stages/nvflare_cc_base/rootfs/etc/tmpfiles.d/nvflare.conf");
+        let shared = rules.lines().filter(|line| line.contains(" 1775 ")).filter_map(|line| line.split(' ').nth(1));
+        assert!(shared.clone().count() > 0);
+        assert!(shared.into_iter().all(|shared| !Path::new(SCRATCH).starts_with(shared)), "{SCRATCH}");
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use cvm_layout::site_conf::Network;
 
 use crate::codes::{Code, Coded, Failure};
-use crate::platform::wait;
+use crate::platform::{sysctl, wait};
 use card::Card;
 
 /// An address in use.
@@ -42,6 +42,7 @@ pub fn up(network: &Network) -> Result<(Card, Lease), Failure> {
     let card = Card::find()?;
     let mut kernel = link::Kernel::open().code(Code::NetworkSetup)?;
     kernel.set_up(link::LOOPBACK).code_at(Code::NetworkSetup, "lo")?;
+    sysctl::of_card(&card.name)?;
     kernel.set_up(card.index).code_at(Code::NetworkSetup, &card.name)?;
     card.wait_for_link();
     let lease = match network {

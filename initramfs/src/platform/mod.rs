@@ -2,6 +2,8 @@
 
 pub mod cmdline;
 pub mod disk;
+pub mod host;
 pub mod kernel;
 pub mod modules;
+pub mod sysctl;
 pub mod wait;

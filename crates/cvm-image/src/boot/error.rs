@@ -85,6 +85,14 @@ pub enum BootError {
         /// What is wrong.
         problem: String,
     },
+    /// Something of the boot's would let the host speak to the running guest.
+    #[error("{what} {problem}")]
+    HostChannel {
+        /// What.
+        what: &'static str,
+        /// How.
+        problem: String,
+    },
     /// The layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -110,6 +118,7 @@ impl Explain for BootError {
             Self::Variables(_) => "BOOT-011",
             Self::Keys { .. } => "BOOT-012",
             Self::Partition { .. } => "BOOT-013",
+            Self::HostChannel { .. } => "BOOT-014",
             Self::Layout(e) => e.code(),
             Self::Gpt(e) => e.code(),
             Self::Code(e) => e.code(),
@@ -145,6 +154,11 @@ impl Explain for BootError {
                     .into()
             }
             Self::Partition { .. } => "place the partitions with the sizes of the files that go into them".into(),
+            Self::HostChannel { .. } => {
+                "build on Debian 12 with its systemd-boot-efi and an unchanged flare-cvm: whoever runs the machine \
+                 could otherwise give orders to what it cannot look into"
+                    .into()
+            }
             Self::Layout(e) => e.help(),
             Self::Gpt(e) => e.help(),
             Self::Code(e) => e.help(),

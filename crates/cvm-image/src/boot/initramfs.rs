@@ -11,7 +11,7 @@ use cpio::newc;
 use cvm_base::read_bounded;
 
 use super::{BootError, libraries};
-use crate::WorkError;
+use crate::{WorkError, host};
 
 /// The compressed archive is never larger than this (bytes).
 pub const LIMIT: usize = 16_000_000;
@@ -98,6 +98,9 @@ fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
     for name in listed.filter(|name| !name.is_empty()) {
         let (name, optional) = name.strip_suffix('?').map_or((name, false), |name| (name, true));
         let key = module_name(name);
+        if let Some(brings) = host::channel(&key) {
+            return Err(refuse(name, format!("it brings {brings} to the guest's programs")));
+        }
         let Some((path, needed)) = loadable.get(&key) else {
             if optional || builtin.contains(&key) {
                 continue;
@@ -235,6 +238,8 @@ mod tests {
             ("dm-mod\nnothing-like-it", "no module of this name"),
             ("dm-mod\ndm_mod", "listed twice"),
             ("zipped", "compressed"),
+            ("dm-mod\nqemu-fw-cfg?", "fw_cfg to the guest's programs"),
+            ("vsock", "sockets to the host"),
         ] {
             let error = build_with(list).unwrap_err();
             assert_eq!(error.code(), "BOOT-007");

@@ -16,7 +16,7 @@ use super::{
     variables::{self, CUSTOM_MODE, GLOBAL, Guid, IMAGE_SECURITY, SECURE_BOOT_ENABLE, Variable},
 };
 use crate::{
-    WorkError,
+    WorkError, host,
     tool::{self, Scratch},
 };
 
@@ -120,7 +120,7 @@ impl Keys {
 
     /// The distribution's systemd-boot, signed: p1's `EFI/BOOT/BOOTX64.EFI`.
     pub fn signed_loader(&self) -> Result<Vec<u8>, BootError> {
-        self.sign("systemd-boot", &package_file(SYSTEMD_BOOT, "systemd-boot-efi")?)
+        self.sign("systemd-boot", &boot_program(SYSTEMD_BOOT, "systemd-boot")?)
     }
 
     /// The distribution's OVMF with these keys enrolled, and the certificate of whoever signed the image's own kernel
@@ -203,7 +203,17 @@ fn first_entry(lists: &[u8]) -> Option<&[u8]> {
     lists.get(28..list as usize)
 }
 
-pub(super) fn package_file(path: &str, package: &'static str) -> Result<Vec<u8>, BootError> {
+/// One of systemd's EFI programs, which adds nothing of the host's to the kernel's command line.
+pub(super) fn boot_program(path: &str, what: &'static str) -> Result<Vec<u8>, BootError> {
+    let program = package_file(path, "systemd-boot-efi")?;
+    if host::takes_command_line(&program) {
+        let problem = "takes a kernel command line from SMBIOS (systemd 254 and later)".into();
+        return Err(BootError::HostChannel { what, problem });
+    }
+    Ok(program)
+}
+
+fn package_file(path: &str, package: &'static str) -> Result<Vec<u8>, BootError> {
     if !Path::new(path).exists() {
         return Err(BootError::MissingFile { path: path.into(), package });
     }

@@ -9,9 +9,9 @@ use std::fs;
 use cvm_base::{Bytes32, read_bounded, write_atomic};
 use object::{LittleEndian, Object as _, ObjectSection as _, read::pe::PeFile64};
 
-use super::{BootError, secure_boot::package_file};
+use super::{BootError, secure_boot::boot_program};
 use crate::{
-    WorkError,
+    WorkError, host,
     tool::{self, Scratch},
 };
 
@@ -44,14 +44,18 @@ const FIXED: &str = "console=ttyS0 panic=-1 loglevel=3 lockdown=integrity init_o
 
 /// The kernel's command line for the image whose `manifest.json` has this SHA-256.
 pub fn cmdline(manifest_sha256: &Bytes32) -> String {
-    format!("flare_cvm.manifest={manifest_sha256} {FIXED}")
+    format!("flare_cvm.manifest={manifest_sha256} {FIXED} {}", host::SWITCHES)
 }
 
 /// Joins the parts to one EFI program, not yet signed; the same parts give the same bytes.
 pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
-    let stub = package_file(STUB, "systemd-boot-efi")?;
+    let stub = boot_program(STUB, "systemd's stub")?;
     if parts.kernel.get(0x202..0x206) != Some(b"HdrS") {
         return Err(BootError::Efi { what: "the kernel", problem: "it is no bzImage".into() });
+    }
+    if let Some(switch) = host::missing_switch(parts.cmdline) {
+        let problem = format!("does not say {switch}, once and nothing else of the kind");
+        return Err(BootError::HostChannel { what: "the kernel's command line", problem });
     }
     let scratch = Scratch::new()?;
     let mut command = tool::command("objcopy");
@@ -147,6 +151,21 @@ mod tests {
         let line = cmdline(&cvm_base::sha256(b"manifest"));
         assert!(line.starts_with("flare_cvm.manifest=") && !line.contains("  ") && line.is_ascii());
         assert!(line.len() < 2048, "the kernel's limit");
+    }
+
+    #[test]
+    fn attack_a_command_line_that_lets_the_host_speak_is_refused() {
+        let (kernel, cmdline) = (kernel(), cmdline(&cvm_base::sha256(b"manifest")));
+        for cmdline in
+            [cmdline.replace(" systemd.import_credentials=no", ""), cmdline + " systemd.import_credentials=1"]
+        {
+            let parts = Parts { kernel: &kernel, initrd: &[], os_release: "", cmdline: &cmdline };
+            let error = build(&parts).unwrap_err();
+            assert!(
+                cvm_base::Explain::code(&error) == "BOOT-014" && error.to_string().contains("credentials"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

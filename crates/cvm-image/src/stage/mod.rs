@@ -37,8 +37,9 @@ pub use image::{StageImage, StageMeta};
 pub use profile::Profile;
 pub use spec::{PythonSpec, StageSpec};
 
-/// Counts up when the same inputs give another tree: older images are then built anew.
-const RECIPE: u32 = 1;
+/// Counts up when the same inputs give another tree, or one that is no longer let through: older
+/// images are then built anew.
+const RECIPE: u32 = 2;
 /// More than any lock file needs.
 const MAX_LOCK_BYTES: u64 = 1024 * 1024;
 
@@ -264,6 +265,7 @@ impl Build<'_> {
         }
         tree::remove(tree, &spec.remove)?;
         tree::keep_only(tree, &spec.keep_only)?;
+        tree::without_settings(tree, &spec.without_settings)?;
         if let Some(environment) = &spec.python {
             self.say("installing the locked Python packages");
             let Sources { lock, wheel, .. } = self.sources;

@@ -38,6 +38,9 @@ pub struct StageSpec {
     /// Folder → the only entries that stay in it.
     #[serde(default)]
     pub keep_only: BTreeMap<String, Vec<String>>,
+    /// Folder → settings that are taken out of every unit in it.
+    #[serde(default)]
+    pub without_settings: BTreeMap<String, Vec<String>>,
     /// Kernel modules for the initramfs: folders or files below the kernel's module folder.
     #[serde(default)]
     pub boot_modules: Vec<String>,
@@ -109,8 +112,8 @@ impl StageSpec {
             return Err("`packages` and `boot_modules` belong to a stage with a profile".into());
         }
         let places = self.python.iter().map(|python| &python.venv).chain(self.programs.values());
-        let paths = self.remove.iter().chain(self.keep_only.keys()).chain(&self.directories).chain(self.modes.keys());
-        for path in paths.chain(places) {
+        let folders = self.keep_only.keys().chain(self.without_settings.keys()).chain(&self.directories);
+        for path in self.remove.iter().chain(folders).chain(self.modes.keys()).chain(places) {
             if !path.starts_with('/') || Path::new(path).components().any(|c| c == std::path::Component::ParentDir) {
                 return Err(format!("{path:?} is no absolute path without '..'"));
             }
@@ -133,6 +136,7 @@ impl StageSpec {
             && self.system_modules.is_empty()
             && self.remove.is_empty()
             && self.keep_only.is_empty()
+            && self.without_settings.is_empty()
             && self.directories.is_empty()
             && self.modes.is_empty()
     }

@@ -54,6 +54,27 @@ pub(super) fn keep_only(tree: &Path, folders: &BTreeMap<String, Vec<String>>) ->
     Ok(())
 }
 
+/// Takes the named settings out of every unit in each folder; the lines go, whatever they say.
+pub(super) fn without_settings(tree: &Path, folders: &BTreeMap<String, Vec<String>>) -> Result<(), StageError> {
+    for (folder, settings) in folders {
+        walk(&inside(tree, folder), &mut |path, metadata| {
+            if !metadata.is_file() {
+                return Ok(());
+            }
+            let text = fs::read_to_string(path).map_err(WorkError::io("read", path))?;
+            let is_kept = |line: &&str| {
+                line.split_once('=').is_none_or(|(setting, _)| settings.iter().all(|name| name != setting.trim()))
+            };
+            let kept: String = text.split_inclusive('\n').filter(is_kept).collect();
+            if kept != text {
+                fs::write(path, kept).map_err(WorkError::io("write", path))?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 /// Copies an overlay over the tree: files with 0644 or 0755, folders with 0755, links as they are,
 /// all of them the user's.
 pub(super) fn overlay(source: &Path, tree: &Path) -> Result<(), StageError> {
@@ -221,6 +242,18 @@ mod tests {
         assert_eq!(entries(&dir.path().join("usr/lib/units")).unwrap().len(), 1);
         let error = keep_only(dir.path(), &folders(&["keep", "gone"])).unwrap_err().to_string();
         assert!(error.contains("/usr/lib/units/gone"), "{error}");
+    }
+
+    #[test]
+    fn settings_are_taken_out_of_the_units_of_a_folder_and_of_no_others() {
+        let dir = tree();
+        let unit = dir.path().join("usr/lib/units/keep");
+        fs::write(&unit, "[Service]\nExecStart=x\nLoadCredential=a\n LoadCredential = b\nLoadCredentials=c\n").unwrap();
+        fs::write(dir.path().join("etc/a.conf"), "LoadCredential=a").unwrap();
+        let folders = [("/usr/lib/units".to_owned(), vec!["LoadCredential".to_owned()])].into();
+        without_settings(dir.path(), &folders).unwrap();
+        assert_eq!(fs::read_to_string(unit).unwrap(), "[Service]\nExecStart=x\nLoadCredentials=c\n");
+        assert_eq!(fs::read_to_string(dir.path().join("etc/a.conf")).unwrap(), "LoadCredential=a");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A stage's gate: checks on the finished tree, each with a stable id; one failure stops the build.
 
+mod host_channels;
+
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ pub enum Check {
     NoSetuid,
     /// nftables drops by default in all directions, from the start on.
     DefaultDeny,
+    /// Nothing takes what the host says: no unit, no module, no systemd whose ways nobody has checked.
+    HostChannels,
     /// Nothing that installs software.
     NoPackageManager,
     /// The Python environment sees none of the distribution's packages.
@@ -50,6 +54,7 @@ impl Check {
             Self::NoLogin => "no-login",
             Self::NoSetuid => "no-setuid",
             Self::DefaultDeny => "default-deny",
+            Self::HostChannels => "host-channels",
             Self::NoPackageManager => "no-package-manager",
             Self::VenvIsolated => "venv-isolated",
             Self::NvflareService => "nvflare-service",
@@ -64,6 +69,7 @@ impl Check {
             Self::NoLogin => no_login(tree),
             Self::NoSetuid => no_setuid(tree),
             Self::DefaultDeny => default_deny(tree),
+            Self::HostChannels => host_channels::check(tree),
             Self::NoPackageManager => none_of(tree, &INSTALLERS),
             Self::VenvIsolated => venv_isolated(tree),
             Self::NvflareService => nvflare_service(tree),
@@ -74,9 +80,12 @@ impl Check {
     }
 }
 
+/// What every tree must pass, whatever its `stage.yaml` leaves out.
+const ALWAYS: Check = Check::HostChannels;
+
 /// Runs the checks in order.
 pub(super) fn pass(stage: &str, checks: &[Check], tree: &Path) -> Result<(), StageError> {
-    for check in checks {
+    for check in checks.iter().chain((!checks.contains(&ALWAYS)).then_some(&ALWAYS)) {
         check.run(tree).map_err(|problem| StageError::Gate { stage: stage.into(), id: check.id(), problem })?;
     }
     Ok(())
@@ -165,10 +174,10 @@ fn venv_isolated(tree: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A unit must have these lines, as they stand here.
 /// Ours, under the name by which NVFLARE's SNP authorizer runs it.
 const SNPGUEST: &str = "/host/bin/snpguest";
 
+/// A unit must have these lines, as they stand here.
 fn unit_says(tree: &Path, name: &str, wanted: &[&str]) -> Result<(), String> {
     let unit = read(tree, &format!("/etc/systemd/system/{name}"))?;
     match wanted.iter().find(|wanted| !unit.lines().any(|line| line == **wanted)) {
@@ -322,6 +331,8 @@ mod tests {
             write(&format!("{packages}/{module}"), b"");
         }
         write("usr/sbin/nft", b"");
+        write("usr/lib/systemd/systemd", b"systemd.import_credentials");
+        write("usr/lib/systemd/libsystemd-shared-252.so", b"");
         write("opt/nvflare/venv/bin/python3", b"");
         // Any dynamic program serves as ours, with what it needs.
         let ours = ["cvm-agent", "cvm-jobs", "cvm-keyholder"].map(|name| format!("{OURS}/{name}"));
@@ -335,10 +346,11 @@ mod tests {
         dir
     }
 
-    const ALL: [Check; 8] = [
+    const ALL: [Check; 9] = [
         Check::NoLogin,
         Check::NoSetuid,
         Check::DefaultDeny,
+        Check::HostChannels,
         Check::NoPackageManager,
         Check::VenvIsolated,
         Check::NvflareService,
@@ -372,6 +384,7 @@ mod tests {
                     "hook output priority filter; policy accept",
                 ),
             ),
+            (Check::HostChannels, change("etc/systemd/system/a.service", "", "LoadCredential=x")),
             (Check::NoPackageManager, change("usr/bin/dpkg", "", "x")),
             (Check::VenvIsolated, change("opt/nvflare/venv/pyvenv.cfg", "false", "true")),
             (Check::NvflareService, change("etc/systemd/system/nvflare.service", "User=nvflare\n", "User=root\n")),
@@ -390,6 +403,10 @@ mod tests {
             let error = pass("test", &ALL, dir.path()).unwrap_err();
             assert!(matches!(error, StageError::Gate { id, .. } if id == check.id()), "{check:?}: {error}");
         }
+        // A stage of a project's own cannot leave it out.
+        let dir = change("etc/systemd/system/a.service", "", "LoadCredential=x");
+        assert!(matches!(pass("test", &[], dir.path()), Err(StageError::Gate { id: "host-channels", .. })));
+
         let dir = overlays();
         let library = tree::resolve(dir.path(), Path::new("/lib/x86_64-linux-gnu/libc.so.6")).unwrap();
         fs::remove_file(library).unwrap();
