@@ -66,6 +66,13 @@ impl Machine {
         self.folder.join("disk.qcow2")
     }
 
+    /// Adds `arguments` to QEMU's, as the host can: the script is a file of the host's.
+    pub fn attach(&self, arguments: &[String]) -> Result<()> {
+        let script = self.folder.join("launch_vm.sh");
+        let quoted: String = arguments.iter().map(|a| format!(" '{}'", a.replace('\'', r"'\''"))).collect();
+        Ok(fs::write(&script, fs::read_to_string(&script)?.trim_end().to_owned() + &quoted + "\n")?)
+    }
+
     /// Starts it. `forward` is QEMU's list, as `tcp:127.0.0.1:8002-:8002`.
     pub fn start(&self, tpm: &Tpm, forward: &str) -> Result<Vm> {
         let monitor = self.folder.join("monitor");
