@@ -32,7 +32,7 @@ boots: boots-of-a-server boots-of-sites
 boots-of-a-server:
 	$(CARGO_TEST) --test sealed_boot
 boots-of-sites:
-	$(CARGO_TEST) --test machine_bound --test packager --test workload
+	$(CARGO_TEST) --test machine_bound --test host_acpi --test packager --test workload
 
 # Images of the other profiles: NVIDIA's driver without a GPU, a later kernel for TDX. What a federation does when a part of
 # it fails, and ten cold starts in a row: more than an hour.

@@ -15,7 +15,13 @@ default allow := false
 # launch. "certificate-revocation": without AMD's lists in collateral/ nobody knows whether an intermediate was
 # revoked; remove it once they are there. "event-log": a TD's registers are compared as they are. "ocsp": nobody was
 # asked whether NVIDIA revoked a GPU's certificates.
-accepted_not_checked := {"certificate-revocation", "event-log", "host-data", "ocsp"}
+#
+# "acpi", for SEV-SNP and Azure: the guest's kernel runs the code in the host's ACPI tables, which may
+# write any of its memory before PID 1, and no launch digest covers them ("BadAML"; SECURITY.md says
+# what there is against it). With this word the policy accepts such a guest all the same, and trusts its
+# host not to attack it in this way. Take the word out to refuse SEV-SNP; a TD's RTMR0, which covers the
+# tables, is compared below.
+accepted_not_checked := {"acpi", "certificate-revocation", "event-log", "host-data", "ocsp"}
 
 # What Intel says of a TDX platform, and what of it is accepted. Nothing is known without Intel's collateral: its
 # check "tcb-status" is then refused, as it is not named above.

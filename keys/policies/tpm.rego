@@ -17,6 +17,31 @@ required := {"4", "7", "9", "11", "12", "13"}
 
 accepted_trust := {"untrusted-host"}
 
+# Firmware and virtual hardware that this party knows, each as {"pcr0": …, "pcr1": …}, which `flare-cvm
+# policy firmware LOG` prints from the event log of an honest machine. If any is named, PCR 0 and 1 must
+# be one of these; a TPM of `trusted_machines` is only believed with one of them. Only firmware that
+# measures the host's ACPI tables is worth naming, as Debian 13's OVMF.
+firmware := set()
+
+known_firmware if {
+	some known in firmware
+	tpm.pcrs["0"] == known.pcr0
+	tpm.pcrs["1"] == known.pcr1
+}
+
+firmware_ok if known_firmware
+
+firmware_ok if {
+	count(firmware) == 0
+	not trusted_machines[tpm.ek_root_sha256]
+}
+
+deny contains msg if {
+	tpm
+	not firmware_ok
+	msg := sprintf("`firmware` does not name {\"pcr0\": \"%v\", \"pcr1\": \"%v\"}", [tpm.pcrs["0"], tpm.pcrs["1"]])
+}
+
 # What a machine may keep, by the root that endorsed its TPM: "bind" makes the keys of the job store need this
 # machine (moving it then needs all parties again), "offline" lets it keep p3's key, so that p3 opens without
 # the network. Only a TPM that the host cannot read or copy is worth that; none is trusted so far.
@@ -28,8 +53,12 @@ machine contains word if {
 }
 
 # Checks that evidence may have gone without, by name. "ocsp": nobody was asked whether NVIDIA revoked a GPU's
-# certificates.
-accepted_not_checked := {"ocsp"}
+# certificates. "acpi": the guest's kernel runs the code in the host's ACPI tables, which may write any
+# of its memory before PID 1 ("BadAML"), and Debian 12's OVMF measures none of them. It is accepted here
+# because a TPM that the host runs says nothing against that host anyhow; naming `firmware` compares them.
+accepted_not_checked := {"acpi", "ocsp"}
+
+checked contains "acpi" if known_firmware
 
 tpm := input.submods.cpu0["ear.veraison.annotated-evidence"].tpm
 

@@ -41,6 +41,8 @@ pub struct Scene {
     pub cc_config: Option<PathBuf>,
     /// Whether both parties' policies let the lab's TPMs keep secrets.
     pub trusts_machines: bool,
+    /// Whether both parties' policies accept, as shipped, a TPM whose firmware did not measure the host's ACPI tables.
+    pub accepts_host_acpi: bool,
     /// Gets each line of progress.
     pub say: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -69,6 +71,7 @@ impl Scene {
             site,
             cc_config,
             trusts_machines,
+            accepts_host_acpi: true,
             say,
         }
     }
@@ -81,6 +84,11 @@ impl Scene {
     /// The same with policies that let the lab's TPMs keep a third factor and p3's key.
     pub fn trusting_machines(self) -> Self {
         Self { trusts_machines: true, ..self }
+    }
+
+    /// The same with policies that accept no ACPI tables that nobody measured.
+    pub fn refusing_host_acpi(self) -> Self {
+        Self { accepts_host_acpi: false, ..self }
     }
 
     /// The command line program, as `cargo build --release` made it.
@@ -265,12 +273,19 @@ impl Scene {
         let digest = der.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase();
         ensure!(digest.len() == 64, "openssl printed no fingerprint: {der}");
         let template = fs::read_to_string(self.repository.join("keys/policies/tpm.rego"))?;
-        let policy = template.replace("@EK_ROOT_SHA256@", &digest);
+        let mut policy = template.replace("@EK_ROOT_SHA256@", &digest);
+        if !self.accepts_host_acpi {
+            let by_name = r#"accepted_not_checked := {"acpi", "#;
+            ensure!(policy.contains(by_name), "the shipped policy no longer accepts ACPI tables by name");
+            policy = policy.replace(by_name, "accepted_not_checked := {");
+        }
         if !self.trusts_machines {
             return Ok(policy);
         }
         let trusted = format!(r#"trusted_machines := {{"{digest}": {{"bind", "offline"}}}}"#);
-        Ok(policy.replace("trusted_machines := {}", &trusted))
+        // No `firmware` can be named: Debian 12's OVMF measures no ACPI tables. The lab trusts its own host with them.
+        let policy = policy.replace("trusted_machines := {}", &trusted);
+        Ok(policy.replace("\tnot trusted_machines[tpm.ek_root_sha256]\n", ""))
     }
 
     /// `nvflare provision`: the startup kits.

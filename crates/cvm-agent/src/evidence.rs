@@ -1,7 +1,7 @@
 //! The kinds of evidence in a token. A new kind is a variant here.
 
 use cvm_attest::{
-    Phase, QuotedEvidence, Reference,
+    Phase, QuotedEvidence, Reference, acpi,
     ak_certificate::AkStatement,
     tee::{self, TeeClaims, Vendors},
     verify_quoted,
@@ -119,7 +119,11 @@ impl TeeBody {
         let body = serde_json::from_str(body).map_err(Refusal::malformed)?;
         let verified = against.vendors.verify(kind, &body, against.digest, against.now);
         let TeeClaims { mut claims, incomplete } = verified.map_err(|e| Refusal::evidence(&e))?;
-        claims["phase"] = json!(self.phase(&claims, against.reference)?);
+        let phase = self.phase(&claims, against.reference)?;
+        if phase == Phase::Other.as_str() && self.kind == "tdx" {
+            acpi::not_compared(&mut claims);
+        }
+        claims["phase"] = json!(phase);
         Ok(Judged { claims, status: status(incomplete) })
     }
 
@@ -146,7 +150,7 @@ fn tpm(body: &QuotedEvidence, against: &Against<'_>) -> Result<Value, Refusal> {
     let quoted = verify_quoted(body, against.digest).map_err(|e| Refusal::evidence(&e))?;
     let vouching: Vec<&AkStatement> =
         against.certified.iter().filter(|statement| statement.ak_name == quoted.ak_name).collect();
-    let mut not_checked = Vec::new();
+    let mut not_checked = vec![json!(acpi::in_pcr1())];
     if vouching.is_empty() {
         let problem = match against.certified.len() {
             0 => "no certificate that one of its parties signed for this image".to_owned(),

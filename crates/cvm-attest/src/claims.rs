@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    AttestError, JOBS_PCR, Reference, UNTOUCHED,
+    AttestError, JOBS_PCR, Reference, UNTOUCHED, acpi,
     eventlog::{extend, first_difference},
     handoff_digest,
     reference::PredictedEvent,
@@ -206,6 +206,7 @@ impl TpmClaims {
         }
         // DESIGN §2.7: whoever runs a virtual TPM's host can make it say anything.
         value["trust"] = json!("untrusted-host");
+        value["not_checked"] = json!([acpi::in_pcr1()]);
         value
     }
 }

@@ -43,6 +43,8 @@ pub mod trustee;
 pub mod wire;
 
 #[cfg(feature = "verifier")]
+pub mod acpi;
+#[cfg(feature = "verifier")]
 pub mod appraise;
 #[cfg(feature = "attester")]
 pub mod attester;

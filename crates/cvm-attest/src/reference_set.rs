@@ -31,6 +31,9 @@ pub struct ReferenceSet {
     /// SHA-256 of the root certificates of those who may endorse TPMs. Without one, no TPM is believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ek_roots: Vec<Bytes32>,
+    /// Firmware and virtual hardware whose TPM is believed; without any, PCR 0 and 1 are not compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firmware: Vec<FirmwareReference>,
     /// SEV-SNP launch digests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snp: Vec<SnpReference>,
@@ -43,6 +46,16 @@ pub struct ReferenceSet {
     /// GPUs and switches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nvidia: Option<NvidiaReference>,
+}
+
+/// What a TPM shows of a machine beside its image. `FirmwareReference::of_log` reads it from an event log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareReference {
+    /// PCR 0: the firmware's code.
+    pub pcr0: Bytes32,
+    /// PCR 1: its configuration, the host's ACPI tables included.
+    pub pcr1: Bytes32,
 }
 
 /// One SEV-SNP platform.
@@ -164,6 +177,7 @@ impl ReferenceSet {
             image_id,
             tpm: None,
             ek_roots: Vec::new(),
+            firmware: Vec::new(),
             snp: Vec::new(),
             tdx: Vec::new(),
             azure: Vec::new(),
@@ -184,7 +198,8 @@ impl ReferenceSet {
         if set.version != VERSION {
             return Err(fail(format!("version {}, this program reads {VERSION}", set.version)));
         }
-        let most = set.snp.len().max(set.tdx.len()).max(set.azure.len()).max(set.ek_roots.len());
+        let most = [set.snp.len(), set.tdx.len(), set.azure.len(), set.ek_roots.len(), set.firmware.len()];
+        let most = most.into_iter().max().unwrap_or(0);
         if most > MAX_ENTRIES {
             return Err(fail(format!("{most} entries of one kind, at most {MAX_ENTRIES} allowed")));
         }

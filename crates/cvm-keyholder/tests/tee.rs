@@ -39,7 +39,7 @@ use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};
 use cvm_release::{
     client::{Attested, Challenged, Client, Failure, Outgoing},
     messages::Tee,
-    server::{Fault, Outcome, Reason, Server, SessionKeys, Verdict},
+    server::{Answer, Fault, Outcome, Policy, Reason, Server, SessionKeys, Verdict},
 };
 use ed25519_dalek::SigningKey;
 use gpus::{Gpus, golden};
@@ -310,6 +310,32 @@ fn attack_another_image_on_a_genuine_chip() {
     let client = scene.attest(put(0x90, &[0x66; 48])).unwrap();
     let (reason, detail) = scene.release(&client).unwrap_err();
     assert_eq!(reason, Reason::WrongMeasurement, "{detail}");
+}
+
+/// BadAML: such a guest's report is as genuine as any, because no launch digest covers the host's ACPI tables.
+#[test]
+fn attack_acpi_code_of_the_host_beside_a_genuine_report() {
+    let line = mint::line("Milan");
+    let vendors = Vendors::new(line.roots(), intel_roots().unwrap());
+    let scene = scene_of(vendors.clone(), mint::endorse(&line.ask.1, &mint::vcek("Milan-B0")));
+    let claims = vendors.verify("snp", &scene.evidence(&[7; 48], |_| {}), &[7; 48], NOW).unwrap().claims;
+    let acpi = claims["not_checked"].as_array().unwrap().iter().find(|skipped| skipped["check"] == "acpi").unwrap();
+    assert!(acpi["reason"].as_str().unwrap().starts_with("host, not measured"), "{acpi}");
+
+    let enrolled = scene.server.store.enrolled(&scene.manifest.image_id).unwrap().unwrap();
+    let input = json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "snp": claims } } } });
+    let ask = |policy: &str| {
+        let policy = RegoPolicy::new(policy.into()).unwrap();
+        match policy.decide(&input, &json!({ "reference": enrolled.reference })).unwrap() {
+            Answer::Yes => None,
+            Answer::No(reasons) => Some(reasons),
+        }
+    };
+    // As shipped it is accepted, by name; whoever takes the word out refuses every such guest.
+    assert_eq!(ask(POLICY), None);
+    let strict = POLICY.replace("{\"acpi\", ", "{");
+    let refused = vec!["acpi was not checked, and accepted_not_checked does not list it".to_owned()];
+    assert_eq!(ask(&strict), Some(refused));
 }
 
 #[test]

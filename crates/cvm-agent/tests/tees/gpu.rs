@@ -127,7 +127,7 @@ fn a_site_shows_its_gpus_and_its_peer_sees_nvidias_golden_values() {
     let gpu = &submods["gpu7"]["ear.veraison.annotated-evidence"]["nvidia"];
     assert_eq!((&gpu["measres"], &gpu["x-nvidia-gpu-driver-version"]), (&json!("success"), &json!("575.32")));
     // Said, and accepted by name: nobody asked NVIDIA whether it revoked anything.
-    assert_eq!(accepted["not_checked"], json!(["certificate-revocation", "host-data", "ocsp"]));
+    assert_eq!(accepted["not_checked"], json!(["acpi", "certificate-revocation", "host-data", "ocsp"]));
     // A server without GPUs shows none, and need not.
     let asked = challenge(&client, "server1");
     let accepted = verify(&client, &token(&server, Some(&asked)), &peer("server1", "server"), Some(&asked));

@@ -41,7 +41,7 @@ fn two_sites_on_snp_verify_each_other() {
     let snp = &accepted["claims"]["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"];
     assert_eq!((&snp["phase"], &snp["trust"]), (&json!("not-shown"), &json!("tee")));
     // Said, and accepted by name: no list of AMD's was at hand, and nobody expects anything of the host's data.
-    assert_eq!(accepted["not_checked"], json!(["certificate-revocation", "host-data"]));
+    assert_eq!(accepted["not_checked"], json!(["acpi", "certificate-revocation", "host-data"]));
     let asked = challenge(&at_client, "server1");
     let accepted = verify(&at_client, &token(&at_server, Some(&asked)), &peer("server1", "server"), Some(&asked));
     assert_eq!(accepted["verified"], true, "{accepted}");
@@ -149,7 +149,8 @@ fn a_policy_of_ones_own_may_know_what_the_image_measures() {
         federation.tee_site("site-1", Role::Client, Platforms::default()),
     );
     let text = format!(
-        "package policy\ndefault allow := false\naccepted_not_checked := {{\"certificate-revocation\", \"host-data\"}}\n\
+        "package policy\ndefault allow := false\n\
+         accepted_not_checked := {{\"acpi\", \"certificate-revocation\", \"host-data\"}}\n\
          allow if input.submods.cpu0[\"ear.veraison.annotated-evidence\"].snp.measurement == \"{}\"",
         "3e".repeat(48)
     );

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::{Appraisal, EvidenceSet, Refusal};
 use crate::{
-    NotChecked,
+    NotChecked, acpi,
     eventlog::{self, Difference, Log, LoggedEvent, first_difference, likely_cause},
     files::Form,
     handoff_digest,
-    reference_set::{ReferenceSet, SnpReference, TdxReference},
+    reference_set::{FirmwareReference, ReferenceSet, SnpReference, TdxReference},
     rtmr,
     tdx::TdxClaims,
     tpm::HashAlg,
@@ -66,10 +66,13 @@ pub fn explain(appraisal: &Appraisal, set: &EvidenceSet, reference: &ReferenceSe
     for (of, kind, claims) in appraisal.claims() {
         match kind {
             // Reference values are of the SHA-256 bank.
-            "tpm" if claims["bank"] == HashAlg::Sha256.name() => found.extend(reference.tpm.iter().flat_map(|tpm| {
-                let expected = tpm.explain.iter().map(|e| (u32::from(e.pcr), e.event.clone(), e.digest));
-                pcrs(of, claims, set, &tpm.pcrs, &expected.collect::<Vec<_>>())
-            })),
+            "tpm" if claims["bank"] == HashAlg::Sha256.name() => {
+                found.extend(reference.tpm.iter().flat_map(|tpm| {
+                    let expected = tpm.explain.iter().map(|e| (u32::from(e.pcr), e.event.clone(), e.digest));
+                    pcrs(of, claims, set, &tpm.pcrs, &expected.collect::<Vec<_>>())
+                }));
+                found.extend(firmware(of, claims, reference));
+            }
             "snp" => found.extend(launch(of, claims, &reference.snp)),
             "tdx" => found.extend(td(of, claims, &reference.tdx)),
             "az-snp-vtpm" | "az-tdx-vtpm" => found.extend(azure(of, kind, claims, set, reference)),
@@ -89,6 +92,9 @@ pub fn compare(appraisal: &mut Appraisal, explained: &[Explanation], reference: 
         appraisal.refusals.push(Refusal::policy(of, "ATT-397", reason, &help));
     }
     for (kind, claims) in appraisal.claims_mut() {
+        if covers_acpi(reference, kind, claims) {
+            acpi::compared(claims);
+        }
         if !knows(reference, kind, claims)
             && let Some(members) = claims.as_object_mut()
             && let Value::Array(list) = members.entry("not_checked").or_insert_with(|| json!([]))
@@ -108,6 +114,38 @@ fn knows(reference: &ReferenceSet, kind: &str, claims: &Value) -> bool {
         "az-snp-vtpm" | "az-tdx-vtpm" => reference.azure.iter().any(|platform| kind.contains(platform.tee.as_str())),
         _ => false,
     }
+}
+
+/// Whether a register that covers the host's ACPI tables is as the reference values say.
+fn covers_acpi(reference: &ReferenceSet, kind: &str, claims: &Value) -> bool {
+    let has = |at: &str, expected: String| claims.pointer(at).and_then(Value::as_str) == Some(&expected);
+    match kind {
+        "tdx" => reference.tdx.iter().any(|platform| {
+            has("/quote/body/mr_td", platform.mrtd.to_string()) && has("/quote/body/rtmr_0", platform.rtmr0.to_string())
+        }),
+        "tpm" => known_firmware(claims, reference),
+        _ => false,
+    }
+}
+
+/// Whether the set names this PCR 0 and 1: its owner says that they cover the host's ACPI tables.
+fn known_firmware(claims: &Value, reference: &ReferenceSet) -> bool {
+    let quoted = |pcr: &str| claims["pcrs"][pcr].as_str().and_then(|value| value.parse().ok());
+    let found = quoted("0").zip(quoted("1")).map(|(pcr0, pcr1)| FirmwareReference { pcr0, pcr1 });
+    found.is_some_and(|found| reference.firmware.contains(&found))
+}
+
+/// PCR 0 and 1, where the set names any.
+fn firmware(of: &str, claims: &Value, reference: &ReferenceSet) -> Option<Explanation> {
+    let expected = reference.firmware.first().filter(|_| !known_firmware(claims, reference))?;
+    Some(Explanation {
+        of: of.into(),
+        register: "PCR 0 and 1".into(),
+        event: None,
+        expected: Some(format!("{} and {}", expected.pcr0, expected.pcr1)),
+        got: Some(format!("{} and {}", claims["pcrs"]["0"], claims["pcrs"]["1"]).replace('"', "")),
+        likely: "other firmware or virtual hardware than named, or ACPI tables that the host changed".into(),
+    })
 }
 
 type Measurements = Vec<(u32, String, Bytes32)>;

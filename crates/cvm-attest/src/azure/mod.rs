@@ -19,6 +19,7 @@ pub use self::{
 };
 
 use crate::{
+    acpi,
     snp::{self, SnpClaims, SnpEvidence, SnpExpected, SnpReport, SnpRoots},
     tpm::quote::{Nonce, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, verify},
     x509::Certificate,
@@ -93,7 +94,8 @@ impl AzureEvidence {
         }
         let mut quote = verify(&evidence, Some(&Nonce::exact(nonce)), None, policy, 0)?;
         // The hardware report stands for the key: the paravisor's vTPM uses it for its own statements alone.
-        quote.not_checked.retain(|skipped| !skipped.check.starts_with("ak-"));
+        // Of the host's ACPI tables the hardware's claims speak.
+        quote.not_checked.retain(|skipped| !skipped.check.starts_with("ak-") && skipped.check != acpi::CHECK);
         Ok(AzureBound { kind: self.hcl.kind(), hardware_report, vcek, report_data: *found, quote, runtime })
     }
 }

@@ -24,7 +24,8 @@ const MAX_REASONS: usize = 64;
 const MAX_REASON: usize = 1000;
 
 /// Rules in `package policy`: `allow` decides; `deny`, if there is such a rule, refuses with reasons; and
-/// `accepted_not_checked` lists the checks that evidence may have gone without.
+/// `accepted_not_checked` lists the checks that evidence may have gone without, `checked` those that the
+/// policy made itself.
 #[derive(Debug, Clone)]
 pub struct Policy {
     name: String,
@@ -112,7 +113,9 @@ impl Policy {
         let mut engine = self.asked(input, data)?;
         let mut reasons = strings(&self.query(&mut engine, "deny")?);
         let accepted = strings(&self.query(&mut engine, "accepted_not_checked")?);
-        let not_checked = not_checked(input);
+        let checked = strings(&self.query(&mut engine, "checked")?);
+        let mut not_checked = not_checked(input);
+        not_checked.retain(|check| !checked.contains(check));
         for check in not_checked.iter().filter(|check| !accepted.contains(check)) {
             reasons.push(format!("{check} was not checked, and accepted_not_checked does not list it"));
         }

@@ -4,9 +4,10 @@
 //! `["ear.veraison.annotated-evidence"]`), so that those in circulation run unchanged. Three belong to a bundle:
 //! boot-up, self and cross (DESIGN §7); [`new_policies`] writes them.
 //!
-//! Two rules are read besides `allow`, where a policy has them: `deny`, a set of reasons, of which one is enough to
-//! refuse; and `accepted_not_checked`, the checks that evidence may have gone without. What the claims list as not
-//! checked and the policy does not accept by name is refused, also under policies that never heard of it: a verdict
+//! Three rules are read besides `allow`, where a policy has them: `deny`, a set of reasons, of which one is enough to
+//! refuse; `accepted_not_checked`, the checks that evidence may have gone without; and `checked`, those that the policy
+//! made itself (`acpi`: it compared PCR 0 and 1, or RTMR0). What the claims list as not checked and the policy neither
+//! made nor accepts by name is refused, also under policies that never heard of it: a verdict
 //! is not good because a check was left out.
 
 mod builtins;

@@ -59,6 +59,7 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
     if let Some(tpm) = &reference.tpm {
         parts.push(staged("tpm_pcrs", named(&tpm.pcrs), named(&after_handoff(&tpm.pcrs))));
         parts.push(set("tpm_ek_roots", reference.ek_roots.iter().map(|root| json!(root))));
+        parts.push(set("tpm_firmware", reference.firmware.iter().map(|firmware| json!(firmware))));
         parts.push(TPM.to_owned());
     }
     if !reference.snp.is_empty() {

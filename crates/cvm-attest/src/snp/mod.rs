@@ -34,7 +34,7 @@ pub use report::{Cpuid, FirmwareVersion, GuestPolicy, REPORT_BYTES, SigningKey, 
 pub use table::certificates as read_certificate_table;
 pub use tcb::{Product, Tcb, TcbComponent};
 
-use crate::{NotChecked, x509::Certificate};
+use crate::{NotChecked, acpi, x509::Certificate};
 
 /// A report and the certificates that came with it.
 #[derive(Debug, Clone)]
@@ -163,6 +163,7 @@ impl VerifiedChain {
         let host_data = expected.host_data.map(<[u8; 32]>::as_slice);
         not_checked.extend(compare("REPORT_DATA", "report-data", &report.report_data, report_data)?);
         not_checked.extend(compare("HOST_DATA", "host-data", &report.host_data, host_data)?);
+        not_checked.push(acpi::beside_a_launch_digest());
         Ok(SnpClaims::new(report, self, product, reported, not_checked))
     }
 

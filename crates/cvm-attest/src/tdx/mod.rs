@@ -40,7 +40,7 @@ use aws_lc_rs::{
 };
 use cvm_base::Bytes;
 
-use crate::{NotChecked, x509::Certificate};
+use crate::{NotChecked, acpi, x509::Certificate};
 use collateral::VerifiedCollateral;
 use pck::{Pck, read_chain};
 use qe::EnclaveIdentity;
@@ -148,6 +148,7 @@ impl DcapVerifier {
         if evidence.event_log.is_none() {
             not_checked.push(NotChecked::new("event-log", "no event log was given: the RTMRs stand unexplained"));
         }
+        not_checked.push(acpi::in_rtmr0());
         Ok(TdxClaims {
             quote: QuoteClaims {
                 header: quote.header.clone(),

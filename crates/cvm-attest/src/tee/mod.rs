@@ -33,6 +33,7 @@ use ed25519_dalek::VerifyingKey;
 use published::Published;
 
 use crate::{
+    acpi,
     azure::{AzureBound, AzureEvidence, HardwareKind},
     collateral::Cache,
     gpu,
@@ -164,7 +165,10 @@ impl Vendors {
         let verifier = self.dcap(quote.as_ref(), published, now)?;
         let claims = verifier.verify(&evidence, Some(&report_data(binding)), now)?;
         tdx_floor().check(&claims)?;
-        json(serde_json::to_value(&claims))
+        let mut claims = json(serde_json::to_value(&claims))?;
+        // Who asks here compares RTMR0, which covers the tables, by [`phase`].
+        acpi::compared(&mut claims);
+        Ok(claims)
     }
 
     fn azure(

@@ -177,8 +177,8 @@ fn a_report_is_bound_to_what_was_asked_for_or_says_that_it_was_not_compared() {
         verify(&evidence, roots, &[], &SnpExpected { report_data, host_data }, NOW)
     };
     let bound = expect(Some(&data), Some(&[0; 32])).unwrap();
-    assert_eq!(unchecked(&bound), ["certificate-revocation"]);
-    assert_eq!(unchecked(&expect(None, Some(&[0; 32])).unwrap()), ["certificate-revocation", "report-data"]);
+    assert_eq!(unchecked(&bound), ["certificate-revocation", "acpi"]);
+    assert_eq!(unchecked(&expect(None, Some(&[0; 32])).unwrap()), ["certificate-revocation", "report-data", "acpi"]);
     for bit in 0..512 {
         let mut other = data;
         other[bit / 8] ^= 1 << (bit % 8);

@@ -139,7 +139,7 @@ fn what_was_not_checked_is_said() {
     let verifier = DcapVerifier::new(intel_roots().unwrap(), None, NEAR).unwrap();
     let claims = verifier.verify(&evidence, None, NEAR).unwrap();
     let checks: Vec<_> = claims.not_checked.iter().map(|check| &*check.check).collect();
-    assert_eq!(checks, ["report-data", "certificate-revocation", "tcb-status", "qe-identity", "event-log"]);
+    assert_eq!(checks, ["report-data", "certificate-revocation", "tcb-status", "qe-identity", "event-log", "acpi"]);
     assert_eq!(claims.platform.tcb_status, None);
     assert_eq!(claims.platform.fmspc.to_string(), "00806f050000");
     // Azure's paravisor runs without SEPT_VE_DISABLE.

@@ -171,7 +171,7 @@ fn what_the_log_does_not_explain_is_listed() {
     let mut files = Files { log: Some(log), ..good };
     let claims = files.verify().unwrap();
     assert_eq!(claims.not_replayed, [8, 10]);
-    assert_eq!(unchecked(&claims), ["event-log", "event-log", "ak-endorsement"]);
+    assert_eq!(unchecked(&claims), ["event-log", "event-log", "ak-endorsement", "acpi"]);
     assert!(claims.event_log.unwrap().iter().all(|event| event.register != 8));
     files.policy.must_replay.insert(8);
     assert!(matches!(files.verify(), Err(TpmError::Replay { register: 8, .. })));
@@ -184,7 +184,7 @@ fn a_log_without_the_quotes_bank_explains_nothing() {
     let sha1_only = [&separator[..], &[7; 20], &4u32.to_le_bytes(), &[0; 4]].concat();
     let claims = Files { log: Some(sha1_only), ..Files::gce("sha384") }.verify().unwrap();
     assert_eq!(claims.event_log, None);
-    assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement"]);
+    assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement", "acpi"]);
 }
 
 fn find_event(log: &[u8], header: usize, pcr: u32) -> usize {

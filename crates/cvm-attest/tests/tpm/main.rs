@@ -99,7 +99,7 @@ fn googles_quotes_verify_with_their_event_log() {
         assert!(claims.event_log.as_ref().unwrap().len() > 40);
         // The kernel's IMA measures into PCR 10 when the firmware's log is closed.
         assert_eq!(claims.not_replayed, [10]);
-        assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement"]);
+        assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement", "acpi"]);
         let json = claims.to_json();
         assert_eq!(json["tpm"]["pcr00"], serde_json::json!(claims.pcrs[&0]));
         assert_eq!(json["tpm"]["report_data"], "9009");
@@ -128,7 +128,7 @@ fn every_scheme_of_swtpm_verifies() {
         let claims = Files::own(name).verify().unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(claims.pcrs.len(), 16, "{name}");
         assert_eq!(claims.ak_scheme, name.replace("-p256", "").replace("-p384", ""));
-        assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement"]);
+        assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement", "acpi"]);
     }
     let two_banks = Files::own("ecdsa-p256-sha256").verify().unwrap();
     assert_eq!(two_banks.selection, "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15+sha384:0,7");
@@ -145,7 +145,7 @@ fn a_keys_every_form_is_read() {
         assert_eq!(AttestationKey::parse(&pem).unwrap().spki(), key.spki());
         for ak in [pem, key.spki()] {
             let claims = Files { ak, ..Files::own(name) }.verify().unwrap();
-            assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement", "ak-attributes"], "{name}");
+            assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement", "ak-attributes", "acpi"], "{name}");
             assert_eq!((claims.ak_name, claims.ak_sha256), (None, key.sha256()));
         }
         for form in [tpm2b.clone(), tpm2b[2..].to_vec(), key.spki()] {
@@ -203,7 +203,7 @@ fn our_first_quote_verifies_without_values() {
     let claims = files.verify().unwrap();
     assert_eq!(claims.selection, "sha256:0,7,11,15");
     assert!(claims.pcrs.is_empty());
-    assert_eq!(unchecked(&claims), ["pcr-values", "event-log", "ak-endorsement"]);
+    assert_eq!(unchecked(&claims), ["pcr-values", "event-log", "ak-endorsement", "acpi"]);
     assert!(claims.to_json()["tpm"].get("pcr00").is_none());
     let mut required = files.clone();
     required.policy.required = [7].into();
@@ -254,5 +254,5 @@ fn a_nonce_is_the_verifiers_own() {
         assert!(matches!(refused, TpmError::Nonce { .. }), "{refused}");
     }
     let claims = Files { nonce: None, ..Files::gce("sha256") }.verify().unwrap();
-    assert_eq!(unchecked(&claims), ["nonce", "event-log", "ak-endorsement"]);
+    assert_eq!(unchecked(&claims), ["nonce", "event-log", "ak-endorsement", "acpi"]);
 }

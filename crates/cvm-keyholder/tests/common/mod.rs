@@ -69,6 +69,7 @@ pub fn rego(root: Option<Bytes32>) -> String {
         r#"package policy
 default allow := false
 evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
+accepted_not_checked := {{"acpi"}}
 allow if {{
     evidence.tpm.ek_root_sha256 == "{root}"
     evidence.tpm.handed_off == false

@@ -1,21 +1,24 @@
 //! `flare-cvm policy`: the three attestation policies of an image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use cvm_attest::{Reference, ReferenceSet, policy::new_policies};
+use cvm_attest::{Reference, ReferenceSet, policy::new_policies, reference_set::FirmwareReference};
 use cvm_base::{read_bounded, write_atomic};
 
 use super::progress::line;
 
 /// More than any reference values need, in bytes.
 const MAX_REFERENCE: u64 = 4 * 1024 * 1024;
+/// More than any event log needs, in bytes.
+const MAX_LOG: u64 = 1024 * 1024;
 
 /// Write the policies that evidence is judged by.
 #[derive(Subcommand)]
 pub enum PolicyCommand {
     New(New),
+    Firmware(Firmware),
 }
 
 /// Write boot.rego, self.rego and cross.rego from an image's predicted reference values.
@@ -31,14 +34,37 @@ pub struct New {
     /// SHA-256 of an endorsement root whose TPMs are accepted; give it once per root
     #[arg(long, value_name = "HEX")]
     ek_root: Vec<cvm_base::Bytes32>,
+    /// A TPM's event log of firmware that is accepted, as `policy firmware` reads it; give it once per kind of host
+    #[arg(long, value_name = "LOG")]
+    firmware: Vec<PathBuf>,
     /// The folder to write them to
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
 }
 
+/// Print what a TPM policy names of a machine's firmware: PCR 0 and 1.
+///
+/// They hang on the site's firmware and virtual hardware, not on the image, and cover the ACPI tables that
+/// the host gives: code which the guest's kernel runs. Take the log of an honest machine that is built like
+/// the site's (in Linux /sys/kernel/security/tpm0/binary_bios_measurements), and put the line into
+/// `firmware` of keys/policies/tpm.rego. A log of firmware that measures no ACPI tables, as Debian 12's
+/// OVMF, is refused: its PCR 1 is the same whatever they hold.
+#[derive(Args)]
+pub struct Firmware {
+    /// The event log
+    #[arg(value_name = "LOG")]
+    log: PathBuf,
+}
+
 /// Runs one of the commands.
 pub fn run(command: PolicyCommand) -> Result<()> {
-    let PolicyCommand::New(args) = command;
+    let args = match command {
+        PolicyCommand::New(args) => args,
+        PolicyCommand::Firmware(Firmware { log }) => {
+            line(&serde_json::to_string(&firmware(&log)?)?);
+            return Ok(());
+        }
+    };
     let bytes = read_bounded(&args.reference, MAX_REFERENCE)?;
     let mut set = match Reference::parse(&bytes) {
         Ok(reference) => ReferenceSet::from(&reference),
@@ -47,6 +73,9 @@ pub fn run(command: PolicyCommand) -> Result<()> {
         })?,
     };
     set.ek_roots.extend(args.ek_root.iter().copied());
+    for log in &args.firmware {
+        set.firmware.push(firmware(log)?);
+    }
     std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
     for (name, text) in new_policies(&set)? {
         let path = args.output.join(name);
@@ -55,4 +84,9 @@ pub fn run(command: PolicyCommand) -> Result<()> {
     }
     line("next: read them; a party gives boot.rego to `flare-cvm ceremony init --policy`");
     Ok(())
+}
+
+fn firmware(log: &Path) -> Result<FirmwareReference> {
+    let bytes = read_bounded(log, MAX_LOG)?;
+    Ok(FirmwareReference::of_log(&bytes).with_context(|| format!("the event log {}", log.display()))?)
 }

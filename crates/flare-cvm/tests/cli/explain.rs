@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use cvm_attest::{
     Reference, ReferenceSet,
     reference::TpmReference,
-    reference_set::TdxReference,
+    reference_set::{FirmwareReference, TdxReference},
     rtmr::{replay, sha384},
     tdx::TdxClaims,
 };
@@ -100,7 +100,33 @@ fn a_tds_register() {
     // Values of other kinds of machines alone: then nothing was compared, and that is said.
     let tpm = format!("{VECTORS}/session-swtpm/reference.json");
     let run = verify(&format!("{files} --reference {tpm} --explain")).good();
-    run.not_checked(&[("cpu0", "report-data"), ("cpu0", "nonce"), ("cpu0", "reference-values")]);
+    run.not_checked(&[("cpu0", "report-data"), ("cpu0", "acpi"), ("cpu0", "nonce"), ("cpu0", "reference-values")]);
+    // Of those that match, RTMR0 covers the host's ACPI tables.
+    verify(&format!("{files} --reference {right}")).good().not_checked(&[("cpu0", "report-data"), ("cpu0", "nonce")]);
+}
+
+/// A set that names firmware compares PCR 0 and 1, and then the host's ACPI tables count as checked.
+#[test]
+fn firmware_of_a_tpm() {
+    let folder = folder("explain-firmware");
+    let session = format!("{VECTORS}/session-swtpm");
+    let now = String::from_utf8(read(&format!("{session}/now"))).unwrap();
+    let machine = format!("{session}/evidence.json --at {}", now.trim());
+    let verdict = verify(&format!("{machine} --json")).good().json();
+    let pcrs = &claims(&verdict, "tpm0", "tpm")["pcrs"];
+    let value = |pcr: &str| pcrs[pcr].as_str().unwrap().parse().unwrap();
+    let right = FirmwareReference { pcr0: value("0"), pcr1: value("1") };
+    let built = Reference::parse(&read(&format!("{session}/reference.json"))).unwrap();
+    let set = |name: &str, firmware| {
+        write(folder.join(name), ReferenceSet { firmware: vec![firmware], ..ReferenceSet::from(&built) }.to_bytes())
+    };
+    let acpi = "not checked: acpi";
+    assert!(verify(&machine).good().out.contains(acpi));
+    let good = verify(&format!("{machine} --reference {}", set("right.json", right))).good();
+    assert!(!good.out.contains(acpi), "{}", good.out);
+    let other = FirmwareReference { pcr1: Bytes([1; 32]), ..right };
+    let run = verify(&format!("{machine} --reference {}", set("other.json", other))).failed("ATT-362");
+    run.says("refused[ATT-397]: ").says("PCR 0 and 1 is not what").says("ACPI tables that the host changed").says(acpi);
 }
 
 /// The whole way: predicted from a bundle, launched by a host that gives other vCPUs, verified.

@@ -44,12 +44,12 @@ fn policies_from_predictions_judge_a_machine() {
         let refused = run.out.lines().filter(|line| line.starts_with("refused[ATT-364]: "));
         let reasons: Vec<_> = refused.map(|line| line.rsplit_once(": ").unwrap().1).collect();
         let left_out = "was not checked, and accepted_not_checked does not list it";
-        let expected = ["certificate-revocation", "host-data"].map(|check| format!("{check} {left_out}"));
+        let expected = ["acpi", "certificate-revocation", "host-data"].map(|check| format!("{check} {left_out}"));
         assert_eq!(reasons, expected, "{policy}");
         // Their owner edits them.
         let text = fs::read_to_string(&policy).unwrap();
         assert!(!text.contains(&"99".repeat(48)), "what explains a digest is not in what accepts one");
-        let list = r#"accepted_not_checked := {"certificate-revocation", "host-data"}"#;
+        let list = r#"accepted_not_checked := {"acpi", "certificate-revocation", "host-data"}"#;
         let edited = text.replace("accepted_not_checked := set()", list);
         assert_ne!(edited, text);
         fs::write(&policy, edited).unwrap();
@@ -118,12 +118,12 @@ fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
         let refused = |check| format!("{check} was not checked, and accepted_not_checked does not list it");
         checks.iter().map(refused).collect()
     };
-    let checks = ["ak-attributes", "certificate-revocation", "nonce"];
+    let checks = ["acpi", "ak-attributes", "certificate-revocation", "nonce"];
     let reference = format!("{session}/reference.json");
     let [boot, own, cross] = policies(&reference, root.der());
     assert_eq!(reasons(&boot), left_out(&checks));
     let edited = fs::read_to_string(&boot).unwrap();
-    let list = r#"accepted_not_checked := {"ak-attributes", "certificate-revocation", "nonce"}"#;
+    let list = r#"accepted_not_checked := {"acpi", "ak-attributes", "certificate-revocation", "nonce"}"#;
     fs::write(&boot, edited.replace("accepted_not_checked := set()", list)).unwrap();
     verify(&format!("{machine} --policy {boot}")).good().says("tpm0: tpm, genuine");
     // It has not handed off yet.
@@ -142,4 +142,23 @@ fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
     let other = write(folder.join("other.json"), other.to_bytes());
     let [boot, ..] = policies(&other, root.der());
     assert!(reasons(&boot).iter().any(|reason| reason.starts_with("tpm: pcr04 is ")), "{:#?}", reasons(&boot));
+}
+
+/// PCR 0 and 1 are worth naming where the firmware measures the host's ACPI tables.
+#[test]
+fn firmware_is_named_by_the_log_of_an_honest_machine() {
+    let folder = folder("policy-firmware");
+    let logs = format!("{VECTORS}/host-acpi");
+    let named = flare_cvm(&["policy", "firmware", &format!("{logs}/debian13-honest.bin")]).good().json();
+    let attacked = flare_cvm(&["policy", "firmware", &format!("{logs}/debian13-attacked.bin")]).good().json();
+    assert!(named["pcr0"] == attacked["pcr0"] && named["pcr1"] != attacked["pcr1"], "{named} {attacked}");
+    let nothing = format!("{logs}/debian12-honest.bin");
+    flare_cvm(&["policy", "firmware", &nothing]).failed("ATT-001");
+
+    let (reference, output) = (format!("{VECTORS}/session-swtpm/reference.json"), folder.display().to_string());
+    flare_cvm(&["policy", "new", &reference, "--firmware", &nothing, "-o", &output]).failed("ATT-001");
+    let log = format!("{logs}/debian13-honest.bin");
+    flare_cvm(&["policy", "new", &reference, "--firmware", &log, "-o", &output]).good();
+    let text = fs::read_to_string(folder.join("boot.rego")).unwrap();
+    assert!(text.contains(&format!("tpm_firmware := {{{named}}}")), "{text}");
 }

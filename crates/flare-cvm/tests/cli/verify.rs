@@ -32,14 +32,14 @@ fn good() -> Vec<Good> {
             "cpu0",
             "snp",
             ("/product", "Milan"),
-            &["certificate-revocation", "report-data", "host-data", "nonce"],
+            &["certificate-revocation", "report-data", "host-data", "acpi", "nonce"],
         ),
         case(
             files("snp/trustee-vlek", "report.bin vlek.der") + "--at 2025-10-09T00:00:00Z",
             "cpu0",
             "snp",
             ("/signing_key", "VLEK"),
-            &["certificate-revocation", "report-data", "host-data", "nonce"],
+            &["certificate-revocation", "report-data", "host-data", "acpi", "nonce"],
         ),
         case(
             files("tdx", "quotes/near-mpc.bin collateral/near-mpc.json")
@@ -48,7 +48,7 @@ fn good() -> Vec<Good> {
             "cpu0",
             "tdx",
             ("/tcb_status", "UpToDate"),
-            &["report-data", "nonce"],
+            &["report-data", "acpi", "nonce"],
         ),
         case(
             files("tdx", "quotes/phala-sgx_quote.bin collateral/phala-sgx_quote.json") + "--at 1751624924",
@@ -63,14 +63,14 @@ fn good() -> Vec<Good> {
             "cpu0",
             "az-snp-vtpm",
             ("/tpm/report_data", "6368616c6c656e6765"),
-            &["certificate-revocation", "host-data"],
+            &["certificate-revocation", "host-data", "acpi"],
         ),
         case(
             format!("{EVIDENCE}/azure/tdx-trustee-evidence-v0 --nonce challenge --at {NOW}"),
             "cpu0",
             "az-tdx-vtpm",
             ("/tpm/report_data", "6368616c6c656e6765"),
-            &["certificate-revocation", "tcb-status", "qe-identity", "event-log"],
+            &["certificate-revocation", "tcb-status", "qe-identity", "event-log", "acpi"],
         ),
         case(
             files("tpm/gce-cos-85-nonce9009", "ak.tpmt_public quote-sha384.msg quote-sha384.sig pcrs-sha384.json")
@@ -78,14 +78,14 @@ fn good() -> Vec<Good> {
             "tpm0",
             "tpm",
             ("/bank", "sha384"),
-            &["event-log", "ak-endorsement"],
+            &["event-log", "ak-endorsement", "acpi"],
         ),
         case(
             files("tpm/own-swtpm-ecdsa-quote", "ak.pub quote.msg quote.sig"),
             "tpm0",
             "tpm",
             ("/ak_scheme", "ecdsa-sha256"),
-            &["nonce", "pcr-values", "event-log", "ak-endorsement"],
+            &["nonce", "pcr-values", "event-log", "ak-endorsement", "acpi"],
         ),
         case(
             format!(
@@ -311,6 +311,7 @@ fn mistakes_on_the_command_line_end_before_any_verdict() {
         ("cpu0", "certificate-revocation"),
         ("cpu0", "report-data"),
         ("cpu0", "host-data"),
+        ("cpu0", "acpi"),
         ("cpu0", "nonce"),
     ]);
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{super::trust::From, Refusal, Shared, Submodule, Terms, Verified};
 use crate::{
-    NotChecked,
+    NotChecked, acpi,
     token::{
         self, DetachedEat, EarToken, Expected, ItaPolicy, KeySet, MaaPolicy, NrasPolicy, PROFILE, PROFILE_TRUSTEE,
         Rules, Tier, Token, TokenError,
@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn jwt(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new(name, e);
     let token = Token::parse(bytes.trim_ascii()).map_err(|e| fail(&e))?;
-    let Issuer { rules, not_checked, refusals } = issuer(&token, shared, terms)?;
+    let Issuer { rules, mut not_checked, refusals } = issuer(&token, shared, terms)?;
     let claims = token.unverified_claims().map_err(|e| fail(&e))?;
     let has = |claim: &str| claims.contains_key(claim);
     let profile = claims.get("eat_profile").and_then(Value::as_str);
@@ -33,7 +33,12 @@ pub(super) fn jwt(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> V
         let claims = with_keys(name, shared, |keys, e| token::verify_ita(&token, keys, &policy, e, terms.now))?;
         ("ita", claims.to_json())
     };
-    let claims = with_not_checked(claims.get(kind).cloned().unwrap_or_default(), not_checked);
+    let claims = claims.get(kind).cloned().unwrap_or_default();
+    // An enclave has no kernel that would run such code.
+    if !["attestation_type", "attester_type"].iter().any(|member| claims[*member].as_str().is_some_and(is_enclave)) {
+        not_checked.push(acpi::in_a_token());
+    }
+    let claims = with_not_checked(claims, not_checked);
     Ok(Submodule { prefix: "token", kind, claims, refusals })
 }
 
@@ -118,6 +123,10 @@ fn with_keys<T>(
     }
     let reason = format!("{name} cannot be verified without its issuer's keys");
     Err(last.unwrap_or_else(|| Refusal::input(name, reason, "give the issuer's JWKS (or PEM public key) with --jwks")))
+}
+
+fn is_enclave(kind: &str) -> bool {
+    kind.eq_ignore_ascii_case("sgx")
 }
 
 fn with_not_checked(mut claims: Value, more: Vec<NotChecked>) -> Value {

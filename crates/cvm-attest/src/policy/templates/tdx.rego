@@ -5,6 +5,12 @@ known contains "tdx" if {
 	}
 }
 
+acpi_compared if {
+	some platform in tdx_platforms
+	cpu.tdx.quote.body.mr_td == platform.registers.mr_td
+	cpu.tdx.quote.body.rtmr_0 == platform.registers.rtmr_0
+}
+
 deny contains msg if {
 	body := object.get(cpu.tdx, ["quote", "body"], {})
 	some register in ["mr_td", "rtmr_0", "rtmr_1", "rtmr_2", "rtmr_3"]

@@ -8,6 +8,25 @@ known contains "tpm" if {
 	}
 }
 
+# PCR 0 and 1 are of the site's firmware and virtual hardware, not of the image. tpm_firmware, above, names
+# those whose firmware measures the host's ACPI tables into PCR 1 (`flare-cvm policy firmware`); without
+# any, "acpi" stays unchecked.
+tpm_firmware_known if {
+	some firmware in tpm_firmware
+	cpu.tpm.pcr00 == firmware.pcr0
+	cpu.tpm.pcr01 == firmware.pcr1
+}
+
+acpi_compared if tpm_firmware_known
+
+deny contains msg if {
+	cpu.tpm
+	count(tpm_firmware) > 0
+	not tpm_firmware_known
+	found := [object.get(cpu.tpm, pcr, "absent") | some pcr in ["pcr00", "pcr01"]]
+	msg := sprintf("tpm: PCR 0 and 1 are %v, which tpm_firmware does not name", [found])
+}
+
 deny contains msg if {
 	cpu.tpm
 	some pcr, value in tpm_pcrs

@@ -27,7 +27,7 @@ pub use self::{
 use self::sign::QuoteSignature;
 use super::{Digest, HashAlg, PcrSelection, Quote, parse_quote};
 use crate::{
-    NotChecked,
+    NotChecked, acpi,
     eventlog::{self, Log},
     x509::{self, Certificate},
 };
@@ -192,6 +192,7 @@ pub fn verify(
         let reason = "only the key's value was given: whether it signs nothing but TPM statements is unknown";
         not_checked.push(NotChecked::new("ak-attributes", reason));
     }
+    not_checked.push(acpi::in_pcr1());
     let mut banks = banks;
     Ok(QuoteClaims {
         bank: selected.bank,
