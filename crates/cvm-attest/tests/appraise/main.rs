@@ -4,6 +4,7 @@ mod cases;
 mod ear;
 mod explain;
 mod forms;
+mod left_out;
 mod rows;
 // The tests of the GPU verifier use the rest of it.
 #[allow(dead_code)]
