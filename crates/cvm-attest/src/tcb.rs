@@ -1,8 +1,10 @@
-//! AMD's processors, the security versions of their firmware, and the least of them that is accepted.
+//! AMD's processors, the security versions of their firmware, and the least of them that is
+//! accepted.
 //!
-//! Versions of two products say nothing about each other: Siena's patched microcode has a lower number than
-//! Genoa's unpatched one. Microcode even counts anew with each stepping, as its number is the patch level's last
-//! byte. So a [`TcbFloor`] is stated for a product, or for one stepping of it, and what it does not name is refused.
+//! Versions of two products say nothing about each other: Siena's patched microcode has a lower
+//! number than Genoa's unpatched one. Microcode even counts anew with each stepping, as its number
+//! is the patch level's last byte. So a [`TcbFloor`] is stated for a product, or for one stepping
+//! of it, and what it does not name is refused.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -61,9 +63,11 @@ impl FromStr for Stepping {
     }
 }
 
-/// What security versions are counted for: a product, and its stepping where that is known. `Milan`, `Milan-B1`.
+/// What security versions are counted for: a product, and its stepping where that is known.
+/// `Milan`, `Milan-B1`.
 ///
-/// A report states its stepping since version 3. Certificates name one too, and a wrong one: `Milan-B0` for a B1.
+/// A report states its stepping since version 3. Certificates name one too, and a wrong one:
+/// `Milan-B0` for a B1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Chip {
     /// The product.
@@ -203,8 +207,8 @@ impl From<TcbClaims> for ShownTcb {
 
 /// The least TCB of each product, or of a stepping of it. An empty one accepts nothing.
 ///
-/// In JSON: `{"Milan-B1": {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}}`. On a command line:
-/// `milan-b1=4.0.24.219`, in that order; Turin's begins with its `fmc`.
+/// In JSON: `{"Milan-B1": {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}}`. On a command
+/// line: `milan-b1=4.0.24.219`, in that order; Turin's begins with its `fmc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TcbFloor(BTreeMap<Chip, Tcb>);
 
@@ -237,7 +241,8 @@ impl TcbFloor {
     /// A floor for one chip.
     ///
     /// # Errors
-    /// [`InvalidFloor`] for another product's components, and for zeros alone, which would accept everything.
+    /// [`InvalidFloor`] for another product's components, and for zeros alone, which would accept
+    /// everything.
     pub fn new(chip: Chip, least: Tcb) -> Result<Self, InvalidFloor> {
         if (chip.product == Product::Turin) != least.fmc.is_some() {
             return Err(InvalidFloor::new(format!("{chip}: Turin's TCB has an fmc, and no other product's has one")));
@@ -267,7 +272,8 @@ impl TcbFloor {
         self.0.is_empty()
     }
 
-    /// Whether the machine is at least this patched: as its certificate says, and when it launched the guest.
+    /// Whether the machine is at least this patched: as its certificate says, and when it launched
+    /// the guest.
     ///
     /// # Errors
     /// [`Shortfall`], the first one.

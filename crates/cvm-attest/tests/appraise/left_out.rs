@@ -1,4 +1,5 @@
-//! A downgrade by leaving something out: whatever is missing, the verdict is "refused", or names what was not checked.
+//! A downgrade by leaving something out: whatever is missing, the verdict is "refused", or names
+//! what was not checked.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Every shipped policy, with each set, list and member that it reads emptied: a rule over nothing is no "yes".
+//! Every shipped policy, with each set, list and member that it reads emptied: a rule over nothing
+//! is no "yes".
 
 use cvm_attest::policy::{Policy, new_policies};
 use cvm_base::Bytes;

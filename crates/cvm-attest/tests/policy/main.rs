@@ -1,4 +1,5 @@
-//! Policies: the engine's bounds, the three that are written from reference values, and every shipped one over nothing.
+//! Policies: the engine's bounds, the three that are written from reference values, and every
+//! shipped one over nothing.
 
 mod emptied;
 mod engine;

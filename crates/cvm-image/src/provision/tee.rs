@@ -112,9 +112,9 @@ impl TeeHosts {
             return Err(fail(format!("{many} hosts of one kind, at most {MAX_PLATFORMS} allowed")));
         }
         let azure_snp = file.azure.iter().filter(|host| host.tee == AzureTee::Snp);
-        let mut snp = file.snp.iter().map(|host| (&host.platform, &host.tcb_floor));
         let azure_snp = azure_snp.map(|host| (&host.platform, &host.tcb_floor));
-        if let Some((platform, _)) = snp.by_ref().chain(azure_snp).find(|(_, floor)| floor.is_empty()) {
+        let mut hosts = file.snp.iter().map(|host| (&host.platform, &host.tcb_floor)).chain(azure_snp);
+        if let Some((platform, _)) = hosts.find(|(_, floor)| floor.is_empty()) {
             return Err(fail(format!(
                 "{platform:?} has no tcb_floor, as {{Milan-B1: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}: \
                  without it, firmware with known holes gets keys. docs/tcb.md says where the numbers stand"
