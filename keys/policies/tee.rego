@@ -2,7 +2,7 @@
 # `flare-cvm ceremony init --policy`: its SHA-256 goes into the transcript that all parties sign.
 #
 # The key holder itself refuses debug and migratable guests, reports of another VMPL than 0, measurements that are
-# not the image's reference values, and a TCB below theirs; they stand here too, because this text is what both
+# not the image's reference values, and a TCB below theirs or of a product that they do not name; they stand here too, because this text is what both
 # owners sign. A stock Trustee, which compares nothing by itself, does not run this policy (`data.reference`):
 # write one for it with `flare-cvm policy new`.
 package policy
@@ -57,12 +57,15 @@ machine_ok if tdx_ok(evidence.tdx)
 
 machine_ok if {
 	snp_guest(evidence["az-snp-vtpm"])
-	azure_ok(evidence["az-snp-vtpm"], "snp", evidence["az-snp-vtpm"].measurement)
+	some platform in azure_platforms("snp", evidence["az-snp-vtpm"].measurement)
+	azure_ok(evidence["az-snp-vtpm"], platform)
+	tcb_suffices(evidence["az-snp-vtpm"], platform)
 }
 
 machine_ok if {
 	td(evidence["az-tdx-vtpm"])
-	azure_ok(evidence["az-tdx-vtpm"], "tdx", evidence["az-tdx-vtpm"].quote.body.mr_td)
+	some platform in azure_platforms("tdx", evidence["az-tdx-vtpm"].quote.body.mr_td)
+	azure_ok(evidence["az-tdx-vtpm"], platform)
 }
 
 snp_guest(snp) if {
@@ -76,9 +79,30 @@ snp_ok(snp) if {
 	snp_guest(snp)
 	some platform in data.reference.snp
 	snp.measurement == platform.measurement
-	every part, least in object.get(platform, "min_tcb", {}) {
-		snp[sprintf("reported_tcb_%s", [part])] >= least
+	tcb_suffices(snp, platform)
+}
+
+# The least firmware, which the reference values state for each product and stepping ("tcb_floor": {"Milan-B1": …}):
+# versions of two products say nothing about each other, and microcode counts anew with each stepping. It holds of
+# what the chip's certificate vouches for, and of the firmware that launched the guest. No floor, no key.
+tcb_suffices(snp, platform) if {
+	floor := floor_of(snp, platform)
+	parts := tcb_parts[snp.product]
+	every part in parts {
+		snp[sprintf("reported_tcb_%s", [part])] >= floor[part]
+		snp.launch_tcb[part] >= floor[part]
 	}
+}
+
+floor_of(snp, platform) := object.get(platform.tcb_floor, chip, object.get(platform.tcb_floor, snp.product, {})) if {
+	chip := sprintf("%s-%s", [snp.product, object.get(snp, "stepping", "?")])
+}
+
+tcb_parts := {
+	"Milan": ["bootloader", "tee", "snp", "microcode"],
+	"Genoa": ["bootloader", "tee", "snp", "microcode"],
+	"Siena": ["bootloader", "tee", "snp", "microcode"],
+	"Turin": ["fmc", "bootloader", "tee", "snp", "microcode"],
 }
 
 td(tdx) if {
@@ -86,6 +110,7 @@ td(tdx) if {
 	tdx.td_attributes.debug == false
 	tdx.td_attributes.migratable == false
 	tdx.tcb_status in tdx_tcb
+	is_array(tdx.advisory_ids)
 	every advisory in tdx.advisory_ids {
 		advisory in tdx_advisories
 	}
@@ -99,10 +124,20 @@ tdx_ok(tdx) if {
 		[platform.mrtd, platform.rtmr0, platform.rtmr1, platform.rtmr2, platform.rtmr3]
 }
 
-azure_ok(claims, tee, measurement) if {
+azure_platforms(tee, measurement) := [platform |
 	some platform in data.reference.azure
 	platform.tee == tee
 	platform.measurement == measurement
+]
+
+# What was started, and its phase: reference values may name more registers of the vTPM, and never fewer.
+azure_required := {"4", "11"}
+
+azure_ok(claims, platform) if {
+	count(azure_required) > 0
+	every pcr in azure_required {
+		platform.pcrs[pcr]
+	}
 	every pcr, value in platform.pcrs {
 		claims.tpm[sprintf("pcr%02d", [to_number(pcr)])] == value
 	}
@@ -122,11 +157,11 @@ gpu_modes := {"SPT", "MPT"}
 gpus := [gpu |
 	some name, submod in input.submods
 	startswith(name, "gpu")
-	gpu := submod["ear.veraison.annotated-evidence"].nvidia
+	gpu := object.get(submod, ["ear.veraison.annotated-evidence", "nvidia"], {})
 ]
 
 gpus_ok if {
-	count(gpus) >= min_gpus
+	count(gpus) >= max([min_gpus, 1])
 	every gpu in gpus {
 		gpu["x-nvidia-gpu-attestation-report-nonce-match"] == true
 		gpu.measres == "success"

@@ -78,6 +78,7 @@ allow if {
 machine_ok if {
 	tpm.ek_root_sha256 in ek_roots
 	tpm.trust in accepted_trust
+	count(required) > 0
 	every pcr in required {
 		tpm.pcrs[pcr] == data.reference.tpm.pcrs[pcr]
 	}
@@ -97,11 +98,11 @@ gpu_modes := {"SPT", "MPT"}
 gpus := [gpu |
 	some name, submod in input.submods
 	startswith(name, "gpu")
-	gpu := submod["ear.veraison.annotated-evidence"].nvidia
+	gpu := object.get(submod, ["ear.veraison.annotated-evidence", "nvidia"], {})
 ]
 
 gpus_ok if {
-	count(gpus) >= min_gpus
+	count(gpus) >= max([min_gpus, 1])
 	every gpu in gpus {
 		gpu["x-nvidia-gpu-attestation-report-nonce-match"] == true
 		gpu.measres == "success"

@@ -6,16 +6,18 @@
 //! socket gets a token signed that this agent did not make, nor a key holder's answer. And it is asked only where the
 //! image's own `agent.yaml`, which is measured, says so.
 //!
-//! Such a report shows a genuine guest without debug mode on a genuine chip, not which image runs in it: NVFLARE's
-//! authorizer looks at no measurement. [`crate::verify`] does.
+//! Such a report shows a genuine guest without debug mode on a genuine chip, whose firmware is one that this machine's
+//! own image may run on, not which image runs in it: NVFLARE's authorizer looks at no measurement. [`crate::verify`] does.
 
 use cvm_attest::{
+    NotChecked,
     collect::{CertificateKind, Raw, SnpCertificate, certificate_table},
-    snp::{SnpEvidence, SnpPolicy, SnpReport},
+    snp::{ShownTcb, SnpError, SnpEvidence, SnpPolicy, SnpReport},
     wire::Base64,
     x509::Certificate,
 };
 use cvm_base::Explain;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{Refusal, agent::Agent, config::SnpReports};
@@ -61,10 +63,27 @@ impl Agent {
         let certificates = certificates.map_err(|e| Refusal::evidence(&e))?.concat();
         let evidence = SnpEvidence { report, certificates };
         let vendors = self.own.trust.vendors()?;
-        let (claims, endorsement) = vendors
+        let (mut claims, endorsement) = vendors
             .verify_report(evidence, &SnpPolicy::default(), (self.clock)())
             .map_err(|e| Refusal::evidence(&e))?;
+        self.judge_tcb(&mut claims.claims)?;
         Ok(json!({ "verified": true, "claims": claims.claims, "endorsement": Base64(endorsement) }))
+    }
+
+    /// A bare report says nothing of an image: the floors are those of this machine's own.
+    fn judge_tcb(&self, claims: &mut Value) -> Result<(), Refusal> {
+        let shown = ShownTcb::deserialize(&*claims).map_err(Refusal::malformed)?;
+        let floors = self.own.image.reference.snp.iter().map(|platform| &platform.tcb_floor);
+        match floors.map(|floor| floor.check(&shown)).reduce(Result::or) {
+            Some(judged) => judged.map_err(|shortfall| Refusal::evidence(&SnpError::from(shortfall))),
+            None => {
+                let reason = "this image has no reference values for SEV-SNP that would state a floor";
+                if let Some(list) = claims["not_checked"].as_array_mut() {
+                    list.push(json!(NotChecked::new("tcb-floor", reason)));
+                }
+                Ok(())
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use std::{
     thread,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chip::{Chip, MEASUREMENT, Maker, device, platforms};
 use common::{Federation, Site, ask, code};
 use cvm_agent::{
@@ -183,6 +184,24 @@ fn attack_a_report_over_a_tokens_digest() {
     body["cert_chain"] = json!([{"cert_type": "VCEK", "data": chip.vcek()}]);
     let refused = maker.vendors().verify("snp", &body, &[7; 48], cvm_agent::clock::now()).unwrap_err();
     assert!(refused.is_wrong_nonce(), "{refused}");
+}
+
+/// NVFLARE's authorizer looks at no firmware: the floors of this machine's own image do.
+#[test]
+fn attack_a_bare_report_of_old_firmware() {
+    let (federation, maker) = (Federation::hold(), Maker::new());
+    let site = machine(&federation, "site-1", Role::Client, Some("alone"));
+    let open = agent(&site, &maker, &maker.chip());
+    let verify = |chip: &Chip| {
+        let report = STANDARD.encode(chip.report(&[0xa5; 64]));
+        let asked = json!({"op": "snp-verify", "report": report, "certificates": [STANDARD.encode(chip.vcek())]});
+        ask(&open, asked)
+    };
+    assert_eq!(verify(&maker.chip())["verified"], true);
+    let old = verify(&maker.chip_that(|report| report[0x1f7] -= 1, true));
+    assert_eq!(code(&old), "AGT-031", "{old}");
+    let other = verify(&maker.chip_that(|report| report[0x18a] = 2, true));
+    assert_eq!(code(&other), "AGT-031", "another stepping: {other}");
 }
 
 #[test]

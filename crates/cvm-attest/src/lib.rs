@@ -38,6 +38,7 @@ pub mod fuzz;
 pub mod reference;
 pub mod reference_set;
 pub mod rtmr;
+pub mod tcb;
 pub mod tpm;
 pub mod trustee;
 pub mod wire;

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttestError, Reference, reference::TpmReference};
+use crate::{
+    AttestError, Reference,
+    reference::TpmReference,
+    tcb::{Tcb, TcbFloor},
+};
 
 /// The one schema version this program reads and writes.
 pub const VERSION: u32 = 1;
@@ -60,19 +64,42 @@ pub struct FirmwareReference {
 
 /// One SEV-SNP platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "SnpDocument")]
 pub struct SnpReference {
     /// For people: `qemu, EPYC-v4, 4 vCPUs`.
     pub platform: String,
     /// The launch digest.
     pub measurement: Bytes<48>,
-    /// Least reported TCB, where the owner asks for one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_tcb: Option<SnpTcb>,
+    /// The least TCB of the machines: without one, none is accepted.
+    #[serde(skip_serializing_if = "TcbFloor::is_empty")]
+    pub tcb_floor: TcbFloor,
     /// What the digest would be if one input of the prediction were another: a digest does not say what went into
     /// it. For explanations alone; no policy accepts one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<SnpVariant>,
+}
+
+/// As documents have it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnpDocument {
+    platform: String,
+    measurement: Bytes<48>,
+    #[serde(default)]
+    tcb_floor: TcbFloor,
+    /// Of earlier versions, for no product: nobody can say of which machines it was meant, so it counts as none. The
+    /// member has another name today because policies that parties have signed look at this one.
+    #[serde(default, rename = "min_tcb")]
+    _min_tcb: Option<Tcb>,
+    #[serde(default)]
+    variants: Vec<SnpVariant>,
+}
+
+impl From<SnpDocument> for SnpReference {
+    fn from(document: SnpDocument) -> Self {
+        let SnpDocument { platform, measurement, tcb_floor, variants, .. } = document;
+        Self { platform, measurement, tcb_floor, variants }
+    }
 }
 
 /// The launch digest under one changed input.
@@ -83,20 +110,6 @@ pub struct SnpVariant {
     pub change: String,
     /// What it leads to.
     pub measurement: Bytes<48>,
-}
-
-/// Security versions of the SNP firmware's parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnpTcb {
-    /// The boot loader.
-    pub bootloader: u8,
-    /// The trusted OS.
-    pub tee: u8,
-    /// The SNP firmware.
-    pub snp: u8,
-    /// The microcode.
-    pub microcode: u8,
 }
 
 /// One TDX platform.
@@ -130,6 +143,9 @@ pub struct AzureReference {
     pub tee: AzureTee,
     /// The SNP launch digest or MRTD of Azure's paravisor.
     pub measurement: Bytes<48>,
+    /// Of SEV-SNP: as in [`SnpReference`].
+    #[serde(default, skip_serializing_if = "TcbFloor::is_empty")]
+    pub tcb_floor: TcbFloor,
     /// The vTPM's registers, SHA-256.
     pub pcrs: BTreeMap<u8, Bytes32>,
 }
@@ -217,6 +233,16 @@ impl ReferenceSet {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text.into_bytes()
+    }
+}
+
+impl ReferenceSet {
+    /// The first SEV-SNP platform without a TCB floor: its machines are refused.
+    pub fn without_floor(&self) -> Option<&str> {
+        let azure = self.azure.iter().filter(|azure| azure.tee == AzureTee::Snp);
+        let all = self.snp.iter().map(|snp| (&snp.platform, &snp.tcb_floor));
+        let mut all = all.chain(azure.map(|azure| (&azure.platform, &azure.tcb_floor)));
+        all.find(|(_, floor)| floor.is_empty()).map(|(platform, _)| platform.as_str())
     }
 }
 

@@ -12,8 +12,10 @@ use cvm_attest::{
     eventlog::extend,
     handoff_digest, jobs_digest,
     reference::Platforms,
-    reference_set::{AzureReference, AzureTee, SnpReference, SnpTcb, TdxReference},
-    rtmr, td_handoff_digest, td_jobs_digest,
+    reference_set::{AzureReference, AzureTee, SnpReference, TdxReference},
+    rtmr,
+    tcb::TcbFloor,
+    td_handoff_digest, td_jobs_digest,
     tee::Vendors,
     tpm::ClockInfo,
 };
@@ -37,9 +39,8 @@ const STAGES: [Stage; 2] = [Stage::Boot, Stage::Running];
 const ZEROS: Bytes32 = Bytes([0; 32]);
 
 fn platforms() -> Platforms {
-    let least = SnpTcb { bootloader: 0, tee: 0, snp: 0, microcode: 0 };
-    let snp =
-        SnpReference { platform: "p".into(), measurement: Bytes([1; 48]), min_tcb: Some(least), variants: vec![] };
+    let floor = || "milan=9.9.9.9".parse::<TcbFloor>().unwrap();
+    let snp = SnpReference { platform: "p".into(), measurement: Bytes([1; 48]), tcb_floor: floor(), variants: vec![] };
     let tdx = TdxReference {
         platform: "p".into(),
         mrtd: Bytes([1; 48]),
@@ -51,9 +52,26 @@ fn platforms() -> Platforms {
     };
     let pcrs = || BTreeMap::from([(4, Bytes([4; 32])), (11, Bytes([11; 32]))]);
     let azure = [AzureTee::Snp, AzureTee::Tdx];
-    let azure =
-        azure.map(|tee| AzureReference { platform: "p".into(), tee, measurement: Bytes([1; 48]), pcrs: pcrs() });
+    let azure = azure.map(|tee| AzureReference {
+        platform: "p".into(),
+        tee,
+        measurement: Bytes([1; 48]),
+        tcb_floor: floor(),
+        pcrs: pcrs(),
+    });
     Platforms { snp: vec![snp], tdx: vec![tdx], azure: azure.into() }
+}
+
+/// A patched Milan's claims, and others.
+fn snp(mut claims: Value) -> Value {
+    claims["measurement"] = json!(Bytes([1; 48]));
+    claims["product"] = json!("Milan");
+    let tcb = json!({ "bootloader": 9, "tee": 9, "snp": 9, "microcode": 9 });
+    for (part, version) in tcb.as_object().unwrap() {
+        claims[format!("reported_tcb_{part}")] = version.clone();
+    }
+    claims["launch_tcb"] = tcb;
+    claims
 }
 
 /// PCRs 11 and 15.
@@ -81,12 +99,9 @@ fn claims(kind: &str, at: At, reference: &Reference) -> Value {
     let vtpm = json!({ "pcr04": Bytes([4; 32]), "pcr11": pcr11, "pcr15": pcr15 });
     let annotated = match kind {
         "tpm" => tpm(at, reference),
-        "snp" => json!({ "snp": {
-            "measurement": Bytes([1; 48]), "report_id": Bytes([7; 32]), "reported_tcb_bootloader": 9,
-            "reported_tcb_tee": 9, "reported_tcb_snp": 9, "reported_tcb_microcode": 9,
-        } }),
+        "snp" => json!({ "snp": snp(json!({ "report_id": Bytes([7; 32]) })) }),
         "tdx" => json!({ "tdx": { "quote": body(&rtmr3) } }),
-        "az-snp-vtpm" => json!({ "az-snp-vtpm": { "measurement": Bytes([1; 48]), "tpm": vtpm } }),
+        "az-snp-vtpm" => json!({ "az-snp-vtpm": snp(json!({ "tpm": vtpm })) }),
         "az-tdx-vtpm" => json!({ "az-tdx-vtpm": { "quote": body(&Bytes([0; 48])), "tpm": vtpm } }),
         _ => json!({ "sample": { "svn": "1" } }),
     };

@@ -28,7 +28,8 @@ use cvm_attest::{
     Roots,
     collateral::{Cache, Item, Writer, content},
     reference::Platforms,
-    reference_set::{SnpReference, SnpTcb},
+    reference_set::SnpReference,
+    tcb::TcbFloor,
     tdx::intel_roots,
     tee::Vendors,
     trustee::{CertificateEntry, NvidiaBody, SnpBody, report_data},
@@ -74,14 +75,27 @@ fn scene_of(vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
 }
 
 fn scene_requiring(gpu: Option<GpuMechanism>, vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
-    let ceremony = Ceremony::hold(POLICY);
-    let least = SnpTcb { bootloader: 3, tee: 1, snp: 20, microcode: 0xd5 };
-    let snp = SnpReference {
-        platform: "test".into(),
-        measurement: Bytes(MEASUREMENT),
-        min_tcb: Some(least),
-        variants: vec![],
-    };
+    scene_with_floor("milan-b1=3.1.20.213".parse().unwrap(), gpu, vendors, vcek)
+}
+
+fn scene_with_floor(
+    tcb_floor: TcbFloor,
+    gpu: Option<GpuMechanism>,
+    vendors: Vendors,
+    vcek: (Vec<u8>, EcdsaKeyPair),
+) -> Scene {
+    scene_under(POLICY, tcb_floor, gpu, vendors, vcek)
+}
+
+fn scene_under(
+    policy: &str,
+    tcb_floor: TcbFloor,
+    gpu: Option<GpuMechanism>,
+    vendors: Vendors,
+    vcek: (Vec<u8>, EcdsaKeyPair),
+) -> Scene {
+    let ceremony = Ceremony::hold(policy);
+    let snp = SnpReference { platform: "test".into(), measurement: Bytes(MEASUREMENT), tcb_floor, variants: vec![] };
     let platforms = Platforms { snp: vec![snp], ..Platforms::default() };
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), platforms);
     let store = ceremony.store("alice").with_clock(|| NOW);
@@ -91,7 +105,7 @@ fn scene_requiring(gpu: Option<GpuMechanism>, vendors: Vendors, vcek: (Vec<u8>, 
         keys: SessionKeys::derive(&[7; 32]).unwrap(),
         evidence: Box::new(Verifier { roots: Roots::default(), vendors, allow_sample: false }),
         store: Box::new(store),
-        policy: Box::new(RegoPolicy::new(POLICY.into()).unwrap()),
+        policy: Box::new(RegoPolicy::new(policy.into()).unwrap()),
         halves: Box::new(PartyHalves(Mutex::new(ceremony.party("alice")))),
         random: Box::new(|bytes| getrandom::fill(bytes).map_err(|e| Fault::new("randomness", e))),
     };
@@ -348,10 +362,89 @@ fn attack_tcb_rollback() {
     let client = scene.attest(put(0x180, &[3, 1, 0, 0, 0, 0, 19, 0xd5])).unwrap();
     let (reason, detail) = scene.release(&client).unwrap_err();
     assert_eq!(reason, Reason::WrongMeasurement, "{detail}");
-    assert!(detail.contains("SNP firmware is 19"), "{detail}");
+    assert!(detail.contains("the reported TCB's snp is 19, at least 20"), "{detail}");
     // … and cannot be made to say otherwise: its key belongs to that firmware.
     let (reason, detail) = scene.attest(|_| {}).err().unwrap();
     assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
+}
+
+/// Firmware that was updated under the guest: the old one had launched and measured it.
+#[test]
+fn attack_a_guest_that_old_firmware_launched() {
+    let scene = scene();
+    let client = scene.attest(put(0x1f0, &[3, 1, 0, 0, 0, 0, 19, 0xd5])).unwrap();
+    let (reason, detail) = scene.release(&client).unwrap_err();
+    assert_eq!(reason, Reason::WrongMeasurement, "{detail}");
+    assert!(detail.contains("the launch TCB's snp is 19, at least 20"), "{detail}");
+}
+
+/// What a builder signed before floors named products, or `predict` wrote without one.
+#[test]
+fn attack_tcb_0_0_0_0_under_the_shipped_policy() {
+    let line = mint::line("Milan");
+    let zeros = mint::Spec { tcb: [0; 5], ..mint::vcek("Milan-B0") };
+    let vendors = || Vendors::new(line.roots(), intel_roots().unwrap());
+    for floor in [TcbFloor::default(), "milan-b1=3.1.20.213".parse().unwrap(), "genoa=7.0.14.84".parse().unwrap()] {
+        let named = floor.to_owned();
+        let scene = scene_with_floor(floor, None, vendors(), mint::endorse(&line.ask.1, &zeros));
+        let client =
+            scene.attest(|report| [0x38, 0x180, 0x1e0, 0x1f0].into_iter().for_each(|at| report[at..at + 8].fill(0)));
+        let (reason, detail) = scene.release(&client.unwrap()).unwrap_err();
+        assert_eq!(reason, Reason::WrongMeasurement, "{named:?} {detail}");
+        assert!(detail.contains("TCB"), "{detail}");
+    }
+    let scene =
+        scene_with_floor(TcbFloor::default(), None, vendors(), mint::endorse(&line.ask.1, &mint::vcek("Milan-B0")));
+    let (_, detail) = scene.release(&scene.attest(|_| {}).unwrap()).unwrap_err();
+    assert!(detail.contains("no TCB floor is stated for Milan-B1") && detail.contains("tcb_floor"), "{detail}");
+}
+
+/// A policy that parties signed when floors named no product: the key holder itself asks for today's.
+#[test]
+fn a_policy_of_an_earlier_ceremony_still_releases() {
+    let rule = "\tevery part, least in object.get(platform, \"min_tcb\", {}) {\n\t\tsnp[sprintf(\"reported_tcb_%s\", [part])] >= least\n\t}\n";
+    let today = "\tsnp.measurement == platform.measurement\n\ttcb_suffices(snp, platform)\n";
+    let earlier = POLICY.replace(today, &format!("\tsnp.measurement == platform.measurement\n{rule}"));
+    assert_ne!(earlier, POLICY);
+    let line = mint::line("Milan");
+    let scene = |floor: &str| {
+        let vcek = mint::endorse(&line.ask.1, &mint::vcek("Milan-B0"));
+        let vendors = Vendors::new(line.roots(), intel_roots().unwrap());
+        scene_under(&earlier, floor.parse().unwrap(), None, vendors, vcek)
+    };
+    let good = scene("milan-b1=3.1.20.213");
+    good.release(&good.attest(|_| {}).unwrap()).unwrap();
+    let other = scene("siena=3.1.20.25");
+    let (reason, detail) = other.release(&other.attest(|_| {}).unwrap()).unwrap_err();
+    assert_eq!(reason, Reason::WrongMeasurement, "{detail}");
+}
+
+/// Siena's newest microcode has a lower number than Genoa's oldest.
+#[test]
+fn attack_sienas_floor_met_by_an_unpatched_genoa() {
+    let line = mint::line("Genoa");
+    let floors = ["siena-a2=3.1.20.25", "genoa-b1=3.1.20.84"].map(|floor| floor.parse().unwrap());
+    let released = |floor: TcbFloor, name: &'static str, cpuid: [u8; 3], microcode: u8| {
+        let spec = mint::Spec { tcb: [0, 3, 1, 20, microcode], ..mint::vcek(name) };
+        let vendors = Vendors::new(line.roots(), intel_roots().unwrap());
+        let scene = scene_with_floor(floor, None, vendors, mint::endorse(&line.ask.1, &spec));
+        let tcb = [3, 1, 0, 0, 0, 0, 20, microcode];
+        let client = scene.attest(|report| {
+            [0x38, 0x180, 0x1e0, 0x1f0].into_iter().for_each(|at| report[at..at + 8].copy_from_slice(&tcb));
+            report[0x188..0x18b].copy_from_slice(&cpuid);
+        });
+        scene.release(&client.unwrap()).map(drop).map_err(|(_, detail)| detail)
+    };
+    let [siena, genoa]: [TcbFloor; 2] = floors;
+    let both = TcbFloor::merge([siena.clone(), genoa]).unwrap();
+    released(siena.clone(), "Siena-A2", [0x19, 0xa0, 2], 25).unwrap();
+    released(both.clone(), "Siena-A2", [0x19, 0xa0, 2], 25).unwrap();
+    released(both.clone(), "Genoa-B1", [0x19, 0x11, 1], 84).unwrap();
+    let unpatched = |floor| released(floor, "Genoa-B1", [0x19, 0x11, 1], 0x44).unwrap_err();
+    assert!(unpatched(siena.clone()).contains("no TCB floor is stated for Genoa-B1"));
+    assert!(unpatched(both).contains("microcode is 68, at least 84 is asked for of Genoa-B1"));
+    // Genoa's other stepping counts its microcode anew.
+    assert!(released(siena, "Genoa-B1", [0x19, 0x11, 2], 255).unwrap_err().contains("for Genoa-B2"));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 #
 # Before it is asked, the agent has verified the evidence, its binding, the builder's signatures, and that what was
 # measured is the signed reference's: after the handoff where a register shows it (TPM, TDX). SEV-SNP has none; its report
-# shows the image, and only the running system makes statements ("not-shown"). "other" is a machine of a kind for which
+# shows the image on firmware that is no older than the reference's tcb_floor, and only the running system makes statements
+# ("not-shown"). "other" is a machine of a kind for which
 # the image has no reference values: only a policy of your own can know what it must measure.
 #
 # A virtual TPM proves nothing against its host: `tpm.trust` says what the parties' key holders thought of it, and
@@ -33,7 +34,7 @@ gpu_modes := {"SPT", "MPT"}
 gpus[name] := gpu if {
 	some name, submod in input.submods
 	startswith(name, "gpu")
-	gpu := submod["ear.veraison.annotated-evidence"].nvidia
+	gpu := object.get(submod, ["ear.veraison.annotated-evidence", "nvidia"], {})
 }
 
 allow if {

@@ -95,7 +95,7 @@ pub fn device(chip: &Arc<Chip>) -> OpenDevice {
 
 /// Reference values of an image that measures this on SNP.
 pub fn platforms(measurement: [u8; 48]) -> Platforms {
-    let snp =
-        SnpReference { platform: "test".into(), measurement: Bytes(measurement), min_tcb: None, variants: vec![] };
+    let tcb_floor = "milan-b1=3.1.20.213".parse().unwrap();
+    let snp = SnpReference { platform: "test".into(), measurement: Bytes(measurement), tcb_floor, variants: vec![] };
     Platforms { snp: vec![snp], ..Platforms::default() }
 }

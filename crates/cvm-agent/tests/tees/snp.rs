@@ -6,6 +6,7 @@ use cvm_agent::{agent::Agent, attester::TeeAttester, token::Token};
 use cvm_attest::{
     collect::{Raw, Recorded},
     reference::Platforms,
+    tcb::TcbFloor,
     tee::Vendors,
     trustee::report_data,
 };
@@ -65,6 +66,16 @@ fn attack_a_machine_that_launched_something_else() {
     let client = federation.tee_site("site-1", Role::Client, platforms(MEASUREMENT));
     let other = maker.chip_that(|report| report[0x90] ^= 1, true);
     assert_eq!(of_site_1(&client, &other), ("AGT-032", "AGT-032".into()));
+    // Firmware below the image's floor had launched it.
+    let old = maker.chip_that(|report| report[0x1f6] -= 1, true);
+    assert_eq!(of_site_1(&client, &old), ("AGT-032", "AGT-032".into()));
+    // A floor of earlier reference values, which named no product, and one of other machines.
+    for floor in [TcbFloor::default(), "genoa=3.1.20.213".parse().unwrap()] {
+        let mut elsewhere = platforms(MEASUREMENT);
+        elsewhere.snp[0].tcb_floor = floor;
+        let elsewhere = federation.tee_site("site-1", Role::Client, elsewhere);
+        assert_eq!(of_site_1(&elsewhere, &maker.chip()), ("AGT-032", "AGT-032".into()));
+    }
     // The image has no reference values for this TEE: only a policy of one's own could know better.
     let unknown = federation.tee_site("site-1", Role::Client, Platforms::default());
     assert_eq!(of_site_1(&unknown, &maker.chip()), ("AGT-033", "AGT-033".into()));

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use cvm_base::{Bytes, Bytes32};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Appraisal, EvidenceSet, Refusal};
@@ -15,6 +15,8 @@ use crate::{
     handoff_digest,
     reference_set::{FirmwareReference, ReferenceSet, SnpReference, TdxReference},
     rtmr,
+    snp::SnpPolicy,
+    tcb::{Shortfall, ShownTcb, TcbFloor},
     tdx::TdxClaims,
     tpm::HashAlg,
 };
@@ -101,6 +103,24 @@ pub fn compare(appraisal: &mut Appraisal, explained: &[Explanation], reference: 
         {
             let reason = "the reference values have none of this kind of evidence";
             list.push(json!(NotChecked::new("reference-values", reason)));
+        }
+    }
+}
+
+/// Notes the TCB of SEV-SNP as not checked where neither `rules` nor the reference values that were compared state a
+/// floor. Of Intel's platforms, rules judge a status; of AMD's there are only numbers.
+pub fn note_unjudged_tcb(appraisal: &mut Appraisal, rules: &SnpPolicy, compared: Option<&ReferenceSet>) {
+    if !rules.min_tcb.is_empty() {
+        return;
+    }
+    for (kind, claims) in appraisal.claims_mut() {
+        let judged = compared.is_some_and(|reference| knows(reference, &kind, claims));
+        if matches!(kind.as_str(), "snp" | "az-snp-vtpm")
+            && !judged
+            && let Some(Value::Array(list)) = claims.get_mut("not_checked")
+        {
+            let reason = "no floor was given: firmware with known holes passes (docs/tcb.md)";
+            list.push(json!(NotChecked::new("tcb-floor", reason)));
         }
     }
 }
@@ -255,20 +275,9 @@ fn launch(of: &str, claims: &Value, platforms: &[SnpReference]) -> Vec<Explanati
         got: Some(got),
         likely,
     };
-    if let Some(platform) = platforms.iter().find(|platform| platform.measurement.to_string() == measurement) {
-        let Some(least) = platform.min_tcb else { return vec![] };
-        let parts =
-            [("bootloader", least.bootloader), ("tee", least.tee), ("snp", least.snp), ("microcode", least.microcode)];
-        let reported = |part: &str| claims[format!("reported_tcb_{part}")].as_u64();
-        let below =
-            parts.into_iter().filter(|(part, least)| reported(part).is_none_or(|found| found < u64::from(*least)));
-        return below
-            .map(|(part, least)| {
-                let found = reported(part).map_or("nothing".into(), |found| found.to_string());
-                let likely = "the host's SEV firmware or microcode is older than the reference asks".into();
-                explanation(format!("reported TCB {part}"), format!("{least} or more"), found, likely)
-            })
-            .collect();
+    let same = platforms.iter().filter(|platform| platform.measurement.to_string() == measurement);
+    if let Some(least) = same.map(|platform| floor(of, claims, &platform.tcb_floor)).min_by_key(Vec::len) {
+        return least;
     }
     let variant = platforms.iter().find_map(|platform| {
         let variant = platform.variants.iter().find(|variant| variant.measurement.to_string() == measurement)?;
@@ -280,6 +289,34 @@ fn launch(of: &str, claims: &Value, platforms: &[SnpReference]) -> Vec<Explanati
         return vec![];
     };
     vec![explanation("launch digest".into(), platform.measurement.to_string(), measurement.into(), likely)]
+}
+
+/// Everything in which a machine is below a platform's floor.
+fn floor(of: &str, claims: &Value, floor: &TcbFloor) -> Vec<Explanation> {
+    let explanation = |register: String, expected: String, got: String, likely: &str| Explanation {
+        of: of.into(),
+        register,
+        event: None,
+        expected: Some(expected),
+        got: Some(got),
+        likely: likely.into(),
+    };
+    let Ok(shown) = ShownTcb::deserialize(claims) else {
+        let likely = "claims of another verifier, which does not state them";
+        return vec![explanation("TCB".into(), "product, reported and launch TCB".into(), "not all".into(), likely)];
+    };
+    let explained = floor.shortfalls(&shown).into_iter().map(|shortfall| match shortfall {
+        Shortfall::Unnamed { chip } => {
+            let likely =
+                "the reference values are of an earlier version or of other machines: state a tcb_floor for it";
+            explanation("TCB floor".into(), format!("one for {chip}"), "none".into(), likely)
+        }
+        Shortfall::Below { version, component, found, least, .. } => {
+            let likely = "the host's SEV firmware or microcode is older than the reference asks";
+            explanation(format!("{version} TCB {component}"), format!("{least} or more"), found.to_string(), likely)
+        }
+    });
+    explained.collect()
 }
 
 fn td(of: &str, claims: &Value, platforms: &[TdxReference]) -> Vec<Explanation> {
@@ -332,6 +369,9 @@ fn azure(of: &str, kind: &str, claims: &Value, set: &EvidenceSet, reference: &Re
     let of_kind = reference.azure.iter().filter(|platform| kind.contains(platform.tee.as_str()));
     let against = of_kind.map(|platform| {
         let mut differences = pcrs(of, &claims["tpm"], set, &platform.pcrs, &[]);
+        if kind == "az-snp-vtpm" {
+            differences.extend(floor(of, claims, &platform.tcb_floor));
+        }
         let expected = platform.measurement.to_string();
         if found != Some(&expected) {
             differences.push(Explanation {

@@ -23,7 +23,7 @@ use crate::{
     token::{self, EarToken, Registered, Tier, VerifierId},
 };
 
-pub use explain::{Explanation, compare, explain};
+pub use explain::{Explanation, compare, explain, note_unjudged_tcb};
 pub use reports::Reports;
 pub use set::{Enclosed, EvidenceSet, GpuRules, Rules, Terms};
 

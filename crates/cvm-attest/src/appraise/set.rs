@@ -9,7 +9,7 @@ use crate::{
     files::{Form, MAX_FILE_BYTES, Piece, UnpackError, Unpacked, is_note, signs, unpack},
     gpu::GpuPolicy,
     snp::SnpPolicy,
-    tdx::TdxPolicy,
+    tdx::{SgxPolicy, TdxPolicy},
     tpm::quote::TpmPolicy,
 };
 
@@ -57,6 +57,8 @@ pub struct Rules {
     pub snp: SnpPolicy,
     /// TDX.
     pub tdx: TdxPolicy,
+    /// SGX.
+    pub sgx: SgxPolicy,
     /// TPM quotes; of Azure's vTPM as well.
     pub tpm: TpmPolicy,
     /// NVIDIA: whether golden values, a nonce and OCSP are required.

@@ -89,7 +89,9 @@ impl Explain for PolicyError {
             Self::AllowsNothing { .. } => "begin with `default allow := false`, and let `allow` depend on `input`",
             Self::Stopped { .. } => "the rules loop over too much: compare values instead of searching for them",
             Self::Evaluation { .. } => "two rules give one name different values, or a rule calls itself",
-            Self::Reference { .. } => "predict the image's measurements first (`flare-cvm predict`)",
+            Self::Reference { .. } => {
+                "predict the image's measurements first (`flare-cvm predict`), for SEV-SNP with --min-tcb (docs/tcb.md)"
+            }
         }
         .into()
     }

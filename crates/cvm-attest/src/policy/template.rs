@@ -25,10 +25,15 @@ enum Purpose {
 /// Values stand in the policies themselves, so that a policy's digest, which the parties sign, covers them.
 ///
 /// # Errors
-/// [`PolicyError::Reference`] for a set without values of any CPU.
+/// [`PolicyError::Reference`] for a set without values of any CPU, and with SEV-SNP platforms of which it states no
+/// least TCB.
 pub fn new_policies(reference: &ReferenceSet) -> Result<[(&'static str, String); 3], PolicyError> {
     if reference.tpm.is_none() && reference.snp.is_empty() && reference.tdx.is_empty() && reference.azure.is_empty() {
         let problem = "they name no tpm, snp, tdx or azure: such a policy would refuse every machine".into();
+        return Err(PolicyError::Reference { problem });
+    }
+    if let Some(platform) = reference.without_floor() {
+        let problem = format!("they state no tcb_floor of {platform:?}: such a policy would refuse its machines");
         return Err(PolicyError::Reference { problem });
     }
     let write = |purpose| text(reference, purpose);
@@ -86,14 +91,21 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
                 AzureTee::Snp => "az-snp-vtpm",
                 AzureTee::Tdx => "az-tdx-vtpm",
             };
-            json!({ "platform": azure.platform, "tee": tee, "measurement": azure.measurement, "pcrs": named(pcrs) })
+            json!({
+                "platform": azure.platform, "tee": tee, "measurement": azure.measurement, "pcrs": named(pcrs),
+                "tcb_floor": azure.tcb_floor,
+            })
         };
         let boot = reference.azure.iter().map(|azure| platform(azure, &azure.pcrs)).collect();
         let running = reference.azure.iter().map(|azure| platform(azure, &after_handoff(&azure.pcrs))).collect();
         parts.push(staged("azure_platforms", boot, running));
         parts.push(AZURE.to_owned());
     }
-    if !reference.snp.is_empty() || reference.azure.iter().any(|azure| azure.tee == AzureTee::Snp) {
+    let azure_snp = reference.azure.iter().any(|azure| azure.tee == AzureTee::Snp);
+    if azure_snp {
+        parts.push(AZURE_SNP.to_owned());
+    }
+    if !reference.snp.is_empty() || azure_snp {
         parts.push(SNP_COMMON.to_owned());
     }
     if !reference.tdx.is_empty() || reference.azure.iter().any(|azure| azure.tee == AzureTee::Tdx) {
@@ -140,4 +152,5 @@ const SNP_COMMON: &str = include_str!("templates/snp_common.rego");
 const TDX: &str = include_str!("templates/tdx.rego");
 const TDX_COMMON: &str = include_str!("templates/tdx_common.rego");
 const AZURE: &str = include_str!("templates/azure.rego");
+const AZURE_SNP: &str = include_str!("templates/azure_snp.rego");
 const NVIDIA: &str = include_str!("templates/nvidia.rego");

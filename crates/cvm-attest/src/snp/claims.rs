@@ -3,7 +3,9 @@
 use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
 
-use super::{FirmwareVersion, Product, SigningKey, SnpReport, Tcb, VerifiedChain, report::unknown_bits};
+use super::{
+    Chip, FirmwareVersion, Product, ShownTcb, SigningKey, SnpReport, Stepping, Tcb, VerifiedChain, report::unknown_bits,
+};
 use crate::NotChecked;
 
 /// What a report, its endorsement key and AMD's root proved.
@@ -50,7 +52,10 @@ pub struct SnpClaims {
     pub reported_tcb_fmc: Option<u8>,
     /// The machine's family.
     pub product: Product,
-    /// As the certificate spells it, with the stepping in a VCEK.
+    /// The chip's revision, as AMD names it (`B1`): the report's word, since version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stepping: Option<Stepping>,
+    /// As the certificate spells it, in a VCEK with a stepping, which need not be the chip's.
     pub product_name: String,
     /// Which key signed.
     pub signing_key: SigningKey,
@@ -177,6 +182,7 @@ impl SnpClaims {
             platform_tsme_enabled: platform(1),
             reported_tcb_fmc: reported.fmc,
             product,
+            stepping: report.cpuid.map(|cpuid| Stepping::from_cpuid(cpuid.model, cpuid.stepping)),
             product_name: chain.endorsement.product_name.clone(),
             signing_key: chain.endorsement.kind,
             csp_id: chain.endorsement.csp_id.clone(),
@@ -225,5 +231,11 @@ impl SnpClaims {
             snp: self.reported_tcb_snp,
             microcode: self.reported_tcb_microcode,
         }
+    }
+
+    /// What a [`TcbFloor`](super::TcbFloor) is compared with.
+    pub fn shown_tcb(&self) -> ShownTcb {
+        let chip = Chip { product: self.product, stepping: self.stepping };
+        ShownTcb { chip, reported: self.reported_tcb(), launch: self.launch_tcb }
     }
 }

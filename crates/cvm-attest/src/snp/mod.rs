@@ -32,8 +32,8 @@ pub use error::SnpError;
 pub use policy::SnpPolicy;
 pub use report::{Cpuid, FirmwareVersion, GuestPolicy, REPORT_BYTES, SigningKey, SnpReport};
 pub use table::certificates as read_certificate_table;
-pub use tcb::{Product, Tcb, TcbComponent};
 
+pub use crate::tcb::{Chip, Product, ShownTcb, Stepping, Tcb, TcbComponent, TcbFloor};
 use crate::{NotChecked, acpi, x509::Certificate};
 
 /// A report and the certificates that came with it.

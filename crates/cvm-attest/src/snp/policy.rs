@@ -1,13 +1,11 @@
 //! Which genuine guests are accepted.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Display,
-};
+use std::{collections::BTreeSet, fmt::Display};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FirmwareVersion, Product, SigningKey, SnpClaims, SnpError, Tcb};
+use super::{FirmwareVersion, Product, SigningKey, SnpClaims, SnpError, TcbFloor};
+use crate::tcb::Shortfall;
 
 /// What a relying party accepts. The default refuses what breaks a guest's confidentiality by design: debug
 /// access and migration agents.
@@ -43,9 +41,9 @@ pub struct SnpPolicy {
     pub min_firmware: FirmwareVersion,
     /// The least guest security version, from its ID block.
     pub min_guest_svn: u32,
-    /// The lowest REPORTED_TCB of each product, component by component. If any is named, products that are
-    /// not named are refused.
-    pub min_tcb: BTreeMap<Product, Tcb>,
+    /// The least REPORTED_TCB and LAUNCH_TCB of each product and stepping; what it does not name is refused. An empty
+    /// one judges nothing: whoever leaves it so compares with reference values, or names the check as left out.
+    pub min_tcb: TcbFloor,
     /// Products that are not accepted.
     pub refused_products: BTreeSet<Product>,
     /// Kinds of endorsement keys that are not accepted.
@@ -68,7 +66,7 @@ impl Default for SnpPolicy {
             min_abi: (0, 0),
             min_firmware: FirmwareVersion::default(),
             min_guest_svn: 0,
-            min_tcb: BTreeMap::new(),
+            min_tcb: TcbFloor::default(),
             refused_products: BTreeSet::new(),
             refused_signing_keys: BTreeSet::new(),
         }
@@ -118,17 +116,25 @@ impl SnpPolicy {
         accept(!self.refused_products.contains(&product), "product", product, "another product")?;
         let key = claims.signing_key;
         accept(!self.refused_signing_keys.contains(&key), "signing_key", key, "another kind of key")?;
-        self.check_tcb(claims)
-    }
-
-    fn check_tcb(&self, claims: &SnpClaims) -> Result<(), SnpError> {
-        let Some(floor) = self.min_tcb.get(&claims.product) else {
-            return accept(self.min_tcb.is_empty(), "product", claims.product, "a product that min_tcb names");
-        };
-        for ((component, found), (_, least)) in claims.reported_tcb().components().into_iter().zip(floor.components()) {
-            accept(found >= least, "reported_tcb", format!("{component} {found}"), at_least(least))?;
+        match self.min_tcb.is_empty() {
+            true => Ok(()),
+            false => Ok(self.min_tcb.check(&claims.shown_tcb())?),
         }
-        Ok(())
+    }
+}
+
+impl From<Shortfall> for SnpError {
+    fn from(shortfall: Shortfall) -> Self {
+        match shortfall {
+            Shortfall::Unnamed { chip } => {
+                Self::Policy { check: "product", found: chip.to_string(), required: "one that min_tcb names".into() }
+            }
+            Shortfall::Below { version, component, found, least, .. } => Self::Policy {
+                check: if version == "launch" { "launch_tcb" } else { "reported_tcb" },
+                found: format!("{component} {found}"),
+                required: at_least(least),
+            },
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub use collateral::{Collateral, MAX_COLLATERAL_BYTES};
 pub use error::TdxError;
 #[cfg(feature = "collateral")]
 pub(crate) use pck::fmspc;
-pub use policy::TdxPolicy;
+pub use policy::{SgxPolicy, TdxPolicy};
 pub use quote::{Body, EnclaveReport, Header, MAX_QUOTE_BYTES, Quote, TdReport};
 pub use tcb::TcbStatus;
 pub use time::Timestamp;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cvm_base::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{TcbStatus, TdxClaims, TdxError};
+use super::{PlatformClaims, SgxClaims, TcbStatus, TdxClaims, TdxError};
 use crate::rtmr::Bytes48;
 
 /// Extended CPU state that a TD may use: everything the architecture defines (XCR0 and IA32_XSS bits 0 to 2,
@@ -125,35 +125,7 @@ impl TdxPolicy {
 
     fn check_tcb(&self, claims: &TdxClaims) -> Result<(), TdxError> {
         let (platform, body) = (&claims.platform, &claims.quote.body);
-        match platform.tcb_status {
-            Some(found) if !self.tcb_statuses.contains(&found) || found == TcbStatus::Revoked => {
-                let advisories = match platform.advisory_ids.join(", ") {
-                    none if none.is_empty() => "no advisories".into(),
-                    some => some,
-                };
-                return Err(TdxError::Status { found, advisories });
-            }
-            None if !self.allow_unknown_tcb => {
-                return Err(refuse("no collateral: the platform's TCB status is unknown"));
-            }
-            _ => {}
-        }
-        let accepted = |id: &String| {
-            !self.rejected_advisories.contains(id)
-                && self.accepted_advisories.as_ref().is_none_or(|set| set.contains(id))
-        };
-        if let Some(id) = platform.advisory_ids.iter().find(|id| !accepted(id)) {
-            return Err(refuse(format!("advisory {id} applies to the platform")));
-        }
-        if let Some(least) = self.min_tcb_evaluation_data_number {
-            match platform.tcb_eval_num {
-                Some(found) if found >= least => {}
-                found => {
-                    let found = found.map_or("none".into(), |number| number.to_string());
-                    return Err(refuse(format!("TCB evaluation data number {found}, at least {least} demanded")));
-                }
-            }
-        }
+        PlatformRules::from(self).check(platform)?;
         if body.mrsigner_seam != self.mr_signer_seam {
             return Err(refuse(format!(
                 "TDX module signed by {}, expected {}",
@@ -185,6 +157,120 @@ impl TdxPolicy {
         ] {
             if accepted.as_ref().is_some_and(|accepted| !accepted.contains(&found)) {
                 return Err(refuse(format!("{name} is {found}, which is not among the accepted values")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A policy about SGX enclaves: Intel's word on their platform. That an enclave is not in debug mode is a fact that
+/// [`super::DcapVerifier::verify_sgx`] insists on; which enclave it is, is the reader's to compare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SgxPolicy {
+    /// As in [`TdxPolicy`].
+    pub tcb_statuses: BTreeSet<TcbStatus>,
+    /// As in [`TdxPolicy`].
+    pub allow_unknown_tcb: bool,
+    /// As in [`TdxPolicy`].
+    pub accepted_advisories: Option<BTreeSet<String>>,
+    /// As in [`TdxPolicy`].
+    pub rejected_advisories: BTreeSet<String>,
+    /// As in [`TdxPolicy`].
+    pub min_tcb_evaluation_data_number: Option<u32>,
+}
+
+impl Default for SgxPolicy {
+    fn default() -> Self {
+        let TdxPolicy {
+            tcb_statuses,
+            allow_unknown_tcb,
+            accepted_advisories,
+            rejected_advisories,
+            min_tcb_evaluation_data_number,
+            ..
+        } = TdxPolicy::default();
+        Self {
+            tcb_statuses,
+            allow_unknown_tcb,
+            accepted_advisories,
+            rejected_advisories,
+            min_tcb_evaluation_data_number,
+        }
+    }
+}
+
+impl SgxPolicy {
+    /// Holds claims against the policy.
+    ///
+    /// # Errors
+    /// [`TdxError::Status`], [`TdxError::Policy`], for the first rule that refuses.
+    pub fn check(&self, claims: &SgxClaims) -> Result<(), TdxError> {
+        PlatformRules::from(self).check(&claims.platform)
+    }
+}
+
+/// What TDX and SGX have in common: Intel's word on the platform.
+struct PlatformRules<'a> {
+    statuses: &'a BTreeSet<TcbStatus>,
+    allow_unknown: bool,
+    accepted_advisories: Option<&'a BTreeSet<String>>,
+    rejected_advisories: &'a BTreeSet<String>,
+    min_evaluation: Option<u32>,
+}
+
+impl<'a> From<&'a TdxPolicy> for PlatformRules<'a> {
+    fn from(policy: &'a TdxPolicy) -> Self {
+        Self {
+            statuses: &policy.tcb_statuses,
+            allow_unknown: policy.allow_unknown_tcb,
+            accepted_advisories: policy.accepted_advisories.as_ref(),
+            rejected_advisories: &policy.rejected_advisories,
+            min_evaluation: policy.min_tcb_evaluation_data_number,
+        }
+    }
+}
+
+impl<'a> From<&'a SgxPolicy> for PlatformRules<'a> {
+    fn from(policy: &'a SgxPolicy) -> Self {
+        Self {
+            statuses: &policy.tcb_statuses,
+            allow_unknown: policy.allow_unknown_tcb,
+            accepted_advisories: policy.accepted_advisories.as_ref(),
+            rejected_advisories: &policy.rejected_advisories,
+            min_evaluation: policy.min_tcb_evaluation_data_number,
+        }
+    }
+}
+
+impl PlatformRules<'_> {
+    fn check(&self, platform: &PlatformClaims) -> Result<(), TdxError> {
+        match platform.tcb_status {
+            Some(found) if !self.statuses.contains(&found) || found == TcbStatus::Revoked => {
+                let advisories = match platform.advisory_ids.join(", ") {
+                    none if none.is_empty() => "no advisories".into(),
+                    some => some,
+                };
+                return Err(TdxError::Status { found, advisories });
+            }
+            None if !self.allow_unknown => {
+                return Err(refuse("no collateral: the platform's TCB status is unknown"));
+            }
+            _ => {}
+        }
+        let accepted = |id: &String| {
+            !self.rejected_advisories.contains(id) && self.accepted_advisories.is_none_or(|set| set.contains(id))
+        };
+        if let Some(id) = platform.advisory_ids.iter().find(|id| !accepted(id)) {
+            return Err(refuse(format!("advisory {id} applies to the platform")));
+        }
+        if let Some(least) = self.min_evaluation {
+            match platform.tcb_eval_num {
+                Some(found) if found >= least => {}
+                found => {
+                    let found = found.map_or("none".into(), |number| number.to_string());
+                    return Err(refuse(format!("TCB evaluation data number {found}, at least {least} demanded")));
+                }
             }
         }
         Ok(())

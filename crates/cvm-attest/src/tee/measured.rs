@@ -10,8 +10,9 @@ use crate::{
     JOBS_PCR, Phase, Reference, UNTOUCHED,
     eventlog::extend,
     handoff_digest,
-    reference_set::{AzureReference, AzureTee, SnpReference, SnpTcb, TdxReference},
+    reference_set::{AzureReference, AzureTee, SnpReference, TdxReference},
     rtmr::{self, Bytes48},
+    tcb::{Shortfall, ShownTcb, TcbFloor},
     td_handoff_digest, td_jobs_digest,
 };
 
@@ -44,20 +45,17 @@ fn boot() -> Compared {
 #[derive(Deserialize)]
 struct SnpMeasured {
     measurement: Bytes48,
-    reported_tcb_bootloader: u8,
-    reported_tcb_tee: u8,
-    reported_tcb_snp: u8,
-    reported_tcb_microcode: u8,
+    #[serde(flatten)]
+    tcb: ShownTcb,
 }
 
 fn snp(claims: &Value, platforms: &[SnpReference]) -> Compared {
     let found = SnpMeasured::deserialize(claims).map_err(|e| format!("snp claims: {e}"))?;
-    let platform = platforms.iter().filter(|platform| platform.measurement == found.measurement);
     let mut old = None;
-    for platform in platform {
-        match platform.min_tcb.and_then(|least| found.below(least)) {
-            None => return boot(),
-            Some(part) => old = Some(part),
+    for platform in platforms.iter().filter(|platform| platform.measurement == found.measurement) {
+        match patched("snp", &found.tcb, &platform.tcb_floor) {
+            Ok(()) => return boot(),
+            Err(problem) => old = Some(problem),
         }
     }
     let expected = platforms.iter().map(|p| format!("{} ({})", p.measurement, p.platform));
@@ -65,17 +63,16 @@ fn snp(claims: &Value, platforms: &[SnpReference]) -> Compared {
         .unwrap_or_else(|| format!("snp: the launch digest is {}, expected {}", found.measurement, one_of(expected))))
 }
 
-impl SnpMeasured {
-    fn below(&self, least: SnpTcb) -> Option<String> {
-        let parts = [
-            ("boot loader", self.reported_tcb_bootloader, least.bootloader),
-            ("TEE", self.reported_tcb_tee, least.tee),
-            ("SNP firmware", self.reported_tcb_snp, least.snp),
-            ("microcode", self.reported_tcb_microcode, least.microcode),
-        ];
-        let (part, found, least) = parts.into_iter().find(|(_, found, least)| found < least)?;
-        Some(format!("snp: the TCB's {part} is {found}, at least {least} is asked for"))
-    }
+/// Whether the machine meets a platform's floor. Reference values of earlier versions state none, or one without a
+/// product.
+fn patched(kind: &str, shown: &ShownTcb, floor: &TcbFloor) -> Result<(), String> {
+    floor.check(shown).map_err(|shortfall| match shortfall {
+        Shortfall::Below { .. } => format!("{kind}: {shortfall}"),
+        Shortfall::Unnamed { chip } => format!(
+            "{kind}: {shortfall} in the image's reference values: provision it with a tcb_floor for {chip} (docs/tcb.md), \
+             and enrol what the builder then signs"
+        ),
+    })
 }
 
 #[derive(Deserialize)]
@@ -141,7 +138,13 @@ fn azure(tee: AzureTee, measurement: Option<&Value>, claims: &Value, platforms: 
     };
     let mut differs = None;
     for platform in of_the_kind().filter(|platform| platform.measurement == measurement) {
-        match registers(&platform.pcrs, quoted) {
+        let patched = match tee {
+            AzureTee::Snp => ShownTcb::deserialize(claims)
+                .map_err(|e| format!("snp claims: {e}"))
+                .and_then(|shown| patched("az-snp-vtpm", &shown, &platform.tcb_floor)),
+            AzureTee::Tdx => Ok(()),
+        };
+        match patched.and_then(|()| registers(&platform.pcrs, quoted)) {
             Ok(phase) => return Ok((phase, String::new())),
             Err(problem) => differs = Some(format!("azure ({}): {problem}", platform.platform)),
         }

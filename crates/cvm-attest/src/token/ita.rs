@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Expected, KeySet, Registered, Rules, Token, TokenError,
-    rules::{boolean, list, map, mismatch, text},
+    rules::{boolean, list, map, mismatch, text, unjudged_tcb},
 };
 use crate::NotChecked;
 
@@ -155,6 +155,9 @@ pub fn verify_ita(
         not_checked.push(NotChecked::new("attestation-policy", reason));
     }
     policy.accept(&ita)?;
+    if ita.tcb_status.is_none() {
+        not_checked.push(unjudged_tcb());
+    }
     ita.not_checked = not_checked;
     Ok(ita)
 }

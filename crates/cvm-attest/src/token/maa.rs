@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Expected, KeySet, Registered, Rules, Token, TokenError,
-    rules::{boolean, list, map, mismatch, text},
+    rules::{boolean, list, map, mismatch, text, unjudged_tcb},
 };
 use crate::NotChecked;
 
@@ -164,6 +164,10 @@ pub fn verify_maa(
         not_checked.push(NotChecked::new("attestation-policy", reason));
     }
     policy.accept(&maa)?;
+    // A plain virtual machine has none.
+    if maa.tcb_status.is_none() && maa.attestation_type != "azurevm" {
+        not_checked.push(unjudged_tcb());
+    }
     maa.not_checked = not_checked;
     Ok(maa)
 }

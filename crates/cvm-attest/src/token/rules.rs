@@ -66,6 +66,11 @@ pub(super) fn mismatch(claim: &str, expected: &[u8], found: &str) -> TokenError 
     TokenError::Nonce { claim: claim.into(), expected: hex::encode(expected), found: short(found) }
 }
 
+/// Of AMD's processors a token has numbers, of others perhaps nothing: no policy here judges either.
+pub(super) fn unjudged_tcb() -> NotChecked {
+    NotChecked::new("tcb-status", "the token states no status of the platform: security updates may be missing")
+}
+
 /// The registered claims (RFC 7519 §4.1) of a token that passed its [`Rules`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {

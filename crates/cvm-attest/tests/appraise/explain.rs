@@ -5,8 +5,9 @@ use cvm_attest::{
     appraise::{Appraisal, EvidenceSet, Explanation, Terms, explain},
     predict::snp::{LaunchInputs, VcpuType, Vmm, launch, variants},
     reference::TpmReference,
-    reference_set::{AzureReference, AzureTee, SnpReference, SnpTcb, SnpVariant, TdxReference},
+    reference_set::{AzureReference, AzureTee, SnpReference, SnpVariant, TdxReference},
     rtmr::{replay, sha384},
+    tcb::TcbFloor,
     tdx::TdxClaims,
 };
 use cvm_base::{Bytes, sha256};
@@ -110,7 +111,8 @@ fn a_launch_digest_by_the_input_that_leads_to_it() {
     let measurement = launch(&predicted).unwrap().measurement;
     let variants = variants(&predicted).unwrap().into_iter();
     let variants = variants.map(|(change, measurement)| SnpVariant { change: change.to_string(), measurement });
-    let reference = SnpReference { platform: "qemu".into(), measurement, min_tcb: None, variants: variants.collect() };
+    let tcb_floor: TcbFloor = "milan=3.1.20.213".parse().unwrap();
+    let reference = SnpReference { platform: "qemu".into(), measurement, tcb_floor, variants: variants.collect() };
     let explained = |launched: Bytes<48>, reference: SnpReference| {
         let (files, verdict) = minted(launched);
         let set = ReferenceSet { snp: vec![reference], ..ReferenceSet::new(Bytes([0; 16])) };
@@ -128,9 +130,15 @@ fn a_launch_digest_by_the_input_that_leads_to_it() {
     let found = one(explained(sha384(b"another firmware"), reference.clone()));
     assert!(found.likely.starts_with("firmware newer or older"), "{found}");
 
-    let min_tcb = Some(SnpTcb { bootloader: 0, tee: 0, snp: 255, microcode: 0 });
-    let found = one(explained(measurement, SnpReference { min_tcb, ..reference }));
-    assert_eq!((found.register.as_str(), found.expected.as_deref()), ("reported TCB snp", Some("255 or more")));
+    let of = |floor: &str| {
+        let reference = SnpReference { tcb_floor: floor.parse().unwrap(), ..reference.clone() };
+        explained(measurement, reference).iter().map(|e| (e.register.clone(), e.expected.clone())).collect::<Vec<_>>()
+    };
+    let least = |register: &str| (register.to_owned(), Some("255 or more".to_owned()));
+    assert_eq!(of("milan=3.1.255.213"), [least("reported TCB snp"), least("launch TCB snp")]);
+    assert_eq!(of("genoa=3.1.20.213"), [("TCB floor".to_owned(), Some("one for Milan".to_owned()))]);
+    let none = one(explained(measurement, SnpReference { tcb_floor: TcbFloor::default(), ..reference }));
+    assert_eq!((none.register.as_str(), none.got.as_deref()), ("TCB floor", Some("none")));
 }
 
 fn minted(measurement: Bytes<48>) -> (EvidenceSet, Appraisal) {
@@ -152,6 +160,7 @@ fn azures_paravisor_and_registers() {
         platform: "here".into(),
         tee: AzureTee::Snp,
         measurement: found["measurement"].as_str().unwrap().parse().unwrap(),
+        tcb_floor: "milan=2.0.5.67".parse().unwrap(),
         pcrs: [(4, found["tpm"]["pcrs"]["4"].as_str().unwrap().parse().unwrap())].into(),
     };
     let of = |reference: AzureReference| {
@@ -160,6 +169,9 @@ fn azures_paravisor_and_registers() {
     assert_eq!(of(reference.clone()), []);
     let older = one(of(AzureReference { measurement: sha384(b"older"), ..reference.clone() }));
     assert!(older.likely.contains("paravisor is newer or older"), "{older}");
+    let floor = of(AzureReference { tcb_floor: "milan=255.0.0.0".parse().unwrap(), ..reference.clone() });
+    let registers = ["reported TCB bootloader", "launch TCB bootloader"];
+    assert_eq!(floor.iter().map(|e| e.register.as_str()).collect::<Vec<_>>(), registers);
     let loader = one(of(AzureReference { pcrs: [(4, sha256(b"x"))].into(), ..reference }));
     assert!(loader.register == "PCR 4" && loader.likely.contains("boot loader"), "{loader}");
 }

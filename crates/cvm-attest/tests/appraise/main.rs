@@ -4,6 +4,7 @@ mod cases;
 mod ear;
 mod explain;
 mod forms;
+mod left_out;
 #[path = "../snp/mint.rs"]
 #[expect(dead_code, reason = "the other tests of these mints use the rest")]
 mod mint;

@@ -6,19 +6,21 @@ use cvm_attest::{
     ReferenceSet,
     policy::{Decision, Policy, PolicyError, new_policies},
     reference::{PredictedEvent, TpmReference},
-    reference_set::{AzureReference, AzureTee, NvidiaReference, SnpReference, SnpTcb, TdxReference, after_handoff},
+    reference_set::{AzureReference, AzureTee, NvidiaReference, SnpReference, TdxReference, after_handoff},
+    tcb::TcbFloor,
 };
 use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde_json::{Value, json};
 
-const IMAGE: Bytes16 = Bytes([7; 16]);
+pub const IMAGE: Bytes16 = Bytes([7; 16]);
 
-fn reference() -> ReferenceSet {
+pub fn reference() -> ReferenceSet {
     let event = |pcr, digest| PredictedEvent { pcr, event: "e".into(), digest: Bytes([digest; 32]) };
+    let floor = |text: &str| text.parse::<TcbFloor>().unwrap();
     let snp = |platform: &str, byte| SnpReference {
         platform: platform.into(),
         measurement: Bytes([byte; 48]),
-        min_tcb: Some(SnpTcb { bootloader: 3, tee: 0, snp: 8, microcode: 115 }),
+        tcb_floor: floor("milan-b1=3.0.8.115"),
         variants: vec![],
     };
     let tdx = |platform: &str, rtmr0, rtmr1| TdxReference {
@@ -36,11 +38,15 @@ fn reference() -> ReferenceSet {
         tee,
         measurement: Bytes([byte; 48]),
         pcrs: BTreeMap::from([(4, Bytes([4; 32])), (11, Bytes([11; 32]))]),
+        tcb_floor: if tee == AzureTee::Snp { floor("milan=3.0.8.115") } else { TcbFloor::default() },
     };
     ReferenceSet {
         tpm: Some(TpmReference::from_events(vec![event(4, 1), event(7, 2), event(11, 3)], &[12])),
         ek_roots: vec![Bytes([0xee; 32])],
-        snp: vec![snp("4 vCPUs", 0x11), SnpReference { min_tcb: None, ..snp("8 vCPUs", 0x12) }],
+        snp: vec![
+            snp("4 vCPUs", 0x11),
+            SnpReference { tcb_floor: floor("turin-c1=1.3.0.8.115"), ..snp("8 vCPUs", 0x12) },
+        ],
         tdx: vec![tdx("a", 0x34, 0x35), tdx("b", 0x44, 0x45)],
         azure: vec![azure(AzureTee::Snp, 0x51), azure(AzureTee::Tdx, 0x52)],
         nvidia: Some(NvidiaReference {
@@ -60,6 +66,7 @@ fn registers(pcrs: &BTreeMap<u8, Bytes32>, booting: bool) -> Value {
 
 fn snp(byte: u8) -> Value {
     json!({
+        "product": "Milan", "stepping": "B1", "launch_tcb": {"bootloader": 3, "tee": 0, "snp": 8, "microcode": 115},
         "measurement": Bytes([byte; 48]), "policy_debug_allowed": false, "policy_migrate_ma": false, "vmpl": 0,
         "reported_tcb_bootloader": 3, "reported_tcb_tee": 0, "reported_tcb_snp": 8, "reported_tcb_microcode": 200,
         "not_checked": [],
@@ -75,7 +82,7 @@ fn tdx(rtmr0: u8, rtmr1: u8) -> Value {
 }
 
 /// Claims made from the reference: one machine of each kind.
-fn machines(booting: bool) -> Vec<(&'static str, Value)> {
+pub fn machines(booting: bool) -> Vec<(&'static str, Value)> {
     let reference = reference();
     let mut tpm = registers(&reference.tpm.unwrap().pcrs, booting);
     tpm["ek_root_sha256"] = json!(reference.ek_roots[0]);
@@ -88,7 +95,7 @@ fn machines(booting: bool) -> Vec<(&'static str, Value)> {
     vec![("tpm", tpm), ("snp", snp(0x11)), ("tdx", tdx(0x34, 0x35)), ("az-snp-vtpm", az_snp), ("az-tdx-vtpm", az_tdx)]
 }
 
-fn gpu() -> Value {
+pub fn gpu() -> Value {
     json!({
         "measres": "success", "secboot": true, "dbgstat": "disabled", "hwmodel": "GH100 A01 GSP BROM",
         "x-nvidia-gpu-driver-version": "550.90.07", "x-nvidia-gpu-attestation-report-nonce-match": true,
@@ -96,7 +103,7 @@ fn gpu() -> Value {
     })
 }
 
-fn input(kind: &str, cpu: &Value, gpu: Option<Value>) -> Value {
+pub fn input(kind: &str, cpu: &Value, gpu: Option<Value>) -> Value {
     let mut input = json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": { kind: cpu }}}});
     if let Some(gpu) = gpu {
         input["submods"]["gpu0"] = json!({"ear.veraison.annotated-evidence": {"nvidia": gpu}});
@@ -187,15 +194,15 @@ fn spoiled(claims: &Value) -> Vec<(String, Value)> {
 
 #[test]
 fn each_single_changed_value_is_denied_and_named() {
-    // A newer TCB is as good, as is a platform without a floor; a list of checks left out may be missing.
-    let harmless =
-        |what: &str| what == "/not_checked absent" || what.starts_with("/reported_tcb_") && !what.ends_with("absent");
+    // A newer TCB is as good; a list of checks left out may be missing.
+    let newer = |what: &str| what.starts_with("/reported_tcb_") || what.starts_with("/launch_tcb/");
+    let harmless = |what: &str| what == "/not_checked absent" || newer(what) && !what.ends_with("absent");
     for (name, policy) in policies() {
         for (kind, cpu) in machines(name == "boot.rego") {
             for (what, cpu) in spoiled(&cpu) {
                 let decision = decide(&policy, &input(kind, &cpu, Some(gpu())));
-                // Azure's machines have no TCB floor, and their RTMRs are the paravisor's.
-                let azure = kind.starts_with("az-") && (what.contains("reported_tcb") || what.contains("rtmr"));
+                // RTMRs of Azure's machines are the paravisor's; their floor is of every stepping of a product.
+                let azure = kind.starts_with("az-") && (what.contains("rtmr") || what.starts_with("/stepping"));
                 assert_eq!(decision.allowed, azure || harmless(&what), "{name} {kind} {what}: {:?}", decision.reasons);
                 assert!(decision.allowed || !decision.reasons.is_empty(), "{name} {kind} {what}");
             }
@@ -215,10 +222,19 @@ fn each_reason_says_expected_and_found() {
     let why = |kind: &str, cpu: &Value| decide(&boot, &input(kind, cpu, None)).reasons.join("\n");
     let mut low = snp(0x11);
     low["reported_tcb_snp"] = json!(7);
-    assert!(why("snp", &low).contains("snp: the TCB's snp is 7, below 8"), "{}", why("snp", &low));
-    // The second platform has no floor.
-    low["measurement"] = json!(Bytes([0x12; 48]));
-    assert_eq!(why("snp", &low), "");
+    assert!(why("snp", &low).contains("snp: the reported TCB's snp is 7, below 8"), "{}", why("snp", &low));
+    let mut launched = snp(0x11);
+    launched["launch_tcb"]["microcode"] = json!(114);
+    assert!(why("snp", &launched).contains("snp: the launch TCB's microcode is 114, below 115"));
+    // The second platform is of another product's hosts.
+    let mut turin = snp(0x12);
+    assert!(why("snp", &turin).contains("snp: no TCB floor is stated for Milan-B1"), "{}", why("snp", &turin));
+    turin["product"] = json!("Turin");
+    turin["stepping"] = json!("C1");
+    assert!(why("snp", &turin).contains("the reported TCB's fmc is -1, below 1"), "{}", why("snp", &turin));
+    turin["reported_tcb_fmc"] = json!(1);
+    turin["launch_tcb"]["fmc"] = json!(1);
+    assert_eq!(why("snp", &turin), "");
     let other = why("snp", &snp(0x13));
     assert!(other.contains(&"13".repeat(48)) && other.contains(&"11".repeat(48)), "{other}");
     // Every register is some platform's, and all of them are none's.
@@ -275,6 +291,9 @@ fn sets_of_reference_values() {
         ("image_id", json!("07")),
         ("snp", json!([{"platform": "p", "measurement": "00"}])),
         ("snp", json!([{"platform": "p"}])),
+        ("snp", json!([{"platform": "p", "measurement": "00".repeat(48), "tcb_floor": {"Rome": {}}}])),
+        ("snp", json!([{"platform": "p", "measurement": "00".repeat(48), "tcb_floor": {"bootloader": 3}}])),
+        ("snp", json!([{"platform": "p", "measurement": "00".repeat(48), "min_tcb": {"bootloader": 3}}])),
         ("tdx", json!([{"platform": "p", "mrtd": "00"}])),
         ("ek_roots", json!(vec!["00".repeat(32); 65])),
         ("azure", json!([{"platform": "p", "tee": "sev", "measurement": "00".repeat(48), "pcrs": {}}])),
@@ -290,6 +309,23 @@ fn sets_of_reference_values() {
     assert!(ReferenceSet::parse(&vec![b' '; 2 << 20]).is_err());
     let nothing = new_policies(&ReferenceSet::new(IMAGE)).unwrap_err();
     assert!(matches!(nothing, PolicyError::Reference { .. }));
+    for without in [
+        ReferenceSet {
+            snp: vec![SnpReference { tcb_floor: TcbFloor::default(), ..set.snp[0].clone() }],
+            ..set.clone()
+        },
+        ReferenceSet {
+            azure: vec![AzureReference { tcb_floor: TcbFloor::default(), ..set.azure[0].clone() }],
+            ..ReferenceSet::new(IMAGE)
+        },
+    ] {
+        let refused = new_policies(&without).unwrap_err().to_string();
+        assert!(refused.contains("no tcb_floor of"), "{refused}");
+    }
+    let tdx_alone = ReferenceSet { azure: vec![set.azure[1].clone()], ..ReferenceSet::new(IMAGE) };
+    for (name, text) in new_policies(&tdx_alone).unwrap() {
+        Policy::compile(name, text.as_bytes()).unwrap();
+    }
     // Kinds without values are not written, and are refused.
     let only = ReferenceSet { snp: set.snp.clone(), ..ReferenceSet::new(IMAGE) };
     let [(name, text), ..] = new_policies(&only).unwrap();

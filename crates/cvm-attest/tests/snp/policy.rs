@@ -1,6 +1,6 @@
 //! Each rule of the policy alone.
 
-use cvm_attest::snp::{FirmwareVersion, Product, SigningKey, SnpClaims, SnpError, SnpPolicy, Tcb};
+use cvm_attest::snp::{FirmwareVersion, Product, SigningKey, SnpClaims, SnpError, SnpPolicy};
 
 use super::{NOW, check, evidence};
 
@@ -37,7 +37,7 @@ fn the_default_refuses_what_breaks_confidentiality_by_design() {
 
 #[test]
 fn each_rule_refuses_what_it_names() {
-    let tcb = Tcb { fmc: None, bootloader: 3, tee: 0, snp: 8, microcode: 0x73 };
+    let floor = |text: &str| policy(|p| p.min_tcb = text.parse().unwrap());
     let firmware = FirmwareVersion { major: 1, minor: 52, build: 5 };
     for (rule, check) in [
         (policy(|p| p.allow_smt = false), "policy_smt_allowed"),
@@ -50,23 +50,25 @@ fn each_rule_refuses_what_it_names() {
         (policy(|p| p.min_guest_svn = 1), "guest_svn"),
         (policy(|p| p.refused_products = [Product::Milan].into()), "product"),
         (policy(|p| p.refused_signing_keys = [SigningKey::Vcek].into()), "signing_key"),
-        (policy(|p| p.min_tcb = [(Product::Milan, Tcb { bootloader: 4, ..tcb })].into()), "reported_tcb"),
-        (policy(|p| p.min_tcb = [(Product::Milan, Tcb { tee: 1, ..tcb })].into()), "reported_tcb"),
-        (policy(|p| p.min_tcb = [(Product::Milan, Tcb { snp: 9, ..tcb })].into()), "reported_tcb"),
-        (policy(|p| p.min_tcb = [(Product::Milan, Tcb { microcode: 0x74, ..tcb })].into()), "reported_tcb"),
-        (policy(|p| p.min_tcb = [(Product::Milan, Tcb { fmc: Some(1), ..tcb })].into()), "reported_tcb"),
-        // A floor for other products only is no free pass.
-        (policy(|p| p.min_tcb = [(Product::Genoa, tcb)].into()), "product"),
+        (floor("milan=4.0.8.115"), "reported_tcb"),
+        (floor("milan=3.1.8.115"), "reported_tcb"),
+        (floor("milan=3.0.9.115"), "reported_tcb"),
+        (floor("milan=3.0.8.116"), "reported_tcb"),
+        // A floor for others only is no free pass; and nobody knows this report's stepping.
+        (floor("genoa=3.0.8.115"), "product"),
+        (floor("milan-b1=3.0.8.115"), "product"),
     ] {
         assert_eq!(refused_by(&rule, &claims(|_| {})), Some(check), "{rule:?}");
     }
     let exactly = policy(|p| {
-        p.min_tcb = [(Product::Milan, tcb)].into();
+        p.min_tcb = "milan=3.0.8.115".parse().unwrap();
         p.min_firmware = FirmwareVersion { build: 4, ..firmware };
         p.refused_products = [Product::Genoa, Product::Siena, Product::Turin].into();
         p.refused_signing_keys = [SigningKey::Vlek].into();
     });
     assert_eq!(refused_by(&exactly, &claims(|_| {})), None);
+    // Firmware that was updated under a guest had launched and measured it before.
+    assert_eq!(refused_by(&exactly, &claims(|c| c.launch_tcb.snp = 7)), Some("launch_tcb"));
     let no_smt = policy(|p| p.allow_smt = false);
     assert_eq!(refused_by(&no_smt, &claims(|c| c.policy_smt_allowed = false)), Some("platform_smt_enabled"));
     let alone = claims(|c| (c.policy_smt_allowed, c.platform_smt_enabled) = (false, false));

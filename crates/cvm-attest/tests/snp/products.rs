@@ -1,6 +1,8 @@
 //! Versions and products without real vectors: 3, 4 and 5; Genoa, Siena, Turin; VCEK and VLEK.
 
-use cvm_attest::snp::{Product, SigningKey, SnpError, SnpEvidence, SnpPolicy, SnpReport, Tcb, verify};
+use cvm_attest::snp::{
+    Product, ShownTcb, SigningKey, SnpError, SnpEvidence, SnpPolicy, SnpReport, Stepping, Tcb, TcbFloor, verify,
+};
 use cvm_base::Explain as _;
 
 use super::{
@@ -41,6 +43,12 @@ fn every_version_and_product() {
                     let fmc = (product == Product::Turin).then_some(fmc);
                     assert_eq!(claims.reported_tcb(), Tcb { fmc, bootloader, tee, snp, microcode });
                     assert_eq!((claims.product, claims.report_version), (product, version));
+                    let stepping = Stepping::from_cpuid(cpuid[1], cpuid[2]);
+                    assert_eq!(claims.stepping, Some(stepping), "{name}: CPUID's word, not the certificate's");
+                    let shown = claims.shown_tcb();
+                    assert_eq!((shown.reported, shown.launch), (claims.reported_tcb(), claims.launch_tcb));
+                    let json_shown: ShownTcb = serde_json::from_value(serde_json::to_value(&claims).unwrap()).unwrap();
+                    assert_eq!(json_shown, shown);
                     let kind = if spec.csp_id.is_some() { SigningKey::Vlek } else { SigningKey::Vcek };
                     assert_eq!((claims.signing_key, claims.csp_id.as_deref()), (kind, spec.csp_id));
                     assert_eq!(claims.current_mit_vector.is_some(), version == 5);
@@ -63,7 +71,28 @@ fn version_2_has_the_certificates_word_only() {
         let line = line(product_line(product));
         let claims =
             verify(&line.evidence(2, MILAN, &vcek(name), |_| {}), &line.roots(), &[], &Default::default(), NOW);
-        assert_eq!(claims.unwrap().product, product);
+        let claims = claims.unwrap();
+        // AMD's certificates call a B1 `Milan-B0`.
+        assert_eq!((claims.product, claims.stepping), (product, None));
+    }
+}
+
+/// Siena's newest microcode has a lower number than Genoa's oldest.
+#[test]
+fn attack_sienas_floor_met_by_an_unpatched_genoa() {
+    let line = line("Genoa");
+    let claims = |spec: &Spec, cpuid| {
+        verify(&line.evidence(3, cpuid, spec, |_| {}), &line.roots(), &[], &Default::default(), NOW).unwrap()
+    };
+    let unpatched = claims(&Spec { tcb: [0, 7, 0, 14, 0x44], ..vcek("Genoa-B1") }, GENOA);
+    let patched = claims(&Spec { tcb: [0, 7, 0, 14, 0x19], ..vcek("Siena-A2") }, SIENA);
+    let policy = |floors: &[&str]| SnpPolicy {
+        min_tcb: TcbFloor::merge(floors.iter().map(|floor| floor.parse().unwrap())).unwrap(),
+        ..SnpPolicy::default()
+    };
+    for floors in [&["siena=7.0.14.25"][..], &["siena-a2=7.0.14.25"], &["siena=7.0.14.25", "genoa-b1=7.0.14.84"]] {
+        policy(floors).check(&patched).unwrap();
+        policy(floors).check(&unpatched).unwrap_err();
     }
 }
 

@@ -52,7 +52,9 @@ fn both_claim_versions_say_the_same() {
     }
     // SEV-SNP has no status of Intel's.
     let snp = json!({"sevsnp": {"sevsnp_is_debuggable": false, "sevsnp_launchmeasurement": "70".repeat(48)}});
-    assert_eq!(verdict(&with(&common(), snp), &policy).unwrap().attester_type, "sevsnp");
+    let snp = verdict(&with(&common(), snp), &policy).unwrap();
+    assert_eq!(snp.attester_type, "sevsnp");
+    assert!(snp.not_checked.iter().any(|left_out| left_out.check == "tcb-status"), "{:?}", snp.not_checked);
 }
 
 #[test]

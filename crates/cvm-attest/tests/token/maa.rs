@@ -31,7 +31,7 @@ fn maa_1_is_valid_for_its_eight_hours() {
     assert_eq!(claims.runtime_keys[0]["crv"], "P-256");
     assert_eq!(claims.policy_hash.as_deref(), Some("z0FRjKS0ssQTNur1V6BV8WIrh9M3fzgTo0EfHRvapWU"));
     let left_out: Vec<&str> = claims.not_checked.iter().map(|n| n.check.as_str()).collect();
-    assert_eq!(left_out, ["audience", "nonce", "attestation-policy"]);
+    assert_eq!(left_out, ["audience", "nonce", "attestation-policy", "tcb-status"]);
     assert_eq!(claims.to_json()["maa"]["issuer"], ISSUER);
 
     // The default leeway covers the difference between Azure's clock and the one that noted the time of issue.

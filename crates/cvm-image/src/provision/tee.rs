@@ -5,11 +5,12 @@
 //! version: 1
 //! snp:                                # -kernel with kernel-hashes=on: the bundle's UKI is the kernel
 //!   - {platform: "EPYC-v4, 4 vCPUs", firmware: OVMF.amdsev.fd, vcpus: 4, vcpu_type: EPYC-v4,
-//!      min_tcb: {bootloader: 4, tee: 0, snp: 22, microcode: 213}}
+//!      tcb_floor: {Milan-B1: {bootloader: 4, tee: 0, snp: 24, microcode: 219}}}   # docs/tcb.md
 //! tdx:                                # -kernel; the digests are of etc/table-loader, etc/acpi/rsdp, etc/acpi/tables
 //!   - {platform: "q35", firmware: OVMF.inteltdx.fd, memory_mib: 4096,
 //!      acpi: {loader: 96 hex digits, rsdp: …, tables: …}}
-//! azure: []                           # as reference.json has them: Azure's paravisor cannot be predicted
+//! azure: []                           # as reference.json has them, over SEV-SNP with tcb_floor: Azure's paravisor
+//!                                     # cannot be predicted
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -20,8 +21,9 @@ use cvm_attest::{
         tdx::{self, Acpi, Boot, PageOrder, TdxInputs},
     },
     reference::Platforms,
-    reference_set::{AzureReference, SnpReference, SnpTcb, TdxReference},
+    reference_set::{AzureReference, AzureTee, SnpReference, TdxReference},
     rtmr::Bytes48,
+    tcb::TcbFloor,
 };
 use cvm_base::{Bytes, read_bounded};
 use serde::Deserialize;
@@ -65,7 +67,9 @@ struct SnpHost {
     /// SEV_FEATURES; bit 0 is SNP itself.
     #[serde(default = "snp_alone")]
     guest_features: u64,
-    min_tcb: Option<SnpTcb>,
+    /// The least firmware of the hosts, by product and stepping.
+    #[serde(default)]
+    tcb_floor: TcbFloor,
 }
 
 fn snp_alone() -> u64 {
@@ -107,6 +111,15 @@ impl TeeHosts {
         if many > MAX_PLATFORMS {
             return Err(fail(format!("{many} hosts of one kind, at most {MAX_PLATFORMS} allowed")));
         }
+        let azure_snp = file.azure.iter().filter(|host| host.tee == AzureTee::Snp);
+        let azure_snp = azure_snp.map(|host| (&host.platform, &host.tcb_floor));
+        let mut hosts = file.snp.iter().map(|host| (&host.platform, &host.tcb_floor)).chain(azure_snp);
+        if let Some((platform, _)) = hosts.find(|(_, floor)| floor.is_empty()) {
+            return Err(fail(format!(
+                "{platform:?} has no tcb_floor, as {{Milan-B1: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}: \
+                 without it, firmware with known holes gets keys. docs/tcb.md says where the numbers stand"
+            )));
+        }
         let folder = path.parent().unwrap_or(Path::new(""));
         let firmware = |name: &Path| read_bounded(&folder.join(name), MAX_FIRMWARE);
         let snp = file.snp.into_iter().map(|host| Ok((host.clone(), firmware(&host.firmware)?)));
@@ -142,7 +155,12 @@ impl SnpHost {
             vmm: Vmm::Qemu,
         };
         let measurement = snp::launch(&inputs).map_err(|e| fail(e.to_string()))?.measurement;
-        Ok(SnpReference { platform: self.platform.clone(), measurement, min_tcb: self.min_tcb, variants: vec![] })
+        Ok(SnpReference {
+            platform: self.platform.clone(),
+            measurement,
+            tcb_floor: self.tcb_floor.clone(),
+            variants: vec![],
+        })
     }
 }
 
@@ -183,26 +201,43 @@ mod tests {
 
     #[test]
     fn hosts_are_described_strictly() {
-        let snp = "snp: [{platform: a, firmware: OVMF.fd, vcpus: 1, vcpu_type: EPYC-v4}]";
+        let tcb = "tcb_floor: {Milan: {bootloader: 4, tee: 0, snp: 24, microcode: 219}}";
+        let snp = format!("snp: [{{platform: a, firmware: OVMF.fd, vcpus: 1, vcpu_type: EPYC-v4, {tcb}}}]");
         assert_eq!(read(&format!("version: 1\n{snp}\n")).unwrap().snp.len(), 1);
         for (text, problem) in [
             (format!("version: 2\n{snp}\n"), "this program reads 1"),
             (format!("version: 1\n{snp}\nother: 1\n"), "other"),
             ("version: 1\ntdx: [{platform: a, firmware: OVMF.fd, memory_mib: 1}]\n".into(), "acpi"),
+            // Any firmware would get keys; a floor without a product is of any product.
+            (format!("version: 1\n{}\n", snp.replace(tcb, "")), "docs/tcb.md"),
+            (format!("version: 1\n{}\n", snp.replace(tcb, "tcb_floor: {}")), "docs/tcb.md"),
+            (format!("version: 1\n{}\n", snp.replace("{Milan: {", "{").replace("}}}]", "}}]")), "tcb_floor"),
+            (
+                format!(
+                    "version: 1\nazure: [{{platform: a, tee: snp, measurement: {0}{0}, pcrs: {{}}}}]\n",
+                    "00".repeat(24)
+                ),
+                "docs/tcb.md",
+            ),
         ] {
             let error = read(&text).unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");
         }
-        let gone = read("version: 1\nsnp: [{platform: a, firmware: gone, vcpus: 1, vcpu_type: EPYC-v4}]\n");
+        let gone = read(&format!("version: 1\n{}\n", snp.replace("OVMF.fd", "gone")));
         assert!(matches!(gone, Err(ProvisionError::File(_))));
     }
 
     #[test]
     fn firmware_that_would_not_measure_the_kernel_is_refused() {
-        let hosts = read("version: 1\nsnp: [{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: EPYC-v4}]\n");
+        let host = |vcpu_type: &str| {
+            read(&format!(
+                "version: 1\nsnp: [{{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: {vcpu_type}, \
+                 tcb_floor: {{Milan: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}}}]\n"
+            ))
+        };
+        let hosts = host("EPYC-v4");
         let error = hosts.unwrap().predict(b"a UKI").unwrap_err();
         assert!(matches!(&error, ProvisionError::Tee { platform, .. } if platform == "here"), "{error}");
-        let hosts = read("version: 1\nsnp: [{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: VAX}]\n");
-        assert!(hosts.unwrap().predict(b"a UKI").unwrap_err().to_string().contains("VAX"));
+        assert!(host("VAX").unwrap().predict(b"a UKI").unwrap_err().to_string().contains("VAX"));
     }
 }

@@ -4,7 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use cvm_attest::{Reference, ReferenceSet, policy::new_policies, reference_set::FirmwareReference};
+use cvm_attest::{
+    Reference, ReferenceSet,
+    policy::new_policies,
+    reference_set::{AzureTee, FirmwareReference},
+    tcb::TcbFloor,
+};
 use cvm_base::{read_bounded, write_atomic};
 
 use super::progress::line;
@@ -37,6 +42,11 @@ pub struct New {
     /// A TPM's event log of firmware that is accepted, as `policy firmware` reads it; give it once per kind of host
     #[arg(long, value_name = "LOG")]
     firmware: Vec<PathBuf>,
+    /// SEV-SNP: the least firmware that is accepted of a product and stepping, in the place of the reference's own, as
+    /// milan-b1=BOOTLOADER.TEE.SNP.MICROCODE (turin-c1=FMC.BOOTLOADER.TEE.SNP.MICROCODE); give it once per kind of
+    /// machine. docs/tcb.md says where the numbers stand
+    #[arg(long, value_name = "CHIP=VERSIONS")]
+    min_tcb: Vec<TcbFloor>,
     /// The folder to write them to
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
@@ -76,8 +86,15 @@ pub fn run(command: PolicyCommand) -> Result<()> {
     for log in &args.firmware {
         set.firmware.push(firmware(log)?);
     }
+    if !args.min_tcb.is_empty() {
+        let floor = TcbFloor::merge(args.min_tcb).context("--min-tcb")?;
+        set.snp.iter_mut().for_each(|snp| snp.tcb_floor = floor.clone());
+        let azure_snp = set.azure.iter_mut().filter(|azure| azure.tee == AzureTee::Snp);
+        azure_snp.for_each(|azure| azure.tcb_floor = floor.clone());
+    }
+    let policies = new_policies(&set)?;
     std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
-    for (name, text) in new_policies(&set)? {
+    for (name, text) in policies {
         let path = args.output.join(name);
         write_atomic(&path, text.as_bytes(), 0o644)?;
         line(&format!("written: {}", path.display()));

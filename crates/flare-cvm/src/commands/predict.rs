@@ -16,6 +16,7 @@ use cvm_attest::{
     },
     reference_set::{SnpReference, SnpVariant, TdxReference},
     rtmr::sha384,
+    tcb::TcbFloor,
 };
 use cvm_base::{Bytes, read_bounded, write_atomic};
 use cvm_image::boot::{LOADER_PATH, UKI_PATH, disk, secure_boot::Databases};
@@ -111,6 +112,11 @@ pub struct Predict {
     /// snp, with --direct: another command line that a host may give
     #[arg(long, value_name = "TEXT")]
     also_command_line: Vec<String>,
+    /// snp, with --set: the least firmware that is accepted of a product and stepping, as
+    /// milan-b1=BOOTLOADER.TEE.SNP.MICROCODE (turin-c1=FMC.BOOTLOADER.TEE.SNP.MICROCODE); give it once per kind of
+    /// machine. docs/tcb.md says where the numbers stand
+    #[arg(long, value_name = "CHIP=VERSIONS")]
+    min_tcb: Vec<TcbFloor>,
     /// Add the prediction to this reference set, for `policy new` and `attest verify --explain`
     #[arg(long, value_name = "FILE")]
     set: Option<PathBuf>,
@@ -288,13 +294,14 @@ fn snp(args: &Predict) -> Result<Value> {
         changes.push((change, snp::launch(&LaunchInputs { kernel, ..inputs })?.measurement));
     }
     add_to_set(args, |set| {
+        let tcb_floor = floor(args)?;
         let variants = snp::variants(&inputs)?.into_iter().map(|(change, digest)| (change.to_string(), digest));
         let variants = variants.chain(changes.iter().cloned());
         let variants = variants.map(|(change, measurement)| SnpVariant { change, measurement }).collect();
         let started = if args.direct { "direct" } else { "disk" };
         let platform =
             format!("{:?}, {}, {} vCPUs, features {features:#x}, {started}", args.vmm, args.vcpu_type, args.vcpus);
-        add_snp(set, SnpReference { platform, measurement: prediction.measurement, min_tcb: None, variants });
+        add_snp(set, SnpReference { platform, measurement: prediction.measurement, tcb_floor, variants });
         Ok(())
     })?;
     let mut found = json!({ "measurement": prediction.measurement, "input": inputs_named });
@@ -335,11 +342,23 @@ fn snp_igvm(args: &Predict, firmware: &[u8]) -> Result<Value> {
         };
     }
     add_to_set(args, |set| {
-        let measurement = prediction.measurement;
-        add_snp(set, SnpReference { platform: "Qemu, IGVM".into(), measurement, min_tcb: None, variants });
+        let (measurement, tcb_floor) = (prediction.measurement, floor(args)?);
+        add_snp(set, SnpReference { platform: "Qemu, IGVM".into(), measurement, tcb_floor, variants });
         Ok(())
     })?;
     Ok(found)
+}
+
+/// A digest says nothing of the firmware that made it: whoever accepts one says of which.
+fn floor(args: &Predict) -> Result<TcbFloor> {
+    if args.min_tcb.is_empty() {
+        return Problem::result(
+            "CLI-032",
+            "no least firmware was stated for the SEV-SNP machines of this reference set",
+            "give --min-tcb once per product and stepping, as milan-b1=4.0.24.219: docs/tcb.md says where the numbers stand",
+        );
+    }
+    TcbFloor::merge(args.min_tcb.iter().cloned()).context("--min-tcb")
 }
 
 /// In the place of an earlier prediction for the same platform.

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_attest::{
     Reference, ReferenceSet,
     reference::TpmReference,
-    reference_set::{SnpReference, SnpTcb, SnpVariant},
+    reference_set::{SnpReference, SnpVariant},
 };
 use cvm_base::Bytes;
 
@@ -17,11 +17,11 @@ const POLICIES: [&str; 3] = ["boot.rego", "self.rego", "cross.rego"];
 #[test]
 fn policies_from_predictions_judge_a_machine() {
     let folder = folder("policy");
-    let tcb = SnpTcb { bootloader: 3, tee: 1, snp: 20, microcode: 0xd5 };
-    let snp = |measurement: &str, least: SnpTcb| SnpReference {
+    let tcb = "milan=3.1.20.213";
+    let snp = |measurement: &str, least: &str| SnpReference {
         platform: "here".into(),
         measurement: measurement.parse().unwrap(),
-        min_tcb: Some(least),
+        tcb_floor: least.parse().unwrap(),
         variants: vec![SnpVariant { change: "another vCPU count".into(), measurement: Bytes([0x99; 48]) }],
     };
     let nonce = "5a".repeat(32);
@@ -55,13 +55,42 @@ fn policies_from_predictions_judge_a_machine() {
         fs::write(&policy, edited).unwrap();
         verify(&format!("{machine} --policy {policy}")).good().says("verdict: accepted");
     }
-    let newer = SnpTcb { snp: 21, ..tcb };
-    for (name, reference) in [("measurement", snp(&other, tcb)), ("firmware", snp(&launched, newer))] {
+    let others = [
+        ("measurement", snp(&other, tcb)),
+        ("firmware", snp(&launched, "milan=3.1.21.213")),
+        ("product", snp(&launched, "siena=3.1.20.25")),
+        ("stepping", snp(&launched, "milan-b1=3.1.20.213")),
+    ];
+    for (name, reference) in others {
         for policy in policies(name, reference) {
             let run = verify(&format!("{machine} --policy {policy}")).failed("ATT-362");
             run.says("refused[ATT-364]: ")
                 .says("snp: its measurements are not this image's on any platform named here");
         }
+    }
+}
+
+/// Reference values of an earlier version state no floor, or one without a product.
+#[test]
+fn a_floor_is_asked_for_where_the_reference_states_none() {
+    let folder = folder("policy-floor");
+    let set = |name: &str, floor: &str| {
+        let snp = format!(r#"{{"platform": "here", "measurement": "{}"{floor}}}"#, "3e".repeat(48));
+        let text = format!(r#"{{"version": 1, "image_id": "{}", "snp": [{snp}]}}"#, "07".repeat(16));
+        write(folder.join(name), text)
+    };
+    let earlier = r#", "min_tcb": {"bootloader": 3, "tee": 1, "snp": 20, "microcode": 213}"#;
+    for set in [set("none.json", ""), set("earlier.json", earlier)] {
+        let output = folder.join("policies").display().to_string();
+        let run = flare_cvm(&["policy", "new", &set, "-o", &output]).failed("ATT-386");
+        assert!(run.err.contains("no tcb_floor of \"here\"") && run.err.contains("--min-tcb"), "{}", run.err);
+        assert!(!fs::exists(&output).unwrap());
+        flare_cvm(&["policy", "new", &set, "-o", &output, "--min-tcb", "milan-b1=4.0.24.219"]).good();
+        for policy in POLICIES {
+            let text = fs::read_to_string(format!("{output}/{policy}")).unwrap();
+            assert!(text.contains("\"Milan-B1\""), "{text}");
+        }
+        fs::remove_dir_all(&output).unwrap();
     }
 }
 

@@ -166,6 +166,11 @@ fn tdx(bundle: &Bundle) {
 fn sets(bundle: &Bundle) {
     let set = bundle.folder.join("set.json").display().to_string();
     let snp = format!("--platform snp --firmware {AMD_SEV} --direct --set {set}");
+    // A digest that any firmware may have made is nobody's reference.
+    assert!(bundle.predict(&snp).failed("CLI-032").err.contains("docs/tcb.md"));
+    bundle.predict(&format!("{snp} --min-tcb milan=4.0.24.219 --min-tcb milan=4.0.24.68")).failed("CLI-000");
+    assert!(!fs::exists(&set).unwrap(), "a failure writes nothing");
+    let snp = snp + " --min-tcb milan-b1=4.0.24.219 --min-tcb siena=7.0.14.25";
     for more in [" --vcpus 4", " --vcpus 8", " --vcpus 8 --guest-features 0x21", " --vcpus 4"] {
         bundle.predict(&(snp.clone() + more)).good();
     }
@@ -177,4 +182,7 @@ fn sets(bundle: &Bundle) {
     assert!(digests.contains(&launched(bundle, 4)) && digests.contains(&launched(bundle, 8)));
     let named: Value = serde_json::from_slice(&fs::read(&set).unwrap()).unwrap();
     assert_eq!(named["image_id"], "000102030405060708090a0b0c0d0e0f");
+    let siena = json!({ "bootloader": 7, "tee": 0, "snp": 14, "microcode": 25 });
+    assert_eq!(named["snp"][0]["tcb_floor"]["Siena"], siena);
+    assert_eq!(named["snp"][0]["tcb_floor"]["Milan-B1"]["microcode"], 219);
 }

@@ -55,18 +55,13 @@ pub(super) fn bound(evidence: &AzureEvidence, group: &Group, shared: &Shared, te
         HardwareKind::Tdx => {
             let refuse = |e: &_| Refusal::new("the TD quote", e);
             let quote = TdxEvidence::parse(bound.hardware_report, None).map_err(|e| refuse(&e))?;
-            let (claims, has_collateral) = with_collateral(group, shared, terms.now, |verifier| {
+            let claims = with_collateral(group, shared, terms.now, |verifier| {
                 let report_data = bound.expected_report_data();
                 verifier.verify(&quote, Some(&report_data), terms.now).map_err(|e| refuse(&e))
             })?;
             let hardware = submodule("cpu", "tdx", &claims)?;
-            // Azure's TDs run a paravisor that handles #VE itself, and its quotes travel without collateral: what
-            // was not checked for that stands in the claims, for a policy to refuse.
-            let rules = TdxPolicy {
-                require_septve_disable: false,
-                allow_unknown_tcb: !has_collateral,
-                ..terms.rules.tdx.clone()
-            };
+            // Azure's TDs run a paravisor that handles #VE itself.
+            let rules = TdxPolicy { require_septve_disable: false, ..terms.rules.tdx.clone() };
             let claims_json = bound.claims(hardware.claims);
             let whole = Submodule { prefix: "cpu", kind: "az-tdx-vtpm", claims: claims_json, refusals: vec![] };
             Ok(whole.judged(rules.check(&claims)))

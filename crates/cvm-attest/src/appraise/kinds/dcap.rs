@@ -9,14 +9,14 @@ use crate::{
     x509::Certificate,
 };
 
-/// Runs `verify` with the collateral that is at hand: the group's own, or whichever of the shared ones fits. Also
-/// says whether there was any.
+/// Runs `verify` with the collateral that is at hand: the group's own, or whichever of the shared ones fits. Without
+/// any, the claims say so.
 pub(super) fn with_collateral<T>(
     group: &Group,
     shared: &Shared,
     now: u64,
     verify: impl Fn(&DcapVerifier) -> Result<T, Refusal>,
-) -> Result<(T, bool), Refusal> {
+) -> Result<T, Refusal> {
     let fail = |e: &_| Refusal::new("the DCAP collateral", e);
     let roots = match &shared.roots {
         Some(roots) => roots.clone(),
@@ -42,7 +42,7 @@ pub(super) fn with_collateral<T>(
         candidates.extend(assemble(tcb_infos, qe_identities));
     }
     if candidates.is_empty() {
-        return Ok((verify(&DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?)?, false));
+        return verify(&DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?);
     }
     let attempt = |collateral: Result<tdx::Collateral, tdx::TdxError>| {
         let collateral = collateral.map_err(|e| fail(&e))?;
@@ -52,7 +52,7 @@ pub(super) fn with_collateral<T>(
     let mut last = None;
     for candidate in candidates {
         match attempt(candidate) {
-            Ok(verified) => return Ok((verified, true)),
+            Ok(verified) => return Ok(verified),
             Err(refusal) => last = Some(refusal),
         }
     }
@@ -66,7 +66,7 @@ pub(super) fn tdx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -
         None => group.one(Form::DstackLog)?,
     };
     let evidence = TdxEvidence::parse(quote, log).map_err(|e| fail(&e))?;
-    let (claims, _) = with_collateral(group, shared, terms.now, |verifier| {
+    let claims = with_collateral(group, shared, terms.now, |verifier| {
         // REPORTDATA ends the TD report; where that lies depends on the version, so the claims say what it is.
         let unbound = verifier.verify(&evidence, None, terms.now).map_err(|e| fail(&e))?;
         match report_data(shared, &shown_report_data(&unbound))? {
@@ -87,12 +87,12 @@ fn shown_report_data(claims: &impl Serialize) -> Vec<u8> {
 pub(super) fn sgx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the SGX quote", e);
     let quote = Quote::parse(quote).map_err(|e| fail(&e))?;
-    let (claims, _) = with_collateral(group, shared, terms.now, |verifier| {
+    let claims = with_collateral(group, shared, terms.now, |verifier| {
         let unbound = verifier.verify_sgx(&quote, None, terms.now).map_err(|e| fail(&e))?;
         match report_data(shared, &shown_report_data(&unbound))? {
             None => Ok(unbound),
             Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now).map_err(|e| fail(&e)),
         }
     })?;
-    submodule("cpu", "sgx", &claims)
+    Ok(submodule("cpu", "sgx", &claims)?.judged(terms.rules.sgx.check(&claims)))
 }

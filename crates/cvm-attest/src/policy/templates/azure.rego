@@ -7,6 +7,7 @@ known contains kind if {
 	some platform in azure_platforms
 	kind := platform.tee
 	azure_measurement(kind) == platform.measurement
+	count(platform.pcrs) > 0
 	every pcr, value in platform.pcrs {
 		cpu[kind].tpm[pcr] == value
 	}

@@ -1,15 +1,7 @@
 known contains "snp" if {
 	some platform in snp_platforms
 	cpu.snp.measurement == platform.measurement
-	snp_tcb_suffices(platform)
-}
-
-snp_tcb_suffices(platform) if not platform.min_tcb
-
-snp_tcb_suffices(platform) if {
-	every part, least in platform.min_tcb {
-		cpu.snp[sprintf("reported_tcb_%s", [part])] >= least
-	}
+	count(tcb_below("snp", platform)) == 0
 }
 
 deny contains msg if {
@@ -22,8 +14,5 @@ deny contains msg if {
 deny contains msg if {
 	some platform in snp_platforms
 	cpu.snp.measurement == platform.measurement
-	some part, least in platform.min_tcb
-	found := object.get(cpu.snp, sprintf("reported_tcb_%s", [part]), -1)
-	found < least
-	msg := sprintf("snp: the TCB's %s is %v, below %v", [part, found, least])
+	some msg in tcb_below("snp", platform)
 }

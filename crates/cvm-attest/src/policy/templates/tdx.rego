@@ -1,7 +1,7 @@
 known contains "tdx" if {
 	some platform in tdx_platforms
-	every register, value in platform.registers {
-		cpu.tdx.quote.body[register] == value
+	every register in ["mr_td", "rtmr_0", "rtmr_1", "rtmr_2", "rtmr_3"] {
+		cpu.tdx.quote.body[register] == platform.registers[register]
 	}
 }
 

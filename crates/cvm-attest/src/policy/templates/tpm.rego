@@ -3,6 +3,7 @@
 tpm_accepted_trust := {"untrusted-host"}
 
 known contains "tpm" if {
+	count(tpm_pcrs) > 0
 	every pcr, value in tpm_pcrs {
 		cpu.tpm[pcr] == value
 	}

@@ -10,11 +10,11 @@ fn hex48(byte: u8) -> String {
 fn reference() -> Reference {
     let events = [4, 7, 11].map(|pcr| PredictedEvent { pcr, event: "event".into(), digest: Bytes([pcr; 32]) });
     let tpm = TpmReference::from_events(events.to_vec(), &[]);
-    let least = SnpTcb { bootloader: 3, tee: 0, snp: 8, microcode: 115 };
-    let snp = |platform: &str, byte, min_tcb| SnpReference {
+    let floor = |text: &str| text.parse::<TcbFloor>().unwrap();
+    let snp = |platform: &str, byte, tcb_floor| SnpReference {
         platform: platform.into(),
         measurement: Bytes([byte; 48]),
-        min_tcb,
+        tcb_floor,
         variants: vec![],
     };
     let tdx = TdxReference {
@@ -27,9 +27,15 @@ fn reference() -> Reference {
         events: vec![],
     };
     let pcrs = BTreeMap::from([(4, Bytes([4; 32])), (11, Bytes([11; 32]))]);
-    let azure = AzureReference { platform: "DC".into(), tee: AzureTee::Snp, measurement: Bytes([9; 48]), pcrs };
+    let azure = AzureReference {
+        platform: "DC".into(),
+        tee: AzureTee::Snp,
+        measurement: Bytes([9; 48]),
+        tcb_floor: floor("milan=3.0.8.115"),
+        pcrs,
+    };
     let platforms = Platforms {
-        snp: vec![snp("4 vCPUs", 1, Some(least)), snp("8 vCPUs", 2, None)],
+        snp: vec![snp("4 vCPUs", 1, floor("milan-b1=3.0.8.115")), snp("8 vCPUs", 2, TcbFloor::default())],
         tdx: vec![tdx],
         azure: vec![azure],
     };
@@ -40,9 +46,17 @@ fn told(annotated: &Value) -> (Phase, String) {
     phase(annotated, &reference()).unwrap()
 }
 
+fn tcb(chip: [&str; 2], microcode: u8) -> Value {
+    let [product, stepping] = chip;
+    json!({ "product": product, "stepping": stepping, "reported_tcb_bootloader": 4, "reported_tcb_tee": 0,
+        "reported_tcb_snp": 8, "reported_tcb_microcode": microcode,
+        "launch_tcb": { "bootloader": 4, "tee": 0, "snp": 8, "microcode": 115 } })
+}
+
 fn snp_claims(measurement: u8, microcode: u8) -> Value {
-    json!({ "snp": { "measurement": hex48(measurement), "reported_tcb_bootloader": 4, "reported_tcb_tee": 0,
-        "reported_tcb_snp": 8, "reported_tcb_microcode": microcode } })
+    let mut claims = tcb(["Milan", "B1"], microcode);
+    claims["measurement"] = json!(hex48(measurement));
+    json!({ "snp": claims })
 }
 
 fn tdx_claims(rtmr_1: u8, rtmr_3: &str) -> Value {
@@ -52,14 +66,15 @@ fn tdx_claims(rtmr_1: u8, rtmr_3: &str) -> Value {
 
 fn azure_claims(measurement: u8, pcr11: &Bytes32) -> Value {
     let pcr04 = Bytes([4_u8; 32]).to_string();
-    let tpm = json!({ "pcr04": pcr04, "pcr11": pcr11, "pcr15": UNTOUCHED });
-    json!({ "az-snp-vtpm": { "measurement": hex48(measurement), "tpm": tpm } })
+    let mut claims = tcb(["Milan", "B1"], 115);
+    claims["measurement"] = json!(hex48(measurement));
+    claims["tpm"] = json!({ "pcr04": pcr04, "pcr11": pcr11, "pcr15": UNTOUCHED });
+    json!({ "az-snp-vtpm": claims })
 }
 
 #[test]
 fn snp_shows_the_image_and_never_a_handoff() {
     assert_eq!(told(&snp_claims(1, 115)).0, Phase::Boot);
-    assert_eq!(told(&snp_claims(2, 0)).0, Phase::Boot, "that platform asks for no TCB");
     let (phase, problem) = told(&snp_claims(3, 115));
     assert_eq!(phase, Phase::Other);
     assert!(problem.contains("4 vCPUs") && problem.contains("8 vCPUs"), "{problem}");
@@ -69,7 +84,50 @@ fn snp_shows_the_image_and_never_a_handoff() {
 fn attack_tcb_rollback() {
     let (phase, problem) = told(&snp_claims(1, 114));
     assert_eq!(phase, Phase::Other);
-    assert_eq!(problem, "snp: the TCB's microcode is 114, at least 115 is asked for");
+    assert_eq!(problem, "snp: the reported TCB's microcode is 114, at least 115 is asked for of Milan-B1");
+    // Firmware that was updated after it launched, and measured, the guest.
+    let mut launched = snp_claims(1, 115);
+    launched["snp"]["launch_tcb"]["snp"] = json!(7);
+    let (phase, problem) = told(&launched);
+    assert_eq!(phase, Phase::Other);
+    assert_eq!(problem, "snp: the launch TCB's snp is 7, at least 8 is asked for of Milan-B1");
+    let mut azure = azure_claims(9, &Bytes([11; 32]));
+    azure["az-snp-vtpm"]["reported_tcb_microcode"] = json!(114);
+    let (phase, problem) = told(&azure);
+    assert_eq!(phase, Phase::Other);
+    assert!(problem.contains("the reported TCB's microcode is 114"), "{problem}");
+}
+
+#[test]
+fn attack_a_product_that_no_floor_names() {
+    for chip in [["Genoa", "B1"], ["Milan", "B2"], ["Siena", "A2"]] {
+        let mut claims = snp_claims(1, 255);
+        for (name, value) in tcb(chip, 255).as_object().unwrap() {
+            claims["snp"][name] = value.clone();
+        }
+        let (phase, problem) = told(&claims);
+        assert_eq!(phase, Phase::Other, "{chip:?}");
+        let expected = format!("no TCB floor is stated for {}", chip.join("-"));
+        assert!(problem.contains(&expected) && problem.contains("provision it with a tcb_floor"), "{problem}");
+    }
+}
+
+/// What a builder signed before floors named products.
+#[test]
+fn attack_reference_values_without_a_floor() {
+    assert_eq!(told(&snp_claims(2, 255)).0, Phase::Other);
+    let mut text: Value = serde_json::from_slice(&reference().to_bytes()).unwrap();
+    text["snp"][0].as_object_mut().unwrap().remove("tcb_floor");
+    text["snp"][0]["min_tcb"] = json!({ "bootloader": 0, "tee": 0, "snp": 0, "microcode": 0 });
+    text["azure"][0].as_object_mut().unwrap().remove("tcb_floor");
+    let earlier = Reference::parse(text.to_string().as_bytes()).unwrap();
+    for claims in [snp_claims(1, 255), azure_claims(9, &Bytes([11; 32]))] {
+        let (phase, problem) = phase(&claims, &earlier).unwrap();
+        assert_eq!(phase, Phase::Other);
+        assert!(problem.contains("no TCB floor is stated for Milan-B1"), "{problem}");
+    }
+    // What has no floor still shows an image on a TPM and on TDX.
+    assert_eq!(phase(&tdx_claims(3, &hex48(0)), &earlier).unwrap().0, Phase::Boot);
 }
 
 #[test]

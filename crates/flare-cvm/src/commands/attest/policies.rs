@@ -34,11 +34,11 @@ impl Policies {
                 }
                 Ok(json) => {
                     let rules = serde_json::from_value(json)
-                        .with_context(|| format!("{name}: expected rules for snp, tdx, tpm and gpu"))?;
+                        .with_context(|| format!("{name}: expected rules for snp, tdx, sgx, tpm and gpu"))?;
                     if let Some((first, _)) = policies.rules.replace((name.clone(), rules)) {
                         return Problem::result(
                             "CLI-027",
-                            format!("{first} and {name} both give rules for snp, tdx, tpm and gpu"),
+                            format!("{first} and {name} both give rules for snp, tdx, sgx, tpm and gpu"),
                             "write the rules of all kinds into one file",
                         );
                     }

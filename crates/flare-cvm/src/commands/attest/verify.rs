@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cvm_attest::{
     Reference, ReferenceSet,
-    appraise::{Appraisal, Enclosed, Explanation, Terms, compare, explain},
+    appraise::{Appraisal, Enclosed, Explanation, Refusal, Terms, compare, explain, note_unjudged_tcb},
     token::{EarKey, Registered, VerifierId},
     x509::parse_time,
 };
@@ -75,7 +75,7 @@ pub struct Verify {
     /// The time at which all must be valid: 2025-12-10T00:00:00Z, or seconds since 1970; by default now
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, tpm, gpu. Give it once per policy
+    /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, sgx, tpm, gpu. Give it once per policy
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
     /// Reference values: what a Rego policy sees as data.reference. Without such a policy, a difference is refused
@@ -154,7 +154,7 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
     let set = input.set;
     let mut appraisal = set.verify(&terms);
     policies.judge(&mut appraisal, &reference)?;
-    let mut explained = vec![];
+    let (mut explained, mut compared) = (vec![], None);
     if let Some(path) = &args.reference
         && (args.explain || !policies.has_rego())
     {
@@ -162,7 +162,12 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
         explained = explain(&appraisal, &set, &reference);
         if !policies.has_rego() {
             compare(&mut appraisal, &explained, &reference);
+            compared = Some(reference);
         }
+    }
+    // A Rego policy is its owner's whole word on a machine.
+    if !policies.has_rego() {
+        note_unjudged_tcb(&mut appraisal, &terms.rules.snp, compared.as_ref());
     }
     let token = args.ear.as_ref().map(|key| ear(args, key, &appraisal, now)).transpose()?;
     if let (Some(path), Some(token)) = (&args.output, &token) {
