@@ -4,6 +4,7 @@
 pub mod boot;
 pub mod cc;
 mod error;
+pub mod memory;
 pub mod provision;
 mod sparse;
 pub mod stage;

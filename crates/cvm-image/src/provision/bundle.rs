@@ -115,11 +115,9 @@ impl WorkFolder {
     }
 
     fn drop_parts(&self) -> Result<(), ProvisionError> {
-        for entry in ["config", "site"] {
-            let path = self.path().join(entry);
-            fs::remove_dir_all(&path).map_err(WorkError::io("remove", &path))?;
-        }
-        for name in ["config.img", "site.img", "root.img", "boot.img", "esp.img", "data.img"] {
+        let config = self.path().join("config");
+        fs::remove_dir_all(&config).map_err(WorkError::io("remove", &config))?;
+        for name in ["config.img", "root.img", "boot.img", "esp.img", "data.img"] {
             let path = self.path().join(name);
             fs::remove_file(&path).map_err(WorkError::io("remove", &path))?;
         }
