@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret;
+use cvm_base::{
+    FileError,
+    interrupt::{PathGuard, guard_path},
+};
 use cvm_layout::{
     manifest::ImageId,
     names::{Name, Role},
@@ -101,25 +105,35 @@ impl BuilderSecrets {
         if path.exists() { Err(used(build, site, &path)) } else { Ok(()) }
     }
 
-    /// Records that the site's image was sealed under this build's name. Of two at once, one is first.
+    /// Records that the site's image was sealed under this build's name. Of two at once, one is first. While the
+    /// guard lives, an interruption takes the record back.
     pub fn record(
         &self,
         agreement: &Agreement,
         build: &Name,
         site: &Name,
         image_id: &ImageId,
-    ) -> Result<(), CeremonyError> {
+    ) -> Result<PathGuard, CeremonyError> {
         let path = self.record_of(agreement, build, site);
         make_folder(path.parent().unwrap_or(&self.folder))?;
         if cvm_base::write_new(&path, format!("image {image_id}\n").as_bytes(), 0o644)? {
-            return Ok(());
+            return Ok(guard_path(&path));
         }
         Err(used(build, site, &path))
     }
 
+    /// The image did not appear after all: its build's name may be used again.
+    pub fn forget(&self, agreement: &Agreement, build: &Name, site: &Name) -> Result<(), CeremonyError> {
+        let path = self.record_of(agreement, build, site);
+        let fail = |source| FileError::Io { action: "remove", path: path.clone(), source };
+        Ok(std::fs::remove_file(&path).map_err(fail)?)
+    }
+
     /// `builds/TRANSCRIPT/BUILD/SITE`: names hold no slash and begin with no dot.
     fn record_of(&self, agreement: &Agreement, build: &Name, site: &Name) -> PathBuf {
-        [BUILDS, &agreement.digest().to_string(), build.as_str(), site.as_str()].iter().fold(self.folder.clone(), |path, part| path.join(part))
+        [BUILDS, &agreement.digest().to_string(), build.as_str(), site.as_str()]
+            .iter()
+            .fold(self.folder.clone(), |path, part| path.join(part))
     }
 }
 

@@ -3,7 +3,12 @@
 use cvm_base::{Bytes32, Explain, FileError};
 use cvm_layout::names::{Name, Role};
 
-use crate::{fingerprint::Fingerprint, split_key::SplitKeyError, text::TextError, values::{Date, PartyRole}};
+use crate::{
+    fingerprint::Fingerprint,
+    split_key::SplitKeyError,
+    text::TextError,
+    values::{Date, PartyRole},
+};
 
 /// An artifact was refused, or could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -219,9 +219,11 @@ fn attack_a_builds_name_used_twice() {
     let site_1 = name("site-1");
     let (used, free) = (name(BUILD), name("build-2"));
     c.builder.check_unused(&c.agreement, &used, &site_1).unwrap();
-    c.builder.record(&c.agreement, &used, &site_1, &IMAGE).unwrap();
+    drop(c.builder.record(&c.agreement, &used, &site_1, &IMAGE).unwrap());
     assert_eq!(code(c.builder.check_unused(&c.agreement, &used, &site_1)), "CER-034");
-    assert_eq!(code(c.builder.record(&c.agreement, &used, &site_1, &IMAGE)), "CER-034");
+    assert_eq!(code(c.builder.record(&c.agreement, &used, &site_1, &IMAGE).map(drop)), "CER-034");
+    c.builder.forget(&c.agreement, &used, &site_1).unwrap();
+    drop(c.builder.record(&c.agreement, &used, &site_1, &IMAGE).unwrap());
     // The build's other sites, another build, and another ceremony are others.
     c.builder.check_unused(&c.agreement, &used, &name("server1")).unwrap();
     c.builder.check_unused(&c.agreement, &free, &site_1).unwrap();

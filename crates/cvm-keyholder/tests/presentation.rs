@@ -156,7 +156,13 @@ fn attack_documents_of_another_builder_transcript_or_site() {
     scene.refused(&image, &foreign, &marks, Reason::DocumentsRefused, "not signed by the agreement's builder");
     // Signed by the builder, and of a site whose image carol has no half of.
     let (server, server_manifest) = scene.ceremony.build(2, &log(LOG));
-    scene.refused(&server_manifest.image_id, &server, &marks, Reason::DocumentsRefused, "carol holds no half for site server1");
+    scene.refused(
+        &server_manifest.image_id,
+        &server,
+        &marks,
+        Reason::DocumentsRefused,
+        "carol holds no half for site server1",
+    );
     // Genuine, presented for another image.
     scene.refused(&Bytes([7; 16]), &good, &marks, Reason::DocumentsRefused, "they are of image 0101");
     // Genuine, but not a pair.
@@ -262,8 +268,8 @@ fn attack_a_presentation_after_the_permits_last_day() {
     assert_ne!(longer, text);
     scene.refused(&image, &late, longer.as_bytes(), Reason::DocumentsRefused, "signed no permit for the build");
     // Another party's permit is not carol's.
-    let bobs = text.split("party: carol").next().unwrap().to_owned() + "end\n";
-    assert!(bobs.contains("party: bob"));
+    let bobs = format!("flare-cvm/v1/enrolment\nparty: bob{}", text.split_once("party: bob").unwrap().1);
+    assert!(!bobs.contains("carol"));
     scene.refused(&image, &late, bobs.as_bytes(), Reason::DocumentsRefused, "no permit of its own");
     assert!(scene.store("carol").images().unwrap().0.is_empty());
 }

@@ -276,8 +276,12 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         progress("bundle: packing it into one file");
     }
     // Before the bundle appears: a name without a bundle costs another name, a bundle without its name would be a second.
-    request.builder.record(request.agreement, request.build, &request.site_conf.site, &image_id)?;
-    work.finish(request.form, &image_id)?;
+    let recorded = request.builder.record(request.agreement, request.build, &request.site_conf.site, &image_id)?;
+    if let Err(error) = work.finish(request.form, &image_id) {
+        request.builder.forget(request.agreement, request.build, &request.site_conf.site)?;
+        return Err(error);
+    }
+    drop(recorded);
     request.delegate.map_or(Ok(()), Delegate::destroy)?;
     Ok(Bundle { path: request.output.to_owned(), image_id, manifest_sha256, sizes })
 }

@@ -314,7 +314,9 @@ fn join(args: JoinArgs) -> Result<()> {
             check_legal(path, "invitation", named)?;
             println!("legal agreement: {} is the document that the invitation names", path.display());
         }
-        None if named.is_some() => println!("legal agreement: not compared; say --legal FILE with the document that you read"),
+        None if named.is_some() => {
+            println!("legal agreement: not compared; say --legal FILE with the document that you read")
+        }
         None => {}
     }
     args.confirm.check(&invite)?;
