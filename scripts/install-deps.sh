@@ -4,7 +4,7 @@ set -eu
 packages="build-essential pkg-config clang libclang-dev libcryptsetup-dev libdevmapper-dev libtss2-dev
   qemu-system-x86 ovmf swtpm swtpm-tools systemd-boot-efi sbsigntool binutils mmdebstrap erofs-utils fakeroot
   cryptsetup-bin e2fsprogs mtools zstd cpio kmod openssl python3 python3-pip python3-venv tpm2-tools ca-certificates xz-utils
-  busybox-static dosfstools fdisk"
+  busybox-static dosfstools fdisk fuse2fs"
 missing=""
 for p in $packages; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $p"

@@ -106,6 +106,15 @@ fn seal(configs: &Path, kits: &Path, output: &Path) -> Command {
     command
 }
 
+/// The builder as one that has sealed nothing yet: a build's name serves once for a site, and each test seals the same.
+fn builder(folder: &Path) -> PathBuf {
+    let (from, own) = (scene().root.join("builder"), folder.join("builder"));
+    fs::create_dir(&own).expect("a folder");
+    let names = ["builder.txt", "secrets.age", "unlock.key", "secure-boot"];
+    names.iter().filter(|name| from.join(name).exists()).for_each(|name| copy(&from.join(name), &own.join(name)));
+    own
+}
+
 /// An empty folder of a test's own.
 fn folder(test: &str) -> PathBuf {
     let folder = scene().root.join("work").join(test);
@@ -171,9 +180,11 @@ fn nvflare_provision_says_why_a_key_is_refused() {
 
 #[test]
 fn all_sites_are_sealed_at_once_without_the_packager() {
-    let out = folder("all").join("out");
+    let folder = folder("all");
+    let out = folder.join("out");
     let started = Instant::now();
-    let output = seal(&scene().root.join("project"), &kits(), &out).output().expect("flare-cvm starts");
+    let mut seal = seal(&scene().root.join("project"), &kits(), &out);
+    let output = seal.arg("--builder").arg(builder(&folder)).output().expect("flare-cvm starts");
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success() && stderr.is_empty(), "{stdout}{stderr}");
     eprintln!("two sites in {:.1} s", started.elapsed().as_secs_f64());
@@ -202,12 +213,17 @@ fn a_site_that_fails_takes_nothing_from_the_others() {
     let changed = copied.join("site-1/local/privacy.json.sample");
     let content = fs::read_to_string(&changed).expect("a file of the kit");
     fs::write(&changed, content + " ").expect("a changed file");
-    let output = seal(&scene().root.join("project"), &copied, &out).output().expect("flare-cvm starts");
+    let own = builder(&folder);
+    let seal = || {
+        let mut command = seal(&scene().root.join("project"), &copied, &out);
+        command.arg("--builder").arg(&own).output().expect("flare-cvm starts")
+    };
+    let output = seal();
     failed(&output, &["error[KIT-004]: site-1 is not sealed", "error[CLI-012]: 1 of 2 sites"]);
     holds_a_bundle(&out.join("server1.tgz"));
     assert!(names(&out).iter().all(|name| name.starts_with("server1.")), "{:?}", names(&out));
     // Neither is an earlier bundle replaced unasked.
-    let output = seal(&scene().root.join("project"), &copied, &out).output().expect("flare-cvm starts");
+    let output = seal();
     failed(&output, &["error[PRO-002]: server1 is not sealed", "error[KIT-004]", "2 of 2 sites"]);
     holds_a_bundle(&out.join("server1.tgz"));
 }
@@ -253,6 +269,7 @@ fn a_mistake_in_one_cc_config_is_found_before_any_work() {
 #[test]
 fn what_cannot_be_sealed_is_refused() {
     let folder = folder("refused");
+    let own = builder(&folder);
     let project = scene().root.join("project");
     fs::write(folder.join("app.tar.gz"), "an archive").expect("a file");
     let archive = format!("docker_archive: {}", folder.join("app.tar.gz").display());
@@ -275,7 +292,7 @@ fn what_cannot_be_sealed_is_refused() {
         fs::write(&file, format!("{config}{to}\n")).expect("a wrong cc_config");
         let mut command = Command::new(scene().program());
         command.arg("provision").env("FLARE_CVM_BASE_DIR", &scene().root).arg("--cc-config").arg(&file);
-        command.arg("--kit-root").arg(kits()).arg("--output").arg(&out);
+        command.arg("--kit-root").arg(kits()).arg("--output").arg(&out).arg("--builder").arg(&own);
         failed(&command.output().expect("flare-cvm starts"), &[&format!("error[{code}]"), words]);
         assert!(!out.exists() || names(&out).is_empty(), "{to}: {:?}", names(&out));
     }
@@ -302,7 +319,8 @@ fn a_model_and_a_workload_lie_only_in_the_encrypted_partition() {
     fs::write(&file, text).expect("a cc_config");
     let mut command = Command::new(scene().program());
     command.arg("provision").env("FLARE_CVM_BASE_DIR", &scene().root).arg("--cc-config").arg(&file);
-    run(command.arg("--kit-root").arg(kits()).arg("--output").arg(&out)).expect("a bundle");
+    command.arg("--kit-root").arg(kits()).arg("--output").arg(&out).arg("--builder").arg(builder(&folder));
+    run(&mut command).expect("a bundle");
 
     run(Command::new("tar").arg("-C").arg(&out).arg("--strip-components=1").arg("-xzf").arg(out.join("site-1.tgz")))
         .expect("the bundle, unpacked");
@@ -332,9 +350,10 @@ fn ctrl_c_leaves_nothing_of_any_site_behind() {
     let (out, temporary) = (folder.join("out"), folder.join("tmp"));
     fs::create_dir_all(&out).expect("a folder");
     fs::create_dir_all(&temporary).expect("a folder");
+    let own = builder(&folder);
     for (line, group) in [("site-1: p3: sealing", true), ("server1: boot chain", false), ("packing it into", true)] {
         let mut command = seal(&scene().root.join("project"), &kits(), &out);
-        command.env("TMPDIR", &temporary).process_group(0);
+        command.arg("--builder").arg(&own).env("TMPDIR", &temporary).process_group(0);
         let mut process = Process::start("flare-cvm", &mut command).expect("flare-cvm starts");
         process.wait_for(&[line], Duration::from_secs(120)).expect("progress");
         let pid = process.pid();
@@ -350,5 +369,10 @@ fn ctrl_c_leaves_nothing_of_any_site_behind() {
             .filter(|name| !whole.iter().any(|tgz| name.starts_with(tgz.trim_end_matches("tgz"))));
         assert_eq!((left.collect::<Vec<_>>(), names(&temporary)), (Vec::new(), BTreeSet::new()), "{line}");
         names(&out).into_iter().for_each(|name| fs::remove_file(out.join(name)).expect("a file"));
+        // Only a finished bundle used its build's name up.
+        let used = fs::read_dir(own.join("builds")).into_iter().flatten().flatten().flat_map(|t| names(&t.path()));
+        let used: Vec<_> = used.collect();
+        assert!(used.is_empty() == whole.is_empty(), "{line}: {used:?}, {whole:?}");
+        let _ = fs::remove_dir_all(own.join("builds"));
     }
 }

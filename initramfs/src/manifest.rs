@@ -53,6 +53,8 @@ pub struct Documents {
     pub reference: Option<Vec<u8>>,
     /// `reference.sig`, as optional.
     pub reference_signature: Option<Vec<u8>>,
+    /// `enrolment.txt`, as optional: whose key holder reads it can tell its own permit and mark.
+    pub enrolment: Option<Vec<u8>>,
 }
 
 /// What a boot believes: made only by [`verify`].
@@ -82,6 +84,7 @@ impl Documents {
             manifest_sig: self.manifest_signature.clone()?,
             reference: self.reference.clone()?,
             reference_sig: self.reference_signature.clone()?,
+            enrolment: self.enrolment.clone().unwrap_or_default(),
         })
     }
 }
@@ -121,6 +124,7 @@ pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
         collateral: esp::read_file(image, p1::COLLATERAL, p1::MAX_COLLATERAL_BYTES)?,
         reference: read(p1::REFERENCE)?,
         reference_signature: read(p1::REFERENCE_SIG)?,
+        enrolment: read(p1::ENROLMENT)?,
     })
 }
 

@@ -113,25 +113,42 @@ impl Federation {
         text(&self.scene.root.join(name))
     }
 
+    /// A party's folder; the delegate's lies on the builder, so in memory.
+    fn party(&self, name: &str) -> PathBuf {
+        if name != DELEGATE {
+            return self.scene.root.join(name);
+        }
+        let folder = self.scene.root.to_string_lossy().replace('/', "-");
+        Path::new("/dev/shm").join(format!("flare-cvm{folder}-{name}"))
+    }
+
     fn url(&self, party: usize) -> String {
         let port = if PARTIES[party].0 == DELEGATE { KEYHOLDER_PORT } else { self.scene.first_port + party as u16 };
         format!("https://10.0.2.2:{port}")
     }
 
     fn ceremony(&self) -> Result<()> {
-        if self.scene.root.join("agreement.txt").exists() {
+        // A delegate serves one image: without it nothing can be sealed again under an earlier agreement.
+        let can_seal = self.scene.root.join("bundles").exists() || self.party(DELEGATE).join("secrets.age").exists();
+        if self.scene.root.join("agreement.txt").exists() && can_seal {
             (self.scene.say)("  the agreement stands since an earlier run");
             return Ok(());
         }
-        for stale in PARTIES.map(|(name, _)| name).iter().chain(&["builder", "bundles"]) {
+        for stale in PARTIES.map(|(name, _)| self.party(name)) {
+            let _ = fs::remove_dir_all(stale);
+        }
+        for stale in ["builder", "bundles"] {
             let _ = fs::remove_dir_all(self.scene.root.join(stale));
+        }
+        for stale in ["agreement.txt", "draft.txt"] {
+            let _ = fs::remove_file(self.scene.root.join(stale));
         }
         let (policy, builder, draft) = (self.at("policy.rego"), self.at("builder"), self.at("draft.txt"));
         fs::write(&policy, self.scene.policy(&self.tpms[0])?)?;
         let run = |arguments: &[&str]| self.scene.flare_cvm(arguments).map(drop);
         run(&["ceremony", "init-builder", &builder, "--name", "builder"])?;
         for (index, (name, role)) in PARTIES.into_iter().enumerate() {
-            let (folder, url) = (self.at(name), self.url(index));
+            let (folder, url) = (text(&self.party(name)), self.url(index));
             let who = ["--name", name, "--role", role, "--keyholder", &url, "--policy", &policy];
             run(&[&["ceremony", "init", &folder], who.as_slice()].concat())?;
             let roots = Path::new(&folder).join("ek-roots");
@@ -146,13 +163,16 @@ impl Federation {
         let mut arguments = vec!["ceremony", "invite", &first, "--project", PROJECT, "--builder", &statement];
         sites.iter().for_each(|site| arguments.extend(["--site", site]));
         run(&[&arguments, ["-o", invite.as_str()].as_slice()].concat())?;
-        let joins: Vec<_> =
-            PARTIES.iter().skip(1).map(|(name, _)| (self.at(name), self.at(&format!("{name}.join.txt")))).collect();
+        let joins: Vec<_> = PARTIES
+            .iter()
+            .skip(1)
+            .map(|(name, _)| (text(&self.party(name)), self.at(&format!("{name}.join.txt"))))
+            .collect();
         for (folder, join) in &joins {
             run(&["ceremony", "join", folder, &invite, "-o", join, "--yes"])?;
         }
         for (name, _) in PARTIES {
-            let folder = self.at(name);
+            let folder = text(&self.party(name));
             let mut arguments = vec!["ceremony", "agree", &folder, "--invite", &invite, "--agreement", &draft, "--yes"];
             joins.iter().for_each(|(_, join)| arguments.extend(["--join", join]));
             run(&arguments)?;
@@ -161,8 +181,9 @@ impl Federation {
             let holds =
                 |party: &str| SITES.iter().any(|(_, r, parties)| *r == role && parties.split(',').any(|p| p == party));
             for (name, _) in PARTIES.iter().filter(|(name, _)| holds(name)) {
-                let (folder, output) = (self.at(name), self.at(&format!("{name}.{role}.txt")));
-                let build = ["--role", role, "--build", BUILD, "-o", &output];
+                let (folder, output) = (text(&self.party(name)), self.at(&format!("{name}.{role}.txt")));
+                // The federation's bundles serve many runs, and in each the clients' images present themselves anew.
+                let build = ["--role", role, "--build", BUILD, "--valid-days", "3650", "-o", &output];
                 run(&[&["ceremony", "contribute", &folder, "--agreement", &draft], build.as_slice()].concat())?;
             }
         }
@@ -216,6 +237,8 @@ impl Federation {
                 let ports = if name == "cc_server1.yml" { "8002, 9999" } else { "9999" };
                 content = content.replace("class_allow_list:", &format!("allowed_ports: [{ports}]\nclass_allow_list:"));
             }
+            content =
+                content.replace(&format!("party: {DELEGATE}"), &format!("party: {}", self.party(DELEGATE).display()));
             // The files name what the ceremony left by paths relative to this.
             content =
                 content.replace("flare_cvm:\n", &format!("flare_cvm:\n  base_dir: {}\n", self.scene.root.display()));

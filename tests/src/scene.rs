@@ -350,6 +350,7 @@ impl Scene {
             (self.say)("  the bundle stands since an earlier run");
             return Ok(());
         }
+        self.forget_builds();
         // With a cc_config the output is the folder of an archive.
         let packed = self.root.join("packed");
         let output = if self.cc_config.is_some() { packed.clone() } else { self.bundle() };
@@ -359,7 +360,14 @@ impl Scene {
             unpack(&packed.join(format!("{}.tgz", self.site.0)), &self.bundle())?;
             fs::remove_dir_all(packed)?;
         }
+        self.forget_builds();
         Ok(())
+    }
+
+    /// The lab seals one site again and again under one build's name. A builder would ask the parties to contribute to
+    /// another build.
+    fn forget_builds(&self) {
+        let _ = fs::remove_dir_all(self.root.join("builder/builds"));
     }
 
     /// Each party enrols the image.

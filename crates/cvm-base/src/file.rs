@@ -62,6 +62,24 @@ impl Explain for FileError {
 /// Temporary file in the same folder, `fsync`, rename, `fsync` of the folder. `mode` is the Unix
 /// permission of the new file (`0o600` for secrets).
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    write(path, bytes, mode, |temporary| temporary.persist(path).map(drop))
+}
+
+/// As [`write_atomic`], where nothing stands at `path` yet; false, and nothing changed, where something does.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, FileError> {
+    match write(path, bytes, mode, |temporary| temporary.persist_noclobber(path).map(drop)) {
+        Ok(()) => Ok(true),
+        Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    persist: impl FnOnce(tempfile::NamedTempFile) -> Result<(), tempfile::PersistError>,
+) -> Result<(), FileError> {
     use std::os::unix::fs::PermissionsExt;
     let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -74,7 +92,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
     let _guard = crate::interrupt::guard_path(temporary.path());
     temporary.write_all(bytes).map_err(fail("write"))?;
     temporary.as_file().sync_all().map_err(fail("sync"))?;
-    temporary.persist(path).map_err(|e| fail("replace")(e.error))?;
+    persist(temporary).map_err(|e| fail("replace")(e.error))?;
     File::open(folder).and_then(|f| f.sync_all()).map_err(fail("sync the folder of"))
 }
 
@@ -105,6 +123,16 @@ mod tests {
         assert!(write_atomic(&blocked, b"new", 0o600).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file stays behind");
+    }
+
+    #[test]
+    fn a_new_file_replaces_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        assert!(write_new(&path, b"first", 0o644).unwrap());
+        assert!(!write_new(&path, b"second", 0o644).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays behind");
     }
 
     #[test]

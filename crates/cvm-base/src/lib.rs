@@ -12,4 +12,4 @@ pub mod time;
 
 pub use bytes::{Bytes, Bytes16, Bytes32, HexError, sha256};
 pub use explain::Explain;
-pub use file::{FileError, read_bounded, write_atomic};
+pub use file::{FileError, read_bounded, write_atomic, write_new};

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::{
     contribution::{Contribution, WHAT},
+    enrolment::Enrolment,
     error::CeremonyError,
     statement::{Builder, Card, Invite, Join, Signed},
     text::{self, Document},
@@ -67,7 +68,7 @@ impl Described {
                 Ok(Self {
                     digest: text::digest(&body),
                     signed_by: Vec::new(),
-                    unverified: vec![contribution.party.to_string()],
+                    unverified: vec![contribution.permit.party.to_string()],
                     artifact: Artifact::Contribution(contribution),
                 })
             }
@@ -104,6 +105,7 @@ pub fn check_any_bytes(bytes: &[u8]) {
         Signed::<Invite>::parse(bytes).map(|s| s.text().to_owned()),
         Signed::<Join>::parse(bytes).map(|s| s.text().to_owned()),
         Draft::parse(bytes).map(|draft| draft.text()),
+        Enrolment::parse(bytes).map(|enrolment| text::body(&enrolment)),
     ];
     let accepted: Vec<_> = texts.iter().flatten().collect();
     assert!(accepted.len() <= 1, "bytes of two kinds");

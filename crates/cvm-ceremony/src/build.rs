@@ -9,8 +9,9 @@ use cvm_layout::{
 
 use crate::{
     contribution::{OpenedContribution, WHAT},
+    enrolment::{Mark, Marks},
     error::CeremonyError,
-    split_key::{BaseKey, CombinedKey, EphemeralBuild, Half, Purpose, SplitKeyError, derive},
+    split_key::{CombinedKey, EphemeralBuild, Half, Purpose, SplitKeyError, derive},
     statement::Site,
     transcript::Agreement,
 };
@@ -57,7 +58,7 @@ impl Keys {
     }
 }
 
-/// Makes E and the keys of one image: e lives only in here.
+/// Makes E, the keys of one image and what marks its documents: e lives only in here.
 ///
 /// `contributions`: one per party of the site, all for its role, in any order. They serve every
 /// image of one build whose site has the same parties and role; drop them when it ends.
@@ -66,35 +67,43 @@ pub fn build_split_key(
     contributions: &[OpenedContribution],
     site: &Site,
     image_id: &ImageId,
-) -> Result<(SplitKey, Keys), CeremonyError> {
+) -> Result<(SplitKey, Keys, Marks), CeremonyError> {
     let parties = agreement.shares(site);
-    let base_keys = parties
+    let own = parties
         .iter()
-        .map(|party| Ok((party.public, base_key(agreement, contributions, site, &party.name)?)))
-        .collect::<Result<Vec<_>, CeremonyError>>()?;
+        .map(|party| contribution_of(agreement, contributions, site, &party.name))
+        .collect::<Result<Vec<_>, _>>()?;
     for extra in contributions {
-        agreement.party(&extra.party)?;
-        site.check_party(&extra.party)?;
+        agreement.party(extra.party())?;
+        site.check_party(extra.party())?;
     }
-    let (ephemeral, halves) = EphemeralBuild::generate()?.halves(&base_keys, image_id)?;
+    let base_keys: Vec<_> = parties.iter().zip(&own).map(|(party, own)| (party.public, &own.base_key)).collect();
+    let build = EphemeralBuild::generate()?;
+    let mark = |(own, key): (&&OpenedContribution, _)| Mark {
+        permit: own.permit.clone(),
+        signature: own.permit_signature,
+        key,
+    };
+    let marks = own.iter().zip(build.enrolment_keys(&base_keys, image_id)?).map(mark).collect();
+    let (ephemeral, halves) = build.halves(&base_keys, image_id)?;
     let halves = parties.iter().map(|party| party.name.clone()).zip(halves).collect();
     let split_key = SplitKey { ephemeral, transcript: agreement.digest(), parties };
     let keys = Keys::derive(&split_key, &halves, image_id)?;
-    Ok((split_key, keys))
+    Ok((split_key, keys, Marks(marks)))
 }
 
-fn base_key<'a>(
+fn contribution_of<'a>(
     agreement: &Agreement,
     contributions: &'a [OpenedContribution],
     site: &Site,
     party: &Name,
-) -> Result<&'a BaseKey, CeremonyError> {
-    let mut own = contributions.iter().filter(|c| c.party == *party);
+) -> Result<&'a OpenedContribution, CeremonyError> {
+    let mut own = contributions.iter().filter(|c| c.party() == party);
     let contribution = own.next().ok_or_else(|| CeremonyError::NoContribution(party.clone()))?;
     if own.next().is_some() {
         return Err(CeremonyError::Duplicate { what: "contribution of", value: party.to_string() });
     }
-    let (expected, found) = (agreement.digest(), contribution.transcript);
+    let (expected, found) = (agreement.digest(), contribution.permit.transcript);
     if expected != found {
         return Err(CeremonyError::OtherTranscript { what: WHAT, expected, found });
     }
@@ -102,5 +111,5 @@ fn base_key<'a>(
         let (party, found) = (party.clone(), contribution.base_key.role);
         return Err(CeremonyError::OtherRole { party, expected: site.role, found });
     }
-    Ok(&contribution.base_key)
+    Ok(contribution)
 }

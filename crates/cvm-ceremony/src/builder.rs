@@ -1,9 +1,16 @@
 //! The builder's folder, and how it opens contributions.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret;
-use cvm_layout::names::{Name, Role};
+use cvm_base::{
+    FileError,
+    interrupt::{PathGuard, guard_path},
+};
+use cvm_layout::{
+    manifest::ImageId,
+    names::{Name, Role},
+};
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
@@ -13,16 +20,19 @@ use crate::{
     split_key::BaseKey,
     statement::{Builder, Signed},
     transcript::Agreement,
-    vault::{Lock, NewFolder, SECRETS_FILE, Unlock, open_secrets, random32, read, take32},
+    vault::{Lock, NewFolder, SECRETS_FILE, Unlock, make_folder, open_secrets, random32, read, take32},
 };
 
 /// The builder's signed statement: what parties get.
 pub const BUILDER_FILE: &str = "builder.txt";
+/// What the builder sealed.
+const BUILDS: &str = "builds";
 const MAGIC: &[u8] = b"flare-cvm/v1/builder-secrets\n";
 
 /// A builder's folder: `builder.txt` (public), `secrets.age` (Ed25519 seed and age identity),
 /// `unlock.key`.
 pub struct BuilderSecrets {
+    folder: PathBuf,
     statement: Signed<Builder>,
     signing: SigningKey,
     identity: age::x25519::Identity,
@@ -76,7 +86,7 @@ impl BuilderSecrets {
         if identity.to_public().to_string() != builder.recipient.as_str() {
             return Err(mismatch("recipient"));
         }
-        Ok(Self { statement, signing, identity })
+        Ok(Self { folder: folder.to_owned(), statement, signing, identity })
     }
 
     /// Who the builder is.
@@ -88,6 +98,47 @@ impl BuilderSecrets {
     pub fn signing_key(&self) -> &SigningKey {
         &self.signing
     }
+
+    /// Refuses a build's name that this builder has sealed the site's image under before.
+    pub fn check_unused(&self, agreement: &Agreement, build: &Name, site: &Name) -> Result<(), CeremonyError> {
+        let path = self.record_of(agreement, build, site);
+        if path.exists() { Err(used(build, site, &path)) } else { Ok(()) }
+    }
+
+    /// Records that the site's image was sealed under this build's name. Of two at once, one is first. While the
+    /// guard lives, an interruption takes the record back.
+    pub fn record(
+        &self,
+        agreement: &Agreement,
+        build: &Name,
+        site: &Name,
+        image_id: &ImageId,
+    ) -> Result<PathGuard, CeremonyError> {
+        let path = self.record_of(agreement, build, site);
+        make_folder(path.parent().unwrap_or(&self.folder))?;
+        if cvm_base::write_new(&path, format!("image {image_id}\n").as_bytes(), 0o644)? {
+            return Ok(guard_path(&path));
+        }
+        Err(used(build, site, &path))
+    }
+
+    /// The image did not appear after all: its build's name may be used again.
+    pub fn forget(&self, agreement: &Agreement, build: &Name, site: &Name) -> Result<(), CeremonyError> {
+        let path = self.record_of(agreement, build, site);
+        let fail = |source| FileError::Io { action: "remove", path: path.clone(), source };
+        Ok(std::fs::remove_file(&path).map_err(fail)?)
+    }
+
+    /// `builds/TRANSCRIPT/BUILD/SITE`: names hold no slash and begin with no dot.
+    fn record_of(&self, agreement: &Agreement, build: &Name, site: &Name) -> PathBuf {
+        [BUILDS, &agreement.digest().to_string(), build.as_str(), site.as_str()]
+            .iter()
+            .fold(self.folder.clone(), |path, part| path.join(part))
+    }
+}
+
+fn used(build: &Name, site: &Name, path: &Path) -> CeremonyError {
+    CeremonyError::BuildUsed { build: build.clone(), site: site.clone(), path: path.display().to_string() }
 }
 
 fn weak(reason: &str) -> CeremonyError {
@@ -112,14 +163,14 @@ pub fn open_contribution(
     let signed = Contribution::parse(bytes, agreement)?;
     let contribution = signed.statement();
     contribution.check_use(role, build)?;
-    let refuse = |reason: String| CeremonyError::Sealed { party: contribution.party.clone(), reason };
+    let refuse = |reason: String| CeremonyError::Sealed { party: contribution.permit.party.clone(), reason };
     let secret = age::decrypt(&builder.identity, &contribution.sealed).map_err(|e| refuse(e.to_string()))?;
     let secret = Zeroizing::new(secret);
     let mut rest = secret.as_slice();
     match (take32(&mut rest), take32(&mut rest), rest) {
         (Some(binding), Some(base_key), []) if *binding == contribution.binding().0 => Ok(OpenedContribution {
-            transcript: contribution.transcript,
-            party: contribution.party.clone(),
+            permit: contribution.permit.clone(),
+            permit_signature: contribution.permit_signature,
             base_key: BaseKey::from_bytes(role, base_key),
         }),
         _ => Err(refuse("it was sealed for another envelope".into())),

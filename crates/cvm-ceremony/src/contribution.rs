@@ -6,9 +6,10 @@ use cvm_layout::names::{Name, Role};
 use serde::Serialize;
 
 use crate::{
+    enrolment::{Permit, SignatureBytes},
     error::CeremonyError,
     split_key::BaseKey,
-    statement::{Signed, role, verify_one},
+    statement::{Signed, verify_one},
     text::{self, Document, Reader, TextError, Writer},
     transcript::Agreement,
 };
@@ -20,14 +21,11 @@ const MAX_SEALED: usize = 2048;
 /// The envelope of a sealed base key. The party signs all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Contribution {
-    /// T: the ceremony.
-    pub transcript: Bytes32,
-    /// Whose base key.
-    pub party: Name,
-    /// For which images.
-    pub role: Role,
-    /// For which build; a name that the builder chooses and uses once.
-    pub build: Name,
+    /// Whose base key, and what for.
+    #[serde(flatten)]
+    pub permit: Permit,
+    /// The party's signature on the permit alone.
+    pub permit_signature: SignatureBytes,
     /// An age file for the builder: [`Contribution::binding`], then the 32 bytes of `b_i,role`.
     #[serde(skip)]
     pub sealed: Vec<u8>,
@@ -38,23 +36,28 @@ impl Contribution {
     pub fn parse(bytes: &[u8], agreement: &Agreement) -> Result<Signed<Self>, CeremonyError> {
         let (this, body, signatures) =
             text::parse::<Self>(bytes, 1).map_err(|source| CeremonyError::Text { what: WHAT, source })?;
-        let (expected, found) = (agreement.digest(), this.transcript);
+        let (expected, found) = (agreement.digest(), this.permit.transcript);
         if expected != found {
             return Err(CeremonyError::OtherTranscript { what: WHAT, expected, found });
         }
-        let party = agreement.party(&this.party)?;
-        verify_one(WHAT, &this.party, &party.card.identity, &body, &signatures)?;
+        let name = &this.permit.party;
+        let identity = &agreement.party(name)?.card.identity;
+        verify_one(WHAT, name, identity, &body, &signatures)?;
+        if !text::verifies(identity, &text::body(&this.permit), &this.permit_signature.0) {
+            return Err(CeremonyError::Signature { signer: name.clone(), what: "permit" });
+        }
         Ok(Signed::verified(this, &body, &signatures))
     }
 
     /// Refuses a contribution for another role or build.
     pub fn check_use(&self, role: Role, build: &Name) -> Result<(), CeremonyError> {
-        if self.role != role {
-            return Err(CeremonyError::OtherRole { party: self.party.clone(), expected: role, found: self.role });
+        let permit = &self.permit;
+        if permit.role != role {
+            return Err(CeremonyError::OtherRole { party: permit.party.clone(), expected: role, found: permit.role });
         }
-        if self.build != *build {
-            let (expected, found) = (build.clone(), self.build.clone());
-            return Err(CeremonyError::OtherBuild { party: self.party.clone(), expected, found });
+        if permit.build != *build {
+            let (expected, found) = (build.clone(), permit.build.clone());
+            return Err(CeremonyError::OtherBuild { party: permit.party.clone(), expected, found });
         }
         Ok(())
     }
@@ -70,19 +73,15 @@ impl Document for Contribution {
     const KIND: &'static str = "contribution";
 
     fn write(&self, w: &mut Writer) {
-        w.field("transcript", self.transcript);
-        w.field("party", &self.party);
-        w.field("role", self.role);
-        w.field("build", &self.build);
+        self.permit.write(w);
+        w.field("permit", self.permit_signature);
         w.field("sealed", STANDARD.encode(&self.sealed));
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, TextError> {
         Ok(Self {
-            transcript: r.parse("transcript", "64 hex digits")?,
-            party: r.parse("party", "NAME")?,
-            role: r.field("role", "server or client", role)?,
-            build: r.parse("build", "NAME")?,
+            permit: Permit::read(r)?,
+            permit_signature: r.parse("permit", "128 hex digits")?,
             sealed: r.field("sealed", "base64 of an age file", |value| {
                 STANDARD.decode(value).ok().filter(|bytes| bytes.len() <= MAX_SEALED)
             })?,
@@ -93,14 +92,14 @@ impl Document for Contribution {
 /// A base key that the builder has opened.
 #[derive(Debug)]
 pub struct OpenedContribution {
-    pub(crate) transcript: Bytes32,
-    pub(crate) party: Name,
+    pub(crate) permit: Permit,
+    pub(crate) permit_signature: SignatureBytes,
     pub(crate) base_key: BaseKey,
 }
 
 impl OpenedContribution {
     /// Whose it is.
     pub fn party(&self) -> &Name {
-        &self.party
+        &self.permit.party
     }
 }

@@ -3,7 +3,12 @@
 use cvm_base::{Bytes32, Explain, FileError};
 use cvm_layout::names::{Name, Role};
 
-use crate::{fingerprint::Fingerprint, split_key::SplitKeyError, text::TextError, values::PartyRole};
+use crate::{
+    fingerprint::Fingerprint,
+    split_key::SplitKeyError,
+    text::TextError,
+    values::{Date, PartyRole},
+};
 
 /// An artifact was refused, or could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -232,9 +237,65 @@ pub enum CeremonyError {
         /// Who should have made it.
         author: Name,
     },
+    /// A party's permit for a build has ended.
+    #[error("{party} permitted build {build} until {not_after}, today is {today}")]
+    Expired {
+        /// Who permitted it.
+        party: Name,
+        /// The build.
+        build: Name,
+        /// The permit's last day.
+        not_after: Date,
+        /// The clock's.
+        today: Date,
+    },
+    /// A presented image that a party did not permit.
+    #[error("{party} permits no enrolment by presentation: {problem}")]
+    NotAdmitted {
+        /// Whose permit it is about.
+        party: Name,
+        /// Why.
+        problem: &'static str,
+    },
+    /// A party's contribution for this build was made before.
+    #[error("the contribution for the {role} images of build {build} was made before: {path}")]
+    Contributed {
+        /// The build.
+        build: Name,
+        /// The images' role.
+        role: Role,
+        /// The copy that was kept.
+        path: String,
+    },
+    /// A build's name was used for a site before.
+    #[error("the image of site {site} was sealed in build {build} before ({path})")]
+    BuildUsed {
+        /// The build.
+        build: Name,
+        /// The site.
+        site: Name,
+        /// The builder's record.
+        path: String,
+    },
+    /// A document is not the one whose digest the parties signed.
+    #[error("{path} is not the legal agreement of the {what}: that names {}, the file has SHA-256 {found}", digest(.expected))]
+    Legal {
+        /// The document.
+        path: String,
+        /// What names another.
+        what: &'static str,
+        /// What it names.
+        expected: Option<Bytes32>,
+        /// The document's.
+        found: Bytes32,
+    },
     /// The certificate could not be made.
     #[error("cannot make the key holder's certificate: {0}")]
     Certificate(String),
+}
+
+fn digest(value: &Option<Bytes32>) -> String {
+    value.map_or_else(|| "none".into(), |digest| digest.to_string())
 }
 
 fn join(names: &[Name]) -> String {
@@ -277,6 +338,11 @@ impl Explain for CeremonyError {
             Self::SiteOfStranger { .. } => "CER-028",
             Self::SiteWithout { .. } => "CER-029",
             Self::NothingToOpen { .. } => "CER-030",
+            Self::Expired { .. } => "CER-031",
+            Self::NotAdmitted { .. } => "CER-032",
+            Self::Contributed { .. } => "CER-033",
+            Self::BuildUsed { .. } => "CER-034",
+            Self::Legal { .. } => "CER-035",
         }
     }
 
@@ -328,6 +394,17 @@ impl Explain for CeremonyError {
             Self::Unconfirmed { author, .. } => {
                 format!("call {author}, have the fingerprint read aloud, and give it with --expect-fingerprint (or --yes if the file came by a way that nobody else can change)")
             }
+            Self::Expired { party, .. } => {
+                format!("ask {party} for a contribution to a new build, or check this machine's clock; an operator can enrol an image at any time: `flare-cvm keyholder enroll`")
+            }
+            Self::NotAdmitted { .. } => {
+                "compare the image's manifest.json and reference.json with the builder's by another way, then enrol it by hand: `flare-cvm keyholder enroll`".into()
+            }
+            Self::Contributed { path, .. } => format!("send the builder {path} again if that got lost; another build has another name: choose --build anew"),
+            Self::BuildUsed { .. } => {
+                "a build's name serves once for a site: choose another, and ask the parties to contribute to it. A build that failed used up no name".into()
+            }
+            Self::Legal { .. } => "read the document that the others mean before you sign: do not go on before all name the same one".into(),
             Self::Certificate(_) => "check the key holder's URL".into(),
         }
     }

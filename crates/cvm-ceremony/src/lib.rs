@@ -16,6 +16,7 @@ mod build;
 #[cfg(feature = "artifacts")]
 mod builder;
 mod contribution;
+mod enrolment;
 mod error;
 mod fingerprint;
 #[cfg(feature = "artifacts")]
@@ -33,6 +34,7 @@ pub use build::{Keys, build_split_key};
 #[cfg(feature = "artifacts")]
 pub use builder::{BUILDER_FILE, BuilderSecrets, open_contribution};
 pub use contribution::{Contribution, OpenedContribution};
+pub use enrolment::{Marks, Permit, SignatureBytes};
 pub use error::CeremonyError;
 pub use fingerprint::Fingerprint;
 #[cfg(feature = "artifacts")]

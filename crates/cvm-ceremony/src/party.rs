@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_base::{Bytes32, sha256};
 use cvm_layout::{
-    manifest::{ImageId, SplitKey, Stage},
+    manifest::{ImageId, Manifest, SplitKey, Stage},
     names::{Name, Role},
 };
 use ed25519_dalek::SigningKey;
@@ -13,13 +13,14 @@ use zeroize::Zeroizing;
 
 use crate::{
     contribution::Contribution,
+    enrolment::{Enrolment, Permit, SignatureBytes},
     error::CeremonyError,
-    split_key::{BaseKey, Half, PartySecret, half},
+    split_key::{BaseKey, Half, PartySecret, enrolment_key, half},
     statement::{Card, Invite, Join, Member, Signed, Terms},
     text::{self, SignatureLine},
     transcript::{Agreement, Draft},
     values::{Date, PartyRole, Url},
-    vault::{Lock, NewFolder, SECRETS_FILE, Unlock, open_secrets, random32, read, take32},
+    vault::{Lock, NewFolder, SECRETS_FILE, Unlock, make_folder, open_secrets, random32, read, take32},
 };
 
 /// The party's signed statement (public).
@@ -28,6 +29,8 @@ pub const PARTY_FILE: &str = "party.txt";
 pub const CERTIFICATE_FILE: &str = "tls.pem";
 /// The release policy that the party's key holder applies; its digest goes into the transcript.
 pub const POLICY_FILE: &str = "policy.rego";
+/// What the party contributed: a folder per transcript, a file per role and build.
+const CONTRIBUTIONS: &str = "contributions";
 const MAGIC: &[u8] = b"flare-cvm/v1/party-secrets\n";
 /// How long the key holder's certificate says it is valid. The image pins it, so that only a new
 /// ceremony can replace it.
@@ -208,6 +211,22 @@ impl Party {
         Ok(half(&self.secret, self.base_key(role), &split_key.ephemeral, image_id, stage)?)
     }
 
+    /// Refuses a presented image whose build this party did not permit, or no longer does, and reference values that
+    /// were not made in that build. `documents`: `reference.json` and `enrolment.txt`.
+    pub fn admit(
+        &self,
+        agreement: &Agreement,
+        manifest: &Manifest,
+        documents: (&[u8], &[u8]),
+        today: &Date,
+    ) -> Result<(), CeremonyError> {
+        let (reference, enrolment) = documents;
+        let ephemeral = &manifest.split_key.ephemeral;
+        let key = enrolment_key(&self.secret, self.base_key(manifest.role), ephemeral, &manifest.image_id)?;
+        let own = (&self.card().name, &self.card().identity, &key);
+        Enrolment::parse(enrolment)?.check(own, agreement, manifest, reference, today)
+    }
+
     /// The release policy of the folder.
     pub fn policy(&self) -> Result<Vec<u8>, CeremonyError> {
         read(&self.folder, POLICY_FILE)
@@ -250,20 +269,22 @@ impl Party {
         }
     }
 
-    /// Seals this party's base key of `role` to the agreement's builder, for one build.
+    /// Seals this party's base key of `role` to the agreement's builder, for one build until that day.
     pub fn contribute(
         &self,
         agreement: &Agreement,
         role: Role,
         build: Name,
+        not_after: Date,
     ) -> Result<Signed<Contribution>, CeremonyError> {
         let name = self.card().name.clone();
         self.check_own(agreement.party(&name)?, "agreement")?;
         if !agreement.transcript().terms.sites.iter().any(|site| site.role == role && site.names(&name)) {
             return Err(CeremonyError::NothingToOpen { party: name, role });
         }
-        let mut envelope =
-            Contribution { transcript: agreement.digest(), party: name.clone(), role, build, sealed: Vec::new() };
+        let permit = Permit { transcript: agreement.digest(), party: name.clone(), role, build, not_after };
+        let permit_signature = SignatureBytes { 0: text::sign(&self.identity, &text::body(&permit)) };
+        let mut envelope = Contribution { permit, permit_signature, sealed: Vec::new() };
         let refuse = |reason: String| CeremonyError::Sealed { party: name.clone(), reason };
         let recipient: age::x25519::Recipient =
             agreement.builder().recipient.as_str().parse().map_err(|reason: &str| refuse(reason.into()))?;
@@ -274,6 +295,21 @@ impl Party {
         let body = text::body(&envelope);
         let line = SignatureLine { signer: name, bytes: text::sign(&self.identity, &body) };
         Ok(Signed::verified(envelope, &body, &[line]))
+    }
+
+    /// Keeps a copy of a contribution in the folder, before it leaves: a build's name serves once.
+    ///
+    /// # Errors
+    /// [`CeremonyError::Contributed`] where one was kept for this build and role before.
+    pub fn keep(&self, contribution: &Signed<Contribution>) -> Result<(), CeremonyError> {
+        let Permit { transcript, role, build, .. } = &contribution.statement().permit;
+        let folder = self.folder.join(CONTRIBUTIONS).join(transcript.to_string());
+        make_folder(&folder)?;
+        let path = folder.join(format!("{role}.{build}.txt"));
+        if cvm_base::write_new(&path, contribution.text().as_bytes(), 0o644)? {
+            return Ok(());
+        }
+        Err(CeremonyError::Contributed { build: build.clone(), role: *role, path: path.display().to_string() })
     }
 }
 

@@ -116,6 +116,12 @@ impl NewFolder {
     }
 }
 
+/// Makes a folder below a party's or builder's, where it is missing.
+pub(crate) fn make_folder(path: &Path) -> Result<(), CeremonyError> {
+    let fail = |source| FileError::Io { action: "make the folder", path: path.to_owned(), source };
+    Ok(std::fs::create_dir_all(path).map_err(fail)?)
+}
+
 /// Reads a public file of a folder.
 pub(crate) fn read(folder: &Path, name: &str) -> Result<Vec<u8>, CeremonyError> {
     Ok(read_bounded(&folder.join(name), MAX_FILE)?)

@@ -6,7 +6,7 @@ mod common;
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
 
-use common::{BUILD, Ceremony, agree, name, party, today};
+use common::{BUILD, Ceremony, agree, last_day, name, party, today};
 use cvm_base::{Bytes16, Bytes32, Explain};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, CeremonyError, Contribution, Described, Draft, Invite, Join, Keys, Lock, NewParty,
@@ -40,11 +40,11 @@ fn two_parties_hold_a_ceremony_and_both_halves_open_what_the_build_sealed() {
     let agreement = Agreement::parse(c.agreement.text().as_bytes()).unwrap();
     let opened: Vec<_> = [&c.model, &c.data]
         .map(|p| {
-            let text = p.contribute(&agreement, Role::Server, name(BUILD)).unwrap().text().to_owned();
+            let text = p.contribute(&agreement, Role::Server, name(BUILD), last_day()).unwrap().text().to_owned();
             open_contribution(text.as_bytes(), &agreement, Role::Server, &name(BUILD), &c.builder).unwrap()
         })
         .into();
-    let (split_key, keys) = build_split_key(&agreement, &opened, server1(&agreement), &IMAGE).unwrap();
+    let (split_key, keys, _) = build_split_key(&agreement, &opened, server1(&agreement), &IMAGE).unwrap();
     agreement.check_split_key(server1(&agreement), &split_key).unwrap();
     assert_eq!(split_key.parties[0].purposes, [KeyPurpose::System, KeyPurpose::Jobs]);
     assert_eq!(split_key.parties[1].purposes, [KeyPurpose::Jobs]);
@@ -86,11 +86,11 @@ fn neither_half_alone_derives(disk: Purpose, mac: Purpose) {
         };
         let opened: Vec<_> = [&c.model, &c.data]
             .map(|p| {
-                let signed = p.contribute(&c.agreement, role, name(BUILD)).unwrap();
+                let signed = p.contribute(&c.agreement, role, name(BUILD), last_day()).unwrap();
                 open_contribution(signed.text().as_bytes(), &c.agreement, role, &name(BUILD), &c.builder).unwrap()
             })
             .into();
-        let (split_key, keys) = build_split_key(&c.agreement, &opened, site, &IMAGE).unwrap();
+        let (split_key, keys, _) = build_split_key(&c.agreement, &opened, site, &IMAGE).unwrap();
         // A boot's halves, and those that a running system with GPUs is given.
         for stage in [Stage::Boot, Stage::Running] {
             let half = |party: &Party, role| party.half(&split_key, role, &IMAGE, stage).unwrap();
@@ -154,21 +154,21 @@ fn a_swapped_party_key_is_refused() {
     // Neither will it contribute to an agreement that somebody else signed in its name.
     mallory.sign(&mut draft).unwrap();
     let agreement = draft.complete().unwrap();
-    assert_eq!(code(c.data.contribute(&agreement, Role::Server, name(BUILD))), "CER-003");
+    assert_eq!(code(c.data.contribute(&agreement, Role::Server, name(BUILD), last_day())), "CER-003");
 }
 
 #[test]
 fn a_contribution_replayed_from_another_ceremony_role_or_build_is_refused() {
     let c = Ceremony::hold();
     let other = agree(&c.model, &c.data, Ceremony::terms(&c.builder, 7));
-    let replayed = c.data.contribute(&other, Role::Server, name(BUILD)).unwrap();
+    let replayed = c.data.contribute(&other, Role::Server, name(BUILD), last_day()).unwrap();
     let open = |text: &[u8], role, build: &str| open_contribution(text, &c.agreement, role, &name(build), &c.builder);
     assert_eq!(code(open(replayed.text().as_bytes(), Role::Server, BUILD)), "CER-012");
     // Edited to name this ceremony.
     let edited = change(replayed.text(), &other.digest().to_string(), &c.agreement.digest().to_string());
     assert_eq!(code(open(&edited, Role::Server, BUILD)), "CER-001");
 
-    let good = c.data.contribute(&c.agreement, Role::Server, name(BUILD)).unwrap();
+    let good = c.data.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
     assert_eq!(code(open(good.text().as_bytes(), Role::Server, BUILD)), "no error");
     assert_eq!(code(open(good.text().as_bytes(), Role::Client, BUILD)), "CER-014");
     assert_eq!(code(open(good.text().as_bytes(), Role::Server, "build-2")), "CER-015");
@@ -178,8 +178,8 @@ fn a_contribution_replayed_from_another_ceremony_role_or_build_is_refused() {
 fn a_sealed_base_key_lifted_into_anothers_envelope_is_refused() {
     let c = Ceremony::hold();
     let sealed_of = |text: &str| text.lines().find(|l| l.starts_with("sealed: ")).unwrap().to_owned();
-    let data = c.data.contribute(&c.agreement, Role::Server, name(BUILD)).unwrap();
-    let client = c.data.contribute(&c.agreement, Role::Client, name(BUILD)).unwrap();
+    let data = c.data.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
+    let client = c.data.contribute(&c.agreement, Role::Client, name(BUILD), last_day()).unwrap();
     let mut stolen = client.statement().clone();
     stolen.sealed.clone_from(&data.statement().sealed);
     assert_ne!(stolen.binding(), data.statement().binding());
@@ -226,12 +226,12 @@ fn a_role_or_builder_mismatch_is_refused() {
     let folder = c.dir.path().join("builder-2");
     BuilderSecrets::create(&folder, name("builder"), &Lock::KeyFile).unwrap();
     let other = BuilderSecrets::load(&folder, &Unlock::beside(&folder)).unwrap();
-    let signed = c.model.contribute(&c.agreement, Role::Server, name(BUILD)).unwrap();
+    let signed = c.model.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
     let result = open_contribution(signed.text().as_bytes(), &c.agreement, Role::Server, &name(BUILD), &other);
     assert_eq!(code(result), "CER-017");
 
     let open = |p: &Party, role| {
-        let signed = p.contribute(&c.agreement, role, name(BUILD)).unwrap();
+        let signed = p.contribute(&c.agreement, role, name(BUILD), last_day()).unwrap();
         open_contribution(signed.text().as_bytes(), &c.agreement, role, &name(BUILD), &c.builder).unwrap()
     };
     let build = |opened: &[_]| build_split_key(&c.agreement, opened, server1(&c.agreement), &IMAGE);
@@ -239,6 +239,43 @@ fn a_role_or_builder_mismatch_is_refused() {
     assert_eq!(code(build(&[open(&c.model, Role::Server)])), "CER-016");
     let twice = [open(&c.model, Role::Server), open(&c.model, Role::Server), open(&c.data, Role::Server)];
     assert_eq!(code(build(&twice)), "CER-005");
+}
+
+#[test]
+fn attack_a_builds_name_used_twice() {
+    let c = Ceremony::hold();
+    let site_1 = name("site-1");
+    let (used, free) = (name(BUILD), name("build-2"));
+    c.builder.check_unused(&c.agreement, &used, &site_1).unwrap();
+    drop(c.builder.record(&c.agreement, &used, &site_1, &IMAGE).unwrap());
+    assert_eq!(code(c.builder.check_unused(&c.agreement, &used, &site_1)), "CER-034");
+    assert_eq!(code(c.builder.record(&c.agreement, &used, &site_1, &IMAGE).map(drop)), "CER-034");
+    c.builder.forget(&c.agreement, &used, &site_1).unwrap();
+    drop(c.builder.record(&c.agreement, &used, &site_1, &IMAGE).unwrap());
+    // The build's other sites, another build, and another ceremony are others.
+    c.builder.check_unused(&c.agreement, &used, &name("server1")).unwrap();
+    c.builder.check_unused(&c.agreement, &free, &site_1).unwrap();
+    c.builder.check_unused(&agree(&c.model, &c.data, Ceremony::terms(&c.builder, 9)), &used, &site_1).unwrap();
+
+    let contribute = |role, build: &str| c.data.contribute(&c.agreement, role, name(build), last_day()).unwrap();
+    c.data.keep(&contribute(Role::Server, BUILD)).unwrap();
+    let again = c.data.keep(&contribute(Role::Server, BUILD)).unwrap_err();
+    assert_eq!(again.code(), "CER-033");
+    c.data.keep(&contribute(Role::Client, BUILD)).unwrap();
+    c.data.keep(&contribute(Role::Server, "build-2")).unwrap();
+}
+
+#[test]
+fn attack_a_contribution_after_its_last_day() {
+    let c = Ceremony::hold();
+    let signed = c.data.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
+    let permit = &signed.statement().permit;
+    permit.check_day(&last_day()).unwrap();
+    assert_eq!(code(permit.check_day(&"2026-11-30".parse().unwrap())), "CER-031");
+    assert_eq!(code(permit.check_day(&"2027-01-01".parse().unwrap())), "CER-031");
+    // A later day takes the party's signature, and so does another permit.
+    let longer = change(signed.text(), "not-after: 2026-11-29", "not-after: 2027-11-29");
+    assert_eq!(code(Contribution::parse(&longer, &c.agreement)), "CER-001");
 }
 
 #[test]
@@ -260,11 +297,11 @@ fn a_join_of_another_invitation_or_of_the_inviter_is_refused() {
 fn an_image_of_another_agreement_is_not_enrolled() {
     let c = Ceremony::hold();
     let open = |p: &Party| {
-        let signed = p.contribute(&c.agreement, Role::Server, name(BUILD)).unwrap();
+        let signed = p.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
         open_contribution(signed.text().as_bytes(), &c.agreement, Role::Server, &name(BUILD), &c.builder).unwrap()
     };
     let server1 = server1(&c.agreement);
-    let (good, _) = build_split_key(&c.agreement, &[open(&c.model), open(&c.data)], server1, &IMAGE).unwrap();
+    let (good, ..) = build_split_key(&c.agreement, &[open(&c.model), open(&c.data)], server1, &IMAGE).unwrap();
     let check = |change: &dyn Fn(&mut cvm_layout::manifest::SplitKey)| {
         let mut split_key = good.clone();
         change(&mut split_key);
@@ -284,7 +321,7 @@ fn every_byte_of_every_artifact_is_protected() {
     let c = Ceremony::hold();
     let invite = c.model.invite(Ceremony::terms(&c.builder, 6)).unwrap();
     let join = c.data.join(&invite).unwrap();
-    let contribution = c.data.contribute(&c.agreement, Role::Server, name(BUILD)).unwrap();
+    let contribution = c.data.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
     type Refuses<'a> = &'a dyn Fn(&[u8]) -> bool;
     let cases: [(&str, Refuses<'_>); 4] = [
         (invite.text(), &|b| Signed::<Invite>::parse(b).is_err()),

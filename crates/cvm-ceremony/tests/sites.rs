@@ -6,7 +6,7 @@ mod common;
 
 use std::{collections::BTreeMap, path::Path};
 
-use common::{BUILD, Ceremony, name, party, site};
+use common::{BUILD, Ceremony, last_day, name, party, site};
 use cvm_base::{Bytes16, Explain};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, CeremonyError, Draft, Lock, Party, PartyRole, Site, Transcript, Unlock, build_split_key,
@@ -57,7 +57,7 @@ impl Federation {
     }
 
     fn opened(&self, agreement: &Agreement, who: usize, role: Role) -> cvm_ceremony::OpenedContribution {
-        let text = self.parties[who].contribute(agreement, role, name(BUILD)).unwrap().text().to_owned();
+        let text = self.parties[who].contribute(agreement, role, name(BUILD), last_day()).unwrap().text().to_owned();
         open_contribution(text.as_bytes(), agreement, role, &name(BUILD), &self.builder).unwrap()
     }
 }
@@ -77,7 +77,7 @@ fn each_image_is_opened_by_its_own_sites_parties_in_the_transcripts_order() {
     assert!(agreement.text().contains("\nsite: site-1 client hospital-1 server1-keyholder\n"));
     let site_1 = agreement.site(&name("site-1"), Role::Client).unwrap();
     let halves = [f.opened(&agreement, 2, Role::Client), f.opened(&agreement, 1, Role::Client)];
-    let (split_key, _) = build_split_key(&agreement, &halves, site_1, &IMAGE).unwrap();
+    let (split_key, ..) = build_split_key(&agreement, &halves, site_1, &IMAGE).unwrap();
     let names: Vec<_> = split_key.parties.iter().map(|share| share.name.as_str()).collect();
     assert_eq!(names, ["server1-keyholder", "hospital-1"], "model owners first");
     assert_eq!(split_key.parties[0].purposes, [KeyPurpose::System, KeyPurpose::Jobs]);
@@ -95,7 +95,7 @@ fn attack_a_delegate_alone_opens_a_clients_state() {
     let agreement = f.agree(sites()).unwrap();
     let site_1 = agreement.site(&name("site-1"), Role::Client).unwrap();
     let contributions = [f.opened(&agreement, 1, Role::Client), f.opened(&agreement, 2, Role::Client)];
-    let (split_key, keys) = build_split_key(&agreement, &contributions, site_1, &IMAGE).unwrap();
+    let (split_key, keys, _) = build_split_key(&agreement, &contributions, site_1, &IMAGE).unwrap();
     for stage in [Stage::Boot, Stage::Running] {
         let half = f.parties[1].half(&split_key, Role::Client, &IMAGE, stage).unwrap();
         let alone = BTreeMap::from([(name("server1-keyholder"), half)]);
@@ -124,7 +124,7 @@ fn attack_a_half_of_a_party_that_the_site_does_not_name() {
     let [keyholder, _] = own();
     assert_eq!(code(build(vec![keyholder, foreign()])), "CER-016");
     // Nothing of the server's would open with the base key of its own key holder.
-    assert_eq!(code(f.parties[1].contribute(&agreement, Role::Server, name(BUILD))), "CER-030");
+    assert_eq!(code(f.parties[1].contribute(&agreement, Role::Server, name(BUILD), last_day())), "CER-030");
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Explain for WorkError {
             Self::Tool { .. } => "the tool's last words stand above; nothing was replaced".into(),
             Self::Io { .. } => "see the operating system's message above; nothing was replaced".into(),
             Self::DiskFull { .. } => {
-                "free about three times the system volume there (2 GB for a stage), or choose another -o; nothing was replaced, and what was built earlier is still whole".into()
+                "free about three times the system volume there (2 GB for a stage), or choose another -o (in a tmpfs: mount a larger one, twice the site's volume, and say --memory-folder); nothing was replaced, and what was built earlier is still whole".into()
             }
         }
     }

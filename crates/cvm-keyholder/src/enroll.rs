@@ -2,7 +2,7 @@
 
 use cvm_attest::Reference;
 use cvm_base::{Bytes32, sha256};
-use cvm_ceremony::{Agreement, Card};
+use cvm_ceremony::{Agreement, Card, Date, Party};
 use cvm_layout::{
     manifest::{self, Manifest},
     names::Name,
@@ -92,6 +92,25 @@ impl Documents {
         let reference = serde_json::to_value(&reference).map_err(|e| malformed(e.to_string()))?;
         Ok(Enrolled { manifest, reference })
     }
+
+    /// What a presented image must show beyond that: its build is one that this party permits at `now`, and the
+    /// reference values were made in it. A signature of the builder's may have been made by whoever stole its key.
+    pub fn check_presented(
+        &self,
+        party: &Party,
+        manifest: &Manifest,
+        enrolment: &[u8],
+        now: u64,
+    ) -> Result<(), KeyHolderError> {
+        let agreement = Agreement::parse(&self.agreement)?;
+        Ok(party.admit(&agreement, manifest, (&self.reference, enrolment), &Date::from_unix(now))?)
+    }
+}
+
+/// Whether both are images of one site in one build, which makes one.
+pub(crate) fn are_twins(one: &Manifest, other: &Manifest) -> bool {
+    let of = |manifest: &Manifest| (manifest.split_key.transcript, manifest.site.clone(), manifest.build.clone());
+    of(one) == of(other)
 }
 
 fn parse_manifest(bytes: &[u8]) -> Result<Manifest, KeyHolderError> {

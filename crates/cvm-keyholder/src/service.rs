@@ -123,13 +123,13 @@ impl Service {
         if let Unlock::KeyFile(path) = unlock {
             secret_is_private(path)?;
         }
-        let party = Party::load(&config.folder, unlock)?;
+        let party = Arc::new(Party::load(&config.folder, unlock)?);
         let policy = PolicyFolder::read(&config.policy)?;
         let (tls, certificate_sha256) = tls(&party)?;
         let card = party.card();
         private_folder(&config.state)?;
         let store = SqliteStore::open(&config.state, Identity::from(card), Some(party.identity().clone()))?
-            .enrolling(config.enroll_presented.clone())?;
+            .enrolling(config.enroll_presented.as_deref(), &party)?;
         store.check_clock(time::now())?;
         let warnings = warnings(&store, &policy, card)?;
         let internal = |doing| move |problem: String| KeyHolderError::Internal { doing, problem };
@@ -146,7 +146,7 @@ impl Service {
             }),
             store: Box::new(store),
             policy: Box::new(policy.policy),
-            halves: Box::new(PartyHalves(party)),
+            halves: Box::new(PartyHalves(Arc::clone(&party))),
             random: Box::new(|bytes| getrandom::fill(bytes).map_err(|e| Fault::new("drawing randomness", e))),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -429,7 +429,7 @@ fn warnings(store: &SqliteStore, policy: &PolicyFolder, card: &Card) -> Result<V
     Ok(warnings)
 }
 
-struct PartyHalves(Party);
+struct PartyHalves(Arc<Party>);
 
 impl Halves for PartyHalves {
     fn half(&self, manifest: &Manifest, stage: Stage) -> Result<Zeroizing<[u8; 32]>, Fault> {

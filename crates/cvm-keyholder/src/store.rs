@@ -10,11 +10,12 @@ mod protocol;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use cvm_base::{Bytes32, sha256, time};
+use cvm_ceremony::Party;
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release::server::{Decision, Effect, Enrolled, MAX_REASON, Step, Subject, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -50,9 +51,17 @@ pub struct SqliteStore {
     key: VerifyingKey,
     /// Absent where only looking is needed: then nothing can be logged, so nothing decided.
     signer: Option<SigningKey>,
-    /// The agreement whose images may enrol themselves; absent where only the operator enrols.
-    presented_under: Option<Vec<u8>>,
+    /// Absent where only the operator enrols.
+    presented: Option<Presented>,
     clock: fn() -> u64,
+}
+
+/// Whose images may enrol themselves by what they present.
+struct Presented {
+    /// The agreement that they are of.
+    agreement: Vec<u8>,
+    /// Who tells its own permits and the marks of its own builds.
+    party: Arc<Party>,
 }
 
 struct Inner {
@@ -111,7 +120,7 @@ impl SqliteStore {
         connection.pragma_update(None, "synchronous", "full").map_err(fail)?;
         connection.execute_batch(&format!("{SCHEMA}{}", log::SCHEMA)).map_err(fail)?;
         let inner = Mutex::new(Inner { connection, memory: Ok(Memory::empty()) });
-        let store = Self { path, inner, identity, key, signer, presented_under: None, clock: time::now };
+        let store = Self { path, inner, identity, key, signer, presented: None, clock: time::now };
         if store.signer.is_some() {
             store.migrate()?;
         }
@@ -119,11 +128,10 @@ impl SqliteStore {
     }
 
     /// Lets the images of this agreement enrol themselves, where it is given and this party's.
-    pub fn enrolling(self, agreement: Option<Vec<u8>>) -> Result<Self, KeyHolderError> {
-        if let Some(agreement) = &agreement {
-            self.identity.agreement(agreement)?;
-        }
-        Ok(Self { presented_under: agreement, ..self })
+    pub fn enrolling(self, agreement: Option<&[u8]>, party: &Arc<Party>) -> Result<Self, KeyHolderError> {
+        let Some(agreement) = agreement else { return Ok(self) };
+        self.identity.agreement(agreement)?;
+        Ok(Self { presented: Some(Presented { agreement: agreement.to_owned(), party: Arc::clone(party) }), ..self })
     }
 
     /// Dates the operator's decisions by another clock: for evidence of another day.

@@ -52,6 +52,9 @@ pub struct Manifest {
     /// The site has GPUs that attest by this mechanism, and p5 and `state` open only once they did: see [`Stage`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuMechanism>,
+    /// The build's name, as the parties' contributions state it; absent in older images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Name>,
 }
 
 /// How a site's GPUs attest; `cc_gpu_mechanism` of a `cc_config`.

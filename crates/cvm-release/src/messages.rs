@@ -226,6 +226,9 @@ pub struct PresentImage {
     /// `reference.sig`.
     #[serde(with = "base64_bytes")]
     pub reference_sig: Vec<u8>,
+    /// `enrolment.txt`; older images have none, and no key holder enrols those by what they present.
+    #[serde(default, with = "base64_bytes")]
+    pub enrolment: Vec<u8>,
 }
 
 /// The name of the error by which a client learns that it may present its image's documents.

@@ -37,6 +37,7 @@ pub fn print(error: &Error) {
         cvm_image::boot::BootError,
         cvm_image::cc::CcConfigError,
         cvm_image::cc::manager::ManagerError,
+        cvm_image::memory::MemoryError,
         cvm_image::provision::ProvisionError,
         cvm_image::stage::StageError,
         cvm_image::stage::kit::KitError,

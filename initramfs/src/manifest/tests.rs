@@ -55,6 +55,7 @@ pub(crate) fn manifest() -> Manifest {
         },
         init_code_sha256: Bytes32 { 0: [7; 32] },
         gpu: None,
+        build: Some("demo-1".parse().unwrap()),
     }
 }
 
@@ -268,5 +269,7 @@ fn a_reference_is_optional_and_travels_with_its_signature() {
     documents.reference_signature = Some(signature.clone());
     let presented = verify(&documents).documents.presented().unwrap();
     assert_eq!((presented.reference, presented.reference_sig), (b"reference".to_vec(), signature));
-    assert_eq!(sha256(&presented.manifest), digest);
+    assert_eq!((sha256(&presented.manifest), presented.enrolment), (digest, Vec::new()));
+    documents.enrolment = Some(b"enrolment".to_vec());
+    assert_eq!(verify(&documents).documents.presented().unwrap().enrolment, b"enrolment");
 }

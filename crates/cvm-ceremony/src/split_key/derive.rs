@@ -13,9 +13,12 @@ use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{
-    BaseKey, CombinedKey, Half, MAX_PARTIES, PartySecret, Purpose, SplitKeyError,
+    BaseKey, CombinedKey, EnrolmentKey, Half, MAX_PARTIES, PartySecret, Purpose, SplitKeyError,
     secret::{Secret, join},
 };
+
+/// The text of `W_i`.
+const ENROLMENT: &str = "enrolment";
 
 /// `e`: the build side's secret of one image. Using it consumes and wipes it.
 pub struct EphemeralBuild(Secret);
@@ -31,6 +34,16 @@ impl EphemeralBuild {
         Self(Secret::copy_of(bytes))
     }
 
+    /// The keys `W_i` of `parties` (their `S_i` and base keys), in their order.
+    pub fn enrolment_keys(
+        &self,
+        parties: &[(Bytes32, &BaseKey)],
+        image_id: &ImageId,
+    ) -> Result<Vec<EnrolmentKey>, SplitKeyError> {
+        let key = |(public, base_key): &(Bytes32, &BaseKey)| agree(&self.0, public, base_key, ENROLMENT, image_id);
+        parties.iter().map(|party| key(party).map(EnrolmentKey)).collect()
+    }
+
     /// E and the boot's halves of `parties` (their `S_i` and base keys), in their order.
     pub fn halves(
         self,
@@ -39,7 +52,7 @@ impl EphemeralBuild {
     ) -> Result<(Bytes32, Vec<Half>), SplitKeyError> {
         let halves = parties
             .iter()
-            .map(|(public, base_key)| agree(&self.0, public, base_key, image_id, Stage::Boot))
+            .map(|(public, base_key)| agree(&self.0, public, base_key, stage_text(Stage::Boot), image_id).map(Half))
             .collect::<Result<_, _>>()?;
         Ok((public_of(&self.0), halves))
     }
@@ -53,7 +66,17 @@ pub fn half(
     image_id: &ImageId,
     stage: Stage,
 ) -> Result<Half, SplitKeyError> {
-    agree(&secret.0, ephemeral, base_key, image_id, stage)
+    agree(&secret.0, ephemeral, base_key, stage_text(stage), image_id).map(Half)
+}
+
+/// The key holder's side: `W_i` of one image, from the manifest's `ephemeral` (E).
+pub fn enrolment_key(
+    secret: &PartySecret,
+    base_key: &BaseKey,
+    ephemeral: &Bytes32,
+    image_id: &ImageId,
+) -> Result<EnrolmentKey, SplitKeyError> {
+    agree(&secret.0, ephemeral, base_key, ENROLMENT, image_id).map(EnrolmentKey)
 }
 
 /// The CVM's side: `K_purpose` from the halves that the purpose needs, in the transcript's order.
@@ -103,24 +126,27 @@ pub(super) fn public_of(secret: &Secret) -> Bytes32 {
     Bytes32 { 0: PublicKey::from(&StaticSecret::from(*secret.bytes())).to_bytes() }
 }
 
-/// `Q_i` from either side: own secret, the other's public key.
+/// What the boot is given says nothing of what the running system will be given.
+fn stage_text(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Boot => "half",
+        Stage::Running => "running-half",
+    }
+}
+
+/// `Q_i`, `R_i` or `W_i` from either side: own secret, the other's public key.
 fn agree(
     own: &Secret,
     other: &Bytes32,
     base_key: &BaseKey,
+    text: &'static str,
     image_id: &ImageId,
-    stage: Stage,
-) -> Result<Half, SplitKeyError> {
-    // What the boot is given says nothing of what the running system will be given.
-    let info = match stage {
-        Stage::Boot => info("half", image_id),
-        Stage::Running => info("running-half", image_id),
-    };
-    twice("half", || {
+) -> Result<Secret, SplitKeyError> {
+    let info = info(text, image_id);
+    twice(text, || {
         let point = shared(own, other)?;
         hkdf(base_key.as_bytes(), point.bytes(), &info)
     })
-    .map(Half)
 }
 
 /// `X25519(secret, public)`, refused when it is zero.

@@ -15,6 +15,7 @@
 //! | `P_i` | `X25519(e, S_i) = X25519(s_i, E)`; an all-zero result is refused |
 //! | `Q_i` | `HKDF(salt = b_i,role; ikm = P_i; info = "flare-cvm/v1/half" ‖ image_id)` |
 //! | `R_i` | as `Q_i` with `"flare-cvm/v1/running-half"`: in the place of `Q_i` in the keys of p5 and `state`, where an image requires GPUs |
+//! | `W_i` | as `Q_i` with `"flare-cvm/v1/enrolment"`: the build's mark on what may enrol itself, never released |
 //! | `T` | SHA-256 of the ceremony's transcript, without its signatures |
 //! | `K_purpose` | `HKDF(salt = T; ikm = Q_1 ‖ … ‖ Q_n; info = "flare-cvm/v1/" ‖ purpose ‖ image_id)` |
 //!
@@ -35,9 +36,9 @@ mod machine;
 mod secret;
 mod self_test;
 
-pub use derive::{EphemeralBuild, check_public, combine, derive, half, party_halves};
+pub use derive::{EphemeralBuild, check_public, combine, derive, enrolment_key, half, party_halves};
 pub use machine::bind;
-pub use secret::{BaseKey, CombinedKey, Half, MachineSecret, MachineShare, PartySecret};
+pub use secret::{BaseKey, CombinedKey, EnrolmentKey, Half, MachineSecret, MachineShare, PartySecret};
 pub use self_test::{SelfTestError, self_test};
 
 use cvm_base::Explain;

@@ -92,6 +92,10 @@ secret_type! {
     Half
 }
 secret_type! {
+    /// `W_i`: shows party *i* that a document was made in the build that knew `e`.
+    EnrolmentKey
+}
+secret_type! {
     /// `K_purpose`: opens or authenticates one part of the disk.
     CombinedKey
 }

@@ -26,6 +26,11 @@ pub fn today() -> Date {
     "2026-11-22".parse().unwrap()
 }
 
+/// Of every permit in these tests.
+pub fn last_day() -> Date {
+    "2026-11-29".parse().unwrap()
+}
+
 pub fn party(folder: &Path, who: &str, role: PartyRole) -> Party {
     let new = NewParty {
         name: name(who),

@@ -13,6 +13,7 @@ use super::{
 const KEYS: &[&str] = &[
     "agent",
     "agreement",
+    "allow_swap",
     "allow_untested_nvflare",
     "attest_port",
     "base_dir",
@@ -24,6 +25,7 @@ const KEYS: &[&str] = &[
     "init",
     "keyholder",
     "layout",
+    "memory_folder",
     "model",
     "monitors",
     "network",
@@ -61,6 +63,10 @@ pub struct Additions {
     pub layout: Option<PathBuf>,
     /// The key holder that a server's CVM runs for the clients' CVMs.
     pub keyholder: Option<KeyHolder>,
+    /// Where secrets lie while tools read them; it must be memory.
+    pub memory_folder: Option<PathBuf>,
+    /// Whether that memory may be swapped to a disk in the clear.
+    pub allow_swap: bool,
     /// The folder of the model's code and start weights.
     pub model: Option<PathBuf>,
     /// What a server reports to.
@@ -130,6 +136,8 @@ impl Additions {
             init: path(&mut section, "init")?,
             layout: path(&mut section, "layout")?,
             keyholder: section.optional("keyholder").map(|item| keyholder(item, &around)).transpose()?,
+            memory_folder: path(&mut section, "memory_folder")?,
+            allow_swap: truth(&mut section, "allow_swap")?,
             model: path(&mut section, "model")?,
             monitors: section.optional("monitors").map_or(Ok(Vec::new()), monitors::read)?,
             network: section.optional("network").map_or(Ok(Network::default()), network)?,

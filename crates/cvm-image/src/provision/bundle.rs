@@ -115,11 +115,9 @@ impl WorkFolder {
     }
 
     fn drop_parts(&self) -> Result<(), ProvisionError> {
-        for entry in ["config", "site"] {
-            let path = self.path().join(entry);
-            fs::remove_dir_all(&path).map_err(WorkError::io("remove", &path))?;
-        }
-        for name in ["config.img", "site.img", "root.img", "boot.img", "esp.img", "data.img"] {
+        let config = self.path().join("config");
+        fs::remove_dir_all(&config).map_err(WorkError::io("remove", &config))?;
+        for name in ["config.img", "root.img", "boot.img", "esp.img", "data.img"] {
             let path = self.path().join(name);
             fs::remove_file(&path).map_err(WorkError::io("remove", &path))?;
         }
@@ -136,7 +134,13 @@ impl WorkFolder {
             // The working folder now holds the earlier bundle; dropping it removes it.
             return Ok(());
         }
-        renameat2(AT_FDCWD, self.path(), AT_FDCWD, &self.output, RenameFlags::RENAME_NOREPLACE).map_err(fail)?;
+        match renameat2(AT_FDCWD, self.path(), AT_FDCWD, &self.output, RenameFlags::RENAME_NOREPLACE) {
+            // FUSE and NFS know no flags; a folder takes the place of an empty one at most.
+            Err(nix::Error::EINVAL) => {
+                fs::rename(self.path(), &self.output).map_err(WorkError::io("put the bundle at", &self.output))?
+            }
+            result => result.map_err(fail)?,
+        }
         let _ = self.folder.keep();
         Ok(())
     }

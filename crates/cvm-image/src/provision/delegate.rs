@@ -16,7 +16,7 @@ use cvm_layout::{
 use zeroize::Zeroizing;
 
 use super::ProvisionError;
-use crate::{WorkError, stage::erofs};
+use crate::{WorkError, memory::Memory, stage::erofs};
 
 /// What a party's folder may hold to judge evidence with: who may endorse a TPM, and vendors' collateral.
 const FOLDERS: [&str; 2] = ["ek-roots", "collateral"];
@@ -38,10 +38,23 @@ impl Delegate {
     /// Opens the party's folder with the key file in it: nobody types a passphrase into a CVM.
     ///
     /// # Errors
-    /// The ceremony's, where the folder does not open.
-    pub fn open(folder: &Path, port: u16) -> Result<Self, ProvisionError> {
+    /// The ceremony's, where the folder does not open; where it lies on a disk; where it was sealed before.
+    pub fn open(folder: &Path, port: u16, memory: &Memory) -> Result<Self, ProvisionError> {
+        if folder.join(PARTY_FILE).exists() && !folder.join(SECRETS_FILE).exists() {
+            return Err(ProvisionError::DelegateSealed(folder.to_owned()));
+        }
+        memory.check(folder)?;
         let party = Party::load(folder, &Unlock::beside(folder))?;
         Ok(Self { folder: folder.to_owned(), party, port })
+    }
+
+    /// Its secrets lie in the sealed image now, and nowhere else: they were made for this one.
+    pub(super) fn destroy(&self) -> Result<(), ProvisionError> {
+        for name in [UNLOCK_FILE, SECRETS_FILE] {
+            let path = self.folder.join(name);
+            fs::remove_file(&path).map_err(WorkError::io("remove", &path))?;
+        }
+        Ok(())
     }
 
     /// It must be of use to a client, and the server must open without it: its secrets lie in the server's image.

@@ -27,6 +27,12 @@ pub enum ProvisionError {
         /// Why.
         problem: String,
     },
+    /// A delegate serves one image.
+    #[error("the secrets of the key holder in {} were sealed into an image and destroyed", .0.display())]
+    DelegateSealed(PathBuf),
+    /// Secrets would lie on a disk.
+    #[error(transparent)]
+    Memory(#[from] crate::memory::MemoryError),
     /// The stage image has no system volume.
     #[error("the base image is of stage {stage}, which carries no verity-protected system volume")]
     NoSystemVolume {
@@ -104,6 +110,8 @@ impl Explain for ProvisionError {
             Self::Random(_) => "PRO-007",
             Self::Delegate { .. } => "PRO-008",
             Self::Tee { .. } => "PRO-009",
+            Self::DelegateSealed(_) => "PRO-010",
+            Self::Memory(e) => e.code(),
             Self::Ceremony(e) => e.code(),
             Self::Seal(e) => e.code(),
             Self::Boot(e) => e.code(),
@@ -124,6 +132,8 @@ impl Explain for ProvisionError {
             Self::Work(e) => e.help(),
             Self::Exists(_) => "choose another -o, or say --replace (replace: true under flare_cvm in a cc_config); a sealed bundle that ran holds a job store that only its own keys open".into(),
             Self::Delegate { .. } => "a server's own key holder is a party of its own: it takes part in the ceremony, client sites name it (`--site NAME=client:PARTY,…`), and the server's site does not".into(),
+            Self::DelegateSealed(_) => "it lives in that image alone; for another server image hold a ceremony with a new delegate".into(),
+            Self::Memory(e) => e.help(),
             Self::NoSystemVolume { .. } => "give the image that `flare-cvm build provision_build` made".into(),
             Self::NeedsExactSize(_) => "give it `size` instead of `minimum` in the layout file".into(),
             Self::Secret { .. } => "a startup kit or site configuration carries key material where the host can read it: move it out; the bundle was not made".into(),

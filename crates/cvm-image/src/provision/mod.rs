@@ -2,7 +2,7 @@
 //!
 //! [`provision`] reads as the list of what a bundle is made of. It works in a folder beside the
 //! output, which takes the output's place by one rename at the end: a bundle is whole or not there,
-//! and an earlier one stays until then.
+//! and an earlier one stays until then. What is secret of it lies in memory only ([`Memory`]).
 
 mod archive;
 mod bundle;
@@ -44,7 +44,11 @@ pub use delegate::Delegate;
 pub use error::ProvisionError;
 pub use tee::TeeHosts;
 
-use crate::{WorkError, tool};
+use crate::{
+    WorkError,
+    memory::{Memory, SecretFolder},
+    tool,
+};
 use crate::{
     boot::{
         self,
@@ -78,6 +82,8 @@ pub struct Request<'a> {
     pub layout: &'a Layout,
     /// What both parties signed.
     pub agreement: &'a Agreement,
+    /// The build's name, as the contributions state it.
+    pub build: &'a Name,
     /// One base key per party of the site, for its role.
     pub contributions: &'a [OpenedContribution],
     /// The key holder that a server's CVM runs for the clients' CVMs.
@@ -96,6 +102,8 @@ pub struct Request<'a> {
     pub allow_untested_nvflare: bool,
     /// How the agent in the CVM behaves; its port is among the site's open ports.
     pub agent: &'a AgentConf,
+    /// Where secrets lie while tools read them.
+    pub memory: &'a Memory,
     /// What the bundle becomes.
     pub form: Form,
     /// Its place.
@@ -129,17 +137,20 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         "fsck.erofs",
     ])?;
     let work = bundle::WorkFolder::beside(request.output, request.replace)?;
+    request.builder.check_unused(request.agreement, request.build, &site.name)?;
     let path = |name: &str| work.path().join(name);
+    let secrets = request.memory.folder()?;
+    let (site_tree, site_image) = (secrets.join("site"), secrets.join("site.img"));
     let image_id = random_image_id()?;
 
     progress("key: combining its parties' contributions");
-    let (split_key, keys) = build_split_key(request.agreement, request.contributions, site, &image_id)?;
+    let (split_key, keys, marks) = build_split_key(request.agreement, request.contributions, site, &image_id)?;
 
     progress("kit: verifying its signatures, keeping its private keys apart");
-    let split = split_kit(request, &split_key, &path("config"), &path("site"))?;
+    let split = split_kit(request, &split_key, &path("config"), &site_tree)?;
     cvm_base::write_atomic(&path("config").join("agreement.txt"), request.agreement.text().as_bytes(), 0o644)?;
     let site_owner = match request.delegate {
-        Some(delegate) => delegate.install(&path("config"), &path("site"))?,
+        Some(delegate) => delegate.install(&path("config"), &site_tree)?,
         None => erofs::Owner::Nvflare,
     };
     let agent = request.agent.for_kit(manager::names_snp_authorizer(request.kit, request.site_conf.role)?);
@@ -148,10 +159,10 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     }
     if let Some(model) = request.model {
         progress("model: its code and weights into the site volume");
-        workload::seal_model(model, &path("site"))?;
+        workload::seal_model(model, &site_tree)?;
     }
     let python = match request.cc_config.and_then(|config| config.docker_archive.as_deref()) {
-        Some(archive) => unpack(request, archive, &work, progress)?,
+        Some(archive) => unpack(request, archive, &secrets, progress)?,
         None => request.base.meta.python.clone(),
     };
     progress("CC manager: checking its issuers, verifiers and sites");
@@ -165,10 +176,11 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     })?;
     remarks.iter().for_each(|remark| progress(&format!("CC manager: not checked here: {remark}")));
     let config = verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
-    let site = verity_volume(&path("site"), &path("site.img"), site_owner, &image_id)?;
+    let site = verity_volume(&site_tree, &site_image, site_owner, &image_id)?;
 
     progress("p3: sealing system and site volumes with the system key");
-    let root = seal_root(request, site, &keys, &path("site.img"), &path("root.img"))?;
+    let root = seal_root(request, site, &keys, &site_image, &path("root.img"))?;
+    drop(secrets);
 
     progress("boot chain: initramfs, UKI, signatures, Secure Boot variables");
     let firmware = request.secure_boot.firmware(request.base.module_signer()?.as_deref())?;
@@ -221,6 +233,7 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         (p1::BOOT, statement),
         (p1::REFERENCE, reference.clone()),
         (p1::REFERENCE_SIG, reference_sig.clone()),
+        (p1::ENROLMENT, marks.enrolment(&reference).into_bytes()),
     ];
     let esp_files = esp_files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
     let esp = fat::make(partition_bytes(request.layout, 1)?, "FLARECVMESP", &esp_files)?;
@@ -265,7 +278,14 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     if request.form == Form::Archive {
         progress("bundle: packing it into one file");
     }
-    work.finish(request.form, &image_id)?;
+    // Before the bundle appears: a name without a bundle costs another name, a bundle without its name would be a second.
+    let recorded = request.builder.record(request.agreement, request.build, &request.site_conf.site, &image_id)?;
+    if let Err(error) = work.finish(request.form, &image_id) {
+        request.builder.forget(request.agreement, request.build, &request.site_conf.site)?;
+        return Err(error);
+    }
+    drop(recorded);
+    request.delegate.map_or(Ok(()), Delegate::destroy)?;
     Ok(Bundle { path: request.output.to_owned(), image_id, manifest_sha256, sizes })
 }
 
@@ -309,16 +329,16 @@ fn split_kit(request: &Request, split_key: &SplitKey, config: &Path, site: &Path
 fn unpack(
     request: &Request,
     archive: &Path,
-    work: &bundle::WorkFolder,
+    secrets: &SecretFolder,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<String>, ProvisionError> {
     progress(&format!("workload: unpacking {}", archive.display()));
-    let scratch = work.path().join("workload");
+    let scratch = secrets.join("workload");
     fs::create_dir(&scratch).map_err(WorkError::io("make", &scratch))?;
     let user_config = request.cc_config.iter().flat_map(|config| &config.user_config);
     let workload = docker::unpack(&docker::Unpack {
         archive,
-        site: &work.path().join("site"),
+        site: &secrets.join("site"),
         scratch: &scratch,
         limit: request.layout.state_bytes(),
         role: request.site_conf.role,
@@ -423,6 +443,7 @@ fn manifest(
         split_key,
         init_code_sha256: code_digest::code_sha256(&init)?,
         gpu: request.cc_config.and_then(|config| config.gpu),
+        build: Some(request.build.clone()),
     })
 }
 

@@ -8,10 +8,10 @@ use cvm_release::{
 };
 use rusqlite::{OptionalExtension, params};
 
-use super::{SqliteStore, insert};
+use super::{Presented, SqliteStore, Trouble, insert};
 use crate::{
     KeyHolderError,
-    enroll::Documents,
+    enroll::{self, Documents},
     memory::{CLOCK_LEEWAY, Withdrawal},
 };
 
@@ -98,7 +98,7 @@ impl Store for SqliteStore {
     }
 
     fn present(&self, image: &ImageId, presented: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal> {
-        let Some(agreement) = &self.presented_under else {
+        let Some(Presented { agreement, party }) = &self.presented else {
             return Err(Refusal::new(Reason::EnrolmentClosed, "it is not served with --enroll-presented"));
         };
         let documents = Documents {
@@ -114,6 +114,7 @@ impl Store for SqliteStore {
         if found != *image {
             return Err(refused(format!("they are of image {found}")));
         }
+        let admitted = documents.check_presented(party, &enrolled.manifest, &presented.enrolment, decision.time);
         let decision = Decision { site: Some(site.to_string()), ..decision };
         let presented = self.write(|tx, memory| {
             if let Some(withdrawn) = memory.withdrawn(&[Subject::Image(*image), Subject::Site(site)]) {
@@ -121,6 +122,21 @@ impl Store for SqliteStore {
             }
             // What is enrolled stays: nobody may exchange reference values by presenting others.
             let Some(known) = memory.images.get(image) else {
+                if let Err(error) = admitted {
+                    return Ok((Err(refused(error.to_string())), None));
+                }
+                for (other, known) in &memory.images {
+                    match self.intact(tx, other, known) {
+                        Ok(other) if enroll::are_twins(&other.manifest, &enrolled.manifest) => {
+                            let problem = format!("image {} of the same build is enrolled for this site", other.manifest.image_id);
+                            return Ok((Err(refused(problem)), None));
+                        }
+                        Ok(_) => {}
+                        // Nobody can tell whether it is the build's image for this site.
+                        Err(Trouble::Holder(error)) => return Ok((Err(refused(error.to_string())), None)),
+                        Err(error) => return Err(error),
+                    }
+                }
                 return Ok((Ok(enrolled), Some(insert(tx, image, &documents, decision)?)));
             };
             let enrolled_sha256 = known.manifest_sha256;
@@ -131,7 +147,7 @@ impl Store for SqliteStore {
             match self.intact(tx, image, known) {
                 Ok(enrolled) => Ok((Ok(enrolled), None)),
                 // Its row was lost, and these are the same documents.
-                Err(super::Trouble::Holder(_)) if known.reference_sha256 == sha256(&documents.reference) => {
+                Err(Trouble::Holder(_)) if known.reference_sha256 == sha256(&documents.reference) => {
                     Ok((Ok(enrolled), Some(insert(tx, image, &documents, decision)?)))
                 }
                 Err(error) => Err(error),

@@ -19,7 +19,7 @@ use cvm_attest::{
     eventlog::EventLog,
     reference::{Platforms, PredictedEvent, TpmReference},
 };
-use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, sha256, time};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms, Transcript, Unlock,
     build_split_key, fresh_nonce, open_contribution, split_key::Half,
@@ -32,7 +32,7 @@ use cvm_keyholder::{
 };
 use cvm_layout::{
     manifest::{GpuMechanism, ImageId, Manifest, Stage},
-    names::Role,
+    names::{Name, Role},
     signed::{self, Kind},
 };
 use cvm_release::{
@@ -86,6 +86,8 @@ pub struct Ceremony {
     pub agreement: Agreement,
     builder: BuilderSecrets,
     parties: Vec<&'static str>,
+    /// Until when the parties permit what is built.
+    pub last_day: Date,
 }
 
 /// A site whose image these parties open; nobody named: all.
@@ -118,7 +120,8 @@ impl Ceremony {
         let builder = BuilderSecrets::load(&at("builder"), &Unlock::beside(&at("builder"))).unwrap();
         let parties: Vec<_> = parties.iter().map(|(name, _)| *name).collect();
         let agreement = agree(folder.path(), &parties, &builder, sites);
-        Self { agreement, folder, builder, parties }
+        let last_day = Date::from_unix(time::now() + 7 * 86_400);
+        Self { agreement, folder, builder, parties, last_day }
     }
 
     /// The same parties and builder agree once more.
@@ -141,7 +144,26 @@ impl Ceremony {
 
     /// Builds an image for a site.
     pub fn build_for(&self, name: &str, role: Role, image: u8, measured: &[u8]) -> (Documents, Manifest) {
+        let (documents, manifest, _) = self.build_with_marks(name, role, image, measured);
+        (documents, manifest)
+    }
+
+    /// The same, and what lets it enrol itself: `enrolment.txt`.
+    pub fn build_with_marks(
+        &self,
+        name: &str,
+        role: Role,
+        image: u8,
+        measured: &[u8],
+    ) -> (Documents, Manifest, Vec<u8>) {
         self.build_as(name, role, image, measured, Platforms::default(), None)
+    }
+
+    /// What whoever stole the builder's key can sign: other reference values for an image that exists.
+    pub fn sign_other_reference(&self, documents: &Documents, manifest: &Manifest, measured: &[u8]) -> Documents {
+        let other = reference(manifest.image_id, &documents.manifest, measured, Platforms::default()).to_bytes();
+        let reference_signature = signed::sign(self.builder.signing_key(), Kind::Reference, &other).to_vec();
+        Documents { reference: other, reference_signature, ..documents.clone() }
     }
 
     /// Builds an image for server1 that may require GPUs, with what TEEs measure of it.
@@ -151,7 +173,8 @@ impl Ceremony {
         measured: &[u8],
         platforms: Platforms,
     ) -> (Documents, Manifest) {
-        self.build_as("server1", Role::Server, 1, measured, platforms, gpu)
+        let (documents, manifest, _) = self.build_as("server1", Role::Server, 1, measured, platforms, gpu);
+        (documents, manifest)
     }
 
     fn build_as(
@@ -162,21 +185,22 @@ impl Ceremony {
         measured: &[u8],
         platforms: Platforms,
         gpu: Option<GpuMechanism>,
-    ) -> (Documents, Manifest) {
+    ) -> (Documents, Manifest, Vec<u8>) {
         let image_id: ImageId = Bytes([image; 16]);
-        let build = "build-1".parse().unwrap();
+        let build: Name = "build-1".parse().unwrap();
         let site = self.agreement.site(&name.parse().unwrap(), role).unwrap();
         let opened: Vec<_> = self
             .parties
             .iter()
             .filter(|party| site.names(&party.parse().unwrap()))
             .map(|party| {
-                let sealed = self.party(party).contribute(&self.agreement, role, "build-1".parse().unwrap());
+                let last_day = self.last_day.clone();
+                let sealed = self.party(party).contribute(&self.agreement, role, build.clone(), last_day);
                 let text = sealed.unwrap();
                 open_contribution(text.text().as_bytes(), &self.agreement, role, &build, &self.builder).unwrap()
             })
             .collect();
-        let (split_key, _) = build_split_key(&self.agreement, &opened, site, &image_id).unwrap();
+        let (split_key, _, marks) = build_split_key(&self.agreement, &opened, site, &image_id).unwrap();
         let zeros = "00".repeat(32);
         let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
@@ -187,6 +211,7 @@ impl Ceremony {
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
             "split_key": split_key,
             "init_code_sha256": zeros,
+            "build": build,
         }))
         .unwrap();
         manifest.gpu = gpu;
@@ -200,7 +225,8 @@ impl Ceremony {
             manifest: text,
             reference,
         };
-        (documents, manifest)
+        let enrolment = marks.enrolment(&documents.reference).into_bytes();
+        (documents, manifest, enrolment)
     }
 
     /// The store of a party, for writing.

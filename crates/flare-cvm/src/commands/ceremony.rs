@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use cvm_base::{read_bounded, sha256, write_atomic};
+use cvm_base::{Bytes32, read_bounded, sha256, write_atomic};
 use cvm_ceremony::{
     Agreement, Artifact, Builder, BuilderSecrets, CeremonyError, Contribution, Date, Described, Draft, Fingerprint,
     Invite, Join, MAX_BYTES, NewParty, POLICY_FILE, PartyRole, Signed, Site, Statement, Terms, Transcript, Url,
@@ -138,6 +138,9 @@ pub struct JoinArgs {
     folder: PathBuf,
     /// The invitation
     invite: PathBuf,
+    /// The document of the legal agreement, as this party read it; the invitation must name it
+    #[arg(long, value_name = "FILE")]
+    legal: Option<PathBuf>,
     /// Where the answer goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -172,7 +175,9 @@ pub struct Agree {
 
 /// Seal this party's base key to the builder, for one build
 ///
-/// It is refused in another ceremony, for another role and in another build.
+/// It is refused in another ceremony, for another role, in another build and after its last day. It also permits key
+/// holders of this party to enrol the build's images by what they present (`keyholder serve --enroll-presented`), one for
+/// each site, until that day. A build's name serves once: the folder keeps a copy of every contribution.
 #[derive(Args)]
 pub struct Contribute {
     /// This party's folder
@@ -186,6 +191,9 @@ pub struct Contribute {
     /// The build's name, as the builder gave it
     #[arg(long)]
     build: Name,
+    /// How many days from today the build, and its images' first boots, may take
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u16).range(0..=3660))]
+    valid_days: u16,
     /// Where the contribution goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -217,6 +225,9 @@ pub struct Verify {
     /// The release policy that the agreement must name for a party
     #[arg(long = "policy", value_name = "PARTY=FILE", value_parser = party_file)]
     policies: Vec<(Name, PathBuf)>,
+    /// The document of the legal agreement; the transcript must name it
+    #[arg(long, value_name = "FILE")]
+    legal: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -269,7 +280,7 @@ fn init_builder(args: InitBuilder) -> Result<()> {
 fn invite(args: InviteArgs) -> Result<()> {
     let party = args.unlock.party(&args.folder)?;
     let builder = statement::<Builder>(&args.builder)?;
-    let legal = args.legal.map(|path| read_bounded(&path, MAX_LEGAL)).transpose()?;
+    let legal = args.legal.as_deref().map(legal_digest).transpose()?;
     let (mut sites, mut system) = (args.sites, args.system_key);
     sites.sort_by(|a, b| a.name.cmp(&b.name));
     system.sort();
@@ -280,7 +291,7 @@ fn invite(args: InviteArgs) -> Result<()> {
         epoch: 0,
         previous: None,
         nonce: fresh_nonce()?,
-        legal: legal.map(|document| sha256(&document)),
+        legal,
         system,
         builder: builder.statement().clone(),
         sites,
@@ -297,6 +308,17 @@ fn join(args: JoinArgs) -> Result<()> {
     let party = args.unlock.party(&args.folder)?;
     let invite = statement::<Invite>(&args.invite)?;
     print!("{}", invite.text());
+    let named = invite.statement().terms.legal;
+    match &args.legal {
+        Some(path) => {
+            check_legal(path, "invitation", named)?;
+            println!("legal agreement: {} is the document that the invitation names", path.display());
+        }
+        None if named.is_some() => {
+            println!("legal agreement: not compared; say --legal FILE with the document that you read")
+        }
+        None => {}
+    }
     args.confirm.check(&invite)?;
     let join = party.join(&invite)?;
     write_atomic(&args.output, join.text().as_bytes(), 0o644)?;
@@ -346,13 +368,15 @@ fn agree(args: Agree) -> Result<()> {
 fn contribute(args: Contribute) -> Result<()> {
     let party = args.unlock.party(&args.folder)?;
     let agreement = Agreement::parse(&read_bounded(&args.agreement, MAX_BYTES)?)?;
-    let contribution = party.contribute(&agreement, args.role, args.build)?;
+    let contribution = party.contribute(&agreement, args.role, args.build, in_days(args.valid_days)?)?;
+    party.keep(&contribution)?;
     write_atomic(&args.output, contribution.text().as_bytes(), 0o644)?;
-    let statement = contribution.statement();
+    let permit = &contribution.statement().permit;
     println!(
-        "contribution for the {} images of build {} written to {}",
-        statement.role,
-        statement.build,
+        "contribution for the {} images of build {}, until {}, written to {}",
+        permit.role,
+        permit.build,
+        permit.not_after,
         args.output.display()
     );
     println!("next: send it to the builder {}; nobody else can open it", agreement.builder().name);
@@ -410,6 +434,10 @@ fn verify(args: Verify) -> Result<()> {
         checked.push(format!("policy {}", path.display()));
     }
     let (digest, transcript) = (agreement.digest(), agreement.transcript());
+    if let Some(path) = &args.legal {
+        check_legal(path, "transcript", transcript.terms.legal)?;
+        checked.push(format!("legal agreement {}", path.display()));
+    }
     if args.json {
         let value = json!({
             "valid": true, "digest": digest, "fingerprint": agreement.fingerprint(), "transcript": transcript, "checked": checked,
@@ -429,6 +457,19 @@ fn verify(args: Verify) -> Result<()> {
     }
     println!("transcript: {digest}");
     Ok(())
+}
+
+fn legal_digest(path: &Path) -> Result<Bytes32> {
+    Ok(sha256(&read_bounded(path, MAX_LEGAL)?))
+}
+
+/// Refuses a document that is not the one which `what` names.
+fn check_legal(path: &Path, what: &'static str, expected: Option<Bytes32>) -> Result<()> {
+    let found = legal_digest(path)?;
+    if expected == Some(found) {
+        return Ok(());
+    }
+    bail!(CeremonyError::Legal { path: path.display().to_string(), what, expected, found })
 }
 
 impl Confirm {
@@ -472,8 +513,14 @@ fn list(items: &[String]) -> String {
     if items.is_empty() { "none".into() } else { items.join(", ") }
 }
 
-fn today() -> Result<Date> {
-    Ok(Date::from_unix(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs()))
+/// The day of this machine's clock.
+pub(super) fn today() -> Result<Date> {
+    in_days(0)
+}
+
+fn in_days(days: u16) -> Result<Date> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+    Ok(Date::from_unix(now + u64::from(days) * 86_400))
 }
 
 fn role(text: &str) -> Result<Role, String> {

@@ -67,7 +67,10 @@ pub struct Serve {
     /// The folder with policy.rego, ek-roots/ and collateral/ [default: the party's folder]
     #[arg(long, value_name = "DIR")]
     policy: Option<PathBuf>,
-    /// Let every image of this agreement enrol itself by the signed documents that its CVM presents
+    /// Let images of this agreement enrol themselves by the signed documents that their CVMs present
+    ///
+    /// Only those of builds that this party contributed to, until the contribution's last day (`ceremony contribute
+    /// --valid-days`), and one for each site and build.
     #[arg(long, value_name = "AGREEMENT")]
     enroll_presented: Option<PathBuf>,
 }

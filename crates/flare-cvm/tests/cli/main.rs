@@ -4,6 +4,7 @@
 mod ak;
 mod bundle;
 mod cache;
+mod ceremony;
 mod collect;
 mod explain;
 #[path = "../../../cvm-attest/tests/support/igvm.rs"]

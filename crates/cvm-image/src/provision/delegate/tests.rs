@@ -14,6 +14,11 @@ use crate::{
 const PARTIES: [(&str, PartyRole); 3] =
     [("owner", PartyRole::ModelOwner), ("delegate", PartyRole::ModelOwner), ("hospital", PartyRole::DataOwner)];
 
+/// Swapped or not: these secrets are the tests' own.
+fn memory() -> Memory {
+    Memory::at(Path::new(Memory::DEFAULT), true).unwrap()
+}
+
 fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
@@ -64,11 +69,11 @@ fn good() -> Vec<Site> {
 
 #[test]
 fn a_delegate_serves_clients_and_is_not_needed_by_its_own_server() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir_in(Memory::DEFAULT).unwrap();
     let check = |sites: Vec<Site>, at: &str| {
         let agreement = agree(dir.path(), sites);
         let server = agreement.transcript().terms.sites.iter().find(|site| site.name.as_str() == at).unwrap();
-        let delegate = Delegate::open(&dir.path().join("delegate"), 8443).unwrap();
+        let delegate = Delegate::open(&dir.path().join("delegate"), 8443, &memory()).unwrap();
         delegate.check(&agreement, server).err().map(|e| (e.code(), e.to_string()))
     };
     assert_eq!(check(good(), "server1"), None);
@@ -84,14 +89,14 @@ fn a_delegate_serves_clients_and_is_not_needed_by_its_own_server() {
     }
     let agreement = agree(dir.path(), good());
     fs::write(dir.path().join("delegate/policy.rego"), "package policy\n# another\n").unwrap();
-    let delegate = Delegate::open(&dir.path().join("delegate"), 8443).unwrap();
+    let delegate = Delegate::open(&dir.path().join("delegate"), 8443, &memory()).unwrap();
     let server = agreement.site(&name("server1"), Role::Server).unwrap();
     assert!(delegate.check(&agreement, server).unwrap_err().to_string().contains("other keys or another policy"));
 }
 
 #[test]
 fn what_serves_goes_into_the_site_volume_and_nothing_else() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir_in(Memory::DEFAULT).unwrap();
     agree(dir.path(), good());
     let folder = dir.path().join("delegate");
     for new in ["ek-roots", "collateral/files/deeper"] {
@@ -105,7 +110,7 @@ fn what_serves_goes_into_the_site_volume_and_nothing_else() {
     }
     let [config, site] = ["config", "site"].map(|name| dir.path().join(name));
     [&config, &site].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
-    let delegate = Delegate::open(&folder, 8443).unwrap();
+    let delegate = Delegate::open(&folder, 8443, &memory()).unwrap();
     assert_eq!(delegate.install(&config, &site).unwrap(), erofs::Owner::NvflareAndKeyHolder("keyholder"));
     let installed = site.join("keyholder");
     let mut names: Vec<_> = fs::read_dir(&installed).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -116,7 +121,7 @@ fn what_serves_goes_into_the_site_volume_and_nothing_else() {
     assert!(!others.iter().any(|file| installed.join(file).exists()));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!([mode(&installed), mode(&installed.join("unlock.key"))], [0o700, 0o400]);
-    assert_eq!(Delegate::open(&installed, 8443).unwrap().party.card(), delegate.party.card());
+    assert_eq!(Delegate::open(&installed, 8443, &memory()).unwrap().party.card(), delegate.party.card());
     let yaml = fs::read(config.join("keyholder.yaml")).unwrap();
     assert_eq!(KeyHolderConf::parse(&yaml).unwrap(), KeyHolderConf::on_port(8443));
     assert_eq!(fs::read_dir(&config).unwrap().count(), 1, "nothing else on p4");
@@ -127,10 +132,26 @@ fn what_serves_goes_into_the_site_volume_and_nothing_else() {
 }
 
 #[test]
-fn attack_a_delegates_secret_in_a_cleartext_partition() {
-    let dir = tempfile::tempdir().unwrap();
+fn attack_a_delegate_that_outlives_its_build() {
+    let dir = tempfile::tempdir_in(Memory::DEFAULT).unwrap();
     agree(dir.path(), good());
-    let delegate = Delegate::open(&dir.path().join("delegate"), 8443).unwrap();
+    let folder = dir.path().join("delegate");
+    // On a disk its secrets would outlive their deletion.
+    let on_disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let open = |folder: &Path| Delegate::open(folder, 8443, &memory());
+    assert_eq!(open(on_disk.path()).err().unwrap().code(), "MEM-001");
+    let delegate = open(&folder).unwrap();
+    delegate.destroy().unwrap();
+    assert!(!folder.join("secrets.age").exists() && !folder.join("unlock.key").exists());
+    assert!(folder.join("party.txt").exists(), "what is public stays");
+    assert_eq!(open(&folder).err().unwrap().code(), "PRO-010");
+}
+
+#[test]
+fn attack_a_delegates_secret_in_a_cleartext_partition() {
+    let dir = tempfile::tempdir_in(Memory::DEFAULT).unwrap();
+    agree(dir.path(), good());
+    let delegate = Delegate::open(&dir.path().join("delegate"), 8443, &memory()).unwrap();
     let secrets = delegate.secrets();
     assert_eq!(secrets.len(), 7);
     let mut needles = Needles::default();

@@ -6,7 +6,13 @@ use super::*;
 const UNKNOWN: ImageId = Bytes([9; 16]);
 
 fn documents(image: ImageId) -> PresentImage {
-    PresentImage { manifest: image.0.to_vec(), manifest_sig: vec![1], reference: vec![2], reference_sig: vec![3] }
+    PresentImage {
+        manifest: image.0.to_vec(),
+        manifest_sig: vec![1],
+        reference: vec![2],
+        reference_sig: vec![3],
+        enrolment: vec![4],
+    }
 }
 
 #[test]

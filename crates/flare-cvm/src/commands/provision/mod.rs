@@ -18,6 +18,9 @@ use super::{progress::Progress, secret_input::UnlockArgs};
 /// role; those that the site does not need are left aside. A bundle is a folder with disk.qcow2, the firmware with this project's Secure Boot keys,
 /// the signed manifest, the predicted measurements and launch_vm.sh. No privileges are needed.
 ///
+/// What is secret of a site lies in memory only, twice as much as its sealed volume has: a killed build leaves nothing on a
+/// disk. Core dumps are off. A build's name serves once for a site; one that failed used up no name.
+///
 /// One site, everything on the command line; the bundle is a folder:
 ///
 ///   flare-cvm provision --kit prod_00/server1 --base-image provisioned.qcow2 --agreement agreement.txt
@@ -62,7 +65,8 @@ pub struct Provision {
     /// Run a key holder for the clients' CVMs in this server's CVM: its party's folder, with unlock.key in it
     ///
     /// It must be a party of its own, which client sites name and the server's site does not (`ceremony invite
-    /// --site`). Its secrets are sealed into the server's image.
+    /// --site`), and its folder must lie in memory: make it there (`ceremony init /dev/shm/NAME`). Its secrets are sealed
+    /// into the server's image, and destroyed when that is whole.
     #[arg(long, value_name = "FOLDER", requires_all = ["kit", "keyholder_listen"])]
     keyholder_party: Option<PathBuf>,
     /// The TCP port of that key holder
@@ -83,6 +87,12 @@ pub struct Provision {
     /// The folder of the model's code/ and weights/, sealed into p3 for jobs that carry no code
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
+    /// Where secrets lie while tools read them: a folder in memory (tmpfs) [default: /dev/shm]
+    #[arg(long, value_name = "FOLDER")]
+    memory_folder: Option<PathBuf>,
+    /// Let that memory be swapped to a disk that is not encrypted
+    #[arg(long)]
+    allow_swap: bool,
     /// The bundle's folder; with --cc-config the folder for each SITE.tgz [default: beside the kit]
     #[arg(short, long, value_name = "FOLDER", required_unless_present = "cc_config")]
     output: Option<PathBuf>,

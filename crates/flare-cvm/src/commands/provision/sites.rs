@@ -10,12 +10,13 @@ use std::{
 use anyhow::{Context, Result};
 use cvm_base::read_bounded;
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedContribution, Site as Agreed, open_contribution,
+    Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedContribution, Permit, Site as Agreed, open_contribution,
 };
 use cvm_image::{
     boot::secure_boot,
     cc::{self, AgentConf, CcConfig, Surroundings},
-    provision::{Delegate, Form, Request, TeeHosts},
+    memory::Memory,
+    provision::{Delegate, Form, ProvisionError, Request, TeeHosts},
     stage::StageImage,
 };
 use cvm_layout::{
@@ -24,7 +25,10 @@ use cvm_layout::{
     site_conf::{self, Network, SiteConf},
 };
 
-use super::{super::problem::Problem, Provision};
+use super::{
+    super::{ceremony::today, problem::Problem},
+    Provision,
+};
 
 /// One site, ready to be sealed.
 pub(super) struct Site {
@@ -36,6 +40,8 @@ pub(super) struct Site {
     layout: Layout,
     tee_hosts: TeeHosts,
     agreement: Agreement,
+    build: Name,
+    memory: Memory,
     contributions: Vec<OpenedContribution>,
     delegate: Option<Delegate>,
     builder: Arc<Builder>,
@@ -69,6 +75,8 @@ impl Site {
             site_conf: &self.conf,
             layout: &self.layout,
             agreement: &self.agreement,
+            build: &self.build,
+            memory: &self.memory,
             contributions: &self.contributions,
             delegate: self.delegate.as_ref(),
             builder: &self.builder.secrets,
@@ -150,7 +158,10 @@ impl Shared {
             (Some(party), Some(listen)) => Some(cc::KeyHolder { party: party.clone(), listen }),
             _ => own.keyholder.clone(),
         };
-        let delegate = keyholder.map(|holder| Delegate::open(&holder.party, holder.listen)).transpose()?;
+        let folder = args.memory_folder.as_deref().or(own.memory_folder.as_deref());
+        let folder = folder.unwrap_or(Path::new(Memory::DEFAULT));
+        let memory = Memory::at(folder, args.allow_swap || own.allow_swap).map_err(ProvisionError::from)?;
+        let delegate = keyholder.map(|holder| Delegate::open(&holder.party, holder.listen, &memory)).transpose()?;
         let layout = match args.layout.as_ref().or(own.layout.as_ref()) {
             Some(path) => Layout::parse(&text(path, layout::MAX_BYTES as u64)?)?,
             None => Layout::parse(include_str!("../../../../../partitions/default.yaml"))?,
@@ -178,6 +189,8 @@ impl Shared {
             conf,
             layout,
             agreement,
+            build,
+            memory,
             contributions,
             delegate,
             cc_config,
@@ -233,8 +246,9 @@ fn open(
         let bytes = read_bounded(path, MAX_BYTES)?;
         let in_file = || path.display().to_string();
         let contribution = Contribution::parse(&bytes, agreement).with_context(in_file)?;
-        let Contribution { party, role, .. } = contribution.statement();
+        let Permit { party, role, .. } = &contribution.statement().permit;
         if *role == site.role && site.names(party) {
+            contribution.statement().permit.check_day(&today()?).with_context(in_file)?;
             opened.push(open_contribution(&bytes, agreement, *role, build, builder).with_context(in_file)?);
         }
     }
