@@ -115,7 +115,7 @@ pub fn note_unjudged_tcb(appraisal: &mut Appraisal, rules: &SnpPolicy, compared:
     }
     for (kind, claims) in appraisal.claims_mut() {
         let judged = compared.is_some_and(|reference| knows(reference, &kind, claims));
-        if matches!(kind.as_str(), "snp" | "az-snp-vtpm")
+        if matches!(kind, "snp" | "az-snp-vtpm")
             && !judged
             && let Some(Value::Array(list)) = claims.get_mut("not_checked")
         {
