@@ -385,7 +385,7 @@ fn attack_tcb_0_0_0_0_under_the_shipped_policy() {
     let zeros = mint::Spec { tcb: [0; 5], ..mint::vcek("Milan-B0") };
     let vendors = || Vendors::new(line.roots(), intel_roots().unwrap());
     for floor in [TcbFloor::default(), "milan-b1=3.1.20.213".parse().unwrap(), "genoa=7.0.14.84".parse().unwrap()] {
-        let named = floor.to_owned();
+        let named = floor.clone();
         let scene = scene_with_floor(floor, None, vendors(), mint::endorse(&line.ask.1, &zeros));
         let client =
             scene.attest(|report| [0x38, 0x180, 0x1e0, 0x1f0].into_iter().for_each(|at| report[at..at + 8].fill(0)));
