@@ -47,7 +47,9 @@ const ADDRESSES: u8 = 10;
 const TRICKLING: usize = 36;
 /// MiB: heads and bodies at their bounds in all places, and what four of them become when they are
 /// parsed.
-const MAX_MEMORY: u64 = 192;
+/// MiB: heads and bodies at their bounds in all places, and what four become when they are parsed.
+/// Without these bounds it is above 1000.
+const MAX_MEMORY: u64 = 256;
 /// MiB.
 const MAX_STORE: u64 = 8;
 /// Entries of one stranger.
