@@ -194,7 +194,8 @@ impl Disk {
         self.server.as_mut().expect("a mounted disk").wait().expect("its end");
         let mut grep = Command::new("grep");
         grep.args(["-a", "-o", "-F"]).env("LC_ALL", "C");
-        let output = grep.args(needles.iter().flat_map(|needle| ["-e", needle])).arg(&self.image).output().expect("grep starts");
+        let output =
+            grep.args(needles.iter().flat_map(|needle| ["-e", needle])).arg(&self.image).output().expect("grep starts");
         assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
         let mut found: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
         found.sort();

@@ -32,8 +32,8 @@ const PREFIX: &str = ".flare-cvm-secrets-";
 /// A folder's files do not stay in memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// Another file system.
-    #[error("{} lies on a disk: secrets may only lie in memory (tmpfs)", .0.display())]
+    /// Another file system, or no folder at all.
+    #[error("{} is no folder in memory (tmpfs): secrets may lie nowhere else", .0.display())]
     OnDisk(PathBuf),
     /// Memory goes to swap in the clear.
     #[error("what lies in {} can be swapped to {device}, which is not encrypted", folder.display())]
@@ -90,7 +90,10 @@ impl Memory {
     /// Whether another folder lies in memory as well, under the same rule.
     pub fn check(&self, folder: &Path) -> Result<(), MemoryError> {
         let fail = |e: nix::Error| WorkError::io("look at the file system of", folder)(io::Error::from(e));
-        let kind = statfs(folder).map_err(fail)?.filesystem_type();
+        let kind = match statfs(folder) {
+            Err(nix::Error::ENOENT) => return Err(MemoryError::OnDisk(folder.to_owned())),
+            result => result.map_err(fail)?.filesystem_type(),
+        };
         if kind == RAMFS_MAGIC {
             return Ok(());
         }
@@ -206,6 +209,7 @@ mod tests {
     fn attack_secrets_on_a_disk() {
         let on_disk = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert_eq!(Memory::at(on_disk, true).unwrap_err().code(), "MEM-001");
+        assert_eq!(Memory::at(Path::new("/nonexistent"), true).unwrap_err().code(), "MEM-001");
         let (_dir, memory) = memory();
         assert_eq!(memory.check(on_disk).unwrap_err().code(), "MEM-001");
     }

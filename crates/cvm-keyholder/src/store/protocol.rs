@@ -128,7 +128,10 @@ impl Store for SqliteStore {
                 for (other, known) in &memory.images {
                     match self.intact(tx, other, known) {
                         Ok(other) if enroll::are_twins(&other.manifest, &enrolled.manifest) => {
-                            let problem = format!("image {} of the same build is enrolled for this site", other.manifest.image_id);
+                            let problem = format!(
+                                "image {} of the same build is enrolled for this site",
+                                other.manifest.image_id
+                            );
                             return Ok((Err(refused(problem)), None));
                         }
                         Ok(_) => {}
