@@ -33,7 +33,7 @@ const PREFIX: &str = ".flare-cvm-secrets-";
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// Another file system, or no folder at all.
-    #[error("{} is no folder in memory (tmpfs): secrets may lie nowhere else", .0.display())]
+    #[error("{} does not lie in memory (tmpfs): secrets may lie nowhere else", .0.display())]
     OnDisk(PathBuf),
     /// Memory goes to swap in the clear.
     #[error("what lies in {} can be swapped to {device}, which is not encrypted", folder.display())]

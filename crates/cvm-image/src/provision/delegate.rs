@@ -43,7 +43,10 @@ impl Delegate {
         if folder.join(PARTY_FILE).exists() && !folder.join(SECRETS_FILE).exists() {
             return Err(ProvisionError::DelegateSealed(folder.to_owned()));
         }
-        memory.check(folder)?;
+        // The files too: a link may lead to a disk.
+        for path in [folder.to_owned(), folder.join(SECRETS_FILE), folder.join(UNLOCK_FILE)] {
+            memory.check(&path)?;
+        }
         let party = Party::load(folder, &Unlock::beside(folder))?;
         Ok(Self { folder: folder.to_owned(), party, port })
     }
@@ -52,6 +55,9 @@ impl Delegate {
     pub(super) fn destroy(&self) -> Result<(), ProvisionError> {
         for name in [UNLOCK_FILE, SECRETS_FILE] {
             let path = self.folder.join(name);
+            // Where it is a link, what it leads to.
+            let emptied = fs::OpenOptions::new().write(true).truncate(true).open(&path);
+            emptied.map_err(WorkError::io("empty", &path))?;
             fs::remove_file(&path).map_err(WorkError::io("remove", &path))?;
         }
         Ok(())

@@ -140,6 +140,14 @@ fn attack_a_delegate_that_outlives_its_build() {
     let on_disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let open = |folder: &Path| Delegate::open(folder, 8443, &memory());
     assert_eq!(open(on_disk.path()).err().unwrap().code(), "MEM-001");
+    // Neither may a link lead there.
+    let (key, moved) = (folder.join("unlock.key"), on_disk.path().join("unlock.key"));
+    fs::copy(&key, &moved).unwrap();
+    fs::remove_file(&key).unwrap();
+    std::os::unix::fs::symlink(&moved, &key).unwrap();
+    assert_eq!(open(&folder).err().unwrap().code(), "MEM-001");
+    fs::remove_file(&key).unwrap();
+    fs::copy(&moved, &key).unwrap();
     let delegate = open(&folder).unwrap();
     delegate.destroy().unwrap();
     assert!(!folder.join("secrets.age").exists() && !folder.join("unlock.key").exists());
