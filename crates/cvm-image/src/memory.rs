@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -118,6 +118,8 @@ impl Memory {
         loop {
             let folder = tempfile::Builder::new()
                 .prefix(PREFIX)
+                // The folder above it is everybody's.
+                .permissions(fs::Permissions::from_mode(0o700))
                 .tempdir_in(&self.folder)
                 .map_err(WorkError::io("make a folder in", &self.folder))?;
             let lock = File::open(folder.path()).and_then(|lock| lock.lock().map(|()| lock));
@@ -249,6 +251,8 @@ mod tests {
         let running = memory.folder().unwrap();
         assert!(!left.exists(), "the killed one's");
         fs::write(running.join("server.key"), "secret").unwrap();
+        let mode = fs::metadata(running.folder.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "nobody else's");
         let second = memory.folder().unwrap();
         assert!(running.join("server.key").exists(), "a running one's stays");
         drop((running, second));
