@@ -173,7 +173,7 @@ codes! {
         "Site: restore p5 from a copy of this disk, and find out who changed it.";
     JobsHeaderMac = 602, "p5's header is not authentic",
         "p5's header is well formed but its MAC does not verify: it was made with another key, or a share of the third factor is wrong.",
-        "Site: restore p5 from a copy of this disk, and find out who changed it. Parties: after `seal move`, compare what each gave.";
+        "Site: restore p5 from a copy of this disk, and find out who changed it. Parties: if it moves, restore the store whose share is wrong.";
     JobsWiped = 603, "p5 was wiped",
         "The key holders remember that this image was sealed, and p5 is empty.",
         "Site: restore p5 from a copy of this disk. To begin again without the jobs, ask the builder for a new image.";

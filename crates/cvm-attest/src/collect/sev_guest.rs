@@ -4,13 +4,13 @@ use std::{fmt, fs::File, path::Path};
 
 use zeroize::Zeroizing;
 
+use crate::certificate_table::MAX_TABLE_BYTES;
+
 use super::{
     CollectError, Device, Kind, Raw, SNP_REPORT_BYTES, check_bound, host_certificates,
     ioctl::{SNP_VMM_INVALID_LENGTH, SnpFailure, snp_derived_key, snp_report},
 };
 
-/// The longest certificate table for which Linux takes a buffer, in bytes (`drivers/virt/coco/sev-guest`).
-const SEV_FW_BLOB_MAX_SIZE: usize = 16 * 1024;
 /// Where the kernel has it.
 pub(super) const DEVICE: &str = "/dev/sev-guest";
 
@@ -40,7 +40,7 @@ impl Device for SevGuest {
     }
 
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Raw, CollectError> {
-        let mut table = vec![0; SEV_FW_BLOB_MAX_SIZE];
+        let mut table = vec![0; MAX_TABLE_BYTES];
         let response = snp_report(&self.device, report_data, Some(&mut table)).or_else(|failure| {
             // A host with more certificates than fit: the report without them.
             table.clear();

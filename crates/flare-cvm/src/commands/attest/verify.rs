@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cvm_attest::{
     Reference, ReferenceSet,
-    appraise::{Appraisal, Enclosed, Explanation, Refusal, Terms, compare, explain, note_unjudged_tcb},
+    appraise::{Appraisal, Enclosed, Explanation, Terms, compare, explain, note_unjudged_tcb},
     token::{EarKey, Registered, VerifierId},
     x509::parse_time,
 };
