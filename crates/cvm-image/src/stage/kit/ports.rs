@@ -18,11 +18,14 @@ enum Address {
     Connects(u16),
 }
 
+/// Reads the addresses of one file, or says what is wrong with it.
+type Reader = fn(Role, &Value) -> Result<Vec<Address>, String>;
+
 /// Checks that the site's lists hold every port that the kit names.
 pub(super) fn check(request: &KitRequest) -> Result<(), KitError> {
     let conf = request.site_conf;
     let fed = format!("startup/fed_{}.json", request.role);
-    let files: [(&str, fn(Role, &Value) -> Result<Vec<Address>, String>); 3] =
+    let files: [(&str, Reader); 3] =
         [(&fed, of_servers), ("startup/relay__resources.json", of_relay), ("local/comm_config.json", of_listener)];
     for (file, addresses) in files {
         let Some(config) = read(request.kit, file)? else { continue };
