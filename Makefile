@@ -16,9 +16,11 @@ demo: build $(NVFLARE)
 demo-federation: build $(NVFLARE)
 	target/release/federation
 
-test: build $(NVFLARE) $(ORACLES) $(NFS_SERVER)
+# Programs and examples in one build, with what tests ask of shared crates: after a build of programs alone those would be
+# compiled once more.
+test: deps $(NVFLARE) $(ORACLES) $(NFS_SERVER)
+	$(CARGO) build --release --locked --workspace --bins --examples
 	target/release/kernel target/tools/kernel
-	$(CARGO) build --release --locked --workspace --examples
 	FLARE_CVM_PYTHON=$(CURDIR)/target/tools/nvflare/bin/python3 FLARE_CVM_TEST_KERNEL=$(CURDIR)/target/tools/kernel \
 	FLARE_CVM_SEV_SNP_MEASURE=$(CURDIR)/target/tools/oracles/bin/sev-snp-measure \
 	$(CARGO_TEST) --tests
