@@ -370,9 +370,9 @@ fn ctrl_c_leaves_nothing_of_any_site_behind() {
         assert_eq!((left.collect::<Vec<_>>(), names(&temporary)), (Vec::new(), BTreeSet::new()), "{line}");
         names(&out).into_iter().for_each(|name| fs::remove_file(out.join(name)).expect("a file"));
         // Only a finished bundle used its build's name up.
-        let used = fs::read_dir(own.join("builds")).into_iter().flatten().flatten().flat_map(|t| names(&t.path()));
-        let used: Vec<_> = used.collect();
-        assert!(used.is_empty() == whole.is_empty(), "{line}: {used:?}, {whole:?}");
+        let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let used = entries(own.join("builds")).flat_map(entries).flat_map(|build| names(&build));
+        assert_eq!(used.map(|site| format!("{site}.tgz")).collect::<Vec<_>>(), whole, "{line}");
         let _ = fs::remove_dir_all(own.join("builds"));
     }
 }
