@@ -114,7 +114,7 @@ pub fn note_unjudged_tcb(appraisal: &mut Appraisal, rules: &SnpPolicy, compared:
         return;
     }
     for (kind, claims) in appraisal.claims_mut() {
-        let judged = compared.is_some_and(|reference| knows(reference, &kind, claims));
+        let judged = compared.is_some_and(|reference| knows(reference, kind, claims));
         if matches!(kind, "snp" | "az-snp-vtpm")
             && !judged
             && let Some(Value::Array(list)) = claims.get_mut("not_checked")

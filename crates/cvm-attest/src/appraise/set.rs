@@ -85,19 +85,21 @@ pub struct GpuRules {
     pub nonce: bool,
     /// Every certificate must have a good OCSP response.
     pub ocsp: bool,
+    /// Opaque data of types that are not known here are accepted.
+    pub unknown_fields: bool,
 }
 
 impl Default for GpuRules {
     fn default() -> Self {
-        let GpuPolicy { golden_values, nonce, ocsp, .. } = GpuPolicy::default();
-        Self { golden_values, nonce, ocsp }
+        let GpuPolicy { golden_values, nonce, ocsp, unknown_fields, .. } = GpuPolicy::default();
+        Self { golden_values, nonce, ocsp, unknown_fields }
     }
 }
 
 impl From<GpuRules> for GpuPolicy {
     fn from(rules: GpuRules) -> Self {
-        let GpuRules { golden_values, nonce, ocsp } = rules;
-        Self { golden_values, nonce, ocsp, ..Self::default() }
+        let GpuRules { golden_values, nonce, ocsp, unknown_fields } = rules;
+        Self { golden_values, nonce, ocsp, unknown_fields, ..Self::default() }
     }
 }
 

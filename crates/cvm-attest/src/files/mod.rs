@@ -251,7 +251,7 @@ fn text(text: &str) -> Option<Form> {
     if text.starts_with('<') {
         return text.contains("SoftwareIdentity").then_some(Form::Rim);
     }
-    if (32..=128).contains(&text.len()) && text.len() % 2 == 0 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if (32..=128).contains(&text.len()) && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Some(Form::Nonce);
     }
     let base64url = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');

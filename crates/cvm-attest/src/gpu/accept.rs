@@ -11,13 +11,15 @@ pub struct GpuPolicy {
     pub nonce: bool,
     /// OCSP must call every certificate good.
     pub ocsp: bool,
+    /// Opaque data of types that are not known here are accepted. NVIDIA's SDK accepts none.
+    pub unknown_fields: bool,
     /// Only these architectures; empty for any that NVIDIA attests.
     pub arch: Vec<Arch>,
 }
 
 impl Default for GpuPolicy {
     fn default() -> Self {
-        Self { golden_values: true, nonce: true, ocsp: false, arch: Vec::new() }
+        Self { golden_values: true, nonce: true, ocsp: false, unknown_fields: false, arch: Vec::new() }
     }
 }
 
@@ -44,6 +46,10 @@ impl GpuPolicy {
         let refuse = |problem: String| Err(GpuError::Policy { problem });
         if !self.arch.is_empty() && !self.arch.contains(&facts.arch) {
             return refuse(format!("its architecture is {:?}, allowed are {:?}", facts.arch, self.arch));
+        }
+        if !self.unknown_fields && !facts.unknown_fields.is_empty() {
+            let fields = &facts.unknown_fields;
+            return refuse(format!("its report has opaque data of types that are not known here: {fields:?}"));
         }
         if self.golden_values && facts.measres != Measres::Success {
             return refuse("its measurements were not compared with NVIDIA's golden values".into());

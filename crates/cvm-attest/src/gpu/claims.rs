@@ -62,6 +62,9 @@ pub struct DeviceFacts {
     pub measurements: BTreeMap<u8, String>,
     /// The opaque data.
     pub config: BTreeMap<String, Value>,
+    /// The opaque data's types that are not known here; they stand in `config` too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_fields: Vec<u16>,
     /// The nonce in the report, hex.
     pub eat_nonce: String,
     /// Whether the golden values were measured.

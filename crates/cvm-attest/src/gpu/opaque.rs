@@ -108,12 +108,11 @@ impl Opaque {
         self.0.get(&(field as u16)).map(Vec::as_slice)
     }
 
-    /// Refuses what NVIDIA's SDK refuses for this kind: an unknown type may change what the known ones mean.
-    pub(super) fn check_types(&self, highest: u16) -> Result<(), GpuError> {
-        match self.0.keys().find(|field| **field == 0 || **field > highest) {
-            Some(field) => Err(GpuError::malformed(WHAT, format!("unknown field {field}; known are 1 to {highest}"))),
-            None => Ok(()),
-        }
+    /// The types that NVIDIA's SDK does not know for this kind of device (it knows 1 to 36 of GPUs, 1 to 27 of switches).
+    /// The device signed them; what they say may change what the known ones mean.
+    pub(super) fn unknown(&self, is_switch: bool) -> Vec<u16> {
+        let highest = if is_switch { 27 } else { 36 };
+        self.0.keys().copied().filter(|field| *field == 0 || *field > highest).collect()
     }
 
     /// A field that is a text, ended or padded with NUL.

@@ -356,6 +356,7 @@ impl Claims<'_> {
             uuid: self.evidence.uuid.clone(),
             measurements: report.measurements().iter().map(|(at, value)| (*at, hex::encode(value))).collect(),
             config: report.opaque.config(),
+            unknown_fields: report.opaque.unknown(identity.arch.is_switch()),
             eat_nonce: hex::encode(report.nonce()),
             measres: if measured { Measres::Success } else { Measres::NotRun },
             secboot: measured.then_some(true),

@@ -230,7 +230,7 @@ fn attack_one_gpu_in_ppcie_mode_without_its_switches() {
         let root = chain.rfind("-----BEGIN").and_then(|at| chain.get(at..)).unwrap().to_owned();
         let mut terms = terms(None, 1_795_305_600);
         terms.roots = Some(root.into_bytes());
-        terms.rules.gpu = GpuRules { golden_values: false, nonce: false, ocsp: false };
+        terms.rules.gpu = GpuRules { golden_values: false, nonce: false, ..GpuRules::default() };
         let verdict = set(&[world.report(&device), chain.into_bytes()]).verify(&terms);
         assert_eq!(verdict.accepted(), good, "{:?}", verdict.refusals);
         assert!(good || verdict.refusals[0].reason.contains("PPCIE"), "{:?}", verdict.refusals);

@@ -1,8 +1,10 @@
 //! What is read of devices that do not exist.
 
 use cvm_attest::gpu::{
-    Arch, Collateral, DeviceClaims, Feature, GpuError, Measres, Pdi, Report, Rim, SwitchClaims, verify,
+    Arch, Collateral, DeviceClaims, Feature, GpuError, GpuPolicy, Measres, Pdi, Report, Rim, SwitchClaims, verify,
 };
+
+use serde_json::json;
 
 use crate::{
     LATER,
@@ -94,7 +96,6 @@ fn what_is_no_report() {
     };
     for (change, expected) in [
         ((|device| device.opaque.push((3, b"1.0".to_vec()))) as fn(&mut Device), "twice"),
-        (|device| device.set(37, vec![]), "unknown field 37"),
         (|device| device.set(34, vec![2, 0]), "version 2"),
         (|device| device.set(36, vec![3, 0]), "feature flag 3"),
         (|device| device.set(3, b"../x".to_vec()), "no name"),
@@ -107,4 +108,18 @@ fn what_is_no_report() {
         let error = refused(change).to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+/// A later firmware's field is signed like the others: a claim, which the policy judges.
+#[test]
+fn opaque_data_of_a_type_that_is_not_known_is_the_policys_to_judge() {
+    let world = World::new();
+    let mut device = Device::blackwell();
+    device.set(37, vec![1, 2]);
+    let claims = world.gpu(&device);
+    assert_eq!((&claims.facts.unknown_fields[..], &claims.facts.config["field_37"]), (&[37][..], &json!("0102")));
+    let lenient = GpuPolicy { golden_values: false, nonce: false, ..GpuPolicy::default() };
+    let refused = lenient.check(&claims).unwrap_err();
+    assert!(refused.to_string().contains("[37]"), "{refused}");
+    GpuPolicy { unknown_fields: true, ..lenient }.check(&claims).unwrap();
 }
