@@ -7,6 +7,7 @@ mod forms;
 #[path = "../snp/mint.rs"]
 #[expect(dead_code, reason = "the other tests of these mints use the rest")]
 mod mint;
+mod reasons;
 mod rows;
 // The tests of the GPU verifier use the rest of it.
 #[allow(dead_code)]
