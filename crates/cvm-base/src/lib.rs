@@ -1,13 +1,15 @@
 //! What every crate of flare-cvm shares: errors that explain themselves, files that appear whole
-//! or not at all, bounded reads, and fixed-size values written as lowercase hex, times.
+//! or not at all, bounded reads, text of every editor, fixed-size values written as lowercase hex, times.
 
 mod bytes;
 mod explain;
 mod file;
 #[cfg(feature = "interrupt")]
 pub mod interrupt;
+mod text;
 pub mod time;
 
 pub use bytes::{Bytes, Bytes16, Bytes32, HexError, sha256};
 pub use explain::Explain;
-pub use file::{FileError, read_bounded, write_atomic};
+pub use file::{FileError, read_bounded, read_text, write_atomic};
+pub use text::{Utf16, unmarked};

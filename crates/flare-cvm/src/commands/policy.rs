@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use cvm_attest::{Reference, ReferenceSet, policy::new_policies};
-use cvm_base::{read_bounded, write_atomic};
+use cvm_base::{read_text, write_atomic};
 
 use super::progress::line;
 
@@ -39,7 +39,7 @@ pub struct New {
 /// Runs one of the commands.
 pub fn run(command: PolicyCommand) -> Result<()> {
     let PolicyCommand::New(args) = command;
-    let bytes = read_bounded(&args.reference, MAX_REFERENCE)?;
+    let bytes = read_text(&args.reference, MAX_REFERENCE)?;
     let mut set = match Reference::parse(&bytes) {
         Ok(reference) => ReferenceSet::from(&reference),
         Err(_) => ReferenceSet::parse(&bytes).with_context(|| {

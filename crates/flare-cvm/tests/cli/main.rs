@@ -6,6 +6,7 @@ mod bundle;
 mod cache;
 mod collect;
 mod explain;
+mod given;
 #[path = "../../../cvm-attest/tests/support/igvm.rs"]
 mod igvm_file;
 mod keyholder;
