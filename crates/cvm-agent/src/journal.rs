@@ -111,10 +111,9 @@ impl Journal {
         let mut bytes = 0;
         let mut logs = [&self.own, &self.peers, &self.auditors].map(|log| log.lines().peekable());
         loop {
-            let next = |log: &mut Peekable<Lines<'_>>| match log.peek() {
+            let next = |log: &mut Peekable<Lines<'_>>| {
                 // An error is dealt with at once.
-                Some(line) => Some(line.as_ref().map_or_else(|_| String::new(), |(entry, _)| entry.time.clone())),
-                None => None,
+                log.peek().map(|line| line.as_ref().map_or_else(|_| String::new(), |(entry, _)| entry.time.clone()))
             };
             let times = logs.iter_mut().enumerate().filter_map(|(at, log)| Some((next(log)?, at)));
             let Some((_, first)) = times.min() else { return Ok(report) };

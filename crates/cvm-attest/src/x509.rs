@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use cvm_base::Explain;
+use cvm_base::{Explain, time::rfc3339};
 use rustls_pki_types::{
     AlgorithmIdentifier, CertificateDer, CertificateRevocationListDer, InvalidSignature,
     SignatureVerificationAlgorithm, UnixTime, alg_id, pem::PemObject,
@@ -283,7 +283,7 @@ impl Path<'_> {
         unknown: UnknownStatusPolicy,
     ) -> Result<&Certificate, X509Error> {
         let fail = |problem: String| X509Error::Path { subject: leaf.subject(), problem };
-        let certificate = EndEntityCert::try_from(&leaf.der).map_err(|e| fail(e.to_string()))?;
+        let certificate = EndEntityCert::try_from(&leaf.der).map_err(|e| fail(in_words(&e)))?;
         let intermediates: Vec<_> = self.intermediates.iter().map(|c| c.der.clone()).collect();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
         let lists = self.crls.iter().map(|der| read_crl(der)).collect::<Result<Vec<_>, _>>()?;
@@ -295,14 +295,20 @@ impl Path<'_> {
                 .with_expiration_policy(ExpirationPolicy::Enforce)
                 .build()
         });
-        let mut problem = "no root is trusted".to_owned();
-        // Each root is tried alone, so that the answer says which one it was.
+        // Each root is tried alone, so that the answer says which one it was. The reason of the one that got furthest stands.
+        let mut refused = (0, "no root is trusted".to_owned());
+        let mut refuse = |reached, problem| {
+            if reached > refused.0 {
+                refused = (reached, problem);
+            }
+        };
         for root in self.roots {
-            let anchor = anchor_from_trusted_cert(&root.der).map_err(|e| fail(format!("the root: {e}")))?;
+            let anchor =
+                anchor_from_trusted_cert(&root.der).map_err(|e| fail(format!("the root: {}", in_words(&e))))?;
             // A root that is out of date vouches for nothing; RFC 5280 leaves that to the one who trusts it.
             let (from, until) = root.validity();
             if !(from..=until).contains(&now.as_secs()) {
-                problem = format!("the root {} is not valid at this time", root.subject());
+                refuse(2, format!("the root {} is not valid at this time", root.subject()));
                 continue;
             }
             let path = certificate.verify_for_usage(
@@ -316,18 +322,57 @@ impl Path<'_> {
             );
             match path {
                 Ok(_) => return Ok(root),
-                Err(webpki::Error::UnknownIssuer) if problem != "no root is trusted" => {}
-                Err(error) => problem = error.to_string(),
+                Err(error @ webpki::Error::UnknownIssuer) => refuse(1, in_words(&error)),
+                Err(error) => refuse(3, in_words(&error)),
             }
         }
-        Err(fail(problem))
+        Err(fail(refused.1))
     }
 }
 
-/// Reads a time: RFC 3339 in UTC (`2025-12-10T00:00:00Z`), or seconds since 1970.
+/// Reads a time: RFC 3339 in UTC (`2025-12-10T00:00:00Z`), a date alone (its first second), or seconds since 1970.
 pub fn parse_time(text: &str) -> Option<u64> {
-    let date = || text.parse::<x509_cert::der::DateTime>().ok().map(|date| date.unix_duration().as_secs());
-    text.parse().ok().or_else(date)
+    let date = |text: &str| text.parse::<x509_cert::der::DateTime>().ok().map(|date| date.unix_duration().as_secs());
+    text.parse().ok().or_else(|| date(text)).or_else(|| date(&format!("{text}T00:00:00Z")))
+}
+
+/// What path validation found, without the names of its variants.
+pub(crate) fn in_words(error: &webpki::Error) -> String {
+    use webpki::Error;
+    let at = |time: &UnixTime| rfc3339(time.as_secs());
+    match error {
+        Error::CertExpired { time, not_after } => format!("it was valid until {}, not at {}", at(not_after), at(time)),
+        Error::CertNotValidYet { time, not_before } => {
+            format!("it is valid from {}, not at {}", at(not_before), at(time))
+        }
+        Error::CrlExpired { time, next_update } => {
+            format!("the revocation list was due for renewal at {}, before {}", at(next_update), at(time))
+        }
+        Error::CertRevoked => "it is revoked".into(),
+        Error::UnknownIssuer => "nobody among the intermediates and the roots that are trusted issued it".into(),
+        Error::UnknownRevocationStatus => "no revocation list says whether it is revoked".into(),
+        Error::InvalidSignatureForPublicKey => "its issuer's key did not sign it".into(),
+        Error::InvalidCrlSignatureForPublicKey => "its issuer's key did not sign the revocation list".into(),
+        Error::EndEntityUsedAsCa => "an authority was expected, and it is none".into(),
+        Error::CaUsedAsEndEntity => "an authority's certificate stands where a device's or a signer's is due".into(),
+        Error::UnsupportedCriticalExtension => "a critical extension is not known here".into(),
+        Error::UnsupportedSignatureAlgorithmContext(_) | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            "it is signed with an algorithm that is not believed (SHA-1 is none)".into()
+        }
+        // The names of the rest are words (`MaximumPathDepthExceeded`).
+        other => {
+            let name = format!("{other:?}");
+            let name = name.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+            let mut words = String::new();
+            for letter in name.chars() {
+                if letter.is_uppercase() && !words.is_empty() {
+                    words.push(' ');
+                }
+                words.push(letter.to_ascii_lowercase());
+            }
+            words
+        }
+    }
 }
 
 /// PEM files joined without a newline between them, with one: readers look for boundaries where lines begin (RFC 7468
@@ -384,7 +429,7 @@ pub(crate) fn read_crl(der: &[u8]) -> Result<CertRevocationList<'_>, X509Error> 
     }
     BorrowedCertRevocationList::from_der(der)
         .map(CertRevocationList::from)
-        .map_err(|e| X509Error::Crl { problem: e.to_string() })
+        .map_err(|e| X509Error::Crl { problem: in_words(&e) })
 }
 
 #[cfg(test)]

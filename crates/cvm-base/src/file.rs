@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Explain;
+use crate::{Explain, unmarked};
 
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,18 @@ pub enum FileError {
         /// The most it may hold, in bytes.
         limit: u64,
     },
+    /// A device, a socket or a named pipe: whoever reads it may wait for ever.
+    #[error("{path} is no plain file", path = path.display())]
+    NotPlain {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// Text in another encoding than its format's.
+    #[error("{path} is UTF-16 text, and its format is UTF-8", path = path.display())]
+    Utf16 {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl Explain for FileError {
@@ -37,6 +49,8 @@ impl Explain for FileError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "FILE-002",
             Self::Io { .. } => "FILE-001",
             Self::TooLong { .. } => "FILE-003",
+            Self::NotPlain { .. } => "FILE-004",
+            Self::Utf16 { .. } => "FILE-005",
         }
     }
 
@@ -53,6 +67,8 @@ impl Explain for FileError {
                 _ => "see the operating system's message above".into(),
             },
             Self::TooLong { .. } => "this is probably another kind of file: check the path".into(),
+            Self::NotPlain { .. } => "name a file; copy what a device or a pipe gives into one first".into(),
+            Self::Utf16 { .. } => "save it as UTF-8".into(),
         }
     }
 }
@@ -96,15 +112,29 @@ fn write(
     File::open(folder).and_then(|f| f.sync_all()).map_err(fail("sync the folder of"))
 }
 
-/// Reads a file of at most `limit` bytes.
+/// Reads a file of at most `limit` bytes: a plain one, or what a shell opened for its program (`<(…)`, `/dev/stdin`).
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let fail = |source| FileError::Io { action: "read", path: path.to_owned(), source };
+    // Opening a named pipe already waits.
+    let kind = std::fs::metadata(path).map_err(fail)?;
+    let is_open = path == Path::new("/dev/stdin") || ["/dev/fd", "/proc/self/fd"].iter().any(|fd| path.starts_with(fd));
+    if !kind.is_file() && !kind.is_dir() && !is_open {
+        return Err(FileError::NotPlain { path: path.to_owned() });
+    }
     let mut bytes = Vec::new();
     File::open(path).map_err(fail)?.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > limit {
         return Err(FileError::TooLong { path: path.to_owned(), limit });
     }
     Ok(bytes)
+}
+
+/// Reads text of at most `limit` bytes, without the byte order mark that an editor left. DER, which may stand for PEM,
+/// is as it was.
+pub fn read_text(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let bytes = read_bounded(path, limit)?;
+    let text = unmarked(&bytes).map_err(|_| FileError::Utf16 { path: path.to_owned() })?;
+    Ok(text.to_vec())
 }
 
 #[cfg(test)]
@@ -142,5 +172,19 @@ mod tests {
         write_atomic(&path, b"12345", 0o644).unwrap();
         assert_eq!(read_bounded(&path, 5).unwrap(), b"12345");
         assert_eq!(read_bounded(&path, 4).unwrap_err().code(), "FILE-003");
+    }
+
+    #[test]
+    fn a_socket_is_no_file_and_marked_text_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap_err().code(), "FILE-004");
+        assert_eq!(read_bounded(Path::new("/dev/zero"), 5).unwrap_err().code(), "FILE-004");
+        let path = dir.path().join("t");
+        write_atomic(&path, b"\xef\xbb\xbf{}", 0o644).unwrap();
+        assert_eq!(read_text(&path, 5).unwrap(), b"{}");
+        write_atomic(&path, b"\xff\xfe{\0}\0", 0o644).unwrap();
+        assert_eq!(read_text(&path, 9).unwrap_err().code(), "FILE-005");
     }
 }

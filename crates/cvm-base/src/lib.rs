@@ -1,5 +1,6 @@
 //! What every crate of flare-cvm shares: errors that explain themselves, files that appear whole
-//! or not at all, bounded reads, fixed-size values written as lowercase hex, times, and bounds on what strangers take.
+//! or not at all, bounded reads, text of every editor, fixed-size values written as lowercase hex, times, and bounds on what
+//! strangers take.
 
 mod bytes;
 mod explain;
@@ -8,8 +9,10 @@ mod file;
 pub mod interrupt;
 pub mod json;
 pub mod peers;
+mod text;
 pub mod time;
 
 pub use bytes::{Bytes, Bytes16, Bytes32, HexError, sha256};
 pub use explain::Explain;
-pub use file::{FileError, read_bounded, write_atomic, write_new};
+pub use file::{FileError, read_bounded, read_text, write_atomic, write_new};
+pub use text::{Utf16, unmarked};

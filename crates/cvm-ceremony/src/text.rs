@@ -118,8 +118,10 @@ pub(crate) fn bound(length: usize) -> Result<(), TextError> {
 
 /// The kind of an artifact, by its first line.
 pub(crate) fn kind(bytes: &[u8]) -> Option<&str> {
-    let line = bytes.get(..bytes.len().min(64))?.split(|&b| b == b'\n').next()?;
-    std::str::from_utf8(line).ok()?.strip_prefix("flare-cvm/v1/")
+    // Of a file that an editor saved anew too: reading it then says so.
+    let text = cvm_base::unmarked(bytes).unwrap_or(bytes);
+    let line = text.get(..text.len().min(64))?.split(|&b| b == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.trim_end_matches('\r').strip_prefix("flare-cvm/v1/")
 }
 
 /// Signs a body.
@@ -156,6 +158,11 @@ impl Writer {
     }
 }
 
+/// Text that a program saved anew: its signatures are of other bytes.
+fn changed(expected: &str, found: &str) -> TextError {
+    TextError { line: 1, expected: expected.into(), found: found.into() }
+}
+
 pub struct Reader<'a> {
     rest: &'a str,
     line: usize,
@@ -165,6 +172,14 @@ impl<'a> Reader<'a> {
     fn open(bytes: &'a [u8]) -> Result<Self, TextError> {
         bound(bytes.len())?;
         let fail = |expected: String| TextError { line: 1, expected, found: String::new() };
+        match cvm_base::unmarked(bytes) {
+            Ok(text) if text.len() == bytes.len() => {}
+            Ok(_) => return Err(changed("no byte order mark in front", "one, which an editor put there")),
+            Err(_) => return Err(changed("the ASCII text that was signed", "UTF-16")),
+        }
+        if bytes.contains(&b'\r') {
+            return Err(changed("line ends as they were signed (LF)", "line ends that were changed (CR LF)"));
+        }
         let text = std::str::from_utf8(bytes)
             .ok()
             .filter(|text| text.ends_with('\n') && text.bytes().all(|b| b == b'\n' || (b' '..=b'~').contains(&b)));

@@ -8,7 +8,7 @@ use cvm_attest::{
     tee::Vendors,
     x509::read_crls,
 };
-use cvm_base::{Bytes32, read_bounded};
+use cvm_base::{Bytes32, read_bounded, read_text};
 use cvm_release::{
     messages::MachineRule,
     server::{Answer, Fault, Policy},
@@ -84,12 +84,12 @@ fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
     let of = |kind: &'static str| files.iter().filter(move |file| file.extension().is_some_and(|e| e == kind));
     let fail = |source| KeyHolderError::Roots { path: folder.to_owned(), source };
     for file in of("pem") {
-        pem.extend(read_bounded(file, MAX_BYTES)?);
+        pem.extend(read_text(file, MAX_BYTES)?);
         pem.push(b'\n');
     }
     let mut crls = Vec::new();
     for file in of("crl") {
-        let lists = read_crls(&read_bounded(file, MAX_BYTES)?);
+        let lists = read_crls(&read_text(file, MAX_BYTES)?);
         crls.extend(lists.map_err(|e| fail(AttestError::Roots { problem: format!("{}: {e}", file.display()) }))?);
     }
     if pem.is_empty() {
@@ -190,6 +190,17 @@ allow if {
             let found = policy(text).err().unwrap();
             assert!(found.contains(problem), "{found}");
         }
+    }
+
+    #[test]
+    fn roots_that_an_editor_marked_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pem = include_str!("../../../keys/roots/amd/ask_ark_milan.pem").replace('\n', "\r\n");
+        fs::write(folder.path().join("a.pem"), ["\u{feff}", &pem].concat()).unwrap();
+        assert!(roots(folder.path()).is_ok());
+        let utf16: Vec<u8> = ["\u{feff}", &pem].concat().encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fs::write(folder.path().join("a.pem"), utf16).unwrap();
+        assert!(roots(folder.path()).err().unwrap().to_string().contains("UTF-16"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod explain;
 mod kinds;
 mod reports;
 mod set;
+mod stage;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(of: &str, error: &(impl Explain + std::fmt::Display)) -> Self {
-        Self { of: of.into(), code: error.code().into(), reason: error.to_string(), help: error.help() }
+        Self { of: of.into(), code: error.code().into(), reason: shortened(&error.to_string()), help: error.help() }
     }
 
     /// Files that make no evidence.
@@ -54,6 +55,20 @@ impl Refusal {
     pub fn policy(of: &str, code: &str, reason: impl Into<String>, help: &str) -> Self {
         Self { of: of.into(), code: code.into(), reason: reason.into(), help: help.into() }
     }
+}
+
+/// A reason without what readers of JSON quote of it: a word that is longer than any digest is data.
+fn shortened(reason: &str) -> String {
+    const LONGEST: usize = 192;
+    const SHOWN: usize = 32;
+    let word = |word: &str| match word.chars().count() {
+        length if length > LONGEST => {
+            let start: String = word.chars().take(SHOWN).collect();
+            format!("{start}… ({length} characters)")
+        }
+        _ => word.to_owned(),
+    };
+    reason.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// What one piece of evidence proved.

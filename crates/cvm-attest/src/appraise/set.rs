@@ -287,12 +287,32 @@ impl EvidenceSet {
         }
         let (accepted, refused): (Vec<_>, Vec<_>) =
             unread.into_iter().partition(|unread| terms.rules.accepts_unread(&unread.of));
-        appraisal.refusals.splice(0..0, refused);
+        appraisal.refusals.splice(0..0, summarized(refused));
         appraisal.refusals.extend(shared.unasked.clone());
+        appraisal.refusals.iter_mut().for_each(|refusal| shared.name_nonce(refusal));
         appraisal.unread = accepted;
         kinds::check_composite(&mut appraisal, &shared);
         appraisal
     }
+}
+
+/// Of many files that are refused for one reason, the first few and how many more there are.
+fn summarized(refused: Vec<Refusal>) -> Vec<Refusal> {
+    const NAMED: usize = 8;
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut named = Vec::new();
+    for refusal in refused {
+        let count = counts.entry((refusal.code.clone(), refusal.help.clone())).or_default();
+        *count += 1;
+        if *count <= NAMED {
+            named.push(refusal);
+        }
+    }
+    named.extend(counts.into_iter().filter(|(_, count)| *count > NAMED).map(|((code, help), count)| {
+        let (of, reason) = (format!("{} more", count - NAMED), format!("refused as the {NAMED} named before them"));
+        Refusal { of, code, reason, help }
+    }));
+    named
 }
 
 /// Everything in a file, or why it is of no use.

@@ -78,6 +78,17 @@ impl Shared {
         self.nonces.iter().cloned().chain(short.map(|nonce| nonce.to_vec())).collect()
     }
 
+    /// Says of a refusal that shows the nonce's bytes which text they are, where they were given as one.
+    pub(super) fn name_nonce(&self, refusal: &mut Refusal) {
+        let text = self.nonces.first().filter(|nonce| !nonce.is_empty());
+        let Some(text) = text.and_then(|nonce| Some((std::str::from_utf8(nonce).ok()?, hex::encode(nonce)))) else {
+            return;
+        };
+        if self.nonces.len() == 1 && refusal.reason.contains(&text.1) {
+            refusal.reason.push_str(&format!(" ({:?}, the nonce given, is {} in hex)", text.0, text.1));
+        }
+    }
+
     /// Says in the claims of whatever attests that nobody knows how old it is, unless a nonce of the verifier's says so.
     pub(super) fn dated(&self, mut submodule: Submodule) -> Submodule {
         let reason = match self.nonce_from {

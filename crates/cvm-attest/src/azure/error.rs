@@ -63,7 +63,7 @@ pub enum AzureError {
         field: &'static str,
     },
     /// The runtime data's `user-data` does not carry the nonce.
-    #[error("the runtime data's user-data is {found:?}, expected the nonce {expected:?} and zeros")]
+    #[error("the runtime data's user-data is {found}, expected the nonce {expected} and zeros")]
     UserData {
         /// The nonce, hex.
         expected: String,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cvm_base::{FileError, read_bounded, sha256};
+use cvm_base::{FileError, read_bounded, sha256, time::rfc3339};
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 
@@ -224,7 +224,7 @@ fn verify(entry: &Entry, bytes: &[u8]) -> Result<(), CollateralError> {
     }
     let until = content::check(&entry.key, bytes)?;
     if until != entry.valid_until {
-        let problem = format!("it is valid until {until}, the index says {}", entry.valid_until);
+        let problem = format!("it is valid until {}, the index says {}", rfc3339(until), rfc3339(entry.valid_until));
         return Err(CollateralError::content(&entry.key, problem));
     }
     Ok(())

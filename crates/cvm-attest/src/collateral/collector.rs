@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cvm_base::{FileError, read_bounded, write_atomic};
+use cvm_base::{FileError, read_bounded, unmarked, write_atomic};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
@@ -52,7 +52,8 @@ fn read(path: &Path) -> Result<Zeroizing<[u8; 32]>, CacheError> {
     let text = Zeroizing::new(read_bounded(path, MAX_BYTES)?);
     let mut key = Zeroizing::new([0; 32]);
     // What is wrong is not quoted: it may be a secret.
-    hex::decode_to_slice(text.trim_ascii_end(), &mut *key)
+    let digits = unmarked(&text).unwrap_or_default();
+    hex::decode_to_slice(digits.trim_ascii_end(), &mut *key)
         .map_err(|_| no_key(path, "expected one line of 64 hex digits"))?;
     Ok(key)
 }

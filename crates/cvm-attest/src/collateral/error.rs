@@ -1,6 +1,6 @@
 //! Why collateral was refused.
 
-use cvm_base::{Bytes32, Explain, FileError};
+use cvm_base::{Bytes32, Explain, FileError, time::rfc3339};
 
 use super::Key;
 
@@ -57,7 +57,7 @@ pub enum CollateralError {
         key: Key,
     },
     /// It was collected, and is out of date.
-    #[error("{key} was valid until {valid_until}, and it is {now} (seconds since 1970)")]
+    #[error("{key} was valid until {}, and it is {}", rfc3339(*.valid_until), rfc3339(*.now))]
     Expired {
         /// What was looked up.
         key: Key,

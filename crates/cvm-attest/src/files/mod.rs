@@ -185,9 +185,10 @@ fn binary(bytes: &[u8]) -> Option<Form> {
     match bytes {
         // TPMT_SIGNATURE: RSASSA, RSAPSS or ECDSA, then a hash of the SHA family.
         [0x00, 0x14 | 0x16 | 0x18, 0x00, 0x04 | 0x0b..=0x0d, ..] if bytes.len() < 600 => Some(Form::TpmSignature),
-        // TPMT_PUBLIC of an RSA or ECC key; a TPM2B has its size in front.
-        [0x00, 0x01 | 0x23, 0x00, 0x0b..=0x0d, ..] if bytes.len() < 1024 => Some(Form::TpmPublic),
-        [_, _, 0x00, 0x01 | 0x23, 0x00, 0x0b..=0x0d, ..]
+        // TPMT_PUBLIC of an RSA or ECC key, also one named with SHA-1, which its verifier refuses; a TPM2B has its size
+        // in front.
+        [0x00, 0x01 | 0x23, 0x00, 0x04 | 0x0b..=0x0d, ..] if bytes.len() < 1024 => Some(Form::TpmPublic),
+        [_, _, 0x00, 0x01 | 0x23, 0x00, 0x04 | 0x0b..=0x0d, ..]
             if u16::from_be_bytes(*bytes.first_chunk()?) as usize == bytes.len() - 2 =>
         {
             Some(Form::TpmPublic)
@@ -297,6 +298,8 @@ fn json(value: &Value) -> Option<Form> {
         () if has("hcl_report") || (has("quote") && has("report")) => Some(Form::KbsEvidence),
         // Hygon's CSV has the same member; its report is another.
         () if object.get("attestation_report").is_some_and(|report| report.get("data").is_some()) => None,
+        // As text (attestation-rs writes base64) it is told by its content, as any member is.
+        () if object.get("attestation_report").is_some_and(Value::is_string) => None,
         () if has("attestation_report") || has("device_evidence_list") || has("evidence_list") => {
             Some(Form::KbsEvidence)
         }

@@ -7,6 +7,7 @@ mod protobuf;
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose};
+use cvm_base::{Utf16, unmarked};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -86,8 +87,7 @@ fn open(bytes: &[u8], depth: u32, at: &str, found: &mut Unpacked) -> Result<(), 
     if bytes.len() > MAX_FILE_BYTES || depth > MAX_DEPTH || found.is_full() {
         return Err(UnpackError::Unknown);
     }
-    let plain = unmarked(bytes)?;
-    let bytes = &*plain;
+    let bytes = &*plain(bytes)?;
     if is_ambiguous(bytes) {
         return Err(UnpackError::Unsupported("a JSON member stands there twice, or too deep: readers differ on it"));
     }
@@ -204,19 +204,11 @@ fn join(at: &str, name: &str) -> String {
 
 /// Text without its byte order mark. XML may be UTF-16 (XML 1.0 §4.3.3); JSON, PEM, tokens and hex may not, and then
 /// that is what is said of them.
-fn unmarked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, UnpackError> {
-    let read: fn([u8; 2]) -> u16 = match bytes {
-        [0xef, 0xbb, 0xbf, text @ ..] => return Ok(Cow::Borrowed(text)),
-        [0xff, 0xfe, ..] => u16::from_le_bytes,
-        [0xfe, 0xff, ..] => u16::from_be_bytes,
-        _ => return Ok(Cow::Borrowed(bytes)),
-    };
-    let (units, odd) = bytes.get(2..).unwrap_or_default().as_chunks::<2>();
-    let text = String::from_utf16(&units.iter().copied().map(read).collect::<Vec<_>>());
-    match text.ok().filter(|text| odd.is_empty() && !text.contains('\0')) {
-        Some(xml) if xml.trim_start().starts_with('<') => Ok(Cow::Owned(xml.into_bytes())),
-        Some(_) => Err(UnpackError::Unsupported("it is UTF-16 text, and its format is UTF-8: save it as UTF-8")),
-        None => Ok(Cow::Borrowed(bytes)),
+fn plain(bytes: &[u8]) -> Result<Cow<'_, [u8]>, UnpackError> {
+    match unmarked(bytes) {
+        Ok(text) => Ok(Cow::Borrowed(text)),
+        Err(Utf16(xml)) if xml.trim_start().starts_with('<') => Ok(Cow::Owned(xml.into_bytes())),
+        Err(_) => Err(UnpackError::Unsupported("it is UTF-16 text, and its format is UTF-8: save it as UTF-8")),
     }
 }
 

@@ -3,10 +3,8 @@
 //! Only for what x509-cert has no type for in its current version: DICE extensions and OCSP responses, and
 //! for the raw bytes of a certificate's fields, which OCSP hashes.
 
-use std::time::Duration;
-
 use x509_cert::der::{
-    DateTime, Decode,
+    Decode,
     asn1::{GeneralizedTime, UtcTime},
 };
 
@@ -122,11 +120,6 @@ pub(super) fn time(element: Element<'_>) -> Result<u64, Problem> {
     Ok(since.as_secs())
 }
 
-/// `2026-06-01T02:08:29Z`.
-pub(super) fn rfc3339(seconds: u64) -> String {
-    DateTime::from_unix_duration(Duration::from_secs(seconds)).map(|time| time.to_string()).unwrap_or_default()
-}
-
 /// An INTEGER's content as a decimal number, as OpenSSL prints serial numbers.
 pub(super) fn decimal(big_endian: &[u8]) -> String {
     let mut digits = vec![0_u8];
@@ -169,7 +162,5 @@ mod tests {
         assert_eq!(decimal(&[0]), "0");
         assert_eq!(decimal(&[1, 0]), "256");
         assert_eq!(decimal(&[0xff; 9]), "4722366482869645213695");
-        assert_eq!(rfc3339(253_402_300_799), "9999-12-31T23:59:59Z");
-        assert_eq!(rfc3339(u64::MAX), "", "no such year");
     }
 }

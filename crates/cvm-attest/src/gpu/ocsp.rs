@@ -11,6 +11,7 @@ use aws_lc_rs::{
         EcdsaVerificationAlgorithm, UnparsedPublicKey,
     },
 };
+use cvm_base::time::rfc3339;
 
 use super::{
     GpuError,
@@ -174,14 +175,14 @@ pub(super) fn check(
         status.nonce_matches &= response.nonce_matches().map_err(|problem| refuse(problem.into()))?;
         if !answer.window.contains(now) {
             let Window { from, until } = answer.window;
-            let dates = format!("it is valid from {} to {}", der::rfc3339(from), der::rfc3339(until));
-            return Err(refuse(format!("{dates}, not at {}", der::rfc3339(now))));
+            let dates = format!("it is valid from {} to {}", rfc3339(from), rfc3339(until));
+            return Err(refuse(format!("{dates}, not at {}", rfc3339(now))));
         }
         match answer.status {
             Status::Good => status.window = status.window.and(answer.window),
             Status::Unknown => return Err(refuse("the responder does not know the certificate".into())),
             Status::Revoked { since, reason } => {
-                let since = der::rfc3339(since);
+                let since = rfc3339(since);
                 let reason = reason.map_or_else(String::new, |reason| format!(", reason {reason} of RFC 5280 §5.3.1"));
                 return Err(refuse(format!("revoked since {since}{reason}")));
             }

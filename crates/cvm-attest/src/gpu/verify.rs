@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
-use cvm_base::Bytes32;
+use cvm_base::{Bytes32, time::rfc3339};
 
 use super::{
     Arch, ChainClaims, DeviceEvidence, DeviceFacts, GpuClaims, GpuError, LegacyClaims, Measres, OcspResponse,
     ReportClaims, Rim, RimClaims, Roots, Source, SwitchClaims,
     chain::{TrustedPath, Window},
     claims::LegacyInputs,
-    der, ocsp,
+    ocsp,
     opaque::Field,
 };
 use crate::{NotChecked, x509::MAX_CERTIFICATES};
@@ -195,7 +195,7 @@ impl<'a> Verifier<'a> {
         debug_assert!(path.links.len() <= MAX_CERTIFICATES + 1);
         let status = ocsp::check(path, first, self.collateral.ocsp, now)?;
         let claims = ChainClaims {
-            expiration_date: der::rfc3339(path.expires),
+            expiration_date: rfc3339(path.expires),
             status: "valid".into(),
             ocsp_status: if status.good { "good" } else { "undefined" }.into(),
             revocation_reason: None,

@@ -52,7 +52,8 @@ impl Policy {
     pub fn compile(name: &str, text: &[u8]) -> Result<Self, PolicyError> {
         bound("the policy", text.len(), MAX_POLICY_BYTES)?;
         let syntax = |(line, problem)| PolicyError::Syntax { name: name.to_owned(), line, problem };
-        let source = str::from_utf8(text).map_err(|_| syntax((0, "it is not UTF-8 text".into())))?;
+        let plain = cvm_base::unmarked(text).map_err(|utf16| syntax((0, utf16.to_string())))?;
+        let source = str::from_utf8(plain).map_err(|_| syntax((0, "it is not UTF-8 text".into())))?;
         calls::check_nesting(source).map_err(syntax)?;
         // `if` without an import is a word of v1 only; read as v0, the mistake would be named at another place.
         let v1_only = source.contains(" if ") && !source.contains("future.keywords");

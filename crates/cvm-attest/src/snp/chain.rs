@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
-use cvm_base::{Bytes32, sha256};
+use cvm_base::{Bytes32, sha256, time::rfc3339};
 use x509_cert::{certificate::CertificateInner, crl::CertificateList, der::Decode};
 
 use super::{
@@ -103,7 +103,8 @@ impl VerifiedChain {
                 || crls.iter().try_for_each(|list| path(std::slice::from_ref(list)).verify(leaf, now).map(|_| ()));
             match path(&[]).verify(leaf, now).and_then(|root| listed().map(|()| root)) {
                 Ok(root) => return Self::found(leaf, endorsement, &intermediate, root, crls),
-                Err(error) => refused = refused.or(Some(error)),
+                // Those that are known here come last, and their reason says more than that of one that came along.
+                Err(error) => refused = Some(error),
             }
         }
         Err(refused.map_or_else(|| SnpError::certificates(format!("{issuer} is missing")), SnpError::Chain))
@@ -150,8 +151,12 @@ impl VerifiedChain {
         if (from..=until).contains(&now) {
             return Ok(());
         }
-        let problem =
-            format!("it and those above it are valid from {from} to {until} (seconds since 1970), not at {now}");
+        let problem = format!(
+            "it and those above it are valid from {} to {}, not at {}",
+            rfc3339(from),
+            rfc3339(until),
+            rfc3339(now)
+        );
         Err(X509Error::Path { subject: format!("this {}", self.endorsement.kind), problem }.into())
     }
 }

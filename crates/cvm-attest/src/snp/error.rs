@@ -135,7 +135,9 @@ impl Explain for SnpError {
             Self::KeyKind { .. } => {
                 "the host signs with a VLEK where the cloud loaded one: give the certificate of that kind"
             }
-            Self::Tcb { .. } => "the machine's firmware was updated: fetch the VCEK for the TCB that the report states",
+            Self::Tcb { .. } => {
+                "the machine's firmware was updated, or its host masks the chip id and the certificate is another machine's: fetch the VCEK of this machine for the TCB that the report states"
+            },
             Self::ChipId { .. } => {
                 "fetch the VCEK for this report's chip id; with a fleet, mind which machine answered"
             }

@@ -113,14 +113,24 @@ fn endorsing<'a>(report: &SnpReport, certificates: &'a [Certificate]) -> Result<
     if certificates.iter().filter(is_vcek).all(|vcek| Some(vcek.der()) == first) {
         return Ok(Cow::Borrowed(certificates));
     }
-    let is_its_own = |certificate: &Certificate| {
-        Endorsement::read(certificate, SigningKey::Vcek).is_ok_and(|vcek| {
-            let chip = vcek.hw_id.as_deref().unwrap_or_default();
-            (report.chip_id == [0; 64] || report.chip_id.starts_with(chip))
-                && Tcb::from_bytes(report.reported_tcb, vcek.product) == vcek.tcb
-        })
+    let vcek = |certificate: &Certificate| Endorsement::read(certificate, SigningKey::Vcek).ok();
+    let is_of_the_chip = |certificate: &Certificate| {
+        let of = |chip: &[u8]| report.chip_id == [0; 64] || report.chip_id.starts_with(chip);
+        vcek(certificate).is_some_and(|vcek| of(vcek.hw_id.as_deref().unwrap_or_default()))
     };
-    let (own, others): (Vec<_>, Vec<_>) = certificates.iter().filter(is_vcek).partition(|vcek| is_its_own(vcek));
+    let is_its_own = |certificate: &Certificate| {
+        let of = |vcek: Endorsement| Tcb::from_bytes(report.reported_tcb, vcek.product) == vcek.tcb;
+        is_of_the_chip(certificate) && vcek(certificate).is_some_and(of)
+    };
+    let (mut own, mut others): (Vec<_>, Vec<_>) =
+        certificates.iter().filter(is_vcek).partition(|vcek| is_its_own(vcek));
+    // The chip's own for another TCB says what is wrong; other chips' do not.
+    if own.is_empty()
+        && report.chip_id != [0; 64]
+        && let Some(at) = others.iter().position(|vcek| is_of_the_chip(vcek))
+    {
+        own.push(others.remove(at));
+    }
     if own.is_empty() {
         let problem = format!(
             "none of the {} VCEKs is of chip {} with the TCB that the report states",

@@ -55,6 +55,11 @@ impl Collateral {
         serde_json::from_slice(json).map_err(TdxError::collateral)
     }
 
+    /// The TCB info's text, whoever signed it.
+    pub(super) fn tcb_info(&self) -> &str {
+        &self.tcb_info
+    }
+
     /// Puts together what Intel's service answered separately: TCB info and QE identity (its bodies), revocation
     /// lists (DER) and the certificate that signed the two documents. Of several, every combination is made;
     /// which one fits a quote only its verification shows.

@@ -1,6 +1,6 @@
 //! Why a quote, its collateral or its event log was refused.
 
-use cvm_base::Explain;
+use cvm_base::{Explain, time::rfc3339};
 
 use crate::{rtmr::Bytes48, tdx::TcbStatus, x509::X509Error};
 
@@ -101,7 +101,7 @@ pub enum TdxError {
         problem: String,
     },
     /// A part of the collateral is not yet, or no longer, valid.
-    #[error("{what} is valid from {from} to {until} (seconds since 1970), not at {now}")]
+    #[error("{what} is valid from {} to {}, not at {}", rfc3339(*.from), rfc3339(*.until), rfc3339(*.now))]
     Time {
         /// Which part.
         what: &'static str,
@@ -130,6 +130,12 @@ pub enum TdxError {
         /// Intel's advisories that apply.
         advisories: String,
     },
+    /// What was not given says nothing, and the policy accepts no unknown.
+    #[error("{missing}: the platform's TCB status is unknown")]
+    NoCollateral {
+        /// What is not there.
+        missing: &'static str,
+    },
     /// Genuine evidence that the policy refuses.
     #[error("policy: {problem}")]
     Policy {
@@ -139,6 +145,16 @@ pub enum TdxError {
 }
 
 impl TdxError {
+    /// Whether collateral is at fault, whatever quote it stands beside.
+    pub(crate) fn is_of_collateral(&self) -> bool {
+        let of_collateral = |what: &str| matches!(what, "TCB info" | "QE identity");
+        match self {
+            Self::Collateral { .. } | Self::Time { .. } => true,
+            Self::Chain { what, .. } | Self::Signature { what, .. } => of_collateral(what),
+            _ => false,
+        }
+    }
+
     pub(super) fn quote(problem: impl ToString) -> Self {
         Self::Quote { problem: problem.to_string() }
     }
@@ -178,6 +194,7 @@ impl Explain for TdxError {
             Self::OtherPlatform { .. } => "ATT-413",
             Self::Status { .. } => "ATT-414",
             Self::Policy { .. } => "ATT-415",
+            Self::NoCollateral { .. } => "ATT-416",
         }
     }
 
@@ -198,6 +215,7 @@ impl Explain for TdxError {
             Self::Time { .. } => "check the verifier's clock, then fetch newer collateral",
             Self::OtherPlatform { .. } => "fetch the collateral for this platform's FMSPC and this kind of TEE",
             Self::Status { .. } => "update the platform, or name this status and its advisories in the policy if you accept them",
+            Self::NoCollateral { .. } => "give Intel's collateral for this platform (flare-cvm collateral fetches it where there is a network); a policy that allows an unknown TCB accepts platforms with known holes",
             Self::Policy { .. } => "change the TD or the policy, whichever is wrong",
         }
         .into()

@@ -104,7 +104,7 @@ pub(crate) fn fmspc(pck: &Certificate) -> Result<[u8; 6], TdxError> {
     Ok(sgx_extension(pck)?.fmspc.0)
 }
 
-fn sgx_extension(pck: &Certificate) -> Result<PckExtension, TdxError> {
+pub(super) fn sgx_extension(pck: &Certificate) -> Result<PckExtension, TdxError> {
     let extension = pck.extension(SGX_EXTENSION).map_err(TdxError::pck)?;
     PckExtension::parse(extension.ok_or_else(|| TdxError::pck("no SGX extension"))?)
 }

@@ -89,7 +89,7 @@ impl TdxPolicy {
     /// Holds claims against the policy.
     ///
     /// # Errors
-    /// [`TdxError::Status`], [`TdxError::Policy`], for the first rule that refuses.
+    /// [`TdxError::Status`], [`TdxError::NoCollateral`], [`TdxError::Policy`], for the first rule that refuses.
     pub fn check(&self, claims: &TdxClaims) -> Result<(), TdxError> {
         self.check_attributes(claims)?;
         self.check_tcb(claims)?;
@@ -254,7 +254,7 @@ impl PlatformRules<'_> {
                 return Err(TdxError::Status { found, advisories });
             }
             None if !self.allow_unknown => {
-                return Err(refuse("no collateral: the platform's TCB status is unknown"));
+                return Err(TdxError::NoCollateral { missing: "no collateral was given" });
             }
             _ => {}
         }

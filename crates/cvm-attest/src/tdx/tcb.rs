@@ -193,7 +193,7 @@ impl TcbInfo {
         self.platform_level(pck, None).map(Verdict::from)
     }
 
-    fn check_platform(&self, pck: &PckExtension, kind: &str) -> Result<(), TdxError> {
+    pub(super) fn check_platform(&self, pck: &PckExtension, kind: &str) -> Result<(), TdxError> {
         let other = |field, expected: &dyn ToString, found: &dyn ToString| {
             Err(TdxError::OtherPlatform { field, expected: expected.to_string(), found: found.to_string() })
         };

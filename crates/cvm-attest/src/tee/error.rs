@@ -54,7 +54,7 @@ impl TeeError {
         matches!(
             self,
             Self::Snp(SnpError::Policy { .. })
-                | Self::Tdx(TdxError::Policy { .. } | TdxError::Status { .. })
+                | Self::Tdx(TdxError::Policy { .. } | TdxError::Status { .. } | TdxError::NoCollateral { .. })
                 | Self::Azure(AzureError::Vmpl { .. })
         )
     }

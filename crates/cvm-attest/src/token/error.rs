@@ -1,6 +1,6 @@
 //! Why a verifier's token was refused.
 
-use cvm_base::Explain;
+use cvm_base::{Explain, time::rfc3339};
 
 /// A token, a key set or a signing key was refused.
 ///
@@ -66,7 +66,7 @@ pub enum TokenError {
         found: String,
     },
     /// Outside of the time for which it was issued.
-    #[error("the token is not valid at {now}: {problem}")]
+    #[error("the token is not valid at {}: {problem}", rfc3339(*.now))]
     Time {
         /// Seconds since 1970 UTC, as given.
         now: u64,

@@ -85,6 +85,15 @@ pub struct ItaClaims {
 }
 
 impl ItaClaims {
+    /// Whether claims are laid out as Intel's, genuine or not.
+    pub(crate) fn are_in(claims: &Map<String, Value>) -> bool {
+        const NAMES: [&str; 6] = ["tdx", "sevsnp", "sgx", "nvgpu", "attester", "policy_ids"];
+        claims.keys().any(|name| {
+            let rest = NAMES.iter().find_map(|prefix| name.strip_prefix(prefix));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        })
+    }
+
     /// The member of `ear.veraison.annotated-evidence`: `{"ita": …}`.
     pub fn to_json(&self) -> Value {
         json!({ "ita": self })
@@ -255,5 +264,6 @@ fn check_nonce(claims: &Map<String, Value>, tee: &Map<String, Value>, nonce: &[u
     if !nonce.is_empty() && [&once, &twice].into_iter().flatten().any(|value| value == nonce) {
         return Ok(());
     }
-    Err(mismatch("verifier_nonce", nonce, value.unwrap_or("absent")))
+    let found = twice.or(once).map_or_else(|| value.unwrap_or("absent").to_owned(), hex::encode);
+    Err(mismatch("verifier_nonce", nonce, &found))
 }

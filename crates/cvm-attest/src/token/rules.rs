@@ -1,5 +1,6 @@
 //! What every token must answer: who issued it, for whom, when, and over which challenge.
 
+use cvm_base::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -128,20 +129,20 @@ impl Rules {
             return fail(format!("a leeway of {leeway} s, at most {MAX_LEEWAY} allowed"));
         }
         if token.expires_at <= token.issued_at {
-            return fail(format!("exp {} is not behind iat {}", token.expires_at, token.issued_at));
+            return fail(format!("exp {} is not behind iat {}", rfc3339(token.expires_at), rfc3339(token.issued_at)));
         }
         // RFC 7519 §4.1.4: on or after exp it is over.
         if now >= token.expires_at.saturating_add(leeway) {
-            return fail(format!("it expired at {} (leeway {leeway} s)", token.expires_at));
+            return fail(format!("it expired at {} (leeway {leeway} s)", rfc3339(token.expires_at)));
         }
         for (claim, time) in [("iat", Some(token.issued_at)), ("nbf", token.not_before)] {
             if let Some(time) = time.filter(|time| now.saturating_add(leeway) < *time) {
-                return fail(format!("its {claim} is {time}, in the future (leeway {leeway} s)"));
+                return fail(format!("its {claim} is {}, in the future (leeway {leeway} s)", rfc3339(time)));
             }
         }
         match self.max_age {
             Some(age) if now > token.issued_at.saturating_add(age).saturating_add(leeway) => {
-                fail(format!("it was issued at {}, more than {age} s ago", token.issued_at))
+                fail(format!("it was issued at {}, more than {age} s ago", rfc3339(token.issued_at)))
             }
             _ => Ok(()),
         }

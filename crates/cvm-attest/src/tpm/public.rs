@@ -7,6 +7,7 @@ use crate::AttestError;
 
 const ALG_RSA: u16 = 0x0001;
 const ALG_ECC: u16 = 0x0023;
+const ALG_SHA1: u16 = 0x0004;
 const ALG_SHA256: u16 = 0x000b;
 const ALG_SHA384: u16 = 0x000c;
 const ALG_AES: u16 = 0x0006;
@@ -137,6 +138,9 @@ impl Public {
         let name_alg = match r.u16()? {
             ALG_SHA256 => NameAlg::Sha256,
             ALG_SHA384 => NameAlg::Sha384,
+            ALG_SHA1 => {
+                return Err(r.error("the key is named with SHA-1, which is not believed: make one with SHA-256"));
+            }
             other => return Err(r.error(format!("name algorithm {other:#06x}, expected SHA-256 or SHA-384"))),
         };
         let attributes = r.u32()?;

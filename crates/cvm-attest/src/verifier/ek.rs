@@ -12,7 +12,10 @@ use webpki::{
     RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
-use crate::{AttestError, x509::read_crl};
+use crate::{
+    AttestError,
+    x509::{in_words, read_crl},
+};
 
 /// tcg-kp-EKCertificate, 2.23.133.8.1 (TCG EK Credential Profile §3.2.16).
 const EK_USAGE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
@@ -41,7 +44,7 @@ impl Roots {
                 return Err(fail(format!("more than {MAX_CERTIFICATES} certificates")));
             }
             let der = der.map_err(|e| fail(format!("certificate {}: {e}", index + 1)))?;
-            let unreadable = |e: Error| fail(format!("certificate {}: {e}", index + 1));
+            let unreadable = |e: Error| fail(format!("certificate {}: {}", index + 1, in_words(&e)));
             let certificate = EndEntityCert::try_from(&der).map_err(unreadable)?;
             if certificate.issuer() == certificate.subject() {
                 let anchor = anchor_from_trusted_cert(&der).map_err(unreadable)?.to_owned();
@@ -109,7 +112,7 @@ impl Roots {
                 Ok(path) => path,
                 Err(Error::UnknownIssuer) => continue,
                 Err(error) => {
-                    last = AttestError::EndorsementCertificate { problem: error.to_string() };
+                    last = AttestError::EndorsementCertificate { problem: in_words(&error) };
                     continue;
                 }
             };
@@ -123,7 +126,7 @@ impl Roots {
                     certificate.verify_for_usage(ALL_VERIFICATION_ALGS, &[issuer], &[], now, usage, None, None)?;
                     Ok(*digest)
                 })
-                .map_err(|e| AttestError::EndorsementCertificate { problem: e.to_string() });
+                .map_err(|e| AttestError::EndorsementCertificate { problem: in_words(&e) });
         }
         Err(last)
     }
@@ -142,5 +145,5 @@ fn parse<'a>(der: &'a CertificateDer<'a>) -> Result<EndEntityCert<'a>, AttestErr
         let problem = format!("{} bytes, at most {MAX_BYTES} allowed", der.len());
         return Err(AttestError::malformed("endorsement certificate", problem));
     }
-    EndEntityCert::try_from(der).map_err(|e| AttestError::malformed("endorsement certificate", e.to_string()))
+    EndEntityCert::try_from(der).map_err(|e| AttestError::malformed("endorsement certificate", in_words(&e)))
 }

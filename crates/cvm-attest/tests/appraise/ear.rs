@@ -38,7 +38,7 @@ fn a_signed_verdict_is_verified_by_those_who_have_its_key() {
     let token = token(&verdict, &key);
     let jwks = key.jwks().to_string().into_bytes();
     let judged = |keys: &[&[u8]], issuer: &str, nonce: &str, now| {
-        set(&[token.clone()]).verify(&token_terms(keys, issuer, Some(nonce), now))
+        set(std::slice::from_ref(&token)).verify(&token_terms(keys, issuer, Some(nonce), now))
     };
     let read = judged(&[&jwks], "flare-cvm", NONCE, NOW + 60);
     assert!(read.accepted(), "{:?}", read.refusals);
@@ -64,7 +64,7 @@ fn attack_a_refused_machines_verdict() {
     let terms = token_terms(&[&jwks], "flare-cvm", Some(NONCE), NOW);
     // A debuggable guest: genuine, and refused.
     let token = token(&snp("google-vcek"), &key);
-    let read = set(&[token.clone()]).verify(&terms);
+    let read = set(std::slice::from_ref(&token)).verify(&terms);
     assert_eq!(code(&read), ["ATT-396"]);
     assert_eq!(claims(&read, "ear")["submods"]["cpu0"]["ear.status"], "contraindicated");
     // The same with its verdict turned.

@@ -79,7 +79,7 @@ fn quotes_with_logs_and_rests_of_buffers() {
     let events = claims(&cos, "tdx")["uefi_event_logs"].as_array().unwrap();
     assert!(events.len() > 20, "{} events", events.len());
     // Without collateral the platform's status is unknown, and that alone is refused.
-    assert_eq!(code(&cos), ["ATT-415"]);
+    assert_eq!(code(&cos), ["ATT-416"]);
 
     let spr = appraise(&["forms/spr-e4-quote.dat"], None, 1_688_169_600);
     assert!(claims(&spr, "tdx")["report_data"].as_str().unwrap().starts_with("6c62dec1b819"));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use cvm_attest::appraise::{Appraisal, Rules, Terms, note_unjudged_tcb};
+use cvm_attest::appraise::{Appraisal, Enclosed, Rules, Terms, note_unjudged_tcb};
 use serde_json::{Value, json};
 
 use crate::{NOW, code, read, set};
@@ -40,7 +40,9 @@ impl Case {
     fn verdict(&self, files: &[Vec<u8>], nonce: Option<String>, issuer: Option<&str>) -> Appraisal {
         let rules: Rules = serde_json::from_value(self.rules.clone()).unwrap();
         let issuer = issuer.map(str::to_owned);
-        let terms = Terms { nonce, issuer, now: self.now, rules, ..Terms::default() };
+        // Here a token's keys lie among its files, so that leaving them out is a case too.
+        let enclosed = Enclosed { keys: true, issuer: true, ..Enclosed::default() };
+        let terms = Terms { nonce, issuer, now: self.now, rules, enclosed, ..Terms::default() };
         let mut appraisal = set(files).verify(&terms);
         note_unjudged_tcb(&mut appraisal, &terms.rules.snp, None);
         appraisal
@@ -163,7 +165,7 @@ fn attack_azure_tdx_without_collateral() {
     };
     for rules in [json!({}), json!({ "tdx": {} }), json!({ "tdx": { "allow_unknown_tcb": false } })] {
         let refused = azure(rules.clone());
-        assert_eq!(code(&refused), ["ATT-415"], "{rules}");
+        assert_eq!(code(&refused), ["ATT-416"], "{rules}");
         assert!(refused.refusals[0].reason.contains("TCB status is unknown"), "{:?}", refused.refusals);
     }
     let knowingly = azure(json!({ "tdx": { "allow_unknown_tcb": true } }));
@@ -180,13 +182,13 @@ fn attack_a_bare_sgx_quote_without_collateral() {
     for rules in
         [json!({}), json!({ "sgx": { "allow_unknown_tcb": false } }), json!({ "tdx": { "allow_unknown_tcb": true } })]
     {
-        assert_eq!(code(&sgx(bare, rules.clone())), ["ATT-415"], "{rules}");
+        assert_eq!(code(&sgx(bare, rules.clone())), ["ATT-416"], "{rules}");
         // With it, Intel says that the platform needs to be configured, which its owner may accept.
         assert_eq!(code(&sgx(whole, rules.clone())), ["ATT-414"], "{rules}");
     }
     let status = json!({ "sgx": { "tcb_statuses": ["ConfigurationAndSWHardeningNeeded"] } });
     assert!(sgx(whole, status.clone()).accepted());
-    assert_eq!(code(&sgx(bare, status)), ["ATT-415"]);
+    assert_eq!(code(&sgx(bare, status)), ["ATT-416"]);
     let none = json!({ "sgx": { "tcb_statuses": ["ConfigurationAndSWHardeningNeeded"], "accepted_advisories": [] } });
     assert_eq!(code(&sgx(whole, none)), ["ATT-415"], "its advisories are open");
     let knowingly = sgx(bare, json!({ "sgx": { "allow_unknown_tcb": true } }));

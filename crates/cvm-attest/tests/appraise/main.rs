@@ -8,6 +8,7 @@ mod left_out;
 #[path = "../snp/mint.rs"]
 #[expect(dead_code, reason = "the other tests of these mints use the rest")]
 mod mint;
+mod reasons;
 mod rows;
 // The tests of the GPU verifier use the rest of it.
 #[allow(dead_code)]

@@ -87,7 +87,7 @@ fn azure_rows() {
         let appraisal = appraise(&files, Some("challenge"), NOW);
         // Genuine either way; of a TD's platform nothing is known without Intel's collateral.
         assert_eq!(appraisal.claims().count(), 1, "{folder}: {:?}", appraisal.refusals);
-        assert_eq!(code(&appraisal), if folder.starts_with("tdx") { vec!["ATT-415"] } else { vec![] });
+        assert_eq!(code(&appraisal), if folder.starts_with("tdx") { vec!["ATT-416"] } else { vec![] });
         for nonce in [None, Some(""), Some("another")] {
             assert!(!appraise(&files, nonce, NOW).accepted(), "{folder} {nonce:?}");
         }

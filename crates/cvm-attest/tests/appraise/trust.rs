@@ -226,7 +226,8 @@ fn unusable_keys_are_named() {
     for (keys, why) in
         [(&utf16[..], "UTF-16"), (&b"words"[..], "no key set"), (&read("snp/milan-virtee/vcek.der"), "no key set")]
     {
-        let refused = set(&[token.clone()]).verify(&token_terms(&[keys], "flare-cvm", Some(ear::NONCE), NOW));
+        let refused =
+            set(std::slice::from_ref(&token)).verify(&token_terms(&[keys], "flare-cvm", Some(ear::NONCE), NOW));
         assert_eq!(code(&refused), ["ATT-360"]);
         assert!(refused.refusals[0].reason.contains(why), "{:?}", refused.refusals);
     }
@@ -236,7 +237,7 @@ fn unusable_keys_are_named() {
 #[test]
 fn a_collateral_folder_holds_collateral() {
     let (report, vcek, roots) = machine(|report| asked(report, NONCE));
-    let mut files = set(&[report.clone()]);
+    let mut files = set(std::slice::from_ref(&report));
     files.add_collateral("c/vcek.der", vcek);
     files.add_collateral("c/nonce", NONCE.into());
     files.add_collateral("c/report.bin", report);

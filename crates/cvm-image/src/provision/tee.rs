@@ -25,7 +25,7 @@ use cvm_attest::{
     rtmr::Bytes48,
     tcb::TcbFloor,
 };
-use cvm_base::{Bytes, read_bounded};
+use cvm_base::{Bytes, read_bounded, read_text};
 use serde::Deserialize;
 
 use super::ProvisionError;
@@ -103,7 +103,7 @@ impl TeeHosts {
     /// [`ProvisionError::Tee`] for another form, [`ProvisionError::File`] for a file that cannot be read.
     pub fn read(path: &Path) -> Result<Self, ProvisionError> {
         let fail = |problem: String| ProvisionError::Tee { platform: path.display().to_string(), problem };
-        let file: File = serde_yaml::from_slice(&read_bounded(path, MAX_FILE)?).map_err(|e| fail(e.to_string()))?;
+        let file: File = serde_yaml::from_slice(&read_text(path, MAX_FILE)?).map_err(|e| fail(e.to_string()))?;
         if file.version != VERSION {
             return Err(fail(format!("version {}, this program reads {VERSION}", file.version)));
         }

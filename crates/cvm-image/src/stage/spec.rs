@@ -88,7 +88,7 @@ impl StageSpec {
     /// Reads `FOLDER/stage.yaml`; an unknown key is an error that names it.
     pub fn read(folder: &Path) -> Result<Self, StageError> {
         let path = folder.join("stage.yaml");
-        let bytes = cvm_base::read_bounded(&path, MAX_BYTES)?;
+        let bytes = cvm_base::read_text(&path, MAX_BYTES)?;
         let fail = |problem: String| StageError::Spec { path: path.clone(), problem };
         let spec: Self = serde_yaml::from_slice(&bytes).map_err(|e| fail(e.to_string()))?;
         spec.check().map_err(fail)?;

@@ -63,8 +63,10 @@ impl SqliteStore {
     }
 }
 
-/// At most one: header, share, whether the image may move.
-fn seals(connection: &Connection, image: &ImageId) -> rusqlite::Result<Vec<(Bytes32, Option<Vec<u8>>, bool)>> {
+/// Header, share, whether the image may move.
+type OldSeal = (Bytes32, Option<Vec<u8>>, bool);
+
+fn seals(connection: &Connection, image: &ImageId) -> rusqlite::Result<Vec<OldSeal>> {
     connection
         .prepare("SELECT header_sha256, share, may_move FROM seals WHERE image = ?1")?
         .query_map([image.to_string()], |row| Ok((Bytes(row.get(0)?), row.get(1)?, row.get(2)?)))?

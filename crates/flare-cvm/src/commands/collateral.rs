@@ -13,7 +13,7 @@ use cvm_attest::collateral::{
     fetch::{Bases, Fetcher, Limits, Network, Progress as Event, Proxy, SystemClock},
     open_or_create_key, public_path, read_public_key, wanted,
 };
-use cvm_base::{Bytes, read_bounded, time::now, write_atomic};
+use cvm_base::{Bytes, read_bounded, read_text, time::now, write_atomic};
 use cvm_layout::p1::MAX_COLLATERAL_BYTES;
 use ed25519_dalek::VerifyingKey;
 use serde_json::{Value, json};
@@ -284,7 +284,7 @@ fn bases(args: &Fetch) -> Bases {
 }
 
 fn network(args: &Fetch) -> Result<Network> {
-    let authorities = args.authorities.as_ref().map(|path| read_bounded(path, MAX_FILE)).transpose()?;
+    let authorities = args.authorities.as_ref().map(|path| read_text(path, MAX_FILE)).transpose()?;
     Ok(Network { proxy: args.proxy.clone().map_or(Proxy::Environment, Proxy::Url), authorities })
 }
 
@@ -306,10 +306,9 @@ fn import(args: &Import) -> Result<()> {
             filed.push(path.display().to_string());
             continue;
         }
-        let bytes = read_bounded(&path, MAX_FILE)?;
         let (key, bytes) = match name {
-            Some(name) => (Key::parse("rim", name)?, bytes),
-            None => content::identify(&bytes).with_context(|| path.display().to_string())?,
+            Some(name) => (Key::parse("rim", name)?, read_bounded(&path, MAX_FILE)?),
+            None => content::identify(&read_text(&path, MAX_FILE)?).with_context(|| path.display().to_string())?,
         };
         let source = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let item = Item { key, bytes, source, fetched_at: now() };

@@ -10,7 +10,7 @@ use cvm_attest::{
     reference_set::{AzureTee, FirmwareReference},
     tcb::TcbFloor,
 };
-use cvm_base::{read_bounded, write_atomic};
+use cvm_base::{read_bounded, read_text, write_atomic};
 
 use super::progress::line;
 
@@ -75,7 +75,7 @@ pub fn run(command: PolicyCommand) -> Result<()> {
             return Ok(());
         }
     };
-    let bytes = read_bounded(&args.reference, MAX_REFERENCE)?;
+    let bytes = read_text(&args.reference, MAX_REFERENCE)?;
     let mut set = match Reference::parse(&bytes) {
         Ok(reference) => ReferenceSet::from(&reference),
         Err(_) => ReferenceSet::parse(&bytes).with_context(|| {

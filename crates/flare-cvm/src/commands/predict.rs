@@ -18,7 +18,7 @@ use cvm_attest::{
     rtmr::sha384,
     tcb::TcbFloor,
 };
-use cvm_base::{Bytes, read_bounded, write_atomic};
+use cvm_base::{Bytes, read_bounded, read_text, write_atomic};
 use cvm_image::boot::{LOADER_PATH, UKI_PATH, disk, secure_boot::Databases};
 use cvm_layout::esp;
 use serde_json::{Value, json};
@@ -231,7 +231,7 @@ fn from_partition(args: &Predict, number: u32, path: &str) -> Result<Vec<u8>> {
 fn add_to_set(args: &Predict, add: impl FnOnce(&mut ReferenceSet) -> Result<()>) -> Result<()> {
     let Some(path) = &args.set else { return Ok(()) };
     let mut set = match path.exists() {
-        true => ReferenceSet::parse(&read_bounded(path, MAX_FILE)?)?,
+        true => ReferenceSet::parse(&read_text(path, MAX_FILE)?)?,
         false => ReferenceSet::from(&reference(args)?),
     };
     add(&mut set)?;

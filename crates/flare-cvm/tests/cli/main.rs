@@ -7,6 +7,7 @@ mod cache;
 mod ceremony;
 mod collect;
 mod explain;
+mod given;
 #[path = "../../../cvm-attest/tests/support/igvm.rs"]
 mod igvm_file;
 mod keyholder;

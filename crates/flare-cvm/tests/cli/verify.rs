@@ -227,8 +227,8 @@ fn each_kind_of_evidence_is_refused_with_the_check_that_failed() {
             true,
         ),
         // Downgrades: without collateral nothing is known of a platform that Intel calls out of date with it.
-        ("azure/tdx-trustee-evidence-v0 --nonce challenge --at 1760000000".into(), "ATT-415", true),
-        ("tdx/quotes/phala-sgx_quote.bin --at 1751624924".into(), "ATT-415", true),
+        ("azure/tdx-trustee-evidence-v0 --nonce challenge --at 1760000000".into(), "ATT-416", true),
+        ("tdx/quotes/phala-sgx_quote.bin --at 1751624924".into(), "ATT-416", true),
         (
             format!("tdx/quotes/phala-sgx_quote.bin {EVIDENCE}/tdx/collateral/phala-sgx_quote.json --at 1751624924"),
             "ATT-414",

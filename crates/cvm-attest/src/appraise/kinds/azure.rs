@@ -1,6 +1,9 @@
 //! Azure's vTPM over SNP and TDX.
 
-use super::{Group, Refusal, Shared, Submodule, Terms, Verified, dcap::with_collateral, snp::certificates, submodule};
+use super::{
+    super::stage::first_good, Group, Refusal, Shared, Submodule, Terms, Verified, dcap::with_collateral,
+    snp::certificates, submodule,
+};
 use crate::{
     azure::{AzureEvidence, Hardware, HardwareKind, HclReport, QuoteFiles},
     files::Form,
@@ -29,18 +32,13 @@ pub(super) fn files(group: &Group, shared: &Shared, terms: &Terms) -> Verified {
 
 pub(super) fn bound(evidence: &AzureEvidence, group: &Group, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the Azure evidence", e);
-    let mut bound = Err(Refusal::input(
-        "the Azure evidence",
-        "no nonce was given: a quote without one may be anybody's replay",
-        "give the nonce that the quote answers with --nonce",
-    ));
-    for nonce in shared.quoted_nonces() {
-        bound = evidence.check_binding(&nonce, &terms.rules.tpm).map_err(|e| fail(&e));
-        if bound.is_ok() {
-            break;
-        }
-    }
-    let bound = bound?;
+    let nonces = shared.quoted_nonces();
+    let bound = first_good(&nonces, |nonce| evidence.check_binding(nonce, &terms.rules.tpm));
+    let without = || {
+        let reason = "no nonce was given: a quote without one may be anybody's replay";
+        Refusal::input("the Azure evidence", reason, "give the nonce that the quote answers with --nonce")
+    };
+    let bound = bound.ok_or_else(without)?.map_err(|e| fail(&e))?;
     match bound.kind {
         HardwareKind::Snp => {
             let roots = shared.snp_roots.as_ref().map_err(Clone::clone)?;
@@ -53,11 +51,11 @@ pub(super) fn bound(evidence: &AzureEvidence, group: &Group, shared: &Shared, te
             Ok(whole.judged(rules.check(&claims)))
         }
         HardwareKind::Tdx => {
-            let refuse = |e: &_| Refusal::new("the TD quote", e);
-            let quote = TdxEvidence::parse(bound.hardware_report, None).map_err(|e| refuse(&e))?;
-            let claims = with_collateral(group, shared, terms.now, |verifier| {
+            const OF: &str = "the TD quote";
+            let quote = TdxEvidence::parse(bound.hardware_report, None).map_err(|e| Refusal::new(OF, &e))?;
+            let claims = with_collateral(group, shared, terms.now, (OF, quote.quote()), |verifier| {
                 let report_data = bound.expected_report_data();
-                verifier.verify(&quote, Some(&report_data), terms.now).map_err(|e| refuse(&e))
+                verifier.verify(&quote, Some(&report_data), terms.now)
             })?;
             let hardware = submodule("cpu", "tdx", &claims)?;
             // Azure's TDs run a paravisor that handles #VE itself.

@@ -2,22 +2,25 @@
 
 use serde::Serialize;
 
-use super::{Group, Refusal, Shared, Terms, Verified, report_data, submodule};
+use super::{
+    super::stage::first_good, Group, Refusal, Shared, Terms, Verified, check_nonce_fits, report_data, submodule,
+};
 use crate::{
     files::Form,
-    tdx::{self, DcapVerifier, Quote, TdxEvidence},
+    tdx::{self, DcapVerifier, Quote, TdxError, TdxEvidence},
     x509::Certificate,
 };
 
-/// Runs `verify` with the collateral that is at hand: the group's own, or whichever of the shared ones fits. Without
-/// any, the claims say so.
+/// Runs `verify` on a quote, by the name that a refusal gives it, with the collateral that is at hand: the group's own, or whichever
+/// of the shared ones fits. Without any, the claims say so.
 pub(super) fn with_collateral<T>(
     group: &Group,
     shared: &Shared,
     now: u64,
-    verify: impl Fn(&DcapVerifier) -> Result<T, Refusal>,
+    (of, quote): (&str, &Quote),
+    verify: impl Fn(&DcapVerifier) -> Result<T, TdxError>,
 ) -> Result<T, Refusal> {
-    let fail = |e: &_| Refusal::new("the DCAP collateral", e);
+    let fail = |e: &_| Refusal::new(COLLATERAL, e);
     let roots = match &shared.roots {
         Some(roots) => roots.clone(),
         None => tdx::intel_roots().map_err(|e| fail(&e))?,
@@ -41,23 +44,24 @@ pub(super) fn with_collateral<T>(
     if !(tcb_infos.is_empty() && qe_identities.is_empty()) {
         candidates.extend(assemble(tcb_infos, qe_identities));
     }
-    if candidates.is_empty() {
-        return verify(&DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?);
-    }
-    let attempt = |collateral: Result<tdx::Collateral, tdx::TdxError>| {
-        let collateral = collateral.map_err(|e| fail(&e))?;
-        verify(&DcapVerifier::new(roots.clone(), Some(&collateral), now).map_err(|e| fail(&e))?)
-    };
-    // A folder of collateral holds several platforms'; the last reason stands where none fits.
-    let mut last = None;
-    for candidate in candidates {
-        match attempt(candidate) {
-            Ok(verified) => return Ok(verified),
-            Err(refusal) => last = Some(refusal),
+    // A folder of collateral holds several platforms'.
+    let with = first_good(candidates, |collateral| {
+        let collateral = collateral?;
+        let verifier = DcapVerifier::new(roots.clone(), Some(&collateral), now);
+        let verified = verifier.and_then(|verifier| verify(&verifier));
+        verified.map_err(|error| quote.differs_from(&collateral).unwrap_or(error))
+    });
+    match with {
+        Some(Ok(verified)) => Ok(verified),
+        Some(Err(error)) => Err(Refusal::new(if error.is_of_collateral() { COLLATERAL } else { of }, &error)),
+        None => {
+            let verifier = DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?;
+            verify(&verifier).map_err(|e| Refusal::new(of, &e))
         }
     }
-    Err(last.unwrap_or_else(|| Refusal::input("the DCAP collateral", "there is none", "give it")))
 }
+
+const COLLATERAL: &str = "the DCAP collateral";
 
 pub(super) fn tdx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the TDX quote", e);
@@ -66,12 +70,13 @@ pub(super) fn tdx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -
         None => group.one(Form::DstackLog)?,
     };
     let evidence = TdxEvidence::parse(quote, log).map_err(|e| fail(&e))?;
-    let claims = with_collateral(group, shared, terms.now, |verifier| {
+    check_nonce_fits(shared)?;
+    let claims = with_collateral(group, shared, terms.now, ("the TDX quote", evidence.quote()), |verifier| {
         // REPORTDATA ends the TD report; where that lies depends on the version, so the claims say what it is.
-        let unbound = verifier.verify(&evidence, None, terms.now).map_err(|e| fail(&e))?;
-        match report_data(shared, &shown_report_data(&unbound))? {
+        let unbound = verifier.verify(&evidence, None, terms.now)?;
+        match report_data(shared, &shown_report_data(&unbound)) {
             None => Ok(unbound),
-            Some(data) => verifier.verify(&evidence, Some(&data), terms.now).map_err(|e| fail(&e)),
+            Some(data) => verifier.verify(&evidence, Some(&data), terms.now),
         }
     })?;
     Ok(submodule("cpu", "tdx", &claims)?.judged(terms.rules.tdx.check(&claims)))
@@ -87,11 +92,12 @@ fn shown_report_data(claims: &impl Serialize) -> Vec<u8> {
 pub(super) fn sgx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the SGX quote", e);
     let quote = Quote::parse(quote).map_err(|e| fail(&e))?;
-    let claims = with_collateral(group, shared, terms.now, |verifier| {
-        let unbound = verifier.verify_sgx(&quote, None, terms.now).map_err(|e| fail(&e))?;
-        match report_data(shared, &shown_report_data(&unbound))? {
+    check_nonce_fits(shared)?;
+    let claims = with_collateral(group, shared, terms.now, ("the SGX quote", &quote), |verifier| {
+        let unbound = verifier.verify_sgx(&quote, None, terms.now)?;
+        match report_data(shared, &shown_report_data(&unbound)) {
             None => Ok(unbound),
-            Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now).map_err(|e| fail(&e)),
+            Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now),
         }
     })?;
     Ok(submodule("cpu", "sgx", &claims)?.judged(terms.rules.sgx.check(&claims)))

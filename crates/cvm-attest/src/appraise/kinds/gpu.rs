@@ -6,7 +6,7 @@ use super::{Group, Refusal, Shared, Submodule, Terms, Verified, submodule};
 use crate::{
     NotChecked,
     files::Form,
-    gpu::{self, DeviceClaims, DeviceEvidence, GpuPolicy, OcspResponse, Rim},
+    gpu::{self, DeviceClaims, DeviceEvidence, GpuError, GpuPolicy, OcspResponse, Rim},
     x509::Certificate,
 };
 
@@ -34,16 +34,24 @@ pub(super) fn device(evidence: &DeviceEvidence, group: &Group, shared: &Shared, 
     let ocsp = ocsp.map_err(|e| Refusal::new("an OCSP response", &e))?;
     let collateral = gpu::Collateral { rims: &rims, ocsp: &ocsp, crls: &shared.crls };
     // Of a longer one (the release protocol's has 48 bytes) a device answers the first 32.
-    let nonce = shared.nonces.iter().find_map(|nonce| nonce.first_chunk::<32>().copied());
-    if nonce.is_none() && !shared.nonces.is_empty() {
-        return Err(Refusal::input(
-            "the device's report",
-            "a device answers a nonce of 32 bytes, and the one given is shorter",
-            "give the 64 hex digits that the device was asked with",
-        ));
-    }
-    let claims =
-        gpu::verify(evidence, &shared.gpu_roots, collateral, nonce.as_ref(), terms.now).map_err(|e| fail(&e))?;
+    let verify = |nonce: Option<&[u8; 32]>| gpu::verify(evidence, &shared.gpu_roots, collateral, nonce, terms.now);
+    let forms = || shared.nonces.iter().filter_map(|nonce| nonce.first_chunk::<32>());
+    let verified = match shared.nonces.first() {
+        None => verify(None),
+        // What stands there in hex is also text of twice the length; few ask with that.
+        Some(nonce) => match forms().map(|form| verify(Some(form))).find(|tried| !is_another_nonce(tried)) {
+            Some(verified) => verified,
+            None if nonce.len() < 32 => {
+                return Err(Refusal::input(
+                    "the device's report",
+                    "a device answers a nonce of 32 bytes, and the one given is shorter",
+                    "give the 64 hex digits that the device was asked with",
+                ));
+            }
+            None => verify(forms().next()),
+        },
+    };
+    let claims = verified.map_err(|e| fail(&e))?;
     let policy = GpuPolicy::from(terms.rules.gpu);
     match &claims {
         DeviceClaims::Gpu(claims) => Ok(submodule("gpu", "nvidia", claims)?.judged(policy.check(claims))),
@@ -51,6 +59,10 @@ pub(super) fn device(evidence: &DeviceEvidence, group: &Group, shared: &Shared, 
             Ok(submodule("switch", "nvswitch", claims)?.judged(policy.check_switch(claims)))
         }
     }
+}
+
+fn is_another_nonce(tried: &Result<DeviceClaims, GpuError>) -> bool {
+    matches!(tried, Err(GpuError::Nonce { .. }))
 }
 
 pub(super) fn rim(name: &str, xml: &[u8], shared: &Shared, now: u64) -> Verified {

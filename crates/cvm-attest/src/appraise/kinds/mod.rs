@@ -237,19 +237,25 @@ impl Submodule {
 }
 
 /// The nonce's form that the evidence shows, padded with zeros; another one, if none is. Nothing without a nonce.
-fn report_data(shared: &Shared, found: &[u8]) -> Result<Option<[u8; 64]>, Refusal> {
-    let padded = |nonce: &Vec<u8>| {
-        let mut data = [0; 64];
-        data.get_mut(..nonce.len())?.copy_from_slice(nonce);
-        Some(data)
-    };
-    let forms: Vec<[u8; 64]> = shared.nonces.iter().filter_map(padded).collect();
-    if forms.is_empty() && !shared.nonces.is_empty() {
-        return Err(Refusal::input(
-            "the nonce",
-            "it is longer than the 64 bytes of REPORT_DATA",
-            "give what the evidence answers: at most 64 bytes, or their hex",
-        ));
+fn report_data(shared: &Shared, found: &[u8]) -> Option<[u8; 64]> {
+    let forms = || shared.nonces.iter().filter_map(|nonce| padded(nonce));
+    forms().find(|form| form[..] == *found).or(forms().next())
+}
+
+/// Whether one of the nonce's forms can be what [`report_data`] compares.
+fn check_nonce_fits(shared: &Shared) -> Result<(), Refusal> {
+    if shared.nonces.is_empty() || shared.nonces.iter().any(|nonce| padded(nonce).is_some()) {
+        return Ok(());
     }
-    Ok(forms.iter().find(|form| form[..] == *found).or(forms.first()).copied())
+    Err(Refusal::input(
+        "the nonce",
+        "it is longer than the 64 bytes of REPORT_DATA",
+        "give what the evidence answers: at most 64 bytes, or their hex",
+    ))
+}
+
+fn padded(nonce: &[u8]) -> Option<[u8; 64]> {
+    let mut data = [0; 64];
+    data.get_mut(..nonce.len())?.copy_from_slice(nonce);
+    Some(data)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Group, Refusal, Shared, Submodule, Terms, Verified, report_data, submodule};
+use super::{Group, Refusal, Shared, Submodule, Terms, Verified, check_nonce_fits, report_data, submodule};
 use crate::{
     NotChecked,
     files::Form,
@@ -17,7 +17,8 @@ pub(super) fn report(report: &[u8], certificates: Vec<Certificate>, shared: &Sha
 
 pub(super) fn parsed(report: SnpReport, certificates: Vec<Certificate>, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the SNP report", e);
-    let report_data = report_data(shared, &report.report_data)?;
+    check_nonce_fits(shared)?;
+    let report_data = report_data(shared, &report.report_data);
     let expected = SnpExpected { report_data: report_data.as_ref(), host_data: None };
     let evidence = SnpEvidence { report, certificates };
     let roots = shared.snp_roots.as_ref().map_err(Clone::clone)?;

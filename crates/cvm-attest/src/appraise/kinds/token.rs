@@ -2,12 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{super::trust::From, Refusal, Shared, Submodule, Terms, Verified};
+use super::{
+    super::{shortened, stage::first_good, trust::From},
+    Refusal, Shared, Submodule, Terms, Verified,
+};
 use crate::{
     NotChecked, acpi,
     token::{
-        self, DetachedEat, EarToken, Expected, ItaPolicy, KeySet, MaaPolicy, NrasPolicy, PROFILE, PROFILE_TRUSTEE,
-        Rules, Tier, Token, TokenError,
+        self, DetachedEat, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaPolicy, NrasPolicy, PROFILE,
+        PROFILE_TRUSTEE, Rules, Tier, Token, TokenError,
     },
 };
 
@@ -28,6 +31,12 @@ pub(super) fn jwt(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> V
         let policy = MaaPolicy { rules: rules.clone(), types, ..MaaPolicy::new(rules.issuer) };
         let claims = with_keys(name, shared, |keys, e| token::verify_maa(&token, keys, &policy, e, terms.now))?;
         ("maa", claims.to_json())
+    } else if !ItaClaims::are_in(&claims) {
+        let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or("nobody");
+        let reason = format!("a token of {issuer}, which is of no service that is known here");
+        let help = "give a token of Azure Attestation, of Intel Trust Authority or an EAR; NVIDIA's comes as the whole \
+                    answer of its service (a JSON array)";
+        return Err(Refusal::input(name, shortened(&reason), help));
     } else {
         let policy = ItaPolicy { rules: rules.clone(), ..ItaPolicy::new(rules.issuer) };
         let claims = with_keys(name, shared, |keys, e| token::verify_ita(&token, keys, &policy, e, terms.now))?;
@@ -92,7 +101,7 @@ fn issuer(token: &Token, shared: &Shared, terms: &Terms) -> Result<Issuer, Refus
     Ok(Issuer { rules, not_checked, refusals })
 }
 
-/// Verifies with each key set that is at hand, and with each form of the nonce; the last reason stands.
+/// Verifies with each key set that is at hand, and with each form of the nonce.
 fn with_keys<T>(
     name: &str,
     shared: &Shared,
@@ -102,19 +111,17 @@ fn with_keys<T>(
         [] => vec![None],
         nonces => nonces.iter().map(|nonce| Some(nonce.as_slice())).collect(),
     };
-    let mut last = None;
-    for keys in &shared.keys {
-        let keys = KeySet::parse(keys).map_err(|e| Refusal::new("the key set", &e))?;
-        let keys = match &shared.roots {
-            Some(roots) => keys.with_roots(roots.clone()),
-            None => keys,
-        };
-        for nonce in &nonces {
-            match verify(&keys, &Expected { nonce: *nonce, report_data: None }) {
-                Ok(verified) => return Ok(verified),
-                Err(error) => last = Some(Refusal::new(name, &error)),
-            }
-        }
+    let with_roots = |keys: KeySet| match &shared.roots {
+        Some(roots) => keys.with_roots(roots.clone()),
+        None => keys,
+    };
+    let key_sets: Vec<_> = shared.keys.iter().map(|keys| KeySet::parse(keys).map(with_roots)).collect();
+    let candidates = key_sets.iter().flat_map(|keys| nonces.iter().map(move |nonce| (keys, *nonce)));
+    let verified = first_good(candidates, |(keys, nonce)| {
+        verify(keys.as_ref().map_err(Clone::clone)?, &Expected { nonce, report_data: None })
+    });
+    if let Some(verified) = verified {
+        return verified.map_err(|e| Refusal::new(name, &e));
     }
     if shared.keys_from == From::EvidenceUnasked {
         let reason = "keys came with it, and none were given: whoever made the token may have made them";
@@ -122,7 +129,7 @@ fn with_keys<T>(
         return Err(Refusal::policy(name, "ATT-421", reason, help));
     }
     let reason = format!("{name} cannot be verified without its issuer's keys");
-    Err(last.unwrap_or_else(|| Refusal::input(name, reason, "give the issuer's JWKS (or PEM public key) with --jwks")))
+    Err(Refusal::input(name, reason, "give the issuer's JWKS (or PEM public key) with --jwks"))
 }
 
 fn is_enclave(kind: &str) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Group, Refusal, Shared, Submodule, Terms, Verified};
+use super::{super::stage::first_good, Group, Refusal, Shared, Submodule, Terms, Verified};
 use crate::{
     NotChecked,
     eventlog::{Log, Registers},
@@ -94,35 +94,30 @@ fn quote(
         roots: shared.roots.as_deref().unwrap_or_default(),
         crls: &shared.crls,
     };
-    let mut last = TpmError::Signature { scheme: "none".into() };
-    for (at, (_, signature)) in group.all(Form::TpmSignature).iter().enumerate() {
-        for (key, certificate) in keys {
-            let attempt = || {
-                let mut evidence = QuoteEvidence::parse(message, signature, key.clone())?;
-                if !pcrs.is_empty() {
-                    evidence = evidence.with_pcrs(pcrs.clone());
-                }
-                if let Some(log) = log {
-                    evidence = evidence.with_event_log(log)?;
-                }
-                let certificate = certificate.as_ref().filter(|_| shared.roots.is_some());
-                let endorsement = certificate.map(|certificate| AkEndorsement { certificate, path });
-                quote::verify(&evidence, nonce.as_ref(), endorsement.as_ref(), &terms.rules.tpm, terms.now)
-            };
-            let attempted = attempt();
-            if !matches!(attempted, Err(TpmError::Signature { .. } | TpmError::Structure(_))) {
-                used.insert(at);
-            }
-            match attempted {
-                Ok(claims) => return Ok(claims),
-                // What fails behind the signature says more than another quote's signature does.
-                Err(error @ TpmError::Signature { .. }) if matches!(last, TpmError::Signature { .. }) => last = error,
-                Err(TpmError::Signature { .. }) => {}
-                Err(error) => last = error,
-            }
+    // A log that cannot be read is none, whichever signature is the quote's.
+    log.map(|log| Log::parse(log, Registers::Pcrs)).transpose()?;
+    let verify = |signature: &[u8], key: &AttestationKey, certificate: Option<&Certificate>| {
+        let mut evidence = QuoteEvidence::parse(message, signature, key.clone())?;
+        if !pcrs.is_empty() {
+            evidence = evidence.with_pcrs(pcrs.clone());
         }
-    }
-    Err(last)
+        if let Some(log) = log {
+            evidence = evidence.with_event_log(log)?;
+        }
+        let certificate = certificate.filter(|_| shared.roots.is_some());
+        let endorsement = certificate.map(|certificate| AkEndorsement { certificate, path });
+        quote::verify(&evidence, nonce.as_ref(), endorsement.as_ref(), &terms.rules.tpm, terms.now)
+    };
+    let signatures = group.all(Form::TpmSignature).iter().enumerate();
+    let candidates = signatures.flat_map(|(at, (_, signature))| keys.iter().map(move |key| (at, signature, key)));
+    let verified = first_good(candidates, |(at, signature, (key, certificate))| {
+        let attempted = verify(signature, key, certificate.as_ref());
+        if !matches!(attempted, Err(TpmError::Signature { .. } | TpmError::Structure(_))) {
+            used.insert(at);
+        }
+        attempted
+    });
+    verified.unwrap_or_else(|| Err(TpmError::Signature { scheme: "none".into() }))
 }
 
 /// The attestation keys that may have signed, each with its certificate, where one is at hand.

@@ -30,7 +30,7 @@ pub enum TpmError {
         expected: String,
     },
     /// A quote over another nonce.
-    #[error("the quote is bound to the nonce {found:?}, not to the expected {expected:?}")]
+    #[error("the quote is bound to the nonce {found}, not to the expected {expected}")]
     Nonce {
         /// The verifier's, hex.
         expected: String,

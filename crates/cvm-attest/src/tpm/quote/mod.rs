@@ -87,12 +87,11 @@ impl Nonce {
     /// A nonce as people type it: hex, or the text's own bytes. A quote over either is fresh, as both are the
     /// verifier's.
     pub fn from_text(text: &str) -> Self {
-        let mut forms = vec![text.as_bytes().to_vec()];
-        forms.extend(hex::decode(text).ok().filter(|bytes| !bytes.is_empty()));
-        Self(forms)
+        let bytes = hex::decode(text).ok().filter(|bytes| !bytes.is_empty());
+        Self(bytes.into_iter().chain([text.as_bytes().to_vec()]).collect())
     }
 
-    /// Any of these: one nonce in the forms in which it may have been asked.
+    /// Any of these: one nonce in the forms in which it may have been asked. A refusal names the first.
     pub fn any_of(forms: Vec<Vec<u8>>) -> Self {
         Self(forms)
     }
@@ -104,8 +103,9 @@ impl Nonce {
         if self.0.iter().any(|form| form == found) {
             return Ok(());
         }
-        let expected = self.0.last().map(hex::encode).unwrap_or_default();
-        Err(TpmError::Nonce { expected, found: hex::encode(found) })
+        let expected = self.0.first().map(hex::encode).unwrap_or_default();
+        let found = if found.is_empty() { "of no bytes".into() } else { hex::encode(found) };
+        Err(TpmError::Nonce { expected, found })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Files, folders and collateral caches, into an evidence set.
 
 use std::{
-    collections::BTreeSet,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, Metadata},
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,10 +12,10 @@ use anyhow::{Context, Result};
 use cvm_attest::{
     appraise::{EvidenceSet, Refusal, Reports},
     collateral::{Cache, Key, read_public_key},
-    files::Form,
+    files::{Form, unpack},
     trustee::COLLATERAL,
 };
-use cvm_base::{Explain as _, read_bounded};
+use cvm_base::{Explain as _, FileError, read_bounded};
 use ed25519_dalek::VerifyingKey;
 use serde_json::Value;
 
@@ -26,15 +28,19 @@ const MAX_DEPTH: u32 = 3;
 #[derive(Default)]
 pub(super) struct Input {
     pub(super) set: EvidenceSet,
-    /// Folders that were read, by their true paths: links may lead to one again.
-    seen: BTreeSet<PathBuf>,
+    /// Files and folders that were read, by device and inode: links may lead to one again. A file in another folder
+    /// may vouch for what is there too.
+    seen: BTreeMap<(u64, u64), BTreeSet<String>>,
     /// Signed caches that lay among the evidence: the file's name and its bytes.
     travelled: Vec<(String, Vec<u8>)>,
 }
 
 impl Input {
-    /// Adds a file; or a folder's files as one group, and each folder in it as another.
+    /// Adds a file; or a folder's files as one group, and each folder in it as another. `-` is standard input.
     pub(super) fn add(&mut self, path: &Path) -> Result<()> {
+        if path == Path::new("-") {
+            return self.standard_input();
+        }
         if path.is_dir() {
             return self.device(path, 0);
         }
@@ -42,10 +48,11 @@ impl Input {
     }
 
     fn device(&mut self, folder: &Path, depth: u32) -> Result<()> {
-        let real = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
-        if !self.seen.insert(real) {
+        let found = fs::metadata(folder).with_context(|| format!("cannot find {}", folder.display()))?;
+        if self.seen.contains_key(&identity(&found)) {
             return Ok(());
         }
+        self.seen.entry(identity(&found)).or_default();
         let group = folder.display().to_string();
         for path in entries_of(folder)? {
             let unread = |reason: &str| Refusal::input(&path.display().to_string(), reason, "leave it out");
@@ -64,12 +71,36 @@ impl Input {
 
     fn file(&mut self, group: &str, path: &Path) -> Result<()> {
         let (name, bytes) = (path.display().to_string(), read_bounded(path, MAX_FILE)?);
-        if Cache::is_packed(&bytes) {
-            self.travelled.push((name, bytes));
-        } else {
-            self.set.present(group, &name, bytes);
+        if let Ok(found) = fs::metadata(path)
+            && found.is_file()
+        {
+            let groups = self.seen.entry(identity(&found)).or_default();
+            let again = !groups.is_empty();
+            if !groups.insert(group.to_owned()) || (again && holds_evidence(&bytes)) {
+                return Ok(());
+            }
         }
+        self.present(group, &name, bytes);
         Ok(())
+    }
+
+    fn standard_input(&mut self) -> Result<()> {
+        const NAME: &str = "standard input";
+        let mut bytes = Vec::new();
+        io::stdin().take(MAX_FILE + 1).read_to_end(&mut bytes).context("cannot read standard input")?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(FileError::TooLong { path: NAME.into(), limit: MAX_FILE }.into());
+        }
+        self.present("", NAME, bytes);
+        Ok(())
+    }
+
+    fn present(&mut self, group: &str, name: &str, bytes: Vec<u8>) {
+        if Cache::is_packed(&bytes) {
+            self.travelled.push((name.to_owned(), bytes));
+        } else {
+            self.set.present(group, name, bytes);
+        }
     }
 
     /// Takes what the evidence needs out of signed caches: the one at `at`, if it is one, and those that travelled with
@@ -128,6 +159,15 @@ pub(super) fn cache(path: &Path, trusted: &[VerifyingKey]) -> Result<Cache> {
         false => Cache::open(path, trusted),
     };
     cache.with_context(|| path.display().to_string())
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Whether these bytes attest something themselves: then they do so once, wherever links show them.
+fn holds_evidence(bytes: &[u8]) -> bool {
+    unpack(bytes).is_ok_and(|found| found.pieces.iter().any(|piece| piece.form.is_evidence()))
 }
 
 fn entries_of(folder: &Path) -> Result<Vec<PathBuf>> {

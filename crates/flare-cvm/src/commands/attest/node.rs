@@ -10,8 +10,8 @@ use cvm_agent::{
     trust::Trust,
     verify::{Clocks, Verdict, cross_policy},
 };
-use cvm_attest::collateral::read_public_key;
-use cvm_base::{Bytes32, read_bounded};
+use cvm_attest::{collateral::read_public_key, x509::parse_time};
+use cvm_base::{Bytes32, read_bounded, read_text, time::rfc3339};
 use serde_json::{Value, json};
 
 use super::{
@@ -118,12 +118,18 @@ pub fn node(args: &Node) -> Result<()> {
 
 /// Runs `attest report`.
 pub fn report(args: &Report) -> Result<()> {
-    for (option, text) in [("--since", &args.since), ("--until", &args.until)] {
-        if clock::parse(text).is_none() {
-            return Problem::result("CLI-025", format!("{option} {text:?} is no time"), "write 2027-01-15T08:05:00Z");
-        }
-    }
-    let (verdict, report) = args.terms.ask(&args.address, Some((&args.since, &args.until)))?;
+    let time = |option: &str, text: &String| match (clock::parse(text), parse_time(text)) {
+        (Some(_), _) => Ok(text.clone()),
+        // The node reads RFC 3339 alone.
+        (None, Some(seconds)) => Ok(rfc3339(seconds)),
+        (None, None) => Problem::result(
+            "CLI-025",
+            format!("{option} {text:?} is no time"),
+            "write 2027-01-15T08:05:00Z, or 2027-01-15",
+        ),
+    };
+    let (since, until) = (time("--since", &args.since)?, time("--until", &args.until)?);
+    let (verdict, report) = args.terms.ask(&args.address, Some((&since, &until)))?;
     let report = report.unwrap_or_default();
     if args.terms.json {
         line(&serde_json::to_string_pretty(
@@ -154,7 +160,7 @@ pub fn report(args: &Report) -> Result<()> {
 impl Terms {
     fn ask(&self, address: &str, period: Option<Period<'_>>) -> Result<(Verdict, Option<Value>)> {
         let trust = self.believe(Trust::new(&read_bounded(&self.agreement, MAX_FILE)?)?)?;
-        let text = self.policy.as_deref().map(|path| read_bounded(path, MAX_FILE)).transpose()?;
+        let text = self.policy.as_deref().map(|path| read_text(path, MAX_FILE)).transpose()?;
         let policy = cross_policy(text.as_deref())?;
         let clocks = Clocks { leeway_s: self.leeway, max_wait_s: MAX_WAIT_S };
         let audit = Audit { trust: &trust, policy: &policy, clocks, now: clock::now() };

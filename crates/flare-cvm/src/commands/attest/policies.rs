@@ -8,7 +8,7 @@ use cvm_attest::{
     gpu::ResultPolicy,
     policy::Policy,
 };
-use cvm_base::read_bounded;
+use cvm_base::read_text;
 use serde_json::{Value, json};
 
 use super::{super::problem::Problem, MAX_FILE};
@@ -26,7 +26,7 @@ impl Policies {
     pub(super) fn read(paths: &[PathBuf]) -> Result<Self> {
         let mut policies = Self::default();
         for path in paths {
-            let (name, bytes) = (path.display().to_string(), read_bounded(path, MAX_FILE)?);
+            let (name, bytes) = (path.display().to_string(), read_text(path, MAX_FILE)?);
             match serde_json::from_slice::<Value>(&bytes) {
                 Err(_) => policies.rego.push(Policy::compile(&name, &bytes)?),
                 Ok(json) if json.get("authorization-rules").is_some() => {

@@ -13,7 +13,7 @@ use cvm_attest::{
     token::{EarKey, Registered, VerifierId},
     x509::parse_time,
 };
-use cvm_base::{read_bounded, write_atomic};
+use cvm_base::{read_bounded, read_text, unmarked, write_atomic};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -54,7 +54,7 @@ const EAR_LIFETIME: u64 = 3600;
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Verify {
-    /// Evidence and what vouches for it; a folder's files belong together
+    /// Evidence and what vouches for it; a folder's files belong together, and - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// What all of the evidence must answer: hex, or a text's own bytes
@@ -72,7 +72,7 @@ pub struct Verify {
     /// Who may have signed that cache, or one that lies among the evidence: a public key file; give it once per signer
     #[arg(long, value_name = "FILE")]
     collateral_signer: Vec<PathBuf>,
-    /// The time at which all must be valid: 2025-12-10T00:00:00Z, or seconds since 1970; by default now
+    /// The time at which all must be valid: 2025-12-10T00:00:00Z, 2025-12-10, or seconds since 1970; by default now
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, sgx, tpm, gpu. Give it once per policy
@@ -123,21 +123,21 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
                 return Problem::result(
                     "CLI-020",
                     format!("{text:?} is no time"),
-                    "write 2025-12-10T00:00:00Z, or seconds since 1970",
+                    "write 2025-12-10T00:00:00Z, 2025-12-10 (its first second), or seconds since 1970",
                 );
             }
         },
     };
     let policies = Policies::read(&args.policy)?;
     let reference: Value = match &args.reference {
-        Some(path) => serde_json::from_slice(&read_bounded(path, MAX_FILE)?)
+        Some(path) => serde_json::from_slice(&read_text(path, MAX_FILE)?)
             .with_context(|| format!("{} is no JSON", path.display()))?,
         None => json!({}),
     };
     let terms = Terms {
         nonce: args.nonce.clone(),
-        roots: args.roots.as_deref().map(|path| read_bounded(path, MAX_FILE)).transpose()?,
-        keys: args.jwks.iter().map(|path| read_bounded(path, MAX_FILE)).collect::<Result<_, _>>()?,
+        roots: args.roots.as_deref().map(|path| read_text(path, MAX_FILE)).transpose()?,
+        keys: args.jwks.iter().map(|path| read_text(path, MAX_FILE)).collect::<Result<_, _>>()?,
         issuer: args.issuer.clone(),
         enclosed: Enclosed {
             nonce: args.nonce_from_evidence,
@@ -207,7 +207,7 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
 
 /// A bundle's `reference.json`, or a reference set.
 fn reference_set(path: &Path) -> Result<ReferenceSet> {
-    let bytes = read_bounded(path, MAX_FILE)?;
+    let bytes = read_text(path, MAX_FILE)?;
     match Reference::parse(&bytes) {
         Ok(reference) => Ok(ReferenceSet::from(&reference)),
         Err(_) => ReferenceSet::parse(&bytes)
@@ -218,7 +218,8 @@ fn reference_set(path: &Path) -> Result<ReferenceSet> {
 /// Signs the verdict, good or bad.
 fn ear(args: &Verify, key: &Path, appraisal: &Appraisal, now: u64) -> Result<String> {
     let pem = Zeroizing::new(read_bounded(key, MAX_KEY)?);
-    let key = EarKey::from_pkcs8_pem(&pem).with_context(|| format!("the key {}", key.display()))?;
+    let key =
+        EarKey::from_pkcs8_pem(unmarked(&pem).unwrap_or(&pem)).with_context(|| format!("the key {}", key.display()))?;
     let verifier =
         VerifierId { developer: "flare-cvm".into(), build: concat!("flare-cvm ", env!("CARGO_PKG_VERSION")).into() };
     let registered = Registered {

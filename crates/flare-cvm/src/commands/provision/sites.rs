@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use cvm_base::read_bounded;
+use cvm_base::{read_bounded, read_text};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedContribution, Permit, Site as Agreed, open_contribution,
 };
@@ -126,7 +126,7 @@ impl Shared {
             _ => (None, Path::new(text)),
         };
         let in_file = || file.display().to_string();
-        let bytes = read_bounded(file, cc::MAX_BYTES)?;
+        let bytes = read_text(file, cc::MAX_BYTES)?;
         let config = CcConfig::parse(&bytes, &Surroundings::of_process()).with_context(in_file)?;
         let kit = kit_of(args, name, file, &config)?;
         let site: Name = folder_name(&kit)?.try_into().with_context(in_file)?;
@@ -328,7 +328,7 @@ fn folder_name(kit: &Path) -> Result<String> {
 /// The given file, or what follows from the kit: its folder's name and whose configuration it holds.
 fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
     if let Some(path) = file {
-        return SiteConf::parse(&read_bounded(path, site_conf::MAX_BYTES)?).with_context(|| path.display().to_string());
+        return SiteConf::parse(&read_text(path, site_conf::MAX_BYTES)?).with_context(|| path.display().to_string());
     }
     let role = match (kit.join("startup/fed_server.json").exists(), kit.join("startup/fed_client.json").exists()) {
         (true, false) => Role::Server,
@@ -363,5 +363,5 @@ fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
 }
 
 fn text(path: &Path, limit: u64) -> Result<String> {
-    String::from_utf8(read_bounded(path, limit)?).with_context(|| format!("{} is not UTF-8 text", path.display()))
+    String::from_utf8(read_text(path, limit)?).with_context(|| format!("{} is not UTF-8 text", path.display()))
 }
