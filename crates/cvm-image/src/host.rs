@@ -41,7 +41,7 @@ pub(crate) fn channel(module: &str) -> Option<&'static str> {
         Some(start) => name.starts_with(start),
         None => name == **named,
     };
-    MODULES.into_iter().find(|(_, modules)| modules.iter().any(|named| is_named(named))).map(|(brings, _)| brings)
+    MODULES.into_iter().find(|(_, modules)| modules.iter().any(&is_named)).map(|(brings, _)| brings)
 }
 
 /// The same for a module that the kernel has built in.

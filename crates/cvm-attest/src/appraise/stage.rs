@@ -122,7 +122,7 @@ mod tests {
         let other = || TdxError::OtherPlatform { field: "FMSPC", expected: "a".into(), found: "b".into() };
         let late = || TdxError::Time { what: "TCB info", from: 0, until: 1, now: 2 };
         for candidates in [[late(), other()], [other(), late()]] {
-            let refused = first_good(candidates, |error| Err::<(), _>(error));
+            let refused = first_good(candidates, Err::<(), _>);
             assert_eq!(refused, Some(Err(late())));
         }
         assert_eq!(first_good([Err(other()), Ok(7), Err(late())], |candidate| candidate), Some(Ok(7)));

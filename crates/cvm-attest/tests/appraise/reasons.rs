@@ -64,7 +64,8 @@ fn the_reason_is_that_of_the_candidate_which_got_furthest() {
     let token = ear::token(&appraise(&["snp/milan-virtee/report.bin", "snp/milan-virtee/vcek.der"], None, NOW), &key);
     let [key, other] = [key, other].map(|key| key.jwks().to_string().into_bytes());
     for keys in [[&key[..], &other], [&other, &key]] {
-        let verdict = set(&[token.clone()]).verify(&token_terms(&keys, "flare-cvm", Some(ear::NONCE), NOW + 4000));
+        let verdict =
+            set(std::slice::from_ref(&token)).verify(&token_terms(&keys, "flare-cvm", Some(ear::NONCE), NOW + 4000));
         assert_eq!(code(&verdict), ["ATT-355"]);
         assert!(reason(&verdict).contains("2025-10-09T"), "{}", reason(&verdict));
     }

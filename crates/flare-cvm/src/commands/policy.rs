@@ -105,5 +105,5 @@ pub fn run(command: PolicyCommand) -> Result<()> {
 
 fn firmware(log: &Path) -> Result<FirmwareReference> {
     let bytes = read_bounded(log, MAX_LOG)?;
-    Ok(FirmwareReference::of_log(&bytes).with_context(|| format!("the event log {}", log.display()))?)
+    FirmwareReference::of_log(&bytes).with_context(|| format!("the event log {}", log.display()))
 }
