@@ -297,6 +297,11 @@ impl Federation {
             let file = if role == "server" { format!("cc_{site}.yml") } else { "cc_client.yml".into() };
             format!("{site}={}", self.scene.root.join("source").join(file).display())
         });
+        // The build destroys the delegate's secrets. A test that asks what they open takes the part of whoever reads them in
+        // the server's image, from a copy of its own.
+        let copy = self.scene.root.join(DELEGATE);
+        let _ = fs::remove_dir_all(&copy);
+        run(Command::new("cp").arg("-r").arg(self.party(DELEGATE)).arg(&copy))?;
         let mut arguments = vec!["provision", "--kit-root", &kits, "--output", &output];
         configs.iter().for_each(|config| arguments.extend(["--cc-config", config]));
         self.scene.flare_cvm(&arguments)?;
