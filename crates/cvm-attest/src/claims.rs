@@ -204,7 +204,7 @@ impl TpmClaims {
         for (pcr, digest) in self.pcrs.iter().enumerate() {
             value[format!("pcr{pcr:02}")] = json!(digest);
         }
-        // DESIGN §2.7: whoever runs a virtual TPM's host can make it say anything.
+        // Invariant 7: whoever runs a virtual TPM's host can make it say anything.
         value["trust"] = json!("untrusted-host");
         value["not_checked"] = json!([acpi::in_pcr1()]);
         value

@@ -96,7 +96,7 @@ pub const HANDOFF_EVENT: &str = "flare-cvm:handoff";
 
 /// The digest that `cvm-init` extends into PCR 11 before it hands off.
 ///
-/// From then on a quote shows that boot is over, and no key holder answers it (DESIGN §2.6).
+/// From then on a quote shows that boot is over, and no key holder answers it (invariant 6).
 pub fn handoff_digest() -> cvm_base::Bytes32 {
     cvm_base::sha256(HANDOFF_EVENT.as_bytes())
 }

@@ -286,7 +286,7 @@ fn what_evidence_needs_or_why_that_is_not_known() {
     }
 }
 
-/// DESIGN §7: nothing on the boot path fetches. Only the command line asks for the fetcher and names it.
+/// Invariant 13: nothing on the boot path fetches. Only the command line asks for the fetcher and names it.
 #[test]
 fn no_program_of_a_guest_or_a_key_holder_has_the_fetcher() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

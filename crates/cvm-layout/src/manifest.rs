@@ -167,7 +167,7 @@ pub struct Volume {
     pub verity: Verity,
 }
 
-/// The public components of the split key (DESIGN §5).
+/// The public components of the split key (`cvm_ceremony::split_key`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitKey {

@@ -2,11 +2,11 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A LUKS2 passphrase: `K(system)`, `K(state)` or `K(jobs)` of DESIGN §5, 256 uniformly random bits.
+/// A LUKS2 passphrase: `K(system)`, `K(state)` or `K(jobs)` of the split key, 256 uniformly random bits.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct DiskKey([u8; 32]);
 
-/// Authenticates a header area: `K(header-mac/…)` of DESIGN §5.
+/// Authenticates a header area: `K(header-mac/…)` of the split key.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct MacKey([u8; 32]);
 

@@ -2,7 +2,7 @@
 //!
 //! A policy is text in `package policy`, over the input that Trustee's have (`input.submods.cpu0["ear.status"]`,
 //! `["ear.veraison.annotated-evidence"]`), so that those in circulation run unchanged. Three belong to a bundle:
-//! boot-up, self and cross (DESIGN §7); [`new_policies`] writes them.
+//! boot-up, self and cross; [`new_policies`] writes them.
 //!
 //! Three rules are read besides `allow`, where a policy has them: `deny`, a set of reasons, of which one is enough to
 //! refuse; `accepted_not_checked`, the checks that evidence may have gone without; and `checked`, those that the policy

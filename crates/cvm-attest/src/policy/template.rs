@@ -1,4 +1,4 @@
-//! The three policies of a bundle, filled from reference values (DESIGN §7).
+//! The three policies of a bundle, filled from reference values.
 
 use std::collections::BTreeMap;
 

@@ -77,7 +77,7 @@ impl QuoteClaims {
         for (register, digest) in &self.pcrs {
             value[format!("pcr{register:02}")] = json!(digest);
         }
-        // DESIGN §2.7: whoever runs a virtual TPM's host can make it say anything.
+        // Invariant 7: whoever runs a virtual TPM's host can make it say anything.
         value["trust"] = json!("untrusted-host");
         value
     }
