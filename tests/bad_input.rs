@@ -80,7 +80,8 @@ fn inventory(folder: &Path) -> BTreeMap<PathBuf, Option<(u64, u64, i64)>> {
     for entry in fs::read_dir(folder).expect("the folder") {
         let path = entry.expect("an entry").path();
         let metadata = path.symlink_metadata().expect("its metadata");
-        let file = metadata.is_file().then(|| (metadata.ino(), metadata.len(), metadata.mtime_nsec()));
+        let file =
+            metadata.is_file().then(|| (metadata.ino(), metadata.len(), metadata.mtime_nsec()));
         found.insert(path.clone(), file);
         if metadata.is_dir() {
             found.extend(inventory(&path));
@@ -129,7 +130,9 @@ fn write(path: &Path, text: &str) -> String {
 fn a_missing_tool_is_named_with_its_package() {
     let folder = folder("tools");
     let bundle = folder.join("bundle");
-    let build = |_: &Path| flare_cvm(&["build", "nvidia_cc_base", "-o", "target/bad-input/work/tools/out.qcow2"]);
+    let build = |_: &Path| {
+        flare_cvm(&["build", "nvidia_cc_base", "-o", "target/bad-input/work/tools/out.qcow2"])
+    };
     let seal = |bundle: &Path| provision(bundle, &[]);
     type Case<'a> = (&'a str, &'a str, &'a str, &'a dyn Fn(&Path) -> Command);
     let cases: [Case; 7] = [
@@ -144,12 +147,19 @@ fn a_missing_tool_is_named_with_its_package() {
     for (at, (tool, package, code, command)) in cases.into_iter().enumerate() {
         let path = folder.join(format!("path-{at}"));
         fs::create_dir(&path).expect("a folder of programs");
-        for entry in fs::read_dir("/usr/bin").expect("/usr/bin").flatten().filter(|e| e.file_name() != tool) {
+        for entry in
+            fs::read_dir("/usr/bin").expect("/usr/bin").flatten().filter(|e| e.file_name() != tool)
+        {
             symlink(entry.path(), path.join(entry.file_name())).expect("a link");
         }
         let mut command = command(&bundle);
         command.env("PATH", &path);
-        refused(command, &folder, code, &[&format!("{tool} is not installed"), &format!("apt-get install {package}")]);
+        refused(
+            command,
+            &folder,
+            code,
+            &[&format!("{tool} is not installed"), &format!("apt-get install {package}")],
+        );
     }
 }
 
@@ -161,14 +171,23 @@ fn a_wrong_base_image_is_named() {
     let out = out.display().to_string();
     let text_file = write(&folder.join("text.qcow2"), "no image");
     let empty = folder.join("empty.qcow2").display().to_string();
-    run(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", &empty, "1M"])).expect("an empty disk");
+    run(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", &empty, "1M"]))
+        .expect("an empty disk");
     let (first, second) = (image("nvcc_image.qcow2"), image("nvflare_cc_base.qcow2"));
     let zeros = "0".repeat(64);
     let cases: [(&[&str], &str, &[&str]); 8] = [
         (&["provision_build"], "STG-007", &["nvflare_cc_base"]),
         (&["nvidia_cc_base", "--base-image", &first], "STG-008", &[]),
-        (&["provision_build", "--base-image", &first], "STG-009", &["nvidia_cc_base", "expected nvflare_cc_base"]),
-        (&["provision_build", "--base-image", &second, "--base-digest", &zeros], "STG-010", &[&zeros]),
+        (
+            &["provision_build", "--base-image", &first],
+            "STG-009",
+            &["nvidia_cc_base", "expected nvflare_cc_base"],
+        ),
+        (
+            &["provision_build", "--base-image", &second, "--base-digest", &zeros],
+            "STG-010",
+            &[&zeros],
+        ),
         (&["provision_build", "--base-image", &text_file], "STG-011", &["text.qcow2"]),
         (&["provision_build", "--base-image", &empty], "STG-011", &["empty.qcow2"]),
         (&["provision_build", "--base-image", "/nonexistent.qcow2"], "STG-011", &["no such file"]),
@@ -178,8 +197,18 @@ fn a_wrong_base_image_is_named() {
         refused(flare_cvm(&[&["build", "-o", &out], arguments].concat()), &folder, code, words);
     }
     let bundle = folder.join("bundle");
-    refused(provision(&bundle, &[("--base-image", &first)]), &folder, "PRO-004", &["nvidia_cc_base"]);
-    refused(provision(&bundle, &[("--base-image", &text_file)]), &folder, "STG-011", &["text.qcow2"]);
+    refused(
+        provision(&bundle, &[("--base-image", &first)]),
+        &folder,
+        "PRO-004",
+        &["nvidia_cc_base"],
+    );
+    refused(
+        provision(&bundle, &[("--base-image", &text_file)]),
+        &folder,
+        "STG-011",
+        &["text.qcow2"],
+    );
 }
 
 #[test]
@@ -188,9 +217,15 @@ fn an_unknown_yaml_key_is_named() {
     let stage = folder.join("nvidia_cc_base");
     fs::create_dir(&stage).expect("a stage's folder");
     let repository = &scene().repository;
-    let spec = fs::read_to_string(repository.join("stages/nvidia_cc_base/stage.yaml")).expect("stage.yaml");
+    let spec = fs::read_to_string(repository.join("stages/nvidia_cc_base/stage.yaml"))
+        .expect("stage.yaml");
     write(&stage.join("stage.yaml"), &format!("{spec}\nremoves: [/etc/x]\n"));
-    refused(flare_cvm(&["build", &stage.display().to_string()]), &folder, "STG-006", &["removes", "stage.yaml"]);
+    refused(
+        flare_cvm(&["build", &stage.display().to_string()]),
+        &folder,
+        "STG-006",
+        &["removes", "stage.yaml"],
+    );
 
     let bundle = folder.join("bundle");
     let layout = fs::read_to_string(repository.join("partitions/small.yaml")).expect("a layout");
@@ -198,7 +233,12 @@ fn an_unknown_yaml_key_is_named() {
     refused(provision(&bundle, &[("--layout", &layout)]), &folder, "LAY-001", &["alignement"]);
     let conf = "version: 1\nsite: server1\nrole: server\nalowed_ports: [8002]\n";
     let conf = write(&folder.join("site_conf.yaml"), conf);
-    refused(provision(&bundle, &[("--site-conf", &conf)]), &folder, "CONF-001", &["alowed_ports", "site_conf.yaml"]);
+    refused(
+        provision(&bundle, &[("--site-conf", &conf)]),
+        &folder,
+        "CONF-001",
+        &["alowed_ports", "site_conf.yaml"],
+    );
 }
 
 #[test]
@@ -218,13 +258,23 @@ fn an_existing_bundle_is_not_overwritten() {
 fn ceremony_documents_that_do_not_fit_are_refused() {
     let folder = folder("documents");
     let bundle = folder.join("bundle");
-    refused(provision(&bundle, &[("--build", "demo-2")]), &folder, "CER-015", &["demo-1", "demo-2"]);
+    refused(
+        provision(&bundle, &[("--build", "demo-2")]),
+        &folder,
+        "CER-015",
+        &["demo-1", "demo-2"],
+    );
     let agreement = fs::read_to_string(scene().exchange("agreement.txt")).expect("the agreement");
     let half = write(&folder.join("agreement.txt"), &agreement[..agreement.len() / 2]);
     refused(provision(&bundle, &[("--agreement", &half)]), &folder, "CER-201", &[]);
     let contribution = scene().exchange("model-owner.contribution.txt").display().to_string();
     refused(provision(&bundle, &[("--agreement", &contribution)]), &folder, "CER-201", &[]);
-    refused(provision(&bundle, &[("--agreement", "/nonexistent.txt")]), &folder, "FILE-001", &["/nonexistent.txt"]);
+    refused(
+        provision(&bundle, &[("--agreement", "/nonexistent.txt")]),
+        &folder,
+        "FILE-001",
+        &["/nonexistent.txt"],
+    );
 }
 
 #[test]
@@ -236,7 +286,12 @@ fn a_kit_that_was_changed_or_is_anothers_is_refused() {
     let config = kit.join("startup/fed_server.json");
     let text = fs::read_to_string(&config).expect("the server's configuration");
     write(&config, &format!("{text} "));
-    refused(provision(&bundle, &[("--kit", &path)]), &folder, "KIT-004", &["startup/fed_server.json"]);
+    refused(
+        provision(&bundle, &[("--kit", &path)]),
+        &folder,
+        "KIT-004",
+        &["startup/fed_server.json"],
+    );
     write(&config, &text);
     write(&kit.join("local/extra.txt"), "not signed");
     refused(provision(&bundle, &[("--kit", &path)]), &folder, "KIT-004", &["local/extra.txt"]);
@@ -244,22 +299,36 @@ fn a_kit_that_was_changed_or_is_anothers_is_refused() {
     let other = scene().admin_kit().display().to_string();
     refused(provision(&bundle, &[("--kit", &other)]), &folder, "CLI-003", &["fed_server.json"]);
     let client = scene().site_kit().with_file_name("site-1").display().to_string();
-    refused(provision(&bundle, &[("--kit", &client)]), &folder, "CER-026", &["no site site-1 with role client"]);
+    refused(
+        provision(&bundle, &[("--kit", &client)]),
+        &folder,
+        "CER-026",
+        &["no site site-1 with role client"],
+    );
 }
 
 #[test]
 fn attack_a_secret_in_a_cleartext_place_fails_the_build() {
     let folder = folder("secret");
     let bundle = folder.join("bundle");
-    let key = fs::read_to_string(scene().site_kit().join("startup/server.key")).expect("the kit's key");
+    let key =
+        fs::read_to_string(scene().site_kit().join("startup/server.key")).expect("the kit's key");
     // p4: the site's configuration is copied there as it is.
-    let age = format!("AGE-SECRET-KEY-1{}", "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE");
+    let age =
+        format!("AGE-SECRET-KEY-1{}", "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE");
     let line = key.lines().nth(3).expect("a line of base64");
     for (secret, name) in [(age.as_str(), "age secret key"), (line, "server.key (PEM)")] {
-        let conf =
-            format!("version: 1\nsite: server1\nrole: server\nallowed_ports: [8002]\nproxy: \"http://x:{secret}@p\"\n");
+        let conf = format!(
+            "version: 1\nsite: server1\nrole: server\nallowed_ports: [8002]\nproxy: \
+             \"http://x:{secret}@p\"\n"
+        );
         let conf = write(&folder.join("site_conf.yaml"), &conf);
-        refused(provision(&bundle, &[("--site-conf", &conf)]), &folder, "PRO-006", &["p4 would carry", name]);
+        refused(
+            provision(&bundle, &[("--site-conf", &conf)]),
+            &folder,
+            "PRO-006",
+            &["p4 would carry", name],
+        );
     }
     // p2: inside the compressed initramfs.
     let mut init = fs::read(scene().program().with_file_name("cvm-init")).expect("cvm-init");
@@ -267,7 +336,12 @@ fn attack_a_secret_in_a_cleartext_place_fails_the_build() {
     let path = folder.join("cvm-init");
     fs::write(&path, init).expect("an init with a key");
     let init = path.display().to_string();
-    refused(provision(&bundle, &[("--init", &init)]), &folder, "PRO-006", &["p2 would carry", "server.key"]);
+    refused(
+        provision(&bundle, &[("--init", &init)]),
+        &folder,
+        "PRO-006",
+        &["p2 would carry", "server.key"],
+    );
 }
 
 #[test]
@@ -275,7 +349,8 @@ fn a_full_disk_is_named_and_what_was_there_stays() {
     let folder = folder("full");
     let bundle = folder.join("bundle");
     let out = folder.join("out.qcow2").display().to_string();
-    let build = |stage, base: &str| flare_cvm(&["build", stage, "--base-image", &image(base), "-o", &out]);
+    let build =
+        |stage, base: &str| flare_cvm(&["build", stage, "--base-image", &image(base), "-o", &out]);
     let seal = || {
         let mut command = provision(&bundle, &[]);
         command.arg("--replace");
@@ -302,7 +377,8 @@ fn a_full_disk_is_named_and_what_was_there_stays() {
     }
 }
 
-/// Runs `command` with a tmpfs at `folder`, in a mount namespace of its own, then lists what is there.
+/// Runs `command` with a tmpfs at `folder`, in a mount namespace of its own, then lists what is
+/// there.
 fn on_a_small_disk(folder: &Path, megabytes: u32, command: &Command) -> Option<Output> {
     const SCRIPT: &str = r#"mount -t tmpfs -o "size=$2M" tmpfs "$1" || exit 77
         disk=$1; shift 2; mkdir "$disk/bundle"; echo good > "$disk/bundle/earlier"; echo good > "$disk/out.qcow2"
@@ -312,7 +388,8 @@ fn on_a_small_disk(folder: &Path, megabytes: u32, command: &Command) -> Option<O
     small.args(["-m", "sh", "-c", SCRIPT, "sh"]).arg(folder).arg(megabytes.to_string());
     small.arg(command.get_program()).args(command.get_args()).current_dir(&scene().repository);
     let output = small.output().ok()?;
-    let mounted = output.status.code() != Some(77) && !String::from_utf8_lossy(&output.stderr).starts_with("unshare:");
+    let mounted = output.status.code() != Some(77)
+        && !String::from_utf8_lossy(&output.stderr).starts_with("unshare:");
     mounted.then_some(output)
 }
 
@@ -347,7 +424,9 @@ fn interrupted(folder: &Path, mut command: Command, line: &str, after: Duration,
 /// The processes that name `folder` in their arguments or environment, as `TMPDIR` is.
 fn users(folder: &Path) -> Vec<String> {
     let needle = folder.display().to_string().into_bytes();
-    let names = |file: PathBuf| fs::read(file).is_ok_and(|text| text.windows(needle.len()).any(|w| w == needle));
+    let names = |file: PathBuf| {
+        fs::read(file).is_ok_and(|text| text.windows(needle.len()).any(|w| w == needle))
+    };
     let processes = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
     let users = processes.filter(|path| names(path.join("cmdline")) || names(path.join("environ")));
     users.filter_map(|path| fs::read_to_string(path.join("comm")).ok()).collect()

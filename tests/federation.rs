@@ -1,6 +1,7 @@
 //! A federation of three sealed CVMs at work, and every way in which one of them can fail it.
 //!
-//! One federation serves several steps, in order: starting three machines under emulation takes minutes.
+//! One federation serves several steps, in order: starting three machines under emulation takes
+//! minutes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +34,10 @@ type Step = fn(&Federation, &mut Running) -> Result<()>;
 fn a_federation_trains_and_keeps_its_jobs() {
     steps(&[
         ("a relying party attests each node", attested),
-        ("the sealed job trains; a job with code and a researcher's download are refused", training),
+        (
+            "the sealed job trains; a job with code and a researcher's download are refused",
+            training,
+        ),
         ("the job store survives a reboot of the server", reboot),
         ("what a job leaves at a client opens with nobody's half alone", left_behind),
     ]);
@@ -45,10 +49,16 @@ fn a_federation_trains_and_keeps_its_jobs() {
 fn a_federation_stops_when_one_fails() {
     steps(&[
         ("a key holder is gone: what runs keeps running, the next boot refuses", key_holder_gone),
-        ("attack: a replayed token, and a peer that claims another's name", attack_a_replayed_token_and_another_name),
+        (
+            "attack: a replayed token, and a peer that claims another's name",
+            attack_a_replayed_token_and_another_name,
+        ),
         ("attack: an agent is killed", attack_a_killed_agent),
         ("attack: a client's register is extended at run time", attack_an_extended_register),
-        ("attack: a server without our CVM that holds valid certificates", attack_a_server_without_a_cvm),
+        (
+            "attack: a server without our CVM that holds valid certificates",
+            attack_a_server_without_a_cvm,
+        ),
     ]);
 }
 
@@ -60,7 +70,8 @@ fn ten_cold_starts_in_a_row_come_up() {
 }
 
 fn steps(steps: &[(&str, Step)]) {
-    let federation = Federation::new("federation-test", 17_643, |line| eprintln!("{line}")).expect("the federation");
+    let federation = Federation::new("federation-test", 17_643, |line| eprintln!("{line}"))
+        .expect("the federation");
     let federation = federation.with_drills();
     for old in ["bundles", "agreement.txt", "project"] {
         let path = federation.scene.root.join(old);
@@ -71,7 +82,10 @@ fn steps(steps: &[(&str, Step)]) {
     for (name, step) in steps {
         eprintln!("== {name}");
         if let Err(error) = step(&federation, &mut running) {
-            let sites: Vec<_> = ["server1", "site-1", "site-2"].into_iter().map(|site| (site, state(site))).collect();
+            let sites: Vec<_> = ["server1", "site-1", "site-2"]
+                .into_iter()
+                .map(|site| (site, state(site)))
+                .collect();
             panic!("{name}: {error:#}\n{sites:#?}");
         }
     }
@@ -79,7 +93,8 @@ fn steps(steps: &[(&str, Step)]) {
 
 /// What a site's own system says of its services.
 fn state(site: &str) -> String {
-    let line = "systemctl --no-pager --plain --no-legend list-units --all 'nvflare*' 'cvm-*'; journalctl --no-pager -n 60 2>&1";
+    let line = "systemctl --no-pager --plain --no-legend list-units --all 'nvflare*' 'cvm-*'; \
+        journalctl --no-pager -n 60 2>&1";
     drill(site, line).unwrap_or_else(|error| format!("{error:#}"))
 }
 
@@ -102,18 +117,24 @@ fn training(federation: &Federation, _: &mut Running) -> Result<()> {
     federation.download_refused(&job).map(drop)
 }
 
-/// Where NVFLARE of a site can leave something while this works: nowhere but on what opens with all halves, and in memory.
+/// Where NVFLARE of a site can leave something while this works: nowhere but on what opens with all
+/// halves, and in memory.
 fn watched<T>(site: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     const OF_OTHERS: [&str; 7] = ["nfs", "nfs4", "cifs", "9p", "virtiofs", "fuse", "overlay"];
-    let in_namespace = |what: &str| drill(site, &format!("cd /proc/$(systemctl show -P MainPID nvflare)/ && {what}"));
+    let in_namespace = |what: &str| {
+        drill(site, &format!("cd /proc/$(systemctl show -P MainPID nvflare)/ && {what}"))
+    };
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let watch = scope.spawn(|| {
             let mut names = BTreeSet::new();
             while !ended.load(Ordering::Relaxed) {
                 // Under load a guest answers late; what it has then is listed with the next answer.
-                let list = in_namespace("shopt -s globstar dotglob && printf '%s\\n' root/tmp/**").unwrap_or_default();
-                let in_memory = |line: &&str| line.starts_with("root/tmp/") && !line.starts_with("root/tmp/nvflare/");
+                let list = in_namespace("shopt -s globstar dotglob && printf '%s\\n' root/tmp/**")
+                    .unwrap_or_default();
+                let in_memory = |line: &&str| {
+                    line.starts_with("root/tmp/") && !line.starts_with("root/tmp/nvflare/")
+                };
                 names.extend(list.lines().filter(in_memory).map(str::to_owned));
                 thread::sleep(Duration::from_secs(3));
             }
@@ -127,17 +148,24 @@ fn watched<T>(site: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         ensure!(names.contains("root/tmp/"), "nothing was listed");
 
         // What is mounted by the number of a mapping is known by the mapping's name.
-        let mappings = drill(site, "for d in /sys/block/dm-*; do echo /dev/${d##*/} $(cat $d/dm/name); done")?;
-        let mappings: BTreeMap<_, _> = mappings.lines().filter_map(|line| line.split_once(' ')).collect();
+        let mappings =
+            drill(site, "for d in /sys/block/dm-*; do echo /dev/${d##*/} $(cat $d/dm/name); done")?;
+        let mappings: BTreeMap<_, _> =
+            mappings.lines().filter_map(|line| line.split_once(' ')).collect();
         let mounts = in_namespace("cat mountinfo")?;
         let mut written = BTreeSet::new();
         for line in mounts.lines() {
-            let (left, right) = line.split_once(" - ").with_context(|| format!("a mount: {line}"))?;
-            let (options, mut fields) = (left.split(' ').nth(5).unwrap_or_default(), right.split(' '));
-            let (kind, source) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            let (left, right) =
+                line.split_once(" - ").with_context(|| format!("a mount: {line}"))?;
+            let (options, mut fields) =
+                (left.split(' ').nth(5).unwrap_or_default(), right.split(' '));
+            let (kind, source) =
+                (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
             if options.split(',').any(|option| option == "rw") {
                 ensure!(!OF_OTHERS.contains(&kind), "{site}'s NVFLARE can write to {line}");
-                written.extend(source.starts_with("/dev/").then(|| *mappings.get(source).unwrap_or(&source)));
+                written.extend(
+                    source.starts_with("/dev/").then(|| *mappings.get(source).unwrap_or(&source)),
+                );
             }
         }
         let sealed = BTreeSet::from(["cvm-jobs", "cvm-state"]);
@@ -149,22 +177,37 @@ fn watched<T>(site: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// A client's disk after a job, in the hands of one party, of both, and of nobody.
 fn left_behind(federation: &Federation, running: &mut Running) -> Result<()> {
     let jobs = federation.admin(JOB_LIMIT, &["jobs"])?;
-    let jobs: Vec<_> = jobs["jobs"].as_array().context("jobs")?.iter().filter_map(|job| job["job"].as_str()).collect();
+    let jobs: Vec<_> = jobs["jobs"]
+        .as_array()
+        .context("jobs")?
+        .iter()
+        .filter_map(|job| job["job"].as_str())
+        .collect();
     ensure!(!jobs.is_empty(), "there was a job");
     let vm = running.site("site-1")?;
     let console = vm.console.text();
-    let said = console.lines().skip_while(|line| !line.contains("] handoff:")).skip(1).find(|l| !l.trim().is_empty());
+    let said = console
+        .lines()
+        .skip_while(|line| !line.contains("] handoff:"))
+        .skip(1)
+        .find(|l| !l.trim().is_empty());
     ensure!(said.is_none(), "the console says {said:?} after the handoff");
     vm.power_button()?;
 
     let (machine, folder) = (federation.machine("site-1")?, federation.scene.root.join("offline"));
-    let manifest: Manifest = serde_json::from_slice(&std::fs::read(machine.folder.join("manifest.json"))?)?;
-    let parties = manifest.split_key.parties.iter().map(|party| federation.half_of(party.name.as_str(), &manifest));
+    let manifest: Manifest =
+        serde_json::from_slice(&std::fs::read(machine.folder.join("manifest.json"))?)?;
+    let parties = manifest
+        .split_key
+        .parties
+        .iter()
+        .map(|party| federation.half_of(party.name.as_str(), &manifest));
     let parties = parties.collect::<Result<Vec<_>>>()?;
     let mut of_jobs = 0;
-    for (purpose, holds) in
-        [(Purpose::State, ["agent/", "logs/", "workspace/"].as_slice()), (Purpose::Jobs, &["nvflare/"])]
-    {
+    for (purpose, holds) in [
+        (Purpose::State, ["agent/", "logs/", "workspace/"].as_slice()),
+        (Purpose::Jobs, &["nvflare/"]),
+    ] {
         let area = Area::of(&machine, &manifest, purpose, &folder)?;
         for (party, half) in &parties {
             for key in offline::keys_of_one(party, half, &manifest, purpose)? {
@@ -179,11 +222,16 @@ fn left_behind(federation: &Federation, running: &mut Running) -> Result<()> {
             ensure!(files.contains_key(*name), "{name} is missing in {:?}", files.keys());
         }
         let of_a_job = |(name, text): &(&String, &Vec<u8>)| {
-            jobs.iter().any(|job| name.contains(job) || text.windows(job.len()).any(|part| part == job.as_bytes()))
+            jobs.iter().any(|job| {
+                name.contains(job) || text.windows(job.len()).any(|part| part == job.as_bytes())
+            })
         };
         of_jobs += files.iter().filter(of_a_job).count();
     }
-    ensure!(of_jobs > 0, "a client that trained has nothing of {jobs:?}: the search would find nothing either");
+    ensure!(
+        of_jobs > 0,
+        "a client that trained has nothing of {jobs:?}: the search would find nothing either"
+    );
     for job in jobs {
         let found = offline::read_in_clear(&machine, job.as_bytes(), &folder)?;
         ensure!(found.is_empty(), "job {job} can be read in partitions {found:?}");
@@ -196,7 +244,8 @@ fn reboot(federation: &Federation, running: &mut Running) -> Result<()> {
     federation.reboot_server(running)?;
     let after = federation.admin(JOB_LIMIT, &["jobs"])?;
     ensure!(
-        before["jobs"] == after["jobs"] && after["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty()),
+        before["jobs"] == after["jobs"]
+            && after["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty()),
         "{before}, then {after}"
     );
     federation.registered().map(drop)
@@ -207,7 +256,10 @@ fn ten_cold_starts(federation: &Federation, running: &mut Running) -> Result<()>
         all_off(running).with_context(|| format!("before cold start {round}"))?;
         let begin = Instant::now();
         federation.start_sites(running).with_context(|| format!("cold start {round}"))?;
-        eprintln!("cold start {round}: both clients registered {:.0} s after power-on", begin.elapsed().as_secs_f64());
+        eprintln!(
+            "cold start {round}: both clients registered {:.0} s after power-on",
+            begin.elapsed().as_secs_f64()
+        );
     }
     Ok(())
 }
@@ -223,7 +275,10 @@ fn key_holder_gone(federation: &Federation, running: &mut Running) -> Result<()>
 }
 
 /// site-2's agent is asked to believe what site-1's made for it: once, and as site-1's.
-fn attack_a_replayed_token_and_another_name(federation: &Federation, _: &mut Running) -> Result<()> {
+fn attack_a_replayed_token_and_another_name(
+    federation: &Federation,
+    _: &mut Running,
+) -> Result<()> {
     let certificate = "ab".repeat(32);
     let agent = |site: &str, mut request: Value| -> Result<Value> {
         request["v"] = json!(1);
@@ -236,22 +291,32 @@ fn attack_a_replayed_token_and_another_name(federation: &Federation, _: &mut Run
     let verify = |token: &Value, name: &str, challenge: &Value| {
         let role = if name == "server1" { "server" } else { "client" };
         let peer = json!({ "name": name, "role": role, "tls_cert_sha256": certificate });
-        agent("site-2", json!({ "op": "verify", "token": token, "peer": peer, "challenge": challenge }))
+        agent(
+            "site-2",
+            json!({ "op": "verify", "token": token, "peer": peer, "challenge": challenge }),
+        )
     };
     let open = challenge("site-1")?;
-    let made = agent("site-1", json!({ "op": "generate", "challenge": open, "tls_cert_sha256": certificate }))?;
+    let made = agent(
+        "site-1",
+        json!({ "op": "generate", "challenge": open, "tls_cert_sha256": certificate }),
+    )?;
     let token = &made["token"];
     let first = verify(token, "site-1", &open)?;
     ensure!(first["verified"] == true, "{first}");
     for (name, challenge, code) in [
-        // The challenge was answered once; another one is not this token's; nor is another site's name.
+        // The challenge was answered once; another one is not this token's; nor is another site's
+        // name.
         ("site-1", open.clone(), "AGT-015"),
         ("site-1", challenge("site-1")?, "AGT-014"),
         ("server1", challenge("server1")?, "AGT-013"),
         ("site-2", challenge("site-2")?, "AGT-013"),
     ] {
         let answer = verify(token, name, &challenge)?;
-        ensure!(answer["ok"] == false && answer["code"] == code, "as {name}, expected {code}: {answer}");
+        ensure!(
+            answer["ok"] == false && answer["code"] == code,
+            "as {name}, expected {code}: {answer}"
+        );
     }
     federation.registered().map(drop)
 }
@@ -261,7 +326,11 @@ fn attack_a_killed_agent(federation: &Federation, running: &mut Running) -> Resu
         drill("site-2", "systemctl kill --signal=KILL cvm-agent.service")?;
         thread::sleep(Duration::from_secs(10));
     }
-    running.site("site-2")?.console.wait(STOP_LIMIT).context("a site without its agent must power off")?;
+    running
+        .site("site-2")?
+        .console
+        .wait(STOP_LIMIT)
+        .context("a site without its agent must power off")?;
     // NVFLARE gives the others up to one check period; then no site goes on.
     for site in ["server1", "site-1"] {
         stopped(site)?;
@@ -271,7 +340,11 @@ fn attack_a_killed_agent(federation: &Federation, running: &mut Running) -> Resu
 
 fn attack_an_extended_register(federation: &Federation, running: &mut Running) -> Result<()> {
     ensure!(drill("site-1", "extend 12")? == "extended", "the register was not extended");
-    running.site("site-1")?.console.wait(STOP_LIMIT).context("a site that fails its own check must power off")?;
+    running
+        .site("site-1")?
+        .console
+        .wait(STOP_LIMIT)
+        .context("a site that fails its own check must power off")?;
     for site in ["server1", "site-2"] {
         stopped(site)?;
     }
@@ -293,7 +366,8 @@ fn attack_a_server_without_a_cvm(federation: &Federation, running: &mut Running)
     let logs = kit.join("applog");
     std::fs::create_dir(&logs)?;
     let config = kit.join("local/log_config.json.default");
-    let text = std::fs::read_to_string(&config)?.replace("\"/applog", &format!("\"{}", logs.display()));
+    let text =
+        std::fs::read_to_string(&config)?.replace("\"/applog", &format!("\"{}", logs.display()));
     std::fs::write(&config, text)?;
     let mut server = Command::new("bash");
     server
@@ -302,13 +376,17 @@ fn attack_a_server_without_a_cvm(federation: &Federation, running: &mut Running)
         .env("PATH", format!("{}:/usr/bin:/bin", federation.scene.nvflare("").display()));
     let _server = Process::start("a server without a CVM", server.current_dir(&kit))?;
     for site in ["site-1", "site-2"] {
-        stopped(site)
-            .with_context(|| format!("a client must not work with a server without a CVM (port {FL_PORT})"))?;
+        stopped(site).with_context(|| {
+            format!("a client must not work with a server without a CVM (port {FL_PORT})")
+        })?;
     }
     // It is this server that they refused: it had let them in.
     let log = std::fs::read_to_string(logs.join("log.txt")).context("the server's log")?;
     for site in ["site-1", "site-2"] {
-        ensure!(log.contains(&format!("New client {site}@")), "{site} never came to the server without a CVM: {log}");
+        ensure!(
+            log.contains(&format!("New client {site}@")),
+            "{site} never came to the server without a CVM: {log}"
+        );
     }
     Ok(())
 }
@@ -344,7 +422,10 @@ fn works(site: &str) -> Result<()> {
         if state.as_ref().is_ok_and(|state| state.trim() == "active") {
             return Ok(());
         }
-        ensure!(begin.elapsed() < BOOT_LIMIT, "NVFLARE of {site} has not started after {BOOT_LIMIT:?}: {state:?}");
+        ensure!(
+            begin.elapsed() < BOOT_LIMIT,
+            "NVFLARE of {site} has not started after {BOOT_LIMIT:?}: {state:?}"
+        );
         thread::sleep(Duration::from_secs(2));
     }
 }

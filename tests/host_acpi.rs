@@ -1,5 +1,5 @@
-//! BadAML: the kernel runs the code in the host's ACPI tables with its own rights, before PID 1. Nothing in
-//! the guest stops it; what the parties' policies say of it decides.
+//! BadAML: the kernel runs the code in the host's ACPI tables with its own rights, before PID 1.
+//! Nothing in the guest stops it; what the parties' policies say of it decides.
 
 use std::{fs, path::Path, process::Command};
 
@@ -29,7 +29,8 @@ fn table(offset: u32) -> Vec<u8> {
     table
 }
 
-/// Where the image's kernel has `console_printk`, from its base: as it says itself, booted directly.
+/// Where the image's kernel has `console_printk`, from its base: as it says itself, booted
+/// directly.
 fn offset(kernel: &[u8], folder: &Path) -> Result<u32> {
     let tree = folder.join("tree");
     fs::create_dir_all(tree.join("proc"))?;
@@ -39,26 +40,48 @@ fn offset(kernel: &[u8], folder: &Path) -> Result<u32> {
     fs::write(tree.join("init"), init)?;
     fs::write(folder.join("vmlinuz"), kernel)?;
     run(Command::new("chmod").arg("0755").arg(tree.join("init")))?;
-    run(Command::new("sh").current_dir(&tree).args(["-c", "find . | cpio --quiet -o -H newc >../initramfs"]))?;
+    run(Command::new("sh")
+        .current_dir(&tree)
+        .args(["-c", "find . | cpio --quiet -o -H newc >../initramfs"]))?;
     let mut qemu = Command::new("timeout");
     // As launch_vm.sh says.
-    qemu.args(["240", "qemu-system-x86_64", "-machine", "q35", "-cpu", "max,-cx16", "-m", "1G", "-nographic"]);
-    qemu.args(["-no-reboot", "-nic", "none", "-append", "console=ttyS0 panic=-1 loglevel=3 no_timer_check", "-kernel"]);
+    qemu.args([
+        "240",
+        "qemu-system-x86_64",
+        "-machine",
+        "q35",
+        "-cpu",
+        "max,-cx16",
+        "-m",
+        "1G",
+        "-nographic",
+    ]);
+    qemu.args([
+        "-no-reboot",
+        "-nic",
+        "none",
+        "-append",
+        "console=ttyS0 panic=-1 loglevel=3 no_timer_check",
+        "-kernel",
+    ]);
     qemu.arg(folder.join("vmlinuz")).arg("-initrd").arg(folder.join("initramfs"));
     let console = run(&mut qemu)?;
     let address = |symbol: &str| {
         // The firmware's escapes may stand in front of a line.
-        let line = console.lines().map(str::trim).find(|line| line.ends_with(&format!(" {symbol}")));
+        let line =
+            console.lines().map(str::trim).find(|line| line.ends_with(&format!(" {symbol}")));
         let word = line.and_then(|line| line.split_whitespace().nth_back(2)).unwrap_or_default();
         let word = word.get(word.len().saturating_sub(16)..).unwrap_or_default();
-        u64::from_str_radix(word, 16).with_context(|| format!("no {symbol} on the console:\n{console}"))
+        u64::from_str_radix(word, 16)
+            .with_context(|| format!("no {symbol} on the console:\n{console}"))
     };
     Ok(u32::try_from(address("console_printk")? - address("_text")?)?)
 }
 
 #[test]
 fn attack_acpi_code_of_the_host_writes_kernel_memory() {
-    let scene = Scene::new("acpi", 17_463, "small.yaml", |line| eprintln!("{line}")).refusing_host_acpi();
+    let scene =
+        Scene::new("acpi", 17_463, "small.yaml", |line| eprintln!("{line}")).refusing_host_acpi();
     for old in ["parties", "exchange", "builder", "bundles", "machines"] {
         let _ = fs::remove_dir_all(scene.root.join(old));
     }
@@ -77,9 +100,13 @@ fn attack_acpi_code_of_the_host_writes_kernel_memory() {
     // The kernel was told to say nothing below an error; the host's code made it say everything.
     let written = refusal.console.lines().any(|line| line.contains("Run /init as init process"));
     assert!(written, "the table does not do what it did:\n{}", refusal.console);
-    // Its firmware measured none of it, and so every register is the image's: what refuses is that this is known.
+    // Its firmware measured none of it, and so every register is the image's: what refuses is that
+    // this is known.
     assert_eq!(refusal.code.as_deref(), Some("FC-403"), "{}", refusal.console);
     assert!(!refusal.console.contains("p3: opened"), "{}", refusal.console);
     let log: String = holders.processes.iter_mut().map(|holder| holder.text()).collect();
-    assert!(log.contains("reason=policy") && log.contains("acpi was not checked"), "the log names the reason:\n{log}");
+    assert!(
+        log.contains("reason=policy") && log.contains("acpi was not checked"),
+        "the log names the reason:\n{log}"
+    );
 }

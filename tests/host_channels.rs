@@ -42,7 +42,10 @@ const CREDENTIALS: &[(&str, &str)] = &[
     ("network.conf.host", "[Network]\n"),
     ("network.network.00-host", "[Match]\nName=*\n[Network]\nIPv6AcceptRA=yes\n"),
     ("network.link.00-host", "[Match]\nOriginalName=*\n[Link]\nName=pwned\n"),
-    ("udev.rules.00-host", "SUBSYSTEM==\"net\", RUN+=\"/usr/bin/bash -c 'echo PWNED >/dev/ttyS0'\"\n"),
+    (
+        "udev.rules.00-host",
+        "SUBSYSTEM==\"net\", RUN+=\"/usr/bin/bash -c 'echo PWNED >/dev/ttyS0'\"\n",
+    ),
     ("journal.forward_to_socket", "vsock:2:9999"),
     ("system.hostname", "pwned"),
     ("system.machine_id", "11111111111111111111111111111111"),
@@ -50,7 +53,10 @@ const CREDENTIALS: &[(&str, &str)] = &[
     ("getty.ttys.serial", "ttyS1"),
     ("ssh.listen", "vsock::22"),
     ("shell.prompt.prefix", "PWNED"),
-    ("systemd.extra-unit.x.service", "[Service]\nExecStart=/usr/bin/bash -c 'echo PWNED >/dev/ttyS0'\n"),
+    (
+        "systemd.extra-unit.x.service",
+        "[Service]\nExecStart=/usr/bin/bash -c 'echo PWNED >/dev/ttyS0'\n",
+    ),
     (
         "systemd.unit-dropin.nvflare.service~host",
         "[Service]\nExecStartPre=+/usr/bin/bash -c 'echo PWNED >/dev/ttyS0'\n",
@@ -62,7 +68,8 @@ const SWITCHES: &str = "systemd.import_credentials=yes systemd.log_target=consol
                         systemd.show_status=yes systemd.debug_shell=ttyS1 systemd.unit=host.service sysrq_always_enabled";
 
 /// QEMU has room for a few files.
-const FW_CFG: [&str; 4] = ["tmpfiles.extra", "sysctl.extra", "fstab.extra", "systemd.extra-unit.x.service"];
+const FW_CFG: [&str; 4] =
+    ["tmpfiles.extra", "sysctl.extra", "fstab.extra", "systemd.extra-unit.x.service"];
 /// A second serial console and one of virtio's.
 const CONSOLES: [(&str, &str); 2] = [("second", "isa-serial"), ("third", "virtconsole")];
 
@@ -82,20 +89,25 @@ fn everything(folder: &Path, stick: &Machine) -> Result<Vec<String>> {
         }
     }
     for of in ["stub", "boot"] {
-        arguments.extend(smbios_string(&format!("io.systemd.{of}.kernel-cmdline-extra={SWITCHES}")));
+        arguments
+            .extend(smbios_string(&format!("io.systemd.{of}.kernel-cmdline-extra={SWITCHES}")));
     }
     // A machine's name and number, as systemd would take its machine id from, and cloud-init its
     // orders.
     arguments.extend(["-smbios".into(), "type=0,vendor=PWNED,version=PWNED,uefi=on".into()]);
     let machine = "uuid=11111111-1111-1111-1111-111111111111,serial=ds=nocloud;s=http://10.0.2.2/";
-    arguments.extend(["-smbios".into(), format!("type=1,manufacturer=PWNED,product=PWNED,{machine}")]);
+    arguments
+        .extend(["-smbios".into(), format!("type=1,manufacturer=PWNED,product=PWNED,{machine}")]);
     // Folders of the host's, consoles that somebody types at, and a stick that is the disk's twin.
     let share = format!("local,id=share,path={},security_model=none,readonly=on", file("share"));
     arguments.extend(["-fsdev".into(), share]);
     arguments.extend(["-device".into(), "virtio-9p-pci,fsdev=share,mount_tag=share".into()]);
     arguments.extend(["-device".into(), "virtio-serial-pci".into()]);
     for (id, device) in CONSOLES {
-        arguments.extend(["-chardev".into(), format!("socket,id={id},path={},server=on,wait=off", file(id))]);
+        arguments.extend([
+            "-chardev".into(),
+            format!("socket,id={id},path={},server=on,wait=off", file(id)),
+        ]);
         arguments.extend(["-device".into(), format!("{device},chardev={id}")]);
     }
     let stick = format!("if=none,id=stick,format=qcow2,file={}", stick.disk().display());
@@ -126,14 +138,16 @@ fn sysrq(vm: &mut Vm) -> Result<()> {
 fn attack_everything_that_a_host_can_say_to_a_running_guest() {
     let mut lab = lab();
     let sealed = lab.sealed();
-    let (machine, stick) = (lab.twin(&sealed, "host-channels"), lab.twin(&sealed, "host-channels-stick"));
+    let (machine, stick) =
+        (lab.twin(&sealed, "host-channels"), lab.twin(&sealed, "host-channels-stick"));
     let folder = machine.folder.join("host");
     machine.attach(&everything(&folder, &stick).expect("the host's files")).expect("the script");
     let store = machine.folder.join("OVMF_VARS.fd");
     host::plant_variable(&store, "SystemdOptions", &host::SYSTEMD, SWITCHES).expect("a variable");
 
     let _holders = lab.holders();
-    let mut vm = machine.start(&lab.tpm, &format!("tcp:127.0.0.1:{PORT}-:8002")).expect("the machine");
+    let mut vm =
+        machine.start(&lab.tpm, &format!("tcp:127.0.0.1:{PORT}-:8002")).expect("the machine");
     vm.console.wait_for(&["] modules:"], BOOT_LIMIT).expect("cvm-init's first steps");
     let consoles = CONSOLES.map(|(id, _)| (id, type_at(&folder.join(id))));
     sysrq(&mut vm).expect("the host's keyboard");

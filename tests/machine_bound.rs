@@ -1,7 +1,8 @@
 //! The third factor, end to end: an image whose keys need the machine that booted it first.
 //!
 //! One story in five boots, because each needs the disk and the TPM that the one before left. Every
-//! running machine is cut off right after its handoff, so that the next boot meets a disk that lost power.
+//! running machine is cut off right after its handoff, so that the next boot meets a disk that lost
+//! power.
 
 use std::{fs, path::Path};
 
@@ -30,7 +31,8 @@ fn says(console: &str, lines: &[&str]) {
 
 #[test]
 fn an_image_that_is_bound_to_its_machine_moves_only_with_both_parties() {
-    let scene = Scene::new("bound", 17_453, "small.yaml", |line| eprintln!("{line}")).trusting_machines();
+    let scene =
+        Scene::new("bound", 17_453, "small.yaml", |line| eprintln!("{line}")).trusting_machines();
     for old in ["parties", "exchange", "builder", "bundles", "machines", "tpm", "other-tpm"] {
         let _ = fs::remove_dir_all(scene.root.join(old));
     }
@@ -39,15 +41,29 @@ fn an_image_that_is_bound_to_its_machine_moves_only_with_both_parties() {
     let other = tpm.another(&scene.root.join("other-tpm")).expect("another machine's TPM");
 
     let console = booted(&scene, &machine, &tpm);
-    says(&console, &["machine: from now on the keys need this machine", "jobs: made", "the TPM keeps p3's key"]);
+    says(
+        &console,
+        &[
+            "machine: from now on the keys need this machine",
+            "jobs: made",
+            "the TPM keeps p3's key",
+        ],
+    );
     let console = booted(&scene, &machine, &tpm);
-    says(&console, &[OFFLINE, "machine: the keys need this machine; its TPM keeps", "jobs: opened"]);
+    says(
+        &console,
+        &[OFFLINE, "machine: the keys need this machine; its TPM keeps", "jobs: opened"],
+    );
 
     // Nobody answers: p3 opens all the same, and nothing else does.
     let refusal = machine.refused(&tpm).expect("a refused boot");
     assert_eq!(refusal.code.as_deref(), Some("FC-401"), "{}", refusal.console);
     says(&refusal.console, &[OFFLINE]);
-    assert!(!refusal.console.contains("jobs: ") && !refusal.console.contains("state: "), "{}", refusal.console);
+    assert!(
+        !refusal.console.contains("jobs: ") && !refusal.console.contains("state: "),
+        "{}",
+        refusal.console
+    );
 
     // The whole disk on another machine, with both key holders willing to release their halves.
     let moved = machine.twin(&scene.root.join("machines/moved")).expect("the disk's copy");
@@ -64,7 +80,9 @@ fn an_image_that_is_bound_to_its_machine_moves_only_with_both_parties() {
     says(&console, &["machine: moved here: all parties gave their shares", "jobs: opened"]);
     assert!(!console.contains(OFFLINE), "the first boot there has no copy of p3's key");
     for (index, (name, _)) in PARTIES.iter().enumerate() {
-        let log = scene.flare_cvm(&["keyholder", "log", "--dir", &text(&scene.party(index))]).expect("the log");
+        let log = scene
+            .flare_cvm(&["keyholder", "log", "--dir", &text(&scene.party(index))])
+            .expect("the log");
         says(&log, &["seal-move", "which is another one now"]);
         assert!(log.contains("its share of the machine's secret, to move"), "{name}: {log}");
     }
@@ -74,7 +92,9 @@ fn allow_move(scene: &Scene, index: usize) {
     let manifest = fs::read(scene.bundle().join("manifest.json")).expect("the manifest");
     let manifest: Manifest = serde_json::from_slice(&manifest).expect("a manifest");
     let image = manifest.image_id.to_string();
-    scene.flare_cvm(&["keyholder", "seal", "move", &image, "--dir", &text(&scene.party(index))]).expect("seal move");
+    scene
+        .flare_cvm(&["keyholder", "seal", "move", &image, "--dir", &text(&scene.party(index))])
+        .expect("seal move");
 }
 
 fn text(path: &Path) -> String {

@@ -1,4 +1,5 @@
-//! NVFLARE's own provisioning calls us, and we do the same without it: tests/federation becomes sealed bundles.
+//! NVFLARE's own provisioning calls us, and we do the same without it: tests/federation becomes
+//! sealed bundles.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +20,8 @@ use nix::{
 const SITES: [(&str, &str); 2] = [("server1", "server"), ("site-1", "client")];
 const PARTIES: [(&str, &str); 2] = [("model-owner", "model_owner"), ("data-owner", "data_owner")];
 const PROJECT: &str = "flare-cvm-federation";
-/// `python3 -m nvflare.lighter.provision` without the 100 s that its packager sleeps between participants.
+/// `python3 -m nvflare.lighter.provision` without the 100 s that its packager sleeps between
+/// participants.
 const PROVISION: &str = "import runpy, time
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(0 if seconds == 100.0 else seconds)
@@ -35,7 +37,8 @@ fn scene() -> &'static Scene {
         scene.stages().expect("the stage images");
         ceremony(&scene);
         let image = scene.image("provisioned.qcow2");
-        std::os::unix::fs::symlink(&image, scene.root.join("provisioned.qcow2")).expect("a link to the image");
+        std::os::unix::fs::symlink(&image, scene.root.join("provisioned.qcow2"))
+            .expect("a link to the image");
         let federation = scene.repository.join("tests/federation");
         let project = scene.root.join("project");
         fs::create_dir(&project).expect("the project's folder");
@@ -55,16 +58,40 @@ fn scene() -> &'static Scene {
 
 fn ceremony(scene: &Scene) {
     let at = |name: &str| scene.root.join(name).display().to_string();
-    let run = |arguments: &[&str]| drop(scene.flare_cvm(arguments).expect("a step of the ceremony"));
+    let run =
+        |arguments: &[&str]| drop(scene.flare_cvm(arguments).expect("a step of the ceremony"));
     let policy = scene.repository.join("keys/policies/tpm.rego").display().to_string();
-    let (invite, join, agreement, builder) = (at("invite.txt"), at("join.txt"), at("agreement.txt"), at("builder"));
+    let (invite, join, agreement, builder) =
+        (at("invite.txt"), at("join.txt"), at("agreement.txt"), at("builder"));
     run(&["ceremony", "init-builder", &builder, "--name", "builder"]);
     for (name, role) in PARTIES {
         let url = format!("https://{name}.example:8443");
-        run(&["ceremony", "init", &at(name), "--name", name, "--role", role, "--keyholder", &url, "--policy", &policy]);
+        run(&[
+            "ceremony",
+            "init",
+            &at(name),
+            "--name",
+            name,
+            "--role",
+            role,
+            "--keyholder",
+            &url,
+            "--policy",
+            &policy,
+        ]);
     }
     let statement = format!("{builder}/builder.txt");
-    let mut arguments = vec!["ceremony", "invite", "", "--project", PROJECT, "--builder", &statement, "-o", &invite];
+    let mut arguments = vec![
+        "ceremony",
+        "invite",
+        "",
+        "--project",
+        PROJECT,
+        "--builder",
+        &statement,
+        "-o",
+        &invite,
+    ];
     let (first, second) = (at(PARTIES[0].0), at(PARTIES[1].0));
     arguments[2] = &first;
     let sites = SITES.map(|(site, role)| format!("{site}={role}"));
@@ -72,13 +99,28 @@ fn ceremony(scene: &Scene) {
     run(&arguments);
     run(&["ceremony", "join", &second, &invite, "-o", &join, "--yes"]);
     for party in [&first, &second] {
-        run(&["ceremony", "agree", party, "--invite", &invite, "--join", &join, "--agreement", &agreement, "--yes"]);
+        run(&[
+            "ceremony",
+            "agree",
+            party,
+            "--invite",
+            &invite,
+            "--join",
+            &join,
+            "--agreement",
+            &agreement,
+            "--yes",
+        ]);
     }
     for (name, _) in PARTIES {
         for (_, role) in SITES {
             let output = at(&format!("{name}.{role}.txt"));
             let build = ["--role", role, "--build", "federation-1", "-o", &output];
-            run(&[&["ceremony", "contribute", &at(name), "--agreement", &agreement], build.as_slice()].concat());
+            run(&[
+                &["ceremony", "contribute", &at(name), "--agreement", &agreement],
+                build.as_slice(),
+            ]
+            .concat());
         }
     }
 }
@@ -106,12 +148,16 @@ fn seal(configs: &Path, kits: &Path, output: &Path) -> Command {
     command
 }
 
-/// The builder as one that has sealed nothing yet: a build's name serves once for a site, and each test seals the same.
+/// The builder as one that has sealed nothing yet: a build's name serves once for a site, and each
+/// test seals the same.
 fn builder(folder: &Path) -> PathBuf {
     let (from, own) = (scene().root.join("builder"), folder.join("builder"));
     fs::create_dir(&own).expect("a folder");
     let names = ["builder.txt", "secrets.age", "unlock.key", "secure-boot"];
-    names.iter().filter(|name| from.join(name).exists()).for_each(|name| copy(&from.join(name), &own.join(name)));
+    names
+        .iter()
+        .filter(|name| from.join(name).exists())
+        .for_each(|name| copy(&from.join(name), &own.join(name)));
     own
 }
 
@@ -132,11 +178,18 @@ fn holds_a_bundle(archive: &Path) {
     let list = run(Command::new("tar").arg("-tzf").arg(archive)).expect("an archive");
     let (folders, files): (BTreeSet<&str>, BTreeSet<&str>) =
         list.lines().filter_map(|line| line.split_once('/')).unzip();
-    let id = folders.first().and_then(|folder| folder.strip_prefix("cvm_")).expect("a folder cvm_ID");
+    let id =
+        folders.first().and_then(|folder| folder.strip_prefix("cvm_")).expect("a folder cvm_ID");
     assert!(folders.len() == 1 && id.len() == 12, "{folders:?}");
-    for file in
-        ["disk.qcow2", "OVMF_CODE.fd", "OVMF_VARS.fd", "launch_vm.sh", "README.txt", "manifest.json", "reference.json"]
-    {
+    for file in [
+        "disk.qcow2",
+        "OVMF_CODE.fd",
+        "OVMF_VARS.fd",
+        "launch_vm.sh",
+        "README.txt",
+        "manifest.json",
+        "reference.json",
+    ] {
         assert!(files.contains(file), "{file} is not in {files:?}");
     }
 }
@@ -158,9 +211,16 @@ fn nvflare_provision_makes_sealed_bundles_of_its_own_example() {
     assert!(!output.contains("CC is not enabled"), "{output}");
     let packaged = scene().root.join("packaged").join(PROJECT).join("prod_00");
     for (site, _) in SITES {
-        assert_eq!(names(&packaged.join(site)), BTreeSet::from([format!("{site}.tgz")]), "{output}");
+        assert_eq!(
+            names(&packaged.join(site)),
+            BTreeSet::from([format!("{site}.tgz")]),
+            "{output}"
+        );
         holds_a_bundle(&packaged.join(site).join(format!("{site}.tgz")));
-        assert!(output.contains(&format!("CVM Bundle {}", packaged.join(site).display())), "{output}");
+        assert!(
+            output.contains(&format!("CVM Bundle {}", packaged.join(site).display())),
+            "{output}"
+        );
     }
     assert!(packaged.join("admin@acme.com/startup").is_dir());
 }
@@ -169,10 +229,13 @@ fn nvflare_provision_makes_sealed_bundles_of_its_own_example() {
 fn nvflare_provision_says_why_a_key_is_refused() {
     let project = scene().root.join("project");
     let config = fs::read_to_string(project.join("cc_server1.yml")).expect("a cc_config");
-    fs::write(project.join("cc_wrong.yml"), config.replace("allowed_ports:", "alowed_ports:")).expect("a cc_config");
+    fs::write(project.join("cc_wrong.yml"), config.replace("allowed_ports:", "alowed_ports:"))
+        .expect("a cc_config");
     let wrong = fs::read_to_string(project.join("project.yml")).expect("project.yml");
-    fs::write(project.join("wrong.yml"), wrong.replace("cc_server1.yml", "cc_wrong.yml")).expect("a project");
-    let error = format!("{:#}", provision(scene(), "wrong.yml", "wrong").expect_err("an unknown key"));
+    fs::write(project.join("wrong.yml"), wrong.replace("cc_server1.yml", "cc_wrong.yml"))
+        .expect("a project");
+    let error =
+        format!("{:#}", provision(scene(), "wrong.yml", "wrong").expect_err("an unknown key"));
     for words in ["error[CCC-002]", "alowed_ports", "did you mean allowed_ports?"] {
         assert!(error.contains(words), "{words}: {error}");
     }
@@ -192,15 +255,23 @@ fn all_sites_are_sealed_at_once_without_the_packager() {
         holds_a_bundle(&out.join(format!("{site}.tgz")));
         assert!(stdout.contains(&format!("] {site}: p3: sealing")), "{stdout}");
         assert!(
-            stdout.contains(&format!("\nCVM Bundle {} is ready\n", out.join(format!("{site}.tgz")).display())),
+            stdout.contains(&format!(
+                "\nCVM Bundle {} is ready\n",
+                out.join(format!("{site}.tgz")).display()
+            )),
             "{stdout}"
         );
         // The documents beside it are what a key holder enrols.
-        let (manifest, reference) = (format!("{site}.manifest.json"), format!("{site}.reference.json"));
+        let (manifest, reference) =
+            (format!("{site}.manifest.json"), format!("{site}.reference.json"));
         let mut enroll = Command::new(scene().program());
         enroll.args(["keyholder", "enroll", "--dir"]).arg(scene().root.join(PARTIES[0].0));
         enroll.arg("--agreement").arg(scene().root.join("agreement.txt"));
-        enroll.arg("--manifest").arg(out.join(manifest)).arg("--reference").arg(out.join(reference));
+        enroll
+            .arg("--manifest")
+            .arg(out.join(manifest))
+            .arg("--reference")
+            .arg(out.join(reference));
         run(&mut enroll).expect("the enrolment");
     }
 }
@@ -291,14 +362,19 @@ fn what_cannot_be_sealed_is_refused() {
         let config = fs::read_to_string(&file).expect("a cc_config");
         fs::write(&file, format!("{config}{to}\n")).expect("a wrong cc_config");
         let mut command = Command::new(scene().program());
-        command.arg("provision").env("FLARE_CVM_BASE_DIR", &scene().root).arg("--cc-config").arg(&file);
+        command
+            .arg("provision")
+            .env("FLARE_CVM_BASE_DIR", &scene().root)
+            .arg("--cc-config")
+            .arg(&file);
         command.arg("--kit-root").arg(kits()).arg("--output").arg(&out).arg("--builder").arg(&own);
         failed(&command.output().expect("flare-cvm starts"), &[&format!("error[{code}]"), words]);
         assert!(!out.exists() || names(&out).is_empty(), "{to}: {:?}", names(&out));
     }
 }
 
-/// A model, beside what the same cc_config puts on p4: the one is nowhere on the disk in the clear, the other is.
+/// A model, beside what the same cc_config puts on p4: the one is nowhere on the disk in the clear,
+/// the other is.
 #[test]
 fn a_model_and_a_workload_lie_only_in_the_encrypted_partition() {
     const SEALED: [&str; 2] = ["flare-cvm-test-model-4b1f0c2d", "flare-cvm-test-workload-9e3a7c55"];
@@ -309,25 +385,47 @@ fn a_model_and_a_workload_lie_only_in_the_encrypted_partition() {
     fs::write(package.join("__init__.py"), format!("MARK = '{}'\n", SEALED[0])).expect("a module");
     fs::write(folder.join("open.txt"), OPEN).expect("a file");
     let archive = docker_archive(&folder, SEALED[1]);
-    let config = fs::read_to_string(scene().root.join("project/cc_site-1.yml")).expect("a cc_config");
+    let config =
+        fs::read_to_string(scene().root.join("project/cc_site-1.yml")).expect("a cc_config");
     let config: Vec<&str> = config.lines().filter(|line| !line.contains("drive_size")).collect();
     let (config, at, out) = (config.join("\n"), folder.display(), folder.join("out"));
     let file = folder.join("cc_site-1.yml");
-    let ours = format!("  model: {at}/model\n  layout: {}/partitions/small.yaml", scene().repository.display());
-    let text =
-        format!("{config}\n{ours}\ndocker_archive: {}\nuser_config: {{mine: {at}/open.txt}}\n", archive.display());
+    let ours = format!(
+        "  model: {at}/model\n  layout: {}/partitions/small.yaml",
+        scene().repository.display()
+    );
+    let text = format!(
+        "{config}\n{ours}\ndocker_archive: {}\nuser_config: {{mine: {at}/open.txt}}\n",
+        archive.display()
+    );
     fs::write(&file, text).expect("a cc_config");
     let mut command = Command::new(scene().program());
     command.arg("provision").env("FLARE_CVM_BASE_DIR", &scene().root).arg("--cc-config").arg(&file);
-    command.arg("--kit-root").arg(kits()).arg("--output").arg(&out).arg("--builder").arg(builder(&folder));
+    command
+        .arg("--kit-root")
+        .arg(kits())
+        .arg("--output")
+        .arg(&out)
+        .arg("--builder")
+        .arg(builder(&folder));
     run(&mut command).expect("a bundle");
 
-    run(Command::new("tar").arg("-C").arg(&out).arg("--strip-components=1").arg("-xzf").arg(out.join("site-1.tgz")))
-        .expect("the bundle, unpacked");
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(&out)
+        .arg("--strip-components=1")
+        .arg("-xzf")
+        .arg(out.join("site-1.tgz")))
+    .expect("the bundle, unpacked");
     let (disk, raw) = (out.join("disk.qcow2"), out.join("disk.raw"));
-    run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(&disk).arg(&raw)).expect("the disk, raw");
+    run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(&disk).arg(&raw))
+        .expect("the disk, raw");
     let holds = |mark: &str| {
-        let status = Command::new("grep").args(["-q", "-a", "-F", mark]).arg(&raw).status().expect("grep starts");
+        let status = Command::new("grep")
+            .args(["-q", "-a", "-F", mark])
+            .arg(&raw)
+            .status()
+            .expect("grep starts");
         status.success()
     };
     assert!(holds(OPEN), "the search finds what p4 holds");
@@ -338,10 +436,13 @@ fn a_model_and_a_workload_lie_only_in_the_encrypted_partition() {
 fn docker_archive(folder: &Path, mark: &str) -> PathBuf {
     let root = folder.join("image");
     let nvflare = root.join("usr/lib/python3/site-packages/nvflare-2.9.0.dist-info");
-    [&nvflare, &root.join("bin")].iter().for_each(|folder| fs::create_dir_all(folder).expect("a folder"));
+    [&nvflare, &root.join("bin")]
+        .iter()
+        .for_each(|folder| fs::create_dir_all(folder).expect("a folder"));
     fs::write(nvflare.join("METADATA"), mark).expect("a file");
     fs::copy("/bin/true", root.join("bin/start")).expect("a program");
-    docker::save(folder, &root, &serde_json::json!({ "Entrypoint": ["/bin/start"] })).expect("an archive")
+    docker::save(folder, &root, &serde_json::json!({ "Entrypoint": ["/bin/start"] }))
+        .expect("an archive")
 }
 
 #[test]
@@ -351,7 +452,9 @@ fn ctrl_c_leaves_nothing_of_any_site_behind() {
     fs::create_dir_all(&out).expect("a folder");
     fs::create_dir_all(&temporary).expect("a folder");
     let own = builder(&folder);
-    for (line, group) in [("site-1: p3: sealing", true), ("server1: boot chain", false), ("packing it into", true)] {
+    for (line, group) in
+        [("site-1: p3: sealing", true), ("server1: boot chain", false), ("packing it into", true)]
+    {
         let mut command = seal(&scene().root.join("project"), &kits(), &out);
         command.arg("--builder").arg(&own).env("TMPDIR", &temporary).process_group(0);
         let mut process = Process::start("flare-cvm", &mut command).expect("flare-cvm starts");
@@ -367,10 +470,16 @@ fn ctrl_c_leaves_nothing_of_any_site_behind() {
         let left = names(&out)
             .into_iter()
             .filter(|name| !whole.iter().any(|tgz| name.starts_with(tgz.trim_end_matches("tgz"))));
-        assert_eq!((left.collect::<Vec<_>>(), names(&temporary)), (Vec::new(), BTreeSet::new()), "{line}");
+        assert_eq!(
+            (left.collect::<Vec<_>>(), names(&temporary)),
+            (Vec::new(), BTreeSet::new()),
+            "{line}"
+        );
         names(&out).into_iter().for_each(|name| fs::remove_file(out.join(name)).expect("a file"));
         // Only a finished bundle used its build's name up.
-        let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let entries = |folder: PathBuf| {
+            fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+        };
         let used = entries(own.join("builds")).flat_map(entries).flat_map(|build| names(&build));
         assert_eq!(used.map(|site| format!("{site}.tgz")).collect::<Vec<_>>(), whole, "{line}");
         let _ = fs::remove_dir_all(own.join("builds"));

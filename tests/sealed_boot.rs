@@ -1,8 +1,8 @@
 //! Boots of a sealed server CVM in QEMU: the one that must work, and the attacks that must end in
 //! their own code and a machine that is powered off with nothing opened.
 //!
-//! They share one scene (stages from the cache, one ceremony, one bundle) and run one after another:
-//! key holders and forwarded ports are the same for all.
+//! They share one scene (stages from the cache, one ceremony, one bundle) and run one after
+//! another: key holders and forwarded ports are the same for all.
 
 use std::{
     fs,
@@ -99,7 +99,11 @@ fn boot_and_ask(lab: &Lab, machine: &Machine) -> Result<String> {
     eprintln!("NVFLARE: {status}\n{timeline}");
     ensure!(status["server_status"].is_string(), "no server status in {status}");
     let console = vm.console.text();
-    let after = console.lines().skip_while(|l| !l.contains("] handoff:")).skip(1).find(|l| !l.trim().is_empty());
+    let after = console
+        .lines()
+        .skip_while(|l| !l.contains("] handoff:"))
+        .skip(1)
+        .find(|l| !l.trim().is_empty());
     ensure!(after.is_none(), "the console must be silent after handoff, but says {after:?}");
     vm.power_button()?;
     Ok(console)
@@ -137,8 +141,10 @@ fn put_on(machine: &Machine, scratch: &Path, number: u32, path: &str, content: &
         // It may exist already.
         let _ = run(Command::new("mmd").arg("-i").arg(scratch).arg(format!("::{}", &path[..end])));
     }
-    run(Command::new("mcopy").arg("-i").arg(scratch).arg(&file).arg(format!("::{path}"))).expect("mcopy");
-    disk::patch(&machine.disk(), number, 0, &fs::read(scratch).expect("its copy")).expect("writing it");
+    run(Command::new("mcopy").arg("-i").arg(scratch).arg(&file).arg(format!("::{path}")))
+        .expect("mcopy");
+    disk::patch(&machine.disk(), number, 0, &fs::read(scratch).expect("its copy"))
+        .expect("writing it");
 }
 
 /// p5's header area of a machine, changed and written back.
@@ -157,12 +163,22 @@ fn a_sealed_server_boots_and_p5_keeps_its_content_across_a_reboot() {
     let machine = lab.twin(&sealed, "reboot");
     // The key holders moved: the site says so on p1, and their pinned identity stays.
     let moved = |index: u16| 17_543 + index;
-    let endpoints: String =
-        (0..).zip(PARTIES).map(|(i, (name, _))| format!("  {name}: https://10.0.2.2:{}\n", moved(i))).collect();
+    let endpoints: String = (0..)
+        .zip(PARTIES)
+        .map(|(i, (name, _))| format!("  {name}: https://10.0.2.2:{}\n", moved(i)))
+        .collect();
     let scratch = lab.scene.root.join("machines/scratch");
-    put_on(&machine, &scratch, 1, "flare-cvm/endpoints.yaml", &format!("version: 1\nkeyholders:\n{endpoints}"));
-    let _holders: Vec<_> =
-        (0..).zip(PARTIES).map(|(i, _)| lab.scene.holder_at(i.into(), moved(i), None).expect("a key holder")).collect();
+    put_on(
+        &machine,
+        &scratch,
+        1,
+        "flare-cvm/endpoints.yaml",
+        &format!("version: 1\nkeyholders:\n{endpoints}"),
+    );
+    let _holders: Vec<_> = (0..)
+        .zip(PARTIES)
+        .map(|(i, _)| lab.scene.holder_at(i.into(), moved(i), None).expect("a key holder"))
+        .collect();
     let console = boot_and_ask(&lab, &machine).expect("the second boot");
     assert!(console.contains("jobs: opened") && !console.contains("jobs: made"), "{console}");
     assert!(console.contains("p5 by model-owner and data-owner"), "{console}");
@@ -186,7 +202,8 @@ fn attack_measurements_that_the_model_owners_policy_refuses() {
     let folder = lab.scene.root.join("machines/other-roots");
     let other = Tpm::manufacture(&folder.join("tpm")).expect("another TPM");
     fs::create_dir_all(folder.join("ek-roots")).expect("a policy folder");
-    fs::copy(lab.scene.party(0).join("policy.rego"), folder.join("policy.rego")).expect("the agreed policy");
+    fs::copy(lab.scene.party(0).join("policy.rego"), folder.join("policy.rego"))
+        .expect("the agreed policy");
     fs::copy(&other.roots[0], folder.join("ek-roots/root.pem")).expect("the other root");
     let mut model_owner = lab.scene.holder(0, Some(&folder)).expect("the model owner's key holder");
     let _data_owner = lab.scene.holder(1, None).expect("the data owner's key holder");
@@ -236,7 +253,13 @@ fn attack_credential_slipped_onto_p2() {
     let lab = lab();
     let machine = lab.twin(&lab.pristine, "credential");
     // systemd-stub appends what lies beside a UKI to its initramfs, signed or not.
-    put_on(&machine, &lab.scene.root.join("machines/scratch"), 2, "loader/credentials/evil.cred", "evil");
+    put_on(
+        &machine,
+        &lab.scene.root.join("machines/scratch"),
+        2,
+        "loader/credentials/evil.cred",
+        "evil",
+    );
     expect(&lab.refused(&machine), "FC-231");
 }
 
@@ -250,8 +273,8 @@ fn attack_one_party_alone_opens_state() {
     one_party_alone_opens(Purpose::State, &["agent", "logs", "workspace"]);
 }
 
-/// An area of a disk after its first boot, which both halves open and read, and neither alone. `holds` names the folders
-/// in it.
+/// An area of a disk after its first boot, which both halves open and read, and neither alone.
+/// `holds` names the folders in it.
 fn one_party_alone_opens(purpose: Purpose, holds: &[&str]) {
     let mut lab = lab();
     let sealed = lab.sealed();
@@ -259,21 +282,33 @@ fn one_party_alone_opens(purpose: Purpose, holds: &[&str]) {
     let manifest: Manifest = serde_json::from_slice(&manifest).expect("the manifest");
     let folder = lab.scene.root.join("machines/offline");
     let area = Area::of(&sealed, &manifest, purpose, &folder).expect("the area");
-    let key = |halves: &[&Half]| combine(&manifest.split_key.transcript, halves, purpose, &manifest.image_id);
+    let key = |halves: &[&Half]| {
+        combine(&manifest.split_key.transcript, halves, purpose, &manifest.image_id)
+    };
 
     let folders = [lab.scene.party(0), lab.scene.party(1)];
-    let parties = folders.map(|folder| Party::load(&folder, &Unlock::beside(&folder)).expect("a party's secrets"));
-    let halves = parties
-        .each_ref()
-        .map(|party| party.half(&manifest.split_key, manifest.role, &manifest.image_id, Stage::Boot).expect("a half"));
+    let parties = folders
+        .map(|folder| Party::load(&folder, &Unlock::beside(&folder)).expect("a party's secrets"));
+    let halves = parties.each_ref().map(|party| {
+        party
+            .half(&manifest.split_key, manifest.role, &manifest.image_id, Stage::Boot)
+            .expect("a half")
+    });
     for (party, own) in parties.iter().zip(&halves) {
         let keys = offline::keys_of_one(party, own, &manifest, purpose).expect("keys");
         for (number, key) in keys.iter().enumerate() {
-            assert!(!area.opens(key).expect("cryptsetup"), "{} alone opened it with try {number}", party.card().name);
+            assert!(
+                !area.opens(key).expect("cryptsetup"),
+                "{} alone opened it with try {number}",
+                party.card().name
+            );
         }
     }
     let swapped = key(&[&halves[1], &halves[0]]).expect("a key");
-    assert!(!area.opens(swapped.as_bytes()).expect("cryptsetup"), "the order of halves is part of the key");
+    assert!(
+        !area.opens(swapped.as_bytes()).expect("cryptsetup"),
+        "the order of halves is part of the key"
+    );
     let both = key(&[&halves[0], &halves[1]]).expect("the key of both");
     assert!(area.opens(both.as_bytes()).expect("cryptsetup"), "both halves together open it");
     let files = area.files(both.as_bytes()).expect("its files");
@@ -290,8 +325,10 @@ fn debians_own_tools_accept_what_the_build_made() {
     let read = |name: &str| fs::read(lab.pristine.folder.join(name)).expect("a bundle's file");
     let manifest: Manifest = serde_json::from_slice(&read("manifest.json")).expect("the manifest");
     disk::extract(&lab.pristine.disk(), 1, &scratch).expect("p1");
-    let statement = run(Command::new("mtype").arg("-i").arg(&scratch).arg("::flare-cvm/boot.json")).expect("mtype");
-    let statement: cvm_layout::manifest::BootStatement = serde_json::from_str(&statement).expect("the statement");
+    let statement = run(Command::new("mtype").arg("-i").arg(&scratch).arg("::flare-cvm/boot.json"))
+        .expect("mtype");
+    let statement: cvm_layout::manifest::BootStatement =
+        serde_json::from_str(&statement).expect("the statement");
 
     for (number, verity) in [(2, &statement.boot), (4, &manifest.config)] {
         disk::extract(&lab.pristine.disk(), number, &scratch).expect("a partition");
@@ -303,7 +340,8 @@ fn debians_own_tools_accept_what_the_build_made() {
         .expect("veritysetup verify");
     }
     disk::extract(&lab.pristine.disk(), 3, &scratch).expect("p3");
-    let dump = run(Command::new("cryptsetup").arg("luksDump").arg(&scratch)).expect("cryptsetup luksDump");
+    let dump =
+        run(Command::new("cryptsetup").arg("luksDump").arg(&scratch)).expect("cryptsetup luksDump");
     for expected in ["cipher: aes-xts-plain64", "PBKDF:      pbkdf2", "AF stripes: 4000"] {
         assert!(dump.contains(expected), "{expected} in\n{dump}");
     }
@@ -316,7 +354,8 @@ fn attack_p5_header_with_a_null_cipher() {
     let machine = lab.twin(&sealed, "p5-null-cipher");
     replace_p5_header(&machine, &lab.scene.root.join("machines/scratch"), |area| {
         let (good, null) = (b"aes-xts-plain64", b"cipher_null-ecb");
-        let places: Vec<_> = (0..area.len() - good.len()).filter(|at| area[*at..].starts_with(good)).collect();
+        let places: Vec<_> =
+            (0..area.len() - good.len()).filter(|at| area[*at..].starts_with(good)).collect();
         assert!(!places.is_empty(), "the header names its cipher");
         places.into_iter().for_each(|at| area[at..at + null.len()].copy_from_slice(null));
         binary::mend(area); // LUKS2's own checksums are right

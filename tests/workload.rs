@@ -1,5 +1,6 @@
-//! A site with a workload of its own, a disk of its own and an NFS server that hangs, answers and hangs again: what
-//! docs/cc-config.md promises of them, told by the workload itself from inside a sealed client CVM.
+//! A site with a workload of its own, a disk of its own and an NFS server that hangs, answers and
+//! hangs again: what docs/cc-config.md promises of them, told by the workload itself from inside a
+//! sealed client CVM.
 
 use std::{
     collections::BTreeMap,
@@ -56,14 +57,18 @@ fn user_data(work: &Path, disk: &Path) {
     fs::copy("/bin/busybox", &program).expect("Debian's busybox-static");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("a mode");
     let _ = fs::remove_file(data.join("zero"));
-    run(Command::new("mknod").args(["-m", "666"]).arg(data.join("zero")).args(["c", "1", "5"])).expect("a device");
-    run(Command::new("mkfs.ext4").arg("-q").arg("-d").arg(&data).arg(&raw).arg("16M")).expect("a file system");
-    run(Command::new("qemu-img").args(["convert", "-O", "qcow2"]).arg(&raw).arg(disk)).expect("a disk");
+    run(Command::new("mknod").args(["-m", "666"]).arg(data.join("zero")).args(["c", "1", "5"]))
+        .expect("a device");
+    run(Command::new("mkfs.ext4").arg("-q").arg("-d").arg(&data).arg(&raw).arg("16M"))
+        .expect("a file system");
+    run(Command::new("qemu-img").args(["convert", "-O", "qcow2"]).arg(&raw).arg(disk))
+        .expect("a disk");
 }
 
 /// A sealed client with its workload and its data.
 fn sealed() -> (Scene, Machine, cvm_lab::tpm::Tpm) {
-    let mut scene = Scene::new("workload", 20_443, "small.yaml", |line| eprintln!("{line}")).of_client();
+    let mut scene =
+        Scene::new("workload", 20_443, "small.yaml", |line| eprintln!("{line}")).of_client();
     for old in ["parties", "exchange", "builder", "bundles", "packed", "work"] {
         let _ = fs::remove_dir_all(scene.root.join(old));
     }
@@ -74,7 +79,8 @@ fn sealed() -> (Scene, Machine, cvm_lab::tpm::Tpm) {
          hosts_entries: {{server1: 10.0.2.2}}\nflare_cvm: {{allow_untested_nvflare: true}}\n",
         image(&work).display()
     );
-    let theirs = fs::read_to_string(scene.repository.join("tests/demo/cc_site-1.yml")).expect("a cc_config");
+    let theirs =
+        fs::read_to_string(scene.repository.join("tests/demo/cc_site-1.yml")).expect("a cc_config");
     fs::write(&config, theirs + &ours).expect("a cc_config");
     scene.cc_config = Some(config);
     let (machine, tpm) = scene.sealed().expect("the scene");
@@ -98,7 +104,11 @@ fn fetch(path: &str) -> Result<BTreeMap<String, String>> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer")?;
     ensure!(head.contains(" 200 "), "{path}: {head}");
-    Ok(body.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    Ok(body
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect())
 }
 
 /// Fetches a file until it is as wanted.
@@ -126,7 +136,8 @@ fn silent_server() -> JoinHandle<io::Result<()>> {
     thread::spawn(move || {
         let mut bytes = [0; 4096];
         loop {
-            // QEMU tries whether somebody listens before it lets the guest through: that connection brings nothing.
+            // QEMU tries whether somebody listens before it lets the guest through: that connection
+            // brings nothing.
             let (mut stream, _) = listener.accept()?;
             let mut called = false;
             while stream.read(&mut bytes)? > 0 {
@@ -153,7 +164,11 @@ const SAYS: [(&str, &str); 19] = [
     ("root", "applog bin dev etc opt proc run sys tmp user_config user_data vault work"),
     ("opt", "/opt: nvflare /opt/nvflare: data"),
     ("run", "flare-cvm systemd"),
-    ("kit", "client.crt client.key fed_client.json rootCA.pem signature.json start.sh stop_fl.sh sub_start.sh"),
+    (
+        "kit",
+        "client.crt client.key fed_client.json rootCA.pem signature.json start.sh stop_fl.sh \
+         sub_start.sh",
+    ),
     ("key", "1"),
     ("hosts", "10.0.2.2 server1"),
     ("user_data", ROWS[0]),
@@ -170,9 +185,11 @@ fn a_workload_runs_confined_with_its_sites_data_while_its_nfs_server_comes_and_g
     let (scene, machine, tpm) = sealed();
     let silent = silent_server();
     let _holders = scene.holders().expect("both key holders");
-    let mut vm = machine.start(&tpm, &format!("tcp:127.0.0.1:{PORT}-:{GUEST_PORT}")).expect("the machine");
+    let mut vm =
+        machine.start(&tpm, &format!("tcp:127.0.0.1:{PORT}-:{GUEST_PORT}")).expect("the machine");
     vm.handoff().expect("the handoff");
-    let said = fetch_until(&mut vm, "report", |said| said.contains_key("complete")).expect("the workload's report");
+    let said = fetch_until(&mut vm, "report", |said| said.contains_key("complete"))
+        .expect("the workload's report");
     for (key, expected) in SAYS {
         assert_eq!(said.get(key).map(String::as_str), Some(expected), "{key} in {said:#?}");
     }
@@ -180,16 +197,19 @@ fn a_workload_runs_confined_with_its_sites_data_while_its_nfs_server_comes_and_g
         assert!(said[key].ends_with("Permission denied"), "{key} in {said:#?}");
     }
 
-    let read =
-        |code: &'static str| move |answer: &BTreeMap<String, String>| answer.get("code").is_some_and(|c| c == code);
+    let read = |code: &'static str| {
+        move |answer: &BTreeMap<String, String>| answer.get("code").is_some_and(|c| c == code)
+    };
     fetch_until(&mut vm, "nfs", read("1")).expect("nothing at /user_data/mnt");
     silent.join().expect("a server").expect("the guest calls its NFS server, and gives up");
 
     let work = scene.root.join("work/nfs");
     let data = folder(work.join("export"));
     fs::write(data.join("rows.csv"), ROWS[2]).expect("a file");
-    let start =
-        || nfs::Server::start(&scene.repository.join("target/tools"), &work, &data, NFS).expect("an NFS server");
+    let start = || {
+        nfs::Server::start(&scene.repository.join("target/tools"), &work, &data, NFS)
+            .expect("an NFS server")
+    };
     let server = start();
     let answer = fetch_until(&mut vm, "nfs", read("0")).expect("the guest asks again");
     assert_eq!(answer["content"], ROWS[2]);
@@ -200,11 +220,13 @@ fn a_workload_runs_confined_with_its_sites_data_while_its_nfs_server_comes_and_g
     vm.power_button().expect("an orderly end");
 }
 
-/// The boot above cannot tell a start that waits for the server from a machine that is slower than the server's limit.
+/// The boot above cannot tell a start that waits for the server from a machine that is slower than
+/// the server's limit.
 #[test]
 fn nothing_waits_for_the_nfs_server() {
     const UNIT: &str = "user-data-nfs.service";
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../stages/nvflare_cc_base/rootfs/etc/systemd/system");
+    let units = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../stages/nvflare_cc_base/rootfs/etc/systemd/system");
     let files = fs::read_dir(units).expect("the units").map(|entry| entry.expect("a unit").path());
     let mut seen = false;
     for path in files.filter(|path| path.is_file() && !path.is_symlink()) {

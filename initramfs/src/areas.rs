@@ -1,7 +1,8 @@
-//! The two authenticated areas, p5 and `state`, whose keys need all parties: judged, then made or opened, together.
+//! The two authenticated areas, p5 and `state`, whose keys need all parties: judged, then made or
+//! opened, together.
 //!
-//! Judging reads each header once and decides; it opens nothing, so that one bad header anywhere on the
-//! disk ends the boot with every volume still closed.
+//! Judging reads each header once and decides; it opens nothing, so that one bad header anywhere on
+//! the disk ends the boot with every volume still closed.
 
 use std::{
     fs::DirBuilder,
@@ -71,7 +72,8 @@ impl Workshop<'_> {
     }
 }
 
-/// p5 and `state`, whose headers were judged with these keys: nothing was opened, and nothing stands against it.
+/// p5 and `state`, whose headers were judged with these keys: nothing was opened, and nothing
+/// stands against it.
 pub struct Data {
     keys: DataKeys,
     jobs: Judged,
@@ -80,7 +82,12 @@ pub struct Data {
 
 impl Data {
     /// Judges both by their headers and by what the key holders remember.
-    pub fn judge(disk: &Disk, manifest: &Manifest, keys: DataKeys, memories: &[Memory]) -> Result<Self, Failure> {
+    pub fn judge(
+        disk: &Disk,
+        manifest: &Manifest,
+        keys: DataKeys,
+        memories: &[Memory],
+    ) -> Result<Self, Failure> {
         let jobs = judge_jobs(disk, &keys.jobs, memories)?;
         let state = judge_state(disk, manifest, &keys.state, memories)?;
         Ok(Self { keys, jobs, state })
@@ -91,7 +98,8 @@ impl Data {
         &self.keys.jobs.from
     }
 
-    /// Makes or opens both, mounts them in the workshop's root and returns the SHA-256 of p5's header.
+    /// Makes or opens both, mounts them in the workshop's root and returns the SHA-256 of p5's
+    /// header.
     pub fn open(&self, workshop: Workshop<'_>) -> Result<Bytes32, Failure> {
         let at = workshop.root.join(STATE);
         self.state.open(&self.keys.state, &at, MsFlags::empty(), workshop)?;
@@ -105,10 +113,13 @@ impl Data {
 /// Mounts a folder, made where it is missing, at a second place.
 fn bind(from: &Path, to: &Path) -> Result<(), Failure> {
     match DirBuilder::new().mode(0o700).create(from) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).code_at(Code::StateOpen, from.display()),
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(e).code_at(Code::StateOpen, from.display());
+        }
         _ => {}
     }
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).code_at(Code::StateOpen, to.display())
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .code_at(Code::StateOpen, to.display())
 }
 
 /// An area whose header was judged.
@@ -136,7 +147,12 @@ fn judge_jobs(disk: &Disk, keys: &AreaKeys, memories: &[Memory]) -> Result<Judge
 
 /// Judges `state` by its header and by whether the key holders have seen the image sealed: of
 /// `state`'s header they remember nothing.
-fn judge_state(disk: &Disk, manifest: &Manifest, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
+fn judge_state(
+    disk: &Disk,
+    manifest: &Manifest,
+    keys: &AreaKeys,
+    memories: &[Memory],
+) -> Result<Judged, Failure> {
     let root = disk.partition(Which::Root);
     let offset = manifest.root.state_offset;
     let area = Area {
@@ -149,7 +165,9 @@ fn judge_state(disk: &Disk, manifest: &Manifest, keys: &AreaKeys, memories: &[Me
         open: Code::StateOpen,
         make: Code::StateMake,
     };
-    let strip = |memory: &Memory| if matches!(memory, Memory::Sealed(_)) { Memory::Sealed(None) } else { *memory };
+    let strip = |memory: &Memory| {
+        if matches!(memory, Memory::Sealed(_)) { Memory::Sealed(None) } else { *memory }
+    };
     area.judge(keys, &memories.iter().map(strip).collect::<Vec<_>>())
 }
 
@@ -157,10 +175,13 @@ impl Area {
     fn judge(self, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
         let offset = self.slice.map_or(0, |(offset, _)| offset);
         let bytes = guest::read_header(&self.device, offset).code(self.open)?;
-        let (header, state, reason) = match guard::check(&bytes, &Expected::new(Protection::Authenticated), &keys.mac) {
-            Ok(header) => (Some(header.clone()), HeaderState::Ours(header.digest()), String::new()),
-            Err(error) => (None, state_of(&bytes, &error), error.to_string()),
-        };
+        let (header, state, reason) =
+            match guard::check(&bytes, &Expected::new(Protection::Authenticated), &keys.mac) {
+                Ok(header) => {
+                    (Some(header.clone()), HeaderState::Ours(header.digest()), String::new())
+                }
+                Err(error) => (None, state_of(&bytes, &error), error.to_string()),
+            };
         match seal_plan(state, memories) {
             Plan::Refuse(refusal) => Err(self.refused(refusal, &reason)),
             plan => Ok(Judged { area: self, plan, header }),
@@ -172,17 +193,31 @@ impl Area {
             Refusal::NotWhitelisted => (self.header, reason),
             Refusal::NotAuthentic => (self.mac, reason),
             Refusal::Wiped => (self.wiped, "the key holders remember that it was sealed"),
-            Refusal::NotTheRegistered => (Code::JobsOther, "its header's digest is not the registered one"),
+            Refusal::NotTheRegistered => {
+                (Code::JobsOther, "its header's digest is not the registered one")
+            }
             Refusal::HoldersDisagree => (Code::HoldersDisagree, "they name different headers"),
         };
         Failure::new(code, detail)
     }
 
     /// Formats it, with an ext4 in it.
-    fn make(&self, device: &Path, keys: &AreaKeys, workshop: Workshop<'_>) -> Result<(PathBuf, Bytes32), Failure> {
+    fn make(
+        &self,
+        device: &Path,
+        keys: &AreaKeys,
+        workshop: Workshop<'_>,
+    ) -> Result<(PathBuf, Bytes32), Failure> {
         let scratch = workshop.scratch.join(self.name);
         let mkfs = |image: &Path| mkfs::ext4(workshop.root, image);
-        let made = guest::create_authenticated(&self.mapping(), device, &keys.disk, &keys.mac, &scratch, mkfs);
+        let made = guest::create_authenticated(
+            &self.mapping(),
+            device,
+            &keys.disk,
+            &keys.mac,
+            &scratch,
+            mkfs,
+        );
         let (path, header) = made.map_err(|e| match e {
             SealError::MakeFileSystem { .. } => Failure::new(Code::Mkfs, e),
             e => Failure::new(self.make, e),
@@ -197,19 +232,27 @@ impl Area {
 
 impl Judged {
     /// Makes or opens the area, mounts it at `at` and returns its header's SHA-256.
-    fn open(&self, keys: &AreaKeys, at: &Path, flags: MsFlags, workshop: Workshop<'_>) -> Result<Bytes32, Failure> {
+    fn open(
+        &self,
+        keys: &AreaKeys,
+        at: &Path,
+        flags: MsFlags,
+        workshop: Workshop<'_>,
+    ) -> Result<Bytes32, Failure> {
         let area = &self.area;
         let device = match area.slice {
             None => area.device.clone(),
             Some((offset, length)) => {
                 let slice = Slice { device: &area.device, offset, length };
-                guest::linear(&format!("{}-area", area.mapping()), slice, Access::ReadWrite).code(area.open)?
+                guest::linear(&format!("{}-area", area.mapping()), slice, Access::ReadWrite)
+                    .code(area.open)?
             }
         };
         let (opened, digest) = match &self.header {
             None => area.make(&device, keys, workshop)?,
             Some(header) => {
-                let opened = guest::open_sealed(&area.mapping(), &device, header, &keys.disk).code(area.open)?;
+                let opened = guest::open_sealed(&area.mapping(), &device, header, &keys.disk)
+                    .code(area.open)?;
                 (opened, header.digest())
             }
         };
@@ -227,7 +270,8 @@ impl Judged {
 
 /// What a refused header is, by the guard's reason and by whether a seal record is there.
 fn state_of(bytes: &[u8], error: &GuardError) -> HeaderState {
-    let finished = bytes.get(record::OFFSET..).is_some_and(|record| record.starts_with(record::MAGIC));
+    let finished =
+        bytes.get(record::OFFSET..).is_some_and(|record| record.starts_with(record::MAGIC));
     match error {
         GuardError::Blank => HeaderState::Blank,
         _ if finished => HeaderState::Foreign(fault(error)),

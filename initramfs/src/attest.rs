@@ -1,7 +1,8 @@
 //! What this machine attests with: its TEE where it has one, else its TPM.
 //!
-//! A TEE's evidence is primary: a TPM beside it is the host's, and proves nothing against the host. That TPM still
-//! measures, for whoever looks at the running system. How the boot phase ends depends on what attests:
+//! A TEE's evidence is primary: a TPM beside it is the host's, and proves nothing against the host.
+//! That TPM still measures, for whoever looks at the running system. How the boot phase ends
+//! depends on what attests:
 //!
 //! | attests | the end of the phase of secrets |
 //! |---|---|
@@ -54,9 +55,10 @@ impl Platform {
     /// Finds the TEE's device; without one, waits for the TPM.
     pub fn find() -> Result<Self, Failure> {
         match collect::open() {
-            Ok(device) => {
-                Ok(Self { tee: Some(GuestDevice::new(device, Path::new(RTMR3))?), tpm: tpm::open_if_there()? })
-            }
+            Ok(device) => Ok(Self {
+                tee: Some(GuestDevice::new(device, Path::new(RTMR3))?),
+                tpm: tpm::open_if_there()?,
+            }),
             Err(CollectError::Absent { .. }) => Ok(Self { tee: None, tpm: Some(tpm::open()?) }),
             Err(error) => Err(Failure::new(Code::Evidence, error)),
         }
@@ -85,20 +87,29 @@ impl Platform {
         }
     }
 
-    /// Makes evidence for the key holders, who may be asked at once. A TEE's takes `collateral` along: what vouches for
-    /// a TPM is no vendor's list.
-    pub fn attester(&mut self, collateral: Option<&Value>) -> Result<Box<dyn Attester + Sync + '_>, Failure> {
+    /// Makes evidence for the key holders, who may be asked at once. A TEE's takes `collateral`
+    /// along: what vouches for a TPM is no vendor's list.
+    pub fn attester(
+        &mut self,
+        collateral: Option<&Value>,
+    ) -> Result<Box<dyn Attester + Sync + '_>, Failure> {
         match (&mut self.tee, &mut self.tpm) {
             (Some(guest), _) => {
                 let event_log = match guest.tee {
-                    Tee::Tdx => {
-                        Some(cvm_base::read_bounded(Path::new(CCEL), MAX_EVENT_LOG_BYTES).code(Code::Evidence)?)
-                    }
+                    Tee::Tdx => Some(
+                        cvm_base::read_bounded(Path::new(CCEL), MAX_EVENT_LOG_BYTES)
+                            .code(Code::Evidence)?,
+                    ),
                     _ => None,
                 };
                 let device: &mut dyn Device = guest.device.as_mut();
                 let collateral = collateral.cloned();
-                Ok(Box::new(TeeEvidence { tee: guest.tee, device: Mutex::new(device), event_log, collateral }))
+                Ok(Box::new(TeeEvidence {
+                    tee: guest.tee,
+                    device: Mutex::new(device),
+                    event_log,
+                    collateral,
+                }))
             }
             (None, Some(tpm)) => Ok(Box::new(tpm::Evidence::prepare(tpm)?)),
             (None, None) => Err(nothing()),
@@ -130,9 +141,15 @@ impl GuestDevice {
     fn new(device: Box<dyn Device>, rtmr3: &Path) -> Result<Self, Failure> {
         let (tee, phase) = match device.kind() {
             Kind::Snp => (Tee::Snp, None),
-            // Found out now, not when the secrets are there: a boot whose end cannot be measured must not begin.
+            // Found out now, not when the secrets are there: a boot whose end cannot be measured
+            // must not begin.
             Kind::Tdx => (Tee::Tdx, Some(Rtmr::open(rtmr3).code(Code::HandoffMeasure)?)),
-            other => return Err(Failure::new(Code::Evidence, format_args!("a device of kind {other:?}"))),
+            other => {
+                return Err(Failure::new(
+                    Code::Evidence,
+                    format_args!("a device of kind {other:?}"),
+                ));
+            }
         };
         Ok(Self { device, tee, phase })
     }
@@ -157,7 +174,8 @@ impl Attester for TeeEvidence<'_> {
     }
 
     fn evidence(&self, _: &str, binding: &Binding) -> Result<Value, Box<dyn Error + Send + Sync>> {
-        let mut device = self.device.lock().map_err(|_| "the device was lost in another exchange")?;
+        let mut device =
+            self.device.lock().map_err(|_| "the device was lost in another exchange")?;
         let raw = device.evidence(&report_data(&binding.0))?;
         let (tee, mut body) = raw.to_trustee(self.event_log.clone())?;
         if tee != self.tee.name() {

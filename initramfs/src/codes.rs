@@ -17,7 +17,8 @@ pub struct Entry {
 
 macro_rules! codes {
     ($($variant:ident = $number:literal, $title:literal, $cause:literal, $cure:literal;)*) => {
-        /// A stable code `FC-nnn`: why a boot, or what it left to the running system, ended before NVFLARE started.
+        /// A stable code `FC-nnn`: why a boot, or what it left to the running system, ended before
+        /// NVFLARE started.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u16)]
         pub enum Code {
@@ -40,34 +41,44 @@ macro_rules! codes {
 
 codes! {
     Interfaces = 101, "kernel interfaces are missing",
-        "proc, sysfs, devtmpfs or tmpfs could not be mounted: the kernel is not one of the supported profiles.",
+        "proc, sysfs, devtmpfs or tmpfs could not be mounted: the kernel is not one of the \
+         supported profiles.",
         "Builder: rebuild with a supported profile.";
     Module = 102, "a kernel module was refused",
-        "The kernel rejects a module of the initramfs: its signature or version belongs to another kernel.",
+        "The kernel rejects a module of the initramfs: its signature or version belongs to another \
+         kernel.",
         "Builder: rebuild the image; kernel and modules must come from one package.";
     Disk = 103, "the sealed disk was not found",
         "No disk, or more than one, carries the six partitions ESP, boot, root, config, jobs, data.",
         "Site: attach exactly this bundle's disk.qcow2, as launch_vm.sh does.";
     Tpm = 104, "no TPM",
-        "/dev/tpmrm0 did not appear, and there is no TEE: the VM has no TPM 2.0, or swtpm is not running.",
+        "/dev/tpmrm0 did not appear, and there is no TEE: the VM has no TPM 2.0, or swtpm is not \
+         running.",
         "Site: start the VM with launch_vm.sh, which starts swtpm; check that swtpm is installed.";
     HostChannel = 105, "the host could speak to the running system",
-        "The kernel shows programs what the host says (SMBIOS, fw_cfg, EFI variables, VSOCK, shared folders, USB), or the command line lacks a switch against it.",
-        "Site: start the VM with launch_vm.sh. Builder: rebuild with a supported profile; a later kernel has a channel built in.";
+        "The kernel shows programs what the host says (SMBIOS, fw_cfg, EFI variables, VSOCK, \
+         shared folders, USB), or the command line lacks a switch against it.",
+        "Site: start the VM with launch_vm.sh. Builder: rebuild with a supported profile; a later \
+         kernel has a channel built in.";
     Setting = 106, "a setting of the kernel was refused",
-        "The kernel does not take a value of /etc/sysctl.d/60-sealed.conf, which holds from the first program on.",
+        "The kernel does not take a value of /etc/sysctl.d/60-sealed.conf, which holds from the \
+         first program on.",
         "Builder: rebuild with a supported profile.";
     SelfTest = 111, "a known-answer test failed",
-        "X25519, HKDF-SHA256 or AES-256 computed a wrong answer: faulty hardware, or tampering with the CPU's state.",
-        "Site: move the VM to another machine. If it happens again, report it as a security incident.";
+        "X25519, HKDF-SHA256 or AES-256 computed a wrong answer: faulty hardware, or tampering \
+         with the CPU's state.",
+        "Site: move the VM to another machine. If it happens again, report it as a security \
+         incident.";
     CodeSegment = 112, "cvm-init differs from the manifest",
-        "The code in memory is not the code that the builder measured: the initramfs was changed, or memory was.",
+        "The code in memory is not the code that the builder measured: the initramfs was changed, \
+         or memory was.",
         "Site: unpack the bundle again. If it happens again, report it as a security incident.";
     Esp = 201, "p1 cannot be read",
         "p1 is no FAT file system, is damaged, or is larger than allowed.",
         "Site: unpack the bundle's disk.qcow2 again.";
     CommandLine = 202, "the kernel command line names no manifest",
-        "`flare_cvm.manifest=` is absent, doubled or no digest: this kernel was not started from the bundle's UKI.",
+        "`flare_cvm.manifest=` is absent, doubled or no digest: this kernel was not started from \
+         the bundle's UKI.",
         "Site: start the VM with launch_vm.sh and its own firmware variables.";
     BuilderKey = 203, "the builder's public key is unusable",
         "/etc/flare-cvm/builder.pub in the initramfs is absent or is no Ed25519 key.",
@@ -80,9 +91,11 @@ codes! {
         "Site: unpack the bundle's disk.qcow2 again; do not mix files of two bundles.";
     ManifestSignature = 206, "the manifest's signature is wrong",
         "manifest.sig is not the builder's signature over manifest.json.",
-        "Site: unpack the bundle's disk.qcow2 again. Builder: check that the image was signed with the project's key.";
+        "Site: unpack the bundle's disk.qcow2 again. Builder: check that the image was signed with \
+         the project's key.";
     ManifestSchema = 207, "the manifest cannot be understood",
-        "A field is unknown, missing or out of range: manifest and cvm-init are of different versions (1 and 2: `state` opened without all parties).",
+        "A field is unknown, missing or out of range: manifest and cvm-init are of different \
+         versions (1 and 2: `state` opened without all parties).",
         "Builder: seal the site anew, with stages and flare-cvm of one version.";
     BootMissing = 211, "the boot statement is missing",
         "p1 has no /flare-cvm/boot.json or boot.sig.",
@@ -94,7 +107,8 @@ codes! {
         "boot.json cannot be understood, or names another image or manifest.",
         "Site: unpack the bundle's disk.qcow2 again; do not mix files of two bundles.";
     Endpoints = 214, "endpoints.yaml cannot be understood",
-        "The site's /flare-cvm/endpoints.yaml on p1 has a mistake, or names a party that holds no half.",
+        "The site's /flare-cvm/endpoints.yaml on p1 has a mistake, or names a party that holds no \
+         half.",
         "Site: correct the file (README shows its form) or remove it.";
     Collateral = 215, "collateral.json cannot be understood",
         "The site's /flare-cvm/collateral.json on p1 is not what `flare-cvm collateral pack` wrote.",
@@ -107,7 +121,8 @@ codes! {
         "Site: unpack the bundle's disk.qcow2 again.";
     ConfigVerity = 241, "p4 differs from its signed root hash",
         "A byte of p4 (startup kit, site_conf) or of its hash tree was changed.",
-        "Site: unpack the bundle's disk.qcow2 again. To change a setting, ask the builder for a new image.";
+        "Site: unpack the bundle's disk.qcow2 again. To change a setting, ask the builder for a \
+         new image.";
     ConfigMount = 242, "p4 cannot be mounted",
         "p4 passed verification but holds no erofs that this kernel reads.",
         "Builder: rebuild the image.";
@@ -121,43 +136,60 @@ codes! {
         "No DHCP server answered in time, or none of its answers was usable.",
         "Site: check the VM's network, or ask the builder for a static address in site_conf.yaml.";
     NetworkSetup = 303, "the network cannot be set up",
-        "The kernel refused an address or a route: the DHCP answer or site_conf.yaml contradicts itself.",
+        "The kernel refused an address or a route: the DHCP answer or site_conf.yaml contradicts \
+         itself.",
         "Site: check address, prefix and gateway.";
     Unreachable = 401, "a key holder cannot be reached",
-        "Its name does not resolve, nothing listens, a firewall drops the connection, or it answered too late.",
-        "Site: check that the party's key holder runs and that the VM reaches it; if it moved, name its new address in endpoints.yaml on p1.";
+        "Its name does not resolve, nothing listens, a firewall drops the connection, or it \
+         answered too late.",
+        "Site: check that the party's key holder runs and that the VM reaches it; if it moved, \
+         name its new address in endpoints.yaml on p1.";
     Certificate = 402, "a key holder shows the wrong certificate",
-        "Another server answers at this address, or the party renewed its certificate after the image was built.",
-        "Site: check the address in endpoints.yaml. Party: serve the certificate that the ceremony names, or hold a new one.";
+        "Another server answers at this address, or the party renewed its certificate after the \
+         image was built.",
+        "Site: check the address in endpoints.yaml. Party: serve the certificate that the ceremony \
+         names, or hold a new one.";
     Refused = 403, "a key holder refuses",
-        "Its policy does not accept this VM's evidence, or it does not know this image; the reason stands in its audit log.",
-        "Party: read the key holder's log line of this request; enrol the image or correct the policy.";
+        "Its policy does not accept this VM's evidence, or it does not know this image; the reason \
+         stands in its audit log.",
+        "Party: read the key holder's log line of this request; enrol the image or correct the \
+         policy.";
     Protocol = 404, "a key holder answers nonsense",
-        "Its answer breaks the protocol: another kind of server, a proxy that rewrites, or an incompatible version.",
+        "Its answer breaks the protocol: another kind of server, a proxy that rewrites, or an \
+         incompatible version.",
         "Site: check the address and the proxy. Party: check the key holder's version.";
     Evidence = 405, "the VM cannot make its evidence",
-        "The TPM refused a quote, an attestation key or the credential, or the measured-boot log is missing.",
+        "The TPM refused a quote, an attestation key or the credential, or the measured-boot log \
+         is missing.",
         "Site: give the VM its own fresh TPM state, and the firmware of the bundle.";
     SealMemory = 406, "a key holder's memory of this image cannot be used",
         "The seal record's request failed after the halves were released.",
         "Site: start the VM again. Party: check the key holder's log and its database.";
     Gpu = 407, "the VM's GPUs do not attest",
-        "No GPU is attached, the driver did not start, or a GPU is not in confidential-computing mode.",
-        "Site: switch the GPU's CC mode on and attach it to the VM; this image opens job store and workspace only with it.";
+        "No GPU is attached, the driver did not start, or a GPU is not in confidential-computing \
+         mode.",
+        "Site: switch the GPU's CC mode on and attach it to the VM; this image opens job store and \
+         workspace only with it.";
     NoChallenge = 408, "a key holder cannot judge a TPM's evidence",
-        "Its challenge is empty: a stock Trustee stands there, which does not ask a TPM's attestation key for its proof.",
-        "Party: run flare-cvm's key holder for this image, or let the CVM attest with SEV-SNP or TDX.";
+        "Its challenge is empty: a stock Trustee stands there, which does not ask a TPM's \
+         attestation key for its proof.",
+        "Party: run flare-cvm's key holder for this image, or let the CVM attest with SEV-SNP or \
+         TDX.";
     Derivation = 411, "the key cannot be derived",
-        "A half is low-order or zero, two derivations differ, or halves, transcript and image do not belong together.",
+        "A half is low-order or zero, two derivations differ, or halves, transcript and image do \
+         not belong together.",
         "Parties: check that the key holders serve the base keys of this ceremony's epoch.";
     Order = 412, "the exchange's order was violated",
         "A step of the exchange was skipped or repeated: fault injection, or memory corruption.",
-        "Site: move the VM to another machine. If it happens again, report it as a security incident.";
+        "Site: move the VM to another machine. If it happens again, report it as a security \
+         incident.";
     RootHeader = 501, "p3's header is not one that this image may have",
-        "p3's LUKS2 header names another cipher, key size, segment or keyslot than the builder made: somebody replaced it.",
+        "p3's LUKS2 header names another cipher, key size, segment or keyslot than the builder \
+         made: somebody replaced it.",
         "Site: unpack the bundle's disk.qcow2 again, and find out who changed the disk.";
     RootHeaderMac = 502, "p3's header is not authentic",
-        "The MAC of p3's header does not verify under the released key: another image's header, or the wrong halves.",
+        "The MAC of p3's header does not verify under the released key: another image's header, or \
+         the wrong halves.",
         "Site: unpack the bundle's disk.qcow2 again. Parties: check the ceremony's epoch.";
     RootOpen = 503, "p3 does not open",
         "The derived key opens no keyslot, or device-mapper refused the volume.",
@@ -169,64 +201,84 @@ codes! {
         "A byte of p3's site volume was changed or the volume cannot be mounted.",
         "Site: unpack the bundle's disk.qcow2 again, and find out who changed the disk.";
     JobsHeader = 601, "p5's header is not one that this image makes",
-        "p5's LUKS2 header names another cipher (a null cipher, say), key size, integrity or keyslot: somebody replaced it.",
+        "p5's LUKS2 header names another cipher (a null cipher, say), key size, integrity or \
+         keyslot: somebody replaced it.",
         "Site: restore p5 from a copy of this disk, and find out who changed it.";
     JobsHeaderMac = 602, "p5's header is not authentic",
-        "p5's header is well formed but its MAC does not verify: it was made with another key, or a share of the third factor is wrong.",
-        "Site: restore p5 from a copy of this disk, and find out who changed it. Parties: if it moves, restore the store whose share is wrong.";
+        "p5's header is well formed but its MAC does not verify: it was made with another key, or \
+         a share of the third factor is wrong.",
+        "Site: restore p5 from a copy of this disk, and find out who changed it. Parties: if it \
+         moves, restore the store whose share is wrong.";
     JobsWiped = 603, "p5 was wiped",
         "The key holders remember that this image was sealed, and p5 is empty.",
-        "Site: restore p5 from a copy of this disk. To begin again without the jobs, ask the builder for a new image.";
+        "Site: restore p5 from a copy of this disk. To begin again without the jobs, ask the \
+         builder for a new image.";
     JobsOther = 604, "p5 is not the registered one",
-        "p5 carries an authentic header, but not the one that the key holders remember: an older or a parallel copy of the disk.",
+        "p5 carries an authentic header, but not the one that the key holders remember: an older \
+         or a parallel copy of the disk.",
         "Site: use the disk that was sealed first; never run two copies of one bundle.";
     HoldersDisagree = 605, "the key holders remember different disks",
         "Two copies of this bundle were first booted at once, each registered with one key holder.",
         "Parties: compare the registered digests (`flare-cvm keyholder seal show`) and keep one.";
     JobsOpen = 606, "p5 does not open",
-        "The derived key opens no keyslot, device-mapper refused it, or its file system cannot be mounted.",
+        "The derived key opens no keyslot, device-mapper refused it, or its file system cannot be \
+         mounted.",
         "Site: restore p5 from a copy of this disk.";
     JobsMake = 607, "p5 cannot be made",
-        "Formatting failed: the partition is too small, the disk reports errors, or memory is short.",
-        "Site: check the free space under disk.qcow2 and give the VM the memory that launch_vm.sh names.";
+        "Formatting failed: the partition is too small, the disk reports errors, or memory is \
+         short.",
+        "Site: check the free space under disk.qcow2 and give the VM the memory that launch_vm.sh \
+         names.";
     Register = 608, "a key holder does not register this disk",
         "It remembers another digest for this image, or failed to store this one.",
         "Party: see the key holder's log. Site: start the VM again; nothing was lost.";
     StateHeader = 611, "state's header is not one that this image makes",
-        "The LUKS2 header of p3's state area names another cipher, key size, integrity or keyslot: somebody replaced it.",
+        "The LUKS2 header of p3's state area names another cipher, key size, integrity or keyslot: \
+         somebody replaced it.",
         "Site: restore p3 from a copy of this disk, and find out who changed it.";
     StateHeaderMac = 612, "state's header is not authentic",
-        "The header of p3's state area is well formed but its MAC does not verify: it was made with another key.",
+        "The header of p3's state area is well formed but its MAC does not verify: it was made \
+         with another key.",
         "Site: restore p3 from a copy of this disk, and find out who changed it.";
     StateWiped = 613, "state was wiped",
         "The key holders remember that this image was sealed, and p3's state area is empty.",
         "Site: restore p3 from a copy of this disk.";
     StateOpen = 616, "state does not open",
-        "The derived key opens no keyslot, device-mapper refused it, or its file system cannot be mounted.",
+        "The derived key opens no keyslot, device-mapper refused it, or its file system cannot be \
+         mounted.",
         "Site: restore p3 from a copy of this disk.";
     StateMake = 617, "state cannot be made",
         "Formatting failed: the area is too small, the disk reports errors, or memory is short.",
-        "Site: check the free space under disk.qcow2 and give the VM the memory that launch_vm.sh names.";
+        "Site: check the free space under disk.qcow2 and give the VM the memory that launch_vm.sh \
+         names.";
     MachineElsewhere = 618, "this image is bound to another machine",
-        "p5 and state need a secret that another machine's TPM keeps: the disk was moved or copied, or this VM's TPM state was replaced.",
-        "Site: start it where it ran before. Parties: if it shall run here, say `flare-cvm keyholder seal move IMAGE`, all of you.";
+        "p5 and state need a secret that another machine's TPM keeps: the disk was moved or \
+         copied, or this VM's TPM state was replaced.",
+        "Site: start it where it ran before. Parties: if it shall run here, say `flare-cvm \
+         keyholder seal move IMAGE`, all of you.";
     Machine = 619, "the machine's secret cannot be had",
-        "The TPM refused to store or to read an NV index, or its memory is full; or SEV-SNP's firmware derived no key.",
-        "Site: restart the VM and its TPM; free NV space in the TPM. With SEV-SNP: see the host's log.";
+        "The TPM refused to store or to read an NV index, or its memory is full; or SEV-SNP's \
+         firmware derived no key.",
+        "Site: restart the VM and its TPM; free NV space in the TPM. With SEV-SNP: see the host's \
+         log.";
     Mkfs = 621, "mkfs.ext4 failed",
         "The verified system volume has no working mkfs.ext4, or memory is short.",
-        "Builder: keep e2fsprogs in the base stage. Site: give the VM the memory that launch_vm.sh names.";
+        "Builder: keep e2fsprogs in the base stage. Site: give the VM the memory that launch_vm.sh \
+         names.";
     Data = 701, "p6 cannot be attached read-only",
         "The kernel refused to lock p6, or p6 holds no clean ext4.",
         "Site: check p6 with `e2fsck`, and fill it only while the VM is off.";
     HandoffMeasure = 801, "the handoff cannot be measured",
-        "The TPM refused to extend PCR 11, or the kernel of a TD offers no RTMR3 (Linux 6.16 and later do).",
-        "Site: restart the VM with its swtpm. Builder: for TDX build the stages with --profile debian-12-tdx.";
+        "The TPM refused to extend PCR 11, or the kernel of a TD offers no RTMR3 (Linux 6.16 and \
+         later do).",
+        "Site: restart the VM with its swtpm. Builder: for TDX build the stages with --profile \
+         debian-12-tdx.";
     SwitchRoot = 802, "the system cannot be started",
         "A mount could not be moved, or the system volume has no /sbin/init.",
         "Builder: rebuild the image; the stage's gate should have found this.";
     JobsMeasure = 803, "the opening of p5 cannot be measured",
-        "The TPM refused to extend PCR 15, or a TD its RTMR3, after p5 and state were opened in the running system.",
+        "The TPM refused to extend PCR 15, or a TD its RTMR3, after p5 and state were opened in \
+         the running system.",
         "Site: restart the VM with its swtpm.";
     Panic = 901, "cvm-init failed unexpectedly",
         "A defect of cvm-init: the line above names its place.",
@@ -308,7 +360,10 @@ mod tests {
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(page, render()).unwrap();
         }
-        assert!(std::fs::read_to_string(page).unwrap() == render(), "docs/boot-codes.md is old: run with UPDATE=1");
+        assert!(
+            std::fs::read_to_string(page).unwrap() == render(),
+            "docs/boot-codes.md is old: run with UPDATE=1"
+        );
     }
 
     #[test]

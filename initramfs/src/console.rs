@@ -33,10 +33,13 @@ static OUTPUT: Mutex<Vec<(&str, File)>> = Mutex::new(Vec::new());
 static NAME: OnceLock<&str> = OnceLock::new();
 static FAILED: AtomicBool = AtomicBool::new(false);
 
-/// Opens the console and the kernel's log. Before this, and in host tests, lines go to standard error.
+/// Opens the console and the kernel's log. Before this, and in host tests, lines go to standard
+/// error.
 pub fn open() {
-    let open = |path| OpenOptions::new().write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(path).ok();
-    let files = OUTPUTS.into_iter().filter_map(|(path, prefix)| Some((prefix, open(path)?))).collect();
+    let open =
+        |path| OpenOptions::new().write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(path).ok();
+    let files =
+        OUTPUTS.into_iter().filter_map(|(path, prefix)| Some((prefix, open(path)?))).collect();
     *OUTPUT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = files;
 }
 
@@ -75,12 +78,14 @@ fn put(text: &str) {
 
 /// Seconds since the kernel started, stops of the VM included.
 fn seconds() -> f64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9)
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9)
 }
 
 /// Printable text on one line, of bounded length.
 fn clean(text: &str) -> String {
-    let mut clean: String = text.chars().take(LINE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut clean: String =
+        text.chars().take(LINE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(LINE_CHARS).is_some() {
         clean.push('…');
     }

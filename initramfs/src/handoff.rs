@@ -43,7 +43,8 @@ const DEPTH: usize = 16;
 /// The resolver's settings, for the initramfs itself.
 pub fn write_resolver(lease: &Lease) -> Result<(), Failure> {
     fs::create_dir_all("/etc").code(Code::NetworkSetup)?;
-    write_atomic(Path::new("/etc/resolv.conf"), files::resolv_conf(lease).as_bytes(), 0o644).code(Code::NetworkSetup)
+    write_atomic(Path::new("/etc/resolv.conf"), files::resolv_conf(lease).as_bytes(), 0o644)
+        .code(Code::NetworkSetup)
 }
 
 /// The files in `/run` by which the running system knows its name and network.
@@ -51,8 +52,11 @@ pub fn write_settings(conf: &SiteConf, card: &Card, lease: &Lease) -> Result<(),
     sethostname(conf.site.as_str()).code_at(Code::SwitchRoot, "host name")?;
     for folder in [OURS, "/run/systemd", NETWORKD] {
         match fs::DirBuilder::new().mode(0o755).create(folder) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).code_at(Code::SwitchRoot, folder),
-            _ => fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).code_at(Code::SwitchRoot, folder)?,
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(e).code_at(Code::SwitchRoot, folder);
+            }
+            _ => fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+                .code_at(Code::SwitchRoot, folder)?,
         }
     }
     let settings = [
@@ -61,14 +65,20 @@ pub fn write_settings(conf: &SiteConf, card: &Card, lease: &Lease) -> Result<(),
         (NETWORKD, "10-site.network", files::networkd(&card.name, &conf.network, lease)),
     ];
     for (folder, name, text) in settings {
-        write_atomic(&Path::new(folder).join(name), text.as_bytes(), 0o644).code(Code::SwitchRoot)?;
+        write_atomic(&Path::new(folder).join(name), text.as_bytes(), 0o644)
+            .code(Code::SwitchRoot)?;
     }
     Ok(())
 }
 
-/// What the agent proves this machine with: the signed documents as the builder wrote them, which anybody may read, and
-/// the firmware's log, which the kernel shows to root only, and what the key holders stated of its attestation key.
-pub fn write_image(verified: &Verified, event_log: &[u8], attestation_keys: &[Value]) -> Result<(), Failure> {
+/// What the agent proves this machine with: the signed documents as the builder wrote them, which
+/// anybody may read, and the firmware's log, which the kernel shows to root only, and what the key
+/// holders stated of its attestation key.
+pub fn write_image(
+    verified: &Verified,
+    event_log: &[u8],
+    attestation_keys: &[Value],
+) -> Result<(), Failure> {
     let attestation_keys = serde_json::to_vec(attestation_keys).code(Code::SwitchRoot)?;
     let documents = &verified.documents;
     let public = [
@@ -80,7 +90,11 @@ pub fn write_image(verified: &Verified, event_log: &[u8], attestation_keys: &[Va
         ("ak_certificates.json", Some(attestation_keys.as_slice())),
         ("collateral.json", documents.collateral.as_deref()),
     ];
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(IMAGE).code_at(Code::SwitchRoot, IMAGE)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(IMAGE)
+        .code_at(Code::SwitchRoot, IMAGE)?;
     for (name, bytes) in public.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
         write_atomic(&Path::new(IMAGE).join(name), bytes, 0o644).code(Code::SwitchRoot)?;
     }
@@ -91,7 +105,8 @@ pub fn write_image(verified: &Verified, event_log: &[u8], attestation_keys: &[Va
 
 /// Moves a mount made in the initramfs to its place in the running system.
 pub fn move_mount(from: &Path, to: &Path) -> Result<(), Failure> {
-    mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>).code_at(Code::SwitchRoot, to.display())
+    mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .code_at(Code::SwitchRoot, to.display())
 }
 
 /// Makes the system volume the root and starts its init. Returns only on failure.
@@ -104,10 +119,14 @@ pub fn switch_root() -> Result<Infallible, Failure> {
     // The initramfs stays in RAM for as long as its files exist.
     let device = fs::metadata("/").code(Code::SwitchRoot)?.dev();
     empty(Path::new("/"), device, DEPTH);
-    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).code_at(Code::SwitchRoot, "/")?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .code_at(Code::SwitchRoot, "/")?;
     chroot(".").code(Code::SwitchRoot)?;
     chdir("/").code(Code::SwitchRoot)?;
-    Err(Failure::new(Code::SwitchRoot, format_args!("{INIT}: {}", Command::new(INIT).env_clear().exec())))
+    Err(Failure::new(
+        Code::SwitchRoot,
+        format_args!("{INIT}: {}", Command::new(INIT).env_clear().exec()),
+    ))
 }
 
 /// Deletes what lies on `device`, mounts excepted. What cannot be deleted costs memory, no more.

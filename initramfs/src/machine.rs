@@ -1,22 +1,22 @@
 //! The third factor: a secret that this machine gives back to this image, and to nobody else.
 //!
-//! A TPM keeps it, for the boot phase alone. SEV-SNP derives it from the chip and the image's measurement, in every
-//! phase; nothing is kept there, so a secret that comes from elsewhere is needed from the parties at every boot. A TD
-//! has neither.
+//! A TPM keeps it, for the boot phase alone. SEV-SNP derives it from the chip and the image's
+//! measurement, in every phase; nothing is kept there, so a secret that comes from elsewhere is
+//! needed from the parties at every boot. A TD has neither.
 //!
-//! Where every party's policy trusts the TPM for it, the first boot makes the secret M, keeps it in the TPM and
-//! derives the keys of p5 and `state` with it; each key holder is told its share of M together with p5's header.
-//! From then on the disk opens on this machine, or where all parties let it move: then their shares give M back,
-//! and the new machine's TPM keeps it. Where the owners of p3's key allow it, the TPM also keeps a copy of that
-//! key, so that p3 opens without the network.
+//! Where every party's policy trusts the TPM for it, the first boot makes the secret M, keeps it in
+//! the TPM and derives the keys of p5 and `state` with it; each key holder is told its share of M
+//! together with p5's header. From then on the disk opens on this machine, or where all parties let
+//! it move: then their shares give M back, and the new machine's TPM keeps it. Where the owners of
+//! p3's key allow it, the TPM also keeps a copy of that key, so that p3 opens without the network.
 //!
-//! No M is believed for where it comes from. p5's header proves it: the MAC holds under keys that were derived with
-//! it, or the next place is asked. Only a proven M is kept, so that a wrong share, or one that a TPM kept before, costs
-//! one boot at most. A new M has nothing that it could be proven by: it is kept where there is no p5 yet, before the
-//! first byte of one is written.
+//! No M is believed for where it comes from. p5's header proves it: the MAC holds under keys that
+//! were derived with it, or the next place is asked. Only a proven M is kept, so that a wrong
+//! share, or one that a TPM kept before, costs one boot at most. A new M has nothing that it could
+//! be proven by: it is kept where there is no p5 yet, before the first byte of one is written.
 //!
-//! A power cut anywhere is harmless: M is kept before anything is made with it, the shares follow from M, and a key
-//! holder's registration of header and share is one transaction.
+//! A power cut anywhere is harmless: M is kept before anything is made with it, the shares follow
+//! from M, and a key holder's registration of header and share is one transaction.
 
 use std::fmt;
 
@@ -96,27 +96,31 @@ enum Source {
     New,
 }
 
-/// In which order to ask for the third factor; nowhere, where the keys need none. The error names the parties that
-/// hold their share back.
+/// In which order to ask for the third factor; nowhere, where the keys need none. The error names
+/// the parties that hold their share back.
 fn plan<'a>(remembered: &[Remembered<'a>], has: Has) -> Result<Vec<Source>, Vec<&'a Name>> {
     let bound = remembered.iter().any(|r| r.machine.bound);
     let sealed = remembered.iter().any(|r| matches!(r.memory, Memory::Sealed(_)));
-    let allowed = has != Has::Never && remembered.iter().all(|r| r.memory != Memory::None && r.machine.allowed.bind);
+    let allowed = has != Has::Never
+        && remembered.iter().all(|r| r.memory != Memory::None && r.machine.allowed.bind);
     let own = matches!(has, Has::Kept | Has::Derived).then_some(Source::Own);
     if !bound {
-        // An area that was made without a third factor stays without. What is kept before anybody was told is of a
-        // first boot that died: the same secret again.
+        // An area that was made without a third factor stays without. What is kept before anybody
+        // was told is of a first boot that died: the same secret again.
         return Ok(if sealed || !allowed { vec![] } else { vec![own.unwrap_or(Source::New)] });
     }
-    let withheld: Vec<_> = remembered.iter().filter(|r| r.machine.share.is_none()).map(|r| r.name).collect();
+    let withheld: Vec<_> =
+        remembered.iter().filter(|r| r.machine.share.is_none()).map(|r| r.name).collect();
     let shares = withheld.is_empty().then_some(Source::Shares);
     let sources: Vec<_> = shares.into_iter().chain(own).collect();
     if sources.is_empty() { Err(withheld) } else { Ok(sources) }
 }
 
-/// What `judge` makes of the disk with the machine's secret, and that secret where the image's keys need one.
+/// What `judge` makes of the disk with the machine's secret, and that secret where the image's keys
+/// need one.
 ///
-/// `judge` derives the keys with a secret and fails where the header of p5 or `state` is not authentic under them.
+/// `judge` derives the keys with a secret and fails where the header of p5 or `state` is not
+/// authentic under them.
 pub fn settle<T>(
     mut keeper: Keeper<'_>,
     image: &ImageId,
@@ -149,7 +153,8 @@ pub fn settle<T>(
         }
     }
     let Some((_, Failure { code, .. })) = refused.first() else { return Ok((judge(None)?, None)) };
-    let details: Vec<_> = refused.iter().map(|(source, failure)| format!("{source}: {}", failure.detail)).collect();
+    let details: Vec<_> =
+        refused.iter().map(|(source, failure)| format!("{source}: {}", failure.detail)).collect();
     Err(Failure::new(*code, details.join("; ")))
 }
 
@@ -169,7 +174,8 @@ fn join(remembered: &[Remembered<'_>]) -> MachineSecret {
     MachineSecret::join(&shares)
 }
 
-/// The headers hold with this secret, or there is none yet: this machine keeps it from now on, if it did not.
+/// The headers hold with this secret, or there is none yet: this machine keeps it from now on, if
+/// it did not.
 fn proven(
     keeper: Keeper<'_>,
     image: &ImageId,
@@ -178,7 +184,9 @@ fn proven(
 ) -> Result<(), Failure> {
     let said = match (keeper, known, source) {
         (Keeper::Tpm(_), true, _) => "the keys need this machine; its TPM keeps their third factor",
-        (Keeper::Tee(_), true, _) => "the keys need this machine: its TEE derives their third factor",
+        (Keeper::Tee(_), true, _) => {
+            "the keys need this machine: its TEE derives their third factor"
+        }
         (Keeper::Tpm(tpm), false, source) => {
             keep(tpm, Place::Machine, image, secret.as_bytes())?;
             match source {
@@ -187,9 +195,11 @@ fn proven(
             }
         }
         (Keeper::Tee(_), false, _) => {
-            // Telling the shares back would end the move, and the next boot here could not join them again.
+            // Telling the shares back would end the move, and the next boot here could not join
+            // them again.
             remembered.iter_mut().for_each(|r| r.machine.share = None);
-            "all parties gave their shares of the third factor; a TEE cannot keep it: each boot here needs them"
+            "all parties gave their shares of the third factor; a TEE cannot keep it: each boot \
+             here needs them"
         }
     };
     step("machine", said);
@@ -203,7 +213,8 @@ fn own(keeper: &mut Keeper<'_>, image: &ImageId) -> Result<(Has, Option<MachineS
             Some(kept) => (Has::Kept, Some(MachineSecret::from_bytes(&kept))),
             None => (Has::Nothing, None),
         }),
-        // A refusal is fatal: a host that breaks this interface must not get a first boot without its third factor.
+        // A refusal is fatal: a host that breaks this interface must not get a first boot without
+        // its third factor.
         Keeper::Tee(device) => match device.derived_key().code(Code::Machine)? {
             Some(key) => {
                 let secret = MachineSecret::from_tee(&key, image).code(Code::Machine)?;
@@ -218,13 +229,15 @@ fn own(keeper: &mut Keeper<'_>, image: &ImageId) -> Result<(Has, Option<MachineS
 pub fn recall_system(keeper: Keeper<'_>, image: &ImageId) -> Result<Option<AreaKeys>, Failure> {
     let Keeper::Tpm(tpm) = keeper else { return Ok(None) };
     let Some(kept) = recall::<64>(tpm, Place::System, image)? else { return Ok(None) };
-    let (Some(disk), Some(mac)) = (kept.first_chunk::<32>(), kept.last_chunk::<32>()) else { return Ok(None) };
+    let (Some(disk), Some(mac)) = (kept.first_chunk::<32>(), kept.last_chunk::<32>()) else {
+        return Ok(None);
+    };
     let from = "this machine's TPM, without the network".into();
     Ok(Some(AreaKeys { disk: DiskKey::new(disk), mac: MacKey::new(mac), from }))
 }
 
-/// Keeps the copy where all owners of p3's key allow it now, and removes it where one does not. Only a TPM can keep
-/// one, and a TEE's evidence never leads to it.
+/// Keeps the copy where all owners of p3's key allow it now, and removes it where one does not.
+/// Only a TPM can keep one, and a TEE's evidence never leads to it.
 pub fn keep_system(
     keeper: Keeper<'_>,
     manifest: &Manifest,
@@ -233,7 +246,11 @@ pub fn keep_system(
 ) -> Result<(), Failure> {
     let Keeper::Tpm(tpm) = keeper else { return Ok(()) };
     let owner = |name: &Name| {
-        manifest.split_key.parties.iter().any(|p| p.name == *name && p.purposes.contains(&KeyPurpose::System))
+        manifest
+            .split_key
+            .parties
+            .iter()
+            .any(|p| p.name == *name && p.purposes.contains(&KeyPurpose::System))
     };
     let allowed = remembered.iter().filter(|r| owner(r.name)).all(|r| r.machine.allowed.offline);
     match (allowed, recall::<64>(tpm, Place::System, &manifest.image_id)?) {

@@ -42,7 +42,10 @@ fn boot() -> Result<Infallible, Failure> {
     let loaded = modules::load()?;
     step("modules", loaded);
     host::is_silent()?;
-    step("host", "no program sees SMBIOS, fw_cfg, EFI variables, VSOCK, USB or a folder of the host's");
+    step(
+        "host",
+        "no program sees SMBIOS, fw_cfg, EFI variables, VSOCK, USB or a folder of the host's",
+    );
     self_check::known_answers()?;
     step("self-test", "X25519, HKDF-SHA256 and AES-256 give the known answers");
     let mut platform = Platform::open()?;
@@ -54,7 +57,10 @@ fn boot() -> Result<Infallible, Failure> {
     let verified = manifest::read(&disk, manifest::BUILDER_KEY)?;
     let manifest = &verified.manifest;
     let (image, role, site) = (manifest.image_id, manifest.role, &manifest.site);
-    step("manifest", format_args!("image {image} of {role} {site}, SHA-256 {}", verified.manifest_sha256));
+    step(
+        "manifest",
+        format_args!("image {image} of {role} {site}, SHA-256 {}", verified.manifest_sha256),
+    );
     self_check::own_code(manifest.init_code_sha256)?;
     step("self-check", "the code in memory is the builder's");
     disk.equals(manifest)?;
@@ -64,8 +70,8 @@ fn boot() -> Result<Infallible, Failure> {
     let bytes = volumes::open_config(&disk, &manifest.config, Path::new(CONFIG))?;
     step("p4", format_args!("verified, {} KiB", bytes / 1024));
     let conf = site::read(Path::new(CONFIG), &verified)?;
-    // Where its owners let this machine keep p3's key, p3 needs nobody's answer. A copy that the header does not prove
-    // is none.
+    // Where its owners let this machine keep p3's key, p3 needs nobody's answer. A copy that the
+    // header does not prove is none.
     let kept = machine::recall_system(platform.keeper()?, &image)?;
     let kept = kept.and_then(|system| match volumes::guard_root(&disk, &system) {
         Ok(root) => Some((root, system)),
@@ -76,7 +82,13 @@ fn boot() -> Result<Infallible, Failure> {
     });
     if let Some((root, system)) = &kept {
         volumes::open_root(&disk, manifest, root, system)?;
-        step("p3", format_args!("opened with key `system` from {}; system and site under verity", system.from));
+        step(
+            "p3",
+            format_args!(
+                "opened with key `system` from {}; system and site under verity",
+                system.from
+            ),
+        );
     }
 
     let (card, lease) = net::up(&conf.network)?;
@@ -85,7 +97,8 @@ fn boot() -> Result<Infallible, Failure> {
     let holders = site::holders(&verified, &conf, Stage::Boot)?;
     let evidence = platform.attester(verified.collateral.as_ref())?;
     step("attest", format_args!("asking {} key holders at once", holders.len()));
-    let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Boot).release(&holders, &*evidence)?;
+    let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Boot)
+        .release(&holders, &*evidence)?;
     let exchange = exchange.derive()?;
     let system = exchange.system()?;
     step("derive", format_args!("key `system` from {}", system.from));
@@ -93,22 +106,35 @@ fn boot() -> Result<Infallible, Failure> {
     let mut remembered = exchange.remembered()?;
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
 
-    // Every header is judged before anything is opened with a key that was released; p5's proves the third factor.
+    // Every header is judged before anything is opened with a key that was released; p5's proves
+    // the third factor.
     let root = volumes::guard_root(&disk, &system)?;
-    let judge = |machine: Option<&MachineSecret>| Data::judge(&disk, manifest, exchange.data(machine)?, &memories);
+    let judge = |machine: Option<&MachineSecret>| {
+        Data::judge(&disk, manifest, exchange.data(machine)?, &memories)
+    };
     let data = match manifest.stage_of(KeyPurpose::Jobs) {
         Stage::Boot => Some(machine::settle(platform.keeper()?, &image, &mut remembered, judge)?),
-        // A TPM gives back what it keeps to the boot alone, so that what opens later cannot need it.
+        // A TPM gives back what it keeps to the boot alone, so that what opens later cannot need
+        // it.
         Stage::Running => None,
     };
-    let data_from = data.as_ref().map_or("nobody yet: they wait for GPUs", |(data, _)| data.parties()).to_owned();
+    let data_from = data
+        .as_ref()
+        .map_or("nobody yet: they wait for GPUs", |(data, _)| data.parties())
+        .to_owned();
     step("guard", format_args!("p3's header is authentic; p5 and state by {data_from}"));
     for holder in &remembered {
         step("memory", format_args!("{} {}", holder.name, holder.memory));
     }
     if kept.is_none() {
         volumes::open_root(&disk, manifest, &root, &system)?;
-        step("p3", format_args!("opened with key `system` from {}; system and site under verity", system.from));
+        step(
+            "p3",
+            format_args!(
+                "opened with key `system` from {}; system and site under verity",
+                system.from
+            ),
+        );
     }
     if let Some((data, machine)) = &data {
         let header = data.open(Workshop::of_boot())?;
@@ -122,8 +148,8 @@ fn boot() -> Result<Infallible, Failure> {
     handoff::write_settings(&conf, &card, &lease)?;
     handoff::write_image(&verified, &tpm::event_log()?, &attestation_keys)?;
 
-    // From here on no key holder answers this boot, by what is measured or by what it remembers; only then does the
-    // system start.
+    // From here on no key holder answers this boot, by what is measured or by what it remembers;
+    // only then does the system start.
     let from = format!("p3 by {}, state and p5 by {data_from}", system.from);
     platform.measure_handoff()?;
     drop((system, kept, data, remembered));

@@ -7,7 +7,8 @@ use cvm_ceremony::split_key;
 use cvm_layout::{
     esp,
     manifest::{
-        BOOT_VERSION, BootStatement, KeyPurpose, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, Stage, VERSION, Verity, Volume,
+        BOOT_VERSION, BootStatement, KeyPurpose, LUKS_HEADER_BYTES, MAX_BYTES, Manifest, Stage,
+        VERSION, Verity, Volume,
     },
     p1,
     signed::{self, Kind},
@@ -89,8 +90,9 @@ impl Documents {
     }
 }
 
-/// Reads p1 and the measured anchors (command line, builder's key) and verifies. The key is in the initramfs
-/// ([`BUILDER_KEY`]), and in the running system where [`crate::handoff::write_image`] left it.
+/// Reads p1 and the measured anchors (command line, builder's key) and verifies. The key is in the
+/// initramfs ([`BUILDER_KEY`]), and in the running system where [`crate::handoff::write_image`]
+/// left it.
 pub fn read(disk: &Disk, builder_key: &str) -> Result<Verified, Failure> {
     let path = disk.partition(Which::Esp).path();
     let length = disk.partition(Which::Esp).length;
@@ -99,20 +101,25 @@ pub fn read(disk: &Disk, builder_key: &str) -> Result<Verified, Failure> {
         return Err(Failure::new(Code::Esp, detail));
     }
     let mut image = Vec::new();
-    File::open(&path).and_then(|file| file.take(length).read_to_end(&mut image)).code_at(Code::Esp, path.display())?;
+    File::open(&path)
+        .and_then(|file| file.take(length).read_to_end(&mut image))
+        .code_at(Code::Esp, path.display())?;
     let documents = documents(&image).code(Code::Esp)?;
-    let command_line = cvm_base::read_bounded(COMMAND_LINE.as_ref(), COMMAND_LINE_BYTES).code(Code::CommandLine)?;
+    let command_line = cvm_base::read_bounded(COMMAND_LINE.as_ref(), COMMAND_LINE_BYTES)
+        .code(Code::CommandLine)?;
     let digest = cmdline::manifest_digest(&command_line).code(Code::CommandLine)?;
     let key = cvm_base::read_bounded(builder_key.as_ref(), 32).code(Code::BuilderKey)?;
-    let key = <[u8; 32]>::try_from(key).map_err(|key| format!("{builder_key}: {} bytes, expected 32", key.len()));
-    let key = VerifyingKey::from_bytes(&key.code(Code::BuilderKey)?).code_at(Code::BuilderKey, builder_key)?;
+    let key = <[u8; 32]>::try_from(key)
+        .map_err(|key| format!("{builder_key}: {} bytes, expected 32", key.len()));
+    let key = VerifyingKey::from_bytes(&key.code(Code::BuilderKey)?)
+        .code_at(Code::BuilderKey, builder_key)?;
     verify(&documents, digest, &key)
 }
 
 /// Our files out of p1's bytes.
 ///
-/// The host owns p1: its FAT is parsed in user space (the kernel never mounts it before the handoff),
-/// and from one copy in RAM, so that what was checked is what is used.
+/// The host owns p1: its FAT is parsed in user space (the kernel never mounts it before the
+/// handoff), and from one copy in RAM, so that what was checked is what is used.
 pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
     let read = |path: &str| esp::read_file(image, path, MAX_BYTES);
     Ok(Documents {
@@ -128,10 +135,18 @@ pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
     })
 }
 
-/// Verifies: the manifest is the one that the measured command line names, the builder signed it and
-/// the boot statement, both are of this version and consistent.
-pub fn verify(documents: &Documents, expected: Bytes32, builder: &VerifyingKey) -> Result<Verified, Failure> {
-    let bytes = documents.manifest.as_deref().ok_or("manifest.json").code_at(Code::ManifestMissing, "no file")?;
+/// Verifies: the manifest is the one that the measured command line names, the builder signed it
+/// and the boot statement, both are of this version and consistent.
+pub fn verify(
+    documents: &Documents,
+    expected: Bytes32,
+    builder: &VerifyingKey,
+) -> Result<Verified, Failure> {
+    let bytes = documents
+        .manifest
+        .as_deref()
+        .ok_or("manifest.json")
+        .code_at(Code::ManifestMissing, "no file")?;
     let found = sha256(bytes);
     if found != expected {
         let detail = format!("SHA-256 is {found}, but the command line names {expected}");
@@ -143,37 +158,63 @@ pub fn verify(documents: &Documents, expected: Bytes32, builder: &VerifyingKey) 
     let manifest: Manifest = serde_json::from_slice(bytes).code(Code::ManifestSchema)?;
     check_manifest(&manifest).code(Code::ManifestSchema)?;
 
-    let bytes = documents.boot.as_deref().ok_or("boot.json").code_at(Code::BootMissing, "no file")?;
-    let signature = documents.boot_signature.as_deref().ok_or("boot.sig").code_at(Code::BootMissing, "no file")?;
+    let bytes =
+        documents.boot.as_deref().ok_or("boot.json").code_at(Code::BootMissing, "no file")?;
+    let signature = documents
+        .boot_signature
+        .as_deref()
+        .ok_or("boot.sig")
+        .code_at(Code::BootMissing, "no file")?;
     check_signature(builder, Kind::Boot, bytes, signature).code(Code::BootSignature)?;
     let boot: BootStatement = serde_json::from_slice(bytes).code(Code::BootStatement)?;
     check_boot(&boot, &manifest, found).code(Code::BootStatement)?;
 
-    let endpoints = documents.endpoints.as_deref().map(|bytes| endpoints(bytes, &manifest)).transpose();
+    let endpoints =
+        documents.endpoints.as_deref().map(|bytes| endpoints(bytes, &manifest)).transpose();
     let endpoints = endpoints.code(Code::Endpoints)?.unwrap_or_default();
-    let collateral = documents.collateral.as_deref().map(collateral).transpose().code(Code::Collateral)?;
+    let collateral =
+        documents.collateral.as_deref().map(collateral).transpose().code(Code::Collateral)?;
     let documents = with_signed_reference(documents, builder);
     let boot = boot.boot;
-    Ok(Verified { manifest, manifest_sha256: found, boot, endpoints, collateral, documents, builder: *builder })
+    Ok(Verified {
+        manifest,
+        manifest_sha256: found,
+        boot,
+        endpoints,
+        collateral,
+        documents,
+        builder: *builder,
+    })
 }
 
 /// The documents, without a reference that is not the builder's: a boot goes on without one.
 fn with_signed_reference(documents: &Documents, builder: &VerifyingKey) -> Documents {
     let signed = match (&documents.reference, &documents.reference_signature) {
-        (Some(reference), Some(signature)) => check_signature(builder, Kind::Reference, reference, signature),
+        (Some(reference), Some(signature)) => {
+            check_signature(builder, Kind::Reference, reference, signature)
+        }
         _ => Err("reference.json or reference.sig is missing".into()),
     };
     match signed {
         Ok(()) => documents.clone(),
         Err(problem) => {
-            step("reference", format_args!("left out, this machine will prove itself to nobody: {problem}"));
+            step(
+                "reference",
+                format_args!("left out, this machine will prove itself to nobody: {problem}"),
+            );
             Documents { reference: None, reference_signature: None, ..documents.clone() }
         }
     }
 }
 
-fn check_signature(key: &VerifyingKey, kind: Kind, document: &[u8], signature: &[u8]) -> Result<(), String> {
-    let signature = signature.try_into().map_err(|_| format!("{} bytes, expected 64", signature.len()))?;
+fn check_signature(
+    key: &VerifyingKey,
+    kind: Kind,
+    document: &[u8],
+    signature: &[u8],
+) -> Result<(), String> {
+    let signature =
+        signature.try_into().map_err(|_| format!("{} bytes, expected 64", signature.len()))?;
     signed::verify(key, kind, document, signature).map_err(|e| e.to_string())
 }
 
@@ -183,14 +224,20 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     if manifest.version != VERSION {
         // The same halves would make another key of `state` than the image was sealed with.
         return Err(format!(
-            "version {}, whose `state` opens without all parties: seal the site anew, or boot it with its own cvm-init",
+            "version {}, whose `state` opens without all parties: seal the site anew, or boot it \
+             with its own cvm-init",
             manifest.version
         ));
     }
-    let length = |index: usize| manifest.partitions.get(index).map_or(0, |partition| partition.length);
+    let length =
+        |index: usize| manifest.partitions.get(index).map_or(0, |partition| partition.length);
     let (root, config) = (length(2), length(3));
     check_verity("config", &manifest.config, config)?;
-    let payload = manifest.root.sealed_bytes.checked_sub(LUKS_HEADER_BYTES).ok_or("sealed_bytes is too small")?;
+    let payload = manifest
+        .root
+        .sealed_bytes
+        .checked_sub(LUKS_HEADER_BYTES)
+        .ok_or("sealed_bytes is too small")?;
     check_volume("system", &manifest.root.system, payload)?;
     check_volume("site", &manifest.root.site, payload)?;
     let state = manifest.root.state_offset;
@@ -200,7 +247,10 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
 
     let key = &manifest.split_key;
     let names: BTreeSet<_> = key.parties.iter().map(|party| &party.name).collect();
-    if key.parties.is_empty() || key.parties.len() > split_key::MAX_PARTIES || names.len() != key.parties.len() {
+    if key.parties.is_empty()
+        || key.parties.len() > split_key::MAX_PARTIES
+        || names.len() != key.parties.len()
+    {
         return Err(format!(
             "{} parties, {} names: expected 1 to {}, each once",
             key.parties.len(),
@@ -209,11 +259,14 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
         ));
     }
     // What a site's work leaves opens with all parties or not at all.
-    if let Some(party) = key.parties.iter().find(|party| !party.purposes.contains(&KeyPurpose::Jobs)) {
+    if let Some(party) =
+        key.parties.iter().find(|party| !party.purposes.contains(&KeyPurpose::Jobs))
+    {
         return Err(format!("{} takes no part in the keys of p5 and state", party.name));
     }
     // A stage without a party would derive its key from nobody's half.
-    let stages = [Stage::Boot, Stage::Running].into_iter().take(if manifest.gpu.is_some() { 2 } else { 1 });
+    let stages =
+        [Stage::Boot, Stage::Running].into_iter().take(if manifest.gpu.is_some() { 2 } else { 1 });
     if let Some(stage) = stages.into_iter().find(|stage| manifest.asked(*stage).next().is_none()) {
         return Err(format!("no party releases a half in stage {stage:?}"));
     }
@@ -224,26 +277,39 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
 }
 
 fn check_volume(name: &str, volume: &Volume, space: u64) -> Result<(), String> {
-    let space = space.checked_sub(volume.offset).ok_or_else(|| format!("{name} starts behind its area"))?;
+    let space =
+        space.checked_sub(volume.offset).ok_or_else(|| format!("{name} starts behind its area"))?;
     check_verity(name, &volume.verity, space)?;
-    if volume.offset.is_multiple_of(BLOCK) { Ok(()) } else { Err(format!("{name} starts at {}", volume.offset)) }
+    if volume.offset.is_multiple_of(BLOCK) {
+        Ok(())
+    } else {
+        Err(format!("{name} starts at {}", volume.offset))
+    }
 }
 
 fn check_verity(name: &str, verity: &Verity, space: u64) -> Result<(), String> {
     let Verity { data_bytes, total_bytes, .. } = *verity;
-    let whole = data_bytes > 0 && data_bytes.is_multiple_of(BLOCK) && total_bytes.is_multiple_of(BLOCK);
+    let whole =
+        data_bytes > 0 && data_bytes.is_multiple_of(BLOCK) && total_bytes.is_multiple_of(BLOCK);
     if whole && data_bytes < total_bytes && total_bytes <= space {
         return Ok(());
     }
     Err(format!("{name}: {data_bytes} bytes of data in {total_bytes}, space for {space}"))
 }
 
-fn check_boot(boot: &BootStatement, manifest: &Manifest, manifest_sha256: Bytes32) -> Result<(), String> {
+fn check_boot(
+    boot: &BootStatement,
+    manifest: &Manifest,
+    manifest_sha256: Bytes32,
+) -> Result<(), String> {
     if boot.version != BOOT_VERSION {
         return Err(format!("version {}, expected {BOOT_VERSION}", boot.version));
     }
     if boot.image_id != manifest.image_id || boot.manifest_sha256 != manifest_sha256 {
-        return Err(format!("it belongs to image {}, this is {}", boot.image_id, manifest.image_id));
+        return Err(format!(
+            "it belongs to image {}, this is {}",
+            boot.image_id, manifest.image_id
+        ));
     }
     let length = manifest.partitions.get(1).map_or(0, |partition| partition.length);
     check_verity("boot", &boot.boot, length)
@@ -260,14 +326,17 @@ fn endpoints(bytes: &[u8], manifest: &Manifest) -> Result<Endpoints, String> {
     if endpoints.version != 1 {
         return Err(format!("version {}, expected 1", endpoints.version));
     }
-    let known = |name: &cvm_layout::names::Name| manifest.split_key.parties.iter().any(|party| &party.name == name);
+    let known = |name: &cvm_layout::names::Name| {
+        manifest.split_key.parties.iter().any(|party| &party.name == name)
+    };
     match endpoints.keyholders.keys().find(|name| !known(name)) {
         Some(name) => Err(format!("{name} holds no half of this image")),
         None => Ok(endpoints),
     }
 }
 
-/// What the fuzz target runs: any of the documents, as if it were signed. What passes is consistent.
+/// What the fuzz target runs: any of the documents, as if it were signed. What passes is
+/// consistent.
 pub fn fuzz(bytes: &[u8]) {
     if let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes)
         && check_manifest(&manifest).is_ok()

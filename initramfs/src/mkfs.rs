@@ -70,7 +70,10 @@ fn end_of(mut child: Child) -> io::Result<()> {
         if Instant::now() > deadline {
             child.kill()?;
             child.wait()?;
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("not done after {} s", wait::MKFS.as_secs())));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("not done after {} s", wait::MKFS.as_secs()),
+            ));
         }
         thread::sleep(wait::POLL);
     };
@@ -78,7 +81,10 @@ fn end_of(mut child: Child) -> io::Result<()> {
         return Ok(());
     }
     let mut words = Vec::new();
-    child.stderr.iter_mut().try_for_each(|pipe| pipe.take(COMPLAINT_BYTES).read_to_end(&mut words).map(drop))?;
+    child
+        .stderr
+        .iter_mut()
+        .try_for_each(|pipe| pipe.take(COMPLAINT_BYTES).read_to_end(&mut words).map(drop))?;
     Err(io::Error::other(format!("{status}: {}", String::from_utf8_lossy(&words).trim_ascii())))
 }
 

@@ -1,7 +1,8 @@
-//! The exchange with all key holders of a stage, as a typestate machine: [`Ready`] → [`Released`] → [`Derived`].
+//! The exchange with all key holders of a stage, as a typestate machine: [`Ready`] → [`Released`] →
+//! [`Derived`].
 //!
-//! A boot has one exchange. Where the image requires GPUs, the running system has a second one, which gives the keys of
-//! p5 and `state` and nothing else ([`Stage`]).
+//! A boot has one exchange. Where the image requires GPUs, the running system has a second one,
+//! which gives the keys of p5 and `state` and nothing else ([`Stage`]).
 //!
 //! Each state offers only what is legal in it, and moving on consumes it. Types bind the source
 //! code, not a processor under a glitch; so each step also extends a running hash, and the keys are
@@ -11,7 +12,9 @@
 use std::{collections::BTreeMap, fmt, marker::PhantomData, thread, time::Instant};
 
 use cvm_base::{Bytes32, sha256};
-use cvm_ceremony::split_key::{CombinedKey, Half, MachineSecret, Purpose, bind, derive, party_halves};
+use cvm_ceremony::split_key::{
+    CombinedKey, Half, MachineSecret, Purpose, bind, derive, party_halves,
+};
 use cvm_layout::{
     manifest::{ImageId, Manifest, Stage},
     names::Name,
@@ -51,7 +54,11 @@ pub trait Attested: Send {
     /// What it remembers of p5.
     fn seal_state(&self) -> Result<Option<SealState>, ReleaseError>;
     /// Tells it p5's header, and its share of the machine's secret if there is one.
-    fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError>;
+    fn register_seal(
+        &self,
+        header_sha256: Bytes32,
+        share: Option<&[u8; 32]>,
+    ) -> Result<(), ReleaseError>;
     /// Its statement about this CVM's attestation key, JSON; `None` if it makes none.
     fn attestation_key(&self) -> Result<Option<Value>, ReleaseError>;
 }
@@ -63,7 +70,8 @@ impl KeyHolder for Holder {
         stage: Stage,
         attester: &dyn Attester,
     ) -> Result<Box<dyn Attested>, ReleaseError> {
-        Holder::release(self, image, stage, attester).map(|session| Box::new(session) as Box<dyn Attested>)
+        Holder::release(self, image, stage, attester)
+            .map(|session| Box::new(session) as Box<dyn Attested>)
     }
 }
 
@@ -76,7 +84,11 @@ impl Attested for Session {
         Session::seal_state(self)
     }
 
-    fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError> {
+    fn register_seal(
+        &self,
+        header_sha256: Bytes32,
+        share: Option<&[u8; 32]>,
+    ) -> Result<(), ReleaseError> {
         Session::register_seal(self, header_sha256, share)
     }
 
@@ -146,8 +158,8 @@ impl<'a> Exchange<'a, Ready> {
         Self { manifest, stage, order, state: PhantomData, sessions: vec![] }
     }
 
-    /// Attests to and fetches from all key holders of the stage at once. Fails with the first party's failure
-    /// (in the transcript's order), after every failure was printed.
+    /// Attests to and fetches from all key holders of the stage at once. Fails with the first
+    /// party's failure (in the transcript's order), after every failure was printed.
     pub fn release(
         mut self,
         holders: &BTreeMap<&Name, Box<dyn KeyHolder>>,
@@ -160,8 +172,12 @@ impl<'a> Exchange<'a, Ready> {
                 let holder = holders.get(name);
                 let thread = scope.spawn(move || {
                     let begin = Instant::now();
-                    let missing = || Failure::new(Code::Order, format_args!("{name} was not prepared"));
-                    let answer = holder.ok_or_else(missing)?.release(image, stage, attester).map_err(failure_of);
+                    let missing =
+                        || Failure::new(Code::Order, format_args!("{name} was not prepared"));
+                    let answer = holder
+                        .ok_or_else(missing)?
+                        .release(image, stage, attester)
+                        .map_err(failure_of);
                     report(name, &answer, begin);
                     answer
                 });
@@ -169,13 +185,19 @@ impl<'a> Exchange<'a, Ready> {
             };
             let threads: Vec<_> = parties.map(ask).collect();
             let panicked = |_| Err(Failure::new(Code::Panic, "a thread of the exchange"));
-            threads.into_iter().map(|(name, thread)| (name, thread.join().unwrap_or_else(panicked))).collect()
+            threads
+                .into_iter()
+                .map(|(name, thread)| (name, thread.join().unwrap_or_else(panicked)))
+                .collect()
         });
         let failed = answers.iter().filter(|(_, answer)| answer.is_err()).count();
         for (name, answer) in answers {
             let session = answer.map_err(|failure| match failed {
                 1 => failure,
-                n => Failure::new(failure.code, format_args!("{} (and {} more, see above)", failure.detail, n - 1)),
+                n => Failure::new(
+                    failure.code,
+                    format_args!("{} (and {} more, see above)", failure.detail, n - 1),
+                ),
             })?;
             self.order.then("half", name);
             self.sessions.push((name, session));
@@ -207,8 +229,16 @@ impl<'a> Exchange<'a, Derived> {
         })
     }
 
-    fn area(&self, disk: Purpose, mac: Purpose, machine: Option<&MachineSecret>) -> Result<AreaKeys, Failure> {
-        let from = party_halves(&self.manifest.split_key, disk).map(Name::as_str).collect::<Vec<_>>().join(" and ");
+    fn area(
+        &self,
+        disk: Purpose,
+        mac: Purpose,
+        machine: Option<&MachineSecret>,
+    ) -> Result<AreaKeys, Failure> {
+        let from = party_halves(&self.manifest.split_key, disk)
+            .map(Name::as_str)
+            .collect::<Vec<_>>()
+            .join(" and ");
         let (disk, mac) = (self.key(disk, machine)?, self.key(mac, machine)?);
         Ok(AreaKeys { disk: DiskKey::new(disk.as_bytes()), mac: MacKey::new(mac.as_bytes()), from })
     }
@@ -222,12 +252,23 @@ impl<'a> Exchange<'a, Derived> {
         Ok(secret)
     }
 
-    fn key(&self, purpose: Purpose, machine: Option<&MachineSecret>) -> Result<CombinedKey, Failure> {
-        // A half of one stage is no half of the other's keys; joined all the same, it would make a wrong key silently.
+    fn key(
+        &self,
+        purpose: Purpose,
+        machine: Option<&MachineSecret>,
+    ) -> Result<CombinedKey, Failure> {
+        // A half of one stage is no half of the other's keys; joined all the same, it would make a
+        // wrong key silently.
         if self.manifest.stage_of(purpose.parties()) != self.stage {
-            return Err(Failure::new(Code::Order, format_args!("{purpose} is not of stage {:?}", self.stage)));
+            return Err(Failure::new(
+                Code::Order,
+                format_args!("{purpose} is not of stage {:?}", self.stage),
+            ));
         }
-        let halves = self.sessions.iter().map(|(name, session)| ((*name).clone(), Half::from_bytes(session.half())));
+        let halves = self
+            .sessions
+            .iter()
+            .map(|(name, session)| ((*name).clone(), Half::from_bytes(session.half())));
         let (split_key, image) = (&self.manifest.split_key, &self.manifest.image_id);
         let key = derive(split_key, &halves.collect(), purpose, image).code(Code::Derivation)?;
         match machine {
@@ -246,7 +287,8 @@ impl<'a> Exchange<'a, Derived> {
                 Some(SealState { header_sha256, .. }) => Memory::Sealed(*header_sha256),
             };
             let SealState { allowed, bound, share, .. } = state.unwrap_or_default();
-            // It learns of a header and of its share at once. Believed, this could bind a p5 that is not made yet.
+            // It learns of a header and of its share at once. Believed, this could bind a p5 that
+            // is not made yet.
             if bound && !matches!(memory, Memory::Sealed(_)) {
                 return Err(Failure::new(
                     Code::SealMemory,
@@ -258,8 +300,8 @@ impl<'a> Exchange<'a, Derived> {
         self.sessions.iter().map(ask).collect()
     }
 
-    /// Tells every key holder that has a memory, and does not have it yet, which header p5 now carries and what
-    /// its share of the machine's secret is. Idempotent.
+    /// Tells every key holder that has a memory, and does not have it yet, which header p5 now
+    /// carries and what its share of the machine's secret is. Idempotent.
     pub fn register(
         &self,
         remembered: &[Remembered<'_>],
@@ -273,16 +315,25 @@ impl<'a> Exchange<'a, Derived> {
             .transpose()
             .code(Code::Derivation)?;
         for (at, name) in names.into_iter().enumerate() {
-            let session = self.sessions.iter().find(|(of, _)| *of == name).map(|(_, session)| session);
+            let session =
+                self.sessions.iter().find(|(of, _)| *of == name).map(|(_, session)| session);
             let known = remembered.iter().find(|r| r.name == name);
             let (Some(session), Some(known)) = (session, known) else { continue };
-            let share = shares.as_ref().and_then(|shares| shares.get(at)).map(|share| share.as_bytes());
+            let share =
+                shares.as_ref().and_then(|shares| shares.get(at)).map(|share| share.as_bytes());
             let given = known.machine.share.as_deref();
             if given.is_some() && given != share {
-                step("register", format_args!("{name}'s share is none of this image's third factor: its move goes on"));
+                step(
+                    "register",
+                    format_args!(
+                        "{name}'s share is none of this image's third factor: its move goes on"
+                    ),
+                );
             // A share that was given out says that the image moved: telling it back ends the move.
             } else if known.memory == Memory::Fresh || given.is_some() {
-                session.register_seal(header_sha256, share).map_err(|e| with(Code::Register, name, &e))?;
+                session
+                    .register_seal(header_sha256, share)
+                    .map_err(|e| with(Code::Register, name, &e))?;
                 step("register", format_args!("{name} remembers p5's header {header_sha256}"));
             }
         }
@@ -295,7 +346,10 @@ impl<'a> Exchange<'a, Derived> {
         for (name, session) in &self.sessions {
             match session.attestation_key().map_err(failure_of)? {
                 Some(certificate) => certificates.push(certificate),
-                None => step("register", format_args!("{name} makes no statement about the attestation key")),
+                None => step(
+                    "register",
+                    format_args!("{name} makes no statement about the attestation key"),
+                ),
             }
         }
         Ok(certificates)
@@ -320,7 +374,10 @@ impl<'a, S> Exchange<'a, S> {
 
 fn report(name: &Name, answer: &Result<Box<dyn Attested>, Failure>, begin: Instant) {
     match answer {
-        Ok(_) => step("release", format_args!("{name} released its half after {:.1} s", begin.elapsed().as_secs_f64())),
+        Ok(_) => step(
+            "release",
+            format_args!("{name} released its half after {:.1} s", begin.elapsed().as_secs_f64()),
+        ),
         Err(failure) => step("release", failure),
     }
 }

@@ -23,7 +23,10 @@ pub fn own_code(expected: Bytes32) -> Result<(), Failure> {
     if found == expected {
         return Ok(());
     }
-    Err(Failure::new(Code::CodeSegment, format_args!("SHA-256 is {found}, the manifest says {expected}")))
+    Err(Failure::new(
+        Code::CodeSegment,
+        format_args!("SHA-256 is {found}, the manifest says {expected}"),
+    ))
 }
 
 /// The bytes of the executable segment out of `/proc/self/mem`: what runs, not what was loaded.
@@ -31,11 +34,14 @@ fn code_in_memory() -> Result<Vec<u8>, String> {
     let executable = fs::read("/proc/self/exe").map_err(|e| format!("/proc/self/exe: {e}"))?;
     let code = code_segment(&executable).map_err(|e| e.to_string())?;
     let path = fs::read_link("/proc/self/exe").map_err(|e| format!("/proc/self/exe: {e}"))?;
-    let maps = fs::read_to_string("/proc/self/maps").map_err(|e| format!("/proc/self/maps: {e}"))?;
-    let start = mapped_at(&maps, &path.to_string_lossy(), code.offset).ok_or("no r-x mapping holds the code")?;
+    let maps =
+        fs::read_to_string("/proc/self/maps").map_err(|e| format!("/proc/self/maps: {e}"))?;
+    let start = mapped_at(&maps, &path.to_string_lossy(), code.offset)
+        .ok_or("no r-x mapping holds the code")?;
     let mut bytes = vec![0; code.length as usize];
     let mut memory = File::open("/proc/self/mem").map_err(|e| format!("/proc/self/mem: {e}"))?;
-    let mut read = || memory.seek(SeekFrom::Start(start)).and_then(|_| memory.read_exact(&mut bytes));
+    let mut read =
+        || memory.seek(SeekFrom::Start(start)).and_then(|_| memory.read_exact(&mut bytes));
     read().map_err(|e| format!("/proc/self/mem: {e}"))?;
     Ok(bytes)
 }
@@ -72,7 +78,8 @@ mod tests {
 
     #[test]
     fn a_writable_or_foreign_mapping_is_not_the_code() {
-        let maps = "1000-2000 rwxp 00001000 fe:01 12 /init\n3000-4000 r-xp 00001000 fe:01 12 /lib/x.so\n";
+        let maps =
+            "1000-2000 rwxp 00001000 fe:01 12 /init\n3000-4000 r-xp 00001000 fe:01 12 /lib/x.so\n";
         assert_eq!(mapped_at(maps, "/init", 0x1800), None);
         let maps = format!("{maps}5000-7000 r-xp 00001000 fe:01 12   /init\n");
         assert_eq!(mapped_at(&maps, "/init", 0x1800), Some(0x5800));

@@ -24,8 +24,12 @@ use crate::{
 };
 
 const FILE: &str = "site_conf.yaml";
-const LIMITS: Limits =
-    Limits { resolve: wait::RESOLVE, connect: wait::CONNECT, request: wait::REQUEST, total: wait::KEY_HOLDER };
+const LIMITS: Limits = Limits {
+    resolve: wait::RESOLVE,
+    connect: wait::CONNECT,
+    request: wait::REQUEST,
+    total: wait::KEY_HOLDER,
+};
 
 /// Reads the settings from the mounted p4.
 pub fn read(config: &Path, verified: &Verified) -> Result<SiteConf, Failure> {
@@ -40,10 +44,14 @@ pub fn parse(bytes: &[u8], verified: &Verified) -> Result<SiteConf, String> {
     if conf.site == manifest.site && conf.role == manifest.role {
         return Ok(conf);
     }
-    Err(format!("it is of {} {}, the image of {} {}", conf.role, conf.site, manifest.role, manifest.site))
+    Err(format!(
+        "it is of {} {}, the image of {} {}",
+        conf.role, conf.site, manifest.role, manifest.site
+    ))
 }
 
-/// One key holder for each party of the stage: identity from the manifest, address from `endpoints.yaml` if it names one.
+/// One key holder for each party of the stage: identity from the manifest, address from
+/// `endpoints.yaml` if it names one.
 pub fn holders<'a>(
     verified: &'a Verified,
     conf: &SiteConf,
@@ -87,7 +95,8 @@ mod tests {
     use super::*;
     use crate::manifest::tests::verified;
 
-    const GOOD: &str = "version: 1\nsite: server1\nrole: server\nhosts_entries: {owner.example: 10.0.2.2}\n";
+    const GOOD: &str =
+        "version: 1\nsite: server1\nrole: server\nhosts_entries: {owner.example: 10.0.2.2}\n";
 
     #[test]
     fn settings_are_of_this_site_and_forge_no_line() {

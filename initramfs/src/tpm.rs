@@ -21,7 +21,8 @@ const DEVICE: &str = "/dev/tpmrm0";
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// The register of the UKI and of the boot phases.
 const PHASE_PCR: u8 = 11;
-/// Where the driver of a TPM 2.0 with a Command Response Buffer takes on a device (Documentation/ABI, sysfs-bus…bind).
+/// Where the driver of a TPM 2.0 with a Command Response Buffer takes on a device
+/// (Documentation/ABI, sysfs-bus…bind).
 const DRIVER_BIND: &str = "/sys/bus/acpi/drivers/tpm_crb/bind";
 /// The first TPM 2.0 in ACPI's name space (TCG ACPI Specification 1.4, table 5).
 const TPM_DEVICE: &str = "MSFT0101:00";
@@ -33,8 +34,9 @@ pub fn open() -> Result<Tpm, Failure> {
     Tpm::open(DEFAULT_TCTI).code(Code::Tpm)
 }
 
-/// Linux gives a TPM up whose first answers take longer than the specification allows, which a software TPM's on a busy
-/// host do, and never looks again by itself. A driver that has its TPM, or a machine without one, refuses this.
+/// Linux gives a TPM up whose first answers take longer than the specification allows, which a
+/// software TPM's on a busy host do, and never looks again by itself. A driver that has its TPM, or
+/// a machine without one, refuses this.
 fn probe_again() {
     let _ = std::fs::write(DRIVER_BIND, TPM_DEVICE);
 }
@@ -50,7 +52,9 @@ pub fn open_if_there() -> Result<Option<Tpm>, Failure> {
 /// What the firmware measured; empty where it measures into no TPM.
 pub fn event_log() -> Result<Vec<u8>, Failure> {
     match Path::new(EVENT_LOG).exists() {
-        true => cvm_base::read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG_BYTES).code(Code::Evidence),
+        true => {
+            cvm_base::read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG_BYTES).code(Code::Evidence)
+        }
         false => Ok(Vec::new()),
     }
 }
@@ -91,7 +95,11 @@ impl Attester for Evidence<'_> {
         Ok(self.params.clone())
     }
 
-    fn evidence(&self, params: &str, binding: &Binding) -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
+    fn evidence(
+        &self,
+        params: &str,
+        binding: &Binding,
+    ) -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
         let challenge: CredentialChallenge = serde_json::from_str(params)?;
         let mut key = self.key.lock().map_err(|_| "the TPM was lost in another exchange")?;
         Ok(serde_json::to_value(key.answer(&challenge, &binding.0, &self.event_log)?)?)

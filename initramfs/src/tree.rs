@@ -19,11 +19,14 @@ pub fn root_hash(device: &Path, data_bytes: u64, salt: &Bytes32) -> io::Result<B
     let threads = thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let share = blocks.div_ceil(threads);
     let mut level = thread::scope(|scope| {
-        let hash = |part: u64| move || hash_range(device, part * share, ((part + 1) * share).min(blocks), salt);
+        let hash = |part: u64| {
+            move || hash_range(device, part * share, ((part + 1) * share).min(blocks), salt)
+        };
         let parts: Vec<_> = (0..threads).map(|part| scope.spawn(hash(part))).collect();
         let mut digests = Vec::with_capacity(blocks as usize);
         for part in parts {
-            digests.extend(part.join().map_err(|_| io::Error::other("a hashing thread panicked"))??);
+            digests
+                .extend(part.join().map_err(|_| io::Error::other("a hashing thread panicked"))??);
         }
         Ok::<_, io::Error>(digests)
     })?;
@@ -70,13 +73,24 @@ mod tests {
             let content: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
             file.as_file().write_all_at(&content, 0).unwrap();
             let verity = cvm_seal::verity::format(file.path(), bytes, salt).unwrap();
-            assert_eq!(root_hash(file.path(), bytes, &salt).unwrap(), verity.root_hash, "{blocks} blocks");
+            assert_eq!(
+                root_hash(file.path(), bytes, &salt).unwrap(),
+                verity.root_hash,
+                "{blocks} blocks"
+            );
             for at in [0, bytes / 2, bytes - 1] {
                 file.as_file().write_all_at(&[content[at as usize] ^ 1], at).unwrap();
-                assert_ne!(root_hash(file.path(), bytes, &salt).unwrap(), verity.root_hash, "byte {at} of {bytes}");
+                assert_ne!(
+                    root_hash(file.path(), bytes, &salt).unwrap(),
+                    verity.root_hash,
+                    "byte {at} of {bytes}"
+                );
                 file.as_file().write_all_at(&content[at as usize..=at as usize], at).unwrap();
             }
-            assert!(root_hash(file.path(), bytes + (1 << 30), &salt).is_err(), "a short device is an error");
+            assert!(
+                root_hash(file.path(), bytes + (1 << 30), &salt).is_err(),
+                "a short device is an error"
+            );
         }
     }
 }

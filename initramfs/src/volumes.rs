@@ -44,7 +44,10 @@ pub fn check_boot(disk: &Disk, verity: &Verity) -> Result<u64, Failure> {
     if found == verity.root_hash {
         return Ok(verity.data_bytes);
     }
-    Err(Failure::new(Code::BootVerity, format_args!("its root hash is {found}, signed is {}", verity.root_hash)))
+    Err(Failure::new(
+        Code::BootVerity,
+        format_args!("its root hash is {found}, signed is {}", verity.root_hash),
+    ))
 }
 
 /// Opens p4 under its tree, reads all of it and mounts it at `at`.
@@ -73,30 +76,42 @@ fn read_whole(device: &Path) -> io::Result<u64> {
 /// Lets the guard judge p3's first header; opens nothing.
 pub fn guard_root(disk: &Disk, keys: &AreaKeys) -> Result<GuardedHeader, Failure> {
     let bytes = guest::read_header(&disk.partition(Which::Root).path(), 0).code(Code::RootOpen)?;
-    guard::check(&bytes, &Expected::new(Protection::Encrypted), &keys.mac).map_err(|e| match fault(&e) {
+    guard::check(&bytes, &Expected::new(Protection::Encrypted), &keys.mac).map_err(|e| match fault(
+        &e,
+    ) {
         Fault::NotWhitelisted => Failure::new(Code::RootHeader, e),
         Fault::NotAuthentic => Failure::new(Code::RootHeaderMac, e),
     })
 }
 
 /// Opens p3's first area, and mounts `system` as the new root and `site` in it.
-pub fn open_root(disk: &Disk, manifest: &Manifest, header: &GuardedHeader, keys: &AreaKeys) -> Result<(), Failure> {
+pub fn open_root(
+    disk: &Disk,
+    manifest: &Manifest,
+    header: &GuardedHeader,
+    keys: &AreaKeys,
+) -> Result<(), Failure> {
     let device = disk.partition(Which::Root).path();
     let root = &manifest.root;
     let slice = Slice { device: &device, offset: 0, length: root.sealed_bytes };
     let area = guest::linear("cvm-root-area", slice, Access::ReadOnly).code(Code::RootOpen)?;
     let opened = guest::open_sealed("cvm-root", &area, header, &keys.disk).code(Code::RootOpen)?;
     fs::create_dir_all(NEW_ROOT).code(Code::SystemVerity)?;
-    mount_volume("cvm-system", &opened, &root.system, Path::new(NEW_ROOT)).code_at(Code::SystemVerity, "system")?;
-    mount_volume("cvm-site", &opened, &root.site, &guest_path("/opt/nvflare/site")).code_at(Code::SiteVerity, "site")
+    mount_volume("cvm-system", &opened, &root.system, Path::new(NEW_ROOT))
+        .code_at(Code::SystemVerity, "system")?;
+    mount_volume("cvm-site", &opened, &root.site, &guest_path("/opt/nvflare/site"))
+        .code_at(Code::SiteVerity, "site")
 }
 
 fn mount_volume(name: &str, area: &Path, volume: &Volume, at: &Path) -> Result<(), String> {
-    let opened = guest::open_verity(name, area, volume.offset, &volume.verity).map_err(|e| e.to_string())?;
-    mount(Some(&opened), at, Some("erofs"), READ_ONLY, None::<&str>).map_err(|e| format!("cannot mount it: {e}"))
+    let opened =
+        guest::open_verity(name, area, volume.offset, &volume.verity).map_err(|e| e.to_string())?;
+    mount(Some(&opened), at, Some("erofs"), READ_ONLY, None::<&str>)
+        .map_err(|e| format!("cannot mount it: {e}"))
 }
 
-/// Attaches p6: no writes at the block layer, no journal replay, no devices, no set-id, no programs.
+/// Attaches p6: no writes at the block layer, no journal replay, no devices, no set-id, no
+/// programs.
 pub fn open_data(disk: &Disk) -> Result<(), Failure> {
     let device = disk.partition(Which::Data).path();
     set_read_only(&device).code_at(Code::Data, "BLKROSET")?;

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::run;
 
-/// Makes `folder/app.tar.gz`: an image of one layer, the folder `root`, with `config` as its run configuration.
+/// Makes `folder/app.tar.gz`: an image of one layer, the folder `root`, with `config` as its run
+/// configuration.
 pub fn save(folder: &Path, root: &Path, config: &Value) -> Result<PathBuf> {
     let save = folder.join("save");
     fs::create_dir_all(&save)?;

@@ -1,7 +1,8 @@
 //! A federation on one machine: a server CVM and two client CVMs, each sealed to its own site.
 //!
-//! The server is sealed to the model owner and both hospitals, each client to its hospital and to the key holder that runs in the server
-//! CVM. So a client exchanges keys with the server CVM, and the model owner's own secret stays at home.
+//! The server is sealed to the model owner and both hospitals, each client to its hospital and to
+//! the key holder that runs in the server CVM. So a client exchanges keys with the server CVM, and
+//! the model owner's own secret stays at home.
 
 use std::{
     fs,
@@ -31,7 +32,8 @@ pub const SITES: [(&str, &str, &str); 3] = [
     ("site-1", "client", "server1-keyholder,hospital-1"),
     ("site-2", "client", "server1-keyholder,hospital-2"),
 ];
-/// A party: its name and its role in the ceremony. The second one's key holder runs in the server CVM.
+/// A party: its name and its role in the ceremony. The second one's key holder runs in the server
+/// CVM.
 const PARTIES: [(&str, &str); 4] = [
     ("model-owner", "model_owner"),
     ("server1-keyholder", "model_owner"),
@@ -80,10 +82,17 @@ impl Running {
 
 impl Federation {
     /// A federation below `target/NAME`; its key holders take ports from `first_port` on.
-    pub fn new(name: &str, first_port: u16, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Self> {
+    pub fn new(
+        name: &str,
+        first_port: u16,
+        say: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Self> {
         let scene = Scene::new(name, first_port, "default.yaml", say);
         let maker = Tpm::manufacture(&scene.root.join("tpms/server1"))?;
-        let others = SITES.iter().skip(1).map(|(site, ..)| maker.another(&scene.root.join("tpms").join(site)));
+        let others = SITES
+            .iter()
+            .skip(1)
+            .map(|(site, ..)| maker.another(&scene.root.join("tpms").join(site)));
         let tpms = others.collect::<Result<Vec<_>>>()?;
         Ok(Self { scene, tpms: [vec![maker], tpms].concat(), drills: false })
     }
@@ -98,7 +107,8 @@ impl Federation {
         &self.tpms[usize::from(number(site))]
     }
 
-    /// Everything up to sealed bundles with the sites' data in them; what stands since an earlier run stays.
+    /// Everything up to sealed bundles with the sites' data in them; what stands since an earlier
+    /// run stays.
     pub fn sealed(&self) -> Result<()> {
         self.scene.stages()?;
         self.project()?;
@@ -123,13 +133,19 @@ impl Federation {
     }
 
     fn url(&self, party: usize) -> String {
-        let port = if PARTIES[party].0 == DELEGATE { KEYHOLDER_PORT } else { self.scene.first_port + party as u16 };
+        let port = if PARTIES[party].0 == DELEGATE {
+            KEYHOLDER_PORT
+        } else {
+            self.scene.first_port + party as u16
+        };
         format!("https://10.0.2.2:{port}")
     }
 
     fn ceremony(&self) -> Result<()> {
-        // A delegate serves one image: without it nothing can be sealed again under an earlier agreement.
-        let can_seal = self.scene.root.join("bundles").exists() || self.party(DELEGATE).join("secrets.age").exists();
+        // A delegate serves one image: without it nothing can be sealed again under an earlier
+        // agreement.
+        let can_seal = self.scene.root.join("bundles").exists()
+            || self.party(DELEGATE).join("secrets.age").exists();
         if self.scene.root.join("agreement.txt").exists() && can_seal {
             (self.scene.say)("  the agreement stands since an earlier run");
             return Ok(());
@@ -143,7 +159,8 @@ impl Federation {
         for stale in ["agreement.txt", "draft.txt"] {
             let _ = fs::remove_file(self.scene.root.join(stale));
         }
-        let (policy, builder, draft) = (self.at("policy.rego"), self.at("builder"), self.at("draft.txt"));
+        let (policy, builder, draft) =
+            (self.at("policy.rego"), self.at("builder"), self.at("draft.txt"));
         fs::write(&policy, self.scene.policy(&self.tpms[0])?)?;
         let run = |arguments: &[&str]| self.scene.flare_cvm(arguments).map(drop);
         run(&["ceremony", "init-builder", &builder, "--name", "builder"])?;
@@ -160,7 +177,8 @@ impl Federation {
         let statement = format!("{builder}/builder.txt");
         let (first, invite) = (self.at(PARTIES[0].0), self.at("invite.txt"));
         let sites = SITES.map(|(site, role, parties)| format!("{site}={role}:{parties}"));
-        let mut arguments = vec!["ceremony", "invite", &first, "--project", PROJECT, "--builder", &statement];
+        let mut arguments =
+            vec!["ceremony", "invite", &first, "--project", PROJECT, "--builder", &statement];
         sites.iter().for_each(|site| arguments.extend(["--site", site]));
         run(&[&arguments, ["-o", invite.as_str()].as_slice()].concat())?;
         let joins: Vec<_> = PARTIES
@@ -173,18 +191,37 @@ impl Federation {
         }
         for (name, _) in PARTIES {
             let folder = text(&self.party(name));
-            let mut arguments = vec!["ceremony", "agree", &folder, "--invite", &invite, "--agreement", &draft, "--yes"];
+            let mut arguments = vec![
+                "ceremony",
+                "agree",
+                &folder,
+                "--invite",
+                &invite,
+                "--agreement",
+                &draft,
+                "--yes",
+            ];
             joins.iter().for_each(|(_, join)| arguments.extend(["--join", join]));
             run(&arguments)?;
         }
         for role in ["server", "client"] {
-            let holds =
-                |party: &str| SITES.iter().any(|(_, r, parties)| *r == role && parties.split(',').any(|p| p == party));
+            let holds = |party: &str| {
+                SITES
+                    .iter()
+                    .any(|(_, r, parties)| *r == role && parties.split(',').any(|p| p == party))
+            };
             for (name, _) in PARTIES.iter().filter(|(name, _)| holds(name)) {
-                let (folder, output) = (text(&self.party(name)), self.at(&format!("{name}.{role}.txt")));
-                // The federation's bundles serve many runs, and in each the clients' images present themselves anew.
-                let build = ["--role", role, "--build", BUILD, "--valid-days", "3650", "-o", &output];
-                run(&[&["ceremony", "contribute", &folder, "--agreement", &draft], build.as_slice()].concat())?;
+                let (folder, output) =
+                    (text(&self.party(name)), self.at(&format!("{name}.{role}.txt")));
+                // The federation's bundles serve many runs, and in each the clients' images present
+                // themselves anew.
+                let build =
+                    ["--role", role, "--build", BUILD, "--valid-days", "3650", "-o", &output];
+                run(&[
+                    &["ceremony", "contribute", &folder, "--agreement", &draft],
+                    build.as_slice(),
+                ]
+                .concat())?;
             }
         }
         run(&["ceremony", "verify", &draft])?;
@@ -192,9 +229,11 @@ impl Federation {
         Ok(fs::rename(draft, self.scene.root.join("agreement.txt"))?)
     }
 
-    /// What the owners bring: the model owner's code and start weights, each hospital's share of a real data set.
+    /// What the owners bring: the model owner's code and start weights, each hospital's share of a
+    /// real data set.
     fn training(&self) -> Result<()> {
-        let (source, model, data) = (self.source(), self.scene.root.join("model"), self.scene.root.join("training"));
+        let (source, model, data) =
+            (self.source(), self.scene.root.join("model"), self.scene.root.join("training"));
         if !data.join("start.npy").exists() {
             let wheels = self.scene.root.join("wheels");
             let mut pip = Command::new(self.scene.nvflare("python3"));
@@ -208,11 +247,17 @@ impl Federation {
                 "--only-binary",
                 ":all:",
             ]);
-            run(pip.args(["--require-hashes", "-r"]).arg(source.join("requirements.lock")).arg("-d").arg(&wheels))?;
+            run(pip
+                .args(["--require-hashes", "-r"])
+                .arg(source.join("requirements.lock"))
+                .arg("-d")
+                .arg(&wheels))?;
             let wheel = fs::read_dir(&wheels)?.next().context("the data set's wheel")??.path();
             let mut prepare = Command::new(self.scene.nvflare("python3"));
             prepare.arg(source.join("prepare.py")).arg(wheel).arg(&data);
-            run(prepare.args(SITES.iter().filter(|(_, role, _)| *role == "client").map(|(site, ..)| site)))?;
+            run(prepare.args(
+                SITES.iter().filter(|(_, role, _)| *role == "client").map(|(site, ..)| site),
+            ))?;
         }
         let _ = fs::remove_dir_all(&model);
         run(Command::new("cp").arg("-r").arg(source.join("model")).arg(&model))?;
@@ -228,28 +273,45 @@ impl Federation {
 
     /// The project's files, and the image that its sites are sealed from.
     fn project(&self) -> Result<()> {
-        let (folder, image) = (self.scene.root.join("source"), self.scene.root.join("provisioned.qcow2"));
+        let (folder, image) =
+            (self.scene.root.join("source"), self.scene.root.join("provisioned.qcow2"));
         fs::create_dir_all(&folder)?;
         for name in ["project.yml", "cc_server1.yml", "cc_client.yml"] {
             let mut content = fs::read_to_string(self.source().join(name))?;
             if self.drills && name.starts_with("cc_") {
                 content = content.replace("allowed_ports: [8002]\n", "");
                 let ports = if name == "cc_server1.yml" { "8002, 9999" } else { "9999" };
-                content = content.replace("class_allow_list:", &format!("allowed_ports: [{ports}]\nclass_allow_list:"));
+                content = content.replace(
+                    "class_allow_list:",
+                    &format!("allowed_ports: [{ports}]\nclass_allow_list:"),
+                );
             }
-            content =
-                content.replace(&format!("party: {DELEGATE}"), &format!("party: {}", self.party(DELEGATE).display()));
+            content = content.replace(
+                &format!("party: {DELEGATE}"),
+                &format!("party: {}", self.party(DELEGATE).display()),
+            );
             // The files name what the ceremony left by paths relative to this.
-            content =
-                content.replace("flare_cvm:\n", &format!("flare_cvm:\n  base_dir: {}\n", self.scene.root.display()));
+            content = content.replace(
+                "flare_cvm:\n",
+                &format!("flare_cvm:\n  base_dir: {}\n", self.scene.root.display()),
+            );
             fs::write(folder.join(name), content)?;
         }
         let mut from = self.scene.image("provisioned.qcow2");
         if self.drills {
-            let (stage, base) =
-                (self.scene.repository.join("tests/drills/provision_build"), self.scene.image("nvflare_cc_base.qcow2"));
+            let (stage, base) = (
+                self.scene.repository.join("tests/drills/provision_build"),
+                self.scene.image("nvflare_cc_base.qcow2"),
+            );
             from = self.scene.image("drills.qcow2");
-            self.scene.flare_cvm(&["build", &text(&stage), "--base-image", &text(&base), "-o", &text(&from)])?;
+            self.scene.flare_cvm(&[
+                "build",
+                &text(&stage),
+                "--base-image",
+                &text(&base),
+                "-o",
+                &text(&from),
+            ])?;
         }
         let _ = fs::remove_file(&image);
         Ok(std::os::unix::fs::symlink(from, image)?)
@@ -294,11 +356,12 @@ impl Federation {
         fs::create_dir_all(&work)?;
         let (kits, output) = (text(&self.prod()), text(&work));
         let configs = SITES.map(|(site, role, _)| {
-            let file = if role == "server" { format!("cc_{site}.yml") } else { "cc_client.yml".into() };
+            let file =
+                if role == "server" { format!("cc_{site}.yml") } else { "cc_client.yml".into() };
             format!("{site}={}", self.scene.root.join("source").join(file).display())
         });
-        // The build destroys the delegate's secrets. A test that asks what they open takes the part of whoever reads them in
-        // the server's image, from a copy of its own.
+        // The build destroys the delegate's secrets. A test that asks what they open takes the part
+        // of whoever reads them in the server's image, from a copy of its own.
         let copy = self.scene.root.join(DELEGATE);
         let _ = fs::remove_dir_all(&copy);
         run(Command::new("cp").arg("-r").arg(self.party(DELEGATE)).arg(&copy))?;
@@ -309,21 +372,30 @@ impl Federation {
             let folder = work.join(site);
             unpack(&work.join(format!("{site}.tgz")), &folder)?;
             if role == "client" {
-                self.scene.flare_cvm(&["data", &text(&folder), &self.at(&format!("training/{site}"))])?;
+                self.scene.flare_cvm(&[
+                    "data",
+                    &text(&folder),
+                    &self.at(&format!("training/{site}")),
+                ])?;
             }
         }
         Ok(fs::rename(work, bundles)?)
     }
 
-    /// The parties enrol the server's image; the key holder in the server CVM takes the clients' from the clients themselves.
+    /// The parties enrol the server's image; the key holder in the server CVM takes the clients'
+    /// from the clients themselves.
     fn enroll(&self) -> Result<()> {
         let agreement = self.at("agreement.txt");
         for (site, _, parties) in SITES {
             for party in parties.split(',').filter(|party| *party != DELEGATE) {
                 let (folder, bundle) = (self.at(party), self.bundle(site));
-                let (manifest, reference) = (text(&bundle.join("manifest.json")), text(&bundle.join("reference.json")));
-                let documents = ["--agreement", &agreement, "--manifest", &manifest, "--reference", &reference];
-                self.scene.flare_cvm(&[&["keyholder", "enroll", "--dir", &folder], documents.as_slice()].concat())?;
+                let (manifest, reference) =
+                    (text(&bundle.join("manifest.json")), text(&bundle.join("reference.json")));
+                let documents =
+                    ["--agreement", &agreement, "--manifest", &manifest, "--reference", &reference];
+                self.scene.flare_cvm(
+                    &[&["keyholder", "enroll", "--dir", &folder], documents.as_slice()].concat(),
+                )?;
             }
         }
         Ok(())
@@ -335,7 +407,11 @@ impl Federation {
         let listen = format!("127.0.0.1:{}", self.scene.first_port + index as u16);
         let folder = self.scene.root.join(party);
         let mut command = Command::new(self.scene.program());
-        command.args(["keyholder", "serve", "--listen", &listen, "--dir"]).arg(&folder).arg("--policy").arg(&folder);
+        command
+            .args(["keyholder", "serve", "--listen", &listen, "--dir"])
+            .arg(&folder)
+            .arg("--policy")
+            .arg(&folder);
         let mut process = Process::start(&format!("key holder of {party}"), &mut command)?;
         process.wait_for(&["ready https"], Duration::from_secs(20))?;
         Ok(process)
@@ -346,7 +422,8 @@ impl Federation {
         Machine::of(&self.bundle(site))
     }
 
-    /// Starts a site's CVM and waits for its handoff. `attest` is this machine's port for its agent.
+    /// Starts a site's CVM and waits for its handoff. `attest` is this machine's port for its
+    /// agent.
     pub fn boot(&self, machine: &Machine, site: &str) -> Result<Vm> {
         let attest = attest_port(site);
         let mut forward = format!("tcp:127.0.0.1:{attest}-:{ATTEST_PORT}");
@@ -354,7 +431,10 @@ impl Federation {
             forward += &format!(" tcp:127.0.0.1:{}-:{DRILL_PORT}", drill_port(site));
         }
         if site == SITES[0].0 {
-            forward += &format!(" tcp:127.0.0.1:{FL_PORT}-:{FL_PORT} tcp:127.0.0.1:{KEYHOLDER_PORT}-:{KEYHOLDER_PORT}");
+            forward += &format!(
+                " tcp:127.0.0.1:{FL_PORT}-:{FL_PORT} \
+                 tcp:127.0.0.1:{KEYHOLDER_PORT}-:{KEYHOLDER_PORT}"
+            );
         }
         machine.start(self.tpm(site), &forward)
     }
@@ -362,7 +442,10 @@ impl Federation {
     /// Key holders, the server CVM, then both client CVMs; done when both clients are registered.
     pub fn start(&self) -> Result<Running> {
         let parties = ["model-owner", "hospital-1", "hospital-2"];
-        let holders = parties.into_iter().map(|party| Ok((party, self.holder(party)?))).collect::<Result<_>>()?;
+        let holders = parties
+            .into_iter()
+            .map(|party| Ok((party, self.holder(party)?)))
+            .collect::<Result<_>>()?;
         let mut running = Running { holders, sites: vec![] };
         self.start_sites(&mut running)?;
         Ok(running)
@@ -398,8 +481,10 @@ impl Federation {
     /// A party's secrets, and its half of an image.
     pub fn half_of(&self, party: &str, manifest: &Manifest) -> Result<(Party, Half)> {
         let folder = self.scene.root.join(party);
-        let secrets = Party::load(&folder, &Unlock::beside(&folder)).with_context(|| format!("{party}'s secrets"))?;
-        let half = secrets.half(&manifest.split_key, manifest.role, &manifest.image_id, Stage::Boot)?;
+        let secrets = Party::load(&folder, &Unlock::beside(&folder))
+            .with_context(|| format!("{party}'s secrets"))?;
+        let half =
+            secrets.half(&manifest.split_key, manifest.role, &manifest.image_id, Stage::Boot)?;
         Ok((secrets, half))
     }
 
@@ -417,7 +502,8 @@ impl Federation {
         anyhow::ensure!(ended["status"] == "FINISHED:COMPLETED", "the job ended as {ended}");
         let results = self.scene.root.join("results");
         fs::create_dir_all(&results)?;
-        let downloaded = self.admin(Duration::from_secs(120), &["download", &job, &text(&results)])?;
+        let downloaded =
+            self.admin(Duration::from_secs(120), &["download", &job, &text(&results)])?;
         Ok((job, downloaded))
     }
 
@@ -426,7 +512,10 @@ impl Federation {
         let job = self.scene.root.join("byoc");
         let _ = fs::remove_dir_all(&job);
         run(Command::new("cp").arg("-r").arg(self.source().join("job")).arg(&job))?;
-        run(Command::new("cp").arg("-r").arg(self.source().join("model/code")).arg(job.join("app/custom")))?;
+        run(Command::new("cp")
+            .arg("-r")
+            .arg(self.source().join("model/code"))
+            .arg(job.join("app/custom")))?;
         refusal(self.admin(limit, &["submit", &text(&job)]), "BYOC job not allowed")
     }
 
@@ -434,7 +523,10 @@ impl Federation {
     pub fn download_refused(&self, job: &str) -> Result<String> {
         let (kit, folder) = (self.kit("researcher@acme.com"), self.at("results"));
         let limit = Duration::from_secs(60);
-        refusal(self.scene.admin(&kit, FL_PORT, limit, &["download", job, &folder]), "AuthorizationError")
+        refusal(
+            self.scene.admin(&kit, FL_PORT, limit, &["download", job, &folder]),
+            "AuthorizationError",
+        )
     }
 
     /// Switches the server CVM off and on again.
@@ -458,8 +550,11 @@ fn refusal(answer: Result<Value>, reason: &str) -> Result<String> {
         Ok(answer) => anyhow::bail!("not refused: {answer}"),
         Err(error) => {
             let words = error.to_string();
-            let line = words.lines().find(|line| line.starts_with("refused: ") && line.contains(reason));
-            Ok(line.with_context(|| format!("not refused for the right reason: {words}"))?.to_owned())
+            let line =
+                words.lines().find(|line| line.starts_with("refused: ") && line.contains(reason));
+            Ok(line
+                .with_context(|| format!("not refused for the right reason: {words}"))?
+                .to_owned())
         }
     }
 }
@@ -479,7 +574,8 @@ fn number(site: &str) -> u16 {
 
 /// Runs a line in the root shell of a site's image for drills; what it printed.
 pub fn drill(site: &str, line: &str) -> Result<String> {
-    let mut shell = TcpStream::connect(("127.0.0.1", drill_port(site))).context("the shell for drills")?;
+    let mut shell =
+        TcpStream::connect(("127.0.0.1", drill_port(site))).context("the shell for drills")?;
     shell.set_read_timeout(Some(Duration::from_secs(90)))?;
     writeln!(shell, "{line}")?;
     let mut answer = Vec::new();

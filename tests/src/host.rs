@@ -25,12 +25,15 @@ pub fn fw_cfg(name: &str, file: &Path) -> [String; 2] {
 pub fn plant_variable(store: &Path, name: &str, vendor: &[u8; 16], text: &str) -> Result<()> {
     const HEADER: usize = 60;
     const NON_VOLATILE_BOOT_RUNTIME: u32 = 7;
-    let wide = |text: &str| text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let wide =
+        |text: &str| text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let mut file = fs::read(store)?;
     ensure!(file.get(40..44) == Some(b"_FVH"), "{} is no variable store", store.display());
     let mut at = usize::from(u16::from_le_bytes([file[48], file[49]])) + 28;
     while file.get(at..at + 2).context("the store's end")? == [0xaa, 0x55] {
-        let length = |field: usize| u32::from_le_bytes(file[at + field..at + field + 4].try_into().unwrap_or_default());
+        let length = |field: usize| {
+            u32::from_le_bytes(file[at + field..at + field + 4].try_into().unwrap_or_default())
+        };
         at = (at + HEADER + length(36) as usize + length(40) as usize).next_multiple_of(4);
     }
     let (name, data) = (wide(name), wide(text));

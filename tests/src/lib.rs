@@ -41,7 +41,8 @@ pub fn say(line: &str) {
 
 /// Runs a command to its end; its output is shown only when it fails.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("starting {:?}", command.get_program()))?;
+    let output =
+        command.output().with_context(|| format!("starting {:?}", command.get_program()))?;
     if !output.status.success() {
         bail!(
             "{command:?} ended with {}\n{}{}",
@@ -53,8 +54,8 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a command to its end and hands on each line of its standard output as it comes; standard error
-/// is shown only when it fails.
+/// Runs a command to its end and hands on each line of its standard output as it comes; standard
+/// error is shown only when it fails.
 pub fn run_shown(command: &mut Command, say: &dyn Fn(&str)) -> Result<String> {
     let name = command.get_program().to_owned();
     let mut child = command

@@ -21,10 +21,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `data` at [`EXPORT`], with NFS version 4 on `port` of loopback; what it keeps lies in `work`.
+    /// Serves `data` at [`EXPORT`], with NFS version 4 on `port` of loopback; what it keeps lies in
+    /// `work`.
     pub fn start(tools: &Path, work: &Path, data: &Path, port: u16) -> Result<Self> {
         let root = absolute(tools.join("ganesha"))?;
-        ensure!(root.join("usr/bin/ganesha.nfsd").exists(), "no server in {}: `make test` unpacks it", root.display());
+        ensure!(
+            root.join("usr/bin/ganesha.nfsd").exists(),
+            "no server in {}: `make test` unpacks it",
+            root.display()
+        );
         let work = absolute(work)?;
         let at = |name: &str| work.join(name);
         fs::create_dir_all(at("state"))?;
@@ -41,7 +46,11 @@ impl Server {
         );
         fs::write(at("ganesha.conf"), text)?;
         let mut command = Command::new(root.join("usr/bin/ganesha.nfsd"));
-        command.args(["-F", "-L", "STDOUT", "-N", "EVENT", "-f"]).arg(at("ganesha.conf")).arg("-p").arg(at("pid"));
+        command
+            .args(["-F", "-L", "STDOUT", "-N", "EVENT", "-f"])
+            .arg(at("ganesha.conf"))
+            .arg("-p")
+            .arg(at("pid"));
         let paths: [PathBuf; 2] = [libraries, root.join("usr/lib/ganesha")];
         command.env("LD_LIBRARY_PATH", std::env::join_paths(paths)?);
         let mut process = Process::start("ganesha.nfsd", &mut command)?;

@@ -1,5 +1,5 @@
-//! p5 and `state` of a disk whose machine is off, as whoever holds the disk can read them: with Debian's cryptsetup, and
-//! without a device-mapper.
+//! p5 and `state` of a disk whose machine is off, as whoever holds the disk can read them: with
+//! Debian's cryptsetup, and without a device-mapper.
 
 use std::{
     collections::BTreeMap,
@@ -29,12 +29,21 @@ const SECTOR: u64 = 512;
 const BLOCK_SECTORS: u64 = 8;
 const BLOCK: usize = 4096;
 
-/// Everything that one party could try without the other's secrets: its half in every place of a key, and what it has.
-pub fn keys_of_one(party: &Party, own: &Half, manifest: &Manifest, purpose: Purpose) -> Result<Vec<Vec<u8>>> {
+/// Everything that one party could try without the other's secrets: its half in every place of a
+/// key, and what it has.
+pub fn keys_of_one(
+    party: &Party,
+    own: &Half,
+    manifest: &Manifest,
+    purpose: Purpose,
+) -> Result<Vec<Vec<u8>>> {
     let zero = Half::from_bytes(&[0; 32]);
     let public = Half::from_bytes(&manifest.split_key.ephemeral.0);
-    let tries = [&[own][..], &[own, own], &[own, &zero], &[&zero, own], &[own, &public], &[&public, own]];
-    let key = |halves: &&[&Half]| combine(&manifest.split_key.transcript, halves, purpose, &manifest.image_id);
+    let tries =
+        [&[own][..], &[own, own], &[own, &zero], &[&zero, own], &[own, &public], &[&public, own]];
+    let key = |halves: &&[&Half]| {
+        combine(&manifest.split_key.transcript, halves, purpose, &manifest.image_id)
+    };
     let made = tries.iter().map(|halves| Ok(key(halves)?.as_bytes().to_vec()));
     let mut keys = made.collect::<Result<Vec<_>>>()?;
     keys.extend([own.as_bytes().to_vec(), party.base_key(manifest.role).as_bytes().to_vec()]);
@@ -71,8 +80,14 @@ pub struct Area {
 }
 
 impl Area {
-    /// Takes p5 ([`Purpose::Jobs`]) or `state` out of a machine's disk; `folder` gets what is made of it.
-    pub fn of(machine: &Machine, manifest: &Manifest, purpose: Purpose, folder: &Path) -> Result<Self> {
+    /// Takes p5 ([`Purpose::Jobs`]) or `state` out of a machine's disk; `folder` gets what is made
+    /// of it.
+    pub fn of(
+        machine: &Machine,
+        manifest: &Manifest,
+        purpose: Purpose,
+        folder: &Path,
+    ) -> Result<Self> {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder)?;
         let area = Self { folder: folder.to_owned() };
@@ -100,7 +115,10 @@ impl Area {
     pub fn opens(&self, key: &[u8]) -> Result<bool> {
         let key_file = self.key_file(key)?;
         let mut command = Command::new("cryptsetup");
-        command.args(["luksOpen", "--test-passphrase", "--key-file"]).arg(key_file).arg(self.file());
+        command
+            .args(["luksOpen", "--test-passphrase", "--key-file"])
+            .arg(key_file)
+            .arg(self.file());
         Ok(command.status().context("cryptsetup")?.success())
     }
 
@@ -108,12 +126,17 @@ impl Area {
     pub fn files(&self, key: &[u8]) -> Result<BTreeMap<String, Vec<u8>>> {
         let (key_file, volume_key) = (self.key_file(key)?, self.folder.join("volume-key"));
         let mut command = Command::new("cryptsetup");
-        command.args(["luksDump", "--batch-mode", "--dump-volume-key", "--volume-key-file"]).arg(&volume_key);
+        command
+            .args(["luksDump", "--batch-mode", "--dump-volume-key", "--volume-key-file"])
+            .arg(&volume_key);
         run(command.arg("--key-file").arg(key_file).arg(self.file()))?;
         let (image, tree) = (self.folder.join("ext4"), self.folder.join("tree"));
         decrypt(&self.file(), &fs::read(&volume_key)?, &image)?;
         fs::create_dir_all(&tree)?;
-        run(Command::new("debugfs").arg("-R").arg(format!("rdump / {}", tree.display())).arg(&image))?;
+        run(Command::new("debugfs")
+            .arg("-R")
+            .arg(format!("rdump / {}", tree.display()))
+            .arg(&image))?;
         let mut files = BTreeMap::new();
         collect(&tree, &tree, &mut files)?;
         Ok(files)
@@ -160,9 +183,14 @@ impl Integrity {
         ensure!(superblock.starts_with(b"integrt\0"), "no superblock of dm-integrity");
         let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| superblock[at + i]));
         let (interleave, tag) = (u32::from(superblock[9]), u64::from(word(8) >> 16));
-        let (journal_sections, flags, block_log2) = (u64::from(word(12)), word(24), u32::from(superblock[28]));
-        ensure!(block_log2 == 3 && interleave < 32, "blocks of 2^{block_log2} sectors, runs of 2^{interleave}");
-        // A journal section: entries of a sector number, a commit id a sector and the tag, in eight sectors; their data.
+        let (journal_sections, flags, block_log2) =
+            (u64::from(word(12)), word(24), u32::from(superblock[28]));
+        ensure!(
+            block_log2 == 3 && interleave < 32,
+            "blocks of 2^{block_log2} sectors, runs of 2^{interleave}"
+        );
+        // A journal section: entries of a sector number, a commit id a sector and the tag, in eight
+        // sectors; their data.
         let (have_mac, fixed_padding) = (flags & 1 != 0, flags & 8 != 0);
         let room = if have_mac { 496 } else { 504 };
         let entries = room / (8 + 8 * BLOCK_SECTORS + tag).next_multiple_of(8) * 8;
@@ -179,8 +207,12 @@ impl Integrity {
     /// The first sectors of each run: as the file system counts, and on the device.
     fn runs(&self) -> impl Iterator<Item = (u64, u64)> {
         let runs = self.sectors.div_ceil(1 << self.interleave);
-        (0..runs)
-            .map(|run| (run << self.interleave, self.start + (run << self.interleave) + (run + 1) * self.metadata_run))
+        (0..runs).map(|run| {
+            (
+                run << self.interleave,
+                self.start + (run << self.interleave) + (run + 1) * self.metadata_run,
+            )
+        })
     }
 }
 
@@ -189,7 +221,8 @@ fn decrypt(area: &Path, volume_key: &[u8], to: &Path) -> Result<()> {
     let (area, image) = (File::open(area)?, File::create(to)?);
     // 32 bytes more authenticate.
     ensure!(volume_key.len() == 96, "a volume key of {} bytes", volume_key.len());
-    let cipher = |at: usize| Aes256::new_from_slice(&volume_key[at..at + 32]).context("an AES-256 key");
+    let cipher =
+        |at: usize| Aes256::new_from_slice(&volume_key[at..at + 32]).context("an AES-256 key");
     let xts = Xts128::new(cipher(0)?, cipher(32)?);
     let integrity = Integrity::read(&area)?;
     image.set_len(integrity.sectors * SECTOR)?;

@@ -107,7 +107,10 @@ impl Process {
                 Ok(line) => self.seen.push(line),
                 Err(RecvTimeoutError::Timeout) => {
                     let text = self.text();
-                    bail!("{}: none of {patterns:?} within {limit:?}; its output:\n{text}", self.name)
+                    bail!(
+                        "{}: none of {patterns:?} within {limit:?}; its output:\n{text}",
+                        self.name
+                    )
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let text = self.text();
@@ -184,13 +187,21 @@ mod tests {
 
     #[test]
     fn console_lines_lose_their_escapes() {
-        assert_eq!(printable(b"\x1b[2J\x1b[01;01HBdsDxe: \xffstarting\r\n"), "BdsDxe: \u{fffd}starting");
+        assert_eq!(
+            printable(b"\x1b[2J\x1b[01;01HBdsDxe: \xffstarting\r\n"),
+            "BdsDxe: \u{fffd}starting"
+        );
     }
 
     #[test]
     fn a_line_is_found_and_its_absence_named() {
         let mut p = Process::start("echo", Command::new("echo").arg("hello there")).unwrap();
         assert_eq!(p.wait_for(&["hello"], Duration::from_secs(5)).unwrap().text, "hello there");
-        assert!(p.wait_for(&["absent"], Duration::from_secs(5)).unwrap_err().to_string().contains("absent"));
+        assert!(
+            p.wait_for(&["absent"], Duration::from_secs(5))
+                .unwrap_err()
+                .to_string()
+                .contains("absent")
+        );
     }
 }

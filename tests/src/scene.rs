@@ -14,7 +14,8 @@ use anyhow::{Context, Result, ensure};
 use crate::{process::Process, run, run_shown, tpm::Tpm, vm::Machine};
 
 /// The two parties: folder, role in the ceremony.
-pub const PARTIES: [(&str, &str); 2] = [("model-owner", "model_owner"), ("data-owner", "data_owner")];
+pub const PARTIES: [(&str, &str); 2] =
+    [("model-owner", "model_owner"), ("data-owner", "data_owner")];
 const PROJECT: &str = "flare-cvm-demo";
 /// The name under which contributions are made.
 const BUILD: &str = "demo-1";
@@ -41,7 +42,8 @@ pub struct Scene {
     pub cc_config: Option<PathBuf>,
     /// Whether both parties' policies let the lab's TPMs keep secrets.
     pub trusts_machines: bool,
-    /// Whether both parties' policies accept, as shipped, a TPM whose firmware did not measure the host's ACPI tables.
+    /// Whether both parties' policies accept, as shipped, a TPM whose firmware did not measure the
+    /// host's ACPI tables.
     pub accepts_host_acpi: bool,
     /// Gets each line of progress.
     pub say: Box<dyn Fn(&str) + Send + Sync>,
@@ -55,11 +57,19 @@ pub struct Holders {
 
 impl Scene {
     /// A scene below `target/NAME`.
-    pub fn new(name: &str, first_port: u16, layout: &'static str, say: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
-        let (root, images) = (repository.join("target").join(name), repository.join("target/demo/images"));
+    pub fn new(
+        name: &str,
+        first_port: u16,
+        layout: &'static str,
+        say: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        let repository =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
+        let (root, images) =
+            (repository.join("target").join(name), repository.join("target/demo/images"));
         let (profile, last_stage) = ("debian-12", "provision_build".into());
-        let (site, cc_config, trusts_machines, say) = (("server1", "server"), None, false, Box::new(say));
+        let (site, cc_config, trusts_machines, say) =
+            (("server1", "server"), None, false, Box::new(say));
         Self {
             root,
             repository,
@@ -230,7 +240,15 @@ impl Scene {
             "-o",
             &at("invite.txt"),
         ])?;
-        self.flare_cvm(&["ceremony", "join", &data, &at("invite.txt"), "-o", &at("join.txt"), "--yes"])?;
+        self.flare_cvm(&[
+            "ceremony",
+            "join",
+            &data,
+            &at("invite.txt"),
+            "-o",
+            &at("join.txt"),
+            "--yes",
+        ])?;
         for party in [&model, &data] {
             self.flare_cvm(&[
                 "ceremony",
@@ -268,22 +286,28 @@ impl Scene {
 
     /// The template policy with the TPM's root named.
     pub(crate) fn policy(&self, tpm: &Tpm) -> Result<String> {
-        let der =
-            run(Command::new("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(&tpm.roots[0]))?;
-        let digest = der.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase();
+        let der = run(Command::new("openssl")
+            .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
+            .arg(&tpm.roots[0]))?;
+        let digest =
+            der.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase();
         ensure!(digest.len() == 64, "openssl printed no fingerprint: {der}");
         let template = fs::read_to_string(self.repository.join("keys/policies/tpm.rego"))?;
         let mut policy = template.replace("@EK_ROOT_SHA256@", &digest);
         if !self.accepts_host_acpi {
             let by_name = r#"accepted_not_checked := {"acpi", "#;
-            ensure!(policy.contains(by_name), "the shipped policy no longer accepts ACPI tables by name");
+            ensure!(
+                policy.contains(by_name),
+                "the shipped policy no longer accepts ACPI tables by name"
+            );
             policy = policy.replace(by_name, "accepted_not_checked := {");
         }
         if !self.trusts_machines {
             return Ok(policy);
         }
         let trusted = format!(r#"trusted_machines := {{"{digest}": {{"bind", "offline"}}}}"#);
-        // No `firmware` can be named: Debian 12's OVMF measures no ACPI tables. The lab trusts its own host with them.
+        // No `firmware` can be named: Debian 12's OVMF measures no ACPI tables. The lab trusts its
+        // own host with them.
         let policy = policy.replace("trusted_machines := {}", &trusted);
         Ok(policy.replace("\tnot trusted_machines[tpm.ek_root_sha256]\n", ""))
     }
@@ -304,27 +328,39 @@ impl Scene {
         }
         let workspace = text(&project);
         (self.say)("$ python3 -m nvflare.lighter.provision -p project.yml");
-        // The module behind `nvflare provision`; the command itself also imports a dashboard and Docker's client.
+        // The module behind `nvflare provision`; the command itself also imports a dashboard and
+        // Docker's client.
         run(Command::new(self.nvflare("python3"))
             .args(["-m", "nvflare.lighter.provision", "-p", "project.yml", "-w", &workspace])
             .current_dir(self.repository.join("tests/demo")))?;
-        ensure!(self.site_kit().exists(), "nvflare provision made no kit at {}", self.kits().display());
+        ensure!(
+            self.site_kit().exists(),
+            "nvflare provision made no kit at {}",
+            self.kits().display()
+        );
         Ok(fs::write(stamp, inputs)?)
     }
 
     /// Everything that the kits are made of.
     fn kit_inputs(&self) -> Result<String> {
         let files = ["project.yml", "cc_server1.yml", "cc_site-1.yml"];
-        files.iter().map(|name| Ok(fs::read_to_string(self.repository.join("tests/demo").join(name))?)).collect()
+        files
+            .iter()
+            .map(|name| Ok(fs::read_to_string(self.repository.join("tests/demo").join(name))?))
+            .collect()
     }
 
     /// `provision …` for a bundle at `output`.
     pub fn provision_arguments(&self, output: &Path) -> Vec<String> {
-        let contribution = |index: usize| self.exchange(&format!("{}.contribution.txt", PARTIES[index].0));
+        let contribution =
+            |index: usize| self.exchange(&format!("{}.contribution.txt", PARTIES[index].0));
         let mut arguments = vec!["provision".into(), "--build".into(), BUILD.into()];
         let kit = match &self.cc_config {
             Some(config) => {
-                arguments.extend(["--cc-config".into(), format!("{}={}", self.site.0, config.display())]);
+                arguments.extend([
+                    "--cc-config".into(),
+                    format!("{}={}", self.site.0, config.display()),
+                ]);
                 ("--kit-root", self.kits())
             }
             None => ("--kit", self.site_kit()),
@@ -364,8 +400,8 @@ impl Scene {
         Ok(())
     }
 
-    /// The lab seals one site again and again under one build's name. A builder would ask the parties to contribute to
-    /// another build.
+    /// The lab seals one site again and again under one build's name. A builder would ask the
+    /// parties to contribute to another build.
     fn forget_builds(&self) {
         let _ = fs::remove_dir_all(self.root.join("builder/builds"));
     }
@@ -373,7 +409,8 @@ impl Scene {
     /// Each party enrols the image.
     pub fn enroll(&self) -> Result<()> {
         for index in 0..PARTIES.len() {
-            let (folder, agreement) = (text(&self.party(index)), text(&self.exchange("agreement.txt")));
+            let (folder, agreement) =
+                (text(&self.party(index)), text(&self.exchange("agreement.txt")));
             let file = |name: &str| text(&self.bundle().join(name));
             self.flare_cvm(&[
                 "keyholder",
@@ -403,7 +440,8 @@ impl Scene {
         let mut command = Command::new(self.program());
         command.args(["keyholder", "serve", "--listen", &listen, "--dir"]).arg(&folder);
         command.arg("--policy").arg(policy.unwrap_or(&folder));
-        let mut process = Process::start(&format!("key holder of {}", PARTIES[index].0), &mut command)?;
+        let mut process =
+            Process::start(&format!("key holder of {}", PARTIES[index].0), &mut command)?;
         process.wait_for(&["ready https"], Duration::from_secs(20))?;
         Ok(process)
     }
@@ -431,7 +469,13 @@ impl Scene {
     }
 
     /// Runs one command of `tests/admin.py`; its answer.
-    pub fn admin(&self, kit: &Path, port: u16, limit: Duration, command: &[&str]) -> Result<serde_json::Value> {
+    pub fn admin(
+        &self,
+        kit: &Path,
+        port: u16,
+        limit: Duration,
+        command: &[&str],
+    ) -> Result<serde_json::Value> {
         let shown = run(Command::new(self.nvflare("python3"))
             .arg(self.repository.join("tests/admin.py"))
             .arg("--kit")
@@ -445,7 +489,8 @@ impl Scene {
 /// Unpacks a `SITE.tgz` into the new folder `to`.
 pub(crate) fn unpack(archive: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
-    run(Command::new("tar").args(["--strip-components=1", "-xzSf"]).arg(archive).arg("-C").arg(to)).map(drop)
+    run(Command::new("tar").args(["--strip-components=1", "-xzSf"]).arg(archive).arg("-C").arg(to))
+        .map(drop)
 }
 
 /// A path as an argument.

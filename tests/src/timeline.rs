@@ -40,7 +40,8 @@ impl Timeline {
     /// From a console's lines; `ready` is when NVFLARE first answered.
     pub fn new(power_on: Instant, lines: &[Line], ready: Option<Instant>) -> Self {
         let ms = |at: Instant| at.saturating_duration_since(power_on).as_millis();
-        let steps: Vec<_> = lines.iter().filter_map(|l| Some((l.at, Step::parse(&l.text)?))).collect();
+        let steps: Vec<_> =
+            lines.iter().filter_map(|l| Some((l.at, Step::parse(&l.text)?))).collect();
         let mut phases = Vec::new();
         if let Some((at, first)) = steps.first() {
             let kernel = *at - Duration::from_secs_f64(first.seconds);
@@ -48,7 +49,10 @@ impl Timeline {
             phases.push(("kernel".to_owned(), ms(*at)));
             let init_start = ms(kernel);
             for (_, step) in &steps[1..] {
-                phases.push((format!("cvm-init {}", step.step), init_start + (step.seconds * 1000.0) as u128));
+                phases.push((
+                    format!("cvm-init {}", step.step),
+                    init_start + (step.seconds * 1000.0) as u128,
+                ));
             }
         }
         if let Some(at) = ready {

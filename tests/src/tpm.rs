@@ -33,7 +33,11 @@ impl Tpm {
     /// Another machine's TPM, of the same manufacturer.
     pub fn another(&self, folder: &Path) -> Result<Self> {
         let folder = std::path::absolute(folder)?;
-        let ca = self.roots.first().and_then(|root| root.parent()).context("the manufacturer's folder")?;
+        let ca = self
+            .roots
+            .first()
+            .and_then(|root| root.parent())
+            .context("the manufacturer's folder")?;
         let other = Self { state: folder.join("state"), roots: self.roots.clone() };
         if !other.state.join("tpm2-00.permall").exists() {
             swtpm::manufacture(&folder, ca, true);

@@ -70,7 +70,8 @@ impl Machine {
     /// Adds `arguments` to QEMU's, as the host can: the script is a file of the host's.
     pub fn attach(&self, arguments: &[String]) -> Result<()> {
         let script = self.folder.join("launch_vm.sh");
-        let quoted: String = arguments.iter().map(|a| format!(" '{}'", a.replace('\'', r"'\''"))).collect();
+        let quoted: String =
+            arguments.iter().map(|a| format!(" '{}'", a.replace('\'', r"'\''"))).collect();
         Ok(fs::write(&script, fs::read_to_string(&script)?.trim_end().to_owned() + &quoted + "\n")?)
     }
 
@@ -96,8 +97,10 @@ impl Machine {
         let console = vm.console.text();
         ensure!(!console.contains("] handoff:"), "the boot went through to handoff:\n{console}");
         vm.console.wait(BOOT_LIMIT).context("a refused boot must end in a powered-off machine")?;
-        let code =
-            console.split_whitespace().find(|w| w.starts_with("FC-")).map(|w| w.trim_end_matches(':').to_owned());
+        let code = console
+            .split_whitespace()
+            .find(|w| w.starts_with("FC-"))
+            .map(|w| w.trim_end_matches(':').to_owned());
         Ok(Refusal { code, console })
     }
 }

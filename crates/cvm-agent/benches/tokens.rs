@@ -1,5 +1,6 @@
-//! `make bench`: tokens made and verified a second by an agent on SEV-SNP, and by NVFLARE's own SNP authorizer with virtee's
-//! `snpguest` and with ours, on reports of one minted chip in one run. Processor time, of all processes that take part.
+//! `make bench`: tokens made and verified a second by an agent on SEV-SNP, and by NVFLARE's own SNP
+//! authorizer with virtee's `snpguest` and with ours, on reports of one minted chip in one run.
+//! Processor time, of all processes that take part.
 
 #[path = "../tests/common/chip.rs"]
 mod chip;
@@ -84,7 +85,8 @@ fn main() {
     let policy = cross_policy(None).unwrap();
     let expected = Expected { use_: Use::Peer, peer: None, challenge: None, report_sha256: None };
     let clocks = Clocks { leeway_s: 3600, max_wait_s: 0 };
-    let trust = Trust::new(federation.agreement.text().as_bytes()).unwrap().with_vendors(maker.vendors());
+    let trust =
+        Trust::new(federation.agreement.text().as_bytes()).unwrap().with_vendors(maker.vendors());
     let judge = rate(|| {
         let token = Token::parse(black_box(&text)).unwrap();
         drop(black_box(verify(&token, &expected, &trust, &policy, clocks, clock::now()).unwrap()));
@@ -92,22 +94,34 @@ fn main() {
 
     println!("\n| tokens of SEV-SNP | 1/s | its process start, apart |\n|---|---|---|");
     println!("| agent: generation, of which the chip's double signs {sign:.0}/s | {make:.0} | |");
-    println!("| agent: verification of a known peer: statement, documents, report, chain, policy | {judge:.0} | |");
+    println!(
+        "| agent: verification of a known peer: statement, documents, report, chain, policy | \
+         {judge:.0} | |"
+    );
     let virtee = installed().and_then(|program| processes(&site, &chip, &program));
     let name = "NVFLARE's SNPAuthorizer, verification: 3 processes of";
-    row(&format!("{name} virtee's snpguest 0.11.0 (report against a VCEK that nothing checks)"), virtee, 0.0);
+    row(
+        &format!("{name} virtee's snpguest 0.11.0 (report against a VCEK that nothing checks)"),
+        virtee,
+        0.0,
+    );
 
     let socket = site.at("agent.sock");
     let (listener, served) = (serve::bind(&socket).unwrap(), Arc::new(agent()));
     thread::spawn(move || serve::local(&served, &listener, &[nix::unistd::geteuid().as_raw()]));
     let program = site.at("snpguest");
     let ours = env!("CARGO_BIN_EXE_cvm-snpguest");
-    fs::write(&program, format!("#!/bin/sh\nexec {ours} --socket {} \"$@\"\n", socket.display())).unwrap();
+    fs::write(&program, format!("#!/bin/sh\nexec {ours} --socket {} \"$@\"\n", socket.display()))
+        .unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let before = own_cpu();
     let with_ours = processes(&site, &chip, &program);
     let in_the_agent = (own_cpu() - before) / f64::from(RUNS + 1);
-    row(&format!("{name} our snpguest, the agent's verification included (report and chain)"), with_ours, in_the_agent);
+    row(
+        &format!("{name} our snpguest, the agent's verification included (report and chain)"),
+        with_ours,
+        in_the_agent,
+    );
 }
 
 /// Seconds of a verification and of a process's start.
@@ -129,7 +143,8 @@ fn processes(site: &Site, chip: &Arc<Chip>, program: &Path) -> Spent {
     let python = python.unwrap_or_else(|_| root().join("target/tools/nvflare/bin/python3"));
     let (report, certificates) = (site.at("report.bin"), site.at("certs"));
     site.write("report.bin", &chip.report(&[0x5a; 64]));
-    // What a first verification would fetch: chip, microcode, SNP, TEE, boot loader of `snp_mint::vcek`.
+    // What a first verification would fetch: chip, microcode, SNP, TEE, boot loader of
+    // `snp_mint::vcek`.
     let cached = format!("{}-213-20-1-3", "c5".repeat(64));
     for name in ["ark.pem", "ask.pem", "vcek.pem", &cached] {
         site.write(&format!("certs/{name}"), snp_mint::pem(&[chip.vcek()]).as_bytes());
@@ -156,8 +171,13 @@ fn root() -> PathBuf {
 /// virtee's program, or why it is not there.
 fn installed() -> Result<PathBuf, String> {
     let program = std::env::var("FLARE_CVM_SNPGUEST").map(PathBuf::from);
-    let program = program.unwrap_or_else(|_| root().join("target/tools/peers/snpguest/bin/snpguest"));
-    if program.is_file() { Ok(program) } else { Err(format!("{} is not installed", program.display())) }
+    let program =
+        program.unwrap_or_else(|_| root().join("target/tools/peers/snpguest/bin/snpguest"));
+    if program.is_file() {
+        Ok(program)
+    } else {
+        Err(format!("{} is not installed", program.display()))
+    }
 }
 
 /// Times a second of this process's own processor time: a policy decides on a thread of its own.
@@ -174,9 +194,11 @@ fn rate(mut run: impl FnMut()) -> f64 {
     }
 }
 
-/// proc(5): `utime` and `stime`, fields 14 and 15 of `stat` in 1/100 s; the name before field 3 ends in `)`.
+/// proc(5): `utime` and `stime`, fields 14 and 15 of `stat` in 1/100 s; the name before field 3
+/// ends in `)`.
 fn own_cpu() -> f64 {
     let text = fs::read_to_string("/proc/self/stat").unwrap();
     let (_, fields) = text.rsplit_once(") ").unwrap();
-    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>()
+        / 100.0
 }

@@ -104,10 +104,13 @@ impl Agent {
                 self.check_healthy()?;
                 let verdict = self.verify_peer(&token, peer.as_ref(), challenge.as_ref());
                 let name = peer.map(|peer| peer.name.to_string());
-                let name = name.or_else(|| verdict.as_ref().ok().map(|verdict| verdict.site.to_string()));
+                let name =
+                    name.or_else(|| verdict.as_ref().ok().map(|verdict| verdict.site.to_string()));
                 self.write("verified", name, "accepted", verdict.as_ref().err());
                 let verdict = verdict?;
-                Ok(json!({ "verified": true, "claims": verdict.claims, "not_checked": verdict.not_checked }))
+                Ok(
+                    json!({ "verified": true, "claims": verdict.claims, "not_checked": verdict.not_checked }),
+                )
             }
             Request::Report { since, until, .. } => {
                 let report = self.report(&since, &until)?;
@@ -115,20 +118,27 @@ impl Agent {
             }
             Request::SnpReport { report_data, .. } => {
                 self.check_healthy()?;
-                let made = self.turns.take(Rank::Peer).and_then(|_turn| self.bare_report(&report_data.0));
+                let made =
+                    self.turns.take(Rank::Peer).and_then(|_turn| self.bare_report(&report_data.0));
                 self.write("generated", None, "issued a bare SEV-SNP report", made.as_ref().err());
                 made
             }
             Request::SnpVerify { report, certificates, .. } => {
                 self.check_healthy()?;
                 let verdict = self.verify_bare_report(&report.0, &certificates);
-                self.write("verified", None, "accepted a bare SEV-SNP report", verdict.as_ref().err());
+                self.write(
+                    "verified",
+                    None,
+                    "accepted a bare SEV-SNP report",
+                    verdict.as_ref().err(),
+                );
                 verdict
             }
         }
     }
 
-    /// Answers the node's port: fresh evidence over the asker's nonce, in any state, for it speaks for itself.
+    /// Answers the node's port: fresh evidence over the asker's nonce, in any state, for it speaks
+    /// for itself.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -137,7 +147,8 @@ impl Agent {
             AuditRequest::Evidence { nonce, .. } => (nonce, None),
             AuditRequest::Report { since, until, nonce, .. } => {
                 // The exact text is what the evidence is bound to.
-                let report = serde_json::to_string(&self.report(&since, &until)?).unwrap_or_default();
+                let report =
+                    serde_json::to_string(&self.report(&since, &until)?).unwrap_or_default();
                 (nonce, Some(report))
             }
         };
@@ -151,8 +162,9 @@ impl Agent {
         Ok(answer)
     }
 
-    /// Fresh evidence of this machine through the same verifier as a peer's, against the self policy. What fails
-    /// once stays failed; a device that gives no evidence is asked again after each of `pauses`.
+    /// Fresh evidence of this machine through the same verifier as a peer's, against the self
+    /// policy. What fails once stays failed; a device that gives no evidence is asked again after
+    /// each of `pauses`.
     ///
     /// # Errors
     /// [`Refusal`]: this machine is not what was built, or gives no evidence.
@@ -170,7 +182,9 @@ impl Agent {
         match &verdict {
             Ok(_) if matches!(*state, State::Failing { .. }) => {}
             Ok(_) => *state = State::Healthy { since: (self.clock)() },
-            Err(refusal) => *state = State::Failing { reason: format!("{}: {refusal}", refusal.code()) },
+            Err(refusal) => {
+                *state = State::Failing { reason: format!("{}: {refusal}", refusal.code()) }
+            }
         }
         verdict.map(drop)
     }
@@ -178,19 +192,36 @@ impl Agent {
     fn check_self(&self) -> Result<Verdict, Refusal> {
         let challenge = Bytes::<32>(random()?);
         let (text, _) = self.token(Use::Own, Some(challenge), None, None)?;
-        let expected = Expected { use_: Use::Own, peer: None, challenge: Some(&challenge), report_sha256: None };
+        let expected = Expected {
+            use_: Use::Own,
+            peer: None,
+            challenge: Some(&challenge),
+            report_sha256: None,
+        };
         self.verify(&Token::parse(&text)?, &expected, &self.own.own)
     }
 
-    fn verify(&self, token: &Token, expected: &Expected<'_>, policy: &Policy) -> Result<Verdict, Refusal> {
+    fn verify(
+        &self,
+        token: &Token,
+        expected: &Expected<'_>,
+        policy: &Policy,
+    ) -> Result<Verdict, Refusal> {
         verify(token, expected, &self.own.trust, policy, self.own.config.clocks, (self.clock)())
     }
 
-    fn verify_peer(&self, token: &str, peer: Option<&Peer>, challenge: Option<&Bytes32>) -> Result<Verdict, Refusal> {
+    fn verify_peer(
+        &self,
+        token: &str,
+        peer: Option<&Peer>,
+        challenge: Option<&Bytes32>,
+    ) -> Result<Verdict, Refusal> {
         let token = Token::parse(token)?;
         // Taken before the work, so that of two requests with one challenge only one can succeed.
         let taken = match (challenge, peer) {
-            (Some(challenge), Some(peer)) => Some(lock(&self.memory).take(challenge, &peer.name, Instant::now())?),
+            (Some(challenge), Some(peer)) => {
+                Some(lock(&self.memory).take(challenge, &peer.name, Instant::now())?)
+            }
             (Some(_), None) => return Err(Refusal::NoChallenge),
             (None, _) => None,
         };
@@ -239,9 +270,11 @@ impl Agent {
             transcript: self.own.trust.transcript(),
             use_,
         };
-        let gpus = self.gpus.as_ref().map(|gpus| gpus.additional_evidence(&statement.device_digest()));
+        let gpus =
+            self.gpus.as_ref().map(|gpus| gpus.additional_evidence(&statement.device_digest()));
         let additional_evidence = gpus.transpose()?;
-        statement.additional_evidence_sha256 = additional_evidence.as_ref().map(|text| sha256(text.as_bytes()));
+        statement.additional_evidence_sha256 =
+            additional_evidence.as_ref().map(|text| sha256(text.as_bytes()));
         let token = Token {
             evidence: self.attester.evidence(&statement.digest())?,
             statement,
@@ -259,7 +292,8 @@ impl Agent {
             State::Failing { reason } => ("failing", reason, None),
         };
         let (manifest, config) = (&self.own.image.manifest, &self.own.config);
-        let kinds: Vec<_> = [self.attester.kind()].into_iter().chain(self.gpus.as_ref().map(|_| NVIDIA)).collect();
+        let kinds: Vec<_> =
+            [self.attester.kind()].into_iter().chain(self.gpus.as_ref().map(|_| NVIDIA)).collect();
         json!({
             "site": manifest.site, "role": manifest.role, "state": state, "reason": reason, "self_verified_at": since,
             "kinds": kinds, "leeway_s": config.clocks.leeway_s,
@@ -284,7 +318,12 @@ impl Agent {
     }
 
     fn write(&self, direction: &str, peer: Option<String>, good: &str, refusal: Option<&Refusal>) {
-        let mut entry = Entry::new((self.clock)(), direction, peer, if refusal.is_none() { good } else { "refused" });
+        let mut entry = Entry::new(
+            (self.clock)(),
+            direction,
+            peer,
+            if refusal.is_none() { good } else { "refused" },
+        );
         entry.code = refusal.map(|refusal| refusal.code().to_owned());
         entry.reason = refusal.map(ToString::to_string);
         self.journal.append(&entry);
@@ -293,6 +332,7 @@ impl Agent {
 
 fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| Refusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Refusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
     Ok(bytes)
 }

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::{Refusal, evidence::Evidence};
 
-/// Something that proves the state of this machine now. It is asked by one at a time (`turns`): libtss2's contexts do not
-/// share a TPM without a resource manager.
+/// Something that proves the state of this machine now. It is asked by one at a time (`turns`):
+/// libtss2's contexts do not share a TPM without a resource manager.
 pub trait Attester: Send + Sync {
     /// `tpm`, `snp`, `tdx`.
     fn kind(&self) -> &'static str;
@@ -30,8 +30,8 @@ fn none(error: &impl Explain) -> Refusal {
     Refusal::NoEvidence { problem: format!("{}: {error}", error.code()) }
 }
 
-/// The TPM. It is opened for each quote, so that nothing of this process stays in it; the attestation key is derived
-/// again, which takes a P-256 key's time.
+/// The TPM. It is opened for each quote, so that nothing of this process stays in it; the
+/// attestation key is derived again, which takes a P-256 key's time.
 pub struct TpmAttester {
     tcti: String,
     event_log: Option<Base64>,
@@ -57,7 +57,11 @@ impl Attester for TpmAttester {
             Ok((key.quote(&tpm_nonce(digest))?, key.public().clone()))
         });
         let (tpm_quote, ak_public) = quoted.map_err(|e| none(&e))?;
-        Ok(Evidence::Tpm(Box::new(QuotedEvidence { ak_public, tpm_quote, event_log: self.event_log.clone() })))
+        Ok(Evidence::Tpm(Box::new(QuotedEvidence {
+            ak_public,
+            tpm_quote,
+            event_log: self.event_log.clone(),
+        })))
     }
 }
 
@@ -73,8 +77,8 @@ pub struct TeeAttester {
 }
 
 impl TeeAttester {
-    /// What `open` gives, if it is a TEE that a token can carry. `collateral` is what `flare-cvm collateral pack`
-    /// wrote, or empty.
+    /// What `open` gives, if it is a TEE that a token can carry. `collateral` is what `flare-cvm
+    /// collateral pack` wrote, or empty.
     ///
     /// # Errors
     /// [`CollectError`] when there is none.
@@ -84,7 +88,10 @@ impl TeeAttester {
             collect::Kind::Tdx => "tdx",
             other => {
                 let problem = format!("{other:?} evidence is not carried by tokens");
-                return Err(CollectError::Absent { device: "SNP or TDX guest device".into(), problem });
+                return Err(CollectError::Absent {
+                    device: "SNP or TDX guest device".into(),
+                    problem,
+                });
             }
         };
         let collateral = serde_json::from_slice(collateral).ok().filter(Value::is_object);
@@ -98,7 +105,9 @@ impl Attester for TeeAttester {
     }
 
     fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
-        let raw = (self.open)().and_then(|mut device| device.evidence(&report_data(digest))).map_err(|e| none(&e))?;
+        let raw = (self.open)()
+            .and_then(|mut device| device.evidence(&report_data(digest)))
+            .map_err(|e| none(&e))?;
         let (kind, mut body) = raw.to_trustee(None).map_err(|e| none(&e))?;
         if let Some(collateral) = &self.collateral {
             body[COLLATERAL] = collateral.clone();
@@ -118,7 +127,8 @@ impl GpuAttester {
         Self { open }
     }
 
-    /// Evidence of each, whose nonce is `digest`: the text of [`crate::token::Token::additional_evidence`].
+    /// Evidence of each, whose nonce is `digest`: the text of
+    /// [`crate::token::Token::additional_evidence`].
     ///
     /// # Errors
     /// [`Refusal::NoEvidence`].
@@ -128,13 +138,17 @@ impl GpuAttester {
     }
 }
 
-/// What this machine attests with, as `cvm-init` chose at boot: its TEE where it has one, else its TPM. A TPM beside a
-/// TEE is the host's, and no key holder certified its key; a TEE that is there and gives nothing is an error, and no
-/// reason to show what proves less.
+/// What this machine attests with, as `cvm-init` chose at boot: its TEE where it has one, else its
+/// TPM. A TPM beside a TEE is the host's, and no key holder certified its key; a TEE that is there
+/// and gives nothing is an error, and no reason to show what proves less.
 ///
 /// # Errors
 /// [`Refusal::NoEvidence`] when it has neither.
-pub fn choose(tcti: &str, event_log: &[u8], collateral: &[u8]) -> Result<Box<dyn Attester>, Refusal> {
+pub fn choose(
+    tcti: &str,
+    event_log: &[u8],
+    collateral: &[u8],
+) -> Result<Box<dyn Attester>, Refusal> {
     let absent = match TeeAttester::new(Box::new(collect::open_devices), collateral) {
         Ok(tee) => return Ok(Box::new(tee)),
         Err(error @ CollectError::Absent { .. }) => error,

@@ -71,7 +71,9 @@ impl Explain for AuditError {
     fn help(&self) -> String {
         match self {
             Self::Unreachable { .. } => {
-                "is the machine up, `attest_port` set in its agent.yaml, and the port among its allowed_in?".into()
+                "is the machine up, `attest_port` set in its agent.yaml, and the port among its \
+                 allowed_in?"
+                    .into()
             }
             Self::Answer { .. } => "something else listens there, or another version".into(),
             Self::Refused { .. } => "see the node's agent".into(),
@@ -96,7 +98,8 @@ pub struct Audit<'a> {
 pub type Period<'a> = (&'a str, &'a str);
 
 impl Audit<'_> {
-    /// Challenges the node at `address` (`HOST` or `HOST:PORT`), and asks for its journal of `period` if there is one.
+    /// Challenges the node at `address` (`HOST` or `HOST:PORT`), and asks for its journal of
+    /// `period` if there is one.
     ///
     /// # Errors
     /// [`AuditError`].
@@ -111,7 +114,9 @@ impl Audit<'_> {
         let nonce = Bytes(nonce);
         let request = match period {
             None => json!({ "v": 1, "op": "evidence", "nonce": nonce }),
-            Some((since, until)) => json!({ "v": 1, "op": "report", "since": since, "until": until, "nonce": nonce }),
+            Some((since, until)) => {
+                json!({ "v": 1, "op": "report", "since": since, "until": until, "nonce": nonce })
+            }
         };
         let answer = ask_node(address, &request, patience)?;
         self.judge(address, &answer, &nonce, period.is_some())
@@ -127,12 +132,19 @@ impl Audit<'_> {
         let bad = |problem: &str| AuditError::Answer { at: at.into(), problem: problem.into() };
         let text = |member: &str| answer.get(member).and_then(Value::as_str);
         let token = Token::parse(text("token").ok_or_else(|| bad("no token"))?)?;
-        let report = with_report.then(|| text("report").ok_or_else(|| bad("no report"))).transpose()?;
+        let report =
+            with_report.then(|| text("report").ok_or_else(|| bad("no report"))).transpose()?;
         let digest = report.map(|report| sha256(report.as_bytes()));
-        let expected =
-            Expected { use_: Use::Audit, peer: None, challenge: Some(nonce), report_sha256: digest.as_ref() };
+        let expected = Expected {
+            use_: Use::Audit,
+            peer: None,
+            challenge: Some(nonce),
+            report_sha256: digest.as_ref(),
+        };
         let verdict = verify(&token, &expected, self.trust, self.policy, self.clocks, self.now)?;
-        let report = report.map(|report| serde_json::from_str(report).map_err(|_| bad("a report that is no JSON")));
+        let report = report.map(|report| {
+            serde_json::from_str(report).map_err(|_| bad("a report that is no JSON"))
+        });
         Ok((verdict, report.transpose()?))
     }
 }
@@ -142,7 +154,8 @@ impl Audit<'_> {
 /// # Errors
 /// [`AuditError`], also for a refusal.
 pub fn ask_node(address: &str, request: &Value, patience: Duration) -> Result<Value, AuditError> {
-    let fail = |e: io::Error| AuditError::Unreachable { at: address.into(), problem: e.to_string() };
+    let fail =
+        |e: io::Error| AuditError::Unreachable { at: address.into(), problem: e.to_string() };
     let with_port = with_port(address);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for to in with_port.to_socket_addrs().map_err(fail)? {
@@ -161,7 +174,8 @@ pub fn ask_node(address: &str, request: &Value, patience: Duration) -> Result<Va
 pub fn ask_local(socket: &Path, request: &Value, patience: Duration) -> Result<Value, AuditError> {
     let at = socket.display().to_string();
     let stream = UnixStream::connect(socket);
-    let stream = stream.map_err(|e| AuditError::Unreachable { at: at.clone(), problem: e.to_string() })?;
+    let stream =
+        stream.map_err(|e| AuditError::Unreachable { at: at.clone(), problem: e.to_string() })?;
     exchange(stream, &at, request, patience)
 }
 
@@ -169,7 +183,9 @@ pub fn ask_local(socket: &Path, request: &Value, patience: Duration) -> Result<V
 fn with_port(address: &str) -> String {
     match address.rsplit_once(':') {
         // An IPv6 address has colons of its own; its port follows a bracket.
-        Some((host, port)) if port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')) => {
+        Some((host, port))
+            if port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')) =>
+        {
             address.into()
         }
         _ if address.contains(':') && !address.starts_with('[') => format!("[{address}]:{PORT}"),
@@ -177,7 +193,12 @@ fn with_port(address: &str) -> String {
     }
 }
 
-fn exchange(mut stream: impl Stream, at: &str, request: &Value, patience: Duration) -> Result<Value, AuditError> {
+fn exchange(
+    mut stream: impl Stream,
+    at: &str,
+    request: &Value,
+    patience: Duration,
+) -> Result<Value, AuditError> {
     let fail = |e: io::Error| AuditError::Unreachable { at: at.into(), problem: e.to_string() };
     let bad = |problem: String| AuditError::Answer { at: at.into(), problem };
     let deadline = Instant::now() + patience;
@@ -247,7 +268,9 @@ mod tests {
         for bytes in [&b""[..], b"HTTP/1.1 400\r\n", b"{}", b"{\"ok\":1}", b"[]"] {
             assert!(matches!(read_answer("x", bytes), Err(AuditError::Answer { .. })));
         }
-        let refused = read_answer("x", b"{\"ok\":false,\"code\":\"AGT-004\",\"reason\":\"a\\u001bb\"}").unwrap_err();
+        let refused =
+            read_answer("x", b"{\"ok\":false,\"code\":\"AGT-004\",\"reason\":\"a\\u001bb\"}")
+                .unwrap_err();
         assert_eq!(refused.to_string(), "x refuses: AGT-004: a?b");
     }
 }

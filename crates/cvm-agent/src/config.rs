@@ -30,7 +30,8 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SnpReports {
-    /// With the certificates that the host gave behind it: a peer that was sealed too needs no service of AMD's.
+    /// With the certificates that the host gave behind it: a peer that was sealed too needs no
+    /// service of AMD's.
     WithCertificates,
     /// The 1184 bytes alone, as every `snpguest` reads them.
     Alone,
@@ -85,21 +86,41 @@ impl Config {
         if file.attest_port == Some(0) {
             return Err("attest_port is 0, expected 1 to 65535".into());
         }
-        let within = |member: &str, value: Option<u64>, default: u64, range: RangeInclusive<u64>| match value {
+        let within = |member: &str,
+                      value: Option<u64>,
+                      default: u64,
+                      range: RangeInclusive<u64>| match value {
             None => Ok(default),
             Some(value) if range.contains(&value) => Ok(value),
-            Some(value) => Err(format!("{member} is {value}, expected {} to {}", range.start(), range.end())),
+            Some(value) => {
+                Err(format!("{member} is {value}, expected {} to {}", range.start(), range.end()))
+            }
         };
         let default = Self::default();
         let Clocks { leeway_s, max_wait_s } = default.clocks;
         let (check, lifetime) = (default.check_frequency_s, default.token_lifetime_s);
         Ok(Self {
             attest_port: file.attest_port,
-            check_frequency_s: within("check_frequency_s", file.check_frequency_s, check, CHECK_FREQUENCY_S)?,
-            token_lifetime_s: within("token_lifetime_s", file.token_lifetime_s, lifetime, TOKEN_LIFETIME_S)?,
+            check_frequency_s: within(
+                "check_frequency_s",
+                file.check_frequency_s,
+                check,
+                CHECK_FREQUENCY_S,
+            )?,
+            token_lifetime_s: within(
+                "token_lifetime_s",
+                file.token_lifetime_s,
+                lifetime,
+                TOKEN_LIFETIME_S,
+            )?,
             clocks: Clocks {
                 leeway_s: within("leeway_s", file.leeway_s, leeway_s, LEEWAY_S)?,
-                max_wait_s: within("max_clock_wait_s", file.max_clock_wait_s, max_wait_s, MAX_CLOCK_WAIT_S)?,
+                max_wait_s: within(
+                    "max_clock_wait_s",
+                    file.max_clock_wait_s,
+                    max_wait_s,
+                    MAX_CLOCK_WAIT_S,
+                )?,
             },
             snp_reports: file.snp_reports,
         })
@@ -113,7 +134,10 @@ mod tests {
     #[test]
     fn the_schema_is_strict() {
         let read = Config::parse(b"version: 1\nattest_port: 8444\nleeway_s: 0\n").unwrap();
-        assert_eq!((read.attest_port, read.clocks.leeway_s, read.check_frequency_s), (Some(8444), 0, 60));
+        assert_eq!(
+            (read.attest_port, read.clocks.leeway_s, read.check_frequency_s),
+            (Some(8444), 0, 60)
+        );
         assert_eq!(read.snp_reports, None);
         let read = Config::parse(b"version: 1\nsnp_reports: with-certificates\n").unwrap();
         assert_eq!(read.snp_reports, Some(SnpReports::WithCertificates));

@@ -1,12 +1,12 @@
 //! GPUs beside the CPU, in a token.
 //!
-//! Their evidence is the text of the release protocol's `additional_evidence`. The GPUs answer the statement
-//! ([`Statement::device_digest`]); the CPU answers the statement with the digest of that text. So neither can be taken
-//! from, or to, another token.
+//! Their evidence is the text of the release protocol's `additional_evidence`. The GPUs answer the
+//! statement ([`Statement::device_digest`]); the CPU answers the statement with the digest of that
+//! text. So neither can be taken from, or to, another token.
 //!
-//! Where the image requires GPUs, a token without one is refused, whatever a policy says. With what NVIDIA published
-//! for them at hand, a GPU whose measurements differ is refused too; without it the claims say that nothing was
-//! compared, and the policy decides.
+//! Where the image requires GPUs, a token without one is refused, whatever a policy says. With what
+//! NVIDIA published for them at hand, a GPU whose measurements differ is refused too; without it
+//! the claims say that nothing was compared, and the policy decides.
 //!
 //! [`Statement::device_digest`]: crate::token::Statement::device_digest
 
@@ -29,7 +29,9 @@ pub(crate) fn verify(
 ) -> Result<Map<String, Value>, Refusal> {
     let text = token.additional_evidence.as_deref();
     if text.map(|text| sha256(text.as_bytes())) != token.statement.additional_evidence_sha256 {
-        return Err(Refusal::malformed("its additional evidence is not what the CPU's evidence is bound to"));
+        return Err(Refusal::malformed(
+            "its additional evidence is not what the CPU's evidence is bound to",
+        ));
     }
     let digest = token.statement.device_digest();
     let devices = text.map(|text| vendors.verify_devices(text, &digest, now)).transpose();
@@ -40,7 +42,9 @@ pub(crate) fn verify(
     });
     let submods: Map<_, _> = of_each.collect();
     if manifest.gpu.is_some() && !submods.keys().any(|name| name.starts_with("gpu")) {
-        let none = GpuError::Topology { problem: "the image requires GPUs, and the token shows none".into() };
+        let none = GpuError::Topology {
+            problem: "the image requires GPUs, and the token shows none".into(),
+        };
         return Err(Refusal::evidence(&TeeError::from(none)));
     }
     Ok(submods)

@@ -192,7 +192,10 @@ impl Refusal {
 
     /// The same request may succeed later without anybody acting.
     pub fn retry(&self) -> bool {
-        matches!(self, Self::Starting | Self::Busy { .. } | Self::ClockBehind { worth_waiting: true, .. })
+        matches!(
+            self,
+            Self::Starting | Self::Busy { .. } | Self::ClockBehind { worth_waiting: true, .. }
+        )
     }
 
     /// After how many seconds, where that is known.
@@ -240,24 +243,38 @@ impl Explain for Refusal {
 
     fn help(&self) -> String {
         match self {
-            Self::Request { .. } => "the caller is another version than this agent (docs/agent-protocol.md)",
+            Self::Request { .. } => {
+                "the caller is another version than this agent \
+                (docs/agent-protocol.md)"
+            }
             Self::Starting => "ask again in a moment",
             Self::Failing => "see the agent's last log lines: they name what differs",
             Self::Busy { .. } => "ask again in a moment; if this lasts, somebody floods the agent",
-            Self::NoEvidence { .. } => "see that /dev/tpmrm0 or the TEE's device is there and its group is the agent's",
+            Self::NoEvidence { .. } => {
+                "see that /dev/tpmrm0 or the TEE's device is there and its \
+                group is the agent's"
+            }
             Self::Journal { .. } => "see the agent's log folder",
             Self::NoBareReports => {
-                "they are for kits that name NVFLARE's SNPAuthorizer; a token of this agent says more"
+                "they are for kits that name NVFLARE's SNPAuthorizer; a token of this agent says \
+                 more"
             }
             Self::Reserved => "ask for random bytes, as NVFLARE's SNPAuthorizer does",
-            Self::ClockBehind { .. } => "check the time source of both machines; small differences pass by waiting",
-            Self::Expired { .. } => "the peer shall make a fresh one; check the clocks of both machines",
+            Self::ClockBehind { .. } => {
+                "check the time source of both machines; small differences \
+                pass by waiting"
+            }
+            Self::Expired { .. } => {
+                "the peer shall make a fresh one; check the clocks of both \
+                machines"
+            }
             Self::Window { .. } => "the peer's agent is another program or version",
             Self::OtherPeer { .. } => {
                 "somebody shows a token that was made by another site, or for another certificate"
             }
             Self::OtherChallenge { .. } | Self::NoChallenge => {
-                "a replayed or relayed token, or an answer that came too late: ask for a fresh challenge"
+                "a replayed or relayed token, or an answer that came too late: ask for a fresh \
+                 challenge"
             }
             Self::Replayed => "a replayed token; a genuine peer makes a fresh one",
             Self::Malformed { .. } => "it was damaged on the way, or is no token of cvm-agent",
@@ -268,14 +285,24 @@ impl Explain for Refusal {
             Self::OtherFederation { .. } => {
                 "the peer's image belongs to another ceremony: provision all sites from one"
             }
-            Self::UnknownSite { .. } => "the ceremony's terms list the sites; a new site needs a new agreement",
+            Self::UnknownSite { .. } => {
+                "the ceremony's terms list the sites; a new site needs a \
+                new agreement"
+            }
             Self::Uncertified { .. } => {
-                "boot the peer with key holders that give AK certificates (stock ones do not), or see who runs its TPM"
+                "boot the peer with key holders that give AK certificates (stock ones do not), or \
+                 see who runs its TPM"
             }
             Self::Evidence { .. } => "a changed or relayed quote; a genuine peer makes a fresh one",
-            Self::State { .. } => "software ran on that machine that its image does not have: do not trust it",
+            Self::State { .. } => {
+                "software ran on that machine that its image does not have: do \
+                not trust it"
+            }
             Self::Policy { .. } => "see policies/cross.rego and self.rego on p4",
-            Self::PolicyFailed { .. } => "correct policies/cross.rego or self.rego and provision again",
+            Self::PolicyFailed { .. } => {
+                "correct policies/cross.rego or self.rego and provision \
+                again"
+            }
         }
         .into()
     }
@@ -345,8 +372,12 @@ impl Explain for SetupError {
             Self::Policy(error) => error.help(),
             Self::Certificates(error) => error.help(),
             Self::Collector(error) => error.help(),
-            Self::Config { .. } => "docs/agent-protocol.md lists agent.yaml's members and their bounds".into(),
-            Self::Listen { .. } => "is another agent running, and may this user write there?".into(),
+            Self::Config { .. } => {
+                "docs/agent-protocol.md lists agent.yaml's members and their bounds".into()
+            }
+            Self::Listen { .. } => {
+                "is another agent running, and may this user write there?".into()
+            }
         }
     }
 }

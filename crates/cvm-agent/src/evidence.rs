@@ -16,9 +16,10 @@ use crate::Refusal;
 
 /// A phase that SEV-SNP has no register for: the report shows the image, in whatever phase.
 ///
-/// It will do for a token. Before the handoff only `cvm-init` runs, which makes no statements; its own reports carry
-/// the digests of the release protocol. After it, the system runs that the same launch measured, and its agent signs
-/// statements for nobody else: what NVFLARE's own authorizer may have signed cannot be one (`reports`).
+/// It will do for a token. Before the handoff only `cvm-init` runs, which makes no statements; its
+/// own reports carry the digests of the release protocol. After it, the system runs that the same
+/// launch measured, and its agent signs statements for nobody else: what NVFLARE's own authorizer
+/// may have signed cannot be one (`reports`).
 pub const NOT_SHOWN: &str = "not-shown";
 
 /// Evidence, as it arrives.
@@ -62,8 +63,8 @@ pub(crate) struct Against<'a> {
 pub(crate) struct Judged {
     /// As a policy reads them under the kind's name.
     pub claims: Value,
-    /// The EAR's status. A TPM's is genuine, but whoever runs its host could have made it; and a TEE's without some
-    /// check is no better.
+    /// The EAR's status. A TPM's is genuine, but whoever runs its host could have made it; and a
+    /// TEE's without some check is no better.
     pub status: &'static str,
 }
 
@@ -74,7 +75,10 @@ impl Evidence {
     /// [`Refusal::Kind`] or [`Refusal::Malformed`].
     pub fn from_json(kind: &str, body: &RawValue) -> Result<Self, Refusal> {
         if kind == "tpm" {
-            return serde_json::from_str(body.get()).map(Box::new).map(Self::Tpm).map_err(Refusal::malformed);
+            return serde_json::from_str(body.get())
+                .map(Box::new)
+                .map(Self::Tpm)
+                .map_err(Refusal::malformed);
         }
         match TEES.into_iter().find(|known| *known == kind) {
             Some(kind) => Ok(Self::Tee(TeeBody { kind, body: body.get().to_owned() })),
@@ -127,13 +131,15 @@ impl TeeBody {
         Ok(Judged { claims, status: status(incomplete) })
     }
 
-    /// The phase's name in claims. A machine that differs from the image's reference values is refused here, whatever a
-    /// policy says; without any, the policy must know what the image measures.
+    /// The phase's name in claims. A machine that differs from the image's reference values is
+    /// refused here, whatever a policy says; without any, the policy must know what the image
+    /// measures.
     fn phase(&self, claims: &Value, reference: &Reference) -> Result<&'static str, Refusal> {
         let Some((phase, problem)) = tee::phase(&json!({ self.kind: claims }), reference) else {
             return Err(Refusal::Kind { found: self.kind.into() });
         };
-        let known = if self.kind == "snp" { !reference.snp.is_empty() } else { !reference.tdx.is_empty() };
+        let known =
+            if self.kind == "snp" { !reference.snp.is_empty() } else { !reference.tdx.is_empty() };
         let refuse = |problem: String| Err(Refusal::State { differences: vec![problem] });
         match phase {
             Phase::Boot if self.kind == "snp" => Ok(NOT_SHOWN),
@@ -163,14 +169,19 @@ fn tpm(body: &QuotedEvidence, against: &Against<'_>) -> Result<Value, Refusal> {
     }
     let differences = quoted.differences(against.reference);
     if !differences.is_empty() {
-        return Err(Refusal::State { differences: differences.iter().map(ToString::to_string).collect() });
+        return Err(Refusal::State {
+            differences: differences.iter().map(ToString::to_string).collect(),
+        });
     }
     let mut claims = quoted.to_json();
     claims["phase"] = json!(Phase::AfterHandoff.as_str());
     claims["handed_off"] = json!(true);
-    claims["ek_root_sha256"] = json!(common(vouching.iter().map(|statement| statement.ek_root_sha256)).flatten());
-    // Who vouch may judge differently; then the least is said, which is what a virtual TPM deserves.
-    claims["trust"] = json!(common(vouching.iter().map(|s| s.trust.as_str())).unwrap_or("untrusted-host"));
+    claims["ek_root_sha256"] =
+        json!(common(vouching.iter().map(|statement| statement.ek_root_sha256)).flatten());
+    // Who vouch may judge differently; then the least is said, which is what a virtual TPM
+    // deserves.
+    claims["trust"] =
+        json!(common(vouching.iter().map(|s| s.trust.as_str())).unwrap_or("untrusted-host"));
     claims["endorsements"] = vouching
         .iter()
         .map(|s| json!({ "party": s.party, "ek_root_sha256": s.ek_root_sha256, "trust": s.trust, "issued_at": s.issued_at }))

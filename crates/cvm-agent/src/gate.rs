@@ -20,8 +20,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GateError {
-    /// Before what was signed for this image: certificates would look valid that are not, and the other way round.
-    #[error("the clock stands at {found}, before {earliest}, when this image's documents were signed")]
+    /// Before what was signed for this image: certificates would look valid that are not, and the
+    /// other way round.
+    #[error(
+        "the clock stands at {found}, before {earliest}, when this image's documents were signed"
+    )]
     Clock {
         /// RFC 3339.
         earliest: String,
@@ -55,7 +58,9 @@ impl Explain for GateError {
 
     fn help(&self) -> String {
         match self {
-            Self::Clock { .. } => "correct the host's clock, or let the guest reach its time servers",
+            Self::Clock { .. } => {
+                "correct the host's clock, or let the guest reach its time servers"
+            }
             Self::Failing { .. } => "see the agent's log lines: they name what differs",
             Self::Deadline { .. } => "see the agent's log: journalctl -u cvm-agent",
         }
@@ -67,7 +72,12 @@ impl Explain for GateError {
 ///
 /// # Errors
 /// [`GateError`]; a failing agent at once, anything else after `patience`.
-pub fn wait(socket: &Path, earliest: u64, patience: Duration, clock: impl Fn() -> u64) -> Result<(), GateError> {
+pub fn wait(
+    socket: &Path,
+    earliest: u64,
+    patience: Duration,
+    clock: impl Fn() -> u64,
+) -> Result<(), GateError> {
     let deadline = Instant::now() + patience;
     loop {
         let now = clock();
@@ -78,7 +88,11 @@ pub fn wait(socket: &Path, earliest: u64, patience: Duration, clock: impl Fn() -
                 Ok(status) => match status.get("state").and_then(Value::as_str) {
                     Some("healthy") => return Ok(()),
                     Some("failing") => {
-                        let reason = status.get("reason").and_then(Value::as_str).unwrap_or("no reason").to_owned();
+                        let reason = status
+                            .get("reason")
+                            .and_then(Value::as_str)
+                            .unwrap_or("no reason")
+                            .to_owned();
                         return Err(GateError::Failing { reason });
                     }
                     other => GateError::Deadline {
@@ -86,7 +100,9 @@ pub fn wait(socket: &Path, earliest: u64, patience: Duration, clock: impl Fn() -
                         problem: format!("it is {}", other.unwrap_or("in no known state")),
                     },
                 },
-                Err(error) => GateError::Deadline { seconds: patience.as_secs(), problem: error.to_string() },
+                Err(error) => {
+                    GateError::Deadline { seconds: patience.as_secs(), problem: error.to_string() }
+                }
             }
         };
         if Instant::now() >= deadline {
@@ -123,7 +139,10 @@ mod tests {
                 let mut line = String::new();
                 BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
                 let state = states[n.min(states.len() - 1)];
-                let _ = writeln!(stream, r#"{{"ok":true,"state":"{state}","reason":"AGT-032: PCR 11"}}"#);
+                let _ = writeln!(
+                    stream,
+                    r#"{{"ok":true,"state":"{state}","reason":"AGT-032: PCR 11"}}"#
+                );
             }
         });
         (folder, path)
@@ -136,11 +155,17 @@ mod tests {
         wait(&socket, 100, patience, || 100).unwrap();
         let (_folder, socket) = agent(&["starting", "failing"]);
         let refused = wait(&socket, 100, patience, || 100).unwrap_err();
-        assert!(matches!(&refused, GateError::Failing { reason } if reason.contains("PCR 11")), "{refused}");
+        assert!(
+            matches!(&refused, GateError::Failing { reason } if reason.contains("PCR 11")),
+            "{refused}"
+        );
         let none = Duration::ZERO;
         let (_folder, socket) = agent(&["starting"]);
         assert!(matches!(wait(&socket, 0, none, || 100), Err(GateError::Deadline { .. })));
-        assert!(matches!(wait(Path::new("/nonexistent"), 0, none, || 100), Err(GateError::Deadline { .. })));
+        assert!(matches!(
+            wait(Path::new("/nonexistent"), 0, none, || 100),
+            Err(GateError::Deadline { .. })
+        ));
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub const IMAGE: &str = "/run/flare-cvm/image";
 pub const CONFIG: &str = "/opt/nvflare/config";
 /// The boot's event log, in [`IMAGE`].
 pub const EVENT_LOG: &str = "event_log";
-/// What vendors published about this machine and its peers, in [`IMAGE`]: from p1, where the site put it.
+/// What vendors published about this machine and its peers, in [`IMAGE`]: from p1, where the site
+/// put it.
 pub const COLLATERAL: &str = "collateral.json";
 /// On p4: the public key of whoever collected that, and what comes with peers' evidence.
 pub const COLLECTOR: &str = "collateral.pub";
@@ -76,7 +77,8 @@ impl Own {
         let config = |name: &str, limit: u64| read_bounded(&folders.config.join(name), limit);
         let collateral = optional(image(COLLATERAL, p1::MAX_COLLATERAL_BYTES))?.unwrap_or_default();
         let agreement = config("agreement.txt", MAX_AGREEMENT)?;
-        let (trust, collateral_unused) = trust(&agreement, &folders.config.join(COLLECTOR), &collateral)?;
+        let (trust, collateral_unused) =
+            trust(&agreement, &folders.config.join(COLLECTOR), &collateral)?;
         if image("builder.pub", 32)? != trust.builder().as_bytes() {
             let builder = trust.agreement().builder().name.clone();
             return Err(SetupError::Own(Refusal::Document { document: "builder.pub", builder }));
@@ -109,12 +111,17 @@ impl Own {
     }
 }
 
-/// The agreement's, and the collector's if p4 names one; with what it collected, or why that does not count. p1 is the
-/// host's: what stands there can help, and stop nothing.
-fn trust(agreement: &[u8], collector: &Path, collateral: &[u8]) -> Result<(Trust, Option<String>), SetupError> {
+/// The agreement's, and the collector's if p4 names one; with what it collected, or why that does
+/// not count. p1 is the host's: what stands there can help, and stop nothing.
+fn trust(
+    agreement: &[u8],
+    collector: &Path,
+    collateral: &[u8],
+) -> Result<(Trust, Option<String>), SetupError> {
     let trust = Trust::new(agreement)?;
     if !collector.exists() {
-        let unused = (!collateral.is_empty()).then(|| format!("p4 names no collector ({COLLECTOR})"));
+        let unused =
+            (!collateral.is_empty()).then(|| format!("p4 names no collector ({COLLECTOR})"));
         return Ok((trust, unused));
     }
     let key = read_public_key(collector)?;
@@ -132,12 +139,15 @@ fn trust(agreement: &[u8], collector: &Path, collateral: &[u8]) -> Result<(Trust
 fn optional(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, FileError> {
     match read {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(FileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(FileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
 
-/// Before this the clock cannot stand: the day of the agreement, and what key holders signed during this boot.
+/// Before this the clock cannot stand: the day of the agreement, and what key holders signed during
+/// this boot.
 pub fn not_before(own: &Own) -> u64 {
     let day = &own.trust.agreement().transcript().terms.date;
     let agreed = crate::clock::parse(&format!("{day}T00:00:00Z")).unwrap_or(0);

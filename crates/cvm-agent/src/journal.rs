@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Refusal, clock};
 
-/// Where it lies in the guest. The entries of this machine's own verification and those of auditors stand in files of
-/// their own beside it, so that neither a peer nor a stranger can push others' out.
+/// Where it lies in the guest. The entries of this machine's own verification and those of auditors
+/// stand in files of their own beside it, so that neither a peer nor a stranger can push others'
+/// out.
 pub const PATH: &str = "/opt/nvflare/logs/flare-cvm/attestation.jsonl";
 /// The longest line.
 const MAX_LINE: usize = 4096;
@@ -84,7 +85,8 @@ impl Journal {
         }
     }
 
-    /// Appends a line. A journal that cannot be written must not stop attestation: the error is logged.
+    /// Appends a line. A journal that cannot be written must not stop attestation: the error is
+    /// logged.
     pub fn append(&self, entry: &Entry) {
         let log = match entry.direction.as_str() {
             "self" => &self.own,
@@ -113,7 +115,9 @@ impl Journal {
         loop {
             let next = |log: &mut Peekable<Lines<'_>>| {
                 // An error is dealt with at once.
-                log.peek().map(|line| line.as_ref().map_or_else(|_| String::new(), |(entry, _)| entry.time.clone()))
+                log.peek().map(|line| {
+                    line.as_ref().map_or_else(|_| String::new(), |(entry, _)| entry.time.clone())
+                })
             };
             let times = logs.iter_mut().enumerate().filter_map(|(at, log)| Some((next(log)?, at)));
             let Some((_, first)) = times.min() else { return Ok(report) };
@@ -159,7 +163,8 @@ impl Log {
             if let Some(folder) = self.path.parent() {
                 fs::create_dir_all(folder)?;
             }
-            let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
+            let opened =
+                OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
             let length = opened.metadata()?.len();
             *file = Some((opened, length));
         }
@@ -210,7 +215,9 @@ impl Iterator for Lines<'_> {
         loop {
             let Some(reader) = &mut self.current else {
                 match File::open(self.files.pop()?) {
-                    Ok(file) => self.current = Some(BufReader::new(file.take(2 * self.log.max_file))),
+                    Ok(file) => {
+                        self.current = Some(BufReader::new(file.take(2 * self.log.max_file)))
+                    }
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                     Err(e) => return Some(Err(e)),
                 }
@@ -255,7 +262,8 @@ mod tests {
         assert_eq!(sizes.len(), journal.peers.kept + 1);
         assert!(sizes.iter().all(|size| *size <= 2000), "{sizes:?}");
         let report = journal.report(1_800_000_195, 1_800_000_197).unwrap();
-        let peers: Vec<_> = report.entries.iter().filter_map(|entry| entry.peer.as_deref()).collect();
+        let peers: Vec<_> =
+            report.entries.iter().filter_map(|entry| entry.peer.as_deref()).collect();
         assert_eq!(peers, ["site-195", "site-196", "site-197"]);
         assert!(!report.more);
         // A torn line, and one that somebody else wrote.
@@ -268,7 +276,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("attestation.jsonl");
         let mut journal = Journal::open(&path);
-        (journal.own.max_file, journal.peers.max_file, journal.auditors.max_file) = (2000, 2000, 2000);
+        (journal.own.max_file, journal.peers.max_file, journal.auditors.max_file) =
+            (2000, 2000, 2000);
         journal.append(&entry(1, "self"));
         journal.append(&entry(2, "verified"));
         // A stranger audits, and a peer shows tokens, as often as they like.
@@ -277,7 +286,10 @@ mod tests {
         let found: Vec<_> = report.entries.iter().map(|entry| entry.direction.as_str()).collect();
         assert_eq!(found, ["self", "verified"]);
         (500..1000).for_each(|n| journal.append(&entry(n, "generated")));
-        assert_eq!(journal.report(1_800_000_000, 1_800_000_002).unwrap().entries[0].direction, "self");
+        assert_eq!(
+            journal.report(1_800_000_000, 1_800_000_002).unwrap().entries[0].direction,
+            "self"
+        );
         assert!(sizes(folder.path()).iter().sum::<u64>() <= 2000 * 8);
     }
 

@@ -1,5 +1,5 @@
-//! After a failed self-verification: stop what works with the data, take the keys of p5 and `state` out of the kernel,
-//! power off.
+//! After a failed self-verification: stop what works with the data, take the keys of p5 and `state`
+//! out of the kernel, power off.
 //!
 //! Each step is bounded in time and logged, and none can stop the power-off.
 
@@ -24,8 +24,10 @@ use nix::{
 };
 
 /// Where p5 and `state` are mounted; a mount before the one that it shows a folder of.
-const DATA: [&str; 4] = ["/opt/nvflare/jobs", "/opt/nvflare/workspace", "/opt/nvflare/logs", "/opt/nvflare/state"];
-/// Their mappings, from the top: `cvm-init` names the first, libcryptsetup the one below (dm-integrity).
+const DATA: [&str; 4] =
+    ["/opt/nvflare/jobs", "/opt/nvflare/workspace", "/opt/nvflare/logs", "/opt/nvflare/state"];
+/// Their mappings, from the top: `cvm-init` names the first, libcryptsetup the one below
+/// (dm-integrity).
 const MAPPINGS: [&str; 4] = ["cvm-jobs", "cvm-jobs_dif", "cvm-state", "cvm-state_dif"];
 const UNITS: [&str; 3] = ["nvflare.service", "cvm-keyholder.service", "cvm-agent.service"];
 /// How long each step may take.
@@ -60,7 +62,8 @@ pub fn run() -> String {
     }
 }
 
-/// Does each step for at most `patience`. One that fails, hangs or panics is logged, and the next begins.
+/// Does each step for at most `patience`. One that fails, hangs or panics is logged, and the next
+/// begins.
 pub fn each(steps: Vec<Step>, patience: Duration) {
     for Step { name, work } in steps {
         let (done, outcome) = mpsc::channel();
@@ -74,8 +77,12 @@ pub fn each(steps: Vec<Step>, patience: Duration) {
         match outcome {
             Ok(Ok(())) => eprintln!("cvm-agent: lockdown: {name}: done"),
             Ok(Err(problem)) => eprintln!("cvm-agent: lockdown: {name}: {problem}"),
-            Err(mpsc::RecvTimeoutError::Timeout) => eprintln!("cvm-agent: lockdown: {name}: not done in {patience:?}"),
-            Err(mpsc::RecvTimeoutError::Disconnected) => eprintln!("cvm-agent: lockdown: {name}: it gave up"),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                eprintln!("cvm-agent: lockdown: {name}: not done in {patience:?}")
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                eprintln!("cvm-agent: lockdown: {name}: it gave up")
+            }
         }
     }
 }
@@ -99,7 +106,8 @@ fn stop_units() -> Result<(), String> {
     }
     let _ = child.kill();
     let _ = child.wait();
-    let killed = Command::new("/usr/bin/systemctl").args(["kill", "--signal=KILL"]).args(UNITS).status();
+    let killed =
+        Command::new("/usr/bin/systemctl").args(["kill", "--signal=KILL"]).args(UNITS).status();
     Err(format!("not stopped in time; systemctl kill: {killed:?}"))
 }
 
@@ -121,34 +129,45 @@ fn end_users() -> Result<(), String> {
     }
 }
 
-/// Processes with a working folder, root, program, open or mapped file below a folder; not this one, nor PID 1.
+/// Processes with a working folder, root, program, open or mapped file below a folder; not this
+/// one, nor PID 1.
 fn users_of(folders: &[&Path], proc: &Path) -> Result<Vec<i32>, String> {
     let inside = |target: &Path| folders.iter().any(|folder| target.starts_with(folder));
     let below = |link: &Path| fs::read_link(link).is_ok_and(|target| inside(&target));
     let uses = |process: &Path| {
-        let files = |name: &str| fs::read_dir(process.join(name)).into_iter().flatten().flatten().map(|e| e.path());
+        let files = |name: &str| {
+            fs::read_dir(process.join(name)).into_iter().flatten().flatten().map(|e| e.path())
+        };
         ["cwd", "root", "exe"].iter().any(|name| below(&process.join(name)))
             || files("fd").chain(files("map_files")).any(|link| below(&link))
     };
     let entries = fs::read_dir(proc).map_err(|e| format!("{}: {e}", proc.display()))?;
-    let pids = entries.flatten().filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
     let own = std::process::id() as i32;
-    Ok(pids.filter(|(pid, path)| *pid > 1 && *pid != own && uses(path)).map(|(pid, _)| pid).collect())
+    Ok(pids
+        .filter(|(pid, path)| *pid > 1 && *pid != own && uses(path))
+        .map(|(pid, _)| pid)
+        .collect())
 }
 
 fn unmount_all() -> Result<(), String> {
-    let problems: Vec<_> = DATA.iter().filter_map(|folder| unmount(Path::new(folder)).err()).collect();
+    let problems: Vec<_> =
+        DATA.iter().filter_map(|folder| unmount(Path::new(folder)).err()).collect();
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 fn unmount(folder: &Path) -> Result<(), String> {
     let mounted = fs::read("/proc/self/mounts").unwrap_or_default();
-    let named = |line: &[u8]| line.split(|b| *b == b' ').nth(1) == Some(folder.as_os_str().as_bytes());
+    let named =
+        |line: &[u8]| line.split(|b| *b == b' ').nth(1) == Some(folder.as_os_str().as_bytes());
     if !mounted.split(|b| *b == b'\n').any(named) {
         return Ok(());
     }
     umount(folder).or_else(|error| {
-        // Others' mount namespaces may hold it; then it goes with them, and the mapping is emptied all the same.
+        // Others' mount namespaces may hold it; then it goes with them, and the mapping is emptied
+        // all the same.
         umount2(folder, MntFlags::MNT_DETACH).map_err(|e| format!("{error}, then {e}"))
     })
 }

@@ -30,7 +30,8 @@ const RETRIES_S: [u64; 2] = [1, 3];
 enum Command {
     Serve(Serve),
     Gate(Gate),
-    /// Stop NVFLARE, close job store and workspace, power off: what systemd runs after a failed self-verification
+    /// Stop NVFLARE, close job store and workspace, power off: what systemd runs after a failed
+    /// self-verification
     Lockdown,
 }
 
@@ -53,7 +54,8 @@ impl Places {
     }
 }
 
-/// Verify this machine, then serve the socket and keep verifying; ends with 70 when a verification fails
+/// Verify this machine, then serve the socket and keep verifying; ends with 70 when a verification
+/// fails
 #[derive(Args)]
 struct Serve {
     #[command(flatten)]
@@ -104,7 +106,9 @@ fn run(args: &Serve) -> Result<ExitCode> {
     // The socket first, so that callers learn that the agent is starting.
     let listener = serve::bind(&args.places.socket)?;
     let port = own.config.attest_port;
-    let audits = port.map(|port| TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port))));
+    let audits = port.map(|port| {
+        TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))
+    });
     let audits = audits.transpose().with_context(|| format!("cannot listen on port {port:?}"))?;
     let attester = match attester::choose(&args.tcti, &own.event_log, &own.collateral) {
         Ok(attester) => attester,
@@ -123,10 +127,14 @@ fn run(args: &Serve) -> Result<ExitCode> {
     let agent = Arc::new(agent);
 
     let local = agent.clone();
-    thread::Builder::new().name("socket".into()).spawn(move || serve::local(&local, &listener, &users))?;
+    thread::Builder::new()
+        .name("socket".into())
+        .spawn(move || serve::local(&local, &listener, &users))?;
     if let Some(listener) = audits {
         let node = agent.clone();
-        thread::Builder::new().name("port".into()).spawn(move || serve::audits(&node, &listener))?;
+        thread::Builder::new()
+            .name("port".into())
+            .spawn(move || serve::audits(&node, &listener))?;
     }
     eprintln!("cvm-agent: listening on {}", args.places.socket.display());
     loop {
@@ -156,7 +164,8 @@ fn users(name: &str) -> Result<Vec<u32>> {
 fn wait(args: &Gate) -> Result<ExitCode> {
     let own = args.places.own().map_err(explained)?;
     let earliest = not_before(&own).saturating_sub(own.config.clocks.leeway_s);
-    match gate::wait(&args.places.socket, earliest, Duration::from_secs(args.deadline), clock::now) {
+    match gate::wait(&args.places.socket, earliest, Duration::from_secs(args.deadline), clock::now)
+    {
         Ok(()) => {
             eprintln!("cvm-agent: gate: open");
             Ok(ExitCode::SUCCESS)

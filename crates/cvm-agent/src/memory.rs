@@ -1,4 +1,5 @@
-//! Challenges that were issued, and tokens that were accepted without one: both bounded, both forgotten in time.
+//! Challenges that were issued, and tokens that were accepted without one: both bounded, both
+//! forgotten in time.
 
 use std::{
     collections::HashMap,
@@ -19,8 +20,8 @@ const MAX_CHALLENGES: usize = 4096;
 /// Tokens that are remembered.
 const MAX_SEEN: usize = 4096;
 
-/// What an agent must remember between requests. A restart forgets: open challenges are refused then, and tokens
-/// without one fall under [`Memory::new`]'s rule.
+/// What an agent must remember between requests. A restart forgets: open challenges are refused
+/// then, and tokens without one fall under [`Memory::new`]'s rule.
 #[derive(Debug)]
 pub struct Memory {
     challenges: HashMap<Bytes32, Challenge>,
@@ -39,8 +40,8 @@ struct Challenge {
 pub struct Taken(Bytes32, Challenge);
 
 impl Memory {
-    /// Empty, at `now` of the clock. A token without a challenge that is older may have been accepted by the
-    /// agent before this one.
+    /// Empty, at `now` of the clock. A token without a challenge that is older may have been
+    /// accepted by the agent before this one.
     pub fn new(now: u64) -> Self {
         Self { challenges: HashMap::new(), seen: HashMap::new(), began: now }
     }
@@ -53,7 +54,8 @@ impl Memory {
         self.challenges.retain(|_, challenge| challenge.until > now);
         let of_peer = self.challenges.iter().filter(|(_, challenge)| challenge.peer == *peer);
         if of_peer.clone().count() >= MAX_PER_PEER
-            && let Some(oldest) = of_peer.min_by_key(|(_, challenge)| challenge.until).map(|(key, _)| *key)
+            && let Some(oldest) =
+                of_peer.min_by_key(|(_, challenge)| challenge.until).map(|(key, _)| *key)
         {
             self.challenges.remove(&oldest);
         }
@@ -63,7 +65,10 @@ impl Memory {
         let mut challenge = [0; 32];
         getrandom::fill(&mut challenge)
             .map_err(|e| Refusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
-        self.challenges.insert(Bytes(challenge), Challenge { peer: peer.clone(), until: now + CHALLENGE_LIFETIME });
+        self.challenges.insert(
+            Bytes(challenge),
+            Challenge { peer: peer.clone(), until: now + CHALLENGE_LIFETIME },
+        );
         Ok(Bytes(challenge))
     }
 
@@ -71,7 +76,12 @@ impl Memory {
     ///
     /// # Errors
     /// [`Refusal::NoChallenge`].
-    pub fn take(&mut self, challenge: &Bytes32, peer: &Name, now: Instant) -> Result<Taken, Refusal> {
+    pub fn take(
+        &mut self,
+        challenge: &Bytes32,
+        peer: &Name,
+        now: Instant,
+    ) -> Result<Taken, Refusal> {
         match self.challenges.get(challenge) {
             Some(found) if found.peer == *peer && found.until > now => {}
             _ => return Err(Refusal::NoChallenge),
@@ -88,9 +98,15 @@ impl Memory {
     /// Remembers a token that answers no challenge, until `until`, by its statement's digest.
     ///
     /// # Errors
-    /// [`Refusal::Replayed`] when it is known, or may have been before this memory began; [`Refusal::Busy`] when no
-    /// more can be remembered: what cannot be remembered is not accepted.
-    pub fn see(&mut self, digest: [u8; 48], issued_at: u64, until: u64, now: u64) -> Result<(), Refusal> {
+    /// [`Refusal::Replayed`] when it is known, or may have been before this memory began;
+    /// [`Refusal::Busy`] when no more can be remembered: what cannot be remembered is not accepted.
+    pub fn see(
+        &mut self,
+        digest: [u8; 48],
+        issued_at: u64,
+        until: u64,
+        now: u64,
+    ) -> Result<(), Refusal> {
         self.seen.retain(|_, until| *until >= now);
         if issued_at < self.began || self.seen.contains_key(&digest) {
             return Err(Refusal::Replayed);
@@ -133,7 +149,8 @@ mod tests {
         }
         assert!(memory.challenges.len() <= MAX_PER_PEER + 1);
         memory.take(&first, &name("quiet"), now).unwrap();
-        let refused = (0..2 * MAX_CHALLENGES).filter(|n| memory.issue(&name(&format!("peer-{n}")), now).is_err());
+        let refused = (0..2 * MAX_CHALLENGES)
+            .filter(|n| memory.issue(&name(&format!("peer-{n}")), now).is_err());
         assert!(refused.count() > 0);
         assert!(memory.challenges.len() <= MAX_CHALLENGES);
         memory.issue(&name("later"), now + CHALLENGE_LIFETIME).unwrap();
@@ -144,13 +161,20 @@ mod tests {
         let mut memory = Memory::new(100);
         memory.see([1; 48], 100, 200, 110).unwrap();
         assert_eq!(memory.see([1; 48], 100, 200, 200), Err(Refusal::Replayed));
-        assert_eq!(memory.see([2; 48], 99, 200, 110), Err(Refusal::Replayed), "perhaps seen before the restart");
+        assert_eq!(
+            memory.see([2; 48], 99, 200, 110),
+            Err(Refusal::Replayed),
+            "perhaps seen before the restart"
+        );
         for n in 0..2 * MAX_SEEN {
             let mut digest = [3; 48];
             digest[..8].copy_from_slice(&n.to_be_bytes());
             let _ = memory.see(digest, 100, 300, 110);
         }
         assert!(memory.seen.len() <= MAX_SEEN);
-        assert_eq!(memory.see([9; 48], 100, 300, 110), Err(Refusal::Busy { what: "tokens without a challenge" }));
+        assert_eq!(
+            memory.see([9; 48], 100, 300, 110),
+            Err(Refusal::Busy { what: "tokens without a challenge" })
+        );
     }
 }

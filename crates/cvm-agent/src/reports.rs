@@ -1,13 +1,16 @@
-//! Bare SEV-SNP reports, for NVFLARE's own SNP authorizer: 64 bytes that somebody else chose, signed by the chip.
+//! Bare SEV-SNP reports, for NVFLARE's own SNP authorizer: 64 bytes that somebody else chose,
+//! signed by the chip.
 //!
-//! What a report may be mistaken for is the danger. All evidence of this system ends in 16 zero bytes of report data: the
-//! tokens of [`crate::token`], the bindings of the release protocol (`cvm_attest::trustee::report_data`), and what Azure's
-//! paravisor binds. Report data that end so are refused here; NVFLARE's are 64 random bytes. So nobody who may ask this
-//! socket gets a token signed that this agent did not make, nor a key holder's answer. And it is asked only where the
+//! What a report may be mistaken for is the danger. All evidence of this system ends in 16 zero
+//! bytes of report data: the tokens of [`crate::token`], the bindings of the release protocol
+//! (`cvm_attest::trustee::report_data`), and what Azure's paravisor binds. Report data that end so
+//! are refused here; NVFLARE's are 64 random bytes. So nobody who may ask this socket gets a token
+//! signed that this agent did not make, nor a key holder's answer. And it is asked only where the
 //! image's own `agent.yaml`, which is measured, says so.
 //!
-//! Such a report shows a genuine guest without debug mode on a genuine chip, whose firmware is one that this machine's
-//! own image may run on, not which image runs in it: NVFLARE's authorizer looks at no measurement. [`crate::verify`] does.
+//! Such a report shows a genuine guest without debug mode on a genuine chip, whose firmware is one
+//! that this machine's own image may run on, not which image runs in it: NVFLARE's authorizer looks
+//! at no measurement. [`crate::verify`] does.
 
 use cvm_attest::{
     NotChecked,
@@ -32,7 +35,8 @@ impl Agent {
         self.own.config.snp_reports.ok_or(Refusal::NoBareReports)
     }
 
-    /// The chip's report over `report_data`, and a table of the certificates that the host gave for its key.
+    /// The chip's report over `report_data`, and a table of the certificates that the host gave for
+    /// its key.
     pub(crate) fn bare_report(&self, report_data: &[u8; 64]) -> Result<Value, Refusal> {
         let form = self.allows_bare_reports()?;
         if report_data.ends_with(&OWN) {
@@ -43,7 +47,8 @@ impl Agent {
         let Raw::Snp { report, certificates } = raw else {
             return Err(Refusal::NoEvidence { problem: "this machine is no SEV-SNP guest".into() });
         };
-        let endorses = |c: &SnpCertificate| matches!(c.kind, CertificateKind::Vcek | CertificateKind::Vlek);
+        let endorses =
+            |c: &SnpCertificate| matches!(c.kind, CertificateKind::Vcek | CertificateKind::Vlek);
         let endorsing: Vec<_> = certificates.into_iter().filter(endorses).collect();
         let table = match form {
             SnpReports::WithCertificates if !endorsing.is_empty() => certificate_table(&endorsing),
@@ -52,14 +57,20 @@ impl Agent {
         Ok(json!({ "report": Base64(report), "certificates": Base64(table) }))
     }
 
-    /// Whether a report is a genuine guest's; `endorsement` is the certificate that vouches for it, given or at hand.
-    pub(crate) fn verify_bare_report(&self, report: &[u8], certificates: &[Base64]) -> Result<Value, Refusal> {
+    /// Whether a report is a genuine guest's; `endorsement` is the certificate that vouches for it,
+    /// given or at hand.
+    pub(crate) fn verify_bare_report(
+        &self,
+        report: &[u8],
+        certificates: &[Base64],
+    ) -> Result<Value, Refusal> {
         self.allows_bare_reports()?;
         if certificates.len() > MAX_CERTIFICATES {
             return Err(Refusal::malformed(format!("more than {MAX_CERTIFICATES} certificates")));
         }
         let report = SnpReport::parse(report).map_err(|e| Refusal::evidence(&e))?;
-        let certificates: Result<Vec<_>, _> = certificates.iter().map(|c| Certificate::read_all(&c.0)).collect();
+        let certificates: Result<Vec<_>, _> =
+            certificates.iter().map(|c| Certificate::read_all(&c.0)).collect();
         let certificates = certificates.map_err(|e| Refusal::evidence(&e))?.concat();
         let evidence = SnpEvidence { report, certificates };
         let vendors = self.own.trust.vendors()?;
@@ -75,9 +86,12 @@ impl Agent {
         let shown = ShownTcb::deserialize(&*claims).map_err(Refusal::malformed)?;
         let floors = self.own.image.reference.snp.iter().map(|platform| &platform.tcb_floor);
         match floors.map(|floor| floor.check(&shown)).reduce(Result::or) {
-            Some(judged) => judged.map_err(|shortfall| Refusal::evidence(&SnpError::from(shortfall))),
+            Some(judged) => {
+                judged.map_err(|shortfall| Refusal::evidence(&SnpError::from(shortfall)))
+            }
             None => {
-                let reason = "this image has no reference values for SEV-SNP that would state a floor";
+                let reason =
+                    "this image has no reference values for SEV-SNP that would state a floor";
                 if let Some(list) = claims["not_checked"].as_array_mut() {
                     list.push(json!(NotChecked::new("tcb-floor", reason)));
                 }

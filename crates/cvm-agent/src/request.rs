@@ -79,7 +79,8 @@ pub enum AuditRequest {
 /// # Errors
 /// [`Refusal::Request`].
 pub fn parse<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, Refusal> {
-    let refuse = |problem: String| Refusal::Request { problem: problem.chars().take(200).collect() };
+    let refuse =
+        |problem: String| Refusal::Request { problem: problem.chars().take(200).collect() };
     if line.len() > MAX_MESSAGE {
         return Err(refuse(format!("longer than {MAX_MESSAGE} bytes")));
     }

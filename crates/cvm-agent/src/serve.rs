@@ -36,12 +36,16 @@ const AUDITS: Rate = Rate { burst: 5.0, per_second: 0.5 };
 /// Addresses that are remembered.
 const MAX_ADDRESSES: usize = 1024;
 
-/// Binds the socket. Its mode lets everybody connect; the kernel's word on who connected decides ([`local`]).
+/// Binds the socket. Its mode lets everybody connect; the kernel's word on who connected decides
+/// ([`local`]).
 ///
 /// # Errors
 /// [`SetupError::Listen`].
 pub fn bind(path: &Path) -> Result<UnixListener, SetupError> {
-    let fail = |e: io::Error| SetupError::Listen { at: path.display().to_string(), problem: e.to_string() };
+    let fail = |e: io::Error| SetupError::Listen {
+        at: path.display().to_string(),
+        problem: e.to_string(),
+    };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(fail)?;
     }
@@ -62,7 +66,9 @@ pub fn local(agent: &Arc<Agent>, listener: &UnixListener, users: &[u32]) {
         let Ok(stream) = stream else { continue };
         let uid = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
         let Some(uid) = uid.ok().filter(|uid| users.contains(uid)) else {
-            eprintln!("cvm-agent: a connection of uid {uid:?} was closed: it is not one of {users:?}");
+            eprintln!(
+                "cvm-agent: a connection of uid {uid:?} was closed: it is not one of {users:?}"
+            );
             continue;
         };
         let agent = agent.clone();
@@ -86,7 +92,8 @@ pub fn audits(agent: &Arc<Agent>, listener: &TcpListener) {
     }
 }
 
-/// So many connections at once, each in a thread of its own. Where there is no place for one more, the slowest goes.
+/// So many connections at once, each in a thread of its own. Where there is no place for one more,
+/// the slowest goes.
 struct Doors<K, S> {
     places: Arc<Mutex<Places<K, S>>>,
     /// The longest request.
@@ -102,7 +109,12 @@ impl<K: Hash + Eq + Copy + Send + 'static, S: Stream> Doors<K, S> {
         Self { places: Arc::new(Mutex::new(Places::new(all, per_peer))), longest }
     }
 
-    fn open(&self, peer: K, mut stream: S, work: impl FnOnce(&[u8]) -> Result<Value, Refusal> + Send + 'static) {
+    fn open(
+        &self,
+        peer: K,
+        mut stream: S,
+        work: impl FnOnce(&[u8]) -> Result<Value, Refusal> + Send + 'static,
+    ) {
         let Ok(handle) = stream.handle() else { return };
         let admitted = lock(&self.places).admit(peer, handle, Instant::now());
         let Some(Place { id, shed }) = admitted else {
@@ -158,7 +170,11 @@ fn write_whole(stream: &mut impl Stream, mut bytes: &[u8], deadline: Instant) ->
 }
 
 /// One line, in time, of at most `longest` bytes; nothing may follow it.
-fn read_line(stream: &mut impl Stream, longest: usize, deadline: Instant) -> Result<Vec<u8>, Refusal> {
+fn read_line(
+    stream: &mut impl Stream,
+    longest: usize,
+    deadline: Instant,
+) -> Result<Vec<u8>, Refusal> {
     let refuse = |problem: &str| Refusal::Request { problem: problem.into() };
     let mut line = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
@@ -210,7 +226,8 @@ mod tests {
             line
         };
         assert_eq!(read(b"{}\n", true).unwrap(), b"{}");
-        for (bytes, close) in [(&b"{}"[..], true), (b"{}", false), (b"{}\n{}\n", true), (b"", true)] {
+        for (bytes, close) in [(&b"{}"[..], true), (b"{}", false), (b"{}\n{}\n", true), (b"", true)]
+        {
             assert!(read(bytes, close).is_err());
         }
         assert!(read(&vec![b' '; 3 << 20], true).is_err());
@@ -244,7 +261,8 @@ mod tests {
     #[test]
     fn attack_an_answer_that_nobody_reads() {
         let (mut ours, _theirs) = UnixStream::pair().unwrap();
-        let written = write_whole(&mut ours, &vec![0; 16 << 20], Instant::now() + Duration::from_millis(100));
+        let written =
+            write_whole(&mut ours, &vec![0; 16 << 20], Instant::now() + Duration::from_millis(100));
         assert!(written.is_err());
     }
 }

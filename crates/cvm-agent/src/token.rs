@@ -1,8 +1,9 @@
 //! The token: what one site shows to another. Python carries it and never looks inside.
 //!
-//! `base64url(JSON)` without padding. The JSON holds a [`Statement`], evidence whose nonce is the statement's
-//! SHA-384, and everything that a verifier needs to judge the evidence: the image's signed documents and the
-//! certificates of its attestation key. Nothing in it is believed because it is in it.
+//! `base64url(JSON)` without padding. The JSON holds a [`Statement`], evidence whose nonce is the
+//! statement's SHA-384, and everything that a verifier needs to judge the evidence: the image's
+//! signed documents and the certificates of its attestation key. Nothing in it is believed because
+//! it is in it.
 //!
 //! Where a machine has GPUs, their evidence goes beside the CPU's (module `devices`).
 
@@ -25,12 +26,14 @@ use crate::{Refusal, evidence::Evidence};
 
 /// The one version this program reads and writes.
 pub const VERSION: u32 = 1;
-/// The longest token, as text. Longer ones are refused unread. What p1's collateral, the image's documents and the evidence
-/// of sixteen GPUs take together is less. `flare_cvm.agent_client.MAX_TOKEN` is the same number.
+/// The longest token, as text. Longer ones are refused unread. What p1's collateral, the image's
+/// documents and the evidence of sixteen GPUs take together is less.
+/// `flare_cvm.agent_client.MAX_TOKEN` is the same number.
 pub const MAX_BYTES: usize = 1536 * 1024;
 const _: () = assert!(
     // Documents are in base64 in the JSON; all of the JSON is again.
-    (p1::MAX_COLLATERAL_BYTES + 2 * manifest::MAX_BYTES * 4 / 3 + 2 * 150 * 1024) * 4 / 3 < MAX_BYTES as u64
+    (p1::MAX_COLLATERAL_BYTES + 2 * manifest::MAX_BYTES * 4 / 3 + 2 * 150 * 1024) * 4 / 3
+        < MAX_BYTES as u64
         && MAX_BYTES + 64 * 1024 < crate::MAX_MESSAGE
 );
 /// The longest window that a verifier accepts.
@@ -61,8 +64,8 @@ impl Use {
 
 /// What the token says; the evidence is bound to it.
 ///
-/// The members stand in the order of RFC 8785, and are numbers below 2^53, hex and names: their serialization is
-/// the canonical one.
+/// The members stand in the order of RFC 8785, and are numbers below 2^53, hex and names: their
+/// serialization is the canonical one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statement {
@@ -101,7 +104,8 @@ impl Statement {
         Sha384::digest(serde_json::to_vec(self).unwrap_or_default()).into()
     }
 
-    /// What the devices beside the CPU carry as their nonce: all of the statement but the digest of their own evidence.
+    /// What the devices beside the CPU carry as their nonce: all of the statement but the digest of
+    /// their own evidence.
     pub fn device_digest(&self) -> [u8; 48] {
         Self { additional_evidence_sha256: None, ..self.clone() }.digest()
     }
@@ -156,13 +160,19 @@ impl Token {
     /// [`Refusal::Malformed`] or [`Refusal::Kind`].
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         if text.len() > MAX_BYTES {
-            return Err(Refusal::malformed(format!("{} characters, at most {MAX_BYTES} are read", text.len())));
+            return Err(Refusal::malformed(format!(
+                "{} characters, at most {MAX_BYTES} are read",
+                text.len()
+            )));
         }
         let json = URL_SAFE_NO_PAD.decode(text).map_err(Refusal::malformed)?;
         check_shape(&json).map_err(Refusal::malformed)?;
         let wire: Wire = serde_json::from_slice(&json).map_err(Refusal::malformed)?;
         if wire.v != VERSION {
-            return Err(Refusal::malformed(format!("version {}, this program reads {VERSION}", wire.v)));
+            return Err(Refusal::malformed(format!(
+                "version {}, this program reads {VERSION}",
+                wire.v
+            )));
         }
         if wire.ak_certificates.len() > MAX_CERTIFICATES {
             return Err(Refusal::malformed(format!("more than {MAX_CERTIFICATES} certificates")));
@@ -179,7 +189,8 @@ impl Token {
     /// Writes it.
     ///
     /// # Errors
-    /// [`Refusal::NoEvidence`] when it is longer than [`MAX_BYTES`], [`Refusal::Malformed`] for a body that is no JSON.
+    /// [`Refusal::NoEvidence`] when it is longer than [`MAX_BYTES`], [`Refusal::Malformed`] for a
+    /// body that is no JSON.
     pub fn text(&self) -> Result<String, Refusal> {
         let wire = Wire {
             v: VERSION,
@@ -193,7 +204,10 @@ impl Token {
         // String keys only: serialization cannot fail.
         let text = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&wire).unwrap_or_default());
         if text.len() > MAX_BYTES {
-            let problem = format!("the token would have {} characters, at most {MAX_BYTES} allowed", text.len());
+            let problem = format!(
+                "the token would have {} characters, at most {MAX_BYTES} allowed",
+                text.len()
+            );
             return Err(Refusal::NoEvidence { problem });
         }
         Ok(text)
@@ -226,16 +240,22 @@ mod tests {
     /// RFC 8785 sorts members; a field in another place would change the digest silently.
     #[test]
     fn a_statement_serialises_canonically() {
-        let with_gpus = Statement { additional_evidence_sha256: Some(Bytes([5; 32])), ..statement() };
+        let with_gpus =
+            Statement { additional_evidence_sha256: Some(Bytes([5; 32])), ..statement() };
         for statement in [statement(), with_gpus.clone()] {
             let text = serde_json::to_string(&statement).unwrap();
-            let members: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+            let members: std::collections::BTreeMap<String, serde_json::Value> =
+                serde_json::from_str(&text).unwrap();
             assert_eq!(serde_json::to_string(&members).unwrap(), text);
         }
         let other = Statement { use_: Use::Audit, ..statement() };
         assert_ne!(statement().digest(), other.digest());
         assert_ne!(statement().digest(), with_gpus.digest());
-        assert_eq!(with_gpus.device_digest(), statement().digest(), "devices answer before their evidence is there");
+        assert_eq!(
+            with_gpus.device_digest(),
+            statement().digest(),
+            "devices answer before their evidence is there"
+        );
     }
 
     #[test]

@@ -50,10 +50,18 @@ impl Trust {
     pub fn new(agreement: &[u8]) -> Result<Self, CeremonyError> {
         let agreement = Agreement::parse(agreement)?;
         let (transcript, named) = (agreement.digest(), agreement.builder());
-        let builder = VerifyingKey::from_bytes(&named.identity.0)
-            .map_err(|_| CeremonyError::Signature { signer: named.name.clone(), what: "agreement" })?;
+        let builder = VerifyingKey::from_bytes(&named.identity.0).map_err(|_| {
+            CeremonyError::Signature { signer: named.name.clone(), what: "agreement" }
+        })?;
         let vendors = Vendors::genuine();
-        Ok(Self { agreement, transcript, builder, vendors, images: Kept::default(), certificates: Kept::default() })
+        Ok(Self {
+            agreement,
+            transcript,
+            builder,
+            vendors,
+            images: Kept::default(),
+            certificates: Kept::default(),
+        })
     }
 
     /// With other vendors of TEEs than the genuine ones, or with what they published.
@@ -85,44 +93,74 @@ impl Trust {
         &self.builder
     }
 
-    /// Verifies an image's documents: signed by the builder, of this ceremony and project, belonging together, of a
-    /// site that the agreement names.
+    /// Verifies an image's documents: signed by the builder, of this ceremony and project,
+    /// belonging together, of a site that the agreement names.
     ///
     /// # Errors
     /// [`Refusal`], for the first check that fails.
     pub fn image(&self, documents: &Documents) -> Result<Arc<Image>, Refusal> {
-        let parts = [&documents.manifest, &documents.manifest_sig, &documents.reference, &documents.reference_sig];
+        let parts = [
+            &documents.manifest,
+            &documents.manifest_sig,
+            &documents.reference,
+            &documents.reference_sig,
+        ];
         let key = sha256(parts.map(|part| sha256(&part.0).0).as_flattened());
         self.images.get_or(key, || self.check_image(documents).map(Arc::new))
     }
 
     fn check_image(&self, documents: &Documents) -> Result<Image, Refusal> {
-        self.check_signature("manifest", Kind::Manifest, &documents.manifest.0, &documents.manifest_sig.0)?;
-        self.check_signature("reference", Kind::Reference, &documents.reference.0, &documents.reference_sig.0)?;
+        self.check_signature(
+            "manifest",
+            Kind::Manifest,
+            &documents.manifest.0,
+            &documents.manifest_sig.0,
+        )?;
+        self.check_signature(
+            "reference",
+            Kind::Reference,
+            &documents.reference.0,
+            &documents.reference_sig.0,
+        )?;
         let inconsistent = |document, problem: String| Refusal::Inconsistent { document, problem };
         let manifest = &documents.manifest.0;
         if manifest.len() as u64 > manifest::MAX_BYTES {
-            return Err(inconsistent("manifest", format!("{} bytes, at most {}", manifest.len(), manifest::MAX_BYTES)));
+            return Err(inconsistent(
+                "manifest",
+                format!("{} bytes, at most {}", manifest.len(), manifest::MAX_BYTES),
+            ));
         }
         let digest = sha256(manifest);
-        let manifest: Manifest =
-            serde_json::from_slice(manifest).map_err(|e| inconsistent("manifest", e.to_string()))?;
+        let manifest: Manifest = serde_json::from_slice(manifest)
+            .map_err(|e| inconsistent("manifest", e.to_string()))?;
         manifest.check_version().map_err(|problem| inconsistent("manifest", problem))?;
-        let reference =
-            Reference::parse(&documents.reference.0).map_err(|e| inconsistent("reference", e.to_string()))?;
+        let reference = Reference::parse(&documents.reference.0)
+            .map_err(|e| inconsistent("reference", e.to_string()))?;
         if reference.manifest_sha256 != digest || reference.image_id != manifest.image_id {
             return Err(inconsistent("reference", "it belongs to another manifest".into()));
         }
-        let other = |what, expected: String, found: String| Refusal::OtherFederation { what, expected, found };
+        let other = |what, expected: String, found: String| Refusal::OtherFederation {
+            what,
+            expected,
+            found,
+        };
         if manifest.split_key.transcript != self.transcript {
-            return Err(other("ceremony", self.transcript.to_string(), manifest.split_key.transcript.to_string()));
+            return Err(other(
+                "ceremony",
+                self.transcript.to_string(),
+                manifest.split_key.transcript.to_string(),
+            ));
         }
         let terms = &self.agreement.transcript().terms;
         if manifest.project != terms.project {
             return Err(other("project", terms.project.to_string(), manifest.project.to_string()));
         }
-        if !terms.sites.iter().any(|site| site.name == manifest.site && site.role == manifest.role) {
-            return Err(Refusal::UnknownSite { site: manifest.site, role: manifest.role.to_string() });
+        if !terms.sites.iter().any(|site| site.name == manifest.site && site.role == manifest.role)
+        {
+            return Err(Refusal::UnknownSite {
+                site: manifest.site,
+                role: manifest.role.to_string(),
+            });
         }
         Ok(Image { manifest, reference })
     }
@@ -134,13 +172,14 @@ impl Trust {
         bytes: &[u8],
         signature: &[u8],
     ) -> Result<(), Refusal> {
-        let unsigned = || Refusal::Document { document, builder: self.agreement.builder().name.clone() };
+        let unsigned =
+            || Refusal::Document { document, builder: self.agreement.builder().name.clone() };
         let signature = signature.try_into().map_err(|_| unsigned())?;
         signed::verify(&self.builder, kind, bytes, signature).map_err(|_| unsigned())
     }
 
-    /// Those of the certificates that a party of the agreement signed for this image. Others say nothing: whoever
-    /// shows a token may add as many as fit.
+    /// Those of the certificates that a party of the agreement signed for this image. Others say
+    /// nothing: whoever shows a token may add as many as fit.
     pub fn certified(&self, certificates: &[AkCertificate], image: &Manifest) -> Vec<AkStatement> {
         let of_this_image = |statement: &Arc<AkStatement>| {
             statement.image_id == image.image_id && statement.transcript == self.transcript
@@ -160,7 +199,8 @@ impl Trust {
     }
 }
 
-/// What was verified, by the digest of all its bytes. What failed is not kept, so that strangers fill nothing.
+/// What was verified, by the digest of all its bytes. What failed is not kept, so that strangers
+/// fill nothing.
 struct Kept<T>(Mutex<HashMap<Bytes32, T>>);
 
 impl<T> Default for Kept<T> {

@@ -60,9 +60,12 @@ impl Turns {
     fn take_within(&self, rank: Rank, patience: Duration) -> Result<Turn<'_>, Refusal> {
         let mut line = self.line();
         line.waiting.push(rank);
-        let must_wait = |line: &mut Line| line.taken || line.waiting.iter().any(|other| *other > rank);
+        let must_wait =
+            |line: &mut Line| line.taken || line.waiting.iter().any(|other| *other > rank);
         let mut line = match rank {
-            Rank::Own => self.moved.wait_while(line, must_wait).unwrap_or_else(PoisonError::into_inner),
+            Rank::Own => {
+                self.moved.wait_while(line, must_wait).unwrap_or_else(PoisonError::into_inner)
+            }
             Rank::Peer | Rank::Auditor => {
                 let waited = self.moved.wait_timeout_while(line, patience, must_wait);
                 waited.unwrap_or_else(PoisonError::into_inner).0
@@ -75,7 +78,11 @@ impl Turns {
         line.taken |= mine;
         // Who waited for this one to go first looks again.
         self.moved.notify_all();
-        if mine { Ok(Turn(self)) } else { Err(Refusal::Busy { what: "questions to its TPM, TEE or GPUs" }) }
+        if mine {
+            Ok(Turn(self))
+        } else {
+            Err(Refusal::Busy { what: "questions to its TPM, TEE or GPUs" })
+        }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {

@@ -13,7 +13,8 @@ use crate::{
     trust::{Image, Trust},
 };
 
-/// A site as the caller knows it: by the name and certificate that it proved, never by what its message says.
+/// A site as the caller knows it: by the name and certificate that it proved, never by what its
+/// message says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
@@ -113,14 +114,19 @@ pub fn verify(
         "reference": image.reference, "site": statement.site, "role": statement.role, "image_id": statement.image_id,
         "use": statement.use_, "now": now,
     });
-    let decision =
-        policy.decide(&input, &data).map_err(|e| Refusal::PolicyFailed { problem: format!("{}: {e}", e.code()) })?;
+    let decision = policy
+        .decide(&input, &data)
+        .map_err(|e| Refusal::PolicyFailed { problem: format!("{}: {e}", e.code()) })?;
     if !decision.allowed {
         let reasons = match decision.reasons.as_slice() {
             [] => vec!["`allow` is not true".into()],
             reasons => reasons.to_vec(),
         };
-        return Err(Refusal::Policy { policy: policy.name().into(), sha256: policy.digest(), reasons });
+        return Err(Refusal::Policy {
+            policy: policy.name().into(),
+            sha256: policy.digest(),
+            reasons,
+        });
     }
     not_checked.splice(0..0, decision.not_checked);
     let claims = json!({
@@ -134,12 +140,21 @@ pub fn verify(
 }
 
 /// What costs nothing: the statement against the caller's knowledge and the clock.
-fn check_statement(token: &Token, expected: &Expected<'_>, clocks: Clocks, now: u64) -> Result<Vec<String>, Refusal> {
+fn check_statement(
+    token: &Token,
+    expected: &Expected<'_>,
+    clocks: Clocks,
+    now: u64,
+) -> Result<Vec<String>, Refusal> {
     let statement = &token.statement;
     if statement.use_ != expected.use_ {
-        return Err(Refusal::OtherUse { expected: expected.use_.as_str(), found: statement.use_.as_str() });
+        return Err(Refusal::OtherUse {
+            expected: expected.use_.as_str(),
+            found: statement.use_.as_str(),
+        });
     }
-    let differ = |member, expected: String, found: String| Refusal::OtherPeer { member, expected, found };
+    let differ =
+        |member, expected: String, found: String| Refusal::OtherPeer { member, expected, found };
     let mut not_checked = Vec::new();
     match expected.peer {
         Some(peer) => {
@@ -158,7 +173,9 @@ fn check_statement(token: &Token, expected: &Expected<'_>, clocks: Clocks, now: 
                 (None, _) => not_checked.push("tls-certificate".into()),
             }
         }
-        None if expected.use_ == Use::Peer => not_checked.extend(["peer".into(), "tls-certificate".into()]),
+        None if expected.use_ == Use::Peer => {
+            not_checked.extend(["peer".into(), "tls-certificate".into()])
+        }
         None => {}
     }
     if statement.challenge.as_ref() != expected.challenge {
@@ -167,11 +184,15 @@ fn check_statement(token: &Token, expected: &Expected<'_>, clocks: Clocks, now: 
         return Err(Refusal::OtherChallenge { expected, found });
     }
     if statement.report_sha256.as_ref() != expected.report_sha256 {
-        return Err(Refusal::malformed("the report is another than the one that its evidence is bound to"));
+        return Err(Refusal::malformed(
+            "the report is another than the one that its evidence is bound to",
+        ));
     }
     let (issued, expires) = (statement.issued_at, statement.expires_at);
-    if issued.checked_add(1).is_none_or(|next| expires < next) || expires - issued > MAX_LIFETIME_S {
-        let lifetime_s = i64::try_from(i128::from(expires) - i128::from(issued)).unwrap_or(i64::MAX);
+    if issued.checked_add(1).is_none_or(|next| expires < next) || expires - issued > MAX_LIFETIME_S
+    {
+        let lifetime_s =
+            i64::try_from(i128::from(expires) - i128::from(issued)).unwrap_or(i64::MAX);
         return Err(Refusal::Window { lifetime_s, allowed: MAX_LIFETIME_S });
     }
     let ahead_s = issued.saturating_sub(now.saturating_add(clocks.leeway_s));
@@ -187,7 +208,8 @@ fn check_statement(token: &Token, expected: &Expected<'_>, clocks: Clocks, now: 
 
 fn check_image(token: &Token, image: &Image, trust: &Trust) -> Result<(), Refusal> {
     let (statement, manifest) = (&token.statement, &image.manifest);
-    let differ = |member, expected: String, found: String| Refusal::OtherPeer { member, expected, found };
+    let differ =
+        |member, expected: String, found: String| Refusal::OtherPeer { member, expected, found };
     if statement.image_id != manifest.image_id {
         return Err(differ("image", manifest.image_id.to_string(), statement.image_id.to_string()));
     }
@@ -212,11 +234,11 @@ mod tests {
     fn the_built_in_policies_compile_and_refuse_what_they_do_not_know() {
         for policy in [cross_policy(None).unwrap(), self_policy(None).unwrap()] {
             let ask = |claims: Value| {
-                let evidence = json!({ "ear.status": "warning", "ear.veraison.annotated-evidence": claims });
+                let evidence =
+                    json!({ "ear.status": "warning", "ear.veraison.annotated-evidence": claims });
                 policy.decide(&json!({ "submods": { "cpu0": evidence } }), &json!({})).unwrap()
             };
-            let tpm =
-                |phase: &str| json!({ "tpm": { "phase": phase, "endorsements": [{"party": "a"}], "not_checked": [] } });
+            let tpm = |phase: &str| json!({ "tpm": { "phase": phase, "endorsements": [{"party": "a"}], "not_checked": [] } });
             assert!(ask(tpm("after-handoff")).allowed);
             assert!(!ask(tpm("boot")).allowed);
             let snp = |phase: &str| json!({ "snp": { "phase": phase, "trust": "tee", "not_checked": [] } });
@@ -224,9 +246,12 @@ mod tests {
             let tdx = |phase: &str, status: &str| json!({ "tdx": { "phase": phase, "trust": "tee", "tcb_status": status, "advisory_ids": [] } });
             assert!(ask(tdx("after-handoff", "UpToDate")).allowed);
             assert!(!ask(tdx("boot", "UpToDate")).allowed);
-            for unknown in
-                [snp("other"), tdx("other", "UpToDate"), json!({ "snp": { "measurement": "ab" } }), json!({})]
-            {
+            for unknown in [
+                snp("other"),
+                tdx("other", "UpToDate"),
+                json!({ "snp": { "measurement": "ab" } }),
+                json!({}),
+            ] {
                 let refused = ask(unknown.clone());
                 assert!(!refused.allowed, "{unknown}");
             }

@@ -24,7 +24,10 @@ fn command(site: &Site, name: &str) -> Command {
 /// Up to the line that says it listens.
 fn serve(site: &Site) -> (Bounded, BufReader<std::process::ChildStderr>) {
     let mut command = command(site, "serve");
-    command.args(["--user", "root", "--tcti", &site.tcti()]).arg("--journal").arg(site.at("journal.jsonl"));
+    command
+        .args(["--user", "root", "--tcti", &site.tcti()])
+        .arg("--journal")
+        .arg(site.at("journal.jsonl"));
     let running = Bounded::spawn(command.stderr(Stdio::piped())).unwrap();
     let mut lines = BufReader::new(running.stderr());
     let mut said = String::new();
@@ -68,7 +71,8 @@ print("python is content")
 #[test]
 fn the_python_client_speaks_with_the_program() {
     let federation = Federation::hold();
-    let (server, client) = (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
+    let (server, client) =
+        (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
     let (_server, _client) = (serve(&server), serve(&client));
     let mut python = python(SCRIPT);
     python.args([server.at("agent.sock"), client.at("agent.sock")]);
@@ -94,7 +98,10 @@ fn attack_a_machine_that_changes_under_its_agent() {
     let mut said = String::new();
     lines.read_to_string(&mut said).unwrap();
     assert_eq!(running.wait().unwrap().code(), Some(70), "{said}");
-    assert!(said.contains("SELF-VERIFICATION FAILED: AGT-032") && said.contains("PCR 11 is"), "{said}");
+    assert!(
+        said.contains("SELF-VERIFICATION FAILED: AGT-032") && said.contains("PCR 11 is"),
+        "{said}"
+    );
     let gate = command(&client, "gate").args(["--deadline", "0"]).output().unwrap();
     assert!(!gate.status.success());
     assert!(String::from_utf8_lossy(&gate.stderr).contains("AGT-062"), "{gate:?}");

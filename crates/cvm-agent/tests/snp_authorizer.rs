@@ -1,4 +1,5 @@
-//! NVFLARE's own SNP authorizer, its class as it is installed, over our `snpguest` and two agents on minted chips.
+//! NVFLARE's own SNP authorizer, its class as it is installed, over our `snpguest` and two agents
+//! on minted chips.
 
 #[path = "common/chip.rs"]
 mod chip;
@@ -43,7 +44,9 @@ fn machine(federation: &Federation, name: &str, role: Role, snp_reports: Option<
 fn agent(site: &Site, maker: &Maker, chip: &Arc<Chip>) -> Agent {
     let mut own = site.own();
     own.trust = own.trust.with_vendors(maker.vendors());
-    let agent = site.agent_with(own, Box::new(TeeAttester::new(device(chip), b"").unwrap())).with_device(device(chip));
+    let agent = site
+        .agent_with(own, Box::new(TeeAttester::new(device(chip), b"").unwrap()))
+        .with_device(device(chip));
     agent.verify_self(&[]).unwrap();
     agent
 }
@@ -60,7 +63,8 @@ fn serving(site: &Site, agent: Agent) -> PathBuf {
 /// A `snpguest` that asks this agent: NVFLARE runs it with arguments of its own.
 fn program(site: &Site, socket: &Path) -> PathBuf {
     let path = site.at("snpguest");
-    fs::write(&path, format!("#!/bin/sh\nexec {PROGRAM} --socket {} \"$@\"\n", socket.display())).unwrap();
+    fs::write(&path, format!("#!/bin/sh\nexec {PROGRAM} --socket {} \"$@\"\n", socket.display()))
+        .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
@@ -106,15 +110,20 @@ print("NVFLARE is content")
 
 #[test]
 fn nvflares_own_authorizer_makes_and_verifies_tokens() {
-    let python = std::env::var("FLARE_CVM_PYTHON").expect("FLARE_CVM_PYTHON names a Python with NVFLARE: `make test`");
+    let python = std::env::var("FLARE_CVM_PYTHON")
+        .expect("FLARE_CVM_PYTHON names a Python with NVFLARE: `make test`");
     let (federation, maker) = (Federation::hold(), Maker::new());
     let with = Some("with-certificates");
     let server = machine(&federation, "server1", Role::Server, with);
     let client = machine(&federation, "site-1", Role::Client, with);
-    let [at_server, at_client] =
-        [&server, &client].map(|site| program(site, &serving(site, agent(site, &maker, &maker.chip()))));
+    let [at_server, at_client] = [&server, &client]
+        .map(|site| program(site, &serving(site, agent(site, &maker, &maker.chip()))));
     let scratch = tempfile::tempdir().unwrap();
-    let output = Command::new(python).args(["-c", SCRIPT]).args([&at_client, &at_server]).arg(scratch.path()).output();
+    let output = Command::new(python)
+        .args(["-c", SCRIPT])
+        .args([&at_client, &at_server])
+        .arg(scratch.path())
+        .output();
     let output = output.unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "NVFLARE is content\n", "{errors}");
@@ -127,17 +136,22 @@ fn a_report_alone_is_verified_with_the_certificate_in_the_folder() {
     let site = machine(&federation, "site-1", Role::Client, Some("alone"));
     let chip = maker.chip();
     let socket = serving(&site, agent(&site, &maker, &chip));
-    let (report, request, certificates) = (site.at("report.bin"), site.at("request.bin"), site.at("certs"));
+    let (report, request, certificates) =
+        (site.at("report.bin"), site.at("request.bin"), site.at("certs"));
     fs::write(&request, [0xa5; 64]).unwrap();
     let run = |command: snpguest::Command| snpguest::run(&command, &socket);
     run(snpguest::Command::Report { report: report.clone(), request: request.clone() }).unwrap();
     let written = fs::read(&report).unwrap();
     assert_eq!((written.len(), &written[0x50..0x90]), (1184, &[0xa5; 64][..]));
-    let verify = || run(snpguest::Command::Verify { folder: certificates.clone(), report: report.clone() });
+    let verify =
+        || run(snpguest::Command::Verify { folder: certificates.clone(), report: report.clone() });
     fs::create_dir(&certificates).unwrap();
     assert_eq!(verify().unwrap_err().code(), "AGT-083", "nobody vouches for the chip");
-    let fetch =
-        snpguest::Command::FetchVcek { encoding: Encoding::Pem, folder: certificates.clone(), report: report.clone() };
+    let fetch = snpguest::Command::FetchVcek {
+        encoding: Encoding::Pem,
+        folder: certificates.clone(),
+        report: report.clone(),
+    };
     assert_eq!(run(fetch).unwrap_err().code(), "AGT-083");
     fs::write(certificates.join("vcek.pem"), snp_mint::pem(&[chip.vcek()])).unwrap();
     verify().unwrap();
@@ -148,12 +162,15 @@ fn a_report_alone_is_verified_with_the_certificate_in_the_folder() {
     assert_eq!(run(short).unwrap_err().code(), "AGT-082");
     // AMD's authorities are written for every processor that virtee's program knows.
     for model in ["milan", "genoa", "bergamo", "siena", "turin"] {
-        let command =
-            snpguest::Command::FetchCa { encoding: Encoding::Pem, folder: certificates.clone(), model: model.into() };
+        let command = snpguest::Command::FetchCa {
+            encoding: Encoding::Pem,
+            folder: certificates.clone(),
+            model: model.into(),
+        };
         run(command).unwrap();
         let read = |name: &str| fs::read(certificates.join(name)).unwrap();
-        let [ark, ask] =
-            ["ark.pem", "ask.pem"].map(|name| cvm_attest::x509::Certificate::read_all(&read(name)).unwrap());
+        let [ark, ask] = ["ark.pem", "ask.pem"]
+            .map(|name| cvm_attest::x509::Certificate::read_all(&read(name)).unwrap());
         assert!(ark[0].is_self_issued() && ask[0].issuer() == ark[0].subject(), "{model}");
     }
 }
@@ -173,7 +190,10 @@ fn attack_a_report_over_a_tokens_digest() {
     assert_eq!(ask(&open, request(&[7; 64]))["ok"], true);
     // A statement's digest, a release's binding, a paravisor's: zeros behind.
     for digest in [[7; 48], [0; 48]] {
-        assert_eq!(code(&ask(&open, request(&cvm_attest::trustee::report_data(&digest)))), "AGT-008");
+        assert_eq!(
+            code(&ask(&open, request(&cvm_attest::trustee::report_data(&digest)))),
+            "AGT-008"
+        );
     }
     let mut nearly = cvm_attest::trustee::report_data(&[7; 48]);
     nearly[63] = 1;
@@ -182,7 +202,8 @@ fn attack_a_report_over_a_tokens_digest() {
     let body = cvm_attest::trustee::SnpBody::new(&chip.report(&nearly), vec![]).unwrap();
     let mut body = serde_json::to_value(body).unwrap();
     body["cert_chain"] = json!([{"cert_type": "VCEK", "data": chip.vcek()}]);
-    let refused = maker.vendors().verify("snp", &body, &[7; 48], cvm_agent::clock::now()).unwrap_err();
+    let refused =
+        maker.vendors().verify("snp", &body, &[7; 48], cvm_agent::clock::now()).unwrap_err();
     assert!(refused.is_wrong_nonce(), "{refused}");
 }
 
@@ -207,8 +228,8 @@ fn attack_a_bare_report_of_old_firmware() {
 #[test]
 fn the_text_is_that_of_virtees_program() {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/snpguest");
-    let evidence =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/snp/milan-virtee/report.bin");
+    let evidence = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors/evidence/snp/milan-virtee/report.bin");
     for name in ["v2-milan", "v2-turin", "v3-genoa", "v4-siena", "v5-turin", "milan-virtee"] {
         let made_up = vectors.join(format!("{name}.bin"));
         let report = fs::read(if made_up.exists() { &made_up } else { &evidence }).unwrap();

@@ -1,9 +1,10 @@
-//! What a key holder states of an attestation key: that it lives in a TPM which the key holder saw endorsed.
+//! What a key holder states of an attestation key: that it lives in a TPM which the key holder saw
+//! endorsed.
 //!
-//! RFC 9334's passport model. Credential activation proves to a key holder, once a boot, that an attestation key
-//! lives in an endorsed TPM; the key holder signs that, and peers who cannot repeat the activation believe the
-//! parties of their own agreement. The statement says nothing of the CVM's state: a fresh quote does. So it has no
-//! expiry, and a policy may bound its age.
+//! RFC 9334's passport model. Credential activation proves to a key holder, once a boot, that an
+//! attestation key lives in an endorsed TPM; the key holder signs that, and peers who cannot repeat
+//! the activation believe the parties of their own agreement. The statement says nothing of the
+//! CVM's state: a fresh quote does. So it has no expiry, and a policy may bound its age.
 
 use cvm_base::{Bytes, Bytes16, Bytes32, Explain};
 use cvm_layout::{
@@ -40,7 +41,8 @@ pub struct AkStatement {
     pub image_id: Bytes16,
     /// The key's TPM Name: `000b` and the SHA-256 of its TPMT_PUBLIC (TPM 2.0 part 1, §16).
     pub ak_name: Bytes<34>,
-    /// SHA-256 of the root that endorses the TPM; null where evidence of another kind vouches for the key.
+    /// SHA-256 of the root that endorses the TPM; null where evidence of another kind vouches for
+    /// the key.
     pub ek_root_sha256: Option<Bytes32>,
     /// What the key holder's claims said of trust, as `untrusted-host`.
     pub trust: String,
@@ -93,9 +95,15 @@ impl Explain for AkCertificateError {
 
     fn help(&self) -> String {
         match self {
-            Self::Malformed { .. } => "another program or version wrote it, or it was changed on the way",
-            Self::Party { .. } => "use the certificate with the identity of the party that it names",
-            Self::Signature { .. } => "it was changed, or is of another ceremony: boot the CVM again to get a new one",
+            Self::Malformed { .. } => {
+                "another program or version wrote it, or it was changed on the way"
+            }
+            Self::Party { .. } => {
+                "use the certificate with the identity of the party that it names"
+            }
+            Self::Signature { .. } => {
+                "it was changed, or is of another ceremony: boot the CVM again to get a new one"
+            }
         }
         .into()
     }
@@ -120,12 +128,19 @@ impl AkStatement {
     /// [`AkCertificateError::Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, AkCertificateError> {
         check_length(bytes)?;
-        let statement: Self = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+        let statement: Self =
+            serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
         if statement.version != VERSION {
-            return Err(malformed(format!("version {}, this program reads {VERSION}", statement.version)));
+            return Err(malformed(format!(
+                "version {}, this program reads {VERSION}",
+                statement.version
+            )));
         }
         if !statement.ak_name.0.starts_with(&NAME_SHA256) {
-            return Err(malformed(format!("ak_name {} does not begin with 000b (SHA-256)", statement.ak_name)));
+            return Err(malformed(format!(
+                "ak_name {} does not begin with 000b (SHA-256)",
+                statement.ak_name
+            )));
         }
         let word = |b: u8| b.is_ascii_lowercase() || b == b'-';
         if !(1..=MAX_TRUST).contains(&statement.trust.len()) || !statement.trust.bytes().all(word) {
@@ -159,9 +174,14 @@ impl AkCertificate {
     /// [`AkCertificateError::Malformed`], also for more than [`MAX_CERTIFICATES`].
     pub fn parse_list(bytes: &[u8]) -> Result<Vec<Self>, AkCertificateError> {
         if bytes.len() > MAX_BYTES * MAX_CERTIFICATES {
-            return Err(malformed(format!("{} bytes, at most {}", bytes.len(), MAX_BYTES * MAX_CERTIFICATES)));
+            return Err(malformed(format!(
+                "{} bytes, at most {}",
+                bytes.len(),
+                MAX_BYTES * MAX_CERTIFICATES
+            )));
         }
-        let list: Vec<Self> = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+        let list: Vec<Self> =
+            serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
         if list.len() > MAX_CERTIFICATES {
             return Err(malformed(format!("{} of them, at most {MAX_CERTIFICATES}", list.len())));
         }
@@ -186,13 +206,20 @@ impl AkCertificate {
     ///
     /// # Errors
     /// [`AkCertificateError`]: malformed, another party's, or not signed by it.
-    pub fn verify(&self, party: &Name, identity: &VerifyingKey) -> Result<AkStatement, AkCertificateError> {
+    pub fn verify(
+        &self,
+        party: &Name,
+        identity: &VerifyingKey,
+    ) -> Result<AkStatement, AkCertificateError> {
         check_length(&self.statement.0)?;
         signed::verify(identity, Kind::AttestationKey, &self.statement.0, &self.signature.0)
             .map_err(|_| AkCertificateError::Signature { party: party.clone() })?;
         let statement = self.claimed()?;
         if statement.party != *party {
-            return Err(AkCertificateError::Party { expected: party.clone(), found: statement.party });
+            return Err(AkCertificateError::Party {
+                expected: party.clone(),
+                found: statement.party,
+            });
         }
         Ok(statement)
     }
@@ -278,7 +305,10 @@ mod tests {
             let mut other = good.clone();
             other[member] = value;
             let read = AkStatement::parse(other.to_string().as_bytes());
-            assert!(matches!(read, Err(AkCertificateError::Malformed { .. })), "{member}: {read:?}");
+            assert!(
+                matches!(read, Err(AkCertificateError::Malformed { .. })),
+                "{member}: {read:?}"
+            );
         }
         assert!(AkCertificate::parse(&[b' '; MAX_BYTES + 1]).is_err());
         assert!(AkCertificate::parse_list(&[b'['; 60_000]).is_err());

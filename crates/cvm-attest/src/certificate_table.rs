@@ -1,5 +1,5 @@
-//! The certificates that an SNP host hands to its guest beside a report: the one reader of that table, for whoever
-//! collects, verifies or serves it.
+//! The certificates that an SNP host hands to its guest beside a report: the one reader of that
+//! table, for whoever collects, verifies or serves it.
 
 use crate::AttestError;
 
@@ -45,7 +45,8 @@ pub struct SnpCertificate {
     pub bytes: Vec<u8>,
 }
 
-/// Reads a certificate table: entries up to one of zeros, then the certificates. Zeros alone are an empty table.
+/// Reads a certificate table: entries up to one of zeros, then the certificates. Zeros alone are an
+/// empty table.
 ///
 /// # Errors
 /// [`AttestError::Malformed`] for an entry that points outside.
@@ -62,12 +63,15 @@ pub fn parse_certificate_table(table: &[u8]) -> Result<Vec<SnpCertificate>, Atte
         if found.len() == MAX_ENTRIES {
             return Err(fail(format!("more than {MAX_ENTRIES} entries")));
         }
-        let (guid, range) = entry.split_first_chunk::<16>().ok_or_else(|| fail("cut off".into()))?;
-        let (offset, length) = range.split_first_chunk::<4>().ok_or_else(|| fail("cut off".into()))?;
+        let (guid, range) =
+            entry.split_first_chunk::<16>().ok_or_else(|| fail("cut off".into()))?;
+        let (offset, length) =
+            range.split_first_chunk::<4>().ok_or_else(|| fail("cut off".into()))?;
         let offset = u32::from_le_bytes(*offset) as usize;
         let length = length.first_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
         let bytes = offset.checked_add(length).and_then(|end| table.get(offset..end));
-        let bytes = bytes.ok_or_else(|| fail(format!("{length} bytes at {offset} lie outside")))?.to_vec();
+        let bytes =
+            bytes.ok_or_else(|| fail(format!("{length} bytes at {offset} lie outside")))?.to_vec();
         found.push(SnpCertificate { kind: kind(*guid), bytes });
     }
     if table.is_empty() { Ok(found) } else { Err(fail("no end".into())) }
@@ -78,7 +82,10 @@ pub fn certificate_table(certificates: &[SnpCertificate]) -> Vec<u8> {
     let mut offset = (certificates.len() + 1) * ENTRY_BYTES;
     let mut table = Vec::new();
     for certificate in certificates {
-        let known = KNOWN.iter().find(|(_, kind)| *kind == certificate.kind).map(|(guid, _)| guid.to_be_bytes());
+        let known = KNOWN
+            .iter()
+            .find(|(_, kind)| *kind == certificate.kind)
+            .map(|(guid, _)| guid.to_be_bytes());
         let guid = match certificate.kind {
             CertificateKind::Other(guid) => guid,
             _ => known.unwrap_or_default(),
@@ -93,8 +100,9 @@ pub fn certificate_table(certificates: &[SnpCertificate]) -> Vec<u8> {
     table
 }
 
-/// GUIDs as they lie in memory: big-endian (RFC 4122 §4.1.2), or the first three groups little-endian, as UEFI
-/// writes them. Hosts write both, and the GHCB specification does not say which.
+/// GUIDs as they lie in memory: big-endian (RFC 4122 §4.1.2), or the first three groups
+/// little-endian, as UEFI writes them. Hosts write both, and the GHCB specification does not say
+/// which.
 fn kind(guid: [u8; 16]) -> CertificateKind {
     let [a, b, c, d, e, f, g, h, rest @ ..] = guid;
     let [i, j, k, l, m, n, o, p] = rest;
@@ -108,8 +116,10 @@ fn kind(guid: [u8; 16]) -> CertificateKind {
 mod tests {
     use super::*;
 
-    const VCEK: [u8; 16] =
-        [0x63, 0xda, 0x75, 0x8d, 0xe6, 0x64, 0x45, 0x64, 0xad, 0xc5, 0xf4, 0xb9, 0x3b, 0xe8, 0xac, 0xcd];
+    const VCEK: [u8; 16] = [
+        0x63, 0xda, 0x75, 0x8d, 0xe6, 0x64, 0x45, 0x64, 0xad, 0xc5, 0xf4, 0xb9, 0x3b, 0xe8, 0xac,
+        0xcd,
+    ];
 
     fn table(entries: &[([u8; 16], u32, u32)], length: usize) -> Vec<u8> {
         let mut table = Vec::new();
@@ -125,8 +135,14 @@ mod tests {
         let mut bytes = table(&[(VCEK, 100, 3), ([9; 16], 103, 1)], 4096);
         bytes[100..104].copy_from_slice(b"abcd");
         let found = parse_certificate_table(&bytes).unwrap();
-        assert_eq!(found[0], SnpCertificate { kind: CertificateKind::Vcek, bytes: b"abc".to_vec() });
-        assert_eq!(found[1], SnpCertificate { kind: CertificateKind::Other([9; 16]), bytes: b"d".to_vec() });
+        assert_eq!(
+            found[0],
+            SnpCertificate { kind: CertificateKind::Vcek, bytes: b"abc".to_vec() }
+        );
+        assert_eq!(
+            found[1],
+            SnpCertificate { kind: CertificateKind::Other([9; 16]), bytes: b"d".to_vec() }
+        );
         let mut microsoft = VCEK;
         microsoft[..4].reverse();
         microsoft[4..6].reverse();
@@ -141,7 +157,10 @@ mod tests {
     #[test]
     fn attack_tables_that_point_outside() {
         for (offset, length) in [(4096, 1), (0, 4097), (u32::MAX, u32::MAX), (4095, 2)] {
-            assert!(parse_certificate_table(&table(&[(VCEK, offset, length)], 4096)).is_err(), "{offset} {length}");
+            assert!(
+                parse_certificate_table(&table(&[(VCEK, offset, length)], 4096)).is_err(),
+                "{offset} {length}"
+            );
         }
         assert!(parse_certificate_table(&table(&[(VCEK, 0, 1); 17], 4096)).is_err());
         assert!(parse_certificate_table(&table(&[(VCEK, 0, 1)], 24)).is_err(), "no end");

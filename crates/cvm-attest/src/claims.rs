@@ -20,8 +20,8 @@ pub enum Claims {
     Tpm(Box<TpmClaims>),
 }
 
-/// A check that was not made, because nothing to make it with was given. It stands in the claims: a verdict
-/// is never good because a check was left out silently.
+/// A check that was not made, because nothing to make it with was given. It stands in the claims: a
+/// verdict is never good because a check was left out silently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotChecked {
     /// Which: `certificate-revocation`, `ocsp`, `nonce`, ….
@@ -137,7 +137,8 @@ impl Claims {
         }
     }
 
-    /// The content of `ear.veraison.annotated-evidence` in a policy's input: one member, named by the kind.
+    /// The content of `ear.veraison.annotated-evidence` in a policy's input: one member, named by
+    /// the kind.
     pub fn to_json(&self) -> Value {
         match self {
             Self::Tpm(claims) => json!({ "tpm": claims.to_json() }),
@@ -147,7 +148,8 @@ impl Claims {
     /// Reads what [`Claims::to_json`] wrote: claims that travelled in a token.
     ///
     /// # Errors
-    /// [`AttestError::Kind`] when no known kind is there, [`AttestError::Malformed`] for another form.
+    /// [`AttestError::Kind`] when no known kind is there, [`AttestError::Malformed`] for another
+    /// form.
     pub fn from_json(annotated: &Value) -> Result<Self, AttestError> {
         let Some(tpm) = annotated.get("tpm") else {
             return Err(AttestError::Kind { found: "in these claims".into() });
@@ -160,11 +162,15 @@ impl Claims {
 
 impl TpmClaims {
     fn phase(&self, reference: &Reference) -> Phase {
-        let differs = |pcr: u8, expected: &Bytes32| self.pcrs.get(usize::from(pcr)) != Some(expected);
-        let mut differing = reference.tpm.pcrs.iter().filter(|(pcr, expected)| differs(**pcr, expected));
+        let differs =
+            |pcr: u8, expected: &Bytes32| self.pcrs.get(usize::from(pcr)) != Some(expected);
+        let mut differing =
+            reference.tpm.pcrs.iter().filter(|(pcr, expected)| differs(**pcr, expected));
         match (differing.next(), differing.next()) {
             (None, _) => Phase::Boot,
-            (Some((11, expected)), None) if self.pcrs[11] == extend(expected, &handoff_digest()) => {
+            (Some((11, expected)), None)
+                if self.pcrs[11] == extend(expected, &handoff_digest()) =>
+            {
                 // Nobody else extends this register here, and nobody can take it back.
                 match self.pcrs[usize::from(JOBS_PCR)] {
                     UNTOUCHED => Phase::AfterHandoff,
@@ -178,7 +184,11 @@ impl TpmClaims {
     fn mismatches(&self, reference: &Reference) -> Vec<PcrMismatch> {
         let mut found = Vec::new();
         for (pcr, expected) in &reference.tpm.pcrs {
-            let Some(quoted) = self.pcrs.get(usize::from(*pcr)).filter(|quoted| *quoted != expected) else { continue };
+            let Some(quoted) =
+                self.pcrs.get(usize::from(*pcr)).filter(|quoted| *quoted != expected)
+            else {
+                continue;
+            };
             found.push(PcrMismatch {
                 pcr: *pcr,
                 expected: *expected,
@@ -190,7 +200,10 @@ impl TpmClaims {
     }
 
     fn explain(&self, pcr: u8, reference: &Reference) -> String {
-        match first_difference(measurements(&reference.tpm.explain, pcr), measurements(&self.event_log, pcr)) {
+        match first_difference(
+            measurements(&reference.tpm.explain, pcr),
+            measurements(&self.event_log, pcr),
+        ) {
             Some(difference) => difference.to_string(),
             None if pcr == 11 && self.handed_off => "the image has handed off".into(),
             None => "software measured something that no log lists".into(),
@@ -200,7 +213,8 @@ impl TpmClaims {
     fn to_json(&self) -> Value {
         // Serialization cannot fail: string keys only.
         let mut value = serde_json::to_value(self).unwrap_or_default();
-        // Stock policies know `pcr00` …; ours compare `pcrs` with the reference's map of the same form.
+        // Stock policies know `pcr00` …; ours compare `pcrs` with the reference's map of the same
+        // form.
         for (pcr, digest) in self.pcrs.iter().enumerate() {
             value[format!("pcr{pcr:02}")] = json!(digest);
         }
@@ -211,8 +225,14 @@ impl TpmClaims {
     }
 }
 
-pub(crate) fn measurements(events: &[PredictedEvent], pcr: u8) -> impl Iterator<Item = (&str, Bytes32)> {
-    events.iter().filter(move |event| event.pcr == pcr).map(|event| (event.event.as_str(), event.digest))
+pub(crate) fn measurements(
+    events: &[PredictedEvent],
+    pcr: u8,
+) -> impl Iterator<Item = (&str, Bytes32)> {
+    events
+        .iter()
+        .filter(move |event| event.pcr == pcr)
+        .map(|event| (event.event.as_str(), event.digest))
 }
 
 /// `{"0": hex, …, "15": hex}`, as in `reference.json`.
@@ -224,11 +244,16 @@ mod pcr_map {
 
     use crate::tpm::REQUIRED_PCRS;
 
-    pub(super) fn serialize<S: Serializer>(pcrs: &[Bytes32; REQUIRED_PCRS], s: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        pcrs: &[Bytes32; REQUIRED_PCRS],
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         s.collect_map(pcrs.iter().enumerate())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[Bytes32; REQUIRED_PCRS], D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<[Bytes32; REQUIRED_PCRS], D::Error> {
         let map = BTreeMap::<usize, Bytes32>::deserialize(d)?;
         if !map.keys().copied().eq(0..REQUIRED_PCRS) {
             return Err(D::Error::custom("registers other than 0 to 15"));

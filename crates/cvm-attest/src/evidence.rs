@@ -14,7 +14,8 @@ impl Evidence {
     /// Reads the protocol's `primary_evidence` for the kind that `auth` named as `tee`.
     ///
     /// # Errors
-    /// [`AttestError::Kind`] for a kind without a verifier, [`AttestError::Malformed`] for another body.
+    /// [`AttestError::Kind`] for a kind without a verifier, [`AttestError::Malformed`] for another
+    /// body.
     pub fn from_json(tee: &str, body: &serde_json::Value) -> Result<Self, AttestError> {
         match tee {
             "tpm" => serde::Deserialize::deserialize(body)

@@ -9,10 +9,16 @@ use crate::{
 
 /// Bytes as a quote, as a signature and as a public area.
 pub fn tpm_structure(bytes: &[u8]) {
-    let _ = parse_quote(bytes).map(|quote| quote.selection.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let _ = parse_quote(bytes)
+        .map(|quote| quote.selection.iter().map(ToString::to_string).collect::<Vec<_>>());
     let _ = parse_signature(bytes);
     if let Ok(public) = Public::parse(bytes) {
-        let _ = (public.check_attestation_key(), public.check_endorsement_key(), public.name(), public.spki());
+        let _ = (
+            public.check_attestation_key(),
+            public.check_endorsement_key(),
+            public.name(),
+            public.spki(),
+        );
     }
 }
 
@@ -37,8 +43,15 @@ pub fn event_log(bytes: &[u8]) {
         for bank in log.banks() {
             let replayed = log.replay(*bank).unwrap_or_default();
             assert!(replayed.len() <= 24);
-            let _ = replayed.iter().map(|(register, value)| log.explain(*register, value)).collect::<Vec<_>>();
-            let _ = log.records().iter().map(|record| LoggedEvent::new(record, *bank).name()).collect::<Vec<_>>();
+            let _ = replayed
+                .iter()
+                .map(|(register, value)| log.explain(*register, value))
+                .collect::<Vec<_>>();
+            let _ = log
+                .records()
+                .iter()
+                .map(|record| LoggedEvent::new(record, *bank).name())
+                .collect::<Vec<_>>();
         }
     }
     let Ok(log) = EventLog::parse(bytes) else { return };
@@ -79,14 +92,22 @@ pub fn file(bytes: &[u8]) {
 /// Bytes as a report, as a certificate table, as roots, and as Trustee's form of `snp` evidence.
 #[cfg(feature = "verifier")]
 pub fn snp_evidence(bytes: &[u8]) {
-    use crate::snp::{REPORT_BYTES, SigningKey, SnpEvidence, SnpReport, SnpRoots, VerifiedChain, verify};
+    use crate::snp::{
+        REPORT_BYTES, SigningKey, SnpEvidence, SnpReport, SnpRoots, VerifiedChain, verify,
+    };
 
     let Ok(roots) = SnpRoots::amd() else { return };
     let check = |evidence: &SnpEvidence| {
         for now in [0, 1_760_000_000] {
             let _ = verify(evidence, roots, &[], &Default::default(), now);
         }
-        let _ = VerifiedChain::verify(&evidence.certificates, SigningKey::Vlek, roots, &[bytes.to_vec()], 0);
+        let _ = VerifiedChain::verify(
+            &evidence.certificates,
+            SigningKey::Vlek,
+            roots,
+            &[bytes.to_vec()],
+            0,
+        );
     };
     let _ = (SnpReport::parse(bytes), SnpRoots::from_pem(bytes));
     // A file of a report and the table behind it, as some tools write.
@@ -102,7 +123,8 @@ pub fn snp_evidence(bytes: &[u8]) {
     }
 }
 
-/// Bytes as evidence of every TEE in the release protocol, as claims, and as a report for a stock verifier.
+/// Bytes as evidence of every TEE in the release protocol, as claims, and as a report for a stock
+/// verifier.
 #[cfg(feature = "verifier")]
 pub fn tee_evidence(bytes: &[u8]) {
     use crate::{
@@ -115,14 +137,22 @@ pub fn tee_evidence(bytes: &[u8]) {
         assert_eq!(body.report().map(|report| report.len()), Ok(bytes.len()));
     }
     let _ = crate::x509::read_crls(bytes);
-    let (Ok(vendors), Ok(body)) = (Vendors::genuine(), serde_json::from_slice::<serde_json::Value>(bytes)) else {
+    let (Ok(vendors), Ok(body)) =
+        (Vendors::genuine(), serde_json::from_slice::<serde_json::Value>(bytes))
+    else {
         return;
     };
     for kind in KINDS {
-        assert!(vendors.verify(kind, &body, &[0; 48], 1_760_000_000).is_err(), "nobody's evidence answers zeros");
+        assert!(
+            vendors.verify(kind, &body, &[0; 48], 1_760_000_000).is_err(),
+            "nobody's evidence answers zeros"
+        );
     }
     if let Ok(text) = str::from_utf8(bytes) {
-        assert!(vendors.verify_devices(text, &[0; 48], 1_760_000_000).is_err(), "no device's evidence answers zeros");
+        assert!(
+            vendors.verify_devices(text, &[0; 48], 1_760_000_000).is_err(),
+            "no device's evidence answers zeros"
+        );
     }
     let _ = crate::tee::check_gpus(&body);
     let Ok(reference) = Reference::parse(bytes) else {
@@ -144,7 +174,8 @@ pub fn launch(bytes: &[u8]) {
     let vcpu_type = VcpuType::from_signature(0x0080_0f12);
     let kernel = Kernel { image: bytes, initrd: b"", command_line: "" };
     for (kernel, vmm) in [(None, Vmm::Qemu), (Some(kernel), Vmm::Ec2)] {
-        let inputs = LaunchInputs { firmware: bytes, kernel, vcpus: 2, vcpu_type, guest_features: 1, vmm };
+        let inputs =
+            LaunchInputs { firmware: bytes, kernel, vcpus: 2, vcpu_type, guest_features: 1, vmm };
         let _ = launch(&inputs);
     }
     let _ = launch_igvm(bytes);
@@ -153,7 +184,9 @@ pub fn launch(bytes: &[u8]) {
 /// Bytes as an attestation key, as PCR values, and as message and signature of a quote.
 #[cfg(feature = "verifier")]
 pub fn tpm_quote(bytes: &[u8]) {
-    use crate::tpm::quote::{AttestationKey, PcrValues, QuoteClaims, QuoteEvidence, TpmPolicy, verify};
+    use crate::tpm::quote::{
+        AttestationKey, PcrValues, QuoteClaims, QuoteEvidence, TpmPolicy, verify,
+    };
     let _ = PcrValues::parse(bytes);
     if let Ok(json) = serde_json::from_slice(bytes) {
         let _ = QuoteClaims::from_json(&json);
@@ -163,7 +196,9 @@ pub fn tpm_quote(bytes: &[u8]) {
         assert!(!ak.spki().is_empty());
     }
     // Anything as the fallback: nothing verifies under it.
-    let Ok(ak) = ak.or_else(|_| AttestationKey::rsassa_sha256(&[0xff; 256], 65_537)) else { return };
+    let Ok(ak) = ak.or_else(|_| AttestationKey::rsassa_sha256(&[0xff; 256], 65_537)) else {
+        return;
+    };
     let (message, signature) = bytes.split_at(bytes.len() / 2);
     for (message, signature) in [(message, signature), (bytes, &[0x55; 256])] {
         if let Ok(evidence) = QuoteEvidence::parse(message, signature, ak.clone()) {
@@ -192,7 +227,8 @@ pub fn tdx_quote(bytes: &[u8]) {
     const NOW: u64 = 1_787_894_500;
     let Ok(roots) = intel_roots() else { return };
     if let Ok(evidence) = TdxEvidence::parse(bytes, None) {
-        let _ = DcapVerifier::new(roots.clone(), None, NOW).and_then(|v| v.verify(&evidence, None, NOW));
+        let _ = DcapVerifier::new(roots.clone(), None, NOW)
+            .and_then(|v| v.verify(&evidence, None, NOW));
     }
     fuzz_signed_documents(bytes);
     if let Ok(collateral) = Collateral::parse(bytes) {
@@ -204,7 +240,10 @@ pub fn tdx_quote(bytes: &[u8]) {
 #[cfg(feature = "verifier")]
 pub fn cc_event_log(bytes: &[u8]) {
     let Ok(log) = crate::tdx::CcEventLog::parse(bytes) else { return };
-    assert!(log.events().len() <= bytes.len() / 40, "an event takes at least 66 bytes, or a digest of 96 digits");
+    assert!(
+        log.events().len() <= bytes.len() / 40,
+        "an event takes at least 66 bytes, or a digest of 96 digits"
+    );
     let _ = log.replay();
     let _ = log.events().iter().map(crate::tdx::EventClaim::from).collect::<Vec<_>>();
 }
@@ -221,7 +260,10 @@ pub fn gpu_evidence(bytes: &[u8]) {
     if let Ok(set) = DeviceEvidence::parse_set(bytes) {
         let roots = Roots::nvidia().expect("embedded");
         for device in set {
-            let _ = (device.rim_ids(), verify(&device, &roots, Collateral::default(), None, 1_800_000_000));
+            let _ = (
+                device.rim_ids(),
+                verify(&device, &roots, Collateral::default(), None, 1_800_000_000),
+            );
         }
     }
 }
@@ -244,25 +286,34 @@ pub fn gpu_collateral(bytes: &[u8]) {
     }
 }
 
-/// Bytes as a token, as a key set, as NRAS' bundle, as a signing key; a token's claims in each vendor's layout.
+/// Bytes as a token, as a key set, as NRAS' bundle, as a signing key; a token's claims in each
+/// vendor's layout.
 #[cfg(feature = "verifier")]
 pub fn token(bytes: &[u8]) {
     use crate::token::{
-        DetachedEat, EarKey, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaClaims, MaaPolicy, NrasPolicy,
-        Registered, Rules, Token, verify_ita, verify_maa, verify_nras,
+        DetachedEat, EarKey, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaClaims,
+        MaaPolicy, NrasPolicy, Registered, Rules, Token, verify_ita, verify_maa, verify_nras,
     };
     let none = Expected::default();
     let empty = KeySet::parse(br#"{"keys":[]}"#);
     let keys = KeySet::parse(bytes).or(empty);
     let _ = EarKey::from_pkcs8_pem(bytes);
-    let (Ok(keys), bundle, token) = (keys, DetachedEat::parse(bytes), Token::parse(bytes)) else { return };
+    let (Ok(keys), bundle, token) = (keys, DetachedEat::parse(bytes), Token::parse(bytes)) else {
+        return;
+    };
     if let Ok(bundle) = bundle {
-        assert!(verify_nras(&bundle, &keys, &NrasPolicy::new("i"), &none, 0).is_err(), "signed by nobody");
+        assert!(
+            verify_nras(&bundle, &keys, &NrasPolicy::new("i"), &none, 0).is_err(),
+            "signed by nobody"
+        );
     }
     let Ok(token) = token else { return };
     assert!(verify_maa(&token, &keys, &MaaPolicy::new("i"), &none, 0).is_err(), "signed by nobody");
     assert!(verify_ita(&token, &keys, &ItaPolicy::new("i"), &none, 0).is_err(), "signed by nobody");
-    assert!(EarToken::verify(&token, &keys, &Rules::new("i"), &none, 0).is_err(), "signed by nobody");
+    assert!(
+        EarToken::verify(&token, &keys, &Rules::new("i"), &none, 0).is_err(),
+        "signed by nobody"
+    );
     if let Ok(claims) = token.unverified_claims() {
         let registered = Registered {
             issuer: String::new(),

@@ -1,8 +1,9 @@
 //! What a CVM proves and how it is checked.
 //!
-//! Every kind of evidence has a module with the same shape: bytes are parsed into evidence, `verify` turns
-//! evidence, roots and collateral into claims at a given time, and a small policy with safe defaults judges
-//! claims. A check that could not be made stands in the claims ([`NotChecked`]).
+//! Every kind of evidence has a module with the same shape: bytes are parsed into evidence,
+//! `verify` turns evidence, roots and collateral into claims at a given time, and a small policy
+//! with safe defaults judges claims. A check that could not be made stands in the claims
+//! ([`NotChecked`]).
 //!
 //! | module | evidence |
 //! |---|---|
@@ -87,7 +88,8 @@ pub use reference_set::ReferenceSet;
 pub use {
     claims::{Claims, NotChecked, PcrMismatch, Phase, TpmClaims},
     verifier::{
-        Binding, CredentialState, Difference, QuotedEvidence, QuotedTpm, Roots, challenge, verify, verify_quoted,
+        Binding, CredentialState, Difference, QuotedEvidence, QuotedTpm, Roots, challenge, verify,
+        verify_quoted,
     },
 };
 
@@ -106,8 +108,8 @@ pub fn td_handoff_digest() -> rtmr::Bytes48 {
     rtmr::sha384(HANDOFF_EVENT.as_bytes())
 }
 
-/// What the running system of an image that requires GPUs measures once p5 is open: SHA-256 of this text into PCR 15,
-/// or its SHA-384 into a TD's RTMR3.
+/// What the running system of an image that requires GPUs measures once p5 is open: SHA-256 of this
+/// text into PCR 15, or its SHA-384 into a TD's RTMR3.
 pub const JOBS_EVENT: &str = "flare-cvm:jobs";
 /// The register for it: nothing that is predicted of an image lies in it.
 pub const JOBS_PCR: u8 = 15;
@@ -116,7 +118,8 @@ pub(crate) const UNTOUCHED: cvm_base::Bytes32 = cvm_base::Bytes([0; 32]);
 
 /// The digest that is extended into PCR 15 once p5 is open.
 ///
-/// From then on a quote shows that p5's half was used, and no key holder releases it again to this boot.
+/// From then on a quote shows that p5's half was used, and no key holder releases it again to this
+/// boot.
 pub fn jobs_digest() -> cvm_base::Bytes32 {
     cvm_base::sha256(JOBS_EVENT.as_bytes())
 }

@@ -14,7 +14,8 @@ use crate::{
 
 /// The schema's version without values of TEEs.
 pub const VERSION: u32 = 1;
-/// The schema's version with some: an older program refuses it, and does not pass over what it cannot compare.
+/// The schema's version with some: an older program refuses it, and does not pass over what it
+/// cannot compare.
 pub const VERSION_TEE: u32 = 2;
 /// Platforms of a kind.
 const MAX_PLATFORMS: usize = 32;
@@ -90,8 +91,8 @@ pub struct PredictedEvent {
 }
 
 impl TpmReference {
-    /// The values that these events lead to, for the registers they extend and for `untouched` ones, which
-    /// nothing may extend.
+    /// The values that these events lead to, for the registers they extend and for `untouched`
+    /// ones, which nothing may extend.
     pub fn from_events(explain: Vec<PredictedEvent>, untouched: &[u8]) -> Self {
         let mut pcrs = replay(&explain);
         for pcr in untouched {
@@ -112,17 +113,26 @@ fn replay(events: &[PredictedEvent]) -> BTreeMap<u8, Bytes32> {
 
 impl Reference {
     /// The reference values of an image, in the version that they need.
-    pub fn new(image_id: Bytes16, manifest_sha256: Bytes32, tpm: TpmReference, platforms: Platforms) -> Self {
+    pub fn new(
+        image_id: Bytes16,
+        manifest_sha256: Bytes32,
+        tpm: TpmReference,
+        platforms: Platforms,
+    ) -> Self {
         let Platforms { snp, tdx, azure } = platforms;
-        let version = if snp.is_empty() && tdx.is_empty() && azure.is_empty() { VERSION } else { VERSION_TEE };
+        let version = if snp.is_empty() && tdx.is_empty() && azure.is_empty() {
+            VERSION
+        } else {
+            VERSION_TEE
+        };
         Self { version, image_id, manifest_sha256, tpm, snp, tdx, azure }
     }
 
     /// Reads `reference.json` (its signature is the caller's to check first).
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] for unknown members, another version, a register above 15, a missing
-    /// PCR 4, 7 or 11, or events that do not lead to the values stated.
+    /// [`AttestError::Malformed`] for unknown members, another version, a register above 15, a
+    /// missing PCR 4, 7 or 11, or events that do not lead to the values stated.
     pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
         let fail = |problem: String| AttestError::malformed("reference.json", problem);
         if bytes.len() > MAX_BYTES {
@@ -132,18 +142,29 @@ impl Reference {
         let platforms = [reference.snp.len(), reference.tdx.len(), reference.azure.len()];
         match (reference.version, platforms) {
             (VERSION, [0, 0, 0]) => {}
-            (VERSION, _) => return Err(fail(format!("values of TEEs, which version {VERSION} does not have"))),
-            (VERSION_TEE, [0, 0, 0]) => return Err(fail(format!("version {VERSION_TEE} without values of any TEE"))),
+            (VERSION, _) => {
+                return Err(fail(format!("values of TEEs, which version {VERSION} does not have")));
+            }
+            (VERSION_TEE, [0, 0, 0]) => {
+                return Err(fail(format!("version {VERSION_TEE} without values of any TEE")));
+            }
             (VERSION_TEE, _) => {}
             (other, _) => {
-                return Err(fail(format!("version {other}, this program reads {VERSION} and {VERSION_TEE}")));
+                return Err(fail(format!(
+                    "version {other}, this program reads {VERSION} and {VERSION_TEE}"
+                )));
             }
         }
         if let Some(many) = platforms.into_iter().find(|many| *many > MAX_PLATFORMS) {
-            return Err(fail(format!("{many} platforms of one kind, at most {MAX_PLATFORMS} allowed")));
+            return Err(fail(format!(
+                "{many} platforms of one kind, at most {MAX_PLATFORMS} allowed"
+            )));
         }
         if let Some(azure) = reference.azure.iter().find(|azure| !azure.pcrs.contains_key(&11)) {
-            return Err(fail(format!("no value for PCR 11 of {:?}: it shows the phase", azure.platform)));
+            return Err(fail(format!(
+                "no value for PCR 11 of {:?}: it shows the phase",
+                azure.platform
+            )));
         }
         let TpmReference { pcrs, explain, .. } = &reference.tpm;
         if let Some(pcr) = pcrs.keys().find(|pcr| **pcr > 15) {
@@ -154,20 +175,24 @@ impl Reference {
         }
         let replayed = replay(explain);
         let untouched = Bytes([0; 32]);
-        let explained = |(pcr, value): (&u8, &Bytes32)| replayed.get(pcr).unwrap_or(&untouched) == value;
+        let explained =
+            |(pcr, value): (&u8, &Bytes32)| replayed.get(pcr).unwrap_or(&untouched) == value;
         if !pcrs.iter().all(explained) || replayed.keys().any(|pcr| !pcrs.contains_key(pcr)) {
             return Err(fail("the events explained do not lead to the values".into()));
         }
         Ok(reference)
     }
 
-    /// What the image measures once it has handed off: what the running system shows. Of SEV-SNP, which measures nothing
-    /// then, the same.
+    /// What the image measures once it has handed off: what the running system shows. Of SEV-SNP,
+    /// which measures nothing then, the same.
     #[must_use]
     pub fn after_handoff(&self) -> Self {
         let mut after = self.clone();
         after.tpm.pcrs = after_handoff(&self.tpm.pcrs);
-        after.tdx.iter_mut().for_each(|tdx| tdx.rtmr3 = rtmr::extend(&tdx.rtmr3, &td_handoff_digest()));
+        after
+            .tdx
+            .iter_mut()
+            .for_each(|tdx| tdx.rtmr3 = rtmr::extend(&tdx.rtmr3, &td_handoff_digest()));
         after.azure.iter_mut().for_each(|azure| azure.pcrs = after_handoff(&azure.pcrs));
         after
     }

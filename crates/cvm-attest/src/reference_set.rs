@@ -1,7 +1,7 @@
 //! Reference values of an image for every kind of machine that it may run on.
 //!
-//! [`crate::Reference`] is what a build signs of one image; this also holds whom to believe, one entry a platform, and
-//! is what `flare-cvm policy new` writes policies from.
+//! [`crate::Reference`] is what a build signs of one image; this also holds whom to believe, one
+//! entry a platform, and is what `flare-cvm policy new` writes policies from.
 
 use std::collections::BTreeMap;
 
@@ -32,10 +32,12 @@ pub struct ReferenceSet {
     /// TPM 2.0: the registers of `reference.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmReference>,
-    /// SHA-256 of the root certificates of those who may endorse TPMs. Without one, no TPM is believed.
+    /// SHA-256 of the root certificates of those who may endorse TPMs. Without one, no TPM is
+    /// believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ek_roots: Vec<Bytes32>,
-    /// Firmware and virtual hardware whose TPM is believed; without any, PCR 0 and 1 are not compared.
+    /// Firmware and virtual hardware whose TPM is believed; without any, PCR 0 and 1 are not
+    /// compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub firmware: Vec<FirmwareReference>,
     /// SEV-SNP launch digests.
@@ -52,7 +54,8 @@ pub struct ReferenceSet {
     pub nvidia: Option<NvidiaReference>,
 }
 
-/// What a TPM shows of a machine beside its image. `FirmwareReference::of_log` reads it from an event log.
+/// What a TPM shows of a machine beside its image. `FirmwareReference::of_log` reads it from an
+/// event log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FirmwareReference {
@@ -73,8 +76,8 @@ pub struct SnpReference {
     /// The least TCB of the machines: without one, none is accepted.
     #[serde(skip_serializing_if = "TcbFloor::is_empty")]
     pub tcb_floor: TcbFloor,
-    /// What the digest would be if one input of the prediction were another: a digest does not say what went into
-    /// it. For explanations alone; no policy accepts one.
+    /// What the digest would be if one input of the prediction were another: a digest does not say
+    /// what went into it. For explanations alone; no policy accepts one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<SnpVariant>,
 }
@@ -87,8 +90,9 @@ struct SnpDocument {
     measurement: Bytes<48>,
     #[serde(default)]
     tcb_floor: TcbFloor,
-    /// Of earlier versions, for no product: nobody can say of which machines it was meant, so it counts as none. The
-    /// member has another name today because policies that parties have signed look at this one.
+    /// Of earlier versions, for no product: nobody can say of which machines it was meant, so it
+    /// counts as none. The member has another name today because policies that parties have signed
+    /// look at this one.
     #[serde(default, rename = "min_tcb")]
     _min_tcb: Option<Tcb>,
     #[serde(default)]
@@ -170,7 +174,8 @@ impl AzureTee {
     }
 }
 
-/// GPUs of the image's machines. An empty list accepts every value that NVIDIA's own reference values accept.
+/// GPUs of the image's machines. An empty list accepts every value that NVIDIA's own reference
+/// values accept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NvidiaReference {
@@ -204,7 +209,8 @@ impl ReferenceSet {
     /// Reads a set (its signature is the caller's to check first).
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] for unknown members, another version, a register above 23, or too many entries.
+    /// [`AttestError::Malformed`] for unknown members, another version, a register above 23, or too
+    /// many entries.
     pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
         let fail = |problem: String| AttestError::malformed("reference values", problem);
         if bytes.len() > MAX_BYTES {
@@ -214,13 +220,17 @@ impl ReferenceSet {
         if set.version != VERSION {
             return Err(fail(format!("version {}, this program reads {VERSION}", set.version)));
         }
-        let most = [set.snp.len(), set.tdx.len(), set.azure.len(), set.ek_roots.len(), set.firmware.len()];
+        let most =
+            [set.snp.len(), set.tdx.len(), set.azure.len(), set.ek_roots.len(), set.firmware.len()];
         let most = most.into_iter().max().unwrap_or(0);
         if most > MAX_ENTRIES {
             return Err(fail(format!("{most} entries of one kind, at most {MAX_ENTRIES} allowed")));
         }
-        let registers =
-            set.tpm.iter().flat_map(|tpm| tpm.pcrs.keys()).chain(set.azure.iter().flat_map(|a| a.pcrs.keys()));
+        let registers = set
+            .tpm
+            .iter()
+            .flat_map(|tpm| tpm.pcrs.keys())
+            .chain(set.azure.iter().flat_map(|a| a.pcrs.keys()));
         if let Some(pcr) = registers.into_iter().find(|pcr| **pcr > 23) {
             return Err(fail(format!("PCR {pcr} does not exist")));
         }
@@ -259,7 +269,8 @@ impl From<&Reference> for ReferenceSet {
     }
 }
 
-/// A register after `cvm-init` has measured its handoff: PCR 11 once more extended, the others as they were.
+/// A register after `cvm-init` has measured its handoff: PCR 11 once more extended, the others as
+/// they were.
 pub fn after_handoff(pcrs: &BTreeMap<u8, Bytes32>) -> BTreeMap<u8, Bytes32> {
     let handoff = crate::handoff_digest();
     let later = |(pcr, value): (&u8, &Bytes32)| match pcr {

@@ -1,9 +1,9 @@
-//! The runtime measurement registers of a TD: replay, and where two runs differ (Intel TDX Module 1.5 Base
-//! Architecture Specification, "Measurement and Attestation").
+//! The runtime measurement registers of a TD: replay, and where two runs differ (Intel TDX Module
+//! 1.5 Base Architecture Specification, "Measurement and Attestation").
 //!
-//! A TD has MRTD, fixed at its launch, and RTMR0 to RTMR3, which software extends. Firmware measures into them
-//! what it would measure into PCRs: RTMR0 ← PCR 1 and 7, RTMR1 ← PCR 2 to 6, RTMR2 ← PCR 8 to 15 (UEFI 2.10
-//! §38.4.1); RTMR3 is the system's own.
+//! A TD has MRTD, fixed at its launch, and RTMR0 to RTMR3, which software extends. Firmware
+//! measures into them what it would measure into PCRs: RTMR0 ← PCR 1 and 7, RTMR1 ← PCR 2 to 6,
+//! RTMR2 ← PCR 8 to 15 (UEFI 2.10 §38.4.1); RTMR3 is the system's own.
 
 use std::fmt;
 
@@ -72,10 +72,18 @@ impl fmt::Display for RtmrMismatch {
         write!(f, "RTMR{}, measurement {}: ", self.rtmr, self.position)?;
         match (&self.expected, &self.found) {
             (Some(e), Some(m)) => {
-                write!(f, "expected \"{}\" ({}), measured \"{}\" ({})", e.event, e.digest, m.event, m.digest)?;
+                write!(
+                    f,
+                    "expected \"{}\" ({}), measured \"{}\" ({})",
+                    e.event, e.digest, m.event, m.digest
+                )?;
             }
-            (Some(e), None) => write!(f, "expected \"{}\" ({}), which was not measured", e.event, e.digest)?,
-            (None, Some(m)) => write!(f, "\"{}\" ({}) was measured in addition", m.event, m.digest)?,
+            (Some(e), None) => {
+                write!(f, "expected \"{}\" ({}), which was not measured", e.event, e.digest)?
+            }
+            (None, Some(m)) => {
+                write!(f, "\"{}\" ({}) was measured in addition", m.event, m.digest)?
+            }
             (None, None) => f.write_str("no difference")?,
         }
         write!(f, "; likely: {}", self.likely)
@@ -98,7 +106,13 @@ fn first_difference(rtmr: u8, expected: &[RtmrEvent], found: &[RtmrEvent]) -> Op
             (Some(e), Some(m)) if e.digest == m.digest => position += 1,
             _ => {
                 let likely = likely(rtmr, e.or(m)).into();
-                return Some(RtmrMismatch { rtmr, position, expected: e.cloned(), found: m.cloned(), likely });
+                return Some(RtmrMismatch {
+                    rtmr,
+                    position,
+                    expected: e.cloned(),
+                    found: m.cloned(),
+                    likely,
+                });
             }
         }
     }
@@ -129,7 +143,12 @@ mod tests {
 
     #[test]
     fn a_difference_is_named_by_register_and_first_event() {
-        let expected = [event(0, "TD HOB"), event(2, "kernel command line"), event(2, "initramfs"), event(1, "UKI")];
+        let expected = [
+            event(0, "TD HOB"),
+            event(2, "kernel command line"),
+            event(2, "initramfs"),
+            event(1, "UKI"),
+        ];
         assert_eq!(explain(&expected, &expected), []);
 
         let mut changed = expected.clone();
@@ -137,7 +156,11 @@ mod tests {
         let [mismatch] = &explain(&expected, &changed)[..] else { panic!() };
         assert_eq!((mismatch.rtmr, mismatch.position), (2, 0));
         assert_eq!(mismatch.likely, "the command line changed");
-        assert!(mismatch.to_string().starts_with("RTMR2, measurement 0: expected \"kernel command line\" ("));
+        assert!(
+            mismatch
+                .to_string()
+                .starts_with("RTMR2, measurement 0: expected \"kernel command line\" (")
+        );
 
         // One more in RTMR3, one fewer in RTMR0.
         let more = [&expected[1..], &[event(3, "app")]].concat();

@@ -55,9 +55,14 @@ impl FromStr for Stepping {
     type Err = InvalidFloor;
 
     fn from_str(text: &str) -> Result<Self, InvalidFloor> {
-        let fail = || InvalidFloor::new(format!("{text:.20?} is no stepping: a letter and a number, as B1"));
+        let fail = || {
+            InvalidFloor::new(format!("{text:.20?} is no stepping: a letter and a number, as B1"))
+        };
         let (letter, number) = text.split_at_checked(1).ok_or_else(fail)?;
-        let base = letter.bytes().next().map_or(u8::MAX, |letter| letter.to_ascii_uppercase().wrapping_sub(b'A'));
+        let base = letter
+            .bytes()
+            .next()
+            .map_or(u8::MAX, |letter| letter.to_ascii_uppercase().wrapping_sub(b'A'));
         let found = Self { base, stepping: decimal(number).ok_or_else(fail)? };
         if base <= 0xf { Ok(found) } else { Err(fail()) }
     }
@@ -89,14 +94,17 @@ impl FromStr for Chip {
     type Err = InvalidFloor;
 
     fn from_str(text: &str) -> Result<Self, InvalidFloor> {
-        let (name, stepping) = text.split_once('-').map_or((text, None), |(name, stepping)| (name, Some(stepping)));
+        let (name, stepping) =
+            text.split_once('-').map_or((text, None), |(name, stepping)| (name, Some(stepping)));
         let product = match name.to_ascii_lowercase().as_str() {
             "milan" => Product::Milan,
             "genoa" => Product::Genoa,
             "siena" | "bergamo" => Product::Siena,
             "turin" => Product::Turin,
             _ => {
-                return Err(InvalidFloor::new(format!("{name:.20?} is no product; known: milan, genoa, siena, turin")));
+                return Err(InvalidFloor::new(format!(
+                    "{name:.20?} is no product; known: milan, genoa, siena, turin"
+                )));
             }
         };
         Ok(Self { product, stepping: stepping.map(str::parse).transpose()? })
@@ -245,10 +253,14 @@ impl TcbFloor {
     /// everything.
     pub fn new(chip: Chip, least: Tcb) -> Result<Self, InvalidFloor> {
         if (chip.product == Product::Turin) != least.fmc.is_some() {
-            return Err(InvalidFloor::new(format!("{chip}: Turin's TCB has an fmc, and no other product's has one")));
+            return Err(InvalidFloor::new(format!(
+                "{chip}: Turin's TCB has an fmc, and no other product's has one"
+            )));
         }
         if least.components().iter().all(|(_, version)| *version == 0) {
-            return Err(InvalidFloor::new(format!("{chip}: a floor of zeros accepts every firmware")));
+            return Err(InvalidFloor::new(format!(
+                "{chip}: a floor of zeros accepts every firmware"
+            )));
         }
         Ok(Self(BTreeMap::from([(chip, least)])))
     }
@@ -291,9 +303,15 @@ impl TcbFloor {
         let versions = [("reported", reported), ("launch", launch)];
         let below = versions.into_iter().flat_map(|(version, tcb)| {
             let pairs = tcb.components().into_iter().zip(floor.components());
-            pairs.filter(|((_, found), (_, least))| found < least).map(move |((component, found), (_, least))| {
-                Shortfall::Below { chip, version, component, found, least }
-            })
+            pairs.filter(|((_, found), (_, least))| found < least).map(
+                move |((component, found), (_, least))| Shortfall::Below {
+                    chip,
+                    version,
+                    component,
+                    found,
+                    least,
+                },
+            )
         });
         below.collect()
     }
@@ -314,14 +332,17 @@ impl FromStr for TcbFloor {
 
     fn from_str(text: &str) -> Result<Self, InvalidFloor> {
         let fail = || {
-            let form = "PRODUCT-STEPPING=BOOTLOADER.TEE.SNP.MICROCODE, of Turin FMC.BOOTLOADER.TEE.SNP.MICROCODE";
+            let form = "PRODUCT-STEPPING=BOOTLOADER.TEE.SNP.MICROCODE, of Turin \
+                FMC.BOOTLOADER.TEE.SNP.MICROCODE";
             InvalidFloor::new(format!("{text:.60?} has not the form {form}"))
         };
         let (chip, versions) = text.split_once('=').ok_or_else(fail)?;
         let versions: Option<Vec<u8>> = versions.split('.').map(decimal).collect();
         let (fmc, [bootloader, tee, snp, microcode]) = match versions.ok_or_else(fail)?[..] {
             [bootloader, tee, snp, microcode] => (None, [bootloader, tee, snp, microcode]),
-            [fmc, bootloader, tee, snp, microcode] => (Some(fmc), [bootloader, tee, snp, microcode]),
+            [fmc, bootloader, tee, snp, microcode] => {
+                (Some(fmc), [bootloader, tee, snp, microcode])
+            }
             _ => return Err(fail()),
         };
         Self::new(chip.parse()?, Tcb { fmc, bootloader, tee, snp, microcode })
@@ -367,7 +388,8 @@ impl InvalidFloor {
 
 /// Digits alone: no sign, no leading zero.
 fn decimal(text: &str) -> Option<u8> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain)
 }
 

@@ -1,8 +1,8 @@
 //! The JSON bodies of TPM evidence in the release protocol.
 //!
 //! The protocol carries them opaquely: [`HandshakeParams`] in `auth`'s `extra-params`,
-//! [`CredentialChallenge`] in its answer's, [`TpmEvidence`] as `primary_evidence`. Every byte string is
-//! standard base64 with padding.
+//! [`CredentialChallenge`] in its answer's, [`TpmEvidence`] as `primary_evidence`. Every byte
+//! string is standard base64 with padding.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_base::Bytes32;

@@ -1,7 +1,8 @@
 //! Certificates of every vendor: bounded reading, extensions, and one path validation.
 //!
 //! rustls-webpki validates the path (RFC 5280 §6: signatures, dates, CA and usage, unknown critical
-//! extensions, no loops); x509-cert reads the extensions in which vendors state what a key belongs to.
+//! extensions, no loops); x509-cert reads the extensions in which vendors state what a key belongs
+//! to.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -11,11 +12,11 @@ use rustls_pki_types::{
     SignatureVerificationAlgorithm, UnixTime, alg_id, pem::PemObject,
 };
 use webpki::{
-    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
-    RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
+    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
     aws_lc_rs::{
-        ECDSA_P256_SHA256, ECDSA_P384_SHA384, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
-        RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
+        ECDSA_P256_SHA256, ECDSA_P384_SHA384, RSA_PKCS1_2048_8192_SHA256,
+        RSA_PKCS1_2048_8192_SHA384, RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
     },
 };
 use x509_cert::{
@@ -40,12 +41,18 @@ const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     RSA_PKCS1_2048_8192_SHA384,
 ];
 
-/// RSASSA-PSS with SHA-384 as AMD writes it: with the default trailer field spelled out, against DER.
+/// RSASSA-PSS with SHA-384 as AMD writes it: with the default trailer field spelled out, against
+/// DER.
 #[derive(Debug)]
 struct AmdRsaPss;
 
 impl SignatureVerificationAlgorithm for AmdRsaPss {
-    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+    fn verify_signature(
+        &self,
+        key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
         RSA_PSS_2048_8192_SHA384_LEGACY_KEY.verify_signature(key, message, signature)
     }
 
@@ -54,12 +61,14 @@ impl SignatureVerificationAlgorithm for AmdRsaPss {
     }
 
     fn signature_alg_id(&self) -> AlgorithmIdentifier {
-        // RFC 4055 §3.1: id-RSASSA-PSS, SHA-384, MGF1 with SHA-384, salt of 48 bytes, trailer field 1.
+        // RFC 4055 §3.1: id-RSASSA-PSS, SHA-384, MGF1 with SHA-384, salt of 48 bytes, trailer field
+        // 1.
         AlgorithmIdentifier::from_slice(&[
-            0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a, 0x30, 0x39, 0xa0, 0x0f, 0x30, 0x0d, 0x06,
-            0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, 0xa1, 0x1c, 0x30, 0x1a, 0x06, 0x09,
-            0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65,
-            0x03, 0x04, 0x02, 0x02, 0x05, 0x00, 0xa2, 0x03, 0x02, 0x01, 0x30, 0xa3, 0x03, 0x02, 0x01, 0x01,
+            0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a, 0x30, 0x39, 0xa0,
+            0x0f, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02,
+            0x05, 0x00, 0xa1, 0x1c, 0x30, 0x1a, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d,
+            0x01, 0x01, 0x08, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04,
+            0x02, 0x02, 0x05, 0x00, 0xa2, 0x03, 0x02, 0x01, 0x30, 0xa3, 0x03, 0x02, 0x01, 0x01,
         ])
     }
 }
@@ -103,11 +112,19 @@ impl Explain for X509Error {
 
     fn help(&self) -> String {
         match self {
-            Self::Malformed { .. } => "give certificates as their vendor issued them, DER or PEM, with nothing around them",
-            Self::Path { .. } => {
-                "check the time that was asked for against the certificates' dates, that every intermediate is there, and that the evidence is of the vendor whose roots were given"
+            Self::Malformed { .. } => {
+                "give certificates as their vendor issued them, DER or PEM, \
+                with nothing around them"
             }
-            Self::Crl { .. } => "fetch the vendor's current revocation list (DER), or the one of the time that is asked about",
+            Self::Path { .. } => {
+                "check the time that was asked for against the certificates' dates, that every \
+                 intermediate is there, and that the evidence is of the vendor whose roots were \
+                 given"
+            }
+            Self::Crl { .. } => {
+                "fetch the vendor's current revocation list (DER), or the one of \
+                the time that is asked about"
+            }
         }
         .into()
     }
@@ -126,20 +143,26 @@ impl Certificate {
     /// # Errors
     /// [`X509Error::Malformed`].
     pub fn from_der(der: &[u8]) -> Result<Self, X509Error> {
-        let malformed = |problem: String| X509Error::Malformed { what: "a certificate".into(), problem };
+        let malformed =
+            |problem: String| X509Error::Malformed { what: "a certificate".into(), problem };
         if der.len() > MAX_CERTIFICATE_BYTES {
-            return Err(malformed(format!("{} bytes, at most {MAX_CERTIFICATE_BYTES} allowed", der.len())));
+            return Err(malformed(format!(
+                "{} bytes, at most {MAX_CERTIFICATE_BYTES} allowed",
+                der.len()
+            )));
         }
         let parsed = <CertificateInner>::from_der(der).map_err(|e| malformed(e.to_string()))?;
         Ok(Self { der: CertificateDer::from(der.to_vec()), parsed })
     }
 
-    /// Reads one DER certificate, or any number of PEM ones up to [`MAX_CERTIFICATES`], in their order.
+    /// Reads one DER certificate, or any number of PEM ones up to [`MAX_CERTIFICATES`], in their
+    /// order.
     ///
     /// # Errors
     /// [`X509Error::Malformed`], also when there is none.
     pub fn read_all(bytes: &[u8]) -> Result<Vec<Self>, X509Error> {
-        let malformed = |problem: String| X509Error::Malformed { what: "certificates".into(), problem };
+        let malformed =
+            |problem: String| X509Error::Malformed { what: "certificates".into(), problem };
         if bytes.first() == Some(&0x30) {
             return Ok(vec![Self::from_der(bytes)?]);
         }
@@ -164,7 +187,10 @@ impl Certificate {
     /// The certificate in PEM.
     pub fn to_pem(&self) -> String {
         use base64::{Engine, engine::general_purpose::STANDARD};
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(&self.der))
+        format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            STANDARD.encode(&self.der)
+        )
     }
 
     /// The certified key with its algorithm: SubjectPublicKeyInfo, DER.
@@ -199,7 +225,10 @@ impl Certificate {
     /// The first and the last second (since 1970 UTC) at which it is valid.
     pub fn validity(&self) -> (u64, u64) {
         let dates = self.parsed.tbs_certificate().validity();
-        (dates.not_before.to_unix_duration().as_secs(), dates.not_after.to_unix_duration().as_secs())
+        (
+            dates.not_before.to_unix_duration().as_secs(),
+            dates.not_after.to_unix_duration().as_secs(),
+        )
     }
 
     /// Whether it names itself as its issuer: a root, if anything vouches for it.
@@ -212,7 +241,8 @@ impl Certificate {
         self.parsed.tbs_certificate().serial_number().as_bytes()
     }
 
-    /// The certified key: the BIT STRING of the SubjectPublicKeyInfo. For EC keys the uncompressed point.
+    /// The certified key: the BIT STRING of the SubjectPublicKeyInfo. For EC keys the uncompressed
+    /// point.
     pub fn public_key(&self) -> &[u8] {
         self.parsed.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
     }
@@ -222,8 +252,10 @@ impl Certificate {
     /// # Errors
     /// [`X509Error::Malformed`] when it is there twice.
     pub fn extension(&self, oid: &str) -> Result<Option<&[u8]>, X509Error> {
-        let malformed =
-            |problem: &str| X509Error::Malformed { what: format!("extension {oid}"), problem: problem.into() };
+        let malformed = |problem: &str| X509Error::Malformed {
+            what: format!("extension {oid}"),
+            problem: problem.into(),
+        };
         let oid = ObjectIdentifier::new(oid).map_err(|_| malformed("not an object identifier"))?;
         let all = self.parsed.tbs_certificate().extensions().map(Vec::as_slice).unwrap_or_default();
         let mut found = all.iter().filter(|extension| extension.extn_id == oid);
@@ -246,7 +278,8 @@ pub struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// Finds a path from `leaf` to one of the roots, valid at `now` (seconds since 1970 UTC): that root.
+    /// Finds a path from `leaf` to one of the roots, valid at `now` (seconds since 1970 UTC): that
+    /// root.
     ///
     /// # Errors
     /// [`X509Error::Path`] with what was wrong; [`X509Error::Crl`] for a list that cannot be read.
@@ -255,20 +288,30 @@ impl Path<'_> {
         self.find(leaf, &[], now, UnknownStatusPolicy::Allow)
     }
 
-    /// [`verify`](Self::verify), where a certificate that lists extended key usages must list this one (the
-    /// OID's DER content).
+    /// [`verify`](Self::verify), where a certificate that lists extended key usages must list this
+    /// one (the OID's DER content).
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
-    pub fn verify_for(&self, leaf: &Certificate, usage: &'static [u8], now: u64) -> Result<&Certificate, X509Error> {
+    pub fn verify_for(
+        &self,
+        leaf: &Certificate,
+        usage: &'static [u8],
+        now: u64,
+    ) -> Result<&Certificate, X509Error> {
         self.find(leaf, usage, now, UnknownStatusPolicy::Allow)
     }
 
-    /// As [`Path::verify`], and every certificate below the root must be covered by one of the lists.
+    /// As [`Path::verify`], and every certificate below the root must be covered by one of the
+    /// lists.
     ///
     /// # Errors
     /// As [`Path::verify`]; [`X509Error::Path`] also for a certificate that no list covers.
-    pub fn verify_unrevoked(&self, leaf: &Certificate, now: u64) -> Result<&Certificate, X509Error> {
+    pub fn verify_unrevoked(
+        &self,
+        leaf: &Certificate,
+        now: u64,
+    ) -> Result<&Certificate, X509Error> {
         if self.crls.is_empty() {
             return Err(X509Error::Crl { problem: "none was given".into() });
         }
@@ -295,7 +338,8 @@ impl Path<'_> {
                 .with_expiration_policy(ExpirationPolicy::Enforce)
                 .build()
         });
-        // Each root is tried alone, so that the answer says which one it was. The reason of the one that got furthest stands.
+        // Each root is tried alone, so that the answer says which one it was. The reason of the one
+        // that got furthest stands.
         let mut refused = (0, "no root is trusted".to_owned());
         let mut refuse = |reached, problem| {
             if reached > refused.0 {
@@ -303,9 +347,10 @@ impl Path<'_> {
             }
         };
         for root in self.roots {
-            let anchor =
-                anchor_from_trusted_cert(&root.der).map_err(|e| fail(format!("the root: {}", in_words(&e))))?;
-            // A root that is out of date vouches for nothing; RFC 5280 leaves that to the one who trusts it.
+            let anchor = anchor_from_trusted_cert(&root.der)
+                .map_err(|e| fail(format!("the root: {}", in_words(&e))))?;
+            // A root that is out of date vouches for nothing; RFC 5280 leaves that to the one who
+            // trusts it.
             let (from, until) = root.validity();
             if !(from..=until).contains(&now.as_secs()) {
                 refuse(2, format!("the root {} is not valid at this time", root.subject()));
@@ -330,9 +375,12 @@ impl Path<'_> {
     }
 }
 
-/// Reads a time: RFC 3339 in UTC (`2025-12-10T00:00:00Z`), a date alone (its first second), or seconds since 1970.
+/// Reads a time: RFC 3339 in UTC (`2025-12-10T00:00:00Z`), a date alone (its first second), or
+/// seconds since 1970.
 pub fn parse_time(text: &str) -> Option<u64> {
-    let date = |text: &str| text.parse::<x509_cert::der::DateTime>().ok().map(|date| date.unix_duration().as_secs());
+    let date = |text: &str| {
+        text.parse::<x509_cert::der::DateTime>().ok().map(|date| date.unix_duration().as_secs())
+    };
     text.parse().ok().or_else(|| date(text)).or_else(|| date(&format!("{text}T00:00:00Z")))
 }
 
@@ -341,22 +389,35 @@ pub(crate) fn in_words(error: &webpki::Error) -> String {
     use webpki::Error;
     let at = |time: &UnixTime| rfc3339(time.as_secs());
     match error {
-        Error::CertExpired { time, not_after } => format!("it was valid until {}, not at {}", at(not_after), at(time)),
+        Error::CertExpired { time, not_after } => {
+            format!("it was valid until {}, not at {}", at(not_after), at(time))
+        }
         Error::CertNotValidYet { time, not_before } => {
             format!("it is valid from {}, not at {}", at(not_before), at(time))
         }
         Error::CrlExpired { time, next_update } => {
-            format!("the revocation list was due for renewal at {}, before {}", at(next_update), at(time))
+            format!(
+                "the revocation list was due for renewal at {}, before {}",
+                at(next_update),
+                at(time)
+            )
         }
         Error::CertRevoked => "it is revoked".into(),
-        Error::UnknownIssuer => "nobody among the intermediates and the roots that are trusted issued it".into(),
+        Error::UnknownIssuer => {
+            "nobody among the intermediates and the roots that are trusted issued it".into()
+        }
         Error::UnknownRevocationStatus => "no revocation list says whether it is revoked".into(),
         Error::InvalidSignatureForPublicKey => "its issuer's key did not sign it".into(),
-        Error::InvalidCrlSignatureForPublicKey => "its issuer's key did not sign the revocation list".into(),
+        Error::InvalidCrlSignatureForPublicKey => {
+            "its issuer's key did not sign the revocation list".into()
+        }
         Error::EndEntityUsedAsCa => "an authority was expected, and it is none".into(),
-        Error::CaUsedAsEndEntity => "an authority's certificate stands where a device's or a signer's is due".into(),
+        Error::CaUsedAsEndEntity => {
+            "an authority's certificate stands where a device's or a signer's is due".into()
+        }
         Error::UnsupportedCriticalExtension => "a critical extension is not known here".into(),
-        Error::UnsupportedSignatureAlgorithmContext(_) | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+        Error::UnsupportedSignatureAlgorithmContext(_)
+        | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
             "it is signed with an algorithm that is not believed (SHA-1 is none)".into()
         }
         // The names of the rest are words (`MaximumPathDepthExceeded`).
@@ -375,12 +436,14 @@ pub(crate) fn in_words(error: &webpki::Error) -> String {
     }
 }
 
-/// PEM files joined without a newline between them, with one: readers look for boundaries where lines begin (RFC 7468
-/// §2), and would pass over what follows such a seam without a word.
+/// PEM files joined without a newline between them, with one: readers look for boundaries where
+/// lines begin (RFC 7468 §2), and would pass over what follows such a seam without a word.
 pub(crate) fn pem_apart(pem: &[u8]) -> Cow<'_, [u8]> {
     const SEAM: &str = "----------BEGIN ";
     match std::str::from_utf8(pem) {
-        Ok(text) if text.contains(SEAM) => Cow::Owned(text.replace(SEAM, "-----\n-----BEGIN ").into_bytes()),
+        Ok(text) if text.contains(SEAM) => {
+            Cow::Owned(text.replace(SEAM, "-----\n-----BEGIN ").into_bytes())
+        }
         _ => Cow::Borrowed(pem),
     }
 }
@@ -417,8 +480,11 @@ fn common_name(name: &x509_cert::name::Name) -> String {
 #[cfg(feature = "collateral")]
 pub(crate) fn crl_due(der: &[u8]) -> Result<(String, u64), X509Error> {
     let fail = |problem: String| X509Error::Crl { problem };
-    let list = <x509_cert::crl::CertificateList>::from_der(der).map_err(|e| fail(e.to_string()))?.tbs_cert_list;
-    let next = list.next_update.ok_or_else(|| fail("it does not say when the next is due".into()))?;
+    let list = <x509_cert::crl::CertificateList>::from_der(der)
+        .map_err(|e| fail(e.to_string()))?
+        .tbs_cert_list;
+    let next =
+        list.next_update.ok_or_else(|| fail("it does not say when the next is due".into()))?;
     Ok((common_name(&list.issuer), next.to_unix_duration().as_secs()))
 }
 
@@ -451,7 +517,11 @@ mod tests {
         let pem = fs::read_to_string(repository.join("keys/roots/amd/ask_ark_milan.pem")).unwrap();
         let joined = [pem.trim_end(), pem.trim_end()].concat();
         let subjects = |pem: &str| -> Vec<String> {
-            Certificate::read_all(pem.as_bytes()).unwrap().iter().map(Certificate::subject).collect()
+            Certificate::read_all(pem.as_bytes())
+                .unwrap()
+                .iter()
+                .map(Certificate::subject)
+                .collect()
         };
         assert_eq!(subjects(&joined), [subjects(&pem), subjects(&pem)].concat());
         assert_eq!(subjects(&joined).len(), 4);
@@ -472,16 +542,19 @@ mod tests {
         }
         let chain = read("tests/vectors/evidence/gpu/h100-545.00-e2e/chain.pem");
         let roots = read("keys/roots/nvidia/verifier_device_root.pem");
-        Path { intermediates: &chain[1..], roots: &roots, crls: &[] }.verify(&chain[0], NOW).unwrap();
+        Path { intermediates: &chain[1..], roots: &roots, crls: &[] }
+            .verify(&chain[0], NOW)
+            .unwrap();
     }
 
     #[test]
     fn attack_another_root_an_expired_leaf_a_chain_without_its_middle() {
         let leaf = read("tests/vectors/evidence/snp/trustee-vlek/vlek.der");
-        let [milan, genoa] =
-            ["milan_vlek", "genoa_vlek"].map(|name| read(&format!("keys/roots/amd/ask_ark_{name}.pem")));
-        let verify =
-            |intermediates, roots, now| Path { intermediates, roots, crls: &[] }.verify(&leaf[0], now).cloned();
+        let [milan, genoa] = ["milan_vlek", "genoa_vlek"]
+            .map(|name| read(&format!("keys/roots/amd/ask_ark_{name}.pem")));
+        let verify = |intermediates, roots, now| {
+            Path { intermediates, roots, crls: &[] }.verify(&leaf[0], now).cloned()
+        };
         assert!(verify(&milan[..1], &milan[1..], NOW).is_ok());
         assert!(verify(&milan[..1], &genoa[1..], NOW).is_err());
         assert!(verify(&genoa[..1], &milan[1..], NOW).is_err());

@@ -34,7 +34,9 @@ struct Files {
 }
 
 fn files(folder: &str) -> Files {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/azure").join(folder);
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors/evidence/azure")
+        .join(folder);
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_default();
     Files {
         hcl: read("hcl.bin"),
@@ -53,7 +55,8 @@ impl Files {
         } else {
             Hardware::Tdx(self.td_quote.clone())
         };
-        let quote = QuoteFiles { message: &self.message, signature: &self.signature, pcrs: &self.pcrs };
+        let quote =
+            QuoteFiles { message: &self.message, signature: &self.signature, pcrs: &self.pcrs };
         AzureEvidence::parse(&self.hcl, quote, hardware)
     }
 
@@ -63,8 +66,8 @@ impl Files {
         evidence.check_binding(nonce, &TpmPolicy::default()).map(|bound| bound.claims(json!({})))
     }
 
-    /// With other runtime data, which the hardware report is made to carry: what only the hardware's signature
-    /// would catch.
+    /// With other runtime data, which the hardware report is made to carry: what only the
+    /// hardware's signature would catch.
     fn forge(&self, runtime: &str) -> Self {
         let mut forged = self.clone();
         let length = runtime.len() as u32;
@@ -73,7 +76,8 @@ impl Files {
         forged.hcl[0x4c0..0x4c4].copy_from_slice(&(length + 20).to_le_bytes());
         forged.hcl[LENGTH..RUNTIME].copy_from_slice(&length.to_le_bytes());
         forged.hcl.extend(runtime.as_bytes());
-        forged.hcl[SNP_REPORT_DATA..SNP_REPORT_DATA + 32].copy_from_slice(&sha256(runtime.as_bytes()).0);
+        forged.hcl[SNP_REPORT_DATA..SNP_REPORT_DATA + 32]
+            .copy_from_slice(&sha256(runtime.as_bytes()).0);
         forged
     }
 
@@ -94,10 +98,13 @@ impl Files {
         match (version, self.td_quote.is_empty()) {
             (0, true) => {
                 let body = base64::engine::general_purpose::STANDARD.encode(&self.vcek);
-                let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+                let pem =
+                    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
                 json!({ "quote": arrays, "report": self.hcl, "vcek": pem })
             }
-            (0, false) => json!({ "tpm_quote": arrays, "hcl_report": self.hcl, "td_quote": self.td_quote }),
+            (0, false) => {
+                json!({ "tpm_quote": arrays, "hcl_report": self.hcl, "td_quote": self.td_quote })
+            }
             (version, true) => json!({
                 "version": version, "tpm_quote": hex, "hcl_report": base64(&self.hcl), "vcek": base64(&self.vcek),
             }),
@@ -122,15 +129,20 @@ fn every_vector_is_bound_to_its_hardware_report() {
         assert_eq!(bound.hardware_report[0x50..0x70], bound.report_data);
         assert!(bound.vcek.unwrap().subject().contains("VCEK"));
         assert_eq!(bound.runtime.user_data, Some(vec![0; 64]));
-        let claims = bound.claims(json!({ "measurement": "from the hardware", "report_data": "the hardware's" }));
+        let claims = bound
+            .claims(json!({ "measurement": "from the hardware", "report_data": "the hardware's" }));
         // What Trustee's own test expects.
-        assert_eq!(claims["tpm"]["pcr00"], "e15c44796beabf46abcec7c57e590942041e47497e4ec27571c8b7664f48dced");
+        assert_eq!(
+            claims["tpm"]["pcr00"],
+            "e15c44796beabf46abcec7c57e590942041e47497e4ec27571c8b7664f48dced"
+        );
         assert_eq!(claims["report_data"], "6368616c6c656e6765");
         assert_eq!(claims["init_data"], claims["tpm"]["pcr08"]);
         assert_eq!(claims["measurement"], "from the hardware");
         assert_eq!(claims["tpm"]["trust"], "hardware-bound");
         assert_eq!(claims["runtime"]["vm_configuration"]["secure-boot"], true);
-        let skipped: Vec<_> = bound.quote.not_checked.iter().map(|skipped| skipped.check.as_str()).collect();
+        let skipped: Vec<_> =
+            bound.quote.not_checked.iter().map(|skipped| skipped.check.as_str()).collect();
         assert_eq!(skipped, ["event-log"]);
     }
     let evidence = files(TDX).parse().unwrap();
@@ -153,10 +165,16 @@ fn every_snp_vector_verifies_up_to_amds_root() {
         assert_eq!(claims["product"], "Milan");
         assert_eq!(claims["measurement"], json!(snp.measurement));
         assert_eq!(claims["report_data"], "6368616c6c656e6765");
-        assert!(bound.verify_snp(&[], roots, &[], 1_500_000_000).is_err(), "before the certificate's time");
+        assert!(
+            bound.verify_snp(&[], roots, &[], 1_500_000_000).is_err(),
+            "before the certificate's time"
+        );
     }
     let evidence = files(TDX).parse().unwrap();
-    assert!(matches!(bind(&evidence, NONCE).unwrap().verify_snp(&[], roots, &[], NOW), Err(AzureError::Kind { .. })));
+    assert!(matches!(
+        bind(&evidence, NONCE).unwrap().verify_snp(&[], roots, &[], NOW),
+        Err(AzureError::Kind { .. })
+    ));
 }
 
 /// What the binding alone cannot see: the hardware's signature does.
@@ -173,7 +191,9 @@ fn attack_a_forged_hardware_report() {
     let renamed = files.forge(&files.runtime().replace("26F8BC30", "26F8BC31"));
     renamed.bind(NONCE).unwrap();
     assert!(matches!(verify(&renamed), Err(AzureError::Snp(SnpError::Signature { .. }))));
-    for bit in (0x20 * 8..(0x20 + 0x2a0 + 48) * 8).step_by(if cfg!(debug_assertions) { 41 } else { 1 }) {
+    for bit in
+        (0x20 * 8..(0x20 + 0x2a0 + 48) * 8).step_by(if cfg!(debug_assertions) { 41 } else { 1 })
+    {
         let mut bad = files.clone();
         bad.hcl[bit / 8] ^= 1 << (bit % 8);
         assert!(verify(&bad).is_err(), "bit {bit}");
@@ -196,35 +216,49 @@ fn trustees_json_is_read_in_its_versions() {
 
 #[test]
 fn trustees_version_2_is_bound_twice() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/azure-trustee-v2/evidence.json");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/vectors/azure-trustee-v2/evidence.json");
     let body: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let evidence = AzureEvidence::from_json(HardwareKind::Snp, &body).unwrap();
-    let nonce =
-        hex::decode("982f5c6e45df0ed3f10b6f60b02f0c8390e281300f3805e2279c16168cd6ae9aa398f647caa2338748cd0fd9f5f819ef");
+    let nonce = hex::decode(
+        "982f5c6e45df0ed3f10b6f60b02f0c8390e281300f3805e2279c16168cd6ae9aa398f647caa2338748cd0fd9f5f819ef",
+    );
     let nonce = nonce.unwrap();
     let bound = bind(&evidence, &nonce).unwrap();
     bound.verify_snp(&[], SnpRoots::amd().unwrap(), &[], NOW).unwrap();
     let claims = bound.claims(json!({}));
-    assert_eq!(claims["tpm"]["pcr00"], "84275b2f4312cd4fc6cbe6b152ad3c3683e513d9f1e23c34fca160c8cca7a6a7");
+    assert_eq!(
+        claims["tpm"]["pcr00"],
+        "84275b2f4312cd4fc6cbe6b152ad3c3683e513d9f1e23c34fca160c8cca7a6a7"
+    );
     assert_eq!(claims["report_data"], hex::encode(&nonce));
     assert!(bind(&evidence, &nonce[..32]).is_err(), "a beginning of the nonce is another nonce");
 }
 
 #[test]
 fn an_unknown_version_is_named() {
-    for (version, shown) in
-        [(json!(3), "3"), (json!("1"), "\"1\""), (json!(1.0), "1.0"), (json!(null), "null"), (json!(-1), "-1")]
-    {
+    for (version, shown) in [
+        (json!(3), "3"),
+        (json!("1"), "\"1\""),
+        (json!(1.0), "1.0"),
+        (json!(null), "null"),
+        (json!(-1), "-1"),
+    ] {
         // Members of version 0 beside it do not help.
         let mut body = files(SNP[0]).json(0);
         body["version"] = version;
         let refused = AzureEvidence::from_json(HardwareKind::Snp, &body).unwrap_err();
-        let expected =
-            AzureError::Version { tee: "az-snp-vtpm", found: shown.into(), known: "0 (without a version), 1 and 2" };
+        let expected = AzureError::Version {
+            tee: "az-snp-vtpm",
+            found: shown.into(),
+            known: "0 (without a version), 1 and 2",
+        };
         assert_eq!(refused, expected);
         assert_eq!(refused.code(), "ATT-320");
     }
-    for body in [json!(null), json!([]), json!({}), json!({ "version": 1 }), json!({ "version": 0 })] {
+    for body in
+        [json!(null), json!([]), json!({}), json!({ "version": 1 }), json!({ "version": 0 })]
+    {
         assert!(AzureEvidence::from_json(HardwareKind::Tdx, &body).is_err(), "{body}");
     }
 }
@@ -278,7 +312,9 @@ fn no_flipped_bit_in_the_runtime_data_passes() {
 #[test]
 fn no_flipped_bit_in_the_hardware_reports_binding_passes() {
     let snp = files(SNP[0]);
-    for bit in (SNP_VMPL * 8..(SNP_VMPL + 4) * 8).chain(SNP_REPORT_DATA * 8..(SNP_REPORT_DATA + 32) * 8) {
+    for bit in
+        (SNP_VMPL * 8..(SNP_VMPL + 4) * 8).chain(SNP_REPORT_DATA * 8..(SNP_REPORT_DATA + 32) * 8)
+    {
         let mut bad = snp.clone();
         bad.hcl[bit / 8] ^= 1 << (bit % 8);
         assert!(bad.bind(NONCE).is_err(), "SNP bit {bit}");
@@ -312,7 +348,10 @@ fn no_flipped_bit_in_the_quote_passes() {
             for bit in (0..field(&mut files.clone()).len() * 8).step_by(step) {
                 let mut bad = files.clone();
                 field(&mut bad)[bit / 8] ^= 1 << (bit % 8);
-                assert!(matches!(bad.bind(NONCE), Err(AzureError::Quote(_))), "{folder}: {index}, bit {bit}");
+                assert!(
+                    matches!(bad.bind(NONCE), Err(AzureError::Quote(_))),
+                    "{folder}: {index}, bit {bit}"
+                );
             }
         }
     }
@@ -321,7 +360,12 @@ fn no_flipped_bit_in_the_quote_passes() {
 #[test]
 fn attack_another_vms_quote() {
     let (one, other) = (files(SNP[0]), files(TDX));
-    let stolen = Files { message: other.message, signature: other.signature, pcrs: other.pcrs, ..one.clone() };
+    let stolen = Files {
+        message: other.message,
+        signature: other.signature,
+        pcrs: other.pcrs,
+        ..one.clone()
+    };
     assert!(matches!(stolen.bind(NONCE), Err(AzureError::Quote(TpmError::Signature { .. }))));
     // The same VM, another boot's values or another quote's signature.
     let second = files(SNP[1]);
@@ -332,12 +376,20 @@ fn attack_another_vms_quote() {
 /// A TD quote that is genuine, and not of this TDREPORT.
 #[test]
 fn attack_another_tds_quote() {
-    let quotes = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/tdx/quotes");
-    for (name, expected) in [("near-mpc.bin", "TEE TCB SVN"), ("trustee-tdx_quote_4.bin", "TEE TCB SVN")] {
+    let quotes =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/tdx/quotes");
+    for (name, expected) in
+        [("near-mpc.bin", "TEE TCB SVN"), ("trustee-tdx_quote_4.bin", "TEE TCB SVN")]
+    {
         let stolen = Files { td_quote: fs::read(quotes.join(name)).unwrap(), ..files(TDX) };
-        assert_eq!(stolen.bind(NONCE).unwrap_err(), AzureError::TdReport { field: expected }, "{name}");
+        assert_eq!(
+            stolen.bind(NONCE).unwrap_err(),
+            AzureError::TdReport { field: expected },
+            "{name}"
+        );
     }
-    let sgx = Files { td_quote: fs::read(quotes.join("phala-sgx_quote.bin")).unwrap(), ..files(TDX) };
+    let sgx =
+        Files { td_quote: fs::read(quotes.join("phala-sgx_quote.bin")).unwrap(), ..files(TDX) };
     assert!(matches!(sgx.bind(NONCE), Err(AzureError::Structure(_))));
     for end in [1, 47, 48, 300, 631] {
         let mut short = files(TDX);
@@ -350,12 +402,16 @@ fn attack_another_tds_quote() {
 fn attack_a_key_put_into_the_runtime_data() {
     let files = files(SNP[0]);
     let honest = files.runtime();
-    // The forging itself works: only the hardware's signature, which is not looked at here, would catch it.
+    // The forging itself works: only the hardware's signature, which is not looked at here, would
+    // catch it.
     assert_eq!(files.forge(&honest).bind(NONCE).unwrap(), files.bind(NONCE).unwrap());
 
     let mut json: Value = serde_json::from_str(&honest).unwrap();
     let ek_as_ak = honest.replace("HCLEkPub", "HCLAkPub").replacen("HCLAkPub", "HCLOther", 1);
-    assert!(matches!(files.forge(&ek_as_ak).bind(NONCE), Err(AzureError::Quote(TpmError::Signature { .. }))));
+    assert!(matches!(
+        files.forge(&ek_as_ak).bind(NONCE),
+        Err(AzureError::Quote(TpmError::Signature { .. }))
+    ));
     let named_twice = honest.replace("HCLEkPub", "HCLAkPub");
     let none = honest.replace("HCLAkPub", "HCLAkPuc");
     let members_twice = format!("{{\"keys\":[],{}", &honest[1..]);

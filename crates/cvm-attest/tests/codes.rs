@@ -10,11 +10,15 @@ fn collect(folder: &Path, found: &mut BTreeMap<String, Vec<String>>) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
             // As an arm of `code()`, or a constant of a module: in one file it may be named again.
-            let mut codes: Vec<&str> =
-                text.split('"').filter(|part| part.starts_with("ATT-") && part.len() == 7).collect();
+            let mut codes: Vec<&str> = text
+                .split('"')
+                .filter(|part| part.starts_with("ATT-") && part.len() == 7)
+                .collect();
             codes.sort_unstable();
             codes.dedup();
-            codes.into_iter().for_each(|code| found.entry(code.into()).or_default().push(path.display().to_string()));
+            codes.into_iter().for_each(|code| {
+                found.entry(code.into()).or_default().push(path.display().to_string())
+            });
         }
     }
 }

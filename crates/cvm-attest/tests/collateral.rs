@@ -6,8 +6,8 @@ mod support;
 use std::{fs, path::Path};
 
 use cvm_attest::collateral::{
-    Cache, CacheError, CollateralError, DcapTee, Item, Key, PckCa, Product, QuoteCollateral, Signer, Tcb, Writer,
-    content, wanted,
+    Cache, CacheError, CollateralError, DcapTee, Item, Key, PckCa, Product, QuoteCollateral,
+    Signer, Tcb, Writer, content, wanted,
 };
 use cvm_base::Explain as _;
 use ed25519_dalek::SigningKey;
@@ -75,7 +75,10 @@ fn every_kind_is_found_under_what_it_says_of_itself() {
     assert_eq!(vcek.bytes, vector("snp/milan-virtee/vcek.der"));
     assert_eq!(vcek.entry.valid_until, 1_901_474_623, "2030-04-03T19:23:43Z, as openssl prints it");
     let other = Tcb { microcode: 116, ..*tcb };
-    assert!(matches!(cache.vcek(*product, hwid, other, COLLECTED), Err(CollateralError::Missing { .. })));
+    assert!(matches!(
+        cache.vcek(*product, hwid, other, COLLECTED),
+        Err(CollateralError::Missing { .. })
+    ));
 
     let turin = Tcb { fmc: Some(0), boot_loader: 0, tee: 0, snp: 0, microcode: 9 };
     let chip = [0x1e, 0x55, 0x0a, 0x8e, 0xe5, 0xcf, 0x9f, 0x4d];
@@ -83,8 +86,15 @@ fn every_kind_is_found_under_what_it_says_of_itself() {
 
     let vlek = Tcb { fmc: None, boot_loader: 4, tee: 0, snp: 24, microcode: 217 };
     assert_eq!(cache.vleks(Product::Milan, vlek, COLLECTED).count(), 1);
-    assert_eq!(cache.vleks(Product::Milan, vlek, 1_766_000_000).count(), 0, "a VLEK lives one year");
-    assert_eq!(cache.amd_chain(Signer::Vlek, Product::Milan, COLLECTED).unwrap().entry.source, "a test");
+    assert_eq!(
+        cache.vleks(Product::Milan, vlek, 1_766_000_000).count(),
+        0,
+        "a VLEK lives one year"
+    );
+    assert_eq!(
+        cache.amd_chain(Signer::Vlek, Product::Milan, COLLECTED).unwrap().entry.source,
+        "a test"
+    );
     assert_eq!(cache.crls(Signer::Vcek, Product::Milan, COLLECTED).unwrap().len(), 1);
 
     for (quote, tee, ca, now) in [
@@ -103,7 +113,10 @@ fn every_kind_is_found_under_what_it_says_of_itself() {
     }
     let rim = cache.rim("NV_GPU_DRIVER_GH100_545.00", 1_700_000_000).unwrap();
     assert_eq!(rim.bytes, vector("gpu/h100-545.00-e2e/driver-rim.xml"));
-    assert!(matches!(cache.rim("NV_GPU_DRIVER_GH100_545.00", 2_700_000_000), Err(CollateralError::Expired { .. })));
+    assert!(matches!(
+        cache.rim("NV_GPU_DRIVER_GH100_545.00", 2_700_000_000),
+        Err(CollateralError::Expired { .. })
+    ));
 }
 
 #[test]
@@ -114,7 +127,8 @@ fn another_programs_chain_of_a_platform_is_never_stored() {
 
 #[test]
 fn the_validity_is_that_of_the_part_which_ends_first() {
-    // The PCK CRL's next update, as openssl prints it; the TCB info's is a quarter of an hour later.
+    // The PCK CRL's next update, as openssl prints it; the TCB info's is a quarter of an hour
+    // later.
     let (key, stored) = content::identify(&vector("tdx/collateral/phala-tdx_quote.json")).unwrap();
     assert_eq!(key.name(), "tdx/b0c06f000000/platform");
     assert_eq!(content::check(&key, &stored).unwrap(), 1_752_919_235);
@@ -134,7 +148,11 @@ fn a_packed_cache_is_the_same_cache() {
         let mut changed = packed.clone();
         changed[at] ^= 0x04;
         if let Ok(read) = Cache::unpack(&changed, &[collector().verifying_key()]) {
-            assert_eq!(read.entries().collect::<Vec<_>>(), cache.entries().collect::<Vec<_>>(), "byte {at}");
+            assert_eq!(
+                read.entries().collect::<Vec<_>>(),
+                cache.entries().collect::<Vec<_>>(),
+                "byte {at}"
+            );
         }
     }
 }
@@ -155,12 +173,18 @@ fn attack_index_of_somebody_else_or_changed() {
     assert_eq!(refused(text.clone(), &[]), "ATT-371");
     let until = format!("\"valid_until\": {}", 1_901_474_623_u64);
     assert!(text.contains(&until));
-    assert_eq!(refused(text.replace(&until, "\"valid_until\": 9901474623"), &[collector()]), "ATT-371");
+    assert_eq!(
+        refused(text.replace(&until, "\"valid_until\": 9901474623"), &[collector()]),
+        "ATT-371"
+    );
     let signer = hex::encode(collector().verifying_key().to_bytes());
     let theirs = hex::encode(other.verifying_key().to_bytes());
     assert_eq!(refused(text.replace(&signer, &theirs), &[collector(), other]), "ATT-371");
     assert_eq!(refused(text.replace("\"signer\"", "\"signers\""), &[collector()]), "ATT-370");
-    assert_eq!(refused(text.replace("\"signer\"", "\"x\": 1, \"signer\""), &[collector()]), "ATT-370");
+    assert_eq!(
+        refused(text.replace("\"signer\"", "\"x\": 1, \"signer\""), &[collector()]),
+        "ATT-370"
+    );
     assert_eq!(refused(String::new(), &[collector()]), "ATT-370");
     assert_eq!(refused(" ".repeat(1024 * 1024 + 1), &[collector()]), "FILE-003");
     fs::remove_file(&index).unwrap();
@@ -184,7 +208,8 @@ fn attack_files_changed_removed_exchanged_or_linked() {
         assert_eq!(code(), "ATT-372", "{}", name.display());
         fs::remove_file(name).unwrap();
         assert_eq!(code(), "ATT-372");
-        // Not even a link to the right content: a folder from elsewhere must not reach out of itself.
+        // Not even a link to the right content: a folder from elsewhere must not reach out of
+        // itself.
         let outside = folder.path().join("outside");
         fs::write(&outside, &good).unwrap();
         std::os::unix::fs::symlink(&outside, name).unwrap();
@@ -204,7 +229,10 @@ fn attack_a_piece_filed_under_another_key() {
     let refused = |key: &Key, bytes: &[u8]| content::check(key, bytes).unwrap_err();
     let Key::Vcek { product, hwid, tcb } = key else { panic!("{key:?}") };
     let older = Tcb { snp: 7, ..tcb };
-    assert_eq!(refused(&Key::Vcek { product, hwid: hwid.clone(), tcb: older }, &vcek).code(), "ATT-373");
+    assert_eq!(
+        refused(&Key::Vcek { product, hwid: hwid.clone(), tcb: older }, &vcek).code(),
+        "ATT-373"
+    );
     assert_eq!(refused(&Key::Vcek { product, hwid: vec![1; 64], tcb }, &vcek).code(), "ATT-373");
     let rim = vector("gpu/h100-545.00-e2e/driver-rim.xml");
     refused(&Key::Rim("NV_GPU_DRIVER_GH100_550.90.07".into()), &rim);
@@ -219,7 +247,8 @@ fn attack_a_piece_filed_under_another_key() {
     // Mixed halves: TDX's TCB info beside SGX's QE identity.
     let sgx = vector("tdx/collateral/phala-sgx_quote.json");
     let mut mixed: serde_json::Value = serde_json::from_slice(&stored).unwrap();
-    mixed["qe_identity"] = serde_json::from_slice::<serde_json::Value>(&sgx).unwrap()["qe_identity"].clone();
+    mixed["qe_identity"] =
+        serde_json::from_slice::<serde_json::Value>(&sgx).unwrap()["qe_identity"].clone();
     refused(&dcap, mixed.to_string().as_bytes());
     refused(&dcap, &vec![b' '; 5 * 1024 * 1024]);
 }
@@ -230,7 +259,10 @@ fn what_was_collected_later_stays_and_what_is_replaced_goes() {
     let mut writer = Writer::open(folder.path(), collector(), &[]).unwrap();
     let newer = Item { fetched_at: COLLECTED + 1, ..item(amd_crl("ARK-Milan")) };
     assert!(writer.put(&newer).unwrap());
-    assert!(!writer.put(&item(amd_crl("ARK-Milan"))).unwrap(), "an older list never replaces a newer one");
+    assert!(
+        !writer.put(&item(amd_crl("ARK-Milan"))).unwrap(),
+        "an older list never replaces a newer one"
+    );
     // A second writer must wait; a reader need not.
     let second = Writer::open(folder.path(), collector(), &[]).unwrap_err();
     assert_eq!(second.code(), "ATT-378");
@@ -268,9 +300,11 @@ fn a_power_cut_before_the_index_changes_nothing() {
 #[test]
 fn what_evidence_needs_or_why_that_is_not_known() {
     let report = vector("snp/trustee-vlek/report.bin");
-    let names: Vec<_> = wanted::by_snp_report(&report, None).unwrap().iter().map(ToString::to_string).collect();
+    let names: Vec<_> =
+        wanted::by_snp_report(&report, None).unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(names, ["amd-chain vlek/Milan", "amd-crl vlek/Milan"]);
-    let refused = |report: &[u8], product| wanted::by_snp_report(report, product).unwrap_err().to_string();
+    let refused =
+        |report: &[u8], product| wanted::by_snp_report(report, product).unwrap_err().to_string();
     assert!(refused(&report, Some(Product::Turin)).contains("not from Turin"));
     let old = vector("snp/milan-virtee/report.bin");
     assert!(refused(&old, None).contains("--product"));
@@ -286,20 +320,29 @@ fn what_evidence_needs_or_why_that_is_not_known() {
     }
 }
 
-/// Invariant 13: nothing on the boot path fetches. Only the command line asks for the fetcher and names it.
+/// Invariant 13: nothing on the boot path fetches. Only the command line asks for the fetcher and
+/// names it.
 #[test]
 fn no_program_of_a_guest_or_a_key_holder_has_the_fetcher() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut packages = vec![repository.join("initramfs")];
-    packages.extend(fs::read_dir(repository.join("crates")).unwrap().map(|entry| entry.unwrap().path()));
+    packages.extend(
+        fs::read_dir(repository.join("crates")).unwrap().map(|entry| entry.unwrap().path()),
+    );
     assert!(packages.len() > 5);
     let name = |package: &Path| package.file_name().unwrap().to_string_lossy().into_owned();
     for package in packages {
         let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
-        let enables = manifest.lines().any(|line| line.starts_with("cvm-attest") && line.contains("collateral-fetch"));
+        let enables = manifest
+            .lines()
+            .any(|line| line.starts_with("cvm-attest") && line.contains("collateral-fetch"));
         assert_eq!(enables, name(&package) == "flare-cvm", "{}", package.display());
         // Nobody links the command line itself: it is a program.
-        assert!(!manifest.lines().any(|line| line.starts_with("flare-cvm")), "{}", package.display());
+        assert!(
+            !manifest.lines().any(|line| line.starts_with("flare-cvm")),
+            "{}",
+            package.display()
+        );
         // Cargo unifies features of what it builds at once; what is never named is not linked.
         if !["flare-cvm", "cvm-attest"].contains(&name(&package).as_str()) {
             assert!(!names_the_fetcher(&package.join("src")), "{}", package.display());
@@ -308,8 +351,10 @@ fn no_program_of_a_guest_or_a_key_holder_has_the_fetcher() {
 }
 
 fn names_the_fetcher(folder: &Path) -> bool {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).any(|path| match path.is_dir() {
-        true => names_the_fetcher(&path),
-        false => fs::read_to_string(&path).is_ok_and(|text| text.contains("collateral::fetch")),
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
+        match path.is_dir() {
+            true => names_the_fetcher(&path),
+            false => fs::read_to_string(&path).is_ok_and(|text| text.contains("collateral::fetch")),
+        }
     })
 }

@@ -1,4 +1,5 @@
-//! The fetcher against doubles of AMD's, Intel's and NVIDIA's services on this machine. Time is the test's.
+//! The fetcher against doubles of AMD's, Intel's and NVIDIA's services on this machine. Time is the
+//! test's.
 
 #[path = "support/server.rs"]
 mod server;
@@ -10,7 +11,9 @@ use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_attest::collateral::{
     Item, Key, QuoteCollateral, content,
-    fetch::{Bases, Clock, FetchError, Fetcher, Limits, Network, Outcome, Progress, Proxy, requests},
+    fetch::{
+        Bases, Clock, FetchError, Fetcher, Limits, Network, Outcome, Progress, Proxy, requests,
+    },
 };
 use cvm_base::{Explain as _, sha256};
 use server::{Answer, Server, response};
@@ -96,12 +99,16 @@ fn near_mpc() -> (Key, QuoteCollateral) {
 
 fn percent(pem: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    pem.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    pem.bytes()
+        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
 }
 
 /// Intel's four answers, made of the vector's parts.
 fn intel(path: &str, collateral: &QuoteCollateral) -> Answer {
-    let chain = |name: &str, pem: &str| format!("{name}: {}\r\ncontent-type: application/json\r\n", percent(pem));
+    let chain = |name: &str, pem: &str| {
+        format!("{name}: {}\r\ncontent-type: application/json\r\n", percent(pem))
+    };
     let json = |member: &str, text: &str, signature: &str| {
         format!("{{\"{member}\":{text},\"signature\":\"{signature}\"}}").into_bytes()
     };
@@ -153,9 +160,14 @@ fn requests_are_the_vendors_byte_for_byte() {
     );
     assert_eq!(
         urls(key("vcek", "Turin/1e550a8ee5cf9f4d/fmc1-bl2-tee3-snp4-ucode9")),
-        ["https://kdsintf.amd.com/vcek/v1/Turin/1e550a8ee5cf9f4d?fmcSPL=1&blSPL=2&teeSPL=3&snpSPL=4&ucodeSPL=9"]
+        [
+            "https://kdsintf.amd.com/vcek/v1/Turin/1e550a8ee5cf9f4d?fmcSPL=1&blSPL=2&teeSPL=3&snpSPL=4&ucodeSPL=9"
+        ]
     );
-    assert_eq!(urls(key("amd-chain", "vlek/Genoa")), ["https://kdsintf.amd.com/vlek/v1/Genoa/cert_chain"]);
+    assert_eq!(
+        urls(key("amd-chain", "vlek/Genoa")),
+        ["https://kdsintf.amd.com/vlek/v1/Genoa/cert_chain"]
+    );
     assert_eq!(urls(key("amd-crl", "vcek/Turin")), ["https://kdsintf.amd.com/vcek/v1/Turin/crl"]);
     assert_eq!(
         urls(key("dcap", "tdx/50806f000000/processor")),
@@ -166,7 +178,10 @@ fn requests_are_the_vendors_byte_for_byte() {
             "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der",
         ]
     );
-    assert!(urls(key("dcap", "sgx/50806f000000/platform"))[1].ends_with("/sgx/certification/v4/qe/identity"));
+    assert!(
+        urls(key("dcap", "sgx/50806f000000/platform"))[1]
+            .ends_with("/sgx/certification/v4/qe/identity")
+    );
     assert_eq!(urls(key("rim", RIM)), [format!("https://rim.attestation.nvidia.com/v1/rim/{RIM}")]);
     let vlek = key("vlek", "Milan/CN=x/bl4-tee0-snp24-ucode217");
     assert_eq!(requests(&vlek, &Bases::default()).unwrap_err(), FetchError::NotOffered);
@@ -184,17 +199,28 @@ fn everything_is_fetched_in_as_few_requests_as_possible_and_amd_is_given_time() 
     let (dcap, collateral) = near_mpc();
     let parts = collateral.clone();
     let server = Server::start(move |path, _| match path {
-        "/vcek/v1/Milan/cert_chain" => {
-            response(200, "content-type: application/x-pem-file\r\n", &vector("snp/_amd-roots/ask_ark_milan.pem"))
-        }
+        "/vcek/v1/Milan/cert_chain" => response(
+            200,
+            "content-type: application/x-pem-file\r\n",
+            &vector("snp/_amd-roots/ask_ark_milan.pem"),
+        ),
         "/vcek/v1/Milan/crl" => response(200, "", &crl),
-        path if path.starts_with("/vcek/v1/Milan/") => response(200, "", &vector("snp/milan-virtee/vcek.der")),
-        "/v1/rim/NV_GPU_DRIVER_GH100_545.00" => nvidia(RIM, &vector("gpu/h100-545.00-e2e/driver-rim.xml")),
+        path if path.starts_with("/vcek/v1/Milan/") => {
+            response(200, "", &vector("snp/milan-virtee/vcek.der"))
+        }
+        "/v1/rim/NV_GPU_DRIVER_GH100_545.00" => {
+            nvidia(RIM, &vector("gpu/h100-545.00-e2e/driver-rim.xml"))
+        }
         path => intel(path, &parts),
     });
     // Each key twice: asked once.
-    let mut keys =
-        vec![milan_vcek(), key("amd-chain", "vcek/Milan"), key("amd-crl", "vcek/Milan"), dcap.clone(), key("rim", RIM)];
+    let mut keys = vec![
+        milan_vcek(),
+        key("amd-chain", "vcek/Milan"),
+        key("amd-crl", "vcek/Milan"),
+        dcap.clone(),
+        key("rim", RIM),
+    ];
     keys.extend(keys.clone());
     let fetched = fetch(&server, &keys);
     assert_eq!(fetched.outcome.failed, []);
@@ -214,8 +240,9 @@ fn everything_is_fetched_in_as_few_requests_as_possible_and_amd_is_given_time() 
         assert!(head.to_lowercase().contains("user-agent: flare-cvm/"), "{head}");
         assert!(head.starts_with("GET /"), "{head}");
     }
-    let accepts =
-        |path: &str| server.heads().iter().any(|h| h.contains(path) && h.contains("accept: application/json"));
+    let accepts = |path: &str| {
+        server.heads().iter().any(|h| h.contains(path) && h.contains("accept: application/json"))
+    };
     assert!(accepts("/v1/rim/") && accepts("/tcb?fmspc=") && !accepts("/vcek/"));
 }
 
@@ -230,9 +257,17 @@ fn status_429_is_obeyed_then_it_works() {
     });
     let fetched = fetch(&server, &[key("amd-crl", "vcek/Milan")]);
     assert_eq!(fetched.outcome.failed, []);
-    // As asked; AMD's pace where nothing was asked; until the date given (the clock began 2025-10-09T08:53:20Z).
+    // As asked; AMD's pace where nothing was asked; until the date given (the clock began
+    // 2025-10-09T08:53:20Z).
     assert_eq!(fetched.sleeps, [37_000, 10_000, 353_000]);
-    assert_eq!(fetched.lines.iter().filter(|line| line.contains("status 429; it will be tried again")).count(), 2);
+    assert_eq!(
+        fetched
+            .lines
+            .iter()
+            .filter(|line| line.contains("status 429; it will be tried again"))
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -241,8 +276,13 @@ fn attack_a_service_that_asks_for_patience_forever() {
     let fetched = fetch(&server, &[key("amd-crl", "vcek/Milan"), key("amd-chain", "vcek/Milan")]);
     assert!(fetched.sleeps.is_empty(), "a pause past the deadline is not begun");
     assert_eq!(server.paths().len(), 1);
-    let [(_, first), (_, second)] = fetched.outcome.failed.as_slice() else { panic!("{:?}", fetched.outcome) };
-    assert!(matches!(first, FetchError::Deadline { .. }) && matches!(second, FetchError::Deadline { .. }));
+    let [(_, first), (_, second)] = fetched.outcome.failed.as_slice() else {
+        panic!("{:?}", fetched.outcome)
+    };
+    assert!(
+        matches!(first, FetchError::Deadline { .. })
+            && matches!(second, FetchError::Deadline { .. })
+    );
     assert!(first.to_string().contains("429") || second.to_string().contains("429"));
     assert_eq!(first.code(), "ATT-379");
 }
@@ -250,22 +290,37 @@ fn attack_a_service_that_asks_for_patience_forever() {
 #[test]
 fn an_outage_costs_only_what_the_service_had() {
     let server = Server::start(|path, _| match path {
-        "/v1/rim/NV_GPU_DRIVER_GH100_545.00" => nvidia(RIM, &vector("gpu/h100-545.00-e2e/driver-rim.xml")),
+        "/v1/rim/NV_GPU_DRIVER_GH100_545.00" => {
+            nvidia(RIM, &vector("gpu/h100-545.00-e2e/driver-rim.xml"))
+        }
         // No answer at all, or one of trouble.
         "/tdx/certification/v4/tcb?fmspc=b0c06f000000" => None,
         _ => response(502, "", b""),
     });
     let (dcap, _) = near_mpc();
-    let keys = [key("rim", RIM), dcap.clone(), key("amd-crl", "vcek/Milan"), key("amd-chain", "vcek/Milan")];
+    let keys = [
+        key("rim", RIM),
+        dcap.clone(),
+        key("amd-crl", "vcek/Milan"),
+        key("amd-chain", "vcek/Milan"),
+    ];
     let fetched = fetch(&server, &keys);
     assert_eq!(fetched.outcome.fetched, [key("rim", RIM)]);
     assert_eq!(fetched.items.len(), 1);
     assert_eq!(fetched.outcome.failed.len(), 3);
     for (key, error) in &fetched.outcome.failed {
-        let expected = matches!(error, FetchError::Unavailable { tries: 6, .. } | FetchError::ServiceDown { .. });
+        let expected = matches!(
+            error,
+            FetchError::Unavailable { tries: 6, .. } | FetchError::ServiceDown { .. }
+        );
         assert!(expected, "{key}: {error}");
     }
-    let down = fetched.outcome.failed.iter().filter(|(_, e)| matches!(e, FetchError::ServiceDown { .. })).count();
+    let down = fetched
+        .outcome
+        .failed
+        .iter()
+        .filter(|(_, e)| matches!(e, FetchError::ServiceDown { .. }))
+        .count();
     assert!(down >= 1, "a service that was given up is not asked for the rest");
     let total: u64 = fetched.sleeps.iter().sum();
     assert!(total < 600_000, "{total}");
@@ -304,7 +359,10 @@ fn attack_redirects_are_not_followed() {
         let error = refused(&[key("amd-crl", "vcek/Milan")], move || {
             response(status, "location: https://evil.example/crl\r\n", b"")
         });
-        assert!(matches!(&error, FetchError::Redirect { to, .. } if to == "https://evil.example/crl"), "{error}");
+        assert!(
+            matches!(&error, FetchError::Redirect { to, .. } if to == "https://evil.example/crl"),
+            "{error}"
+        );
     }
 }
 
@@ -314,12 +372,23 @@ fn attack_oversized_answers() {
     assert!(matches!(error, FetchError::TooLong { limit: 16_384, .. }), "{error}");
     // A length that is promised only, and an endless header.
     let error = refused(&[milan_vcek()], || {
-        Some(b"HTTP/1.1 200 x\r\nconnection: close\r\n\r\n".iter().copied().chain([0x30; 64 * 1024]).collect())
+        Some(
+            b"HTTP/1.1 200 x\r\nconnection: close\r\n\r\n"
+                .iter()
+                .copied()
+                .chain([0x30; 64 * 1024])
+                .collect(),
+        )
     });
     assert!(matches!(error, FetchError::TooLong { .. }), "{error}");
-    let server = Server::start(|_, _| response(200, &format!("x: {}\r\n", "y".repeat(200_000)), b""));
+    let server =
+        Server::start(|_, _| response(200, &format!("x: {}\r\n", "y".repeat(200_000)), b""));
     let fetched = fetch(&server, &[milan_vcek()]);
-    assert!(matches!(fetched.outcome.failed[0].1, FetchError::Unavailable { .. }), "{:?}", fetched.outcome.failed);
+    assert!(
+        matches!(fetched.outcome.failed[0].1, FetchError::Unavailable { .. }),
+        "{:?}",
+        fetched.outcome.failed
+    );
 }
 
 #[test]
@@ -329,13 +398,16 @@ fn attack_wrong_content() {
         response(200, "content-type: text/html; charset=utf-8\r\n", b"<html>please log in</html>")
     });
     assert!(matches!(page, FetchError::Wrong { .. }), "{page}");
-    for body in [amd_crl("ARK-Genoa"), vector("snp/milan-virtee/vcek.der"), vec![], vec![0x30, 0x80]] {
+    for body in
+        [amd_crl("ARK-Genoa"), vector("snp/milan-virtee/vcek.der"), vec![], vec![0x30, 0x80]]
+    {
         let error = refused(std::slice::from_ref(&milan), move || response(200, "", &body));
         assert_eq!(error.code(), "ATT-379");
         assert!(matches!(error, FetchError::Content(_)), "{error}");
     }
     // Another chip's certificate.
-    let error = refused(&[milan_vcek()], || response(200, "", &vector("snp/trustee-vcek/vcek.der")));
+    let error =
+        refused(&[milan_vcek()], || response(200, "", &vector("snp/trustee-vcek/vcek.der")));
     assert!(matches!(error, FetchError::Content(_)), "{error}");
     for status in [400, 401, 403, 404] {
         let error = refused(&[milan_vcek()], move || response(status, "", b"no"));
@@ -368,8 +440,13 @@ fn attack_intels_answers_mixed_up_or_without_their_chain() {
         assert!(fetched.items.is_empty());
         fetched.outcome.failed[0].1.to_string()
     };
-    let without =
-        ask(|path, c| if path.contains("/tcb") { response(200, "", c.tcb_info.as_bytes()) } else { intel(path, c) });
+    let without = ask(|path, c| {
+        if path.contains("/tcb") {
+            response(200, "", c.tcb_info.as_bytes())
+        } else {
+            intel(path, c)
+        }
+    });
     assert!(without.contains("no header TCB-Info-Issuer-Chain"), "{without}");
     let mixed = ask(|path, c| match path {
         "/IntelSGXRootCA.der" => response(200, "", &hex::decode(&c.pck_crl).unwrap()),
@@ -389,7 +466,10 @@ fn attack_intels_answers_mixed_up_or_without_their_chain() {
 #[test]
 fn what_cannot_be_used_is_said_before_anything_is_sent() {
     let fail = |bases: Bases, network: Network| {
-        Fetcher::new(bases, &network, Limits::default(), FakeClock::default()).err().unwrap().to_string()
+        Fetcher::new(bases, &network, Limits::default(), FakeClock::default())
+            .err()
+            .unwrap()
+            .to_string()
     };
     let plain = Bases { amd_kds: "http://mirror.example".into(), ..Bases::default() };
     assert!(fail(plain, Network::default()).contains("not https"));
@@ -403,7 +483,8 @@ fn what_cannot_be_used_is_said_before_anything_is_sent() {
 fn a_full_disk_ends_it() {
     let crl = amd_crl("ARK-Milan");
     let server = Server::start(move |_, _| response(200, "", &crl));
-    let fetcher = Fetcher::new(bases(&server), &direct(), Limits::default(), FakeClock::default()).unwrap();
+    let fetcher =
+        Fetcher::new(bases(&server), &direct(), Limits::default(), FakeClock::default()).unwrap();
     let keys = [key("amd-crl", "vcek/Milan"), key("amd-crl", "vlek/Milan")];
     let result = fetcher.fetch(&keys, &mut |_| {}, &mut |_| Err("full"));
     assert_eq!(result.unwrap_err(), "full");

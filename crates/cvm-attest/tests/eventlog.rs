@@ -14,7 +14,11 @@ fn vector(name: &str) -> Vec<u8> {
 fn sha256_pcrs(name: &str) -> BTreeMap<u8, String> {
     let all: serde_json::Value = serde_json::from_slice(&vector(name)).unwrap();
     let bank = all.get("sha256").unwrap_or(&all);
-    bank.as_object().unwrap().iter().map(|(k, v)| (k.parse().unwrap(), v.as_str().unwrap().into())).collect()
+    bank.as_object()
+        .unwrap()
+        .iter()
+        .map(|(k, v)| (k.parse().unwrap(), v.as_str().unwrap().into()))
+        .collect()
 }
 
 const LOGS: [(&str, &str); 7] = [
@@ -91,7 +95,8 @@ fn a_flipped_digest_bit_changes_a_register() {
 #[test]
 fn a_lie_in_event_data_is_not_repeated() {
     let bytes = vector("boot-debian12/eventlog.bin");
-    let honest: Vec<_> = EventLog::parse(&bytes).unwrap().events().iter().map(|e| e.describe()).collect();
+    let honest: Vec<_> =
+        EventLog::parse(&bytes).unwrap().events().iter().map(|e| e.describe()).collect();
     assert!(honest.contains(&"variable SecureBoot".into()));
     assert!(honest.contains(&"Calling EFI Application from Boot Option".into()));
     let text = b"Calling EFI Application";
@@ -106,7 +111,9 @@ fn a_lie_in_event_data_is_not_repeated() {
 fn synthetic(events: &[(u32, u32, &[u8])]) -> Vec<u8> {
     let mut spec = b"Spec ID Event03\0".to_vec();
     spec.extend([0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0]);
-    let mut log = [&[0; 4][..], &3u32.to_le_bytes(), &[0; 20], &(spec.len() as u32).to_le_bytes(), &spec].concat();
+    let mut log =
+        [&[0; 4][..], &3u32.to_le_bytes(), &[0; 20], &(spec.len() as u32).to_le_bytes(), &spec]
+            .concat();
     for (pcr, kind, data) in events {
         log.extend([pcr.to_le_bytes(), kind.to_le_bytes(), 1u32.to_le_bytes()].concat());
         log.extend([0x0b, 0]);
@@ -128,11 +135,19 @@ fn startup_locality_sets_where_pcr_0_begins() {
 
 #[test]
 fn two_startup_localities_that_differ_are_refused() {
-    let twice = synthetic(&[(0, 3, b"StartupLocality\0\x00"), (0, 3, b"StartupLocality\0\x03"), (0, 8, b"x")]);
+    let twice = synthetic(&[
+        (0, 3, b"StartupLocality\0\x00"),
+        (0, 3, b"StartupLocality\0\x03"),
+        (0, 8, b"x"),
+    ]);
     assert!(EventLog::parse(&twice).unwrap_err().to_string().contains("StartupLocalities"));
     // Wherever it stands and however often: PCR 0 began with it, which the quote proves or not.
     let early = synthetic(&[(0, 3, b"StartupLocality\0\x03"), (0, 8, b"x")]);
-    let late = synthetic(&[(0, 8, b"x"), (0, 3, b"StartupLocality\0\x03"), (0, 3, b"StartupLocality\0\x03")]);
+    let late = synthetic(&[
+        (0, 8, b"x"),
+        (0, 3, b"StartupLocality\0\x03"),
+        (0, 3, b"StartupLocality\0\x03"),
+    ]);
     assert_eq!(EventLog::parse(&late).unwrap().replay(), EventLog::parse(&early).unwrap().replay());
 }
 
@@ -142,13 +157,16 @@ fn counts_and_sizes_that_lie_are_refused() {
     EventLog::parse(&good).unwrap();
     let event = synthetic(&[]).len();
     // PCR 24; 2^32−1 digests; an unknown bank; an event of 4 GiB.
-    for (at, bytes) in [(0, [24, 0, 0, 0]), (8, [0xff; 4]), (12, [0x0c, 0, 7, 7]), (46, [0xff; 4])] {
+    for (at, bytes) in [(0, [24, 0, 0, 0]), (8, [0xff; 4]), (12, [0x0c, 0, 7, 7]), (46, [0xff; 4])]
+    {
         let mut bad = good.clone();
         bad[event + at..event + at + 4].copy_from_slice(&bytes);
         assert!(EventLog::parse(&bad).is_err(), "offset {at}");
     }
     // In the header: 2^32−1 banks, a SHA-256 bank of 20 bytes, a SHA-1-only log.
-    for (at, bytes) in [(32 + 24, vec![0xff; 4]), (32 + 30, vec![20, 0]), (32, b"Spec ID Event00\0".to_vec())] {
+    for (at, bytes) in
+        [(32 + 24, vec![0xff; 4]), (32 + 30, vec![20, 0]), (32, b"Spec ID Event00\0".to_vec())]
+    {
         let mut bad = good.clone();
         bad[at..at + bytes.len()].copy_from_slice(&bytes);
         assert!(EventLog::parse(&bad).is_err(), "header offset {at}");

@@ -11,10 +11,14 @@ use cvm_attest::{
 use cvm_base::{Bytes, Explain, sha256};
 
 fn vector(name: &str) -> Vec<u8> {
-    fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/boot-debian12").join(name)).unwrap()
+    fs::read(
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/boot-debian12").join(name),
+    )
+    .unwrap()
 }
 
-/// A PE32+ image: its bytes without and with a certificate table that holds the digest and `certificate`.
+/// A PE32+ image: its bytes without and with a certificate table that holds the digest and
+/// `certificate`.
 fn pe(sections: &[(&str, &[u8])], certificate: &[u8]) -> (Vec<u8>, Vec<u8>) {
     const HEADERS: usize = 1024;
     let mut image = vec![0; HEADERS];
@@ -38,8 +42,11 @@ fn pe(sections: &[(&str, &[u8])], certificate: &[u8]) -> (Vec<u8>, Vec<u8>) {
             image[header + at..header + at + 4].copy_from_slice(&value.to_le_bytes());
         }
     }
-    // Authenticode: everything but the checksum, the security directory's entry and the table itself.
-    let digest = sha256(&[&image[..checksum], &image[checksum + 4..security], &image[security + 8..]].concat());
+    // Authenticode: everything but the checksum, the security directory's entry and the table
+    // itself.
+    let digest = sha256(
+        &[&image[..checksum], &image[checksum + 4..security], &image[security + 8..]].concat(),
+    );
     let table = [&digest.0[..], certificate].concat();
     let mut signed = image.clone();
     signed[checksum] = 0x77;
@@ -95,7 +102,8 @@ fn images(v: &Variables) -> (Vec<u8>, Vec<u8>) {
     (loader, uki)
 }
 
-/// All that does not hang on the kernel's own bytes: PCR 7 and 12 whole, the fixed events of 4 and 11.
+/// All that does not hang on the kernel's own bytes: PCR 7 and 12 whole, the fixed events of 4 and
+/// 11.
 #[test]
 fn a_real_boot_measured_what_is_predicted() {
     let bytes = vector("eventlog.bin");
@@ -110,15 +118,26 @@ fn a_real_boot_measured_what_is_predicted() {
     assert_eq!(prediction.pcrs[&13], Bytes([0; 32]));
     assert!(!replayed.contains_key(&13));
     for pcr in [4, 9, 11] {
-        let measured: Vec<_> = log.events().iter().filter(|e| e.pcr == pcr).map(|e| e.digest).collect();
+        let measured: Vec<_> =
+            log.events().iter().filter(|e| e.pcr == pcr).map(|e| e.digest).collect();
         let expected: Vec<_> = prediction.explain.iter().filter(|e| e.pcr == pcr).collect();
         assert_eq!(expected.len(), measured.len(), "PCR {pcr}");
         for (expected, measured) in expected.iter().zip(measured) {
             let varies = ["boot loader", "UKI", "initramfs", "section .linux", "section .initrd"];
-            assert_eq!(expected.digest == measured, !varies.contains(&&*expected.event), "{}", expected.event);
+            assert_eq!(
+                expected.digest == measured,
+                !varies.contains(&&*expected.event),
+                "{}",
+                expected.event
+            );
         }
     }
-    let reference = Reference::new("ab".repeat(16).parse().unwrap(), sha256(b""), prediction, Platforms::default());
+    let reference = Reference::new(
+        "ab".repeat(16).parse().unwrap(),
+        sha256(b""),
+        prediction,
+        Platforms::default(),
+    );
     assert_eq!(Reference::parse(&reference.to_bytes()).unwrap(), reference);
 }
 
@@ -127,13 +146,19 @@ fn a_real_boot_measured_what_is_predicted() {
 fn sbsign_computes_the_same_authenticode_digests() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let run = |command: &mut Command| assert!(command.output().expect("the tool is installed").status.success());
+    let run = |command: &mut Command| {
+        assert!(command.output().expect("the tool is installed").status.success())
+    };
     run(Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=db", "-keyout"])
         .arg(at("key"))
         .arg("-out")
         .arg(at("pem")));
-    run(Command::new("openssl").args(["x509", "-outform", "DER", "-in"]).arg(at("pem")).arg("-out").arg(at("der")));
+    run(Command::new("openssl")
+        .args(["x509", "-outform", "DER", "-in"])
+        .arg(at("pem"))
+        .arg("-out")
+        .arg(at("der")));
     let sign = |from: PathBuf, to: &str| {
         run(Command::new("sbsign")
             .arg("--key")
@@ -147,10 +172,14 @@ fn sbsign_computes_the_same_authenticode_digests() {
     };
     let loader = sign("/usr/lib/systemd/boot/efi/systemd-bootx64.efi".into(), "loader");
     let mut uki = Command::new("objcopy");
-    for (index, (name, content)) in
-        [("linux", &b"kernel"[..]), ("osrel", OS_RELEASE), ("cmdline", COMMAND_LINE), ("initrd", &[9; 5000])]
-            .into_iter()
-            .enumerate()
+    for (index, (name, content)) in [
+        ("linux", &b"kernel"[..]),
+        ("osrel", OS_RELEASE),
+        ("cmdline", COMMAND_LINE),
+        ("initrd", &[9; 5000]),
+    ]
+    .into_iter()
+    .enumerate()
     {
         fs::write(at(name), content).unwrap();
         uki.arg("--add-section").arg(format!(".{name}={}", at(name).display()));
@@ -161,7 +190,8 @@ fn sbsign_computes_the_same_authenticode_digests() {
 
     let entry = [vec![0xab; 16], fs::read(at("der")).unwrap()].concat();
     let db = list(&entry);
-    let variables = Variables { pk: vec![], kek: vec![], db: db.clone(), dbx: vec![], authority: entry };
+    let variables =
+        Variables { pk: vec![], kek: vec![], db: db.clone(), dbx: vec![], authority: entry };
     let prediction = predicted(&variables, &loader, &uki).unwrap();
     let section = prediction.explain.iter().find(|e| e.event == "section .initrd").unwrap();
     assert_eq!(section.digest, sha256(&[9; 5000]), "a section is measured without its padding");
@@ -174,7 +204,10 @@ fn sbsign_computes_the_same_authenticode_digests() {
     assert_eq!((refused.code(), refused), ("ATT-403", PredictError::Changed { image: "UKI" }));
     // Unsigned, and signed by a key that db does not hold.
     let unsigned = fs::read(at("unsigned")).unwrap();
-    assert_eq!(predicted(&variables, &loader, &unsigned).unwrap_err(), PredictError::Unsigned { image: "UKI" });
+    assert_eq!(
+        predicted(&variables, &loader, &unsigned).unwrap_err(),
+        PredictError::Unsigned { image: "UKI" }
+    );
     let other = [vec![0xab; 16], vec![0x30; 500]].concat();
     let variables = Variables { db: list(&other), authority: other, ..variables };
     let refused = predicted(&variables, &loader, &uki).unwrap_err();
@@ -183,7 +216,10 @@ fn sbsign_computes_the_same_authenticode_digests() {
 
 /// One EFI_SIGNATURE_LIST of one X.509 certificate.
 fn list(entry: &[u8]) -> Vec<u8> {
-    let x509 = [0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72];
+    let x509 = [
+        0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0,
+        0x72,
+    ];
     let size = |n: usize| (n as u32).to_le_bytes();
     [&x509[..], &size(28 + entry.len()), &size(0), &size(entry.len()), entry].concat()
 }
@@ -207,19 +243,33 @@ fn a_td_that_boots_from_disk_measures_what_starts() {
     let predict = |gpt| {
         let boot = tdx::Boot::Disk { inputs: &inputs, gpt };
         let pages = tdx::PageOrder::PageByPage;
-        tdx::tdx(&tdx::TdxInputs { firmware: &firmware, pages, memory: Some(4 << 30), acpi: None, boot }).unwrap()
+        tdx::tdx(&tdx::TdxInputs {
+            firmware: &firmware,
+            pages,
+            memory: Some(4 << 30),
+            acpi: None,
+            boot,
+        })
+        .unwrap()
     };
     let prediction = predict(Some(&disk));
     let events: Vec<_> = prediction.explain.iter().filter(|event| event.rtmr == 1).collect();
     let names: Vec<_> = events.iter().map(|event| &*event.event).collect();
     let calls = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
-    let expected = ["Calling EFI Application from Boot Option", "separator", "partition table", "boot loader", "UKI"];
+    let expected = [
+        "Calling EFI Application from Boot Option",
+        "separator",
+        "partition table",
+        "boot loader",
+        "UKI",
+    ];
     assert_eq!(names, [&expected[..], &calls].concat());
     assert_eq!(events[2].digest, sha384(event.data));
     assert!(prediction.rtmrs[1].is_some());
     // Neither Debian 12's stub nor its kernel measures in a TD: RTMR2 stays zero.
     assert_eq!(prediction.rtmrs[2], Some(Bytes([0; 48])));
-    let secure_boot = prediction.explain.iter().filter(|event| event.event.starts_with("variable")).count();
+    let secure_boot =
+        prediction.explain.iter().filter(|event| event.event.starts_with("variable")).count();
     assert_eq!(secure_boot, 5);
     let missing: Vec<_> = prediction.not_predicted.iter().map(|missing| missing.rtmr).collect();
     assert_eq!((missing, prediction.rtmrs[0]), (vec![0, 0], None), "ACPI tables and boot options");
@@ -234,7 +284,8 @@ fn files_that_firmware_would_not_start_are_refused() {
     let bytes = vector("eventlog.bin");
     let variables = recorded_variables(&EventLog::parse(&bytes).unwrap());
     let (loader, uki) = images(&variables);
-    let refused = |loader: &[u8], uki: &[u8]| predicted(&variables, loader, uki).unwrap_err().code();
+    let refused =
+        |loader: &[u8], uki: &[u8]| predicted(&variables, loader, uki).unwrap_err().code();
     assert_eq!(refused(b"", &uki), "ATT-401");
     assert_eq!(refused(&loader, &uki[..uki.len() - 1]), "ATT-401");
     // The loader has none of a UKI's sections.
@@ -243,10 +294,17 @@ fn files_that_firmware_would_not_start_are_refused() {
         assert!(predicted(&variables, &loader[..end], &uki).is_err(), "cut at {end}");
     }
     let der = &variables.authority[16..];
-    let sections: [(&str, &[u8]); 4] =
-        [(".osrel", b"x"), (".cmdline", b"quiet\n"), (".linux", b"kernel"), (".initrd", b"initramfs")];
+    let sections: [(&str, &[u8]); 4] = [
+        (".osrel", b"x"),
+        (".cmdline", b"quiet\n"),
+        (".linux", b"kernel"),
+        (".initrd", b"initramfs"),
+    ];
     assert_eq!(refused(&loader, &pe(&sections, der).1), "ATT-407");
-    let damaged = Variables { db: variables.db[1..].to_vec(), ..recorded_variables(&EventLog::parse(&bytes).unwrap()) };
+    let damaged = Variables {
+        db: variables.db[1..].to_vec(),
+        ..recorded_variables(&EventLog::parse(&bytes).unwrap())
+    };
     assert_eq!(predicted(&damaged, &loader, &uki).unwrap_err().code(), "ATT-406");
 }
 
@@ -256,7 +314,8 @@ fn a_reference_whose_values_do_not_follow_from_its_events_is_refused() {
     let variables = recorded_variables(&EventLog::parse(&bytes).unwrap());
     let (loader, uki) = images(&variables);
     let tpm = predicted(&variables, &loader, &uki).unwrap();
-    let good = Reference::new("ab".repeat(16).parse().unwrap(), sha256(b""), tpm, Platforms::default());
+    let good =
+        Reference::new("ab".repeat(16).parse().unwrap(), sha256(b""), tpm, Platforms::default());
     let refused = |change: fn(&mut Reference)| {
         let mut bad = good.clone();
         change(&mut bad);

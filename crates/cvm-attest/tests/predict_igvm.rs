@@ -23,8 +23,14 @@ fn pages_of_every_type() {
     assert_eq!(named, ["firmware", "vcpus", "vmm"]);
 
     let vcpu_type = VcpuType::from_model("EPYC").unwrap();
-    let as_ovmf =
-        LaunchInputs { firmware: &bytes, kernel: None, vcpus: 1, vcpu_type, guest_features: 1, vmm: Vmm::Qemu };
+    let as_ovmf = LaunchInputs {
+        firmware: &bytes,
+        kernel: None,
+        vcpus: 1,
+        vcpu_type,
+        guest_features: 1,
+        vmm: Vmm::Qemu,
+    };
     assert!(launch(&as_ovmf).unwrap_err().to_string().contains("IGVM"));
 }
 
@@ -42,7 +48,8 @@ fn what_kvm_would_not_launch_as_the_file_says_is_refused() {
     assert!(refused(&|d| d.swap(5, 7)).contains("last one"));
     assert!(refused(&|d| *d.last_mut().unwrap() = vmsa(0x1000, 0x31)).contains("KVM changes"));
     assert!(refused(&|d| *d.last_mut().unwrap() = vmsa(VMSA, 0x11)).contains("KVM changes"));
-    let vbs = file(vec![page(0x10000, IgvmPageDataType::NORMAL, b"x")], IgvmPlatformType::VSM_ISOLATION);
+    let vbs =
+        file(vec![page(0x10000, IgvmPageDataType::NORMAL, b"x")], IgvmPlatformType::VSM_ISOLATION);
     assert!(launch_igvm(&vbs).is_err());
 }
 
@@ -57,6 +64,9 @@ fn damaged_files_are_refused() {
     for at in (0..640).chain((640..bytes.len()).step_by(251)) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x55;
-        assert!(launch_igvm(&damaged).map_or(true, |predicted| predicted.measurement != original), "{at}");
+        assert!(
+            launch_igvm(&damaged).map_or(true, |predicted| predicted.measurement != original),
+            "{at}"
+        );
     }
 }

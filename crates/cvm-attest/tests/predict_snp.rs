@@ -3,12 +3,15 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use cvm_attest::predict::snp::{
-    Kernel, LaunchDifference, LaunchError, LaunchInputs, LaunchPrediction, VcpuType, Vmm, explain, launch,
+    Kernel, LaunchDifference, LaunchError, LaunchInputs, LaunchPrediction, VcpuType, Vmm, explain,
+    launch,
 };
 use cvm_base::Explain;
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/measurement").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors/evidence/measurement")
+        .join(name)
 }
 
 fn firmware(name: &str) -> Vec<u8> {
@@ -29,13 +32,17 @@ fn inputs(firmware: &[u8]) -> LaunchInputs<'_> {
 const EMPTY: Kernel<'_> = Kernel { image: b"", initrd: b"", command_line: "" };
 const CONSOLE: Kernel<'_> = Kernel { command_line: "console=ttyS0 loglevel=7", ..EMPTY };
 
-/// From sev-snp-measure 8f2b337e tests/test_guest.py; the QEMU ones also stand in the sev crate's tests.
+/// From sev-snp-measure 8f2b337e tests/test_guest.py; the QEMU ones also stand in the sev crate's
+/// tests.
 #[test]
 fn published_digests() {
     let (amd_sev, x64) = (firmware("ovmf_AmdSev_suffix.bin"), firmware("ovmf_OvmfX64_suffix.bin"));
     let amd = inputs(&amd_sev);
     for (inputs, digest) in [
-        (amd, "19358ba9a7615534a9a1e2f0dfc29384dcd4dcb7062ff9c6013b26869a5fc6ecabe033c48dd6f6db5d6d76e7c5df632d"),
+        (
+            amd,
+            "19358ba9a7615534a9a1e2f0dfc29384dcd4dcb7062ff9c6013b26869a5fc6ecabe033c48dd6f6db5d6d76e7c5df632d",
+        ),
         (
             LaunchInputs { guest_features: 0x21, ..amd },
             "e1e1ca029dd7973ab9513295be68198472dcd4fc834bd9af9b63f6e8a1674dbf281a9278a4a2ebe0eed9f22adbcd0e2b",
@@ -73,14 +80,21 @@ fn published_digests() {
             "28797ae0afaba4005a81e629acebfb59e6687949d6be44007cd5506823b0dd66f146aaae26ff291eed7b493d8a64c385",
         ),
     ] {
-        assert_eq!(launch(&inputs).unwrap().measurement.to_string(), digest, "{:?}", launch(&inputs).unwrap().inputs);
+        assert_eq!(
+            launch(&inputs).unwrap().measurement.to_string(),
+            digest,
+            "{:?}",
+            launch(&inputs).unwrap().inputs
+        );
     }
 }
 
 /// PROVENANCE: both tools agree on Debian 12's OVMF 2022.11-6+deb12u2.
 #[test]
 fn debians_ovmf() {
-    let Ok(ovmf) = fs::read("/usr/share/ovmf/OVMF.fd") else { return println!("skipped: ovmf is not installed") };
+    let Ok(ovmf) = fs::read("/usr/share/ovmf/OVMF.fd") else {
+        return println!("skipped: ovmf is not installed");
+    };
     if cvm_base::sha256(&ovmf).to_string() != DEBIAN_OVMF {
         return println!("skipped: another ovmf is installed");
     }
@@ -98,8 +112,10 @@ const DEBIAN_OVMF: &str = "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edb
 #[test]
 fn every_input_is_named() {
     let image = firmware("ovmf_AmdSev_suffix.bin");
-    let predicted = launch(&LaunchInputs { kernel: Some(CONSOLE), vcpus: 2, ..inputs(&image) }).unwrap();
-    let named: Vec<_> = predicted.inputs.iter().map(|input| (input.name.as_str(), input.value.as_str())).collect();
+    let predicted =
+        launch(&LaunchInputs { kernel: Some(CONSOLE), vcpus: 2, ..inputs(&image) }).unwrap();
+    let named: Vec<_> =
+        predicted.inputs.iter().map(|input| (input.name.as_str(), input.value.as_str())).collect();
     let empty = format!("sha256:{}", cvm_base::sha256(b""));
     assert_eq!(
         named,
@@ -124,7 +140,10 @@ fn a_kernel_needs_a_firmware_that_measures_it() {
     let refused = launch(&LaunchInputs { kernel: Some(EMPTY), ..inputs(&image) }).unwrap_err();
     assert_eq!((refused.code(), &refused), ("ATT-391", &LaunchError::KernelHashes));
     for vcpus in [0, 1025, u32::MAX] {
-        assert_eq!(launch(&LaunchInputs { vcpus, ..inputs(&image) }), Err(LaunchError::Vcpus { found: vcpus }));
+        assert_eq!(
+            launch(&LaunchInputs { vcpus, ..inputs(&image) }),
+            Err(LaunchError::Vcpus { found: vcpus })
+        );
     }
 }
 
@@ -140,13 +159,17 @@ fn a_mismatch_names_the_one_input_that_changed() {
         (LaunchInputs { vcpus: 64, ..predicted }, "the host gave 64 vCPUs, predicted are 2"),
         (
             LaunchInputs { vcpu_type: genoa, ..predicted },
-            "the host gave another vCPU type: EPYC-Genoa (CPUID 0x00a10f10), predicted is EPYC-v4 (CPUID 0x00800f12)",
+            "the host gave another vCPU type: EPYC-Genoa (CPUID 0x00a10f10), predicted is EPYC-v4 \
+             (CPUID 0x00800f12)",
         ),
         (
             LaunchInputs { guest_features: 0x21, ..predicted },
             "the host's kernel set other guest features: 0x21, predicted are 0x1",
         ),
-        (LaunchInputs { vmm: Vmm::Ec2, ..predicted }, "the guest was launched with another vmm: ec2, not qemu"),
+        (
+            LaunchInputs { vmm: Vmm::Ec2, ..predicted },
+            "the guest was launched with another vmm: ec2, not qemu",
+        ),
         (
             LaunchInputs { kernel: None, ..predicted },
             "the guest was launched with another kernel: none, not the predicted one",
@@ -163,7 +186,8 @@ fn a_mismatch_names_the_one_input_that_changed() {
         let observed = launch(&launched).unwrap().measurement;
         assert_eq!(explain(&predicted, &observed).unwrap().to_string(), says);
     }
-    let other_kernel = LaunchInputs { kernel: Some(Kernel { image: b"Kernel", ..kernel }), ..predicted };
+    let other_kernel =
+        LaunchInputs { kernel: Some(Kernel { image: b"Kernel", ..kernel }), ..predicted };
     let two = LaunchInputs { vcpus: 3, guest_features: 0x21, ..predicted };
     for launched in [other_kernel, two, LaunchInputs { vcpus: 65, ..predicted }] {
         let observed = launch(&launched).unwrap().measurement;
@@ -182,7 +206,8 @@ fn damaged_firmware_is_refused_or_measured_but_never_a_panic() {
     }
     assert_eq!(measure(&vec![0; 4096]).unwrap_err().code(), "ATT-390");
     let original = measure(&image).unwrap().measurement;
-    // Where the metadata and the table of GUIDs stand: every byte of theirs, with values that make lengths absurd.
+    // Where the metadata and the table of GUIDs stand: every byte of theirs, with values that make
+    // lengths absurd.
     let metadata = image.windows(4).position(|bytes| bytes == b"ASEV").unwrap();
     let table = image.len() - 300..image.len() - 32;
     for at in (metadata..metadata + 112).chain(table) {
@@ -206,20 +231,32 @@ fn the_python_tool_agrees() {
     };
     let folder = tempfile::tempdir().unwrap();
     let (kernel_file, initrd_file) = (folder.path().join("kernel"), folder.path().join("initrd"));
-    let kernel = Kernel { image: b"a kernel", initrd: b"an initrd", command_line: " root=/dev/x  quiet " };
+    let kernel =
+        Kernel { image: b"a kernel", initrd: b"an initrd", command_line: " root=/dev/x  quiet " };
     fs::write(&kernel_file, kernel.image).unwrap();
     fs::write(&initrd_file, kernel.initrd).unwrap();
-    let mut files = vec![(path("ovmf_AmdSev_suffix.bin"), true), (path("ovmf_OvmfX64_suffix.bin"), false)];
+    let mut files =
+        vec![(path("ovmf_AmdSev_suffix.bin"), true), (path("ovmf_OvmfX64_suffix.bin"), false)];
     let debian = PathBuf::from("/usr/share/ovmf/OVMF.fd");
     files.extend(debian.exists().then_some((debian, false)));
     for (file, measures_kernels) in files {
         let image = fs::read(&file).unwrap();
         for (vmm, name) in [(Vmm::Qemu, "QEMU"), (Vmm::Ec2, "ec2"), (Vmm::Gce, "gce")] {
-            for (vcpus, model, features) in [(1, "EPYC-v4", 1), (3, "EPYC-Milan-v2", 0x21), (16, "EPYC-Turin", 0x221)] {
-                for kernel in [None, Some(kernel)].into_iter().filter(|kernel| kernel.is_none() || measures_kernels) {
+            for (vcpus, model, features) in
+                [(1, "EPYC-v4", 1), (3, "EPYC-Milan-v2", 0x21), (16, "EPYC-Turin", 0x221)]
+            {
+                for kernel in [None, Some(kernel)]
+                    .into_iter()
+                    .filter(|kernel| kernel.is_none() || measures_kernels)
+                {
                     let mut command = Command::new(&tool);
                     command.args(["--mode", "snp", "--vmm-type", name, "--vcpu-type", model]);
-                    command.args(["--vcpus", &vcpus.to_string(), "--guest-features", &format!("{features:#x}")]);
+                    command.args([
+                        "--vcpus",
+                        &vcpus.to_string(),
+                        "--guest-features",
+                        &format!("{features:#x}"),
+                    ]);
                     command.arg("--ovmf").arg(&file);
                     if let Some(kernel) = kernel {
                         command.arg("--kernel").arg(&kernel_file).arg("--initrd").arg(&initrd_file);
@@ -227,10 +264,20 @@ fn the_python_tool_agrees() {
                     }
                     let output = command.output().unwrap();
                     let vcpu_type = VcpuType::from_model(model).unwrap();
-                    let inputs =
-                        LaunchInputs { firmware: &image, kernel, vcpus, vcpu_type, guest_features: features, vmm };
+                    let inputs = LaunchInputs {
+                        firmware: &image,
+                        kernel,
+                        vcpus,
+                        vcpu_type,
+                        guest_features: features,
+                        vmm,
+                    };
                     let predicted = launch(&inputs).unwrap().measurement.to_string();
-                    assert_eq!(predicted, String::from_utf8(output.stdout).unwrap().trim(), "{command:?}");
+                    assert_eq!(
+                        predicted,
+                        String::from_utf8(output.stdout).unwrap().trim(),
+                        "{command:?}"
+                    );
                 }
             }
         }

@@ -17,8 +17,9 @@ type Section = (u32, u32, u64, u64, u32, u32);
 
 /// TDX metadata 2 KiB before the end, and OVMF's table of GUIDs that leads there.
 fn with_metadata(mut image: Vec<u8>, sections: &[Section]) -> Vec<u8> {
-    let hex =
-        |text: &str| -> Vec<u8> { (0..16).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect() };
+    let hex = |text: &str| -> Vec<u8> {
+        (0..16).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect()
+    };
     let count = sections.len() as u32;
     let mut metadata = [hex("f3f9eae98e16d544a8eb7f4d8738f6ae"), b"TDVF".to_vec()].concat();
     metadata.extend([16 + 32 * count, 1, count].into_iter().flat_map(u32::to_le_bytes));
@@ -47,9 +48,14 @@ const MEMORY: [Section; 4] = [
 
 /// The image of which td-shim's tool computed the MRTD.
 fn firmware() -> Vec<u8> {
-    let image = (0..0x1_0000).map(|i| (i % 251) as u8).chain((0..0x3_0000).map(|i| (i % 253) as u8)).collect();
-    let [code, variables] =
-        [(0x1_0000, 0x3_0000, 0xfffd_0000, 0x3_0000, 0, 1), (0, 0x1_0000, 0xfffc_0000, 0x1_0000, 1, 0)];
+    let image = (0..0x1_0000)
+        .map(|i| (i % 251) as u8)
+        .chain((0..0x3_0000).map(|i| (i % 253) as u8))
+        .collect();
+    let [code, variables] = [
+        (0x1_0000, 0x3_0000, 0xfffd_0000, 0x3_0000, 0, 1),
+        (0, 0x1_0000, 0xfffc_0000, 0x1_0000, 1, 0),
+    ];
     let augmented = (0, 0, 0x90_0000, 0x3000, 3, 2);
     with_metadata(image, &[&[code, variables], &MEMORY[..], &[augmented]].concat())
 }
@@ -113,33 +119,46 @@ fn mrtd_is_what_an_independent_tool_computes() {
     assert_ne!(mrtd(&changed), mrtd(&firmware()));
 }
 
-/// A TD of 64 GiB with OVMF's 4 MiB build whose variable store is as Debian ships it, booted with `-kernel`.
+/// A TD of 64 GiB with OVMF's 4 MiB build whose variable store is as Debian ships it, booted with
+/// `-kernel`.
 #[test]
 fn a_production_td_measured_what_is_predicted() {
-    let log =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/ccel/near-mpc/tcb_info.json");
+    let log = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors/evidence/ccel/near-mpc/tcb_info.json");
     let log: Value = serde_json::from_slice(&fs::read(log).unwrap()).unwrap();
     let digests = |rtmr: u64| -> Vec<Bytes48> {
-        let events = log["event_log"].as_array().unwrap().iter().filter(|event| event["imr"] == rtmr);
+        let events =
+            log["event_log"].as_array().unwrap().iter().filter(|event| event["imr"] == rtmr);
         events.map(|event| event["digest"].as_str().unwrap().parse().unwrap()).collect()
     };
     let measured = digests(0);
     let [loader, rsdp, tables] = [measured[8], measured[9], measured[10]];
 
-    let mut image = fs::read("/usr/share/OVMF/OVMF_VARS_4M.fd").expect("Debian's ovmf is installed");
+    let mut image =
+        fs::read("/usr/share/OVMF/OVMF_VARS_4M.fd").expect("Debian's ovmf is installed");
     let variables = image.len() as u32;
     image.extend(vec![0; 0x1000]);
-    let volumes =
-        [(variables, 0x1000, 0xffff_f000, 0x1000, 0, 1), (0, variables, 0xffc0_0000, u64::from(variables), 1, 0)];
+    let volumes = [
+        (variables, 0x1000, 0xffff_f000, 0x1000, 0, 1),
+        (0, variables, 0xffc0_0000, u64::from(variables), 1, 0),
+    ];
     let firmware = with_metadata(image, &[&volumes[..], &MEMORY].concat());
     let cc = [
         b"kernel".as_slice(),
-        &[0x3d, 0x1a, 0x75, 0x96, 0xf4, 0x72, 0xa6, 0x41, 0xa7, 0x94, 0xed, 0x5d, 0x0e, 0x67, 0xae, 0x6b],
+        &[
+            0x3d, 0x1a, 0x75, 0x96, 0xf4, 0x72, 0xa6, 0x41, 0xa7, 0x94, 0xed, 0x5d, 0x0e, 0x67,
+            0xae, 0x6b,
+        ],
     ];
     let kernel = pe(&cc.concat());
-    let boot = Boot::Direct { kernel: &kernel, command_line: "console=ttyS0", initrd: b"initramfs" };
-    let full =
-        TdxInputs { memory: Some(64 << 30), acpi: Some(Acpi { loader, rsdp, tables }), boot, ..inputs(&firmware) };
+    let boot =
+        Boot::Direct { kernel: &kernel, command_line: "console=ttyS0", initrd: b"initramfs" };
+    let full = TdxInputs {
+        memory: Some(64 << 30),
+        acpi: Some(Acpi { loader, rsdp, tables }),
+        boot,
+        ..inputs(&firmware)
+    };
     let prediction = tdx(&full).unwrap();
     assert_eq!(prediction.not_predicted, []);
     assert_eq!(prediction.rtmrs[0].unwrap().to_string(), log["rtmr0"]);
@@ -156,7 +175,9 @@ fn a_production_td_measured_what_is_predicted() {
 
     // One input changed, and what it is blamed on.
     let differs = |changed: TdxInputs<'_>| -> (u8, String) {
-        let [mismatch] = &explain(&prediction.explain, &tdx(&changed).unwrap().explain)[..] else { panic!() };
+        let [mismatch] = &explain(&prediction.explain, &tdx(&changed).unwrap().explain)[..] else {
+            panic!()
+        };
         (mismatch.rtmr, mismatch.likely.clone())
     };
     let memory = TdxInputs { memory: Some(32 << 30), ..full };
@@ -168,7 +189,8 @@ fn a_production_td_measured_what_is_predicted() {
     let initrd = Boot::Direct { kernel: &kernel, command_line: "console=ttyS0", initrd: b"other" };
     assert_eq!(differs(TdxInputs { boot: initrd, ..full }), (2, "another initramfs".into()));
     let other = pe(&[cc[1], b"other"].concat());
-    let kernel = Boot::Direct { kernel: &other, command_line: "console=ttyS0", initrd: b"initramfs" };
+    let kernel =
+        Boot::Direct { kernel: &other, command_line: "console=ttyS0", initrd: b"initramfs" };
     assert_eq!(differs(TdxInputs { boot: kernel, ..full }), (1, "another loader or kernel".into()));
 }
 
@@ -178,13 +200,18 @@ fn what_is_not_known_is_not_predicted() {
     let kernel = pe(b"a kernel that does not know TDs");
     let boot = Boot::Direct { kernel: &kernel, command_line: "quiet", initrd: b"initramfs" };
     let prediction = tdx(&TdxInputs { boot, ..inputs(&image) }).unwrap();
-    let reasons: Vec<_> = prediction.not_predicted.iter().map(|missing| (missing.rtmr, missing.reason)).collect();
-    assert!(matches!(&reasons[..], [(0, hob), (0, acpi)] if hob.contains("memory size") && acpi.contains("ACPI")));
+    let reasons: Vec<_> =
+        prediction.not_predicted.iter().map(|missing| (missing.rtmr, missing.reason)).collect();
+    assert!(
+        matches!(&reasons[..], [(0, hob), (0, acpi)] if hob.contains("memory size") && acpi.contains("ACPI"))
+    );
     assert_eq!(prediction.rtmrs[0], None);
     assert!(prediction.rtmrs[1].is_some());
     // Such a kernel measures neither its command line nor its initramfs.
     assert_eq!(prediction.rtmrs[2], Some(Bytes([0; 48])));
-    let replayed = rtmr::replay(prediction.explain.iter().map(|RtmrEvent { rtmr, digest, .. }| (*rtmr, digest)));
+    let replayed = rtmr::replay(
+        prediction.explain.iter().map(|RtmrEvent { rtmr, digest, .. }| (*rtmr, digest)),
+    );
     assert_eq!(prediction.rtmrs[1], Some(replayed[1]));
 }
 
@@ -205,8 +232,12 @@ fn firmware_that_starts_no_td_is_refused() {
     let error = refused(&fs::read("/usr/share/OVMF/OVMF_CODE.fd").unwrap());
     assert!(error.to_string().contains("without its variables"), "{error}");
     // Every byte of metadata and table set to its extremes: refused or predicted, never a panic.
-    let small =
-        [(0x1000, 0x1000, 0xffff_f000, 0x1000, 0, 1), (0, 0x1000, 0xffff_e000, 0x1000, 1, 0), MEMORY[1], MEMORY[2]];
+    let small = [
+        (0x1000, 0x1000, 0xffff_f000, 0x1000, 0, 1),
+        (0, 0x1000, 0xffff_e000, 0x1000, 1, 0),
+        MEMORY[1],
+        MEMORY[2],
+    ];
     let good = with_metadata(vec![7; 0x2000], &small);
     tdx(&TdxInputs { boot, ..inputs(&good) }).unwrap();
     let end = good.len();

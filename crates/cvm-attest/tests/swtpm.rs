@@ -1,4 +1,5 @@
-//! Attester and verifier against a real swtpm: a boot is replayed into it, quoted, verified, handed off.
+//! Attester and verifier against a real swtpm: a boot is replayed into it, quoted, verified, handed
+//! off.
 
 use std::{
     fs,
@@ -41,7 +42,11 @@ fn boot(tpm: &mut Tpm, log: &[u8]) -> Reference {
     for event in log.events() {
         tpm.extend_pcr(event.pcr, &event.digest).unwrap();
         if [4, 7, 9, 11, 12].contains(&event.pcr) {
-            explain.push(PredictedEvent { pcr: event.pcr, event: event.describe(), digest: event.digest });
+            explain.push(PredictedEvent {
+                pcr: event.pcr,
+                event: event.describe(),
+                digest: event.digest,
+            });
         }
     }
     let tpm = TpmReference::from_events(explain, &[13]);
@@ -58,14 +63,17 @@ enum Lost {
     Answer,
 }
 
-/// Stands between libtss2 and swtpm, and cuts the first connection off in the place of an answer: what a command sees
-/// that the kernel gave up. How libtss2 reaches it.
+/// Stands between libtss2 and swtpm, and cuts the first connection off in the place of an answer:
+/// what a command sees that the kernel gave up. How libtss2 reaches it.
 fn falling_silent(swtpm: &Swtpm, after: usize, lost: Lost) -> String {
     let real: u16 = swtpm.tcti().rsplit('=').next().unwrap().parse().unwrap();
     let (commands, control) = (0..100)
         .find_map(|_| {
             let commands = TcpListener::bind("127.0.0.1:0").unwrap();
-            let control = TcpListener::bind(("127.0.0.1", commands.local_addr().unwrap().port().checked_add(1)?));
+            let control = TcpListener::bind((
+                "127.0.0.1",
+                commands.local_addr().unwrap().port().checked_add(1)?,
+            ));
             Some((commands, control.ok()?))
         })
         .expect("a pair of free ports");
@@ -73,7 +81,8 @@ fn falling_silent(swtpm: &Swtpm, after: usize, lost: Lost) -> String {
     for (listener, real, mut left) in [(commands, real, after), (control, real + 1, usize::MAX)] {
         thread::spawn(move || {
             for client in listener.incoming() {
-                let (mut client, mut server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", real)).unwrap());
+                let (mut client, mut server) =
+                    (client.unwrap(), TcpStream::connect(("127.0.0.1", real)).unwrap());
                 let mut buffer = [0; 8192];
                 while let Ok(count @ 1..) = client.read(&mut buffer) {
                     if left == 0 {
@@ -105,20 +114,25 @@ fn a_tpm_that_falls_silent_is_asked_again() {
     open(&swtpm).keep(Place::Machine, b"of this machine").unwrap();
     // Opening takes a few commands; then each silence meets another one.
     for after in [4, 6, 8, 10, 13, 16, 20, 25] {
-        let mut tpm =
-            Tpm::open(&falling_silent(&swtpm, after, Lost::Command)).unwrap_or_else(|e| panic!("{after}: {e}"));
+        let mut tpm = Tpm::open(&falling_silent(&swtpm, after, Lost::Command))
+            .unwrap_or_else(|e| panic!("{after}: {e}"));
         tpm.keep(Place::Machine, b"kept again").unwrap_or_else(|e| panic!("{after}: {e}"));
         let mut tpm = Tpm::open(&falling_silent(&swtpm, after, Lost::Command)).unwrap();
         assert_eq!(**tpm.recall(Place::Machine).unwrap().unwrap(), b"kept again"[..], "{after}");
         let mut tpm = Tpm::open(&falling_silent(&swtpm, after, Lost::Command)).unwrap();
         let mut ak = tpm.create_ak().unwrap_or_else(|e| panic!("{after}: {e}"));
         let (credential, state) = challenge(ak.handshake_params()).unwrap();
-        let evidence = ak.answer(&credential, &[0x5a; 48], &[]).unwrap_or_else(|e| panic!("{after}: {e}"));
+        let evidence =
+            ak.answer(&credential, &[0x5a; 48], &[]).unwrap_or_else(|e| panic!("{after}: {e}"));
         assert!(evidence.activated_credential.is_some(), "{after}");
         // It is the same key as before, and the challenge was this session's.
         let binding = Binding { digest: &[0x5a; 48], credential: Some(&state) };
-        let refused = verify(&Evidence::Tpm(Box::new(evidence)), &binding, &roots, now()).unwrap_err();
-        assert!(matches!(refused, AttestError::Malformed { .. } | AttestError::Replay { .. }), "no log: {refused}");
+        let refused =
+            verify(&Evidence::Tpm(Box::new(evidence)), &binding, &roots, now()).unwrap_err();
+        assert!(
+            matches!(refused, AttestError::Malformed { .. } | AttestError::Replay { .. }),
+            "no log: {refused}"
+        );
     }
 }
 
@@ -158,7 +172,8 @@ fn a_boot_is_proven_then_its_handoff_is_seen() {
         let evidence = ak.answer(&challenge, &digest, &log).unwrap();
         let body = serde_json::to_value(&evidence).unwrap();
         let evidence = Evidence::from_json("tpm", &body).unwrap();
-        verify(&evidence, &Binding { digest: &digest, credential: Some(&state) }, &roots, now()).unwrap()
+        verify(&evidence, &Binding { digest: &digest, credential: Some(&state) }, &roots, now())
+            .unwrap()
     };
 
     let claims = session(&mut tpm);
@@ -181,7 +196,9 @@ fn a_boot_is_proven_then_its_handoff_is_seen() {
     let mut ak = tpm.create_ak().unwrap();
     let (challenge, state) = challenge(ak.handshake_params()).unwrap();
     let evidence = Evidence::Tpm(Box::new(ak.answer(&challenge, &digest, &log).unwrap()));
-    let refused = verify(&evidence, &Binding { digest: &digest, credential: Some(&state) }, &roots, now()).unwrap_err();
+    let refused =
+        verify(&evidence, &Binding { digest: &digest, credential: Some(&state) }, &roots, now())
+            .unwrap_err();
     assert!(matches!(refused, AttestError::Replay { pcr: 11, .. }), "{refused}");
 }
 
@@ -195,14 +212,18 @@ fn a_credential_for_another_tpm_or_key_cannot_be_activated() {
     let (for_other, _) = challenge(other.handshake_params()).unwrap();
     assert!(matches!(ak.answer(&for_other, &[0; 48], &[]), Err(TpmError::Command { .. })));
     // An endorsed TPM's certificate with a key that lives elsewhere: neither of them can answer.
-    let mixed =
-        HandshakeParams { ak_public: other.handshake_params().ak_public.clone(), ..ak.handshake_params().clone() };
+    let mixed = HandshakeParams {
+        ak_public: other.handshake_params().ak_public.clone(),
+        ..ak.handshake_params().clone()
+    };
     let (relayed, _) = challenge(&mixed).unwrap();
     assert!(matches!(ak.answer(&relayed, &[0; 48], &[]), Err(TpmError::Command { .. })));
     assert!(matches!(other.answer(&relayed, &[0; 48], &[]), Err(TpmError::Command { .. })));
     // A certificate shown with another endorsement key.
-    let swapped =
-        HandshakeParams { ek_public: other.handshake_params().ek_public.clone(), ..ak.handshake_params().clone() };
+    let swapped = HandshakeParams {
+        ek_public: other.handshake_params().ek_public.clone(),
+        ..ak.handshake_params().clone()
+    };
     assert_eq!(challenge(&swapped).unwrap_err(), AttestError::EndorsementMismatch);
 }
 
@@ -213,7 +234,10 @@ fn keys_are_flushed_so_that_many_sessions_fit() {
     let mut tpm = open(&swtpm);
     for _ in 0..6 {
         let ak = tpm.create_ak().unwrap();
-        tpm::Public::parse(&ak.handshake_params().ak_public.0).unwrap().check_attestation_key().unwrap();
+        tpm::Public::parse(&ak.handshake_params().ak_public.0)
+            .unwrap()
+            .check_attestation_key()
+            .unwrap();
     }
 }
 
@@ -259,7 +283,10 @@ fn attack_a_secret_that_somebody_put_there_is_not_believed() {
         assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
     };
     let planted = swtpm.write("planted", &[9; 48]);
-    tools("tpm2_nvdefine", &["0x0180fc01", "-C", "o", "-s", "48", "-a", "authread|authwrite|no_da"]);
+    tools(
+        "tpm2_nvdefine",
+        &["0x0180fc01", "-C", "o", "-s", "48", "-a", "authread|authwrite|no_da"],
+    );
     tools("tpm2_nvwrite", &["0x0180fc01", "-i", planted.to_str().unwrap()]);
     assert!(open(&swtpm).recall(Place::Machine).unwrap().is_none());
 }

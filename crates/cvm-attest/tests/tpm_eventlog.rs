@@ -15,7 +15,11 @@ fn evidence(name: &str) -> Vec<u8> {
 
 fn registers(json: &Value) -> BTreeMap<u32, Digest> {
     let value = |text: &Value| Digest::from_hex(text.as_str().unwrap()).unwrap();
-    json.as_object().unwrap().iter().map(|(register, text)| (register.parse().unwrap(), value(text))).collect()
+    json.as_object()
+        .unwrap()
+        .iter()
+        .map(|(register, text)| (register.parse().unwrap(), value(text)))
+        .collect()
 }
 
 const LOGS: [&str; 4] = ["cos-85-amd-sev", "cos-93-amd-sev", "rhel8-uefi", "ubuntu-1804-amd-sev"];
@@ -25,14 +29,19 @@ fn four_logs_replay_exactly_in_each_bank() {
     for name in LOGS {
         let bytes = evidence(&format!("tpm/eventlogs/{name}.bin"));
         let log = Log::parse(&bytes, Registers::Pcrs).unwrap();
-        let banks: Value = serde_json::from_slice(&evidence(&format!("tpm/eventlogs/{name}.bin.pcrs.json"))).unwrap();
+        let banks: Value =
+            serde_json::from_slice(&evidence(&format!("tpm/eventlogs/{name}.bin.pcrs.json")))
+                .unwrap();
         for (bank, expected) in banks.as_object().unwrap() {
             let bank = HashAlg::ALL.into_iter().find(|alg| alg.name() == bank).unwrap();
             assert_eq!(log.replay(bank).unwrap(), registers(expected), "{name}, {bank}");
             assert!(log.banks().contains(&bank));
             // Event by event: the last value is the register's.
             for (register, value) in registers(expected) {
-                assert_eq!(log.replay_register(bank, register).last().map_or(value, |(_, last)| last), value);
+                assert_eq!(
+                    log.replay_register(bank, register).last().map_or(value, |(_, last)| last),
+                    value
+                );
             }
         }
         assert_eq!(log.replay(HashAlg::Sha512), None, "{name} has no such bank");
@@ -46,8 +55,10 @@ fn one_log_replays_in_three_banks_to_the_values_quoted() {
     assert_eq!(log.banks(), [HashAlg::Sha1, HashAlg::Sha256, HashAlg::Sha384]);
     assert_eq!(log.form(), Form::CryptoAgile);
     for bank in [HashAlg::Sha1, HashAlg::Sha256, HashAlg::Sha384] {
-        let quoted: Value =
-            serde_json::from_slice(&evidence(&format!("tpm/gce-cos-85-nonce9009/pcrs-{bank}.json"))).unwrap();
+        let quoted: Value = serde_json::from_slice(&evidence(&format!(
+            "tpm/gce-cos-85-nonce9009/pcrs-{bank}.json"
+        )))
+        .unwrap();
         let (quoted, replayed) = (registers(&quoted), log.replay(bank).unwrap());
         assert!(replayed.len() > 8);
         for (register, value) in replayed {
@@ -74,7 +85,9 @@ fn a_sha1_only_log_replays_in_its_one_bank() {
     let bytes = evidence("tpm/eventlogs/rhel8-uefi.bin");
     let log = Log::parse(&bytes, Registers::Pcrs).unwrap();
     let old = sha1_form(&log);
-    let spec_id = [&[0; 4][..], &3u32.to_le_bytes(), &[0; 20], &16u32.to_le_bytes(), b"Spec ID Event02\0"].concat();
+    let spec_id =
+        [&[0; 4][..], &3u32.to_le_bytes(), &[0; 20], &16u32.to_le_bytes(), b"Spec ID Event02\0"]
+            .concat();
     for header in [&[][..], &spec_id] {
         for padding in [vec![], vec![0; 500], vec![0xff; 500]] {
             let old = [header, &old, &padding].concat();
@@ -96,8 +109,14 @@ fn ccel() -> (Vec<u8>, Value) {
     let mut spec = b"Spec ID Event03\0".to_vec();
     spec.extend([0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0c, 0, 48, 0, 0]);
     // The header names a register here: Intel's firmware writes RTMR 0.
-    let mut log =
-        [&1u32.to_le_bytes()[..], &3u32.to_le_bytes(), &[0; 20], &(spec.len() as u32).to_le_bytes(), &spec].concat();
+    let mut log = [
+        &1u32.to_le_bytes()[..],
+        &3u32.to_le_bytes(),
+        &[0; 20],
+        &(spec.len() as u32).to_le_bytes(),
+        &spec,
+    ]
+    .concat();
     for event in events.as_array().unwrap() {
         let field = |name: &str| event[name].as_u64().unwrap() as u32;
         let hex = |name: &str| hex::decode(event[name].as_str().unwrap()).unwrap();
@@ -119,7 +138,11 @@ fn a_tdx_guests_log_replays_to_its_four_rtmrs() {
     let parsed = Log::parse(&log, Registers::ConfidentialComputing).unwrap();
     let replayed = parsed.replay(HashAlg::Sha384).unwrap();
     for rtmr in 0..4_u32 {
-        assert_eq!(replayed[&(rtmr + 1)].to_string(), info[format!("rtmr{rtmr}")].as_str().unwrap(), "RTMR{rtmr}");
+        assert_eq!(
+            replayed[&(rtmr + 1)].to_string(),
+            info[format!("rtmr{rtmr}")].as_str().unwrap(),
+            "RTMR{rtmr}"
+        );
     }
     let first = parsed.records().iter().find(|record| record.register == 1).unwrap();
     assert_eq!(LoggedEvent::new(first, HashAlg::Sha384).kind, "EV_EFI_HANDOFF_TABLES2");
@@ -132,7 +155,11 @@ fn registers_that_do_not_exist_are_refused() {
     for (register, good) in [(4_u32, true), (5, false), (u32::MAX, false)] {
         let mut changed = log.clone();
         changed[header..header + 4].copy_from_slice(&register.to_le_bytes());
-        assert_eq!(Log::parse(&changed, Registers::ConfidentialComputing).is_ok(), good, "{register}");
+        assert_eq!(
+            Log::parse(&changed, Registers::ConfidentialComputing).is_ok(),
+            good,
+            "{register}"
+        );
     }
 }
 
@@ -141,18 +168,24 @@ fn events_are_described_by_what_their_digests_prove() {
     let bytes = evidence("tpm/eventlogs/ubuntu-1804-amd-sev.bin");
     let log = Log::parse(&bytes, Registers::Pcrs).unwrap();
     for bank in [HashAlg::Sha1, HashAlg::Sha256] {
-        let events: Vec<_> = log.records().iter().map(|record| LoggedEvent::new(record, bank)).collect();
+        let events: Vec<_> =
+            log.records().iter().map(|record| LoggedEvent::new(record, bank)).collect();
         let proven = |kind: &str, text: &str| {
             events.iter().any(|event| event.kind == kind && event.text.as_deref() == Some(text))
         };
         let claimed = |kind: &str, text: &str| {
-            events.iter().any(|event| event.kind == kind && event.unproven_text.as_deref() == Some(text))
+            events
+                .iter()
+                .any(|event| event.kind == kind && event.unproven_text.as_deref() == Some(text))
         };
         assert!(proven("EV_EFI_VARIABLE_DRIVER_CONFIG", "SecureBoot"), "{bank}");
         assert!(proven("EV_EFI_ACTION", "Calling EFI Application from Boot Option"));
         // An image's digest is Authenticode's: the path stands in the log alone.
         assert!(claimed("EV_EFI_BOOT_SERVICES_APPLICATION", "\\EFI\\ubuntu\\shimx64.efi"));
-        assert!(events.iter().any(|event| event.kind == "EV_IPL" && event.text.is_some()), "a GRUB command");
+        assert!(
+            events.iter().any(|event| event.kind == "EV_IPL" && event.text.is_some()),
+            "a GRUB command"
+        );
         assert!(events.iter().all(|event| event.text.is_none() || event.unproven_text.is_none()));
     }
 }
@@ -163,7 +196,10 @@ fn a_difference_is_explained_by_its_event() {
     let log = Log::parse(&bytes, Registers::Pcrs).unwrap();
     let steps: Vec<_> = log.replay_register(HashAlg::Sha256, 7).map(|(_, value)| value).collect();
     let early = log.explain(7, &steps[2]);
-    assert!(early.contains("after event 3 of") && early.contains("EV_EFI_VARIABLE_DRIVER_CONFIG"), "{early}");
+    assert!(
+        early.contains("after event 3 of") && early.contains("EV_EFI_VARIABLE_DRIVER_CONFIG"),
+        "{early}"
+    );
     assert!(log.explain(7, &Digest::filled(HashAlg::Sha256, 0)).contains("nothing was measured"));
     assert!(log.explain(7, &Digest::filled(HashAlg::Sha256, 9)).contains("not logged"));
     assert!(log.explain(16, &Digest::filled(HashAlg::Sha256, 9)).contains("no event"));
@@ -171,7 +207,8 @@ fn a_difference_is_explained_by_its_event() {
 
 #[test]
 fn attack_a_log_of_zeros_takes_linear_time() {
-    // Every 32 zeros are an event of the SHA-1 form, and the last byte keeps them from being padding.
+    // Every 32 zeros are an event of the SHA-1 form, and the last byte keeps them from being
+    // padding.
     let mut log = vec![0; MAX_BYTES - 32];
     log.extend([0; 31]);
     log.push(1); // an event of 16 MiB
@@ -214,7 +251,11 @@ fn a_flipped_digest_bit_changes_its_banks_register() {
             changed[at + digest.len() / 2] ^= 0x10;
             let changed = Log::parse(&changed, Registers::Pcrs).unwrap();
             for other in banks {
-                assert_eq!(changed.replay(other) == log.replay(other), bank != other, "{bank} {other}");
+                assert_eq!(
+                    changed.replay(other) == log.replay(other),
+                    bank != other,
+                    "{bank} {other}"
+                );
             }
         }
     }

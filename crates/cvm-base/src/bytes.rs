@@ -73,7 +73,9 @@ mod tests {
     fn hex_is_strict() {
         let good = "000102030405060708090a0b0c0d0e0f";
         assert_eq!(good.parse::<Bytes16>().unwrap().to_string(), good);
-        for bad in ["", "00", "000102030405060708090A0B0C0D0E0F", "zz0102030405060708090a0b0c0d0e0f"] {
+        for bad in
+            ["", "00", "000102030405060708090A0B0C0D0E0F", "zz0102030405060708090a0b0c0d0e0f"]
+        {
             assert!(bad.parse::<Bytes16>().is_err(), "{bad:?}");
         }
     }

@@ -58,16 +58,23 @@ impl Explain for FileError {
         match self {
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => {
-                    "the disk is full: free space or choose another output folder; nothing was replaced".into()
+                    "the disk is full: free space or choose another output folder; nothing was \
+                     replaced"
+                        .into()
                 }
                 io::ErrorKind::NotFound => {
-                    "check the path's spelling, and that the step which makes this file has run".into()
+                    "check the path's spelling, and that the step which makes this file has run"
+                        .into()
                 }
-                io::ErrorKind::PermissionDenied => "run as a user who may use this path, or choose another".into(),
+                io::ErrorKind::PermissionDenied => {
+                    "run as a user who may use this path, or choose another".into()
+                }
                 _ => "see the operating system's message above".into(),
             },
             Self::TooLong { .. } => "this is probably another kind of file: check the path".into(),
-            Self::NotPlain { .. } => "name a file; copy what a device or a pipe gives into one first".into(),
+            Self::NotPlain { .. } => "name a file; copy what a device or a pipe gives into one \
+                first"
+                .into(),
             Self::Utf16 { .. } => "save it as UTF-8".into(),
         }
     }
@@ -81,11 +88,14 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
     write(path, bytes, mode, |temporary| temporary.persist(path).map(drop))
 }
 
-/// As [`write_atomic`], where nothing stands at `path` yet; false, and nothing changed, where something does.
+/// As [`write_atomic`], where nothing stands at `path` yet; false, and nothing changed, where
+/// something does.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, FileError> {
     match write(path, bytes, mode, |temporary| temporary.persist_noclobber(path).map(drop)) {
         Ok(()) => Ok(true),
-        Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }
@@ -112,12 +122,14 @@ fn write(
     File::open(folder).and_then(|f| f.sync_all()).map_err(fail("sync the folder of"))
 }
 
-/// Reads a file of at most `limit` bytes: a plain one, or what a shell opened for its program (`<(…)`, `/dev/stdin`).
+/// Reads a file of at most `limit` bytes: a plain one, or what a shell opened for its program
+/// (`<(…)`, `/dev/stdin`).
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let fail = |source| FileError::Io { action: "read", path: path.to_owned(), source };
     // Opening a named pipe already waits.
     let kind = std::fs::metadata(path).map_err(fail)?;
-    let is_open = path == Path::new("/dev/stdin") || ["/dev/fd", "/proc/self/fd"].iter().any(|fd| path.starts_with(fd));
+    let is_open = path == Path::new("/dev/stdin")
+        || ["/dev/fd", "/proc/self/fd"].iter().any(|fd| path.starts_with(fd));
     if !kind.is_file() && !kind.is_dir() && !is_open {
         return Err(FileError::NotPlain { path: path.to_owned() });
     }
@@ -129,8 +141,8 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// Reads text of at most `limit` bytes, without the byte order mark that an editor left. DER, which may stand for PEM,
-/// is as it was.
+/// Reads text of at most `limit` bytes, without the byte order mark that an editor left. DER, which
+/// may stand for PEM, is as it was.
 pub fn read_text(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let bytes = read_bounded(path, limit)?;
     let text = unmarked(&bytes).map_err(|_| FileError::Utf16 { path: path.to_owned() })?;
@@ -152,7 +164,11 @@ mod tests {
         std::fs::write(blocked.join("x"), b"x").unwrap();
         assert!(write_atomic(&blocked, b"new", 0o600).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file stays behind");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            2,
+            "no temporary file stays behind"
+        );
     }
 
     #[test]
@@ -162,7 +178,11 @@ mod tests {
         assert!(write_new(&path, b"first", 0o644).unwrap());
         assert!(!write_new(&path, b"second", 0o644).unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays behind");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no temporary file stays behind"
+        );
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A path is guarded while it is temporary. The handler runs on a thread of its own, so that it
 //! works in the middle of a long computation: it ends this program's descendants, removes what is
-//! guarded, and exits. Meanwhile the interrupted work stops at its next [`checkpoint`], so that it starts
-//! nothing new. What was renamed into place before is whole; nothing else stays.
+//! guarded, and exits. Meanwhile the interrupted work stops at its next [`checkpoint`], so that it
+//! starts nothing new. What was renamed into place before is whole; nothing else stays.
 
 use std::{
     collections::BTreeSet,
@@ -62,7 +62,8 @@ impl Drop for PathGuard {
 /// Starts the handler for SIGINT and SIGTERM. Called once, by a program's `main`.
 pub fn install() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
-        // Set as the signal arrives, before this program can see a child that the same Ctrl-C ended.
+        // Set as the signal arrives, before this program can see a child that the same Ctrl-C
+        // ended.
         flag::register(signal, Arc::clone(&INTERRUPTED))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -81,15 +82,16 @@ fn requested() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Where interrupted work stops for good: before and behind everything that it starts. The handler ends the program.
+/// Where interrupted work stops for good: before and behind everything that it starts. The handler
+/// ends the program.
 pub fn checkpoint() {
     while requested() {
         thread::park();
     }
 }
 
-/// Ends what runs and removes what is guarded, again while there is something: the interrupted work may have
-/// started or made more before its next checkpoint.
+/// Ends what runs and removes what is guarded, again while there is something: the interrupted work
+/// may have started or made more before its next checkpoint.
 fn clean_up() {
     for _ in 0..PASSES {
         end(&descendants());
@@ -103,8 +105,8 @@ fn clean_up() {
     }
 }
 
-/// Ends the family, in order if it does so in time. It was listed before any signal: a process whose
-/// parent is gone is nobody's descendant.
+/// Ends the family, in order if it does so in time. It was listed before any signal: a process
+/// whose parent is gone is nobody's descendant.
 fn end(family: &[Pid]) {
     for pid in family {
         let _ = kill(*pid, Signal::SIGTERM);
@@ -121,7 +123,8 @@ fn end(family: &[Pid]) {
 fn remove(path: &Path) {
     for _ in 0..REMOVALS {
         let Ok(metadata) = path.symlink_metadata() else { return };
-        let removed = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        let removed =
+            if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         if removed.is_ok() {
             return;
         }
@@ -132,7 +135,9 @@ fn remove(path: &Path) {
 /// A line of `/proc/PID/status`, as `PPid`.
 fn status(pid: i32, key: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim().to_owned()))
+    status
+        .lines()
+        .find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim().to_owned()))
 }
 
 fn is_running(pid: Pid) -> bool {
@@ -149,7 +154,12 @@ fn descendants() -> Vec<Pid> {
     let mut family = vec![Pid::this()];
     let mut next = 0;
     while let Some(parent) = family.get(next).copied() {
-        family.extend(processes.iter().filter(|(_, of)| *of == parent.as_raw()).map(|(pid, _)| Pid::from_raw(*pid)));
+        family.extend(
+            processes
+                .iter()
+                .filter(|(_, of)| *of == parent.as_raw())
+                .map(|(pid, _)| Pid::from_raw(*pid)),
+        );
         next += 1;
     }
     family.split_off(1)
@@ -173,10 +183,12 @@ mod tests {
         assert!(!guarded().contains(path));
     }
 
-    /// A shell that starts `sleep` in the background, ignores SIGTERM where asked, and says when it did.
+    /// A shell that starts `sleep` in the background, ignores SIGTERM where asked, and says when it
+    /// did.
     fn started(ignore: &str) -> Child {
         let script = format!("{ignore} sleep 60 & echo started; wait; wait");
-        let mut shell = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut shell =
+            Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "started\n");
@@ -186,7 +198,9 @@ mod tests {
     /// The shell and its `sleep`, among whatever other tests of this process run.
     fn members(shell: &Child) -> Vec<Pid> {
         let shell = shell.id() as i32;
-        let own = |pid: &Pid| pid.as_raw() == shell || status(pid.as_raw(), "PPid") == Some(shell.to_string());
+        let own = |pid: &Pid| {
+            pid.as_raw() == shell || status(pid.as_raw(), "PPid") == Some(shell.to_string())
+        };
         descendants().into_iter().filter(own).collect()
     }
 
@@ -210,7 +224,8 @@ mod tests {
     #[test]
     fn folders_files_and_links_are_removed_and_what_a_link_names_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let [folder, file, link, kept] = ["folder", "file", "link", "kept"].map(|name| dir.path().join(name));
+        let [folder, file, link, kept] =
+            ["folder", "file", "link", "kept"].map(|name| dir.path().join(name));
         fs::create_dir_all(folder.join("a/b")).unwrap();
         fs::create_dir(&kept).unwrap();
         fs::write(&file, "x").unwrap();
@@ -218,7 +233,8 @@ mod tests {
         for path in [&folder, &file, &link, &dir.path().join("absent")] {
             remove(path);
         }
-        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [kept]);
     }
 }

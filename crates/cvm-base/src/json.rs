@@ -68,7 +68,10 @@ mod tests {
     #[test]
     fn attack_a_small_text_that_becomes_a_large_tree() {
         let list_of = |item: &str, times: usize| format!("[{}]", vec![item; times].join(","));
-        assert_eq!(check_shape(list_of("{\"\":0}", 150_000).as_bytes()), Err(ShapeError::Containers));
+        assert_eq!(
+            check_shape(list_of("{\"\":0}", 150_000).as_bytes()),
+            Err(ShapeError::Containers)
+        );
         assert_eq!(check_shape(list_of("0", MAX_VALUES).as_bytes()), Err(ShapeError::Values));
         assert_eq!(check_shape("[".repeat(MAX_DEPTH + 1).as_bytes()), Err(ShapeError::Depth));
         assert_eq!(check_shape(list_of("0", MAX_VALUES / 2).as_bytes()), Ok(()));
@@ -77,7 +80,8 @@ mod tests {
 
     #[test]
     fn what_stands_in_a_string_is_no_value() {
-        let text = format!(r#"{{"a":"\"{}","b":"{}\\"}}"#, "[".repeat(100_000), ",".repeat(100_000));
+        let text =
+            format!(r#"{{"a":"\"{}","b":"{}\\"}}"#, "[".repeat(100_000), ",".repeat(100_000));
         assert_eq!(check_shape(text.as_bytes()), Ok(()));
         // Whatever else the bytes are, they are only counted.
         for bytes in [&b""[..], b"\"", b"\\", b"]]]}", b"\xff\xfe", b"{\"\\"] {

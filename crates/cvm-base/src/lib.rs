@@ -1,6 +1,6 @@
-//! What every crate of flare-cvm shares: errors that explain themselves, files that appear whole
-//! or not at all, bounded reads, text of every editor, fixed-size values written as lowercase hex, times, and bounds on what
-//! strangers take.
+//! What every crate of flare-cvm shares: errors that explain themselves, files that appear whole or
+//! not at all, bounded reads, text of every editor, fixed-size values written as lowercase hex,
+//! times, and bounds on what strangers take.
 
 mod bytes;
 mod explain;

@@ -119,7 +119,8 @@ impl<K: Hash + Eq + Copy, H> Places<K, H> {
         let own = count(peer);
         let slowest = |among: &dyn Fn(K) -> bool| {
             let waiting = self.held.iter().filter(|(_, held)| among(held.peer));
-            let waiting = waiting.filter_map(|(id, held)| Some((count(held.peer), held.waited_for_since?, *id)));
+            let waiting = waiting
+                .filter_map(|(id, held)| Some((count(held.peer), held.waited_for_since?, *id)));
             waiting.max_by_key(|(count, since, _)| (*count, Reverse(*since))).map(|(_, _, id)| id)
         };
         let victim = if own >= self.per_peer {
@@ -217,7 +218,8 @@ mod tests {
         let third = places.admit(v4(3), 20, at(6)).unwrap();
         assert_eq!(third.shed, Some(1));
         for n in 0..100 {
-            let shed = places.admit(v4(if n % 2 == 0 { 1 } else { 2 }), 100 + n, at(7 + n)).unwrap().shed;
+            let shed =
+                places.admit(v4(if n % 2 == 0 { 1 } else { 2 }), 100 + n, at(7 + n)).unwrap().shed;
             assert_ne!(shed, Some(20), "an honest one is not shed for those who have more");
         }
         places.leave(third.id);

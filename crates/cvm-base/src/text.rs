@@ -5,7 +5,8 @@
 #[error("it is UTF-16 text, and its format is UTF-8")]
 pub struct Utf16(pub String);
 
-/// Bytes without the byte order mark of UTF-8 (RFC 8259 §8.1 lets a reader pass over it). Other bytes are as they were.
+/// Bytes without the byte order mark of UTF-8 (RFC 8259 §8.1 lets a reader pass over it). Other
+/// bytes are as they were.
 ///
 /// # Errors
 /// [`Utf16`], with a mark or without one.
@@ -42,7 +43,9 @@ mod tests {
 
     #[test]
     fn marks_of_editors_are_passed_over_and_utf_16_is_named() {
-        let utf16 = |text: &str, to: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(to).collect::<Vec<_>>();
+        let utf16 = |text: &str, to: fn(u16) -> [u8; 2]| {
+            text.encode_utf16().flat_map(to).collect::<Vec<_>>()
+        };
         assert_eq!(unmarked(b"\xef\xbb\xbf{}\r\n"), Ok(&b"{}\r\n"[..]));
         for to in [u16::to_le_bytes, u16::to_be_bytes] {
             for text in ["\u{feff}{\"ä\": 1}", "{\"a\": 1}\r\n"] {
@@ -50,7 +53,14 @@ mod tests {
                 assert_eq!(found, text.trim_start_matches('\u{feff}'));
             }
         }
-        for binary in [&b""[..], b"\xff\xfe", b"\xff\xfe\x00\xd8", b"#\0\x0b\0\x05\0", b"\0#\0\x0b\0\x05", b"a\0b\0c"] {
+        for binary in [
+            &b""[..],
+            b"\xff\xfe",
+            b"\xff\xfe\x00\xd8",
+            b"#\0\x0b\0\x05\0",
+            b"\0#\0\x0b\0\x05",
+            b"a\0b\0c",
+        ] {
             let found = unmarked(binary);
             assert!(found == Ok(binary) || binary == b"\xff\xfe", "{found:?}");
         }

@@ -4,7 +4,9 @@
 //! Inputs are SHA-256 of a label, so that anybody sees they were not chosen.
 
 use cvm_base::{Bytes16, Bytes32, sha256};
-use cvm_ceremony::split_key::{BaseKey, EphemeralBuild, PartySecret, Purpose, SplitKeyError, combine, half};
+use cvm_ceremony::split_key::{
+    BaseKey, EphemeralBuild, PartySecret, Purpose, SplitKeyError, combine, half,
+};
 use cvm_layout::{
     manifest::{KeyPurpose, Stage},
     names::Role,
@@ -21,7 +23,8 @@ fn case(parties: usize, role: Role, system: &[usize]) -> Result<Value, SplitKeyE
     image_id.copy_from_slice(&label("image").0[..16]);
     let image_id = Bytes16 { 0: image_id };
     let (e, transcript) = (label("e"), label("transcript"));
-    let inputs: Vec<_> = (0..parties).map(|i| (label(&format!("s{i}")), label(&format!("b{i}")))).collect();
+    let inputs: Vec<_> =
+        (0..parties).map(|i| (label(&format!("s{i}")), label(&format!("b{i}")))).collect();
     let secrets: Vec<_> = inputs.iter().map(|(s, _)| PartySecret::from_bytes(&s.0)).collect();
     let base_keys: Vec<_> = inputs.iter().map(|(_, b)| BaseKey::from_bytes(role, &b.0)).collect();
     let public: Vec<_> = secrets.iter().zip(&base_keys).map(|(s, b)| (s.public(), b)).collect();
@@ -33,7 +36,10 @@ fn case(parties: usize, role: Role, system: &[usize]) -> Result<Value, SplitKeyE
         let needed = if purpose.parties() == KeyPurpose::Jobs { all.as_slice() } else { system };
         let chosen: Vec<_> = needed.iter().filter_map(|&i| halves.get(i)).collect();
         let key = combine(&transcript, &chosen, purpose, &image_id)?;
-        keys.insert(purpose.as_str().into(), json!({"parties": needed, "key": hex::encode(key.as_bytes())}));
+        keys.insert(
+            purpose.as_str().into(),
+            json!({"parties": needed, "key": hex::encode(key.as_bytes())}),
+        );
     }
     let parties: Vec<_> = inputs
         .iter()
@@ -59,7 +65,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         case(3, Role::Server, &[0, 2])?,
         case(3, Role::Client, &[0, 1, 2])?,
     ];
-    let about = "Split-key test vectors of flare-cvm. Formulas: crates/cvm-ceremony/src/split_key/mod.rs. Hex; `parties` of a key are indices.";
-    println!("{}", serde_json::to_string_pretty(&json!({"about": about, "version": 1, "cases": cases}))?);
+    let about = "Split-key test vectors of flare-cvm. Formulas: \
+        crates/cvm-ceremony/src/split_key/mod.rs. Hex; `parties` of a key are indices.";
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&json!({"about": about, "version": 1, "cases": cases}))?
+    );
     Ok(())
 }

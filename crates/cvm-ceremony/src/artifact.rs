@@ -54,7 +54,8 @@ impl Described {
             Some(Transcript::KIND) => {
                 let draft = Draft::parse(bytes)?;
                 let unverified: Vec<_> = draft.missing().iter().map(ToString::to_string).collect();
-                let names = draft.transcript().parties.iter().map(|party| party.card.name.to_string());
+                let names =
+                    draft.transcript().parties.iter().map(|party| party.card.name.to_string());
                 Ok(Self {
                     digest: draft.digest(),
                     signed_by: names.filter(|name| !unverified.contains(name)).collect(),

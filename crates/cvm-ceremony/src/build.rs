@@ -77,7 +77,8 @@ pub fn build_split_key(
         agreement.party(extra.party())?;
         site.check_party(extra.party())?;
     }
-    let base_keys: Vec<_> = parties.iter().zip(&own).map(|(party, own)| (party.public, &own.base_key)).collect();
+    let base_keys: Vec<_> =
+        parties.iter().zip(&own).map(|(party, own)| (party.public, &own.base_key)).collect();
     let build = EphemeralBuild::generate()?;
     let mark = |(own, key): (&&OpenedContribution, _)| Mark {
         permit: own.permit.clone(),

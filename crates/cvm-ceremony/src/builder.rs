@@ -20,7 +20,9 @@ use crate::{
     split_key::BaseKey,
     statement::{Builder, Signed},
     transcript::Agreement,
-    vault::{Lock, NewFolder, SECRETS_FILE, Unlock, make_folder, open_secrets, random32, read, take32},
+    vault::{
+        Lock, NewFolder, SECRETS_FILE, Unlock, make_folder, open_secrets, random32, read, take32,
+    },
 };
 
 /// The builder's signed statement: what parties get.
@@ -40,7 +42,11 @@ pub struct BuilderSecrets {
 
 impl BuilderSecrets {
     /// Makes a builder's keys and its folder, which must be empty or absent.
-    pub fn create(folder: &Path, name: Name, lock: &Lock) -> Result<Signed<Builder>, CeremonyError> {
+    pub fn create(
+        folder: &Path,
+        name: Name,
+        lock: &Lock,
+    ) -> Result<Signed<Builder>, CeremonyError> {
         let new = NewFolder::at(folder)?;
         let seed = random32()?;
         let signing = SigningKey::from_bytes(&seed);
@@ -78,7 +84,8 @@ impl BuilderSecrets {
         let mut rest = secret.strip_prefix(MAGIC).ok_or_else(|| mismatch("the kind of file"))?;
         let signing = SigningKey::from_bytes(take32(&mut rest).ok_or_else(|| mismatch("length"))?);
         let identity = std::str::from_utf8(rest).ok().and_then(|text| text.parse().ok());
-        let identity: age::x25519::Identity = identity.ok_or_else(|| mismatch("the age identity"))?;
+        let identity: age::x25519::Identity =
+            identity.ok_or_else(|| mismatch("the age identity"))?;
         let builder = statement.statement();
         if signing.verifying_key().to_bytes() != builder.identity.0 {
             return Err(mismatch("identity"));
@@ -100,13 +107,18 @@ impl BuilderSecrets {
     }
 
     /// Refuses a build's name that this builder has sealed the site's image under before.
-    pub fn check_unused(&self, agreement: &Agreement, build: &Name, site: &Name) -> Result<(), CeremonyError> {
+    pub fn check_unused(
+        &self,
+        agreement: &Agreement,
+        build: &Name,
+        site: &Name,
+    ) -> Result<(), CeremonyError> {
         let path = self.record_of(agreement, build, site);
         if path.exists() { Err(used(build, site, &path)) } else { Ok(()) }
     }
 
-    /// Records that the site's image was sealed under this build's name. Of two at once, one is first. While the
-    /// guard lives, an interruption takes the record back.
+    /// Records that the site's image was sealed under this build's name. Of two at once, one is
+    /// first. While the guard lives, an interruption takes the record back.
     pub fn record(
         &self,
         agreement: &Agreement,
@@ -123,7 +135,12 @@ impl BuilderSecrets {
     }
 
     /// The image did not appear after all: its build's name may be used again.
-    pub fn forget(&self, agreement: &Agreement, build: &Name, site: &Name) -> Result<(), CeremonyError> {
+    pub fn forget(
+        &self,
+        agreement: &Agreement,
+        build: &Name,
+        site: &Name,
+    ) -> Result<(), CeremonyError> {
         let path = self.record_of(agreement, build, site);
         let fail = |source| FileError::Io { action: "remove", path: path.clone(), source };
         Ok(std::fs::remove_file(&path).map_err(fail)?)
@@ -138,7 +155,11 @@ impl BuilderSecrets {
 }
 
 fn used(build: &Name, site: &Name, path: &Path) -> CeremonyError {
-    CeremonyError::BuildUsed { build: build.clone(), site: site.clone(), path: path.display().to_string() }
+    CeremonyError::BuildUsed {
+        build: build.clone(),
+        site: site.clone(),
+        path: path.display().to_string(),
+    }
 }
 
 fn weak(reason: &str) -> CeremonyError {
@@ -158,21 +179,28 @@ pub fn open_contribution(
 ) -> Result<OpenedContribution, CeremonyError> {
     let (named, own) = (agreement.builder(), builder.statement.statement());
     if named != own {
-        return Err(CeremonyError::OtherBuilder { named: named.name.clone(), found: own.name.clone() });
+        return Err(CeremonyError::OtherBuilder {
+            named: named.name.clone(),
+            found: own.name.clone(),
+        });
     }
     let signed = Contribution::parse(bytes, agreement)?;
     let contribution = signed.statement();
     contribution.check_use(role, build)?;
-    let refuse = |reason: String| CeremonyError::Sealed { party: contribution.permit.party.clone(), reason };
-    let secret = age::decrypt(&builder.identity, &contribution.sealed).map_err(|e| refuse(e.to_string()))?;
+    let refuse =
+        |reason: String| CeremonyError::Sealed { party: contribution.permit.party.clone(), reason };
+    let secret =
+        age::decrypt(&builder.identity, &contribution.sealed).map_err(|e| refuse(e.to_string()))?;
     let secret = Zeroizing::new(secret);
     let mut rest = secret.as_slice();
     match (take32(&mut rest), take32(&mut rest), rest) {
-        (Some(binding), Some(base_key), []) if *binding == contribution.binding().0 => Ok(OpenedContribution {
-            permit: contribution.permit.clone(),
-            permit_signature: contribution.permit_signature,
-            base_key: BaseKey::from_bytes(role, base_key),
-        }),
+        (Some(binding), Some(base_key), []) if *binding == contribution.binding().0 => {
+            Ok(OpenedContribution {
+                permit: contribution.permit.clone(),
+                permit_signature: contribution.permit_signature,
+                base_key: BaseKey::from_bytes(role, base_key),
+            })
+        }
         _ => Err(refuse("it was sealed for another envelope".into())),
     }
 }

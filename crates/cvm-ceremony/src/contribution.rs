@@ -32,10 +32,11 @@ pub struct Contribution {
 }
 
 impl Contribution {
-    /// Reads a contribution and verifies that a party of `agreement` made and signed it for this ceremony.
+    /// Reads a contribution and verifies that a party of `agreement` made and signed it for this
+    /// ceremony.
     pub fn parse(bytes: &[u8], agreement: &Agreement) -> Result<Signed<Self>, CeremonyError> {
-        let (this, body, signatures) =
-            text::parse::<Self>(bytes, 1).map_err(|source| CeremonyError::Text { what: WHAT, source })?;
+        let (this, body, signatures) = text::parse::<Self>(bytes, 1)
+            .map_err(|source| CeremonyError::Text { what: WHAT, source })?;
         let (expected, found) = (agreement.digest(), this.permit.transcript);
         if expected != found {
             return Err(CeremonyError::OtherTranscript { what: WHAT, expected, found });
@@ -53,7 +54,11 @@ impl Contribution {
     pub fn check_use(&self, role: Role, build: &Name) -> Result<(), CeremonyError> {
         let permit = &self.permit;
         if permit.role != role {
-            return Err(CeremonyError::OtherRole { party: permit.party.clone(), expected: role, found: permit.role });
+            return Err(CeremonyError::OtherRole {
+                party: permit.party.clone(),
+                expected: role,
+                found: permit.role,
+            });
         }
         if permit.build != *build {
             let (expected, found) = (build.clone(), permit.build.clone());

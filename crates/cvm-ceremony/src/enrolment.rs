@@ -1,11 +1,14 @@
 //! Why a key holder may enrol an image that is only presented to it (`enrolment.txt`).
 //!
-//! The builder's signature alone does not say enough: its key outlives the build, and who steals it signs other
-//! reference values for an image that exists, or a new image. So a presented image brings, for each of its parties:
+//! The builder's signature alone does not say enough: its key outlives the build, and who steals it
+//! signs other reference values for an image that exists, or a new image. So a presented image
+//! brings, for each of its parties:
 //!
-//! - the [`Permit`] that the party signed with its contribution: images of this build, presented until that day;
-//! - a MAC over `reference.json` under `W_i` ([`split_key`](crate::split_key)). Only the build, while it knew `e`, and
-//!   the party itself can compute it. The reference names the manifest, so both are the build's own.
+//! - the [`Permit`] that the party signed with its contribution: images of this build, presented
+//!   until that day;
+//! - a MAC over `reference.json` under `W_i` ([`split_key`](crate::split_key)). Only the build,
+//!   while it knew `e`, and the party itself can compute it. The reference names the manifest, so
+//!   both are the build's own.
 
 use cvm_base::{Bytes, Bytes32};
 use cvm_layout::{
@@ -30,8 +33,8 @@ pub type SignatureBytes = Bytes<64>;
 
 const WHAT: &str = "enrolment";
 
-/// What a party allows with its contribution. It signs this by itself too, because a presented image shows the permit
-/// and not the sealed base key.
+/// What a party allows with its contribution. It signs this by itself too, because a presented
+/// image shows the permit and not the sealed base key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Permit {
     /// T: the ceremony.
@@ -107,7 +110,8 @@ impl Marks {
     }
 }
 
-/// The document. Nothing in it is secret, and nothing is believed but by the party that it concerns.
+/// The document. Nothing in it is secret, and nothing is believed but by the party that it
+/// concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Enrolment {
     parties: Vec<Entry>,
@@ -149,11 +153,13 @@ impl Document for Enrolment {
 
 impl Enrolment {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, CeremonyError> {
-        let parsed = text::parse::<Self>(bytes, 0).map_err(|source| CeremonyError::Text { what: WHAT, source });
+        let parsed = text::parse::<Self>(bytes, 0)
+            .map_err(|source| CeremonyError::Text { what: WHAT, source });
         Ok(parsed?.0)
     }
 
-    /// Whether the party with this identity permitted the image's build and its key `W_i` marked the reference values.
+    /// Whether the party with this identity permitted the image's build and its key `W_i` marked
+    /// the reference values.
     pub(crate) fn check(
         &self,
         own: (&Name, &Bytes32, &EnrolmentKey),
@@ -164,7 +170,8 @@ impl Enrolment {
     ) -> Result<(), CeremonyError> {
         let (name, identity, key) = own;
         let refuse = |problem| CeremonyError::NotAdmitted { party: name.clone(), problem };
-        let build = manifest.build.clone().ok_or_else(|| refuse("the image's manifest names no build"))?;
+        let build =
+            manifest.build.clone().ok_or_else(|| refuse("the image's manifest names no build"))?;
         let entry = self.parties.iter().find(|entry| entry.party == *name);
         let entry = entry.ok_or_else(|| refuse("no permit of its own came with the image"))?;
         let permit = Permit {
@@ -175,12 +182,14 @@ impl Enrolment {
             not_after: entry.not_after.clone(),
         };
         if !text::verifies(identity, &text::body(&permit), &entry.permit.0) {
-            return Err(refuse("it signed no permit for the build that the image names, with that last day"));
+            return Err(refuse(
+                "it signed no permit for the build that the image names, with that last day",
+            ));
         }
         permit.check_day(today)?;
-        mac(key, reference)
-            .verify_slice(&entry.mac.0)
-            .map_err(|_| refuse("the reference values were not made in the build that made the image"))
+        mac(key, reference).verify_slice(&entry.mac.0).map_err(|_| {
+            refuse("the reference values were not made in the build that made the image")
+        })
     }
 }
 

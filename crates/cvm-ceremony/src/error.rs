@@ -84,7 +84,8 @@ pub enum CeremonyError {
     WeakIdentity(Name),
     /// Epoch 0 names no transcript, a later one must.
     #[error(
-        "epoch {0} with the wrong `previous`: epoch 0 has none, every later epoch names the transcript that it replaces"
+        "epoch {0} with the wrong `previous`: epoch 0 has none, every later epoch names the \
+         transcript that it replaces"
     )]
     Epoch(u32),
     /// A join that answers another invitation.
@@ -98,7 +99,9 @@ pub enum CeremonyError {
         found: Bytes32,
     },
     /// Bound to another ceremony.
-    #[error("the {what} belongs to another ceremony: expected transcript {expected}, found {found}")]
+    #[error(
+        "the {what} belongs to another ceremony: expected transcript {expected}, found {found}"
+    )]
     OtherTranscript {
         /// The artifact.
         what: &'static str,
@@ -139,7 +142,9 @@ pub enum CeremonyError {
         party: Name,
     },
     /// A site's parties are not of both roles.
-    #[error("site {site} names no {role}: its job store's key needs a model owner and a data owner")]
+    #[error(
+        "site {site} names no {role}: its job store's key needs a model owner and a data owner"
+    )]
     SiteWithout {
         /// The site.
         site: Name,
@@ -178,7 +183,9 @@ pub enum CeremonyError {
     #[error("the contribution of {0} is missing")]
     NoContribution(Name),
     /// The builder's secrets are not those of the builder whom the transcript names.
-    #[error("the transcript names the builder {named}, these secrets are another builder's ({found})")]
+    #[error(
+        "the transcript names the builder {named}, these secrets are another builder's ({found})"
+    )]
     OtherBuilder {
         /// The transcript's builder.
         named: Name,
@@ -278,7 +285,8 @@ pub enum CeremonyError {
         path: String,
     },
     /// A document is not the one whose digest the parties signed.
-    #[error("{path} is not the legal agreement of the {what}: that names {}, the file has SHA-256 {found}", digest(.expected))]
+    #[error("{path} is not the legal agreement of the {what}: that names {}, the file has SHA-256 \
+        {found}", digest(.expected))]
     Legal {
         /// The document.
         path: String,
@@ -352,59 +360,133 @@ impl Explain for CeremonyError {
             Self::SplitKey(error) => error.help(),
             Self::File(error) => error.help(),
             Self::Signature { .. } => {
-                "the file was changed after it was signed, or somebody forged it: get it again from its author and compare fingerprints by voice"
+                "the file was changed after it was signed, or somebody forged it: get it again \
+                 from its author and compare fingerprints by voice"
                     .into()
             }
-            Self::Signer { expected, .. } => format!("ask {expected} for the file as the program wrote it"),
-            Self::WrongKey { .. } => "check that you gave your own party's folder, and that the file carries the key you sent".into(),
-            Self::Unsigned(names) => format!("send the file to {} to run `flare-cvm ceremony agree`", join(names)),
-            Self::Duplicate { .. } => "each name and each key may occur once: a party cannot take part twice".into(),
-            Self::Order(_) => "only the program's own encoding is accepted: make the file with `flare-cvm ceremony`".into(),
+            Self::Signer { expected, .. } => format!(
+                "ask {expected} for the file as the program \
+                wrote it"
+            ),
+            Self::WrongKey { .. } => "check that you gave your own party's folder, and that the \
+                file carries the key you sent"
+                .into(),
+            Self::Unsigned(names) => {
+                format!("send the file to {} to run `flare-cvm ceremony agree`", join(names))
+            }
+            Self::Duplicate { .. } => "each name and each key may occur once: a party cannot take \
+                part twice"
+                .into(),
+            Self::Order(_) => "only the program's own encoding is accepted: make the file with \
+                `flare-cvm ceremony`"
+                .into(),
             Self::NoParty(role) => format!("have a {role} join the ceremony"),
             Self::Count { .. } => "change the ceremony's participants or sites".into(),
-            Self::WeakIdentity(name) => format!("do not go on: {name}'s key was replaced, or its program is broken"),
+            Self::WeakIdentity(name) => format!(
+                "do not go on: {name}'s key was replaced, or its \
+                program is broken"
+            ),
             Self::Epoch(_) => "give the transcript of the epoch that this one replaces".into(),
-            Self::OtherInvite { .. } => "the two sides hold different invitations: compare fingerprints by voice, then join again".into(),
+            Self::OtherInvite { .. } => "the two sides hold different invitations: compare \
+                fingerprints by voice, then join again"
+                .into(),
             Self::OtherTranscript { .. } => {
-                "use the agreement and the contributions of the same ceremony; a file replayed from another one is refused".into()
+                "use the agreement and the contributions of the same ceremony; a file replayed \
+                 from another one is refused"
+                    .into()
             }
             Self::NotAParty(_) => "check the agreement with `flare-cvm ceremony show`".into(),
-            Self::NotASite { .. } => "the parties must agree to every site: hold the ceremony again with it, or check the site's name and role".into(),
+            Self::NotASite { .. } => "the parties must agree to every site: hold the ceremony \
+                again with it, or check the site's name and role"
+                .into(),
             Self::NotOfSite { .. } | Self::NothingToOpen { .. } => {
-                "`flare-cvm ceremony show` prints whose halves open which site; other parties can only be agreed on in a new ceremony".into()
+                "`flare-cvm ceremony show` prints whose halves open which site; other parties can \
+                 only be agreed on in a new ceremony"
+                    .into()
             }
-            Self::SiteOfStranger { party, .. } => format!("have {party} join, or name another party in `--site NAME=ROLE:PARTY,PARTY`"),
-            Self::SiteWithout { role, .. } => format!("add a {role} to `--site NAME=ROLE:PARTY,PARTY`, or name nobody there: then all parties hold a half"),
-            Self::OtherRole { party, expected, .. } => format!("ask {party} to run `flare-cvm ceremony contribute --role {expected}`"),
+            Self::SiteOfStranger { party, .. } => format!(
+                "have {party} join, or name another \
+                party in `--site NAME=ROLE:PARTY,PARTY`"
+            ),
+            Self::SiteWithout { role, .. } => format!(
+                "add a {role} to `--site \
+                NAME=ROLE:PARTY,PARTY`, or name nobody there: then all parties hold a half"
+            ),
+            Self::OtherRole { party, expected, .. } => format!(
+                "ask {party} to run `flare-cvm \
+                ceremony contribute --role {expected}`"
+            ),
             Self::OtherBuild { party, expected, .. } => {
-                format!("a contribution serves one build: ask {party} for one made with `--build {expected}`")
+                format!(
+                    "a contribution serves one build: ask {party} for one made with `--build \
+                    {expected}`"
+                )
             }
-            Self::NoContribution(party) => format!("ask {party} to run `flare-cvm ceremony contribute` and give its file too"),
-            Self::OtherBuilder { named, .. } => format!("build with the builder folder of {named}, or hold a new ceremony"),
+            Self::NoContribution(party) => format!(
+                "ask {party} to run `flare-cvm ceremony \
+                contribute` and give its file too"
+            ),
+            Self::OtherBuilder { named, .. } => format!(
+                "build with the builder folder of {named}, \
+                or hold a new ceremony"
+            ),
             Self::Sealed { party, .. } => {
-                format!("it may be sealed to another builder or copied out of another envelope: ask {party} to contribute again")
+                format!(
+                    "it may be sealed to another builder or copied out of another envelope: \
+                    ask {party} to contribute again"
+                )
             }
-            Self::SplitKeyDiffers(_) => "this image was not built under this agreement: do not enrol it".into(),
-            Self::Locked { .. } => "give the unlock key or passphrase that this folder was made with".into(),
-            Self::Mismatch { .. } => "files of two folders were mixed: restore the folder from its backup".into(),
-            Self::Exists(_) => "secrets are never overwritten: choose another folder, or move the old one away yourself".into(),
+            Self::SplitKeyDiffers(_) => "this image was not built under this agreement: do not \
+                enrol it"
+                .into(),
+            Self::Locked { .. } => "give the unlock key or passphrase that this folder was made \
+                with"
+                .into(),
+            Self::Mismatch { .. } => {
+                "files of two folders were mixed: restore the folder from its \
+                backup"
+                    .into()
+            }
+            Self::Exists(_) => "secrets are never overwritten: choose another folder, or move the \
+                old one away yourself"
+                .into(),
             Self::Fingerprint { author, .. } => {
-                format!("somebody may have replaced the file on its way: get it again from {author} by another way, and do not go on before the two agree")
+                format!(
+                    "somebody may have replaced the file on its way: get it again from \
+                    {author} by another way, and do not go on before the two agree"
+                )
             }
             Self::Unconfirmed { author, .. } => {
-                format!("call {author}, have the fingerprint read aloud, and give it with --expect-fingerprint (or --yes if the file came by a way that nobody else can change)")
+                format!(
+                    "call {author}, have the fingerprint read aloud, and give it with \
+                    --expect-fingerprint (or --yes if the file came by a way that nobody else can \
+                    change)"
+                )
             }
             Self::Expired { party, .. } => {
-                format!("ask {party} for a contribution to a new build, or check this machine's clock; an operator can enrol an image at any time: `flare-cvm keyholder enroll`")
+                format!(
+                    "ask {party} for a contribution to a new build, or check this machine's \
+                    clock; an operator can enrol an image at any time: `flare-cvm keyholder \
+                    enroll`"
+                )
             }
             Self::NotAdmitted { .. } => {
-                "compare the image's manifest.json and reference.json with the builder's by another way, then enrol it by hand: `flare-cvm keyholder enroll`".into()
+                "compare the image's manifest.json and reference.json with the builder's by \
+                 another way, then enrol it by hand: `flare-cvm keyholder enroll`"
+                    .into()
             }
-            Self::Contributed { path, .. } => format!("send the builder {path} again if that got lost; another build has another name: choose --build anew"),
+            Self::Contributed { path, .. } => format!(
+                "send the builder {path} again if that got \
+                lost; another build has another name: choose --build anew"
+            ),
             Self::BuildUsed { .. } => {
-                "a build's name serves once for a site: choose another, and ask the parties to contribute to it. A build that failed used up no name".into()
+                "a build's name serves once for a site: choose another, and ask the parties to \
+                 contribute to it. A build that failed used up no name"
+                    .into()
             }
-            Self::Legal { .. } => "read the document that the others mean before you sign: do not go on before all name the same one".into(),
+            Self::Legal { .. } => "read the document that the others mean before you sign: do not \
+                go on before all name the same one"
+                .into(),
             Self::Certificate(_) => "check the key holder's URL".into(),
         }
     }

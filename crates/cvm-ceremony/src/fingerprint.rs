@@ -92,10 +92,16 @@ mod tests {
         digest[15] = 0b0000_1000; // The 125th bit.
         let one = Fingerprint::of(&Bytes32 { 0: digest });
         assert_eq!(one.to_string(), "10000-00000-00000-00000-00001");
-        assert_eq!("ioooo ooooo-00000 0000000l".replace("0000000l", "00000 0000l").parse(), Ok(one));
-        for bad in
-            ["", "10000-00000-00000-00000-0000", "10000-00000-00000-00000-000011", "U0000-00000-00000-00000-00001"]
-        {
+        assert_eq!(
+            "ioooo ooooo-00000 0000000l".replace("0000000l", "00000 0000l").parse(),
+            Ok(one)
+        );
+        for bad in [
+            "",
+            "10000-00000-00000-00000-0000",
+            "10000-00000-00000-00000-000011",
+            "U0000-00000-00000-00000-00001",
+        ] {
             assert!(bad.parse::<Fingerprint>().is_err(), "{bad:?}");
         }
     }

@@ -39,7 +39,9 @@ pub use error::CeremonyError;
 pub use fingerprint::Fingerprint;
 #[cfg(feature = "artifacts")]
 pub use party::{CERTIFICATE_FILE, NewParty, PARTY_FILE, POLICY_FILE, Party};
-pub use statement::{Builder, Card, Invite, Join, MAX_SITES, Member, Signed, Site, Statement, Terms, fresh_nonce};
+pub use statement::{
+    Builder, Card, Invite, Join, MAX_SITES, Member, Signed, Site, Statement, Terms, fresh_nonce,
+};
 pub use text::{MAX_BYTES, SIGNED_CONTEXT, TextError};
 pub use transcript::{Agreement, Draft, Transcript};
 pub use values::{Date, PartyRole, Recipient, Url, ValueError};

@@ -20,7 +20,9 @@ use crate::{
     text::{self, SignatureLine},
     transcript::{Agreement, Draft},
     values::{Date, PartyRole, Url},
-    vault::{Lock, NewFolder, SECRETS_FILE, Unlock, make_folder, open_secrets, random32, read, take32},
+    vault::{
+        Lock, NewFolder, SECRETS_FILE, Unlock, make_folder, open_secrets, random32, read, take32,
+    },
 };
 
 /// The party's signed statement (public).
@@ -44,7 +46,8 @@ pub struct NewParty {
     pub role: PartyRole,
     /// Where its key holder will listen.
     pub keyholder: Url,
-    /// Its release policy, if it is known already; else put it at `policy.rego` before the ceremony.
+    /// Its release policy, if it is known already; else put it at `policy.rego` before the
+    /// ceremony.
     pub policy: Option<Vec<u8>>,
     /// The first day of its key holder's certificate.
     pub today: Date,
@@ -70,9 +73,14 @@ impl NewParty {
         let card = Signed::sign(card, &identity)?;
 
         let mut secrets = Zeroizing::new(Vec::with_capacity(1024));
-        for part in
-            [MAGIC, seed.as_slice(), secret.as_bytes(), server.as_bytes(), client.as_bytes(), tls.key_pem.as_bytes()]
-        {
+        for part in [
+            MAGIC,
+            seed.as_slice(),
+            secret.as_bytes(),
+            server.as_bytes(),
+            client.as_bytes(),
+            tls.key_pem.as_bytes(),
+        ] {
             secrets.extend_from_slice(part);
         }
         new.write_secrets(&secrets, lock)?;
@@ -102,7 +110,9 @@ fn certificate(name: &Name, url: &Url, today: &Date) -> Result<Tls, CeremonyErro
     params.not_before = date(year);
     params.not_after = date(year + CERTIFICATE_YEARS);
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, format!("flare-cvm key holder of {name}"));
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, format!("flare-cvm key holder of {name}"));
     params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     let key = rcgen::KeyPair::generate().map_err(fail)?;
@@ -130,20 +140,24 @@ impl Party {
     /// Opens a party's folder and checks that its files belong together.
     pub fn load(folder: &Path, unlock: &Unlock) -> Result<Self, CeremonyError> {
         let card = Signed::<Card>::parse(&read(folder, PARTY_FILE)?)?;
-        let certificate_pem = String::from_utf8(read(folder, CERTIFICATE_FILE)?).unwrap_or_default();
+        let certificate_pem =
+            String::from_utf8(read(folder, CERTIFICATE_FILE)?).unwrap_or_default();
         let secrets = open_secrets(folder, unlock)?;
         let mismatch = |file: &str, field| CeremonyError::Mismatch {
             path: folder.join(file).display().to_string(),
             statement: PARTY_FILE.into(),
             field,
         };
-        let mut rest = secrets.strip_prefix(MAGIC).ok_or_else(|| mismatch(SECRETS_FILE, "the kind of file"))?;
+        let mut rest = secrets
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| mismatch(SECRETS_FILE, "the kind of file"))?;
         let mut take = || take32(&mut rest).ok_or_else(|| mismatch(SECRETS_FILE, "length"));
         let identity = SigningKey::from_bytes(take()?);
         let secret = PartySecret::from_bytes(take()?);
         let server = BaseKey::from_bytes(Role::Server, take()?);
         let client = BaseKey::from_bytes(Role::Client, take()?);
-        let tls_key_pem = std::str::from_utf8(rest).map_err(|_| mismatch(SECRETS_FILE, "the TLS key"))?;
+        let tls_key_pem =
+            std::str::from_utf8(rest).map_err(|_| mismatch(SECRETS_FILE, "the TLS key"))?;
         let tls_key_pem = Zeroizing::new(tls_key_pem.to_owned());
 
         let public = card.statement();
@@ -211,8 +225,9 @@ impl Party {
         Ok(half(&self.secret, self.base_key(role), &split_key.ephemeral, image_id, stage)?)
     }
 
-    /// Refuses a presented image whose build this party did not permit, or no longer does, and reference values that
-    /// were not made in that build. `documents`: `reference.json` and `enrolment.txt`.
+    /// Refuses a presented image whose build this party did not permit, or no longer does, and
+    /// reference values that were not made in that build. `documents`: `reference.json` and
+    /// `enrolment.txt`.
     pub fn admit(
         &self,
         agreement: &Agreement,
@@ -222,7 +237,12 @@ impl Party {
     ) -> Result<(), CeremonyError> {
         let (reference, enrolment) = documents;
         let ephemeral = &manifest.split_key.ephemeral;
-        let key = enrolment_key(&self.secret, self.base_key(manifest.role), ephemeral, &manifest.image_id)?;
+        let key = enrolment_key(
+            &self.secret,
+            self.base_key(manifest.role),
+            ephemeral,
+            &manifest.image_id,
+        )?;
         let own = (&self.card().name, &self.card().identity, &key);
         Enrolment::parse(enrolment)?.check(own, agreement, manifest, reference, today)
     }
@@ -242,12 +262,14 @@ impl Party {
         Signed::sign(Invite { terms, inviter: self.member()? }, &self.identity)
     }
 
-    /// Joins the ceremony of an invitation. Confirm the invitation's fingerprint with its author first.
+    /// Joins the ceremony of an invitation. Confirm the invitation's fingerprint with its author
+    /// first.
     pub fn join(&self, invite: &Signed<Invite>) -> Result<Signed<Join>, CeremonyError> {
         Signed::sign(Join { invite: invite.digest(), joiner: self.member()? }, &self.identity)
     }
 
-    /// Signs a transcript, once this party stands in it with its own keys and its policy as it is now.
+    /// Signs a transcript, once this party stands in it with its own keys and its policy as it is
+    /// now.
     pub fn sign(&self, draft: &mut Draft) -> Result<(), CeremonyError> {
         let own = self.member()?;
         self.check_own(draft.transcript().party(&own.card.name)?, "transcript")?;
@@ -269,7 +291,8 @@ impl Party {
         }
     }
 
-    /// Seals this party's base key of `role` to the agreement's builder, for one build until that day.
+    /// Seals this party's base key of `role` to the agreement's builder, for one build until that
+    /// day.
     pub fn contribute(
         &self,
         agreement: &Agreement,
@@ -279,15 +302,27 @@ impl Party {
     ) -> Result<Signed<Contribution>, CeremonyError> {
         let name = self.card().name.clone();
         self.check_own(agreement.party(&name)?, "agreement")?;
-        if !agreement.transcript().terms.sites.iter().any(|site| site.role == role && site.names(&name)) {
+        if !agreement
+            .transcript()
+            .terms
+            .sites
+            .iter()
+            .any(|site| site.role == role && site.names(&name))
+        {
             return Err(CeremonyError::NothingToOpen { party: name, role });
         }
-        let permit = Permit { transcript: agreement.digest(), party: name.clone(), role, build, not_after };
-        let permit_signature = SignatureBytes { 0: text::sign(&self.identity, &text::body(&permit)) };
+        let permit =
+            Permit { transcript: agreement.digest(), party: name.clone(), role, build, not_after };
+        let permit_signature =
+            SignatureBytes { 0: text::sign(&self.identity, &text::body(&permit)) };
         let mut envelope = Contribution { permit, permit_signature, sealed: Vec::new() };
         let refuse = |reason: String| CeremonyError::Sealed { party: name.clone(), reason };
-        let recipient: age::x25519::Recipient =
-            agreement.builder().recipient.as_str().parse().map_err(|reason: &str| refuse(reason.into()))?;
+        let recipient: age::x25519::Recipient = agreement
+            .builder()
+            .recipient
+            .as_str()
+            .parse()
+            .map_err(|reason: &str| refuse(reason.into()))?;
         let mut secret = Zeroizing::new(Vec::with_capacity(64));
         secret.extend_from_slice(&envelope.binding().0);
         secret.extend_from_slice(self.base_key(role).as_bytes());
@@ -309,13 +344,20 @@ impl Party {
         if cvm_base::write_new(&path, contribution.text().as_bytes(), 0o644)? {
             return Ok(());
         }
-        Err(CeremonyError::Contributed { build: build.clone(), role: *role, path: path.display().to_string() })
+        Err(CeremonyError::Contributed {
+            build: build.clone(),
+            role: *role,
+            path: path.display().to_string(),
+        })
     }
 }
 
 /// SHA-256 of the DER of the one certificate in a PEM text.
 fn pem_digest(pem: &str) -> Option<Bytes32> {
-    let inner = pem.trim().strip_prefix("-----BEGIN CERTIFICATE-----")?.strip_suffix("-----END CERTIFICATE-----")?;
+    let inner = pem
+        .trim()
+        .strip_prefix("-----BEGIN CERTIFICATE-----")?
+        .strip_suffix("-----END CERTIFICATE-----")?;
     let compact: String = inner.split_ascii_whitespace().collect();
     Some(sha256(&STANDARD.decode(compact).ok()?))
 }

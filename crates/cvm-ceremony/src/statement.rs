@@ -80,7 +80,11 @@ impl Site {
         if self.names(party) {
             return Ok(());
         }
-        Err(CeremonyError::NotOfSite { party: party.clone(), site: self.name.clone(), parties: self.parties.clone() })
+        Err(CeremonyError::NotOfSite {
+            party: party.clone(),
+            site: self.name.clone(),
+            parties: self.parties.clone(),
+        })
     }
 }
 
@@ -99,7 +103,8 @@ pub struct Terms {
     pub nonce: Bytes16,
     /// SHA-256 of the legal agreement's document.
     pub legal: Option<Bytes32>,
-    /// The roles whose halves open p3's `system` and `site`. Those of all parties open p5 and `state`.
+    /// The roles whose halves open p3's `system` and `site`. Those of all parties open p5 and
+    /// `state`.
     pub system: Vec<PartyRole>,
     /// Who builds.
     pub builder: Builder,
@@ -123,12 +128,19 @@ impl Terms {
         }
         check_identity(&self.builder.name, &self.builder.identity)?;
         if !(1..=MAX_SITES).contains(&self.sites.len()) {
-            return Err(CeremonyError::Count { what: "sites", found: self.sites.len(), limit: MAX_SITES });
+            return Err(CeremonyError::Count {
+                what: "sites",
+                found: self.sites.len(),
+                limit: MAX_SITES,
+            });
         }
         for pair in self.sites.windows(2) {
             if let [a, b] = pair {
                 if a.name == b.name {
-                    return Err(CeremonyError::Duplicate { what: "site", value: a.name.to_string() });
+                    return Err(CeremonyError::Duplicate {
+                        what: "site",
+                        value: a.name.to_string(),
+                    });
                 }
                 if a.name > b.name {
                     return Err(CeremonyError::Order("sites"));
@@ -202,8 +214,8 @@ impl<S: Statement> Signed<S> {
 
     /// Reads a statement and verifies its signature under the key that it names.
     pub fn parse(bytes: &[u8]) -> Result<Self, CeremonyError> {
-        let (statement, body, signatures) =
-            text::parse::<S>(bytes, 1).map_err(|source| CeremonyError::Text { what: S::WHAT, source })?;
+        let (statement, body, signatures) = text::parse::<S>(bytes, 1)
+            .map_err(|source| CeremonyError::Text { what: S::WHAT, source })?;
         statement.check()?;
         let (signer, identity) = statement.signer();
         verify_one(S::WHAT, signer, identity, &body, &signatures)?;
@@ -415,9 +427,12 @@ impl Document for Terms {
             previous: r.optional("previous", HEX)?,
             nonce: r.parse("nonce", "32 hex digits")?,
             legal: r.optional("legal", HEX)?,
-            system: r.field("system-key", "roles", |v| v.split(' ').map(|w| w.parse().ok()).collect())?,
+            system: r
+                .field("system-key", "roles", |v| v.split(' ').map(|w| w.parse().ok()).collect())?,
             builder: {
-                r.field("jobs-key", "model_owner data_owner", |v| (v == words(&BOTH)).then_some(()))?;
+                r.field("jobs-key", "model_owner data_owner", |v| {
+                    (v == words(&BOTH)).then_some(())
+                })?;
                 Builder::read(r)?
             },
             sites: {
@@ -426,7 +441,8 @@ impl Document for Terms {
                     sites.push(r.field("site", "NAME server|client [PARTY …]", |v| {
                         let mut words = v.split(' ');
                         let (name, role) = (words.next()?.parse().ok()?, role(words.next()?)?);
-                        let parties = words.map(|party| party.parse().ok()).collect::<Option<_>>()?;
+                        let parties =
+                            words.map(|party| party.parse().ok()).collect::<Option<_>>()?;
                         Some(Site { name, role, parties })
                     })?);
                 }

@@ -47,7 +47,9 @@ impl Explain for TextError {
     }
 
     fn help(&self) -> String {
-        "give the file exactly as the other side sent it: an editor or mail program may have changed it, or it is another kind of file".into()
+        "give the file exactly as the other side sent it: an editor or mail program may have \
+         changed it, or it is another kind of file"
+            .into()
     }
 }
 
@@ -78,7 +80,11 @@ pub(crate) fn body<D: Document>(document: &D) -> String {
 pub(crate) fn file(body: &str, signatures: &[SignatureLine]) -> String {
     let mut text = body.to_owned();
     for signature in signatures {
-        text.push_str(&format!("signature {}: {}\n", signature.signer, hex::encode(signature.bytes)));
+        text.push_str(&format!(
+            "signature {}: {}\n",
+            signature.signer,
+            hex::encode(signature.bytes)
+        ));
     }
     text
 }
@@ -113,7 +119,11 @@ pub(crate) fn bound(length: usize) -> Result<(), TextError> {
     if length as u64 <= MAX_BYTES {
         return Ok(());
     }
-    Err(TextError { line: 1, expected: format!("at most {MAX_BYTES} bytes"), found: format!("{length} bytes") })
+    Err(TextError {
+        line: 1,
+        expected: format!("at most {MAX_BYTES} bytes"),
+        found: format!("{length} bytes"),
+    })
 }
 
 /// The kind of an artifact, by its first line.
@@ -132,7 +142,11 @@ pub(crate) fn sign(key: &SigningKey, body: &str) -> [u8; 64] {
 /// Whether `signature` is `identity`'s over `body` (strict: no small-order keys).
 pub(crate) fn verifies(identity: &Bytes32, body: &str, signature: &[u8; 64]) -> bool {
     VerifyingKey::from_bytes(&identity.0).is_ok_and(|key| {
-        key.verify_strict(&[SIGNED_CONTEXT, body.as_bytes()].concat(), &Signature::from_bytes(signature)).is_ok()
+        key.verify_strict(
+            &[SIGNED_CONTEXT, body.as_bytes()].concat(),
+            &Signature::from_bytes(signature),
+        )
+        .is_ok()
     })
 }
 
@@ -174,15 +188,23 @@ impl<'a> Reader<'a> {
         let fail = |expected: String| TextError { line: 1, expected, found: String::new() };
         match cvm_base::unmarked(bytes) {
             Ok(text) if text.len() == bytes.len() => {}
-            Ok(_) => return Err(changed("no byte order mark in front", "one, which an editor put there")),
+            Ok(_) => {
+                return Err(changed(
+                    "no byte order mark in front",
+                    "one, which an editor put there",
+                ));
+            }
             Err(_) => return Err(changed("the ASCII text that was signed", "UTF-16")),
         }
         if bytes.contains(&b'\r') {
-            return Err(changed("line ends as they were signed (LF)", "line ends that were changed (CR LF)"));
+            return Err(changed(
+                "line ends as they were signed (LF)",
+                "line ends that were changed (CR LF)",
+            ));
         }
-        let text = std::str::from_utf8(bytes)
-            .ok()
-            .filter(|text| text.ends_with('\n') && text.bytes().all(|b| b == b'\n' || (b' '..=b'~').contains(&b)));
+        let text = std::str::from_utf8(bytes).ok().filter(|text| {
+            text.ends_with('\n') && text.bytes().all(|b| b == b'\n' || (b' '..=b'~').contains(&b))
+        });
         let rest = text.ok_or_else(|| fail("printable ASCII that ends with a line feed".into()))?;
         Ok(Self { rest, line: 1 })
     }
@@ -199,7 +221,11 @@ impl<'a> Reader<'a> {
 
     /// The error that `expected` does not stand in the next line.
     pub fn expected(&self, expected: impl Into<String>) -> TextError {
-        TextError { line: self.line, expected: expected.into(), found: self.peek().chars().take(80).collect() }
+        TextError {
+            line: self.line,
+            expected: expected.into(),
+            found: self.peek().chars().take(80).collect(),
+        }
     }
 
     fn exact(&mut self, expected: &str) -> Result<(), TextError> {
@@ -213,8 +239,10 @@ impl<'a> Reader<'a> {
 
     fn signature(&mut self) -> Result<SignatureLine, TextError> {
         let line = self.peek();
-        let parsed =
-            line.strip_prefix("signature ").and_then(|rest| rest.split_once(": ")).and_then(|(signer, value)| {
+        let parsed = line
+            .strip_prefix("signature ")
+            .and_then(|rest| rest.split_once(": "))
+            .and_then(|(signer, value)| {
                 let mut bytes = [0; 64];
                 hex::decode_to_slice(value, &mut bytes).ok()?;
                 Some(SignatureLine { signer: signer.parse().ok()?, bytes })
@@ -237,8 +265,12 @@ impl<'a> Reader<'a> {
         convert: impl FnOnce(&'a str) -> Option<T>,
     ) -> Result<T, TextError> {
         let line = self.peek();
-        let value = line.strip_prefix(key).and_then(|rest| rest.strip_prefix(": ")).filter(|_| line.len() <= MAX_LINE);
-        let value = value.and_then(convert).ok_or_else(|| self.expected(format!("`{key}: {expected}`")))?;
+        let value = line
+            .strip_prefix(key)
+            .and_then(|rest| rest.strip_prefix(": "))
+            .filter(|_| line.len() <= MAX_LINE);
+        let value =
+            value.and_then(convert).ok_or_else(|| self.expected(format!("`{key}: {expected}`")))?;
         self.advance(line);
         Ok(value)
     }
@@ -248,7 +280,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A value, or `none`.
-    pub fn optional<T: FromStr>(&mut self, key: &str, expected: &str) -> Result<Option<T>, TextError> {
+    pub fn optional<T: FromStr>(
+        &mut self,
+        key: &str,
+        expected: &str,
+    ) -> Result<Option<T>, TextError> {
         self.field(key, &format!("{expected} or none"), |value| match value {
             "none" => Some(None),
             value => value.parse().ok().map(Some),

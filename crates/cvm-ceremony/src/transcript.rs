@@ -32,7 +32,10 @@ pub struct Transcript {
 
 impl Transcript {
     /// What follows from an invitation and the answers to it; the same for whoever computes it.
-    pub fn from_statements(invite: &Signed<Invite>, joins: &[Signed<Join>]) -> Result<Self, CeremonyError> {
+    pub fn from_statements(
+        invite: &Signed<Invite>,
+        joins: &[Signed<Join>],
+    ) -> Result<Self, CeremonyError> {
         let mut parties = vec![invite.statement().inviter.clone()];
         for join in joins {
             let Join { invite: found, joiner } = join.statement();
@@ -43,7 +46,8 @@ impl Transcript {
             parties.push(joiner.clone());
         }
         parties.sort_by(|a, b| order(a).cmp(&order(b)));
-        let transcript = Self { invite: invite.digest(), terms: invite.statement().terms.clone(), parties };
+        let transcript =
+            Self { invite: invite.digest(), terms: invite.statement().terms.clone(), parties };
         transcript.check()?;
         Ok(transcript)
     }
@@ -57,14 +61,26 @@ impl Transcript {
     fn check(&self) -> Result<(), CeremonyError> {
         self.terms.check()?;
         if !(2..=MAX_PARTIES).contains(&self.parties.len()) {
-            return Err(CeremonyError::Count { what: "parties", found: self.parties.len(), limit: MAX_PARTIES });
+            return Err(CeremonyError::Count {
+                what: "parties",
+                found: self.parties.len(),
+                limit: MAX_PARTIES,
+            });
         }
         for (i, party) in self.parties.iter().enumerate() {
             party.card.check()?;
             for other in self.parties.iter().take(i) {
                 distinct("party", party.card.name.as_str(), other.card.name.as_str())?;
-                distinct("identity", &party.card.identity.to_string(), &other.card.identity.to_string())?;
-                distinct("public key", &party.card.public.to_string(), &other.card.public.to_string())?;
+                distinct(
+                    "identity",
+                    &party.card.identity.to_string(),
+                    &other.card.identity.to_string(),
+                )?;
+                distinct(
+                    "public key",
+                    &party.card.public.to_string(),
+                    &other.card.public.to_string(),
+                )?;
             }
         }
         if !self.parties.is_sorted_by(|a, b| order(a) < order(b)) {
@@ -72,14 +88,19 @@ impl Transcript {
         }
         const ROLES: [PartyRole; 2] = [PartyRole::ModelOwner, PartyRole::DataOwner];
         let lacks = |is_in: &dyn Fn(&Name) -> bool| {
-            ROLES.into_iter().find(|role| !self.parties.iter().any(|p| p.card.role == *role && is_in(&p.card.name)))
+            ROLES.into_iter().find(|role| {
+                !self.parties.iter().any(|p| p.card.role == *role && is_in(&p.card.name))
+            })
         };
         if let Some(role) = lacks(&|_| true) {
             return Err(CeremonyError::NoParty(role));
         }
         for site in &self.terms.sites {
             if let Some(stranger) = site.parties.iter().find(|name| self.party(name).is_err()) {
-                return Err(CeremonyError::SiteOfStranger { site: site.name.clone(), party: stranger.clone() });
+                return Err(CeremonyError::SiteOfStranger {
+                    site: site.name.clone(),
+                    party: stranger.clone(),
+                });
             }
             if let Some(role) = lacks(&|name| site.names(name)) {
                 return Err(CeremonyError::SiteWithout { site: site.name.clone(), role });
@@ -135,7 +156,8 @@ impl Draft {
         let body = text::body(&transcript);
         // Room for every signature: what all have signed must be readable.
         let all = transcript.parties.len() * text::MAX_SIGNATURE_LINE;
-        text::bound(body.len() + all).map_err(|source| CeremonyError::Text { what: WHAT, source })?;
+        text::bound(body.len() + all)
+            .map_err(|source| CeremonyError::Text { what: WHAT, source })?;
         Ok(Self { body, transcript, signatures: Vec::new() })
     }
 
@@ -174,16 +196,24 @@ impl Draft {
             return Err(CeremonyError::WrongKey { name: name.clone(), what: WHAT });
         }
         self.signatures.retain(|line| line.signer != *name);
-        self.signatures.push(SignatureLine { signer: name.clone(), bytes: text::sign(key, &self.body) });
+        self.signatures
+            .push(SignatureLine { signer: name.clone(), bytes: text::sign(key, &self.body) });
         let parties = &self.transcript.parties;
-        self.signatures.sort_by_key(|line| parties.iter().position(|party| party.card.name == line.signer));
+        self.signatures
+            .sort_by_key(|line| parties.iter().position(|party| party.card.name == line.signer));
         Ok(())
     }
 
     /// Who has not signed yet.
     pub fn missing(&self) -> Vec<Name> {
         let signed = |name: &Name| self.signatures.iter().any(|line| line.signer == *name);
-        self.transcript.parties.iter().map(|party| &party.card.name).filter(|name| !signed(name)).cloned().collect()
+        self.transcript
+            .parties
+            .iter()
+            .map(|party| &party.card.name)
+            .filter(|name| !signed(name))
+            .cloned()
+            .collect()
     }
 
     /// The file.
@@ -245,7 +275,11 @@ impl Agreement {
         found.ok_or_else(|| CeremonyError::NotASite {
             site: name.clone(),
             role,
-            agreed: sites.iter().map(|site| format!("{} ({})", site.name, site.role)).collect::<Vec<_>>().join(", "),
+            agreed: sites
+                .iter()
+                .map(|site| format!("{} ({})", site.name, site.role))
+                .collect::<Vec<_>>()
+                .join(", "),
         })
     }
 
@@ -256,13 +290,17 @@ impl Agreement {
             name: card.name.clone(),
             public: card.public,
             purposes: transcript.terms.purposes(card.role),
-            keyholder: KeyHolder { url: card.keyholder.to_string(), certificate_sha256: card.certificate_sha256 },
+            keyholder: KeyHolder {
+                url: card.keyholder.to_string(),
+                certificate_sha256: card.certificate_sha256,
+            },
             policy_sha256: *policy_sha256,
         };
         transcript.parties.iter().filter(|party| site.names(&party.card.name)).map(share).collect()
     }
 
-    /// Whether an image's public components are those that this agreement gives `site` (E is the image's own).
+    /// Whether an image's public components are those that this agreement gives `site` (E is the
+    /// image's own).
     pub fn check_split_key(&self, site: &Site, split_key: &SplitKey) -> Result<(), CeremonyError> {
         let (expected, found) = (self.digest(), split_key.transcript);
         if expected != found {

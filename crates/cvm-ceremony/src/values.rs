@@ -128,7 +128,8 @@ impl Url {
 
     /// A DNS name, an IPv4 address, or an IPv6 address without its brackets.
     pub fn host(&self) -> &str {
-        let host = self.0.trim_start_matches("https://").rsplit_once(':').map_or("", |(host, _)| host);
+        let host =
+            self.0.trim_start_matches("https://").rsplit_once(':').map_or("", |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')
     }
 }
@@ -144,10 +145,13 @@ impl FromStr for Url {
                 None => {
                     !host.is_empty()
                         && !host.starts_with(['-', '.'])
-                        && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+                        && host.bytes().all(|b| {
+                            b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b)
+                        })
                 }
             };
-            host_good && port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port)
+            host_good
+                && port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port)
         });
         if good && text.len() <= 200 {
             Ok(Self(text.to_owned()))
@@ -211,11 +215,15 @@ mod tests {
 
     #[test]
     fn dates_are_strict() {
-        for (seconds, text) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_795_305_600, "2026-11-22")] {
+        for (seconds, text) in
+            [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_795_305_600, "2026-11-22")]
+        {
             assert_eq!(Date::from_unix(seconds).to_string(), text);
             assert_eq!(text.parse::<Date>().unwrap(), Date::from_unix(seconds));
         }
-        for bad in ["", "2026-1-01", "2026-13-01", "2026-01-32", "+026-01-01", "2026-01-01-", "1969-01-01"] {
+        for bad in
+            ["", "2026-1-01", "2026-13-01", "2026-01-32", "+026-01-01", "2026-01-01-", "1969-01-01"]
+        {
             assert!(bad.parse::<Date>().is_err(), "{bad:?}");
         }
         assert_eq!(Date::from_unix(u64::MAX).to_string(), "9999-12-31");

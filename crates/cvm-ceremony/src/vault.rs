@@ -64,7 +64,8 @@ impl NewFolder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
             Err(error) => return Err(fail("read the folder", target)(error).into()),
         }
-        let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent =
+            target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(fail("create the folder", parent))?;
         let staging = tempfile::Builder::new()
             .prefix(".flare-cvm-")
@@ -83,14 +84,16 @@ impl NewFolder {
     /// Locks `secret` into `secrets.age`, and writes the key file where the lock is one.
     pub fn write_secrets(&self, secret: &[u8], lock: &Lock) -> Result<(), CeremonyError> {
         let sealed = match lock {
-            Lock::Passphrase(passphrase) => {
-                age::encrypt(&age::scrypt::Recipient::new(SecretString::from(passphrase.as_str())), secret)
-            }
+            Lock::Passphrase(passphrase) => age::encrypt(
+                &age::scrypt::Recipient::new(SecretString::from(passphrase.as_str())),
+                secret,
+            ),
             Lock::KeyFile => {
                 let identity = age::x25519::Identity::generate();
                 let text = identity.to_string();
                 let file = Zeroizing::new(format!(
-                    "# opens {SECRETS_FILE}; keep it apart from every copy of that file\n# public key: {}\n{}\n",
+                    "# opens {SECRETS_FILE}; keep it apart from every copy of that file\n# public \
+                     key: {}\n{}\n",
                     identity.to_public(),
                     text.expose_secret()
                 ));
@@ -98,7 +101,10 @@ impl NewFolder {
                 age::encrypt(&identity.to_public(), secret)
             }
         };
-        let sealed = sealed.map_err(|e| CeremonyError::Locked { path: SECRETS_FILE.into(), reason: e.to_string() })?;
+        let sealed = sealed.map_err(|e| CeremonyError::Locked {
+            path: SECRETS_FILE.into(),
+            reason: e.to_string(),
+        })?;
         self.write(SECRETS_FILE, &sealed, 0o600)
     }
 
@@ -128,16 +134,22 @@ pub(crate) fn read(folder: &Path, name: &str) -> Result<Vec<u8>, CeremonyError> 
 }
 
 /// Opens a folder's secrets.
-pub(crate) fn open_secrets(folder: &Path, unlock: &Unlock) -> Result<Zeroizing<Vec<u8>>, CeremonyError> {
+pub(crate) fn open_secrets(
+    folder: &Path,
+    unlock: &Unlock,
+) -> Result<Zeroizing<Vec<u8>>, CeremonyError> {
     let sealed = read(folder, SECRETS_FILE)?;
     let opened = match unlock {
-        Unlock::Passphrase(passphrase) => {
-            age::decrypt(&age::scrypt::Identity::new(SecretString::from(passphrase.as_str())), &sealed)
-        }
+        Unlock::Passphrase(passphrase) => age::decrypt(
+            &age::scrypt::Identity::new(SecretString::from(passphrase.as_str())),
+            &sealed,
+        ),
         Unlock::KeyFile(path) => age::decrypt(&identity_file(path)?, &sealed),
     };
     let path = || folder.join(SECRETS_FILE).display().to_string();
-    opened.map(Zeroizing::new).map_err(|e| CeremonyError::Locked { path: path(), reason: e.to_string() })
+    opened
+        .map(Zeroizing::new)
+        .map_err(|e| CeremonyError::Locked { path: path(), reason: e.to_string() })
 }
 
 /// The one age identity of a key file.
@@ -145,7 +157,10 @@ fn identity_file(path: &Path) -> Result<age::x25519::Identity, CeremonyError> {
     let bytes = Zeroizing::new(read_bounded(path, MAX_FILE)?);
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let refuse = |reason: &str| CeremonyError::Locked { path: path.display().to_string(), reason: reason.into() };
+    let refuse = |reason: &str| CeremonyError::Locked {
+        path: path.display().to_string(),
+        reason: reason.into(),
+    };
     match (lines.next(), lines.next()) {
         (Some(line), None) => line.trim_end().parse().map_err(refuse),
         _ => Err(refuse("expected one line AGE-SECRET-KEY-1…")),
@@ -162,6 +177,7 @@ pub(crate) fn take32<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8; 32]> {
 /// 32 bytes of the system's random source.
 pub(crate) fn random32() -> Result<Zeroizing<[u8; 32]>, CeremonyError> {
     let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut_slice()).map_err(|e| crate::split_key::SplitKeyError::Random(e.to_string()))?;
+    getrandom::fill(bytes.as_mut_slice())
+        .map_err(|e| crate::split_key::SplitKeyError::Random(e.to_string()))?;
     Ok(bytes)
 }

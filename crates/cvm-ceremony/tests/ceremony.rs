@@ -9,8 +9,9 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
 use common::{BUILD, Ceremony, agree, last_day, name, party, today};
 use cvm_base::{Bytes16, Bytes32, Explain};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, CeremonyError, Contribution, Described, Draft, Invite, Join, Keys, Lock, NewParty,
-    Party, PartyRole, Signed, Site, Transcript, Unlock, build_split_key, open_contribution,
+    Agreement, BuilderSecrets, CeremonyError, Contribution, Described, Draft, Invite, Join, Keys,
+    Lock, NewParty, Party, PartyRole, Signed, Site, Transcript, Unlock, build_split_key,
+    open_contribution,
     split_key::{Half, Purpose, SplitKeyError, combine, derive},
 };
 use cvm_layout::{
@@ -40,24 +41,36 @@ fn two_parties_hold_a_ceremony_and_both_halves_open_what_the_build_sealed() {
     let agreement = Agreement::parse(c.agreement.text().as_bytes()).unwrap();
     let opened: Vec<_> = [&c.model, &c.data]
         .map(|p| {
-            let text = p.contribute(&agreement, Role::Server, name(BUILD), last_day()).unwrap().text().to_owned();
-            open_contribution(text.as_bytes(), &agreement, Role::Server, &name(BUILD), &c.builder).unwrap()
+            let text = p
+                .contribute(&agreement, Role::Server, name(BUILD), last_day())
+                .unwrap()
+                .text()
+                .to_owned();
+            open_contribution(text.as_bytes(), &agreement, Role::Server, &name(BUILD), &c.builder)
+                .unwrap()
         })
         .into();
-    let (split_key, keys, _) = build_split_key(&agreement, &opened, server1(&agreement), &IMAGE).unwrap();
+    let (split_key, keys, _) =
+        build_split_key(&agreement, &opened, server1(&agreement), &IMAGE).unwrap();
     agreement.check_split_key(server1(&agreement), &split_key).unwrap();
     assert_eq!(split_key.parties[0].purposes, [KeyPurpose::System, KeyPurpose::Jobs]);
     assert_eq!(split_key.parties[1].purposes, [KeyPurpose::Jobs]);
 
     let halves: BTreeMap<_, _> = [&c.model, &c.data]
-        .map(|p| (p.card().name.clone(), p.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap()))
+        .map(|p| {
+            (p.card().name.clone(), p.half(&split_key, Role::Server, &IMAGE, Stage::Boot).unwrap())
+        })
         .into();
     let again = Keys::derive(&split_key, &halves, &IMAGE).unwrap();
     for purpose in Purpose::ALL {
         assert_eq!(keys.get(purpose).as_bytes(), again.get(purpose).as_bytes(), "{purpose}");
     }
     assert_eq!(
-        Purpose::ALL.map(|p| *keys.get(p).as_bytes()).iter().collect::<std::collections::BTreeSet<_>>().len(),
+        Purpose::ALL
+            .map(|p| *keys.get(p).as_bytes())
+            .iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
         6
     );
     // A client's base key gives another half.
@@ -87,7 +100,14 @@ fn neither_half_alone_derives(disk: Purpose, mac: Purpose) {
         let opened: Vec<_> = [&c.model, &c.data]
             .map(|p| {
                 let signed = p.contribute(&c.agreement, role, name(BUILD), last_day()).unwrap();
-                open_contribution(signed.text().as_bytes(), &c.agreement, role, &name(BUILD), &c.builder).unwrap()
+                open_contribution(
+                    signed.text().as_bytes(),
+                    &c.agreement,
+                    role,
+                    &name(BUILD),
+                    &c.builder,
+                )
+                .unwrap()
             })
             .into();
         let (split_key, keys, _) = build_split_key(&c.agreement, &opened, site, &IMAGE).unwrap();
@@ -96,24 +116,34 @@ fn neither_half_alone_derives(disk: Purpose, mac: Purpose) {
             let half = |party: &Party, role| party.half(&split_key, role, &IMAGE, stage).unwrap();
             let (model, data) = (half(&c.model, role), half(&c.data, role));
             for purpose in [disk, mac] {
-                let both = combine(&split_key.transcript, &[&model, &data], purpose, &IMAGE).unwrap();
+                let both =
+                    combine(&split_key.transcript, &[&model, &data], purpose, &IMAGE).unwrap();
                 let built = both.as_bytes() == keys.get(purpose).as_bytes();
-                assert_eq!(built, stage == Stage::Boot, "{role} {purpose}: the builder knows the boot's");
+                assert_eq!(
+                    built,
+                    stage == Stage::Boot,
+                    "{role} {purpose}: the builder knows the boot's"
+                );
                 for (own, party) in [(&model, &c.model), (&data, &c.data)] {
                     // The program refuses, naming the party whose half is missing.
-                    let only = BTreeMap::from([(party.card().name.clone(), Half::from_bytes(own.as_bytes()))]);
+                    let only = BTreeMap::from([(
+                        party.card().name.clone(),
+                        Half::from_bytes(own.as_bytes()),
+                    )]);
                     assert!(matches!(
                         derive(&split_key, &only, purpose, &IMAGE),
                         Err(SplitKeyError::MissingHalf { party: missing, .. }) if missing != party.card().name
                     ));
-                    // A program of one's own: everything that the party has, in place of the other's half.
+                    // A program of one's own: everything that the party has, in place of the
+                    // other's half.
                     let zero = Half::from_bytes(&[0; 32]);
                     let mine = [&half(party, Role::Server), &half(party, Role::Client), &zero];
                     for label in Purpose::ALL {
                         for a in mine {
                             let tried = [&[a][..], &[a, mine[0]], &[a, mine[1]], &[a, mine[2]]];
                             for halves in tried {
-                                let key = combine(&split_key.transcript, halves, label, &IMAGE).unwrap();
+                                let key =
+                                    combine(&split_key.transcript, halves, label, &IMAGE).unwrap();
                                 assert_ne!(key.as_bytes(), both.as_bytes(), "{role} {label}");
                             }
                         }
@@ -143,7 +173,8 @@ fn a_swapped_party_key_is_refused() {
         let text = change(&c.agreement.text(), &from.to_string(), &to.to_string());
         assert_eq!(code(Agreement::parse(&text)), "CER-001");
     }
-    // Between the parties: Mallory answers the invitation as the data owner, and the model owner signs.
+    // Between the parties: Mallory answers the invitation as the data owner, and the model owner
+    // signs.
     let invite = c.model.invite(Ceremony::terms(&c.builder, 2)).unwrap();
     let (joined, intercepted) = (mallory.join(&invite).unwrap(), c.data.join(&invite).unwrap());
     assert_ne!(joined.fingerprint(), intercepted.fingerprint(), "what the two read to each other");
@@ -154,7 +185,10 @@ fn a_swapped_party_key_is_refused() {
     // Neither will it contribute to an agreement that somebody else signed in its name.
     mallory.sign(&mut draft).unwrap();
     let agreement = draft.complete().unwrap();
-    assert_eq!(code(c.data.contribute(&agreement, Role::Server, name(BUILD), last_day())), "CER-003");
+    assert_eq!(
+        code(c.data.contribute(&agreement, Role::Server, name(BUILD), last_day())),
+        "CER-003"
+    );
 }
 
 #[test]
@@ -162,10 +196,13 @@ fn a_contribution_replayed_from_another_ceremony_role_or_build_is_refused() {
     let c = Ceremony::hold();
     let other = agree(&c.model, &c.data, Ceremony::terms(&c.builder, 7));
     let replayed = c.data.contribute(&other, Role::Server, name(BUILD), last_day()).unwrap();
-    let open = |text: &[u8], role, build: &str| open_contribution(text, &c.agreement, role, &name(build), &c.builder);
+    let open = |text: &[u8], role, build: &str| {
+        open_contribution(text, &c.agreement, role, &name(build), &c.builder)
+    };
     assert_eq!(code(open(replayed.text().as_bytes(), Role::Server, BUILD)), "CER-012");
     // Edited to name this ceremony.
-    let edited = change(replayed.text(), &other.digest().to_string(), &c.agreement.digest().to_string());
+    let edited =
+        change(replayed.text(), &other.digest().to_string(), &c.agreement.digest().to_string());
     assert_eq!(code(open(&edited, Role::Server, BUILD)), "CER-001");
 
     let good = c.data.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
@@ -177,7 +214,8 @@ fn a_contribution_replayed_from_another_ceremony_role_or_build_is_refused() {
 #[test]
 fn a_sealed_base_key_lifted_into_anothers_envelope_is_refused() {
     let c = Ceremony::hold();
-    let sealed_of = |text: &str| text.lines().find(|l| l.starts_with("sealed: ")).unwrap().to_owned();
+    let sealed_of =
+        |text: &str| text.lines().find(|l| l.starts_with("sealed: ")).unwrap().to_owned();
     let data = c.data.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
     let client = c.data.contribute(&c.agreement, Role::Client, name(BUILD), last_day()).unwrap();
     let mut stolen = client.statement().clone();
@@ -188,7 +226,11 @@ fn a_sealed_base_key_lifted_into_anothers_envelope_is_refused() {
     let body_end = text.windows(5).position(|w| w == b"\nend\n").unwrap() + 5;
     let signed = [cvm_ceremony::SIGNED_CONTEXT, &text[..body_end]].concat();
     let signature = ed25519_dalek::Signer::sign(c.data.identity(), &signed).to_bytes();
-    let forged = [&text[..body_end], format!("signature data-owner: {}\n", hex::encode(signature)).as_bytes()].concat();
+    let forged = [
+        &text[..body_end],
+        format!("signature data-owner: {}\n", hex::encode(signature)).as_bytes(),
+    ]
+    .concat();
     let result = open_contribution(&forged, &c.agreement, Role::Client, &name(BUILD), &c.builder);
     assert_eq!(code(result), "CER-018");
 }
@@ -197,13 +239,15 @@ fn a_sealed_base_key_lifted_into_anothers_envelope_is_refused() {
 fn a_policy_digest_changed_after_signing_is_refused() {
     let c = Ceremony::hold();
     let policy = c.agreement.transcript().parties[1].policy_sha256;
-    let text = change(&c.agreement.text(), &policy.to_string(), &Bytes32 { 0: [1; 32] }.to_string());
+    let text =
+        change(&c.agreement.text(), &policy.to_string(), &Bytes32 { 0: [1; 32] }.to_string());
     assert_eq!(code(Agreement::parse(&text)), "CER-001");
     // Nor does a party sign when its policy file is another by then.
     let invite = c.model.invite(Ceremony::terms(&c.builder, 3)).unwrap();
     let join = c.data.join(&invite).unwrap();
     let mut draft = Draft::new(Transcript::from_statements(&invite, &[join]).unwrap()).unwrap();
-    std::fs::write(c.dir.path().join("data/policy.rego"), "package policy\nallow = true\n").unwrap();
+    std::fs::write(c.dir.path().join("data/policy.rego"), "package policy\nallow = true\n")
+        .unwrap();
     assert_eq!(code(c.data.sign(&mut draft)), "CER-021");
 }
 
@@ -211,12 +255,23 @@ fn a_policy_digest_changed_after_signing_is_refused() {
 fn an_agreement_with_a_missing_or_foreign_signature_is_refused() {
     let c = Ceremony::hold();
     let text = c.agreement.text();
-    let line = |who: &str| text.lines().find(|l| l.starts_with(&format!("signature {who}"))).unwrap().to_owned() + "\n";
+    let line = |who: &str| {
+        text.lines().find(|l| l.starts_with(&format!("signature {who}"))).unwrap().to_owned() + "\n"
+    };
     let (model, data) = (line("model-owner"), line("data-owner"));
     assert_eq!(code(Agreement::parse(&change(&text, &data, ""))), "CER-004");
-    assert_eq!(code(Agreement::parse(&change(&text, &(model.clone() + &data), &(data.clone() + &model)))), "CER-006");
-    assert_eq!(code(Agreement::parse(&change(&text, &data, &data.replace("data-owner", "somebody")))), "CER-013");
-    assert_eq!(code(Agreement::parse(&change(&text, &data, &model.replace("model-owner", "data-owner")))), "CER-001");
+    assert_eq!(
+        code(Agreement::parse(&change(&text, &(model.clone() + &data), &(data.clone() + &model)))),
+        "CER-006"
+    );
+    assert_eq!(
+        code(Agreement::parse(&change(&text, &data, &data.replace("data-owner", "somebody")))),
+        "CER-013"
+    );
+    assert_eq!(
+        code(Agreement::parse(&change(&text, &data, &model.replace("model-owner", "data-owner")))),
+        "CER-001"
+    );
     assert_eq!(code(Agreement::parse(&change(&text, &data, &(data.clone() + &data)))), "CER-006");
 }
 
@@ -227,17 +282,28 @@ fn a_role_or_builder_mismatch_is_refused() {
     BuilderSecrets::create(&folder, name("builder"), &Lock::KeyFile).unwrap();
     let other = BuilderSecrets::load(&folder, &Unlock::beside(&folder)).unwrap();
     let signed = c.model.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
-    let result = open_contribution(signed.text().as_bytes(), &c.agreement, Role::Server, &name(BUILD), &other);
+    let result = open_contribution(
+        signed.text().as_bytes(),
+        &c.agreement,
+        Role::Server,
+        &name(BUILD),
+        &other,
+    );
     assert_eq!(code(result), "CER-017");
 
     let open = |p: &Party, role| {
         let signed = p.contribute(&c.agreement, role, name(BUILD), last_day()).unwrap();
-        open_contribution(signed.text().as_bytes(), &c.agreement, role, &name(BUILD), &c.builder).unwrap()
+        open_contribution(signed.text().as_bytes(), &c.agreement, role, &name(BUILD), &c.builder)
+            .unwrap()
     };
     let build = |opened: &[_]| build_split_key(&c.agreement, opened, server1(&c.agreement), &IMAGE);
-    assert_eq!(code(build(&[open(&c.model, Role::Server), open(&c.data, Role::Client)])), "CER-014");
+    assert_eq!(
+        code(build(&[open(&c.model, Role::Server), open(&c.data, Role::Client)])),
+        "CER-014"
+    );
     assert_eq!(code(build(&[open(&c.model, Role::Server)])), "CER-016");
-    let twice = [open(&c.model, Role::Server), open(&c.model, Role::Server), open(&c.data, Role::Server)];
+    let twice =
+        [open(&c.model, Role::Server), open(&c.model, Role::Server), open(&c.data, Role::Server)];
     assert_eq!(code(build(&twice)), "CER-005");
 }
 
@@ -255,9 +321,12 @@ fn attack_a_builds_name_used_twice() {
     // The build's other sites, another build, and another ceremony are others.
     c.builder.check_unused(&c.agreement, &used, &name("server1")).unwrap();
     c.builder.check_unused(&c.agreement, &free, &site_1).unwrap();
-    c.builder.check_unused(&agree(&c.model, &c.data, Ceremony::terms(&c.builder, 9)), &used, &site_1).unwrap();
+    c.builder
+        .check_unused(&agree(&c.model, &c.data, Ceremony::terms(&c.builder, 9)), &used, &site_1)
+        .unwrap();
 
-    let contribute = |role, build: &str| c.data.contribute(&c.agreement, role, name(build), last_day()).unwrap();
+    let contribute =
+        |role, build: &str| c.data.contribute(&c.agreement, role, name(build), last_day()).unwrap();
     c.data.keep(&contribute(Role::Server, BUILD)).unwrap();
     let again = c.data.keep(&contribute(Role::Server, BUILD)).unwrap_err();
     assert_eq!(again.code(), "CER-033");
@@ -298,10 +367,18 @@ fn an_image_of_another_agreement_is_not_enrolled() {
     let c = Ceremony::hold();
     let open = |p: &Party| {
         let signed = p.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
-        open_contribution(signed.text().as_bytes(), &c.agreement, Role::Server, &name(BUILD), &c.builder).unwrap()
+        open_contribution(
+            signed.text().as_bytes(),
+            &c.agreement,
+            Role::Server,
+            &name(BUILD),
+            &c.builder,
+        )
+        .unwrap()
     };
     let server1 = server1(&c.agreement);
-    let (good, ..) = build_split_key(&c.agreement, &[open(&c.model), open(&c.data)], server1, &IMAGE).unwrap();
+    let (good, ..) =
+        build_split_key(&c.agreement, &[open(&c.model), open(&c.data)], server1, &IMAGE).unwrap();
     let check = |change: &dyn Fn(&mut cvm_layout::manifest::SplitKey)| {
         let mut split_key = good.clone();
         change(&mut split_key);
@@ -321,7 +398,8 @@ fn every_byte_of_every_artifact_is_protected() {
     let c = Ceremony::hold();
     let invite = c.model.invite(Ceremony::terms(&c.builder, 6)).unwrap();
     let join = c.data.join(&invite).unwrap();
-    let contribution = c.data.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
+    let contribution =
+        c.data.contribute(&c.agreement, Role::Server, name(BUILD), last_day()).unwrap();
     type Refuses<'a> = &'a dyn Fn(&[u8]) -> bool;
     let cases: [(&str, Refuses<'_>); 4] = [
         (invite.text(), &|b| Signed::<Invite>::parse(b).is_err()),
@@ -369,7 +447,11 @@ fn a_second_encoding_of_the_same_statement_is_malformed() {
         ("end\n", ""),
     ];
     for (from, to) in changes {
-        assert_eq!(code(Signed::<Invite>::parse(&change(&text, from, to))), "CER-201", "{from:?} to {to:?}");
+        assert_eq!(
+            code(Signed::<Invite>::parse(&change(&text, from, to))),
+            "CER-201",
+            "{from:?} to {to:?}"
+        );
     }
     // Well-formed, and not what the rules of a ceremony allow.
     for (from, to, expected) in [
@@ -381,7 +463,11 @@ fn a_second_encoding_of_the_same_statement_is_malformed() {
         ("site: server1 server", "site: server1 server a a", "CER-006"),
         (identity.as_str(), &"0".repeat(64), "CER-009"),
     ] {
-        assert_eq!(code(Signed::<Invite>::parse(&change(&text, from, to))), expected, "{from:?} to {to:?}");
+        assert_eq!(
+            code(Signed::<Invite>::parse(&change(&text, from, to))),
+            expected,
+            "{from:?} to {to:?}"
+        );
     }
 }
 
@@ -401,7 +487,8 @@ fn an_invitation_does_not_pass_as_a_join_and_show_knows_each_kind() {
 fn secrets_are_private_whole_locked_and_never_overwritten() {
     let c = Ceremony::hold();
     let folder = c.dir.path().join("model");
-    let mode = |file: &str| std::fs::metadata(folder.join(file)).unwrap().permissions().mode() & 0o777;
+    let mode =
+        |file: &str| std::fs::metadata(folder.join(file)).unwrap().permissions().mode() & 0o777;
     assert_eq!([mode(""), mode("secrets.age"), mode("unlock.key")], [0o700, 0o600, 0o600]);
     let again = |folder| {
         let new = NewParty {
@@ -428,8 +515,12 @@ fn a_passphrase_locks_too_and_a_wrong_one_does_not_open() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("builder");
     let word = |text: &str| zeroize::Zeroizing::new(text.to_owned());
-    BuilderSecrets::create(&folder, name("builder"), &Lock::Passphrase(word("correct horse"))).unwrap();
+    BuilderSecrets::create(&folder, name("builder"), &Lock::Passphrase(word("correct horse")))
+        .unwrap();
     assert!(!folder.join("unlock.key").exists());
     BuilderSecrets::load(&folder, &Unlock::Passphrase(word("correct horse"))).unwrap();
-    assert_eq!(code(BuilderSecrets::load(&folder, &Unlock::Passphrase(word("battery")))), "CER-020");
+    assert_eq!(
+        code(BuilderSecrets::load(&folder, &Unlock::Passphrase(word("battery")))),
+        "CER-020"
+    );
 }

@@ -5,7 +5,8 @@ use cvm_ceremony::{Described, check_any_bytes};
 
 #[test]
 fn no_seed_or_mutation_of_one_is_read_in_a_second_way() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/ceremony_artifact");
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/ceremony_artifact");
     let mut seeds = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

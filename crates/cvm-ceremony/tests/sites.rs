@@ -1,4 +1,5 @@
-//! Sites whose halves only some of the parties hold: a server, two hospitals, and the server's own key holder.
+//! Sites whose halves only some of the parties hold: a server, two hospitals, and the server's own
+//! key holder.
 #![cfg(feature = "artifacts")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -9,8 +10,8 @@ use std::{collections::BTreeMap, path::Path};
 use common::{BUILD, Ceremony, last_day, name, party, site};
 use cvm_base::{Bytes16, Explain};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, CeremonyError, Draft, Lock, Party, PartyRole, Site, Transcript, Unlock, build_split_key,
-    open_contribution,
+    Agreement, BuilderSecrets, CeremonyError, Draft, Lock, Party, PartyRole, Site, Transcript,
+    Unlock, build_split_key, open_contribution,
     split_key::{Purpose, SplitKeyError, derive},
 };
 use cvm_layout::{
@@ -49,15 +50,26 @@ impl Federation {
 
     fn agree(&self, sites: Vec<Site>) -> Result<Agreement, CeremonyError> {
         let [inviter, joiners @ ..] = &self.parties;
-        let invite = inviter.invite(cvm_ceremony::Terms { sites, ..Ceremony::terms(&self.builder, 1) })?;
-        let joins = joiners.iter().map(|party| party.join(&invite)).collect::<Result<Vec<_>, _>>()?;
+        let invite =
+            inviter.invite(cvm_ceremony::Terms { sites, ..Ceremony::terms(&self.builder, 1) })?;
+        let joins =
+            joiners.iter().map(|party| party.join(&invite)).collect::<Result<Vec<_>, _>>()?;
         let mut draft = Draft::new(Transcript::from_statements(&invite, &joins)?)?;
         self.parties.iter().try_for_each(|party| party.sign(&mut draft))?;
         Agreement::parse(draft.text().as_bytes())
     }
 
-    fn opened(&self, agreement: &Agreement, who: usize, role: Role) -> cvm_ceremony::OpenedContribution {
-        let text = self.parties[who].contribute(agreement, role, name(BUILD), last_day()).unwrap().text().to_owned();
+    fn opened(
+        &self,
+        agreement: &Agreement,
+        who: usize,
+        role: Role,
+    ) -> cvm_ceremony::OpenedContribution {
+        let text = self.parties[who]
+            .contribute(agreement, role, name(BUILD), last_day())
+            .unwrap()
+            .text()
+            .to_owned();
         open_contribution(text.as_bytes(), agreement, role, &name(BUILD), &self.builder).unwrap()
     }
 }
@@ -94,12 +106,15 @@ fn attack_a_delegate_alone_opens_a_clients_state() {
     let f = Federation::new();
     let agreement = f.agree(sites()).unwrap();
     let site_1 = agreement.site(&name("site-1"), Role::Client).unwrap();
-    let contributions = [f.opened(&agreement, 1, Role::Client), f.opened(&agreement, 2, Role::Client)];
+    let contributions =
+        [f.opened(&agreement, 1, Role::Client), f.opened(&agreement, 2, Role::Client)];
     let (split_key, keys, _) = build_split_key(&agreement, &contributions, site_1, &IMAGE).unwrap();
     for stage in [Stage::Boot, Stage::Running] {
         let half = f.parties[1].half(&split_key, Role::Client, &IMAGE, stage).unwrap();
         let alone = BTreeMap::from([(name("server1-keyholder"), half)]);
-        for purpose in [Purpose::State, Purpose::HeaderMacState, Purpose::Jobs, Purpose::HeaderMacJobs] {
+        for purpose in
+            [Purpose::State, Purpose::HeaderMacState, Purpose::Jobs, Purpose::HeaderMacJobs]
+        {
             assert!(matches!(
                 derive(&split_key, &alone, purpose, &IMAGE),
                 Err(SplitKeyError::MissingHalf { party, .. }) if party == name("hospital-1")
@@ -124,7 +139,10 @@ fn attack_a_half_of_a_party_that_the_site_does_not_name() {
     let [keyholder, _] = own();
     assert_eq!(code(build(vec![keyholder, foreign()])), "CER-016");
     // Nothing of the server's would open with the base key of its own key holder.
-    assert_eq!(code(f.parties[1].contribute(&agreement, Role::Server, name(BUILD), last_day())), "CER-030");
+    assert_eq!(
+        code(f.parties[1].contribute(&agreement, Role::Server, name(BUILD), last_day())),
+        "CER-030"
+    );
 }
 
 #[test]
@@ -161,7 +179,10 @@ fn a_ceremony_too_long_to_be_read_is_not_begun() {
     let many: Vec<_> = many.collect();
     assert_eq!(code(f.agree(many.clone())), "no error");
     let long = |n: usize| name(&format!("{n:02}{}", "p".repeat(62)));
-    let many = many.into_iter().map(|site| Site { parties: (0..16).map(long).collect(), ..site }).collect();
+    let many = many
+        .into_iter()
+        .map(|site| Site { parties: (0..16).map(long).collect(), ..site })
+        .collect();
     assert_eq!(code(f.agree(many)), "CER-201");
 }
 
@@ -169,6 +190,7 @@ fn a_ceremony_too_long_to_be_read_is_not_begun() {
 #[test]
 #[ignore = "writes the fuzzer's seed"]
 fn record() {
-    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/ceremony_artifact/sites.txt");
+    let seed =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/ceremony_artifact/sites.txt");
     std::fs::write(seed, Federation::new().agree(sites()).unwrap().text()).unwrap();
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use cvm_base::{Bytes16, Bytes32, Explain};
 use cvm_ceremony::split_key::{
-    BaseKey, EphemeralBuild, Half, MAX_PARTIES, PartySecret, Purpose, SplitKeyError, check_public, combine, half,
+    BaseKey, EphemeralBuild, Half, MAX_PARTIES, PartySecret, Purpose, SplitKeyError, check_public,
+    combine, half,
 };
 use cvm_layout::{manifest::Stage, names::Role};
 use serde_json::Value;
@@ -34,8 +35,10 @@ fn the_published_vectors_come_out_on_every_side() {
         let transcript = Bytes32 { 0: bytes(&case["transcript"]) };
         let ephemeral = Bytes32 { 0: bytes(&case["ephemeral_public"]) };
         let parties = case["parties"].as_array().unwrap();
-        let secrets: Vec<_> = parties.iter().map(|p| PartySecret::from_bytes(&bytes(&p["secret"]))).collect();
-        let base_keys: Vec<_> = parties.iter().map(|p| BaseKey::from_bytes(role, &bytes(&p["base_key"]))).collect();
+        let secrets: Vec<_> =
+            parties.iter().map(|p| PartySecret::from_bytes(&bytes(&p["secret"]))).collect();
+        let base_keys: Vec<_> =
+            parties.iter().map(|p| BaseKey::from_bytes(role, &bytes(&p["base_key"]))).collect();
         let public: Vec<_> = secrets.iter().zip(&base_keys).map(|(s, b)| (s.public(), b)).collect();
         let build = EphemeralBuild::from_bytes(&bytes(&case["ephemeral_secret"]));
         let (e, built) = build.halves(&public, &image_id).unwrap();
@@ -43,16 +46,26 @@ fn the_published_vectors_come_out_on_every_side() {
         for (i, party) in parties.iter().enumerate() {
             assert_eq!(public[i].0.to_string(), party["public"].as_str().unwrap());
             assert_eq!(*built[i].as_bytes(), bytes(&party["half"]), "the build's half");
-            let held = half(&secrets[i], &base_keys[i], &ephemeral, &image_id, Stage::Boot).unwrap();
+            let held =
+                half(&secrets[i], &base_keys[i], &ephemeral, &image_id, Stage::Boot).unwrap();
             assert_eq!(held.as_bytes(), built[i].as_bytes(), "the key holder's half");
-            let running = half(&secrets[i], &base_keys[i], &ephemeral, &image_id, Stage::Running).unwrap();
-            assert_eq!(*running.as_bytes(), bytes(&party["running_half"]), "the running system's half");
+            let running =
+                half(&secrets[i], &base_keys[i], &ephemeral, &image_id, Stage::Running).unwrap();
+            assert_eq!(
+                *running.as_bytes(),
+                bytes(&party["running_half"]),
+                "the running system's half"
+            );
         }
         let mut seen = BTreeSet::new();
         for purpose in Purpose::ALL {
             let key = &case["keys"][purpose.as_str()];
-            let chosen: Vec<_> =
-                key["parties"].as_array().unwrap().iter().map(|i| &built[i.as_u64().unwrap() as usize]).collect();
+            let chosen: Vec<_> = key["parties"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|i| &built[i.as_u64().unwrap() as usize])
+                .collect();
             let found = combine(&transcript, &chosen, purpose, &image_id).unwrap();
             assert_eq!(*found.as_bytes(), bytes(&key["key"]), "{purpose}");
             assert!(seen.insert(*found.as_bytes()), "every purpose has its own key");
@@ -98,7 +111,8 @@ fn any_other_half_order_transcript_purpose_or_image_gives_another_key() {
 fn a_half_is_of_one_party_base_key_build_and_image() {
     let (s, b) = (PartySecret::generate().unwrap(), BaseKey::generate(Role::Server).unwrap());
     let image = Bytes16 { 0: [1; 16] };
-    let (e, built) = EphemeralBuild::generate().unwrap().halves(&[(s.public(), &b)], &image).unwrap();
+    let (e, built) =
+        EphemeralBuild::generate().unwrap().halves(&[(s.public(), &b)], &image).unwrap();
     let good = half(&s, &b, &e, &image, Stage::Boot).unwrap();
     assert_eq!(good.as_bytes(), built[0].as_bytes());
     let others = [
@@ -132,7 +146,8 @@ fn a_public_key_of_low_order_is_refused() {
         assert_eq!(check_public(&point), Err(SplitKeyError::LowOrder(point)));
         let error = half(&s, &b, &point, &Bytes16 { 0: [0; 16] }, Stage::Boot).unwrap_err();
         assert_eq!(error.code(), "CER-101", "{point}");
-        let build = EphemeralBuild::generate().unwrap().halves(&[(point, &b)], &Bytes16 { 0: [0; 16] });
+        let build =
+            EphemeralBuild::generate().unwrap().halves(&[(point, &b)], &Bytes16 { 0: [0; 16] });
         assert_eq!(build.unwrap_err(), SplitKeyError::LowOrder(point));
     }
     check_public(&s.public()).unwrap();
@@ -143,7 +158,8 @@ fn no_halves_and_too_many_are_refused() {
     let halves: Vec<_> = (0..=MAX_PARTIES).map(|_| Half::from_bytes(&random())).collect();
     let all: Vec<_> = halves.iter().collect();
     for wrong in [&all[..0], &all[..]] {
-        let result = combine(&Bytes32 { 0: [0; 32] }, wrong, Purpose::Jobs, &Bytes16 { 0: [0; 16] });
+        let result =
+            combine(&Bytes32 { 0: [0; 32] }, wrong, Purpose::Jobs, &Bytes16 { 0: [0; 16] });
         assert_eq!(result.unwrap_err().code(), "CER-103");
     }
 }
@@ -152,7 +168,14 @@ fn no_halves_and_too_many_are_refused() {
 fn secrets_do_not_print() {
     let secret = PartySecret::from_bytes(&[0xab; 32]);
     let base_key = BaseKey::from_bytes(Role::Server, &[0xab; 32]);
-    for text in [format!("{secret:?}"), format!("{base_key:?}"), format!("{:?}", Half::from_bytes(&[0xab; 32]))] {
-        assert!(text.contains("secret") && !text.contains("171") && !text.contains("ab, "), "{text}");
+    for text in [
+        format!("{secret:?}"),
+        format!("{base_key:?}"),
+        format!("{:?}", Half::from_bytes(&[0xab; 32])),
+    ] {
+        assert!(
+            text.contains("secret") && !text.contains("171") && !text.contains("ab, "),
+            "{text}"
+        );
     }
 }

@@ -24,7 +24,11 @@ pub fn attach() -> Result<String, DataError> {
     };
     match mount(Some(source.as_str()), USER_DATA, kind, flags, options) {
         Ok(()) => Ok(source),
-        Err(e) => Err(DataError::Mount { source_name: source, target: USER_DATA.into(), problem: e.to_string() }),
+        Err(e) => Err(DataError::Mount {
+            source_name: source,
+            target: USER_DATA.into(),
+            problem: e.to_string(),
+        }),
     }
 }
 
@@ -68,6 +72,8 @@ mod tests {
         disk("nvme1n1", "device/serial", "user_data           \n");
         assert_eq!(find(dir.path()).unwrap().as_deref(), Some("nvme1n1"));
         disk("vdd", "serial", "user_data");
-        assert!(matches!(find(dir.path()), Err(DataError::SeveralDisks(names)) if names == "nvme1n1, vdd"));
+        assert!(
+            matches!(find(dir.path()), Err(DataError::SeveralDisks(names)) if names == "nvme1n1, vdd")
+        );
     }
 }

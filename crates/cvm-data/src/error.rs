@@ -72,12 +72,25 @@ impl Explain for DataError {
 
     fn help(&self) -> String {
         match self {
-            Self::SeveralDisks(_) => "attach one: launch_vm.sh does so with CVM_USER_DATA=FILE".into(),
-            Self::Mount { .. } => "a disk needs an ext4 file system and no partitions; a server must offer NFS version 4 over TCP, and answer in time".into(),
-            Self::Export(_) => "write for example 10.0.0.5:/srv/data into it, and nothing else".into(),
-            Self::ClosedPort { port, .. } => format!("add {port} to the cc_config's allowed_out_ports, and provision the site again"),
-            Self::NoAddress { .. } => "name an address, or add the name to the cc_config's hosts_entries".into(),
-            Self::NoMountPoint(_) => "make an empty folder mnt in the data's file system: the CVM never writes to it".into(),
+            Self::SeveralDisks(_) => {
+                "attach one: launch_vm.sh does so with CVM_USER_DATA=FILE".into()
+            }
+            Self::Mount { .. } => "a disk needs an ext4 file system and no partitions; a server \
+                must offer NFS version 4 over TCP, and answer in time"
+                .into(),
+            Self::Export(_) => {
+                "write for example 10.0.0.5:/srv/data into it, and nothing else".into()
+            }
+            Self::ClosedPort { port, .. } => format!(
+                "add {port} to the cc_config's \
+                allowed_out_ports, and provision the site again"
+            ),
+            Self::NoAddress { .. } => "name an address, or add the name to the cc_config's \
+                hosts_entries"
+                .into(),
+            Self::NoMountPoint(_) => "make an empty folder mnt in the data's file system: the CVM \
+                never writes to it"
+                .into(),
             Self::File(error) => error.help(),
             Self::Settings(error) => error.help(),
         }

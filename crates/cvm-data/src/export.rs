@@ -1,5 +1,5 @@
-//! `ext_mount.conf`: one line, `SERVER:/EXPORT`. The host wrote it, and what it says becomes an argument
-//! of mount(2), so it is read strictly.
+//! `ext_mount.conf`: one line, `SERVER:/EXPORT`. The host wrote it, and what it says becomes an
+//! argument of mount(2), so it is read strictly.
 
 use std::{fmt, net::IpAddr};
 
@@ -36,9 +36,13 @@ impl Export {
             return wrong("is longer than 1 KiB");
         }
         let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        let Some(line) = std::str::from_utf8(line).ok().filter(|line| line.bytes().all(|b| b.is_ascii_graphic()))
+        let Some(line) = std::str::from_utf8(line)
+            .ok()
+            .filter(|line| line.bytes().all(|b| b.is_ascii_graphic()))
         else {
-            return wrong("has more than one line, spaces, or other than printable ASCII characters");
+            return wrong(
+                "has more than one line, spaces, or other than printable ASCII characters",
+            );
         };
         let (server, path) = match line.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
             Some((address, path)) => match address.parse() {
@@ -49,7 +53,9 @@ impl Export {
                 Some((name, path)) => match name.parse() {
                     Ok(address) => (Server::Address(IpAddr::V4(address)), path),
                     Err(_) if is_host_name(name) => (Server::Name(name.into()), path),
-                    Err(_) => return wrong("names a server that is neither a host name nor an address"),
+                    Err(_) => {
+                        return wrong("names a server that is neither a host name nor an address");
+                    }
                 },
                 None => return wrong("has no ':'"),
             },
@@ -87,7 +93,10 @@ impl fmt::Display for Export {
 pub fn fuzz(bytes: &[u8]) {
     if let Ok(export) = Export::parse(bytes) {
         let text = export.to_string();
-        assert!(!text.contains([',', ' ', '\n', '\0']) && !export.path.split('/').any(|part| part == ".."));
+        assert!(
+            !text.contains([',', ' ', '\n', '\0'])
+                && !export.path.split('/').any(|part| part == "..")
+        );
         assert_eq!(Export::parse(text.as_bytes()).unwrap(), export);
     }
 }
@@ -106,7 +115,10 @@ mod tests {
             ("[2001:db8::5]:/srv/data", "[2001:db8::5]"),
         ] {
             let export = Export::parse(text.as_bytes()).unwrap();
-            assert_eq!((export.server.to_string().as_str(), export.path.as_str()), (server, "/srv/data"));
+            assert_eq!(
+                (export.server.to_string().as_str(), export.path.as_str()),
+                (server, "/srv/data")
+            );
         }
     }
 

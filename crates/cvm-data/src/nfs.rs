@@ -17,26 +17,36 @@ use crate::{
     export::{Export, MAX_BYTES, Server},
 };
 
-/// NFS version 4's one port. The guide's 111 belongs to version 3's mount protocol, which nothing here speaks.
+/// NFS version 4's one port. The guide's 111 belongs to version 3's mount protocol, which nothing
+/// here speaks.
 pub const PORT: u16 = 2049;
 const SETTINGS: &str = "/opt/nvflare/config/site_conf.yaml";
-/// The versions that are tried. 4.2 adds nothing to a read-only mount, and Linux then reads by READ_PLUS, which Debian 12's
-/// Ganesha (4.3) answers with no bytes for a file that has some.
+/// The versions that are tried. 4.2 adds nothing to a read-only mount, and Linux then reads by
+/// READ_PLUS, which Debian 12's Ganesha (4.3) answers with no bytes for a file that has some.
 const VERSIONS: [&str; 2] = ["4.1", "4.0"];
 
 /// Mounts what `ext_mount.conf` names at `/user_data/mnt`; nothing where there is no such file.
 pub fn attach() -> Result<Option<String>, DataError> {
-    let Some(text) = read_conf(&Path::new(USER_DATA).join("ext_mount.conf"))? else { return Ok(None) };
+    let Some(text) = read_conf(&Path::new(USER_DATA).join("ext_mount.conf"))? else {
+        return Ok(None);
+    };
     let conf = SiteConf::parse(&read_bounded(Path::new(SETTINGS), site_conf::MAX_BYTES)?)?;
     let export = allowed(&text, &conf)?;
     let address = address(&export.server, &conf)?;
-    // The host may have put a link there, or put one there now: what was opened is what is mounted on.
+    // The host may have put a link there, or put one there now: what was opened is what is mounted
+    // on.
     let target = mount_point(&Path::new(USER_DATA).join("mnt"))?;
     let place = format!("/proc/self/fd/{}", target.as_raw_fd());
     let mut result = Err(Errno::EPROTONOSUPPORT);
     for version in VERSIONS {
         let options = options(address, version);
-        result = mount(Some(export.to_string().as_str()), place.as_str(), Some("nfs"), FLAGS, Some(options.as_str()));
+        result = mount(
+            Some(export.to_string().as_str()),
+            place.as_str(),
+            Some("nfs"),
+            FLAGS,
+            Some(options.as_str()),
+        );
         if !matches!(result, Err(Errno::EPROTONOSUPPORT | Errno::EINVAL)) {
             break;
         }
@@ -45,7 +55,11 @@ pub fn attach() -> Result<Option<String>, DataError> {
         Ok(()) => Ok(Some(export.to_string())),
         Err(e) => {
             let target = format!("{USER_DATA}/mnt");
-            Err(DataError::Mount { source_name: export.to_string(), target, problem: e.to_string() })
+            Err(DataError::Mount {
+                source_name: export.to_string(),
+                target,
+                problem: e.to_string(),
+            })
         }
     }
 }
@@ -53,7 +67,8 @@ pub fn attach() -> Result<Option<String>, DataError> {
 /// The file's content, if it is there and a plain file: a pipe would never answer.
 pub fn read_conf(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let fail = |source| DataError::File(FileError::Io { action: "read", path: path.into(), source });
+    let fail =
+        |source| DataError::File(FileError::Io { action: "read", path: path.into(), source });
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(fail)?,
@@ -89,11 +104,13 @@ fn address(server: &Server, conf: &SiteConf) -> Result<IpAddr, DataError> {
     found.next().map(|address| address.ip()).ok_or_else(|| fail("no answer".into()))
 }
 
-/// What mount(2) is told (nfs(5)): errors after some seconds where the server cannot be reached, and no calls back. For one
-/// that holds the connection and says nothing, Linux waits all the same (`rpc_check_timeout` in net/sunrpc/clnt.c): its
-/// readers can be killed.
+/// What mount(2) is told (nfs(5)): errors after some seconds where the server cannot be reached,
+/// and no calls back. For one that holds the connection and says nothing, Linux waits all the same
+/// (`rpc_check_timeout` in net/sunrpc/clnt.c): its readers can be killed.
 pub fn options(address: IpAddr, version: &str) -> String {
-    format!("vers={version},proto=tcp,port={PORT},addr={address},clientaddr=0.0.0.0,sec=sys,soft,timeo=50,retrans=2")
+    format!(
+        "vers={version},proto=tcp,port={PORT},addr={address},clientaddr=0.0.0.0,sec=sys,soft,timeo=50,retrans=2"
+    )
 }
 
 /// The folder itself, not what a link points to.
@@ -113,7 +130,8 @@ mod tests {
 
     fn conf(ports: &str) -> SiteConf {
         let text = format!(
-            "version: 1\nsite: site-1\nrole: client\nallowed_out_ports: {ports}\nhosts_entries: {{nas: 10.0.0.5}}\n"
+            "version: 1\nsite: site-1\nrole: client\nallowed_out_ports: {ports}\nhosts_entries: \
+             {{nas: 10.0.0.5}}\n"
         );
         SiteConf::parse(text.as_bytes()).unwrap()
     }
@@ -124,7 +142,10 @@ mod tests {
         assert_eq!(address(&export.server, &conf("[]")).unwrap(), IpAddr::from([10, 0, 0, 5]));
         let error = allowed(b"nas:/srv\n", &conf("[8002, 111]")).unwrap_err();
         assert_eq!(error.code(), "DATA-004");
-        assert!(error.to_string().contains("2049") && error.help().contains("allowed_out_ports"), "{error}");
+        assert!(
+            error.to_string().contains("2049") && error.help().contains("allowed_out_ports"),
+            "{error}"
+        );
     }
 
     #[test]

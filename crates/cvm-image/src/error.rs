@@ -47,10 +47,15 @@ pub enum WorkError {
 
 impl WorkError {
     /// For `map_err` on I/O at `path`.
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull => Self::DiskFull { step: format!("trying to {action} {}", path.display()) },
+            io::ErrorKind::StorageFull => {
+                Self::DiskFull { step: format!("trying to {action} {}", path.display()) }
+            }
             _ => Self::Io { action, path, source },
         }
     }
@@ -70,12 +75,20 @@ impl Explain for WorkError {
         match self {
             Self::MissingTool { package, .. } => format!("install it: apt-get install {package}"),
             Self::Tool { tool: "mmdebstrap" | "pip", .. } => {
-                "it downloads packages: check the network, the machine's apt and pip configuration, and run again; nothing was replaced".into()
+                "it downloads packages: check the network, the machine's apt and pip \
+                 configuration, and run again; nothing was replaced"
+                    .into()
             }
             Self::Tool { .. } => "the tool's last words stand above; nothing was replaced".into(),
-            Self::Io { .. } => "see the operating system's message above; nothing was replaced".into(),
+            Self::Io { .. } => {
+                "see the operating system's message above; nothing was replaced".into()
+            }
             Self::DiskFull { .. } => {
-                "free about three times the system volume there (2 GB for a stage), or choose another -o (in a tmpfs: mount a larger one, twice the site's volume, and say --memory-folder); nothing was replaced, and what was built earlier is still whole".into()
+                "free about three times the system volume there (2 GB for a stage), or choose \
+                 another -o (in a tmpfs: mount a larger one, twice the site's volume, and say \
+                 --memory-folder); nothing was replaced, and what was built earlier is still \
+                 whole"
+                    .into()
             }
         }
     }

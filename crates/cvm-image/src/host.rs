@@ -61,7 +61,9 @@ pub(crate) fn missing_switch(cmdline: &str) -> Option<&'static str> {
 /// Whether an EFI program of systemd's appends what SMBIOS says to the kernel's command line.
 pub(crate) fn takes_command_line(program: &[u8]) -> bool {
     let wide: Vec<u8> = COMMAND_LINE_OF_HOST.iter().flat_map(|byte| [*byte, 0]).collect();
-    [COMMAND_LINE_OF_HOST, &wide].into_iter().any(|text| program.windows(text.len()).any(|at| at == text))
+    [COMMAND_LINE_OF_HOST, &wide]
+        .into_iter()
+        .any(|text| program.windows(text.len()).any(|at| at == text))
 }
 
 #[cfg(test)]
@@ -70,14 +72,22 @@ mod tests {
 
     #[test]
     fn channels_are_known_by_either_spelling_and_by_how_they_begin() {
-        for module in ["qemu_fw_cfg", "qemu-fw-cfg", "vsock_loopback", "vmw_vsock_virtio_transport", "9pnet_virtio"] {
+        for module in [
+            "qemu_fw_cfg",
+            "qemu-fw-cfg",
+            "vsock_loopback",
+            "vmw_vsock_virtio_transport",
+            "9pnet_virtio",
+        ] {
             assert!(channel(module).is_some() && open_channel(module).is_some(), "{module}");
         }
         for module in ["virtio_net", "nfsv4", "evdev", "button", "fuse"] {
             assert_eq!(channel(module), None, "{module}");
         }
         assert!(
-            channel("dmi-sysfs").is_some() && open_channel("dmi-sysfs").is_none() && open_channel("virtiofs").is_none()
+            channel("dmi-sysfs").is_some()
+                && open_channel("dmi-sysfs").is_none()
+                && open_channel("virtiofs").is_none()
         );
     }
 
@@ -87,13 +97,17 @@ mod tests {
         assert_eq!(missing_switch("quiet"), Some("systemd.import_credentials=no"));
         let doubled = format!("{SWITCHES} systemd.import_credentials=yes");
         assert_eq!(missing_switch(&doubled), Some("systemd.import_credentials=no"));
-        assert_eq!(missing_switch(&SWITCHES.replace("off", "on")), Some("random.trust_bootloader=off"));
+        assert_eq!(
+            missing_switch(&SWITCHES.replace("off", "on")),
+            Some("random.trust_bootloader=off")
+        );
     }
 
     #[test]
     fn a_boot_program_that_takes_a_command_line_from_smbios_is_found_out() {
         assert!(takes_command_line(b"MZ..io.systemd.stub.kernel-cmdline-extra\0"));
-        let wide: Vec<u8> = b"io.systemd.boot.kernel-cmdline-extra".iter().flat_map(|b| [*b, 0]).collect();
+        let wide: Vec<u8> =
+            b"io.systemd.boot.kernel-cmdline-extra".iter().flat_map(|b| [*b, 0]).collect();
         assert!(takes_command_line(&wide));
         for program in ["linuxx64.efi.stub", "systemd-bootx64.efi"] {
             let program = std::fs::read(format!("/usr/lib/systemd/boot/efi/{program}")).unwrap();

@@ -1,9 +1,9 @@
 //! Where a build keeps what no disk may see: a folder in memory.
 //!
-//! Tools read files, so a kit's private keys and a delegate's secrets must lie in files for a while. On a disk, deleting
-//! a file leaves its blocks, and a killed build leaves the file. So these files lie in a tmpfs or ramfs, and no swap may
-//! carry its pages to a disk in the clear. A power cut leaves nothing; what a killed build leaves in memory, the
-//! next one removes.
+//! Tools read files, so a kit's private keys and a delegate's secrets must lie in files for a
+//! while. On a disk, deleting a file leaves its blocks, and a killed build leaves the file. So
+//! these files lie in a tmpfs or ramfs, and no swap may carry its pages to a disk in the clear. A
+//! power cut leaves nothing; what a killed build leaves in memory, the next one removes.
 
 use std::{
     fs::{self, File},
@@ -59,8 +59,13 @@ impl Explain for MemoryError {
 
     fn help(&self) -> String {
         match self {
-            Self::OnDisk(_) => "use a folder below /dev/shm, or mount one: `mount -t tmpfs -o size=8G,mode=700,noswap tmpfs FOLDER`; a delegate's folder is made there with `flare-cvm ceremony init`".into(),
-            Self::Swapped { .. } => "switch it off (`swapoff -a`), encrypt it (dm-crypt), use a tmpfs mounted with `noswap`, or accept it: --allow-swap".into(),
+            Self::OnDisk(_) => "use a folder below /dev/shm, or mount one: `mount -t tmpfs -o \
+                size=8G,mode=700,noswap tmpfs FOLDER`; a delegate's folder is made there with \
+                `flare-cvm ceremony init`"
+                .into(),
+            Self::Swapped { .. } => "switch it off (`swapoff -a`), encrypt it (dm-crypt), use a \
+                tmpfs mounted with `noswap`, or accept it: --allow-swap"
+                .into(),
             Self::Work(error) => error.help(),
         }
     }
@@ -89,7 +94,8 @@ impl Memory {
 
     /// Whether another folder lies in memory as well, under the same rule.
     pub fn check(&self, folder: &Path) -> Result<(), MemoryError> {
-        let fail = |e: nix::Error| WorkError::io("look at the file system of", folder)(io::Error::from(e));
+        let fail =
+            |e: nix::Error| WorkError::io("look at the file system of", folder)(io::Error::from(e));
         let kind = match statfs(folder) {
             Err(nix::Error::ENOENT) => return Err(MemoryError::OnDisk(folder.to_owned())),
             result => result.map_err(fail)?.filesystem_type(),
@@ -109,10 +115,12 @@ impl Memory {
         }
     }
 
-    /// A build's own folder, which goes with the value, or when the user interrupts. Folders of builds that were killed go now.
+    /// A build's own folder, which goes with the value, or when the user interrupts. Folders of
+    /// builds that were killed go now.
     pub(crate) fn folder(&self) -> Result<SecretFolder, WorkError> {
         // A crash of this program or of a tool must not write its memory to a disk either.
-        let limit = |e: nix::Error| WorkError::io("forbid core dumps in", &self.folder)(io::Error::from(e));
+        let limit =
+            |e: nix::Error| WorkError::io("forbid core dumps in", &self.folder)(io::Error::from(e));
         setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(limit)?;
         self.sweep();
         loop {
@@ -126,7 +134,11 @@ impl Memory {
             match lock {
                 // Another build may have swept it away before it was locked.
                 Ok(lock) if folder.path().exists() => {
-                    return Ok(SecretFolder { _guard: guard_path(folder.path()), folder, _lock: lock });
+                    return Ok(SecretFolder {
+                        _guard: guard_path(folder.path()),
+                        folder,
+                        _lock: lock,
+                    });
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -138,7 +150,9 @@ impl Memory {
     /// Removes what builds left that were killed: nobody holds its lock any more.
     fn sweep(&self) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        for path in entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+        for path in entries
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+        {
             let path = path.path();
             // Another user's does not open, and stays.
             if let Ok(lock) = File::open(&path)
@@ -182,19 +196,27 @@ fn never_swaps(folder: &Path) -> Result<bool, WorkError> {
 /// proc_pid_mountinfo(5): the third field is the device, the last the file system's own options.
 fn mounted_without_swap(mountinfo: &str, device: &str) -> bool {
     let mut lines = mountinfo.lines().filter(|line| line.split(' ').nth(2) == Some(device));
-    lines.any(|line| line.rsplit(' ').next().unwrap_or_default().split(',').any(|option| option == "noswap"))
+    lines.any(|line| {
+        line.rsplit(' ').next().unwrap_or_default().split(',').any(|option| option == "noswap")
+    })
 }
 
 /// The first swap area on something else than memory or an encrypted device.
 fn in_the_clear(swaps: &str, is_encrypted: &dyn Fn(&str) -> bool) -> Option<String> {
     let areas = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-    areas.filter(|area| !area.starts_with("/dev/zram") && !is_encrypted(area)).map(str::to_owned).next()
+    areas
+        .filter(|area| !area.starts_with("/dev/zram") && !is_encrypted(area))
+        .map(str::to_owned)
+        .next()
 }
 
 /// Whether it is a device of dm-crypt.
 fn is_encrypted(area: &str) -> bool {
-    let Some(name) = area.strip_prefix("/dev/").filter(|name| !name.contains('/')) else { return false };
-    fs::read_to_string(format!("/sys/block/{name}/dm/uuid")).is_ok_and(|uuid| uuid.starts_with("CRYPT-"))
+    let Some(name) = area.strip_prefix("/dev/").filter(|name| !name.contains('/')) else {
+        return false;
+    };
+    fs::read_to_string(format!("/sys/block/{name}/dm/uuid"))
+        .is_ok_and(|uuid| uuid.starts_with("CRYPT-"))
 }
 
 #[cfg(test)]
@@ -219,7 +241,9 @@ mod tests {
     #[test]
     fn attack_secrets_that_are_swapped_to_a_disk() {
         let header = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
-        let line = |name: &str| format!("{name}                               partition\t4194300\t\t0\t\t-2\n");
+        let line = |name: &str| {
+            format!("{name}                               partition\t4194300\t\t0\t\t-2\n")
+        };
         let clear = |names: &[&str]| {
             let text = format!("{header}{}", names.iter().copied().map(line).collect::<String>());
             in_the_clear(&text, &|area| area == "/dev/dm-0")

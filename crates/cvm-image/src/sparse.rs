@@ -1,4 +1,5 @@
-//! Where a file's data lies: images are mostly holes, and a site's data partition may be larger than memory.
+//! Where a file's data lies: images are mostly holes, and a site's data partition may be larger
+//! than memory.
 
 use std::{fs::File, io, ops::Range};
 
@@ -40,7 +41,10 @@ mod tests {
             file.write_all_at(b"x", at).unwrap();
         }
         let found = extents(&file).unwrap();
-        assert!(found.iter().map(|extent| extent.end - extent.start).sum::<u64>() < 1 << 20, "{found:?}");
+        assert!(
+            found.iter().map(|extent| extent.end - extent.start).sum::<u64>() < 1 << 20,
+            "{found:?}"
+        );
         for at in [0, 1 << 30, (1 << 40) - 1] {
             assert!(found.iter().any(|extent| extent.contains(&at)), "{at}: {found:?}");
         }

@@ -39,7 +39,10 @@ const DATE: &str = "315532800";
 
 /// Fails on the first of `tools` that is missing, before any work has begun.
 pub(crate) fn require(tools: &[&'static str]) -> Result<(), WorkError> {
-    match tools.iter().find(|tool| !search_path().any(|folder| Path::new(&folder).join(tool).is_file())) {
+    match tools
+        .iter()
+        .find(|tool| !search_path().any(|folder| Path::new(&folder).join(tool).is_file()))
+    {
         Some(tool) => Err(missing(tool)),
         None => Ok(()),
     }
@@ -53,11 +56,13 @@ fn missing(tool: &'static str) -> WorkError {
 /// `PATH`, then the system folders that an ordinary user's `PATH` lacks (mkfs.ext4 lies in one).
 fn search_path() -> impl Iterator<Item = String> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let folders: Vec<String> = path.split(':').chain(["/usr/sbin", "/sbin"]).map(str::to_owned).collect();
+    let folders: Vec<String> =
+        path.split(':').chain(["/usr/sbin", "/sbin"]).map(str::to_owned).collect();
     folders.into_iter()
 }
 
-/// One of [`TOOLS`] with a fixed locale, time and search path, so that its output does not depend on the user.
+/// One of [`TOOLS`] with a fixed locale, time and search path, so that its output does not depend
+/// on the user.
 pub(crate) fn command(tool: &'static str) -> Command {
     let mut command = Command::new(tool);
     command
@@ -97,12 +102,17 @@ impl Scratch {
 }
 
 /// Runs it to its end; an unsuccessful one's last words go into the error.
-pub(crate) fn run(tool: &'static str, step: &'static str, mut command: Command) -> Result<Vec<u8>, WorkError> {
+pub(crate) fn run(
+    tool: &'static str,
+    step: &'static str,
+    mut command: Command,
+) -> Result<Vec<u8>, WorkError> {
     checkpoint();
     ended(tool, step, command.output())
 }
 
-/// The same with `input` on its standard input, for a key that is to lie in no file: a few kilobytes, which a pipe holds.
+/// The same with `input` on its standard input, for a key that is to lie in no file: a few
+/// kilobytes, which a pipe holds.
 pub(crate) fn run_with_input(
     tool: &'static str,
     step: &'static str,
@@ -119,7 +129,11 @@ pub(crate) fn run_with_input(
     ended(tool, step, output)
 }
 
-fn ended(tool: &'static str, step: &'static str, output: io::Result<Output>) -> Result<Vec<u8>, WorkError> {
+fn ended(
+    tool: &'static str,
+    step: &'static str,
+    output: io::Result<Output>,
+) -> Result<Vec<u8>, WorkError> {
     let fail = |status, output| WorkError::Tool { tool, step, status, output };
     let output = output.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => missing(tool),
@@ -134,7 +148,8 @@ fn ended(tool: &'static str, step: &'static str, output: io::Result<Output>) -> 
     if text.contains("No space left on device") || text.contains("os error 28") {
         return Err(WorkError::DiskFull { step: step.into() });
     }
-    let mut last: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+    let mut last: Vec<&str> =
+        text.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
     last.reverse();
     Err(fail(output.status.to_string(), last.join("; ")))
 }
@@ -155,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_missing_tool_is_named_with_its_package() {
-        let error = run("fsck.erofs", "testing", Command::new("/nonexistent/fsck.erofs")).unwrap_err();
+        let error =
+            run("fsck.erofs", "testing", Command::new("/nonexistent/fsck.erofs")).unwrap_err();
         assert_eq!(error.code(), "WORK-001");
         assert!(error.help().contains("erofs-utils"));
         assert!(require(&["cp", "chroot"]).is_ok());

@@ -1,7 +1,7 @@
 //! A site's own data into p6 of a bundle's disk, in user space.
 //!
-//! p6 belongs to the site: it is neither encrypted nor authenticated, and the CVM mounts it read-only. So no key and no new image
-//! are needed to change it, only that the CVM is off.
+//! p6 belongs to the site: it is neither encrypted nor authenticated, and the CVM mounts it
+//! read-only. So no key and no new image are needed to change it, only that the CVM is off.
 
 use std::{
     fs,
@@ -75,16 +75,19 @@ impl Explain for UserDataError {
                  sockets and pipes out; the disk was not changed"
                     .into()
             }
-            Self::InUse { .. } => "power the CVM off first (its power button ends it in order); the disk was not changed".into(),
+            Self::InUse { .. } => "power the CVM off first (its power button ends it in order); \
+                the disk was not changed".into(),
             Self::TooLarge { .. } => {
-                "provision with a larger user_data_drive_size (or `data` in the layout file), or put less in; the disk was not changed"
+                "provision with a larger user_data_drive_size (or `data` in the layout file), or \
+                 put less in; the disk was not changed"
                     .into()
             }
         }
     }
 }
 
-/// Replaces p6's content by a new ext4 with the files of `folder`. The disk is replaced whole, by a rename, or not at all.
+/// Replaces p6's content by a new ext4 with the files of `folder`. The disk is replaced whole, by a
+/// rename, or not at all.
 ///
 /// # Errors
 /// [`UserDataError`]: a file that the CVM's unprivileged user could not read, a disk that a running CVM holds, too much data.
@@ -98,22 +101,27 @@ pub fn put(bundle: &Path, folder: &Path) -> Result<u64, UserDataError> {
     let entry = disk::partition(&path, DATA)?;
     let scratch = Scratch::in_folder(bundle)?;
     let (data, copy) = (scratch.join("data"), scratch.join("disk.qcow2"));
-    disk::data_ext4(&data, entry.length, folder, entries).map_err(|error| not_made(error, entry.length))?;
+    disk::data_ext4(&data, entry.length, folder, entries)
+        .map_err(|error| not_made(error, entry.length))?;
     let mut command = tool::command("cp");
     command.args(["--sparse=always", "--reflink=auto"]).arg(&path).arg(&copy);
     tool::run("cp", "copying the disk", command)?;
     disk::replace(&copy, &entry, &data)?;
-    fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(WorkError::io("write", &copy))?;
+    fs::File::open(&copy)
+        .and_then(|file| file.sync_all())
+        .map_err(WorkError::io("write", &copy))?;
     fs::rename(&copy, &path).map_err(WorkError::io("replace", &path))?;
     Ok(bytes)
 }
 
-/// What `mkfs.ext4` says where blocks run out (libext2fs, `EXT2_ET_BLOCK_ALLOC_FAIL`, `EXT2_ET_TOOSMALL`); whatever else
-/// fails has another cause.
+/// What `mkfs.ext4` says where blocks run out (libext2fs, `EXT2_ET_BLOCK_ALLOC_FAIL`,
+/// `EXT2_ET_TOOSMALL`); whatever else fails has another cause.
 fn not_made(error: BootError, room: u64) -> UserDataError {
     const NO_ROOM: [&str; 2] = ["Could not allocate block", "Not enough space to build"];
     match error {
-        BootError::Work(WorkError::Tool { ref output, .. }) if NO_ROOM.iter().any(|text| output.contains(text)) => {
+        BootError::Work(WorkError::Tool { ref output, .. })
+            if NO_ROOM.iter().any(|text| output.contains(text)) =>
+        {
             UserDataError::TooLarge { room, source: error }
         }
         other => other.into(),
@@ -152,7 +160,11 @@ fn readable(folder: &Path, depth: usize) -> Result<Content, UserDataError> {
             let below = readable(&path, depth + 1)?;
             content.bytes += below.bytes;
             content.entries += below.entries;
-        } else if kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
+        } else if kind.is_fifo()
+            || kind.is_socket()
+            || kind.is_block_device()
+            || kind.is_char_device()
+        {
             return wrong(&path, "is neither a file, a folder nor a link");
         } else if kind.is_file() {
             if metadata.mode() & 0o004 == 0 {
@@ -180,7 +192,11 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(readable(dir.path(), 0).unwrap_err().code(), "DATA-001");
         fs::remove_file(&file).unwrap();
-        nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+        nix::unistd::mkfifo(
+            &dir.path().join("pipe"),
+            nix::sys::stat::Mode::from_bits_truncate(0o644),
+        )
+        .unwrap();
         assert_eq!(readable(dir.path(), 0).unwrap_err().code(), "DATA-001");
         assert_eq!(readable(&dir.path().join("absent"), 0).unwrap_err().code(), "WORK-003");
     }
@@ -202,9 +218,11 @@ mod tests {
         let (dir, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(dir.path().join("large"), vec![1; 6 << 20]).unwrap();
         let data = image.path().join("data");
-        let large = disk::data_ext4(&data, ROOM, dir.path(), 1).map_err(|e| not_made(e, ROOM)).unwrap_err();
+        let large =
+            disk::data_ext4(&data, ROOM, dir.path(), 1).map_err(|e| not_made(e, ROOM)).unwrap_err();
         assert_eq!(large.code(), "DATA-003", "{large}");
-        let other = disk::data_ext4(&data, ROOM, &dir.path().join("absent"), 1).map_err(|e| not_made(e, ROOM));
+        let other = disk::data_ext4(&data, ROOM, &dir.path().join("absent"), 1)
+            .map_err(|e| not_made(e, ROOM));
         let other = other.unwrap_err();
         assert_ne!(other.code(), "DATA-003", "{other}");
     }

@@ -1,8 +1,8 @@
 //! The second stage of an image that requires GPUs: p5 and `state`, opened by the running system.
 //!
-//! The chapters are `cvm-init`'s own: the same exchange, derivation, header guard, seal record and registration, in the
-//! same order, with the [`Stage::Running`] halves. What is new is the evidence: [`Composite`], the CPU in its phase
-//! after the handoff, with every GPU beside it.
+//! The chapters are `cvm-init`'s own: the same exchange, derivation, header guard, seal record and
+//! registration, in the same order, with the [`Stage::Running`] halves. What is new is the
+//! evidence: [`Composite`], the CPU in its phase after the handoff, with every GPU beside it.
 //!
 //! [`Stage::Running`]: cvm_layout::manifest::Stage::Running
 
@@ -15,8 +15,8 @@ use serde_json::Value;
 
 /// The CPU's evidence, and that of the machine's GPUs as additional evidence.
 ///
-/// Both answer one session: the GPUs its nonce and key, the CPU these and the text of the GPUs' evidence. So neither can
-/// be taken from, or to, another session.
+/// Both answer one session: the GPUs its nonce and key, the CPU these and the text of the GPUs'
+/// evidence. So neither can be taken from, or to, another session.
 pub struct Composite<'a> {
     cpu: &'a (dyn Attester + Sync),
     /// The driver makes one report at a time; exchanges wait for each other.
@@ -24,7 +24,8 @@ pub struct Composite<'a> {
 }
 
 impl<'a> Composite<'a> {
-    /// With every GPU of `gpus`, each of which must attest now: what cannot is found out before anybody is asked.
+    /// With every GPU of `gpus`, each of which must attest now: what cannot is found out before
+    /// anybody is asked.
     ///
     /// # Errors
     /// [`Code::Gpu`].
@@ -48,7 +49,11 @@ impl Attester for Composite<'_> {
         Ok(NvidiaBody::collect(&mut **gpus, &binding.0)?.additional_evidence())
     }
 
-    fn evidence(&self, params: &str, binding: &Binding) -> Result<Value, Box<dyn Error + Send + Sync>> {
+    fn evidence(
+        &self,
+        params: &str,
+        binding: &Binding,
+    ) -> Result<Value, Box<dyn Error + Send + Sync>> {
         self.cpu.evidence(params, binding)
     }
 }
@@ -72,14 +77,19 @@ mod tests {
             Ok("ahead".into())
         }
 
-        fn evidence(&self, params: &str, binding: &Binding) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        fn evidence(
+            &self,
+            params: &str,
+            binding: &Binding,
+        ) -> Result<Value, Box<dyn Error + Send + Sync>> {
             Ok(serde_json::json!([params, binding.0[0]]))
         }
     }
 
     /// A folder in which so many GPUs are a recorded H100.
     fn recorded(count: usize) -> tempfile::TempDir {
-        let vector = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/gpu/h100-545.00-e2e");
+        let vector = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/vectors/evidence/gpu/h100-545.00-e2e");
         let folder = tempfile::tempdir().unwrap();
         for gpu in 0..count {
             let to = folder.path().join(format!("gpu/{gpu}"));
@@ -96,13 +106,21 @@ mod tests {
         let folder = recorded(2);
         let mut gpus = Recorded::open(folder.path()).unwrap().replaying();
         let composite = Composite::new(&Cpu, &mut gpus).unwrap();
-        assert_eq!((composite.tee(), composite.auth_params().unwrap().as_str()), (Tee::Snp, "ahead"));
-        assert_eq!(composite.evidence("p", &Binding([7; 48])).unwrap(), serde_json::json!(["p", 7]));
+        assert_eq!(
+            (composite.tee(), composite.auth_params().unwrap().as_str()),
+            (Tee::Snp, "ahead")
+        );
+        assert_eq!(
+            composite.evidence("p", &Binding([7; 48])).unwrap(),
+            serde_json::json!(["p", 7])
+        );
         let text = composite.additional(&Binding([1; 48])).unwrap();
         let map: Value = serde_json::from_str(&text).unwrap();
         let list = map["nvidia"]["device_evidence_list"].as_array().unwrap();
         assert_eq!((list.len(), list[1]["arch"].as_str()), (2, Some("HOPPER")));
-        assert!(list.iter().all(|gpu| ["uuid", "evidence", "certificate"].iter().all(|name| gpu[name].is_string())));
+        assert!(list.iter().all(|gpu| {
+            ["uuid", "evidence", "certificate"].iter().all(|name| gpu[name].is_string())
+        }));
     }
 
     #[test]

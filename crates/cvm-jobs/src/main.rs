@@ -1,5 +1,5 @@
-//! `cvm-jobs`: what `cvm-init`'s story lacks where an image requires GPUs, a line a step. It runs once, as root, before
-//! NVFLARE may start; systemd answers its failure with the lockdown.
+//! `cvm-jobs`: what `cvm-init`'s story lacks where an image requires GPUs, a line a step. It runs
+//! once, as root, before NVFLARE may start; systemd answers its failure with the lockdown.
 
 use std::{
     fs::{self, DirBuilder},
@@ -47,13 +47,17 @@ fn main() -> ExitCode {
 }
 
 fn open() -> Result<(), Failure> {
-    // The same documents that the boot believed, read and verified once more: the command line still names them.
+    // The same documents that the boot believed, read and verified once more: the command line
+    // still names them.
     let disk = Disk::find()?;
     let verified = manifest::read(&disk, BUILDER_KEY)?;
     let manifest = &verified.manifest;
     disk.equals(manifest)?;
     if manifest.stage_of(KeyPurpose::Jobs) != Stage::Running {
-        return Err(Failure::new(Code::JobsOpen, "this image's p5 and state are its boot's to open"));
+        return Err(Failure::new(
+            Code::JobsOpen,
+            "this image's p5 and state are its boot's to open",
+        ));
     }
     let conf = site::read(Path::new(CONFIG), &verified)?;
     let holders = site::holders(&verified, &conf, Stage::Running)?;
@@ -64,17 +68,22 @@ fn open() -> Result<(), Failure> {
     let cpu = platform.attester(verified.collateral.as_ref())?;
     let evidence = Composite::new(&*cpu, &mut gpus)?;
     step("attest", format_args!("asking {} key holders at once, with GPUs", holders.len()));
-    let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Running).release(&holders, &evidence)?;
+    let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Running)
+        .release(&holders, &evidence)?;
     let exchange = exchange.derive()?;
     let remembered = exchange.remembered()?;
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
     let data = Data::judge(&disk, manifest, exchange.data(None)?, &memories)?;
-    step("guard", format_args!("p5 and state by {}, as the key holders remember them", data.parties()));
+    step(
+        "guard",
+        format_args!("p5 and state by {}, as the key holders remember them", data.parties()),
+    );
     make_scratch(Path::new(SCRATCH)).code_at(Code::JobsMake, SCRATCH)?;
     let header = data.open(Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) })?;
     exchange.register(&remembered, header, None)?;
 
-    // From here on no key holder releases these halves again to this boot, by what is measured or by what it remembers.
+    // From here on no key holder releases these halves again to this boot, by what is measured or
+    // by what it remembers.
     drop(cpu);
     platform.measure_jobs()?;
     drop(data);
@@ -105,11 +114,21 @@ mod tests {
         symlink(&path, folder.path().join("link")).unwrap();
         symlink("/nonexistent", folder.path().join("dangling")).unwrap();
         assert!(make_scratch(&folder.path().join("link")).is_err(), "a link to one");
-        assert!(make_scratch(&folder.path().join("dangling")).is_err(), "a link to where one could be made");
+        assert!(
+            make_scratch(&folder.path().join("dangling")).is_err(),
+            "a link to where one could be made"
+        );
         // The agent's group may write to /run/flare-cvm.
-        let rules = include_str!("../../../stages/nvflare_cc_base/rootfs/etc/tmpfiles.d/nvflare.conf");
-        let shared = rules.lines().filter(|line| line.contains(" 1775 ")).filter_map(|line| line.split(' ').nth(1));
+        let rules =
+            include_str!("../../../stages/nvflare_cc_base/rootfs/etc/tmpfiles.d/nvflare.conf");
+        let shared = rules
+            .lines()
+            .filter(|line| line.contains(" 1775 "))
+            .filter_map(|line| line.split(' ').nth(1));
         assert!(shared.clone().count() > 0);
-        assert!(shared.into_iter().all(|shared| !Path::new(SCRATCH).starts_with(shared)), "{SCRATCH}");
+        assert!(
+            shared.into_iter().all(|shared| !Path::new(SCRATCH).starts_with(shared)),
+            "{SCRATCH}"
+        );
     }
 }

@@ -39,7 +39,10 @@ impl Console {
                 let _ = writeln!(out, "{line}");
                 let missing = missing.swap(0, Ordering::Relaxed);
                 if missing > 0 {
-                    let _ = writeln!(out, "{missing} lines are left out here: nobody took them in time");
+                    let _ = writeln!(
+                        out,
+                        "{missing} lines are left out here: nobody took them in time"
+                    );
                 }
                 let _ = out.flush();
             }

@@ -39,7 +39,8 @@ impl Identity {
     }
 }
 
-/// What the builder and the ceremony leave for enrolment. Nothing in it is believed before [`Documents::check`].
+/// What the builder and the ceremony leave for enrolment. Nothing in it is believed before
+/// [`Documents::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents {
     /// The agreement that all parties signed.
@@ -57,17 +58,22 @@ pub struct Documents {
 impl Documents {
     /// What their enrolment changes.
     pub(crate) fn effect(&self) -> Effect {
-        Effect::Enrolled { manifest_sha256: sha256(&self.manifest), reference_sha256: sha256(&self.reference) }
+        Effect::Enrolled {
+            manifest_sha256: sha256(&self.manifest),
+            reference_sha256: sha256(&self.reference),
+        }
     }
 
-    /// The ladder: this party signed the agreement; the agreement's builder signed the manifest and the reference
-    /// values; both are of one image of a site that the agreement names with this party; its key is made of exactly
-    /// that site's parties.
+    /// The ladder: this party signed the agreement; the agreement's builder signed the manifest and
+    /// the reference values; both are of one image of a site that the agreement names with this
+    /// party; its key is made of exactly that site's parties.
     pub fn check(&self, identity: &Identity) -> Result<Enrolled, KeyHolderError> {
         let agreement = identity.agreement(&self.agreement)?;
         let builder = agreement.builder();
-        let unsigned = |document| KeyHolderError::Signature { document, builder: builder.name.clone() };
-        let key = VerifyingKey::from_bytes(&builder.identity.0).map_err(|_| unsigned("the builder's key"))?;
+        let unsigned =
+            |document| KeyHolderError::Signature { document, builder: builder.name.clone() };
+        let key = VerifyingKey::from_bytes(&builder.identity.0)
+            .map_err(|_| unsigned("the builder's key"))?;
         let verify = |document, kind, bytes: &[u8], signature: &[u8]| {
             let signature = signature.try_into().map_err(|_| unsigned(document))?;
             signed::verify(&key, kind, bytes, signature).map_err(|_| unsigned(document))
@@ -79,22 +85,36 @@ impl Documents {
         let site = agreement.site(&manifest.site, manifest.role)?;
         site.check_party(&identity.name)?;
         agreement.check_split_key(site, &manifest.split_key)?;
-        let malformed = |problem: String| KeyHolderError::Document { document: "reference.json", problem };
+        let malformed =
+            |problem: String| KeyHolderError::Document { document: "reference.json", problem };
         let reference = Reference::parse(&self.reference).map_err(|e| malformed(e.to_string()))?;
-        let other = |field, expected: String, found: String| KeyHolderError::OtherImage { field, expected, found };
+        let other = |field, expected: String, found: String| KeyHolderError::OtherImage {
+            field,
+            expected,
+            found,
+        };
         if reference.image_id != manifest.image_id {
-            return Err(other("image", manifest.image_id.to_string(), reference.image_id.to_string()));
+            return Err(other(
+                "image",
+                manifest.image_id.to_string(),
+                reference.image_id.to_string(),
+            ));
         }
         let digest = sha256(&self.manifest);
         if reference.manifest_sha256 != digest {
-            return Err(other("manifest", digest.to_string(), reference.manifest_sha256.to_string()));
+            return Err(other(
+                "manifest",
+                digest.to_string(),
+                reference.manifest_sha256.to_string(),
+            ));
         }
         let reference = serde_json::to_value(&reference).map_err(|e| malformed(e.to_string()))?;
         Ok(Enrolled { manifest, reference })
     }
 
-    /// What a presented image must show beyond that: its build is one that this party permits at `now`, and the
-    /// reference values were made in it. A signature of the builder's may have been made by whoever stole its key.
+    /// What a presented image must show beyond that: its build is one that this party permits at
+    /// `now`, and the reference values were made in it. A signature of the builder's may have been
+    /// made by whoever stole its key.
     pub fn check_presented(
         &self,
         party: &Party,
@@ -103,20 +123,32 @@ impl Documents {
         now: u64,
     ) -> Result<(), KeyHolderError> {
         let agreement = Agreement::parse(&self.agreement)?;
-        Ok(party.admit(&agreement, manifest, (&self.reference, enrolment), &Date::from_unix(now))?)
+        Ok(party.admit(
+            &agreement,
+            manifest,
+            (&self.reference, enrolment),
+            &Date::from_unix(now),
+        )?)
     }
 }
 
 /// Whether both are images of one site in one build, which makes one.
 pub(crate) fn are_twins(one: &Manifest, other: &Manifest) -> bool {
-    let of = |manifest: &Manifest| (manifest.split_key.transcript, manifest.site.clone(), manifest.build.clone());
+    let of = |manifest: &Manifest| {
+        (manifest.split_key.transcript, manifest.site.clone(), manifest.build.clone())
+    };
     of(one) == of(other)
 }
 
 fn parse_manifest(bytes: &[u8]) -> Result<Manifest, KeyHolderError> {
-    let malformed = |problem: String| KeyHolderError::Document { document: "manifest.json", problem };
+    let malformed =
+        |problem: String| KeyHolderError::Document { document: "manifest.json", problem };
     if bytes.len() as u64 > manifest::MAX_BYTES {
-        return Err(malformed(format!("{} bytes, at most {} allowed", bytes.len(), manifest::MAX_BYTES)));
+        return Err(malformed(format!(
+            "{} bytes, at most {} allowed",
+            bytes.len(),
+            manifest::MAX_BYTES
+        )));
     }
     let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
     manifest.check_version().map_err(malformed)?;

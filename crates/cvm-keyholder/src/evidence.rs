@@ -16,7 +16,10 @@ use cvm_layout::{
 use cvm_release::{
     binding::Binding,
     messages::Tee,
-    server::{Chip, Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified, VerifiedDevice},
+    server::{
+        Chip, Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified,
+        VerifiedDevice,
+    },
 };
 use serde_json::{Value, json};
 
@@ -43,8 +46,8 @@ impl EvidenceVerifier for Verifier {
         match tee {
             Tee::Tpm => prepare_tpm(extra_params),
             Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm => Ok(Prepared::default()),
-            // Stock clients send no evidence ahead. Whether sample evidence counts is told only once
-            // it is shown: a stock client is served the protocol up to there.
+            // Stock clients send no evidence ahead. Whether sample evidence counts is told only
+            // once it is shown: a stock client is served the protocol up to there.
             Tee::Sample => Ok(Prepared::default()),
             other => Err(unsupported(other)),
         }
@@ -60,19 +63,24 @@ impl EvidenceVerifier for Verifier {
     ) -> Result<Verified, Refusal> {
         match tee {
             Tee::Tpm => self.verify_tpm(evidence, binding, kept, now),
-            Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm => self.verify_tee(tee, evidence, binding, now),
+            Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm => {
+                self.verify_tee(tee, evidence, binding, now)
+            }
             Tee::Sample if self.allow_sample => verify_sample(evidence, binding),
             other => Err(unsupported(other)),
         }
     }
 
-    fn devices(&self, additional: &str, binding: &Binding, now: u64) -> Result<Vec<VerifiedDevice>, Refusal> {
-        let found = self.vendors.verify_devices(additional, &binding.0, now).map_err(tee_refusal)?;
-        let device = |Submodule { name, kind, claims: TeeClaims { claims, incomplete } }| VerifiedDevice {
-            name,
-            kind,
-            claims,
-            status: status(incomplete),
+    fn devices(
+        &self,
+        additional: &str,
+        binding: &Binding,
+        now: u64,
+    ) -> Result<Vec<VerifiedDevice>, Refusal> {
+        let found =
+            self.vendors.verify_devices(additional, &binding.0, now).map_err(tee_refusal)?;
+        let device = |Submodule { name, kind, claims: TeeClaims { claims, incomplete } }| {
+            VerifiedDevice { name, kind, claims, status: status(incomplete) }
         };
         Ok(found.into_iter().map(device).collect())
     }
@@ -81,7 +89,9 @@ impl EvidenceVerifier for Verifier {
         self.compare_cpu(claims, image, stage)?;
         match stage {
             Stage::Boot => Ok(()),
-            Stage::Running => tee::check_gpus(claims.get("submods").unwrap_or(&Value::Null)).map_err(gpu_refusal),
+            Stage::Running => {
+                tee::check_gpus(claims.get("submods").unwrap_or(&Value::Null)).map_err(gpu_refusal)
+            }
         }
     }
 
@@ -90,14 +100,15 @@ impl EvidenceVerifier for Verifier {
         match stage {
             Stage::Boot => Ok(image.reference.clone()),
             Stage::Running => {
-                let reference: Reference = serde_json::from_value(image.reference.clone()).map_err(fault)?;
+                let reference: Reference =
+                    serde_json::from_value(image.reference.clone()).map_err(fault)?;
                 serde_json::to_value(reference.after_handoff()).map_err(fault)
             }
         }
     }
 
-    /// SEV-SNP measures nothing at run time, so its claims cannot show the handoff. REPORT_ID is drawn by the
-    /// firmware for each launch and is the guest's until it ends.
+    /// SEV-SNP measures nothing at run time, so its claims cannot show the handoff. REPORT_ID is
+    /// drawn by the firmware for each launch and is the guest's until it ends.
     fn guest(&self, claims: &Value, stage: Stage) -> Option<Bytes32> {
         let id = report_id(claims.pointer(CPU)?).ok()??;
         Some(match stage {
@@ -108,17 +119,27 @@ impl EvidenceVerifier for Verifier {
 
     fn shows(&self, claims: &Value, image: &Enrolled) -> bool {
         let Some(evidence) = claims.pointer(CPU) else { return false };
-        let Ok(reference) = serde_json::from_value::<Reference>(image.reference.clone()) else { return false };
+        let Ok(reference) = serde_json::from_value::<Reference>(image.reference.clone()) else {
+            return false;
+        };
         let phase = match tee::phase(evidence, &reference) {
             Some((phase, _)) => phase,
-            None => Claims::from_json(evidence).map_or(Phase::Other, |claims| claims.phase(&reference)),
+            None => {
+                Claims::from_json(evidence).map_or(Phase::Other, |claims| claims.phase(&reference))
+            }
         };
         phase != Phase::Other
     }
 
     fn chips(&self, claims: &Value) -> Vec<Chip> {
-        let kinds = claims.pointer(CPU).and_then(Value::as_object).into_iter().flat_map(|kinds| kinds.values());
-        kinds.flat_map(|kind| CHIPS.iter().filter_map(|name| kind.get(name)?.as_str()?.parse().ok())).collect()
+        let kinds = claims
+            .pointer(CPU)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(|kinds| kinds.values());
+        kinds
+            .flat_map(|kind| CHIPS.iter().filter_map(|name| kind.get(name)?.as_str()?.parse().ok()))
+            .collect()
     }
 }
 
@@ -130,13 +151,18 @@ impl Verifier {
             // It shows no phase and names no guest, so that nothing could be had once.
             return match stage {
                 Stage::Boot => Ok(()),
-                Stage::Running => Err(Refusal::new(Reason::Unsupported, "sample evidence shows no running system")),
+                Stage::Running => Err(Refusal::new(
+                    Reason::Unsupported,
+                    "sample evidence shows no running system",
+                )),
             };
         }
         let fault = |e: String| Refusal::from(Fault::new("comparing with the reference values", e));
-        let reference: Reference = serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
+        let reference: Reference =
+            serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
         if let Some((phase, problem)) = tee::phase(evidence, &reference) {
-            // Of SEV-SNP nothing shows the handoff, so what is released later is released to either phase.
+            // Of SEV-SNP nothing shows the handoff, so what is released later is released to either
+            // phase.
             let phase = match (report_id(evidence)?, stage, phase) {
                 (Some(_), Stage::Running, Phase::Boot) => Phase::AfterHandoff,
                 _ => phase,
@@ -145,7 +171,8 @@ impl Verifier {
         }
         let claims = Claims::from_json(evidence).map_err(|e| fault(e.to_string()))?;
         in_phase(stage, claims.phase(&reference), || {
-            let found: Vec<String> = claims.mismatches(&reference).iter().map(ToString::to_string).collect();
+            let found: Vec<String> =
+                claims.mismatches(&reference).iter().map(ToString::to_string).collect();
             Refusal::new(Reason::WrongPcr, found.join("; "))
         })
     }
@@ -154,12 +181,14 @@ impl Verifier {
 fn in_phase(stage: Stage, phase: Phase, differs: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
     match (stage, phase) {
         (Stage::Boot, Phase::Boot) | (Stage::Running, Phase::AfterHandoff) => Ok(()),
-        (Stage::Boot, Phase::AfterHandoff | Phase::JobsOpened) => {
-            Err(Refusal::new(Reason::AfterHandoff, "the CVM has handed off: it is past the phase of secrets"))
-        }
-        (Stage::Running, Phase::Boot) => {
-            Err(Refusal::new(Reason::BeforeHandoff, "the CVM still boots: this half is for its running system"))
-        }
+        (Stage::Boot, Phase::AfterHandoff | Phase::JobsOpened) => Err(Refusal::new(
+            Reason::AfterHandoff,
+            "the CVM has handed off: it is past the phase of secrets",
+        )),
+        (Stage::Running, Phase::Boot) => Err(Refusal::new(
+            Reason::BeforeHandoff,
+            "the CVM still boots: this half is for its running system",
+        )),
         (Stage::Running, Phase::JobsOpened) => {
             let detail = "the running system has opened its job store, as its PCR 15 or RTMR3 says";
             Err(Refusal::new(Reason::AfterJobs, detail))
@@ -173,7 +202,9 @@ fn in_phase(stage: Stage, phase: Phase, differs: impl FnOnce() -> Refusal) -> Re
 fn report_id(evidence: &Value) -> Result<Option<Bytes32>, Refusal> {
     let Some(snp) = evidence.get("snp") else { return Ok(None) };
     let id = snp.get("report_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
-    id.map(Some).ok_or_else(|| Refusal::new(Reason::WrongMeasurement, "the SNP report names no launch (REPORT_ID)"))
+    id.map(Some).ok_or_else(|| {
+        Refusal::new(Reason::WrongMeasurement, "the SNP report names no launch (REPORT_ID)")
+    })
 }
 
 /// Why the devices of a session are not those that an image requires.
@@ -190,7 +221,8 @@ fn status(incomplete: bool) -> &'static str {
     if incomplete { "warning" } else { "affirming" }
 }
 
-/// What `party` can state of the attestation key in a token's claims; `None` where the evidence has none.
+/// What `party` can state of the attestation key in a token's claims; `None` where the evidence has
+/// none.
 pub fn attestation_key(
     party: &Name,
     manifest: &Manifest,
@@ -199,7 +231,8 @@ pub fn attestation_key(
 ) -> Result<Option<AkStatement>, Fault> {
     let evidence = claims.pointer(CPU).unwrap_or(&Value::Null);
     let Some(Claims::Tpm(tpm)) = Claims::from_json(evidence).ok() else { return Ok(None) };
-    let of_another_hash = |_| Fault::new("certifying an attestation key", "its name is not SHA-256's");
+    let of_another_hash =
+        |_| Fault::new("certifying an attestation key", "its name is not SHA-256's");
     Ok(Some(AkStatement {
         version: ak_certificate::VERSION,
         party: party.clone(),
@@ -207,19 +240,27 @@ pub fn attestation_key(
         image_id: manifest.image_id,
         ak_name: Bytes(tpm.ak_name.try_into().map_err(of_another_hash)?),
         ek_root_sha256: Some(tpm.ek_root_sha256),
-        trust: evidence.pointer("/tpm/trust").and_then(Value::as_str).unwrap_or(UNTRUSTED_HOST).to_owned(),
+        trust: evidence
+            .pointer("/tpm/trust")
+            .and_then(Value::as_str)
+            .unwrap_or(UNTRUSTED_HOST)
+            .to_owned(),
         issued_at: now,
     }))
 }
 
 fn unsupported(tee: Tee) -> Refusal {
-    Refusal::new(Reason::Unsupported, format!("evidence of kind {} is not accepted here", tee.name()))
+    Refusal::new(
+        Reason::Unsupported,
+        format!("evidence of kind {} is not accepted here", tee.name()),
+    )
 }
 
 fn prepare_tpm(extra_params: &Value) -> Result<Prepared, Refusal> {
     let text = extra_params.as_str().unwrap_or_default();
-    let params: HandshakeParams = serde_json::from_str(text)
-        .map_err(|e| Refusal::new(Reason::Malformed, format!("extra-params do not carry a TPM's keys: {e}")))?;
+    let params: HandshakeParams = serde_json::from_str(text).map_err(|e| {
+        Refusal::new(Reason::Malformed, format!("extra-params do not carry a TPM's keys: {e}"))
+    })?;
     let (challenge, state) = cvm_attest::challenge(&params).map_err(refusal)?;
     let fault = |e: serde_json::Error| Refusal::from(Fault::new("writing a challenge", e));
     Ok(Prepared {
@@ -229,21 +270,34 @@ fn prepare_tpm(extra_params: &Value) -> Result<Prepared, Refusal> {
 }
 
 impl Verifier {
-    fn verify_tpm(&self, evidence: &Value, binding: &Binding, kept: &[u8], now: u64) -> Result<Verified, Refusal> {
-        let state: CredentialState =
-            serde_json::from_slice(kept).map_err(|e| Refusal::from(Fault::new("reading a challenge", e)))?;
+    fn verify_tpm(
+        &self,
+        evidence: &Value,
+        binding: &Binding,
+        kept: &[u8],
+        now: u64,
+    ) -> Result<Verified, Refusal> {
+        let state: CredentialState = serde_json::from_slice(kept)
+            .map_err(|e| Refusal::from(Fault::new("reading a challenge", e)))?;
         let evidence = Evidence::from_json(Tee::Tpm.name(), evidence).map_err(refusal)?;
         let binding = cvm_attest::Binding { digest: &binding.0, credential: Some(&state) };
         let claims = cvm_attest::verify(&evidence, &binding, &self.roots, now).map_err(refusal)?;
         let claims = claims.to_json().get("tpm").cloned().unwrap_or_default();
-        let trust = claims.get("trust").and_then(Value::as_str).unwrap_or(UNTRUSTED_HOST).to_owned();
+        let trust =
+            claims.get("trust").and_then(Value::as_str).unwrap_or(UNTRUSTED_HOST).to_owned();
         // Genuine, but whoever runs the TPM's host could have made it: never `affirming`.
         Ok(Verified { claims, status: "warning", trust })
     }
 }
 
 impl Verifier {
-    fn verify_tee(&self, tee: Tee, evidence: &Value, binding: &Binding, now: u64) -> Result<Verified, Refusal> {
+    fn verify_tee(
+        &self,
+        tee: Tee,
+        evidence: &Value,
+        binding: &Binding,
+        now: u64,
+    ) -> Result<Verified, Refusal> {
         let TeeClaims { claims, incomplete } =
             self.vendors.verify(tee.name(), evidence, &binding.0, now).map_err(tee_refusal)?;
         Ok(Verified { claims, status: status(incomplete), trust: "tee".into() })
@@ -252,8 +306,13 @@ impl Verifier {
 
 /// The stock protocol's test evidence: `{"svn", "report_data"}`.
 fn verify_sample(evidence: &Value, binding: &Binding) -> Result<Verified, Refusal> {
-    if evidence.get("report_data").and_then(Value::as_str) != Some(STANDARD.encode(binding.0).as_str()) {
-        return Err(Refusal::new(Reason::WrongNonce, "the sample evidence is bound to another session"));
+    if evidence.get("report_data").and_then(Value::as_str)
+        != Some(STANDARD.encode(binding.0).as_str())
+    {
+        return Err(Refusal::new(
+            Reason::WrongNonce,
+            "the sample evidence is bound to another session",
+        ));
     }
     let claims = json!({ "svn": evidence.get("svn"), "report_data": evidence.get("report_data") });
     Ok(Verified { claims, status: "contraindicated", trust: "none".into() })

@@ -1,5 +1,5 @@
-//! The key holder: a party's own HTTPS server, which releases that party's half of an image's key to
-//! evidence that its policy accepts, and remembers and signs what it decided.
+//! The key holder: a party's own HTTPS server, which releases that party's half of an image's key
+//! to evidence that its policy accepts, and remembers and signs what it decided.
 //!
 //! | module | does |
 //! |---|---|

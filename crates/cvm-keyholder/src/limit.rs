@@ -90,7 +90,8 @@ impl Seats {
     /// A seat for `peer`, for which the slowest of another may have to go.
     pub(crate) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Seat> {
         let lost = Arc::new(Notify::new());
-        let Place { id, shed } = lock(&self.0).admit(network(peer), lost.clone(), Instant::now())?;
+        let Place { id, shed } =
+            lock(&self.0).admit(network(peer), lost.clone(), Instant::now())?;
         if let Some(other) = shed {
             other.notify_one();
         }

@@ -2,9 +2,10 @@
 //! identity. What a decision changed stands in its entry, so that the log is also the key holder's
 //! memory ([`crate::memory`]).
 //!
-//! An entry's text is JSON of [`Entry`]; its hash is `SHA-256(context ‖ text)`; the signature is Ed25519 over
-//! the same bytes. A signed head names the last entry, so that cutting the end off shows as well. What
-//! only a copy of the head elsewhere can show is a store replaced by an older, intact one.
+//! An entry's text is JSON of [`Entry`]; its hash is `SHA-256(context ‖ text)`; the signature is
+//! Ed25519 over the same bytes. A signed head names the last entry, so that cutting the end off
+//! shows as well. What only a copy of the head elsewhere can show is a store replaced by an older,
+//! intact one.
 
 use cvm_base::{Bytes, Bytes32, sha256, time::rfc3339};
 use cvm_release::server::{Decision, Effect};
@@ -93,7 +94,10 @@ pub enum Tampering {
     #[error("the log is empty, and the store is not: its entries were removed")]
     Emptied,
     /// The log is older than what this program saw of it.
-    #[error("the log ends at entry {found}, and this program has seen entry {expected}: the store was set back")]
+    #[error(
+        "the log ends at entry {found}, and this program has seen entry {expected}: the store was \
+         set back"
+    )]
     SetBack {
         /// The last entry that was seen.
         expected: u64,
@@ -132,19 +136,24 @@ pub(crate) fn append(
     decision: &Decision,
 ) -> rusqlite::Result<Head> {
     let entry = Entry { number: last.entries + 1, previous: last.hash, decision: decision.clone() };
-    let text = serde_json::to_string(&entry).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+    let text = serde_json::to_string(&entry)
+        .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
     let message = [ENTRY, text.as_bytes()].concat();
     let head = Head { entries: entry.number, hash: sha256(&message) };
     let sql = "INSERT INTO log (number, entry, signature) VALUES (?1, ?2, ?3)";
     tx.execute(sql, params![head.entries, text, key.sign(&message).to_bytes()])?;
     let signature = key.sign(&head_message(head.entries, &head.hash)).to_bytes();
-    let sql = "INSERT OR REPLACE INTO log_head (one, number, hash, signature) VALUES (1, ?1, ?2, ?3)";
+    let sql =
+        "INSERT OR REPLACE INTO log_head (one, number, hash, signature) VALUES (1, ?1, ?2, ?3)";
     tx.execute(sql, params![head.entries, head.hash.0, signature])?;
     Ok(head)
 }
 
 /// Walks the whole log, and every signature in it.
-pub(crate) fn verify(connection: &Connection, key: &VerifyingKey) -> rusqlite::Result<Result<Head, Tampering>> {
+pub(crate) fn verify(
+    connection: &Connection,
+    key: &VerifyingKey,
+) -> rusqlite::Result<Result<Head, Tampering>> {
     let each = |_: &Entry, message: &[u8], signature: &[u8], _| signed(key, message, signature);
     walk(connection, key, Head::NONE, each)
 }
@@ -191,7 +200,8 @@ fn walk(
     let mut last = from;
     while let Some(row) = rows.next()? {
         let number: u64 = row.get(0)?;
-        let (Ok(text), Ok(signature)) = (row.get_ref(1)?.as_bytes(), row.get_ref(2)?.as_bytes()) else {
+        let (Ok(text), Ok(signature)) = (row.get_ref(1)?.as_bytes(), row.get_ref(2)?.as_bytes())
+        else {
             return Ok(Err(Tampering::Changed(number)));
         };
         if number != last.entries + 1 {
@@ -199,7 +209,9 @@ fn walk(
         }
         let message = [ENTRY, text].concat();
         let head = Head { entries: number, hash: sha256(&message) };
-        let Ok(entry) = serde_json::from_slice::<Entry>(text) else { return Ok(Err(Tampering::Changed(number))) };
+        let Ok(entry) = serde_json::from_slice::<Entry>(text) else {
+            return Ok(Err(Tampering::Changed(number)));
+        };
         let follows = entry.number == number && entry.previous == last.hash;
         if !each(&entry, &message, signature, head) {
             return Ok(Err(Tampering::Changed(number)));
@@ -213,17 +225,22 @@ fn walk(
         None if last == Head::NONE && !holds_anything(connection)? => Ok(last),
         None if last == Head::NONE => Err(Tampering::Emptied),
         None => Err(Tampering::Head),
-        Some((head, signature)) if !signed(key, &head_message(head.entries, &head.hash), &signature) => {
+        Some((head, signature))
+            if !signed(key, &head_message(head.entries, &head.hash), &signature) =>
+        {
             Err(Tampering::Head)
         }
-        Some((head, _)) if head != last => Err(Tampering::Cut { expected: head.entries, found: last.entries }),
+        Some((head, _)) if head != last => {
+            Err(Tampering::Cut { expected: head.entries, found: last.entries })
+        }
         Some(_) => Ok(last),
     })
 }
 
 fn stored_head(connection: &Connection) -> rusqlite::Result<Option<(Head, Vec<u8>)>> {
     let sql = "SELECT number, hash, signature FROM log_head WHERE one = 1";
-    let head = |row: &Row<'_>| Ok((Head { entries: row.get(0)?, hash: Bytes(row.get(1)?) }, row.get(2)?));
+    let head =
+        |row: &Row<'_>| Ok((Head { entries: row.get(0)?, hash: Bytes(row.get(1)?) }, row.get(2)?));
     connection.query_row(sql, [], head).optional()
 }
 
@@ -242,10 +259,13 @@ fn head_message(number: u64, hash: &Bytes32) -> Vec<u8> {
     [HEAD, &number.to_be_bytes(), &hash.0].concat()
 }
 
-/// All entries, as they stand; [`crate::store::SqliteStore::verify_log`] says whether to believe them.
+/// All entries, as they stand; [`crate::store::SqliteStore::verify_log`] says whether to believe
+/// them.
 pub(crate) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
     let mut statement = connection.prepare("SELECT entry FROM log ORDER BY number")?;
-    let texts = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let texts = statement
+        .query_map([], |row| row.get::<_, String>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
     Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
 }
 

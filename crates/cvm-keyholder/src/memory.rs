@@ -126,7 +126,8 @@ impl Memory {
             (Effect::Attested { attested_sha256, expires, chips }, _) => {
                 let time = self.time;
                 self.sessions.retain(|_, session| !is_over(session.expires, time));
-                let session = session.map(|id| (id, Session { attested_sha256, expires, chips, released: None }));
+                let session = session
+                    .map(|id| (id, Session { attested_sha256, expires, chips, released: None }));
                 self.sessions.extend(session);
             }
             (Effect::Released { guest }, image) => {

@@ -25,7 +25,8 @@ pub const EK_ROOTS: &str = "ek-roots";
 pub const COLLATERAL: &str = "collateral";
 /// The public key of whoever collected it, here or on the way: evidence may bring a cache along.
 pub const COLLECTOR: &str = "collateral.pub";
-/// A file of this name in a test's policy folder lets `sample` evidence, which anybody can make, pass.
+/// A file of this name in a test's policy folder lets `sample` evidence, which anybody can make,
+/// pass.
 pub const ALLOW_SAMPLE: &str = "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS";
 /// More than any policy or list of roots needs, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -45,11 +46,13 @@ pub struct PolicyFolder {
 }
 
 impl PolicyFolder {
-    /// Reads `policy.rego`, `ek-roots/*.pem` and `ek-roots/*.crl`, `collateral/` and `collateral.pub`.
+    /// Reads `policy.rego`, `ek-roots/*.pem` and `ek-roots/*.crl`, `collateral/` and
+    /// `collateral.pub`.
     pub fn read(folder: &Path) -> Result<Self, KeyHolderError> {
         let path = folder.join(POLICY_FILE);
         let text = read_bounded(&path, MAX_BYTES)?;
-        let policy = RegoPolicy::new(text).map_err(|problem| KeyHolderError::Policy { path, problem })?;
+        let policy =
+            RegoPolicy::new(text).map_err(|problem| KeyHolderError::Policy { path, problem })?;
         let roots = roots(&folder.join(EK_ROOTS))?;
         let vendors = vendors(folder)?;
         Ok(Self { policy, roots, vendors, allow_sample: folder.join(ALLOW_SAMPLE).exists() })
@@ -57,7 +60,10 @@ impl PolicyFolder {
 }
 
 fn vendors(folder: &Path) -> Result<Vendors, KeyHolderError> {
-    let builtin = |e| KeyHolderError::Internal { doing: "reading the vendors' roots", problem: format!("{e}") };
+    let builtin = |e| KeyHolderError::Internal {
+        doing: "reading the vendors' roots",
+        problem: format!("{e}"),
+    };
     let vendors = Vendors::genuine().map_err(builtin)?;
     let (path, collector) = (folder.join(COLLATERAL), folder.join(COLLECTOR));
     let fail = |source| KeyHolderError::Collateral { path: path.clone(), source };
@@ -73,15 +79,23 @@ fn vendors(folder: &Path) -> Result<Vendors, KeyHolderError> {
 }
 
 fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
-    let io = |source| cvm_base::FileError::Io { action: "read the folder", path: folder.to_owned(), source };
+    let io = |source| cvm_base::FileError::Io {
+        action: "read the folder",
+        path: folder.to_owned(),
+        source,
+    };
     let mut pem = Vec::new();
     let mut files = match fs::read_dir(folder) {
-        Ok(files) => files.map(|file| file.map(|f| f.path())).collect::<Result<Vec<_>, _>>().map_err(io)?,
+        Ok(files) => {
+            files.map(|file| file.map(|f| f.path())).collect::<Result<Vec<_>, _>>().map_err(io)?
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(e) => return Err(io(e).into()),
     };
     files.sort();
-    let of = |kind: &'static str| files.iter().filter(move |file| file.extension().is_some_and(|e| e == kind));
+    let of = |kind: &'static str| {
+        files.iter().filter(move |file| file.extension().is_some_and(|e| e == kind))
+    };
     let fail = |source| KeyHolderError::Roots { path: folder.to_owned(), source };
     for file in of("pem") {
         pem.extend(read_text(file, MAX_BYTES)?);
@@ -90,7 +104,9 @@ fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
     let mut crls = Vec::new();
     for file in of("crl") {
         let lists = read_crls(&read_text(file, MAX_BYTES)?);
-        crls.extend(lists.map_err(|e| fail(AttestError::Roots { problem: format!("{}: {e}", file.display()) }))?);
+        crls.extend(lists.map_err(|e| {
+            fail(AttestError::Roots { problem: format!("{}: {e}", file.display()) })
+        })?);
     }
     if pem.is_empty() {
         return Ok(Roots::default());
@@ -98,7 +114,8 @@ fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
     Roots::from_pem(&pem).and_then(|roots| roots.with_crls(&crls)).map_err(fail)
 }
 
-/// Rules in `package policy`; `allow` decides. The engine and its bounds are [`cvm_attest::policy`]'s.
+/// Rules in `package policy`; `allow` decides. The engine and its bounds are
+/// [`cvm_attest::policy`]'s.
 pub struct RegoPolicy(cvm_attest::policy::Policy);
 
 impl RegoPolicy {
@@ -114,7 +131,10 @@ impl Policy for RegoPolicy {
     }
 
     fn decide(&self, input: &Value, data: &Value) -> Result<Answer, Fault> {
-        let decision = self.0.decide(input, data).map_err(|problem| Fault::new("evaluating the policy", problem))?;
+        let decision = self
+            .0
+            .decide(input, data)
+            .map_err(|problem| Fault::new("evaluating the policy", problem))?;
         Ok(if decision.allowed { Answer::Yes } else { Answer::No(decision.reasons) })
     }
 
@@ -145,7 +165,8 @@ mod tests {
     fn a_refusal_carries_what_the_policys_deny_rule_says() {
         let text = "package policy\ndefault allow := false\nallow if input.a\n\
                     deny contains \"svn 3, expected 4\" if input.svn == 3\n";
-        let answer = policy(text).unwrap().decide(&json!({"a": true, "svn": 3}), &json!({})).unwrap();
+        let answer =
+            policy(text).unwrap().decide(&json!({"a": true, "svn": 3}), &json!({})).unwrap();
         assert_eq!(answer, Answer::No(vec!["svn 3, expected 4".into()]));
     }
 
@@ -155,8 +176,7 @@ mod tests {
 default allow = false
 allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["measurement"] == "abc" }"#;
         let policy = policy(text).unwrap();
-        let input =
-            |m: &str| json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}}}});
+        let input = |m: &str| json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}}}});
         assert!(allows(&policy, &input("abc"), &json!({})));
         assert!(!allows(&policy, &input("abd"), &json!({})));
         assert_eq!(policy.digest(), sha256(text.as_bytes()));
@@ -198,7 +218,8 @@ allow if {
         let pem = include_str!("../../../keys/roots/amd/ask_ark_milan.pem").replace('\n', "\r\n");
         fs::write(folder.path().join("a.pem"), ["\u{feff}", &pem].concat()).unwrap();
         assert!(roots(folder.path()).is_ok());
-        let utf16: Vec<u8> = ["\u{feff}", &pem].concat().encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let utf16: Vec<u8> =
+            ["\u{feff}", &pem].concat().encode_utf16().flat_map(u16::to_le_bytes).collect();
         fs::write(folder.path().join("a.pem"), utf16).unwrap();
         assert!(roots(folder.path()).err().unwrap().to_string().contains("UTF-16"));
     }
@@ -214,7 +235,8 @@ allow if {
     #[test]
     fn a_folder_without_roots_trusts_nobody() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(POLICY_FILE), "package policy\ndefault allow = false").unwrap();
+        fs::write(folder.path().join(POLICY_FILE), "package policy\ndefault allow = false")
+            .unwrap();
         let read = PolicyFolder::read(folder.path()).unwrap();
         assert_eq!((read.roots.ek_roots().count(), read.allow_sample), (0, false));
         fs::create_dir(folder.path().join(EK_ROOTS)).unwrap();

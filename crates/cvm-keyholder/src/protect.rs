@@ -27,9 +27,11 @@ pub fn no_dumps() -> Result<(), KeyHolderError> {
 ///
 /// Where the limit is small and binding, nothing is locked: each later allocation could fail.
 pub fn lock_memory() -> Result<(), String> {
-    let next = "its secrets may be swapped to disk: run it without swap, or with LimitMEMLOCK=infinity (ulimit -l)";
+    let next = "its secrets may be swapped to disk: run it without swap, or with \
+        LimitMEMLOCK=infinity (ulimit -l)";
     let unbound = |limit| limit == RLIM_INFINITY;
-    let (_, limit) = getrlimit(Resource::RLIMIT_MEMLOCK).map_err(|e| format!("memory is not locked ({e}): {next}"))?;
+    let (_, limit) = getrlimit(Resource::RLIMIT_MEMLOCK)
+        .map_err(|e| format!("memory is not locked ({e}): {next}"))?;
     if !unbound(limit) && !may_lock() {
         return Err(format!("memory is not locked (at most {limit} bytes may be): {next}"));
     }
@@ -43,7 +45,8 @@ pub fn lock_memory() -> Result<(), String> {
 fn may_lock() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok()).is_some_and(|held| held & CAP_IPC_LOCK != 0)
+    held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok())
+        .is_some_and(|held| held & CAP_IPC_LOCK != 0)
 }
 
 #[cfg(test)]

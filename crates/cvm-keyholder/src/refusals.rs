@@ -103,7 +103,8 @@ impl Count {
             Some(v4) => v4.to_string(),
             None => "several".into(),
         };
-        let mut words: Vec<String> = reasons.iter().map(|(reason, times)| format!("{times} {reason}")).collect();
+        let mut words: Vec<String> =
+            reasons.iter().map(|(reason, times)| format!("{times} {reason}")).collect();
         words.sort();
         let (all, first, last) = (reasons.values().sum::<u64>(), rfc3339(*first), rfc3339(*last));
         let detail = format!("{all} more, from {first} to {last}: {}", words.join(", "));
@@ -177,13 +178,19 @@ mod tests {
         assert_eq!(all, 3000, "none is lost");
         let Decision { peer, detail, .. } = counts[0].decision(1_800_001_000);
         assert_eq!(peer, "192.0.2.1");
-        assert_eq!(detail, "1000 more, from 2027-01-15T08:00:00Z to 2027-01-15T08:16:39Z: 1000 malformed");
+        assert_eq!(
+            detail,
+            "1000 more, from 2027-01-15T08:00:00Z to 2027-01-15T08:16:39Z: 1000 malformed"
+        );
         assert_eq!(counts[1].decision(0).peer, "::/64");
         assert_eq!(counts.last().unwrap().decision(0).peer, "several");
         // What could not be written is counted on.
         counts.into_iter().for_each(|count| refusals.keep(count));
         refusals.count([192, 0, 2, 1].into(), &refusal(1_800_002_000, Reason::Replayed));
         let detail = refusals.take()[0].decision(0).detail;
-        assert!(detail.starts_with("1001 more") && detail.ends_with("1 replayed, 1000 malformed"), "{detail}");
+        assert!(
+            detail.starts_with("1001 more") && detail.ends_with("1 replayed, 1000 malformed"),
+            "{detail}"
+        );
     }
 }

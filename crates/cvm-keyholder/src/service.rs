@@ -14,7 +14,9 @@ use cvm_ceremony::{Card, Party, Unlock};
 use cvm_layout::manifest::{Manifest, Stage};
 use cvm_release::{
     paths,
-    server::{Decision, Fault, Halves, Outcome, Policy as _, Reply, Request, Server, SessionKeys, Verdict},
+    server::{
+        Decision, Fault, Halves, Outcome, Policy as _, Reply, Request, Server, SessionKeys, Verdict,
+    },
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -52,20 +54,28 @@ use crate::{
 
 pub use crate::limit::Limits;
 
-/// Serves until SIGINT or SIGTERM: a line `ready URL certificate=SHA256` on stdout, then a line a decision.
+/// Serves until SIGINT or SIGTERM: a line `ready URL certificate=SHA256` on stdout, then a line a
+/// decision.
 pub fn serve(config: &Config, unlock: &Unlock) -> Result<(), KeyHolderError> {
     let console = Console::on(std::io::stdout());
-    let (console, written) = console
-        .map_err(|e| KeyHolderError::Internal { doing: "starting the console's thread", problem: e.to_string() })?;
+    let (console, written) = console.map_err(|e| KeyHolderError::Internal {
+        doing: "starting the console's thread",
+        problem: e.to_string(),
+    })?;
     if let Err(warning) = protect::lock_memory() {
         console.say(format!("warning: {warning}"));
     }
     let decisions = console.clone();
-    let service = Service::open(config, unlock, move |decision| decisions.say(log::line(decision)))?;
+    let service =
+        Service::open(config, unlock, move |decision| decisions.say(log::line(decision)))?;
     for warning in service.warnings() {
         console.say(format!("warning: {warning}"));
     }
-    console.say(format!("ready https://{} certificate={}", service.address(), service.certificate_sha256()));
+    console.say(format!(
+        "ready https://{} certificate={}",
+        service.address(),
+        service.certificate_sha256()
+    ));
     service.run(std::future::pending())?;
     console.say("stopped".into());
     drop(console);
@@ -112,8 +122,9 @@ struct Shared {
 }
 
 impl Service {
-    /// Opens the party's secrets, its store and its policy, and binds the address. `report` gets every
-    /// decision but the challenges, after it is in the log; of many refusals, what the log has of them.
+    /// Opens the party's secrets, its store and its policy, and binds the address. `report` gets
+    /// every decision but the challenges, after it is in the log; of many refusals, what the log
+    /// has of them.
     pub fn open(
         config: &Config,
         unlock: &Unlock,
@@ -128,14 +139,17 @@ impl Service {
         let (tls, certificate_sha256) = tls(&party)?;
         let card = party.card();
         private_folder(&config.state)?;
-        let store = SqliteStore::open(&config.state, Identity::from(card), Some(party.identity().clone()))?
-            .enrolling(config.enroll_presented.as_deref(), &party)?;
+        let store =
+            SqliteStore::open(&config.state, Identity::from(card), Some(party.identity().clone()))?
+                .enrolling(config.enroll_presented.as_deref(), &party)?;
         store.check_clock(time::now())?;
         let warnings = warnings(&store, &policy, card)?;
         let internal = |doing| move |problem: String| KeyHolderError::Internal { doing, problem };
-        // Every process of this party derives the same keys, so that any may finish what another began.
+        // Every process of this party derives the same keys, so that any may finish what another
+        // began.
         let seed = Zeroizing::new(party.identity().to_bytes());
-        let keys = SessionKeys::derive(&seed).map_err(|e| internal("deriving session keys")(e.to_string()))?;
+        let keys = SessionKeys::derive(&seed)
+            .map_err(|e| internal("deriving session keys")(e.to_string()))?;
         let server = Server {
             party: card.name.clone(),
             keys,
@@ -147,7 +161,9 @@ impl Service {
             store: Box::new(store),
             policy: Box::new(policy.policy),
             halves: Box::new(PartyHalves(Arc::clone(&party))),
-            random: Box::new(|bytes| getrandom::fill(bytes).map_err(|e| Fault::new("drawing randomness", e))),
+            random: Box::new(|bytes| {
+                getrandom::fill(bytes).map_err(|e| Fault::new("drawing randomness", e))
+            }),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -185,12 +201,15 @@ impl Service {
         &self.warnings
     }
 
-    /// Serves until SIGINT or SIGTERM, or until `stop` is done; then finishes what is under way, for 5 s at most.
+    /// Serves until SIGINT or SIGTERM, or until `stop` is done; then finishes what is under way,
+    /// for 5 s at most.
     pub fn run(self, stop: impl Future<Output = ()>) -> Result<(), KeyHolderError> {
         use tokio::signal::unix::{SignalKind, signal};
         let Self { listener, runtime, shared, tls, .. } = self;
-        let internal =
-            |e: std::io::Error| KeyHolderError::Internal { doing: "waiting for signals", problem: e.to_string() };
+        let internal = |e: std::io::Error| KeyHolderError::Internal {
+            doing: "waiting for signals",
+            problem: e.to_string(),
+        };
         runtime.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
             let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
@@ -214,7 +233,8 @@ impl Service {
                     accepted = listener.accept() => accepted,
                 };
                 let Ok((stream, peer)) = accepted else {
-                    // Out of file descriptors, most likely: connections must end before one can begin.
+                    // Out of file descriptors, most likely: connections must end before one can
+                    // begin.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
@@ -307,7 +327,9 @@ async fn exchange(
     };
     let body = match body {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => return unread(StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
+            return unread(StatusCode::PAYLOAD_TOO_LARGE);
+        }
         Ok(Err(_)) => return unread(StatusCode::BAD_REQUEST),
         Err(_) => return unread(StatusCode::REQUEST_TIMEOUT),
     };
@@ -360,13 +382,17 @@ impl Shared {
         // Strangers who never held a challenge decide nothing and fill no log.
         match decision.session.as_ref().map(|_| self.server.store.record(&decision)) {
             Some(Err(fault)) => {
-                (self.report)(&Decision { detail: format!("{} (not logged: {fault})", decision.detail), ..decision });
+                (self.report)(&Decision {
+                    detail: format!("{} (not logged: {fault})", decision.detail),
+                    ..decision
+                });
             }
             _ => (self.report)(&decision),
         }
     }
 
-    /// Writes down how many refusals have no entry of their own. What cannot be written now is kept.
+    /// Writes down how many refusals have no entry of their own. What cannot be written now is
+    /// kept.
     fn summarize(&self) {
         let counts = lock(&self.refusals).take();
         for count in counts {
@@ -383,7 +409,9 @@ fn response(reply: Reply) -> Response<Full<Bytes>> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = plain(status);
     if !reply.body.is_empty() {
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     }
     if let Some(cookie) = reply.set_cookie.and_then(|cookie| cookie.try_into().ok()) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
@@ -392,8 +420,8 @@ fn response(reply: Reply) -> Response<Full<Bytes>> {
     response
 }
 
-/// An answer to a request whose body was not read to its end. Hyper then ends the connection: a client that was not told
-/// would send its next request on it.
+/// An answer to a request whose body was not read to its end. Hyper then ends the connection: a
+/// client that was not told would send its next request on it.
 fn unread(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = plain(status);
     response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
@@ -403,14 +431,21 @@ fn unread(status: StatusCode) -> Response<Full<Bytes>> {
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
 }
 
-fn warnings(store: &SqliteStore, policy: &PolicyFolder, card: &Card) -> Result<Vec<String>, KeyHolderError> {
+fn warnings(
+    store: &SqliteStore,
+    policy: &PolicyFolder,
+    card: &Card,
+) -> Result<Vec<String>, KeyHolderError> {
     let mut warnings = Vec::new();
     if policy.allow_sample {
-        warnings.push("sample evidence, which anybody can make, is accepted: for tests only".into());
+        warnings
+            .push("sample evidence, which anybody can make, is accepted: for tests only".into());
     }
     if policy.roots.ek_roots().next().is_none() {
         warnings.push("no endorsement roots: every TPM is refused".into());
@@ -422,8 +457,9 @@ fn warnings(store: &SqliteStore, policy: &PolicyFolder, card: &Card) -> Result<V
         let share = manifest.split_key.parties.iter().find(|share| share.name == card.name);
         if share.map(|share| share.policy_sha256) != Some(policy.policy.digest()) {
             let (image, site) = (manifest.image_id, manifest.site);
-            warnings
-                .push(format!("image {image} of site {site} will be refused: its parties agreed on another policy"));
+            warnings.push(format!(
+                "image {image} of site {site} will be refused: its parties agreed on another policy"
+            ));
         }
     }
     Ok(warnings)
@@ -434,12 +470,20 @@ struct PartyHalves(Arc<Party>);
 impl Halves for PartyHalves {
     fn half(&self, manifest: &Manifest, stage: Stage) -> Result<Zeroizing<[u8; 32]>, Fault> {
         let half = self.0.half(&manifest.split_key, manifest.role, &manifest.image_id, stage);
-        half.map(|half| Zeroizing::new(*half.as_bytes())).map_err(|e| Fault::new("computing the half", e))
+        half.map(|half| Zeroizing::new(*half.as_bytes()))
+            .map_err(|e| Fault::new("computing the half", e))
     }
 
-    fn certify(&self, manifest: &Manifest, claims: &Value, now: u64) -> Result<Option<Value>, Fault> {
+    fn certify(
+        &self,
+        manifest: &Manifest,
+        claims: &Value,
+        now: u64,
+    ) -> Result<Option<Value>, Fault> {
         let party = &self.0.card().name;
-        let Some(statement) = evidence::attestation_key(party, manifest, claims, now)? else { return Ok(None) };
+        let Some(statement) = evidence::attestation_key(party, manifest, claims, now)? else {
+            return Ok(None);
+        };
         let certificate = serde_json::to_value(AkCertificate::sign(&statement, self.0.identity()));
         certificate.map(Some).map_err(|e| Fault::new("writing an attestation key's certificate", e))
     }
@@ -447,14 +491,18 @@ impl Halves for PartyHalves {
 
 fn tls(party: &Party) -> Result<(TlsAcceptor, Bytes32), KeyHolderError> {
     let fail = |e: String| KeyHolderError::Tls(e);
-    let certificate =
-        CertificateDer::from_pem_slice(party.certificate_pem().as_bytes()).map_err(|e| fail(e.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(party.tls_key_pem().as_bytes()).map_err(|e| fail(e.to_string()))?;
-    let digest = sha256(&certificate);
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key))
+    let certificate = CertificateDer::from_pem_slice(party.certificate_pem().as_bytes())
         .map_err(|e| fail(e.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(party.tls_key_pem().as_bytes())
+        .map_err(|e| fail(e.to_string()))?;
+    let digest = sha256(&certificate);
+    let config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| {
+                builder.with_no_client_auth().with_single_cert(vec![certificate], key)
+            })
+            .map_err(|e| fail(e.to_string()))?;
     Ok((TlsAcceptor::from(Arc::new(config)), digest))
 }
 
@@ -462,7 +510,9 @@ fn tls(party: &Party) -> Result<(TlsAcceptor, Bytes32), KeyHolderError> {
 fn private_folder(path: &Path) -> Result<(), KeyHolderError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| cvm_base::FileError::Io { action: "make the folder", path: path.to_owned(), source }.into())
+    made.map_err(|source| {
+        cvm_base::FileError::Io { action: "make the folder", path: path.to_owned(), source }.into()
+    })
 }
 
 fn secret_is_private(path: &Path) -> Result<(), KeyHolderError> {

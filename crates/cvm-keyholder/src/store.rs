@@ -19,7 +19,10 @@ use cvm_ceremony::Party;
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release::server::{Decision, Effect, Enrolled, MAX_REASON, Step, Subject, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
+    params,
+};
 
 use crate::{
     KeyHolderError,
@@ -106,13 +109,25 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`KeyHolderError::Log`], with a `signer`, for a log that was tampered with.
-    pub fn open(folder: &Path, identity: Identity, signer: Option<SigningKey>) -> Result<Self, KeyHolderError> {
+    pub fn open(
+        folder: &Path,
+        identity: Identity,
+        signer: Option<SigningKey>,
+    ) -> Result<Self, KeyHolderError> {
         let path = folder.join(FILE);
-        let fail = |e: rusqlite::Error| KeyHolderError::Store { path: path.clone(), problem: e.to_string() };
+        let fail = |e: rusqlite::Error| KeyHolderError::Store {
+            path: path.clone(),
+            problem: e.to_string(),
+        };
         restrict(&path)?;
-        let key = VerifyingKey::from_bytes(&identity.public.0)
-            .map_err(|e| KeyHolderError::Internal { doing: "reading the party's identity", problem: e.to_string() })?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let key =
+            VerifyingKey::from_bytes(&identity.public.0).map_err(|e| KeyHolderError::Internal {
+                doing: "reading the party's identity",
+                problem: e.to_string(),
+            })?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags).map_err(fail)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
         // A decision must be on the disk before its answer leaves.
@@ -128,10 +143,20 @@ impl SqliteStore {
     }
 
     /// Lets the images of this agreement enrol themselves, where it is given and this party's.
-    pub fn enrolling(self, agreement: Option<&[u8]>, party: &Arc<Party>) -> Result<Self, KeyHolderError> {
+    pub fn enrolling(
+        self,
+        agreement: Option<&[u8]>,
+        party: &Arc<Party>,
+    ) -> Result<Self, KeyHolderError> {
         let Some(agreement) = agreement else { return Ok(self) };
         self.identity.agreement(agreement)?;
-        Ok(Self { presented: Some(Presented { agreement: agreement.to_owned(), party: Arc::clone(party) }), ..self })
+        Ok(Self {
+            presented: Some(Presented {
+                agreement: agreement.to_owned(),
+                party: Arc::clone(party),
+            }),
+            ..self
+        })
     }
 
     /// Dates the operator's decisions by another clock: for evidence of another day.
@@ -153,7 +178,8 @@ impl SqliteStore {
         let enrolled = documents.check(&self.identity)?;
         let manifest = &enrolled.manifest;
         let image = manifest.image_id;
-        let decision = self.operator(Step::Enrol, Some(image), Some(manifest.site.clone()), String::new());
+        let decision =
+            self.operator(Step::Enrol, Some(image), Some(manifest.site.clone()), String::new());
         self.write(|tx, memory| {
             let subjects = [Subject::Image(image), Subject::Site(manifest.site.clone())];
             if let Some((subject, withdrawal)) = memory.withdrawn(&subjects) {
@@ -185,21 +211,36 @@ impl SqliteStore {
                     }
                     Err(error) => return Err(error),
                 };
-                let subjects = [Subject::Image(*image), Subject::Site(enrolled.manifest.site.clone())];
-                let withdrawn = memory.withdrawn(&subjects).map(|(subject, w)| (subject.clone(), w.clone()));
-                listed.push(Listed { enrolled, sealed: memory.seals.get(image).copied(), withdrawn });
+                let subjects =
+                    [Subject::Image(*image), Subject::Site(enrolled.manifest.site.clone())];
+                let withdrawn =
+                    memory.withdrawn(&subjects).map(|(subject, w)| (subject.clone(), w.clone()));
+                listed.push(Listed {
+                    enrolled,
+                    sealed: memory.seals.get(image).copied(),
+                    withdrawn,
+                });
             }
             let mut statement = connection.prepare("SELECT image FROM images ORDER BY image")?;
-            let name = |row: &Row<'_>| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned());
+            let name = |row: &Row<'_>| {
+                Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned())
+            };
             let rows = statement.query_map([], name)?.collect::<rusqlite::Result<Vec<_>>>()?;
-            let stranger = |image: &String| image.parse().map_or(true, |id: ImageId| !memory.images.contains_key(&id));
+            let stranger = |image: &String| {
+                image.parse().map_or(true, |id: ImageId| !memory.images.contains_key(&id))
+            };
             odd.extend(rows.into_iter().filter(stranger).map(|image| {
                 let old = image.parse().is_ok_and(|id: ImageId| memory.unstated.contains(&id));
                 let problem = match old {
-                    true => "an earlier version enrolled it, whose log does not say by which documents",
+                    true => {
+                        "an earlier version enrolled it, whose log does not say by which documents"
+                    }
                     false => "no entry of the log enrolled it",
                 };
-                KeyHolderError::Row { image: image.chars().take(80).collect(), problem: problem.into() }
+                KeyHolderError::Row {
+                    image: image.chars().take(80).collect(),
+                    problem: problem.into(),
+                }
             }));
             Ok((listed, odd))
         })
@@ -235,7 +276,8 @@ impl SqliteStore {
             return Err(KeyHolderError::Reason);
         }
         let separator = if reason.is_empty() { "" } else { ": " };
-        let decision = self.about(Step::Withdraw, &subject, format!("{subject}{separator}{reason}"));
+        let decision =
+            self.about(Step::Withdraw, &subject, format!("{subject}{separator}{reason}"));
         let effect = Effect::Withdrawn { subject, reason: reason.to_owned() };
         self.write(|_, _| Ok(((), Some(Decision { effect: Some(effect), ..decision }))))
     }
@@ -247,18 +289,26 @@ impl SqliteStore {
     pub fn restore(&self, subject: Subject) -> Result<(), KeyHolderError> {
         let decision = self.about(Step::Restore, &subject, subject.to_string());
         self.write(|_, memory| match memory.withdrawn.contains_key(&subject) {
-            true => Ok(((), Some(Decision { effect: Some(Effect::Restored { subject }), ..decision }))),
+            true => {
+                Ok(((), Some(Decision { effect: Some(Effect::Restored { subject }), ..decision })))
+            }
             false => Err(KeyHolderError::NotWithdrawn(subject).into()),
         })
     }
 
-    /// Lets an image that is bound to a machine move: its next boot elsewhere gets this party's share.
+    /// Lets an image that is bound to a machine move: its next boot elsewhere gets this party's
+    /// share.
     ///
     /// # Errors
     /// [`KeyHolderError::NotBound`] for an image that needs no machine's secret.
     pub fn allow_move(&self, image: &ImageId) -> Result<(), KeyHolderError> {
         let site = self.image(image)?.manifest.site;
-        let decision = self.operator(Step::SealMove, Some(*image), Some(site), "may move to another machine".into());
+        let decision = self.operator(
+            Step::SealMove,
+            Some(*image),
+            Some(site),
+            "may move to another machine".into(),
+        );
         self.write(|_, memory| match memory.seals.get(image) {
             Some(Sealed { share_sha256: Some(_), .. }) => {
                 Ok(((), Some(Decision { effect: Some(Effect::MayMove), ..decision })))
@@ -272,7 +322,8 @@ impl SqliteStore {
         let site = self.image(image)?.manifest.site;
         self.write(|tx, memory| {
             let forgotten = memory.seals.get(image).map(|sealed| sealed.header_sha256);
-            let detail = forgotten.map_or("nothing was registered".into(), |header| format!("forgot {header}"));
+            let detail = forgotten
+                .map_or("nothing was registered".into(), |header| format!("forgot {header}"));
             let decision = self.operator(Step::SealReset, Some(*image), Some(site), detail);
             tx.execute("DELETE FROM shares WHERE image = ?1", [image.to_string()])?;
             Ok((forgotten, Some(Decision { effect: Some(Effect::SealForgotten), ..decision })))
@@ -293,15 +344,22 @@ impl SqliteStore {
 
     /// The image's documents, which must be those that were enrolled.
     fn intact(&self, connection: &Connection, image: &ImageId, known: &Image) -> Work<Enrolled> {
-        let odd = |problem: &str| KeyHolderError::Row { image: image.to_string(), problem: problem.to_owned() };
-        let documents = documents(connection, image)?.ok_or_else(|| odd("its documents are missing"))?;
+        let odd = |problem: &str| KeyHolderError::Row {
+            image: image.to_string(),
+            problem: problem.to_owned(),
+        };
+        let documents =
+            documents(connection, image)?.ok_or_else(|| odd("its documents are missing"))?;
         for (name, bytes, expected) in [
             ("manifest.json", &documents.manifest, known.manifest_sha256),
             ("reference.json", &documents.reference, known.reference_sha256),
         ] {
             let found = sha256(bytes);
             if found != expected {
-                return Err(odd(&format!("{expected} was enrolled as its {name}, the store has {found}")).into());
+                return Err(odd(&format!(
+                    "{expected} was enrolled as its {name}, the store has {found}"
+                ))
+                .into());
             }
         }
         Ok(documents.check(&self.identity)?)
@@ -317,10 +375,27 @@ impl SqliteStore {
         self.operator(step, image, site, detail)
     }
 
-    fn operator(&self, step: Step, image: Option<ImageId>, site: Option<Name>, detail: String) -> Decision {
+    fn operator(
+        &self,
+        step: Step,
+        image: Option<ImageId>,
+        site: Option<Name>,
+        detail: String,
+    ) -> Decision {
         let (time, peer, site) = ((self.clock)(), "operator".into(), site.map(String::from));
         let verdict = Verdict::Done;
-        Decision { time, peer, step, verdict, reason: None, detail, image, site, session: None, effect: None }
+        Decision {
+            time,
+            peer,
+            step,
+            verdict,
+            reason: None,
+            detail,
+            image,
+            site,
+            session: None,
+            effect: None,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -329,7 +404,10 @@ impl SqliteStore {
     }
 
     /// What the log says now, and rows of the same moment.
-    fn read<T>(&self, work: impl FnOnce(&Connection, &Memory) -> Work<T>) -> Result<T, KeyHolderError> {
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection, &Memory) -> Work<T>,
+    ) -> Result<T, KeyHolderError> {
         let Inner { connection, memory } = &mut *self.lock();
         let run = || {
             let tx = connection.transaction()?;
@@ -367,7 +445,11 @@ impl SqliteStore {
     }
 
     /// The memory, with what was logged since.
-    fn current<'a>(&self, tx: &Transaction<'_>, memory: &'a mut Result<Memory, Tampering>) -> Work<&'a Memory> {
+    fn current<'a>(
+        &self,
+        tx: &Transaction<'_>,
+        memory: &'a mut Result<Memory, Tampering>,
+    ) -> Work<&'a Memory> {
         if let Ok(known) = memory {
             match log::catch_up(tx, &self.key, known) {
                 Ok(Ok(())) => {}
@@ -386,7 +468,9 @@ impl SqliteStore {
             Trouble::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
                 KeyHolderError::Full { path: self.path.clone() }
             }
-            Trouble::Sql(error) => KeyHolderError::Store { path: self.path.clone(), problem: error.to_string() },
+            Trouble::Sql(error) => {
+                KeyHolderError::Store { path: self.path.clone(), problem: error.to_string() }
+            }
             Trouble::Holder(error) => error,
         }
     }
@@ -400,7 +484,12 @@ fn check_clock(memory: &Memory, now: u64) -> Work<()> {
 }
 
 /// The decision that enrols these documents, once they are in their table.
-fn insert(tx: &Transaction<'_>, image: &ImageId, documents: &Documents, decision: Decision) -> Work<Decision> {
+fn insert(
+    tx: &Transaction<'_>,
+    image: &ImageId,
+    documents: &Documents,
+    decision: Decision,
+) -> Work<Decision> {
     tx.execute(
         "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
@@ -417,8 +506,8 @@ fn insert(tx: &Transaction<'_>, image: &ImageId, documents: &Documents, decision
 }
 
 fn documents(connection: &Connection, image: &ImageId) -> rusqlite::Result<Option<Documents>> {
-    let sql =
-        "SELECT agreement, manifest, manifest_signature, reference, reference_signature FROM images WHERE image = ?1";
+    let sql = "SELECT agreement, manifest, manifest_signature, reference, reference_signature FROM \
+        images WHERE image = ?1";
     let read = |row: &Row<'_>| {
         Ok(Documents {
             agreement: row.get(0)?,
@@ -434,8 +523,11 @@ fn documents(connection: &Connection, image: &ImageId) -> rusqlite::Result<Optio
 /// Makes the file, if need be, for its owner alone.
 fn restrict(path: &Path) -> Result<(), KeyHolderError> {
     use std::os::unix::fs::OpenOptionsExt;
-    let opened = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
-    opened.map(drop).map_err(|source| cvm_base::FileError::Io { action: "open", path: path.to_owned(), source }.into())
+    let opened =
+        std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
+    opened.map(drop).map_err(|source| {
+        cvm_base::FileError::Io { action: "open", path: path.to_owned(), source }.into()
+    })
 }
 
 #[cfg(test)]
@@ -445,18 +537,26 @@ mod tests {
 
     use super::*;
 
-    /// What cannot be written is not decided (`what_cannot_be_logged_is_not_released`); here, what is said of it.
+    /// What cannot be written is not decided (`what_cannot_be_logged_is_not_released`); here, what
+    /// is said of it.
     #[test]
     fn a_full_disk_has_a_code_of_its_own_and_leaves_the_log_intact() {
         let folder = tempfile::tempdir().unwrap();
         let signer = SigningKey::from_bytes(&[7; 32]);
-        let identity = Identity { name: "alice".parse().unwrap(), public: Bytes(signer.verifying_key().to_bytes()) };
+        let identity = Identity {
+            name: "alice".parse().unwrap(),
+            public: Bytes(signer.verifying_key().to_bytes()),
+        };
         let store = SqliteStore::open(folder.path(), identity, Some(signer)).unwrap();
-        let room = |pages: u32| store.lock().connection.pragma_update(None, "max_page_count", pages).unwrap();
+        let room = |pages: u32| {
+            store.lock().connection.pragma_update(None, "max_page_count", pages).unwrap()
+        };
         let decision = store.operator(Step::Unknown, None, None, "x".repeat(1000));
         // SQLite takes what the file has by now as the least.
         room(1);
-        let fault = (0..1000).find_map(|_| store.record(&decision).err()).expect("there is no room for 1000 entries");
+        let fault = (0..1000)
+            .find_map(|_| store.record(&decision).err())
+            .expect("there is no room for 1000 entries");
         assert!(fault.to_string().contains("KEY-022"), "{fault}");
         let before = store.verify_log().unwrap();
         assert!(store.record(&decision).is_err());

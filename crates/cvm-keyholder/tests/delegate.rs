@@ -1,4 +1,5 @@
-//! The program that a server's CVM runs: it serves what lies read-only, and ends when it is told to.
+//! The program that a server's CVM runs: it serves what lies read-only, and ends when it is told
+//! to.
 
 mod common;
 
@@ -59,11 +60,13 @@ fn it_serves_from_a_folder_that_it_only_reads_until_sigterm() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"], "{core}");
     let status = proc("status");
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmLck:")?.trim().strip_suffix(" kB"));
+    let kilobytes =
+        status.lines().find_map(|line| line.strip_prefix("VmLck:")?.trim().strip_suffix(" kB"));
     let locked = kilobytes.unwrap().parse::<u64>().unwrap() > 0;
     assert_ne!(locked, warned, "either its memory is locked, or it says why not: {status}");
 
-    // It speaks the protocol: evidence that nobody vouches for is refused, with the reason on stdout alone.
+    // It speaks the protocol: evidence that nobody vouches for is refused, with the reason on
+    // stdout alone.
     struct Nothing;
     impl cvm_release::client::http::Attester for Nothing {
         fn tee(&self) -> cvm_release::messages::Tee {

@@ -139,7 +139,9 @@ fn two_processes_append_to_one_chain() {
     std::thread::scope(|scope| {
         for half in builds.chunks(4) {
             let store = ceremony.store("alice");
-            scope.spawn(move || half.iter().for_each(|documents| drop(store.enroll(documents).unwrap())));
+            scope.spawn(move || {
+                half.iter().for_each(|documents| drop(store.enroll(documents).unwrap()))
+            });
         }
     });
     assert_eq!(ceremony.store("alice").verify_log().unwrap().entries, 8);
@@ -151,7 +153,10 @@ fn seeds() -> PathBuf {
 
 #[test]
 fn seeds_and_their_mutations_do_not_panic() {
-    let seeds: Vec<_> = fs::read_dir(seeds()).unwrap().map(|seed| fs::read(seed.unwrap().path()).unwrap()).collect();
+    let seeds: Vec<_> = fs::read_dir(seeds())
+        .unwrap()
+        .map(|seed| fs::read(seed.unwrap().path()).unwrap())
+        .collect();
     assert_eq!(seeds.len(), 3);
     for seed in seeds {
         for at in 0..seed.len().min(2000) {
@@ -170,9 +175,11 @@ fn record() {
     let ceremony = Ceremony::hold(&rego(None));
     let (documents, _) = ceremony.build(1, &log(LOG));
     fs::create_dir_all(seeds()).unwrap();
-    for (name, bytes) in
-        [("agreement", documents.agreement), ("manifest", documents.manifest), ("reference", documents.reference)]
-    {
+    for (name, bytes) in [
+        ("agreement", documents.agreement),
+        ("manifest", documents.manifest),
+        ("reference", documents.reference),
+    ] {
         fs::write(seeds().join(name), bytes).unwrap();
     }
 }

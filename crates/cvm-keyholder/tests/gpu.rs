@@ -1,5 +1,6 @@
-//! Two-stage release: what an image that requires GPUs is given, and when. The CPU's evidence is a software TPM's; the
-//! GPUs, their manifests and NVIDIA are the test's own. The server is asked without a network.
+//! Two-stage release: what an image that requires GPUs is given, and when. The CPU's evidence is a
+//! software TPM's; the GPUs, their manifests and NVIDIA are the test's own. The server is asked
+//! without a network.
 
 mod common;
 // cvm-attest's own tests use the rest of it.
@@ -17,7 +18,9 @@ use common::{
     log,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_attest::{JOBS_PCR, Roots, attester::Tpm, handoff_digest, jobs_digest, reference::Platforms, tee::Vendors};
+use cvm_attest::{
+    JOBS_PCR, Roots, attester::Tpm, handoff_digest, jobs_digest, reference::Platforms, tee::Vendors,
+};
 use cvm_base::{sha256, time};
 use cvm_jobs::Composite;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
@@ -59,12 +62,17 @@ fn scene_of(party: &str, gpu: Option<GpuMechanism>, manifests: bool) -> Scene {
     store.enroll(&documents).unwrap();
     let mut vendors = Vendors::genuine().unwrap().with_gpus(world.roots());
     if manifests {
-        vendors = vendors.with_collateral(gpus::golden(&world, &ceremony.folder.path().join("collateral")));
+        vendors = vendors
+            .with_collateral(gpus::golden(&world, &ceremony.folder.path().join("collateral")));
     }
     let server = Server {
         party: party.parse().unwrap(),
         keys: SessionKeys::derive(&[7; 32]).unwrap(),
-        evidence: Box::new(Verifier { roots: Roots::from_pem(&swtpm.roots()).unwrap(), vendors, allow_sample: false }),
+        evidence: Box::new(Verifier {
+            roots: Roots::from_pem(&swtpm.roots()).unwrap(),
+            vendors,
+            allow_sample: false,
+        }),
         store: Box::new(store),
         policy: Box::new(RegoPolicy::new(policy.into()).unwrap()),
         halves: Box::new(PartyHalves(Mutex::new(ceremony.party(party)))),
@@ -109,7 +117,8 @@ impl Scene {
         bound: &str,
         sent: &str,
     ) -> Result<Client<Attested>, (Reason, String)> {
-        let evidence = attester.evidence(challenged.extra_params(), &challenged.binding(bound)).unwrap();
+        let evidence =
+            attester.evidence(challenged.extra_params(), &challenged.binding(bound)).unwrap();
         let outcome = self.send(&challenged.attest_request(evidence, sent).unwrap());
         match outcome.decision.reason {
             Some(reason) => Err((reason, outcome.decision.detail)),
@@ -124,13 +133,21 @@ impl Scene {
     }
 
     /// With these GPUs beside the CPU, in the phase that the TPM shows.
-    fn attest_with(&self, tpm: &mut Tpm, mut gpus: Gpus) -> Result<Client<Attested>, (Reason, String)> {
+    fn attest_with(
+        &self,
+        tpm: &mut Tpm,
+        mut gpus: Gpus,
+    ) -> Result<Client<Attested>, (Reason, String)> {
         let cpu = TpmAttester::new(tpm, log(LOG));
         let composite = Composite::new(&cpu, &mut gpus).unwrap();
         self.attest(&composite)
     }
 
-    fn release(&self, client: &Client<Attested>, stage: Stage) -> Result<Zeroizing<[u8; 32]>, (Reason, String)> {
+    fn release(
+        &self,
+        client: &Client<Attested>,
+        stage: Stage,
+    ) -> Result<Zeroizing<[u8; 32]>, (Reason, String)> {
         let outcome = self.send(&client.half_request(&self.manifest.image_id, stage));
         match outcome.decision.reason {
             Some(reason) => {
@@ -168,7 +185,8 @@ fn the_boot_gets_p3s_half_and_the_running_system_with_its_gpus_p5s() {
     assert_eq!(*half, scene.half("alice", Stage::Running));
     assert_ne!(*half, scene.half("alice", Stage::Boot));
     // p5's header is this session's to register.
-    let register = client.register_seal_request(&scene.manifest.image_id, sha256(b"header"), None).unwrap();
+    let register =
+        client.register_seal_request(&scene.manifest.image_id, sha256(b"header"), None).unwrap();
     client.seal_registered(&reply(&scene.send(&register))).unwrap();
     let seal = scene.send(&client.seal_request(&scene.manifest.image_id));
     let seal = client.seal_state(&reply(&seal)).unwrap().unwrap();
@@ -197,7 +215,8 @@ fn attack_p5_for_a_boot() {
 #[test]
 fn attack_the_boots_half_for_a_running_system_with_gpus() {
     let scene = scene();
-    let client = scene.attest_with(&mut scene.running(), scene.gpus(vec![Device::blackwell()])).unwrap();
+    let client =
+        scene.attest_with(&mut scene.running(), scene.gpus(vec![Device::blackwell()])).unwrap();
     refused(scene.release(&client, Stage::Boot), Reason::AfterHandoff, "handed off");
 }
 
@@ -235,13 +254,18 @@ fn attack_a_gpu_whose_measurements_differ() {
     let scene = scene();
     let mut gpu = Device::blackwell();
     gpu.measurements[9] = [0xee; 48];
-    refused(scene.attest_with(&mut scene.running(), scene.gpus(vec![gpu])), Reason::EvidenceInvalid, "differ");
+    refused(
+        scene.attest_with(&mut scene.running(), scene.gpus(vec![gpu])),
+        Reason::EvidenceInvalid,
+        "differ",
+    );
 }
 
 #[test]
 fn attack_a_gpu_of_which_nobody_knows_the_golden_values() {
     let scene = scene_of("alice", Some(GpuMechanism::NvidiaCc), false);
-    let client = scene.attest_with(&mut scene.running(), scene.gpus(vec![Device::blackwell()])).unwrap();
+    let client =
+        scene.attest_with(&mut scene.running(), scene.gpus(vec![Device::blackwell()])).unwrap();
     refused(scene.release(&client, Stage::Running), Reason::GpuNotAccepted, "golden values");
     // One that runs another driver than the cache's manifests are of is not measured either.
     let scene = self::scene();
@@ -299,7 +323,8 @@ fn attack_a_header_that_the_boot_registers() {
     let mut tpm = scene.boot();
     let client = scene.attest(&TpmAttester::new(&mut tpm, log(LOG))).unwrap();
     scene.release(&client, Stage::Boot).unwrap();
-    let register = client.register_seal_request(&scene.manifest.image_id, sha256(b"header"), None).unwrap();
+    let register =
+        client.register_seal_request(&scene.manifest.image_id, sha256(b"header"), None).unwrap();
     assert_eq!(scene.send(&register).decision.reason, Some(Reason::BeforeHandoff));
 }
 
@@ -354,7 +379,11 @@ fn what_is_no_evidence_of_devices() {
 fn eight_gpus_stand_in_a_token_that_a_client_reads() {
     let scene = scene();
     let eight = (1..=8).map(|n| {
-        let mut gpu = Device { pdi: [0xb1, 0, 0, 0, 0, 0, 0, n], serial: 0x1000 + u64::from(n), ..Device::blackwell() };
+        let mut gpu = Device {
+            pdi: [0xb1, 0, 0, 0, 0, 0, 0, n],
+            serial: 0x1000 + u64::from(n),
+            ..Device::blackwell()
+        };
         gpu.set(36, vec![1, 0]);
         gpu
     });
@@ -369,9 +398,16 @@ fn eight_gpus_stand_in_a_token_that_a_client_reads() {
     let request = challenged.attest_request(evidence, &additional).unwrap();
     assert!(request.body.len() < paths::MAX_ATTEST_BYTES / 2, "{}", request.body.len());
     let outcome = scene.send(&request);
-    assert!(outcome.decision.detail.ends_with("with gpu6 with gpu7"), "{}", outcome.decision.detail);
+    assert!(
+        outcome.decision.detail.ends_with("with gpu6 with gpu7"),
+        "{}",
+        outcome.decision.detail
+    );
     let size = outcome.reply.body.len();
     assert!(size < paths::MAX_REPLY_BYTES, "{size}");
     let client = challenged.attested(&reply(&outcome)).unwrap();
-    assert_eq!(*scene.release(&client, Stage::Running).unwrap(), scene.half("alice", Stage::Running));
+    assert_eq!(
+        *scene.release(&client, Stage::Running).unwrap(),
+        scene.half("alice", Stage::Running)
+    );
 }

@@ -20,12 +20,22 @@ fn client(serving: &Serving, resource: &str, more: &[&str]) -> (bool, Value) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kbs_client.py");
     let output = Command::new(python)
         .arg(script)
-        .args(["--url", &serving.url, "--certificate", &serving.certificate_sha256.to_string(), "--resource", resource])
+        .args([
+            "--url",
+            &serving.url,
+            "--certificate",
+            &serving.certificate_sha256.to_string(),
+            "--resource",
+            resource,
+        ])
         .args(more)
         .output()
         .unwrap();
     let answer = serde_json::from_slice(&output.stdout);
-    (output.status.success(), answer.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+    (
+        output.status.success(),
+        answer.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))),
+    )
 }
 
 #[test]
@@ -50,7 +60,10 @@ fn a_stock_client_with_sample_evidence_is_served_where_a_test_allows_it() {
         (answer["step"].clone(), answer["type"].clone())
     };
     assert_eq!(refused("default/key/1", &[]), ("resource".into(), "PluginInternalError".into()));
-    assert_eq!(refused(&resource, &["--version", "0.4.1"]), ("auth".into(), "AttestationError".into()));
+    assert_eq!(
+        refused(&resource, &["--version", "0.4.1"]),
+        ("auth".into(), "AttestationError".into())
+    );
 }
 
 #[test]
@@ -62,11 +75,15 @@ fn sample_evidence_is_refused_in_production() {
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
     let serving = Serving::start(&ceremony, &policy, Default::default());
     let (success, answer) = client(&serving, &format!("flare-cvm/half/{}", manifest.image_id), &[]);
-    assert!(!success && answer["step"] == "attest" && answer["type"] == "AttestationError", "{answer}");
+    assert!(
+        !success && answer["step"] == "attest" && answer["type"] == "AttestationError",
+        "{answer}"
+    );
     assert_eq!(serving.last_refusal().0, Reason::Unsupported);
 }
 
-/// The same TPM through tpm2-tools: a genuine quote is served, one that leaves registers out is not.
+/// The same TPM through tpm2-tools: a genuine quote is served, one that leaves registers out is
+/// not.
 #[test]
 fn attack_a_quote_over_fewer_registers() {
     let swtpm = Swtpm::new();
@@ -84,13 +101,15 @@ fn attack_a_quote_over_fewer_registers() {
     let (success, answer) = client(&serving, &resource, &tpm);
     assert!(success, "{answer}");
     for pcrs in ["4,7,11", "0,1,2,3,5,6,7,8,9,10,11,12,13,14,15"] {
-        let (success, answer) = client(&serving, &resource, &[&tpm[..], &["--pcrs", pcrs]].concat());
+        let (success, answer) =
+            client(&serving, &resource, &[&tpm[..], &["--pcrs", pcrs]].concat());
         assert!(!success && answer["step"] == "attest", "{answer}");
         assert_eq!(serving.last_refusal().0, Reason::WrongSelection);
     }
 }
 
-/// Latency on loopback, sample evidence, one connection: `cargo test … --test interop -- --ignored --nocapture`.
+/// Latency on loopback, sample evidence, one connection: `cargo test … --test interop -- --ignored
+/// --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn measure() {

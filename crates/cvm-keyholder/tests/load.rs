@@ -69,9 +69,16 @@ impl Program {
         fs::create_dir(&config).unwrap();
         fs::write(config.join("agreement.txt"), ceremony.agreement.text()).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        fs::write(config.join("keyholder.yaml"), format!("version: 1\nlisten: {address}\n")).unwrap();
+        fs::write(config.join("keyholder.yaml"), format!("version: 1\nlisten: {address}\n"))
+            .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cvm-keyholder"));
-        command.arg("--dir").arg(ceremony.party_folder("alice")).arg("--state").arg(state).arg("--config").arg(&config);
+        command
+            .arg("--dir")
+            .arg(ceremony.party_folder("alice"))
+            .arg("--state")
+            .arg(state)
+            .arg("--config")
+            .arg(&config);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -135,13 +142,24 @@ impl Attack {
             // A tree of a hundred times its text.
             with(format!("[{}]", many("{\"\":0}", 140_000))),
             // As much of one as is read.
-            with(format!("[{},{},\"{}\"]", many("{\"\":0}", 3900), many("0", 50_000), "x".repeat(800_000))),
+            with(format!(
+                "[{},{},\"{}\"]",
+                many("{\"\":0}", 3900),
+                many("0", 50_000),
+                "x".repeat(800_000)
+            )),
             // A text that an error message quotes.
             format!("\"{}\"", "rubbish ".repeat(130_000)),
         ];
         assert!(bodies.iter().all(|body| (900_000..paths::MAX_ATTEST_BYTES).contains(&body.len())));
         let tls = TlsConnector::from(Arc::new(config));
-        Arc::new(Self { server, tls, bodies, over: AtomicBool::new(false), answered: AtomicUsize::new(0) })
+        Arc::new(Self {
+            server,
+            tls,
+            bodies,
+            over: AtomicBool::new(false),
+            answered: AtomicUsize::new(0),
+        })
     }
 
     async fn connect(&self, from: Ipv4Addr) -> std::io::Result<TlsStream<TcpStream>> {
@@ -152,10 +170,17 @@ impl Attack {
     }
 
     /// A request on a connection of its own; its answer's text.
-    async fn ask(&self, from: Ipv4Addr, path: &str, cookie: &str, body: &str) -> std::io::Result<String> {
+    async fn ask(
+        &self,
+        from: Ipv4Addr,
+        path: &str,
+        cookie: &str,
+        body: &str,
+    ) -> std::io::Result<String> {
         let mut stream = self.connect(from).await?;
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: {cookie}\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: \
+             {cookie}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).await?;
@@ -171,7 +196,9 @@ impl Attack {
     async fn rubbish(&self, from: Ipv4Addr, body: &str) -> std::io::Result<()> {
         let challenge = r#"{"version":"0.4.0","tee":"snp","extra-params":""}"#;
         let answer = self.ask(from, paths::AUTH, "", challenge).await?;
-        let Some(cookie) = answer.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next()) else {
+        let Some(cookie) =
+            answer.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next())
+        else {
             return Ok(());
         };
         for _ in 0..3 {
@@ -185,7 +212,13 @@ impl Attack {
     async fn trickle(&self, from: Ipv4Addr, with_body: bool) -> std::io::Result<()> {
         let mut stream = self.connect(from).await?;
         let (head, body) = if with_body {
-            (format!("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", paths::ATTEST), 999_000)
+            (
+                format!(
+                    "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
+                    paths::ATTEST
+                ),
+                999_000,
+            )
         } else {
             (format!("POST {} HTTP/1.1\r\nHost: x\r\n", paths::AUTH), 0)
         };
@@ -230,12 +263,16 @@ fn attack_ten_hostile_addresses_beside_an_honest_boot() {
     let state = ceremony.folder.path().join("state");
     fs::create_dir(&state).unwrap();
     let alice = ceremony.party("alice");
-    let store = || SqliteStore::open(&state, Identity::from(alice.card()), Some(alice.identity().clone())).unwrap();
+    let store = || {
+        SqliteStore::open(&state, Identity::from(alice.card()), Some(alice.identity().clone()))
+            .unwrap()
+    };
     store().enroll(&documents).unwrap();
     ceremony.policy_folder("alice", &swtpm.roots(), false);
     let program = Program::start(&ceremony, &state);
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let attack = Attack::new(program.address);
     runtime.block_on(async {
         (2..2 + ADDRESSES).for_each(|last| attack.from(Ipv4Addr::new(127, 0, 0, last)));
@@ -255,7 +292,9 @@ fn attack_ten_hostile_addresses_beside_an_honest_boot() {
     };
     let holder = Holder::new(&endpoint, Default::default(), SystemResolver).unwrap();
     let mut tpm = boot(&swtpm, &log(LOG));
-    let session = holder.release(&manifest.image_id, Stage::Boot, &TpmAttester::new(&mut tpm, log(LOG))).unwrap();
+    let session = holder
+        .release(&manifest.image_id, Stage::Boot, &TpmAttester::new(&mut tpm, log(LOG)))
+        .unwrap();
     assert_eq!(session.half(), ceremony.half("alice", &manifest).as_bytes());
 
     attack.over.store(true, Relaxed);
@@ -276,12 +315,17 @@ fn attack_ten_hostile_addresses_beside_an_honest_boot() {
     for last in 2..2 + ADDRESSES {
         let peer = Ipv4Addr::new(127, 0, 0, last).to_string();
         let of = entries.iter().filter(|entry| entry.decision.peer == peer);
-        let (summaries, own): (Vec<_>, Vec<_>) = of.partition(|entry| entry.decision.step == Step::Summary);
+        let (summaries, own): (Vec<_>, Vec<_>) =
+            of.partition(|entry| entry.decision.step == Step::Summary);
         assert!(own.len() <= MAX_ENTRIES && summaries.len() <= 1, "{peer}: {} entries", own.len());
         assert!(summaries.iter().all(|entry| entry.decision.detail.contains(" more, from ")));
     }
     assert!(entries.iter().any(|entry| entry.decision.verdict == Verdict::Released));
     // The console, which nobody read meanwhile, has what the log has, and no more.
     assert!(said.len() <= entries.len() + 1, "{} lines", said.len());
-    eprintln!("{memory} MiB, {store_size} bytes, {} entries, {} answers", entries.len(), attack.answered.load(Relaxed));
+    eprintln!(
+        "{memory} MiB, {store_size} bytes, {} entries, {} answers",
+        entries.len(),
+        attack.answered.load(Relaxed)
+    );
 }

@@ -1,4 +1,5 @@
-//! Images that enrol themselves by their documents, the attacks on that, and what is stated of a CVM's key.
+//! Images that enrol themselves by their documents, the attacks on that, and what is stated of a
+//! CVM's key.
 
 mod common;
 
@@ -52,13 +53,16 @@ fn config(ceremony: &Ceremony, party: &str, state: &Path, agreement: Option<Stri
     }
 }
 
-/// The key holder of `party` in a federation of alice, bob and carol: server1's image is alice's and bob's, site-1's
-/// carol's and bob's.
+/// The key holder of `party` in a federation of alice, bob and carol: server1's image is alice's
+/// and bob's, site-1's carol's and bob's.
 fn scene(party: &str, open: bool) -> Scene {
     let swtpm = Swtpm::new();
     let owner = PartyRole::ModelOwner;
     let parties = [("alice", owner), ("bob", PartyRole::DataOwner), ("carol", owner)];
-    let sites = vec![site("server1", Role::Server, &["alice", "bob"]), site("site-1", Role::Client, &["bob", "carol"])];
+    let sites = vec![
+        site("server1", Role::Server, &["alice", "bob"]),
+        site("site-1", Role::Client, &["bob", "carol"]),
+    ];
     let ceremony = Ceremony::hold_with(&rego(Some(root_sha256(&swtpm))), &parties, sites);
     ceremony.policy_folder(party, &swtpm.roots(), false);
     let state = tempfile::tempdir().unwrap();
@@ -68,7 +72,8 @@ fn scene(party: &str, open: bool) -> Scene {
 }
 
 fn presented(documents: &Documents, enrolment: &[u8]) -> Arc<PresentImage> {
-    let Documents { manifest, manifest_signature, reference, reference_signature, .. } = documents.clone();
+    let Documents { manifest, manifest_signature, reference, reference_signature, .. } =
+        documents.clone();
     Arc::new(PresentImage {
         manifest,
         manifest_sig: manifest_signature,
@@ -80,13 +85,29 @@ fn presented(documents: &Documents, enrolment: &[u8]) -> Arc<PresentImage> {
 
 impl Scene {
     /// A boot that presents these documents when it is told that nobody knows its image.
-    fn boot(&self, image: &ImageId, documents: &Documents, enrolment: &[u8]) -> Result<Session, ReleaseError> {
+    fn boot(
+        &self,
+        image: &ImageId,
+        documents: &Documents,
+        enrolment: &[u8],
+    ) -> Result<Session, ReleaseError> {
         let mut tpm = self.tpm.lock().unwrap();
         let attester = TpmAttester::new(&mut tpm, log(LOG));
-        self.serving.holder().presenting(presented(documents, enrolment)).release(image, Stage::Boot, &attester)
+        self.serving.holder().presenting(presented(documents, enrolment)).release(
+            image,
+            Stage::Boot,
+            &attester,
+        )
     }
 
-    fn refused(&self, image: &ImageId, documents: &Documents, enrolment: &[u8], reason: Reason, detail: &str) {
+    fn refused(
+        &self,
+        image: &ImageId,
+        documents: &Documents,
+        enrolment: &[u8],
+        reason: Reason,
+        detail: &str,
+    ) {
         self.boot(image, documents, enrolment).err().expect("must be refused");
         let last = self.serving.last_refusal();
         assert_eq!(last.0, reason, "{}", last.1);
@@ -109,7 +130,8 @@ impl Scene {
 #[test]
 fn an_image_that_nobody_enrolled_presents_itself_and_its_key_is_certified() {
     let scene = scene("carol", true);
-    let (documents, manifest, enrolment) = scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
+    let (documents, manifest, enrolment) =
+        scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
     let mut tpm = scene.tpm.lock().unwrap();
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     let holder = scene.serving.holder().presenting(presented(&documents, &enrolment));
@@ -127,33 +149,52 @@ fn an_image_that_nobody_enrolled_presents_itself_and_its_key_is_certified() {
     assert_eq!(statement.trust, "untrusted-host");
     // The next boot is known, and shows the same key.
     let session = holder.release(&manifest.image_id, Stage::Boot, &attester).unwrap();
-    let again = AkCertificate::parse(session.attestation_key().unwrap().unwrap().to_string().as_bytes()).unwrap();
+    let again =
+        AkCertificate::parse(session.attestation_key().unwrap().unwrap().to_string().as_bytes())
+            .unwrap();
     assert_eq!(again.verify(&carol.name, &identity).unwrap().ak_name, statement.ak_name);
 
     let store = scene.store("carol");
     store.verify_log().unwrap();
-    let steps: Vec<_> = store.log().unwrap().iter().map(|e| (e.decision.step, e.decision.verdict)).collect();
+    let steps: Vec<_> =
+        store.log().unwrap().iter().map(|e| (e.decision.step, e.decision.verdict)).collect();
     let known = [
         (Step::Attest, Verdict::Attested),
         (Step::Resource, Verdict::Released),
         (Step::AttestationKey, Verdict::Certified),
     ];
-    let first = [known[0], (Step::Resource, Verdict::Refused), (Step::Present, Verdict::Enrolled), known[1], known[2]];
+    let first = [
+        known[0],
+        (Step::Resource, Verdict::Refused),
+        (Step::Present, Verdict::Enrolled),
+        known[1],
+        known[2],
+    ];
     assert_eq!(steps, [&first[..], &known[..]].concat());
     let enrolled = &store.log().unwrap()[2].decision;
     assert_eq!((enrolled.peer.as_str(), enrolled.site.as_deref()), ("127.0.0.1", Some("site-1")));
-    assert!(!scene.ceremony.party_folder("carol").join("keyholder.sqlite").exists(), "the folder is only read");
+    assert!(
+        !scene.ceremony.party_folder("carol").join("keyholder.sqlite").exists(),
+        "the folder is only read"
+    );
 }
 
 #[test]
 fn attack_documents_of_another_builder_transcript_or_site() {
     let mut scene = scene("carol", true);
-    let (good, manifest, marks) = scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
+    let (good, manifest, marks) =
+        scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
     let image = manifest.image_id;
     // Another federation's, which has the same names.
     let stranger = self::scene("carol", true);
     let (foreign, _) = stranger.ceremony.build_for("site-1", Role::Client, 1, &log(LOG));
-    scene.refused(&image, &foreign, &marks, Reason::DocumentsRefused, "not signed by the agreement's builder");
+    scene.refused(
+        &image,
+        &foreign,
+        &marks,
+        Reason::DocumentsRefused,
+        "not signed by the agreement's builder",
+    );
     // Signed by the builder, and of a site whose image carol has no half of.
     let (server, server_manifest) = scene.ceremony.build(2, &log(LOG));
     scene.refused(
@@ -164,7 +205,13 @@ fn attack_documents_of_another_builder_transcript_or_site() {
         "carol holds no half for site server1",
     );
     // Genuine, presented for another image.
-    scene.refused(&Bytes([7; 16]), &good, &marks, Reason::DocumentsRefused, "they are of image 0101");
+    scene.refused(
+        &Bytes([7; 16]),
+        &good,
+        &marks,
+        Reason::DocumentsRefused,
+        "they are of image 0101",
+    );
     // Genuine, but not a pair.
     let (other, _) = scene.ceremony.build_for("site-1", Role::Client, 3, &log(LOG));
     let mixed = Documents {
@@ -184,7 +231,8 @@ fn attack_documents_of_another_builder_transcript_or_site() {
 #[test]
 fn attack_a_withdrawn_image_that_presents_itself() {
     let scene = scene("carol", true);
-    let (documents, manifest, marks) = scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
+    let (documents, manifest, marks) =
+        scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
     let image = manifest.image_id;
     let operator = scene.operator("carol");
     // Its site was withdrawn before anybody knew the image, and the image then.
@@ -199,7 +247,8 @@ fn attack_a_withdrawn_image_that_presents_itself() {
     scene.refused(&image, &documents, &marks, Reason::Withdrawn, "was withdrawn");
     operator.restore(Subject::Image(image)).unwrap();
     // The row is lost, the enrolment is not: the same documents put it back, no others do.
-    let (softer, _, marks) = scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(OTHER_LOG));
+    let (softer, _, marks) =
+        scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(OTHER_LOG));
     assert!(scene.boot(&image, &softer, &marks).is_err());
     assert_eq!(scene.store("carol").images().unwrap().0.len(), 0);
 }
@@ -207,8 +256,15 @@ fn attack_a_withdrawn_image_that_presents_itself() {
 #[test]
 fn attack_presentation_where_only_the_operator_enrols() {
     let scene = scene("alice", false);
-    let (documents, manifest, marks) = scene.ceremony.build_with_marks("server1", Role::Server, 1, &log(LOG));
-    scene.refused(&manifest.image_id, &documents, &marks, Reason::EnrolmentClosed, "--enroll-presented");
+    let (documents, manifest, marks) =
+        scene.ceremony.build_with_marks("server1", Role::Server, 1, &log(LOG));
+    scene.refused(
+        &manifest.image_id,
+        &documents,
+        &marks,
+        Reason::EnrolmentClosed,
+        "--enroll-presented",
+    );
     assert!(scene.store("alice").images().unwrap().0.is_empty());
     scene.store("alice").verify_log().unwrap();
 }
@@ -216,7 +272,8 @@ fn attack_presentation_where_only_the_operator_enrols() {
 #[test]
 fn attack_other_reference_values_for_an_enrolled_image() {
     let scene = scene("alice", true);
-    let build = |measured| scene.ceremony.build_with_marks("server1", Role::Server, 1, &log(measured));
+    let build =
+        |measured| scene.ceremony.build_with_marks("server1", Role::Server, 1, &log(measured));
     let (good, manifest, marks) = build(OTHER_LOG);
     // What is enrolled expects another boot than this one, whatever is presented now.
     assert!(scene.boot(&manifest.image_id, &good, &marks).is_err());
@@ -231,13 +288,27 @@ fn attack_other_reference_values_for_an_enrolled_image() {
 #[test]
 fn attack_other_reference_values_signed_with_a_stolen_builders_key() {
     let scene = scene("carol", true);
-    let (good, manifest, marks) = scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(OTHER_LOG));
+    let (good, manifest, marks) =
+        scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(OTHER_LOG));
     let image = manifest.image_id;
     let softer = scene.ceremony.sign_other_reference(&good, &manifest, &log(LOG));
-    scene.refused(&image, &softer, &marks, Reason::DocumentsRefused, "not made in the build that made the image");
-    // With everything that the parties ever gave to a builder: a build of the thief's own has another e, so other marks.
+    scene.refused(
+        &image,
+        &softer,
+        &marks,
+        Reason::DocumentsRefused,
+        "not made in the build that made the image",
+    );
+    // With everything that the parties ever gave to a builder: a build of the thief's own has
+    // another e, so other marks.
     let (_, _, own) = scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
-    scene.refused(&image, &softer, &own, Reason::DocumentsRefused, "not made in the build that made the image");
+    scene.refused(
+        &image,
+        &softer,
+        &own,
+        Reason::DocumentsRefused,
+        "not made in the build that made the image",
+    );
     // An image from before there were permits, or one whose file the host took away.
     scene.refused(&image, &softer, b"", Reason::DocumentsRefused, "enrolment is malformed");
     assert!(scene.store("carol").images().unwrap().0.is_empty());
@@ -250,7 +321,13 @@ fn attack_a_second_image_of_a_build_for_the_same_site() {
     let (first, manifest, marks) = build(1);
     scene.boot(&manifest.image_id, &first, &marks).unwrap();
     let (second, other, marks) = build(2);
-    scene.refused(&other.image_id, &second, &marks, Reason::DocumentsRefused, "of the same build is enrolled");
+    scene.refused(
+        &other.image_id,
+        &second,
+        &marks,
+        Reason::DocumentsRefused,
+        "of the same build is enrolled",
+    );
     assert_eq!(scene.store("carol").images().unwrap().0.len(), 1);
 }
 
@@ -259,16 +336,30 @@ fn attack_a_presentation_after_the_permits_last_day() {
     let mut scene = scene("carol", true);
     let today = scene.ceremony.last_day.clone();
     scene.ceremony.last_day = Date::from_unix(time::now() - 86_400);
-    let (late, manifest, marks) = scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
+    let (late, manifest, marks) =
+        scene.ceremony.build_with_marks("site-1", Role::Client, 1, &log(LOG));
     let image = manifest.image_id;
-    scene.refused(&image, &late, &marks, Reason::DocumentsRefused, "carol permitted build build-1 until");
+    scene.refused(
+        &image,
+        &late,
+        &marks,
+        Reason::DocumentsRefused,
+        "carol permitted build build-1 until",
+    );
     // The same permit with a later day, which carol did not sign.
     let text = String::from_utf8(marks).unwrap();
     let longer = text.replace(&scene.ceremony.last_day.to_string(), &today.to_string());
     assert_ne!(longer, text);
-    scene.refused(&image, &late, longer.as_bytes(), Reason::DocumentsRefused, "signed no permit for the build");
+    scene.refused(
+        &image,
+        &late,
+        longer.as_bytes(),
+        Reason::DocumentsRefused,
+        "signed no permit for the build",
+    );
     // Another party's permit is not carol's.
-    let bobs = format!("flare-cvm/v1/enrolment\nparty: bob{}", text.split_once("party: bob").unwrap().1);
+    let bobs =
+        format!("flare-cvm/v1/enrolment\nparty: bob{}", text.split_once("party: bob").unwrap().1);
     assert!(!bobs.contains("carol"));
     scene.refused(&image, &late, bobs.as_bytes(), Reason::DocumentsRefused, "no permit of its own");
     assert!(scene.store("carol").images().unwrap().0.is_empty());
@@ -280,7 +371,9 @@ fn a_key_holder_enrols_under_no_agreement_but_its_own() {
     let stranger = self::scene("alice", true);
     let open = |agreement: String| {
         let config = config(&scene.ceremony, "alice", scene.state.path(), Some(agreement));
-        Service::open(&config, &Unlock::beside(&config.folder), |_| ()).map(drop).map_err(|e: KeyHolderError| e.code())
+        Service::open(&config, &Unlock::beside(&config.folder), |_| ())
+            .map(drop)
+            .map_err(|e: KeyHolderError| e.code())
     };
     assert_eq!(open(stranger.ceremony.agreement.text()), Err("KEY-010"));
     assert_eq!(open("agreement".into()), Err("CER-201"));

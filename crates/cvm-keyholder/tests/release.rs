@@ -1,4 +1,5 @@
-//! The whole release with a real TPM, and the attacks on it; each refusal has its own reason in the log.
+//! The whole release with a real TPM, and the attacks on it; each refusal has its own reason in the
+//! log.
 
 mod common;
 
@@ -47,9 +48,14 @@ impl Scene {
     }
 
     /// Runs the exchange up to the answer to `attest`.
-    fn attest(&self, holder: &Holder, attester: &dyn Attester) -> Result<Client<Attested>, Failure> {
+    fn attest(
+        &self,
+        holder: &Holder,
+        attester: &dyn Attester,
+    ) -> Result<Client<Attested>, Failure> {
         let challenged = challenged(holder, attester)?;
-        let evidence = attester.evidence(challenged.extra_params(), &challenged.binding("")).unwrap();
+        let evidence =
+            attester.evidence(challenged.extra_params(), &challenged.binding("")).unwrap();
         let reply = holder.send(&challenged.attest_request(evidence, "")?)?;
         challenged.attested(&reply)
     }
@@ -68,10 +74,17 @@ impl Scene {
     }
 
     /// The exchange must end at the resource, with this reason in the log.
-    fn refused_at_release(&self, image: &ImageId, attester: &dyn Attester, reason: Reason) -> String {
+    fn refused_at_release(
+        &self,
+        image: &ImageId,
+        attester: &dyn Attester,
+        reason: Reason,
+    ) -> String {
         let holder = self.serving.holder();
         let client = self.attest(&holder, attester).unwrap();
-        let failure = client.half(&holder.send(&client.half_request(image, Stage::Boot)).unwrap()).unwrap_err();
+        let failure = client
+            .half(&holder.send(&client.half_request(image, Stage::Boot)).unwrap())
+            .unwrap_err();
         assert!(matches!(failure, Failure::Refused { status: 401, .. }), "{failure}");
         let (found, detail) = self.serving.last_refusal();
         assert_eq!(found, reason, "{detail}");
@@ -102,7 +115,11 @@ impl<A: Attester, F: Fn(&mut Value)> Attester for Changed<'_, A, F> {
     fn auth_params(&self) -> Result<String, Box<dyn Error + Send + Sync>> {
         self.0.auth_params()
     }
-    fn evidence(&self, params: &str, binding: &Binding) -> Result<Value, Box<dyn Error + Send + Sync>> {
+    fn evidence(
+        &self,
+        params: &str,
+        binding: &Binding,
+    ) -> Result<Value, Box<dyn Error + Send + Sync>> {
         let mut evidence = self.0.evidence(params, binding)?;
         (self.1)(&mut evidence);
         Ok(evidence)
@@ -145,9 +162,16 @@ fn a_genuine_boot_gets_the_half_and_its_seal_is_remembered() {
     let steps: Vec<_> = log.iter().map(|e| (e.decision.step, e.decision.verdict)).collect();
     assert_eq!(
         steps[..3],
-        [(Step::Enrol, Verdict::Done), (Step::Attest, Verdict::Attested), (Step::Resource, Verdict::Released)]
+        [
+            (Step::Enrol, Verdict::Done),
+            (Step::Attest, Verdict::Attested),
+            (Step::Resource, Verdict::Released)
+        ]
     );
-    assert_eq!(steps[steps.len() - 2..], [(Step::SealReset, Verdict::Done), (Step::SealRead, Verdict::Answered)]);
+    assert_eq!(
+        steps[steps.len() - 2..],
+        [(Step::SealReset, Verdict::Done), (Step::SealRead, Verdict::Answered)]
+    );
     assert_eq!(log[1].decision.detail, "untrusted-host");
     assert_eq!(log[2].decision.peer, "127.0.0.1");
 }
@@ -162,7 +186,11 @@ fn attack_a_quote_over_another_nonce() {
         fn auth_params(&self) -> Result<String, Box<dyn Error + Send + Sync>> {
             self.0.auth_params()
         }
-        fn evidence(&self, params: &str, _: &Binding) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        fn evidence(
+            &self,
+            params: &str,
+            _: &Binding,
+        ) -> Result<Value, Box<dyn Error + Send + Sync>> {
             self.0.evidence(params, &Binding([7; 48]))
         }
     }
@@ -195,7 +223,11 @@ fn attack_a_guest_after_its_handoff() {
     let scene = scene();
     let mut tpm = boot(&scene.swtpm, &log(LOG));
     tpm.extend_pcr(11, &handoff_digest()).unwrap();
-    scene.refused_at_release(&scene.image(), &TpmAttester::new(&mut tpm, log(LOG)), Reason::AfterHandoff);
+    scene.refused_at_release(
+        &scene.image(),
+        &TpmAttester::new(&mut tpm, log(LOG)),
+        Reason::AfterHandoff,
+    );
 }
 
 #[test]
@@ -215,7 +247,9 @@ fn attack_an_attestation_key_outside_the_endorsed_tpm() {
         evidence["activated_credential"] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".into();
     });
     scene.refused_at_attest(&guessed, Reason::AkNotBound);
-    let missing = Changed(&attester, |evidence| drop(evidence.as_object_mut().unwrap().remove("ek_certificate")));
+    let missing = Changed(&attester, |evidence| {
+        drop(evidence.as_object_mut().unwrap().remove("ek_certificate"))
+    });
     scene.refused_at_attest(&missing, Reason::AkNotBound);
 }
 
@@ -269,7 +303,11 @@ fn what_was_withdrawn_is_refused_as_soon_as_it_is_seen() {
     for subject in [image, site, Subject::Chip(chip.clone())] {
         store.withdraw(subject.clone(), "sold").unwrap();
         let detail = scene.refused_at_attest(&attester, Reason::Withdrawn);
-        assert!(detail.starts_with(&format!("{subject} was withdrawn at ")) && detail.ends_with(": sold"), "{detail}");
+        assert!(
+            detail.starts_with(&format!("{subject} was withdrawn at "))
+                && detail.ends_with(": sold"),
+            "{detail}"
+        );
         store.restore(subject).unwrap();
     }
     // Consent to something else was withdrawn: this boot is served, and what it has is what it had.
@@ -312,7 +350,11 @@ fn a_policy_changed_after_the_agreement_releases_nothing() {
     let serving = Serving::start(&ceremony, &policy, Default::default());
     let scene = Scene { swtpm, ceremony, manifest, serving };
     let mut tpm = boot(&scene.swtpm, &log(LOG));
-    scene.refused_at_release(&scene.image(), &TpmAttester::new(&mut tpm, log(LOG)), Reason::PolicyChanged);
+    scene.refused_at_release(
+        &scene.image(),
+        &TpmAttester::new(&mut tpm, log(LOG)),
+        Reason::PolicyChanged,
+    );
 }
 
 #[test]

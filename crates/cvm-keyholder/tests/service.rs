@@ -38,7 +38,12 @@ fn serving(limits: Limits) -> (Ceremony, Serving) {
 
 fn quick() -> Limits {
     let short = Duration::from_millis(700);
-    Limits { handshake: short, request: short, connection: Duration::from_secs(3), ..Limits::default() }
+    Limits {
+        handshake: short,
+        request: short,
+        connection: Duration::from_secs(3),
+        ..Limits::default()
+    }
 }
 
 fn auth() -> Outgoing {
@@ -71,7 +76,8 @@ fn rest(stream: &mut impl Read) -> (String, Duration) {
 fn attack_oversize_bodies() {
     let (_ceremony, serving) = serving(Limits::default());
     let holder = serving.holder();
-    // A length that is only promised is refused before it is sent, by what a request of this path can need.
+    // A length that is only promised is refused before it is sent, by what a request of this path
+    // can need.
     for (method, path, length) in [
         ("POST", paths::ATTEST, 4_000_000_000),
         ("POST", paths::ATTEST, paths::MAX_ATTEST_BYTES + 1),
@@ -80,13 +86,15 @@ fn attack_oversize_bodies() {
         ("POST", "/", paths::MAX_AUTH_BYTES + 1),
     ] {
         let mut stream = raw(&serving);
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n").unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n")
+            .unwrap();
         let (answer, took) = rest(&mut stream);
         assert!(answer.starts_with("HTTP/1.1 413"), "{method} {path}: {answer}");
         assert!(took < Duration::from_secs(5));
     }
     let mut stream = raw(&serving);
-    // Hyper may buffer one read more than its bound of 128 KiB, so a head that is over it by little can still pass.
+    // Hyper may buffer one read more than its bound of 128 KiB, so a head that is over it by little
+    // can still pass.
     let _ = write!(stream, "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
     // What the server left unread may reset the connection before its answer is here.
     let answer = rest(&mut stream).0;
@@ -103,7 +111,8 @@ fn attack_slow_loris() {
             (i, socket)
         })
         .collect();
-    // 24 peers that never finish their handshake hold 8 places for 0.7 s each time: others still come through.
+    // 24 peers that never finish their handshake hold 8 places for 0.7 s each time: others still
+    // come through.
     assert_eq!(serving.holder().send(&auth()).unwrap().status, 200);
     drop(peers);
 
@@ -111,7 +120,8 @@ fn attack_slow_loris() {
     let mut head = raw(&serving);
     write!(head, "POST {} HTTP/1.1\r\nHost: x\r\nX-A: ", paths::AUTH).unwrap();
     let mut body = raw(&serving);
-    write!(body, "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{", paths::AUTH).unwrap();
+    write!(body, "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{", paths::AUTH)
+        .unwrap();
     for stream in [&mut head, &mut body] {
         let (_, took) = rest(stream);
         assert!(took < Duration::from_secs(5), "{took:?}");
@@ -120,7 +130,8 @@ fn attack_slow_loris() {
 
 #[test]
 fn attack_a_flood() {
-    let (ceremony, serving) = serving(Limits { rate: Rate { burst: 5.0, per_second: 0.01 }, ..Limits::default() });
+    let (ceremony, serving) =
+        serving(Limits { rate: Rate { burst: 5.0, per_second: 0.01 }, ..Limits::default() });
     let holder = serving.holder();
     let statuses: Vec<u16> = (0..200).map(|_| holder.send(&auth()).unwrap().status).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 5);
@@ -133,9 +144,15 @@ fn attack_a_flood() {
 fn strangers_write_nothing_into_the_log() {
     let (ceremony, serving) = serving(Limits::default());
     let holder = serving.holder();
-    for (path, cookie) in [(paths::ATTEST, None), (paths::ATTEST, Some("kbs-session-id=AAAA")), ("/", None)] {
-        let request =
-            Outgoing { method: Method::Post, path: path.into(), cookie: cookie.map(str::to_owned), body: vec![] };
+    for (path, cookie) in
+        [(paths::ATTEST, None), (paths::ATTEST, Some("kbs-session-id=AAAA")), ("/", None)]
+    {
+        let request = Outgoing {
+            method: Method::Post,
+            path: path.into(),
+            cookie: cookie.map(str::to_owned),
+            body: vec![],
+        };
         assert!([401, 404].contains(&holder.send(&request).unwrap().status));
     }
     assert!(ceremony.store("alice").log().unwrap().is_empty());
@@ -156,7 +173,8 @@ fn another_certificate_is_recognised_and_never_spoken_to() {
 
 /// A client of `url` whose whole patience is three seconds.
 fn impatient(url: String) -> Holder {
-    let endpoint = Endpoint { party: "alice".into(), url, certificate_sha256: sha256(b""), proxy: None };
+    let endpoint =
+        Endpoint { party: "alice".into(), url, certificate_sha256: sha256(b""), proxy: None };
     let mut limits = client_limits();
     limits.connect = Duration::from_secs(1);
     limits.request = Duration::from_secs(2);
@@ -181,7 +199,8 @@ impl cvm_release::client::http::Attester for NoTpm {
     }
 }
 
-/// A TPM's, whose key must be proven; the server is told that it is another kind, for which it sends no challenge.
+/// A TPM's, whose key must be proven; the server is told that it is another kind, for which it
+/// sends no challenge.
 struct WantsItsProof;
 
 impl cvm_release::client::http::Attester for WantsItsProof {
@@ -207,7 +226,11 @@ fn an_empty_challenge_is_said_to_be_one() {
     let policy = ceremony.policy_folder("alice", b"", true);
     std::fs::remove_dir_all(policy.join("ek-roots")).unwrap();
     let serving = Serving::start(&ceremony, &policy, Limits::default());
-    let error = serving.holder().release(&"00".repeat(16).parse().unwrap(), Stage::Boot, &WantsItsProof).err().unwrap();
+    let error = serving
+        .holder()
+        .release(&"00".repeat(16).parse().unwrap(), Stage::Boot, &WantsItsProof)
+        .err()
+        .unwrap();
     assert!(matches!(error.failure, Failure::NoChallenge), "{error}");
     assert!(error.help().contains("Trustee"), "{}", error.help());
 }
@@ -229,8 +252,9 @@ fn nobody_at_the_address_is_unreachable_after_the_deadline() {
 fn a_server_that_accepts_and_says_nothing_is_a_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
-    let keep =
-        thread::spawn(move || listener.accept().map(|(stream, _)| (stream, thread::sleep(Duration::from_secs(6)))));
+    let keep = thread::spawn(move || {
+        listener.accept().map(|(stream, _)| (stream, thread::sleep(Duration::from_secs(6))))
+    });
     let failure = impatient(url).send(&auth()).unwrap_err();
     assert!(matches!(failure, Failure::Timeout(_)), "{failure}");
     drop(keep);
@@ -245,7 +269,12 @@ fn a_name_that_does_not_resolve_is_unreachable() {
 #[test]
 fn addresses_that_are_none_are_named() {
     for url in ["http://a:1", "https://", "https://a:1/path", "a", "https://a b"] {
-        let endpoint = Endpoint { party: "a".into(), url: url.into(), certificate_sha256: sha256(b""), proxy: None };
+        let endpoint = Endpoint {
+            party: "a".into(),
+            url: url.into(),
+            certificate_sha256: sha256(b""),
+            proxy: None,
+        };
         let error = Holder::new(&endpoint, client_limits(), SystemResolver).err().unwrap();
         assert_eq!(error.code(), "REL-008", "{url}");
     }
@@ -295,10 +324,14 @@ fn a_start_that_fails_says_why() {
         policy: folder.clone(),
         limits: Limits::default(),
     };
-    let open = |config: &Config, unlock: &Unlock| Service::open(config, unlock, |_| {}).err().unwrap();
+    let open =
+        |config: &Config, unlock: &Unlock| Service::open(config, unlock, |_| {}).err().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let error = open(&config(&taken.local_addr().unwrap().to_string()), &Unlock::beside(&folder));
-    assert!(error.code() == "KEY-005" && error.help().contains("another program listens"), "{error}");
+    assert!(
+        error.code() == "KEY-005" && error.help().contains("another program listens"),
+        "{error}"
+    );
 
     let error = open(&config("127.0.0.1:0"), &Unlock::beside(&ceremony.party_folder("bob")));
     assert!(matches!(error, KeyHolderError::Ceremony(_)), "{error}");

@@ -40,7 +40,12 @@ const ZEROS: Bytes32 = Bytes([0; 32]);
 
 fn platforms() -> Platforms {
     let floor = || "milan=9.9.9.9".parse::<TcbFloor>().unwrap();
-    let snp = SnpReference { platform: "p".into(), measurement: Bytes([1; 48]), tcb_floor: floor(), variants: vec![] };
+    let snp = SnpReference {
+        platform: "p".into(),
+        measurement: Bytes([1; 48]),
+        tcb_floor: floor(),
+        variants: vec![],
+    };
     let tdx = TdxReference {
         platform: "p".into(),
         mrtd: Bytes([1; 48]),
@@ -89,7 +94,9 @@ fn claims(kind: &str, at: At, reference: &Reference) -> Value {
     let rtmr3 = match at {
         At::Boot => rtmr3,
         At::AfterHandoff => rtmr::extend(&rtmr3, &td_handoff_digest()),
-        At::JobsOpened => rtmr::extend(&rtmr::extend(&rtmr3, &td_handoff_digest()), &td_jobs_digest()),
+        At::JobsOpened => {
+            rtmr::extend(&rtmr::extend(&rtmr3, &td_handoff_digest()), &td_jobs_digest())
+        }
     };
     let body = |rtmr3: &Bytes<48>| {
         let byte = |byte: u8| Bytes([byte; 48]);
@@ -133,7 +140,11 @@ fn scene() -> (Verifier, Enrolled, Reference) {
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), platforms());
     let reference = Reference::parse(&documents.reference).unwrap();
     let enrolled = Enrolled { manifest, reference: serde_json::to_value(&reference).unwrap() };
-    let verifier = Verifier { roots: Roots::default(), vendors: Vendors::genuine().unwrap(), allow_sample: true };
+    let verifier = Verifier {
+        roots: Roots::default(),
+        vendors: Vendors::genuine().unwrap(),
+        allow_sample: true,
+    };
     (verifier, enrolled, reference)
 }
 
@@ -145,7 +156,10 @@ fn each_half_is_had_once_by_every_kind() {
             for at in PHASES {
                 let claims = claims(kind, at, &reference);
                 // No GPU attests here: it is asked for only once the CPU is accepted.
-                let found = match verifier.compare(&claims, &enrolled, stage).map_err(|refusal| refusal.reason) {
+                let found = match verifier
+                    .compare(&claims, &enrolled, stage)
+                    .map_err(|refusal| refusal.reason)
+                {
                     Err(Reason::NoGpu) => Ok(()),
                     found => found,
                 };
@@ -163,7 +177,10 @@ fn each_half_is_had_once_by_every_kind() {
                 assert_eq!(found, expected, "{kind} {stage:?} {at:?}");
                 // Root in the running guest: refused, or remembered.
                 if at == At::JobsOpened && kind != "sample" {
-                    assert!(found.is_err() || verifier.guest(&claims, stage).is_some(), "{kind} {stage:?}");
+                    assert!(
+                        found.is_err() || verifier.guest(&claims, stage).is_some(),
+                        "{kind} {stage:?}"
+                    );
                 }
                 assert_eq!(verifier.shows(&claims, &enrolled), kind != "sample", "{kind} {at:?}");
             }
@@ -175,7 +192,9 @@ fn each_half_is_had_once_by_every_kind() {
 fn attack_evidence_that_leaves_out_what_makes_it_once() {
     let (verifier, enrolled, reference) = scene();
     let evidence = "/submods/cpu0/ear.veraison.annotated-evidence";
-    for (kind, at) in [("az-snp-vtpm", "/tpm/pcr15"), ("az-tdx-vtpm", "/tpm/pcr15"), ("snp", "/report_id")] {
+    for (kind, at) in
+        [("az-snp-vtpm", "/tpm/pcr15"), ("az-tdx-vtpm", "/tpm/pcr15"), ("snp", "/report_id")]
+    {
         let mut claims = claims(kind, At::AfterHandoff, &reference);
         let (parent, name) = at.rsplit_once('/').unwrap();
         let parent = claims.pointer_mut(&format!("{evidence}/{kind}{parent}")).unwrap();

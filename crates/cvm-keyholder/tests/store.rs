@@ -27,7 +27,10 @@ use cvm_layout::manifest::{ImageId, Manifest, Stage};
 use cvm_release::{
     client::{Attested, Challenged, Client, Outgoing},
     messages::Tee,
-    server::{Decision, Effect, Fault, Outcome, Reason, Seal, Server, SessionKeys, Step, Store, Subject, Verdict},
+    server::{
+        Decision, Effect, Fault, Outcome, Reason, Seal, Server, SessionKeys, Step, Store, Subject,
+        Verdict,
+    },
 };
 use rusqlite::{Connection, params};
 use serde_json::json;
@@ -76,7 +79,9 @@ impl Scene {
         let outcome = self.send(&start.auth_request("").unwrap());
         let challenged = start.challenged(&reply(&outcome)).unwrap();
         let report_data = STANDARD.encode(challenged.binding("").0);
-        let answer = challenged.attest_request(json!({ "svn": svn, "report_data": report_data }), "").unwrap();
+        let answer = challenged
+            .attest_request(json!({ "svn": svn, "report_data": report_data }), "")
+            .unwrap();
         (challenged, answer)
     }
 
@@ -154,9 +159,13 @@ fn attack_a_forged_session_row() {
 fn attack_the_session_row_of_another_guest() {
     let scene = scene();
     let bad = scene.attested("2");
-    let text: String = scene.hand.query_row("SELECT attested FROM sessions", [], |row| row.get(0)).unwrap();
+    let text: String =
+        scene.hand.query_row("SELECT attested FROM sessions", [], |row| row.get(0)).unwrap();
     scene.attested("1");
-    scene.sql("UPDATE sessions SET attested = (SELECT attested FROM sessions WHERE attested LIKE '%\"svn\":\"1\"%')");
+    scene.sql(
+        "UPDATE sessions SET attested = (SELECT attested FROM sessions WHERE attested LIKE \
+        '%\"svn\":\"1\"%')",
+    );
     assert_eq!(scene.release(&bad).0, Some(Reason::Internal));
     // Back in its place it is what it was: not enough.
     scene.hand.execute("UPDATE sessions SET attested = ?1", [text]).unwrap();
@@ -172,7 +181,8 @@ fn attack_a_session_row_for_a_session_that_showed_nothing() {
     scene.sql("INSERT INTO sessions SELECT randomblob(16), expires, attested FROM sessions");
     let request = challenged.attest_request(json!({}), "").unwrap();
     let path = format!("{}flare-cvm/half/{}", cvm_release::paths::RESOURCE, scene.image());
-    let request = Outgoing { method: cvm_release::client::Method::Get, path, body: vec![], ..request };
+    let request =
+        Outgoing { method: cvm_release::client::Method::Get, path, body: vec![], ..request };
     assert_eq!(scene.send(&request).decision.reason, Some(Reason::NotAttested));
     // Nor does a longer life in the row keep a session alive.
     scene.sql("UPDATE sessions SET expires = expires + 100000");
@@ -228,7 +238,9 @@ fn attack_a_release_that_the_store_forgets() {
 fn attack_a_store_that_cannot_log_uses_nothing_up() {
     let scene = scene();
     let client = scene.attested("1");
-    scene.sql("CREATE TRIGGER full BEFORE INSERT ON log BEGIN SELECT RAISE(ABORT, 'disk full'); END");
+    scene.sql(
+        "CREATE TRIGGER full BEFORE INSERT ON log BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+    );
     let outcome = scene.send(&client.half_request(&scene.image(), Stage::Boot));
     assert_eq!((outcome.reply.status, outcome.decision.reason), (503, Some(Reason::Internal)));
     // The release and its record are one: neither happened.
@@ -242,16 +254,26 @@ fn attack_a_share_that_may_move_by_an_update() {
     let scene = scene();
     let store = scene.open().unwrap();
     let (first, second) = (scene.image(), scene.images[1].1.image_id);
-    let seal = |share: u8| Seal { header_sha256: sha256(&[share]), share: Some(vec![share; 60]), may_move: false };
+    let seal = |share: u8| Seal {
+        header_sha256: sha256(&[share]),
+        share: Some(vec![share; 60]),
+        may_move: false,
+    };
     for (image, share) in [(first, 1), (second, 2)] {
         assert!(store.register_seal(&image, &seal(share), done(Step::SealWrite, image)).unwrap());
     }
     // There is no such column to set; the earlier version's table is not asked.
     let (header, share) = (sha256(&[1]), vec![1_u8; 60]);
-    scene.sql("CREATE TABLE seals (image TEXT, header_sha256 BLOB, registered INTEGER, share BLOB, may_move INTEGER)");
+    scene.sql(
+        "CREATE TABLE seals (image TEXT, header_sha256 BLOB, registered INTEGER, share BLOB, \
+        may_move INTEGER)",
+    );
     scene
         .hand
-        .execute("INSERT INTO seals VALUES (?1, ?2, 0, ?3, 1)", params![first.to_string(), header.0, share])
+        .execute(
+            "INSERT INTO seals VALUES (?1, ?2, 0, ?3, 1)",
+            params![first.to_string(), header.0, share],
+        )
         .unwrap();
     assert_eq!(scene.open().unwrap().seal(&first).unwrap(), Some(seal(1)));
     // Shares that were exchanged, changed or taken away are none.
@@ -319,7 +341,10 @@ fn attack_an_emptied_log() {
 #[test]
 fn attack_a_log_set_back_under_a_running_key_holder() {
     let scene = scene();
-    scene.sql("CREATE TEMP TABLE old_log AS SELECT * FROM log; CREATE TEMP TABLE old_head AS SELECT * FROM log_head");
+    scene.sql(
+        "CREATE TEMP TABLE old_log AS SELECT * FROM log; CREATE TEMP TABLE old_head AS \
+        SELECT * FROM log_head",
+    );
     let client = scene.given();
     scene.sql("DELETE FROM log; INSERT INTO log SELECT * FROM old_log");
     scene.sql("DELETE FROM log_head; INSERT INTO log_head SELECT * FROM old_head");
@@ -333,8 +358,12 @@ fn attack_entries_that_nobody_signed_under_a_running_key_holder() {
     let scene = scene();
     let client = scene.attested("2");
     // The head is a guess, its hash is right.
-    let text: String = scene.hand.query_row("SELECT entry FROM log WHERE number = 1", [], |row| row.get(0)).unwrap();
-    let hash: [u8; 32] = scene.hand.query_row("SELECT hash FROM log_head", [], |row| row.get(0)).unwrap();
+    let text: String = scene
+        .hand
+        .query_row("SELECT entry FROM log WHERE number = 1", [], |row| row.get(0))
+        .unwrap();
+    let hash: [u8; 32] =
+        scene.hand.query_row("SELECT hash FROM log_head", [], |row| row.get(0)).unwrap();
     let mut entry: serde_json::Value = serde_json::from_str(&text).unwrap();
     (entry["number"], entry["previous"]) = (json!(4), json!(Bytes(hash).to_string()));
     let text = entry.to_string();
@@ -354,7 +383,14 @@ fn attack_genuine_documents_that_nobody_enrolled() {
     let (stranger, manifest) = scene.ceremony.build(3, &log(LOG));
     let insert = "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)";
     let put = |image: String, d: &Documents| {
-        let row = params![image, d.agreement, d.manifest, d.manifest_signature, d.reference, d.reference_signature];
+        let row = params![
+            image,
+            d.agreement,
+            d.manifest,
+            d.manifest_signature,
+            d.reference,
+            d.reference_signature
+        ];
         scene.hand.execute(insert, row).unwrap();
     };
     put(manifest.image_id.to_string(), &stranger);
@@ -374,13 +410,23 @@ fn attack_genuine_documents_that_nobody_enrolled() {
 fn one_bad_row_is_a_warning_and_the_others_are_served() {
     let scene = scene();
     let bad = scene.images[1].1.image_id;
-    scene.hand.execute("UPDATE images SET manifest = zeroblob(10) WHERE image = ?1", [bad.to_string()]).unwrap();
+    scene
+        .hand
+        .execute("UPDATE images SET manifest = zeroblob(10) WHERE image = ?1", [bad.to_string()])
+        .unwrap();
     // A name that is no text at all.
-    scene.sql("CREATE TEMP TABLE odd AS SELECT * FROM images LIMIT 1; UPDATE odd SET image = CAST(x'ff' AS TEXT)");
+    scene.sql(
+        "CREATE TEMP TABLE odd AS SELECT * FROM images LIMIT 1; UPDATE odd SET image = \
+        CAST(x'ff' AS TEXT)",
+    );
     scene.sql("INSERT INTO images SELECT * FROM odd");
     let service = scene.serve().unwrap();
     let warning = service.warnings().iter().find(|warning| warning.contains(&bad.to_string()));
-    assert!(warning.is_some_and(|warning| warning.contains("is not used")), "{:?}", service.warnings());
+    assert!(
+        warning.is_some_and(|warning| warning.contains("is not used")),
+        "{:?}",
+        service.warnings()
+    );
     scene.given();
     // The operator enrols it again, by the same documents alone.
     let store = scene.open().unwrap();
@@ -440,14 +486,27 @@ fn a_store_of_an_earlier_version_is_taken_over_once() {
     .unwrap();
     for (d, manifest) in &images {
         let image = manifest.image_id.to_string();
-        let row = params![image, d.agreement, d.manifest, d.manifest_signature, d.reference, d.reference_signature];
+        let row = params![
+            image,
+            d.agreement,
+            d.manifest,
+            d.manifest_signature,
+            d.reference,
+            d.reference_signature
+        ];
         hand.execute("INSERT INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)", row).unwrap();
-        hand.execute("INSERT INTO seals VALUES (?1, ?2, 0, ?3, 1)", params![image, [5_u8; 32], [6_u8; 60]]).unwrap();
+        hand.execute(
+            "INSERT INTO seals VALUES (?1, ?2, 0, ?3, 1)",
+            params![image, [5_u8; 32], [6_u8; 60]],
+        )
+        .unwrap();
     }
-    hand.execute("INSERT INTO guests VALUES (?1, ?2, 0)", params![[9_u8; 32], ids[0].to_string()]).unwrap();
+    hand.execute("INSERT INTO guests VALUES (?1, ?2, 0)", params![[9_u8; 32], ids[0].to_string()])
+        .unwrap();
 
     let store = ceremony.store("alice");
-    let expected = Some(Seal { header_sha256: Bytes([5; 32]), share: Some(vec![6; 60]), may_move: true });
+    let expected =
+        Some(Seal { header_sha256: Bytes([5; 32]), share: Some(vec![6; 60]), may_move: true });
     assert_eq!(store.seal(&ids[0]).unwrap(), expected);
     let (listed, odd) = store.images().unwrap();
     assert_eq!((listed.len(), odd.len()), (2, 1), "the log enrolled two");
@@ -458,7 +517,10 @@ fn a_store_of_an_earlier_version_is_taken_over_once() {
     let released = Effect::Released { guest: Some(Bytes([9; 32])) };
     assert!(entries.iter().any(|entry| entry.decision.effect == Some(released.clone())));
     // What somebody writes into such tables afterwards is nothing.
-    hand.execute_batch("CREATE TABLE seals (image TEXT, header_sha256 BLOB, share BLOB, may_move INTEGER)").unwrap();
+    hand.execute_batch(
+        "CREATE TABLE seals (image TEXT, header_sha256 BLOB, share BLOB, may_move INTEGER)",
+    )
+    .unwrap();
     ceremony.store("alice");
     assert_eq!(ceremony.store("alice").log().unwrap().len(), entries.len());
 }
@@ -492,7 +554,11 @@ fn what_is_withdrawn_stays_withdrawn() {
     assert_eq!(scene.release(&scene.attested("1")).0, Some(Reason::Withdrawn));
     assert_eq!(store.enroll(&scene.ceremony.build(4, &log(LOG)).0).unwrap_err().code(), "KEY-018");
     let (listed, _) = store.images().unwrap();
-    assert!(listed.iter().all(|listed| listed.withdrawn.as_ref().is_some_and(|(subject, _)| *subject == site)));
+    assert!(
+        listed
+            .iter()
+            .all(|listed| listed.withdrawn.as_ref().is_some_and(|(subject, _)| *subject == site))
+    );
     assert!(listed.iter().any(|listed| listed.enrolled.manifest.image_id == other));
     assert_eq!(store.withdraw(site, &"x".repeat(501)).unwrap_err().code(), "KEY-020");
     store.verify_log().unwrap();
@@ -501,10 +567,18 @@ fn what_is_withdrawn_stays_withdrawn() {
 #[test]
 fn attack_evidence_that_hides_its_chip_from_a_withdrawal() {
     let scene = scene();
-    scene.open().unwrap().withdraw(Subject::Chip("0123456789abcdef".parse().unwrap()), "stolen").unwrap();
+    scene
+        .open()
+        .unwrap()
+        .withdraw(Subject::Chip("0123456789abcdef".parse().unwrap()), "stolen")
+        .unwrap();
     // Sample evidence names none.
     let (_, answer) = scene.answer("1");
     let decision = scene.send(&answer).decision;
     assert_eq!(decision.reason, Some(Reason::Withdrawn));
-    assert!(decision.detail.contains("names no chip") && decision.detail.contains("stolen"), "{}", decision.detail);
+    assert!(
+        decision.detail.contains("names no chip") && decision.detail.contains("stolen"),
+        "{}",
+        decision.detail
+    );
 }

@@ -1,5 +1,6 @@
-//! Releases to SEV-SNP guests, whose reports are minted under an authority of the test's own, and what the genuine
-//! vendors' recorded evidence is refused for. The server is asked without a network: what it decides is the subject.
+//! Releases to SEV-SNP guests, whose reports are minted under an authority of the test's own, and
+//! what the genuine vendors' recorded evidence is refused for. The server is asked without a
+//! network: what it decides is the subject.
 
 mod common;
 // cvm-attest's own tests use the rest of it.
@@ -74,7 +75,11 @@ fn scene_of(vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
     scene_requiring(None, vendors, vcek)
 }
 
-fn scene_requiring(gpu: Option<GpuMechanism>, vendors: Vendors, vcek: (Vec<u8>, EcdsaKeyPair)) -> Scene {
+fn scene_requiring(
+    gpu: Option<GpuMechanism>,
+    vendors: Vendors,
+    vcek: (Vec<u8>, EcdsaKeyPair),
+) -> Scene {
     scene_with_floor("milan-b1=3.1.20.213".parse().unwrap(), gpu, vendors, vcek)
 }
 
@@ -95,7 +100,12 @@ fn scene_under(
     vcek: (Vec<u8>, EcdsaKeyPair),
 ) -> Scene {
     let ceremony = Ceremony::hold(policy);
-    let snp = SnpReference { platform: "test".into(), measurement: Bytes(MEASUREMENT), tcb_floor, variants: vec![] };
+    let snp = SnpReference {
+        platform: "test".into(),
+        measurement: Bytes(MEASUREMENT),
+        tcb_floor,
+        variants: vec![],
+    };
     let platforms = Platforms { snp: vec![snp], ..Platforms::default() };
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), platforms);
     let store = ceremony.store("alice").with_clock(|| NOW);
@@ -130,7 +140,8 @@ impl Scene {
         report[0x140..0x160].fill(0x1d);
         change(&mut report);
         let chain = vec![CertificateEntry::new("VCEK", self.vcek.0.clone())];
-        serde_json::to_value(SnpBody::new(&mint::sign(report, &self.vcek.1), chain).unwrap()).unwrap()
+        serde_json::to_value(SnpBody::new(&mint::sign(report, &self.vcek.1), chain).unwrap())
+            .unwrap()
     }
 
     fn attest(&self, change: impl FnOnce(&mut [u8])) -> Result<Client<Attested>, (Reason, String)> {
@@ -142,12 +153,18 @@ impl Scene {
     /// With these GPUs beside the chip, as `cvm-jobs` does it.
     fn attest_with(&self, mut gpus: Gpus) -> Client<Attested> {
         let challenged = self.challenged(Tee::Snp);
-        let answer = NvidiaBody::collect(&mut gpus, &challenged.device_binding().0).unwrap().additional_evidence();
+        let answer = NvidiaBody::collect(&mut gpus, &challenged.device_binding().0)
+            .unwrap()
+            .additional_evidence();
         let evidence = self.evidence(&challenged.binding(&answer).0, |_| {});
         self.shown_with(challenged, evidence, &answer).unwrap()
     }
 
-    fn shown(&self, challenged: Client<Challenged>, evidence: Value) -> Result<Client<Attested>, (Reason, String)> {
+    fn shown(
+        &self,
+        challenged: Client<Challenged>,
+        evidence: Value,
+    ) -> Result<Client<Attested>, (Reason, String)> {
         self.shown_with(challenged, evidence, "")
     }
 
@@ -168,11 +185,18 @@ impl Scene {
         self.release_of(client, Stage::Boot)
     }
 
-    fn release_of(&self, client: &Client<Attested>, stage: Stage) -> Result<Zeroizing<[u8; 32]>, (Reason, String)> {
+    fn release_of(
+        &self,
+        client: &Client<Attested>,
+        stage: Stage,
+    ) -> Result<Zeroizing<[u8; 32]>, (Reason, String)> {
         let outcome = self.send(&client.half_request(&self.manifest.image_id, stage));
         match outcome.decision.reason {
             Some(reason) => {
-                assert!(matches!(client.half(&reply(&outcome)), Err(Failure::Refused { status: 401, .. })));
+                assert!(matches!(
+                    client.half(&reply(&outcome)),
+                    Err(Failure::Refused { status: 401, .. })
+                ));
                 Err((reason, outcome.decision.detail))
             }
             None => {
@@ -227,7 +251,9 @@ fn what_vouches_for_a_chip_travels_in_its_evidence() {
     let file = changed["files"].as_object_mut().unwrap().values_mut().next().unwrap();
     *file = json!(file.as_str().unwrap().replacen('A', "B", 1));
     let stranger = collected(&scene.vcek.0, &SigningKey::from_bytes(&[4; 32]));
-    for unusable in [Value::Null, stranger, changed, json!("A"), json!({ "index": "", "files": {} })] {
+    for unusable in
+        [Value::Null, stranger, changed, json!("A"), json!({ "index": "", "files": {} })]
+    {
         let (reason, detail) = shown(unusable).err().unwrap();
         assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
         assert!(detail.contains("VCEK"), "{detail}");
@@ -239,15 +265,18 @@ fn what_vouches_for_a_chip_travels_in_its_evidence() {
     scene.shown(challenged, evidence).map(drop).unwrap();
 }
 
-/// SEV-SNP measures no phase: the launch's REPORT_ID gets each stage's half once, p5's with measured GPUs beside the chip.
+/// SEV-SNP measures no phase: the launch's REPORT_ID gets each stage's half once, p5's with
+/// measured GPUs beside the chip.
 #[test]
 fn a_guest_with_gpus_gets_the_boots_half_and_then_p5s() {
-    let (line, world, folder) = (mint::line("Milan"), Arc::new(World::new()), tempfile::tempdir().unwrap());
+    let (line, world, folder) =
+        (mint::line("Milan"), Arc::new(World::new()), tempfile::tempdir().unwrap());
     let vcek = mint::endorse(&line.ask.1, &mint::vcek("Milan-B0"));
     let vendors = Vendors::new(line.roots(), intel_roots().unwrap()).with_gpus(world.roots());
     let vendors = vendors.with_collateral(golden(&world, folder.path()));
     let scene = scene_requiring(Some(GpuMechanism::NvidiaCc), vendors, vcek);
-    let gpus = || Gpus { world: world.clone(), devices: vec![Device::blackwell()], replayed: false };
+    let gpus =
+        || Gpus { world: world.clone(), devices: vec![Device::blackwell()], replayed: false };
     let refused = |client: &Client<Attested>, stage, expected: Reason| {
         let (reason, detail) = scene.release_of(client, stage).unwrap_err();
         assert_eq!(reason, expected, "{detail}");
@@ -260,7 +289,10 @@ fn a_guest_with_gpus_gets_the_boots_half_and_then_p5s() {
     let running = scene.attest_with(gpus());
     let half = scene.release_of(&running, Stage::Running).unwrap();
     assert_ne!(*half, *first);
-    assert_eq!(*half, *scene.ceremony.half_for("alice", &scene.manifest, Stage::Running).as_bytes());
+    assert_eq!(
+        *half,
+        *scene.ceremony.half_for("alice", &scene.manifest, Stage::Running).as_bytes()
+    );
     // The same launch again: for either stage, with GPUs or without.
     let again = scene.attest_with(gpus());
     refused(&again, Stage::Running, Reason::ReleasedBefore);
@@ -326,18 +358,26 @@ fn attack_another_image_on_a_genuine_chip() {
     assert_eq!(reason, Reason::WrongMeasurement, "{detail}");
 }
 
-/// BadAML: such a guest's report is as genuine as any, because no launch digest covers the host's ACPI tables.
+/// BadAML: such a guest's report is as genuine as any, because no launch digest covers the host's
+/// ACPI tables.
 #[test]
 fn attack_acpi_code_of_the_host_beside_a_genuine_report() {
     let line = mint::line("Milan");
     let vendors = Vendors::new(line.roots(), intel_roots().unwrap());
     let scene = scene_of(vendors.clone(), mint::endorse(&line.ask.1, &mint::vcek("Milan-B0")));
-    let claims = vendors.verify("snp", &scene.evidence(&[7; 48], |_| {}), &[7; 48], NOW).unwrap().claims;
-    let acpi = claims["not_checked"].as_array().unwrap().iter().find(|skipped| skipped["check"] == "acpi").unwrap();
+    let claims =
+        vendors.verify("snp", &scene.evidence(&[7; 48], |_| {}), &[7; 48], NOW).unwrap().claims;
+    let acpi = claims["not_checked"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|skipped| skipped["check"] == "acpi")
+        .unwrap();
     assert!(acpi["reason"].as_str().unwrap().starts_with("host, not measured"), "{acpi}");
 
     let enrolled = scene.server.store.enrolled(&scene.manifest.image_id).unwrap().unwrap();
-    let input = json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "snp": claims } } } });
+    let input =
+        json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "snp": claims } } } });
     let ask = |policy: &str| {
         let policy = RegoPolicy::new(policy.into()).unwrap();
         match policy.decide(&input, &json!({ "reference": enrolled.reference })).unwrap() {
@@ -348,7 +388,8 @@ fn attack_acpi_code_of_the_host_beside_a_genuine_report() {
     // As shipped it is accepted, by name; whoever takes the word out refuses every such guest.
     assert_eq!(ask(POLICY), None);
     let strict = POLICY.replace("{\"acpi\", ", "{");
-    let refused = vec!["acpi was not checked, and accepted_not_checked does not list it".to_owned()];
+    let refused =
+        vec!["acpi was not checked, and accepted_not_checked does not list it".to_owned()];
     assert_eq!(ask(&strict), Some(refused));
 }
 
@@ -384,27 +425,42 @@ fn attack_tcb_0_0_0_0_under_the_shipped_policy() {
     let line = mint::line("Milan");
     let zeros = mint::Spec { tcb: [0; 5], ..mint::vcek("Milan-B0") };
     let vendors = || Vendors::new(line.roots(), intel_roots().unwrap());
-    for floor in [TcbFloor::default(), "milan-b1=3.1.20.213".parse().unwrap(), "genoa=7.0.14.84".parse().unwrap()] {
+    for floor in [
+        TcbFloor::default(),
+        "milan-b1=3.1.20.213".parse().unwrap(),
+        "genoa=7.0.14.84".parse().unwrap(),
+    ] {
         let named = floor.clone();
         let scene = scene_with_floor(floor, None, vendors(), mint::endorse(&line.ask.1, &zeros));
-        let client =
-            scene.attest(|report| [0x38, 0x180, 0x1e0, 0x1f0].into_iter().for_each(|at| report[at..at + 8].fill(0)));
+        let client = scene.attest(|report| {
+            [0x38, 0x180, 0x1e0, 0x1f0].into_iter().for_each(|at| report[at..at + 8].fill(0))
+        });
         let (reason, detail) = scene.release(&client.unwrap()).unwrap_err();
         assert_eq!(reason, Reason::WrongMeasurement, "{named:?} {detail}");
         assert!(detail.contains("TCB"), "{detail}");
     }
-    let scene =
-        scene_with_floor(TcbFloor::default(), None, vendors(), mint::endorse(&line.ask.1, &mint::vcek("Milan-B0")));
+    let scene = scene_with_floor(
+        TcbFloor::default(),
+        None,
+        vendors(),
+        mint::endorse(&line.ask.1, &mint::vcek("Milan-B0")),
+    );
     let (_, detail) = scene.release(&scene.attest(|_| {}).unwrap()).unwrap_err();
-    assert!(detail.contains("no TCB floor is stated for Milan-B1") && detail.contains("tcb_floor"), "{detail}");
+    assert!(
+        detail.contains("no TCB floor is stated for Milan-B1") && detail.contains("tcb_floor"),
+        "{detail}"
+    );
 }
 
-/// A policy that parties signed when floors named no product: the key holder itself asks for today's.
+/// A policy that parties signed when floors named no product: the key holder itself asks for
+/// today's.
 #[test]
 fn a_policy_of_an_earlier_ceremony_still_releases() {
-    let rule = "\tevery part, least in object.get(platform, \"min_tcb\", {}) {\n\t\tsnp[sprintf(\"reported_tcb_%s\", [part])] >= least\n\t}\n";
+    let rule = "\tevery part, least in object.get(platform, \"min_tcb\", {}) \
+        {\n\t\tsnp[sprintf(\"reported_tcb_%s\", [part])] >= least\n\t}\n";
     let today = "\tsnp.measurement == platform.measurement\n\ttcb_suffices(snp, platform)\n";
-    let earlier = POLICY.replace(today, &format!("\tsnp.measurement == platform.measurement\n{rule}"));
+    let earlier =
+        POLICY.replace(today, &format!("\tsnp.measurement == platform.measurement\n{rule}"));
     assert_ne!(earlier, POLICY);
     let line = mint::line("Milan");
     let scene = |floor: &str| {
@@ -430,7 +486,9 @@ fn attack_sienas_floor_met_by_an_unpatched_genoa() {
         let scene = scene_with_floor(floor, None, vendors, mint::endorse(&line.ask.1, &spec));
         let tcb = [3, 1, 0, 0, 0, 0, 20, microcode];
         let client = scene.attest(|report| {
-            [0x38, 0x180, 0x1e0, 0x1f0].into_iter().for_each(|at| report[at..at + 8].copy_from_slice(&tcb));
+            [0x38, 0x180, 0x1e0, 0x1f0]
+                .into_iter()
+                .for_each(|at| report[at..at + 8].copy_from_slice(&tcb));
             report[0x188..0x18b].copy_from_slice(&cpuid);
         });
         scene.release(&client.unwrap()).map(drop).map_err(|(_, detail)| detail)
@@ -444,7 +502,9 @@ fn attack_sienas_floor_met_by_an_unpatched_genoa() {
     assert!(unpatched(siena.clone()).contains("no TCB floor is stated for Genoa-B1"));
     assert!(unpatched(both).contains("microcode is 68, at least 84 is asked for of Genoa-B1"));
     // Genoa's other stepping counts its microcode anew.
-    assert!(released(siena, "Genoa-B1", [0x19, 0x11, 2], 255).unwrap_err().contains("for Genoa-B2"));
+    assert!(
+        released(siena, "Genoa-B1", [0x19, 0x11, 2], 255).unwrap_err().contains("for Genoa-B2")
+    );
 }
 
 #[test]
@@ -456,12 +516,16 @@ fn attack_a_chip_that_amd_does_not_vouch_for() {
     assert_eq!(reason, Reason::EvidenceInvalid, "{detail}");
 }
 
-/// Real evidence answers a challenge of its own time. That, and nothing before it, is what it is refused for.
+/// Real evidence answers a challenge of its own time. That, and nothing before it, is what it is
+/// refused for.
 #[test]
 fn real_evidence_is_genuine_and_of_another_session() {
     let line = mint::line("Milan");
-    let scene = scene_of(Vendors::genuine().unwrap(), mint::endorse(&line.ask.1, &mint::vcek("Milan-B0")));
-    let read = |name: &str| fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)).unwrap();
+    let scene =
+        scene_of(Vendors::genuine().unwrap(), mint::endorse(&line.ask.1, &mint::vcek("Milan-B0")));
+    let read = |name: &str| {
+        fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)).unwrap()
+    };
     let real = read("crates/cvm-attest/tests/vectors/snp-trustee-e2e/evidence.json");
     let mut real: Value = serde_json::from_slice(&real).unwrap();
     let (reason, detail) = scene.shown(scene.challenged(Tee::Snp), real.clone()).err().unwrap();

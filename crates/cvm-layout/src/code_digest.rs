@@ -49,7 +49,8 @@ impl Explain for CodeError {
 /// Finds the executable segment of an ELF file.
 pub fn code_segment(elf: &[u8]) -> Result<CodeSegment, CodeError> {
     const UNREADABLE: CodeError = CodeError::NotElf("its headers reach outside the file");
-    let header = FileHeader64::<Endianness>::parse(elf).map_err(|_| CodeError::NotElf("no ELF header"))?;
+    let header =
+        FileHeader64::<Endianness>::parse(elf).map_err(|_| CodeError::NotElf("no ELF header"))?;
     let endian = header.endian().map_err(|_| CodeError::NotElf("unknown byte order"))?;
     let mut code = None;
     for segment in header.program_headers(endian, elf).map_err(|_| UNREADABLE)? {
@@ -65,7 +66,8 @@ pub fn code_segment(elf: &[u8]) -> Result<CodeSegment, CodeError> {
             return Err(CodeError::Segments("an executable segment that is not in the file"));
         }
         segment.data(endian, elf).map_err(|()| UNREADABLE)?;
-        if code.replace(CodeSegment { offset, address: segment.p_vaddr(endian), length }).is_some() {
+        if code.replace(CodeSegment { offset, address: segment.p_vaddr(endian), length }).is_some()
+        {
             return Err(CodeError::Segments("several executable segments"));
         }
     }
@@ -77,7 +79,9 @@ pub fn code_sha256(elf: &[u8]) -> Result<Bytes32, CodeError> {
     let segment = code_segment(elf)?;
     // `code_segment` has seen that these bytes exist.
     let end = segment.offset.saturating_add(segment.length);
-    elf.get(segment.offset as usize..end as usize).map(sha256).ok_or(CodeError::NotElf("its code is cut off"))
+    elf.get(segment.offset as usize..end as usize)
+        .map(sha256)
+        .ok_or(CodeError::NotElf("its code is cut off"))
 }
 
 #[cfg(test)]
@@ -94,7 +98,10 @@ mod tests {
         let segment = code_segment(&elf).unwrap();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let exe = std::env::current_exe().unwrap();
-        let line = maps.lines().find(|l| l.contains(" r-xp ") && l.ends_with(exe.to_str().unwrap())).unwrap();
+        let line = maps
+            .lines()
+            .find(|l| l.contains(" r-xp ") && l.ends_with(exe.to_str().unwrap()))
+            .unwrap();
         let fields: Vec<&str> = line.split_whitespace().collect();
         let start = u64::from_str_radix(fields[0].split('-').next().unwrap(), 16).unwrap();
         let file_offset = u64::from_str_radix(fields[2], 16).unwrap();

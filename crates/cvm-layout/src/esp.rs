@@ -57,7 +57,8 @@ pub fn read_file(image: &[u8], path: &str, limit: u64) -> Result<Option<Vec<u8>>
         return Err(fail(io::Error::other("the image is longer than an ESP may be")));
     }
     let budget = limit.saturating_mul(2).saturating_add(OVERHEAD);
-    let fs = FileSystem::new(Bounded { image: Cursor::new(image), budget }, FsOptions::new()).map_err(fail)?;
+    let fs = FileSystem::new(Bounded { image: Cursor::new(image), budget }, FsOptions::new())
+        .map_err(fail)?;
     let mut file = match fs.root_dir().open_file(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -160,8 +161,8 @@ mod tests {
         let mut image = image();
         let sector = 512;
         let fat = usize::from(u16::from_le_bytes([image[14], image[15]])) * sector;
-        // FAT12: entries 2 and 3 share three bytes; cluster 2 is the folder's. It now follows itself,
-        // and is filled with deleted entries, so that no end mark stops the reader.
+        // FAT12: entries 2 and 3 share three bytes; cluster 2 is the folder's. It now follows
+        // itself, and is filled with deleted entries, so that no end mark stops the reader.
         image[fat + 3..fat + 5].copy_from_slice(&[0x02, 0xf0]);
         let name = image.windows(11).position(|w| w == b"MANIFE~1JSO").unwrap() & !(sector - 1);
         for entry in image[name..name + sector].chunks_exact_mut(32) {

@@ -66,7 +66,8 @@ impl Explain for GptError {
     fn help(&self) -> String {
         match self {
             Self::Short { .. } | Self::Field { .. } => {
-                "this is no disk of flare-cvm, or it was damaged on the way: build or copy it again".into()
+                "this is no disk of flare-cvm, or it was damaged on the way: build or copy it again"
+                    .into()
             }
             #[cfg(feature = "gpt")]
             Self::Write(_) => "see the message above; most likely the disk is full".into(),
@@ -76,10 +77,13 @@ impl Explain for GptError {
 
 /// Reads the primary table from a disk's first bytes (17 KiB suffice for a table of ours).
 ///
-/// Accepts 512-byte sectors, a 92-byte header, 128-byte entries, at most 128 of them, and right checksums only.
+/// Accepts 512-byte sectors, a 92-byte header, 128-byte entries, at most 128 of them, and right
+/// checksums only.
 pub fn read(disk: &[u8]) -> Result<Vec<Entry>, GptError> {
     let header = slice(disk, SECTOR, 92)?;
-    expect("signature", "\"EFI PART\"", slice(header, 0, 8)? == b"EFI PART", || format!("{:02x?}", &header[..8]))?;
+    expect("signature", "\"EFI PART\"", slice(header, 0, 8)? == b"EFI PART", || {
+        format!("{:02x?}", &header[..8])
+    })?;
     let size = u32_at(header, 12)?;
     expect("header size", "92", size == 92, || size.to_string())?;
     let mut zeroed = header.to_vec();
@@ -87,14 +91,19 @@ pub fn read(disk: &[u8]) -> Result<Vec<Entry>, GptError> {
     let (stated, actual) = (u32_at(header, 16)?, crc32(&zeroed));
     expect("header checksum", "that of its bytes", stated == actual, || format!("{stated:08x}"))?;
     let count = u32_at(header, 80)?;
-    expect("number of entries", "1 to 128", (1..=MAX_ENTRIES).contains(&count), || count.to_string())?;
+    expect("number of entries", "1 to 128", (1..=MAX_ENTRIES).contains(&count), || {
+        count.to_string()
+    })?;
     let entry_size = u32_at(header, 84)?;
     expect("entry size", "128", entry_size as usize == ENTRY_BYTES, || entry_size.to_string())?;
-    let (start, first_usable, last_usable) = (u64_at(header, 72)?, u64_at(header, 40)?, u64_at(header, 48)?);
+    let (start, first_usable, last_usable) =
+        (u64_at(header, 72)?, u64_at(header, 40)?, u64_at(header, 48)?);
     expect("first entry's sector", "2", start == 2, || start.to_string())?;
     let table = slice(disk, start * SECTOR, count as usize * ENTRY_BYTES)?;
     let (stated, actual) = (u32_at(header, 88)?, crc32(table));
-    expect("entries' checksum", "that of their bytes", stated == actual, || format!("{stated:08x}"))?;
+    expect("entries' checksum", "that of their bytes", stated == actual, || {
+        format!("{stated:08x}")
+    })?;
 
     let mut entries = Vec::new();
     for (number, bytes) in (1..).zip(table.chunks_exact(ENTRY_BYTES)) {
@@ -103,8 +112,13 @@ pub fn read(disk: &[u8]) -> Result<Vec<Entry>, GptError> {
             continue;
         }
         let (first, last) = (u64_at(bytes, 32)?, u64_at(bytes, 40)?);
-        let inside = first_usable <= first && first <= last && last <= last_usable && last < u64::MAX / SECTOR;
-        expect("partition's extent", "inside the usable sectors", inside, || format!("{first} to {last}"))?;
+        let inside = first_usable <= first
+            && first <= last
+            && last <= last_usable
+            && last < u64::MAX / SECTOR;
+        expect("partition's extent", "inside the usable sectors", inside, || {
+            format!("{first} to {last}")
+        })?;
         let units: Vec<u16> = slice(bytes, 56, 72)?
             .chunks_exact(2)
             .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
@@ -122,14 +136,21 @@ pub fn read(disk: &[u8]) -> Result<Vec<Entry>, GptError> {
     Ok(entries)
 }
 
-fn expect(field: &'static str, expected: &'static str, good: bool, found: impl Fn() -> String) -> Result<(), GptError> {
+fn expect(
+    field: &'static str,
+    expected: &'static str,
+    good: bool,
+    found: impl Fn() -> String,
+) -> Result<(), GptError> {
     if good { Ok(()) } else { Err(GptError::Field { field, expected, found: found() }) }
 }
 
 fn slice(bytes: &[u8], offset: u64, length: usize) -> Result<&[u8], GptError> {
     let needed = offset.saturating_add(length as u64);
     let range = usize::try_from(offset).ok().zip(usize::try_from(needed).ok());
-    range.and_then(|(start, end)| bytes.get(start..end)).ok_or(GptError::Short { needed, found: bytes.len() as u64 })
+    range
+        .and_then(|(start, end)| bytes.get(start..end))
+        .ok_or(GptError::Short { needed, found: bytes.len() as u64 })
 }
 
 fn array<const N: usize>(bytes: &[u8], offset: u64) -> Result<[u8; N], GptError> {
@@ -149,7 +170,9 @@ fn u64_at(bytes: &[u8], offset: u64) -> Result<u64, GptError> {
 /// CRC-32 of IEEE 802.3, bit by bit: a table has 16 KiB.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1)))
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1))
+        })
     })
 }
 
@@ -164,13 +187,17 @@ mod write {
     };
 
     use cvm_base::sha256;
-    use gpt::{GptConfig, disk::LogicalBlockSize, mbr::ProtectiveMBR, partition::Partition, partition_types as types};
+    use gpt::{
+        GptConfig, disk::LogicalBlockSize, mbr::ProtectiveMBR, partition::Partition,
+        partition_types as types,
+    };
     use uuid::{Builder, Uuid};
 
     use super::{GptError, SECTOR};
     use crate::{layout::Placement, manifest::ImageId};
 
-    /// Writes the protective MBR and both tables for `placement`; the same `image` gives the same bytes.
+    /// Writes the protective MBR and both tables for `placement`; the same `image` gives the same
+    /// bytes.
     ///
     /// `disk` is `placement.disk_bytes` long already. Types: ESP, XBOOTLDR, and "Linux file system"
     /// for the rest, so that no automatism of systemd mounts what it finds.
@@ -212,7 +239,8 @@ mod write {
 
     /// A version 8 UUID (RFC 9562) from the image id; number 0 is the disk's.
     fn derived_guid(image: &ImageId, number: u32) -> Uuid {
-        let digest = sha256(&[b"flare-cvm:gpt".as_slice(), &image.0, &number.to_be_bytes()].concat());
+        let digest =
+            sha256(&[b"flare-cvm:gpt".as_slice(), &image.0, &number.to_be_bytes()].concat());
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest.0[..16]);
         Builder::from_custom_bytes(bytes).into_uuid()
@@ -252,7 +280,10 @@ mod tests {
         let entries = read(&bytes[..2 * MIB as usize]).unwrap();
         assert_eq!(entries.len(), 6);
         for ((entry, placed), name) in entries.iter().zip(&placement.partitions).zip(NAMES) {
-            assert_eq!((entry.number, entry.offset, entry.length), (placed.number, placed.offset, placed.length));
+            assert_eq!(
+                (entry.number, entry.offset, entry.length),
+                (placed.number, placed.offset, placed.length)
+            );
             assert_eq!(entry.name, name);
         }
         assert_eq!(disk().1, bytes);

@@ -33,12 +33,15 @@ impl KeyHolderConf {
 
     /// Reads and checks the file.
     pub fn parse(yaml: &[u8]) -> Result<Self, ConfError> {
-        let conf: Self = serde_yaml::from_slice(yaml).map_err(|e| ConfError::Yaml(e.to_string()))?;
+        let conf: Self =
+            serde_yaml::from_slice(yaml).map_err(|e| ConfError::Yaml(e.to_string()))?;
         match (conf.version, conf.listen.port()) {
             (VERSION, 1..) => Ok(conf),
-            (VERSION, 0) => {
-                Err(ConfError::Value { key: "listen", expected: "a port, 1 to 65535", found: conf.listen.to_string() })
-            }
+            (VERSION, 0) => Err(ConfError::Value {
+                key: "listen",
+                expected: "a port, 1 to 65535",
+                found: conf.listen.to_string(),
+            }),
             (other, _) => Err(ConfError::Version(other)),
         }
     }
@@ -54,10 +57,17 @@ mod tests {
         let yaml = serde_yaml::to_string(&conf).unwrap();
         assert_eq!(yaml, "version: 1\nlisten: 0.0.0.0:8443\n");
         assert_eq!(KeyHolderConf::parse(yaml.as_bytes()).unwrap(), conf);
-        for (from, to) in
-            [(": 1\n", ": 2\n"), ("8443", "0"), ("8443", "x"), ("listen", "port"), ("8443\n", "8443\nmore: 1\n")]
-        {
-            assert!(KeyHolderConf::parse(yaml.replacen(from, to, 1).as_bytes()).is_err(), "{from:?} to {to:?}");
+        for (from, to) in [
+            (": 1\n", ": 2\n"),
+            ("8443", "0"),
+            ("8443", "x"),
+            ("listen", "port"),
+            ("8443\n", "8443\nmore: 1\n"),
+        ] {
+            assert!(
+                KeyHolderConf::parse(yaml.replacen(from, to, 1).as_bytes()).is_err(),
+                "{from:?} to {to:?}"
+            );
         }
     }
 }

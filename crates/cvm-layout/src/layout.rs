@@ -83,7 +83,10 @@ pub enum LayoutError {
     #[error("version: expected 1, found {0}")]
     Version(u64),
     /// Names missing, doubled, or in another order.
-    #[error("partitions: expected the names ESP, boot, root, config, jobs, data in this order, found {0}")]
+    #[error(
+        "partitions: expected the names ESP, boot, root, config, jobs, data in this order, found \
+         {0}"
+    )]
     Names(String),
     /// A value breaks a rule.
     #[error("partitions[{number}] ({name}).{key}: expected {expected}, found {found}")]
@@ -126,12 +129,25 @@ impl Explain for LayoutError {
 
     fn help(&self) -> String {
         match self {
-            Self::Yaml(_) => "start from a copy of partitions/default.yaml; its keys are version, partitions, name, size, minimum, state".into(),
-            Self::Version(_) => "this program reads version 1: use the layout files that came with it".into(),
-            Self::Names(_) => "the boot chain relies on these six: start from a copy of partitions/default.yaml and change sizes only".into(),
-            Self::Value { .. } => "write a size as 64MiB, 10GiB or 1TiB; give `size` for an exact one or `minimum` for one that grows, not both".into(),
+            Self::Yaml(_) => "start from a copy of partitions/default.yaml; its keys are version, \
+                partitions, name, size, minimum, state"
+                .into(),
+            Self::Version(_) => {
+                "this program reads version 1: use the layout files that came with \
+                it"
+                .into()
+            }
+            Self::Names(_) => "the boot chain relies on these six: start from a copy of \
+                partitions/default.yaml and change sizes only"
+                .into(),
+            Self::Value { .. } => "write a size as 64MiB, 10GiB or 1TiB; give `size` for an exact \
+                one or `minimum` for one that grows, not both"
+                .into(),
             Self::Full { name, needed, .. } => {
-                format!("set `size` of {name} in the layout file to at least {}MiB, or put less in", needed.div_ceil(MIB))
+                format!(
+                    "set `size` of {name} in the layout file to at least {}MiB, or put less in",
+                    needed.div_ceil(MIB)
+                )
             }
         }
     }
@@ -157,7 +173,10 @@ impl Layout {
     /// Reads and checks the text of a layout file.
     pub fn parse(yaml: &str) -> Result<Self, LayoutError> {
         if yaml.len() > MAX_BYTES {
-            return Err(LayoutError::Yaml(format!("it has {} bytes, expected at most {MAX_BYTES}", yaml.len())));
+            return Err(LayoutError::Yaml(format!(
+                "it has {} bytes, expected at most {MAX_BYTES}",
+                yaml.len()
+            )));
         }
         let file: File = crate::yaml::parse(yaml.as_bytes()).map_err(LayoutError::Yaml)?;
         if file.version != 1 {
@@ -169,7 +188,9 @@ impl Layout {
         }
         let mut sizes = [Size::Exactly(0); 6];
         let mut state = 0;
-        for (index, ((entry, name), slot)) in file.partitions.iter().zip(NAMES).zip(&mut sizes).enumerate() {
+        for (index, ((entry, name), slot)) in
+            file.partitions.iter().zip(NAMES).zip(&mut sizes).enumerate()
+        {
             let refuse = |key, expected, found: &str| LayoutError::Value {
                 number: index + 1,
                 name,
@@ -177,25 +198,35 @@ impl Layout {
                 expected,
                 found: found.chars().take(80).collect(),
             };
-            let bytes = |key, text: &str| parse_size(text).map_err(|expected| refuse(key, expected, text));
+            let bytes =
+                |key, text: &str| parse_size(text).map_err(|expected| refuse(key, expected, text));
             *slot = match (&entry.size, &entry.minimum) {
                 (Some(text), None) => Size::Exactly(bytes("size", text)?),
                 (None, Some(text)) => Size::AtLeast(bytes("minimum", text)?),
-                (Some(_), Some(text)) => return Err(refuse("minimum", "no `minimum` beside `size`", text)),
+                (Some(_), Some(text)) => {
+                    return Err(refuse("minimum", "no `minimum` beside `size`", text));
+                }
                 (None, None) => return Err(refuse("size", "`size` or `minimum`", "neither")),
             };
             state = match (name, &entry.state) {
                 ("root", Some(text)) => bytes("state", text)?,
-                ("root", None) => return Err(refuse("state", "the size of the state area", "nothing")),
+                ("root", None) => {
+                    return Err(refuse("state", "the size of the state area", "nothing"));
+                }
                 (_, Some(text)) => return Err(refuse("state", "`state` at root alone", text)),
                 (_, None) => state,
             };
-            // p2's content names the manifest that names p2's place: its size cannot follow its content.
+            // p2's content names the manifest that names p2's place: its size cannot follow its
+            // content.
             if let ("ESP" | "boot" | "jobs", Size::AtLeast(_)) = (name, *slot) {
                 return Err(refuse("minimum", "an exact `size` for this partition", "`minimum`"));
             }
             if let ("root", Size::Exactly(_)) = (name, *slot) {
-                return Err(refuse("size", "`minimum` for this partition, which grows with its volumes", "`size`"));
+                return Err(refuse(
+                    "size",
+                    "`minimum` for this partition, which grows with its volumes",
+                    "`size`",
+                ));
             }
         }
         Ok(Self { sizes, state })
@@ -239,7 +270,8 @@ impl Layout {
 
     /// Places the partitions one behind another, the first at 1 MiB.
     pub fn place(&self, contents: &Contents) -> Result<Placement, LayoutError> {
-        let needed = [contents.esp, contents.boot, contents.root, contents.config, 0, contents.data];
+        let needed =
+            [contents.esp, contents.boot, contents.root, contents.config, 0, contents.data];
         let mut offset = MIB;
         let mut state_offset = 0;
         let mut partitions = Vec::with_capacity(6);
@@ -318,8 +350,13 @@ mod tests {
     fn the_shipped_layouts_place_what_a_build_makes() {
         for (text, jobs) in [(DEFAULT, 10 << 30), (SMALL, 100 * MIB)] {
             let layout = Layout::parse(text).unwrap();
-            let contents =
-                Contents { esp: 16 * MIB, boot: 48 * MIB, root: 300 * MIB + 1, config: 5 * MIB, data: 16 * MIB };
+            let contents = Contents {
+                esp: 16 * MIB,
+                boot: 48 * MIB,
+                root: 300 * MIB + 1,
+                config: 5 * MIB,
+                data: 16 * MIB,
+            };
             let placed = layout.place(&contents).unwrap();
             assert_eq!(placed.state_offset, 301 * MIB);
             assert_eq!(placed.partitions[4].length, jobs);
@@ -338,15 +375,24 @@ mod tests {
     #[test]
     fn sizes_can_be_replaced_within_the_same_bounds() {
         let layout = || Layout::parse(DEFAULT).unwrap();
-        let resize = Resize { state: Some(3 << 30), config: Some(MIB), jobs: Some(2 << 30), data: Some(1 << 30) };
+        let resize = Resize {
+            state: Some(3 << 30),
+            config: Some(MIB),
+            jobs: Some(2 << 30),
+            data: Some(1 << 30),
+        };
         let resized = layout().resized(&resize).unwrap();
         let placed = resized.place(&Contents { data: 1 << 30, ..Contents::default() }).unwrap();
         let lengths: Vec<u64> = placed.partitions.iter().map(|p| p.length).collect();
         assert_eq!(lengths, [16 * MIB, 48 * MIB, (256 << 20) + (3 << 30), MIB, 2 << 30, 1 << 30]);
-        assert_eq!(resized.place(&Contents { config: MIB + 1, ..Contents::default() }).unwrap_err().code(), "LAY-005");
+        assert_eq!(
+            resized.place(&Contents { config: MIB + 1, ..Contents::default() }).unwrap_err().code(),
+            "LAY-005"
+        );
         assert_eq!(layout().resized(&Resize::default()).unwrap(), layout());
         for bytes in [0, 1, 65 << 40] {
-            let error = layout().resized(&Resize { jobs: Some(bytes), ..Resize::default() }).unwrap_err();
+            let error =
+                layout().resized(&Resize { jobs: Some(bytes), ..Resize::default() }).unwrap_err();
             assert_eq!(error.code(), "LAY-004", "{error}");
         }
     }
@@ -354,14 +400,16 @@ mod tests {
     #[test]
     fn content_that_does_not_fit_is_refused_with_its_size() {
         let layout = Layout::parse(DEFAULT).unwrap();
-        let error = layout.place(&Contents { boot: 48 * MIB + 1, ..Contents::default() }).unwrap_err();
+        let error =
+            layout.place(&Contents { boot: 48 * MIB + 1, ..Contents::default() }).unwrap_err();
         assert_eq!(error.code(), "LAY-005");
         assert!(error.help().contains("49MiB"), "{}", error.help());
     }
 
     #[test]
     fn a_wrong_layout_names_the_key_and_what_was_expected() {
-        let with = |from: &str, to: &str| Layout::parse(&DEFAULT.replacen(from, to, 1)).unwrap_err();
+        let with =
+            |from: &str, to: &str| Layout::parse(&DEFAULT.replacen(from, to, 1)).unwrap_err();
         for (error, code, part) in [
             (with("version: 1", "version: 2"), "LAY-002", "expected 1, found 2"),
             (with("name: root", "name: rot"), "LAY-003", "rot"),

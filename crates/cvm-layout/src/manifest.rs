@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Name, Role};
 
-/// The schema's version of manifests whose `state` opens with the halves of all parties, as p5 does.
+/// The schema's version of manifests whose `state` opens with the halves of all parties, as p5
+/// does.
 pub const VERSION: u32 = 3;
-/// The schema's version of older manifests, without and with GPUs: their `state` opens with `system`'s halves alone.
-/// Key holders and peers read them; an image of such a manifest is booted by the `cvm-init` inside it.
+/// The schema's version of older manifests, without and with GPUs: their `state` opens with
+/// `system`'s halves alone. Key holders and peers read them; an image of such a manifest is booted
+/// by the `cvm-init` inside it.
 pub const VERSIONS_BEFORE: [u32; 2] = [1, 2];
 /// The schema's version of boot statements.
 pub const BOOT_VERSION: u32 = 1;
@@ -49,7 +51,8 @@ pub struct Manifest {
     pub split_key: SplitKey,
     /// SHA-256 of `cvm-init`'s executable (`PF_X`) load segment as it lies in the file.
     pub init_code_sha256: Bytes32,
-    /// The site has GPUs that attest by this mechanism, and p5 and `state` open only once they did: see [`Stage`].
+    /// The site has GPUs that attest by this mechanism, and p5 and `state` open only once they did:
+    /// see [`Stage`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuMechanism>,
     /// The build's name, as the parties' contributions state it; absent in older images.
@@ -67,9 +70,10 @@ pub enum GpuMechanism {
 
 /// When a party's half is released: the two-stage release.
 ///
-/// A driver that makes GPUs attest runs in the running system, not in the initramfs. So where an image requires GPUs,
-/// what opens `system` and `site` is released to its boot, and what opens p5 and `state` to its running system; the
-/// halves of the two stages are different values, and neither follows from the other.
+/// A driver that makes GPUs attest runs in the running system, not in the initramfs. So where an
+/// image requires GPUs, what opens `system` and `site` is released to its boot, and what opens p5
+/// and `state` to its running system; the halves of the two stages are different values, and
+/// neither follows from the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// To `cvm-init`, before the handoff.
@@ -92,7 +96,9 @@ impl Manifest {
             (found, gpu) if VERSIONS_BEFORE.contains(&found) => {
                 Err(format!("version {found} and gpu {gpu:?} do not belong together"))
             }
-            (found, _) => Err(format!("version {found}, this program reads {without}, {with} and {VERSION}")),
+            (found, _) => {
+                Err(format!("version {found}, this program reads {without}, {with} and {VERSION}"))
+            }
         }
     }
 
@@ -201,7 +207,8 @@ pub struct PartyShare {
 pub enum KeyPurpose {
     /// p3's first area, `system` and `site`.
     System,
-    /// p5 and p3's second area, `state`: what a site's work leaves behind. All parties of the site take part.
+    /// p5 and p3's second area, `state`: what a site's work leaves behind. All parties of the site
+    /// take part.
     Jobs,
 }
 
@@ -277,7 +284,10 @@ mod tests {
         let (plain, gpu) = (manifest(None), manifest(Some(GpuMechanism::NvidiaCc)));
         assert!(!serde_json::to_string(&plain).unwrap().contains("gpu"));
         let text = serde_json::to_string(&gpu).unwrap();
-        assert!(text.starts_with(r#"{"version":3,"#) && text.contains(r#""gpu":"nvidia_cc""#), "{text}");
+        assert!(
+            text.starts_with(r#"{"version":3,"#) && text.contains(r#""gpu":"nvidia_cc""#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), gpu);
         assert!(serde_json::from_str::<Manifest>(&text.replace("nvidia_cc", "none")).is_err());
 

@@ -12,7 +12,10 @@ pub struct Name(String);
 
 /// Why a text is no [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name: expected 1 to 64 letters, digits, '.', '_', '@' or '-', not starting with '.' or '-'")]
+#[error(
+    "{0:?} is no name: expected 1 to 64 letters, digits, '.', '_', '@' or '-', not starting with \
+     '.' or '-'"
+)]
 pub struct NameError(String);
 
 impl Name {

@@ -13,7 +13,8 @@ pub const BOOT_SIG: &str = "flare-cvm/boot.sig";
 pub const REFERENCE: &str = "flare-cvm/reference.json";
 /// The builder's signature over it.
 pub const REFERENCE_SIG: &str = "flare-cvm/reference.sig";
-/// Why key holders may enrol the image by what it presents: the parties' permits, and the build's marks.
+/// Why key holders may enrol the image by what it presents: the parties' permits, and the build's
+/// marks.
 pub const ENROLMENT: &str = "flare-cvm/enrolment.txt";
 /// Where key holders are today; the site may write it.
 pub const ENDPOINTS: &str = "flare-cvm/endpoints.yaml";

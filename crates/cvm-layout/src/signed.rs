@@ -33,13 +33,19 @@ fn message(kind: Kind, document: &[u8]) -> Vec<u8> {
     [kind.context(), document].concat()
 }
 
-/// Signs `context(kind) ‖ document` (RFC 8032, pure Ed25519). The signature file holds these 64 bytes.
+/// Signs `context(kind) ‖ document` (RFC 8032, pure Ed25519). The signature file holds these 64
+/// bytes.
 pub fn sign(key: &SigningKey, kind: Kind, document: &[u8]) -> [u8; 64] {
     key.sign(&message(kind, document)).to_bytes()
 }
 
 /// Verifies what [`sign`] made, strictly (no small-order keys).
-pub fn verify(key: &VerifyingKey, kind: Kind, document: &[u8], signature: &[u8; 64]) -> Result<(), SignatureError> {
+pub fn verify(
+    key: &VerifyingKey,
+    kind: Kind,
+    document: &[u8],
+    signature: &[u8; 64],
+) -> Result<(), SignatureError> {
     key.verify_strict(&message(kind, document), &Signature::from_bytes(signature))
 }
 

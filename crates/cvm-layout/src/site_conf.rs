@@ -95,8 +95,9 @@ impl SiteConf {
 
     /// Checks what the types alone do not.
     pub fn check(&self) -> Result<(), ConfError> {
-        let bad =
-            |key, expected, found: &dyn ToString| Err(ConfError::Value { key, expected, found: found.to_string() });
+        let bad = |key, expected, found: &dyn ToString| {
+            Err(ConfError::Value { key, expected, found: found.to_string() })
+        };
         if self.version != VERSION {
             return Err(ConfError::Version(self.version));
         }
@@ -104,16 +105,21 @@ impl SiteConf {
             return bad("hosts_entries", "host names: letters, digits, '-' and '.'", name);
         }
         match &self.network {
-            Network::Static { prefix, .. } if *prefix > 32 => bad("network.prefix", "0 to 32", prefix),
+            Network::Static { prefix, .. } if *prefix > 32 => {
+                bad("network.prefix", "0 to 32", prefix)
+            }
             _ if self.allowed_ports.contains(&0) => bad("allowed_ports", "1 to 65535", &0),
             _ if self.allowed_out_ports.contains(&0) => bad("allowed_out_ports", "1 to 65535", &0),
-            _ if self.allowed_out_udp_ports.contains(&0) => bad("allowed_out_udp_ports", "1 to 65535", &0),
+            _ if self.allowed_out_udp_ports.contains(&0) => {
+                bad("allowed_out_udp_ports", "1 to 65535", &0)
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// Whether `name` can stand in a hosts file (RFC 952, RFC 1123; underscores too, as Docker's names have).
+/// Whether `name` can stand in a hosts file (RFC 952, RFC 1123; underscores too, as Docker's names
+/// have).
 pub fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 /// No file of ours has more mappings and lists in brackets.
 pub const MAX_BRACKETS: usize = 1024;
 
-/// Whether the file may be given to the YAML scanner, which takes quadratic time where brackets nest.
+/// Whether the file may be given to the YAML scanner, which takes quadratic time where brackets
+/// nest.
 pub fn check(bytes: &[u8]) -> Result<(), String> {
     if bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > MAX_BRACKETS {
         return Err(format!("it has more than {MAX_BRACKETS} opening brackets"));
@@ -28,7 +29,8 @@ mod tests {
         for (open, close) in [("[", "]"), ("{a: ", "}")] {
             let nested = |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth));
             assert!(parse::<serde_yaml::Value>(nested(8).as_bytes()).is_ok());
-            let error = parse::<serde_yaml::Value>(nested(MAX_BRACKETS + 1).as_bytes()).unwrap_err();
+            let error =
+                parse::<serde_yaml::Value>(nested(MAX_BRACKETS + 1).as_bytes()).unwrap_err();
             assert!(error.contains("opening brackets"), "{error}");
         }
     }

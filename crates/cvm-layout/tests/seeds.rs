@@ -16,9 +16,12 @@ fn fat_images() {
 
 #[test]
 fn the_seeds_reach_the_parsers_end() {
-    let seed =
-        |path: &str| std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(path)).unwrap();
+    let seed = |path: &str| {
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(path))
+            .unwrap()
+    };
     assert_eq!(cvm_layout::gpt::read(&seed("gpt/six.gpt")).unwrap().len(), 6);
-    let file = cvm_layout::esp::read_file(&seed("esp/manifest.fat"), "flare-cvm/manifest.json", 4096);
+    let file =
+        cvm_layout::esp::read_file(&seed("esp/manifest.fat"), "flare-cvm/manifest.json", 4096);
     assert_eq!(file.unwrap().unwrap(), b"{}");
 }

@@ -25,11 +25,14 @@ impl Binding {
         Self(Sha384::digest(serde_json::to_vec(&canonical).unwrap_or_default()).into())
     }
 
-    /// The digest for devices beside the primary TEE: `SHA-384(JCS({"nonce", "tee-pubkey"}))`. It leaves the additional
-    /// evidence out, which is made of theirs; the primary evidence binds that.
+    /// The digest for devices beside the primary TEE: `SHA-384(JCS({"nonce", "tee-pubkey"}))`. It
+    /// leaves the additional evidence out, which is made of theirs; the primary evidence binds
+    /// that.
     pub fn of_devices(runtime_data: &RuntimeData) -> Self {
-        let canonical =
-            CanonicalOfDevices { nonce: &runtime_data.nonce, tee_pubkey: CanonicalKey::from(&runtime_data.tee_pubkey) };
+        let canonical = CanonicalOfDevices {
+            nonce: &runtime_data.nonce,
+            tee_pubkey: CanonicalKey::from(&runtime_data.tee_pubkey),
+        };
         Self(Sha384::digest(serde_json::to_vec(&canonical).unwrap_or_default()).into())
     }
 
@@ -89,8 +92,7 @@ mod tests {
     /// The digest is Python's `hashlib.sha384` over the text written out by hand.
     #[test]
     fn the_binding_is_the_digest_of_the_canonical_json() {
-        let expected =
-            "412a2cd46689a873a3606a62cc5dadd837d33a7dfe3706531ba537d4c21eb3dfb6a4639a2302472555aa3430cee0bc4e";
+        let expected = "412a2cd46689a873a3606a62cc5dadd837d33a7dfe3706531ba537d4c21eb3dfb6a4639a2302472555aa3430cee0bc4e";
         let binding = Binding::new(&data(), "");
         assert_eq!(hex::encode(binding.0), expected);
         assert_eq!(hex::encode(binding.first_32()), expected[..64]);
@@ -98,8 +100,7 @@ mod tests {
 
     #[test]
     fn devices_bind_nonce_and_key_alone() {
-        let text =
-            r#"{"nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"eA","y":"eQ"}}"#;
+        let text = r#"{"nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"eA","y":"eQ"}}"#;
         assert_eq!(Binding::of_devices(&data()).0.as_slice(), Sha384::digest(text).as_slice());
     }
 

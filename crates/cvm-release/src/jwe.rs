@@ -126,7 +126,8 @@ fn encrypt_with(
     let (x, y) = coordinates(&ephemeral.public_key());
     let epk = Epk { crv: CURVE.into(), kty: "EC".into(), x, y };
     let header = Header { alg: ALG.into(), enc: ENC.into(), epk };
-    let header = serde_json::to_vec(&header).map_err(|_| JweError::Malformed("protected header"))?;
+    let header =
+        serde_json::to_vec(&header).map_err(|_| JweError::Malformed("protected header"))?;
     let protected = B64.encode(header);
     let mut sealed = cipher(content_key)?
         .encrypt(&iv.into(), Payload { msg: plaintext, aad: protected.as_bytes() })
@@ -143,7 +144,8 @@ fn encrypt_with(
 
 fn decrypt(secret: &SecretKey, jwe: &Jwe) -> Result<Zeroizing<Vec<u8>>, JweError> {
     let header = decode(&jwe.protected, "protected header")?;
-    let header: Header = serde_json::from_slice(&header).map_err(|_| JweError::Malformed("protected header"))?;
+    let header: Header =
+        serde_json::from_slice(&header).map_err(|_| JweError::Malformed("protected header"))?;
     if header.alg != ALG || header.enc != ENC || header.epk.kty != "EC" || header.epk.crv != CURVE {
         return Err(JweError::Malformed("algorithm"));
     }
@@ -158,7 +160,9 @@ fn decrypt(secret: &SecretKey, jwe: &Jwe) -> Result<Zeroizing<Vec<u8>>, JweError
 
     let wrapping_key = agree(secret, &point(&header.epk.x, &header.epk.y)?);
     let mut content_key = Zeroizing::new([0; 32]);
-    wrapping(&wrapping_key)?.unwrap_key(&wrapped, content_key.as_mut_slice()).map_err(|_| JweError::Authentication)?;
+    wrapping(&wrapping_key)?
+        .unwrap_key(&wrapped, content_key.as_mut_slice())
+        .map_err(|_| JweError::Authentication)?;
     cipher(&content_key)?
         .decrypt(&iv.into(), Payload { msg: &sealed, aad: jwe.protected.as_bytes() })
         .map(Zeroizing::new)
@@ -171,7 +175,13 @@ fn agree(secret: &SecretKey, public: &PublicKey) -> Zeroizing<[u8; 32]> {
 }
 
 /// One round of NIST SP 800-56A's Concat KDF as RFC 7518 §4.6.2 profiles it: enough for 256 bits.
-fn concat_kdf(secret: &[u8], algorithm: &str, party_u: &[u8], party_v: &[u8], key_bits: u32) -> Zeroizing<[u8; 32]> {
+fn concat_kdf(
+    secret: &[u8],
+    algorithm: &str,
+    party_u: &[u8],
+    party_v: &[u8],
+    key_bits: u32,
+) -> Zeroizing<[u8; 32]> {
     let mut hash = Sha256::new();
     hash.update(1u32.to_be_bytes());
     hash.update(secret);
@@ -256,7 +266,8 @@ mod tests {
     fn rfc_7518_appendix_c() {
         let alice = key("0_NxaRPUMQoAJt50Gz8YiTr8gRTwyEaCumd-MToTmIo");
         let bob = key("VEmDZpDXXK8p8N0Cndsxs924q6nS1RXFASRl6BfUqdw");
-        let shared = p256::ecdh::diffie_hellman(alice.to_nonzero_scalar(), bob.public_key().as_affine());
+        let shared =
+            p256::ecdh::diffie_hellman(alice.to_nonzero_scalar(), bob.public_key().as_affine());
         let derived = concat_kdf(shared.raw_secret_bytes(), "A128GCM", b"Alice", b"Bob", 128);
         assert_eq!(B64.encode(&derived[..16]), "VqqN6vgjbSBcIijNcacQGg");
     }
@@ -264,11 +275,14 @@ mod tests {
     /// RFC 3394 §4.6: 256 bits of key data with a 256-bit key.
     #[test]
     fn rfc_3394_section_4_6() {
-        let kek = hex::decode("000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F").unwrap();
-        let data = hex::decode("00112233445566778899AABBCCDDEEFF000102030405060708090A0B0C0D0E0F").unwrap();
+        let kek = hex::decode("000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F")
+            .unwrap();
+        let data = hex::decode("00112233445566778899AABBCCDDEEFF000102030405060708090A0B0C0D0E0F")
+            .unwrap();
         let mut wrapped = [0; 40];
         KwAes256::new_from_slice(&kek).unwrap().wrap_key(&data, &mut wrapped).unwrap();
-        let expected = "28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326cbc7f0e71a99f43bfb988b9b7a02dd21";
+        let expected =
+            "28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326cbc7f0e71a99f43bfb988b9b7a02dd21";
         assert_eq!(hex::encode(wrapped), expected);
     }
 
@@ -295,7 +309,11 @@ mod tests {
             Jwe { ciphertext: flip(&jwe.ciphertext, 31), ..jwe.clone() },
             Jwe { tag: flip(&jwe.tag, 15), ..jwe.clone() },
             // The same header with a space more: equal in meaning, another text under the tag.
-            Jwe { protected: B64.encode([B64.decode(&jwe.protected).unwrap(), b" ".to_vec()].concat()), ..jwe.clone() },
+            Jwe {
+                protected: B64
+                    .encode([B64.decode(&jwe.protected).unwrap(), b" ".to_vec()].concat()),
+                ..jwe.clone()
+            },
         ];
         for jwe in changed {
             assert_eq!(tee.decrypt(&jwe), Err(JweError::Authentication), "{jwe:?}");
@@ -307,8 +325,12 @@ mod tests {
         let tee = TeeKey::generate().unwrap();
         let jwe = encrypt(&tee.public(), &[7; 32]).unwrap();
         let header = String::from_utf8(B64.decode(&jwe.protected).unwrap()).unwrap();
-        for (from, to) in [("ECDH-ES+A256KW", "dir"), ("A256GCM", "A128GCM"), ("P-256", "P-521"), ("\"EC\"", "\"OKP\"")]
-        {
+        for (from, to) in [
+            ("ECDH-ES+A256KW", "dir"),
+            ("A256GCM", "A128GCM"),
+            ("P-256", "P-521"),
+            ("\"EC\"", "\"OKP\""),
+        ] {
             let jwe = Jwe { protected: B64.encode(header.replace(from, to)), ..jwe.clone() };
             assert_eq!(tee.decrypt(&jwe), Err(JweError::Malformed("algorithm")), "{to}");
         }

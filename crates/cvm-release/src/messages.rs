@@ -205,7 +205,8 @@ pub struct MachineRule {
 pub struct RegisterSeal {
     /// SHA-256 of the whole 1 MiB header area.
     pub header_sha256: cvm_base::Bytes32,
-    /// This party's share of the machine's secret, 64 hex digits; absent where the image is not bound to one.
+    /// This party's share of the machine's secret, 64 hex digits; absent where the image is not
+    /// bound to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<zeroize::Zeroizing<String>>,
 }
@@ -226,7 +227,8 @@ pub struct PresentImage {
     /// `reference.sig`.
     #[serde(with = "base64_bytes")]
     pub reference_sig: Vec<u8>,
-    /// `enrolment.txt`; older images have none, and no key holder enrols those by what they present.
+    /// `enrolment.txt`; older images have none, and no key holder enrols those by what they
+    /// present.
     #[serde(default, with = "base64_bytes")]
     pub enrolment: Vec<u8>,
 }
@@ -254,14 +256,25 @@ mod tests {
     #[test]
     fn messages_have_the_bytes_that_kbs_md_shows() {
         let request = Request { version: VERSION.into(), tee: Tee::Snp, extra_params: "".into() };
-        assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"version":"0.4.0","tee":"snp","extra-params":""}"#);
+        assert_eq!(
+            serde_json::to_string(&request).unwrap(),
+            r#"{"version":"0.4.0","tee":"snp","extra-params":""}"#
+        );
         let attestation = Attestation {
             init_data: None,
             runtime_data: RuntimeData {
                 nonce: "n".into(),
-                tee_pubkey: TeePubKey::EC { alg: "a".into(), crv: "P-256".into(), x: "x".into(), y: "y".into() },
+                tee_pubkey: TeePubKey::EC {
+                    alg: "a".into(),
+                    crv: "P-256".into(),
+                    x: "x".into(),
+                    y: "y".into(),
+                },
             },
-            tee_evidence: CompositeEvidence { primary_evidence: Value::Null, additional_evidence: String::new() },
+            tee_evidence: CompositeEvidence {
+                primary_evidence: Value::Null,
+                additional_evidence: String::new(),
+            },
         };
         assert_eq!(
             serde_json::to_string(&attestation).unwrap(),
@@ -271,7 +284,8 @@ mod tests {
 
     #[test]
     fn every_tee_has_one_name() {
-        for name in "az-snp-vtpm az-tdx-vtpm nvidia sgx snp tdx cca csv se hygondcu nvidia-dpu tpm sample sampledevice"
+        for name in "az-snp-vtpm az-tdx-vtpm nvidia sgx snp tdx cca csv se hygondcu nvidia-dpu tpm \
+            sample sampledevice"
             .split(' ')
         {
             let tee: Tee = serde_json::from_value(name.into()).unwrap();

@@ -22,10 +22,11 @@ pub const COOKIE: &str = "kbs-session-id";
 
 /// The longest `auth` body that a server reads, in bytes (an EK certificate fits several times).
 pub const MAX_AUTH_BYTES: usize = 16 * 1024;
-/// The longest `attest` body that a server reads, in bytes: what p1's collateral, a boot's event log and the evidence of
-/// eight GPUs (some 300 KiB) take together.
+/// The longest `attest` body that a server reads, in bytes: what p1's collateral, a boot's event
+/// log and the evidence of eight GPUs (some 300 KiB) take together.
 pub const MAX_ATTEST_BYTES: usize = 1024 * 1024;
-/// The longest body of documents that a server reads: two of 64 KiB and their signatures, in base64.
+/// The longest body of documents that a server reads: two of 64 KiB and their signatures, in
+/// base64.
 pub const MAX_IMAGE_BYTES: usize = 192 * 1024;
 /// The longest reply that a client reads, in bytes.
 pub const MAX_REPLY_BYTES: usize = 64 * 1024;
@@ -53,8 +54,8 @@ pub fn max_body(method: &str, path: &str) -> usize {
     }
 }
 
-/// The resource path, without prefix, of a party's half of an image's key: `flare-cvm/half/IMAGE` for its boot,
-/// `flare-cvm/running-half/IMAGE` for its running system.
+/// The resource path, without prefix, of a party's half of an image's key: `flare-cvm/half/IMAGE`
+/// for its boot, `flare-cvm/running-half/IMAGE` for its running system.
 pub fn half(image: &ImageId, stage: Stage) -> String {
     format!("flare-cvm/{}/{image}", kind(stage))
 }

@@ -1,7 +1,8 @@
 //! `/init` of the guest that `tests/guest.rs` boots twice: makes and opens real devices, attacks
 //! them as a host would, prints how long it took, and powers off.
 //!
-//! vda (10 GiB) and vdb (100 MiB) are blank at the first boot; vdc holds an area that the host sealed.
+//! vda (10 GiB) and vdb (100 MiB) are blank at the first boot; vdc holds an area that the host
+//! sealed.
 
 use std::{
     error::Error,
@@ -44,8 +45,13 @@ fn main() {
 }
 
 fn prepare() -> Result<bool, Box<dyn Error>> {
-    for (kind, folder) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("", "/mnt")]
-    {
+    for (kind, folder) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/run"),
+        ("", "/mnt"),
+    ] {
         fs::create_dir_all(folder)?;
         if !kind.is_empty() {
             mount(Some(kind), folder, Some(kind), MsFlags::empty(), None::<&str>)?;
@@ -72,8 +78,14 @@ fn first_boot() -> Check {
             if good { Ok(()) } else { Err(io::Error::other("mke2fs failed")) }
         };
         let (disk, scratch) = (Path::new(device), Path::new("/run/scratch"));
-        let (path, header) =
-            guest::create_authenticated(name, disk, &DiskKey::new(&KEY), &MacKey::new(&MAC), scratch, make)?;
+        let (path, header) = guest::create_authenticated(
+            name,
+            disk,
+            &DiskKey::new(&KEY),
+            &MacKey::new(&MAC),
+            scratch,
+            make,
+        )?;
         println!("{name}: made in {} ms; header {}", start.elapsed().as_millis(), header.digest());
         let (mapped, mut end) = (File::open(&path)?, vec![0; 1 << 20]);
         let length = (&mapped).seek(SeekFrom::End(0))?;
@@ -81,16 +93,22 @@ fn first_boot() -> Check {
             mapped.read_exact_at(&mut end, offset)?;
         }
         drop(mapped);
-        let table = DM::new()?
-            .table_status(&DevId::Name(DmName::new(name)?), DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE))?;
-        require(format!("{table:?}").contains(" :96:logon:cryptsetup:"), "root can read the volume key")?;
+        let table = DM::new()?.table_status(
+            &DevId::Name(DmName::new(name)?),
+            DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE),
+        )?;
+        require(
+            format!("{table:?}").contains(" :96:logon:cryptsetup:"),
+            "root can read the volume key",
+        )?;
         mount_ext4(&path)?;
         fs::write("/mnt/kept", name)?;
         umount("/mnt")?;
         guest::close(name)?;
         mount_ext4(&open(device, name)?)?;
         // Leave a file that is only in the journal when the power goes; unmount nothing.
-        File::create("/mnt/journal").and_then(|mut file| file.write_all(name.as_bytes()).and(file.sync_all()))?;
+        File::create("/mnt/journal")
+            .and_then(|mut file| file.write_all(name.as_bytes()).and(file.sync_all()))?;
     }
     Ok(())
 }
@@ -146,7 +164,9 @@ fn attacks() -> Check {
     let ours = guest::read_header(Path::new("/dev/vdb"), 0)?;
     let mut unfinished = ours.clone();
     unfinished[record::OFFSET..].fill(0);
-    for (bytes, name) in [(stranger, "p3's header"), (unfinished, "no record"), (vec![0; ours.len()], "blank")] {
+    for (bytes, name) in
+        [(stranger, "p3's header"), (unfinished, "no record"), (vec![0; ours.len()], "blank")]
+    {
         disk.write_all_at(&bytes, 0)?;
         match header("/dev/vdb", Protection::Authenticated) {
             Err(SealError::Guard(refused)) => println!("attack: {name}: refused: {refused}"),
@@ -166,7 +186,11 @@ fn sealed_area() -> Check {
     let header = header("/dev/vdc", Protection::Encrypted)?;
     let opened = guest::open_sealed("root", &area, &header, &DiskKey::new(&KEY))?;
     require(
-        OpenOptions::new().write(true).open(&opened).and_then(|f| f.write_at(&[0; 512], 0)).is_err(),
+        OpenOptions::new()
+            .write(true)
+            .open(&opened)
+            .and_then(|f| f.write_at(&[0; 512], 0))
+            .is_err(),
         "p3 is writable",
     )?;
     let volumes = [("system", &root.system), ("site", &root.site)];
@@ -175,7 +199,10 @@ fn sealed_area() -> Check {
         let path = guest::open_verity(name, &opened, volume.offset, &volume.verity)?;
         let found = fs::read(&path).map(|bytes| cvm_base::sha256(&bytes));
         println!("{name}: opened and read in {} ms", start.elapsed().as_millis());
-        require(found? == cvm_base::sha256(&fs::read(format!("/{name}.plain"))?), "verity gives another content")?;
+        require(
+            found? == cvm_base::sha256(&fs::read(format!("/{name}.plain"))?),
+            "verity gives another content",
+        )?;
         guest::close(name)?;
     }
     // XTS alone takes a changed sector for another content; verity does not.

@@ -73,7 +73,10 @@ pub enum SealError {
 }
 
 impl SealError {
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
@@ -122,13 +125,17 @@ impl Explain for SealError {
             Self::Cryptsetup { .. } => "on a build machine: check that the file is writable and that /proc is mounted; \
                                         in a CVM: a kernel module of the list is missing, or the disk fails"
                 .into(),
-            Self::WrongKey { .. } => "the key holders' halves belong to another image or another ceremony".into(),
+            Self::WrongKey { .. } => "the key holders' halves belong to another image or another \
+                ceremony".into(),
             Self::DeviceMapper { .. } => {
-                "a kernel module of the list is missing, the name is taken, or the device is smaller than the manifest says"
+                "a kernel module of the list is missing, the name is taken, or the device is \
+                 smaller than the manifest says"
                     .into()
             }
-            Self::Alignment { .. } => "this is a mistake in the layout or in the caller: see partitions/*.yaml".into(),
-            Self::MakeFileSystem { .. } => "see what mkfs said above; most often memory is too small for its metadata".into(),
+            Self::Alignment { .. } => "this is a mistake in the layout or in the caller: see \
+                partitions/*.yaml".into(),
+            Self::MakeFileSystem { .. } => "see what mkfs said above; most often memory is too \
+                small for its metadata".into(),
             Self::Guard(error) => error.help(),
         }
     }

@@ -2,7 +2,8 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A LUKS2 passphrase: `K(system)`, `K(state)` or `K(jobs)` of the split key, 256 uniformly random bits.
+/// A LUKS2 passphrase: `K(system)`, `K(state)` or `K(jobs)` of the split key, 256 uniformly random
+/// bits.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct DiskKey([u8; 32]);
 

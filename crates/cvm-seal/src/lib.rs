@@ -35,5 +35,6 @@ pub use keys::{DiskKey, MacKey};
 
 /// Bytes of a LUKS2 area before its data.
 pub const HEADER_BYTES: usize = cvm_layout::manifest::LUKS_HEADER_BYTES as usize;
-/// Bytes of a sector of dm-crypt, of a block of dm-verity, of erofs and of ext4; the alignment of everything.
+/// Bytes of a sector of dm-crypt, of a block of dm-verity, of erofs and of ext4; the alignment of
+/// everything.
 pub const BLOCK: u64 = 4096;

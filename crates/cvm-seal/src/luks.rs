@@ -59,8 +59,9 @@ pub struct Sealed {
 /// Seals `plain_bytes` bytes (a multiple of 4096) of `plain` into `area`, from byte `offset` on.
 ///
 /// `area` is created if missing and otherwise overwritten in that range only. The header goes last:
-/// an interrupted seal leaves no area that opens. The file is not synced: that is for whoever finishes
-/// the disk image. The volume key is fresh, so two seals of the same content have nothing in common.
+/// an interrupted seal leaves no area that opens. The file is not synced: that is for whoever
+/// finishes the disk image. The volume key is fresh, so two seals of the same content have nothing
+/// in common.
 pub fn seal(
     plain: &mut dyn Read,
     plain_bytes: u64,
@@ -92,13 +93,17 @@ pub fn seal(
         std::thread::scope(|scope| {
             for (part, first) in chunk.chunks_mut(PART).zip((done..).step_by(PART)) {
                 let xts = &xts;
-                scope.spawn(move || xts.encrypt_area(part, BLOCK as usize, u128::from(first / BLOCK), tweak));
+                scope.spawn(move || {
+                    xts.encrypt_area(part, BLOCK as usize, u128::from(first / BLOCK), tweak)
+                });
             }
         });
-        file.write_all_at(chunk, offset + HEADER_BYTES as u64 + done).map_err(SealError::io("write", area))?;
+        file.write_all_at(chunk, offset + HEADER_BYTES as u64 + done)
+            .map_err(SealError::io("write", area))?;
         done += length as u64;
     }
-    file.write_all_at(header.as_bytes(), offset).map_err(SealError::io("write the header of", area))?;
+    file.write_all_at(header.as_bytes(), offset)
+        .map_err(SealError::io("write the header of", area))?;
     Ok(Sealed { total_bytes: total_bytes(plain_bytes), header_sha256: header.digest() })
 }
 
@@ -132,7 +137,9 @@ pub(crate) fn format_header(
         };
         crypt.set_data_offset(HEADER_BYTES as u64 / 512)?;
         let keyslots = KeyslotsSize::try_from(KEYSLOTS_BYTES)?;
-        crypt.settings_handle().set_metadata_size(MetadataSize::try_from(METADATA_BYTES)?, keyslots)?;
+        crypt
+            .settings_handle()
+            .set_metadata_size(MetadataSize::try_from(METADATA_BYTES)?, keyslots)?;
         let parameters = CryptParamsLuks2 {
             pbkdf: Some(CryptPbkdfType {
                 type_: CryptKdf::Pbkdf2,

@@ -28,7 +28,9 @@ impl RamFile {
     pub(crate) fn zeroed(length: u64) -> Result<Self, SealError> {
         let name = "flare-cvm-header";
         let fail = |e: nix::Error| SealError::io("make the memory file", name)(e.into());
-        let file: File = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).map_err(fail)?.into();
+        let file: File = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+            .map_err(fail)?
+            .into();
         file.set_len(length).map_err(SealError::io("size the memory file", name))?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         Ok(Self { file, path })
@@ -38,8 +40,12 @@ impl RamFile {
     pub(crate) fn frozen(bytes: &[u8]) -> Result<Self, SealError> {
         let ram = Self::zeroed(bytes.len() as u64)?;
         ram.file.write_all_at(bytes, 0).map_err(SealError::io("write", &ram.path))?;
-        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        fcntl(&ram.file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| SealError::io("freeze", &ram.path)(e.into()))?;
+        let seals = SealFlag::F_SEAL_WRITE
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_SEAL;
+        fcntl(&ram.file, FcntlArg::F_ADD_SEALS(seals))
+            .map_err(|e| SealError::io("freeze", &ram.path)(e.into()))?;
         Ok(ram)
     }
 

@@ -53,7 +53,12 @@ pub fn format(file: &Path, data_bytes: u64, salt: Bytes32) -> Result<Verity, Sea
         crypt.volume_key_handle().get(None, &mut root_hash, None)?;
         Ok(())
     })?;
-    Ok(Verity { data_bytes, total_bytes: total_bytes(data_bytes), salt, root_hash: Bytes32 { 0: root_hash } })
+    Ok(Verity {
+        data_bytes,
+        total_bytes: total_bytes(data_bytes),
+        salt,
+        root_hash: Bytes32 { 0: root_hash },
+    })
 }
 
 /// Bytes of data, superblock and tree.

@@ -1,5 +1,5 @@
-//! Attacks on the guard. Unless a test says otherwise the attacker knows the MAC key and mends every
-//! checksum, so that only the whitelist stands in the way.
+//! Attacks on the guard. Unless a test says otherwise the attacker knows the MAC key and mends
+//! every checksum, so that only the whitelist stands in the way.
 
 use std::fs;
 
@@ -81,9 +81,19 @@ fn null_cipher_cve_2025_59054() {
     for protection in BOTH {
         for null in ["cipher_null-ecb", "cipher_null", "aes-ecb", "aes-cbc-null", ""] {
             let segment = format!("\"encryption\":\"{null}\",\"sector_size\"");
-            refuses(protection, "\"encryption\":\"aes-xts-plain64\",\"sector_size\"", &segment, "SEAL-104");
+            refuses(
+                protection,
+                "\"encryption\":\"aes-xts-plain64\",\"sector_size\"",
+                &segment,
+                "SEAL-104",
+            );
             let keyslot = format!("\"encryption\":\"{null}\",\"key_size\"");
-            refuses(protection, "\"encryption\":\"aes-xts-plain64\",\"key_size\"", &keyslot, "SEAL-104");
+            refuses(
+                protection,
+                "\"encryption\":\"aes-xts-plain64\",\"key_size\"",
+                &keyslot,
+                "SEAL-104",
+            );
         }
     }
 }
@@ -101,11 +111,21 @@ fn header_of_another_key_cve_2025_58356() {
 fn weakened_or_costly_parameters() {
     for protection in BOTH {
         for number in ["0", "1", "999", "1001", "4294967295"] {
-            refuses(protection, "\"iterations\":1000", &format!("\"iterations\":{number}"), "SEAL-104");
+            refuses(
+                protection,
+                "\"iterations\":1000",
+                &format!("\"iterations\":{number}"),
+                "SEAL-104",
+            );
             refuses(protection, "\"stripes\":4000", &format!("\"stripes\":{number}"), "SEAL-104");
         }
         for number in ["-1", "1e9", "4294967296", "\"1000\"", "null", "{}"] {
-            refuses(protection, "\"iterations\":1000", &format!("\"iterations\":{number}"), "SEAL-103");
+            refuses(
+                protection,
+                "\"iterations\":1000",
+                &format!("\"iterations\":{number}"),
+                "SEAL-103",
+            );
         }
         for (from, to) in [
             ("sha256", "sha1"),
@@ -135,17 +155,24 @@ fn weakened_or_costly_parameters() {
 fn additions_are_refused() {
     for protection in BOTH {
         let text = json(&header(protection));
-        let keyslot = &text[text.find("{\"type\":\"luks2\"").unwrap()..text.find(",\"tokens\"").unwrap() - 1];
+        let keyslot =
+            &text[text.find("{\"type\":\"luks2\"").unwrap()..text.find(",\"tokens\"").unwrap() - 1];
         for (from, to) in [
             ("\"keyslots\":{\"0\":", format!("\"keyslots\":{{\"1\":{keyslot},\"0\":")),
             ("\"keyslots\":{\"0\":", format!("\"keyslots\":{{\"0\":{keyslot},\"0\":")),
             ("\"keyslots\":{\"0\":", "\"keyslots\":{\"1\":".into()),
-            ("\"tokens\":{}", "\"tokens\":{\"0\":{\"type\":\"luks2-keyring\",\"keyslots\":[\"0\"]}}".into()),
+            (
+                "\"tokens\":{}",
+                "\"tokens\":{\"0\":{\"type\":\"luks2-keyring\",\"keyslots\":[\"0\"]}}".into(),
+            ),
             ("\"tokens\":{}", "\"tokens\":{},\"tokens\":{}".into()),
             ("\"segments\":{\"0\":", "\"segments\":{\"1\":{},\"0\":".into()),
             ("\"digests\":{\"0\":", "\"digests\":{\"1\":{},\"0\":".into()),
             ("\"config\":{", "\"config\":{\"flags\":[\"allow-discards\"],".into()),
-            ("\"config\":{", "\"config\":{\"requirements\":{\"mandatory\":[\"online-reencrypt-v2\"]},".into()),
+            (
+                "\"config\":{",
+                "\"config\":{\"requirements\":{\"mandatory\":[\"online-reencrypt-v2\"]},".into(),
+            ),
             ("\"type\":\"crypt\"", "\"type\":\"crypt\",\"flags\":[\"backup-final\"]".into()),
             ("\"type\":\"luks2\"", "\"type\":\"luks2\",\"priority\":2".into()),
             ("\"type\":\"raw\"", "\"type\":\"raw\",\"shift_size\":\"0\"".into()),
@@ -160,22 +187,33 @@ fn additions_are_refused() {
 #[test]
 fn integrity_removed_or_changed() {
     let authenticated = Protection::Authenticated;
-    let member =
-        "\"integrity\":{\"type\":\"hmac(sha256)\",\"journal_encryption\":\"none\",\"journal_integrity\":\"none\"}";
+    let member = "\"integrity\":{\"type\":\"hmac(sha256)\",\"journal_encryption\":\"none\",\"journal_integrity\":\"none\"}";
     refuses(authenticated, &format!(",{member}"), "", "SEAL-104");
     refuses(authenticated, "hmac(sha256)", "none", "SEAL-104");
     refuses(authenticated, "hmac(sha256)", "poly1305", "SEAL-104");
-    refuses(authenticated, "\"journal_integrity\":\"none\"", "\"journal_integrity\":\"crc32\"", "SEAL-104");
-    refuses(Protection::Encrypted, "\"sector_size\":4096", &format!("\"sector_size\":4096,{member}"), "SEAL-104");
+    refuses(
+        authenticated,
+        "\"journal_integrity\":\"none\"",
+        "\"journal_integrity\":\"crc32\"",
+        "SEAL-104",
+    );
+    refuses(
+        Protection::Encrypted,
+        "\"sector_size\":4096",
+        &format!("\"sector_size\":4096,{member}"),
+        "SEAL-104",
+    );
 }
 
 #[test]
 fn the_second_copy_tells_another_story() {
     for protection in BOTH {
-        // Each copy is valid by itself: libcryptsetup would take the one with the higher sequence number.
+        // Each copy is valid by itself: libcryptsetup would take the one with the higher sequence
+        // number.
         let other = json(&header(protection)).replace("\"salt\":\"", "\"salt\": \"");
         for copy in [0, 1] {
-            let error = check(&with_json(protection, other.as_bytes(), &[copy]), protection).unwrap_err();
+            let error =
+                check(&with_json(protection, other.as_bytes(), &[copy]), protection).unwrap_err();
             assert_eq!(error, GuardError::Binary { what: "two copies differ" });
         }
         for (offset, value) in [(23, 9), (168, b'0')] {
@@ -189,7 +227,8 @@ fn the_second_copy_tells_another_story() {
 
 #[test]
 fn hostile_binary_headers() {
-    // Version, length of a copy, sequence number, label, checksum algorithm, UUID, subsystem, offset, padding.
+    // Version, length of a copy, sequence number, label, checksum algorithm, UUID, subsystem,
+    // offset, padding.
     for (offset, value) in [
         (0, b'S'),
         (7, 1),
@@ -220,8 +259,9 @@ fn hostile_binary_headers() {
 fn flipped_bits() {
     // A vandal: no checksum is mended, no MAC renewed.
     let mut bytes = header(Protection::Authenticated);
-    let everywhere =
-        (0..2 * COPY).chain((2 * COPY..HEADER_BYTES).step_by(9973)).chain(HEADER_BYTES - 8192..HEADER_BYTES);
+    let everywhere = (0..2 * COPY)
+        .chain((2 * COPY..HEADER_BYTES).step_by(9973))
+        .chain(HEADER_BYTES - 8192..HEADER_BYTES);
     for at in everywhere.step_by(7) {
         bytes[at] ^= 1 << (at % 8);
         assert!(check(&bytes, Protection::Authenticated).is_err(), "byte {at}");
@@ -230,7 +270,10 @@ fn flipped_bits() {
         if at < 2 * COPY && at % 5 == 0 {
             binary::mend(&mut mended);
             let is_checksum = (448..480).contains(&(at % COPY));
-            assert!(check(&mended, Protection::Authenticated).is_err() || is_checksum, "byte {at}, mended");
+            assert!(
+                check(&mended, Protection::Authenticated).is_err() || is_checksum,
+                "byte {at}, mended"
+            );
         }
         bytes[at] ^= 1 << (at % 8);
     }
@@ -241,10 +284,16 @@ fn flipped_bits() {
 fn truncated_blank_and_unfinished() {
     let whole = header(Protection::Encrypted);
     for length in [0, 1, 4096, COPY, 2 * COPY, HEADER_BYTES - 4096, HEADER_BYTES - 1] {
-        assert_eq!(check(&whole[..length], Protection::Encrypted), Err(GuardError::Length { found: length }));
+        assert_eq!(
+            check(&whole[..length], Protection::Encrypted),
+            Err(GuardError::Length { found: length })
+        );
     }
     let longer = [&whole[..], &[0]].concat();
-    assert_eq!(check(&longer, Protection::Encrypted), Err(GuardError::Length { found: HEADER_BYTES + 1 }));
+    assert_eq!(
+        check(&longer, Protection::Encrypted),
+        Err(GuardError::Length { found: HEADER_BYTES + 1 })
+    );
     assert_eq!(check(&vec![0; HEADER_BYTES], Protection::Encrypted), Err(GuardError::Blank));
 
     let mut unfinished = whole.clone();
@@ -258,19 +307,26 @@ fn truncated_blank_and_unfinished() {
 #[test]
 fn giant_and_nested_json() {
     let room = COPY - JSON;
-    for text in
-        [vec![b'['; room], vec![b' '; room], b"{\"keyslots\":".repeat(room / 12), vec![0xff; room], vec![b'9'; room]]
-    {
-        let error = check(&with_json(Protection::Encrypted, &text, &[0, 1]), Protection::Encrypted).unwrap_err();
+    for text in [
+        vec![b'['; room],
+        vec![b' '; room],
+        b"{\"keyslots\":".repeat(room / 12),
+        vec![0xff; room],
+        vec![b'9'; room],
+    ] {
+        let error = check(&with_json(Protection::Encrypted, &text, &[0, 1]), Protection::Encrypted)
+            .unwrap_err();
         assert_eq!(error.code(), "SEAL-103", "{error}");
         assert!(error.to_string().len() < 300, "the host chooses what the console shows");
     }
     let escape = b"{\"\\u001b[2J\":0}";
-    let error = check(&with_json(Protection::Encrypted, escape, &[0, 1]), Protection::Encrypted).unwrap_err();
+    let error = check(&with_json(Protection::Encrypted, escape, &[0, 1]), Protection::Encrypted)
+        .unwrap_err();
     assert!(error.to_string().is_ascii() && !error.to_string().contains('\x1b'), "{error}");
     let mut hidden = json(&header(Protection::Encrypted)).into_bytes();
     hidden.extend(b"\0{}");
-    let error = check(&with_json(Protection::Encrypted, &hidden, &[0, 1]), Protection::Encrypted).unwrap_err();
+    let error = check(&with_json(Protection::Encrypted, &hidden, &[0, 1]), Protection::Encrypted)
+        .unwrap_err();
     assert_eq!(error.code(), "SEAL-103");
 }
 

@@ -1,4 +1,5 @@
-//! Debian's `cryptsetup` and `veritysetup` accept what this crate makes, and read back what went in.
+//! Debian's `cryptsetup` and `veritysetup` accept what this crate makes, and read back what went
+//! in.
 
 use std::{
     fs::{self, File},
@@ -21,7 +22,8 @@ fn run(command: &mut Command) -> (bool, String) {
     let output = command.output().expect("cryptsetup-bin is installed");
     (
         output.status.success(),
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr),
     )
 }
 
@@ -33,7 +35,8 @@ fn content(bytes: u64) -> Vec<u8> {
 fn seal(dir: &Path, offset: u64) -> (std::path::PathBuf, Vec<u8>) {
     let (area, plain) = (dir.join("area"), content(PLAIN_BYTES));
     let keys = (DiskKey::new(&KEY), MacKey::new(&[8; 32]));
-    let sealed = luks::seal(&mut plain.as_slice(), PLAIN_BYTES, &area, offset, &keys.0, &keys.1).unwrap();
+    let sealed =
+        luks::seal(&mut plain.as_slice(), PLAIN_BYTES, &area, offset, &keys.0, &keys.1).unwrap();
     assert_eq!(sealed.total_bytes, fs::metadata(&area).unwrap().len() - offset);
     let header = &fs::read(&area).unwrap()[offset as usize..][..HEADER_BYTES];
     let guarded = guard::check(header, &Expected::new(Protection::Encrypted), &keys.1).unwrap();
@@ -50,10 +53,16 @@ fn cryptsetup_opens_and_decrypts_a_sealed_area() {
     fs::write(dir.path().join("wrong"), [9; 32]).unwrap();
 
     let (good, dump) = run(Command::new("cryptsetup").arg("luksDump").arg(&area));
-    assert!(good && dump.contains("aes-xts-plain64") && dump.contains("Iterations: 1000"), "{dump}");
+    assert!(
+        good && dump.contains("aes-xts-plain64") && dump.contains("Iterations: 1000"),
+        "{dump}"
+    );
     let open = |key: &str| {
         let key = dir.path().join(key);
-        run(Command::new("cryptsetup").args(["luksOpen", "--test-passphrase", "--key-file"]).arg(key).arg(&area))
+        run(Command::new("cryptsetup")
+            .args(["luksOpen", "--test-passphrase", "--key-file"])
+            .arg(key)
+            .arg(&area))
     };
     let (good, said) = open("key");
     assert!(good, "{said}");
@@ -68,7 +77,10 @@ fn cryptsetup_opens_and_decrypts_a_sealed_area() {
         .arg(&header)
         .arg(&area));
     assert!(good, "{said}");
-    assert!(fs::read(&area).unwrap()[..PLAIN_BYTES as usize] == plain[..], "cryptsetup reads another content");
+    assert!(
+        fs::read(&area).unwrap()[..PLAIN_BYTES as usize] == plain[..],
+        "cryptsetup reads another content"
+    );
 }
 
 #[test]

@@ -47,7 +47,8 @@ pub fn print(error: &Error) {
         cvm_layout::site_conf::ConfError,
         cvm_seal::SealError,
     );
-    let (code, help) = explained.unwrap_or(("CLI-000", "see the causes above, and --help of the command".into()));
+    let (code, help) =
+        explained.unwrap_or(("CLI-000", "see the causes above, and --help of the command".into()));
     eprintln!("error[{code}]: {error}");
     let mut last = error.to_string();
     for cause in error.chain().skip(1) {

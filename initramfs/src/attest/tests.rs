@@ -44,9 +44,18 @@ fn an_snp_guest_sends_what_a_stock_attester_sends() {
 fn a_report_is_asked_for_with_the_sessions_digest_and_zeros_behind_it() {
     let folder = recording("snp/milan-virtee/report.bin", None);
     let device = Box::new(Recorded::open(folder.path()).unwrap());
-    let mut platform = Platform { tee: Some(GuestDevice::new(device, Path::new("/nowhere")).unwrap()), tpm: None };
-    let refused = platform.attester(None).unwrap().evidence("", &Binding([0xab; 48])).unwrap_err().to_string();
-    assert!(refused.contains(&format!("not for {}{}", "ab".repeat(48), "00".repeat(16))), "{refused}");
+    let mut platform =
+        Platform { tee: Some(GuestDevice::new(device, Path::new("/nowhere")).unwrap()), tpm: None };
+    let refused = platform
+        .attester(None)
+        .unwrap()
+        .evidence("", &Binding([0xab; 48]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains(&format!("not for {}{}", "ab".repeat(48), "00".repeat(16))),
+        "{refused}"
+    );
 }
 
 #[test]

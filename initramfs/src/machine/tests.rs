@@ -43,9 +43,13 @@ fn planned(cases: [Case; 2], has: Has) -> Result<Vec<Source>, Vec<String>> {
 fn every_combination_of_memories_and_machine() {
     use Source::{New, Own, Shares};
     let columns = [Has::Nothing, Has::Kept, Has::Derived, Has::Never];
-    let (yes, no, deaf) = ((FRESH, [true, false, false]), (FRESH, [false; 3]), (Memory::None, [true, false, false]));
-    let (unbound, held, given) =
-        ((SEALED, [true, false, false]), (SEALED, [true, true, false]), (SEALED, [true, true, true]));
+    let (yes, no, deaf) =
+        ((FRESH, [true, false, false]), (FRESH, [false; 3]), (Memory::None, [true, false, false]));
+    let (unbound, held, given) = (
+        (SEALED, [true, false, false]),
+        (SEALED, [true, true, false]),
+        (SEALED, [true, true, true]),
+    );
     let both = || Err(vec!["alice".to_owned(), "bob".to_owned()]);
     let bob = || Err(vec!["bob".to_owned()]);
     let all = |sources: &[Source]| Ok(sources.to_vec());
@@ -59,10 +63,14 @@ fn every_combination_of_memories_and_machine() {
         // Bound, and on its machine; a power cut may have left one party untold.
         ([held, held], [both(), all(&[Own]), all(&[Own]), both()]),
         ([held, yes], [both(), all(&[Own]), all(&[Own]), both()]),
-        // Bound, and let go by one party or by all: the shares come first, and never alone where there is more.
+        // Bound, and let go by one party or by all: the shares come first, and never alone where
+        // there is more.
         ([given, held], [bob(), all(&[Own]), all(&[Own]), bob()]),
         ([given, yes], [bob(), all(&[Own]), all(&[Own]), bob()]),
-        ([given, given], [all(&[Shares]), all(&[Shares, Own]), all(&[Shares, Own]), all(&[Shares])]),
+        (
+            [given, given],
+            [all(&[Shares]), all(&[Shares, Own]), all(&[Shares, Own]), all(&[Shares])],
+        ),
     ];
     for (cases, row) in rows {
         for (has, expected) in columns.into_iter().zip(row) {
@@ -121,15 +129,21 @@ impl Device for Chip {
 /// Every party's share of a secret.
 fn shares(of: [u8; 32]) -> Vec<[u8; 32]> {
     let names = names();
-    let shares = MachineSecret::from_bytes(&of).shares(&TRANSCRIPT, &names.each_ref(), &IMAGE).unwrap();
+    let shares =
+        MachineSecret::from_bytes(&of).shares(&TRANSCRIPT, &names.each_ref(), &IMAGE).unwrap();
     shares.iter().map(|share| *share.as_bytes()).collect()
 }
 
 /// Two key holders that know the image to be bound, and give these shares.
 fn moving<'a>(names: &'a [Name; 2], given: &[[u8; 32]]) -> Vec<Remembered<'a>> {
     let allowed = MachineRule { bind: true, offline: false };
-    let machine = |share: &[u8; 32]| Machine { allowed, bound: true, share: Some(Zeroizing::new(*share)) };
-    names.iter().zip(given).map(|(name, share)| Remembered { name, memory: SEALED, machine: machine(share) }).collect()
+    let machine =
+        |share: &[u8; 32]| Machine { allowed, bound: true, share: Some(Zeroizing::new(*share)) };
+    names
+        .iter()
+        .zip(given)
+        .map(|(name, share)| Remembered { name, memory: SEALED, machine: machine(share) })
+        .collect()
 }
 
 /// A disk whose p5 was made with a secret.
@@ -145,11 +159,15 @@ fn attack_a_wrong_share_is_kept_by_no_machine_and_ends_one_boot_alone() {
     let names = names();
     let mut tpm = Kept::default();
     let wrong = [shares(M)[0], ELSE];
-    let refused = settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &wrong), made_with(M)).err().unwrap();
+    let refused = settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &wrong), made_with(M))
+        .err()
+        .unwrap();
     assert_eq!(refused.code, Code::JobsHeaderMac);
     assert!(refused.detail.contains("all parties' shares"), "{refused}");
     assert_eq!(tpm.secret(), None, "nothing is kept that p5's header does not prove");
-    let (_, secret) = settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &shares(M)), made_with(M)).unwrap();
+    let (_, secret) =
+        settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &shares(M)), made_with(M))
+            .unwrap();
     assert_eq!((secret.unwrap().as_bytes(), tpm.secret()), (&M, Some(&M[..])));
 }
 
@@ -175,10 +193,15 @@ fn what_no_secret_helps_is_not_tried_again() {
     let names = names();
     let mut tpm = Kept::with(M);
     let mut tries = 0;
-    let refused = settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &shares(M)), |_| -> Result<(), _> {
-        tries += 1;
-        Err(Failure::new(Code::JobsWiped, "empty"))
-    });
+    let refused = settle(
+        Keeper::Tpm(&mut tpm),
+        &IMAGE,
+        &mut moving(&names, &shares(M)),
+        |_| -> Result<(), _> {
+            tries += 1;
+            Err(Failure::new(Code::JobsWiped, "empty"))
+        },
+    );
     assert_eq!((refused.err().unwrap().code, tries), (Code::JobsWiped, 1));
 }
 
@@ -189,11 +212,16 @@ fn a_tee_opens_what_is_bound_elsewhere_with_the_shares_of_each_boot_and_tells_no
     let mut chip = Chip([5; 32]);
     let mut elsewhere = moving(&names, &shares(M));
     settle(Keeper::Tee(&mut chip), &IMAGE, &mut elsewhere, made_with(M)).unwrap();
-    assert!(elsewhere.iter().all(|r| r.machine.share.is_none()), "the parties' permission to move lasts");
-    // Where the image is this chip's own, telling the shares back ends the move; a wrong share hinders nothing.
+    assert!(
+        elsewhere.iter().all(|r| r.machine.share.is_none()),
+        "the parties' permission to move lasts"
+    );
+    // Where the image is this chip's own, telling the shares back ends the move; a wrong share
+    // hinders nothing.
     for given in [shares(own), vec![ELSE, ELSE]] {
         let mut home = moving(&names, &given);
-        let (_, secret) = settle(Keeper::Tee(&mut chip), &IMAGE, &mut home, made_with(own)).unwrap();
+        let (_, secret) =
+            settle(Keeper::Tee(&mut chip), &IMAGE, &mut home, made_with(own)).unwrap();
         assert_eq!(secret.unwrap().as_bytes(), &own);
         assert!(home.iter().all(|r| r.machine.share.is_some()));
     }
@@ -219,7 +247,9 @@ impl World {
         let names = names();
         let mut left = cut;
         let mut powered = || {
-            left = left.checked_sub(1).ok_or_else(|| Failure::new(Code::Panic, "the power is gone"))?;
+            left = left
+                .checked_sub(1)
+                .ok_or_else(|| Failure::new(Code::Panic, "the power is gone"))?;
             Ok::<_, Failure>(())
         };
         let allowed = MachineRule { bind: true, offline: false };
@@ -229,7 +259,10 @@ impl World {
             machine: Machine {
                 allowed,
                 bound: told.is_some(),
-                share: told.as_ref().filter(|told| told.may_move).map(|told| Zeroizing::new(told.share)),
+                share: told
+                    .as_ref()
+                    .filter(|told| told.may_move)
+                    .map(|told| Zeroizing::new(told.share)),
             },
         };
         let mut remembered: Vec<_> = names.iter().zip(&self.holders).map(remembered).collect();
@@ -254,7 +287,10 @@ impl World {
         for ((told, known), share) in self.holders.iter_mut().zip(&remembered).zip(shares(secret)) {
             if known.memory == FRESH || known.machine.share.is_some() {
                 powered()?;
-                assert!(told.as_ref().is_none_or(|told| told.share == share), "a key holder takes no other share");
+                assert!(
+                    told.as_ref().is_none_or(|told| told.share == share),
+                    "a key holder takes no other share"
+                );
                 *told = Some(Holder { share, may_move: false });
             }
         }
@@ -269,7 +305,10 @@ fn a_power_cut_at_any_step_of_the_enrolment_goes_on_with_the_same_secret() {
         let whole = world.boot(cut).is_ok();
         let kept = world.tpm.secret().map(<[u8]>::to_vec);
         world.boot(usize::MAX).unwrap_or_else(|failure| panic!("after {cut} writes: {failure}"));
-        assert!(kept.is_none() || kept.as_deref() == world.tpm.secret(), "after {cut} writes: another secret");
+        assert!(
+            kept.is_none() || kept.as_deref() == world.tpm.secret(),
+            "after {cut} writes: another secret"
+        );
         assert_eq!(world.p5.as_ref().map(|made| &made[..]), world.tpm.secret());
         assert!(world.holders.iter().all(Option::is_some));
         if whole {
@@ -288,7 +327,11 @@ fn a_power_cut_at_any_step_of_a_move_goes_on_with_the_same_secret() {
         world.holders.iter_mut().flatten().for_each(|told| told.may_move = true);
         let whole = world.boot(cut).is_ok();
         world.boot(usize::MAX).unwrap_or_else(|failure| panic!("after {cut} writes: {failure}"));
-        assert_eq!((world.p5, &world.tpm.0), (made, &old), "the new machine keeps what the old one kept");
+        assert_eq!(
+            (world.p5, &world.tpm.0),
+            (made, &old),
+            "the new machine keeps what the old one kept"
+        );
         assert!(world.holders.iter().flatten().all(|told| !told.may_move), "the move has ended");
         if whole {
             assert_eq!(cut, 3, "kept, and two key holders told");

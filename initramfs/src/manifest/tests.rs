@@ -1,5 +1,7 @@
 use cvm_base::{Bytes16, Bytes32};
-use cvm_layout::manifest::{GpuMechanism, KeyHolder, KeyPurpose, PartyShare, PlacedPartition, RootPartition, SplitKey};
+use cvm_layout::manifest::{
+    GpuMechanism, KeyHolder, KeyPurpose, PartyShare, PlacedPartition, RootPartition, SplitKey,
+};
 use ed25519_dalek::SigningKey;
 
 use super::*;
@@ -28,7 +30,10 @@ pub(crate) fn manifest() -> Manifest {
         name: name.parse().unwrap(),
         public: Bytes32 { 0: point },
         purposes,
-        keyholder: KeyHolder { url: "https://10.0.2.2:8999".into(), certificate_sha256: Bytes32 { 0: [3; 32] } },
+        keyholder: KeyHolder {
+            url: "https://10.0.2.2:8999".into(),
+            certificate_sha256: Bytes32 { 0: [3; 32] },
+        },
         policy_sha256: Bytes32 { 0: [4; 32] },
     };
     Manifest {
@@ -208,9 +213,14 @@ fn endpoints_move_key_holders_and_invent_none() {
     };
     let moved = verified("version: 1\nkeyholders:\n  data-owner: https://10.9.8.7:1\n").unwrap();
     assert_eq!(moved.endpoints.keyholders.values().collect::<Vec<_>>(), ["https://10.9.8.7:1"]);
-    for bad in
-        ["version: 2\n", "version: 1\nkeyholders: {mallory: 'https://x'}\n", "version: 1\npin: x\n", "\0", "[", ""]
-    {
+    for bad in [
+        "version: 2\n",
+        "version: 1\nkeyholders: {mallory: 'https://x'}\n",
+        "version: 1\npin: x\n",
+        "\0",
+        "[",
+        "",
+    ] {
         assert_eq!(verified(bad).unwrap_err().code, Code::Endpoints, "{bad:?}");
     }
 }
@@ -231,14 +241,20 @@ fn collateral_is_any_json_object() {
 #[test]
 fn attack_a_reference_that_is_not_the_builders_is_left_out() {
     let (mut documents, digest) = sign(&manifest());
-    let verified = |documents: &Documents| verify(documents, digest, &key().verifying_key()).unwrap().documents;
+    let verified = |documents: &Documents| {
+        verify(documents, digest, &key().verifying_key()).unwrap().documents
+    };
     assert_eq!(verified(&documents).reference, None);
     let reference = b"{}".to_vec();
-    documents.reference_signature = Some(signed::sign(&key(), Kind::Reference, &reference).to_vec());
+    documents.reference_signature =
+        Some(signed::sign(&key(), Kind::Reference, &reference).to_vec());
     assert_eq!(verified(&documents).reference_signature, None, "a signature of nothing");
     documents.reference = Some(reference.clone());
     let good = verified(&documents);
-    assert_eq!((good.reference.as_ref(), good.manifest), (Some(&reference), documents.manifest.clone()));
+    assert_eq!(
+        (good.reference.as_ref(), good.manifest),
+        (Some(&reference), documents.manifest.clone())
+    );
     for signature in [vec![], vec![0; 64], signed::sign(&key(), Kind::Boot, &reference).to_vec()] {
         documents.reference_signature = Some(signature);
         assert_eq!(verified(&documents).reference, None);
@@ -247,7 +263,9 @@ fn attack_a_reference_that_is_not_the_builders_is_left_out() {
 
 #[test]
 fn fuzz_seeds_and_their_mutations() {
-    crate::seeds::make("init_documents", "manifest.json", || serde_json::to_vec(&manifest()).unwrap());
+    crate::seeds::make("init_documents", "manifest.json", || {
+        serde_json::to_vec(&manifest()).unwrap()
+    });
     crate::seeds::make("init_documents", "manifest-gpu.json", || {
         let manifest = Manifest { version: 2, gpu: Some(GpuMechanism::NvidiaCc), ..manifest() };
         serde_json::to_vec(&manifest).unwrap()
@@ -261,7 +279,8 @@ fn fuzz_seeds_and_their_mutations() {
 #[test]
 fn a_reference_is_optional_and_travels_with_its_signature() {
     let (mut documents, digest) = sign(&manifest());
-    let verify = |documents: &Documents| super::verify(documents, digest, &key().verifying_key()).unwrap();
+    let verify =
+        |documents: &Documents| super::verify(documents, digest, &key().verifying_key()).unwrap();
     assert_eq!(verify(&documents).documents.presented(), None);
     documents.reference = Some(b"reference".to_vec());
     assert_eq!(verify(&documents).documents.presented(), None, "without its signature");

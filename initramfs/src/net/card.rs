@@ -24,7 +24,8 @@ impl Card {
     /// Waits for the first Ethernet card, in the order of the kernel's numbers.
     pub fn find() -> Result<Self, Failure> {
         wait::until(wait::NETWORK_DEVICE, || {
-            let names = fs::read_dir(FOLDER).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            let names =
+                fs::read_dir(FOLDER).into_iter().flatten().flatten().map(|entry| entry.file_name());
             let cards = names.filter_map(|name| Self::read(name.into_string().ok()?));
             cards.min_by_key(|card| card.index).ok_or("no Ethernet card in /sys/class/net")
         })
@@ -32,7 +33,8 @@ impl Card {
     }
 
     fn read(name: String) -> Option<Self> {
-        let attribute = |file: &str| Some(fs::read_to_string(path(&name, file)).ok()?.trim_ascii().to_owned());
+        let attribute =
+            |file: &str| Some(fs::read_to_string(path(&name, file)).ok()?.trim_ascii().to_owned());
         (attribute("type")? == ETHERNET).then_some(())?;
         let index = attribute("ifindex")?.parse().ok()?;
         let mac = parse_mac(&attribute("address")?)?;
@@ -41,8 +43,12 @@ impl Card {
 
     /// Waits until the link is up, a while: a card that cannot tell is used all the same.
     pub fn wait_for_link(&self) {
-        let carrier =
-            || fs::read_to_string(path(&self.name, "carrier")).ok().filter(|text| text.trim_ascii() == "1").ok_or(());
+        let carrier = || {
+            fs::read_to_string(path(&self.name, "carrier"))
+                .ok()
+                .filter(|text| text.trim_ascii() == "1")
+                .ok_or(())
+        };
         // The outcome does not matter: without a link DHCP or the key holders' deadline will tell.
         let _ = wait::until(wait::LINK, carrier);
     }
@@ -57,7 +63,10 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut mac {
-        *byte = parts.next().filter(|part| part.len() == 2).and_then(|part| u8::from_str_radix(part, 16).ok())?;
+        *byte = parts
+            .next()
+            .filter(|part| part.len() == 2)
+            .and_then(|part| u8::from_str_radix(part, 16).ok())?;
     }
     parts.next().is_none().then_some(mac)
 }
@@ -69,7 +78,9 @@ mod tests {
     #[test]
     fn a_mac_has_six_bytes() {
         assert_eq!(parse_mac("52:54:00:12:34:ff"), Some([0x52, 0x54, 0, 0x12, 0x34, 0xff]));
-        for bad in ["", "52:54:00:12:34", "52:54:00:12:34:56:78", "5:4:0:1:3:5", "+5:54:00:12:34:zz"] {
+        for bad in
+            ["", "52:54:00:12:34", "52:54:00:12:34:56:78", "5:4:0:1:3:5", "+5:54:00:12:34:zz"]
+        {
             assert_eq!(parse_mac(bad), None, "{bad}");
         }
     }

@@ -44,9 +44,14 @@ pub trait Wire {
 /// Holds a lease for the card within [`wait::DHCP`].
 pub fn lease(card: &Card) -> Result<Lease, Failure> {
     let mut wire = Broadcast::open(&card.name).code_at(Code::Dhcp, &card.name)?;
-    obtain(&mut wire, Client { mac: card.mac, xid: transaction() }, wait::DHCP).code(Code::Dhcp)?.ok_or_else(|| {
-        Failure::new(Code::Dhcp, format_args!("{}: no usable answer within {} s", card.name, wait::DHCP.as_secs()))
-    })
+    obtain(&mut wire, Client { mac: card.mac, xid: transaction() }, wait::DHCP)
+        .code(Code::Dhcp)?
+        .ok_or_else(|| {
+            Failure::new(
+                Code::Dhcp,
+                format_args!("{}: no usable answer within {} s", card.name, wait::DHCP.as_secs()),
+            )
+        })
 }
 
 /// A number that tells our answers from others'; it protects against confusion, not attack.
@@ -61,11 +66,13 @@ pub fn obtain(wire: &mut dyn Wire, client: Client, limit: Duration) -> io::Resul
     let mut pause = FIRST_WAIT;
     while Instant::now() < deadline {
         wire.send(&client.discover())?;
-        let offered = await_answer(wire, deadline.min(Instant::now() + pause), |bytes| client.offer(bytes))?;
+        let offered =
+            await_answer(wire, deadline.min(Instant::now() + pause), |bytes| client.offer(bytes))?;
         if let Some(offer) = offered {
             wire.send(&client.request(&offer))?;
-            let answer =
-                await_answer(wire, deadline.min(Instant::now() + pause), |bytes| client.answer(&offer, bytes))?;
+            let answer = await_answer(wire, deadline.min(Instant::now() + pause), |bytes| {
+                client.answer(&offer, bytes)
+            })?;
             if let Some(Answer::Held(lease)) = answer {
                 return Ok(Some(lease));
             }
@@ -75,7 +82,11 @@ pub fn obtain(wire: &mut dyn Wire, client: Client, limit: Duration) -> io::Resul
     Ok(None)
 }
 
-fn await_answer<T>(wire: &mut dyn Wire, until: Instant, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+fn await_answer<T>(
+    wire: &mut dyn Wire,
+    until: Instant,
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -119,7 +130,10 @@ impl Client {
     }
 
     fn request(&self, offer: &Offer) -> Vec<u8> {
-        let options = [DhcpOption::RequestedIpAddress(offer.address), DhcpOption::ServerIdentifier(offer.server)];
+        let options = [
+            DhcpOption::RequestedIpAddress(offer.address),
+            DhcpOption::ServerIdentifier(offer.server),
+        ];
         self.message(MessageType::Request, options)
     }
 
@@ -149,7 +163,9 @@ impl Client {
         (server(&message)? == offer.server).then_some(())?;
         match message.opts().msg_type()? {
             MessageType::Nak => Some(Answer::Refused),
-            MessageType::Ack => Some(Answer::Held(lease_of(&message).filter(|lease| lease.address == offer.address)?)),
+            MessageType::Ack => Some(Answer::Held(
+                lease_of(&message).filter(|lease| lease.address == offer.address)?,
+            )),
             _ => None,
         }
     }
@@ -189,7 +205,10 @@ fn lease_of(message: &Message) -> Option<Lease> {
 
 /// An address that a host may have.
 fn usable(address: Ipv4Addr) -> Option<Ipv4Addr> {
-    let bad = address.is_unspecified() || address.is_broadcast() || address.is_multicast() || address.is_loopback();
+    let bad = address.is_unspecified()
+        || address.is_broadcast()
+        || address.is_multicast()
+        || address.is_loopback();
     (!bad).then_some(address)
 }
 
@@ -257,7 +276,9 @@ impl Wire for Broadcast {
                 bytes.truncate(count);
                 Ok(Some(bytes))
             }
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(None),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Ok(None)
+            }
             Err(e) => Err(e),
         }
     }

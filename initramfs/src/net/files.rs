@@ -15,7 +15,8 @@ pub fn resolv_conf(lease: &Lease) -> String {
     text + "options timeout:2 attempts:2\n"
 }
 
-/// `hosts`: loopback, the site's own name, and the site's entries (whose names `SiteConf::parse` has checked).
+/// `hosts`: loopback, the site's own name, and the site's entries (whose names `SiteConf::parse`
+/// has checked).
 pub fn hosts(site: &Name, entries: &BTreeMap<String, IpAddr>) -> String {
     let mut text = format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {site}\n");
     for (name, address) in entries {
@@ -24,9 +25,11 @@ pub fn hosts(site: &Name, entries: &BTreeMap<String, IpAddr>) -> String {
     text
 }
 
-/// systemd-networkd's settings for the card, so that the running system keeps or renews the address.
+/// systemd-networkd's settings for the card, so that the running system keeps or renews the
+/// address.
 pub fn networkd(card: &str, network: &Network, lease: &Lease) -> String {
-    let mut text = format!("[Match]\nName={card}\n\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n");
+    let mut text =
+        format!("[Match]\nName={card}\n\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n");
     match network {
         Network::Dhcp {} => text += "DHCP=ipv4\n\n[DHCPv4]\nUseDNS=no\nUseHostname=no\n",
         Network::Static { .. } => {
@@ -57,9 +60,20 @@ mod tests {
         assert_eq!(resolv_conf(&lease()), "nameserver 10.0.2.3\noptions timeout:2 attempts:2\n");
         let entries = BTreeMap::from([("owner.example".to_owned(), IpAddr::from([10, 0, 2, 2]))]);
         let hosts = hosts(&"server1".parse().unwrap(), &entries);
-        assert_eq!(hosts, "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 server1\n10.0.2.2 owner.example\n");
+        assert_eq!(
+            hosts,
+            "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 server1\n10.0.2.2 owner.example\n"
+        );
         assert!(networkd("eth0", &Network::default(), &lease()).contains("DHCP=ipv4\n"));
-        let fixed = Network::Static { address: [10, 0, 2, 15].into(), prefix: 24, gateway: None, dns: vec![] };
-        assert!(networkd("eth0", &fixed, &lease()).ends_with("Address=10.0.2.15/24\nGateway=10.0.2.2\n"));
+        let fixed = Network::Static {
+            address: [10, 0, 2, 15].into(),
+            prefix: 24,
+            gateway: None,
+            dns: vec![],
+        };
+        assert!(
+            networkd("eth0", &fixed, &lease())
+                .ends_with("Address=10.0.2.15/24\nGateway=10.0.2.2\n")
+        );
     }
 }

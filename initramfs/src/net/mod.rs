@@ -51,7 +51,9 @@ pub fn up(network: &Network) -> Result<(Card, Lease), Failure> {
             Lease { address: *address, prefix: *prefix, gateway: *gateway, dns: dns.clone() }
         }
     };
-    kernel.add_address(card.index, lease.address, lease.prefix).code_at(Code::NetworkSetup, lease.address)?;
+    kernel
+        .add_address(card.index, lease.address, lease.prefix)
+        .code_at(Code::NetworkSetup, lease.address)?;
     if let Some(gateway) = lease.gateway {
         kernel
             .add_default_route(card.index, gateway)

@@ -24,7 +24,8 @@ pub enum CommandLineError {
 /// A second parameter is refused rather than overruled: whoever could append one must not win.
 pub fn manifest_digest(cmdline: &[u8]) -> Result<Bytes32, CommandLineError> {
     let text = std::str::from_utf8(cmdline).map_err(|_| CommandLineError::Text)?;
-    let values: Vec<_> = text.split_ascii_whitespace().filter_map(|word| word.strip_prefix(MANIFEST)).collect();
+    let values: Vec<_> =
+        text.split_ascii_whitespace().filter_map(|word| word.strip_prefix(MANIFEST)).collect();
     match values[..] {
         [value] => Ok(value.parse()?),
         _ => Err(CommandLineError::Count(values.len())),
@@ -57,7 +58,10 @@ mod tests {
         assert_eq!(manifest_digest(doubled.as_bytes()), Err(CommandLineError::Count(2)));
         assert_eq!(manifest_digest(b"quiet"), Err(CommandLineError::Count(0)));
         assert_eq!(manifest_digest(b"\xff"), Err(CommandLineError::Text));
-        assert!(matches!(manifest_digest(b"flare_cvm.manifest=00"), Err(CommandLineError::Digest(_))));
+        assert!(matches!(
+            manifest_digest(b"flare_cvm.manifest=00"),
+            Err(CommandLineError::Digest(_))
+        ));
         let upper = format!("flare_cvm.manifest={}", HEX.to_uppercase());
         assert!(manifest_digest(upper.as_bytes()).is_err());
     }

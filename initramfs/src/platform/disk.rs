@@ -75,7 +75,8 @@ impl Disk {
         // sysfs announces a partition a moment before devtmpfs makes its node.
         for partition in &disk.partitions {
             let path = partition.path();
-            wait::until(wait::DEVICES, || fs::metadata(&path).map(drop)).code_at(Code::Disk, path.display())?;
+            wait::until(wait::DEVICES, || fs::metadata(&path).map(drop))
+                .code_at(Code::Disk, path.display())?;
         }
         Ok(disk)
     }
@@ -98,7 +99,10 @@ impl Disk {
         let placed = &manifest.partitions;
         let fail = |detail: String| Failure::new(Code::Partitions, detail);
         if placed.len() != self.partitions.len() {
-            return Err(fail(format!("the manifest names {} partitions, expected 6", placed.len())));
+            return Err(fail(format!(
+                "the manifest names {} partitions, expected 6",
+                placed.len()
+            )));
         }
         for (found, expected) in self.partitions.iter().zip(placed) {
             let PlacedPartition { number, name, offset, length } = expected;
@@ -108,7 +112,9 @@ impl Disk {
             if !same {
                 let Partition { number: n, name: other, offset: o, length: l, .. } = found;
                 let found = format!("found {n} {other} at {o} + {l}");
-                return Err(fail(format!("expected {number} {name} at {offset} + {length}, {found}")));
+                return Err(fail(format!(
+                    "expected {number} {name} at {offset} + {length}, {found}"
+                )));
             }
         }
         Ok(())
@@ -120,7 +126,8 @@ fn scan() -> Result<BTreeMap<String, Vec<Partition>>, String> {
     let mut disks = BTreeMap::<_, Vec<_>>::new();
     for entry in fs::read_dir(BLOCK).map_err(|e| format!("{BLOCK}: {e}"))?.flatten() {
         let read = |name| cvm_base::read_bounded(&entry.path().join(name), ATTRIBUTE_BYTES).ok();
-        let (Some(uevent), Some(start), Some(size)) = (read("uevent"), read("start"), read("size")) else {
+        let (Some(uevent), Some(start), Some(size)) = (read("uevent"), read("start"), read("size"))
+        else {
             continue; // whole disks have no `start`
         };
         // /sys/class/block/vda1 → ../../devices/…/block/vda/vda1
@@ -135,11 +142,15 @@ fn scan() -> Result<BTreeMap<String, Vec<Partition>>, String> {
 
 /// A partition from its three sysfs attributes; `None` where they describe none of ours.
 ///
-/// The name comes from the host's GPT: at most 36 UTF-16 units by the format, and only ever compared.
+/// The name comes from the host's GPT: at most 36 UTF-16 units by the format, and only ever
+/// compared.
 pub fn parse_partition(uevent: &[u8], start: &[u8], size: &[u8]) -> Option<Partition> {
     let uevent = std::str::from_utf8(uevent).ok()?;
-    let field = |name: &str| uevent.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    let bytes = |text| std::str::from_utf8(text).ok()?.trim_ascii_end().parse::<u64>().ok()?.checked_mul(SECTOR);
+    let field =
+        |name: &str| uevent.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let bytes = |text| {
+        std::str::from_utf8(text).ok()?.trim_ascii_end().parse::<u64>().ok()?.checked_mul(SECTOR)
+    };
     let device = field("DEVNAME").filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric()))?;
     (field("DEVTYPE")? == "partition").then_some(())?;
     Some(Partition {
@@ -155,7 +166,11 @@ pub fn parse_partition(uevent: &[u8], start: &[u8], size: &[u8]) -> Option<Parti
 pub fn fuzz(bytes: &[u8]) {
     let mut parts = bytes.splitn(3, |byte| *byte == 0);
     let (uevent, start, size) = (parts.next(), parts.next(), parts.next());
-    let found = parse_partition(uevent.unwrap_or_default(), start.unwrap_or_default(), size.unwrap_or_default());
+    let found = parse_partition(
+        uevent.unwrap_or_default(),
+        start.unwrap_or_default(),
+        size.unwrap_or_default(),
+    );
     if let Some(partition) = found {
         assert!(partition.path().starts_with("/dev") && !partition.device.contains(['/', '.']));
         assert!(partition.offset.is_multiple_of(SECTOR) && partition.length.is_multiple_of(SECTOR));
@@ -179,7 +194,9 @@ fn pick(disks: BTreeMap<String, Vec<Partition>>) -> Result<Disk, String> {
     let seen = if seen.is_empty() { "none".into() } else { seen.join(", ") };
     match found.len() {
         1 => found.pop().ok_or_else(String::new),
-        n => Err(format!("expected one disk with the six partitions, found {n}; partitioned disks: {seen}")),
+        n => Err(format!(
+            "expected one disk with the six partitions, found {n}; partitioned disks: {seen}"
+        )),
     }
 }
 
@@ -187,7 +204,8 @@ fn pick(disks: BTreeMap<String, Vec<Partition>>) -> Result<Disk, String> {
 mod tests {
     use super::*;
 
-    const UEVENT: &[u8] = b"MAJOR=254\nMINOR=1\nDEVNAME=vda1\nDEVTYPE=partition\nPARTN=1\nPARTNAME=ESP\n";
+    const UEVENT: &[u8] =
+        b"MAJOR=254\nMINOR=1\nDEVNAME=vda1\nDEVTYPE=partition\nPARTN=1\nPARTNAME=ESP\n";
 
     fn partitions() -> Vec<Partition> {
         let names = ["ESP", "boot", "root", "config", "jobs", "data"];
@@ -216,7 +234,13 @@ mod tests {
         let partition = parse_partition(UEVENT, b"2048\n", b"1024\n").unwrap();
         assert_eq!(
             partition,
-            Partition { number: 1, name: "ESP".into(), device: "vda1".into(), offset: 1 << 20, length: 512 << 10 }
+            Partition {
+                number: 1,
+                name: "ESP".into(),
+                device: "vda1".into(),
+                offset: 1 << 20,
+                length: 512 << 10
+            }
         );
         assert_eq!(partition.path(), Path::new("/dev/vda1"));
     }
@@ -229,7 +253,11 @@ mod tests {
     #[test]
     fn hostile_attributes_are_no_partition() {
         for (uevent, start, size) in [
-            (&b"DEVNAME=../vda1\nDEVTYPE=partition\nPARTN=1\nPARTNAME=ESP\n"[..], &b"1"[..], &b"1"[..]),
+            (
+                &b"DEVNAME=../vda1\nDEVTYPE=partition\nPARTN=1\nPARTNAME=ESP\n"[..],
+                &b"1"[..],
+                &b"1"[..],
+            ),
             (UEVENT, b"18446744073709551615", b"1"),
             (UEVENT, b"-1", b"1"),
             (UEVENT, b"", b""),
@@ -244,7 +272,8 @@ mod tests {
     fn a_second_disk_with_the_same_table_is_not_chosen_between() {
         let one = BTreeMap::from([("vda".to_owned(), partitions()), ("vdb".to_owned(), vec![])]);
         pick(one).unwrap();
-        let two = BTreeMap::from([("vda".to_owned(), partitions()), ("vdb".to_owned(), partitions())]);
+        let two =
+            BTreeMap::from([("vda".to_owned(), partitions()), ("vdb".to_owned(), partitions())]);
         assert!(pick(two).unwrap_err().contains("found 2"));
         assert!(pick(BTreeMap::new()).unwrap_err().contains("found 0; partitioned disks: none"));
     }
@@ -255,8 +284,12 @@ mod tests {
         let with = |partitions| Manifest { partitions, ..crate::manifest::tests::manifest() };
         disk.equals(&with(placed())).unwrap();
         assert_eq!(disk.partition(Which::Jobs).name, "jobs");
-        let spoil: [fn(&mut PlacedPartition); 4] =
-            [|p| p.offset += 1 << 20, |p| p.length += 4096, |p| p.name = "other".parse().unwrap(), |p| p.number = 9];
+        let spoil: [fn(&mut PlacedPartition); 4] = [
+            |p| p.offset += 1 << 20,
+            |p| p.length += 4096,
+            |p| p.name = "other".parse().unwrap(),
+            |p| p.number = 9,
+        ];
         for change in spoil {
             let mut other = placed();
             change(&mut other[4]);

@@ -38,7 +38,9 @@ fn check(root: &Path) -> Result<(), Failure> {
         return open(format!("{path} is there"));
     }
     let known = read("/proc/filesystems")?;
-    if let Some(kind) = FILE_SYSTEMS.into_iter().find(|kind| known.split_whitespace().any(|word| word == *kind)) {
+    if let Some(kind) =
+        FILE_SYSTEMS.into_iter().find(|kind| known.split_whitespace().any(|word| word == *kind))
+    {
         return open(format!("the kernel mounts {kind}"));
     }
     for (path, expected) in SETTINGS {
@@ -48,8 +50,13 @@ fn check(root: &Path) -> Result<(), Failure> {
         }
     }
     let cmdline = read("/proc/cmdline")?;
-    let said: Vec<&str> = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(SWITCH)).collect();
-    if said == ["=no"] { Ok(()) } else { open(format!("the command line does not say {SWITCH}=no, once")) }
+    let said: Vec<&str> =
+        cmdline.split_whitespace().filter_map(|word| word.strip_prefix(SWITCH)).collect();
+    if said == ["=no"] {
+        Ok(())
+    } else {
+        open(format!("the command line does not say {SWITCH}=no, once"))
+    }
 }
 
 #[cfg(test)]
@@ -87,7 +94,10 @@ mod tests {
             let root = silent();
             put(root.path(), &path, &content);
             let failure = check(root.path()).unwrap_err();
-            assert!(failure.code == Code::HostChannel && failure.detail.contains(&expected), "{path}: {failure}");
+            assert!(
+                failure.code == Code::HostChannel && failure.detail.contains(&expected),
+                "{path}: {failure}"
+            );
         }
     }
 }

@@ -39,7 +39,8 @@ pub const SCRATCH: &str = "/scratch";
 pub fn mount_interfaces() -> Result<(), Failure> {
     for (kind, target, flags, options) in INTERFACES {
         fs::create_dir_all(target).code_at(Code::Interfaces, target)?;
-        mount(Some(kind), target, Some(kind), flags, Some(options)).code_at(Code::Interfaces, target)?;
+        mount(Some(kind), target, Some(kind), flags, Some(options))
+            .code_at(Code::Interfaces, target)?;
     }
     // Ctrl-Alt-Del on the host's console must not reboot a machine that holds keys.
     set_cad_enabled(false).code_at(Code::Interfaces, "Ctrl-Alt-Del")

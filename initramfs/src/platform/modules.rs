@@ -79,7 +79,9 @@ fn find(folder: &Path, depth: usize, files: &mut BTreeMap<String, PathBuf>) -> i
         let path = entry.path();
         if entry.file_type()?.is_dir() && depth > 0 {
             find(&path, depth - 1, files)?;
-        } else if let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_suffix(".ko")) {
+        } else if let Some(name) =
+            entry.file_name().to_str().and_then(|name| name.strip_suffix(".ko"))
+        {
             files.insert(key(name), path);
         }
     }
@@ -112,6 +114,9 @@ mod tests {
         fs::write(deep.join("modules.dep"), "").unwrap();
         let mut files = BTreeMap::new();
         find(folder.path(), DEPTH, &mut files).unwrap();
-        assert_eq!(files.into_iter().collect::<Vec<_>>(), [("dm_mod".into(), deep.join("dm-mod.ko"))]);
+        assert_eq!(
+            files.into_iter().collect::<Vec<_>>(),
+            [("dm_mod".into(), deep.join("dm-mod.ko"))]
+        );
     }
 }

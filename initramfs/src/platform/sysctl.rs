@@ -12,7 +12,8 @@ use std::{
 use crate::codes::{Code, Coded, Failure};
 
 /// Compiled in, so that the measured binary says what holds.
-const LIST: &str = include_str!("../../../stages/nvidia_cc_base/rootfs/etc/sysctl.d/60-sealed.conf");
+const LIST: &str =
+    include_str!("../../../stages/nvidia_cc_base/rootfs/etc/sysctl.d/60-sealed.conf");
 const FOLDER: &str = "/proc/sys";
 /// A card without an address would drop the DHCP server's answer by it.
 const LATER: &str = "rp_filter";
@@ -32,8 +33,12 @@ pub fn of_card(name: &str) -> Result<(), Failure> {
 /// Names as paths below `/proc/sys`, with their values.
 fn settings() -> impl Iterator<Item = (String, &'static str)> {
     let lines = LIST.lines().filter(|line| !line.starts_with('#'));
-    let pairs = lines.filter_map(|line| line.split_once('=')).map(|(name, value)| (name.trim(), value.trim()));
-    pairs.filter(|(name, _)| !name.ends_with(LATER)).map(|(name, value)| (name.replace('.', "/"), value))
+    let pairs = lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.trim(), value.trim()));
+    pairs
+        .filter(|(name, _)| !name.ends_with(LATER))
+        .map(|(name, value)| (name.replace('.', "/"), value))
 }
 
 fn card_settings(card: &str) -> impl Iterator<Item = (PathBuf, &'static str)> {
@@ -44,7 +49,10 @@ fn card_settings(card: &str) -> impl Iterator<Item = (PathBuf, &'static str)> {
 }
 
 /// A setting that this kernel lacks has nothing to switch off; one that it refuses ends the boot.
-fn set(folder: &Path, settings: impl Iterator<Item = (PathBuf, &'static str)>) -> Result<(), Failure> {
+fn set(
+    folder: &Path,
+    settings: impl Iterator<Item = (PathBuf, &'static str)>,
+) -> Result<(), Failure> {
     for (name, value) in settings {
         match fs::OpenOptions::new().write(true).open(folder.join(&name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -71,7 +79,12 @@ mod tests {
         ] {
             assert!(all.contains(&(name.to_owned(), value)), "{name}");
         }
-        assert!(!LIST.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).any(|line| !line.contains(" = ")));
+        assert!(
+            !LIST
+                .lines()
+                .filter(|l| !l.starts_with('#') && !l.is_empty())
+                .any(|line| !line.contains(" = "))
+        );
         let card: Vec<_> = card_settings("eth0").collect();
         assert!(card.contains(&("net/ipv6/conf/eth0/accept_ra".into(), "0")), "{card:?}");
         assert!(card.iter().all(|(name, _)| name.iter().any(|part| part == "eth0")), "{card:?}");
@@ -86,6 +99,9 @@ mod tests {
         assert!(!folder.path().join("unknown").exists());
         fs::create_dir(folder.path().join("refused")).unwrap();
         let failure = set(folder.path(), [("refused".into(), "0")].into_iter()).unwrap_err();
-        assert!(failure.code == Code::Setting && failure.detail.contains("refused = 0"), "{failure}");
+        assert!(
+            failure.code == Code::Setting && failure.detail.contains("refused = 0"),
+            "{failure}"
+        );
     }
 }

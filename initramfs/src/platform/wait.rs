@@ -27,7 +27,8 @@ pub const MKFS: Duration = Duration::from_secs(120);
 /// Between two looks at something that cannot be waited for otherwise.
 pub const POLL: Duration = Duration::from_millis(20);
 
-/// Looks until `look` finds something or `limit` has passed; the last look's error tells what was missing.
+/// Looks until `look` finds something or `limit` has passed; the last look's error tells what was
+/// missing.
 pub fn until<T, E>(limit: Duration, mut look: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let deadline = Instant::now() + limit;
     loop {

@@ -19,7 +19,11 @@ impl Attester for NoTpm {
         Ok(String::new())
     }
 
-    fn evidence(&self, _: &str, _: &Binding) -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
+    fn evidence(
+        &self,
+        _: &str,
+        _: &Binding,
+    ) -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
         Ok(serde_json::Value::Null)
     }
 }
@@ -46,12 +50,19 @@ fn fake(half: u8) -> Fake {
 }
 
 impl KeyHolder for Fake {
-    fn release(&self, _: &ImageId, stage: Stage, attester: &dyn Attester) -> Result<Box<dyn Attested>, ReleaseError> {
+    fn release(
+        &self,
+        _: &ImageId,
+        stage: Stage,
+        attester: &dyn Attester,
+    ) -> Result<Box<dyn Attested>, ReleaseError> {
         self.asked.lock().unwrap().push(stage);
         assert_eq!(attester.tee(), Tee::Tpm);
         self.meeting.iter().for_each(|meeting| _ = meeting.wait());
         match self.failure {
-            Some(failure) => Err(ReleaseError { holder: format!("holder {}", self.half[0]), failure: failure() }),
+            Some(failure) => {
+                Err(ReleaseError { holder: format!("holder {}", self.half[0]), failure: failure() })
+            }
             None => Ok(Box::new(self.clone())),
         }
     }
@@ -66,7 +77,11 @@ impl Attested for Fake {
         Ok(self.memory.clone())
     }
 
-    fn register_seal(&self, header_sha256: Bytes32, _: Option<&[u8; 32]>) -> Result<(), ReleaseError> {
+    fn register_seal(
+        &self,
+        header_sha256: Bytes32,
+        _: Option<&[u8; 32]>,
+    ) -> Result<(), ReleaseError> {
         self.registered.lock().unwrap().push(header_sha256);
         Ok(())
     }
@@ -88,8 +103,10 @@ fn all_key_holders_are_asked_at_once_and_their_halves_joined() {
     let manifest = manifest();
     let meeting = Arc::new(Barrier::new(2));
     let fakes = [1, 2].map(|half| Fake { meeting: Some(meeting.clone()), ..fake(half) });
-    let exchange =
-        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot)
+        .release(&holders(&manifest, fakes), &NoTpm)
+        .ok()
+        .unwrap();
     let exchange = exchange.derive().ok().unwrap();
     let data = exchange.data(None).ok().unwrap();
     let from = [&*exchange.system().ok().unwrap().from, &*data.state.from, &*data.jobs.from];
@@ -104,21 +121,29 @@ fn one_failing_key_holder_fails_the_boot_with_its_own_code() {
         (|| Cause::Unreachable("refused".into()), Code::Unreachable),
         (|| Cause::Timeout("connecting".into()), Code::Unreachable),
         (|| Cause::WrongCertificate { expected: DIGEST, found: DIGEST }, Code::Certificate),
-        (|| Cause::Refused { status: 401, error_type: "x".into(), detail: "policy".into() }, Code::Refused),
+        (
+            || Cause::Refused { status: 401, error_type: "x".into(), detail: "policy".into() },
+            Code::Refused,
+        ),
         (|| Cause::Protocol("?".into()), Code::Protocol),
         (|| Cause::Evidence("no TPM".into()), Code::Evidence),
         (|| Cause::NoChallenge, Code::NoChallenge),
     ];
     for (failure, code) in failures {
         let fakes = [fake(1), Fake { failure: Some(failure), ..fake(2) }];
-        let failed =
-            Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).err().unwrap();
+        let failed = Exchange::new(&manifest, DIGEST, Stage::Boot)
+            .release(&holders(&manifest, fakes), &NoTpm)
+            .err()
+            .unwrap();
         assert_eq!(failed.code, code);
         assert!(failed.detail.contains("holder 2"), "{failed}");
     }
-    let fakes = [1, 2].map(|half| Fake { failure: Some(|| Cause::Unreachable("down".into())), ..fake(half) });
-    let failed =
-        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).err().unwrap();
+    let fakes = [1, 2]
+        .map(|half| Fake { failure: Some(|| Cause::Unreachable("down".into())), ..fake(half) });
+    let failed = Exchange::new(&manifest, DIGEST, Stage::Boot)
+        .release(&holders(&manifest, fakes), &NoTpm)
+        .err()
+        .unwrap();
     assert!(failed.detail.contains("holder 1") && failed.detail.contains("1 more"), "{failed}");
 }
 
@@ -126,8 +151,10 @@ fn one_failing_key_holder_fails_the_boot_with_its_own_code() {
 fn a_skipped_key_holder_gives_no_key() {
     let manifest = manifest();
     let fakes = [fake(1), fake(2)];
-    let mut exchange =
-        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let mut exchange = Exchange::new(&manifest, DIGEST, Stage::Boot)
+        .release(&holders(&manifest, fakes), &NoTpm)
+        .ok()
+        .unwrap();
     // As a glitch would: the last party's step did not happen, although its session is there.
     exchange.order = Order::begin(&manifest, DIGEST, Stage::Boot);
     exchange.order.then("half", &manifest.split_key.parties[0].name);
@@ -150,8 +177,10 @@ fn only_key_holders_without_a_registration_are_told() {
     let sealed = Some(SealState { header_sha256: Some(DIGEST), ..SealState::default() });
     let fakes = [fake(1), Fake { memory: sealed, ..fake(2) }];
     let registered = fakes.each_ref().map(|fake| fake.registered.clone());
-    let exchange =
-        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot)
+        .release(&holders(&manifest, fakes), &NoTpm)
+        .ok()
+        .unwrap();
     let exchange = exchange.derive().ok().unwrap();
     let remembered = exchange.remembered().unwrap();
     let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
@@ -163,7 +192,8 @@ fn only_key_holders_without_a_registration_are_told() {
 /// A key holder that was told of a third factor, and gives this share of it.
 fn moving(half: u8, share: [u8; 32]) -> Fake {
     let share = Some(Zeroizing::new(share));
-    let memory = SealState { header_sha256: Some(DIGEST), bound: true, share, ..SealState::default() };
+    let memory =
+        SealState { header_sha256: Some(DIGEST), bound: true, share, ..SealState::default() };
     Fake { memory: Some(memory), ..fake(half) }
 }
 
@@ -172,12 +202,15 @@ fn a_share_that_is_not_of_the_third_factor_is_not_told_back_and_ends_no_boot() {
     let manifest = manifest();
     let machine = MachineSecret::from_bytes(&[3; 32]);
     let names: Vec<_> = manifest.split_key.parties.iter().map(|party| &party.name).collect();
-    let shares = machine.shares(&manifest.split_key.transcript, &names, &manifest.image_id).unwrap();
+    let shares =
+        machine.shares(&manifest.split_key.transcript, &names, &manifest.image_id).unwrap();
     // The second party's was damaged: it would refuse the right one, and every boot with it.
     let fakes = [moving(1, *shares[0].as_bytes()), moving(2, [0x66; 32])];
     let registered = fakes.each_ref().map(|fake| fake.registered.clone());
-    let exchange =
-        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot)
+        .release(&holders(&manifest, fakes), &NoTpm)
+        .ok()
+        .unwrap();
     let exchange = exchange.derive().ok().unwrap();
     exchange.register(&exchange.remembered().unwrap(), DIGEST, Some(&machine)).unwrap();
     assert_eq!(registered.map(|list| list.lock().unwrap().len()), [1, 0]);
@@ -199,8 +232,10 @@ fn attack_a_share_without_a_header_that_needs_it() {
 fn statements_about_the_attestation_key_are_collected_where_there_are_any() {
     let manifest = manifest();
     let fakes = [fake(1), Fake { memory: None, ..fake(2) }];
-    let exchange =
-        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders(&manifest, fakes), &NoTpm).ok().unwrap();
+    let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot)
+        .release(&holders(&manifest, fakes), &NoTpm)
+        .ok()
+        .unwrap();
     let exchange = exchange.derive().ok().unwrap();
     assert_eq!(exchange.attestation_keys().ok().unwrap(), [Value::from(1)]);
 }
@@ -217,12 +252,15 @@ fn the_boot_of_an_image_with_gpus_asks_who_opens_p3_and_gets_no_key_of_p5_and_st
     let (model, data) = (fake(1), fake(2));
     let asked = [model.asked.clone(), data.asked.clone()];
     let holders = holders(&manifest, [model, data]);
-    let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders, &NoTpm).ok().unwrap();
+    let exchange =
+        Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders, &NoTpm).ok().unwrap();
     let exchange = exchange.derive().ok().unwrap();
     assert_eq!(exchange.system().ok().unwrap().from, "model-owner");
     assert_eq!(exchange.data(None).err().unwrap().code, Code::Order);
-    // Each of its keys by itself, too: the joined halves of the boot would be a wrong key, not an error.
-    for purpose in [Purpose::State, Purpose::HeaderMacState, Purpose::Jobs, Purpose::HeaderMacJobs] {
+    // Each of its keys by itself, too: the joined halves of the boot would be a wrong key, not an
+    // error.
+    for purpose in [Purpose::State, Purpose::HeaderMacState, Purpose::Jobs, Purpose::HeaderMacJobs]
+    {
         assert_eq!(exchange.key(purpose, None).err().unwrap().code, Code::Order, "{purpose}");
     }
     assert_eq!(asked.map(|list| list.lock().unwrap().clone()), [vec![Stage::Boot], vec![]]);
@@ -233,7 +271,8 @@ fn the_boot_of_an_image_with_gpus_asks_who_opens_p3_and_gets_no_key_of_p5_and_st
 fn the_running_system_asks_everybody_and_gets_the_keys_of_p5_and_state_alone() {
     let manifest = with_gpus();
     let holders = holders(&manifest, [fake(1), fake(2)]);
-    let exchange = Exchange::new(&manifest, DIGEST, Stage::Running).release(&holders, &NoTpm).ok().unwrap();
+    let exchange =
+        Exchange::new(&manifest, DIGEST, Stage::Running).release(&holders, &NoTpm).ok().unwrap();
     let exchange = exchange.derive().ok().unwrap();
     let data = exchange.data(None).ok().unwrap();
     assert_eq!([data.jobs.from, data.state.from], ["model-owner and data-owner"; 2]);

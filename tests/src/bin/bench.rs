@@ -46,11 +46,17 @@ fn bench() -> Result<Rows> {
         work()?;
         Ok(start.elapsed().as_secs_f64())
     };
-    rows.push(("cold build of the three stages".into(), format!("{:.0} s", seconds(&|| scene.stages())?)));
+    rows.push((
+        "cold build of the three stages".into(),
+        format!("{:.0} s", seconds(&|| scene.stages())?),
+    ));
     scene.ceremony(&tpm)?;
     scene.kit()?;
     let first = seconds(&|| scene.provision())?;
-    rows.push(("provisioning the first site, Secure Boot keys included".into(), format!("{first:.1} s")));
+    rows.push((
+        "provisioning the first site, Secure Boot keys included".into(),
+        format!("{first:.1} s"),
+    ));
     let mut arguments = scene.provision_arguments(&scene.root.join("another"));
     arguments.push("--json".into());
     let start = Instant::now();
@@ -86,16 +92,25 @@ fn boots(scene: &Scene, rows: &mut Rows, p5: &str, again: bool) -> Result<()> {
     for boot in boots {
         let mut vm = machine.start(&tpm, &format!("tcp:127.0.0.1:{PORT}-:8002"))?;
         vm.handoff()?;
-        let ready = again.then(|| scene.admin_status(PORT, BOOT_LIMIT)).transpose()?.map(|_| Instant::now());
+        let ready = again
+            .then(|| scene.admin_status(PORT, BOOT_LIMIT))
+            .transpose()?
+            .map(|_| Instant::now());
         let timeline = Timeline::new(vm.console.started, vm.console.output(), ready);
         eprintln!("{p5}, {boot}\n{timeline}");
         let ms = timeline.init_to_handoff().context("no handoff on the console")?;
-        rows.push((format!("cvm-init start to handoff, {p5}, {boot}"), format!("{:.1} s", ms as f64 / 1000.0)));
+        rows.push((
+            format!("cvm-init start to handoff, {p5}, {boot}"),
+            format!("{:.1} s", ms as f64 / 1000.0),
+        ));
         if let Some(ms) = timeline.duration("jobs") {
             rows.push((format!("of it p5 ({p5}, {boot})"), format!("{:.1} s", ms as f64 / 1000.0)));
         }
         if let Some((_, ms)) = timeline.phases.last().filter(|_| again) {
-            rows.push((format!("power-on to NVFLARE's answer, {boot}"), format!("{:.0} s", *ms as f64 / 1000.0)));
+            rows.push((
+                format!("power-on to NVFLARE's answer, {boot}"),
+                format!("{:.0} s", *ms as f64 / 1000.0),
+            ));
         }
         std::thread::sleep(Duration::from_secs(if again { 0 } else { 20 }));
         vm.power_button()?;

@@ -19,13 +19,22 @@ fn main() -> ExitCode {
 
 fn demo(started: Instant) -> Result<()> {
     let scene = Scene::new("demo", 7443, "default.yaml", |line| say(&format!("   {line}")));
-    let head = |number, text: &str| say(&format!("\n{number}. {text}   [{:.0} s]", started.elapsed().as_secs_f64()));
+    let head = |number, text: &str| {
+        say(&format!("\n{number}. {text}   [{:.0} s]", started.elapsed().as_secs_f64()))
+    };
 
-    head(1, "Three stage images: hardened base, NVFLARE environment, the project's provisioned image");
+    head(
+        1,
+        "Three stage images: hardened base, NVFLARE environment, the project's provisioned image",
+    );
     scene.stages()?;
     let stages_s = started.elapsed().as_secs_f64();
 
-    head(2, "Key ceremony: a model owner and a data owner sign one transcript; neither holds the whole key");
+    head(
+        2,
+        "Key ceremony: a model owner and a data owner sign one transcript; neither holds the whole \
+         key",
+    );
     let tpm = scene.tpm()?;
     scene.ceremony(&tpm)?;
 
@@ -39,7 +48,11 @@ fn demo(started: Instant) -> Result<()> {
     head(4, "The two parties' key holders on loopback, with TLS; the host's virtual TPM");
     let mut holders = scene.holders()?;
 
-    head(5, "launch_vm.sh: firmware, signed loader, UKI, cvm-init, attested release, p3 to p6, systemd, NVFLARE");
+    head(
+        5,
+        "launch_vm.sh: firmware, signed loader, UKI, cvm-init, attested release, p3 to p6, \
+         systemd, NVFLARE",
+    );
     let machine = cvm_lab::vm::Machine::of(&scene.bundle())?;
     let mut vm = machine.start(&tpm, &format!("tcp:127.0.0.1:{PORT}-:{PORT}"))?;
     let power_on = vm.console.started;
@@ -65,7 +78,11 @@ fn demo(started: Instant) -> Result<()> {
     }
     say(&format!("Boot timeline\n{timeline}"));
     say(&format!("Sizes and times\n{}", sizes(&scene, stages_s, provision_s, &timeline)?));
-    say(&format!("The demo took {:.0} s. The bundle is {}", started.elapsed().as_secs_f64(), scene.bundle().display()));
+    say(&format!(
+        "The demo took {:.0} s. The bundle is {}",
+        started.elapsed().as_secs_f64(),
+        scene.bundle().display()
+    ));
     Ok(())
 }
 

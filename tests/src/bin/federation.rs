@@ -20,26 +20,47 @@ fn main() -> ExitCode {
 
 fn demo(started: Instant) -> Result<()> {
     let federation = Federation::new("federation", 7643, |line| say(&format!("   {line}")))?;
-    let head = |number, text: &str| say(&format!("\n{number}. {text}   [{:.0} s]", started.elapsed().as_secs_f64()));
+    let head = |number, text: &str| {
+        say(&format!("\n{number}. {text}   [{:.0} s]", started.elapsed().as_secs_f64()))
+    };
 
-    head(1, "Images, a ceremony of a model owner and two hospitals, and a sealed bundle for each site");
+    head(
+        1,
+        "Images, a ceremony of a model owner and two hospitals, and a sealed bundle for each site",
+    );
     federation.sealed()?;
 
-    head(2, "Key holders, the server CVM, and the client CVMs, which get half of their keys from the server CVM");
+    head(
+        2,
+        "Key holders, the server CVM, and the client CVMs, which get half of their keys from the \
+         server CVM",
+    );
     let before = Instant::now();
     let mut running = federation.start()?;
-    say(&format!("   both clients are registered {:.0} s after power-on", before.elapsed().as_secs_f64()));
+    say(&format!(
+        "   both clients are registered {:.0} s after power-on",
+        before.elapsed().as_secs_f64()
+    ));
 
     head(3, "From outside: each running CVM answers a fresh challenge");
     for (site, ..) in SITES {
-        federation.attest(attest_port(site)).with_context(|| format!("{site} could not be attested"))?;
+        federation
+            .attest(attest_port(site))
+            .with_context(|| format!("{site} could not be attested"))?;
     }
 
     head(4, "A job that brings no code: federated averaging on the hospitals' own biopsies");
     let (job, result) = federation.train(JOB_LIMIT)?;
-    say(&format!("   job {job}: the global model's accuracy on data that no training saw: {}", result["accuracy"]));
+    say(&format!(
+        "   job {job}: the global model's accuracy on data that no training saw: {}",
+        result["accuracy"]
+    ));
 
-    head(5, "What NVFLARE refuses: a job that brings code, and results for anybody but the project admin");
+    head(
+        5,
+        "What NVFLARE refuses: a job that brings code, and results for anybody but the project \
+         admin",
+    );
     say(&format!("   {}", federation.byoc_refused(JOB_LIMIT)?));
     say(&format!("   {}", federation.download_refused(&job)?));
 

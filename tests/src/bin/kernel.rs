@@ -1,5 +1,6 @@
-//! `kernel FOLDER`: unpacks the first stage's kernel and boot modules, for tests that boot a guest of
-//! their own (`FLARE_CVM_TEST_KERNEL`). Builds the stages first, from the cache where nothing changed.
+//! `kernel FOLDER`: unpacks the first stage's kernel and boot modules, for tests that boot a guest
+//! of their own (`FLARE_CVM_TEST_KERNEL`). Builds the stages first, from the cache where nothing
+//! changed.
 
 use std::{fs, path::PathBuf};
 

@@ -14,8 +14,8 @@ use std::{
 /// More than any of them takes on the slowest machine seen, by far.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// A process that ends with this value, and otherwise after five minutes: what waits for its answer then fails, by
-/// name, where it would hold up every other test.
+/// A process that ends with this value, and otherwise after five minutes: what waits for its answer
+/// then fails, by name, where it would hold up every other test.
 #[derive(Debug)]
 pub struct Bounded {
     child: Arc<Mutex<Child>>,
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_process_that_does_not_end_is_ended() {
-        let sleeper = Bounded::within(Duration::from_millis(50), Command::new("sleep").arg("1000")).unwrap();
+        let sleeper =
+            Bounded::within(Duration::from_millis(50), Command::new("sleep").arg("1000")).unwrap();
         assert!(!sleeper.wait().unwrap().success());
     }
 }

@@ -17,7 +17,9 @@ pub fn each_seed(name: &str, copies: usize, target: fn(&[u8])) {
         // A linear congruential generator (Knuth's MMIX).
         let mut state = 1_u64;
         let mut next = |below: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize % below
         };
         for _ in 0..copies {

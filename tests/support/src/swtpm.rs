@@ -14,8 +14,8 @@ use crate::bounded::Bounded;
 /// For a step that takes a second.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Makes a TPM's state in `folder`/state, certified by the CA in `ca`, which is made if it is not there.
-/// What it needs besides lies in `folder`.
+/// Makes a TPM's state in `folder`/state, certified by the CA in `ca`, which is made if it is not
+/// there. What it needs besides lies in `folder`.
 ///
 /// # Panics
 /// When `swtpm_setup` fails or is not installed.
@@ -25,13 +25,16 @@ pub fn manufacture(folder: &Path, ca: &Path, certificate: bool) {
     fs::create_dir_all(ca).unwrap();
     let c = ca.display();
     let text = format!(
-        "statedir = {c}\nsigningkey = {c}/signkey.pem\nissuercert = {c}/issuercert.pem\ncertserial = {c}/certserial\n"
+        "statedir = {c}\nsigningkey = {c}/signkey.pem\nissuercert = {c}/issuercert.pem\ncertserial \
+         = {c}/certserial\n"
     );
     fs::write(at("localca.conf"), text).unwrap();
-    let text = "--platform-manufacturer flare-cvm\n--platform-version 1\n--platform-model laboratory\n";
+    let text =
+        "--platform-manufacturer flare-cvm\n--platform-version 1\n--platform-model laboratory\n";
     fs::write(at("localca.options"), text).unwrap();
     let text = format!(
-        "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\n",
+        "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = \
+         {}\ncreate_certs_tool_options = {}\n",
         at("localca.conf").display(),
         at("localca.options").display()
     );
@@ -47,7 +50,11 @@ pub fn manufacture(folder: &Path, ca: &Path, certificate: bool) {
     }
     // A file: a pipe would be waited for as long as anything that it starts holds it.
     let log = fs::File::create(at("setup.log")).unwrap();
-    let made = command.stdout(log.try_clone().unwrap()).stderr(log).status().expect("coreutils are installed");
+    let made = command
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .status()
+        .expect("coreutils are installed");
     let said = || fs::read_to_string(at("setup.log")).unwrap_or_default();
     assert!(made.success(), "swtpm_setup (package swtpm-tools): {made}: {}", said());
 }

@@ -1,5 +1,5 @@
-//! A report as text, letter for letter as virtee's `snpguest display report` writes it: NVFLARE reads chip, TCB and
-//! report data out of it with regular expressions.
+//! A report as text, letter for letter as virtee's `snpguest display report` writes it: NVFLARE
+//! reads chip, TCB and report data out of it with regular expressions.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -34,7 +34,9 @@ impl Text<'_> {
     fn is_turin(&self) -> bool {
         match self.number(0, 4) {
             // Version 2 names no processor; Turin's chip ids have 8 bytes.
-            ..3 => self.number(0x1a0, 8) != 0 && self.field(0x1a8, 56).iter().all(|byte| *byte == 0),
+            ..3 => {
+                self.number(0x1a0, 8) != 0 && self.field(0x1a8, 56).iter().all(|byte| *byte == 0)
+            }
             _ => self.number(0x188, 1) == u64::from(TURIN_FAMILY),
         }
     }
@@ -42,10 +44,20 @@ impl Text<'_> {
     fn tcb(&self, at: usize) -> Tcb {
         let part = |offset| self.number(at + offset, 1);
         match self.is_turin() {
-            true => {
-                Tcb { fmc: Maybe(Some(part(0))), bootloader: part(1), tee: part(2), snp: part(3), microcode: part(7) }
-            }
-            false => Tcb { fmc: Maybe(None), bootloader: part(0), tee: part(1), snp: part(6), microcode: part(7) },
+            true => Tcb {
+                fmc: Maybe(Some(part(0))),
+                bootloader: part(1),
+                tee: part(2),
+                snp: part(3),
+                microcode: part(7),
+            },
+            false => Tcb {
+                fmc: Maybe(None),
+                bootloader: part(0),
+                tee: part(1),
+                snp: part(6),
+                microcode: part(7),
+            },
         }
     }
 
@@ -56,7 +68,11 @@ impl Text<'_> {
 
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Attestation Report:\n\nVersion:                      {}\n", self.number(0, 4))?;
+        writeln!(
+            f,
+            "Attestation Report:\n\nVersion:                      {}\n",
+            self.number(0, 4)
+        )?;
         writeln!(f, "Guest SVN:                    {}\n", self.number(4, 4))?;
         self.guest_policy(f)?;
         writeln!(f, "Family ID:{}\n\nImage ID:{}\n", self.hex(0x10, 16), self.hex(0x20, 16))?;
@@ -66,7 +82,12 @@ impl Display for Text<'_> {
         self.platform_and_keys(f)?;
         writeln!(f, "Report Data:{}\n\nMeasurement:{}\n", self.hex(0x50, 64), self.hex(0x90, 48))?;
         writeln!(f, "Host Data:{}\n\nID Key Digest:{}\n", self.hex(0xc0, 32), self.hex(0xe0, 48))?;
-        writeln!(f, "Author Key Digest:{}\n\nReport ID:{}\n", self.hex(0x110, 48), self.hex(0x140, 32))?;
+        writeln!(
+            f,
+            "Author Key Digest:{}\n\nReport ID:{}\n",
+            self.hex(0x110, 48),
+            self.hex(0x140, 32)
+        )?;
         writeln!(f, "Report ID Migration Agent:{}\n\nReported TCB:\n", self.hex(0x160, 32))?;
         writeln!(f, "{}\n", self.tcb(0x180))?;
         writeln!(f, "CPUID Family ID:              {}\n", self.since(3, 0x188, 1))?;
@@ -100,9 +121,24 @@ impl Text<'_> {
         let (platform, keys) = (self.number(0x40, 8), self.number(0x48, 4));
         let bit = |bit: u32| platform >> bit & 1 == 1;
         writeln!(f, "Platform Info ({platform}):")?;
-        writeln!(f, "  SMT Enabled:               {}\n  TSME Enabled:              {}", bit(0), bit(1))?;
-        writeln!(f, "  ECC Enabled:               {}\n  RAPL Disabled:             {}", bit(2), bit(3))?;
-        writeln!(f, "  Ciphertext Hiding Enabled: {}\n  Alias Check Complete:      {}", bit(4), bit(5))?;
+        writeln!(
+            f,
+            "  SMT Enabled:               {}\n  TSME Enabled:              {}",
+            bit(0),
+            bit(1)
+        )?;
+        writeln!(
+            f,
+            "  ECC Enabled:               {}\n  RAPL Disabled:             {}",
+            bit(2),
+            bit(3)
+        )?;
+        writeln!(
+            f,
+            "  Ciphertext Hiding Enabled: {}\n  Alias Check Complete:      {}",
+            bit(4),
+            bit(5)
+        )?;
         writeln!(f, "  SEV-TIO Enabled:           {}\n", bit(7))?;
         let signing = match keys >> 2 & 7 {
             0 => "vcek",
@@ -111,7 +147,10 @@ impl Text<'_> {
             _ => "unknown",
         };
         let (author, mask) = (keys & 1 == 1, keys >> 1 & 1 == 1);
-        writeln!(f, "Key Information:\n    author key enabled: {author}\n    mask chip key:      {mask}")?;
+        writeln!(
+            f,
+            "Key Information:\n    author key enabled: {author}\n    mask chip key:      {mask}"
+        )?;
         writeln!(f, "    signing key:        {signing}\n")
     }
 }
@@ -126,8 +165,16 @@ struct Tcb {
 
 impl Display for Tcb {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "TCB Version:\n  Microcode:   {}\n  SNP:         {}", self.microcode, self.snp)?;
-        write!(f, "  TEE:         {}\n  Boot Loader: {}\n  FMC:         {}", self.tee, self.bootloader, self.fmc)
+        writeln!(
+            f,
+            "TCB Version:\n  Microcode:   {}\n  SNP:         {}",
+            self.microcode, self.snp
+        )?;
+        write!(
+            f,
+            "  TEE:         {}\n  Boot Loader: {}\n  FMC:         {}",
+            self.tee, self.bootloader, self.fmc
+        )
     }
 }
 

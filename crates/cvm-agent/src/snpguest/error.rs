@@ -49,7 +49,8 @@ impl Explain for SnpguestError {
         match self {
             Self::File(error) => error.help(),
             Self::Report { .. } => {
-                "the peer's token was changed on the way, or its snpguest is of another version".into()
+                "the peer's token was changed on the way, or its snpguest is of another version"
+                    .into()
             }
             Self::RequestFile { .. } => "NVFLARE's SNPAuthorizer writes 64 random bytes".into(),
             Self::Agent(_) => "see the agent's log; docs/agent-protocol.md lists its codes".into(),

@@ -1,5 +1,5 @@
-//! The file of a report: 1184 bytes, and behind them, where the agent gave any, certificates in the form that the host
-//! hands them to its guest (GHCB specification 2.03, §4.1.8.1).
+//! The file of a report: 1184 bytes, and behind them, where the agent gave any, certificates in the
+//! form that the host hands them to its guest (GHCB specification 2.03, §4.1.8.1).
 
 use cvm_attest::{
     certificate_table::{MAX_TABLE_BYTES, parse_certificate_table},
@@ -52,7 +52,8 @@ mod tests {
         let vcek = SnpCertificate { kind: CertificateKind::Vcek, bytes: b"der".to_vec() };
         let file = [report, certificate_table(&[vcek])].concat();
         assert_eq!(ReportFile::parse(&file).unwrap().certificates, [b"der"]);
-        for bad in [&file[..REPORT_BYTES - 1], &file[..REPORT_BYTES + 20], &[0; MAX_BYTES + 1], b""] {
+        for bad in [&file[..REPORT_BYTES - 1], &file[..REPORT_BYTES + 20], &[0; MAX_BYTES + 1], b""]
+        {
             assert!(ReportFile::parse(bad).is_err(), "{} bytes", bad.len());
         }
     }

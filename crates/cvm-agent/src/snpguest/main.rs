@@ -1,4 +1,5 @@
-//! `snpguest` in a sealed machine: what NVFLARE's own SNP authorizer runs, asked of the attestation agent.
+//! `snpguest` in a sealed machine: what NVFLARE's own SNP authorizer runs, asked of the attestation
+//! agent.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -103,7 +104,9 @@ impl From<What> for Command {
             What::Verify(Verify { what: VerifyWhat::Attestation { folder, report } }) => {
                 Self::Verify { folder, report }
             }
-            What::Display(Display { what: DisplayWhat::Report { report } }) => Self::Display { report },
+            What::Display(Display { what: DisplayWhat::Report { report } }) => {
+                Self::Display { report }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
-//! `snpguest`, as far as NVFLARE's `SNPAuthorizer` runs it: the same arguments and files as virtee's program of that name
-//! (0.11), but nothing in it touches a device or a network. The agent has the device, the vendors' roots and lists, and
-//! the journal; this program carries files to its socket and back, and has no privilege of its own.
+//! `snpguest`, as far as NVFLARE's `SNPAuthorizer` runs it: the same arguments and files as
+//! virtee's program of that name (0.11), but nothing in it touches a device or a network. The agent
+//! has the device, the vendors' roots and lists, and the journal; this program carries files to its
+//! socket and back, and has no privilege of its own.
 //!
 //! | NVFLARE runs | here |
 //! |---|---|

@@ -85,7 +85,9 @@ pub enum Command {
 /// [`SnpguestError`].
 pub fn run(command: &Command, socket: &Path) -> Result<String, SnpguestError> {
     match command {
-        Command::Report { report, request } => make(report, request, socket).map(|()| String::new()),
+        Command::Report { report, request } => {
+            make(report, request, socket).map(|()| String::new())
+        }
         Command::FetchCa { encoding, folder, model } => {
             let [ask, ark] = authorities(model)?;
             write(folder, "ask", *encoding, ask.der())?;
@@ -101,7 +103,8 @@ pub fn run(command: &Command, socket: &Path) -> Result<String, SnpguestError> {
         Command::Display { report } => Ok(format!("{}\n", Text(&read(report)?.report))),
         Command::Verify { folder, report } => {
             let file = read(report)?;
-            // What came with the report is this chip's; what lies in the folder may be another's, if chips are masked.
+            // What came with the report is this chip's; what lies in the folder may be another's,
+            // if chips are masked.
             let certificates = match file.certificates.is_empty() {
                 true => in_folder(folder)?,
                 false => file.certificates.clone(),
@@ -134,10 +137,16 @@ fn read(report: &Path) -> Result<ReportFile, SnpguestError> {
     ReportFile::parse(&read_bounded(report, MAX_BYTES as u64)?)
 }
 
-fn ask_for_verdict(file: &ReportFile, certificates: Vec<Vec<u8>>, socket: &Path) -> Result<Value, SnpguestError> {
-    let certificates: Vec<_> = certificates.iter().map(|certificate| STANDARD.encode(certificate)).collect();
+fn ask_for_verdict(
+    file: &ReportFile,
+    certificates: Vec<Vec<u8>>,
+    socket: &Path,
+) -> Result<Value, SnpguestError> {
+    let certificates: Vec<_> =
+        certificates.iter().map(|certificate| STANDARD.encode(certificate)).collect();
     let report = STANDARD.encode::<&[u8; REPORT_BYTES]>(&file.report);
-    let request = json!({ "v": 1, "op": "snp-verify", "report": report, "certificates": certificates });
+    let request =
+        json!({ "v": 1, "op": "snp-verify", "report": report, "certificates": certificates });
     let answer = ask_local(socket, &request, PATIENCE)?;
     match answer.get("verified").and_then(Value::as_bool) {
         Some(true) => Ok(answer),
@@ -160,12 +169,17 @@ fn authorities(model: &str) -> Result<[Certificate; 2], SnpguestError> {
         "milan" => "Milan",
         "genoa" | "bergamo" | "siena" => "Genoa",
         "turin" => "Turin",
-        other => return Err(SnpguestError::Report { problem: format!("no processor is called {other:?}") }),
+        other => {
+            return Err(SnpguestError::Report {
+                problem: format!("no processor is called {other:?}"),
+            });
+        }
     };
     let unreadable = || SnpguestError::Answer { member: "AMD's certificates" };
     let known = Certificate::read_all(&KDS_CERTIFICATES.concat()).map_err(|_| unreadable())?;
     let named = |name: String| {
-        let found = known.iter().find(|c| c.subject().split(',').any(|part| part == format!("CN={name}")));
+        let found =
+            known.iter().find(|c| c.subject().split(',').any(|part| part == format!("CN={name}")));
         found.cloned().ok_or_else(unreadable)
     };
     Ok([named(format!("SEV-{line}"))?, named(format!("ARK-{line}"))?])
@@ -195,6 +209,7 @@ fn pem(der: &[u8]) -> String {
 }
 
 fn base64(answer: &Value, member: &'static str) -> Result<Vec<u8>, SnpguestError> {
-    let text = answer.get(member).and_then(Value::as_str).ok_or(SnpguestError::Answer { member })?;
+    let text =
+        answer.get(member).and_then(Value::as_str).ok_or(SnpguestError::Answer { member })?;
     STANDARD.decode(text).map_err(|_| SnpguestError::Answer { member })
 }

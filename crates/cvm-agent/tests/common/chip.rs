@@ -1,4 +1,5 @@
-//! A chip with SEV-SNP, minted: it signs what its guest asks for, under an authority of the test's own.
+//! A chip with SEV-SNP, minted: it signs what its guest asks for, under an authority of the test's
+//! own.
 
 #![allow(dead_code)] // Each test file uses its part.
 
@@ -96,6 +97,11 @@ pub fn device(chip: &Arc<Chip>) -> OpenDevice {
 /// Reference values of an image that measures this on SNP.
 pub fn platforms(measurement: [u8; 48]) -> Platforms {
     let tcb_floor = "milan-b1=3.1.20.213".parse().unwrap();
-    let snp = SnpReference { platform: "test".into(), measurement: Bytes(measurement), tcb_floor, variants: vec![] };
+    let snp = SnpReference {
+        platform: "test".into(),
+        measurement: Bytes(measurement),
+        tcb_floor,
+        variants: vec![],
+    };
     Platforms { snp: vec![snp], ..Platforms::default() }
 }

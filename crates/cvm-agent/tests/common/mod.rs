@@ -1,4 +1,5 @@
-//! A federation: its ceremony, its builder, and sites whose software TPMs have booted and handed off.
+//! A federation: its ceremony, its builder, and sites whose software TPMs have booted and handed
+//! off.
 
 #![allow(dead_code)] // Each test file uses its part.
 
@@ -32,8 +33,8 @@ use cvm_attest::{
 };
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite, Terms, Transcript,
-    Unlock, fresh_nonce,
+    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite,
+    Terms, Transcript, Unlock, fresh_nonce,
 };
 use cvm_layout::{
     manifest::GpuMechanism,
@@ -91,7 +92,8 @@ impl Federation {
             .unwrap();
         }
         BuilderSecrets::create(&at("builder"), "builder".parse().unwrap(), &Lock::KeyFile).unwrap();
-        let builder = BuilderSecrets::load(&at("builder"), &Unlock::beside(&at("builder"))).unwrap();
+        let builder =
+            BuilderSecrets::load(&at("builder"), &Unlock::beside(&at("builder"))).unwrap();
         let load = |name: &str| Party::load(&at(name), &Unlock::beside(&at(name))).unwrap();
         let (alice, bob) = (load("alice"), load("bob"));
         let terms = Terms {
@@ -104,7 +106,11 @@ impl Federation {
             system: vec![PartyRole::ModelOwner],
             builder: builder.statement().statement().clone(),
             sites: vec![
-                AgreedSite { name: "server1".parse().unwrap(), role: Role::Server, parties: vec![] },
+                AgreedSite {
+                    name: "server1".parse().unwrap(),
+                    role: Role::Server,
+                    parties: vec![],
+                },
                 AgreedSite { name: "site-1".parse().unwrap(), role: Role::Client, parties: vec![] },
                 AgreedSite { name: "site-2".parse().unwrap(), role: Role::Client, parties: vec![] },
             ],
@@ -157,13 +163,20 @@ impl Federation {
         ak_name: Bytes<34>,
         platforms: Platforms,
     ) -> Site {
-        let site = Site { swtpm, folder: tempfile::tempdir().unwrap(), log: log(), ak_name, offset: Arc::default() };
+        let site = Site {
+            swtpm,
+            folder: tempfile::tempdir().unwrap(),
+            log: log(),
+            ak_name,
+            offset: Arc::default(),
+        };
         for name in ["image", "config"] {
             fs::create_dir(site.folder.path().join(name)).unwrap();
         }
         let image_id = image_id(name);
         let zeros = "00".repeat(32);
-        let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
+        let verity =
+            json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
         let mut manifest = json!({
             "version": cvm_layout::manifest::VERSION,
@@ -179,7 +192,9 @@ impl Federation {
         let manifest = manifest.to_string();
         let parsed = EventLog::parse(&site.log).unwrap();
         let events = parsed.events().iter().filter(|event| [4, 7, 9, 11, 12].contains(&event.pcr));
-        let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();
+        let explain = events
+            .map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest })
+            .collect();
         let tpm = TpmReference::from_events(explain, &[13]);
         let manifest_sha256 = sha256(manifest.as_bytes());
         let reference = Reference::new(image_id, manifest_sha256, tpm, platforms).to_bytes();
@@ -194,10 +209,17 @@ impl Federation {
     }
 
     /// What the party's key holder states of a key.
-    pub fn certificate(&self, party: &str, image_id: Bytes<16>, ak_name: Bytes<34>) -> AkCertificate {
+    pub fn certificate(
+        &self,
+        party: &str,
+        image_id: Bytes<16>,
+        ak_name: Bytes<34>,
+    ) -> AkCertificate {
         let ca = self.folder.path().join("ca");
         // A federation without machines yet has no TPM maker.
-        let root = ca.exists().then(|| cvm_attest::Roots::from_pem(&roots(&ca)).unwrap().ek_roots().next().unwrap());
+        let root = ca
+            .exists()
+            .then(|| cvm_attest::Roots::from_pem(&roots(&ca)).unwrap().ek_roots().next().unwrap());
         let statement = AkStatement {
             version: VERSION,
             party: party.parse().unwrap(),
@@ -224,7 +246,8 @@ fn boot(swtpm: &Swtpm, log: &[u8]) -> Bytes<34> {
     }
     tpm.extend_pcr(11, &handoff_digest()).unwrap();
     // The key that key holders certify during boot is the one that the agent quotes with.
-    let name_at_boot = Public::parse(&tpm.create_ak().unwrap().handshake_params().ak_public.0).unwrap().name();
+    let name_at_boot =
+        Public::parse(&tpm.create_ak().unwrap().handshake_params().ak_public.0).unwrap().name();
     let name = Public::parse(&tpm.create_quoting_key().unwrap().public().0).unwrap().name();
     assert_eq!(name, name_at_boot);
     Bytes(name.try_into().unwrap())
@@ -313,12 +336,14 @@ impl Site {
 pub fn ask(agent: &Agent, request: Value) -> Value {
     let mut request = request;
     request["v"] = json!(1);
-    let outcome = request::parse(request.to_string().as_bytes()).and_then(|request| agent.handle(request));
+    let outcome =
+        request::parse(request.to_string().as_bytes()).and_then(|request| agent.handle(request));
     serde_json::from_slice(&request::answer(outcome)).unwrap()
 }
 
 pub fn token(agent: &Agent, challenge: Option<&str>) -> String {
-    let answer = ask(agent, json!({"op": "generate", "challenge": challenge, "tls_cert_sha256": TLS}));
+    let answer =
+        ask(agent, json!({"op": "generate", "challenge": challenge, "tls_cert_sha256": TLS}));
     answer["token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 

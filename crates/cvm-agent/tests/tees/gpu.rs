@@ -1,4 +1,5 @@
-//! GPUs beside the CPU: minted ones, with NVIDIA's manifests for them, on minted chips with SEV-SNP and on software TPMs.
+//! GPUs beside the CPU: minted ones, with NVIDIA's manifests for them, on minted chips with SEV-SNP
+//! and on software TPMs.
 
 use std::{
     sync::{
@@ -48,7 +49,11 @@ fn scene() -> Scene {
 
 /// The n-th of several, with encrypted links between them.
 fn one_of_several(n: u8) -> Device {
-    let mut gpu = Device { pdi: [0xb1, 0, 0, 0, 0, 0, 0, n], serial: 0x1000 + u64::from(n), ..Device::blackwell() };
+    let mut gpu = Device {
+        pdi: [0xb1, 0, 0, 0, 0, 0, 0, n],
+        serial: 0x1000 + u64::from(n),
+        ..Device::blackwell()
+    };
     gpu.set(36, vec![1, 0]);
     gpu
 }
@@ -86,10 +91,17 @@ impl Scene {
         let own = self.client.own();
         let mut statement = self.client.statement(&own);
         let additional_evidence = additional(&statement);
-        statement.additional_evidence_sha256 = additional_evidence.as_ref().map(|text| sha256(text.as_bytes()));
+        statement.additional_evidence_sha256 =
+            additional_evidence.as_ref().map(|text| sha256(text.as_bytes()));
         let cpu = TeeAttester::new(device(&self.chip), b"").unwrap();
         let evidence = cpu.evidence(&statement.digest()).unwrap();
-        Token { statement, evidence, additional_evidence, documents: own.documents.clone(), ak_certificates: vec![] }
+        Token {
+            statement,
+            evidence,
+            additional_evidence,
+            documents: own.documents.clone(),
+            ak_certificates: vec![],
+        }
     }
 }
 
@@ -114,7 +126,8 @@ fn refusal(verifier: &Agent, token: &Token) -> (String, String) {
 #[test]
 fn a_site_shows_its_gpus_and_its_peer_sees_nvidias_golden_values() {
     let scene = scene();
-    let (server, client) = (scene.server(true), scene.client(true, scene.gpus((1..=8).map(one_of_several).collect())));
+    let (server, client) =
+        (scene.server(true), scene.client(true, scene.gpus((1..=8).map(one_of_several).collect())));
     client.verify_self(&[]).unwrap();
     assert_eq!(ask(&client, json!({"op": "status"}))["kinds"], json!(["snp", "nvidia"]));
 
@@ -125,12 +138,19 @@ fn a_site_shows_its_gpus_and_its_peer_sees_nvidias_golden_values() {
     let submods = accepted["claims"]["submods"].as_object().unwrap();
     assert_eq!(submods.len(), 9, "the CPU and eight GPUs");
     let gpu = &submods["gpu7"]["ear.veraison.annotated-evidence"]["nvidia"];
-    assert_eq!((&gpu["measres"], &gpu["x-nvidia-gpu-driver-version"]), (&json!("success"), &json!("575.32")));
+    assert_eq!(
+        (&gpu["measres"], &gpu["x-nvidia-gpu-driver-version"]),
+        (&json!("success"), &json!("575.32"))
+    );
     // Said, and accepted by name: nobody asked NVIDIA whether it revoked anything.
-    assert_eq!(accepted["not_checked"], json!(["acpi", "certificate-revocation", "host-data", "ocsp"]));
+    assert_eq!(
+        accepted["not_checked"],
+        json!(["acpi", "certificate-revocation", "host-data", "ocsp"])
+    );
     // A server without GPUs shows none, and need not.
     let asked = challenge(&client, "server1");
-    let accepted = verify(&client, &token(&server, Some(&asked)), &peer("server1", "server"), Some(&asked));
+    let accepted =
+        verify(&client, &token(&server, Some(&asked)), &peer("server1", "server"), Some(&asked));
     assert_eq!(accepted["claims"]["submods"].as_object().unwrap().len(), 1, "{accepted}");
 }
 
@@ -159,7 +179,10 @@ print(len(token) > 700_000, len(claims["submods"]), cpu["collateral"]["collector
         let mut own = site.own();
         let vendors = scene.vendors(true).with_collectors(vec![collector().verifying_key()]);
         own.trust = own.trust.with_vendors(vendors);
-        site.agent_with(own, Box::new(TeeAttester::new(device(&scene.chip), collateral.as_bytes()).unwrap()))
+        site.agent_with(
+            own,
+            Box::new(TeeAttester::new(device(&scene.chip), collateral.as_bytes()).unwrap()),
+        )
     };
     let eight = scene.gpus((1..=8).map(one_of_several).collect());
     let client = agent(&scene.client, &packed).with_gpus(attester(eight));
@@ -169,7 +192,10 @@ print(len(token) > 700_000, len(claims["submods"]), cpu["collateral"]["collector
         thread::spawn(move || serve::local(&Arc::new(agent), &listener, &[geteuid().as_raw()]));
     }
     let mut python = python(SCRIPT);
-    let output = python.args([&scene.server, &scene.client].map(|site| site.at("agent.sock"))).output().unwrap();
+    let output = python
+        .args([&scene.server, &scene.client].map(|site| site.at("agent.sock")))
+        .output()
+        .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     let expected = format!("True 9 {}\n", hex::encode(collector().verifying_key().to_bytes()));
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{errors}");
@@ -194,7 +220,9 @@ fn without_nvidias_manifests_a_machine_goes_on_and_a_peer_refuses_it() {
 fn attack_gpus_that_are_another_sessions_or_nobodys() {
     let scene = scene();
     let server = scene.server(true);
-    let answer = |gpus: &Gpus, digest: &[u8; 48]| attester(gpus.clone()).additional_evidence(digest).unwrap();
+    let answer = |gpus: &Gpus, digest: &[u8; 48]| {
+        attester(gpus.clone()).additional_evidence(digest).unwrap()
+    };
     let genuine = scene.gpus(vec![Device::blackwell()]);
     let good = scene.made_by_root(|statement| Some(answer(&genuine, &statement.device_digest())));
     let (expected, other_text) = (Some(good.clone()), answer(&genuine, &[3; 48]));
@@ -208,7 +236,8 @@ fn attack_gpus_that_are_another_sessions_or_nobodys() {
     let (found, reason) = refusal(&server, &scene.made_by_root(|_| None));
     assert_eq!(found, "AGT-031", "{reason}");
     assert!(reason.contains("requires GPUs"), "{reason}");
-    // Taken away or exchanged on the way: the CPU answered for another text, or for another statement.
+    // Taken away or exchanged on the way: the CPU answered for another text, or for another
+    // statement.
     let exchanged = Token { additional_evidence: Some(other_text), ..good.clone() };
     assert_eq!(refusal(&server, &exchanged).0, "AGT-020");
     let taken = Token { additional_evidence: None, ..good.clone() };
@@ -216,9 +245,11 @@ fn attack_gpus_that_are_another_sessions_or_nobodys() {
     let mut both = taken;
     both.statement.additional_evidence_sha256 = None;
     assert_eq!(refusal(&server, &both).0, "AGT-031");
-    // A maker of GPUs that is not NVIDIA, one GPU that is shown twice, and words that are no evidence.
+    // A maker of GPUs that is not NVIDIA, one GPU that is shown twice, and words that are no
+    // evidence.
     let foreign = Gpus { world: Arc::new(World::new()), ..genuine.clone() };
-    let foreign = scene.made_by_root(|statement| Some(answer(&foreign, &statement.device_digest())));
+    let foreign =
+        scene.made_by_root(|statement| Some(answer(&foreign, &statement.device_digest())));
     assert_eq!(refusal(&server, &foreign).0, "AGT-031");
     let twice = scene.gpus(vec![one_of_several(1), one_of_several(1)]);
     let twice = scene.made_by_root(|statement| Some(answer(&twice, &statement.device_digest())));
@@ -238,7 +269,9 @@ fn attack_a_gpu_with_other_firmware_or_clear_links() {
     let server = scene.server(true);
     let shown = |device: Device| {
         let gpus = scene.gpus(vec![device]);
-        let answer = |statement: &Statement| attester(gpus).additional_evidence(&statement.device_digest()).unwrap();
+        let answer = |statement: &Statement| {
+            attester(gpus).additional_evidence(&statement.device_digest()).unwrap()
+        };
         scene.made_by_root(|statement| Some(answer(statement)))
     };
     let mut other = Device::blackwell();
@@ -246,7 +279,10 @@ fn attack_a_gpu_with_other_firmware_or_clear_links() {
     let (found, reason) = refusal(&server, &shown(other.clone()));
     assert_eq!(found, "AGT-031", "{reason}");
     // Its own agent sees the same, and powers its machine off.
-    assert_eq!(scene.client(true, scene.gpus(vec![other])).verify_self(&[]).unwrap_err().code(), "AGT-031");
+    assert_eq!(
+        scene.client(true, scene.gpus(vec![other])).verify_self(&[]).unwrap_err().code(),
+        "AGT-031"
+    );
     // A mode that no switch vouches for.
     let mut clear = Device::blackwell();
     clear.set(36, vec![2, 0]);
@@ -265,7 +301,10 @@ fn a_gpu_that_answers_no_more_ends_its_machine() {
     let (gone, gpus) = (Arc::new(AtomicBool::new(false)), scene.gpus(vec![Device::blackwell()]));
     let is_gone = gone.clone();
     let open: OpenDevice = Box::new(move || match is_gone.load(Ordering::Relaxed) {
-        true => Err(CollectError::Absent { device: "NVIDIA GPU".into(), problem: "it fell off the bus".into() }),
+        true => Err(CollectError::Absent {
+            device: "NVIDIA GPU".into(),
+            problem: "it fell off the bus".into(),
+        }),
         false => Ok(Box::new(gpus.clone())),
     });
     let client = scene.agent(&scene.client, true).with_gpus(GpuAttester::new(open));
@@ -279,7 +318,8 @@ fn a_gpu_that_answers_no_more_ends_its_machine() {
     assert_eq!(scene.agent(&scene.client, true).verify_self(&[]).unwrap_err().code(), "AGT-031");
 }
 
-/// p1 is the host's: its collateral counts where the measured p4 names whoever collected it, and stops nothing.
+/// p1 is the host's: its collateral counts where the measured p4 names whoever collected it, and
+/// stops nothing.
 #[test]
 fn what_p1_brings_counts_where_p4_names_its_collector() {
     let (federation, world) = (Federation::hold(), Arc::new(World::new()));
@@ -301,7 +341,8 @@ fn what_p1_brings_counts_where_p4_names_its_collector() {
         let (server, unused) = agent(&server);
         server.verify_self(&[]).unwrap();
         let asked = challenge(&server, "site-1");
-        let answer = verify(&server, &token(&client, Some(&asked)), &peer("site-1", "client"), Some(&asked));
+        let answer =
+            verify(&server, &token(&client, Some(&asked)), &peer("site-1", "client"), Some(&asked));
         (answer, unused)
     };
     let refused = |word: &str| {

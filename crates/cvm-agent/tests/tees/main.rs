@@ -1,5 +1,5 @@
-//! Tokens of machines that attest with their TEE, on minted chips: verified by themselves and by each other, with the
-//! built-in policies.
+//! Tokens of machines that attest with their TEE, on minted chips: verified by themselves and by
+//! each other, with the built-in policies.
 
 #[path = "../common/chip.rs"]
 mod chip;

@@ -30,21 +30,34 @@ fn two_sites_on_snp_verify_each_other() {
     let (federation, maker) = (Federation::hold(), Maker::new());
     let machine = |name, role| federation.tee_site(name, role, platforms(MEASUREMENT));
     let (server, client) = (machine("server1", Role::Server), machine("site-1", Role::Client));
-    let (at_server, at_client) =
-        (agent(&server, &maker.chip(), maker.vendors()), agent(&client, &maker.chip(), maker.vendors()));
+    let (at_server, at_client) = (
+        agent(&server, &maker.chip(), maker.vendors()),
+        agent(&client, &maker.chip(), maker.vendors()),
+    );
     at_server.verify_self(&[]).unwrap();
     at_client.verify_self(&[]).unwrap();
     assert_eq!(ask(&at_client, json!({"op": "status"}))["kinds"], json!(["snp"]));
 
     let asked = challenge(&at_server, "site-1");
-    let accepted = verify(&at_server, &token(&at_client, Some(&asked)), &peer("site-1", "client"), Some(&asked));
+    let accepted = verify(
+        &at_server,
+        &token(&at_client, Some(&asked)),
+        &peer("site-1", "client"),
+        Some(&asked),
+    );
     assert_eq!(accepted["verified"], true, "{accepted}");
     let snp = &accepted["claims"]["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"];
     assert_eq!((&snp["phase"], &snp["trust"]), (&json!("not-shown"), &json!("tee")));
-    // Said, and accepted by name: no list of AMD's was at hand, and nobody expects anything of the host's data.
+    // Said, and accepted by name: no list of AMD's was at hand, and nobody expects anything of the
+    // host's data.
     assert_eq!(accepted["not_checked"], json!(["acpi", "certificate-revocation", "host-data"]));
     let asked = challenge(&at_client, "server1");
-    let accepted = verify(&at_client, &token(&at_server, Some(&asked)), &peer("server1", "server"), Some(&asked));
+    let accepted = verify(
+        &at_client,
+        &token(&at_server, Some(&asked)),
+        &peer("server1", "server"),
+        Some(&asked),
+    );
     assert_eq!(accepted["verified"], true, "{accepted}");
 }
 
@@ -101,9 +114,12 @@ fn made_by_root(site: &Site, chip: &Arc<Chip>) -> String {
     use cvm_agent::attester::Attester as _;
     let own = site.own();
     let statement = site.statement(&own);
-    let evidence = TeeAttester::new(device(chip), b"").unwrap().evidence(&statement.digest()).unwrap();
+    let evidence =
+        TeeAttester::new(device(chip), b"").unwrap().evidence(&statement.digest()).unwrap();
     let documents = own.documents.clone();
-    Token { statement, evidence, additional_evidence: None, documents, ak_certificates: vec![] }.text().unwrap()
+    Token { statement, evidence, additional_evidence: None, documents, ak_certificates: vec![] }
+        .text()
+        .unwrap()
 }
 
 /// Evidence that was recorded answers what it was recorded for, and nothing else.
@@ -137,8 +153,8 @@ fn attack_a_recorded_report() {
         client.agent_with(own, Box::new(TeeAttester::new(open, b"").unwrap()))
     };
     use cvm_base::Explain as _;
-    // The recording refuses another statement; one that answers everything is seen through by the agent itself, and by
-    // every peer.
+    // The recording refuses another statement; one that answers everything is seen through by the
+    // agent itself, and by every peer.
     assert_eq!(recorded(false).verify_self(&[]).unwrap_err().code(), "AGT-005");
     assert_eq!(recorded(true).verify_self(&[]).unwrap_err().code(), "AGT-031");
     let mut changed = genuine.clone();

@@ -70,7 +70,10 @@ fn platforms() -> Platforms {
 }
 
 fn vendors(mint: &Mint) -> Vendors {
-    Vendors::new(SnpRoots::amd().unwrap().clone(), vec![Certificate::from_der(&mint.root.der).unwrap()])
+    Vendors::new(
+        SnpRoots::amd().unwrap().clone(),
+        vec![Certificate::from_der(&mint.root.der).unwrap()],
+    )
 }
 
 /// What the site's collector packed, and the collector's public key in hex.
@@ -85,7 +88,8 @@ fn collateral(mint: &Mint, advisories: &[&str]) -> (Vec<u8>, String) {
     let mut writer = Writer::open(folder.path(), collector.clone(), &[]).unwrap();
     writer.put(&Item { key, bytes, source: "a test".into(), fetched_at: NOW }).unwrap();
     drop(writer);
-    let cache = cvm_attest::collateral::Cache::open(folder.path(), &[collector.verifying_key()]).unwrap();
+    let cache =
+        cvm_attest::collateral::Cache::open(folder.path(), &[collector.verifying_key()]).unwrap();
     (cache.pack(), hex::encode(collector.verifying_key().to_bytes()))
 }
 
@@ -117,7 +121,12 @@ fn two_sites_on_tdx_verify_each_other_with_intels_collateral() {
         // No list of a vendor's stops a machine that runs.
         at_client.verify_self(&[]).unwrap();
         let asked = challenge(&at_server, "site-1");
-        verify(&at_server, &token(&at_client, Some(&asked)), &peer("site-1", "client"), Some(&asked))
+        verify(
+            &at_server,
+            &token(&at_client, Some(&asked)),
+            &peer("site-1", "client"),
+            Some(&asked),
+        )
     };
     let accepted = ask_client(&packed);
     assert_eq!(accepted["verified"], true, "{accepted}");
@@ -159,11 +168,18 @@ fn attack_a_td_before_its_handoff_and_one_of_another_image() {
     assert_eq!(boot.code(), "AGT-032");
     assert!(boot.to_string().contains("before the handoff"), "{boot}");
     // MRTD, RTMR2, and RTMR3 beyond the handoff.
-    for change in [|body: &mut [u8]| body[136] ^= 1, |body: &mut [u8]| body[424] ^= 1, |body: &mut [u8]| body[472] ^= 1]
-    {
+    for change in [
+        |body: &mut [u8]| body[136] ^= 1,
+        |body: &mut [u8]| body[424] ^= 1,
+        |body: &mut [u8]| body[472] ^= 1,
+    ] {
         assert_eq!(refused(Td { change, ..genuine.clone() }).code(), "AGT-032");
     }
-    assert_eq!(refused(Td { change: |body| body[120] |= 1, ..genuine.clone() }).code(), "AGT-031", "debug mode");
+    assert_eq!(
+        refused(Td { change: |body| body[120] |= 1, ..genuine.clone() }).code(),
+        "AGT-031",
+        "debug mode"
+    );
     let foreign = Td { mint: Arc::new(Mint::new()), ..genuine };
     assert_eq!(refused(foreign).code(), "AGT-031", "not Intel's");
 }

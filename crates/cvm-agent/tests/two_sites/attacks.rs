@@ -13,11 +13,13 @@ use crate::common::{Federation, Site, ask, challenge, code, peer, token, verify}
 
 fn scene() -> (Federation, Site, Site) {
     let federation = Federation::hold();
-    let (server, client) = (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
+    let (server, client) =
+        (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
     (federation, server, client)
 }
 
-/// The token with changes, and fresh evidence for them from the site's own TPM: what root in that guest can make.
+/// The token with changes, and fresh evidence for them from the site's own TPM: what root in that
+/// guest can make.
 fn forged(site: &Site, text: &str, change: impl FnOnce(&mut Token)) -> String {
     let mut token = Token::parse(text).unwrap();
     change(&mut token);
@@ -96,7 +98,10 @@ fn attack_a_peer_that_claims_anothers_name() {
     // A statement that nobody quoted.
     let mut changed = Token::parse(&own).unwrap();
     changed.statement.expires_at += 1;
-    assert_eq!(code(&verify(&at_server, &changed.text().unwrap(), &peer("site-1", "client"), None)), "AGT-031");
+    assert_eq!(
+        code(&verify(&at_server, &changed.text().unwrap(), &peer("site-1", "client"), None)),
+        "AGT-031"
+    );
 }
 
 #[test]
@@ -155,12 +160,21 @@ fn attack_a_pcr_extended_after_the_handoff() {
     assert!(refused["reason"].as_str().unwrap().contains("PCR 11 is"), "{refused}");
     // The client itself notices, stays failed, and makes no more tokens.
     let noticed = at_client.verify_self(&[]).unwrap_err();
-    assert!(noticed.to_string().contains("PCR 11 is") && noticed.to_string().contains("expected"), "{noticed}");
+    assert!(
+        noticed.to_string().contains("PCR 11 is") && noticed.to_string().contains("expected"),
+        "{noticed}"
+    );
     let status = ask(&at_client, json!({"op": "status"}));
     assert_eq!(status["state"], "failing");
     assert!(status["reason"].as_str().unwrap().starts_with("AGT-032: "), "{status}");
     let tls = "ab".repeat(32);
-    assert_eq!(code(&ask(&at_client, json!({"op": "generate", "challenge": null, "tls_cert_sha256": tls}))), "AGT-003");
+    assert_eq!(
+        code(&ask(
+            &at_client,
+            json!({"op": "generate", "challenge": null, "tls_cert_sha256": tls})
+        )),
+        "AGT-003"
+    );
     // A register that the log explains, and one that the reference says nothing may extend.
     for (pcr, expected) in [(7, "AGT-031"), (13, "AGT-032")] {
         let client = federation.site("site-1", Role::Client);
@@ -182,8 +196,14 @@ fn attack_a_huge_token() {
     for text in [&long, "", "=", "e30", &good[..good.len() / 2], &good.replace('e', "\u{e9}")] {
         assert_eq!(code(&verify(&agent, text, &site_1, None)), "AGT-020");
     }
-    // A request of a gigabyte is cut at the socket (`serve`); one that is too long is not parsed at all.
-    let request = json!({"op": "verify", "token": "A".repeat(MAX_MESSAGE), "peer": null, "challenge": null});
+    // A request of a gigabyte is cut at the socket (`serve`); one that is too long is not parsed at
+    // all.
+    let request =
+        json!({"op": "verify", "token": "A".repeat(MAX_MESSAGE), "peer": null, "challenge": null});
     assert_eq!(code(&ask(&agent, request)), "AGT-001");
-    assert_eq!(verify(&agent, &good, &site_1, None)["verified"], true, "none of them used the good one up");
+    assert_eq!(
+        verify(&agent, &good, &site_1, None)["verified"],
+        true,
+        "none of them used the good one up"
+    );
 }

@@ -30,7 +30,9 @@ fn bench_tokens() {
     let client = federation.site("site-1", Role::Client);
     let agent = client.agent();
     let tpm = TpmAttester::new(&client.tcti(), &client.log);
-    per_second("a quote of swtpm alone (another process, over TCP)", || drop(tpm.evidence(&[0; 48]).unwrap()));
+    per_second("a quote of swtpm alone (another process, over TCP)", || {
+        drop(tpm.evidence(&[0; 48]).unwrap())
+    });
     per_second("a token, swtpm's quote included", || drop(token(&agent, None)));
 
     let text = token(&agent, None);

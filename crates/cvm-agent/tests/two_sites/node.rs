@@ -40,7 +40,10 @@ fn an_auditor_challenges_a_node_and_reads_its_report() {
     let period = ("2020-01-01T00:00:00Z", "2120-01-01T00:00:00Z");
     let (_, report) = audit.node(&node, Some(period), PATIENCE).unwrap();
     let entries = report.unwrap()["entries"].clone();
-    assert_eq!((&entries[0]["direction"], &entries[1]["direction"]), (&json!("self"), &json!("audit")));
+    assert_eq!(
+        (&entries[0]["direction"], &entries[1]["direction"]),
+        (&json!("self"), &json!("audit"))
+    );
 
     // A question is short: the port reads no more, and keeps nothing of it.
     let long = json!({"v": 1, "op": "evidence", "nonce": "0".repeat(MAX_QUESTION)});
@@ -56,11 +59,13 @@ fn an_auditor_challenges_a_node_and_reads_its_report() {
 #[test]
 fn attack_an_auditors_token_between_sites_and_a_changed_report() {
     let federation = Federation::hold();
-    let (server, machine) = (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
+    let (server, machine) =
+        (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
     let (server, node) = (server.agent(), serving(&machine));
     let asked = crate::common::challenge(&server, "site-1");
     // Anybody may have the node answer the server's challenge; the answer is none to the server.
-    let answer = ask_node(&node, &json!({"v": 1, "op": "evidence", "nonce": asked}), PATIENCE).unwrap();
+    let answer =
+        ask_node(&node, &json!({"v": 1, "op": "evidence", "nonce": asked}), PATIENCE).unwrap();
     let token = answer["token"].as_str().unwrap();
     let mut site_1 = peer("site-1", "client");
     site_1["tls_cert_sha256"] = json!(null);
@@ -74,6 +79,9 @@ fn attack_an_auditors_token_between_sites_and_a_changed_report() {
     // The port answers nothing of the socket.
     for op in ["status", "generate", "verify"] {
         let refused = ask_node(&node, &json!({"v": 1, "op": op}), PATIENCE).unwrap_err();
-        assert!(matches!(&refused, AuditError::Refused { code, .. } if code == "AGT-001"), "{refused}");
+        assert!(
+            matches!(&refused, AuditError::Refused { code, .. } if code == "AGT-001"),
+            "{refused}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Why evidence is not what was predicted: each register that differs, the first measurement at which it does,
-//! and what most likely made the difference.
+//! Why evidence is not what was predicted: each register that differs, the first measurement at
+//! which it does, and what most likely made the difference.
 
 use std::fmt;
 
@@ -31,7 +31,8 @@ pub struct Explanation {
     /// The first measurement that differs, where a log and the reference name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
-    /// What the reference has there: of the event, else of the register. Nothing for one more than expected.
+    /// What the reference has there: of the event, else of the register. Nothing for one more than
+    /// expected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
     /// What the evidence has.
@@ -54,23 +55,29 @@ impl fmt::Display for Explanation {
 impl Explanation {
     fn sides(&self) -> String {
         let none = "nothing";
-        let (expected, got) = (self.expected.as_deref().unwrap_or(none), self.got.as_deref().unwrap_or(none));
+        let (expected, got) =
+            (self.expected.as_deref().unwrap_or(none), self.got.as_deref().unwrap_or(none));
         format!("expected {expected}, got {got}")
     }
 }
 
 /// Every difference between what was verified and the reference values of its kind.
 ///
-/// Of several platforms in the reference, the one that differs least is compared with. Logs in the set name
-/// measurements of registers that software extended after the firmware closed its log.
-pub fn explain(appraisal: &Appraisal, set: &EvidenceSet, reference: &ReferenceSet) -> Vec<Explanation> {
+/// Of several platforms in the reference, the one that differs least is compared with. Logs in the
+/// set name measurements of registers that software extended after the firmware closed its log.
+pub fn explain(
+    appraisal: &Appraisal,
+    set: &EvidenceSet,
+    reference: &ReferenceSet,
+) -> Vec<Explanation> {
     let mut found = Vec::new();
     for (of, kind, claims) in appraisal.claims() {
         match kind {
             // Reference values are of the SHA-256 bank.
             "tpm" if claims["bank"] == HashAlg::Sha256.name() => {
                 found.extend(reference.tpm.iter().flat_map(|tpm| {
-                    let expected = tpm.explain.iter().map(|e| (u32::from(e.pcr), e.event.clone(), e.digest));
+                    let expected =
+                        tpm.explain.iter().map(|e| (u32::from(e.pcr), e.event.clone(), e.digest));
                     pcrs(of, claims, set, &tpm.pcrs, &expected.collect::<Vec<_>>())
                 }));
                 found.extend(firmware(of, claims, reference));
@@ -84,13 +91,15 @@ pub fn explain(appraisal: &Appraisal, set: &EvidenceSet, reference: &ReferenceSe
     found
 }
 
-/// Refuses every difference that was explained; evidence of a kind that the reference values do not know was not
-/// compared, and its claims say so. For those who have no policy that does it.
+/// Refuses every difference that was explained; evidence of a kind that the reference values do not
+/// know was not compared, and its claims say so. For those who have no policy that does it.
 pub fn compare(appraisal: &mut Appraisal, explained: &[Explanation], reference: &ReferenceSet) {
     for difference in explained {
         let Explanation { of, register, likely, .. } = difference;
-        let reason = format!("{register} is not what the reference values say: {}", difference.sides());
-        let help = format!("most likely: {likely}; a policy of your own (--policy) may decide otherwise");
+        let reason =
+            format!("{register} is not what the reference values say: {}", difference.sides());
+        let help =
+            format!("most likely: {likely}; a policy of your own (--policy) may decide otherwise");
         appraisal.refusals.push(Refusal::policy(of, "ATT-397", reason, &help));
     }
     for (kind, claims) in appraisal.claims_mut() {
@@ -107,9 +116,14 @@ pub fn compare(appraisal: &mut Appraisal, explained: &[Explanation], reference: 
     }
 }
 
-/// Notes the TCB of SEV-SNP as not checked where neither `rules` nor the reference values that were compared state a
-/// floor. Of Intel's platforms, rules judge a status; of AMD's there are only numbers.
-pub fn note_unjudged_tcb(appraisal: &mut Appraisal, rules: &SnpPolicy, compared: Option<&ReferenceSet>) {
+/// Notes the TCB of SEV-SNP as not checked where neither `rules` nor the reference values that were
+/// compared state a floor. Of Intel's platforms, rules judge a status; of AMD's there are only
+/// numbers.
+pub fn note_unjudged_tcb(
+    appraisal: &mut Appraisal,
+    rules: &SnpPolicy,
+    compared: Option<&ReferenceSet>,
+) {
     if !rules.min_tcb.is_empty() {
         return;
     }
@@ -131,17 +145,21 @@ fn knows(reference: &ReferenceSet, kind: &str, claims: &Value) -> bool {
         "tpm" => reference.tpm.is_some() && claims["bank"] == HashAlg::Sha256.name(),
         "snp" => !reference.snp.is_empty(),
         "tdx" => !reference.tdx.is_empty(),
-        "az-snp-vtpm" | "az-tdx-vtpm" => reference.azure.iter().any(|platform| kind.contains(platform.tee.as_str())),
+        "az-snp-vtpm" | "az-tdx-vtpm" => {
+            reference.azure.iter().any(|platform| kind.contains(platform.tee.as_str()))
+        }
         _ => false,
     }
 }
 
 /// Whether a register that covers the host's ACPI tables is as the reference values say.
 fn covers_acpi(reference: &ReferenceSet, kind: &str, claims: &Value) -> bool {
-    let has = |at: &str, expected: String| claims.pointer(at).and_then(Value::as_str) == Some(&expected);
+    let has =
+        |at: &str, expected: String| claims.pointer(at).and_then(Value::as_str) == Some(&expected);
     match kind {
         "tdx" => reference.tdx.iter().any(|platform| {
-            has("/quote/body/mr_td", platform.mrtd.to_string()) && has("/quote/body/rtmr_0", platform.rtmr0.to_string())
+            has("/quote/body/mr_td", platform.mrtd.to_string())
+                && has("/quote/body/rtmr_0", platform.rtmr0.to_string())
         }),
         "tpm" => known_firmware(claims, reference),
         _ => false,
@@ -164,7 +182,9 @@ fn firmware(of: &str, claims: &Value, reference: &ReferenceSet) -> Option<Explan
         event: None,
         expected: Some(format!("{} and {}", expected.pcr0, expected.pcr1)),
         got: Some(format!("{} and {}", claims["pcrs"]["0"], claims["pcrs"]["1"]).replace('"', "")),
-        likely: "other firmware or virtual hardware than named, or ACPI tables that the host changed".into(),
+        likely:
+            "other firmware or virtual hardware than named, or ACPI tables that the host changed"
+                .into(),
     })
 }
 
@@ -179,7 +199,10 @@ fn pcrs(
 ) -> Vec<Explanation> {
     let measured = measured(claims, set);
     let of_register = |list: &[(u32, String, Bytes32)], pcr: u8| {
-        list.iter().filter(|(n, ..)| *n == u32::from(pcr)).map(|(_, n, d)| (n.clone(), *d)).collect::<Vec<_>>()
+        list.iter()
+            .filter(|(n, ..)| *n == u32::from(pcr))
+            .map(|(_, n, d)| (n.clone(), *d))
+            .collect::<Vec<_>>()
     };
     let mut found = Vec::new();
     for (pcr, expected) in reference {
@@ -187,11 +210,14 @@ fn pcrs(
         if quoted == Some(&expected.to_string()) {
             continue;
         }
-        let explanation = |event: Option<String>, expected: Option<String>, got: Option<String>, likely: &str| {
-            let register = format!("PCR {pcr}");
-            Explanation { of: of.into(), register, event, expected, got, likely: likely.into() }
+        let explanation =
+            |event: Option<String>, expected: Option<String>, got: Option<String>, likely: &str| {
+                let register = format!("PCR {pcr}");
+                Explanation { of: of.into(), register, event, expected, got, likely: likely.into() }
+            };
+        let whole = |likely: &str| {
+            explanation(None, Some(expected.to_string()), quoted.map(Into::into), likely)
         };
-        let whole = |likely: &str| explanation(None, Some(expected.to_string()), quoted.map(Into::into), likely);
         let (wanted, seen) = (of_register(predicted, *pcr), of_register(&measured, *pcr));
         let after = eventlog::extend(expected, &handoff_digest()).to_string();
         found.push(match difference(&wanted, &seen) {
@@ -199,15 +225,18 @@ fn pcrs(
                 whole("no register values were given with the quote")
             }
             _ if quoted.is_none() => whole("the quote does not cover this register"),
-            _ if *pcr == 11 && quoted == Some(&after) => whole("the image has handed off: its system is running"),
+            _ if *pcr == 11 && quoted == Some(&after) => {
+                whole("the image has handed off: its system is running")
+            }
             _ if wanted.is_empty() || seen.is_empty() => whole(pcr_cause(*pcr)),
             None => whole("software measured something that no log lists"),
             Some(difference) => {
                 let (expected, got) = sides(difference);
                 let name = expected.as_ref().or(got.as_ref()).map(|(name, _)| name.clone());
                 let likely = name.as_deref().and_then(likely_cause).unwrap_or(pcr_cause(*pcr));
-                let show =
-                    |side: Option<(String, Bytes32)>| side.map(|(name, digest)| format!("\"{name}\" ({digest})"));
+                let show = |side: Option<(String, Bytes32)>| {
+                    side.map(|(name, digest)| format!("\"{name}\" ({digest})"))
+                };
                 explanation(name, show(expected), show(got), likely)
             }
         });
@@ -215,10 +244,18 @@ fn pcrs(
     found
 }
 
-fn difference(expected: &[(String, Bytes32)], measured: &[(String, Bytes32)]) -> Option<Difference<Bytes32>> {
-    let pairs = |list: &'_ [(String, Bytes32)]| list.iter().map(|(n, d)| (n.clone(), *d)).collect::<Vec<_>>();
+fn difference(
+    expected: &[(String, Bytes32)],
+    measured: &[(String, Bytes32)],
+) -> Option<Difference<Bytes32>> {
+    let pairs = |list: &'_ [(String, Bytes32)]| {
+        list.iter().map(|(n, d)| (n.clone(), *d)).collect::<Vec<_>>()
+    };
     let (expected, measured) = (pairs(expected), pairs(measured));
-    first_difference(expected.iter().map(|(n, d)| (n.as_str(), *d)), measured.iter().map(|(n, d)| (n.as_str(), *d)))
+    first_difference(
+        expected.iter().map(|(n, d)| (n.as_str(), *d)),
+        measured.iter().map(|(n, d)| (n.as_str(), *d)),
+    )
 }
 
 type Side<D> = Option<(String, D)>;
@@ -244,11 +281,18 @@ fn measured(claims: &Value, set: &EvidenceSet) -> Measurements {
             return measured;
         }
     }
-    let events = claims.get("event_log").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let events =
+        claims.get("event_log").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let event = |event: &Value| {
         let register = event["register"].as_u64().or(event["pcr"].as_u64())?;
-        let name = ["text", "event", "unproven_text", "type"].iter().find_map(|member| event[*member].as_str())?;
-        Some((u32::try_from(register).ok()?, name.to_owned(), event["digest"].as_str()?.parse().ok()?))
+        let name = ["text", "event", "unproven_text", "type"]
+            .iter()
+            .find_map(|member| event[*member].as_str())?;
+        Some((
+            u32::try_from(register).ok()?,
+            name.to_owned(),
+            event["digest"].as_str()?.parse().ok()?,
+        ))
     };
     events.iter().filter_map(event).collect()
 }
@@ -267,28 +311,41 @@ fn pcr_cause(pcr: u8) -> &'static str {
 
 fn launch(of: &str, claims: &Value, platforms: &[SnpReference]) -> Vec<Explanation> {
     let Some(measurement) = claims["measurement"].as_str() else { return vec![] };
-    let explanation = |register: String, expected: String, got: String, likely: String| Explanation {
-        of: of.into(),
-        register,
-        event: None,
-        expected: Some(expected),
-        got: Some(got),
-        likely,
-    };
+    let explanation =
+        |register: String, expected: String, got: String, likely: String| Explanation {
+            of: of.into(),
+            register,
+            event: None,
+            expected: Some(expected),
+            got: Some(got),
+            likely,
+        };
     let same = platforms.iter().filter(|platform| platform.measurement.to_string() == measurement);
-    if let Some(least) = same.map(|platform| floor(of, claims, &platform.tcb_floor)).min_by_key(Vec::len) {
+    if let Some(least) =
+        same.map(|platform| floor(of, claims, &platform.tcb_floor)).min_by_key(Vec::len)
+    {
         return least;
     }
     let variant = platforms.iter().find_map(|platform| {
-        let variant = platform.variants.iter().find(|variant| variant.measurement.to_string() == measurement)?;
+        let variant = platform
+            .variants
+            .iter()
+            .find(|variant| variant.measurement.to_string() == measurement)?;
         Some((platform, variant.change.clone()))
     });
     let unknown = "firmware newer or older than the one predicted, or kernel, initrd or command line changed, or two \
                    inputs at once: no other input of the prediction alone gives this digest";
-    let Some((platform, likely)) = variant.or(platforms.first().map(|platform| (platform, unknown.into()))) else {
+    let Some((platform, likely)) =
+        variant.or(platforms.first().map(|platform| (platform, unknown.into())))
+    else {
         return vec![];
     };
-    vec![explanation("launch digest".into(), platform.measurement.to_string(), measurement.into(), likely)]
+    vec![explanation(
+        "launch digest".into(),
+        platform.measurement.to_string(),
+        measurement.into(),
+        likely,
+    )]
 }
 
 /// Everything in which a machine is below a platform's floor.
@@ -303,12 +360,18 @@ fn floor(of: &str, claims: &Value, floor: &TcbFloor) -> Vec<Explanation> {
     };
     let Ok(shown) = ShownTcb::deserialize(claims) else {
         let likely = "claims of another verifier, which does not state them";
-        return vec![explanation("TCB".into(), "product, reported and launch TCB".into(), "not all".into(), likely)];
+        return vec![explanation(
+            "TCB".into(),
+            "product, reported and launch TCB".into(),
+            "not all".into(),
+            likely,
+        )];
     };
     let explained = floor.shortfalls(&shown).into_iter().map(|shortfall| match shortfall {
         Shortfall::Unnamed { chip } => {
             let likely =
-                "the reference values are of an earlier version or of other machines: state a tcb_floor for it";
+                "the reference values are of an earlier version or of other machines: state a \
+                 tcb_floor for it";
             explanation("TCB floor".into(), format!("one for {chip}"), "none".into(), likely)
         }
         Shortfall::Below { version, component, found, least, .. } => {
@@ -326,9 +389,10 @@ fn td(of: &str, claims: &Value, platforms: &[TdxReference]) -> Vec<Explanation> 
 }
 
 fn td_against(of: &str, claims: &TdxClaims, platform: &TdxReference) -> Vec<Explanation> {
-    let explanation = |register: String, event, expected: Option<String>, got: Option<String>, likely: &str| {
-        Explanation { of: of.into(), register, event, expected, got, likely: likely.into() }
-    };
+    let explanation =
+        |register: String, event, expected: Option<String>, got: Option<String>, likely: &str| {
+            Explanation { of: of.into(), register, event, expected, got, likely: likely.into() }
+        };
     let mut found = Vec::new();
     let mrtd = claims.quote.body.mr_td;
     if mrtd != platform.mrtd {
@@ -339,7 +403,9 @@ fn td_against(of: &str, claims: &TdxClaims, platform: &TdxReference) -> Vec<Expl
     let measured = claims.measurements();
     let events = rtmr::explain(&platform.events, &measured);
     let expected = [platform.rtmr0, platform.rtmr1, platform.rtmr2, platform.rtmr3];
-    for ((n, expected), got) in (0_u8..).zip(expected).zip(claims.rtmrs()).filter(|((_, e), g)| e != g) {
+    for ((n, expected), got) in
+        (0_u8..).zip(expected).zip(claims.rtmrs()).filter(|((_, e), g)| e != g)
+    {
         let register = format!("RTMR{n}");
         let known = platform.events.iter().any(|event| event.rtmr == n) && !measured.is_empty();
         let mismatch = events.iter().find(|mismatch| mismatch.rtmr == n).filter(|_| known);
@@ -353,7 +419,13 @@ fn td_against(of: &str, claims: &TdxClaims, platform: &TdxReference) -> Vec<Expl
             }
             None => {
                 let likely = rtmr::register_cause(n);
-                explanation(register, None, Some(expected.to_string()), Some(got.to_string()), likely)
+                explanation(
+                    register,
+                    None,
+                    Some(expected.to_string()),
+                    Some(got.to_string()),
+                    likely,
+                )
             }
         });
     }
@@ -361,7 +433,13 @@ fn td_against(of: &str, claims: &TdxClaims, platform: &TdxReference) -> Vec<Expl
 }
 
 /// The paravisor's measurement and the vTPM's registers.
-fn azure(of: &str, kind: &str, claims: &Value, set: &EvidenceSet, reference: &ReferenceSet) -> Vec<Explanation> {
+fn azure(
+    of: &str,
+    kind: &str,
+    claims: &Value,
+    set: &EvidenceSet,
+    reference: &ReferenceSet,
+) -> Vec<Explanation> {
     let found = match kind {
         "az-snp-vtpm" => claims["measurement"].as_str(),
         _ => claims.pointer("/quote/body/mr_td").and_then(Value::as_str),

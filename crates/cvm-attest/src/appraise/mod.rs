@@ -1,9 +1,9 @@
 //! From files to a verdict: what `flare-cvm attest verify` does, without reading a file.
 //!
-//! [`EvidenceSet`] takes files in any order and tells what each one is; [`EvidenceSet::verify`] verifies every
-//! piece of evidence among them and lays the claims out as Trustee's token does, a submodule for each:
-//! `cpu0`, `tpm0`, `gpu0` …, `token0` …. A composite is good only as a whole, and every device in it answers
-//! the same nonce.
+//! [`EvidenceSet`] takes files in any order and tells what each one is; [`EvidenceSet::verify`]
+//! verifies every piece of evidence among them and lays the claims out as Trustee's token does, a
+//! submodule for each: `cpu0`, `tpm0`, `gpu0` …, `token0` …. A composite is good only as a whole,
+//! and every device in it answers the same nonce.
 
 mod explain;
 mod kinds;
@@ -43,7 +43,12 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(of: &str, error: &(impl Explain + std::fmt::Display)) -> Self {
-        Self { of: of.into(), code: error.code().into(), reason: shortened(&error.to_string()), help: error.help() }
+        Self {
+            of: of.into(),
+            code: error.code().into(),
+            reason: shortened(&error.to_string()),
+            help: error.help(),
+        }
     }
 
     /// Files that make no evidence.
@@ -57,7 +62,8 @@ impl Refusal {
     }
 }
 
-/// A reason without what readers of JSON quote of it: a word that is longer than any digest is data.
+/// A reason without what readers of JSON quote of it: a word that is longer than any digest is
+/// data.
 fn shortened(reason: &str) -> String {
     const LONGEST: usize = 192;
     const SHOWN: usize = 32;
@@ -76,7 +82,8 @@ fn shortened(reason: &str) -> String {
 struct Submodule {
     /// `cpu`, `tpm`, `gpu`, `switch`, `token` or `collateral`: what its name begins with.
     prefix: &'static str,
-    /// Its member of the annotated evidence: `snp`, `tdx`, `az-snp-vtpm`, `tpm`, `nvidia`, `maa`, ….
+    /// Its member of the annotated evidence: `snp`, `tdx`, `az-snp-vtpm`, `tpm`, `nvidia`, `maa`,
+    /// ….
     kind: &'static str,
     claims: Value,
     refusals: Vec<Refusal>,
@@ -97,9 +104,13 @@ pub struct Appraisal {
 
 impl Appraisal {
     fn add(&mut self, submodule: Submodule) {
-        let number = (0..).find(|n| !self.submods.contains_key(&format!("{}{n}", submodule.prefix))).unwrap_or(0);
+        let number = (0..)
+            .find(|n| !self.submods.contains_key(&format!("{}{n}", submodule.prefix)))
+            .unwrap_or(0);
         let name = format!("{}{number}", submodule.prefix);
-        self.refusals.extend(submodule.refusals.into_iter().map(|refusal| Refusal { of: name.clone(), ..refusal }));
+        self.refusals.extend(
+            submodule.refusals.into_iter().map(|refusal| Refusal { of: name.clone(), ..refusal }),
+        );
         self.submods.insert(name, (submodule.kind, submodule.claims));
     }
 
@@ -108,22 +119,27 @@ impl Appraisal {
         self.refusals.is_empty() && !self.submods.is_empty()
     }
 
-    /// What a Rego policy gets as its input: `{"submods": {"cpu0": {"ear.status", "ear.veraison.annotated-evidence"}}}`.
+    /// What a Rego policy gets as its input: `{"submods": {"cpu0": {"ear.status",
+    /// "ear.veraison.annotated-evidence"}}}`.
     ///
-    /// What is not understood and accepted by name is a submodule `unread0` … there, so that a policy sees it.
+    /// What is not understood and accepted by name is a submodule `unread0` … there, so that a
+    /// policy sees it.
     pub fn input(&self) -> Value {
         json!({ "submods": self.appraised() })
     }
 
-    /// Each submodule with its status: affirmed, affirmed with checks left out (a warning), or contraindicated, by
-    /// itself or by what was refused of all.
+    /// Each submodule with its status: affirmed, affirmed with checks left out (a warning), or
+    /// contraindicated, by itself or by what was refused of all.
     fn appraised(&self) -> BTreeMap<String, token::Submodule> {
         let of_all = self.refusals.iter().any(|refusal| !self.submods.contains_key(&refusal.of));
         let not_checked = self.not_checked();
         let genuine = self.claims().map(|(name, kind, claims)| {
             let refused = of_all || self.refusals.iter().any(|refusal| refusal.of == name);
             let incomplete = not_checked.iter().any(|(of, ..)| *of == name);
-            (name.to_owned(), appraised_as(Tier::appraised(!refused, incomplete), json!({ kind: claims })))
+            (
+                name.to_owned(),
+                appraised_as(Tier::appraised(!refused, incomplete), json!({ kind: claims })),
+            )
         });
         let unread = self.unread.iter().enumerate().map(|(n, unread)| {
             let not_checked = [NotChecked::new(UNREAD, &unread.reason)];
@@ -148,15 +164,21 @@ impl Appraisal {
         kinds::judge_devices(self, name, policy);
     }
 
-    /// Every check that was left out: the submodule's name (a file's, of what was not understood), the check, the reason.
+    /// Every check that was left out: the submodule's name (a file's, of what was not understood),
+    /// the check, the reason.
     pub fn not_checked(&self) -> Vec<(&str, &str, &str)> {
-        let unread = self.unread.iter().map(|unread| (unread.of.as_str(), UNREAD, unread.reason.as_str()));
+        let unread =
+            self.unread.iter().map(|unread| (unread.of.as_str(), UNREAD, unread.reason.as_str()));
         self.claims()
             .flat_map(|(name, _, claims)| {
-                let entries =
-                    claims.get("not_checked").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                let entries = claims
+                    .get("not_checked")
+                    .and_then(Value::as_array)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 entries.iter().map(move |entry| {
-                    let member = |of: &str| entry.get(of).and_then(Value::as_str).unwrap_or_default();
+                    let member =
+                        |of: &str| entry.get(of).and_then(Value::as_str).unwrap_or_default();
                     (name, member("check"), member("reason"))
                 })
             })
@@ -164,12 +186,22 @@ impl Appraisal {
             .collect()
     }
 
-    /// The verdict as a token to sign. Whatever was refused and has no claims to believe is a submodule `refused0` … of it.
-    pub fn to_ear(&self, verifier: VerifierId, registered: Registered, nonce: Option<Vec<u8>>) -> EarToken {
+    /// The verdict as a token to sign. Whatever was refused and has no claims to believe is a
+    /// submodule `refused0` … of it.
+    pub fn to_ear(
+        &self,
+        verifier: VerifierId,
+        registered: Registered,
+        nonce: Option<Vec<u8>>,
+    ) -> EarToken {
         let mut submods = self.appraised();
-        let refused = self.refusals.iter().filter(|refusal| !self.submods.contains_key(&refusal.of));
+        let refused =
+            self.refusals.iter().filter(|refusal| !self.submods.contains_key(&refusal.of));
         submods.extend(refused.enumerate().map(|(n, refusal)| {
-            (format!("refused{n}"), appraised_as(Tier::Contraindicated, json!({ "refused": refusal })))
+            (
+                format!("refused{n}"),
+                appraised_as(Tier::Contraindicated, json!({ "refused": refusal })),
+            )
         }));
         EarToken { profile: token::PROFILE.into(), verifier, registered, nonce, submods }
     }

@@ -23,9 +23,15 @@ impl Reports {
     pub fn of(set: &EvidenceSet) -> Self {
         let mut found = Self::default();
         found.snp.extend(set.all(Form::SnpReport).map(<[u8]>::to_vec));
-        found.quotes.extend(set.all(Form::TdxQuote).chain(set.all(Form::SgxQuote)).map(<[u8]>::to_vec));
-        set.all(Form::HclReport).filter_map(|hcl| HclReport::parse(hcl).ok()).for_each(|hcl| found.hcl(&hcl));
-        for body in set.all(Form::KbsEvidence).filter_map(|json| serde_json::from_slice::<Value>(json).ok()) {
+        found
+            .quotes
+            .extend(set.all(Form::TdxQuote).chain(set.all(Form::SgxQuote)).map(<[u8]>::to_vec));
+        set.all(Form::HclReport)
+            .filter_map(|hcl| HclReport::parse(hcl).ok())
+            .for_each(|hcl| found.hcl(&hcl));
+        for body in
+            set.all(Form::KbsEvidence).filter_map(|json| serde_json::from_slice::<Value>(json).ok())
+        {
             if let Ok(evidence) = SnpEvidence::from_kbs(&body) {
                 found.snp.push(evidence.report.signed().to_vec());
             } else if let Ok(evidence) = AzureEvidence::from_json(kinds::azure_kind(&body), &body) {

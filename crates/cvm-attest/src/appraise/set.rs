@@ -37,8 +37,9 @@ pub struct Terms {
     pub now: u64,
 }
 
-/// What judges evidence, and may come from the same hand as the evidence. By default nothing: whoever made it may have
-/// made that too. What is allowed here stands in the claims' `not_checked`.
+/// What judges evidence, and may come from the same hand as the evidence. By default nothing:
+/// whoever made it may have made that too. What is allowed here stands in the claims'
+/// `not_checked`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Enclosed {
     /// A nonce, which then binds the pieces to each other and proves no freshness.
@@ -49,7 +50,8 @@ pub struct Enclosed {
     pub issuer: bool,
 }
 
-/// Each kind's own rules; what is not given has its safe default. Read from JSON with unknown members refused.
+/// Each kind's own rules; what is not given has its safe default. Read from JSON with unknown
+/// members refused.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
@@ -63,7 +65,8 @@ pub struct Rules {
     pub tpm: TpmPolicy,
     /// NVIDIA: whether golden values, a nonce and OCSP are required.
     pub gpu: GpuRules,
-    /// Pieces that need not be understood, by name: a file's, or `FILE: MEMBER`. They stand in `not_checked`.
+    /// Pieces that need not be understood, by name: a file's, or `FILE: MEMBER`. They stand in
+    /// `not_checked`.
     pub accept_unread: BTreeSet<String>,
 }
 
@@ -138,7 +141,8 @@ impl Group {
             [(first, _), (second, _), ..] => Err(Refusal::input(
                 second,
                 format!("{first} and {second} are both {}", form.describe()),
-                "give one machine's evidence at a time, or each device's files in a folder of their own",
+                "give one machine's evidence at a time, or each device's files in a folder of \
+                 their own",
             )),
         }
     }
@@ -147,15 +151,19 @@ impl Group {
     pub(super) fn needed(&self, form: Form, by: &str) -> Result<&[u8], Refusal> {
         let missing = || {
             let reason = format!("{by} cannot be verified without {}", form.describe());
-            Refusal::input(by, reason, "give that file too: it is told by its content, whatever its name")
+            Refusal::input(
+                by,
+                reason,
+                "give that file too: it is told by its content, whatever its name",
+            )
         };
         self.one(form)?.ok_or_else(missing)
     }
 }
 
 impl EvidenceSet {
-    /// Adds a file as somebody presents it: what cannot be read is refused by [`Self::verify`], unless it is a note in
-    /// a folder.
+    /// Adds a file as somebody presents it: what cannot be read is refused by [`Self::verify`],
+    /// unless it is a note in a folder.
     pub fn present(&mut self, group: &str, name: &str, bytes: Vec<u8>) {
         let note = !group.is_empty() && is_note(name, &bytes);
         if let Err(refusal) = self.add(group, name, bytes) {
@@ -174,8 +182,8 @@ impl EvidenceSet {
         self.left_out.push(refusal);
     }
 
-    /// Adds a file of what vendors published, from the verifier's own hand: collateral alone counts, nothing else in it
-    /// is evidence, a nonce or a key.
+    /// Adds a file of what vendors published, from the verifier's own hand: collateral alone
+    /// counts, nothing else in it is evidence, a nonce or a key.
     pub fn add_collateral(&mut self, name: &str, bytes: Vec<u8>) {
         let Unpacked { pieces, .. } = match unpacked(name, &bytes) {
             Ok(found) => found,
@@ -187,15 +195,17 @@ impl EvidenceSet {
                 self.given.insert(name.to_owned());
                 files.entry(form).or_default().push((name.to_owned(), bytes));
             } else {
-                let reason = format!("{} in a collateral folder counts for nothing", form.describe());
-                let help = "give evidence as such, a nonce with --nonce, and a token's keys with --jwks";
+                let reason =
+                    format!("{} in a collateral folder counts for nothing", form.describe());
+                let help =
+                    "give evidence as such, a nonce with --nonce, and a token's keys with --jwks";
                 self.left_out.push(Refusal::input(name, reason, help));
             }
         }
     }
 
-    /// Adds a file. Files of one `group` belong together; those of the group `""` go with every other as well,
-    /// as far as they vouch for evidence and are none.
+    /// Adds a file. Files of one `group` belong together; those of the group `""` go with every
+    /// other as well, as far as they vouch for evidence and are none.
     ///
     /// # Errors
     /// [`Refusal`] for content that is none of [`Form`], and beyond 256 files.
@@ -204,7 +214,9 @@ impl EvidenceSet {
         match self.count.cmp(&(MAX_FILES + 1)) {
             std::cmp::Ordering::Less => {}
             std::cmp::Ordering::Equal => {
-                let reason = format!("more than {MAX_FILES} files: this one and those behind it are not read");
+                let reason = format!(
+                    "more than {MAX_FILES} files: this one and those behind it are not read"
+                );
                 return Err(Refusal::input(name, reason, "give one machine's evidence at a time"));
             }
             // One refusal says it.
@@ -225,7 +237,10 @@ impl EvidenceSet {
 
     /// Every file of a form, of all groups.
     pub fn all(&self, form: Form) -> impl Iterator<Item = &[u8]> {
-        self.groups.values().flat_map(move |group| group.all(form)).map(|(_, bytes)| bytes.as_slice())
+        self.groups
+            .values()
+            .flat_map(move |group| group.all(form))
+            .map(|(_, bytes)| bytes.as_slice())
     }
 
     /// The names of the files of a form, and their bytes.
@@ -249,41 +264,62 @@ impl EvidenceSet {
 
     /// What cannot be read, less signatures over files that can be: those are left out.
     fn unreadable(&self) -> (Vec<Refusal>, Vec<Refusal>) {
-        let names = || self.groups.values().flat_map(|group| group.0.values().flatten()).map(|(name, _)| name.as_str());
+        let names = || {
+            self.groups
+                .values()
+                .flat_map(|group| group.0.values().flatten())
+                .map(|(name, _)| name.as_str())
+        };
         self.unread.iter().cloned().partition(|unread| !names().any(|name| signs(&unread.of, name)))
     }
 
-    /// Verifies everything. Claims stand in the appraisal even where a policy refuses them; where a verifier
-    /// does, there are none to believe.
+    /// Verifies everything. Claims stand in the appraisal even where a policy refuses them; where a
+    /// verifier does, there are none to believe.
     pub fn verify(&self, terms: &Terms) -> Appraisal {
         let (mut unread, signatures) = self.unreadable();
         let left_out = self.left_out.iter().cloned().chain(signatures).collect();
         let mut appraisal = Appraisal { left_out, ..Appraisal::default() };
         let shared = match Shared::read(self, terms) {
             Ok(shared) => shared,
-            Err(refusal) => return Appraisal { refusals: [vec![refusal], unread].concat(), ..appraisal },
+            Err(refusal) => {
+                return Appraisal { refusals: [vec![refusal], unread].concat(), ..appraisal };
+            }
         };
         appraisal.left_out.extend(shared.unused.iter().cloned());
-        let attests = self.groups.values().any(|group| group.0.keys().any(|form| form.is_evidence()));
+        let attests =
+            self.groups.values().any(|group| group.0.keys().any(|form| form.is_evidence()));
         for (name, group) in &self.groups {
-            let of = |of: &str| if name.is_empty() { of.to_owned() } else { format!("{name}: {of}") };
-            let found =
-                if attests { kinds::verify(group, &shared, terms) } else { kinds::vouch(group, &shared, terms) };
+            let of =
+                |of: &str| if name.is_empty() { of.to_owned() } else { format!("{name}: {of}") };
+            let found = if attests {
+                kinds::verify(group, &shared, terms)
+            } else {
+                kinds::vouch(group, &shared, terms)
+            };
             for verified in found.verified {
                 match verified {
                     Ok(submodule) => appraisal.add(shared.dated(submodule)),
-                    Err(refusal) => appraisal.refusals.push(Refusal { of: of(&refusal.of), ..refusal }),
+                    Err(refusal) => {
+                        appraisal.refusals.push(Refusal { of: of(&refusal.of), ..refusal })
+                    }
                 }
             }
             let names = || group.0.values().flatten().map(|(name, _)| name);
-            let (signatures, alone): (Vec<_>, Vec<_>) =
-                found.unread.into_iter().partition(|unread| names().any(|name| signs(&unread.of, name)));
+            let (signatures, alone): (Vec<_>, Vec<_>) = found
+                .unread
+                .into_iter()
+                .partition(|unread| names().any(|name| signs(&unread.of, name)));
             unread.extend(alone);
             appraisal.left_out.extend(signatures);
         }
         if appraisal.submods.is_empty() && appraisal.refusals.is_empty() {
-            let help = "give a report, a quote, a log or a token; certificates and collateral only vouch for one";
-            appraisal.refusals.push(Refusal::input("the files", "there is no evidence among them", help));
+            let help = "give a report, a quote, a log or a token; certificates and collateral only \
+                vouch for one";
+            appraisal.refusals.push(Refusal::input(
+                "the files",
+                "there is no evidence among them",
+                help,
+            ));
         }
         let (accepted, refused): (Vec<_>, Vec<_>) =
             unread.into_iter().partition(|unread| terms.rules.accepts_unread(&unread.of));
@@ -308,10 +344,15 @@ fn summarized(refused: Vec<Refusal>) -> Vec<Refusal> {
             named.push(refusal);
         }
     }
-    named.extend(counts.into_iter().filter(|(_, count)| *count > NAMED).map(|((code, help), count)| {
-        let (of, reason) = (format!("{} more", count - NAMED), format!("refused as the {NAMED} named before them"));
-        Refusal { of, code, reason, help }
-    }));
+    named.extend(counts.into_iter().filter(|(_, count)| *count > NAMED).map(
+        |((code, help), count)| {
+            let (of, reason) = (
+                format!("{} more", count - NAMED),
+                format!("refused as the {NAMED} named before them"),
+            );
+            Refusal { of, code, reason, help }
+        },
+    ));
     named
 }
 
@@ -320,8 +361,10 @@ fn unpacked(name: &str, bytes: &[u8]) -> Result<Unpacked, Refusal> {
     let size = bytes.len();
     unpack(bytes).map_err(|error| {
         let (problem, help) = match error {
-            UnpackError::Unsupported(why) => (why, "give evidence of a kind that is verified here; see --help"),
-            UnpackError::Unknown if size > MAX_FILE_BYTES => ("it is too long", "no evidence is that long"),
+            UnpackError::Unsupported(why) => (why, "give evidence of a kind that is verified here; \
+                see --help"),
+            UnpackError::Unknown if size > MAX_FILE_BYTES => ("it is too long", "no evidence is \
+                that long"),
             UnpackError::Unknown => (
                 "it is no evidence and no collateral that is known here",
                 "reports, quotes, logs, certificates, lists, manifests, tokens and key sets are told by their content, \

@@ -1,7 +1,8 @@
-//! Of several candidates' reasons, the one that says most: that of the candidate which got furthest.
+//! Of several candidates' reasons, the one that says most: that of the candidate which got
+//! furthest.
 //!
-//! Several keys, signatures, nonces' forms or collections of collateral may lie beside evidence, and one of them is its
-//! own. Why the others do not fit is no news.
+//! Several keys, signatures, nonces' forms or collections of collateral may lie beside evidence,
+//! and one of them is its own. Why the others do not fit is no news.
 
 use crate::{azure::AzureError, tdx::TdxError, token::TokenError, tpm::quote::TpmError};
 
@@ -29,8 +30,8 @@ pub(super) trait Staged {
     fn stage(&self) -> Stage;
 }
 
-/// Tries candidates in their order: what the first good one gave, or the reason of the one that got furthest. Of equals
-/// the first stands; `None` where there is no candidate.
+/// Tries candidates in their order: what the first good one gave, or the reason of the one that got
+/// furthest. Of equals the first stands; `None` where there is no candidate.
 pub(super) fn first_good<T, C, E: Staged>(
     candidates: impl IntoIterator<Item = C>,
     mut attempt: impl FnMut(C) -> Result<T, E>,
@@ -39,7 +40,9 @@ pub(super) fn first_good<T, C, E: Staged>(
     for candidate in candidates {
         match attempt(candidate) {
             Ok(found) => return Some(Ok(found)),
-            Err(error) if furthest.as_ref().is_none_or(|known| known.stage() < error.stage()) => furthest = Some(error),
+            Err(error) if furthest.as_ref().is_none_or(|known| known.stage() < error.stage()) => {
+                furthest = Some(error)
+            }
             Err(_) => {}
         }
     }
@@ -49,12 +52,15 @@ pub(super) fn first_good<T, C, E: Staged>(
 impl Staged for TdxError {
     fn stage(&self) -> Stage {
         match self {
-            Self::Quote { .. } | Self::Unsupported { .. } | Self::Collateral { .. } | Self::EventLog { .. } => {
-                Stage::Form
-            }
+            Self::Quote { .. }
+            | Self::Unsupported { .. }
+            | Self::Collateral { .. }
+            | Self::EventLog { .. } => Stage::Form,
             Self::OtherPlatform { .. } | Self::Pck { .. } => Stage::Owner,
             Self::Time { .. } | Self::Chain { .. } => Stage::Chain,
-            Self::Signature { .. } | Self::AttestationKey { .. } | Self::QuotingEnclave { .. } => Stage::Signature,
+            Self::Signature { .. } | Self::AttestationKey { .. } | Self::QuotingEnclave { .. } => {
+                Stage::Signature
+            }
             Self::ReportData { .. } => Stage::Nonce,
             Self::Tcb { .. }
             | Self::Replay { .. }
@@ -87,10 +93,14 @@ impl Staged for AzureError {
         match self {
             Self::Quote(error) => error.stage(),
             Self::UserData { .. } => Stage::Nonce,
-            Self::Structure(_) | Self::Version { .. } | Self::ReportType { .. } | Self::Kind { .. } => Stage::Form,
-            Self::RuntimeClaims { .. } | Self::RuntimeBinding { .. } | Self::Vmpl { .. } | Self::TdReport { .. } => {
-                Stage::Signature
-            }
+            Self::Structure(_)
+            | Self::Version { .. }
+            | Self::ReportType { .. }
+            | Self::Kind { .. } => Stage::Form,
+            Self::RuntimeClaims { .. }
+            | Self::RuntimeBinding { .. }
+            | Self::Vmpl { .. }
+            | Self::TdReport { .. } => Stage::Signature,
             Self::Snp(_) | Self::Certificate(_) => Stage::Verdict,
         }
     }
@@ -119,13 +129,17 @@ mod tests {
 
     #[test]
     fn the_reason_of_the_candidate_that_got_furthest_stands_whatever_their_order() {
-        let other = || TdxError::OtherPlatform { field: "FMSPC", expected: "a".into(), found: "b".into() };
+        let other =
+            || TdxError::OtherPlatform { field: "FMSPC", expected: "a".into(), found: "b".into() };
         let late = || TdxError::Time { what: "TCB info", from: 0, until: 1, now: 2 };
         for candidates in [[late(), other()], [other(), late()]] {
             let refused = first_good(candidates, Err::<(), _>);
             assert_eq!(refused, Some(Err(late())));
         }
-        assert_eq!(first_good([Err(other()), Ok(7), Err(late())], |candidate| candidate), Some(Ok(7)));
+        assert_eq!(
+            first_good([Err(other()), Ok(7), Err(late())], |candidate| candidate),
+            Some(Ok(7))
+        );
         assert_eq!(first_good([], |error: TdxError| Err::<(), _>(error)), None);
     }
 }

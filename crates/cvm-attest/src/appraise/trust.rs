@@ -1,7 +1,9 @@
-//! What judges evidence, and from whose hand it comes: the verifier's, or that of who presents the evidence.
+//! What judges evidence, and from whose hand it comes: the verifier's, or that of who presents the
+//! evidence.
 //!
-//! A vendor's certificates, lists and manifests may come with the evidence, because the vendor signed them. A nonce,
-//! a token's keys and its issuer may not: whoever made the evidence may have made them too.
+//! A vendor's certificates, lists and manifests may come with the evidence, because the vendor
+//! signed them. A nonce, a token's keys and its issuer may not: whoever made the evidence may have
+//! made them too.
 
 use std::collections::BTreeSet;
 
@@ -71,32 +73,39 @@ impl From {
 }
 
 impl Shared {
-    /// The nonce as a TPM answers it: whole, or its first 32 bytes, which is all that this program's own guests put
-    /// into a quote (see [`crate::tpm_nonce`]).
+    /// The nonce as a TPM answers it: whole, or its first 32 bytes, which is all that this
+    /// program's own guests put into a quote (see [`crate::tpm_nonce`]).
     pub(super) fn quoted_nonces(&self) -> Vec<Vec<u8>> {
         let short = self.nonces.iter().filter_map(|nonce| nonce.first_chunk::<32>());
         self.nonces.iter().cloned().chain(short.map(|nonce| nonce.to_vec())).collect()
     }
 
-    /// Says of a refusal that shows the nonce's bytes which text they are, where they were given as one.
+    /// Says of a refusal that shows the nonce's bytes which text they are, where they were given as
+    /// one.
     pub(super) fn name_nonce(&self, refusal: &mut Refusal) {
         let text = self.nonces.first().filter(|nonce| !nonce.is_empty());
-        let Some(text) = text.and_then(|nonce| Some((std::str::from_utf8(nonce).ok()?, hex::encode(nonce)))) else {
+        let Some(text) =
+            text.and_then(|nonce| Some((std::str::from_utf8(nonce).ok()?, hex::encode(nonce))))
+        else {
             return;
         };
         if self.nonces.len() == 1 && refusal.reason.contains(&text.1) {
-            refusal.reason.push_str(&format!(" ({:?}, the nonce given, is {} in hex)", text.0, text.1));
+            refusal
+                .reason
+                .push_str(&format!(" ({:?}, the nonce given, is {} in hex)", text.0, text.1));
         }
     }
 
-    /// Says in the claims of whatever attests that nobody knows how old it is, unless a nonce of the verifier's says so.
+    /// Says in the claims of whatever attests that nobody knows how old it is, unless a nonce of
+    /// the verifier's says so.
     pub(super) fn dated(&self, mut submodule: Submodule) -> Submodule {
         let reason = match self.nonce_from {
             From::Verifier => return submodule,
             From::Evidence => "the nonce came with the evidence: its freshness was not checked",
             From::Nobody | From::EvidenceUnasked => "no nonce was given: freshness was not checked",
         };
-        if let Some(claims) = submodule.claims.as_object_mut().filter(|_| submodule.prefix != "collateral")
+        if let Some(claims) =
+            submodule.claims.as_object_mut().filter(|_| submodule.prefix != "collateral")
             && let Value::Array(list) = claims.entry("not_checked").or_insert_with(|| json!([]))
             && !list.iter().any(|entry| entry["check"] == "nonce")
         {
@@ -135,7 +144,8 @@ impl Shared {
             dcap: all(Form::DcapCollateral),
             tcb_infos: all(Form::TcbInfo),
             qe_identities: all(Form::QeIdentity),
-            given: [Form::DcapCollateral, Form::TcbInfo, Form::QeIdentity].map(|form| set.given(form)),
+            given: [Form::DcapCollateral, Form::TcbInfo, Form::QeIdentity]
+                .map(|form| set.given(form)),
             keys,
             keys_from,
             roots,
@@ -151,33 +161,48 @@ impl Shared {
 
 type Nonce = (Vec<Vec<u8>>, From, Option<Refusal>, Vec<Refusal>);
 
-/// The nonce that everything must answer: the verifier's, or the only one among the evidence, if it may count.
+/// The nonce that everything must answer: the verifier's, or the only one among the evidence, if it
+/// may count.
 fn nonce(set: &EvidenceSet, terms: &Terms) -> Result<Nonce, Refusal> {
     let forms = |text: &str| {
         let bytes = hex::decode(text).ok().filter(|bytes| !bytes.is_empty());
         bytes.into_iter().chain([text.as_bytes().to_vec()]).collect::<Vec<_>>()
     };
-    let text = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap_or_default().trim().to_ascii_lowercase();
-    let enclosed: Vec<(&str, String)> = set.named(Form::Nonce).map(|(name, bytes)| (name, text(bytes))).collect();
+    let text =
+        |bytes: &[u8]| std::str::from_utf8(bytes).unwrap_or_default().trim().to_ascii_lowercase();
+    let enclosed: Vec<(&str, String)> =
+        set.named(Form::Nonce).map(|(name, bytes)| (name, text(bytes))).collect();
     let distinct: BTreeSet<&String> = enclosed.iter().map(|(_, text)| text).collect();
     let from = From::of(terms.nonce.is_some(), !enclosed.is_empty(), terms.enclosed.nonce);
     match (from, &terms.nonce, &enclosed[..]) {
         (From::Verifier, Some(given), _) => {
             let given = given.trim();
             if given.is_empty() {
-                let help = "a nonce is what makes evidence fresh: give the one that the machine was asked with";
+                let help = "a nonce is what makes evidence fresh: give the one that the machine \
+                    was asked with";
                 return Err(Refusal::input("the nonce", "it is empty", help));
             }
             let other = |(name, _): &(&str, String)| {
                 let help = "if the machine was asked with that one, give it with --nonce";
-                Refusal::input(name, "it came with the evidence and is another nonce than the one given", help)
+                Refusal::input(
+                    name,
+                    "it came with the evidence and is another nonce than the one given",
+                    help,
+                )
             };
-            let others = enclosed.iter().filter(|(_, text)| !text.eq_ignore_ascii_case(given)).map(other).collect();
+            let others = enclosed
+                .iter()
+                .filter(|(_, text)| !text.eq_ignore_ascii_case(given))
+                .map(other)
+                .collect();
             Ok((forms(given), from, None, others))
         }
         (From::Evidence, _, [(name, text), ..]) if distinct.len() > 1 => {
-            let other = enclosed.iter().find(|(_, other)| other != text).map_or(*name, |(name, _)| *name);
-            let reason = format!("{name} and {other} hold two nonces, and one machine's evidence answers one");
+            let other =
+                enclosed.iter().find(|(_, other)| other != text).map_or(*name, |(name, _)| *name);
+            let reason = format!(
+                "{name} and {other} hold two nonces, and one machine's evidence answers one"
+            );
             Err(Refusal::policy(
                 "the nonce",
                 UNASKED_NONCE,
@@ -188,11 +213,17 @@ fn nonce(set: &EvidenceSet, terms: &Terms) -> Result<Nonce, Refusal> {
         (From::Evidence, _, [(_, text), ..]) => Ok((forms(text), from, None, vec![])),
         (From::EvidenceUnasked, _, [(name, _), ..]) => {
             let reason = format!(
-                "{name} came with the evidence, and no nonce was given: whoever replays evidence brings its nonce"
+                "{name} came with the evidence, and no nonce was given: whoever replays evidence \
+                 brings its nonce"
             );
             let help = "give --nonce, the one that the machine was asked with; --nonce-from-evidence believes the one that \
                         came along, which says nothing of freshness";
-            Ok((vec![], from, Some(Refusal::policy("the nonce", UNASKED_NONCE, reason, help)), vec![]))
+            Ok((
+                vec![],
+                from,
+                Some(Refusal::policy("the nonce", UNASKED_NONCE, reason, help)),
+                vec![],
+            ))
         }
         _ => Ok((vec![], From::Nobody, None, vec![])),
     }
@@ -215,12 +246,15 @@ fn keys(set: &EvidenceSet, terms: &Terms) -> Result<(Vec<Vec<u8>>, From), Refusa
             UnpackError::Unknown => unknown(),
         })?;
         let before = given.len();
-        given.extend(found.pieces.into_iter().filter(|piece| piece.form.is_key()).map(|piece| piece.bytes));
+        given.extend(
+            found.pieces.into_iter().filter(|piece| piece.form.is_key()).map(|piece| piece.bytes),
+        );
         if given.len() == before {
             return Err(unknown());
         }
     }
-    let enclosed: Vec<_> = [Form::Jwks, Form::PublicKey].into_iter().flat_map(|form| set.all(form)).collect();
+    let enclosed: Vec<_> =
+        [Form::Jwks, Form::PublicKey].into_iter().flat_map(|form| set.all(form)).collect();
     let Enclosed { keys: wanted, .. } = terms.enclosed;
     let from = From::of(!terms.keys.is_empty(), !enclosed.is_empty(), wanted);
     match from {

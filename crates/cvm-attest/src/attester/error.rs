@@ -75,13 +75,21 @@ impl Explain for TpmError {
 
     fn help(&self) -> String {
         match self {
-            Self::Open { .. } => "give the VM a TPM 2.0 (launch_vm.sh starts swtpm), and load its driver",
-            Self::Command { .. } => {
-                "restart the VM and its virtual TPM; if it happens again, manufacture the TPM's state anew"
+            Self::Open { .. } => {
+                "give the VM a TPM 2.0 (launch_vm.sh starts swtpm), and load its driver"
             }
-            Self::NoCertificate => "manufacture the virtual TPM with `swtpm_setup --create-ek-cert`",
+            Self::Command { .. } => {
+                "restart the VM and its virtual TPM; if it happens again, manufacture the TPM's \
+                 state anew"
+            }
+            Self::NoCertificate => {
+                "manufacture the virtual TPM with `swtpm_setup --create-ek-cert`"
+            }
             Self::NoBank => "manufacture the virtual TPM with `swtpm_setup --pcr-banks sha256`",
-            Self::Unstable | Self::NotExtended { .. } => "something else measures during boot: start the VM again",
+            Self::Unstable | Self::NotExtended { .. } => {
+                "something else measures during boot: \
+                start the VM again"
+            }
             Self::Answer(_) => "this TPM or libtss2 is not one that this program knows",
         }
         .into()

@@ -1,10 +1,11 @@
-//! What only this TPM gives back, and only to this image in its boot phase: NV indices under a PCR policy.
+//! What only this TPM gives back, and only to this image in its boot phase: NV indices under a PCR
+//! policy.
 //!
-//! The policy names the registers as they are when the secret is kept: the firmware's boot chain, Secure
-//! Boot's keys, the command line, the UKI and what could be slipped in beside it. Another image has other
-//! values, and this one has too once it has measured its handoff: the running system cannot ask. Reading
-//! and writing both need the policy, so nobody can put a secret of their own there in this state.
-//! (TPM 2.0 part 1 §37.2, NV index; part 3 §23.7, TPM2_PolicyPCR.)
+//! The policy names the registers as they are when the secret is kept: the firmware's boot chain,
+//! Secure Boot's keys, the command line, the UKI and what could be slipped in beside it. Another
+//! image has other values, and this one has too once it has measured its handoff: the running
+//! system cannot ask. Reading and writing both need the policy, so nobody can put a secret of their
+//! own there in this state. (TPM 2.0 part 1 §37.2, NV index; part 3 §23.7, TPM2_PolicyPCR.)
 
 use tss_esapi::{
     Context, WrapperErrorKind,
@@ -16,7 +17,9 @@ use tss_esapi::{
         resource_handles::{NvAuth, Provision},
         session_handles::{AuthSession, PolicySession},
     },
-    structures::{CapabilityData, Digest, MaxNvBuffer, NvPublic, NvPublicBuilder, SymmetricDefinition},
+    structures::{
+        CapabilityData, Digest, MaxNvBuffer, NvPublic, NvPublicBuilder, SymmetricDefinition,
+    },
 };
 use zeroize::Zeroizing;
 
@@ -24,7 +27,8 @@ use super::{Tpm, TpmError, is_missing, selection};
 
 /// The registers that say which image boots, and how far it is.
 const POLICY_PCRS: [u8; 6] = [4, 7, 9, 11, 12, 13];
-/// The most that is kept in one place; TPMs take at least 512 bytes at once (PC Client Platform TPM Profile).
+/// The most that is kept in one place; TPMs take at least 512 bytes at once (PC Client Platform TPM
+/// Profile).
 pub const MAX_KEPT_BYTES: usize = 256;
 
 /// Where a secret is kept: NV indices in the owner's range that no TCG specification uses.
@@ -47,7 +51,8 @@ impl Place {
 }
 
 impl Tpm {
-    /// Keeps a secret of at most [`MAX_KEPT_BYTES`] for this image's boot phase, in the place of an earlier one.
+    /// Keeps a secret of at most [`MAX_KEPT_BYTES`] for this image's boot phase, in the place of an
+    /// earlier one.
     ///
     /// # Errors
     /// [`TpmError::Command`].
@@ -62,10 +67,14 @@ impl Tpm {
         let buffer = MaxNvBuffer::try_from(secret).map_err(&fail)?;
         let handle = self
             .context
-            .execute_with_session(Some(AuthSession::Password), |c| c.nv_define_space(Provision::Owner, None, public))
+            .execute_with_session(Some(AuthSession::Password), |c| {
+                c.nv_define_space(Provision::Owner, None, public)
+            })
             .map_err(&fail)?;
         self.with_policy(|context, session| {
-            context.execute_with_session(Some(session), |c| c.nv_write(NvAuth::NvIndex(handle), handle, buffer, 0))
+            context.execute_with_session(Some(session), |c| {
+                c.nv_write(NvAuth::NvIndex(handle), handle, buffer, 0)
+            })
         })
         .map_err(&fail)
     }
@@ -81,9 +90,11 @@ impl Tpm {
     fn read(&mut self, place: Place) -> Result<Option<Zeroizing<Vec<u8>>>, TpmError> {
         let fail = TpmError::command("NV_Read");
         let Some(handle) = self.handle(place)? else { return Ok(None) };
-        let (public, _) = self.context.execute_without_session(|c| c.nv_read_public(handle)).map_err(&fail)?;
+        let (public, _) =
+            self.context.execute_without_session(|c| c.nv_read_public(handle)).map_err(&fail)?;
         let length = public.data_size();
-        // Only what `keep` makes is believed: an index that anybody could have written has other attributes.
+        // Only what `keep` makes is believed: an index that anybody could have written has other
+        // attributes.
         let ours = length <= MAX_KEPT_BYTES && public.authorization_policy() == &self.policy()?;
         if !ours || public.attributes() != attributes(true)? {
             return Ok(None);
@@ -91,7 +102,9 @@ impl Tpm {
         let size = u16::try_from(length).unwrap_or(u16::MAX);
         let data = self
             .with_policy(|context, session| {
-                context.execute_with_session(Some(session), |c| c.nv_read(NvAuth::NvIndex(handle), handle, size, 0))
+                context.execute_with_session(Some(session), |c| {
+                    c.nv_read(NvAuth::NvIndex(handle), handle, size, 0)
+                })
             })
             .map_err(&fail)?;
         Ok(Some(Zeroizing::new(data.value().to_vec())))
@@ -108,7 +121,9 @@ impl Tpm {
     fn free(&mut self, place: Place) -> Result<(), TpmError> {
         let Some(handle) = self.handle(place)? else { return Ok(()) };
         self.context
-            .execute_with_session(Some(AuthSession::Password), |c| c.nv_undefine_space(Provision::Owner, handle))
+            .execute_with_session(Some(AuthSession::Password), |c| {
+                c.nv_undefine_space(Provision::Owner, handle)
+            })
             .map_err(TpmError::command("NV_UndefineSpace"))
     }
 
@@ -118,13 +133,16 @@ impl Tpm {
         // Asked first, because libtss2 prints every refusal on the console.
         let (found, _) = self
             .context
-            .execute_without_session(|c| c.get_capability(CapabilityType::Handles, place.index(), 1))
+            .execute_without_session(|c| {
+                c.get_capability(CapabilityType::Handles, place.index(), 1)
+            })
             .map_err(&fail)?;
         let CapabilityData::Handles(handles) = found else { return Ok(None) };
         if !handles.into_inner().contains(&index) {
             return Ok(None);
         }
-        let handle = self.context.execute_without_session(|c| c.tr_from_tpm_public(index)).map_err(&fail)?;
+        let handle =
+            self.context.execute_without_session(|c| c.tr_from_tpm_public(index)).map_err(&fail)?;
         Ok(Some(handle.into()))
     }
 
@@ -174,7 +192,8 @@ impl Tpm {
             })?
             .ok_or(tss_esapi::Error::WrapperError(WrapperErrorKind::WrongValueFromTpm))?;
         let done = PolicySession::try_from(session).and_then(|policy| {
-            self.context.execute_without_session(|c| c.policy_pcr(policy, Digest::default(), pcrs))?;
+            self.context
+                .execute_without_session(|c| c.policy_pcr(policy, Digest::default(), pcrs))?;
             work(&mut self.context, session)
         });
         let handle = SessionHandle::from(session);
@@ -187,8 +206,8 @@ impl Tpm {
     }
 }
 
-/// Read and written under the policy alone; no dictionary-attack counter, nobody's password. The TPM itself sets
-/// TPMA_NV_WRITTEN (TPM 2.0 part 2, §13.4).
+/// Read and written under the policy alone; no dictionary-attack counter, nobody's password. The
+/// TPM itself sets TPMA_NV_WRITTEN (TPM 2.0 part 2, §13.4).
 fn attributes(written: bool) -> Result<NvIndexAttributes, TpmError> {
     NvIndexAttributesBuilder::new()
         .with_policy_read(true)

@@ -14,9 +14,9 @@ use tss_esapi::{
         session_handles::{AuthSession, PolicySession},
     },
     structures::{
-        CreatePrimaryKeyResult, Digest, EccPoint, EccScheme, EncryptedSecret, IdObject, KeyDerivationFunctionScheme,
-        Nonce, Public, PublicBuilder, PublicEccParametersBuilder, SignatureScheme, SymmetricDefinition,
-        SymmetricDefinitionObject,
+        CreatePrimaryKeyResult, Digest, EccPoint, EccScheme, EncryptedSecret, IdObject,
+        KeyDerivationFunctionScheme, Nonce, Public, PublicBuilder, PublicEccParametersBuilder,
+        SignatureScheme, SymmetricDefinition, SymmetricDefinitionObject,
     },
     traits::Marshall,
 };
@@ -48,7 +48,10 @@ impl Drop for AttestationKey<'_> {
     fn drop(&mut self) {
         for key in [self.keys.ak.key_handle, self.keys.ek.key_handle] {
             // The resource manager flushes what is left when the device is closed.
-            let _ = self.tpm.context.execute_without_session(|context| context.flush_context(key.into()));
+            let _ = self
+                .tpm
+                .context
+                .execute_without_session(|context| context.flush_context(key.into()));
         }
     }
 }
@@ -62,7 +65,8 @@ impl Keys {
         match ak_template().and_then(|template| create_primary(context, template)) {
             Ok(ak) => Ok(Self { ek, ak }),
             Err(source) => {
-                let _ = context.execute_without_session(|context| context.flush_context(ek.key_handle.into()));
+                let _ = context
+                    .execute_without_session(|context| context.flush_context(ek.key_handle.into()));
                 Err(fail(source))
             }
         }
@@ -74,10 +78,15 @@ impl<'tpm> AttestationKey<'tpm> {
         let fail = TpmError::command("CreatePrimary of the attestation key");
         let (certificate, keys) = tpm.again(|tpm| {
             let certificate =
-                ek::retrieve_ek_pubcert(&mut tpm.context, EK).map_err(|source| match is_missing(&source) {
-                    true => TpmError::NoCertificate,
-                    false => TpmError::Command { command: "NV_Read of the endorsement certificate", source },
-                })?;
+                ek::retrieve_ek_pubcert(&mut tpm.context, EK).map_err(
+                    |source| match is_missing(&source) {
+                        true => TpmError::NoCertificate,
+                        false => TpmError::Command {
+                            command: "NV_Read of the endorsement certificate",
+                            source,
+                        },
+                    },
+                )?;
             Ok((certificate, Keys::make(&mut tpm.context)?))
         })?;
         // From here on the key's Drop flushes both.
@@ -100,8 +109,8 @@ impl<'tpm> AttestationKey<'tpm> {
 
     /// Answers one session's challenge: the evidence body.
     ///
-    /// `binding` is the protocol's SHA-384 over nonce and TEE public key, `event_log` the firmware's log
-    /// (`/sys/kernel/security/tpm0/binary_bios_measurements`).
+    /// `binding` is the protocol's SHA-384 over nonce and TEE public key, `event_log` the
+    /// firmware's log (`/sys/kernel/security/tpm0/binary_bios_measurements`).
     ///
     /// # Errors
     /// [`TpmError`]; a challenge that was made for another TPM is a refused ActivateCredential.
@@ -136,7 +145,10 @@ impl<'tpm> AttestationKey<'tpm> {
     }
 
     /// As [`Tpm::again`]: with the connection its keys are gone, and made again.
-    fn again<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T, TpmError>) -> Result<T, TpmError> {
+    fn again<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Self) -> Result<T, TpmError>,
+    ) -> Result<T, TpmError> {
         let mut silent = false;
         patiently(|| {
             if silent {
@@ -148,23 +160,38 @@ impl<'tpm> AttestationKey<'tpm> {
         })
     }
 
-    /// TPM2_ActivateCredential: the endorsement key's policy is PolicySecret(endorsement hierarchy).
-    fn activate_credential(&mut self, challenge: &CredentialChallenge) -> Result<Vec<u8>, TpmError> {
+    /// TPM2_ActivateCredential: the endorsement key's policy is PolicySecret(endorsement
+    /// hierarchy).
+    fn activate_credential(
+        &mut self,
+        challenge: &CredentialChallenge,
+    ) -> Result<Vec<u8>, TpmError> {
         let fail = TpmError::command("ActivateCredential");
         let blob = IdObject::try_from(challenge.credential_blob.0.clone()).map_err(&fail)?;
-        let secret = EncryptedSecret::try_from(challenge.encrypted_secret.0.clone()).map_err(&fail)?;
+        let secret =
+            EncryptedSecret::try_from(challenge.encrypted_secret.0.clone()).map_err(&fail)?;
         let session = self
             .tpm
             .context
             .execute_without_session(|context| {
                 let symmetric = SymmetricDefinition::AES_128_CFB;
-                context.start_auth_session(None, None, None, SessionType::Policy, symmetric, HashingAlgorithm::Sha256)
+                context.start_auth_session(
+                    None,
+                    None,
+                    None,
+                    SessionType::Policy,
+                    symmetric,
+                    HashingAlgorithm::Sha256,
+                )
             })
             .map_err(TpmError::command("StartAuthSession"))?
             .ok_or(TpmError::Unstable)?;
         let credential = self.activate_in(session, blob, secret);
         let handle = SessionHandle::from(session);
-        let flushed = self.tpm.context.execute_without_session(|context| context.flush_context(handle.into()));
+        let flushed = self
+            .tpm
+            .context
+            .execute_without_session(|context| context.flush_context(handle.into()));
         let credential = credential.map_err(&fail)?;
         flushed.map_err(TpmError::command("FlushContext"))?;
         Ok(credential.value().to_vec())
@@ -179,16 +206,29 @@ impl<'tpm> AttestationKey<'tpm> {
         let policy = PolicySession::try_from(session)?;
         self.tpm.context.execute_with_session(Some(AuthSession::Password), |context| {
             let (no_nonce, no_digest) = (Nonce::default(), Digest::default());
-            context.policy_secret(policy, AuthHandle::Endorsement, no_nonce.clone(), no_digest, no_nonce, None)
+            context.policy_secret(
+                policy,
+                AuthHandle::Endorsement,
+                no_nonce.clone(),
+                no_digest,
+                no_nonce,
+                None,
+            )
         })?;
         let (ak, ek) = (self.keys.ak.key_handle, self.keys.ek.key_handle);
-        self.tpm.context.execute_with_sessions((Some(AuthSession::Password), Some(session), None), |context| {
-            context.activate_credential(ak, ek, blob, secret)
-        })
+        self.tpm
+            .context
+            .execute_with_sessions((Some(AuthSession::Password), Some(session), None), |context| {
+                context.activate_credential(ak, ek, blob, secret)
+            })
     }
 }
 
-pub(super) fn quote(context: &mut Context, ak: KeyHandle, nonce: &[u8]) -> Result<TpmQuote, TpmError> {
+pub(super) fn quote(
+    context: &mut Context,
+    ak: KeyHandle,
+    nonce: &[u8],
+) -> Result<TpmQuote, TpmError> {
     let fail = TpmError::command("Quote");
     let pcrs = quoted_pcrs();
     // A measurement between quote and read would make the values shown wrong: try again.
@@ -204,13 +244,20 @@ pub(super) fn quote(context: &mut Context, ak: KeyHandle, nonce: &[u8]) -> Resul
         let values = read_pcrs(context, &pcrs)?;
         if parse_quote(&message)?.pcr_digest == pcr_digest(&values).0 {
             let signature = signature.marshall().map_err(&fail)?;
-            return Ok(TpmQuote { signature: signature.into(), message: message.into(), pcrs: values });
+            return Ok(TpmQuote {
+                signature: signature.into(),
+                message: message.into(),
+                pcrs: values,
+            });
         }
     }
     Err(TpmError::Unstable)
 }
 
-pub(super) fn create_primary(context: &mut Context, template: Public) -> tss_esapi::Result<CreatePrimaryKeyResult> {
+pub(super) fn create_primary(
+    context: &mut Context,
+    template: Public,
+) -> tss_esapi::Result<CreatePrimaryKeyResult> {
     context.execute_with_session(Some(AuthSession::Password), |context| {
         context.create_primary(Hierarchy::Endorsement, template, None, None, None, None)
     })
@@ -227,7 +274,8 @@ pub(super) fn ak_template() -> tss_esapi::Result<Public> {
         .with_restricted(true)
         .with_sign_encrypt(true)
         .build()?;
-    let scheme = EccScheme::create(EccSchemeAlgorithm::EcDsa, Some(HashingAlgorithm::Sha256), None)?;
+    let scheme =
+        EccScheme::create(EccSchemeAlgorithm::EcDsa, Some(HashingAlgorithm::Sha256), None)?;
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::Ecc)
         .with_name_hashing_algorithm(HashingAlgorithm::Sha256)

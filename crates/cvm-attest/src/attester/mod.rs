@@ -1,10 +1,10 @@
 //! A TPM, seen from the CVM: keys, quotes, measurements (tss-esapi over libtss2).
 //!
-//! One [`Tpm`] per process; it and its [`AttestationKey`] are `Send` but not `Sync`: several exchanges share
-//! a key behind a mutex. Nothing persistent is written except what [`Tpm::keep`] keeps, and every transient
-//! object is flushed.
-//! Each command is bounded by the kernel's own time-outs, which a software TPM on a busy host may miss. Its connection
-//! is of no use then; what changes nothing that must not change twice is done again over a new one ([`patiently`]).
+//! One [`Tpm`] per process; it and its [`AttestationKey`] are `Send` but not `Sync`: several
+//! exchanges share a key behind a mutex. Nothing persistent is written except what [`Tpm::keep`]
+//! keeps, and every transient object is flushed. Each command is bounded by the kernel's own
+//! time-outs, which a software TPM on a busy host may miss. Its connection is of no use then; what
+//! changes nothing that must not change twice is done again over a new one ([`patiently`]).
 
 mod error;
 mod keep;
@@ -46,8 +46,8 @@ pub struct Tpm {
     tcti: String,
 }
 
-/// Does `attempt` again, for some seconds, where the TPM did not answer in the time that Linux gives it. `attempt`
-/// opens the TPM itself, and does nothing that must not be done twice.
+/// Does `attempt` again, for some seconds, where the TPM did not answer in the time that Linux
+/// gives it. `attempt` opens the TPM itself, and does nothing that must not be done twice.
 ///
 /// # Errors
 /// The last attempt's.
@@ -80,9 +80,12 @@ impl Tpm {
         Ok(Self { context, tcti: tcti.into() })
     }
 
-    /// Does `work`, and where no answer came does it again over a new connection: whatever it changes, it may change
-    /// twice, and nothing of the old connection lives on in it.
-    fn again<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T, TpmError>) -> Result<T, TpmError> {
+    /// Does `work`, and where no answer came does it again over a new connection: whatever it
+    /// changes, it may change twice, and nothing of the old connection lives on in it.
+    fn again<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Self) -> Result<T, TpmError>,
+    ) -> Result<T, TpmError> {
         let mut silent = false;
         patiently(|| {
             if silent {
@@ -98,8 +101,8 @@ impl Tpm {
         Ok(())
     }
 
-    /// Makes the attestation key: finds the endorsement key and its certificate, and creates a P-256
-    /// restricted signing key that lives until this value is dropped.
+    /// Makes the attestation key: finds the endorsement key and its certificate, and creates a
+    /// P-256 restricted signing key that lives until this value is dropped.
     ///
     /// # Errors
     /// [`TpmError`] when the TPM has no endorsement certificate or refuses a command.
@@ -107,7 +110,8 @@ impl Tpm {
         AttestationKey::create(self)
     }
 
-    /// Makes the same attestation key again, for quotes alone: no endorsement key, which takes a TPM long to make.
+    /// Makes the same attestation key again, for quotes alone: no endorsement key, which takes a
+    /// TPM long to make.
     ///
     /// # Errors
     /// [`TpmError`] when the TPM refuses a command.
@@ -123,8 +127,9 @@ impl Tpm {
         self.again(|tpm| read_pcrs(&mut tpm.context, &[pcr])).map(|values| values[0])
     }
 
-    /// Extends a register of the SHA-256 bank by TPM2_PCR_Extend, exactly once, and looks: where no answer came, the
-    /// register tells whether the command did, and a TPM that only says so is found out.
+    /// Extends a register of the SHA-256 bank by TPM2_PCR_Extend, exactly once, and looks: where no
+    /// answer came, the register tells whether the command did, and a TPM that only says so is
+    /// found out.
     ///
     /// # Errors
     /// [`TpmError::Command`], [`TpmError::NotExtended`].
@@ -148,7 +153,9 @@ fn extend(context: &mut Context, pcr: u8, digest: &Bytes32) -> Result<(), TpmErr
     let mut values = DigestValues::new();
     values.set(HashingAlgorithm::Sha256, digest.0.as_slice().try_into().map_err(&fail)?);
     context
-        .execute_with_session(Some(AuthSession::Password), |context| context.pcr_extend(handle, values))
+        .execute_with_session(Some(AuthSession::Password), |context| {
+            context.pcr_extend(handle, values)
+        })
         .map_err(&fail)
 }
 
@@ -159,7 +166,9 @@ pub(crate) fn read_pcrs(context: &mut Context, pcrs: &[u8]) -> Result<Vec<Bytes3
     // A TPM answers at most eight at once.
     for pcrs in pcrs.chunks(8) {
         let selection = selection(pcrs)?;
-        let (_, _, digests) = context.execute_without_session(|context| context.pcr_read(selection)).map_err(&fail)?;
+        let (_, _, digests) = context
+            .execute_without_session(|context| context.pcr_read(selection))
+            .map_err(&fail)?;
         if digests.len() != pcrs.len() {
             return Err(TpmError::NoBank);
         }
@@ -173,8 +182,12 @@ pub(crate) fn read_pcrs(context: &mut Context, pcrs: &[u8]) -> Result<Vec<Bytes3
 
 pub(crate) fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
     let fail = TpmError::command("PCR selection");
-    let slots = pcrs.iter().map(|pcr| PcrSlot::try_from(1u32 << (pcr & 31))).collect::<Result<Vec<_>, _>>();
-    PcrSelectionList::builder().with_selection(HashingAlgorithm::Sha256, &slots.map_err(&fail)?).build().map_err(&fail)
+    let slots =
+        pcrs.iter().map(|pcr| PcrSlot::try_from(1u32 << (pcr & 31))).collect::<Result<Vec<_>, _>>();
+    PcrSelectionList::builder()
+        .with_selection(HashingAlgorithm::Sha256, &slots.map_err(&fail)?)
+        .build()
+        .map_err(&fail)
 }
 
 /// The PCRs that a quote covers.

@@ -1,7 +1,7 @@
 //! The attestation key after the handoff: it quotes, and is shown to nobody's challenge.
 //!
-//! The key is a primary of the endorsement hierarchy, so the TPM derives the same one from the same template: its
-//! Name is the one that key holders certified during boot.
+//! The key is a primary of the endorsement hierarchy, so the TPM derives the same one from the same
+//! template: its Name is the one that key holders certified during boot.
 
 use tss_esapi::{Context, handles::KeyHandle, traits::Marshall};
 
@@ -21,14 +21,16 @@ pub struct QuotingKey<'tpm> {
 impl Drop for QuotingKey<'_> {
     fn drop(&mut self) {
         // The resource manager flushes what is left when the device is closed.
-        let _ = self.context.execute_without_session(|context| context.flush_context(self.ak.into()));
+        let _ =
+            self.context.execute_without_session(|context| context.flush_context(self.ak.into()));
     }
 }
 
 impl<'tpm> QuotingKey<'tpm> {
     pub(super) fn create(context: &'tpm mut Context) -> Result<Self, TpmError> {
         let fail = TpmError::command("CreatePrimary of the attestation key");
-        let ak = ak_template().and_then(|template| create_primary(context, template)).map_err(&fail)?;
+        let ak =
+            ak_template().and_then(|template| create_primary(context, template)).map_err(&fail)?;
         let mut key = Self { context, ak: ak.key_handle, public: Base64::default() };
         key.public = Base64(ak.out_public.marshall().map_err(&fail)?);
         Ok(key)

@@ -43,7 +43,9 @@ pub enum AzureError {
         problem: String,
     },
     /// The hardware report does not carry the runtime data's hash.
-    #[error("the hardware report's data begins with {found}, the runtime data hashes to {expected}")]
+    #[error(
+        "the hardware report's data begins with {found}, the runtime data hashes to {expected}"
+    )]
     RuntimeBinding {
         /// SHA-256 of the runtime data.
         expected: String,
@@ -51,7 +53,10 @@ pub enum AzureError {
         found: String,
     },
     /// A report that the guest asked for, not the paravisor.
-    #[error("the SNP report was made at VMPL {found}, expected 0: only the paravisor's report binds the vTPM")]
+    #[error(
+        "the SNP report was made at VMPL {found}, expected 0: only the paravisor's report binds \
+         the vTPM"
+    )]
     Vmpl {
         /// The report's.
         found: u32,
@@ -104,14 +109,17 @@ impl Explain for AzureError {
             Self::Structure(error) => return error.help(),
             Self::Quote(error) => return error.help(),
             Self::Snp(error) => return error.help(),
-            Self::Version { .. } => "use a flare-cvm that knows this version, or an attester that writes an older one",
+            Self::Version { .. } => "use a flare-cvm that knows this version, or an attester that \
+                writes an older one",
             Self::ReportType { .. } => "the VM runs on hardware whose reports are not verified here",
             Self::Kind { .. } => "name the kind of the VM that made the evidence",
-            Self::RuntimeClaims { .. } => "read NV index 0x01400001 again; a genuine paravisor names its key once",
+            Self::RuntimeClaims { .. } => "read NV index 0x01400001 again; a genuine paravisor \
+                names its key once",
             Self::RuntimeBinding { .. } => {
                 "the runtime data was changed, or is another report's: a key could be anybody's"
             }
-            Self::Vmpl { .. } => "send the report from NV index 0x01400001, not one that the guest asked for itself",
+            Self::Vmpl { .. } => "send the report from NV index 0x01400001, not one that the guest \
+                asked for itself",
             Self::TdReport { .. } => "send the quote that IMDS returned for this HCL report",
             Self::UserData { .. } => {
                 "write the nonce to NV index 0x01400002 and read the report again, at least 3 s later"

@@ -89,7 +89,8 @@ struct V1 {
 }
 
 impl AzureEvidence {
-    /// Reads the evidence body of `az-snp-vtpm` or `az-tdx-vtpm`, in versions 0 (no `version`), 1 and 2.
+    /// Reads the evidence body of `az-snp-vtpm` or `az-tdx-vtpm`, in versions 0 (no `version`), 1
+    /// and 2.
     ///
     /// # Errors
     /// [`AzureError::Version`] for another version, [`AzureError`] naming what cannot be read.
@@ -122,17 +123,21 @@ impl AzureEvidence {
             (version, _) => {
                 let V1 { tpm_quote, hcl_report, vcek, td_quote } = read(kind, body)?;
                 let bytes = |name: &str, text: Option<&String>| {
-                    let text = text.ok_or_else(|| malformed(kind, format!("no member {name:?}")))?;
+                    let text =
+                        text.ok_or_else(|| malformed(kind, format!("no member {name:?}")))?;
                     BASE64URL.decode(text).map_err(|e| malformed(kind, format!("{name}: {e}")))
                 };
                 let hex = |name: &str, text: &str| {
                     hex::decode(text).map_err(|e| malformed(kind, format!("tpm_quote.{name}: {e}")))
                 };
                 let hardware = match kind {
-                    // Trustee's attesters always send it; ours may leave it to the verifier's cache.
+                    // Trustee's attesters always send it; ours may leave it to the verifier's
+                    // cache.
                     HardwareKind::Snp => Hardware::Snp(match vcek {
                         None => None,
-                        vcek => Some(Box::new(Certificate::from_der(&bytes("vcek", vcek.as_ref())?)?)),
+                        vcek => {
+                            Some(Box::new(Certificate::from_der(&bytes("vcek", vcek.as_ref())?)?))
+                        }
                     }),
                     HardwareKind::Tdx => Hardware::Tdx(bytes("td_quote", td_quote.as_ref())?),
                 };
@@ -154,7 +159,11 @@ impl AzureEvidence {
     ///
     /// # Errors
     /// [`AzureError`] naming what cannot be read.
-    pub fn parse(hcl: &[u8], quote: QuoteFiles<'_>, hardware: Hardware) -> Result<Self, AzureError> {
+    pub fn parse(
+        hcl: &[u8],
+        quote: QuoteFiles<'_>,
+        hardware: Hardware,
+    ) -> Result<Self, AzureError> {
         let kind = match &hardware {
             Hardware::Snp(_) => HardwareKind::Snp,
             Hardware::Tdx(_) => HardwareKind::Tdx,
@@ -190,8 +199,14 @@ impl AzureEvidence {
         }
     }
 
-    fn of_arrays(kind: HardwareKind, quote: ArrayQuote, hcl: &[u8], hardware: Hardware) -> Result<Self, AzureError> {
-        let pcrs: Option<Vec<Digest>> = quote.pcrs.iter().map(|value| Digest::of_length(value)).collect();
+    fn of_arrays(
+        kind: HardwareKind,
+        quote: ArrayQuote,
+        hcl: &[u8],
+        hardware: Hardware,
+    ) -> Result<Self, AzureError> {
+        let pcrs: Option<Vec<Digest>> =
+            quote.pcrs.iter().map(|value| Digest::of_length(value)).collect();
         let pcrs = pcrs.ok_or_else(|| malformed(kind, "a PCR value that is no digest".into()))?;
         let evidence = Self {
             version: 0,

@@ -7,8 +7,8 @@
 //! | 0x4c0 | size, version, report type, hash type, length of the runtime data: u32 each |
 //! | 0x4d4 | runtime data: the JSON whose hash the hardware report carries |
 //!
-//! Nothing in it is believed for where it stands: the hardware's signature covers its own report, whose
-//! report data covers the runtime data, which names the vTPM's attestation key.
+//! Nothing in it is believed for where it stands: the hardware's signature covers its own report,
+//! whose report data covers the runtime data, which names the vTPM's attestation key.
 
 use base64::{Engine as _, alphabet, engine::GeneralPurpose, engine::GeneralPurposeConfig};
 use serde::Deserialize;
@@ -35,7 +35,8 @@ const MAX_KEYS: usize = 16;
 /// Base64url with or without padding: JWK has none, Trustee's evidence has.
 pub(super) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
-    GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
 );
 
 /// The hardware under a vTPM.
@@ -83,7 +84,9 @@ impl HclReport {
     pub fn parse(bytes: &[u8]) -> Result<Self, AzureError> {
         let mut r = Reader::new("HCL report", bytes);
         if bytes.len() > MAX_BYTES {
-            return Err(r.error(format!("{} bytes, at most {MAX_BYTES} allowed", bytes.len())).into());
+            return Err(r
+                .error(format!("{} bytes, at most {MAX_BYTES} allowed", bytes.len()))
+                .into());
         }
         let signature = r.u32_le()?;
         r.expect("signature (HCLA)", SIGNATURE, signature)?;
@@ -155,7 +158,8 @@ impl HclReport {
 pub struct RuntimeClaims {
     /// The vTPM's attestation key.
     pub ak: AttestationKey,
-    /// What the guest wrote into NV index 0x01400002 before it asked for the report, zero-padded to 64 bytes.
+    /// What the guest wrote into NV index 0x01400002 before it asked for the report, zero-padded to
+    /// 64 bytes.
     pub user_data: Option<Vec<u8>>,
     /// The VM's configuration, as the HCL states it.
     pub vm_configuration: Value,
@@ -196,14 +200,20 @@ impl RuntimeClaims {
             (_, Some(_)) => return Err(fail(format!("two keys named {AK_KEY_ID}"))),
         };
         if ak.kty != "RSA" {
-            return Err(fail(format!("{AK_KEY_ID} is of type {:?}, expected RSA", shorten(&ak.kty))));
+            return Err(fail(format!(
+                "{AK_KEY_ID} is of type {:?}, expected RSA",
+                shorten(&ak.kty)
+            )));
         }
-        let number = |text: &str| BASE64URL.decode(text).map_err(|e| fail(format!("{AK_KEY_ID}: {e}")));
-        let exponent = number(&ak.e)?
-            .iter()
-            .try_fold(0_u32, |value, byte| value.checked_mul(256).map(|value| value | u32::from(*byte)));
-        let exponent = exponent.ok_or_else(|| fail(format!("{AK_KEY_ID}: an exponent over 32 bits")))?;
-        let ak = AttestationKey::rsassa_sha256(&number(&ak.n)?, exponent).map_err(|e| fail(e.to_string()))?;
+        let number =
+            |text: &str| BASE64URL.decode(text).map_err(|e| fail(format!("{AK_KEY_ID}: {e}")));
+        let exponent = number(&ak.e)?.iter().try_fold(0_u32, |value, byte| {
+            value.checked_mul(256).map(|value| value | u32::from(*byte))
+        });
+        let exponent =
+            exponent.ok_or_else(|| fail(format!("{AK_KEY_ID}: an exponent over 32 bits")))?;
+        let ak = AttestationKey::rsassa_sha256(&number(&ak.n)?, exponent)
+            .map_err(|e| fail(e.to_string()))?;
         let user_data = json.user_data.map(|text| hex::decode(&text)).transpose();
         let user_data = user_data.map_err(|e| fail(format!("user-data: {e}")))?;
         Ok(Self { ak, user_data, vm_configuration: json.vm_configuration })

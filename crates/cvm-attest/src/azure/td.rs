@@ -5,8 +5,8 @@ use crate::AttestError;
 
 const TDX: u32 = 0x81;
 
-/// Fields of TDREPORT_STRUCT (TDX Module ABI §3.9) and of a quote's TD report body (DCAP quote library,
-/// `sgx_report2_body_t`): name, offset here, offset there, bytes.
+/// Fields of TDREPORT_STRUCT (TDX Module ABI §3.9) and of a quote's TD report body (DCAP quote
+/// library, `sgx_report2_body_t`): name, offset here, offset there, bytes.
 const FIELDS: [(&str, usize, usize, usize); 15] = [
     ("TEE TCB SVN", 256 + 8, 0, 16),
     ("MRSEAM", 256 + 24, 16, 48),
@@ -25,11 +25,12 @@ const FIELDS: [(&str, usize, usize, usize); 15] = [
     ("report data", 128, 520, 64),
 ];
 
-/// Compares a TDREPORT with a quote of version 4 or 5; the quote's report data. Whether Intel's chain signed the
-/// quote is not looked at.
+/// Compares a TDREPORT with a quote of version 4 or 5; the quote's report data. Whether Intel's
+/// chain signed the quote is not looked at.
 pub(super) fn check<'a>(td_report: &[u8], quote: &'a [u8]) -> Result<&'a [u8], AzureError> {
     let malformed = |problem: &str| AzureError::from(AttestError::malformed("TD quote", problem));
-    let header: &[u8; 48] = quote.first_chunk().ok_or_else(|| malformed("shorter than its header"))?;
+    let header: &[u8; 48] =
+        quote.first_chunk().ok_or_else(|| malformed("shorter than its header"))?;
     let [v0, v1, _, _, t0, t1, t2, t3, ..] = *header;
     if u32::from_le_bytes([t0, t1, t2, t3]) != TDX {
         return Err(malformed("not of a TD (TEE type 0x81)"));
@@ -42,7 +43,8 @@ pub(super) fn check<'a>(td_report: &[u8], quote: &'a [u8]) -> Result<&'a [u8], A
     };
     let body = body.ok_or_else(|| malformed("shorter than its body"))?;
     for (field, here, there, length) in FIELDS {
-        let (reported, quoted) = (td_report.get(here..here + length), body.get(there..there + length));
+        let (reported, quoted) =
+            (td_report.get(here..here + length), body.get(there..there + length));
         if reported.is_none() || reported != quoted {
             return Err(AzureError::TdReport { field });
         }

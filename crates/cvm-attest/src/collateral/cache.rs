@@ -11,14 +11,15 @@ use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CacheError, CollateralError, DcapTee, Entry, INDEX_FILE, Key, MAX_INDEX_BYTES, MAX_TOTAL_BYTES, PckCa, Product,
-    QuoteCollateral, Signer, Tcb, content, index, wanted,
+    CacheError, CollateralError, DcapTee, Entry, INDEX_FILE, Key, MAX_INDEX_BYTES, MAX_TOTAL_BYTES,
+    PckCa, Product, QuoteCollateral, Signer, Tcb, content, index, wanted,
 };
 
 /// The folder of the pieces.
 pub(super) const FILES: &str = "files";
 /// The most that a packed cache may have: its files in base64, and its index.
-const MAX_PACKED_BYTES: usize = (MAX_TOTAL_BYTES + MAX_TOTAL_BYTES / 2 + 2 * MAX_INDEX_BYTES) as usize;
+const MAX_PACKED_BYTES: usize =
+    (MAX_TOTAL_BYTES + MAX_TOTAL_BYTES / 2 + 2 * MAX_INDEX_BYTES) as usize;
 
 /// Collateral that was collected by somebody trusted, and is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,8 @@ impl Cache {
         let index = read_bounded(&ordinary(folder.join(INDEX_FILE))?, MAX_INDEX_BYTES)?;
         Self::from_parts(index, trusted, |entry| {
             let name = entry.file();
-            let path = ordinary(folder.join(FILES).join(&name)).map_err(|_| CollateralError::NoFile { file: name })?;
+            let path = ordinary(folder.join(FILES).join(&name))
+                .map_err(|_| CollateralError::NoFile { file: name })?;
             Ok(read_bounded(&path, entry.key.limit())?)
         })
     }
@@ -79,7 +81,12 @@ impl Cache {
             total += bytes.len() as u64;
             if total > MAX_TOTAL_BYTES {
                 let what = "the collateral".into();
-                return Err(CollateralError::TooMuch { what, found: total, limit: MAX_TOTAL_BYTES }.into());
+                return Err(CollateralError::TooMuch {
+                    what,
+                    found: total,
+                    limit: MAX_TOTAL_BYTES,
+                }
+                .into());
             }
             verify(&entry, &bytes)?;
             held.insert(entry.key.clone(), (entry, bytes));
@@ -89,7 +96,11 @@ impl Cache {
 
     /// The cache in one JSON document, to travel inside evidence.
     pub fn pack(&self) -> Vec<u8> {
-        let files = self.held.values().map(|(entry, bytes)| (entry.file(), STANDARD.encode(bytes))).collect();
+        let files = self
+            .held
+            .values()
+            .map(|(entry, bytes)| (entry.file(), STANDARD.encode(bytes)))
+            .collect();
         let index = String::from_utf8_lossy(&self.index).into_owned();
         // Serialization of strings cannot fail.
         serde_json::to_vec(&Packed { index, files }).unwrap_or_default()
@@ -107,9 +118,14 @@ impl Cache {
     pub fn unpack(json: &[u8], trusted: &[VerifyingKey]) -> Result<Self, CollateralError> {
         if json.len() > MAX_PACKED_BYTES {
             let (found, limit) = (json.len() as u64, MAX_PACKED_BYTES as u64);
-            return Err(CollateralError::TooMuch { what: "the packed collateral".into(), found, limit });
+            return Err(CollateralError::TooMuch {
+                what: "the packed collateral".into(),
+                found,
+                limit,
+            });
         }
-        let packed: Packed = serde_json::from_slice(json).map_err(|e| CollateralError::index(e.to_string()))?;
+        let packed: Packed =
+            serde_json::from_slice(json).map_err(|e| CollateralError::index(e.to_string()))?;
         Self::from_parts(packed.index.into_bytes(), trusted, |entry| {
             let file = entry.file();
             let base64 = packed.files.get(&file).ok_or(CollateralError::NoFile { file })?;
@@ -132,17 +148,28 @@ impl Cache {
     /// # Errors
     /// [`CollateralError::Missing`]; [`CollateralError::Expired`] past its date.
     pub fn find(&self, key: &Key, now: u64) -> Result<Found<'_>, CollateralError> {
-        let (entry, bytes) = self.held.get(key).ok_or_else(|| CollateralError::Missing { key: key.clone() })?;
+        let (entry, bytes) =
+            self.held.get(key).ok_or_else(|| CollateralError::Missing { key: key.clone() })?;
         if now > entry.valid_until {
-            return Err(CollateralError::Expired { key: key.clone(), valid_until: entry.valid_until, now });
+            return Err(CollateralError::Expired {
+                key: key.clone(),
+                valid_until: entry.valid_until,
+                now,
+            });
         }
         Ok(Found { bytes, entry })
     }
 
-    /// What can vouch for an SNP report (or its signed part), valid at `now`: see [`wanted::serves_snp_report`].
+    /// What can vouch for an SNP report (or its signed part), valid at `now`: see
+    /// [`wanted::serves_snp_report`].
     pub fn for_snp_report(&self, report: &[u8], now: u64) -> impl Iterator<Item = Found<'_>> {
-        let serves = move |entry: &Entry| now <= entry.valid_until && wanted::serves_snp_report(&entry.key, report);
-        self.held.values().filter(move |(entry, _)| serves(entry)).map(|(entry, bytes)| Found { bytes, entry })
+        let serves = move |entry: &Entry| {
+            now <= entry.valid_until && wanted::serves_snp_report(&entry.key, report)
+        };
+        self.held
+            .values()
+            .filter(move |(entry, _)| serves(entry))
+            .map(|(entry, bytes)| Found { bytes, entry })
     }
 
     /// Intel's collateral for a quote's platform, valid at `now`.
@@ -154,11 +181,18 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::find`].
-    pub fn vcek(&self, product: Product, hwid: &[u8], tcb: Tcb, now: u64) -> Result<Found<'_>, CollateralError> {
+    pub fn vcek(
+        &self,
+        product: Product,
+        hwid: &[u8],
+        tcb: Tcb,
+        now: u64,
+    ) -> Result<Found<'_>, CollateralError> {
         self.find(&Key::Vcek { product, hwid: hwid.to_vec(), tcb }, now)
     }
 
-    /// The certificates (DER) of cloud providers at one TCB: a report does not say whose it is signed with.
+    /// The certificates (DER) of cloud providers at one TCB: a report does not say whose it is
+    /// signed with.
     pub fn vleks(&self, product: Product, tcb: Tcb, now: u64) -> impl Iterator<Item = Found<'_>> {
         self.held
             .values()
@@ -171,16 +205,26 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::find`].
-    pub fn amd_chain(&self, signer: Signer, product: Product, now: u64) -> Result<Found<'_>, CollateralError> {
+    pub fn amd_chain(
+        &self,
+        signer: Signer,
+        product: Product,
+        now: u64,
+    ) -> Result<Found<'_>, CollateralError> {
         self.find(&Key::AmdChain(signer, product), now)
     }
 
-    /// What AMD revoked (DER): for reports under a VLEK both lists, one for the root's and one for the ASVK's.
-    /// The first error if one of them is missing or expired and none is there.
+    /// What AMD revoked (DER): for reports under a VLEK both lists, one for the root's and one for
+    /// the ASVK's. The first error if one of them is missing or expired and none is there.
     ///
     /// # Errors
     /// As [`Cache::find`]: also when one of them is there and expired.
-    pub fn crls(&self, signer: Signer, product: Product, now: u64) -> Result<Vec<Crl<'_>>, CollateralError> {
+    pub fn crls(
+        &self,
+        signer: Signer,
+        product: Product,
+        now: u64,
+    ) -> Result<Vec<Crl<'_>>, CollateralError> {
         let first = self.find(&Key::AmdCrl(signer, product), now)?;
         if signer == Signer::Vcek {
             return Ok(vec![first]);
@@ -196,10 +240,17 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::find`].
-    pub fn dcap(&self, tee: DcapTee, fmspc: [u8; 6], ca: PckCa, now: u64) -> Result<QuoteCollateral, CollateralError> {
+    pub fn dcap(
+        &self,
+        tee: DcapTee,
+        fmspc: [u8; 6],
+        ca: PckCa,
+        now: u64,
+    ) -> Result<QuoteCollateral, CollateralError> {
         let key = Key::Dcap { tee, fmspc, ca };
         let found = self.find(&key, now)?;
-        QuoteCollateral::parse(found.bytes).map_err(|problem| CollateralError::content(&key, problem))
+        QuoteCollateral::parse(found.bytes)
+            .map_err(|problem| CollateralError::content(&key, problem))
     }
 
     /// An NVIDIA reference manifest (XML).
@@ -224,7 +275,11 @@ fn verify(entry: &Entry, bytes: &[u8]) -> Result<(), CollateralError> {
     }
     let until = content::check(&entry.key, bytes)?;
     if until != entry.valid_until {
-        let problem = format!("it is valid until {}, the index says {}", rfc3339(until), rfc3339(entry.valid_until));
+        let problem = format!(
+            "it is valid until {}, the index says {}",
+            rfc3339(until),
+            rfc3339(entry.valid_until)
+        );
         return Err(CollateralError::content(&entry.key, problem));
     }
     Ok(())

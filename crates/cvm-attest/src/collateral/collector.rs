@@ -38,7 +38,8 @@ pub fn open_or_create_key(path: &Path) -> Result<(SigningKey, bool), CacheError>
 /// # Errors
 /// As [`open_or_create_key`].
 pub fn read_public_key(path: &Path) -> Result<VerifyingKey, CacheError> {
-    VerifyingKey::from_bytes(&*read(path)?).map_err(|_| no_key(path, "not a point of the curve").into())
+    VerifyingKey::from_bytes(&*read(path)?)
+        .map_err(|_| no_key(path, "not a point of the curve").into())
 }
 
 /// Where the public half of the key in `path` lies.

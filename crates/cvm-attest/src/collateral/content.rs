@@ -20,7 +20,11 @@ const MAX_RIM_CERTIFICATES: usize = 16;
 pub fn check(key: &Key, bytes: &[u8]) -> Result<u64, CollateralError> {
     let fail = |problem: String| CollateralError::content(key, problem);
     if bytes.len() as u64 > key.limit() {
-        return Err(CollateralError::TooMuch { what: key.to_string(), found: bytes.len() as u64, limit: key.limit() });
+        return Err(CollateralError::TooMuch {
+            what: key.to_string(),
+            found: bytes.len() as u64,
+            limit: key.limit(),
+        });
     }
     let (found, until) = match key {
         Key::Rim(id) => return rim(id, bytes).map_err(fail),
@@ -42,8 +46,8 @@ pub fn check(key: &Key, bytes: &[u8]) -> Result<u64, CollateralError> {
     if found == *key { Ok(until) } else { Err(fail(format!("it is {found}"))) }
 }
 
-/// What a file is that somebody brings, in the form in which it is stored. Manifests do not say their own name,
-/// and AMD's lists not whose: those are filed under a key that is given.
+/// What a file is that somebody brings, in the form in which it is stored. Manifests do not say
+/// their own name, and AMD's lists not whose: those are filed under a key that is given.
 ///
 /// # Errors
 /// [`CollateralError::Unknown`].
@@ -51,12 +55,18 @@ pub fn identify(bytes: &[u8]) -> Result<(Key, Vec<u8>), CollateralError> {
     let fail = |problem: String| CollateralError::unknown("a file to import", problem);
     let text = std::str::from_utf8(bytes).map(str::trim_start).unwrap_or_default();
     let (key, stored) = if text.starts_with('{') {
-        let collateral = QuoteCollateral::parse(bytes).map_err(|e| fail(format!("no DCAP collateral: {e}")))?;
-        (collateral.inspect().map_err(|e| fail(format!("DCAP collateral: {e}")))?.0, collateral.to_json())
+        let collateral =
+            QuoteCollateral::parse(bytes).map_err(|e| fail(format!("no DCAP collateral: {e}")))?;
+        (
+            collateral.inspect().map_err(|e| fail(format!("DCAP collateral: {e}")))?.0,
+            collateral.to_json(),
+        )
     } else if text.contains("-----BEGIN CERTIFICATE-----") {
         match chain(bytes).map_err(&fail)?.as_slice() {
             [one] if one.subject_cn() == "SEV-VCEK" || one.subject_cn() == "SEV-VLEK" => {
-                return Err(fail("a VCEK or VLEK is imported as DER: `openssl x509 -outform DER`".into()));
+                return Err(fail(
+                    "a VCEK or VLEK is imported as DER: `openssl x509 -outform DER`".into(),
+                ));
             }
             _ => (amd_chain(bytes).map_err(fail)?.0, bytes.to_vec()),
         }
@@ -74,8 +84,9 @@ pub fn identify(bytes: &[u8]) -> Result<(Key, Vec<u8>), CollateralError> {
 /// A VCEK or a VLEK.
 fn amd_certificate(der: &[u8]) -> Result<(Key, u64), String> {
     let certificate = Certificate::from_der(der).map_err(|e| e.to_string())?;
-    let kind = Endorsement::kind(&certificate)
-        .ok_or_else(|| format!("a certificate of {:?}, expected SEV-VCEK or SEV-VLEK", certificate.subject_cn()))?;
+    let kind = Endorsement::kind(&certificate).ok_or_else(|| {
+        format!("a certificate of {:?}, expected SEV-VCEK or SEV-VLEK", certificate.subject_cn())
+    })?;
     let Endorsement { product, tcb, hw_id, csp_id, .. } =
         Endorsement::read(&certificate, kind).map_err(|e| e.to_string())?;
     let (product, tcb) = (product.into(), tcb.into());
@@ -100,8 +111,11 @@ fn amd_chain(pem: &[u8]) -> Result<(Key, u64), String> {
         Some(line) => (Signer::Vlek, Some(line)),
         None => (Signer::Vcek, authority.strip_prefix("SEV-")),
     };
-    let product = line.and_then(Product::from_name).filter(|product| root == format!("ARK-{}", product.as_str()));
-    let product = product.ok_or_else(|| format!("{authority:?} and {root:?} are no ASK and ARK of one product"))?;
+    let product = line
+        .and_then(Product::from_name)
+        .filter(|product| root == format!("ARK-{}", product.as_str()));
+    let product = product
+        .ok_or_else(|| format!("{authority:?} and {root:?} are no ASK and ARK of one product"))?;
     Ok((Key::AmdChain(signer, product), earliest(&chain).unwrap_or(0)))
 }
 
@@ -109,18 +123,23 @@ fn amd_crl(der: &[u8]) -> Result<(Product, u64), String> {
     let (issuer, until) = crl_due(der).map_err(|e| e.to_string())?;
     // The ARK of the product line signs both lists; the name of a VLEK's authority is accepted too.
     let line = ["ARK-", "SEV-VLEK-", "SEV-"].iter().find_map(|prefix| issuer.strip_prefix(prefix));
-    let product = line.and_then(Product::from_name).ok_or_else(|| format!("a list by {issuer:?}, not by AMD"))?;
+    let product = line
+        .and_then(Product::from_name)
+        .ok_or_else(|| format!("a list by {issuer:?}, not by AMD"))?;
     Ok((product, until))
 }
 
-/// An NVIDIA manifest: its version is the name's last part, and its signers' certificates limit its life.
+/// An NVIDIA manifest: its version is the name's last part, and its signers' certificates limit its
+/// life.
 fn rim(id: &str, xml: &[u8]) -> Result<u64, String> {
     let text = std::str::from_utf8(xml).map_err(|_| "not UTF-8 text")?;
     if !text.trim_start().starts_with('<') || !text.contains("SoftwareIdentity") {
         return Err("no SWID tag".into());
     }
     let version = text.split("colloquialVersion=\"").nth(1).and_then(|rest| rest.split('"').next());
-    let version = version.filter(|version| (1..=64).contains(&version.len())).ok_or("no colloquialVersion")?;
+    let version = version
+        .filter(|version| (1..=64).contains(&version.len()))
+        .ok_or("no colloquialVersion")?;
     let last = id.rsplit('_').next().unwrap_or_default();
     if last != version && last != version.replace('.', "") {
         return Err(format!("its version is {version:?}"));

@@ -52,12 +52,14 @@ pub struct QuoteCollateral {
 pub struct Answer<'a> {
     /// The body.
     pub body: &'a [u8],
-    /// The header with the issuer's chain, as it came: PEM, percent-encoded. Empty for the root's CRL.
+    /// The header with the issuer's chain, as it came: PEM, percent-encoded. Empty for the root's
+    /// CRL.
     pub issuer_chain: &'a str,
 }
 
 impl QuoteCollateral {
-    /// Puts the four answers together: TCB info, QE identity, the PCK authority's CRL, the root's CRL.
+    /// Puts the four answers together: TCB info, QE identity, the PCK authority's CRL, the root's
+    /// CRL.
     ///
     /// # Errors
     /// What is wrong, and with which answer.
@@ -67,17 +69,20 @@ impl QuoteCollateral {
         pck_crl: Answer<'_>,
         root_crl: Answer<'_>,
     ) -> Result<Self, String> {
-        let (tcb_info, tcb_info_signature) = signed(tcb.body, "tcbInfo").map_err(|e| format!("TCB info: {e}"))?;
+        let (tcb_info, tcb_info_signature) =
+            signed(tcb.body, "tcbInfo").map_err(|e| format!("TCB info: {e}"))?;
         let (qe_identity, qe_identity_signature) =
             signed(qe.body, "enclaveIdentity").map_err(|e| format!("QE identity: {e}"))?;
         Ok(Self {
-            pck_crl_issuer_chain: chain(pck_crl.issuer_chain).map_err(|e| format!("PCK CRL: {e}"))?,
+            pck_crl_issuer_chain: chain(pck_crl.issuer_chain)
+                .map_err(|e| format!("PCK CRL: {e}"))?,
             root_ca_crl: crl_der(root_crl.body).map_err(|e| format!("root CRL: {e}"))?,
             pck_crl: crl_der(pck_crl.body).map_err(|e| format!("PCK CRL: {e}"))?,
             tcb_info_issuer_chain: chain(tcb.issuer_chain).map_err(|e| format!("TCB info: {e}"))?,
             tcb_info,
             tcb_info_signature,
-            qe_identity_issuer_chain: chain(qe.issuer_chain).map_err(|e| format!("QE identity: {e}"))?,
+            qe_identity_issuer_chain: chain(qe.issuer_chain)
+                .map_err(|e| format!("QE identity: {e}"))?,
             qe_identity,
             qe_identity_signature,
             pck_certificate_chain: None,
@@ -105,16 +110,22 @@ impl QuoteCollateral {
     /// # Errors
     /// What is wrong with one of its parts.
     pub(super) fn inspect(&self) -> Result<(Key, u64), String> {
-        let info: TcbInfo = serde_json::from_str(&self.tcb_info).map_err(|e| format!("TCB info: {e}"))?;
-        let qe: QeIdentity = serde_json::from_str(&self.qe_identity).map_err(|e| format!("QE identity: {e}"))?;
+        let info: TcbInfo =
+            serde_json::from_str(&self.tcb_info).map_err(|e| format!("TCB info: {e}"))?;
+        let qe: QeIdentity =
+            serde_json::from_str(&self.qe_identity).map_err(|e| format!("QE identity: {e}"))?;
         let tee = match (info.id.as_str(), qe.id.as_str()) {
             ("SGX", "QE") => DcapTee::Sgx,
             ("TDX", "TD_QE") => DcapTee::Tdx,
-            (info, qe) => return Err(format!("TCB info of {info:?} beside a QE identity of {qe:?}")),
+            (info, qe) => {
+                return Err(format!("TCB info of {info:?} beside a QE identity of {qe:?}"));
+            }
         };
         let mut fmspc = [0; 6];
-        hex::decode_to_slice(&info.fmspc, &mut fmspc).map_err(|_| format!("the FMSPC {:?}", info.fmspc))?;
-        for (name, signature) in [("TCB info", &self.tcb_info_signature), ("QE identity", &self.qe_identity_signature)]
+        hex::decode_to_slice(&info.fmspc, &mut fmspc)
+            .map_err(|_| format!("the FMSPC {:?}", info.fmspc))?;
+        for (name, signature) in
+            [("TCB info", &self.tcb_info_signature), ("QE identity", &self.qe_identity_signature)]
         {
             if signature.len() != 128 || hex::decode(signature).is_err() {
                 return Err(format!("{name}: the signature is not 64 bytes in hex"));
@@ -134,8 +145,13 @@ impl QuoteCollateral {
             "Intel SGX PCK Processor CA" => PckCa::Processor,
             other => return Err(format!("the PCK CRL is by {other:?}")),
         };
-        let mut until = root_until.min(pck_until).min(date(&info.next_update)?).min(date(&qe.next_update)?);
-        for chain in [&self.pck_crl_issuer_chain, &self.tcb_info_issuer_chain, &self.qe_identity_issuer_chain] {
+        let mut until =
+            root_until.min(pck_until).min(date(&info.next_update)?).min(date(&qe.next_update)?);
+        for chain in [
+            &self.pck_crl_issuer_chain,
+            &self.tcb_info_issuer_chain,
+            &self.qe_identity_issuer_chain,
+        ] {
             until = until.min(earliest(&content::chain(chain.as_bytes())?).unwrap_or(0));
         }
         Ok((Key::Dcap { tee, fmspc, ca }, until))
@@ -173,7 +189,8 @@ pub(super) fn platform(pck: &Certificate) -> Result<([u8; 6], PckCa), Collateral
 
 /// The member's own text, which is what Intel signed, and the signature.
 fn signed(body: &[u8], member: &str) -> Result<(String, String), String> {
-    signed_member(body, member).ok_or_else(|| format!("expected JSON with {member} and its signature"))
+    signed_member(body, member)
+        .ok_or_else(|| format!("expected JSON with {member} and its signature"))
 }
 
 /// A CRL in DER, in PEM or in hex (Intel's service and its caches answer each), as hex of the DER.
@@ -199,7 +216,10 @@ fn chain(header: &str) -> Result<String, String> {
         return Err("the answer has no issuer chain in its header".into());
     }
     if header.len() > MAX_CHAIN_BYTES {
-        return Err(format!("an issuer chain of {} bytes, at most {MAX_CHAIN_BYTES} allowed", header.len()));
+        return Err(format!(
+            "an issuer chain of {} bytes, at most {MAX_CHAIN_BYTES} allowed",
+            header.len()
+        ));
     }
     let mut decoded = Vec::with_capacity(header.len());
     let mut rest = header.as_bytes();
@@ -207,7 +227,8 @@ fn chain(header: &str) -> Result<String, String> {
         let (byte, after) = match (first, after) {
             (b'%', [high, low, after @ ..]) => {
                 let mut byte = [0];
-                hex::decode_to_slice([*high, *low], &mut byte).map_err(|_| "a bad percent-encoding")?;
+                hex::decode_to_slice([*high, *low], &mut byte)
+                    .map_err(|_| "a bad percent-encoding")?;
                 (byte[0], after)
             }
             (b'%', _) => return Err("a bad percent-encoding".into()),
@@ -223,6 +244,7 @@ fn chain(header: &str) -> Result<String, String> {
 
 /// `2026-09-12T10:45:38Z` in seconds since 1970 UTC.
 fn date(text: &str) -> Result<u64, String> {
-    let date: DateTime = text.parse().map_err(|_| format!("{text:?} is no date as 2026-09-12T10:45:38Z"))?;
+    let date: DateTime =
+        text.parse().map_err(|_| format!("{text:?} is no date as 2026-09-12T10:45:38Z"))?;
     Ok(date.unix_duration().as_secs())
 }

@@ -116,16 +116,33 @@ impl Explain for CollateralError {
 
     fn help(&self) -> String {
         match self {
-            Self::Index { .. } => "the folder was made by another program or version, or changed: collect again",
-            Self::Signer { .. } => "if this collector may be trusted, name its public key (FILE.pub) as a signer",
+            Self::Index { .. } => {
+                "the folder was made by another program or version, or changed: \
+                collect again"
+            }
+            Self::Signer { .. } => {
+                "if this collector may be trusted, name its public key (FILE.pub) as a signer"
+            }
             Self::Signature { .. } | Self::Digest { .. } | Self::NoFile { .. } => {
                 "the folder was changed or copied in part: copy it whole, or collect again"
             }
-            Self::Content { .. } => "the vendor's service or a proxy answered with something else, or the file is another one: look at it",
-            Self::Missing { .. } => "run `flare-cvm collateral fetch` with this evidence where there is a network, and carry the folder here",
-            Self::Expired { .. } => "run `flare-cvm collateral fetch` again; for old evidence, verify at the time when it was made",
+            Self::Content { .. } => {
+                "the vendor's service or a proxy answered with something else, \
+                or the file is another one: look at it"
+            }
+            Self::Missing { .. } => {
+                "run `flare-cvm collateral fetch` with this evidence where \
+                there is a network, and carry the folder here"
+            }
+            Self::Expired { .. } => {
+                "run `flare-cvm collateral fetch` again; for old evidence, \
+                verify at the time when it was made"
+            }
             Self::TooMuch { .. } => "this is probably something else: check the path",
-            Self::Unknown { .. } => "check that the file is what the option asks for; `flare-cvm collateral --help` lists what is understood",
+            Self::Unknown { .. } => {
+                "check that the file is what the option asks for; `flare-cvm \
+                collateral --help` lists what is understood"
+            }
         }
         .into()
     }

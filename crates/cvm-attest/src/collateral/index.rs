@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 
 use super::{CollateralError, Key};
 
-/// The index's name in a cache's folder. Signature and document are one file, so that they change together.
+/// The index's name in a cache's folder. Signature and document are one file, so that they change
+/// together.
 pub const INDEX_FILE: &str = "index.json";
 /// More than any index needs; longer ones are refused unread.
 pub const MAX_INDEX_BYTES: u64 = 1024 * 1024;
@@ -32,8 +33,8 @@ pub struct Entry {
     pub source: String,
     /// When, in seconds since 1970 UTC.
     pub fetched_at: u64,
-    /// The last second at which all of it is valid: the earliest `notAfter` of its certificates and `nextUpdate`
-    /// of its lists.
+    /// The last second at which all of it is valid: the earliest `notAfter` of its certificates and
+    /// `nextUpdate` of its lists.
     pub valid_until: u64,
 }
 
@@ -89,29 +90,43 @@ pub(super) fn write(entries: &[Entry], key: &SigningKey) -> Result<Vec<u8>, Coll
             valid_until: entry.valid_until,
         })
         .collect();
-    let document = serde_json::to_string_pretty(&Document { version: VERSION, entries }).map_err(fail)?;
+    let document =
+        serde_json::to_string_pretty(&Document { version: VERSION, entries }).map_err(fail)?;
     let signature = Bytes(signed::sign(key, Kind::Collateral, document.as_bytes()));
     let collateral = &RawValue::from_string(document).map_err(fail)?;
-    let envelope = Envelope { collateral, signer: Bytes(key.verifying_key().to_bytes()), signature };
+    let envelope =
+        Envelope { collateral, signer: Bytes(key.verifying_key().to_bytes()), signature };
     let mut text = serde_json::to_string_pretty(&envelope).map_err(fail)?;
     text.push('\n');
     Ok(text.into_bytes())
 }
 
 /// Reads an index that one of `trusted` signed: its entries, by key, and who signed it.
-pub(super) fn read(bytes: &[u8], trusted: &[VerifyingKey]) -> Result<(Vec<Entry>, VerifyingKey), CollateralError> {
-    let limit = |what: &str, found: u64, limit: u64| CollateralError::TooMuch { what: what.into(), found, limit };
+pub(super) fn read(
+    bytes: &[u8],
+    trusted: &[VerifyingKey],
+) -> Result<(Vec<Entry>, VerifyingKey), CollateralError> {
+    let limit = |what: &str, found: u64, limit: u64| CollateralError::TooMuch {
+        what: what.into(),
+        found,
+        limit,
+    };
     if bytes.len() as u64 > MAX_INDEX_BYTES {
         return Err(limit("the collateral's index", bytes.len() as u64, MAX_INDEX_BYTES));
     }
-    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|e| CollateralError::index(e.to_string()))?;
+    let envelope: Envelope<'_> =
+        serde_json::from_slice(bytes).map_err(|e| CollateralError::index(e.to_string()))?;
     let signer = envelope.signer;
-    let key = trusted.iter().find(|key| key.as_bytes() == &signer.0).ok_or(CollateralError::Signer { signer })?;
+    let key = trusted
+        .iter()
+        .find(|key| key.as_bytes() == &signer.0)
+        .ok_or(CollateralError::Signer { signer })?;
     let document = envelope.collateral.get().as_bytes();
     signed::verify(key, Kind::Collateral, document, &envelope.signature.0)
         .map_err(|_| CollateralError::Signature { signer })?;
 
-    let document: Document = serde_json::from_slice(document).map_err(|e| CollateralError::index(e.to_string()))?;
+    let document: Document =
+        serde_json::from_slice(document).map_err(|e| CollateralError::index(e.to_string()))?;
     if document.version != VERSION {
         let problem = format!("version {}, this program reads {VERSION}", document.version);
         return Err(CollateralError::index(problem));
@@ -129,13 +144,19 @@ pub(super) fn read(bytes: &[u8], trusted: &[VerifyingKey]) -> Result<(Vec<Entry>
             valid_until: text.valid_until,
         };
         if text.file != entry.file() {
-            return Err(CollateralError::index(format!("the file of {} must be {}", entry.key, entry.file())));
+            return Err(CollateralError::index(format!(
+                "the file of {} must be {}",
+                entry.key,
+                entry.file()
+            )));
         }
         if entry.source.len() > MAX_SOURCE || entry.source.chars().any(char::is_control) {
             return Err(CollateralError::index(format!("the source of {}", entry.key)));
         }
         if entries.last().is_some_and(|last| last.key >= entry.key) {
-            return Err(CollateralError::index("the entries are not in order, or one is there twice"));
+            return Err(CollateralError::index(
+                "the entries are not in order, or one is there twice",
+            ));
         }
         entries.push(entry);
     }
@@ -145,6 +166,10 @@ pub(super) fn read(bytes: &[u8], trusted: &[VerifyingKey]) -> Result<(Vec<Entry>
 /// A source as an index holds it: printable, bounded.
 pub(super) fn source(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    let end = clean.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MAX_SOURCE).last();
+    let end = clean
+        .char_indices()
+        .map(|(at, c)| at + c.len_utf8())
+        .take_while(|end| *end <= MAX_SOURCE)
+        .last();
     clean.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
 }

@@ -100,7 +100,10 @@ impl FromStr for Tcb {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut parts = text.split('-').peekable();
-        let mut level = |name: &str, optional: bool| match parts.peek().and_then(|part| part.strip_prefix(name)) {
+        let mut level = |name: &str, optional: bool| match parts
+            .peek()
+            .and_then(|part| part.strip_prefix(name))
+        {
             None if optional => Ok(None),
             None => Err(()),
             Some(digits) => {
@@ -179,7 +182,8 @@ impl PckCa {
     }
 }
 
-/// What a piece of collateral is filed under. Its content must agree: see [`super::content::check`].
+/// What a piece of collateral is filed under. Its content must agree: see
+/// [`super::content::check`].
 ///
 /// Written as `KIND NAME`, such as `amd-crl vcek/Milan`; an index holds the two apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,7 +198,8 @@ pub enum Key {
         /// The TCB.
         tcb: Tcb,
     },
-    /// A cloud provider's certificate at one TCB (DER). Only the provider can get it: it comes with evidence.
+    /// A cloud provider's certificate at one TCB (DER). Only the provider can get it: it comes with
+    /// evidence.
     Vlek {
         /// The product line.
         product: Product,
@@ -236,12 +241,16 @@ impl Key {
     /// Its name among its kind.
     pub fn name(&self) -> String {
         match self {
-            Self::Vcek { product, hwid, tcb } => format!("{}/{}/{tcb}", product.as_str(), hex::encode(hwid)),
+            Self::Vcek { product, hwid, tcb } => {
+                format!("{}/{}/{tcb}", product.as_str(), hex::encode(hwid))
+            }
             Self::Vlek { product, csp, tcb } => format!("{}/{csp}/{tcb}", product.as_str()),
             Self::AmdChain(signer, product) | Self::AmdCrl(signer, product) => {
                 format!("{}/{}", signer.as_str(), product.as_str())
             }
-            Self::Dcap { tee, fmspc, ca } => format!("{}/{}/{}", tee.as_str(), hex::encode(fmspc), ca.as_str()),
+            Self::Dcap { tee, fmspc, ca } => {
+                format!("{}/{}/{}", tee.as_str(), hex::encode(fmspc), ca.as_str())
+            }
             Self::Rim(id) => id.clone(),
         }
     }
@@ -275,7 +284,8 @@ impl Key {
     /// [`CollateralError::Unknown`].
     pub fn parse(kind: &str, name: &str) -> Result<Self, CollateralError> {
         let shown = |text: &str| text.chars().take(200).collect::<String>();
-        let fail = || CollateralError::unknown("a key", format!("{:?} {:?}", shown(kind), shown(name)));
+        let fail =
+            || CollateralError::unknown("a key", format!("{:?} {:?}", shown(kind), shown(name)));
         let key = Self::read(kind, name).ok_or_else(fail)?;
         // One key, one spelling.
         if key.kind() == kind && key.name() == name { Ok(key) } else { Err(fail()) }
@@ -288,7 +298,8 @@ impl Key {
             ("vcek", [line, hwid, tcb]) => {
                 let (product, hwid) = (product(line)?, hex::decode(hwid).ok()?);
                 let tcb: Tcb = tcb.parse().ok()?;
-                let fits = hwid.len() == product.hwid_bytes() && tcb.fmc.is_some() == (product == Product::Turin);
+                let fits = hwid.len() == product.hwid_bytes()
+                    && tcb.fmc.is_some() == (product == Product::Turin);
                 fits.then_some(Self::Vcek { product, hwid, tcb })?
             }
             ("vlek", [line, csp, tcb]) => {
@@ -335,7 +346,9 @@ fn signer(name: &str) -> Option<Signer> {
 
 /// A provider's name that can stand in a key.
 pub(crate) fn is_csp(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 128 && name.bytes().all(|b| b.is_ascii_graphic() && !b"/\"\\".contains(&b))
+    !name.is_empty()
+        && name.len() <= 128
+        && name.bytes().all(|b| b.is_ascii_graphic() && !b"/\"\\".contains(&b))
 }
 
 /// A manifest's name: it becomes part of a URL.

@@ -1,8 +1,8 @@
 //! Collateral: what vendors publish and verification needs, carried in one signed folder.
 //!
-//! Vendors' services limit and fail (AMD answers one request in ten seconds, Intel and NVIDIA have outages), so
-//! nothing that verifies or boots asks them. Somebody collects once, where there is a network; the folder travels
-//! with the evidence or lies in a local cache:
+//! Vendors' services limit and fail (AMD answers one request in ten seconds, Intel and NVIDIA have
+//! outages), so nothing that verifies or boots asks them. Somebody collects once, where there is a
+//! network; the folder travels with the evidence or lies in a local cache:
 //!
 //! ```text
 //! collateral/
@@ -10,13 +10,14 @@
 //!   files/       the pieces, each named by its digest
 //! ```
 //!
-//! Every piece carries its vendor's signature, which verifiers check each time. The collector's signature over
-//! the index keeps others from adding, hiding or setting back pieces unnoticed. A piece is filed only under what
-//! it says of itself ([`content::check`]), and a lookup past its date is an error, never an answer.
+//! Every piece carries its vendor's signature, which verifiers check each time. The collector's
+//! signature over the index keeps others from adding, hiding or setting back pieces unnoticed. A
+//! piece is filed only under what it says of itself ([`content::check`]), and a lookup past its
+//! date is an error, never an answer.
 //!
-//! The parts: [`Key`] (what is filed), [`content`] (what bytes are), [`Cache`] (reading, pure but for
-//! [`Cache::open`]), [`Writer`], [`wanted`] (what evidence needs) and, behind the feature `collateral-fetch`,
-//! [`fetch`].
+//! The parts: [`Key`] (what is filed), [`content`] (what bytes are), [`Cache`] (reading, pure but
+//! for [`Cache::open`]), [`Writer`], [`wanted`] (what evidence needs) and, behind the feature
+//! `collateral-fetch`, [`fetch`].
 
 mod cache;
 mod collector;

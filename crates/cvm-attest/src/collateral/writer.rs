@@ -10,7 +10,10 @@ use std::{
 use cvm_base::{FileError, sha256, write_atomic};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
-use super::{Cache, CacheError, CollateralError, Entry, INDEX_FILE, Key, MAX_ENTRIES, cache::FILES, content, index};
+use super::{
+    Cache, CacheError, CollateralError, Entry, INDEX_FILE, Key, MAX_ENTRIES, cache::FILES, content,
+    index,
+};
 
 /// A piece to file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +30,8 @@ pub struct Item {
 
 /// A cache's folder, open for one writer.
 ///
-/// Files are named by their digest and written first; then the index changes in one rename; then what it no
-/// longer names is removed. A reader, or a power cut, sees the old cache or the new one.
+/// Files are named by their digest and written first; then the index changes in one rename; then
+/// what it no longer names is removed. A reader, or a power cut, sees the old cache or the new one.
 #[derive(Debug)]
 pub struct Writer {
     folder: PathBuf,
@@ -38,11 +41,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens a folder, or makes it. What is in it must be signed by `key` or by one of `trusted`, and whole.
+    /// Opens a folder, or makes it. What is in it must be signed by `key` or by one of `trusted`,
+    /// and whole.
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn open(folder: &Path, key: SigningKey, trusted: &[VerifyingKey]) -> Result<Self, CacheError> {
+    pub fn open(
+        folder: &Path,
+        key: SigningKey,
+        trusted: &[VerifyingKey],
+    ) -> Result<Self, CacheError> {
         let files = folder.join(FILES);
         fs::create_dir_all(&files).map_err(io_error("create", &files))?;
         let lock_path = folder.join(".lock");
@@ -65,11 +73,12 @@ impl Writer {
         self.entries.values()
     }
 
-    /// Files `item`, unless what is there under its key was collected later: then `false`. The cache is whole
-    /// again when this returns.
+    /// Files `item`, unless what is there under its key was collected later: then `false`. The
+    /// cache is whole again when this returns.
     ///
     /// # Errors
-    /// [`CollateralError::Content`] and others for bytes that are not what their key says; [`FileError`].
+    /// [`CollateralError::Content`] and others for bytes that are not what their key says;
+    /// [`FileError`].
     pub fn put(&mut self, item: &Item) -> Result<bool, CacheError> {
         let valid_until = content::check(&item.key, &item.bytes)?;
         if self.entries.get(&item.key).is_some_and(|held| held.fetched_at > item.fetched_at) {

@@ -1,11 +1,12 @@
 //! Azure's confidential VMs: evidence through the vTPM of the paravisor (HCL).
 //!
-//! The guest has no TEE device of its own. What it wants in the report it writes to one NV index; the paravisor
-//! then leaves at another a report whose report data is the digest of the runtime data, which name the vTPM's
-//! attestation key and the guest's data. A quote under that key binds the challenge and the PCRs.
+//! The guest has no TEE device of its own. What it wants in the report it writes to one NV index;
+//! the paravisor then leaves at another a report whose report data is the digest of the runtime
+//! data, which name the vTPM's attestation key and the guest's data. A quote under that key binds
+//! the challenge and the PCRs.
 //!
-//! A TDX guest's report must still be turned into a quote by Azure's metadata service: that is a request over
-//! HTTP, which this crate does not make. The verifier names the missing quote.
+//! A TDX guest's report must still be turned into a quote by Azure's metadata service: that is a
+//! request over HTTP, which this crate does not make. The verifier names the missing quote.
 
 use std::{
     thread,
@@ -97,15 +98,19 @@ impl Azure {
         let answer = |error: &dyn std::fmt::Display| CollectError::answer(NAME, error.to_string());
         let context = &mut self.tpm.context;
         let handle = PersistentTpmHandle::new(KEY).map_err(|e| fail(&e))?;
-        let key = context.execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::Persistent(handle)));
+        let key = context
+            .execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::Persistent(handle)));
         let key = KeyHandle::from(key.map_err(|e| fail(&e))?);
         let pcrs: Vec<u8> = (0..PCRS).collect();
         for _ in 0..TRIES {
             let data = nonce.to_vec().try_into().map_err(|e| fail(&e))?;
             let selection = selection(&pcrs).map_err(|e| answer(&e))?;
-            let scheme = SignatureScheme::RsaSsa { hash_scheme: HashScheme::new(HashingAlgorithm::Sha256) };
+            let scheme =
+                SignatureScheme::RsaSsa { hash_scheme: HashScheme::new(HashingAlgorithm::Sha256) };
             let (attest, signature) = context
-                .execute_with_session(Some(AuthSession::Password), |c| c.quote(key, data, scheme, selection))
+                .execute_with_session(Some(AuthSession::Password), |c| {
+                    c.quote(key, data, scheme, selection)
+                })
                 .map_err(|e| fail(&e))?;
             let message = attest.marshall().map_err(|e| fail(&e))?;
             let values = read_pcrs(context, &pcrs).map_err(|e| answer(&e))?;
@@ -118,7 +123,10 @@ impl Azure {
                 return Ok(Raw::Azure { hcl_report, quote: message, signature, pcrs });
             }
         }
-        Err(CollectError::Busy { device: NAME.into(), problem: "the PCRs changed while they were quoted".into() })
+        Err(CollectError::Busy {
+            device: NAME.into(),
+            problem: "the PCRs changed while they were quoted".into(),
+        })
     }
 }
 
@@ -135,25 +143,37 @@ impl Device for Azure {
 
 fn report(context: &mut Context) -> Result<Vec<u8>, CollectError> {
     let index = NvIndexTpmHandle::new(REPORT_INDEX).map_err(|e| refused("give its report", &e))?;
-    let read = context.execute_with_session(Some(AuthSession::Password), |c| nv::read_full(c, NvAuth::Owner, index));
+    let read = context.execute_with_session(Some(AuthSession::Password), |c| {
+        nv::read_full(c, NvAuth::Owner, index)
+    });
     let report = read.map_err(|error| match is_missing(&error) {
-        true => CollectError::Absent { device: NAME.into(), problem: format!("no NV index {REPORT_INDEX:#x}") },
+        true => CollectError::Absent {
+            device: NAME.into(),
+            problem: format!("no NV index {REPORT_INDEX:#x}"),
+        },
         false => refused("give its report", &error),
     })?;
     if report.len() > MAX_REPORT_BYTES || !report.starts_with(b"HCLA") {
-        return Err(CollectError::answer(NAME, format!("{} bytes that are no HCL report", report.len())));
+        return Err(CollectError::answer(
+            NAME,
+            format!("{} bytes that are no HCL report", report.len()),
+        ));
     }
     Ok(report)
 }
 
 fn write_user_data(context: &mut Context, data: &[u8; 64]) -> tss_esapi::Result<()> {
     let index = NvIndexTpmHandle::new(USER_DATA_INDEX)?;
-    let found = context.execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::NvIndex(index)));
+    let found =
+        context.execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::NvIndex(index)));
     let handle = match found {
         Ok(handle) => handle.into(),
         // The first one to ask makes the index.
         Err(error) if is_missing(&error) => {
-            let attributes = NvIndexAttributesBuilder::new().with_owner_write(true).with_owner_read(true).build()?;
+            let attributes = NvIndexAttributesBuilder::new()
+                .with_owner_write(true)
+                .with_owner_read(true)
+                .build()?;
             let public = NvPublicBuilder::new()
                 .with_nv_index(index)
                 .with_index_name_algorithm(HashingAlgorithm::Sha256)
@@ -167,18 +187,24 @@ fn write_user_data(context: &mut Context, data: &[u8; 64]) -> tss_esapi::Result<
         Err(error) => return Err(error),
     };
     let data = MaxNvBuffer::try_from(data.to_vec())?;
-    context.execute_with_session(Some(AuthSession::Password), |c| c.nv_write(NvAuth::Owner, handle, data, 0))
+    context.execute_with_session(Some(AuthSession::Password), |c| {
+        c.nv_write(NvAuth::Owner, handle, data, 0)
+    })
 }
 
-/// The member `user-data` of the runtime data: behind the header (0x20), the hardware report (1184) and five
-/// numbers, the last of which is its length.
+/// The member `user-data` of the runtime data: behind the header (0x20), the hardware report (1184)
+/// and five numbers, the last of which is its length.
 fn user_data(report: &[u8]) -> Result<Option<String>, CollectError> {
     let fail = |problem: &str| CollectError::answer(NAME, format!("an HCL report {problem}"));
-    let length = report.get(0x4d0..0x4d4).and_then(<[u8]>::first_chunk).map(|v| u32::from_le_bytes(*v) as usize);
+    let length = report
+        .get(0x4d0..0x4d4)
+        .and_then(<[u8]>::first_chunk)
+        .map(|v| u32::from_le_bytes(*v) as usize);
     let length = length.ok_or_else(|| fail("without runtime data"))?;
     let end = 0x4d4_usize.checked_add(length).ok_or_else(|| fail("with endless runtime data"))?;
     let json = report.get(0x4d4..end).ok_or_else(|| fail("whose runtime data are cut off"))?;
-    let json: serde_json::Value = serde_json::from_slice(json).map_err(|_| fail("whose runtime data are no JSON"))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(json).map_err(|_| fail("whose runtime data are no JSON"))?;
     Ok(json.get("user-data").and_then(serde_json::Value::as_str).map(str::to_owned))
 }
 
@@ -196,8 +222,11 @@ mod tests {
 
     #[test]
     fn real_reports_and_broken_ones() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/azure");
-        for name in ["snp-trustee-evidence-v0", "snp-trustee-evidence-v1", "tdx-trustee-evidence-v0"] {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/vectors/evidence/azure");
+        for name in
+            ["snp-trustee-evidence-v0", "snp-trustee-evidence-v1", "tdx-trustee-evidence-v0"]
+        {
             let report = std::fs::read(folder.join(name).join("hcl.bin")).unwrap();
             let data = user_data(&report).unwrap();
             assert!(data.is_some_and(|data| data.len() == 128), "{name}");

@@ -58,7 +58,11 @@ pub enum CollectError {
 }
 
 impl CollectError {
-    pub(super) fn refused(device: impl Into<String>, action: &'static str, problem: impl ToString) -> Self {
+    pub(super) fn refused(
+        device: impl Into<String>,
+        action: &'static str,
+        problem: impl ToString,
+    ) -> Self {
         Self::Refused { device: device.into(), action, problem: problem.to_string() }
     }
 
@@ -69,7 +73,9 @@ impl CollectError {
     /// A device that is not there is `Absent`; every other error is a refusal.
     pub(super) fn io(device: impl Into<String>, action: &'static str, error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::NotFound => Self::Absent { device: device.into(), problem: error.to_string() },
+            io::ErrorKind::NotFound => {
+                Self::Absent { device: device.into(), problem: error.to_string() }
+            }
             _ => Self::refused(device, action, error),
         }
     }
@@ -90,17 +96,21 @@ impl Explain for CollectError {
     fn help(&self) -> String {
         match self {
             Self::Absent { .. } => {
-                "run inside the CVM, as root, on a host that offers this TEE; mount configfs (Linux 6.7 and later)"
+                "run inside the CVM, as root, on a host that offers this TEE; mount configfs \
+                 (Linux 6.7 and later)"
             }
             Self::Refused { .. } => {
-                "run as root; see the kernel's log (dmesg) and the host's: its quote or certificate service may be down"
+                "run as root; see the kernel's log (dmesg) and the host's: its quote or \
+                 certificate service may be down"
             }
             Self::Answer { .. } => "this kernel or firmware is one that this program does not know",
             Self::Busy { .. } => {
-                "another program asks for evidence all the time, or the host does not answer: try again"
+                "another program asks for evidence all the time, or the host does not answer: try \
+                 again"
             }
             Self::Recorded { .. } => {
-                "a recording answers only the challenge that it was made for; ask for a replay to get it all the same"
+                "a recording answers only the challenge that it was made for; ask for a replay to \
+                 get it all the same"
             }
             Self::File(file) => return file.help(),
         }

@@ -1,7 +1,8 @@
 //! The four system calls without a safe wrapper: older kernels' guest devices.
 //!
-//! `include/uapi/linux/sev-guest.h`, `include/uapi/linux/tdx-guest.h`. Every structure that the kernel is given a
-//! pointer to lives on this function's stack or in a buffer that it owns, for the whole call.
+//! `include/uapi/linux/sev-guest.h`, `include/uapi/linux/tdx-guest.h`. Every structure that the
+//! kernel is given a pointer to lives on this function's stack or in a buffer that it owns, for the
+//! whole call.
 #![allow(unsafe_code, reason = "nix wraps no ioctl of sev-guest or tdx-guest")]
 
 use std::{fs::File, os::fd::AsRawFd as _};
@@ -48,9 +49,10 @@ struct SnpKeyRequest {
     tcb_version: u64,
 }
 
-/// What a derived key depends on besides the chip: GUEST_POLICY, IMAGE_ID, FAMILY_ID and MEASUREMENT, so exactly this
-/// image under exactly this policy. Not GUEST_SVN, which nobody sets here, and not TCB_VERSION: an update of the
-/// host's firmware must not lose the image's data, and a rolled-back one is a policy's to refuse (reported_tcb).
+/// What a derived key depends on besides the chip: GUEST_POLICY, IMAGE_ID, FAMILY_ID and
+/// MEASUREMENT, so exactly this image under exactly this policy. Not GUEST_SVN, which nobody sets
+/// here, and not TCB_VERSION: an update of the host's firmware must not lose the image's data, and
+/// a rolled-back one is a policy's to refuse (reported_tcb).
 const SNP_KEY_FIELDS: u64 = 0b1111;
 /// `struct snp_derived_key_resp`: status (4), reserved (28), key (32).
 const SNP_KEY_RESPONSE_BYTES: usize = 64;
@@ -98,9 +100,9 @@ pub(super) fn snp_report(
         response: response.as_mut_ptr() as u64,
         exit_info: 0,
     };
-    // SAFETY: the descriptor is open; `request` points to `extended`, to `response` of the size that the kernel
-    // writes, and through `extended` to `room` of the stated length; all outlive the call, and nothing else uses
-    // them meanwhile.
+    // SAFETY: the descriptor is open; `request` points to `extended`, to `response` of the size
+    // that the kernel writes, and through `extended` to `room` of the stated length; all outlive
+    // the call, and nothing else uses them meanwhile.
     let result = unsafe {
         if with_certificates {
             snp_get_extended_report(device.as_raw_fd(), &raw mut request)
@@ -112,24 +114,38 @@ pub(super) fn snp_report(
 }
 
 /// `MSG_KEY_RSP`: secret.
-pub(super) fn snp_derived_key(device: &File) -> Result<Zeroizing<[u8; SNP_KEY_RESPONSE_BYTES]>, SnpFailure> {
+pub(super) fn snp_derived_key(
+    device: &File,
+) -> Result<Zeroizing<[u8; SNP_KEY_RESPONSE_BYTES]>, SnpFailure> {
     let mut response = Zeroizing::new([0_u8; SNP_KEY_RESPONSE_BYTES]);
-    let key = SnpKeyRequest { root_key: 0, reserved: 0, fields: SNP_KEY_FIELDS, vmpl: 0, guest_svn: 0, tcb_version: 0 };
+    let key = SnpKeyRequest {
+        root_key: 0,
+        reserved: 0,
+        fields: SNP_KEY_FIELDS,
+        vmpl: 0,
+        guest_svn: 0,
+        tcb_version: 0,
+    };
     let mut request = SnpGuestRequest {
         message_version: 1,
         request: &raw const key as u64,
         response: response.as_mut_ptr() as u64,
         exit_info: 0,
     };
-    // SAFETY: the descriptor is open; `request` points to `key`, which the kernel reads, and to `response` of the
-    // size that it writes; all outlive the call, and nothing else uses them meanwhile.
+    // SAFETY: the descriptor is open; `request` points to `key`, which the kernel reads, and to
+    // `response` of the size that it writes; all outlive the call, and nothing else uses them
+    // meanwhile.
     let result = unsafe { snp_get_derived_key(device.as_raw_fd(), &raw mut request) };
     result.map(|_| response).map_err(|errno| SnpFailure::new(errno, &request))
 }
 
 impl SnpFailure {
     fn new(errno: Errno, request: &SnpGuestRequest) -> Self {
-        Self { errno, firmware: request.exit_info as u32, hypervisor: (request.exit_info >> 32) as u32 }
+        Self {
+            errno,
+            firmware: request.exit_info as u32,
+            hypervisor: (request.exit_info >> 32) as u32,
+        }
     }
 }
 
@@ -149,21 +165,39 @@ mod tests {
 
     #[test]
     fn structures_are_laid_out_as_in_the_kernels_headers() {
-        assert_eq!((size_of::<SnpGuestRequest>(), offset_of!(SnpGuestRequest, exit_info)), (32, 24));
+        assert_eq!(
+            (size_of::<SnpGuestRequest>(), offset_of!(SnpGuestRequest, exit_info)),
+            (32, 24)
+        );
         assert_eq!(size_of::<SnpReportRequest>(), 96);
-        assert_eq!((size_of::<SnpExtendedRequest>(), offset_of!(SnpExtendedRequest, certificates)), (112, 96));
+        assert_eq!(
+            (size_of::<SnpExtendedRequest>(), offset_of!(SnpExtendedRequest, certificates)),
+            (112, 96)
+        );
         assert_eq!((size_of::<SnpKeyRequest>(), offset_of!(SnpKeyRequest, tcb_version)), (32, 24));
         assert_eq!(size_of::<TdxReportRequest>(), 1088);
-        assert_eq!(nix::request_code_readwrite!(b'S', 0x0, size_of::<SnpGuestRequest>()), 0xc020_5300);
-        assert_eq!(nix::request_code_readwrite!(b'S', 0x1, size_of::<SnpGuestRequest>()), 0xc020_5301);
-        assert_eq!(nix::request_code_readwrite!(b'T', 0x1, size_of::<TdxReportRequest>()), 0xc440_5401);
+        assert_eq!(
+            nix::request_code_readwrite!(b'S', 0x0, size_of::<SnpGuestRequest>()),
+            0xc020_5300
+        );
+        assert_eq!(
+            nix::request_code_readwrite!(b'S', 0x1, size_of::<SnpGuestRequest>()),
+            0xc020_5301
+        );
+        assert_eq!(
+            nix::request_code_readwrite!(b'T', 0x1, size_of::<TdxReportRequest>()),
+            0xc440_5401
+        );
     }
 
     #[test]
     fn another_kind_of_file_refuses() {
         let null = File::open("/dev/null").unwrap();
         assert_eq!(snp_report(&null, &[0; 64], None).unwrap_err().errno, Errno::ENOTTY);
-        assert_eq!(snp_report(&null, &[0; 64], Some(&mut [0; 64])).unwrap_err().errno, Errno::ENOTTY);
+        assert_eq!(
+            snp_report(&null, &[0; 64], Some(&mut [0; 64])).unwrap_err().errno,
+            Errno::ENOTTY
+        );
         assert_eq!(snp_derived_key(&null).unwrap_err().errno, Errno::ENOTTY);
         assert_eq!(tdx_report(&null, &[0; 64]).unwrap_err(), Errno::ENOTTY);
     }

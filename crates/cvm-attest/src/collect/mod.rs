@@ -1,8 +1,8 @@
 //! Evidence from a guest's own devices.
 //!
-//! One trait, [`Device`]; what it gives is raw bytes, [`Raw`], for the verifiers of this crate or anybody's. Each
-//! device checks that its answer is bound to the report data it was asked for, so that a raced or relayed answer
-//! is an error here and not a puzzle at the verifier.
+//! One trait, [`Device`]; what it gives is raw bytes, [`Raw`], for the verifiers of this crate or
+//! anybody's. Each device checks that its answer is bound to the report data it was asked for, so
+//! that a raced or relayed answer is an error here and not a puzzle at the verifier.
 //!
 //! | device | where | kind |
 //! |---|---|---|
@@ -70,7 +70,8 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Raw {
-    /// A report of 1184 bytes, and the certificates that the host added: often a VCEK or VLEK, often none.
+    /// A report of 1184 bytes, and the certificates that the host added: often a VCEK or VLEK,
+    /// often none.
     Snp {
         /// The report.
         report: Vec<u8>,
@@ -82,8 +83,8 @@ pub enum Raw {
         /// The quote.
         quote: Vec<u8>,
     },
-    /// What Azure's vTPM gives. The report inside the HCL report binds the quote's key; the quote binds the
-    /// challenge.
+    /// What Azure's vTPM gives. The report inside the HCL report binds the quote's key; the quote
+    /// binds the challenge.
     Azure {
         /// The HCL report, with the runtime data behind it.
         hcl_report: Vec<u8>,
@@ -119,15 +120,15 @@ pub trait Device: Send {
     /// What it gives.
     fn kind(&self) -> Kind;
 
-    /// Evidence bound to `report_data`. A GPU's report and a TPM's quote carry its first 32 bytes ([`short_nonce`]), all
-    /// others all 64.
+    /// Evidence bound to `report_data`. A GPU's report and a TPM's quote carry its first 32 bytes
+    /// ([`short_nonce`]), all others all 64.
     ///
     /// # Errors
     /// [`CollectError`]; every wait is bounded.
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Raw, CollectError>;
 
-    /// A key that the TEE derives for this image on this chip, and for nobody else; `None` where it derives none. It
-    /// is the same in every boot, before and after the handoff. Secret.
+    /// A key that the TEE derives for this image on this chip, and for nobody else; `None` where it
+    /// derives none. It is the same in every boot, before and after the handoff. Secret.
     ///
     /// # Errors
     /// [`CollectError`].
@@ -136,17 +137,20 @@ pub trait Device: Send {
     }
 }
 
-/// The part of the report data that a GPU's request and Azure's TPM quote carry, as [`crate::tpm_nonce`] does.
+/// The part of the report data that a GPU's request and Azure's TPM quote carry, as
+/// [`crate::tpm_nonce`] does.
 pub fn short_nonce(report_data: &[u8; 64]) -> [u8; 32] {
     let mut nonce = [0; 32];
     nonce.copy_from_slice(&report_data[..32]);
     nonce
 }
 
-/// The guest's own TEE, by the newest interface that its kernel has: configfs, then the older devices.
+/// The guest's own TEE, by the newest interface that its kernel has: configfs, then the older
+/// devices.
 ///
 /// # Errors
-/// [`CollectError::Absent`] when this is no SNP or TDX guest, or another error of the device that is there.
+/// [`CollectError::Absent`] when this is no SNP or TDX guest, or another error of the device that
+/// is there.
 pub fn open() -> Result<Box<dyn Device>, CollectError> {
     match Tsm::open(Path::new(TSM_REPORTS)) {
         Ok(tsm) => return Ok(Box::new(tsm)),
@@ -156,8 +160,8 @@ pub fn open() -> Result<Box<dyn Device>, CollectError> {
     open_devices()
 }
 
-/// The guest's own TEE for a program that is not root: through the devices, whose group udev or systemd can set. What
-/// configfs makes belongs to root, also in a folder that somebody else made.
+/// The guest's own TEE for a program that is not root: through the devices, whose group udev or
+/// systemd can set. What configfs makes belongs to root, also in a folder that somebody else made.
 ///
 /// # Errors
 /// As [`open`].
@@ -187,8 +191,8 @@ pub(crate) fn bound_to(kind: Kind, bytes: &[u8]) -> Option<&[u8]> {
     let version = bytes.first_chunk().map(|v| u16::from_le_bytes(*v))?;
     match kind {
         Kind::Snp => bytes.get(0x50..0x90),
-        // A quote's header has 48 bytes; version 5 has type and size of the body behind it; 520 bytes into the
-        // body (TD_REPORT10 and TD_REPORT15) follows the report data.
+        // A quote's header has 48 bytes; version 5 has type and size of the body behind it; 520
+        // bytes into the body (TD_REPORT10 and TD_REPORT15) follows the report data.
         Kind::Tdx if version == 4 => bytes.get(48 + 520..48 + 584),
         Kind::Tdx if version == 5 => bytes.get(48 + 6 + 520..48 + 6 + 584),
         Kind::Gpu => bytes.get(4..36),
@@ -202,10 +206,18 @@ fn host_certificates(table: &[u8]) -> Result<Vec<SnpCertificate>, CollectError> 
 }
 
 /// Refuses evidence that is bound to something else than what was asked for.
-pub(crate) fn check_bound(device: &str, kind: Kind, bytes: &[u8], asked: &[u8]) -> Result<(), CollectError> {
+pub(crate) fn check_bound(
+    device: &str,
+    kind: Kind,
+    bytes: &[u8],
+    asked: &[u8],
+) -> Result<(), CollectError> {
     match bound_to(kind, bytes) {
         Some(found) if found == asked => Ok(()),
         Some(_) => Err(CollectError::answer(device, "evidence for another challenge")),
-        None => Err(CollectError::answer(device, format!("{} bytes that are no evidence of this kind", bytes.len()))),
+        None => Err(CollectError::answer(
+            device,
+            format!("{} bytes that are no evidence of this kind", bytes.len()),
+        )),
     }
 }

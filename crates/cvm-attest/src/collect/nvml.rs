@@ -1,4 +1,5 @@
-//! NVIDIA GPUs in confidential-computing mode, through NVML (`libnvidia-ml.so.1`, opened at run time).
+//! NVIDIA GPUs in confidential-computing mode, through NVML (`libnvidia-ml.so.1`, opened at run
+//! time).
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,16 +26,18 @@ impl Nvml {
     pub fn open(library: Option<&Path>) -> Result<Self, CollectError> {
         let path = library.unwrap_or(Path::new(LIBRARY));
         let opened = nvml_wrapper::Nvml::builder().lib_path(path.as_os_str()).init();
-        opened
-            .map(Self)
-            .map_err(|error| CollectError::Absent { device: path.display().to_string(), problem: error.to_string() })
+        opened.map(Self).map_err(|error| CollectError::Absent {
+            device: path.display().to_string(),
+            problem: error.to_string(),
+        })
     }
 
-    /// Lets the GPUs take work, all at once, which one in confidential-computing mode does not by itself (`nvidia-smi
-    /// conf-compute -srs 1`). Whoever calls it has seen them attest.
+    /// Lets the GPUs take work, all at once, which one in confidential-computing mode does not by
+    /// itself (`nvidia-smi conf-compute -srs 1`). Whoever calls it has seen them attest.
     ///
     /// # Errors
-    /// [`CollectError::Refused`] with the driver's reason, also where it still reports them as not ready.
+    /// [`CollectError::Refused`] with the driver's reason, also where it still reports them as not
+    /// ready.
     pub fn make_ready(&self) -> Result<(), CollectError> {
         const ACTION: &str = "let the GPUs take work";
         let ready = || -> Result<bool, NvmlError> {
@@ -53,10 +56,12 @@ impl Nvml {
         let name = format!("GPU {index}");
         let read = || -> Result<(Vec<u8>, Vec<u8>), NvmlError> {
             let device = self.0.device_by_index(index)?;
-            let report = device.confidential_compute_gpu_attestation_report(nonce)?.attestation_report;
+            let report =
+                device.confidential_compute_gpu_attestation_report(nonce)?.attestation_report;
             Ok((report, device.confidential_compute_gpu_certificate()?.attestation_cert_chain))
         };
-        // The wrapper cuts its arrays at the lengths that the library states, and panics where one is too long.
+        // The wrapper cuts its arrays at the lengths that the library states, and panics where one
+        // is too long.
         let read = catch_unwind(AssertUnwindSafe(read))
             .map_err(|_| CollectError::answer(&name, "a length beyond its buffer"))?;
         let (report, mut certificates) = read.map_err(|error| {
@@ -68,7 +73,8 @@ impl Nvml {
         })?;
         check_bound(&name, Kind::Gpu, &report, &nonce)?;
         // The text's length may count the NUL behind it.
-        certificates.truncate(certificates.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        certificates
+            .truncate(certificates.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
         if !certificates.starts_with(b"-----BEGIN CERTIFICATE-----") {
             return Err(CollectError::answer(&name, "a certificate chain that is no PEM"));
         }
@@ -82,14 +88,25 @@ impl Device for Nvml {
     }
 
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Raw, CollectError> {
-        let count = self.0.device_count().map_err(|error| CollectError::refused(LIBRARY, "list its GPUs", error))?;
+        let count = self
+            .0
+            .device_count()
+            .map_err(|error| CollectError::refused(LIBRARY, "list its GPUs", error))?;
         match count {
-            0 => Err(CollectError::Absent { device: "NVIDIA GPU".into(), problem: "the driver lists none".into() }),
+            0 => Err(CollectError::Absent {
+                device: "NVIDIA GPU".into(),
+                problem: "the driver lists none".into(),
+            }),
             1..=MAX_GPUS => {
                 let nonce = short_nonce(report_data);
-                Ok(Raw::Gpus((0..count).map(|index| self.gpu(index, nonce)).collect::<Result<_, _>>()?))
+                Ok(Raw::Gpus(
+                    (0..count).map(|index| self.gpu(index, nonce)).collect::<Result<_, _>>()?,
+                ))
             }
-            _ => Err(CollectError::answer(LIBRARY, format!("{count} GPUs, at most {MAX_GPUS} expected"))),
+            _ => Err(CollectError::answer(
+                LIBRARY,
+                format!("{count} GPUs, at most {MAX_GPUS} expected"),
+            )),
         }
     }
 }

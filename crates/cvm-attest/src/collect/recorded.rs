@@ -1,4 +1,5 @@
-//! Evidence that was recorded: a device for tests, and for looking at one machine's evidence on another.
+//! Evidence that was recorded: a device for tests, and for looking at one machine's evidence on
+//! another.
 //!
 //! ```text
 //! folder/
@@ -8,8 +9,8 @@
 //!   gpu/0/report.bin, gpu/0/chain.pem, gpu/1/…    or GPUs
 //! ```
 //!
-//! A TPM's and Azure's evidence is recorded too ([`Recorded::write`]), for verifiers: no key is left that could answer
-//! another challenge.
+//! A TPM's and Azure's evidence is recorded too ([`Recorded::write`]), for verifiers: no key is
+//! left that could answer another challenge.
 
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,8 @@ use zeroize::Zeroizing;
 use crate::certificate_table::MAX_TABLE_BYTES;
 
 use super::{
-    CollectError, Device, Gpu, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, bound_to, certificate_table,
-    host_certificates, short_nonce,
+    CollectError, Device, Gpu, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, bound_to,
+    certificate_table, host_certificates, short_nonce,
 };
 
 /// More GPUs than one machine has.
@@ -49,7 +50,10 @@ impl Recorded {
             () if has("gpu/0/report.bin") => Kind::Gpu,
             () => {
                 let problem = "neither report.bin, quote.bin nor gpu/0/report.bin".into();
-                return Err(CollectError::Absent { device: format!("recording in {}", folder.display()), problem });
+                return Err(CollectError::Absent {
+                    device: format!("recording in {}", folder.display()),
+                    problem,
+                });
             }
         };
         Ok(Self { folder: folder.into(), kind, replay: false })
@@ -135,13 +139,16 @@ impl Device for Recorded {
             }
             Kind::Gpu => {
                 let mut gpus = Vec::new();
-                while gpus.len() < MAX_GPUS && self.folder.join(format!("gpu/{}/report.bin", gpus.len())).is_file() {
+                while gpus.len() < MAX_GPUS
+                    && self.folder.join(format!("gpu/{}/report.bin", gpus.len())).is_file()
+                {
                     let index = gpus.len();
                     let report = self.read(&format!("gpu/{index}/report.bin"), MAX_GPU_BYTES)?;
                     self.check(&report, &short_nonce(report_data))?;
                     gpus.push(Gpu {
                         report,
-                        certificates: self.read(&format!("gpu/{index}/chain.pem"), MAX_GPU_BYTES)?,
+                        certificates: self
+                            .read(&format!("gpu/{index}/chain.pem"), MAX_GPU_BYTES)?,
                     });
                 }
                 Ok(Raw::Gpus(gpus))

@@ -1,7 +1,8 @@
 //! A TD's own measurements: registers that the running system extends (Linux 6.16).
 //!
-//! `Documentation/ABI/testing/sysfs-devices-virtual-misc-tdx_guest`: reading a file under `measurements` gives the
-//! register, writing a digest extends it. Older kernels offer nothing of the kind.
+//! `Documentation/ABI/testing/sysfs-devices-virtual-misc-tdx_guest`: reading a file under
+//! `measurements` gives the register, writing a digest extends it. Older kernels offer nothing of
+//! the kind.
 
 use std::{
     fs::{self, OpenOptions},
@@ -29,7 +30,9 @@ impl Rtmr {
     /// # Errors
     /// [`CollectError::Absent`] on kernels without it.
     pub fn open(path: &Path) -> Result<Self, CollectError> {
-        fs::metadata(path).map_err(|error| CollectError::io(path.display().to_string(), "be looked at", &error))?;
+        fs::metadata(path).map_err(|error| {
+            CollectError::io(path.display().to_string(), "be looked at", &error)
+        })?;
         Ok(Self { path: path.into() })
     }
 
@@ -39,7 +42,8 @@ impl Rtmr {
     /// [`CollectError`].
     pub fn extend(&self, digest: &Bytes48) -> Result<(), CollectError> {
         // One write: the kernel takes the whole digest or nothing.
-        let write = |digest: &[u8]| OpenOptions::new().write(true).open(&self.path)?.write_all(digest);
+        let write =
+            |digest: &[u8]| OpenOptions::new().write(true).open(&self.path)?.write_all(digest);
         extend_checked(&self.path.display().to_string(), digest, || self.read(), write)
     }
 
@@ -65,7 +69,10 @@ fn extend_checked(
     if found == expected {
         return Ok(());
     }
-    Err(CollectError::answer(name, format!("it is {found} after it was extended, expected {expected}")))
+    Err(CollectError::answer(
+        name,
+        format!("it is {found} after it was extended, expected {expected}"),
+    ))
 }
 
 #[cfg(test)]

@@ -50,15 +50,18 @@ impl Device for SevGuest {
                 Err(failure)
             }
         });
-        let response = response.map_err(|failure| CollectError::refused(&self.name, "make a report", failure))?;
-        let report = report(&response).map_err(|problem| CollectError::answer(&self.name, problem))?;
+        let response = response
+            .map_err(|failure| CollectError::refused(&self.name, "make a report", failure))?;
+        let report =
+            report(&response).map_err(|problem| CollectError::answer(&self.name, problem))?;
         check_bound(&self.name, Kind::Snp, report, report_data)?;
         Ok(Raw::Snp { report: report.to_vec(), certificates: host_certificates(&table)? })
     }
 
     fn derived_key(&mut self) -> Result<Option<Zeroizing<[u8; 32]>>, CollectError> {
         let response = snp_derived_key(&self.device);
-        let response = response.map_err(|failure| CollectError::refused(&self.name, "derive a key", failure))?;
+        let response = response
+            .map_err(|failure| CollectError::refused(&self.name, "derive a key", failure))?;
         key(&response).map(Some).map_err(|problem| CollectError::answer(&self.name, problem))
     }
 }
@@ -84,12 +87,16 @@ fn key(response: &[u8; 64]) -> Result<Zeroizing<[u8; 32]>, String> {
 
 /// The report in a `MSG_REPORT_RSP` (AMD 56860, table 25): status, size, 24 reserved bytes, report.
 fn report(response: &[u8]) -> Result<&[u8], String> {
-    let u32_at = |at: usize| response.get(at..).and_then(<[u8]>::first_chunk).map(|v| u32::from_le_bytes(*v));
+    let u32_at = |at: usize| {
+        response.get(at..).and_then(<[u8]>::first_chunk).map(|v| u32::from_le_bytes(*v))
+    };
     match (u32_at(0), u32_at(4)) {
-        (Some(0), Some(size)) if size as usize == SNP_REPORT_BYTES => {
-            response.get(32..32 + SNP_REPORT_BYTES).ok_or_else(|| "a response that is cut off".into())
+        (Some(0), Some(size)) if size as usize == SNP_REPORT_BYTES => response
+            .get(32..32 + SNP_REPORT_BYTES)
+            .ok_or_else(|| "a response that is cut off".into()),
+        (Some(0), Some(size)) => {
+            Err(format!("a report of {size} bytes, expected {SNP_REPORT_BYTES}"))
         }
-        (Some(0), Some(size)) => Err(format!("a report of {size} bytes, expected {SNP_REPORT_BYTES}")),
         (Some(status), _) => Err(format!("firmware status {status:#x}")),
         _ => Err("a response that is cut off".into()),
     }

@@ -1,7 +1,9 @@
-//! TDX quotes on kernels before 6.7: `/dev/tdx_guest` and the host's quote generation service over vsock.
+//! TDX quotes on kernels before 6.7: `/dev/tdx_guest` and the host's quote generation service over
+//! vsock.
 //!
-//! The device itself gives only a TDREPORT, which no one but this processor can check; the service's enclave
-//! turns it into a quote. The configfs interface does both in the kernel, and is always preferred.
+//! The device itself gives only a TDREPORT, which no one but this processor can check; the
+//! service's enclave turns it into a quote. The configfs interface does both in the kernel, and is
+//! always preferred.
 
 use std::{
     fs::File,
@@ -65,7 +67,8 @@ impl Device for TdxGuest {
 
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Raw, CollectError> {
         let report = tdx_report(&self.device, report_data);
-        let report = report.map_err(|errno| CollectError::refused(&self.name, "make a TD report", errno))?;
+        let report =
+            report.map_err(|errno| CollectError::refused(&self.name, "make a TD report", errno))?;
         let mut stream = dial(self.service).map_err(|error| {
             let QgsAddress { cid, port } = self.service;
             let device = format!("quote generation service at vsock {cid}:{port}");
@@ -79,7 +82,8 @@ impl Device for TdxGuest {
 }
 
 fn dial(service: QgsAddress) -> io::Result<File> {
-    let socket: OwnedFd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket: OwnedFd =
+        socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let limit = TimeVal::seconds(PATIENCE);
     setsockopt(&socket, sockopt::ReceiveTimeout, &limit)?;
     setsockopt(&socket, sockopt::SendTimeout, &limit)?;

@@ -1,4 +1,5 @@
-//! A TPM 2.0, through libtss2: a quote of the SHA-256 bank under this machine's own attestation key.
+//! A TPM 2.0, through libtss2: a quote of the SHA-256 bank under this machine's own attestation
+//! key.
 
 use super::{CollectError, Device, Kind, Raw, short_nonce};
 use crate::attester::{Tpm, TpmError};

@@ -1,8 +1,9 @@
 //! SNP and TDX through configfs: the kernel's one interface for reports (Linux 6.7 and later).
 //!
-//! `Documentation/ABI/testing/configfs-tsm-report`: a folder made under `…/tsm/report` is one user's; writing 64
-//! bytes to its `inblob` and reading `outblob` gives a report, `auxblob` the host's certificates, `provider` whose
-//! it is, and `generation` counts the writes, so that a report which somebody else's write caused shows.
+//! `Documentation/ABI/testing/configfs-tsm-report`: a folder made under `…/tsm/report` is one
+//! user's; writing 64 bytes to its `inblob` and reading `outblob` gives a report, `auxblob` the
+//! host's certificates, `provider` whose it is, and `generation` counts the writes, so that a
+//! report which somebody else's write caused shows.
 
 use std::{
     fs::{self, OpenOptions},
@@ -20,14 +21,15 @@ use zeroize::Zeroizing;
 use crate::certificate_table::MAX_TABLE_BYTES;
 
 use super::{
-    CollectError, Device, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, SevGuest, check_bound, host_certificates,
-    sev_guest,
+    CollectError, Device, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, SevGuest, check_bound,
+    host_certificates, sev_guest,
 };
 
 /// Where the kernel has it.
 pub const TSM_REPORTS: &str = "/sys/kernel/config/tsm/report";
 
-/// How often a report is asked for again when somebody else's write came in between, or the kernel was busy.
+/// How often a report is asked for again when somebody else's write came in between, or the kernel
+/// was busy.
 const TRIES: u32 = 5;
 /// How long a write may take to be counted. The kernel counts at once.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,8 +53,8 @@ impl Tsm {
     /// Makes a folder under `reports` ([`TSM_REPORTS`]) and reads whose reports they are.
     ///
     /// # Errors
-    /// [`CollectError::Absent`] without configfs or a TEE's driver, [`CollectError::Answer`] for a driver that
-    /// this program does not know.
+    /// [`CollectError::Absent`] without configfs or a TEE's driver, [`CollectError::Answer`] for a
+    /// driver that this program does not know.
     pub fn open(reports: &Path) -> Result<Self, CollectError> {
         let name = reports.display().to_string();
         if !reports.is_dir() {
@@ -60,12 +62,15 @@ impl Tsm {
         }
         let folder = make(reports).map_err(|error| match error.raw_os_error() {
             // Without a provider the kernel has no reports to make.
-            Some(nix::libc::ENXIO) => CollectError::Absent { device: name, problem: "no TEE driver is loaded".into() },
+            Some(nix::libc::ENXIO) => {
+                CollectError::Absent { device: name, problem: "no TEE driver is loaded".into() }
+            }
             _ => CollectError::io(name, "make a report's folder", &error),
         })?;
         // From here on the folder's Drop removes it.
         let mut tsm = Self { folder, kind: Kind::Snp };
-        let provider = tsm.patiently(|tsm| tsm.text("provider").ok().filter(|text| !text.is_empty()));
+        let provider =
+            tsm.patiently(|tsm| tsm.text("provider").ok().filter(|text| !text.is_empty()));
         tsm.kind = match provider.as_deref() {
             Some("sev_guest") => Kind::Snp,
             Some("tdx_guest") => Kind::Tdx,
@@ -93,11 +98,16 @@ impl Tsm {
         match written.and_then(|mut file| file.write_all(report_data)) {
             Ok(()) => {}
             Err(error) if is_busy(&error) => return Ok(None),
-            Err(error) => return Err(CollectError::io(self.name(), "take the report data", &error)),
+            Err(error) => {
+                return Err(CollectError::io(self.name(), "take the report data", &error));
+            }
         }
         let counted = self.patiently(|tsm| tsm.generation().ok().filter(|now| *now != before));
         let Some(mine) = counted else {
-            return Err(CollectError::Busy { device: self.name(), problem: "the write was not counted".into() });
+            return Err(CollectError::Busy {
+                device: self.name(),
+                problem: "the write was not counted".into(),
+            });
         };
         let limit = if self.kind == Kind::Snp { SNP_REPORT_BYTES } else { MAX_QUOTE_BYTES };
         let report = match self.blob("outblob", limit) {
@@ -110,16 +120,20 @@ impl Tsm {
             Ok(certificates) => certificates,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) if is_busy(&error) => return Ok(None),
-            Err(error) => return Err(CollectError::io(self.name(), "give its certificates", &error)),
+            Err(error) => {
+                return Err(CollectError::io(self.name(), "give its certificates", &error));
+            }
         };
         let undisturbed = mine == before.wrapping_add(1) && self.generation()? == mine;
         Ok(undisturbed.then_some(Blobs { report, certificates }))
     }
 
     fn generation(&self) -> Result<u64, CollectError> {
-        let text = self.patiently(|tsm| tsm.text("generation").ok().filter(|text| !text.is_empty()));
+        let text =
+            self.patiently(|tsm| tsm.text("generation").ok().filter(|text| !text.is_empty()));
         let text = text.ok_or_else(|| CollectError::answer(self.name(), "no generation"))?;
-        text.parse().map_err(|_| CollectError::answer(self.name(), "a generation that is no number"))
+        text.parse()
+            .map_err(|_| CollectError::answer(self.name(), "a generation that is no number"))
     }
 
     fn text(&self, attribute: &str) -> io::Result<String> {
@@ -197,5 +211,8 @@ fn make(reports: &Path) -> io::Result<PathBuf> {
 
 /// EBUSY and EAGAIN: the kernel says that another write came in between; EINTR: a signal did.
 fn is_busy(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

@@ -69,7 +69,10 @@ impl<'a> Record<'a> {
 
 fn texts(kind: u32, data: &[u8]) -> Vec<EventText<'_>> {
     match kind {
-        event_type::EFI_VARIABLE_DRIVER_CONFIG | event_type::EFI_VARIABLE_AUTHORITY | 0x8000_0002 | 0x8000_000c => {
+        event_type::EFI_VARIABLE_DRIVER_CONFIG
+        | event_type::EFI_VARIABLE_AUTHORITY
+        | 0x8000_0002
+        | 0x8000_000c => {
             let name = variable_name(data);
             if name.is_empty() { vec![] } else { vec![EventText { text: name, measured: data }] }
         }
@@ -77,7 +80,9 @@ fn texts(kind: u32, data: &[u8]) -> Vec<EventText<'_>> {
             image_path(data).map(|text| EventText { text, measured: data }).into_iter().collect()
         }
         event_type::IPL => ipl(data),
-        0x05 | 0x07 | 0x08 | 0x0c | 0x12 | event_type::EFI_ACTION => string(data).into_iter().collect(),
+        0x05 | 0x07 | 0x08 | 0x0c | 0x12 | event_type::EFI_ACTION => {
+            string(data).into_iter().collect()
+        }
         _ => vec![],
     }
 }
@@ -95,10 +100,14 @@ pub(crate) fn variable_name(data: &[u8]) -> String {
 }
 
 fn limited(data: &[u8], limit: usize) -> String {
-    data.iter().take(limit).map(|b| if (0x20..0x7f).contains(b) { char::from(*b) } else { '?' }).collect()
+    data.iter()
+        .take(limit)
+        .map(|b| if (0x20..0x7f).contains(b) { char::from(*b) } else { '?' })
+        .collect()
 }
 
-/// The low bytes: what lies beyond ASCII becomes `?` in [`printable`] or another letter, never a control.
+/// The low bytes: what lies beyond ASCII becomes `?` in [`printable`] or another letter, never a
+/// control.
 fn utf16(data: &[u8]) -> Vec<u8> {
     data.chunks_exact(2).map(|unit| if let [low, 0] = unit { *low } else { b'?' }).collect()
 }
@@ -118,7 +127,8 @@ fn string(data: &[u8]) -> Option<EventText<'_>> {
     Some(EventText { text: limited(text, MAX_TEXT), measured: data })
 }
 
-/// GRUB logs `grub_cmd: set x=1` and measures `set x=1`; others measure their text, or a file it names.
+/// GRUB logs `grub_cmd: set x=1` and measures `set x=1`; others measure their text, or a file it
+/// names.
 fn ipl(data: &[u8]) -> Vec<EventText<'_>> {
     let Some(whole) = string(data) else { return vec![] };
     let bare = data.strip_suffix(&[0]).unwrap_or(data);
@@ -126,14 +136,16 @@ fn ipl(data: &[u8]) -> Vec<EventText<'_>> {
     for prefix in [&b"grub_cmd: "[..], b"kernel_cmdline: ", b"module_cmdline: "] {
         for data in [bare, data] {
             let command = data.strip_prefix(prefix).and_then(|rest| Some((rest, string(rest)?)));
-            readings.extend(command.map(|(measured, reading)| EventText { text: reading.text, measured }));
+            readings.extend(
+                command.map(|(measured, reading)| EventText { text: reading.text, measured }),
+            );
         }
     }
     readings
 }
 
-/// The file path in UEFI_IMAGE_LOAD_EVENT: address, length, link-time address, length of the device path (u64
-/// each), device path (UEFI 2.10 §10.3).
+/// The file path in UEFI_IMAGE_LOAD_EVENT: address, length, link-time address, length of the device
+/// path (u64 each), device path (UEFI 2.10 §10.3).
 fn image_path(data: &[u8]) -> Option<String> {
     let mut path = data.get(32..)?;
     let mut found = String::new();

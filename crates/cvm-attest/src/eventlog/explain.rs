@@ -42,7 +42,8 @@ impl<D: fmt::Display> fmt::Display for Difference<D> {
     }
 }
 
-/// Compares the measurements of one register, in order; names play no part. `None` when they are the same.
+/// Compares the measurements of one register, in order; names play no part. `None` when they are
+/// the same.
 pub fn first_difference<'a, D: PartialEq>(
     expected: impl IntoIterator<Item = (&'a str, D)>,
     measured: impl IntoIterator<Item = (&'a str, D)>,

@@ -16,8 +16,8 @@ const LAST_CC_MR: u32 = 4;
 pub enum Registers {
     /// A TPM's PCRs, 0 to 23.
     Pcrs,
-    /// The measurement registers of UEFI's Confidential Computing protocol (the CCEL table): MRTD is 0, RTMR
-    /// *n* is *n* + 1.
+    /// The measurement registers of UEFI's Confidential Computing protocol (the CCEL table): MRTD
+    /// is 0, RTMR *n* is *n* + 1.
     ConfidentialComputing,
 }
 
@@ -37,7 +37,8 @@ pub struct Record<'a> {
     pub register: u32,
     /// TCG_EVENTTYPE.
     pub kind: u32,
-    /// What the log says about it. Not measured as such: believe it only where it hashes to the digest.
+    /// What the log says about it. Not measured as such: believe it only where it hashes to the
+    /// digest.
     pub data: &'a [u8],
     /// By [`HashAlg::ALL`].
     digests: [Option<&'a [u8]>; 4],
@@ -65,8 +66,8 @@ impl<'a> Log<'a> {
     /// Reads a log. Zero or 0xff padding behind the last event is allowed.
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] for an event of a bank that the header does not list, any size that does not fit,
-    /// a register that does not exist, or two StartupLocalities that differ.
+    /// [`AttestError::Malformed`] for an event of a bank that the header does not list, any size
+    /// that does not fit, a register that does not exist, or two StartupLocalities that differ.
     pub fn parse(bytes: &'a [u8], registers: Registers) -> Result<Self, AttestError> {
         let mut r = Reader::new("event log", bytes);
         if bytes.len() > MAX_BYTES {
@@ -78,7 +79,8 @@ impl<'a> Log<'a> {
         let banks = listed.iter().filter_map(|(id, _)| HashAlg::from_id(*id)).collect();
         let mut log = Self { form, banks, records: Vec::new(), startup_locality: 0 };
         let mut locality_seen = None;
-        // Looked for once: asking at every event whether only padding follows would take quadratic time.
+        // Looked for once: asking at every event whether only padding follows would take quadratic
+        // time.
         let padding = padding(bytes);
         while r.rest().len() > padding {
             let record = match form {
@@ -100,7 +102,10 @@ impl<'a> Log<'a> {
                 Registers::ConfidentialComputing => LAST_CC_MR,
             };
             if record.register > last {
-                return Err(r.error(format!("an event extends register {}, the last one is {last}", record.register)));
+                return Err(r.error(format!(
+                    "an event extends register {}, the last one is {last}",
+                    record.register
+                )));
             }
             // Firmware lists every bank that it could use, and extends those that are active.
             log.banks.retain(|bank| record.digest(*bank).is_some());
@@ -138,9 +143,12 @@ fn padding(bytes: &[u8]) -> usize {
     }
 }
 
-/// TCG_PCR_EVENT with TCG_EfiSpecIdEvent: each bank's algorithm and digest size. `None`, and nothing read,
-/// for a log of the SHA-1 form, whose first event is like any other.
-fn read_header(r: &mut Reader<'_>, registers: Registers) -> Result<Option<Vec<(u16, usize)>>, AttestError> {
+/// TCG_PCR_EVENT with TCG_EfiSpecIdEvent: each bank's algorithm and digest size. `None`, and
+/// nothing read, for a log of the SHA-1 form, whose first event is like any other.
+fn read_header(
+    r: &mut Reader<'_>,
+    registers: Registers,
+) -> Result<Option<Vec<(u16, usize)>>, AttestError> {
     let mut ahead = Reader::new("event log", r.rest());
     let first = read_event(&mut ahead)?;
     let Some(spec) = first.data.strip_prefix(b"Spec ID Event03\0") else { return Ok(None) };
@@ -171,7 +179,9 @@ fn read_spec_id(spec: &[u8]) -> Result<Vec<(u16, usize)>, AttestError> {
             _ => size <= 64,
         };
         if !right || banks.iter().any(|(known, _)| *known == algorithm) {
-            return Err(spec.error(format!("bank {algorithm:#06x} with digests of {size} bytes, or named twice")));
+            return Err(spec.error(format!(
+                "bank {algorithm:#06x} with digests of {size} bytes, or named twice"
+            )));
         }
         banks.push((algorithm, size));
     }
@@ -185,19 +195,27 @@ fn read_event2<'a>(r: &mut Reader<'a>, banks: &[(u16, usize)]) -> Result<Record<
     let kind = r.u32_le()?;
     let count = r.u32_le()? as usize;
     if count > banks.len() {
-        return Err(r.error(format!("an event with {count} digests, but {} banks are listed", banks.len())));
+        return Err(r.error(format!(
+            "an event with {count} digests, but {} banks are listed",
+            banks.len()
+        )));
     }
     let mut seen = 0_u32; // One bit for each of at most 16 banks.
     let mut digests = [None; 4];
     for _ in 0..count {
         let algorithm = r.u16_le()?;
-        let known = banks.iter().enumerate().find(|(at, (known, _))| *known == algorithm && seen >> at & 1 == 0);
+        let known = banks
+            .iter()
+            .enumerate()
+            .find(|(at, (known, _))| *known == algorithm && seen >> at & 1 == 0);
         let Some((at, (_, size))) = known else {
             return Err(r.error(format!("an event with bank {algorithm:#06x}, unknown or twice")));
         };
         seen |= 1 << at;
         let digest = r.take(*size)?;
-        if let Some(slot) = HashAlg::from_id(algorithm).and_then(|bank| digests.get_mut(bank as usize)) {
+        if let Some(slot) =
+            HashAlg::from_id(algorithm).and_then(|bank| digests.get_mut(bank as usize))
+        {
             *slot = Some(digest);
         }
     }

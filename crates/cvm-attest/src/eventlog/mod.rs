@@ -1,7 +1,7 @@
 //! TCG event logs (PC Client Platform Firmware Profile 1.05, §10), of every bank and form.
 //!
-//! [`EventLog`] is the SHA-256 bank of a TPM's log, which the rest of flare-cvm uses; [`Log`] is a log of any
-//! banks, and of a TDX guest's registers.
+//! [`EventLog`] is the SHA-256 bank of a TPM's log, which the rest of flare-cvm uses; [`Log`] is a
+//! log of any banks, and of a TDX guest's registers.
 
 mod describe;
 mod explain;
@@ -61,7 +61,8 @@ pub struct Event<'a> {
     pub kind: u32,
     /// What was extended.
     pub digest: Bytes32,
-    /// What the log says about it. Not measured as such: believe it only where its hash is `digest`.
+    /// What the log says about it. Not measured as such: believe it only where its hash is
+    /// `digest`.
     pub data: &'a [u8],
 }
 
@@ -69,7 +70,12 @@ impl<'a> Event<'a> {
     fn from_record(record: &Record<'a>) -> Option<Self> {
         let digest = Bytes(record.digest(HashAlg::Sha256)?.try_into().ok()?);
         // Registers above 23 were refused.
-        Some(Self { pcr: u8::try_from(record.register).ok()?, kind: record.kind, digest, data: record.data })
+        Some(Self {
+            pcr: u8::try_from(record.register).ok()?,
+            kind: record.kind,
+            digest,
+            data: record.data,
+        })
     }
 
     /// A name for people: the event's text where the digest proves it, else its type.
@@ -78,8 +84,12 @@ impl<'a> Event<'a> {
         match self.kind {
             event_type::SEPARATOR => "separator".into(),
             event_type::EFI_ACTION if proven => printable(self.data),
-            event_type::EFI_VARIABLE_DRIVER_CONFIG if proven => format!("variable {}", variable_name(self.data)),
-            event_type::EFI_VARIABLE_AUTHORITY if proven => format!("authority {}", variable_name(self.data)),
+            event_type::EFI_VARIABLE_DRIVER_CONFIG if proven => {
+                format!("variable {}", variable_name(self.data))
+            }
+            event_type::EFI_VARIABLE_AUTHORITY if proven => {
+                format!("authority {}", variable_name(self.data))
+            }
             event_type::EFI_VARIABLE_DRIVER_CONFIG => "variable".into(),
             event_type::EFI_VARIABLE_AUTHORITY => "authority".into(),
             event_type::EFI_BOOT_SERVICES_APPLICATION => "application".into(),
@@ -106,8 +116,8 @@ impl<'a> EventLog<'a> {
     /// Reads a log that has a SHA-256 bank. Zero or 0xff padding behind the last event is allowed.
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] for a log without a SHA-256 digest in every event, any size that does not fit, or
-    /// two StartupLocalities that differ.
+    /// [`AttestError::Malformed`] for a log without a SHA-256 digest in every event, any size that
+    /// does not fit, or two StartupLocalities that differ.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, AttestError> {
         let log = Log::parse(bytes, Registers::Pcrs)?;
         let startup_locality = log.startup_locality();

@@ -40,22 +40,24 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// The events of one register in one bank, in order: each with the value to which it brings the register.
-    /// Nothing when the log has no such bank.
+    /// The events of one register in one bank, in order: each with the value to which it brings the
+    /// register. Nothing when the log has no such bank.
     pub fn replay_register(
         &self,
         bank: HashAlg,
         register: u32,
     ) -> impl Iterator<Item = (&Record<'a>, Digest)> + use<'_, 'a> {
         let mut value = self.start(bank, register);
-        self.records().iter().filter(move |record| record.register == register).filter_map(move |record| {
-            value = value.extend(record.digest(bank)?);
-            Some((record, value))
-        })
+        self.records().iter().filter(move |record| record.register == register).filter_map(
+            move |record| {
+                value = value.extend(record.digest(bank)?);
+                Some((record, value))
+            },
+        )
     }
 
-    /// The values the log leads to in one bank, for every register that it extends, and for register 0.
-    /// `None` when the log has no such bank.
+    /// The values the log leads to in one bank, for every register that it extends, and for
+    /// register 0. `None` when the log has no such bank.
     pub fn replay(&self, bank: HashAlg) -> Option<BTreeMap<u32, Digest>> {
         if !self.banks().contains(&bank) {
             return None;
@@ -73,7 +75,10 @@ impl<'a> Log<'a> {
         let bank = quoted.alg();
         let steps: Vec<_> = self.replay_register(bank, register).collect();
         if *quoted == self.start(bank, register) {
-            return format!("nothing was measured into it, and the log lists {} events", steps.len());
+            return format!(
+                "nothing was measured into it, and the log lists {} events",
+                steps.len()
+            );
         }
         let Some(at) = steps.iter().position(|(_, value)| value == quoted) else {
             return match steps.last() {
@@ -86,8 +91,14 @@ impl<'a> Log<'a> {
                 ),
             };
         };
-        let next = steps.get(at + 1).map_or_else(String::new, |(record, _)| LoggedEvent::new(record, bank).name());
-        format!("it is the value after event {} of {}: {next} was logged and not measured", at + 1, steps.len())
+        let next = steps
+            .get(at + 1)
+            .map_or_else(String::new, |(record, _)| LoggedEvent::new(record, bank).name());
+        format!(
+            "it is the value after event {} of {}: {next} was logged and not measured",
+            at + 1,
+            steps.len()
+        )
     }
 }
 
@@ -96,7 +107,8 @@ impl<'a> Log<'a> {
 pub struct LoggedEvent {
     /// PCR, or index of a TDX register (RTMR *n* is *n* + 1).
     pub register: u32,
-    /// The TCG specification's name of the type, or its number. As the log says: types are not measured.
+    /// The TCG specification's name of the type, or its number. As the log says: types are not
+    /// measured.
     #[serde(rename = "type")]
     pub kind: String,
     /// What was extended.
@@ -112,14 +124,22 @@ pub struct LoggedEvent {
 impl LoggedEvent {
     /// The event in a bank that it has a digest for (one of zeros stands for a bank that it lacks).
     pub fn new(record: &Record<'_>, bank: HashAlg) -> Self {
-        let digest = record.digest(bank).and_then(|d| Digest::new(bank, d)).unwrap_or(Digest::filled(bank, 0));
+        let digest = record
+            .digest(bank)
+            .and_then(|d| Digest::new(bank, d))
+            .unwrap_or(Digest::filled(bank, 0));
         let mut texts = record.texts().into_iter();
         let first = texts.next();
         let unproven = first.as_ref().map(|reading| reading.text.clone());
-        let text = first.into_iter().chain(texts).find(|t| bank.digest([t.measured]) == digest).map(|t| t.text);
+        let text = first
+            .into_iter()
+            .chain(texts)
+            .find(|t| bank.digest([t.measured]) == digest)
+            .map(|t| t.text);
         Self {
             register: record.register,
-            kind: event_type_name(record.kind).map_or_else(|| format!("{:#010x}", record.kind), Into::into),
+            kind: event_type_name(record.kind)
+                .map_or_else(|| format!("{:#010x}", record.kind), Into::into),
             digest,
             unproven_text: unproven.filter(|_| text.is_none()),
             text,

@@ -7,8 +7,8 @@ use super::{
     unpack::{UnpackError, encoded},
 };
 
-/// What stands beside evidence and is none: what the attester bound or was told, and collateral whose signature is
-/// checked elsewhere. Nobody signs these members.
+/// What stands beside evidence and is none: what the attester bound or was told, and collateral
+/// whose signature is checked elsewhere. Nobody signs these members.
 ///
 /// Names are compared in lower case, without dashes.
 const LABELS: [&str; 9] = [
@@ -43,7 +43,10 @@ pub(super) fn inside(text: &str) -> Result<Inside, UnpackError> {
     let value: Value = serde_json::from_str(text).map_err(|_| UnpackError::Unknown)?;
     let object = match value {
         Value::String(text) => {
-            return Ok(Inside { parts: vec![("text".into(), text.into_bytes())], ..Inside::default() });
+            return Ok(Inside {
+                parts: vec![("text".into(), text.into_bytes())],
+                ..Inside::default()
+            });
         }
         Value::Object(object) => object,
         Value::Array(parts) => return Ok(listed(&parts)),
@@ -58,12 +61,15 @@ pub(super) fn inside(text: &str) -> Result<Inside, UnpackError> {
         return Ok(Inside { parts: vec![("evidence".into(), devices)], ..Inside::default() });
     }
     let known: &[&str] = match () {
-        // A quote and what came with it: Trustee's, Intel's and dstack's clients name the log differently.
+        // A quote and what came with it: Trustee's, Intel's and dstack's clients name the log
+        // differently.
         () if object.get("quote").is_some_and(Value::is_string) => {
             &["quote", "cc_eventlog", "event_log", "eventlog", "aa_eventlog"]
         }
         // A TPM's quote: Azure's tools write hex, Trustee's base64, and the key and log around it.
-        () if has("tpm_quote") => &["tpm_quote", "ak_public", "event_log", "eventlog", "cc_eventlog"],
+        () if has("tpm_quote") => {
+            &["tpm_quote", "ak_public", "event_log", "eventlog", "cc_eventlog"]
+        }
         () if has("message") && has("signature") => &["message", "signature", "pcrs"],
         // What services answer, and what requests and composites hold.
         () => &[
@@ -85,7 +91,10 @@ pub(super) fn inside(text: &str) -> Result<Inside, UnpackError> {
     };
     let mut found = Inside::default();
     for name in known {
-        let part = object.get(*name).and_then(as_bytes).filter(|text| !matches!(&text[..], b"" | b"{}" | b"[]"));
+        let part = object
+            .get(*name)
+            .and_then(as_bytes)
+            .filter(|text| !matches!(&text[..], b"" | b"{}" | b"[]"));
         found.parts.extend(part.map(|part| ((*name).to_owned(), part)));
     }
     found.beside(&object, known);
@@ -106,7 +115,15 @@ pub(super) fn beside_kbs(json: &[u8]) -> Inside {
                 known.extend(["device_evidence_list", "evidence_list", "arch"]);
             }
             if is_azure(&object) {
-                known.extend(["version", "tpm_quote", "hcl_report", "vcek", "td_quote", "quote", "report"]);
+                known.extend([
+                    "version",
+                    "tpm_quote",
+                    "hcl_report",
+                    "vcek",
+                    "td_quote",
+                    "quote",
+                    "report",
+                ]);
             }
             found.beside(&object, &known);
         }
@@ -142,7 +159,8 @@ impl Inside {
     }
 }
 
-/// Whether this can hold evidence at all: data, as text or as numbers, longer than a digest or a name is.
+/// Whether this can hold evidence at all: data, as text or as numbers, longer than a digest or a
+/// name is.
 pub(super) fn is_opaque(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return bytes.len() > MAX_LABEL / 2 };
     match serde_json::from_str(text) {
@@ -155,7 +173,8 @@ fn holds_data(value: &Value) -> bool {
     match value {
         Value::String(text) => is_data(text),
         Value::Array(items) => {
-            (items.len() > MAX_LABEL / 2 && items.iter().all(Value::is_u64)) || items.iter().any(holds_data)
+            (items.len() > MAX_LABEL / 2 && items.iter().all(Value::is_u64))
+                || items.iter().any(holds_data)
         }
         Value::Object(members) => members.values().any(holds_data),
         _ => false,
@@ -163,11 +182,12 @@ fn holds_data(value: &Value) -> bool {
 }
 
 fn is_data(text: &str) -> bool {
-    text.len() > MAX_LABEL && (encoded(text).is_some() || text.contains("-----BEGIN") || text.starts_with("eyJ"))
+    text.len() > MAX_LABEL
+        && (encoded(text).is_some() || text.contains("-----BEGIN") || text.starts_with("eyJ"))
 }
 
-/// What a list holds. The token of NVIDIA's SDK is one: its own, which nobody's key signs, in front of those of each
-/// verifier by its name.
+/// What a list holds. The token of NVIDIA's SDK is one: its own, which nobody's key signs, in front
+/// of those of each verifier by its name.
 fn listed(parts: &[Value]) -> Inside {
     let mut found = Inside::default();
     let is_jwt = |pair: &Value| pair.get(0).and_then(Value::as_str) == Some("JWT");

@@ -1,6 +1,8 @@
-//! What lies in a folder beside evidence and is none: notes of people, and signatures over the files themselves.
+//! What lies in a folder beside evidence and is none: notes of people, and signatures over the
+//! files themselves.
 //!
-//! Anything else that nobody can read may be evidence that was damaged, or of a kind that is not known here.
+//! Anything else that nobody can read may be evidence that was damaged, or of a kind that is not
+//! known here.
 
 /// A longer run of hex digits is data, as a measurement or a report is.
 const MAX_HEX: usize = 31;
@@ -11,15 +13,17 @@ const MAX_NONCE: usize = 128;
 /// More than anybody writes about a folder, in bytes.
 const MAX_NOTE: usize = 256 * 1024;
 
-/// Whether an unreadable file is a note: text that is called one (`README`, `*.md`, `LICENSE`, `SHA256SUMS`) or reads as
-/// one; a hidden file, as desktops and version control leave them; or a short text that is called a nonce, and counts as
-/// none.
+/// Whether an unreadable file is a note: text that is called one (`README`, `*.md`, `LICENSE`,
+/// `SHA256SUMS`) or reads as one; a hidden file, as desktops and version control leave them; or a
+/// short text that is called a nonce, and counts as none.
 pub fn is_note(name: &str, bytes: &[u8]) -> bool {
     let name = file_name(name);
     if name.starts_with('.') {
         return true;
     }
-    let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_NOTE) else { return false };
+    let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_NOTE) else {
+        return false;
+    };
     !text.trim().is_empty() && !text.contains(|c: char| c.is_control() && !c.is_whitespace()) && {
         is_called_a_note(name) || is_called_a_nonce(name, text) || is_prose(text)
     }
@@ -27,7 +31,8 @@ pub fn is_note(name: &str, bytes: &[u8]) -> bool {
 
 /// Whether a file is called a signature or a digest of another: `report.bin.sig` of `report.bin`.
 pub fn signs(name: &str, other: &str) -> bool {
-    const SUFFIXES: [&str; 7] = [".sig", ".asc", ".minisig", ".sigstore", ".sha256", ".sha384", ".sha512"];
+    const SUFFIXES: [&str; 7] =
+        [".sig", ".asc", ".minisig", ".sigstore", ".sha256", ".sha384", ".sha512"];
     name.strip_prefix(other).is_some_and(|suffix| SUFFIXES.contains(&suffix))
 }
 
@@ -36,7 +41,8 @@ fn is_called_a_note(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let (stem, extension) = name.rsplit_once('.').unwrap_or((&name, ""));
     let sums = name.starts_with("sha") && name.ends_with("sums");
-    sums || matches!(extension, "md" | "rst") || (matches!(extension, "" | "txt") && NAMES.contains(&stem))
+    sums || matches!(extension, "md" | "rst")
+        || (matches!(extension, "" | "txt") && NAMES.contains(&stem))
 }
 
 fn is_called_a_nonce(name: &str, text: &str) -> bool {
@@ -46,12 +52,14 @@ fn is_called_a_nonce(name: &str, text: &str) -> bool {
 
 /// Words, no data: neither a structure, nor a dump, nor register values.
 fn is_prose(text: &str) -> bool {
-    let structured = text.trim_start().starts_with(['{', '[', '"', '<']) || text.contains("-----BEGIN");
+    let structured =
+        text.trim_start().starts_with(['{', '[', '"', '<']) || text.contains("-----BEGIN");
     let longest = |of: fn(char) -> bool| text.split(|c| !of(c)).map(str::len).max().unwrap_or(0);
     let data = longest(|c| c.is_ascii_hexdigit()) > MAX_HEX
         || longest(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/')) > MAX_BASE64;
     // A hex dump has short runs too; words have other letters than a to f.
-    let is_word = |word: &&str| word.contains(|c: char| c.is_alphabetic() && !c.is_ascii_hexdigit());
+    let is_word =
+        |word: &&str| word.contains(|c: char| c.is_alphabetic() && !c.is_ascii_hexdigit());
     let words = text.split_whitespace().filter(is_word).count();
     !structured && !data && 2 * words >= text.split_whitespace().count()
 }
@@ -80,8 +88,9 @@ mod tests {
         ] {
             assert!(is_note(name, text.as_bytes()), "{name}");
         }
-        let dump: String =
-            (0..64).map(|line| format!("{:08x}: 0200 0000 d447 b55d 1974 91bf e15c f298\n", line * 16)).collect();
+        let dump: String = (0..64)
+            .map(|line| format!("{:08x}: 0200 0000 d447 b55d 1974 91bf e15c f298\n", line * 16))
+            .collect();
         let base64 = "AgAAAAAAAAAAAAMAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".repeat(20);
         for (name, text) in [
             ("snp.bin", "\u{2}\0\0\0\0"),

@@ -1,6 +1,8 @@
-//! Files that hold evidence inside something else: hex, base64, tables, answers of services, JSON around it.
+//! Files that hold evidence inside something else: hex, base64, tables, answers of services, JSON
+//! around it.
 //!
-//! What comes out is told by its content again, so a wrapper decides nothing: it only says where to look.
+//! What comes out is told by its content again, so a wrapper decides nothing: it only says where to
+//! look.
 
 mod protobuf;
 
@@ -89,7 +91,9 @@ fn open(bytes: &[u8], depth: u32, at: &str, found: &mut Unpacked) -> Result<(), 
     }
     let bytes = &*plain(bytes)?;
     if is_ambiguous(bytes) {
-        return Err(UnpackError::Unsupported("a JSON member stands there twice, or too deep: readers differ on it"));
+        return Err(UnpackError::Unsupported(
+            "a JSON member stands there twice, or too deep: readers differ on it",
+        ));
     }
     if let Some(form) = Form::of(bytes) {
         let end = stated_length(form, bytes).unwrap_or(bytes.len());
@@ -104,7 +108,8 @@ fn open(bytes: &[u8], depth: u32, at: &str, found: &mut Unpacked) -> Result<(), 
         return parts.into_iter().try_for_each(|part| open(&part, depth + 1, at, found));
     }
     if let Some(message) = protobuf::attestation(bytes) {
-        let unread = message.unread.into_iter().map(|(field, why)| Unread { at: join(at, &field), why });
+        let unread =
+            message.unread.into_iter().map(|(field, why)| Unread { at: join(at, &field), why });
         found.unread.extend(unread);
         return message.parts.into_iter().try_for_each(|part| open(&part, depth + 1, at, found));
     }
@@ -113,7 +118,8 @@ fn open(bytes: &[u8], depth: u32, at: &str, found: &mut Unpacked) -> Result<(), 
         [b'{' | b'[' | b'"', ..] => {
             let before = found.pieces.len();
             let refused = open_inside(members::inside(text)?, depth, at, found);
-            // A file whose every part is unreadable is itself unreadable, for the first one's reason.
+            // A file whose every part is unreadable is itself unreadable, for the first one's
+            // reason.
             return match refused {
                 _ if found.pieces.len() > before => Ok(()),
                 refused => Err(refused.unwrap_or(UnpackError::Unknown)),
@@ -181,7 +187,8 @@ fn open_inside(inside: Inside, depth: u32, at: &str, found: &mut Unpacked) -> Op
         match open(&bytes, depth + 1, &join(at, &name), &mut part) {
             Ok(()) => {
                 found.unread.append(&mut part.unread);
-                let (keys, rest): (Vec<_>, Vec<_>) = part.pieces.into_iter().partition(|piece| piece.form.is_key());
+                let (keys, rest): (Vec<_>, Vec<_>) =
+                    part.pieces.into_iter().partition(|piece| piece.form.is_key());
                 vouch.extend(keys);
                 pieces.extend(rest);
             }
@@ -198,25 +205,29 @@ fn open_inside(inside: Inside, depth: u32, at: &str, found: &mut Unpacked) -> Op
 }
 
 fn join(at: &str, name: &str) -> String {
-    let name: String = name.chars().take(MAX_NAME).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let name: String =
+        name.chars().take(MAX_NAME).map(|c| if c.is_control() { '?' } else { c }).collect();
     if at.is_empty() { name } else { format!("{at}.{name}") }
 }
 
-/// Text without its byte order mark. XML may be UTF-16 (XML 1.0 §4.3.3); JSON, PEM, tokens and hex may not, and then
-/// that is what is said of them.
+/// Text without its byte order mark. XML may be UTF-16 (XML 1.0 §4.3.3); JSON, PEM, tokens and hex
+/// may not, and then that is what is said of them.
 fn plain(bytes: &[u8]) -> Result<Cow<'_, [u8]>, UnpackError> {
     match unmarked(bytes) {
         Ok(text) => Ok(Cow::Borrowed(text)),
         Err(Utf16(xml)) if xml.trim_start().starts_with('<') => Ok(Cow::Owned(xml.into_bytes())),
-        Err(_) => Err(UnpackError::Unsupported("it is UTF-16 text, and its format is UTF-8: save it as UTF-8")),
+        Err(_) => Err(UnpackError::Unsupported(
+            "it is UTF-16 text, and its format is UTF-8: save it as UTF-8",
+        )),
     }
 }
 
-/// Where a structure ends that says so itself. Tools leave buffers' rests behind quotes and reports; what lies there
-/// is no part of the evidence, and nobody's signature covers it.
+/// Where a structure ends that says so itself. Tools leave buffers' rests behind quotes and
+/// reports; what lies there is no part of the evidence, and nobody's signature covers it.
 fn stated_length(form: Form, bytes: &[u8]) -> Option<usize> {
     let u32_at = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
-    let u16_at = |at: usize| Some(usize::from(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?)));
+    let u16_at =
+        |at: usize| Some(usize::from(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?)));
     match form {
         Form::TdxQuote | Form::SgxQuote => {
             const HEADER: usize = 48;
@@ -253,19 +264,28 @@ fn binary(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, UnpackError> {
         }
         return Ok(Some(parts));
     }
-    // MSG_REPORT_RSP (SEV-SNP ABI 56860, table 24): status, size, 24 reserved bytes; the driver pads it.
-    if u32_at(0) == Some(0) && u32_at(4) == Some(REPORT_BYTES) && is_report(bytes.get(32..).unwrap_or_default()) {
+    // MSG_REPORT_RSP (SEV-SNP ABI 56860, table 24): status, size, 24 reserved bytes; the driver
+    // pads it.
+    if u32_at(0) == Some(0)
+        && u32_at(4) == Some(REPORT_BYTES)
+        && is_report(bytes.get(32..).unwrap_or_default())
+    {
         return Ok(bytes.get(32..32 + REPORT_BYTES).map(|report| vec![report.to_vec()]));
     }
     if let Some(certificates) = table_of(bytes) {
         return Ok(Some(certificates));
     }
     match bytes {
-        // The ACPI table that says where the log lies: evidence of nothing, and no harm beside the log.
+        // The ACPI table that says where the log lies: evidence of nothing, and no harm beside the
+        // log.
         [b'C', b'C', b'E', b'L', ..] => return Ok(Some(vec![])),
         // COSE_Sign1 of AWS Nitro; a tagged CBOR token of Arm CCA.
-        [0x84, 0x44, 0xa1, ..] => return Err(UnpackError::Unsupported("AWS Nitro's documents are not verified here")),
-        [0xd9, 0x01, 0x8f, ..] => return Err(UnpackError::Unsupported("Arm CCA's tokens are not verified here")),
+        [0x84, 0x44, 0xa1, ..] => {
+            return Err(UnpackError::Unsupported("AWS Nitro's documents are not verified here"));
+        }
+        [0xd9, 0x01, 0x8f, ..] => {
+            return Err(UnpackError::Unsupported("Arm CCA's tokens are not verified here"));
+        }
         // REPORTMACSTRUCT: report type 0x81.
         [0x81, 0, 0 | 1, 0, ..] if bytes.len() == 1024 => {
             let why = "a TDREPORT is only believed by the machine that made it: give the quote";
@@ -289,11 +309,13 @@ fn binary(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, UnpackError> {
 }
 
 fn table_of(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let certificates = read_certificate_table(bytes).ok().filter(|certificates| !certificates.is_empty())?;
+    let certificates =
+        read_certificate_table(bytes).ok().filter(|certificates| !certificates.is_empty())?;
     Some(certificates.iter().map(|certificate| certificate.der().to_vec()).collect())
 }
 
-/// The vTPM crates of Azure's tools: signature, message, register values; each with its length as u64.
+/// The vTPM crates of Azure's tools: signature, message, register values; each with its length as
+/// u64.
 fn bincode_quote(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut rest = bytes;
     let mut counted = |size: usize| {
@@ -307,8 +329,8 @@ fn bincode_quote(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     (rest.is_empty() && Form::of(&parts[1]) == Some(Form::TpmQuote)).then_some(parts)
 }
 
-/// What `tpm2_quote --pcr` writes: TPML_PCR_SELECTION and TPML_DIGESTs as they stand in memory (tpm2-tools,
-/// `pcr_fwrite_serialized`). Comes out as JSON.
+/// What `tpm2_quote --pcr` writes: TPML_PCR_SELECTION and TPML_DIGESTs as they stand in memory
+/// (tpm2-tools, `pcr_fwrite_serialized`). Comes out as JSON.
 fn tpm2_tools_pcrs(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     const SELECTION: usize = 4 + 16 * 8;
     const DIGESTS: usize = 4 + 8 * 66;
@@ -333,7 +355,9 @@ fn tpm2_tools_pcrs(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
         let size = usize::from(*bank.get(2)?);
         let bits = bank.get(3..)?.get(..size)?;
         let mut registers = serde_json::Map::new();
-        for register in (0..8 * size).filter(|n| bits.get(n / 8).is_some_and(|byte| byte >> (n % 8) & 1 == 1)) {
+        for register in
+            (0..8 * size).filter(|n| bits.get(n / 8).is_some_and(|byte| byte >> (n % 8) & 1 == 1))
+        {
             registers.insert(register.to_string(), digests.next()??.into());
         }
         values.insert(alg.name().into(), Value::Object(registers));
@@ -344,16 +368,21 @@ fn tpm2_tools_pcrs(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(vec![Value::Object(values).to_string().into_bytes()])
 }
 
-/// Register values as `tpm2_pcrread` prints them: a bank's name with a colon, and a line a register. Comes out as JSON.
+/// Register values as `tpm2_pcrread` prints them: a bank's name with a colon, and a line a
+/// register. Comes out as JSON.
 fn registers(text: &str) -> Option<Vec<u8>> {
     let mut banks = serde_json::Map::new();
     let mut bank = None;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':')?;
         match (name.trim(), value.trim()) {
-            (name, "") => bank = Some(crate::tpm::HashAlg::ALL.into_iter().find(|alg| alg.name() == name)?),
+            (name, "") => {
+                bank = Some(crate::tpm::HashAlg::ALL.into_iter().find(|alg| alg.name() == name)?)
+            }
             (register, value) => {
-                let values = banks.entry(bank?.name()).or_insert_with(|| Value::Object(serde_json::Map::new()));
+                let values = banks
+                    .entry(bank?.name())
+                    .or_insert_with(|| Value::Object(serde_json::Map::new()));
                 let value = value.strip_prefix("0x").unwrap_or(value).to_ascii_lowercase();
                 // Two values of a register are none.
                 if values.as_object_mut()?.insert(register.into(), value.into()).is_some() {
@@ -367,7 +396,12 @@ fn registers(text: &str) -> Option<Vec<u8>> {
 
 /// Hex or base64 of at least 48 bytes; shorter texts are more likely words.
 pub(super) fn encoded(text: &str) -> Option<Vec<u8>> {
-    let digits: String = text.strip_prefix("0x").unwrap_or(text).chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    let digits: String = text
+        .strip_prefix("0x")
+        .unwrap_or(text)
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace())
+        .collect();
     if digits.len() < 64 {
         return None;
     }
@@ -384,12 +418,14 @@ pub(super) fn encoded(text: &str) -> Option<Vec<u8>> {
 
 /// A service's answer with its headers (`curl -i`): the issuer chains in them, and the body.
 fn http(text: &str) -> Vec<Vec<u8>> {
-    let (head, body) = text.split_once("\r\n\r\n").or_else(|| text.split_once("\n\n")).unwrap_or((text, ""));
+    let (head, body) =
+        text.split_once("\r\n\r\n").or_else(|| text.split_once("\n\n")).unwrap_or((text, ""));
     let chains = head.lines().filter_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.to_ascii_lowercase().ends_with("issuer-chain").then(|| percent_decoded(value.trim()))
     });
-    let body = Some(body.trim()).filter(|body| !body.is_empty()).map(|body| body.as_bytes().to_vec());
+    let body =
+        Some(body.trim()).filter(|body| !body.is_empty()).map(|body| body.as_bytes().to_vec());
     chains.chain(body).collect()
 }
 

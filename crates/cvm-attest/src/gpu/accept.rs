@@ -19,7 +19,13 @@ pub struct GpuPolicy {
 
 impl Default for GpuPolicy {
     fn default() -> Self {
-        Self { golden_values: true, nonce: true, ocsp: false, unknown_fields: false, arch: Vec::new() }
+        Self {
+            golden_values: true,
+            nonce: true,
+            ocsp: false,
+            unknown_fields: false,
+            arch: Vec::new(),
+        }
     }
 }
 
@@ -29,7 +35,11 @@ impl GpuPolicy {
     /// # Errors
     /// [`GpuError::Policy`] for the first rule that it breaks.
     pub fn check(&self, claims: &GpuClaims) -> Result<(), GpuError> {
-        let chains = [Some(&claims.report.chain), claims.driver_rim.chain.as_ref(), claims.vbios_rim.chain.as_ref()];
+        let chains = [
+            Some(&claims.report.chain),
+            claims.driver_rim.chain.as_ref(),
+            claims.vbios_rim.chain.as_ref(),
+        ];
         self.check_device(&claims.facts, claims.report.nonce_match, &chains)
     }
 
@@ -42,14 +52,24 @@ impl GpuPolicy {
         self.check_device(&claims.facts, claims.report.nonce_match, &chains)
     }
 
-    fn check_device(&self, facts: &DeviceFacts, nonce: bool, chains: &[Option<&ChainClaims>]) -> Result<(), GpuError> {
+    fn check_device(
+        &self,
+        facts: &DeviceFacts,
+        nonce: bool,
+        chains: &[Option<&ChainClaims>],
+    ) -> Result<(), GpuError> {
         let refuse = |problem: String| Err(GpuError::Policy { problem });
         if !self.arch.is_empty() && !self.arch.contains(&facts.arch) {
-            return refuse(format!("its architecture is {:?}, allowed are {:?}", facts.arch, self.arch));
+            return refuse(format!(
+                "its architecture is {:?}, allowed are {:?}",
+                facts.arch, self.arch
+            ));
         }
         if !self.unknown_fields && !facts.unknown_fields.is_empty() {
             let fields = &facts.unknown_fields;
-            return refuse(format!("its report has opaque data of types that are not known here: {fields:?}"));
+            return refuse(format!(
+                "its report has opaque data of types that are not known here: {fields:?}"
+            ));
         }
         if self.golden_values && facts.measres != Measres::Success {
             return refuse("its measurements were not compared with NVIDIA's golden values".into());

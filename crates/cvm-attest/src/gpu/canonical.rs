@@ -1,8 +1,9 @@
 //! Canonical XML 1.1 without comments (W3C, 2008), as far as NVIDIA's manifests need it.
 //!
-//! What is outside is refused rather than treated: processing instructions, comments, `xml:` attributes,
-//! empty namespaces, a document type. roxmltree does the parsing: line ends, references and attribute values
-//! are normalised there, entities other than the predefined five do not exist without a document type.
+//! What is outside is refused rather than treated: processing instructions, comments, `xml:`
+//! attributes, empty namespaces, a document type. roxmltree does the parsing: line ends, references
+//! and attribute values are normalised there, entities other than the predefined five do not exist
+//! without a document type.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +50,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Document<'_>, Problem> {
 }
 
 /// The canonical form of an element and what is in it, but for one element.
-pub(super) fn canonicalize(element: Node<'_, '_>, without: Option<Node<'_, '_>>) -> Result<Vec<u8>, Problem> {
+pub(super) fn canonicalize(
+    element: Node<'_, '_>,
+    without: Option<Node<'_, '_>>,
+) -> Result<Vec<u8>, Problem> {
     let mut out = Vec::with_capacity(element.range().len() + 1024);
     write(element, without, &BTreeMap::new(), &mut out)?;
     Ok(out)
@@ -66,25 +70,35 @@ fn write<'a>(
     let name = source
         .get(element.range())
         .and_then(|text| text.strip_prefix('<'))
-        .and_then(|text| text.split(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>').next())
+        .and_then(|text| {
+            text.split(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>').next()
+        })
         .ok_or("an element without a name")?;
     out.extend([b"<", name.as_bytes()].concat());
 
     // C14N 1.0 §2.2, namespace axis: by prefix, the default one first, none twice.
     let mut rendered = rendered.clone();
-    let mut declared: Vec<(&str, &str)> =
-        element.namespaces().map(|namespace| (namespace.name().unwrap_or_default(), namespace.uri())).collect();
+    let mut declared: Vec<(&str, &str)> = element
+        .namespaces()
+        .map(|namespace| (namespace.name().unwrap_or_default(), namespace.uri()))
+        .collect();
     declared.retain(|(prefix, uri)| *prefix != "xml" && rendered.get(prefix) != Some(uri));
     declared.sort_unstable();
     for (prefix, uri) in declared {
-        out.extend(if prefix.is_empty() { b" xmlns".to_vec() } else { [b" xmlns:", prefix.as_bytes()].concat() });
+        out.extend(if prefix.is_empty() {
+            b" xmlns".to_vec()
+        } else {
+            [b" xmlns:", prefix.as_bytes()].concat()
+        });
         write_value(uri, out);
         rendered.insert(prefix, uri);
     }
 
     // Attribute axis: by namespace, then by local name; those without a namespace first.
     let mut attributes: Vec<_> = element.attributes().collect();
-    attributes.sort_unstable_by_key(|attribute| (attribute.namespace().unwrap_or_default(), attribute.name()));
+    attributes.sort_unstable_by_key(|attribute| {
+        (attribute.namespace().unwrap_or_default(), attribute.name())
+    });
     for attribute in attributes {
         let name = source.get(attribute.range_qname()).ok_or("an attribute without a name")?;
         out.extend([b" ", name.as_bytes()].concat());
@@ -94,7 +108,11 @@ fn write<'a>(
 
     for child in element.children().filter(|child| Some(*child) != without) {
         match child.text().filter(|_| child.is_text()) {
-            Some(text) => write_escaped(text, &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('\r', "&#xD;")], out),
+            Some(text) => write_escaped(
+                text,
+                &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('\r', "&#xD;")],
+                out,
+            ),
             None => write(child, without, &rendered, out)?,
         }
     }
@@ -103,8 +121,14 @@ fn write<'a>(
 }
 
 fn write_value(value: &str, out: &mut Vec<u8>) {
-    const ESCAPES: &[(char, &str)] =
-        &[('&', "&amp;"), ('<', "&lt;"), ('"', "&quot;"), ('\t', "&#x9;"), ('\n', "&#xA;"), ('\r', "&#xD;")];
+    const ESCAPES: &[(char, &str)] = &[
+        ('&', "&amp;"),
+        ('<', "&lt;"),
+        ('"', "&quot;"),
+        ('\t', "&#x9;"),
+        ('\n', "&#xA;"),
+        ('\r', "&#xD;"),
+    ];
     out.extend(b"=\"");
     write_escaped(value, ESCAPES, out);
     out.push(b'"');
@@ -131,17 +155,28 @@ mod tests {
 
     #[test]
     fn whitespace_quotes_and_references_have_one_form() {
-        // C14N 1.0 §3.3 and §3.4 (start and end tags, character modifications), without their ID attributes.
+        // C14N 1.0 §3.3 and §3.4 (start and end tags, character modifications), without their ID
+        // attributes.
         for (given, expected) in [
             ("<e1   />", "<e1></e1>"),
             ("<e3   name = \"elem3\"   id=\"elem3\"   />", "<e3 id=\"elem3\" name=\"elem3\"></e3>"),
             (
-                "<e5 a:attr=\"out\" b:attr=\"sorted\" attr2=\"all\" attr=\"I'm\" xmlns:b=\"http://www.ietf.org\" xmlns:a=\"http://www.w3.org\" xmlns=\"http://example.org\"/>",
-                "<e5 xmlns=\"http://example.org\" xmlns:a=\"http://www.w3.org\" xmlns:b=\"http://www.ietf.org\" attr=\"I'm\" attr2=\"all\" b:attr=\"sorted\" a:attr=\"out\"></e5>",
+                "<e5 a:attr=\"out\" b:attr=\"sorted\" attr2=\"all\" attr=\"I'm\" \
+                 xmlns:b=\"http://www.ietf.org\" xmlns:a=\"http://www.w3.org\" \
+                 xmlns=\"http://example.org\"/>",
+                "<e5 xmlns=\"http://example.org\" xmlns:a=\"http://www.w3.org\" \
+                 xmlns:b=\"http://www.ietf.org\" attr=\"I'm\" attr2=\"all\" b:attr=\"sorted\" \
+                 a:attr=\"out\"></e5>",
             ),
-            ("<text>First line&#x0d;&#10;Second line</text>", "<text>First line&#xD;\nSecond line</text>"),
+            (
+                "<text>First line&#x0d;&#10;Second line</text>",
+                "<text>First line&#xD;\nSecond line</text>",
+            ),
             ("<v><![CDATA[v>\"0\" && v<\"10\"]]></v>", "<v>v&gt;\"0\" &amp;&amp; v&lt;\"10\"</v>"),
-            ("<n a=' &apos;   &#x20;&#13;&#xa;&#9;   &apos; '/>", "<n a=\" '    &#xD;&#xA;&#x9;   ' \"></n>"),
+            (
+                "<n a=' &apos;   &#x20;&#13;&#xa;&#9;   &apos; '/>",
+                "<n a=\" '    &#xD;&#xA;&#x9;   ' \"></n>",
+            ),
             ("<n a='x\ny\tz\r\nw'/>", "<n a=\"x y z w\"></n>"),
             ("<?xml version=\"1.0\"?>\n<a>\r\n <b/>\r</a>\n", "<a>\n <b></b>\n</a>"),
             (
@@ -159,7 +194,10 @@ mod tests {
         let [b, c] = [0, 1].map(|at| document.root_element().children().nth(at).unwrap());
         let part = |node, without| String::from_utf8(canonicalize(node, without).unwrap()).unwrap();
         assert_eq!(part(b, None), "<p:b xmlns=\"u\" xmlns:p=\"v\" x=\"1\"></p:b>");
-        assert_eq!(part(document.root_element(), Some(c)), "<a xmlns=\"u\" xmlns:p=\"v\"><p:b x=\"1\"></p:b></a>");
+        assert_eq!(
+            part(document.root_element(), Some(c)),
+            "<a xmlns=\"u\" xmlns:p=\"v\"><p:b x=\"1\"></p:b></a>"
+        );
     }
 
     #[test]

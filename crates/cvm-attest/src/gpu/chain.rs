@@ -1,8 +1,9 @@
-//! Certificate chains of NVIDIA's: put in order by who issued whom, then validated to a trusted root.
+//! Certificate chains of NVIDIA's: put in order by who issued whom, then validated to a trusted
+//! root.
 //!
-//! Senders list a chain leaf first; nothing here relies on it. The leaf is the one certificate that issued no
-//! other one, and every certificate given must lie on the path from it: a second leaf would let a reader
-//! choose, and a certificate beside the path says that evidence was mixed.
+//! Senders list a chain leaf first; nothing here relies on it. The leaf is the one certificate that
+//! issued no other one, and every certificate given must lie on the path from it: a second leaf
+//! would let a reader choose, and a certificate beside the path says that evidence was mixed.
 
 use super::{
     GpuError,
@@ -112,16 +113,25 @@ impl Chain {
         let fail = |problem: String| GpuError::Chain { of: of.into(), problem };
         let mut rest = certificates.into_iter().map(Link::new).collect::<Result<Vec<_>, _>>()?;
         let issued_none = |link: &Link| {
-            !rest.iter().any(|other| other.issuer == link.subject && other.certificate != link.certificate)
+            !rest
+                .iter()
+                .any(|other| other.issuer == link.subject && other.certificate != link.certificate)
         };
-        let leaves: Vec<usize> = (0..rest.len()).filter(|at| rest.get(*at).is_some_and(issued_none)).collect();
+        let leaves: Vec<usize> =
+            (0..rest.len()).filter(|at| rest.get(*at).is_some_and(issued_none)).collect();
         let &[leaf] = leaves.as_slice() else {
-            return Err(fail(format!("{} certificates that issued no other, one expected", leaves.len())));
+            return Err(fail(format!(
+                "{} certificates that issued no other, one expected",
+                leaves.len()
+            )));
         };
         let leaf = rest.swap_remove(leaf);
         let mut above: Vec<Link> = Vec::new();
-        while let Some(last) = Some(above.last().unwrap_or(&leaf)).filter(|last| !last.is_self_issued()) {
-            let mut issuers = (0..rest.len()).filter(|at| rest.get(*at).is_some_and(|l| l.subject == last.issuer));
+        while let Some(last) =
+            Some(above.last().unwrap_or(&leaf)).filter(|last| !last.is_self_issued())
+        {
+            let mut issuers = (0..rest.len())
+                .filter(|at| rest.get(*at).is_some_and(|l| l.subject == last.issuer));
             match (issuers.next(), issuers.next()) {
                 (Some(issuer), None) => above.push(rest.swap_remove(issuer)),
                 (None, _) => break,
@@ -130,7 +140,9 @@ impl Chain {
         }
         match rest.first() {
             None => Ok(Self { leaf, above }),
-            Some(beside) => Err(fail(format!("{} is not on the path", beside.certificate.subject()))),
+            Some(beside) => {
+                Err(fail(format!("{} is not on the path", beside.certificate.subject())))
+            }
         }
     }
 
@@ -138,7 +150,8 @@ impl Chain {
         [&self.leaf].into_iter().chain(&self.above).map(|link| &link.certificate)
     }
 
-    /// Validates the path at `now`. What comes back ends in the trusted root, whatever stood at the end.
+    /// Validates the path at `now`. What comes back ends in the trusted root, whatever stood at the
+    /// end.
     pub(super) fn verify(
         &self,
         of: &str,
@@ -147,18 +160,23 @@ impl Chain {
         now: u64,
     ) -> Result<TrustedPath, GpuError> {
         let fail = |problem: String| GpuError::Chain { of: of.into(), problem };
-        let above: Vec<Certificate> = self.above.iter().map(|link| link.certificate.clone()).collect();
+        let above: Vec<Certificate> =
+            self.above.iter().map(|link| link.certificate.clone()).collect();
         let path = Path { intermediates: &above, roots, crls };
         let root = path.verify(&self.leaf.certificate, now).map_err(|e| fail(e.to_string()))?;
         let mut links = vec![self.leaf.clone()];
         links.extend(self.above.iter().filter(|link| !link.is_self_issued()).cloned());
         links.push(Link::new(root.clone())?);
-        // webpki found some path among these; that it is this one follows from each name being there once.
+        // webpki found some path among these; that it is this one follows from each name being
+        // there once.
         for pair in links.windows(2) {
             if let [issued, issuer] = pair
                 && issued.issuer != issuer.subject
             {
-                return Err(fail(format!("{} was not issued by the next one", issued.certificate.subject())));
+                return Err(fail(format!(
+                    "{} was not issued by the next one",
+                    issued.certificate.subject()
+                )));
             }
         }
         let mut window = Window::ALWAYS;
@@ -166,7 +184,9 @@ impl Chain {
             window = window.and(Window { from: link.not_before, until: link.not_after });
         }
         for crl in crls {
-            window = window.and(crl_window(crl).map_err(|problem| fail(format!("revocation list: {problem}")))?);
+            window = window.and(
+                crl_window(crl).map_err(|problem| fail(format!("revocation list: {problem}")))?,
+            );
         }
         let expires = links.iter().map(|link| link.not_after).min().unwrap_or(0);
         Ok(TrustedPath { links, window, expires })
@@ -177,7 +197,8 @@ impl Chain {
 #[derive(Debug, Clone)]
 pub(super) struct TrustedPath {
     pub links: Vec<Link>,
-    /// When all of it and the revocation lists are valid: within it, nothing needs to be checked again.
+    /// When all of it and the revocation lists are valid: within it, nothing needs to be checked
+    /// again.
     pub window: Window,
     /// The earliest end of a certificate's validity.
     pub expires: u64,

@@ -1,7 +1,9 @@
-//! What verified evidence of a GPU or switch says, in the vocabularies of NVIDIA and Trustee at once.
+//! What verified evidence of a GPU or switch says, in the vocabularies of NVIDIA and Trustee at
+//! once.
 //!
-//! `arch`, `uuid`, `measurements` and `config` are Trustee's; `x-nvidia-gpu-*`, `x-nvidia-switch-*` and the
-//! EAT claims beside them are versions 2.0 and 3.0 of NVIDIA's SDK; [`LegacyClaims`] is version 1.0.
+//! `arch`, `uuid`, `measurements` and `config` are Trustee's; `x-nvidia-gpu-*`, `x-nvidia-switch-*`
+//! and the EAT claims beside them are versions 2.0 and 3.0 of NVIDIA's SDK; [`LegacyClaims`] is
+//! version 1.0.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +32,8 @@ pub struct ChainClaims {
     /// `valid`: any other chain is an error.
     #[serde(rename = "x-nvidia-cert-status")]
     pub status: String,
-    /// `good`, or `undefined` when OCSP was not asked about each certificate. Anything else is an error.
+    /// `good`, or `undefined` when OCSP was not asked about each certificate. Anything else is an
+    /// error.
     #[serde(rename = "x-nvidia-cert-ocsp-status")]
     pub ocsp_status: String,
     /// Always null: a revoked certificate is an error.
@@ -92,17 +95,21 @@ pub struct DeviceFacts {
 /// serde gives a flattened map's keys as text only.
 fn by_index<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<u8, String>, D::Error> {
     let named = BTreeMap::<String, String>::deserialize(d)?;
-    named.into_iter().map(|(index, value)| Ok((index.parse().map_err(D::Error::custom)?, value))).collect()
+    named
+        .into_iter()
+        .map(|(index, value)| Ok((index.parse().map_err(D::Error::custom)?, value)))
+        .collect()
 }
 
-/// The report and its chain; `x-nvidia-gpu-attestation-report-…` of a GPU, `x-nvidia-switch-…` of a switch.
+/// The report and its chain; `x-nvidia-gpu-attestation-report-…` of a GPU, `x-nvidia-switch-…` of a
+/// switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportClaims {
     /// The device's chain.
     #[serde(rename = "cert-chain")]
     pub chain: ChainClaims,
-    /// The report names the firmware that the attestation certificate names. True, too, for reports of
-    /// firmware so old that it names none, as in NVIDIA's SDK; then `not_checked` says so.
+    /// The report names the firmware that the attestation certificate names. True, too, for reports
+    /// of firmware so old that it names none, as in NVIDIA's SDK; then `not_checked` says so.
     #[serde(rename = "cert-chain-fwid-match")]
     pub fwid_match: bool,
     /// Always true here.
@@ -226,17 +233,24 @@ macro_rules! prefixed {
         mod $module {
             use super::{BTreeMap, Deserialize, Value, $claims};
 
-            pub(super) fn serialize<S: serde::Serializer>(claims: &$claims, s: S) -> Result<S::Ok, S::Error> {
+            pub(super) fn serialize<S: serde::Serializer>(
+                claims: &$claims,
+                s: S,
+            ) -> Result<S::Ok, S::Error> {
                 let members = serde_json::to_value(claims).map_err(serde::ser::Error::custom)?;
                 let members = members.as_object().into_iter().flatten();
                 s.collect_map(members.map(|(name, value)| (format!("{}{name}", $prefix), value)))
             }
 
-            pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<$claims, D::Error> {
+            pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+                d: D,
+            ) -> Result<$claims, D::Error> {
                 let all = BTreeMap::<String, Value>::deserialize(d)?;
-                let ours =
-                    all.into_iter().filter_map(|(name, value)| Some((name.strip_prefix($prefix)?.to_owned(), value)));
-                $claims::deserialize(Value::Object(ours.collect())).map_err(serde::de::Error::custom)
+                let ours = all.into_iter().filter_map(|(name, value)| {
+                    Some((name.strip_prefix($prefix)?.to_owned(), value))
+                });
+                $claims::deserialize(Value::Object(ours.collect()))
+                    .map_err(serde::de::Error::custom)
             }
         }
     };
@@ -250,8 +264,8 @@ prefixed!(prefix_bios, RimClaims, "x-nvidia-switch-bios-rim-");
 
 /// Version 1.0 of NVIDIA's vocabulary: the 28 names of its result policy 1.0.
 ///
-/// `x-nv-gpu-vbios-index-conflict` is true when there is no conflict: NVIDIA's SDK 1.0 misnamed it, and its
-/// policy of that version requires it to be true.
+/// `x-nv-gpu-vbios-index-conflict` is true when there is no conflict: NVIDIA's SDK 1.0 misnamed it,
+/// and its policy of that version requires it to be true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "each name says what it is; NVIDIA defines them")]
@@ -311,7 +325,8 @@ impl LegacyClaims {
             x_nv_gpu_measurement_available: true,
             x_nv_gpu_attestation_report_parsed: true,
             x_nv_gpu_nonce_match: nonce,
-            // NVIDIA compares with what NVML says; from afar, the manifest of that version stands for it.
+            // NVIDIA compares with what NVML says; from afar, the manifest of that version stands
+            // for it.
             x_nv_gpu_attestation_report_driver_version_match: rims,
             x_nv_gpu_attestation_report_vbios_version_match: rims,
             x_nv_gpu_attestation_report_verified: true,

@@ -1,7 +1,7 @@
 //! DER, read strictly and in place: definite, minimal lengths, tags of one byte, nothing left over.
 //!
-//! Only for what x509-cert has no type for in its current version: DICE extensions and OCSP responses, and
-//! for the raw bytes of a certificate's fields, which OCSP hashes.
+//! Only for what x509-cert has no type for in its current version: DICE extensions and OCSP
+//! responses, and for the raw bytes of a certificate's fields, which OCSP hashes.
 
 use x509_cert::der::{
     Decode,
@@ -59,7 +59,8 @@ impl<'a> Reader<'a> {
 
     /// The next element, whatever it is.
     pub(super) fn next(&mut self) -> Result<Element<'a>, Problem> {
-        let (&[tag, short], rest) = self.0.split_first_chunk::<2>().ok_or("ends within an element")?;
+        let (&[tag, short], rest) =
+            self.0.split_first_chunk::<2>().ok_or("ends within an element")?;
         if tag & 0x1f == 0x1f {
             return Err("a tag of several bytes");
         }
@@ -68,7 +69,8 @@ impl<'a> Reader<'a> {
             0x81..=0x84 => {
                 let count = usize::from(short & 0x7f);
                 let (bytes, rest) = rest.split_at_checked(count).ok_or("ends within a length")?;
-                let length = bytes.iter().fold(0_u64, |length, byte| length << 8 | u64::from(*byte));
+                let length =
+                    bytes.iter().fold(0_u64, |length, byte| length << 8 | u64::from(*byte));
                 if length < 0x80 || length >> (8 * (count - 1)) == 0 {
                     return Err("a length that is not minimal");
                 }
@@ -76,7 +78,8 @@ impl<'a> Reader<'a> {
             }
             _ => return Err("an indefinite length, or one beyond 4 GiB"),
         };
-        let (value, rest) = rest.split_at_checked(length).ok_or("an element longer than what holds it")?;
+        let (value, rest) =
+            rest.split_at_checked(length).ok_or("an element longer than what holds it")?;
         let whole = self.0.get(..self.0.len() - rest.len()).unwrap_or_default();
         self.0 = rest;
         Ok(Element { tag, value, whole })
@@ -114,7 +117,9 @@ pub(super) fn bits(content: &[u8]) -> Result<&[u8], Problem> {
 pub(super) fn time(element: Element<'_>) -> Result<u64, Problem> {
     let bad = "a time that is none";
     let since = match element.tag {
-        GENERALIZED_TIME => GeneralizedTime::from_der(element.whole).map_err(|_| bad)?.to_unix_duration(),
+        GENERALIZED_TIME => {
+            GeneralizedTime::from_der(element.whole).map_err(|_| bad)?.to_unix_duration()
+        }
         _ => UtcTime::from_der(element.whole).map_err(|_| bad)?.to_unix_duration(),
     };
     Ok(since.as_secs())
@@ -151,7 +156,13 @@ mod tests {
         assert_eq!(inner.optional(SET), Ok(None));
         assert_eq!(inner.next().unwrap(), Element { tag: 4, value: &[7], whole: &[4, 1, 7] });
         assert_eq!(inner.end(), Ok(()));
-        for bad in [&[0x30][..], &[0x30, 1], &[0x30, 0x80, 0, 0], &[0x30, 0x81, 1, 0], &[0x30, 0x82, 0, 1, 0]] {
+        for bad in [
+            &[0x30][..],
+            &[0x30, 1],
+            &[0x30, 0x80, 0, 0],
+            &[0x30, 0x81, 1, 0],
+            &[0x30, 0x82, 0, 1, 0],
+        ] {
             assert!(Reader::sequence(bad).is_err(), "{bad:02x?}");
         }
         assert!(Reader::sequence(&[0x30, 0, 0]).is_err(), "one byte behind it");

@@ -35,27 +35,28 @@ impl DeviceEvidence {
     /// Reads a report (request ‖ response) and its chain (PEM).
     ///
     /// # Errors
-    /// [`GpuError::Malformed`], or [`GpuError::Chain`] for certificates that form no chain of a known device.
+    /// [`GpuError::Malformed`], or [`GpuError::Chain`] for certificates that form no chain of a
+    /// known device.
     pub fn parse(report: &[u8], chain: &[u8]) -> Result<Self, GpuError> {
         let report = Report::parse(report)?;
         if chain.len() > MAX_CHAIN_BYTES {
             let problem = format!("{} bytes, at most {MAX_CHAIN_BYTES} allowed", chain.len());
             return Err(GpuError::malformed("certificate chain", problem));
         }
-        let certificates =
-            Certificate::read_all(chain).map_err(|e| GpuError::malformed("certificate chain", e.to_string()))?;
+        let certificates = Certificate::read_all(chain)
+            .map_err(|e| GpuError::malformed("certificate chain", e.to_string()))?;
         let chain = Chain::new("device", certificates)?;
         let identity = Identity::read(&chain)?;
         let ders: Vec<&[u8]> = chain.certificates().map(Certificate::der).collect();
         Ok(Self { chain_sha256: sha256(&ders.concat()), report, chain, identity, uuid: None })
     }
 
-    /// Reads a set of devices: Trustee's `{"device_evidence_list": […]}`, NVIDIA's SDK's `[…]`, or the request
-    /// of NVIDIA's remote service, `{"nonce", "arch", "evidence_list": […]}`.
+    /// Reads a set of devices: Trustee's `{"device_evidence_list": […]}`, NVIDIA's SDK's `[…]`, or
+    /// the request of NVIDIA's remote service, `{"nonce", "arch", "evidence_list": […]}`.
     ///
     /// # Errors
-    /// As [`DeviceEvidence::parse`]; [`GpuError::Identity`] when a device is not of the architecture or its
-    /// report not over the nonce that stands beside it.
+    /// As [`DeviceEvidence::parse`]; [`GpuError::Identity`] when a device is not of the
+    /// architecture or its report not over the nonce that stands beside it.
     pub fn parse_set(json: &[u8]) -> Result<Vec<Self>, GpuError> {
         if json.len() > MAX_SET_BYTES {
             let problem = format!("{} bytes, at most {MAX_SET_BYTES} allowed", json.len());
@@ -65,7 +66,10 @@ impl DeviceEvidence {
         let value: Value = serde_json::from_slice(json).map_err(malformed)?;
         // By hand rather than by an untagged enum, whose error says only that nothing fits.
         let set = match value {
-            Value::Array(_) => Set { devices: Deserialize::deserialize(value).map_err(malformed)?, ..Set::default() },
+            Value::Array(_) => Set {
+                devices: Deserialize::deserialize(value).map_err(malformed)?,
+                ..Set::default()
+            },
             value => Deserialize::deserialize(value).map_err(malformed)?,
         };
         let Set { nonce, arch, devices } = set;
@@ -91,8 +95,8 @@ impl DeviceEvidence {
         &self.identity.ueid
     }
 
-    /// The names under which NVIDIA's RIM service has what this report is compared with: of a GPU the driver's
-    /// and the VBIOS's manifest, of a switch its BIOS's.
+    /// The names under which NVIDIA's RIM service has what this report is compared with: of a GPU
+    /// the driver's and the VBIOS's manifest, of a switch its BIOS's.
     ///
     /// # Errors
     /// [`GpuError::Malformed`] when the report lacks what the names are made of.
@@ -125,24 +129,31 @@ impl Device {
     fn read(self, arch: Option<Arch>, nonce: Option<&str>) -> Result<DeviceEvidence, GpuError> {
         let decode = |text: &str, bound: usize| {
             if text.len() > 2 * bound {
-                return Err(GpuError::malformed(WHAT, format!("{} characters for at most {bound} bytes", text.len())));
+                return Err(GpuError::malformed(
+                    WHAT,
+                    format!("{} characters for at most {bound} bytes", text.len()),
+                ));
             }
             STANDARD.decode(text).map_err(|e| GpuError::malformed(WHAT, format!("not base64: {e}")))
         };
         // Every report starts with 11 e0, which base64 writes EeA.
-        let hex = Some(&self.evidence).filter(|text| text.len() <= 2 * MAX_REPORT_BYTES).map(hex::decode);
+        let hex =
+            Some(&self.evidence).filter(|text| text.len() <= 2 * MAX_REPORT_BYTES).map(hex::decode);
         let report = match hex {
             Some(Ok(report)) => report,
             _ => decode(&self.evidence, MAX_REPORT_BYTES)?,
         };
-        let mut device = DeviceEvidence::parse(&report, &decode(&self.certificate, MAX_CHAIN_BYTES)?)?;
+        let mut device =
+            DeviceEvidence::parse(&report, &decode(&self.certificate, MAX_CHAIN_BYTES)?)?;
         let certified = device.identity.arch;
         if let Some(arch) = self.arch.or(arch).filter(|arch| *arch != certified) {
             let (expected, found) = (format!("{certified:?}"), format!("{arch:?}"));
             return Err(GpuError::Identity { what: "evidence's architecture", expected, found });
         }
         let found = hex::encode(device.report.nonce());
-        if let Some(stated) = self.nonce.as_deref().or(nonce).filter(|stated| !stated.eq_ignore_ascii_case(&found)) {
+        if let Some(stated) =
+            self.nonce.as_deref().or(nonce).filter(|stated| !stated.eq_ignore_ascii_case(&found))
+        {
             return Err(GpuError::Nonce { expected: stated.chars().take(80).collect(), found });
         }
         device.uuid = self.uuid.map(|uuid| uuid.chars().take(80).collect());

@@ -1,7 +1,8 @@
 //! What a device's certificates say that it is.
 //!
-//! The attestation key's certificate (leaf) is issued by the device's own identity key, whose certificate
-//! names the model (`GH100 A01 GSP BROM`) and the device (a serial number that ends in its PDI).
+//! The attestation key's certificate (leaf) is issued by the device's own identity key, whose
+//! certificate names the model (`GH100 A01 GSP BROM`) and the device (a serial number that ends in
+//! its PDI).
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,8 @@ use super::{
     der::{self, Problem, Reader},
 };
 
-/// The extension with the firmware's digest in it, as Hopper and LS10 have it, and as Blackwell has it.
+/// The extension with the firmware's digest in it, as Hopper and LS10 have it, and as Blackwell has
+/// it.
 const DICE_COMPOSITE: &str = "2.23.133.5.4.1";
 const DICE_TCB_INFO: &str = "2.23.133.5.4.1.1";
 const SHA384: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
@@ -34,7 +36,8 @@ pub enum Arch {
 impl Arch {
     /// Out of a chip's name.
     fn of_chip(chip: &str) -> Option<Self> {
-        let digits = |rest: &str| rest.len() == 3 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let digits =
+            |rest: &str| rest.len() == 3 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
         match chip.split_at_checked(2) {
             _ if chip == "LS10" => Some(Self::Ls10),
             Some(("GH", rest)) if digits(rest) => Some(Self::Hopper),
@@ -68,14 +71,29 @@ pub(super) struct Identity {
 impl Identity {
     pub(super) fn read(chain: &Chain) -> Result<Self, GpuError> {
         let fail = |problem: &str| GpuError::Chain { of: "device".into(), problem: problem.into() };
-        let issuer = chain.above.first().ok_or_else(|| fail("no certificate of the device's identity key"))?;
-        let hwmodel = issuer.common_name().ok_or_else(|| fail("the identity key's certificate names no model"))?;
+        let issuer = chain
+            .above
+            .first()
+            .ok_or_else(|| fail("no certificate of the device's identity key"))?;
+        let hwmodel = issuer
+            .common_name()
+            .ok_or_else(|| fail("the identity key's certificate names no model"))?;
         let chip = hwmodel.split(' ').next().unwrap_or_default().replace('_', "");
-        let arch = Arch::of_chip(&chip).ok_or_else(|| fail("its chip is none that NVIDIA attests"))?;
+        let arch =
+            Arch::of_chip(&chip).ok_or_else(|| fail("its chip is none that NVIDIA attests"))?;
         let fwid = fwid(&chain.leaf, arch)?;
         let serial = issuer.serial_number();
-        let pdi = serial.and_then(|serial| hex::decode(serial).ok()).and_then(|bytes| bytes.last_chunk().copied());
-        Ok(Self { arch, chip, hwmodel, ueid: der::decimal(&chain.leaf.serial), pdi: pdi.map(Pdi), fwid })
+        let pdi = serial
+            .and_then(|serial| hex::decode(serial).ok())
+            .and_then(|bytes| bytes.last_chunk().copied());
+        Ok(Self {
+            arch,
+            chip,
+            hwmodel,
+            ueid: der::decimal(&chain.leaf.serial),
+            pdi: pdi.map(Pdi),
+            fwid,
+        })
     }
 }
 
@@ -101,7 +119,8 @@ fn composite(extension: &[u8]) -> Result<&[u8], Problem> {
     digest(fwid)
 }
 
-/// TCG DICE Attestation Architecture §6.1.1, DiceTcbInfo: the first of `fwids [6]`, the running firmware.
+/// TCG DICE Attestation Architecture §6.1.1, DiceTcbInfo: the first of `fwids [6]`, the running
+/// firmware.
 fn tcb_info(extension: &[u8]) -> Result<&[u8], Problem> {
     let mut fields = Reader::sequence(extension)?;
     while !fields.is_empty() {

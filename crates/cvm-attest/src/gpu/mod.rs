@@ -1,5 +1,5 @@
-//! NVIDIA GPUs (Hopper, Blackwell) and NVSwitches: reports, certificate chains, reference manifests, result
-//! policies, and sets of devices.
+//! NVIDIA GPUs (Hopper, Blackwell) and NVSwitches: reports, certificate chains, reference
+//! manifests, result policies, and sets of devices.
 //!
 //! | step | module | against |
 //! |---|---|---|
@@ -12,9 +12,10 @@
 //! | acceptance | `accept` | the site's own rules |
 //! | several devices | `topology` | each other |
 //!
-//! NVIDIA's vocabulary is made of booleans. Here a check that fails is an error; a boolean is false only where
-//! a check could not be made, and then `not_checked` names it. The facts are those of NVIDIA's attestation SDK
-//! (github.com/NVIDIA/attestation-sdk, nvtrust); nothing is taken from its code.
+//! NVIDIA's vocabulary is made of booleans. Here a check that fails is an error; a boolean is false
+//! only where a check could not be made, and then `not_checked` names it. The facts are those of
+//! NVIDIA's attestation SDK (github.com/NVIDIA/attestation-sdk, nvtrust); nothing is taken from its
+//! code.
 
 mod accept;
 mod canonical;
@@ -34,7 +35,10 @@ mod verify;
 mod xmldsig;
 
 pub use accept::GpuPolicy;
-pub use claims::{ChainClaims, DeviceFacts, GpuClaims, LegacyClaims, Measres, ReportClaims, RimClaims, SwitchClaims};
+pub use claims::{
+    ChainClaims, DeviceFacts, GpuClaims, LegacyClaims, Measres, ReportClaims, RimClaims,
+    SwitchClaims,
+};
 pub use error::GpuError;
 pub use evidence::{DeviceEvidence, MAX_DEVICES, MAX_SET_BYTES};
 pub use identity::Arch;
@@ -51,7 +55,8 @@ use crate::x509::Certificate;
 const DEVICE_ROOT: &[u8] = include_bytes!("../../../../keys/roots/nvidia/verifier_device_root.pem");
 const RIM_ROOT: &[u8] = include_bytes!("../../../../keys/roots/nvidia/verifier_RIM_root.pem");
 
-/// Who is trusted to vouch for devices, and who for their firmware's golden values; by default nobody.
+/// Who is trusted to vouch for devices, and who for their firmware's golden values; by default
+/// nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Roots {
     device: Vec<Certificate>,
@@ -72,7 +77,9 @@ impl Roots {
     /// # Errors
     /// [`GpuError::Malformed`].
     pub fn from_pem(device: &[u8], rim: &[u8]) -> Result<Self, GpuError> {
-        let read = |bytes| Certificate::read_all(bytes).map_err(|e| GpuError::malformed("roots", e.to_string()));
+        let read = |bytes| {
+            Certificate::read_all(bytes).map_err(|e| GpuError::malformed("roots", e.to_string()))
+        };
         Ok(Self { device: read(device)?, rim: read(rim)? })
     }
 }

@@ -1,14 +1,15 @@
 //! OCSP responses (RFC 6960) that travel with the evidence: nothing here asks a responder.
 //!
-//! Believed is a response signed by the issuer of the certificate in question, or by a responder whose
-//! certificate that issuer signed for OCSP (§4.2.2.2), as NVIDIA's responder is; over P-384 or P-256. RustCrypto's
-//! `x509-ocsp` still needs the previous generation of `der` and `x509-cert`, so the six structures are read here.
+//! Believed is a response signed by the issuer of the certificate in question, or by a responder
+//! whose certificate that issuer signed for OCSP (§4.2.2.2), as NVIDIA's responder is; over P-384
+//! or P-256. RustCrypto's `x509-ocsp` still needs the previous generation of `der` and `x509-cert`,
+//! so the six structures are read here.
 
 use aws_lc_rs::{
     digest,
     signature::{
-        ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
-        EcdsaVerificationAlgorithm, UnparsedPublicKey,
+        ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1,
+        ECDSA_P384_SHA384_ASN1, EcdsaVerificationAlgorithm, UnparsedPublicKey,
     },
 };
 use cvm_base::time::rfc3339;
@@ -93,8 +94,8 @@ pub(super) struct ChainStatus {
 }
 
 impl OcspResponse {
-    /// Reads a DER response. `nonce` is what was asked with; without it the response is believed for its
-    /// validity, and the claims say that nobody compared a nonce.
+    /// Reads a DER response. `nonce` is what was asked with; without it the response is believed
+    /// for its validity, and the claims say that nobody compared a nonce.
     ///
     /// # Errors
     /// [`GpuError::Malformed`], also for a response that says that the request failed.
@@ -103,7 +104,8 @@ impl OcspResponse {
             let problem = format!("{} bytes, at most {MAX_OCSP_BYTES} allowed", der.len());
             return Err(GpuError::malformed("OCSP response", problem));
         }
-        let mut response = read(der).map_err(|problem| GpuError::malformed("OCSP response", problem))?;
+        let mut response =
+            read(der).map_err(|problem| GpuError::malformed("OCSP response", problem))?;
         response.asked = nonce.map(<[u8]>::to_vec);
         Ok(response)
     }
@@ -112,7 +114,8 @@ impl OcspResponse {
         let key = issuer.certificate.public_key();
         self.answers.iter().find(|answer| {
             answer.serial == subject.serial
-                && hash(&answer.hash, &issuer.subject).is_some_and(|name| name.as_ref() == answer.issuer_name)
+                && hash(&answer.hash, &issuer.subject)
+                    .is_some_and(|name| name.as_ref() == answer.issuer_name)
                 && hash(&answer.hash, key).is_some_and(|key| key.as_ref() == answer.issuer_key)
         })
     }
@@ -123,7 +126,8 @@ impl OcspResponse {
             return Ok(());
         }
         let signer = self.certificates.iter().find(|link| self.is_signer(link));
-        let signer = signer.ok_or("its signature verifies under no certificate in it, nor under the issuer's")?;
+        let signer = signer
+            .ok_or("its signature verifies under no certificate in it, nor under the issuer's")?;
         if signer.issuer != issuer.subject
             || !verifies(issuer, &signer.algorithm, &signer.tbs, &signer.signature)
             || !is_appointed(&signer.certificate)?
@@ -131,15 +135,18 @@ impl OcspResponse {
             return Err("its signer is not appointed by the certificate's issuer");
         }
         let window = Window { from: signer.not_before, until: signer.not_after };
-        if window.contains(now) { Ok(()) } else { Err("its signer's certificate is not valid at this time") }
+        if window.contains(now) {
+            Ok(())
+        } else {
+            Err("its signer's certificate is not valid at this time")
+        }
     }
 
     fn is_signer(&self, link: &Link) -> bool {
         let named = match &self.responder {
             Responder::Name(name) => *name == link.subject,
-            Responder::KeySha1(key) => {
-                hash(SHA1, link.certificate.public_key()).is_some_and(|found| found.as_ref() == key.as_slice())
-            }
+            Responder::KeySha1(key) => hash(SHA1, link.certificate.public_key())
+                .is_some_and(|found| found.as_ref() == key.as_slice()),
         };
         named && verifies(link, &self.algorithm, &self.signed, &self.signature)
     }
@@ -161,18 +168,26 @@ pub(super) fn check(
     responses: &[OcspResponse],
     now: u64,
 ) -> Result<ChainStatus, GpuError> {
-    let mut status = ChainStatus { good: true, nonce_matches: true, missing: Vec::new(), window: Window::ALWAYS };
+    let mut status = ChainStatus {
+        good: true,
+        nonce_matches: true,
+        missing: Vec::new(),
+        window: Window::ALWAYS,
+    };
     for pair in path.links.windows(2).skip(from) {
         let [subject, issuer] = pair else { continue };
         let name = subject.certificate.subject();
-        let found = responses.iter().find_map(|response| Some((response, response.answer_for(subject, issuer)?)));
+        let found = responses
+            .iter()
+            .find_map(|response| Some((response, response.answer_for(subject, issuer)?)));
         let Some((response, answer)) = found else {
             status.missing.push(name);
             continue;
         };
         let refuse = |problem: String| GpuError::Ocsp { subject: name.clone(), problem };
         response.check_signature(issuer, now).map_err(|problem| refuse(problem.into()))?;
-        status.nonce_matches &= response.nonce_matches().map_err(|problem| refuse(problem.into()))?;
+        status.nonce_matches &=
+            response.nonce_matches().map_err(|problem| refuse(problem.into()))?;
         if !answer.window.contains(now) {
             let Window { from, until } = answer.window;
             let dates = format!("it is valid from {} to {}", rfc3339(from), rfc3339(until));
@@ -180,10 +195,14 @@ pub(super) fn check(
         }
         match answer.status {
             Status::Good => status.window = status.window.and(answer.window),
-            Status::Unknown => return Err(refuse("the responder does not know the certificate".into())),
+            Status::Unknown => {
+                return Err(refuse("the responder does not know the certificate".into()));
+            }
             Status::Revoked { since, reason } => {
                 let since = rfc3339(since);
-                let reason = reason.map_or_else(String::new, |reason| format!(", reason {reason} of RFC 5280 §5.3.1"));
+                let reason = reason.map_or_else(String::new, |reason| {
+                    format!(", reason {reason} of RFC 5280 §5.3.1")
+                });
                 return Err(refuse(format!("revoked since {since}{reason}")));
             }
         }
@@ -195,7 +214,8 @@ pub(super) fn check(
 
 /// The extended key usage names OCSP signing.
 fn is_appointed(certificate: &Certificate) -> Result<bool, Problem> {
-    let usage = certificate.extension("2.5.29.37").map_err(|_| "its signer's key usage is there twice")?;
+    let usage =
+        certificate.extension("2.5.29.37").map_err(|_| "its signer's key usage is there twice")?;
     let Some(usage) = usage else { return Ok(false) };
     let mut usages = Reader::sequence(usage)?;
     while !usages.is_empty() {
@@ -249,7 +269,8 @@ fn read(der: &[u8]) -> Result<OcspResponse, Problem> {
     if let Some(given) = basic.optional(der::context(0))? {
         let mut given = Reader::sequence(given)?;
         while !given.is_empty() && certificates.len() < MAX_CERTIFICATES {
-            let certificate = Certificate::from_der(given.next()?.whole).map_err(|_| "a certificate that is none")?;
+            let certificate = Certificate::from_der(given.next()?.whole)
+                .map_err(|_| "a certificate that is none")?;
             certificates.push(Link::new(certificate).map_err(|_| "a certificate that is none")?);
         }
         given.end()?;
@@ -297,14 +318,22 @@ fn answer(mut single: Reader<'_>) -> Result<Answer, Problem> {
         0xa1 => {
             let mut revoked = Reader::new(status.value);
             let since = der::time(revoked.next()?)?;
-            let reason = revoked.optional(der::context(0))?.map(|reason| Reader::only(reason, der::ENUMERATED));
-            Status::Revoked { since, reason: reason.transpose()?.and_then(|reason| reason.first().copied()) }
+            let reason = revoked
+                .optional(der::context(0))?
+                .map(|reason| Reader::only(reason, der::ENUMERATED));
+            Status::Revoked {
+                since,
+                reason: reason.transpose()?.and_then(|reason| reason.first().copied()),
+            }
         }
         0x82 => Status::Unknown,
         _ => return Err("a status that does not exist"),
     };
     let from = der::time(single.next()?)?;
-    let until = single.optional(der::context(0))?.map(|until| der::time(Reader::new(until).next()?)).transpose()?;
+    let until = single
+        .optional(der::context(0))?
+        .map(|until| der::time(Reader::new(until).next()?))
+        .transpose()?;
     // Read only to refuse critical ones: they would change what this says.
     single.optional(der::context(1))?.map(nonce).transpose()?;
     single.end()?;

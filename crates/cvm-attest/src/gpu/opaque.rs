@@ -1,7 +1,7 @@
 //! The opaque data of a report: type, length, value; what each type means is NVIDIA's.
 //!
-//! Types and meanings as in NVIDIA's attestation SDK (`gpu_opaque_data_parser`, `switch_opaque_data_parser`).
-//! The device signs all of it.
+//! Types and meanings as in NVIDIA's attestation SDK (`gpu_opaque_data_parser`,
+//! `switch_opaque_data_parser`). The device signs all of it.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::GpuError;
 
 const WHAT: &str = "opaque data of the report";
-/// The highest version that NVIDIA's SDK reads; a later one may mean something else by the same types.
+/// The highest version that NVIDIA's SDK reads; a later one may mean something else by the same
+/// types.
 const MAX_VERSION: u64 = 1;
 /// A switch names eight GPUs, then the ports that lead to them.
 const GPUS_OF_A_SWITCH: usize = 8;
@@ -89,9 +90,9 @@ impl Opaque {
         let mut fields = BTreeMap::new();
         while let Some((&[t0, t1, l0, l1], rest)) = bytes.split_first_chunk() {
             let (field, length) = (u16::from_le_bytes([t0, t1]), u16::from_le_bytes([l0, l1]));
-            let (value, rest) = rest
-                .split_at_checked(usize::from(length))
-                .ok_or_else(|| GpuError::malformed(WHAT, format!("field {field} is longer than the data")))?;
+            let (value, rest) = rest.split_at_checked(usize::from(length)).ok_or_else(|| {
+                GpuError::malformed(WHAT, format!("field {field} is longer than the data"))
+            })?;
             // NVIDIA's SDK takes the last of two; then whoever reads the first sees another device.
             if fields.insert(field, value.to_vec()).is_some() {
                 return Err(GpuError::malformed(WHAT, format!("field {field} is there twice")));
@@ -108,8 +109,9 @@ impl Opaque {
         self.0.get(&(field as u16)).map(Vec::as_slice)
     }
 
-    /// The types that NVIDIA's SDK does not know for this kind of device (it knows 1 to 36 of GPUs, 1 to 27 of switches).
-    /// The device signed them; what they say may change what the known ones mean.
+    /// The types that NVIDIA's SDK does not know for this kind of device (it knows 1 to 36 of GPUs,
+    /// 1 to 27 of switches). The device signed them; what they say may change what the known ones
+    /// mean.
     pub(super) fn unknown(&self, is_switch: bool) -> Vec<u16> {
         let highest = if is_switch { 27 } else { 36 };
         self.0.keys().copied().filter(|field| *field == 0 || *field > highest).collect()
@@ -122,22 +124,29 @@ impl Opaque {
         let text = bytes.get(..end).unwrap_or_default();
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         if text.is_empty() || text.len() > MAX_TEXT || !text.iter().all(plain) {
-            let problem = format!("field {field:?} is no name of letters, digits, '.', '-' and '_'");
+            let problem =
+                format!("field {field:?} is no name of letters, digits, '.', '-' and '_'");
             return Err(GpuError::malformed(WHAT, problem));
         }
         Ok(Some(text.iter().copied().map(char::from).collect()))
     }
 
-    /// A GPU's VBIOS version: the first half of the bytes reversed, then the byte in the middle, in hex.
+    /// A GPU's VBIOS version: the first half of the bytes reversed, then the byte in the middle, in
+    /// hex.
     pub(super) fn gpu_vbios(&self) -> Result<String, GpuError> {
-        let bytes = self.get(Field::VbiosVersion).ok_or_else(|| GpuError::malformed(WHAT, "no VBIOS version"))?;
+        let bytes = self
+            .get(Field::VbiosVersion)
+            .ok_or_else(|| GpuError::malformed(WHAT, "no VBIOS version"))?;
         let (low, high) = bytes.split_at_checked(bytes.len() / 2).unwrap_or_default();
         match high.first() {
             Some(middle) if bytes.len() == 8 => {
                 let order = low.iter().rev().chain([middle]);
                 Ok(order.map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join("."))
             }
-            _ => Err(GpuError::malformed(WHAT, format!("a VBIOS version of {} bytes, not 8", bytes.len()))),
+            _ => Err(GpuError::malformed(
+                WHAT,
+                format!("a VBIOS version of {} bytes, not 8", bytes.len()),
+            )),
         }
     }
 
@@ -151,14 +160,18 @@ impl Opaque {
         Ok(version)
     }
 
-    /// The mode, where the firmware states one. Firmware older than the flag has a status of its own for
-    /// protected PCIe; whichever of the two says so counts, since then the links are in clear.
+    /// The mode, where the firmware states one. Firmware older than the flag has a status of its
+    /// own for protected PCIe; whichever of the two says so counts, since then the links are in
+    /// clear.
     pub(super) fn feature(&self) -> Result<Option<Feature>, GpuError> {
         let protected = match self.get(Field::PpcieStatus) {
             Some([0xaa]) => true,
             Some([0x55]) | None => false,
             Some(other) => {
-                return Err(GpuError::malformed(WHAT, format!("PPCIE status {other:02x?}, neither 55 nor aa")));
+                return Err(GpuError::malformed(
+                    WHAT,
+                    format!("PPCIE status {other:02x?}, neither 55 nor aa"),
+                ));
             }
         };
         let flag = if self.version()? < 1 { None } else { self.number(Field::FeatureFlag)? };
@@ -168,7 +181,10 @@ impl Opaque {
             Some(0) => Ok(Some(Feature::Spt)),
             Some(1) => Ok(Some(Feature::Mpt)),
             Some(2) => Ok(Some(Feature::Ppcie)),
-            Some(other) => Err(GpuError::malformed(WHAT, format!("feature flag {other}; known are 0, 1 and 2"))),
+            Some(other) => Err(GpuError::malformed(
+                WHAT,
+                format!("feature flag {other}; known are 0, 1 and 2"),
+            )),
         }
     }
 
@@ -177,11 +193,15 @@ impl Opaque {
         match self.get(Field::Nvdec0Status) {
             Some([0x55]) => Ok(true),
             Some([0xaa]) | None => Ok(false),
-            Some(other) => Err(GpuError::malformed(WHAT, format!("NVDEC0 status {other:02x?}, neither 55 nor aa"))),
+            Some(other) => Err(GpuError::malformed(
+                WHAT,
+                format!("NVDEC0 status {other:02x?}, neither 55 nor aa"),
+            )),
         }
     }
 
-    /// The switches at the ends of a GPU's links, each once, in order; links that lead nowhere left out.
+    /// The switches at the ends of a GPU's links, each once, in order; links that lead nowhere left
+    /// out.
     pub(super) fn switches_of_gpu(&self) -> Result<Vec<Pdi>, GpuError> {
         let (pdis, rest) = self.get(Field::Pdi).unwrap_or_default().as_chunks::<8>();
         if !rest.is_empty() {
@@ -199,7 +219,9 @@ impl Opaque {
     /// A switch's own name.
     pub(super) fn pdi_of_switch(&self) -> Result<Option<Pdi>, GpuError> {
         let Some(bytes) = self.get(Field::Pdi) else { return Ok(None) };
-        let bytes = bytes.try_into().map_err(|_| GpuError::malformed(WHAT, "a PDI of other than 8 bytes"))?;
+        let bytes = bytes
+            .try_into()
+            .map_err(|_| GpuError::malformed(WHAT, "a PDI of other than 8 bytes"))?;
         Ok(Some(Pdi(bytes)))
     }
 
@@ -220,14 +242,21 @@ impl Opaque {
         Ok(Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))))
     }
 
-    /// Every field under the name that Trustee's `config` gives it, texts as texts and the rest in hex.
+    /// Every field under the name that Trustee's `config` gives it, texts as texts and the rest in
+    /// hex.
     pub(super) fn config(&self) -> BTreeMap<String, Value> {
         let value = |field: u16, bytes: &[u8]| match field {
-            3 | 15 | 16 | 17 | 18 | 35 => json!(String::from_utf8_lossy(bytes).trim_end_matches('\0')),
+            3 | 15 | 16 | 17 | 18 | 35 => {
+                json!(String::from_utf8_lossy(bytes).trim_end_matches('\0'))
+            }
             // Trustee writes it in lower case; a switch has a text there.
-            6 => json!(self.gpu_vbios().map_or_else(|_| hex::encode(bytes), |version| version.to_lowercase())),
+            6 => json!(
+                self.gpu_vbios()
+                    .map_or_else(|_| hex::encode(bytes), |version| version.to_lowercase())
+            ),
             12 => {
-                let counts = bytes.as_chunks::<4>().0.iter().map(|count| json!(u32::from_le_bytes(*count)));
+                let counts =
+                    bytes.as_chunks::<4>().0.iter().map(|count| json!(u32::from_le_bytes(*count)));
                 Value::Object((1..).map(|index: u32| index.to_string()).zip(counts).collect())
             }
             // In the report's order, one for each link.

@@ -1,14 +1,16 @@
-//! NVIDIA's result policies ("appraisal policy for attestation results"), evaluated as its SDK does.
+//! NVIDIA's result policies ("appraisal policy for attestation results"), evaluated as its SDK
+//! does.
 //!
-//! A policy is JSON: `version` and `authorization-rules`. Version 1.0 (`gpu_utils.py` of SDK 1) lists claims of
-//! one GPU; later ones (`claim_utils.py`, `local_utils.py` of SDK 2) have rules for the `overall-claims` and for
-//! the `detached-claims` of each device. In all of them a rule holds if the claim is there and equals the rule;
-//! an object's members are compared one by one, and may be fewer than the claim's; everything else is compared
-//! whole, as Python compares (`true` equals 1). The SDK stops at the first rule that does not hold; here all
-//! of them are named, with the same verdict.
+//! A policy is JSON: `version` and `authorization-rules`. Version 1.0 (`gpu_utils.py` of SDK 1)
+//! lists claims of one GPU; later ones (`claim_utils.py`, `local_utils.py` of SDK 2) have rules for
+//! the `overall-claims` and for the `detached-claims` of each device. In all of them a rule holds
+//! if the claim is there and equals the rule; an object's members are compared one by one, and may
+//! be fewer than the claim's; everything else is compared whole, as Python compares (`true` equals
+//! 1). The SDK stops at the first rule that does not hold; here all of them are named, with the
+//! same verdict.
 //!
-//! Stricter than the SDK, which would accept or crash: a policy without rules, a version-1.0 rule that is none
-//! of the 28 claims, members of no known meaning, claims of no device.
+//! Stricter than the SDK, which would accept or crash: a policy without rules, a version-1.0 rule
+//! that is none of the 28 claims, members of no known meaning, claims of no device.
 
 use std::fmt;
 
@@ -22,7 +24,8 @@ pub const MAX_POLICY_BYTES: usize = 64 * 1024;
 const ISSUER_GPU: &str = "LOCAL_GPU_VERIFIER";
 const ISSUER_SWITCH: &str = "LOCAL_SWITCH_VERIFIER";
 
-/// The 28 claims of version 1.0, behind `x-nv-gpu-`, and the name that SDK 1.1 gave the last but one.
+/// The 28 claims of version 1.0, behind `x-nv-gpu-`, and the name that SDK 1.1 gave the last but
+/// one.
 const VERSION_1_0: [&str; 29] = [
     "available",
     "attestation-report-available",
@@ -97,7 +100,9 @@ impl fmt::Display for PolicyMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, rule, expected, found, reason } = self;
         match found {
-            Some(found) => write!(f, "{device}: {rule} is {found}, the policy requires {expected}")?,
+            Some(found) => {
+                write!(f, "{device}: {rule} is {found}, the policy requires {expected}")?
+            }
             None => write!(f, "{device}: {rule} is not claimed, the policy requires {expected}")?,
         }
         reason.as_ref().map_or(Ok(()), |reason| write!(f, " (not checked: {reason})"))
@@ -116,20 +121,26 @@ impl ResultPolicy {
     /// Reads a policy of version 1.0, 2.x, 3.x or 4.0.
     ///
     /// # Errors
-    /// [`GpuError::ResultPolicy`] for another form or version, [`GpuError::UnknownRule`] for a rule of version
-    /// 1.0 that is none of its 28.
+    /// [`GpuError::ResultPolicy`] for another form or version, [`GpuError::UnknownRule`] for a rule
+    /// of version 1.0 that is none of its 28.
     pub fn parse(bytes: &[u8]) -> Result<Self, GpuError> {
         let fail = |problem: String| GpuError::ResultPolicy { problem };
         if bytes.len() > MAX_POLICY_BYTES {
             return Err(fail(format!("{} bytes, at most {MAX_POLICY_BYTES} allowed", bytes.len())));
         }
-        let File { version, mut rules } = serde_json::from_slice(bytes).map_err(|e| fail(e.to_string()))?;
+        let File { version, mut rules } =
+            serde_json::from_slice(bytes).map_err(|e| fail(e.to_string()))?;
         let version: String = version.chars().take(16).collect();
-        let claim = |rule: &str| rule.strip_prefix("x-nv-gpu-").is_some_and(|rule| VERSION_1_0.contains(&rule));
+        let claim = |rule: &str| {
+            rule.strip_prefix("x-nv-gpu-").is_some_and(|rule| VERSION_1_0.contains(&rule))
+        };
         let rules = match version.as_str() {
             "1.0" => match rules.keys().find(|rule| !claim(rule)) {
                 Some(rule) => {
-                    return Err(GpuError::UnknownRule { version, rule: rule.chars().take(120).collect() });
+                    return Err(GpuError::UnknownRule {
+                        version,
+                        rule: rule.chars().take(120).collect(),
+                    });
                 }
                 None => Rules::Flat(rules),
             },
@@ -141,7 +152,9 @@ impl ResultPolicy {
                 let (overall, detached) = (take("overall-claims")?, take("detached-claims")?);
                 let token_type = rules.remove("type").ok_or_else(|| fail("no \"type\"".into()))?;
                 if let Some(rest) = rules.keys().next() {
-                    return Err(fail(format!("{rest:.120?} in the authorization-rules has no known meaning")));
+                    return Err(fail(format!(
+                        "{rest:.120?} in the authorization-rules has no known meaning"
+                    )));
                 }
                 Rules::Detached { token_type, overall, detached }
             }
@@ -179,11 +192,16 @@ impl ResultPolicy {
         self.evaluate_set(&ClaimSet::of_switches(claims, self.claims_version()))
     }
 
-    /// Evaluates the policy on a machine's devices: on those of the kind that its rules name, where they name one.
+    /// Evaluates the policy on a machine's devices: on those of the kind that its rules name, where
+    /// they name one.
     ///
     /// # Errors
     /// Every rule that does not hold; without any device of that kind, that.
-    pub fn evaluate_devices(&self, gpus: &[GpuClaims], switches: &[SwitchClaims]) -> Result<(), Vec<PolicyMismatch>> {
+    pub fn evaluate_devices(
+        &self,
+        gpus: &[GpuClaims],
+        switches: &[SwitchClaims],
+    ) -> Result<(), Vec<PolicyMismatch>> {
         let (of_gpus, of_switches) = match (self.names("gpu"), self.names("switch")) {
             (false, true) => (false, true),
             (true, false) => (true, false),
@@ -212,13 +230,25 @@ impl ResultPolicy {
     pub fn evaluate_set(&self, claims: &ClaimSet) -> Result<(), Vec<PolicyMismatch>> {
         let mut broken = Vec::new();
         if claims.devices.is_empty() {
-            broken.push(mismatch("overall", "devices", &json!("at least one"), Some(&json!(0)), &Map::new()));
+            broken.push(mismatch(
+                "overall",
+                "devices",
+                &json!("at least one"),
+                Some(&json!(0)),
+                &Map::new(),
+            ));
         }
         let detached = match &self.rules {
             Rules::Flat(rules) => rules,
             Rules::Detached { token_type, overall, detached } => {
                 if token_type != "JWT" {
-                    broken.push(mismatch("overall", "type", token_type, Some(&json!("JWT")), &Map::new()));
+                    broken.push(mismatch(
+                        "overall",
+                        "type",
+                        token_type,
+                        Some(&json!("JWT")),
+                        &Map::new(),
+                    ));
                 }
                 compare("overall", "", overall, &claims.overall, &claims.overall, &mut broken);
                 detached
@@ -230,23 +260,33 @@ impl ResultPolicy {
         if broken.is_empty() { Ok(()) } else { Err(broken) }
     }
 
-    /// The version of the vocabulary that the policy is written for: its caller sets it in NVIDIA's SDK.
+    /// The version of the vocabulary that the policy is written for: its caller sets it in NVIDIA's
+    /// SDK.
     fn claims_version(&self) -> &'static str {
         match &self.rules {
-            Rules::Detached { overall, .. } if overall.get("x-nvidia-ver") == Some(&json!("2.0")) => "2.0",
+            Rules::Detached { overall, .. }
+                if overall.get("x-nvidia-ver") == Some(&json!("2.0")) =>
+            {
+                "2.0"
+            }
             _ => "3.0",
         }
     }
 }
 
 impl ClaimSet {
-    /// Claims of GPUs, as NVIDIA's local verifier would put them into a token. `version` is the claims': `2.0` or `3.0`.
+    /// Claims of GPUs, as NVIDIA's local verifier would put them into a token. `version` is the
+    /// claims': `2.0` or `3.0`.
     pub fn of_gpus(claims: &[GpuClaims], version: &str) -> Self {
         let device = |claims: &GpuClaims| {
             let mut members = object(serde_json::to_value(claims).unwrap_or_default());
-            let validated = |chain: Option<&ChainClaims>| json!(chain.is_some_and(ChainClaims::ocsp_good));
+            let validated =
+                |chain: Option<&ChainClaims>| json!(chain.is_some_and(ChainClaims::ocsp_good));
             let chains = [
-                ("x-nvidia-gpu-attestation-report-cert-chain-validated", Some(&claims.report.chain)),
+                (
+                    "x-nvidia-gpu-attestation-report-cert-chain-validated",
+                    Some(&claims.report.chain),
+                ),
                 ("x-nvidia-gpu-driver-rim-cert-validated", claims.driver_rim.chain.as_ref()),
                 ("x-nvidia-gpu-vbios-rim-cert-validated", claims.vbios_rim.chain.as_ref()),
             ];
@@ -258,22 +298,37 @@ impl ClaimSet {
             members
         };
         let good = |claims: &GpuClaims| {
-            let chains =
-                [Some(&claims.report.chain), claims.driver_rim.chain.as_ref(), claims.vbios_rim.chain.as_ref()];
+            let chains = [
+                Some(&claims.report.chain),
+                claims.driver_rim.chain.as_ref(),
+                claims.vbios_rim.chain.as_ref(),
+            ];
             is_good(claims.facts.measres, claims.report.nonce_match, &chains)
         };
         let nonce = claims.first().map(|claims| claims.facts.eat_nonce.as_str());
         let notes = claims.iter().flat_map(|claims| &claims.facts.not_checked).collect();
-        Self::new(ISSUER_GPU, version, claims.iter().all(good), nonce, notes, "GPU", claims.iter().map(device))
+        Self::new(
+            ISSUER_GPU,
+            version,
+            claims.iter().all(good),
+            nonce,
+            notes,
+            "GPU",
+            claims.iter().map(device),
+        )
     }
 
     /// Claims of switches, as NVIDIA's local verifier would put them into a token.
     pub fn of_switches(claims: &[SwitchClaims], version: &str) -> Self {
         let device = |claims: &SwitchClaims| {
             let mut members = object(serde_json::to_value(claims).unwrap_or_default());
-            let validated = |chain: Option<&ChainClaims>| json!(chain.is_some_and(ChainClaims::ocsp_good));
+            let validated =
+                |chain: Option<&ChainClaims>| json!(chain.is_some_and(ChainClaims::ocsp_good));
             let chains = [
-                ("x-nvidia-switch-attestation-report-cert-chain-validated", Some(&claims.report.chain)),
+                (
+                    "x-nvidia-switch-attestation-report-cert-chain-validated",
+                    Some(&claims.report.chain),
+                ),
                 ("x-nvidia-switch-bios-rim-cert-validated", claims.bios_rim.chain.as_ref()),
             ];
             members.extend(chains.map(|(name, chain)| (name.to_owned(), validated(chain))));
@@ -289,7 +344,15 @@ impl ClaimSet {
         };
         let nonce = claims.first().map(|claims| claims.facts.eat_nonce.as_str());
         let notes = claims.iter().flat_map(|claims| &claims.facts.not_checked).collect();
-        Self::new(ISSUER_SWITCH, version, claims.iter().all(good), nonce, notes, "SWITCH", claims.iter().map(device))
+        Self::new(
+            ISSUER_SWITCH,
+            version,
+            claims.iter().all(good),
+            nonce,
+            notes,
+            "SWITCH",
+            claims.iter().map(device),
+        )
     }
 
     fn new(
@@ -301,7 +364,10 @@ impl ClaimSet {
         kind: &str,
         devices: impl Iterator<Item = Map<String, Value>>,
     ) -> Self {
-        let devices: Vec<_> = devices.enumerate().map(|(index, claims)| (format!("{kind}-{index}"), claims)).collect();
+        let devices: Vec<_> = devices
+            .enumerate()
+            .map(|(index, claims)| (format!("{kind}-{index}"), claims))
+            .collect();
         let overall = json!({
             "sub": "NVIDIA-PLATFORM-ATTESTATION",
             "iss": issuer,
@@ -314,7 +380,8 @@ impl ClaimSet {
     }
 }
 
-/// What NVIDIA's SDK asks of a device before it calls the whole attested (`create_overall_result_evaluator`).
+/// What NVIDIA's SDK asks of a device before it calls the whole attested
+/// (`create_overall_result_evaluator`).
 fn is_good(measres: Measres, nonce: bool, chains: &[Option<&ChainClaims>]) -> bool {
     let good = |chain: &ChainClaims| chain.ocsp_good() && chain.ocsp_nonce_matches;
     measres == Measres::Success && nonce && chains.iter().all(|chain| chain.is_some_and(good))
@@ -365,7 +432,9 @@ fn mismatch(
         &["rim"]
     };
     let notes = all.get("not_checked").and_then(Value::as_array).into_iter().flatten();
-    let text = |note: &Value, member: &str| note.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |note: &Value, member: &str| {
+        note.get(member).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let reasons: Vec<String> = notes
         .filter(|note| about.contains(&text(note, "check").as_str()))
         .map(|note| format!("{}: {}", text(note, "check"), text(note, "reason")))
@@ -387,7 +456,9 @@ fn equal(a: &Value, b: &Value) -> bool {
         _ => None,
     };
     match (a, b) {
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
+        }
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| equal(a, b)))
         }

@@ -1,7 +1,8 @@
 //! The report of a GPU or switch: an SPDM 1.1 GET_MEASUREMENTS request and the response to it.
 //!
-//! DMTF DSP0274 1.1, §10.11: tables "GET_MEASUREMENTS request message", "Successful MEASUREMENTS response
-//! message" and "Measurement block". The signature covers the request and the response without itself.
+//! DMTF DSP0274 1.1, §10.11: tables "GET_MEASUREMENTS request message", "Successful MEASUREMENTS
+//! response message" and "Measurement block". The signature covers the request and the response
+//! without itself.
 
 use std::collections::BTreeMap;
 
@@ -45,10 +46,12 @@ impl Report {
         let nonce = parse_request(request)?;
         let [version, code, _, _, blocks, l0, l1, l2] = input.array("response's head")?;
         if (version, code) != (SPDM_1_1, MEASUREMENTS) {
-            let problem = format!("a response {version:02x} {code:02x}, not SPDM 1.1 MEASUREMENTS (11 60)");
+            let problem =
+                format!("a response {version:02x} {code:02x}, not SPDM 1.1 MEASUREMENTS (11 60)");
             return Err(GpuError::malformed(WHAT, problem));
         }
-        let record = input.take(u32::from_le_bytes([l0, l1, l2, 0]) as usize, "measurement record")?;
+        let record =
+            input.take(u32::from_le_bytes([l0, l1, l2, 0]) as usize, "measurement record")?;
         let measurements = parse_record(record, blocks)?;
         // The responder's nonce makes signatures unpredictable; nobody chose it but the device.
         input.take(32, "responder's nonce")?;
@@ -56,7 +59,10 @@ impl Report {
         let opaque = Opaque::parse(input.take(usize::from(length), "opaque data")?)?;
         input.take(SIGNATURE_BYTES, "signature")?;
         if !input.0.is_empty() {
-            return Err(GpuError::malformed(WHAT, format!("{} bytes behind the signature", input.0.len())));
+            return Err(GpuError::malformed(
+                WHAT,
+                format!("{} bytes behind the signature", input.0.len()),
+            ));
         }
         Ok(Self { bytes: bytes.to_vec(), nonce, measurements, opaque })
     }
@@ -74,7 +80,9 @@ impl Report {
     /// What is signed, and the signature (r ‖ s).
     pub fn signed_parts(&self) -> (&[u8], &[u8]) {
         // `parse` saw the signature; this cannot be shorter.
-        self.bytes.split_at_checked(self.bytes.len().saturating_sub(SIGNATURE_BYTES)).unwrap_or_default()
+        self.bytes
+            .split_at_checked(self.bytes.len().saturating_sub(SIGNATURE_BYTES))
+            .unwrap_or_default()
     }
 }
 
@@ -83,12 +91,14 @@ fn parse_request(request: &[u8]) -> Result<[u8; 32], GpuError> {
         return Err(GpuError::malformed(WHAT, "no request"));
     };
     if (version, code) != (SPDM_1_1, GET_MEASUREMENTS) {
-        let problem = format!("a request {version:02x} {code:02x}, not SPDM 1.1 GET_MEASUREMENTS (11 e0)");
+        let problem =
+            format!("a request {version:02x} {code:02x}, not SPDM 1.1 GET_MEASUREMENTS (11 e0)");
         return Err(GpuError::malformed(WHAT, problem));
     }
     // Bit 0 asks for a signature, 0xff for every measurement; anything else is another question.
     if param1 & 1 == 0 || param2 != 0xff {
-        let problem = format!("asks {param1:02x} {param2:02x}, not for all measurements, signed (01 ff)");
+        let problem =
+            format!("asks {param1:02x} {param2:02x}, not for all measurements, signed (01 ff)");
         return Err(GpuError::malformed(WHAT, problem));
     }
     rest.first_chunk().copied().ok_or_else(|| GpuError::malformed(WHAT, "no nonce"))
@@ -100,7 +110,8 @@ fn parse_record(record: &[u8], blocks: u8) -> Result<BTreeMap<u8, Vec<u8>>, GpuE
     for _ in 0..blocks {
         let [index, specification, s0, s1] = input.array("measurement block's head")?;
         let block = input.take(usize::from(u16::from_le_bytes([s0, s1])), "measurement block")?;
-        let bad = |problem: &str| GpuError::malformed(WHAT, format!("measurement {index}: {problem}"));
+        let bad =
+            |problem: &str| GpuError::malformed(WHAT, format!("measurement {index}: {problem}"));
         if specification != DMTF {
             return Err(bad("not of DMTF's format"));
         }
@@ -117,7 +128,10 @@ fn parse_record(record: &[u8], blocks: u8) -> Result<BTreeMap<u8, Vec<u8>>, GpuE
     match input.0 {
         [] if blocks > 0 => Ok(measurements),
         [] => Err(GpuError::malformed(WHAT, "no measurements")),
-        rest => Err(GpuError::malformed(WHAT, format!("{} bytes behind the last measurement", rest.len()))),
+        rest => Err(GpuError::malformed(
+            WHAT,
+            format!("{} bytes behind the last measurement", rest.len()),
+        )),
     }
 }
 
@@ -126,15 +140,20 @@ struct Input<'a>(&'a [u8]);
 impl<'a> Input<'a> {
     fn take(&mut self, length: usize, what: &str) -> Result<&'a [u8], GpuError> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| {
-            GpuError::malformed(WHAT, format!("{} bytes left, {length} needed for the {what}", self.0.len()))
+            GpuError::malformed(
+                WHAT,
+                format!("{} bytes left, {length} needed for the {what}", self.0.len()),
+            )
         })?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], GpuError> {
-        let (taken, rest) =
-            self.0.split_first_chunk().ok_or_else(|| GpuError::malformed(WHAT, format!("ends within the {what}")))?;
+        let (taken, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or_else(|| GpuError::malformed(WHAT, format!("ends within the {what}")))?;
         self.0 = rest;
         Ok(*taken)
     }

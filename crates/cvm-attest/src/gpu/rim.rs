@@ -1,8 +1,10 @@
-//! Reference integrity manifests: NVIDIA's golden values for a driver or a VBIOS, a signed SWID tag.
+//! Reference integrity manifests: NVIDIA's golden values for a driver or a VBIOS, a signed SWID
+//! tag.
 //!
-//! ISO/IEC 19770-2:2015 in TCG's Reference Integrity Manifest profile, as NVIDIA writes it. What is read is
-//! held to that form exactly (that stands for the schema validation of NVIDIA's SDK): root, `Entity`, `Meta`,
-//! `Payload` of `Resource`s, signature; unknown attributes of a measurement are refused.
+//! ISO/IEC 19770-2:2015 in TCG's Reference Integrity Manifest profile, as NVIDIA writes it. What is
+//! read is held to that form exactly (that stands for the schema validation of NVIDIA's SDK): root,
+//! `Entity`, `Meta`, `Payload` of `Resource`s, signature; unknown attributes of a measurement are
+//! refused.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -21,8 +23,7 @@ use super::{
 };
 
 const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
-const TCG_RIM: &str =
-    "https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/";
+const TCG_RIM: &str = "https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/";
 /// The namespace of the `HashN` attributes.
 const SHA384: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
 /// The longest list of alternatives known has 4.
@@ -59,7 +60,8 @@ pub enum Source {
     Firmware,
 }
 
-/// A measurement that is none of its golden values. Its JSON is NVIDIA's `x-nvidia-mismatch-measurement-records`.
+/// A measurement that is none of its golden values. Its JSON is NVIDIA's
+/// `x-nvidia-mismatch-measurement-records`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mismatch {
@@ -84,28 +86,35 @@ impl fmt::Display for Mismatch {
         let Self { index, name, golden_value, runtime_value, measurement_source, .. } = self;
         write!(
             f,
-            "{index} ({name}, {measurement_source:?}): expected {golden_value:.16}…, measured {runtime_value:.16}…"
+            "{index} ({name}, {measurement_source:?}): expected {golden_value:.16}…, measured \
+             {runtime_value:.16}…"
         )
     }
 }
 
 impl Rim {
-    /// Reads a manifest. `id` is the name under which NVIDIA's service gave it out, if that is known.
+    /// Reads a manifest. `id` is the name under which NVIDIA's service gave it out, if that is
+    /// known.
     ///
     /// # Errors
-    /// [`GpuError::RimSignature`] for XML or a signature outside of the profile, [`GpuError::Malformed`] for
-    /// content outside of it, [`GpuError::Chain`] for certificates that form no chain.
+    /// [`GpuError::RimSignature`] for XML or a signature outside of the profile,
+    /// [`GpuError::Malformed`] for content outside of it, [`GpuError::Chain`] for certificates that
+    /// form no chain.
     pub fn parse(xml: &[u8], id: Option<&str>) -> Result<Self, GpuError> {
         let label = id.unwrap_or("(not named)");
-        let unsigned = |problem| GpuError::RimSignature { rim: label.chars().take(80).collect(), problem };
-        let malformed = |problem: String| GpuError::Malformed { what: "reference manifest", problem };
+        let unsigned =
+            |problem| GpuError::RimSignature { rim: label.chars().take(80).collect(), problem };
+        let malformed =
+            |problem: String| GpuError::Malformed { what: "reference manifest", problem };
         let document = canonical::read(xml).map_err(unsigned)?;
         let mut signature = xmldsig::read(&document).map_err(unsigned)?;
         let root = document.root_element();
         let children = elements(root).map_err(malformed)?;
         let mut names = children.iter().map(|child| child.tag_name().name()).collect::<Vec<_>>();
         names.dedup_by(|a, b| a == b && *a == "Entity");
-        if root.tag_name() != (SWID, "SoftwareIdentity").into() || names != ["Entity", "Meta", "Payload", "Signature"] {
+        if root.tag_name() != (SWID, "SoftwareIdentity").into()
+            || names != ["Entity", "Meta", "Payload", "Signature"]
+        {
             return Err(malformed(format!("{} of {}", root.tag_name().name(), names.join(", "))));
         }
         let child = |name: &str| {
@@ -119,7 +128,8 @@ impl Rim {
             id: id.map(str::to_owned),
             version: text("colloquialVersion")?,
             product: text("product")?,
-            manufacturer_id: attribute(meta, (Some(TCG_RIM), "FirmwareManufacturerId")).map_err(malformed)?,
+            manufacturer_id: attribute(meta, (Some(TCG_RIM), "FirmwareManufacturerId"))
+                .map_err(malformed)?,
             golden: payload(child("Payload")?).map_err(malformed)?,
             chain: Chain::new(label, certificates)?,
             signature,
@@ -151,8 +161,8 @@ impl Rim {
         self.golden.len()
     }
 
-    /// The measurements of a report that are none of this manifest's golden values. No verdict: neither need
-    /// be genuine, nor does an empty answer say that the manifest is the report's.
+    /// The measurements of a report that are none of this manifest's golden values. No verdict:
+    /// neither need be genuine, nor does an empty answer say that the manifest is the report's.
     pub fn compare(&self, report: &Report, source: Source) -> Result<Vec<Mismatch>, GpuError> {
         let exempt = report.opaque.nvdec0_disabled()?;
         let mut mismatches = Vec::new();
@@ -195,12 +205,23 @@ impl Rim {
         self.id.clone().unwrap_or_else(|| format!("{} {}", self.product, self.version))
     }
 
-    pub(super) fn verify(&self, roots: &Roots, crls: &[Vec<u8>], now: u64) -> Result<TrustedPath, GpuError> {
-        let unsigned = |problem: &str| GpuError::RimSignature { rim: self.label(), problem: problem.into() };
-        if digest::digest(&digest::SHA384, &self.signature.signed).as_ref() != self.signature.digest.as_slice() {
+    pub(super) fn verify(
+        &self,
+        roots: &Roots,
+        crls: &[Vec<u8>],
+        now: u64,
+    ) -> Result<TrustedPath, GpuError> {
+        let unsigned =
+            |problem: &str| GpuError::RimSignature { rim: self.label(), problem: problem.into() };
+        if digest::digest(&digest::SHA384, &self.signature.signed).as_ref()
+            != self.signature.digest.as_slice()
+        {
             return Err(unsigned("its content does not hash to the digest that was signed"));
         }
-        let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, self.chain.leaf.certificate.public_key());
+        let key = UnparsedPublicKey::new(
+            &ECDSA_P384_SHA384_FIXED,
+            self.chain.leaf.certificate.public_key(),
+        );
         key.verify(&self.signature.signed_info, &self.signature.value)
             .map_err(|_| unsigned("the signature does not verify under its certificate's key"))?;
         self.chain.verify(&format!("manifest {}", self.label()), &roots.rim, crls, now)
@@ -228,11 +249,13 @@ fn payload(payload: Node<'_, '_>) -> Result<BTreeMap<u8, Golden>, String> {
 
 fn measurement(resource: Node<'_, '_>) -> Result<(u8, bool, Golden), String> {
     let text = |name| attribute(resource, (None, name));
-    let number = |name| text(name)?.parse::<u8>().map_err(|_| format!("{name} is no number up to 255"));
+    let number =
+        |name| text(name)?.parse::<u8>().map_err(|_| format!("{name} is no number up to 255"));
     if text("type")? != "Measurement" {
         return Err("a Resource that is no Measurement".into());
     }
-    let (index, alternatives, size) = (number("index")?, usize::from(number("alternatives")?), number("size")?);
+    let (index, alternatives, size) =
+        (number("index")?, usize::from(number("alternatives")?), number("size")?);
     let active = match text("active")?.as_str() {
         "True" => true,
         "False" => false,
@@ -241,13 +264,16 @@ fn measurement(resource: Node<'_, '_>) -> Result<(u8, bool, Golden), String> {
     if alternatives == 0 || alternatives > MAX_ALTERNATIVES {
         return Err(format!("measurement {index} has {alternatives} alternatives"));
     }
-    // Exactly these attributes: a Hash beyond the stated number, or anything else, would be read by some only.
+    // Exactly these attributes: a Hash beyond the stated number, or anything else, would be read by
+    // some only.
     if resource.attributes().len() != 6 + alternatives {
         return Err(format!("measurement {index} has attributes of no known meaning"));
     }
     let hash = |at: usize| {
         let hash = hex::decode(attribute(resource, (Some(SHA384), &format!("Hash{at}")))?);
-        hash.ok().filter(|hash| hash.len() == usize::from(size)).ok_or(format!("Hash{at} is not of {size} bytes"))
+        hash.ok()
+            .filter(|hash| hash.len() == usize::from(size))
+            .ok_or(format!("Hash{at} is not of {size} bytes"))
     };
     let alternatives = (0..alternatives).map(hash).collect::<Result<_, _>>()?;
     Ok((index, active, Golden { name: text("name")?, alternatives }))
@@ -255,6 +281,7 @@ fn measurement(resource: Node<'_, '_>) -> Result<(u8, bool, Golden), String> {
 
 fn attribute(of: Node<'_, '_>, (namespace, name): (Option<&str>, &str)) -> Result<String, String> {
     let mut found = of.attributes().filter(|a| a.namespace() == namespace && a.name() == name);
-    let value = found.next().map(|a| a.value()).filter(|value| !value.is_empty() && value.len() <= 256);
+    let value =
+        found.next().map(|a| a.value()).filter(|value| !value.is_empty() && value.len() <= 256);
     value.map(str::to_owned).ok_or_else(|| format!("{} has no usable {name}", of.tag_name().name()))
 }

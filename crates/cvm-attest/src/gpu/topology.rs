@@ -1,9 +1,10 @@
 //! Several GPUs and switches as one machine.
 //!
-//! NVIDIA's `ppcie-verifier` (`validate_topology.py`) checks the fabric of a protected-PCIe machine: eight GPUs,
-//! four switches; each GPU is connected to all four, each switch to the same eight. Here, too: one nonce, no
-//! device twice, one driver, one mode; and a GPU that says it runs in PPCIE mode is never accepted without its
-//! switches, since its links to the other GPUs are in clear.
+//! NVIDIA's `ppcie-verifier` (`validate_topology.py`) checks the fabric of a protected-PCIe
+//! machine: eight GPUs, four switches; each GPU is connected to all four, each switch to the same
+//! eight. Here, too: one nonce, no device twice, one driver, one mode; and a GPU that says it runs
+//! in PPCIE mode is never accepted without its switches, since its links to the other GPUs are in
+//! clear.
 
 use std::collections::BTreeSet;
 
@@ -55,12 +56,18 @@ impl Topology {
     ///
     /// # Errors
     /// [`GpuError::Topology`] for the first rule that is broken.
-    pub fn check(gpus: &[GpuClaims], switches: &[SwitchClaims], expect: Expectation) -> Result<Self, GpuError> {
+    pub fn check(
+        gpus: &[GpuClaims],
+        switches: &[SwitchClaims],
+        expect: Expectation,
+    ) -> Result<Self, GpuError> {
         let first = gpus.first().ok_or_else(|| broken("no GPU".into()))?;
         count("GPUs", gpus.len(), expect.gpus)?;
         count("switches", switches.len(), expect.switches)?;
-        let nonces =
-            gpus.iter().map(|gpu| &gpu.facts.eat_nonce).chain(switches.iter().map(|switch| &switch.facts.eat_nonce));
+        let nonces = gpus
+            .iter()
+            .map(|gpu| &gpu.facts.eat_nonce)
+            .chain(switches.iter().map(|switch| &switch.facts.eat_nonce));
         same("nonce", nonces)?;
         same("driver", gpus.iter().map(|gpu| &gpu.driver_version))?;
         same("model", gpus.iter().map(|gpu| format!("{:?}", gpu.facts.arch)))?;
@@ -77,13 +84,21 @@ impl Topology {
             return Err(broken(format!("the mode is {:?}, {mode:?} is expected", first.feature)));
         }
         let mut not_checked = Vec::new();
-        if !gpus.iter().all(|gpu| gpu.report.nonce_match) || !switches.iter().all(|switch| switch.report.nonce_match) {
-            not_checked.push(NotChecked::new("nonce", "no nonce was expected; all devices have the same one"));
+        if !gpus.iter().all(|gpu| gpu.report.nonce_match)
+            || !switches.iter().all(|switch| switch.report.nonce_match)
+        {
+            not_checked.push(NotChecked::new(
+                "nonce",
+                "no nonce was expected; all devices have the same one",
+            ));
         }
         if first.feature == Some(Feature::Ppcie) {
             check_fabric(gpus, switches, &mut not_checked)?;
         } else if !switches.is_empty() {
-            not_checked.push(NotChecked::new("fabric", "the GPUs are not in PPCIE mode, where the fabric is known"));
+            not_checked.push(NotChecked::new(
+                "fabric",
+                "the GPUs are not in PPCIE mode, where the fabric is known",
+            ));
         }
         Ok(Self {
             gpu_count: gpus.len(),
@@ -103,14 +118,17 @@ fn check_fabric(
 ) -> Result<(), GpuError> {
     count("GPUs in PPCIE mode", gpus.len(), Some(PPCIE.0))?;
     count("switches of GPUs in PPCIE mode", switches.len(), Some(PPCIE.1))?;
-    let own =
-        |switch: &SwitchClaims| switch.pdi.ok_or_else(|| broken(format!("switch {} has no PDI", switch.facts.ueid)));
+    let own = |switch: &SwitchClaims| {
+        switch.pdi.ok_or_else(|| broken(format!("switch {} has no PDI", switch.facts.ueid)))
+    };
     let present: BTreeSet<Pdi> = switches.iter().map(own).collect::<Result<_, _>>()?;
     for gpu in gpus {
         let connected: BTreeSet<Pdi> = gpu.switch_pdis.iter().copied().collect();
         if connected != present {
             let (gpu, connected, present) = (&gpu.facts.ueid, list(&connected), list(&present));
-            return Err(broken(format!("GPU {gpu} is connected to switches [{connected}], present are [{present}]")));
+            return Err(broken(format!(
+                "GPU {gpu} is connected to switches [{connected}], present are [{present}]"
+            )));
         }
     }
     let mut known: Option<BTreeSet<Pdi>> = None;
@@ -119,12 +137,14 @@ fn check_fabric(
         if connected.len() != PPCIE.0 || known.as_ref().is_some_and(|known| *known != connected) {
             let (switch, connected) = (&switch.facts.ueid, list(&connected));
             let expected = known.map_or_else(|| "8 GPUs".into(), |known| list(&known));
-            return Err(broken(format!("switch {switch} is connected to GPUs [{connected}], expected [{expected}]")));
+            return Err(broken(format!(
+                "switch {switch} is connected to GPUs [{connected}], expected [{expected}]"
+            )));
         }
         known = Some(connected);
     }
-    // NVIDIA's verifier goes no further; whether a GPU's certificate has the name that switches know it by is
-    // not documented, so that they do not match is said rather than refused.
+    // NVIDIA's verifier goes no further; whether a GPU's certificate has the name that switches
+    // know it by is not documented, so that they do not match is said rather than refused.
     let certified: BTreeSet<Pdi> = gpus.iter().filter_map(|gpu| gpu.pdi).collect();
     if known != Some(certified) {
         let reason = "the switches name their GPUs otherwise than the GPUs' certificates do";
@@ -139,12 +159,17 @@ fn broken(problem: String) -> GpuError {
 
 fn count(what: &str, found: usize, expected: Option<usize>) -> Result<(), GpuError> {
     match expected {
-        Some(expected) if expected != found => Err(broken(format!("{found} {what}, {expected} expected"))),
+        Some(expected) if expected != found => {
+            Err(broken(format!("{found} {what}, {expected} expected")))
+        }
         _ => Ok(()),
     }
 }
 
-fn same<T: PartialEq + std::fmt::Display>(what: &str, values: impl Iterator<Item = T>) -> Result<(), GpuError> {
+fn same<T: PartialEq + std::fmt::Display>(
+    what: &str,
+    values: impl Iterator<Item = T>,
+) -> Result<(), GpuError> {
     let mut first = None;
     for value in values {
         match &first {
@@ -158,7 +183,10 @@ fn same<T: PartialEq + std::fmt::Display>(what: &str, values: impl Iterator<Item
     Ok(())
 }
 
-fn different<T: Ord + std::fmt::Display>(what: &str, values: impl Iterator<Item = T>) -> Result<(), GpuError> {
+fn different<T: Ord + std::fmt::Display>(
+    what: &str,
+    values: impl Iterator<Item = T>,
+) -> Result<(), GpuError> {
     let mut seen = BTreeSet::new();
     for value in values {
         if seen.contains(&value) {

@@ -1,4 +1,5 @@
-//! Report, chain, nonce, firmware, manifests, measurements: the checks in their order, and what they prove.
+//! Report, chain, nonce, firmware, manifests, measurements: the checks in their order, and what
+//! they prove.
 
 use std::collections::HashMap;
 
@@ -6,8 +7,8 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use cvm_base::{Bytes32, time::rfc3339};
 
 use super::{
-    Arch, ChainClaims, DeviceEvidence, DeviceFacts, GpuClaims, GpuError, LegacyClaims, Measres, OcspResponse,
-    ReportClaims, Rim, RimClaims, Roots, Source, SwitchClaims,
+    Arch, ChainClaims, DeviceEvidence, DeviceFacts, GpuClaims, GpuError, LegacyClaims, Measres,
+    OcspResponse, ReportClaims, Rim, RimClaims, Roots, Source, SwitchClaims,
     chain::{TrustedPath, Window},
     claims::LegacyInputs,
     ocsp,
@@ -30,8 +31,8 @@ pub enum DeviceClaims {
 /// What vouches for evidence besides NVIDIA's roots, as far as it is at hand.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Collateral<'a> {
-    /// Manifests. If none is given, measurements are not compared, and the claims say so; if some are, those
-    /// that the report needs must be among them.
+    /// Manifests. If none is given, measurements are not compared, and the claims say so; if some
+    /// are, those that the report needs must be among them.
     pub rims: &'a [Rim],
     /// OCSP responses for the certificates of devices and of manifests.
     pub ocsp: &'a [OcspResponse],
@@ -42,7 +43,8 @@ pub struct Collateral<'a> {
 /// Verifies one device's evidence at `now` (seconds since 1970 UTC).
 ///
 /// # Errors
-/// [`GpuError`], for the first check that fails. What could not be checked is in the claims' `not_checked`.
+/// [`GpuError`], for the first check that fails. What could not be checked is in the claims'
+/// `not_checked`.
 pub fn verify(
     evidence: &DeviceEvidence,
     roots: &Roots,
@@ -86,7 +88,8 @@ impl Needed {
     pub(super) fn of(evidence: &DeviceEvidence) -> Result<Vec<Self>, GpuError> {
         let opaque = &evidence.report.opaque;
         let text = |field| {
-            let missing = || GpuError::malformed("opaque data of the report", format!("no {field:?}"));
+            let missing =
+                || GpuError::malformed("opaque data of the report", format!("no {field:?}"));
             opaque.text(field)?.ok_or_else(missing)
         };
         let undotted = |version: &str| version.replace('.', "").to_ascii_uppercase();
@@ -99,7 +102,10 @@ impl Needed {
         let driver = text(Field::DriverVersion)?;
         let prefix = match evidence.identity.arch {
             Arch::Hopper => "NV_GPU_DRIVER_GH100".to_owned(),
-            _ => format!("NV_GPU_CC_DRIVER_{}", opaque.text(Field::ChipInfo)?.unwrap_or_else(|| "GB100".into())),
+            _ => format!(
+                "NV_GPU_CC_DRIVER_{}",
+                opaque.text(Field::ChipInfo)?.unwrap_or_else(|| "GB100".into())
+            ),
         };
         let vbios = opaque.gpu_vbios()?;
         let product = [text(Field::Project)?, text(Field::ProjectSku)?, text(Field::ChipSku)?];
@@ -114,8 +120,8 @@ impl Needed {
         ])
     }
 
-    /// The manifest's version and chip must be the report's; its name, where it has one, exactly this. A
-    /// VBIOS's version is hex, which writers spell in either case.
+    /// The manifest's version and chip must be the report's; its name, where it has one, exactly
+    /// this. A VBIOS's version is hex, which writers spell in either case.
     fn is(&self, rim: &Rim, chips: &[&str]) -> bool {
         let version = match self.source {
             Source::Driver => rim.version() == self.version,
@@ -147,31 +153,50 @@ impl<'a> Verifier<'a> {
         let chain = self.device(evidence, now)?;
         // … signed this report, …
         let (message, signature) = report.signed_parts();
-        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, evidence.chain.leaf.certificate.public_key())
-            .verify(message, signature)
-            .map_err(|_| GpuError::Signature)?;
+        UnparsedPublicKey::new(
+            &ECDSA_P384_SHA384_FIXED,
+            evidence.chain.leaf.certificate.public_key(),
+        )
+        .verify(message, signature)
+        .map_err(|_| GpuError::Signature)?;
         // … for this session, …
         if let Some(expected) = nonce.filter(|expected| *expected != report.nonce()) {
-            return Err(GpuError::Nonce { expected: hex::encode(expected), found: hex::encode(report.nonce()) });
+            return Err(GpuError::Nonce {
+                expected: hex::encode(expected),
+                found: hex::encode(report.nonce()),
+            });
         }
         let mut not_checked = Vec::new();
         if nonce.is_none() {
-            not_checked.push(NotChecked::new("nonce", "no nonce was expected, so the report may be a replay"));
+            not_checked.push(NotChecked::new(
+                "nonce",
+                "no nonce was expected, so the report may be a replay",
+            ));
         }
         check_fwid(evidence, &mut not_checked)?;
         note_ocsp("device", &chain, &mut not_checked);
         // … and is what NVIDIA released.
         let needed = Needed::of(evidence)?;
         let rims = self.compare(evidence, &needed, now, &mut not_checked)?;
-        let claims = Claims { evidence, chain: chain.claims, nonce: nonce.is_some(), rims, needed, not_checked };
+        let claims = Claims {
+            evidence,
+            chain: chain.claims,
+            nonce: nonce.is_some(),
+            rims,
+            needed,
+            not_checked,
+        };
         if evidence.identity.arch.is_switch() { claims.of_switch() } else { claims.of_gpu() }
     }
 
     fn device(&mut self, evidence: &DeviceEvidence, now: u64) -> Result<Trusted, GpuError> {
-        if let Some(known) = self.devices.get(&evidence.chain_sha256).filter(|known| known.window.contains(now)) {
+        if let Some(known) =
+            self.devices.get(&evidence.chain_sha256).filter(|known| known.window.contains(now))
+        {
             return Ok(known.clone());
         }
-        let path = evidence.chain.verify("device", &self.roots.device, self.collateral.crls, now)?;
+        let path =
+            evidence.chain.verify("device", &self.roots.device, self.collateral.crls, now)?;
         // NVIDIA's responder knows everything but the attestation key's own certificate.
         let trusted = self.trust(&path, 1, now)?;
         if self.devices.len() >= MAX_REMEMBERED {
@@ -216,21 +241,26 @@ impl<'a> Verifier<'a> {
         let given = self.collateral.rims;
         if given.is_empty() {
             for Needed { id, .. } in needed {
-                not_checked
-                    .push(NotChecked::new("rim", &format!("{id} was not given: measurements were not compared")));
+                not_checked.push(NotChecked::new(
+                    "rim",
+                    &format!("{id} was not given: measurements were not compared"),
+                ));
             }
             return Ok(Vec::new());
         }
         let chip_info = evidence.report.opaque.text(Field::ChipInfo)?;
-        let chips: Vec<&str> =
-            [Some(evidence.identity.chip.as_str()), chip_info.as_deref()].into_iter().flatten().collect();
+        let chips: Vec<&str> = [Some(evidence.identity.chip.as_str()), chip_info.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect();
         let (mut compared, mut mismatches) = (Vec::<(&Rim, Trusted)>::new(), Vec::new());
         for needed in needed {
             let mut fitting = given.iter().enumerate().filter(|(_, rim)| needed.is(rim, &chips));
-            let mismatch = |found: String| GpuError::RimMismatch { expected: needed.id.clone(), found };
-            let (at, rim) = fitting
-                .next()
-                .ok_or_else(|| mismatch(given.iter().map(Rim::label).take(16).collect::<Vec<_>>().join(", ")))?;
+            let mismatch =
+                |found: String| GpuError::RimMismatch { expected: needed.id.clone(), found };
+            let (at, rim) = fitting.next().ok_or_else(|| {
+                mismatch(given.iter().map(Rim::label).take(16).collect::<Vec<_>>().join(", "))
+            })?;
             if fitting.any(|(_, other)| other != rim) {
                 return Err(mismatch("two different ones that fit".into()));
             }
@@ -243,14 +273,24 @@ impl<'a> Verifier<'a> {
             mismatches.extend(rim.compare(&evidence.report, needed.source)?);
         }
         mismatches.sort_by_key(|mismatch| mismatch.index);
-        if mismatches.is_empty() { Ok(compared) } else { Err(GpuError::Measurements { mismatches }) }
+        if mismatches.is_empty() {
+            Ok(compared)
+        } else {
+            Err(GpuError::Measurements { mismatches })
+        }
     }
 }
 
 /// The firmware that the report names must be the one that the attestation key was certified for.
-fn check_fwid(evidence: &DeviceEvidence, not_checked: &mut Vec<NotChecked>) -> Result<(), GpuError> {
+fn check_fwid(
+    evidence: &DeviceEvidence,
+    not_checked: &mut Vec<NotChecked>,
+) -> Result<(), GpuError> {
     let Some(found) = evidence.report.opaque.get(Field::Fwid) else {
-        not_checked.push(NotChecked::new("fwid", "this firmware's reports name no firmware digest to compare"));
+        not_checked.push(NotChecked::new(
+            "fwid",
+            "this firmware's reports name no firmware digest to compare",
+        ));
         return Ok(());
     };
     let certified = evidence.identity.fwid.as_deref();
@@ -258,7 +298,11 @@ fn check_fwid(evidence: &DeviceEvidence, not_checked: &mut Vec<NotChecked>) -> R
         return Ok(());
     }
     let expected = certified.map_or_else(|| "none".into(), hex::encode);
-    Err(GpuError::Identity { what: "report's firmware digest", expected, found: hex::encode(found) })
+    Err(GpuError::Identity {
+        what: "report's firmware digest",
+        expected,
+        found: hex::encode(found),
+    })
 }
 
 fn note_ocsp(of: &str, chain: &Trusted, not_checked: &mut Vec<NotChecked>) {
@@ -288,7 +332,9 @@ impl Claims<'_> {
         let measured = self.measured();
         let chains: Vec<&ChainClaims> =
             [&self.chain].into_iter().chain(self.rims.iter().map(|(_, rim)| &rim.claims)).collect();
-        let all = |good: fn(&ChainClaims) -> bool| chains.len() == 3 && chains.iter().all(|chain| good(chain));
+        let all = |good: fn(&ChainClaims) -> bool| {
+            chains.len() == 3 && chains.iter().all(|chain| good(chain))
+        };
         let legacy = LegacyClaims::new(LegacyInputs {
             nonce: self.nonce,
             rims: measured,
@@ -354,7 +400,11 @@ impl Claims<'_> {
         DeviceFacts {
             arch: identity.arch,
             uuid: self.evidence.uuid.clone(),
-            measurements: report.measurements().iter().map(|(at, value)| (*at, hex::encode(value))).collect(),
+            measurements: report
+                .measurements()
+                .iter()
+                .map(|(at, value)| (*at, hex::encode(value)))
+                .collect(),
             config: report.opaque.config(),
             unknown_fields: report.opaque.unknown(identity.arch.is_switch()),
             eat_nonce: hex::encode(report.nonce()),

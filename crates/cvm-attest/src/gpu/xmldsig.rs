@@ -1,15 +1,16 @@
 //! The XML signature of a manifest: XMLDSig 1.1, in the one profile that NVIDIA signs with.
 //!
-//! The profile: one `ds:Signature`, the last child of the root, with `SignedInfo`, `SignatureValue`, `KeyInfo`
-//! and nothing else; C14N 1.1; ECDSA P-384 with SHA-384; one `Reference` with the URI "" (the whole document),
-//! the transforms enveloped-signature and C14N 1.1, digest SHA-384; `KeyInfo` with certificates only.
-//! Anything else is refused: no other algorithm (no HMAC, no RSA, no `none`), no key in the document, no
-//! `Object`, `Id`, XPath or XSLT. As the reference can only mean the whole document, and what is read
-//! afterwards comes from the same parsed tree, a signature cannot be wrapped around something else.
+//! The profile: one `ds:Signature`, the last child of the root, with `SignedInfo`,
+//! `SignatureValue`, `KeyInfo` and nothing else; C14N 1.1; ECDSA P-384 with SHA-384; one
+//! `Reference` with the URI "" (the whole document), the transforms enveloped-signature and C14N
+//! 1.1, digest SHA-384; `KeyInfo` with certificates only. Anything else is refused: no other
+//! algorithm (no HMAC, no RSA, no `none`), no key in the document, no `Object`, `Id`, XPath or
+//! XSLT. As the reference can only mean the whole document, and what is read afterwards comes from
+//! the same parsed tree, a signature cannot be wrapped around something else.
 //!
-//! Why not the crate `bergshamra` 0.11.1: it brings 90 crates and 25 000 lines of its own (encryption,
-//! HMAC, PKCS#11, a command line and an XML parser) for a profile of one page; the strictness above would
-//! still have to be checked around it.
+//! Why not the crate `bergshamra` 0.11.1: it brings 90 crates and 25 000 lines of its own
+//! (encryption, HMAC, PKCS#11, a command line and an XML parser) for a profile of one page; the
+//! strictness above would still have to be checked around it.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use roxmltree::{Document, Node};
@@ -41,20 +42,25 @@ pub(super) struct Signature {
 /// Reads a document's signature.
 pub(super) fn read(document: &Document<'_>) -> Result<Signature, Problem> {
     let root = document.root_element();
-    let mut signatures = document.descendants().filter(|node| node.tag_name().name() == "Signature");
+    let mut signatures =
+        document.descendants().filter(|node| node.tag_name().name() == "Signature");
     let (Some(signature), None) = (signatures.next(), signatures.next()) else {
         return Err("not exactly one Signature".into());
     };
-    if root.last_element_child() != Some(signature) || signature.tag_name().namespace() != Some(DSIG) {
+    if root.last_element_child() != Some(signature)
+        || signature.tag_name().namespace() != Some(DSIG)
+    {
         return Err("the ds:Signature is not the last child of the root".into());
     }
-    let [signed_info, value, key_info] = children(signature, ["SignedInfo", "SignatureValue", "KeyInfo"])?;
+    let [signed_info, value, key_info] =
+        children(signature, ["SignedInfo", "SignatureValue", "KeyInfo"])?;
     let [canonicalization, method, reference] =
         children(signed_info, ["CanonicalizationMethod", "SignatureMethod", "Reference"])?;
     algorithm(canonicalization, C14N_1_1)?;
     algorithm(method, ECDSA_SHA384)?;
     attributes(reference, &[("URI", "")])?;
-    let [transforms, digest_method, digest] = children(reference, ["Transforms", "DigestMethod", "DigestValue"])?;
+    let [transforms, digest_method, digest] =
+        children(reference, ["Transforms", "DigestMethod", "DigestValue"])?;
     let [enveloped, c14n] = children(transforms, ["Transform", "Transform"])?;
     algorithm(enveloped, ENVELOPED)?;
     algorithm(c14n, C14N_1_1)?;
@@ -76,8 +82,12 @@ fn certificates(key_info: Node<'_, '_>) -> Result<Vec<Certificate>, Problem> {
     attributes(data, &[])?;
     let mut certificates = Vec::new();
     for element in elements(data)? {
-        if element.tag_name() != (DSIG, "X509Certificate").into() || certificates.len() == MAX_CERTIFICATES {
-            return Err(format!("X509Data holds something other than at most {MAX_CERTIFICATES} certificates"));
+        if element.tag_name() != (DSIG, "X509Certificate").into()
+            || certificates.len() == MAX_CERTIFICATES
+        {
+            return Err(format!(
+                "X509Data holds something other than at most {MAX_CERTIFICATES} certificates"
+            ));
         }
         attributes(element, &[])?;
         certificates.push(Certificate::from_der(&base64(element)?).map_err(|e| e.to_string())?);
@@ -85,8 +95,12 @@ fn certificates(key_info: Node<'_, '_>) -> Result<Vec<Certificate>, Problem> {
     Ok(certificates)
 }
 
-/// The child elements, which must be these, in DSIG's namespace and in this order, with only space between.
-fn children<'a, 'i, const N: usize>(of: Node<'a, 'i>, names: [&str; N]) -> Result<[Node<'a, 'i>; N], Problem> {
+/// The child elements, which must be these, in DSIG's namespace and in this order, with only space
+/// between.
+fn children<'a, 'i, const N: usize>(
+    of: Node<'a, 'i>,
+    names: [&str; N],
+) -> Result<[Node<'a, 'i>; N], Problem> {
     let found = elements(of)?;
     let wrong = || format!("{} does not hold exactly {}", of.tag_name().name(), names.join(", "));
     let found: [Node<'_, '_>; N] = found.try_into().map_err(|_| wrong())?;
@@ -96,7 +110,8 @@ fn children<'a, 'i, const N: usize>(of: Node<'a, 'i>, names: [&str; N]) -> Resul
 
 /// The child elements, with only space between.
 pub(super) fn elements<'a, 'i>(of: Node<'a, 'i>) -> Result<Vec<Node<'a, 'i>>, Problem> {
-    let text = |child: &Node<'_, '_>| child.text().is_some_and(|text| !text.trim_ascii().is_empty());
+    let text =
+        |child: &Node<'_, '_>| child.text().is_some_and(|text| !text.trim_ascii().is_empty());
     if of.children().any(|child| child.is_text() && text(&child)) {
         return Err(format!("{} holds text", of.tag_name().name()));
     }
@@ -117,8 +132,13 @@ fn attributes(of: Node<'_, '_>, expected: &[(&str, &str)]) -> Result<(), Problem
     if found == expected {
         return Ok(());
     }
-    let shown: Vec<String> = found.iter().map(|(_, name, value)| format!("{name}={value:.80}")).collect();
-    Err(format!("{} has the attributes [{}], expected {expected:?}", of.tag_name().name(), shown.join(", ")))
+    let shown: Vec<String> =
+        found.iter().map(|(_, name, value)| format!("{name}={value:.80}")).collect();
+    Err(format!(
+        "{} has the attributes [{}], expected {expected:?}",
+        of.tag_name().name(),
+        shown.join(", ")
+    ))
 }
 
 fn base64(of: Node<'_, '_>) -> Result<Vec<u8>, Problem> {
@@ -126,6 +146,7 @@ fn base64(of: Node<'_, '_>) -> Result<Vec<u8>, Problem> {
     if of.children().any(|child| !child.is_text()) || of.children().count() > 1 {
         return Err(format!("{name} holds more than one text"));
     }
-    let text: Vec<u8> = of.text().unwrap_or_default().bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let text: Vec<u8> =
+        of.text().unwrap_or_default().bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     STANDARD.decode(text).map_err(|e| format!("{name} is not base64: {e}"))
 }

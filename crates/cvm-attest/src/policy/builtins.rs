@@ -1,8 +1,9 @@
 //! Builtins that make much of little, bounded.
 //!
-//! The engine looks at its clock between builtins, not within them, and an allocation that fails ends the process. So
-//! those by which a short rule asks for gigabytes are answered here. These bounds are against mistakes and hostile
-//! input; an author who wants to waste his own machine's time finds other ways.
+//! The engine looks at its clock between builtins, not within them, and an allocation that fails
+//! ends the process. So those by which a short rule asks for gigabytes are answered here. These
+//! bounds are against mistakes and hostile input; an author who wants to waste his own machine's
+//! time finds other ways.
 
 use regorus::{Engine, Value};
 
@@ -13,7 +14,8 @@ const MAX_TEXT: usize = 1024 * 1024;
 /// The widest field that `sprintf` may pad to has this many digits.
 const MAX_WIDTH_DIGITS: usize = 3;
 
-/// What OPA calls undefined is `Ok(Undefined)`: arguments of other types. An error stops the policy.
+/// What OPA calls undefined is `Ok(Undefined)`: arguments of other types. An error stops the
+/// policy.
 type Answer = Result<Value, String>;
 
 /// Its name, the number of its arguments, and what it does.
@@ -32,16 +34,20 @@ pub(super) fn install(engine: &mut Engine) -> Result<(), String> {
     ];
     for (name, arguments, builtin) in bounded {
         let answer = move |arguments: Vec<Value>| {
-            builtin(&arguments).map_err(|problem| std::io::Error::other(format!("{name}: {problem}")).into())
+            builtin(&arguments)
+                .map_err(|problem| std::io::Error::other(format!("{name}: {problem}")).into())
         };
-        engine.add_extension(name.into(), arguments, Box::new(answer)).map_err(|e| e.to_string())?;
+        engine
+            .add_extension(name.into(), arguments, Box::new(answer))
+            .map_err(|e| e.to_string())?;
     }
     Ok(())
 }
 
 /// `numbers.range(a, b)` and `numbers.range_step(a, b, step)`, both ends included.
 fn range(arguments: &[Value]) -> Answer {
-    let number = |at: usize| arguments.get(at).and_then(|value| value.as_i64().ok()).map(i128::from);
+    let number =
+        |at: usize| arguments.get(at).and_then(|value| value.as_i64().ok()).map(i128::from);
     let (Some(from), Some(to)) = (number(0), number(1)) else { return Ok(Value::Undefined) };
     let step = if arguments.len() == 3 { number(2) } else { Some(1) };
     let Some(step) = step.filter(|step| *step > 0) else { return Ok(Value::Undefined) };
@@ -66,14 +72,18 @@ fn concat(arguments: &[Value]) -> Answer {
         return Ok(Value::Undefined);
     };
     let Some(delimiter) = text(delimiter) else { return Ok(Value::Undefined) };
-    let length = texts.iter().fold(0_usize, |sum, text| sum.saturating_add(text.len()).saturating_add(delimiter.len()));
+    let length = texts
+        .iter()
+        .fold(0_usize, |sum, text| sum.saturating_add(text.len()).saturating_add(delimiter.len()));
     text_bound(length)?;
     Ok(Value::from(texts.join(delimiter)))
 }
 
 /// `array.concat(a, b)`.
 fn array_concat(arguments: &[Value]) -> Answer {
-    let [Ok(first), Ok(second)] = [0, 1].map(|at| arguments.get(at).unwrap_or(&Value::Undefined).as_array()) else {
+    let [Ok(first), Ok(second)] =
+        [0, 1].map(|at| arguments.get(at).unwrap_or(&Value::Undefined).as_array())
+    else {
         return Ok(Value::Undefined);
     };
     if first.len().saturating_add(second.len()) > MAX_ITEMS {
@@ -84,7 +94,8 @@ fn array_concat(arguments: &[Value]) -> Answer {
 
 /// `replace(text, old, new)`.
 fn replace(arguments: &[Value]) -> Answer {
-    let [Some(whole), Some(old), Some(new)] = [0, 1, 2].map(|at| arguments.get(at).and_then(text)) else {
+    let [Some(whole), Some(old), Some(new)] = [0, 1, 2].map(|at| arguments.get(at).and_then(text))
+    else {
         return Ok(Value::Undefined);
     };
     text_bound(whole.matches(old).count().saturating_mul(new.len()).saturating_add(whole.len()))?;
@@ -102,7 +113,9 @@ fn sprintf(arguments: &[Value]) -> Answer {
     }
     let mut engine = Engine::new();
     engine.set_input(Value::from(vec![format.clone(), values.clone()]));
-    let results = engine.eval_query("sprintf(input[0], input[1])".into(), false).map_err(|e| e.to_string())?;
+    let results = engine
+        .eval_query("sprintf(input[0], input[1])".into(), false)
+        .map_err(|e| e.to_string())?;
     let value = results.result.first().and_then(|result| result.expressions.first());
     Ok(value.map_or(Value::Undefined, |expression| expression.value.clone()))
 }

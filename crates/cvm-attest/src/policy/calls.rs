@@ -1,7 +1,9 @@
-//! Recursion and nesting, which OPA refuses or reads, and regorus follows until the stack or the day ends.
+//! Recursion and nesting, which OPA refuses or reads, and regorus follows until the stack or the
+//! day ends.
 //!
-//! By names, as the parser delimits the rules: a function whose text leads back to its own name, over any other rules,
-//! is refused. A local variable with a function's name counts as a mention; that errs on the safe side.
+//! By names, as the parser delimits the rules: a function whose text leads back to its own name,
+//! over any other rules, is refused. A local variable with a function's name counts as a mention;
+//! that errs on the safe side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +14,8 @@ use regorus::{
 
 /// A rule may lead to a rule, each on the stack of the one before: their number bounds the depth.
 pub(super) const MAX_RULES: usize = 1000;
-/// Brackets within brackets. The parser reads each level twice (as a comprehension, then as a list), so the time
-/// doubles with each; policies have five or six.
+/// Brackets within brackets. The parser reads each level twice (as a comprehension, then as a
+/// list), so the time doubles with each; policies have five or six.
 const MAX_NESTING: usize = 10;
 
 /// Refuses text that would keep the parser busy, by its line.
@@ -40,7 +42,8 @@ pub(super) fn check_nesting(source: &str) -> Result<(), (u32, String)> {
     Ok(())
 }
 
-/// Refuses a policy by the line at which a function that calls itself begins, or for too many rules.
+/// Refuses a policy by the line at which a function that calls itself begins, or for too many
+/// rules.
 pub(super) fn check(engine: &mut Engine) -> Result<(), (u32, String)> {
     let mut mentions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut functions: BTreeMap<String, u32> = BTreeMap::new();
@@ -57,7 +60,10 @@ pub(super) fn check(engine: &mut Engine) -> Result<(), (u32, String)> {
         for rule in &module.policy {
             let (head, function) = match rule.as_ref() {
                 Rule::Spec { head: RuleHead::Func { refr, .. }, .. } => (refr, true),
-                Rule::Spec { head: RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. }, .. } => (refr, false),
+                Rule::Spec {
+                    head: RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. },
+                    ..
+                } => (refr, false),
                 Rule::Default { refr, args, .. } => (refr, !args.is_empty()),
             };
             let head = words(head.span().text());
@@ -98,7 +104,8 @@ fn leads_to_itself(name: &str, mentions: &BTreeMap<String, BTreeSet<String>>) ->
     false
 }
 
-/// Identifiers outside of comments and strings, and strings that are one identifier (`data.policy["f"]`).
+/// Identifiers outside of comments and strings, and strings that are one identifier
+/// (`data.policy["f"]`).
 fn words(text: &str) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut words = Vec::new();

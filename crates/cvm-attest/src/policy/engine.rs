@@ -23,9 +23,9 @@ const MAX_REASONS: usize = 64;
 /// Characters of a reason.
 const MAX_REASON: usize = 1000;
 
-/// Rules in `package policy`: `allow` decides; `deny`, if there is such a rule, refuses with reasons; and
-/// `accepted_not_checked` lists the checks that evidence may have gone without, `checked` those that the
-/// policy made itself.
+/// Rules in `package policy`: `allow` decides; `deny`, if there is such a rule, refuses with
+/// reasons; and `accepted_not_checked` lists the checks that evidence may have gone without,
+/// `checked` those that the policy made itself.
 #[derive(Debug, Clone)]
 pub struct Policy {
     name: String,
@@ -36,7 +36,8 @@ pub struct Policy {
 /// What a policy said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Yes: `allow` is true, nothing in `deny`, and every check that was left out is accepted by name.
+    /// Yes: `allow` is true, nothing in `deny`, and every check that was left out is accepted by
+    /// name.
     pub allowed: bool,
     /// Why not; may be empty where the policy has no `deny` rule.
     pub reasons: Vec<String>,
@@ -45,7 +46,8 @@ pub struct Decision {
 }
 
 impl Policy {
-    /// Compiles a policy, in Rego v1 or, as policies in circulation are, v0. `name` stands in messages.
+    /// Compiles a policy, in Rego v1 or, as policies in circulation are, v0. `name` stands in
+    /// messages.
     ///
     /// # Errors
     /// [`PolicyError`]; also for a policy that allows an empty input, which would let everybody in.
@@ -53,22 +55,29 @@ impl Policy {
         bound("the policy", text.len(), MAX_POLICY_BYTES)?;
         let syntax = |(line, problem)| PolicyError::Syntax { name: name.to_owned(), line, problem };
         let plain = cvm_base::unmarked(text).map_err(|utf16| syntax((0, utf16.to_string())))?;
-        let source = str::from_utf8(plain).map_err(|_| syntax((0, "it is not UTF-8 text".into())))?;
+        let source =
+            str::from_utf8(plain).map_err(|_| syntax((0, "it is not UTF-8 text".into())))?;
         calls::check_nesting(source).map_err(syntax)?;
-        // `if` without an import is a word of v1 only; read as v0, the mistake would be named at another place.
+        // `if` without an import is a word of v1 only; read as v0, the mistake would be named at
+        // another place.
         let v1_only = source.contains(" if ") && !source.contains("future.keywords");
         let read = || {
-            load(name, source, false)
-                .or_else(|v1| if v1_only { Err(v1) } else { load(name, source, true).map_err(|_| v1) })
+            load(name, source, false).or_else(|v1| {
+                if v1_only { Err(v1) } else { load(name, source, true).map_err(|_| v1) }
+            })
         };
-        let (engine, package) = apart(read).unwrap_or_else(|problem| Err((0, problem))).map_err(syntax)?;
+        let (engine, package) =
+            apart(read).unwrap_or_else(|problem| Err((0, problem))).map_err(syntax)?;
         if package != "data.policy" {
             let found = package.strip_prefix("data.").unwrap_or(&package).to_owned();
             return Err(PolicyError::Package { name: name.to_owned(), found });
         }
         let policy = Self { name: name.to_owned(), engine, digest: sha256(text) };
         // A policy that cannot decide the emptiest question shall not wait for a boot to say so.
-        if policy.decide(&Value::Object(Default::default()), &Value::Object(Default::default()))?.allowed {
+        if policy
+            .decide(&Value::Object(Default::default()), &Value::Object(Default::default()))?
+            .allowed
+        {
             return Err(PolicyError::AllowsNothing { name: name.to_owned() });
         }
         Ok(policy)
@@ -89,7 +98,8 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`], when the policy cannot decide: that is a no as well.
     pub fn decide(&self, input: &Value, data: &Value) -> Result<Decision, PolicyError> {
-        let failed = |problem| PolicyError::Evaluation { name: self.name.clone(), line: 0, problem };
+        let failed =
+            |problem| PolicyError::Evaluation { name: self.name.clone(), line: 0, problem };
         apart(|| self.ask(input, data)).unwrap_or_else(|problem| Err(failed(problem)))
     }
 
@@ -97,8 +107,14 @@ impl Policy {
     ///
     /// # Errors
     /// As [`Self::decide`].
-    pub fn words(&self, rule: &str, input: &Value, data: &Value) -> Result<Vec<String>, PolicyError> {
-        let failed = |problem| PolicyError::Evaluation { name: self.name.clone(), line: 0, problem };
+    pub fn words(
+        &self,
+        rule: &str,
+        input: &Value,
+        data: &Value,
+    ) -> Result<Vec<String>, PolicyError> {
+        let failed =
+            |problem| PolicyError::Evaluation { name: self.name.clone(), line: 0, problem };
         let ask = || Ok(strings(&self.query(&mut self.asked(input, data)?, rule)?));
         apart(ask).unwrap_or_else(|problem| Err(failed(problem)))
     }
@@ -118,7 +134,9 @@ impl Policy {
         let mut not_checked = not_checked(input);
         not_checked.retain(|check| !checked.contains(check));
         for check in not_checked.iter().filter(|check| !accepted.contains(check)) {
-            reasons.push(format!("{check} was not checked, and accepted_not_checked does not list it"));
+            reasons.push(format!(
+                "{check} was not checked, and accepted_not_checked does not list it"
+            ));
         }
         reasons.iter_mut().for_each(|reason| *reason = reason.chars().take(MAX_REASON).collect());
         reasons.sort();
@@ -132,8 +150,9 @@ impl Policy {
 
     /// A rule's value; undefined where there is no such rule or it does not apply.
     fn query(&self, engine: &mut Engine, rule: &str) -> Result<regorus::Value, PolicyError> {
-        let results =
-            engine.eval_query(format!("data.policy.{rule}"), false).map_err(|e| self.failed(&e.to_string()))?;
+        let results = engine
+            .eval_query(format!("data.policy.{rule}"), false)
+            .map_err(|e| self.failed(&e.to_string()))?;
         let value = results.result.first().and_then(|result| result.expressions.first());
         Ok(value.map_or(regorus::Value::Undefined, |expression| expression.value.clone()))
     }
@@ -154,7 +173,8 @@ impl Policy {
     }
 }
 
-/// On a thread of its own: rules that lead to rules need stack, and a panic of the engine is a no like any other.
+/// On a thread of its own: rules that lead to rules need stack, and a panic of the engine is a no
+/// like any other.
 fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
@@ -170,18 +190,23 @@ fn bound(what: &'static str, bytes: usize, allowed: usize) -> Result<(), PolicyE
 fn load(name: &str, source: &str, v0: bool) -> Result<(Engine, String), (u32, String)> {
     let mut engine = Engine::new();
     engine.set_rego_v0(v0);
-    engine.set_execution_timer_config(ExecutionTimerConfig { limit: MAX_TIME, check_interval: CHECK_EVERY });
+    engine.set_execution_timer_config(ExecutionTimerConfig {
+        limit: MAX_TIME,
+        check_interval: CHECK_EVERY,
+    });
     let fail = |message: String| located(name, &message);
     builtins::install(&mut engine).map_err(fail)?;
-    let package = engine.add_policy(name.to_owned(), source.to_owned()).map_err(|e| fail(e.to_string()))?;
+    let package =
+        engine.add_policy(name.to_owned(), source.to_owned()).map_err(|e| fail(e.to_string()))?;
     calls::check(&mut engine)?;
     Ok((engine, package))
 }
 
 /// Strings of a set or an array; another element is shown as JSON, so that a reason is never lost.
 fn strings(value: &regorus::Value) -> Vec<String> {
-    let text =
-        |value: &regorus::Value| value.as_string().map(|text| text.to_string()).unwrap_or_else(|_| value.to_string());
+    let text = |value: &regorus::Value| {
+        value.as_string().map(|text| text.to_string()).unwrap_or_else(|_| value.to_string())
+    };
     if let Ok(set) = value.as_set() {
         return set.iter().map(text).collect();
     }
@@ -197,8 +222,14 @@ fn not_checked(input: &Value) -> Vec<String> {
                     match member {
                         Value::Array(entries) if name == "not_checked" => {
                             // An entry without a name is still a check that was left out.
-                            let named = |entry: &Value| entry.get("check").and_then(Value::as_str).map(str::to_owned);
-                            found.extend(entries.iter().map(|entry| named(entry).unwrap_or_else(|| entry.to_string())));
+                            let named = |entry: &Value| {
+                                entry.get("check").and_then(Value::as_str).map(str::to_owned)
+                            };
+                            found.extend(
+                                entries
+                                    .iter()
+                                    .map(|entry| named(entry).unwrap_or_else(|| entry.to_string())),
+                            );
                         }
                         member => walk(member, found),
                     }

@@ -81,16 +81,21 @@ impl Explain for PolicyError {
 
     fn help(&self) -> String {
         match self {
-            Self::TooLarge { .. } => "policies are a few KiB, claims a few hundred: is this the right file?",
+            Self::TooLarge { .. } => "policies are a few KiB, claims a few hundred: is this the \
+                right file?",
             Self::Syntax { .. } => {
                 "`opa check` finds mistakes as well; new policies should be Rego v1 (`allow if { … }`)"
             }
             Self::Package { .. } => "begin the file with `package policy`, as Trustee's policies do",
-            Self::AllowsNothing { .. } => "begin with `default allow := false`, and let `allow` depend on `input`",
-            Self::Stopped { .. } => "the rules loop over too much: compare values instead of searching for them",
-            Self::Evaluation { .. } => "two rules give one name different values, or a rule calls itself",
+            Self::AllowsNothing { .. } => "begin with `default allow := false`, and let `allow` \
+                depend on `input`",
+            Self::Stopped { .. } => "the rules loop over too much: compare values instead of \
+                searching for them",
+            Self::Evaluation { .. } => "two rules give one name different values, or a rule calls \
+                itself",
             Self::Reference { .. } => {
-                "predict the image's measurements first (`flare-cvm predict`), for SEV-SNP with --min-tcb (docs/tcb.md)"
+                "predict the image's measurements first (`flare-cvm predict`), for SEV-SNP with \
+                 --min-tcb (docs/tcb.md)"
             }
         }
         .into()

@@ -19,25 +19,38 @@ enum Purpose {
     Cross,
 }
 
-/// Writes the policies for an image: `boot.rego` (a key holder: may this machine have its half?), `self.rego` (the
-/// machine: am I still what was built?) and `cross.rego` (a peer, or an auditor: is the other one what was built?).
+/// Writes the policies for an image: `boot.rego` (a key holder: may this machine have its half?),
+/// `self.rego` (the machine: am I still what was built?) and `cross.rego` (a peer, or an auditor:
+/// is the other one what was built?).
 ///
-/// Values stand in the policies themselves, so that a policy's digest, which the parties sign, covers them.
+/// Values stand in the policies themselves, so that a policy's digest, which the parties sign,
+/// covers them.
 ///
 /// # Errors
-/// [`PolicyError::Reference`] for a set without values of any CPU, and with SEV-SNP platforms of which it states no
-/// least TCB.
+/// [`PolicyError::Reference`] for a set without values of any CPU, and with SEV-SNP platforms of
+/// which it states no least TCB.
 pub fn new_policies(reference: &ReferenceSet) -> Result<[(&'static str, String); 3], PolicyError> {
-    if reference.tpm.is_none() && reference.snp.is_empty() && reference.tdx.is_empty() && reference.azure.is_empty() {
-        let problem = "they name no tpm, snp, tdx or azure: such a policy would refuse every machine".into();
+    if reference.tpm.is_none()
+        && reference.snp.is_empty()
+        && reference.tdx.is_empty()
+        && reference.azure.is_empty()
+    {
+        let problem =
+            "they name no tpm, snp, tdx or azure: such a policy would refuse every machine".into();
         return Err(PolicyError::Reference { problem });
     }
     if let Some(platform) = reference.without_floor() {
-        let problem = format!("they state no tcb_floor of {platform:?}: such a policy would refuse its machines");
+        let problem = format!(
+            "they state no tcb_floor of {platform:?}: such a policy would refuse its machines"
+        );
         return Err(PolicyError::Reference { problem });
     }
     let write = |purpose| text(reference, purpose);
-    Ok([("boot.rego", write(Purpose::Boot)), ("self.rego", write(Purpose::Own)), ("cross.rego", write(Purpose::Cross))])
+    Ok([
+        ("boot.rego", write(Purpose::Boot)),
+        ("self.rego", write(Purpose::Own)),
+        ("cross.rego", write(Purpose::Cross)),
+    ])
 }
 
 fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
@@ -46,15 +59,22 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
         Purpose::Own => OWN,
         Purpose::Cross => CROSS,
     };
-    // With GPUs the boot-up policy is asked twice: by the boot for p3, and by the running system for p5.
+    // With GPUs the boot-up policy is asked twice: by the boot for p3, and by the running system
+    // for p5.
     let two_stages = purpose == Purpose::Boot && reference.nvidia.is_some();
     // Past boot, the registers show the handoff: a machine that is still booting is not yet a node.
     let staged = |name: &str, boot: Value, running: Value| match purpose {
-        Purpose::Boot if two_stages => format!("{name} := {boot:#} if not late\n\n{name} := {running:#} if late\n"),
+        Purpose::Boot if two_stages => {
+            format!("{name} := {boot:#} if not late\n\n{name} := {running:#} if late\n")
+        }
         Purpose::Boot => values(name, &boot),
         Purpose::Own | Purpose::Cross => values(name, &running),
     };
-    let mut parts = vec![intro.to_owned(), COMMON.to_owned(), format!("image_id := \"{}\"\n", reference.image_id)];
+    let mut parts = vec![
+        intro.to_owned(),
+        COMMON.to_owned(),
+        format!("image_id := \"{}\"\n", reference.image_id),
+    ];
     if purpose == Purpose::Boot {
         parts.push(RESOURCE.to_owned());
     }
@@ -81,12 +101,14 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
         };
         let boot = || reference.tdx.iter().map(|tdx| platform(tdx, tdx.rtmr3)).collect();
         let handed_off = |tdx| platform(tdx, rtmr::extend(&tdx.rtmr3, &crate::td_handoff_digest()));
-        let running = if two_stages { reference.tdx.iter().map(handed_off).collect() } else { boot() };
+        let running =
+            if two_stages { reference.tdx.iter().map(handed_off).collect() } else { boot() };
         parts.push(staged("tdx_platforms", boot(), running));
         parts.push(TDX.to_owned());
     }
     if !reference.azure.is_empty() {
-        let platform = |azure: &crate::reference_set::AzureReference, pcrs: &BTreeMap<u8, Bytes32>| {
+        let platform = |azure: &crate::reference_set::AzureReference,
+                        pcrs: &BTreeMap<u8, Bytes32>| {
             let tee = match azure.tee {
                 AzureTee::Snp => "az-snp-vtpm",
                 AzureTee::Tdx => "az-tdx-vtpm",
@@ -97,7 +119,11 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
             })
         };
         let boot = reference.azure.iter().map(|azure| platform(azure, &azure.pcrs)).collect();
-        let running = reference.azure.iter().map(|azure| platform(azure, &after_handoff(&azure.pcrs))).collect();
+        let running = reference
+            .azure
+            .iter()
+            .map(|azure| platform(azure, &after_handoff(&azure.pcrs)))
+            .collect();
         parts.push(staged("azure_platforms", boot, running));
         parts.push(AZURE.to_owned());
     }
@@ -113,8 +139,10 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
     }
     if let Some(nvidia) = &reference.nvidia {
         parts.push(values("nvidia", &json!(nvidia)));
-        // The GPU is attested by the running system (two-stage release), not by the boot loader's initramfs.
-        let required = if two_stages { "nvidia_required if late" } else { "nvidia_required := true" };
+        // The GPU is attested by the running system (two-stage release), not by the boot loader's
+        // initramfs.
+        let required =
+            if two_stages { "nvidia_required if late" } else { "nvidia_required := true" };
         parts.push(format!("# Whether evidence without a GPU's is refused.\n{required}\n"));
         parts.push(NVIDIA.to_owned());
     }
@@ -126,7 +154,8 @@ fn named(pcrs: &BTreeMap<u8, Bytes32>) -> Value {
     pcrs.iter().map(|(pcr, value)| (format!("pcr{pcr:02}"), json!(value))).collect()
 }
 
-/// A rule with a JSON value, which is a Rego value too; names that people chose stay inside its strings.
+/// A rule with a JSON value, which is a Rego value too; names that people chose stay inside its
+/// strings.
 fn values(name: &str, value: &Value) -> String {
     format!("{name} := {value:#}\n")
 }

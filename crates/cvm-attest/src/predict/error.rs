@@ -76,11 +76,21 @@ impl Explain for PredictError {
     fn help(&self) -> String {
         match self {
             Self::Image { .. } | Self::Section { .. } => "give the files that the build made",
-            Self::Unsigned { .. } | Self::Changed { .. } => "sign the file last, with the project's db key",
-            Self::NotAuthorised { .. } => "sign it with the key whose certificate the bundle's db holds",
-            Self::Variable { .. } => "give the variable's raw content, without efivarfs's four attribute bytes",
+            Self::Unsigned { .. } | Self::Changed { .. } => {
+                "sign the file last, with the \
+                project's db key"
+            }
+            Self::NotAuthorised { .. } => {
+                "sign it with the key whose certificate the bundle's db \
+                holds"
+            }
+            Self::Variable { .. } => {
+                "give the variable's raw content, without efivarfs's four \
+                attribute bytes"
+            }
             Self::Firmware { .. } => {
-                "give the whole image, code and variables, of an OVMF with TDX metadata (Debian: OVMF.fd)"
+                "give the whole image, code and variables, of an OVMF with TDX metadata (Debian: \
+                 OVMF.fd)"
             }
             Self::CommandLine => "write .cmdline without a newline or NUL at its end",
         }

@@ -1,9 +1,9 @@
-//! PCR values of an image from its files alone: what firmware, systemd-boot 252, systemd-stub 252 and a
-//! Linux kernel (6.1, 6.12) measure when they start it under Secure Boot.
+//! PCR values of an image from its files alone: what firmware, systemd-boot 252, systemd-stub 252
+//! and a Linux kernel (6.1, 6.12) measure when they start it under Secure Boot.
 //!
 //! Each rule was compared event by event with real boots (OVMF 2022.11, swtpm); see
-//! `tests/vectors/PROVENANCE.md`. The rules assume that the loader is the first boot option tried: a VM
-//! with an empty CD-ROM before the disk has two more events in PCR 4.
+//! `tests/vectors/PROVENANCE.md`. The rules assume that the loader is the first boot option tried:
+//! a VM with an empty CD-ROM before the disk has two more events in PCR 4.
 //!
 //! | PCR | events |
 //! |---|---|
@@ -14,7 +14,8 @@
 //! | 12 | the command line as the loader passed it; a credential file beside the UKI would be here too |
 //! | 13 | nothing; a system extension beside the UKI would be here |
 //!
-//! Without Secure Boot the stub would also have the kernel measured into PCR 4; with it, it does not.
+//! Without Secure Boot the stub would also have the kernel measured into PCR 4; with it, it does
+//! not.
 
 mod error;
 mod pe;
@@ -37,7 +38,8 @@ pub struct Inputs<'a> {
     pub loader: &'a [u8],
     /// The signed UKI.
     pub uki: &'a [u8],
-    /// Content of the variable PK, as of the others: EFI_SIGNATURE_LISTs without attributes; empty if absent.
+    /// Content of the variable PK, as of the others: EFI_SIGNATURE_LISTs without attributes; empty
+    /// if absent.
     pub pk: &'a [u8],
     /// Content of KEK.
     pub kek: &'a [u8],
@@ -45,18 +47,20 @@ pub struct Inputs<'a> {
     pub db: &'a [u8],
     /// Content of dbx.
     pub dbx: &'a [u8],
-    /// The entry of db whose certificate signed loader and UKI: EFI_SIGNATURE_DATA, owner's GUID and DER.
+    /// The entry of db whose certificate signed loader and UKI: EFI_SIGNATURE_DATA, owner's GUID
+    /// and DER.
     pub authority: &'a [u8],
 }
 
 /// Sections that systemd-stub 252 measures, in its order (`unified_sections`, without `.pcrsig`).
-const SECTIONS: [&str; 7] = [".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"];
+const SECTIONS: [&str; 7] =
+    [".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"];
 
 /// Predicts what a TPM of the bundle will quote in PCRs 4, 7, 9, 11, 12 and 13.
 ///
 /// # Errors
-/// [`PredictError`] when a file is no PE, is not signed by a certificate in db, was changed after it was
-/// signed, or lacks a section.
+/// [`PredictError`] when a file is no PE, is not signed by a certificate in db, was changed after
+/// it was signed, or lacks a section.
 pub fn tpm(inputs: &Inputs<'_>) -> Result<TpmReference, PredictError> {
     let loader = Pe::parse("boot loader", inputs.loader)?;
     let uki = Pe::parse("UKI", inputs.uki)?;
@@ -95,7 +99,11 @@ impl Events {
         Ok(())
     }
 
-    fn secure_boot(&mut self, inputs: &Inputs<'_>, images: [&Pe<'_>; 2]) -> Result<(), PredictError> {
+    fn secure_boot(
+        &mut self,
+        inputs: &Inputs<'_>,
+        images: [&Pe<'_>; 2],
+    ) -> Result<(), PredictError> {
         for (name, measured) in variables::configuration(inputs) {
             self.add(7, format!("variable {name}"), &measured);
         }

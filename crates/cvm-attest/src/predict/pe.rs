@@ -1,5 +1,5 @@
-//! Signed PE32+ images: the Authenticode digest and sections (Microsoft PE format; Windows Authenticode
-//! Portable Executable Signature Format 1.0).
+//! Signed PE32+ images: the Authenticode digest and sections (Microsoft PE format; Windows
+//! Authenticode Portable Executable Signature Format 1.0).
 
 use cvm_base::{Bytes, Bytes32};
 use sha2::{Digest as _, Sha256, Sha384};
@@ -23,7 +23,8 @@ pub(super) struct Pe<'a> {
 
 impl<'a> Pe<'a> {
     pub(super) fn parse(image: &'static str, bytes: &'a [u8]) -> Result<Self, PredictError> {
-        parse(image, bytes).map_err(|problem| PredictError::Image { image, problem: problem.into() })
+        parse(image, bytes)
+            .map_err(|problem| PredictError::Image { image, problem: problem.into() })
     }
 
     /// The Authenticode digest, SHA-256.
@@ -43,7 +44,8 @@ impl<'a> Pe<'a> {
         hash.update(part(0..self.checksum));
         hash.update(part(self.checksum + 4..self.security_entry));
         hash.update(part(self.security_entry + 8..self.headers_end));
-        let mut sections: Vec<_> = self.sections.iter().map(|(_, range, _)| range.clone()).collect();
+        let mut sections: Vec<_> =
+            self.sections.iter().map(|(_, range, _)| range.clone()).collect();
         sections.sort_by_key(|range| range.start);
         let mut hashed = self.headers_end;
         for range in sections {
@@ -93,11 +95,17 @@ impl<'a> Pe<'a> {
 
 fn parse<'a>(image: &'static str, bytes: &'a [u8]) -> Result<Pe<'a>, &'static str> {
     let u16_at = |at: usize| {
-        let field = bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).ok_or("a header lies past the end")?;
+        let field = bytes
+            .get(at..at + 2)
+            .and_then(|b| b.try_into().ok())
+            .ok_or("a header lies past the end")?;
         Ok::<_, &str>(usize::from(u16::from_le_bytes(field)))
     };
     let u32_at = |at: usize| {
-        let field = bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).ok_or("a header lies past the end")?;
+        let field = bytes
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .ok_or("a header lies past the end")?;
         Ok::<_, &str>(u32::from_le_bytes(field) as usize)
     };
     if !bytes.starts_with(b"MZ") {
@@ -123,7 +131,11 @@ fn parse<'a>(image: &'static str, bytes: &'a [u8]) -> Result<Pe<'a>, &'static st
     }
     let range = |start: usize, size: usize| {
         let range = start..start + size;
-        if range.end > bytes.len() { Err("a section or certificate lies past the end") } else { Ok(range) }
+        if range.end > bytes.len() {
+            Err("a section or certificate lies past the end")
+        } else {
+            Ok(range)
+        }
     };
     let certificates = range(u32_at(security_entry)?, u32_at(security_entry + 4)?)?;
     if !certificates.is_empty() && certificates.end != bytes.len() {
@@ -134,11 +146,20 @@ fn parse<'a>(image: &'static str, bytes: &'a [u8]) -> Result<Pe<'a>, &'static st
         let header = table + 40 * index;
         let name = bytes.get(header..header + 8).ok_or("a header lies past the end")?;
         let name = name.split(|b| *b == 0).next().unwrap_or_default();
-        let (size, raw_size, start) = (u32_at(header + 8)?, u32_at(header + 16)?, u32_at(header + 20)?);
+        let (size, raw_size, start) =
+            (u32_at(header + 8)?, u32_at(header + 16)?, u32_at(header + 20)?);
         let raw = if raw_size == 0 { 0..0 } else { range(start, raw_size)? };
         sections.push((name, raw, size.min(raw_size)));
     }
-    Ok(Pe { image, bytes, checksum: optional + 64, security_entry, headers_end, sections, certificates })
+    Ok(Pe {
+        image,
+        bytes,
+        checksum: optional + 64,
+        security_entry,
+        headers_end,
+        sections,
+        certificates,
+    })
 }
 
 pub(super) fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -1,5 +1,5 @@
-//! A TD's firmware image: its TDX metadata (Intel TDX Virtual Firmware Design Guide, §11) and what follows from
-//! it: MRTD, the TD HOB that the host writes, the configuration volume.
+//! A TD's firmware image: its TDX metadata (Intel TDX Virtual Firmware Design Guide, §11) and what
+//! follows from it: MRTD, the TD HOB that the host writes, the configuration volume.
 
 use cvm_base::Bytes;
 use sha2::{Digest as _, Sha384};
@@ -25,10 +25,12 @@ const MR_EXTEND: u32 = 1;
 const PAGE_AUG: u32 = 2;
 
 // EFI_GUIDs in memory order: OVMF's table footer, and its entry that leads to the metadata.
-const FOOTER: [u8; 16] =
-    [0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45, 0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d];
-const METADATA: [u8; 16] =
-    [0x35, 0x65, 0x7a, 0xe4, 0x4a, 0x98, 0x98, 0x47, 0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf, 0x8e, 0xc2];
+const FOOTER: [u8; 16] = [
+    0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45, 0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d,
+];
+const METADATA: [u8; 16] = [
+    0x35, 0x65, 0x7a, 0xe4, 0x4a, 0x98, 0x98, 0x47, 0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf, 0x8e, 0xc2,
+];
 
 /// A parsed image.
 pub(super) struct Tdvf<'a> {
@@ -49,8 +51,8 @@ impl<'a> Tdvf<'a> {
         parse(image).map_err(|problem| PredictError::Firmware { problem: problem.into() })
     }
 
-    /// MRTD: SHA-384 over what the host tells the TDX module to add and to measure (Intel TDX Module Base
-    /// Architecture Specification, TDH.MEM.PAGE.ADD, TDH.MR.EXTEND).
+    /// MRTD: SHA-384 over what the host tells the TDX module to add and to measure (Intel TDX
+    /// Module Base Architecture Specification, TDH.MEM.PAGE.ADD, TDH.MR.EXTEND).
     pub(super) fn mrtd(&self, order: PageOrder) -> Bytes48 {
         let mut hash = Sha384::new();
         for section in &self.sections {
@@ -74,7 +76,8 @@ impl<'a> Tdvf<'a> {
         self.sections.iter().find(|section| section.kind == CFV).map(|section| section.data)
     }
 
-    /// The hand-off blocks with which QEMU (q35) describes `memory` bytes to the TD (PI 1.7 vol. 3 §5).
+    /// The hand-off blocks with which QEMU (q35) describes `memory` bytes to the TD (PI 1.7 vol. 3
+    /// §5).
     pub(super) fn hob(&self, memory: u64) -> Result<Vec<u8>, PredictError> {
         /// Memory from here on moves above 4 GiB when there is at least `SPLIT_AT` of it.
         const BELOW_4G: u64 = 0x8000_0000;
@@ -82,9 +85,14 @@ impl<'a> Tdvf<'a> {
         const MEMORY: u32 = 0;
         const UNACCEPTED: u32 = 7;
         let fail = |problem: &str| PredictError::Firmware { problem: problem.into() };
-        let base =
-            self.sections.iter().find(|section| section.kind == TD_HOB).ok_or_else(|| fail("no TD HOB"))?.address;
-        let mut given: Vec<_> = self.sections.iter().filter(|s| matches!(s.kind, TD_HOB | TEMP_MEM)).collect();
+        let base = self
+            .sections
+            .iter()
+            .find(|section| section.kind == TD_HOB)
+            .ok_or_else(|| fail("no TD HOB"))?
+            .address;
+        let mut given: Vec<_> =
+            self.sections.iter().filter(|s| matches!(s.kind, TD_HOB | TEMP_MEM)).collect();
         given.sort_by_key(|section| section.address);
 
         let mut resources = Vec::new();
@@ -106,7 +114,11 @@ impl<'a> Tdvf<'a> {
         resources.push((UNACCEPTED, end, low));
         if memory >= SPLIT_AT {
             let high = 0x1_0000_0000u64;
-            resources.push((UNACCEPTED, high, high.checked_add(memory - low).ok_or_else(|| fail("too much memory"))?));
+            resources.push((
+                UNACCEPTED,
+                high,
+                high.checked_add(memory - low).ok_or_else(|| fail("too much memory"))?,
+            ));
         }
 
         // PHIT: type 1, 56 bytes, version 9; its last field is the end of the list.
@@ -116,7 +128,9 @@ impl<'a> Tdvf<'a> {
         for (kind, start, end) in resources {
             // Resource descriptor: type 3, 48 bytes, owner; present, initialized and tested.
             hob.extend([&[3, 0, 48, 0, 0, 0, 0, 0][..], &[0; 16]].concat());
-            hob.extend([&kind.to_le_bytes()[..], &7u32.to_le_bytes(), &start.to_le_bytes()].concat());
+            hob.extend(
+                [&kind.to_le_bytes()[..], &7u32.to_le_bytes(), &start.to_le_bytes()].concat(),
+            );
             hob.extend((end - start).to_le_bytes());
         }
         Ok(hob)
@@ -137,7 +151,9 @@ impl Section<'_> {
         for chunk in (page..page + PAGE).step_by(CHUNK as usize) {
             hash.update(operation(b"MR.EXTEND", self.address + chunk));
             // `parse` checked that a measured section's data is as long as its memory.
-            hash.update(self.data.get(chunk as usize..(chunk + CHUNK) as usize).unwrap_or_default());
+            hash.update(
+                self.data.get(chunk as usize..(chunk + CHUNK) as usize).unwrap_or_default(),
+            );
         }
     }
 }
@@ -181,11 +197,18 @@ fn parse(image: &[u8]) -> Result<Tdvf<'_>, &'static str> {
         let (address, size) = (u64_at(at + 8)?, u64_at(at + 16)?);
         let (kind, attributes) = (u32_at(at + 24)?, u32_at(at + 28)?);
         let data = image.get(data_offset..).and_then(|bytes| bytes.get(..data_size as usize));
-        let data = data.ok_or("a section lies past its end: is this the code without its variables?")?;
-        if address % PAGE != 0 || size % PAGE != 0 || size > MAX_MEMORY || address.checked_add(size).is_none() {
+        let data =
+            data.ok_or("a section lies past its end: is this the code without its variables?")?;
+        if address % PAGE != 0
+            || size % PAGE != 0
+            || size > MAX_MEMORY
+            || address.checked_add(size).is_none()
+        {
             return Err("a section's address or size is wrong");
         }
-        if u64::from(data_size) > size || (attributes & MR_EXTEND != 0 && u64::from(data_size) != size) {
+        if u64::from(data_size) > size
+            || (attributes & MR_EXTEND != 0 && u64::from(data_size) != size)
+        {
             return Err("a section's data does not fit its memory");
         }
         memory += size;
@@ -197,8 +220,8 @@ fn parse(image: &[u8]) -> Result<Tdvf<'_>, &'static str> {
     Ok(Tdvf { sections })
 }
 
-/// Where the metadata starts, counted from the image's end: in OVMF's table of GUIDs, which is read backwards
-/// from 32 bytes before the end; each entry is data, length of all three, GUID.
+/// Where the metadata starts, counted from the image's end: in OVMF's table of GUIDs, which is read
+/// backwards from 32 bytes before the end; each entry is data, length of all three, GUID.
 fn metadata_offset(image: &[u8]) -> Result<usize, &'static str> {
     const NONE: &str = "no TDX metadata: this build is not for TDs";
     let table = image.get(..image.len().saturating_sub(32)).unwrap_or_default();
@@ -208,7 +231,8 @@ fn metadata_offset(image: &[u8]) -> Result<usize, &'static str> {
     }
     let mut table = rest.get(rest.len().saturating_sub(length)..).unwrap_or_default();
     while let Some((guid, length, rest)) = entry(table) {
-        let (before, data) = rest.split_at_checked(rest.len().saturating_sub(length)).ok_or(NONE)?;
+        let (before, data) =
+            rest.split_at_checked(rest.len().saturating_sub(length)).ok_or(NONE)?;
         if guid == METADATA {
             let offset = data.first_chunk().filter(|_| length == 4).ok_or(NONE)?;
             return Ok(u32::from_le_bytes(*offset) as usize);

@@ -1,4 +1,5 @@
-//! MRTD and RTMR0 to RTMR3 of a TD from its files alone: what QEMU, OVMF, the loader and the kernel measure.
+//! MRTD and RTMR0 to RTMR3 of a TD from its files alone: what QEMU, OVMF, the loader and the kernel
+//! measure.
 //!
 //! | register | events | checked against |
 //! |---|---|---|
@@ -19,9 +20,11 @@ use super::{
 };
 use crate::rtmr::{Bytes48, RtmrEvent, replay, sha384};
 
-/// EFI_CC_MEASUREMENT_PROTOCOL (UEFI 2.10 §38.2) in memory order. A program without it measures nothing in a TD.
-const CC_PROTOCOL: [u8; 16] =
-    [0x3d, 0x1a, 0x75, 0x96, 0xf4, 0x72, 0xa6, 0x41, 0xa7, 0x94, 0xed, 0x5d, 0x0e, 0x67, 0xae, 0x6b];
+/// EFI_CC_MEASUREMENT_PROTOCOL (UEFI 2.10 §38.2) in memory order. A program without it measures
+/// nothing in a TD.
+const CC_PROTOCOL: [u8; 16] = [
+    0x3d, 0x1a, 0x75, 0x96, 0xf4, 0x72, 0xa6, 0x41, 0xa7, 0x94, 0xed, 0x5d, 0x0e, 0x67, 0xae, 0x6b,
+];
 
 /// How the host adds firmware's pages to the TD; MRTD depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +35,8 @@ pub enum PageOrder {
     SectionBySection,
 }
 
-/// SHA-384 of the ACPI tables as the host hands them over in fw_cfg. They describe its devices, so only a host
-/// of the same configuration can tell.
+/// SHA-384 of the ACPI tables as the host hands them over in fw_cfg. They describe its devices, so
+/// only a host of the same configuration can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acpi {
     /// `etc/table-loader`.
@@ -49,7 +52,8 @@ pub struct Acpi {
 pub enum Boot<'a> {
     /// QEMU's `-kernel`.
     Direct {
-        /// The kernel as the firmware gets it. QEMU before 10.1 writes into the header of a bzImage.
+        /// The kernel as the firmware gets it. QEMU before 10.1 writes into the header of a
+        /// bzImage.
         kernel: &'a [u8],
         /// `-append`.
         command_line: &'a str,
@@ -111,7 +115,9 @@ pub fn tdx(inputs: &TdxInputs<'_>) -> Result<Prediction, PredictError> {
     let mut events = Events::default();
     events.firmware(&firmware, inputs)?;
     match inputs.boot {
-        Boot::Direct { kernel, command_line, initrd } => events.direct(kernel, command_line, initrd)?,
+        Boot::Direct { kernel, command_line, initrd } => {
+            events.direct(kernel, command_line, initrd)?
+        }
         Boot::Disk { inputs, gpt } => events.disk(inputs, gpt)?,
     }
     let values = replay(events.known.iter().map(|event| (event.rtmr, &event.digest)));
@@ -122,7 +128,12 @@ pub fn tdx(inputs: &TdxInputs<'_>) -> Result<Prediction, PredictError> {
             *value = None;
         }
     }
-    Ok(Prediction { mrtd: firmware.mrtd(inputs.pages), rtmrs, explain: events.known, not_predicted: events.missing })
+    Ok(Prediction {
+        mrtd: firmware.mrtd(inputs.pages),
+        rtmrs,
+        explain: events.known,
+        not_predicted: events.missing,
+    })
 }
 
 #[derive(Default)]
@@ -149,7 +160,11 @@ impl Events {
     }
 
     /// Up to the boot options.
-    fn firmware(&mut self, firmware: &Tdvf<'_>, inputs: &TdxInputs<'_>) -> Result<(), PredictError> {
+    fn firmware(
+        &mut self,
+        firmware: &Tdvf<'_>,
+        inputs: &TdxInputs<'_>,
+    ) -> Result<(), PredictError> {
         match inputs.memory {
             Some(memory) => self.add(0, "TD HOB", &firmware.hob(memory)?),
             None => self.missing(0, "the TD HOB: the TD's memory size was not given"),
@@ -172,13 +187,21 @@ impl Events {
                 self.digest(0, "ACPI RSDP", acpi.rsdp);
                 self.digest(0, "ACPI tables", acpi.tables);
             }
-            None => self.missing(0, "the ACPI tables: they describe the host's devices and vCPU count"),
+            None => {
+                self.missing(0, "the ACPI tables: they describe the host's devices and vCPU count")
+            }
         }
         Ok(())
     }
 
-    fn direct(&mut self, kernel: &[u8], command_line: &str, initrd: &[u8]) -> Result<(), PredictError> {
-        // BootOrder with one entry, Boot0000: OVMF's own UEFI application. Only the content is measured.
+    fn direct(
+        &mut self,
+        kernel: &[u8],
+        command_line: &str,
+        initrd: &[u8],
+    ) -> Result<(), PredictError> {
+        // BootOrder with one entry, Boot0000: OVMF's own UEFI application. Only the content is
+        // measured.
         self.add(0, "variable BootOrder", &[0, 0]);
         self.add(0, "variable Boot0000", &UI_APP);
         self.digest(1, "kernel", Pe::parse("kernel", kernel)?.digest384());
@@ -187,7 +210,11 @@ impl Events {
         if contains(kernel, &CC_PROTOCOL) {
             // OVMF names the initramfs that it offers.
             let suffix = if initrd.is_empty() { "" } else { " initrd=initrd" };
-            self.add(2, "kernel command line", &utf16(format!("{command_line}{suffix}").as_bytes()));
+            self.add(
+                2,
+                "kernel command line",
+                &utf16(format!("{command_line}{suffix}").as_bytes()),
+            );
             if !initrd.is_empty() {
                 self.add(2, "initramfs", initrd);
             }
@@ -201,14 +228,20 @@ impl Events {
         for image in [&loader, &uki] {
             image.signed_digest()?;
         }
-        self.missing(0, "the boot options: the host decides which disks there are, and in which order");
+        self.missing(
+            0,
+            "the boot options: the host decides which disks there are, and in which order",
+        );
         // Firmware measures an authority once, however many images it authorises.
         self.add(0, "authority db", &variables::authority(inputs, [&loader, &uki])?);
 
         self.calls_before();
         match gpt.and_then(gpt_event) {
             Some(event) => self.add(1, "partition table", &event),
-            None => self.missing(1, "the partition table: the disk's first sectors were not given, or hold no GPT"),
+            None => self.missing(
+                1,
+                "the partition table: the disk's first sectors were not given, or hold no GPT",
+            ),
         }
         self.digest(1, "boot loader", loader.digest384());
         self.digest(1, "UKI", uki.digest384());
@@ -227,7 +260,10 @@ impl Events {
             .filter_map(|name| uki.section(name).ok())
             .any(|section| contains(section, &CC_PROTOCOL));
         if by_stub {
-            self.missing(2, "systemd-stub's own measurements: their order was not observed in a TD");
+            self.missing(
+                2,
+                "systemd-stub's own measurements: their order was not observed in a TD",
+            );
             self.add(2, "command line from the loader", &options);
             for name in SECTIONS.iter().filter(|name| uki.has(name)) {
                 self.add(2, format!("name {name}"), &[name.as_bytes(), &[0]].concat());
@@ -265,10 +301,15 @@ fn gpt_event(disk: &[u8]) -> Option<Vec<u8>> {
     let header = disk.get(SECTOR..SECTOR + 92)?;
     let field = |at: usize| Some(u32::from_le_bytes(*header.get(at..)?.first_chunk()?) as usize);
     let (first, count, size) = (field(72)?, field(80)?, field(84)?);
-    if !header.starts_with(b"EFI PART") || !(128..=4096).contains(&size) || count > 1024 || first > 64 {
+    if !header.starts_with(b"EFI PART")
+        || !(128..=4096).contains(&size)
+        || count > 1024
+        || first > 64
+    {
         return None;
     }
     let entries = disk.get(SECTOR * first..)?.get(..count * size)?;
-    let used: Vec<&[u8]> = entries.chunks_exact(size).filter(|entry| entry[..16] != [0; 16]).collect();
+    let used: Vec<&[u8]> =
+        entries.chunks_exact(size).filter(|entry| entry[..16] != [0; 16]).collect();
     Some([header, &(used.len() as u64).to_le_bytes(), &used.concat()].concat())
 }

@@ -6,11 +6,14 @@ use super::{
 };
 
 // EFI_GUIDs in memory order.
-const GLOBAL: [u8; 16] = [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
-const IMAGE_SECURITY: [u8; 16] =
-    [0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f];
-const CERT_X509: [u8; 16] =
-    [0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72];
+const GLOBAL: [u8; 16] =
+    [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
+const IMAGE_SECURITY: [u8; 16] = [
+    0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f,
+];
+const CERT_X509: [u8; 16] = [
+    0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72,
+];
 
 /// The EV_EFI_VARIABLE_DRIVER_CONFIG events, with Secure Boot on: name and what is hashed.
 pub(super) fn configuration(inputs: &Inputs<'_>) -> [(&'static str, Vec<u8>); 5] {
@@ -35,12 +38,19 @@ pub(super) fn no_configuration() -> [(&'static str, Vec<u8>); 5] {
     ]
 }
 
-/// What is hashed in the EV_EFI_VARIABLE_AUTHORITY event, after a check that the entry is one of db's and
-/// that its certificate signed both images.
-pub(super) fn authority(inputs: &Inputs<'_>, images: [&Pe<'_>; 2]) -> Result<Vec<u8>, PredictError> {
-    let entries = x509_entries(inputs.db).map_err(|p| PredictError::Variable { name: "db", problem: p.into() })?;
+/// What is hashed in the EV_EFI_VARIABLE_AUTHORITY event, after a check that the entry is one of
+/// db's and that its certificate signed both images.
+pub(super) fn authority(
+    inputs: &Inputs<'_>,
+    images: [&Pe<'_>; 2],
+) -> Result<Vec<u8>, PredictError> {
+    let entries = x509_entries(inputs.db)
+        .map_err(|p| PredictError::Variable { name: "db", problem: p.into() })?;
     if !entries.contains(&inputs.authority) {
-        return Err(PredictError::Variable { name: "db", problem: "the authority is not one of its entries".into() });
+        return Err(PredictError::Variable {
+            name: "db",
+            problem: "the authority is not one of its entries".into(),
+        });
     }
     // EFI_SIGNATURE_DATA: owner's GUID, then the certificate.
     let der = inputs.authority.get(16..).unwrap_or_default();
@@ -67,12 +77,18 @@ fn x509_entries(mut lists: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     let mut entries = Vec::new();
     while !lists.is_empty() {
         let field = |at: usize| {
-            let field = lists.get(at..at + 4).and_then(|b| b.try_into().ok()).ok_or("a list's header is cut off")?;
+            let field = lists
+                .get(at..at + 4)
+                .and_then(|b| b.try_into().ok())
+                .ok_or("a list's header is cut off")?;
             Ok::<_, &str>(u32::from_le_bytes(field) as usize)
         };
         let (size, header, entry) = (field(16)?, field(20)?, field(24)?);
         let list = lists.get(..size).filter(|_| size >= 28).ok_or("a list's size is wrong")?;
-        let body = list.get(28..).and_then(|body| body.get(header..)).ok_or("a list's header size is wrong")?;
+        let body = list
+            .get(28..)
+            .and_then(|body| body.get(header..))
+            .ok_or("a list's header size is wrong")?;
         if entry < 16 || body.len() % entry != 0 {
             return Err("an entry's size is wrong");
         }

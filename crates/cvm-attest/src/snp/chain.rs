@@ -33,23 +33,28 @@ pub struct SnpRoots {
 }
 
 impl SnpRoots {
-    /// AMD's, of Milan, Genoa (also for Siena and Bergamo) and Turin, as they are in `keys/roots/amd`.
+    /// AMD's, of Milan, Genoa (also for Siena and Bergamo) and Turin, as they are in
+    /// `keys/roots/amd`.
     ///
     /// # Errors
     /// [`SnpError::Chain`] if the embedded certificates cannot be read, which a test excludes.
     pub fn amd() -> Result<&'static Self, SnpError> {
         static ROOTS: OnceLock<Result<SnpRoots, SnpError>> = OnceLock::new();
-        ROOTS.get_or_init(|| SnpRoots::from_pem(&KDS_CERTIFICATES.concat())).as_ref().map_err(Clone::clone)
+        ROOTS
+            .get_or_init(|| SnpRoots::from_pem(&KDS_CERTIFICATES.concat()))
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
-    /// Others: PEM (or one DER), in any order. Self-issued certificates become roots, the others are
-    /// intermediates.
+    /// Others: PEM (or one DER), in any order. Self-issued certificates become roots, the others
+    /// are intermediates.
     ///
     /// # Errors
     /// [`SnpError::Chain`] for what is no certificate, [`SnpError::Certificates`] without a root.
     pub fn from_pem(bytes: &[u8]) -> Result<Self, SnpError> {
-        let (roots, intermediates): (Vec<_>, Vec<_>) =
-            distinct(Certificate::read_all(bytes)?).into_iter().partition(Certificate::is_self_issued);
+        let (roots, intermediates): (Vec<_>, Vec<_>) = distinct(Certificate::read_all(bytes)?)
+            .into_iter()
+            .partition(Certificate::is_self_issued);
         match roots.is_empty() {
             true => Err(SnpError::certificates("no self-issued one among the roots")),
             false => Ok(Self { roots, intermediates }),
@@ -70,10 +75,12 @@ pub struct VerifiedChain {
 }
 
 impl VerifiedChain {
-    /// Finds the path from the only certificate of this kind among `certificates` to a root, valid at `now`.
+    /// Finds the path from the only certificate of this kind among `certificates` to a root, valid
+    /// at `now`.
     ///
-    /// `certificates` may hold others too, in any order. An ARK among them is never trusted: only `roots` are.
-    /// `crls` are DER lists; AMD's are issued by the ARK of each product line and revoke ASKs and ASVKs.
+    /// `certificates` may hold others too, in any order. An ARK among them is never trusted: only
+    /// `roots` are. `crls` are DER lists; AMD's are issued by the ARK of each product line and
+    /// revoke ASKs and ASVKs.
     ///
     /// # Errors
     /// [`SnpError`], for the first check that fails.
@@ -93,21 +100,37 @@ impl VerifiedChain {
                 "the {kind} of a {product} must be issued by {expected}, and is by {issuer}"
             )));
         }
-        // Exactly leaf, intermediate, root: tried one by one, so that their dates are known and nothing can loop.
-        let known = certificates.iter().chain(&roots.intermediates).filter(|c| c.subject() == issuer).cloned();
+        // Exactly leaf, intermediate, root: tried one by one, so that their dates are known and
+        // nothing can loop.
+        let known = certificates
+            .iter()
+            .chain(&roots.intermediates)
+            .filter(|c| c.subject() == issuer)
+            .cloned();
         let mut refused = None;
         for intermediate in distinct(known.collect()) {
-            let path = |crls| Path { intermediates: std::slice::from_ref(&intermediate), roots: &roots.roots, crls };
+            let path = |crls| Path {
+                intermediates: std::slice::from_ref(&intermediate),
+                roots: &roots.roots,
+                crls,
+            };
             // Each list alone: of two by one issuer only the first would be asked.
-            let listed =
-                || crls.iter().try_for_each(|list| path(std::slice::from_ref(list)).verify(leaf, now).map(|_| ()));
+            let listed = || {
+                crls.iter().try_for_each(|list| {
+                    path(std::slice::from_ref(list)).verify(leaf, now).map(|_| ())
+                })
+            };
             match path(&[]).verify(leaf, now).and_then(|root| listed().map(|()| root)) {
                 Ok(root) => return Self::found(leaf, endorsement, &intermediate, root, crls),
-                // Those that are known here come last, and their reason says more than that of one that came along.
+                // Those that are known here come last, and their reason says more than that of one
+                // that came along.
                 Err(error) => refused = Some(error),
             }
         }
-        Err(refused.map_or_else(|| SnpError::certificates(format!("{issuer} is missing")), SnpError::Chain))
+        Err(refused.map_or_else(
+            || SnpError::certificates(format!("{issuer} is missing")),
+            SnpError::Chain,
+        ))
     }
 
     fn found(
@@ -119,7 +142,11 @@ impl VerifiedChain {
     ) -> Result<Self, SnpError> {
         let expected = format!("ARK-{}", endorsement.product.line());
         if !names(&root.subject(), &expected) {
-            let problem = format!("the root of {} must be {expected}, and is {}", endorsement.product, root.subject());
+            let problem = format!(
+                "the root of {} must be {expected}, and is {}",
+                endorsement.product,
+                root.subject()
+            );
             return Err(SnpError::product(problem));
         }
         let dates = |certificate: &Certificate| certificate.validity();
@@ -131,10 +158,18 @@ impl VerifiedChain {
                 covered = true;
             }
         }
-        let key = ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, endorsement.point)
-            .map_err(|_| SnpError::certificates(format!("the {}'s key is no point of P-384", endorsement.kind)))?;
+        let key =
+            ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, endorsement.point).map_err(|_| {
+                SnpError::certificates(format!(
+                    "the {}'s key is no point of P-384",
+                    endorsement.kind
+                ))
+            })?;
         let revocation = (!covered).then(|| {
-            NotChecked::new("certificate-revocation", &format!("no revocation list of {} was given", root.subject()))
+            NotChecked::new(
+                "certificate-revocation",
+                &format!("no revocation list of {} was given", root.subject()),
+            )
         });
         let (root_sha256, certificate_sha256) = (sha256(root.der()), sha256(leaf.der()));
         Ok(Self { endorsement, key, root_sha256, certificate_sha256, revocation, validity })
@@ -192,17 +227,21 @@ fn intersect(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
 /// RFC 5280 §5.2.5: the list is about a part of the issuer's certificates only.
 const ISSUING_DISTRIBUTION_POINT: &str = "2.5.29.28";
 
-/// When a list of this root is current; `None` for another issuer's, and for one that states a scope, because
-/// path validation passes over a list that it takes to be about others. For the rest it checked the signature.
+/// When a list of this root is current; `None` for another issuer's, and for one that states a
+/// scope, because path validation passes over a list that it takes to be about others. For the rest
+/// it checked the signature.
 fn crl_dates(der: &[u8], root: &Certificate) -> Result<Option<(u64, u64)>, SnpError> {
     let unreadable = |problem: String| SnpError::Chain(X509Error::Crl { problem });
     if der.len() > MAX_CRL_BYTES {
         return Err(unreadable(format!("{} bytes, at most {MAX_CRL_BYTES} allowed", der.len())));
     }
-    let list = <CertificateList>::from_der(der).map_err(|e| unreadable(e.to_string()))?.tbs_cert_list;
+    let list =
+        <CertificateList>::from_der(der).map_err(|e| unreadable(e.to_string()))?.tbs_cert_list;
     let root = <CertificateInner>::from_der(root.der()).map_err(|e| unreadable(e.to_string()))?;
     let extensions = list.crl_extensions.as_deref().unwrap_or_default();
-    let scoped = extensions.iter().any(|extension| extension.extn_id.to_string() == ISSUING_DISTRIBUTION_POINT);
+    let scoped = extensions
+        .iter()
+        .any(|extension| extension.extn_id.to_string() == ISSUING_DISTRIBUTION_POINT);
     if &list.issuer != root.tbs_certificate().subject() || scoped {
         return Ok(None);
     }

@@ -4,14 +4,15 @@ use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Chip, FirmwareVersion, Product, ShownTcb, SigningKey, SnpReport, Stepping, Tcb, VerifiedChain, report::unknown_bits,
+    Chip, FirmwareVersion, Product, ShownTcb, SigningKey, SnpReport, Stepping, Tcb, VerifiedChain,
+    report::unknown_bits,
 };
 use crate::NotChecked;
 
 /// What a report, its endorsement key and AMD's root proved.
 ///
-/// The first part has Trustee's names and encodings (`deps/verifier/src/snp`); `init_data` is HOST_DATA there.
-/// Numbers of 64 bits are 16 hex digits, because JSON readers round.
+/// The first part has Trustee's names and encodings (`deps/verifier/src/snp`); `init_data` is
+/// HOST_DATA there. Numbers of 64 bits are 16 hex digits, because JSON readers round.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnpClaims {
     /// The launch digest.
@@ -126,8 +127,9 @@ pub struct SnpClaims {
     pub root_sha256: Bytes32,
     /// SHA-256 of the VCEK's or VLEK's certificate.
     pub certificate_sha256: Bytes32,
-    /// What the ABI reserves and the chip signed all the same, by name: `PLATFORM_INFO bit 6`. A newer firmware says
-    /// something there that this program does not know. Bits of the guest policy come first.
+    /// What the ABI reserves and the chip signed all the same, by name: `PLATFORM_INFO bit 6`. A
+    /// newer firmware says something there that this program does not know. Bits of the guest
+    /// policy come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
     /// Checks that were not made.
@@ -138,7 +140,8 @@ pub struct SnpClaims {
 const GUEST_POLICY: &str = "guest policy";
 
 impl SnpClaims {
-    /// A bit of the guest policy whose meaning is not known: it may allow the host what no policy here accepts.
+    /// A bit of the guest policy whose meaning is not known: it may allow the host what no policy
+    /// here accepts.
     pub(super) fn unknown_guest_policy(&self) -> Option<&str> {
         self.unknown.iter().map(String::as_str).find(|name| name.starts_with(GUEST_POLICY))
     }

@@ -1,5 +1,5 @@
-//! What AMD states in a VCEK's or VLEK's certificate (AMD 57230 and 58369, "Certificate and KDS Interface
-//! Specification", chapter 3).
+//! What AMD states in a VCEK's or VLEK's certificate (AMD 57230 and 58369, "Certificate and KDS
+//! Interface Specification", chapter 3).
 
 use x509_cert::der::{
     Decode,
@@ -39,27 +39,36 @@ impl Endorsement {
     /// Which kind of endorsement key the certificate's subject names, if any.
     pub(crate) fn kind(certificate: &Certificate) -> Option<SigningKey> {
         let subject = certificate.subject();
-        [SigningKey::Vcek, SigningKey::Vlek].into_iter().find(|kind| names(&subject, &format!("SEV-{kind}")))
+        [SigningKey::Vcek, SigningKey::Vlek]
+            .into_iter()
+            .find(|kind| names(&subject, &format!("SEV-{kind}")))
     }
 
     pub(crate) fn read(certificate: &Certificate, kind: SigningKey) -> Result<Self, SnpError> {
         let required = |oid: &'static str| {
-            certificate
-                .extension(oid)?
-                .ok_or_else(|| SnpError::certificates(format!("the {kind} certificate lacks extension {oid}")))
+            certificate.extension(oid)?.ok_or_else(|| {
+                SnpError::certificates(format!("the {kind} certificate lacks extension {oid}"))
+            })
         };
         let number = |oid: &'static str| {
-            u8::from_der(required(oid)?)
-                .map_err(|_| SnpError::certificates(format!("extension {oid} of the {kind} is no number below 256")))
+            u8::from_der(required(oid)?).map_err(|_| {
+                SnpError::certificates(format!(
+                    "extension {oid} of the {kind} is no number below 256"
+                ))
+            })
         };
         let text = |oid: &'static str| {
-            Ia5StringRef::from_der(required(oid)?)
-                .map(|text| text.as_str().to_owned())
-                .map_err(|_| SnpError::certificates(format!("extension {oid} of the {kind} is no IA5String")))
+            Ia5StringRef::from_der(required(oid)?).map(|text| text.as_str().to_owned()).map_err(
+                |_| {
+                    SnpError::certificates(format!("extension {oid} of the {kind} is no IA5String"))
+                },
+            )
         };
         let absent = |oid: &'static str| match certificate.extension(oid)? {
             None => Ok(()),
-            Some(_) => Err(SnpError::certificates(format!("a {kind} certificate cannot have extension {oid}"))),
+            Some(_) => Err(SnpError::certificates(format!(
+                "a {kind} certificate cannot have extension {oid}"
+            ))),
         };
         let product_name = text(PRODUCT_NAME)?;
         let product = Product::from_name(&product_name)?;
@@ -88,8 +97,9 @@ impl Endorsement {
                 (None, Some(csp))
             }
         };
-        let point = <[u8; 97]>::try_from(certificate.public_key())
-            .map_err(|_| SnpError::certificates(format!("the {kind}'s key is no uncompressed point of P-384")))?;
+        let point = <[u8; 97]>::try_from(certificate.public_key()).map_err(|_| {
+            SnpError::certificates(format!("the {kind}'s key is no uncompressed point of P-384"))
+        })?;
         Ok(Self { kind, product, product_name, tcb, hw_id, csp_id, point })
     }
 
@@ -104,17 +114,20 @@ impl Endorsement {
 
 /// Whether a name (RFC 4514) has this common name. AMD's need no escapes; one could hide a comma.
 pub(super) fn names(name: &str, common_name: &str) -> bool {
-    !name.contains('\\') && name.split(',').any(|part| part.strip_prefix("CN=") == Some(common_name))
+    !name.contains('\\')
+        && name.split(',').any(|part| part.strip_prefix("CN=") == Some(common_name))
 }
 
-/// The hwID: 64 bytes, 8 on Turin. Most certificates hold the bytes as they are, some an OCTET STRING of them.
+/// The hwID: 64 bytes, 8 on Turin. Most certificates hold the bytes as they are, some an OCTET
+/// STRING of them.
 fn chip_id(extension: &[u8], product: Product) -> Result<Vec<u8>, SnpError> {
     let bytes = product.chip_id_bytes();
     let id = match <&OctetStringRef>::from_der(extension) {
         _ if extension.len() == bytes => extension,
         Ok(id) if id.as_bytes().len() == bytes => id.as_bytes(),
         _ => {
-            let problem = format!("the VCEK's chip id has {} bytes; {product} uses {bytes}", extension.len());
+            let problem =
+                format!("the VCEK's chip id has {} bytes; {product} uses {bytes}", extension.len());
             return Err(SnpError::certificates(problem));
         }
     };

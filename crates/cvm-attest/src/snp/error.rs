@@ -35,7 +35,8 @@ pub enum SnpError {
         /// Expected and found.
         problem: String,
     },
-    /// The endorsement key's certificate leads to no trusted AMD root key, or a list cannot be used.
+    /// The endorsement key's certificate leads to no trusted AMD root key, or a list cannot be
+    /// used.
     #[error(transparent)]
     Chain(#[from] X509Error),
     /// The report says that another kind of key signed it.
@@ -47,7 +48,10 @@ pub enum SnpError {
         certificate: SigningKey,
     },
     /// The certificate's key was derived from another TCB than the report states.
-    #[error("the report states {component} version {report}, but its certificate is for version {certificate}")]
+    #[error(
+        "the report states {component} version {report}, but its certificate is for version \
+         {certificate}"
+    )]
     Tcb {
         /// Which component.
         component: TcbComponent,
@@ -125,28 +129,42 @@ impl Explain for SnpError {
 
     fn help(&self) -> String {
         match self {
-            Self::Malformed { .. } => "give the report as the firmware returned it (1184 bytes), without any header",
+            Self::Malformed { .. } => {
+                "give the report as the firmware returned it (1184 bytes), without any header"
+            }
             Self::Version { .. } => "a newer firmware than this program knows: update the program",
-            Self::Product { .. } => "give the VCEK or VLEK that AMD issued for the machine that made this report",
+            Self::Product { .. } => {
+                "give the VCEK or VLEK that AMD issued for the machine that \
+                made this report"
+            }
             Self::Certificates { .. } => {
                 "give the VCEK or VLEK of this machine; ASK, ASVK and ARK come with this program"
             }
             Self::Chain(error) => return error.help(),
             Self::KeyKind { .. } => {
-                "the host signs with a VLEK where the cloud loaded one: give the certificate of that kind"
+                "the host signs with a VLEK where the cloud loaded one: give the certificate of \
+                 that kind"
             }
             Self::Tcb { .. } => {
-                "the machine's firmware was updated, or its host masks the chip id and the certificate is another machine's: fetch the VCEK of this machine for the TCB that the report states"
-            },
+                "the machine's firmware was updated, or its host masks the chip id and the \
+                 certificate is another machine's: fetch the VCEK of this machine for the TCB that \
+                 the report states"
+            }
             Self::ChipId { .. } => {
-                "fetch the VCEK for this report's chip id; with a fleet, mind which machine answered"
+                "fetch the VCEK for this report's chip id; with a fleet, mind which machine \
+                 answered"
             }
             Self::Signature { .. } => {
-                "the report was changed after the firmware signed it, or the certificate is another machine's"
+                "the report was changed after the firmware signed it, or the certificate is \
+                 another machine's"
             }
-            Self::Binding { .. } => "a replayed or relayed report; a genuine guest simply makes a new one",
+            Self::Binding { .. } => {
+                "a replayed or relayed report; a genuine guest simply makes a \
+                new one"
+            }
             Self::Policy { .. } => {
-                "if such guests may be trusted, say so in the policy; otherwise change how the guest is launched"
+                "if such guests may be trusted, say so in the policy; otherwise change how the \
+                 guest is launched"
             }
         }
         .into()

@@ -14,7 +14,10 @@ pub(super) fn evidence(body: &Value) -> Result<SnpEvidence, SnpError> {
     let report = SnpReport::parse(&body.report().map_err(|e| fail(e.to_string()))?)?;
     let entries = body.certificates();
     if entries.len() > MAX_CERTIFICATES {
-        return Err(fail(format!("{} certificates, at most {MAX_CERTIFICATES} allowed", entries.len())));
+        return Err(fail(format!(
+            "{} certificates, at most {MAX_CERTIFICATES} allowed",
+            entries.len()
+        )));
     }
     let mut certificates = Vec::new();
     for bytes in entries.iter().filter_map(|entry| entry.of_the_chain()) {

@@ -1,6 +1,8 @@
-//! SEV-SNP: reports of versions 2 to 5 from Milan, Genoa, Siena and Turin, signed with a VCEK or a VLEK.
+//! SEV-SNP: reports of versions 2 to 5 from Milan, Genoa, Siena and Turin, signed with a VCEK or a
+//! VLEK.
 //!
-//! [`verify`] says what is true; a [`SnpPolicy`] says what is acceptable. What is checked, and against what:
+//! [`verify`] says what is true; a [`SnpPolicy`] says what is acceptable. What is checked, and
+//! against what:
 //!
 //! | check | specification |
 //! |---|---|
@@ -9,7 +11,8 @@
 //! | VCEK → ASK → ARK, or VLEK → ASVK → ARK, dates, revocation | RFC 5280; AMD 57230, 58369 |
 //! | the key's TCB, chip, product, kind against the report | AMD 57230 §3.1, 58369 §3.1 (as go-sev-guest and Trustee do) |
 //!
-//! Nothing is fetched; without a revocation list, a nonce or an unmasked chip id, the claims say so.
+//! Nothing is fetched; without a revocation list, a nonce or an unmasked chip id, the claims say
+//! so.
 
 mod chain;
 mod claims;
@@ -51,11 +54,14 @@ impl SnpEvidence {
     /// # Errors
     /// [`SnpError`] as of [`SnpReport::parse`]; [`SnpError::Chain`] for what is no certificate.
     pub fn parse(report: &[u8], certificates: &[u8]) -> Result<Self, SnpError> {
-        Ok(Self { report: SnpReport::parse(report)?, certificates: Certificate::read_all(certificates)? })
+        Ok(Self {
+            report: SnpReport::parse(report)?,
+            certificates: Certificate::read_all(certificates)?,
+        })
     }
 
-    /// Reads a report and the certificate table that the host gave with it (extended guest request; the
-    /// `auxblob` of Linux's configfs-tsm).
+    /// Reads a report and the certificate table that the host gave with it (extended guest request;
+    /// the `auxblob` of Linux's configfs-tsm).
     ///
     /// # Errors
     /// [`SnpError`] as of [`SnpReport::parse`]; [`SnpError::Malformed`] for the table.
@@ -68,7 +74,8 @@ impl SnpEvidence {
         self.certificates.iter().any(|certificate| Endorsement::kind(certificate).is_some())
     }
 
-    /// Reads the body of Trustee's `snp` evidence: `{"attestation_report": …, "cert_chain": null | […]}`.
+    /// Reads the body of Trustee's `snp` evidence: `{"attestation_report": …, "cert_chain": null |
+    /// […]}`.
     ///
     /// # Errors
     /// [`SnpError::Malformed`] for another form, and as of [`SnpReport::parse`].
@@ -88,8 +95,8 @@ pub struct SnpExpected<'a> {
 
 /// Verifies one report with its certificates at `now` (seconds since 1970 UTC).
 ///
-/// `crls` are DER revocation lists. Claims say what is true, not whether it is acceptable: compare them with
-/// a [`SnpPolicy`] and reference values.
+/// `crls` are DER revocation lists. Claims say what is true, not whether it is acceptable: compare
+/// them with a [`SnpPolicy`] and reference values.
 ///
 /// # Errors
 /// [`SnpError`], for the first check that fails.
@@ -102,13 +109,18 @@ pub fn verify(
 ) -> Result<SnpClaims, SnpError> {
     let SnpEvidence { report, certificates } = evidence;
     let certificates = endorsing(report, certificates)?;
-    VerifiedChain::verify(&certificates, report.signing_key, roots, crls, now)?.check(report, expected, now)
+    VerifiedChain::verify(&certificates, report.signing_key, roots, crls, now)?
+        .check(report, expected, now)
 }
 
-/// The certificates without other chips' VCEKs: a cache or a folder holds a whole fleet's. Which one is meant is not left to
-/// their order, and the one that stays must still verify.
-fn endorsing<'a>(report: &SnpReport, certificates: &'a [Certificate]) -> Result<Cow<'a, [Certificate]>, SnpError> {
-    let is_vcek = |certificate: &&Certificate| Endorsement::kind(certificate) == Some(SigningKey::Vcek);
+/// The certificates without other chips' VCEKs: a cache or a folder holds a whole fleet's. Which
+/// one is meant is not left to their order, and the one that stays must still verify.
+fn endorsing<'a>(
+    report: &SnpReport,
+    certificates: &'a [Certificate],
+) -> Result<Cow<'a, [Certificate]>, SnpError> {
+    let is_vcek =
+        |certificate: &&Certificate| Endorsement::kind(certificate) == Some(SigningKey::Vcek);
     let first = certificates.iter().find(is_vcek).map(Certificate::der);
     if certificates.iter().filter(is_vcek).all(|vcek| Some(vcek.der()) == first) {
         return Ok(Cow::Borrowed(certificates));
@@ -139,7 +151,11 @@ fn endorsing<'a>(report: &SnpReport, certificates: &'a [Certificate]) -> Result<
         );
         return Err(SnpError::certificates(problem));
     }
-    Ok(certificates.iter().filter(|c| !others.iter().any(|other| other.der() == c.der())).cloned().collect())
+    Ok(certificates
+        .iter()
+        .filter(|c| !others.iter().any(|other| other.der() == c.der()))
+        .cloned()
+        .collect())
 }
 
 impl VerifiedChain {
@@ -147,7 +163,12 @@ impl VerifiedChain {
     ///
     /// # Errors
     /// [`SnpError`], for the first check that fails.
-    pub fn check(&self, report: &SnpReport, expected: &SnpExpected<'_>, now: u64) -> Result<SnpClaims, SnpError> {
+    pub fn check(
+        &self,
+        report: &SnpReport,
+        expected: &SnpExpected<'_>,
+        now: u64,
+    ) -> Result<SnpClaims, SnpError> {
         let endorsement = &self.endorsement;
         let kind = endorsement.kind;
         self.check_dates(now)?;
@@ -168,16 +189,24 @@ impl VerifiedChain {
         }
         let mut not_checked: Vec<_> = self.revocation.iter().cloned().collect();
         not_checked.extend(chip);
-        self.key.verify_sig(report.signed(), &report.signature).map_err(|_| SnpError::Signature { key: kind })?;
+        self.key
+            .verify_sig(report.signed(), &report.signature)
+            .map_err(|_| SnpError::Signature { key: kind })?;
         let report_data = expected.report_data.map(<[u8; 64]>::as_slice);
         let host_data = expected.host_data.map(<[u8; 32]>::as_slice);
-        not_checked.extend(compare("REPORT_DATA", "report-data", &report.report_data, report_data)?);
+        not_checked.extend(compare(
+            "REPORT_DATA",
+            "report-data",
+            &report.report_data,
+            report_data,
+        )?);
         not_checked.extend(compare("HOST_DATA", "host-data", &report.host_data, host_data)?);
         not_checked.push(acpi::beside_a_launch_digest());
         Ok(SnpClaims::new(report, self, product, reported, not_checked))
     }
 
-    /// The report's word where it has one: AMD issued certificates with a wrong stepping, and CPUID knows Zen 4c.
+    /// The report's word where it has one: AMD issued certificates with a wrong stepping, and CPUID
+    /// knows Zen 4c.
     fn product(&self, report: &SnpReport) -> Result<Product, SnpError> {
         let certified = self.endorsement.product;
         match report.product()? {
@@ -190,15 +219,25 @@ impl VerifiedChain {
         }
     }
 
-    fn check_chip(&self, report: &SnpReport, product: Product) -> Result<Option<NotChecked>, SnpError> {
+    fn check_chip(
+        &self,
+        report: &SnpReport,
+        product: Product,
+    ) -> Result<Option<NotChecked>, SnpError> {
         // A VLEK is its cloud's, not a chip's.
         let Some(certified) = &self.endorsement.hw_id else { return Ok(None) };
         if report.chip_id == [0; 64] {
-            return Ok(Some(NotChecked::new("chip-id", "the host masks the chip id in its reports")));
+            return Ok(Some(NotChecked::new(
+                "chip-id",
+                "the host masks the chip id in its reports",
+            )));
         }
         match report.chip_id.split_at_checked(product.chip_id_bytes()) {
             Some((id, rest)) if id == certified && rest.iter().all(|byte| *byte == 0) => Ok(None),
-            _ => Err(SnpError::ChipId { report: start(&report.chip_id), certificate: start(certified) }),
+            _ => Err(SnpError::ChipId {
+                report: start(&report.chip_id),
+                certificate: start(certified),
+            }),
         }
     }
 }
@@ -214,7 +253,11 @@ fn compare(
     };
     match verify_slices_are_equal(found, expected) {
         Ok(()) => Ok(None),
-        Err(_) => Err(SnpError::Binding { field, expected: hex::encode(expected), found: hex::encode(found) }),
+        Err(_) => Err(SnpError::Binding {
+            field,
+            expected: hex::encode(expected),
+            found: hex::encode(found),
+        }),
     }
 }
 

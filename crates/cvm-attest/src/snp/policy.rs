@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{FirmwareVersion, Product, SigningKey, SnpClaims, SnpError, TcbFloor};
 use crate::tcb::Shortfall;
 
-/// What a relying party accepts. The default refuses what breaks a guest's confidentiality by design: debug
-/// access and migration agents.
+/// What a relying party accepts. The default refuses what breaks a guest's confidentiality by
+/// design: debug access and migration agents.
 ///
 /// SMT is allowed by default, because every cloud's guests allow it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,10 +30,12 @@ pub struct SnpPolicy {
     pub require_single_socket: bool,
     /// Require the machine's memory to be free of aliases (AMD-SB-3015, BadRAM).
     pub require_alias_check: bool,
-    /// The highest VMPL accepted. The default is 1: under a paravisor at VMPL 0 a guest's kernel runs at 1, and
-    /// AWS's reports say 1. An image without a paravisor runs at 0, and its owner may require that.
+    /// The highest VMPL accepted. The default is 1: under a paravisor at VMPL 0 a guest's kernel
+    /// runs at 1, and AWS's reports say 1. An image without a paravisor runs at 0, and its owner
+    /// may require that.
     pub max_vmpl: u8,
-    /// The oldest report version. Version 2 names no processor; its product is the certificate's word.
+    /// The oldest report version. Version 2 names no processor; its product is the certificate's
+    /// word.
     pub min_report_version: u32,
     /// The least ABI version that the guest's policy must ask for: major, minor.
     pub min_abi: (u8, u8),
@@ -41,8 +43,9 @@ pub struct SnpPolicy {
     pub min_firmware: FirmwareVersion,
     /// The least guest security version, from its ID block.
     pub min_guest_svn: u32,
-    /// The least REPORTED_TCB and LAUNCH_TCB of each product and stepping; what it does not name is refused. An empty
-    /// one judges nothing: whoever leaves it so compares with reference values, or names the check as left out.
+    /// The least REPORTED_TCB and LAUNCH_TCB of each product and stepping; what it does not name is
+    /// refused. An empty one judges nothing: whoever leaves it so compares with reference values,
+    /// or names the check as left out.
     pub min_tcb: TcbFloor,
     /// Products that are not accepted.
     pub refused_products: BTreeSet<Product>,
@@ -81,10 +84,25 @@ impl SnpPolicy {
     pub fn check(&self, claims: &SnpClaims) -> Result<(), SnpError> {
         let product = claims.product;
         let abi = (claims.policy_abi_major, claims.policy_abi_minor);
-        accept(self.allow_debug || !claims.policy_debug_allowed, "policy_debug_allowed", true, false)?;
-        accept(self.allow_migration_agent || !claims.policy_migrate_ma, "policy_migrate_ma", true, false)?;
+        accept(
+            self.allow_debug || !claims.policy_debug_allowed,
+            "policy_debug_allowed",
+            true,
+            false,
+        )?;
+        accept(
+            self.allow_migration_agent || !claims.policy_migrate_ma,
+            "policy_migrate_ma",
+            true,
+            false,
+        )?;
         accept(self.allow_smt || !claims.policy_smt_allowed, "policy_smt_allowed", true, false)?;
-        accept(self.allow_smt || !claims.platform_smt_enabled, "platform_smt_enabled", true, false)?;
+        accept(
+            self.allow_smt || !claims.platform_smt_enabled,
+            "platform_smt_enabled",
+            true,
+            false,
+        )?;
         accept(self.allow_cxl || !claims.policy_cxl_allowed, "policy_cxl_allowed", true, false)?;
         let of_policy = claims.unknown_guest_policy();
         accept(
@@ -93,15 +111,29 @@ impl SnpPolicy {
             of_policy.unwrap_or_default(),
             "no bit of the guest policy that is not known",
         )?;
-        let any = claims.unknown.first().filter(|_| !self.allow_unknown_fields).filter(|_| of_policy.is_none());
-        accept(any.is_none(), "unknown", any.map_or("", String::as_str), "no field that is not known")?;
+        let any = claims
+            .unknown
+            .first()
+            .filter(|_| !self.allow_unknown_fields)
+            .filter(|_| of_policy.is_none());
+        accept(
+            any.is_none(),
+            "unknown",
+            any.map_or("", String::as_str),
+            "no field that is not known",
+        )?;
         let single_socket = !self.require_single_socket || claims.policy_single_socket;
         accept(single_socket, "policy_single_socket", false, true)?;
         let unaliased = !self.require_alias_check || claims.platform_alias_check_complete;
         accept(unaliased, "platform_alias_check_complete", false, true)?;
         accept(claims.vmpl <= self.max_vmpl, "vmpl", claims.vmpl, at_most(self.max_vmpl))?;
         let version = claims.report_version;
-        accept(version >= self.min_report_version, "report_version", version, at_least(self.min_report_version))?;
+        accept(
+            version >= self.min_report_version,
+            "report_version",
+            version,
+            at_least(self.min_report_version),
+        )?;
         let (major, minor) = self.min_abi;
         accept(
             abi >= self.min_abi,
@@ -110,12 +142,22 @@ impl SnpPolicy {
             at_least(format!("{major}.{minor}")),
         )?;
         let firmware = claims.current_version;
-        accept(firmware >= self.min_firmware, "current_version", firmware, at_least(self.min_firmware))?;
+        accept(
+            firmware >= self.min_firmware,
+            "current_version",
+            firmware,
+            at_least(self.min_firmware),
+        )?;
         let svn = claims.guest_svn;
         accept(svn >= self.min_guest_svn, "guest_svn", svn, at_least(self.min_guest_svn))?;
         accept(!self.refused_products.contains(&product), "product", product, "another product")?;
         let key = claims.signing_key;
-        accept(!self.refused_signing_keys.contains(&key), "signing_key", key, "another kind of key")?;
+        accept(
+            !self.refused_signing_keys.contains(&key),
+            "signing_key",
+            key,
+            "another kind of key",
+        )?;
         match self.min_tcb.is_empty() {
             true => Ok(()),
             false => Ok(self.min_tcb.check(&claims.shown_tcb())?),
@@ -126,9 +168,11 @@ impl SnpPolicy {
 impl From<Shortfall> for SnpError {
     fn from(shortfall: Shortfall) -> Self {
         match shortfall {
-            Shortfall::Unnamed { chip } => {
-                Self::Policy { check: "product", found: chip.to_string(), required: "one that min_tcb names".into() }
-            }
+            Shortfall::Unnamed { chip } => Self::Policy {
+                check: "product",
+                found: chip.to_string(),
+                required: "one that min_tcb names".into(),
+            },
             Shortfall::Below { version, component, found, least, .. } => Self::Policy {
                 check: if version == "launch" { "launch_tcb" } else { "reported_tcb" },
                 found: format!("{component} {found}"),
@@ -138,10 +182,19 @@ impl From<Shortfall> for SnpError {
     }
 }
 
-fn accept(accepted: bool, check: &'static str, found: impl Display, required: impl Display) -> Result<(), SnpError> {
+fn accept(
+    accepted: bool,
+    check: &'static str,
+    found: impl Display,
+    required: impl Display,
+) -> Result<(), SnpError> {
     match accepted {
         true => Ok(()),
-        false => Err(SnpError::Policy { check, found: found.to_string(), required: required.to_string() }),
+        false => Err(SnpError::Policy {
+            check,
+            found: found.to_string(),
+            required: required.to_string(),
+        }),
     }
 }
 

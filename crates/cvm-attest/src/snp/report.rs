@@ -107,7 +107,8 @@ pub struct SnpReport {
     pub family_id: [u8; 16],
     /// From the ID block.
     pub image_id: [u8; 16],
-    /// The privilege level that the requester named, 0 to 3. Software at a lower level cannot name a higher.
+    /// The privilege level that the requester named, 0 to 3. Software at a lower level cannot name
+    /// a higher.
     pub vmpl: u8,
     pub(super) current_tcb: [u8; 8],
     /// `PLATFORM_INFO`.
@@ -145,19 +146,21 @@ pub struct SnpReport {
     pub(super) launch_tcb: [u8; 8],
     /// Mitigations verified at launch and now; since version 5.
     pub mitigations: Option<(u64, u64)>,
-    /// Fields that the ABI of this version reserves as zero, and that are not: `PLATFORM_INFO bit 6`. The chip
-    /// signed them, so a report with them is genuine, and says something that this program does not know.
+    /// Fields that the ABI of this version reserves as zero, and that are not: `PLATFORM_INFO bit
+    /// 6`. The chip signed them, so a report with them is genuine, and says something that this
+    /// program does not know.
     pub unknown: Vec<String>,
 }
 
 impl SnpReport {
-    /// Reads a report of version 2 to 5 and nothing behind it, but for one documented case: the 20-byte
-    /// header of Azure's runtime data, which follows the report in an HCL report ("Guest attestation for
-    /// confidential VMs", `IGVM_REQUEST_DATA`). Whoever cuts one out with it keeps a valid report.
+    /// Reads a report of version 2 to 5 and nothing behind it, but for one documented case: the
+    /// 20-byte header of Azure's runtime data, which follows the report in an HCL report ("Guest
+    /// attestation for confidential VMs", `IGVM_REQUEST_DATA`). Whoever cuts one out with it keeps
+    /// a valid report.
     ///
     /// # Errors
-    /// [`SnpError::Malformed`] for another length, or a value without which nothing can be verified;
-    /// [`SnpError::Version`].
+    /// [`SnpError::Malformed`] for another length, or a value without which nothing can be
+    /// verified; [`SnpError::Version`].
     pub fn parse(bytes: &[u8]) -> Result<Self, SnpError> {
         match bytes.split_at_checked(REPORT_BYTES) {
             Some((report, [])) => Self::parse_exact(report),
@@ -189,13 +192,24 @@ impl SnpReport {
         };
         let behind_cpuid = if cpuid.is_some() { 0x18b } else { 0x188 };
         let behind_tcbs = if mitigations.is_some() { 0x208 } else { 0x1f8 };
-        for reserved in [0x4c..0x50, behind_cpuid..0x1a0, 0x1eb..0x1ec, 0x1ef..0x1f0, behind_tcbs..SIGNED_BYTES] {
+        for reserved in
+            [0x4c..0x50, behind_cpuid..0x1a0, 0x1eb..0x1ec, 0x1ef..0x1f0, behind_tcbs..SIGNED_BYTES]
+        {
             let bytes = fields.0.get(reserved.clone()).unwrap_or_default();
-            unknown.extend(reserved.zip(bytes).filter(|(_, byte)| **byte != 0).map(|(at, _)| format!("byte {at:#x}")));
+            unknown.extend(
+                reserved
+                    .zip(bytes)
+                    .filter(|(_, byte)| **byte != 0)
+                    .map(|(at, _)| format!("byte {at:#x}")),
+            );
         }
         match fields.u32(0x34)? {
             1 => {}
-            algorithm => return Err(fail(format!("signature algorithm {algorithm}; only 1 (P-384, SHA-384) exists"))),
+            algorithm => {
+                return Err(fail(format!(
+                    "signature algorithm {algorithm}; only 1 (P-384, SHA-384) exists"
+                )));
+            }
         }
         fields.zero(SIGNED_BYTES + 144, REPORT_BYTES - SIGNED_BYTES - 144)?;
         Ok(Self {
@@ -262,7 +276,9 @@ impl Fields<'_> {
         let reserved = self.0.get(at..).and_then(|rest| rest.get(..count)).unwrap_or(&[1]);
         match reserved.iter().position(|byte| *byte != 0) {
             None => Ok(()),
-            Some(offset) => Err(fail(format!("the reserved byte at {:#x} is not zero", at + offset))),
+            Some(offset) => {
+                Err(fail(format!("the reserved byte at {:#x} is not zero", at + offset)))
+            }
         }
     }
 
@@ -271,10 +287,13 @@ impl Fields<'_> {
         Ok(FirmwareVersion { major, minor, build })
     }
 
-    /// The ABI's r and s are 72 bytes each, little endian; crypto libraries want the curve's 48, big endian.
+    /// The ABI's r and s are 72 bytes each, little endian; crypto libraries want the curve's 48,
+    /// big endian.
     fn signature(&self) -> Result<[u8; 96], SnpError> {
         let mut signature = [0; 96];
-        for (at, target) in [SIGNED_BYTES, SIGNED_BYTES + 72].into_iter().zip(signature.chunks_exact_mut(48)) {
+        for (at, target) in
+            [SIGNED_BYTES, SIGNED_BYTES + 72].into_iter().zip(signature.chunks_exact_mut(48))
+        {
             self.zero(at + 48, 24)?;
             let number: [u8; 48] = self.array(at)?;
             target.iter_mut().zip(number.iter().rev()).for_each(|(to, from)| *to = *from);
@@ -287,19 +306,26 @@ fn fail(problem: String) -> SnpError {
     SnpError::malformed("report", problem)
 }
 
-/// Its own length and that of the data behind it, version, type 2 (SNP), hash (1 SHA-256, 2 -384, 3 -512).
+/// Its own length and that of the data behind it, version, type 2 (SNP), hash (1 SHA-256, 2 -384, 3
+/// -512).
 fn is_azure_header(bytes: &[u8]) -> bool {
     let Ok(header) = <[u8; AZURE_HEADER_BYTES]>::try_from(bytes) else { return false };
     let word = |index: usize| {
         let word = header.chunks_exact(4).nth(index).and_then(|word| word.first_chunk());
         word.copied().map_or(0, u32::from_le_bytes)
     };
-    word(4).checked_add(20) == Some(word(0)) && matches!(word(1), 1..=2) && word(2) == 2 && matches!(word(3), 1..=3)
+    word(4).checked_add(20) == Some(word(0))
+        && matches!(word(1), 1..=2)
+        && word(2) == 2
+        && matches!(word(3), 1..=3)
 }
 
 /// A name for each bit that is set.
 pub(super) fn unknown_bits(field: &str, bits: u64) -> Vec<String> {
-    (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| format!("{field} bit {bit}")).collect()
+    (0..u64::BITS)
+        .filter(|bit| bits >> bit & 1 == 1)
+        .map(|bit| format!("{field} bit {bit}"))
+        .collect()
 }
 
 fn vmpl(value: u32) -> Result<u8, SnpError> {

@@ -11,7 +11,8 @@ impl Product {
             (0x19, 0xa0..=0xaf) => Ok(Self::Siena),
             (0x1a, 0x00..=0x11) => Ok(Self::Turin),
             _ => Err(SnpError::product(format!(
-                "the report's CPUID family {family:#04x}, model {model:#04x} is none that this program knows"
+                "the report's CPUID family {family:#04x}, model {model:#04x} is none that this \
+                 program knows"
             ))),
         }
     }
@@ -23,7 +24,9 @@ impl Product {
             "Genoa" => Ok(Self::Genoa),
             "Siena" | "Bergamo" => Ok(Self::Siena),
             "Turin" => Ok(Self::Turin),
-            _ => Err(SnpError::product(format!("the certificate names {name:?}, which this program does not know"))),
+            _ => Err(SnpError::product(format!(
+                "the certificate names {name:?}, which this program does not know"
+            ))),
         }
     }
 
@@ -52,12 +55,19 @@ impl Tcb {
             (Product::Turin, [fmc, bootloader, tee, snp, .., microcode]) => {
                 Self { fmc: Some(fmc), bootloader, tee, snp, microcode }
             }
-            (_, [bootloader, tee, .., snp, microcode]) => Self { fmc: None, bootloader, tee, snp, microcode },
+            (_, [bootloader, tee, .., snp, microcode]) => {
+                Self { fmc: None, bootloader, tee, snp, microcode }
+            }
         }
     }
 
-    /// The bytes that the product's layout leaves out, where they are not zero: `REPORTED_TCB byte 4`.
-    pub(super) fn unknown(field: &str, bytes: [u8; 8], product: Product) -> impl Iterator<Item = String> {
+    /// The bytes that the product's layout leaves out, where they are not zero: `REPORTED_TCB byte
+    /// 4`.
+    pub(super) fn unknown(
+        field: &str,
+        bytes: [u8; 8],
+        product: Product,
+    ) -> impl Iterator<Item = String> {
         let reserved = if product == Product::Turin { 4..7 } else { 2..6 };
         let set = move |at: &usize| bytes.get(*at).is_some_and(|byte| *byte != 0);
         reserved.filter(set).map(move |at| format!("{field} byte {at}"))

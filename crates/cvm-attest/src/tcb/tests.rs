@@ -18,15 +18,26 @@ fn floor(entries: &[&str]) -> TcbFloor {
 #[test]
 fn attack_sienas_floor_met_by_an_unpatched_genoa() {
     let genoa = shown("Genoa-B1", [7, 0, 14, 0x44], [7, 0, 14, 0x44]);
-    for entry in ["siena-a2=7.0.14.25", "siena=7.0.14.25", "milan=7.0.14.25", "genoa-b2=7.0.14.25"] {
-        assert_eq!(floor(&[entry]).check(&genoa), Err(Shortfall::Unnamed { chip: genoa.chip }), "{entry}");
+    for entry in ["siena-a2=7.0.14.25", "siena=7.0.14.25", "milan=7.0.14.25", "genoa-b2=7.0.14.25"]
+    {
+        assert_eq!(
+            floor(&[entry]).check(&genoa),
+            Err(Shortfall::Unnamed { chip: genoa.chip }),
+            "{entry}"
+        );
     }
     let own = floor(&["siena-a2=7.0.14.25", "genoa-b1=7.0.14.84"]);
     let below = own.check(&genoa).unwrap_err();
-    assert_eq!(below.to_string(), "the reported TCB's microcode is 68, at least 84 is asked for of Genoa-B1");
+    assert_eq!(
+        below.to_string(),
+        "the reported TCB's microcode is 68, at least 84 is asked for of Genoa-B1"
+    );
     own.check(&shown("Genoa-B1", [7, 0, 14, 84], [7, 0, 14, 84])).unwrap();
     own.check(&shown("Siena-A2", [7, 0, 14, 25], [7, 0, 14, 25])).unwrap();
-    assert!(own.check(&shown("Genoa", [255; 4], [255; 4])).is_err(), "a stepping that nobody knows");
+    assert!(
+        own.check(&shown("Genoa", [255; 4], [255; 4])).is_err(),
+        "a stepping that nobody knows"
+    );
 }
 
 #[test]
@@ -125,7 +136,8 @@ fn floors_are_written_in_one_way() {
 #[test]
 fn steppings_are_named_as_amd_names_them() {
     // The titles of AMD's Processor Programming References.
-    for (model, stepping, name) in [(0x01, 1, "B1"), (0x11, 1, "B1"), (0xa0, 2, "A2"), (0x02, 1, "C1"), (0x11, 0, "B0")]
+    for (model, stepping, name) in
+        [(0x01, 1, "B1"), (0x11, 1, "B1"), (0xa0, 2, "A2"), (0x02, 1, "C1"), (0x11, 0, "B0")]
     {
         assert_eq!(Stepping::from_cpuid(model, stepping).to_string(), name);
         assert_eq!(name.parse::<Stepping>().unwrap(), Stepping::from_cpuid(model, stepping));

@@ -1,8 +1,9 @@
-//! A TD's event log: the ACPI CCEL table's log area (UEFI 2.10 §38.4, TCG PFP 1.05 §10), or dstack's JSON.
+//! A TD's event log: the ACPI CCEL table's log area (UEFI 2.10 §38.4, TCG PFP 1.05 §10), or
+//! dstack's JSON.
 //!
-//! A log is hostile: parsing copies bounded slices and never sizes anything by a number it states. Only the
-//! SHA-384 digests count, since they are what a TD extends. What an event says about itself is believed where
-//! its digest proves it.
+//! A log is hostile: parsing copies bounded slices and never sizes anything by a number it states.
+//! Only the SHA-384 digests count, since they are what a TD extends. What an event says about
+//! itself is believed where its digest proves it.
 
 use cvm_base::Bytes;
 use serde::Deserialize;
@@ -29,7 +30,8 @@ pub struct CcEvent {
     pub kind: u32,
     /// What was extended.
     pub digest: Bytes48,
-    /// What the log says about it. Not measured as such: believe it only where [`CcEvent::is_proven`].
+    /// What the log says about it. Not measured as such: believe it only where
+    /// [`CcEvent::is_proven`].
     pub data: Vec<u8>,
     /// dstack's name of a runtime measurement; its digest covers it.
     pub name: Option<String>,
@@ -44,7 +46,8 @@ impl CcEvent {
         }
     }
 
-    /// A name for people: the event's text where its digest proves it or nothing hangs on it, else its type.
+    /// A name for people: the event's text where its digest proves it or nothing hangs on it, else
+    /// its type.
     pub fn describe(&self) -> String {
         if let Some(name) = &self.name {
             return format!("dstack {name}");
@@ -56,9 +59,13 @@ impl CcEvent {
             event_type::EFI_VARIABLE_DRIVER_CONFIG | EFI_VARIABLE_BOOT => {
                 format!("variable {}", variable_name(&self.data))
             }
-            event_type::EFI_VARIABLE_AUTHORITY => format!("authority {}", variable_name(&self.data)),
+            event_type::EFI_VARIABLE_AUTHORITY => {
+                format!("authority {}", variable_name(&self.data))
+            }
             event_type::EFI_BOOT_SERVICES_APPLICATION => "application".into(),
-            EFI_HANDOFF_TABLES2 => format!("handoff table {}", printable(self.data.get(1..).unwrap_or_default())),
+            EFI_HANDOFF_TABLES2 => {
+                format!("handoff table {}", printable(self.data.get(1..).unwrap_or_default()))
+            }
             EFI_PLATFORM_FIRMWARE_BLOB2 => {
                 format!("firmware {}", printable(self.data.get(1..).unwrap_or_default()))
             }
@@ -116,14 +123,17 @@ pub struct CcEventLog {
 }
 
 impl CcEventLog {
-    /// Reads a CCEL table's log area, or dstack's JSON: an array of events, or an object with an `event_log`
-    /// (an array, or a string that holds one).
+    /// Reads a CCEL table's log area, or dstack's JSON: an array of events, or an object with an
+    /// `event_log` (an array, or a string that holds one).
     ///
     /// # Errors
     /// [`TdxError::EventLog`].
     pub fn parse(bytes: &[u8]) -> Result<Self, TdxError> {
         if bytes.len() > MAX_LOG_BYTES {
-            return Err(TdxError::event_log(format!("{} bytes, at most {MAX_LOG_BYTES} allowed", bytes.len())));
+            return Err(TdxError::event_log(format!(
+                "{} bytes, at most {MAX_LOG_BYTES} allowed",
+                bytes.len()
+            )));
         }
         // A log area starts with the register of its first event: 0 to 4.
         let events = match bytes.trim_ascii_start() {
@@ -165,10 +175,18 @@ fn parse_ccel(bytes: &[u8]) -> Result<Vec<CcEvent>, TdxError> {
     let event = |record: &Record<'_>| {
         // Index 0 is MRTD, which nothing extends after launch.
         let rtmr = record.register.checked_sub(1).and_then(|rtmr| u8::try_from(rtmr).ok());
-        let rtmr = rtmr.ok_or_else(|| TdxError::event_log("an event of MR index 0, expected 1 to 4"))?;
+        let rtmr =
+            rtmr.ok_or_else(|| TdxError::event_log("an event of MR index 0, expected 1 to 4"))?;
         let digest = record.digest(HashAlg::Sha384).and_then(|digest| digest.try_into().ok());
-        let digest = digest.ok_or_else(|| TdxError::event_log("an event without a SHA-384 digest"))?;
-        Ok(CcEvent { rtmr, kind: record.kind, digest: Bytes(digest), data: record.data.to_vec(), name: None })
+        let digest =
+            digest.ok_or_else(|| TdxError::event_log("an event without a SHA-384 digest"))?;
+        Ok(CcEvent {
+            rtmr,
+            kind: record.kind,
+            digest: Bytes(digest),
+            data: record.data.to_vec(),
+            name: None,
+        })
     };
     log.records().iter().map(event).collect()
 }
@@ -191,7 +209,8 @@ enum Nested {
 struct DstackEvent {
     imr: u8,
     event_type: u32,
-    /// dstack leaves it out, or empty, where it follows from the rest (since 0.6, for its own events).
+    /// dstack leaves it out, or empty, where it follows from the rest (since 0.6, for its own
+    /// events).
     #[serde(default)]
     digest: String,
     event: String,
@@ -205,7 +224,11 @@ fn parse_dstack(json: &[u8]) -> Result<Vec<CcEvent>, TdxError> {
             serde_json::from_str(&text).map_err(TdxError::event_log)?
         }
     };
-    events.into_iter().filter(|event| event.event_type != event_type::NO_ACTION).map(CcEvent::try_from).collect()
+    events
+        .into_iter()
+        .filter(|event| event.event_type != event_type::NO_ACTION)
+        .map(CcEvent::try_from)
+        .collect()
 }
 
 impl TryFrom<DstackEvent> for CcEvent {
@@ -222,14 +245,19 @@ impl TryFrom<DstackEvent> for CcEvent {
             hex => Some(hex.parse::<Bytes48>().map_err(TdxError::event_log)?),
         };
         if kind != DSTACK_RUNTIME {
-            let digest = stated.ok_or_else(|| TdxError::event_log("an event of the firmware's without its digest"))?;
+            let digest = stated.ok_or_else(|| {
+                TdxError::event_log("an event of the firmware's without its digest")
+            })?;
             return Ok(Self { rtmr, kind, digest, data, name: None });
         }
-        // The digest is over the name and the payload that policies read: one that is not theirs is a lie.
+        // The digest is over the name and the payload that policies read: one that is not theirs is
+        // a lie.
         let digest = dstack_digest(kind, &name, &data);
         if stated.is_some_and(|stated| stated != digest) {
             let name: String = name.chars().take(80).collect();
-            return Err(TdxError::event_log(format!("the digest of dstack's event {name:?} is not over its payload")));
+            return Err(TdxError::event_log(format!(
+                "the digest of dstack's event {name:?} is not over its payload"
+            )));
         }
         Ok(Self { rtmr, kind, digest, data, name: Some(name) })
     }
@@ -245,7 +273,11 @@ fn dstack_digest(kind: u32, name: &str, payload: &[u8]) -> Bytes48 {
 
 fn printable(data: &[u8]) -> String {
     let visible = |byte: &u8| (0x20..0x7f).contains(byte);
-    data.iter().take_while(|byte| **byte != 0).take(80).map(|b| if visible(b) { char::from(*b) } else { '?' }).collect()
+    data.iter()
+        .take_while(|byte| **byte != 0)
+        .take(80)
+        .map(|b| if visible(b) { char::from(*b) } else { '?' })
+        .collect()
 }
 
 fn utf16(bytes: &[u8]) -> String {

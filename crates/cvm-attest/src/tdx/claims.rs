@@ -129,8 +129,8 @@ pub struct TdAttributes {
     pub provisioning_agent: bool,
     /// Bit 63: performance counters.
     pub perfmon: bool,
-    /// Bits that the ABI reserves, as they stand in the quote, little endian; absent where none is set. Intel asks
-    /// that no such TD is accepted: one may be a way for the host into the TD.
+    /// Bits that the ABI reserves, as they stand in the quote, little endian; absent where none is
+    /// set. Intel asks that no such TD is accepted: one may be a way for the host into the TD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Bytes<8>>,
 }
@@ -161,18 +161,21 @@ impl TdAttributes {
     }
 }
 
-/// What certificate and collateral say about the platform, under the names of Intel's supplemental data.
+/// What certificate and collateral say about the platform, under the names of Intel's supplemental
+/// data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlatformClaims {
     /// The status; none without collateral. A policy must look at it: nothing else does.
     pub tcb_status: Option<TcbStatus>,
     /// Intel's advisories that apply at this status.
     pub advisory_ids: Vec<String>,
-    /// `0`: no part of the collateral has expired; one that has is refused. None without collateral.
+    /// `0`: no part of the collateral has expired; one that has is refused. None without
+    /// collateral.
     pub collateral_expiration_status: Option<String>,
     /// The date of the TCB level.
     pub tcb_date: Option<Timestamp>,
-    /// Which of Intel's TCB recoveries the collateral knows: the lower number of TCB info and QE identity.
+    /// Which of Intel's TCB recoveries the collateral knows: the lower number of TCB info and QE
+    /// identity.
     pub tcb_eval_num: Option<u32>,
     /// The oldest part of the collateral.
     pub earliest_issue_date: Option<Timestamp>,
@@ -238,7 +241,10 @@ impl PlatformClaims {
             claims.tcb_date = Some(verdict.tcb_date);
             claims.collateral_expiration_status = Some("0".into());
             claims.tcb_eval_num = Some(
-                collateral.tcb_info.tcb_evaluation_data_number.min(collateral.qe_identity.tcb_evaluation_data_number),
+                collateral
+                    .tcb_info
+                    .tcb_evaluation_data_number
+                    .min(collateral.qe_identity.tcb_evaluation_data_number),
             );
             claims.earliest_issue_date = Some(Timestamp(earliest.min(from)));
             claims.latest_issue_date = Some(Timestamp(latest.max(from)));
@@ -347,7 +353,11 @@ mod tests {
         let defined = [0, 4, 5, 6, 16, 17, 18, 19, 20, 21, 22, 27, 28, 29, 30, 31, 62, 63];
         for bit in 0..64 {
             let attributes = Bytes((1u64 << bit).to_le_bytes());
-            assert_eq!(TdAttributes::new(attributes).unknown.is_none(), defined.contains(&bit), "bit {bit}");
+            assert_eq!(
+                TdAttributes::new(attributes).unknown.is_none(),
+                defined.contains(&bit),
+                "bit {bit}"
+            );
         }
     }
 }

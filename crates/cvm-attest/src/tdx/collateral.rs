@@ -1,7 +1,7 @@
 //! DCAP collateral: what Intel signs about platforms and quoting enclaves, and its validity.
 //!
-//! The container is dcap-qvl's `QuoteCollateralV3` in JSON: issuer chains as PEM, the two signed documents as
-//! the text that was signed, lists and signatures in hex.
+//! The container is dcap-qvl's `QuoteCollateralV3` in JSON: issuer chains as PEM, the two signed
+//! documents as the text that was signed, lists and signatures in hex.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde::Deserialize;
@@ -43,14 +43,17 @@ pub struct Collateral {
 }
 
 impl Collateral {
-    /// Reads the JSON form. Its `pck_crl_issuer_chain` is not needed: the list must be signed by the CA that
-    /// issued the platform's own certificate.
+    /// Reads the JSON form. Its `pck_crl_issuer_chain` is not needed: the list must be signed by
+    /// the CA that issued the platform's own certificate.
     ///
     /// # Errors
     /// [`TdxError::Collateral`].
     pub fn parse(json: &[u8]) -> Result<Self, TdxError> {
         if json.len() > MAX_COLLATERAL_BYTES {
-            return Err(TdxError::collateral(format!("{} bytes, at most {MAX_COLLATERAL_BYTES} allowed", json.len())));
+            return Err(TdxError::collateral(format!(
+                "{} bytes, at most {MAX_COLLATERAL_BYTES} allowed",
+                json.len()
+            )));
         }
         serde_json::from_slice(json).map_err(TdxError::collateral)
     }
@@ -60,9 +63,9 @@ impl Collateral {
         &self.tcb_info
     }
 
-    /// Puts together what Intel's service answered separately: TCB info and QE identity (its bodies), revocation
-    /// lists (DER) and the certificate that signed the two documents. Of several, every combination is made;
-    /// which one fits a quote only its verification shows.
+    /// Puts together what Intel's service answered separately: TCB info and QE identity (its
+    /// bodies), revocation lists (DER) and the certificate that signed the two documents. Of
+    /// several, every combination is made; which one fits a quote only its verification shows.
     pub fn assemble(
         tcb_infos: &[Vec<u8>],
         qe_identities: &[Vec<u8>],
@@ -88,23 +91,33 @@ impl Collateral {
     ) -> Result<Vec<Self>, TdxError> {
         let missing = |what: &str| TdxError::collateral(format!("{what} is missing"));
         let issued_by = |der: &&Vec<u8>, name: &str| {
-            <CertificateList>::from_der(der).is_ok_and(|list| list.tbs_cert_list.issuer.to_string().contains(name))
+            <CertificateList>::from_der(der)
+                .is_ok_and(|list| list.tbs_cert_list.issuer.to_string().contains(name))
         };
-        let root_ca_crls: Vec<_> = crls.iter().filter(|der| issued_by(der, "Intel SGX Root CA")).collect();
+        let root_ca_crls: Vec<_> =
+            crls.iter().filter(|der| issued_by(der, "Intel SGX Root CA")).collect();
         if root_ca_crls.is_empty() {
             return Err(missing("the root CA's revocation list"));
         }
-        let is_signer = |certificate: &&Certificate| certificate.subject().contains("SGX TCB Signing");
-        let mut chains: Vec<_> = certificates.iter().filter(is_signer).map(Certificate::to_pem).collect();
+        let is_signer =
+            |certificate: &&Certificate| certificate.subject().contains("SGX TCB Signing");
+        let mut chains: Vec<_> =
+            certificates.iter().filter(is_signer).map(Certificate::to_pem).collect();
         chains.sort();
         chains.dedup();
         if chains.is_empty() {
-            return Err(missing("the certificate of Intel's TCB signer (an answer's header has it)"));
+            return Err(missing(
+                "the certificate of Intel's TCB signer (an answer's header has it)",
+            ));
         }
         // An older list or signer may lie beside the valid one: their order decides nothing.
-        let heads: Vec<_> = root_ca_crls.iter().flat_map(|crl| chains.iter().map(move |chain| (*crl, chain))).collect();
+        let heads: Vec<_> = root_ca_crls
+            .iter()
+            .flat_map(|crl| chains.iter().map(move |chain| (*crl, chain)))
+            .collect();
         let signed = |document: &Vec<u8>, member: &'static str| {
-            let (text, signature) = signed_member(document, member).ok_or_else(|| missing(member))?;
+            let (text, signature) =
+                signed_member(document, member).ok_or_else(|| missing(member))?;
             Ok::<_, TdxError>((text, hex::decode(signature).map_err(TdxError::collateral)?))
         };
         if qe_identities.is_empty() {
@@ -152,10 +165,14 @@ pub(super) struct VerifiedCollateral {
 }
 
 impl VerifiedCollateral {
-    pub(super) fn verify(collateral: &Collateral, roots: &[Certificate], now: u64) -> Result<Self, TdxError> {
+    pub(super) fn verify(
+        collateral: &Collateral,
+        roots: &[Certificate],
+        now: u64,
+    ) -> Result<Self, TdxError> {
         let crls = vec![collateral.root_ca_crl.clone(), collateral.pck_crl.clone()];
-        let [root_crl, pck_crl] =
-            [("the root CA's CRL", &crls[0]), ("the PCK CRL", &crls[1])].map(|(what, der)| Crl::parse(what, der));
+        let [root_crl, pck_crl] = [("the root CA's CRL", &crls[0]), ("the PCK CRL", &crls[1])]
+            .map(|(what, der)| Crl::parse(what, der));
         let (root_crl, pck_crl) = (root_crl?, pck_crl?);
         let mut dates = vec![root_crl.dates, pck_crl.dates];
         check_dates(&dates, now)?;
@@ -164,27 +181,46 @@ impl VerifiedCollateral {
         let signer = |what, chain: &str| {
             let fail = |cause| TdxError::Chain { what, cause };
             let signer = read_chain(chain.as_bytes()).map_err(fail)?.into_iter().next();
-            let signer = signer.ok_or_else(|| TdxError::collateral(format!("{what} has no chain")))?;
+            let signer =
+                signer.ok_or_else(|| TdxError::collateral(format!("{what} has no chain")))?;
             let path = Path { intermediates: &[], roots, crls: &crls[..1] };
             let root = path.verify_unrevoked(&signer, now).map_err(fail)?;
             // … which issues CAs too: they sign other things.
             if !signer.subject().contains("SGX TCB Signing") {
-                return Err(TdxError::collateral(format!("{what} is signed by {}", signer.subject())));
+                return Err(TdxError::collateral(format!(
+                    "{what} is signed by {}",
+                    signer.subject()
+                )));
             }
             Ok((signer, root.clone()))
         };
         let (tcb_signer, root) = signer("TCB info", &collateral.tcb_info_issuer_chain)?;
-        let (qe_signer, qe_root) = match collateral.qe_identity_issuer_chain == collateral.tcb_info_issuer_chain {
-            true => (tcb_signer.clone(), root.clone()),
-            false => signer("QE identity", &collateral.qe_identity_issuer_chain)?,
-        };
-        if root_crl.revoked.iter().any(|serial| [&root, &qe_root].iter().any(|root| root.serial() == &serial[..])) {
+        let (qe_signer, qe_root) =
+            match collateral.qe_identity_issuer_chain == collateral.tcb_info_issuer_chain {
+                true => (tcb_signer.clone(), root.clone()),
+                false => signer("QE identity", &collateral.qe_identity_issuer_chain)?,
+            };
+        if root_crl
+            .revoked
+            .iter()
+            .any(|serial| [&root, &qe_root].iter().any(|root| root.serial() == &serial[..]))
+        {
             return Err(TdxError::collateral("the root CA revoked itself"));
         }
 
         // Signatures first: what is parsed below is Intel's.
-        check_signature("TCB info", &tcb_signer, &collateral.tcb_info, &collateral.tcb_info_signature)?;
-        check_signature("QE identity", &qe_signer, &collateral.qe_identity, &collateral.qe_identity_signature)?;
+        check_signature(
+            "TCB info",
+            &tcb_signer,
+            &collateral.tcb_info,
+            &collateral.tcb_info_signature,
+        )?;
+        check_signature(
+            "QE identity",
+            &qe_signer,
+            &collateral.qe_identity,
+            &collateral.qe_identity_signature,
+        )?;
         let tcb_info = TcbInfo::parse(&collateral.tcb_info)?;
         let qe_identity = QeIdentity::parse(&collateral.qe_identity)?;
         dates.push(("TCB info", tcb_info.issue_date.0, tcb_info.next_update.0));
@@ -202,7 +238,10 @@ impl VerifiedCollateral {
         Ok(Self {
             tcb_info,
             qe_identity,
-            pck_chain: collateral.pck_certificate_chain.as_ref().map(|pem| pem.clone().into_bytes()),
+            pck_chain: collateral
+                .pck_certificate_chain
+                .as_ref()
+                .map(|pem| pem.clone().into_bytes()),
             root,
             root_crl_number: root_crl.number,
             pck_crl_number: pck_crl.number,
@@ -234,15 +273,23 @@ struct Crl {
 
 impl Crl {
     fn parse(what: &'static str, der: &[u8]) -> Result<Self, TdxError> {
-        let fail = |problem: &dyn ToString| TdxError::collateral(format!("{what}: {}", problem.to_string()));
+        let fail = |problem: &dyn ToString| {
+            TdxError::collateral(format!("{what}: {}", problem.to_string()))
+        };
         if der.len() > MAX_CRL_BYTES {
             return Err(fail(&format!("{} bytes, at most {MAX_CRL_BYTES} allowed", der.len())));
         }
         let list = <CertificateList>::from_der(der).map_err(|e| fail(&e))?.tbs_cert_list;
         let until = list.next_update.ok_or_else(|| fail(&"no date of the next one"))?;
-        let number = list.crl_extensions.iter().flatten().find(|extension| extension.extn_id.to_string() == CRL_NUMBER);
+        let number = list
+            .crl_extensions
+            .iter()
+            .flatten()
+            .find(|extension| extension.extn_id.to_string() == CRL_NUMBER);
         let number = match number {
-            Some(extension) => UintRef::from_der(extension.extn_value.as_bytes()).map_err(|e| fail(&e))?,
+            Some(extension) => {
+                UintRef::from_der(extension.extn_value.as_bytes()).map_err(|e| fail(&e))?
+            }
             None => return Err(fail(&"no number")),
         };
         if number.as_bytes().len() > 8 {
@@ -273,7 +320,12 @@ fn check_dates(dates: &[(&'static str, u64, u64)], now: u64) -> Result<(), TdxEr
     }
 }
 
-fn check_signature(what: &'static str, signer: &Certificate, text: &str, signature: &[u8]) -> Result<(), TdxError> {
+fn check_signature(
+    what: &'static str,
+    signer: &Certificate,
+    text: &str,
+    signature: &[u8],
+) -> Result<(), TdxError> {
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, signer.public_key())
         .verify(text.as_bytes(), signature)
         .map_err(|_| TdxError::Signature { what, key: "Intel's TCB signing key" })

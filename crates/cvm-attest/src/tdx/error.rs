@@ -47,7 +47,10 @@ pub enum TdxError {
         key: &'static str,
     },
     /// The quoting enclave did not vouch for the attestation key.
-    #[error("the quoting enclave's report names another attestation key: {expected} expected, {found} found")]
+    #[error(
+        "the quoting enclave's report names another attestation key: {expected} expected, {found} \
+         found"
+    )]
     AttestationKey {
         /// SHA-256 of key and authentication data, hex.
         expected: String,
@@ -123,7 +126,9 @@ pub enum TdxError {
         found: String,
     },
     /// The platform's TCB status is not one that the policy accepts.
-    #[error("the platform's TCB status is {found} ({advisories}), which the policy does not accept")]
+    #[error(
+        "the platform's TCB status is {found} ({advisories}), which the policy does not accept"
+    )]
     Status {
         /// What collateral says about it.
         found: TcbStatus,
@@ -200,22 +205,68 @@ impl Explain for TdxError {
 
     fn help(&self) -> String {
         match self {
-            Self::Quote { .. } => "the sender is another program or version, or the bytes were changed on the way",
-            Self::Unsupported { .. } => "a TD makes quotes of version 4 or 5, an SGX enclave of version 3, both with ECDSA-P256 keys",
-            Self::Pck { .. } => "the quote must carry its platform's chain, or the collateral the same one: fetch the collateral for this quote",
-            Self::Chain { .. } => "check the verifier's clock and that the chain ends in Intel's SGX Root CA; a revoked platform must not be trusted",
-            Self::Signature { .. } => "the bytes were changed after they were signed, or come from somewhere else",
-            Self::AttestationKey { .. } => "the quote was signed with a key that no quoting enclave vouched for: a forgery",
-            Self::QuotingEnclave { .. } => "a quoting enclave other than Intel's made this quote: do not trust it",
-            Self::Tcb { .. } => "update the platform's firmware and TDX module, or fetch newer collateral",
-            Self::ReportData { .. } => "a replayed or relayed quote; a genuine CVM simply starts a new session",
-            Self::EventLog { .. } => "give the CCEL table's log area as the guest sees it, at most 1 MiB",
-            Self::Replay { .. } => "the log was changed, or software measured into this register without logging it",
-            Self::Collateral { .. } => "fetch the collateral again: TCB info, QE identity and both revocation lists, for this platform",
+            Self::Quote { .. } => {
+                "the sender is another program or version, or the bytes were \
+                changed on the way"
+            }
+            Self::Unsupported { .. } => {
+                "a TD makes quotes of version 4 or 5, an SGX enclave of \
+                version 3, both with ECDSA-P256 keys"
+            }
+            Self::Pck { .. } => {
+                "the quote must carry its platform's chain, or the collateral the \
+                same one: fetch the collateral for this quote"
+            }
+            Self::Chain { .. } => {
+                "check the verifier's clock and that the chain ends in Intel's \
+                SGX Root CA; a revoked platform must not be trusted"
+            }
+            Self::Signature { .. } => {
+                "the bytes were changed after they were signed, or come from \
+                somewhere else"
+            }
+            Self::AttestationKey { .. } => {
+                "the quote was signed with a key that no quoting \
+                enclave vouched for: a forgery"
+            }
+            Self::QuotingEnclave { .. } => {
+                "a quoting enclave other than Intel's made this quote: \
+                do not trust it"
+            }
+            Self::Tcb { .. } => {
+                "update the platform's firmware and TDX module, or fetch newer \
+                collateral"
+            }
+            Self::ReportData { .. } => {
+                "a replayed or relayed quote; a genuine CVM simply starts a \
+                new session"
+            }
+            Self::EventLog { .. } => {
+                "give the CCEL table's log area as the guest sees it, at most \
+                1 MiB"
+            }
+            Self::Replay { .. } => {
+                "the log was changed, or software measured into this register \
+                without logging it"
+            }
+            Self::Collateral { .. } => {
+                "fetch the collateral again: TCB info, QE identity and both \
+                revocation lists, for this platform"
+            }
             Self::Time { .. } => "check the verifier's clock, then fetch newer collateral",
-            Self::OtherPlatform { .. } => "fetch the collateral for this platform's FMSPC and this kind of TEE",
-            Self::Status { .. } => "update the platform, or name this status and its advisories in the policy if you accept them",
-            Self::NoCollateral { .. } => "give Intel's collateral for this platform (flare-cvm collateral fetches it where there is a network); a policy that allows an unknown TCB accepts platforms with known holes",
+            Self::OtherPlatform { .. } => {
+                "fetch the collateral for this platform's FMSPC and this \
+                kind of TEE"
+            }
+            Self::Status { .. } => {
+                "update the platform, or name this status and its advisories in \
+                the policy if you accept them"
+            }
+            Self::NoCollateral { .. } => {
+                "give Intel's collateral for this platform (flare-cvm \
+                collateral fetches it where there is a network); a policy that allows an unknown \
+                TCB accepts platforms with known holes"
+            }
             Self::Policy { .. } => "change the TD or the policy, whichever is wrong",
         }
         .into()

@@ -8,15 +8,16 @@
 //!                                       └─ the attestation key signs header ‖ TD report
 //! ```
 //!
-//! **Why our own code** and not the crate `dcap-qvl`, which is good: it verifies all collateral with each
-//! quote (`benches/verify.rs` measures both), its errors name no check, it brings 30 crates, and three
-//! of its ways are not ours: collateral's `pck_certificate_chain` replaces the quote's own chain, the PCE id
-//! is not compared, and a revocation list from the future is believed. It is the oracle in our tests instead:
-//! on every vector, on hundreds of damaged quotes and collaterals and on every minted one, what we accept it must
-//! accept with the same status and advisories, and what it alone accepts must fail one of our stricter checks.
+//! **Why our own code** and not the crate `dcap-qvl`, which is good: it verifies all collateral
+//! with each quote (`benches/verify.rs` measures both), its errors name no check, it brings 30
+//! crates, and three of its ways are not ours: collateral's `pck_certificate_chain` replaces the
+//! quote's own chain, the PCE id is not compared, and a revocation list from the future is
+//! believed. It is the oracle in our tests instead: on every vector, on hundreds of damaged quotes
+//! and collaterals and on every minted one, what we accept it must accept with the same status and
+//! advisories, and what it alone accepts must fail one of our stricter checks.
 //!
-//! Status, advisories and attributes are claims; [`TdxPolicy`] refuses what is not safe. Revoked platforms are
-//! refused here.
+//! Status, advisories and attributes are claims; [`TdxPolicy`] refuses what is not safe. Revoked
+//! platforms are refused here.
 
 mod ccel;
 mod claims;
@@ -49,7 +50,8 @@ use tcb::Verdict;
 
 pub use ccel::{CcEvent, CcEventLog, MAX_LOG_BYTES};
 pub use claims::{
-    DigestClaim, EventClaim, EventDetails, PlatformClaims, QuoteClaims, SgxClaims, SgxHeader, TdAttributes, TdxClaims,
+    DigestClaim, EventClaim, EventDetails, PlatformClaims, QuoteClaims, SgxClaims, SgxHeader,
+    TdAttributes, TdxClaims,
 };
 pub use collateral::{Collateral, MAX_COLLATERAL_BYTES};
 pub use error::TdxError;
@@ -79,7 +81,10 @@ impl TdxEvidence {
     /// # Errors
     /// [`TdxError::Quote`], [`TdxError::Unsupported`], [`TdxError::EventLog`].
     pub fn parse(quote: &[u8], event_log: Option<&[u8]>) -> Result<Self, TdxError> {
-        Ok(Self { quote: Quote::parse(quote)?, event_log: event_log.map(CcEventLog::parse).transpose()? })
+        Ok(Self {
+            quote: Quote::parse(quote)?,
+            event_log: event_log.map(CcEventLog::parse).transpose()?,
+        })
     }
 
     pub(crate) fn quote(&self) -> &Quote {
@@ -88,8 +93,9 @@ impl TdxEvidence {
 }
 
 impl Quote {
-    /// What says that collateral is another platform's: the words of both, neither of them believed. Collateral that was
-    /// refused is explained with it; what is wrong with another platform's does not matter.
+    /// What says that collateral is another platform's: the words of both, neither of them
+    /// believed. Collateral that was refused is explained with it; what is wrong with another
+    /// platform's does not matter.
     pub(crate) fn differs_from(&self, collateral: &Collateral) -> Option<TdxError> {
         let chain = pck::read_chain(self.signature.pck_chain.as_deref()?).ok()?;
         let platform = pck::sgx_extension(chain.first()?).ok()?;
@@ -100,8 +106,8 @@ impl Quote {
 
 /// Verifies one quote. Who verifies many keeps a [`DcapVerifier`].
 ///
-/// `roots` are trusted ([`intel_roots`] in production), `report_data` is what REPORT_DATA must be (up to 64
-/// bytes; zeros behind), `now` is in seconds since 1970 UTC.
+/// `roots` are trusted ([`intel_roots`] in production), `report_data` is what REPORT_DATA must be
+/// (up to 64 bytes; zeros behind), `now` is in seconds since 1970 UTC.
 ///
 /// # Errors
 /// [`TdxError`], for the first check that fails.
@@ -123,8 +129,8 @@ pub fn intel_roots() -> Result<Vec<Certificate>, TdxError> {
     Certificate::read_all(INTEL_ROOT_PEM).map_err(TdxError::collateral)
 }
 
-/// Roots and collateral, verified once; platforms' chains are verified once each. What has dates is checked
-/// against `now` with every quote.
+/// Roots and collateral, verified once; platforms' chains are verified once each. What has dates is
+/// checked against `now` with every quote.
 #[derive(Debug)]
 pub struct DcapVerifier {
     roots: Vec<Certificate>,
@@ -134,14 +140,19 @@ pub struct DcapVerifier {
 }
 
 impl DcapVerifier {
-    /// Verifies the collateral. Without any, quotes are held against Intel's known quoting enclaves, and what
-    /// could not be checked stands in the claims.
+    /// Verifies the collateral. Without any, quotes are held against Intel's known quoting
+    /// enclaves, and what could not be checked stands in the claims.
     ///
     /// # Errors
     /// [`TdxError`] for collateral that is not signed below one of the roots or not valid at `now`.
-    pub fn new(roots: Vec<Certificate>, collateral: Option<&Collateral>, now: u64) -> Result<Self, TdxError> {
-        let collateral =
-            collateral.map(|collateral| VerifiedCollateral::verify(collateral, &roots, now)).transpose()?;
+    pub fn new(
+        roots: Vec<Certificate>,
+        collateral: Option<&Collateral>,
+        now: u64,
+    ) -> Result<Self, TdxError> {
+        let collateral = collateral
+            .map(|collateral| VerifiedCollateral::verify(collateral, &roots, now))
+            .transpose()?;
         Ok(Self { roots, collateral, platforms: Mutex::default() })
     }
 
@@ -149,9 +160,16 @@ impl DcapVerifier {
     ///
     /// # Errors
     /// [`TdxError`], for the first check that fails.
-    pub fn verify(&self, evidence: &TdxEvidence, report_data: Option<&[u8]>, now: u64) -> Result<TdxClaims, TdxError> {
+    pub fn verify(
+        &self,
+        evidence: &TdxEvidence,
+        report_data: Option<&[u8]>,
+        now: u64,
+    ) -> Result<TdxClaims, TdxError> {
         let quote = &evidence.quote;
-        let Body::Td(body) = &quote.body else { return Err(other_tee(&quote.header, "81000000 (TDX)")) };
+        let Body::Td(body) = &quote.body else {
+            return Err(other_tee(&quote.header, "81000000 (TDX)"));
+        };
         let (pck, verdict) = self.verify_quote(quote, now)?;
         let td_attributes = TdAttributes::new(body.td_attributes);
         check_report_data(&body.report_data, report_data)?;
@@ -161,7 +179,10 @@ impl DcapVerifier {
 
         let mut not_checked = self.not_checked(report_data);
         if evidence.event_log.is_none() {
-            not_checked.push(NotChecked::new("event-log", "no event log was given: the RTMRs stand unexplained"));
+            not_checked.push(NotChecked::new(
+                "event-log",
+                "no event log was given: the RTMRs stand unexplained",
+            ));
         }
         not_checked.push(acpi::in_rtmr0());
         Ok(TdxClaims {
@@ -175,7 +196,10 @@ impl DcapVerifier {
             report_data: body.report_data,
             init_data: body.mr_config_id,
             platform: self.platform_claims(&pck, verdict),
-            uefi_event_logs: evidence.event_log.as_ref().map(|log| log.events().iter().map(EventClaim::from).collect()),
+            uefi_event_logs: evidence
+                .event_log
+                .as_ref()
+                .map(|log| log.events().iter().map(EventClaim::from).collect()),
             not_checked,
         })
     }
@@ -184,11 +208,20 @@ impl DcapVerifier {
     ///
     /// # Errors
     /// [`TdxError`], for the first check that fails.
-    pub fn verify_sgx(&self, quote: &Quote, report_data: Option<&[u8]>, now: u64) -> Result<SgxClaims, TdxError> {
-        let Body::Sgx(body) = &quote.body else { return Err(other_tee(&quote.header, "00000000 (SGX)")) };
+    pub fn verify_sgx(
+        &self,
+        quote: &Quote,
+        report_data: Option<&[u8]>,
+        now: u64,
+    ) -> Result<SgxClaims, TdxError> {
+        let Body::Sgx(body) = &quote.body else {
+            return Err(other_tee(&quote.header, "00000000 (SGX)"));
+        };
         let (pck, verdict) = self.verify_quote(quote, now)?;
         if body.is_debug() {
-            return Err(TdxError::Policy { problem: "debug mode is enabled: the host can read the enclave".into() });
+            return Err(TdxError::Policy {
+                problem: "debug mode is enabled: the host can read the enclave".into(),
+            });
         }
         check_report_data(&body.report_data, report_data)?;
         Ok(SgxClaims {
@@ -202,7 +235,11 @@ impl DcapVerifier {
     }
 
     /// From the root to the quote's signature, and what collateral says about the platform.
-    fn verify_quote(&self, quote: &Quote, now: u64) -> Result<(Arc<Pck>, Option<Verdict>), TdxError> {
+    fn verify_quote(
+        &self,
+        quote: &Quote,
+        now: u64,
+    ) -> Result<(Arc<Pck>, Option<Verdict>), TdxError> {
         let signature = &quote.signature;
         if let Some(collateral) = &self.collateral {
             collateral.check_dates(now)?;
@@ -214,7 +251,8 @@ impl DcapVerifier {
         let known;
         let identity = match &self.collateral {
             Some(collateral) if collateral.qe_identity.is_tdx() != is_td => {
-                let [expected, found] = [!is_td, is_td].map(|td| if td { "TDX" } else { "SGX" }.to_owned());
+                let [expected, found] =
+                    [!is_td, is_td].map(|td| if td { "TDX" } else { "SGX" }.to_owned());
                 return Err(TdxError::OtherPlatform { field: "quoting enclave", expected, found });
             }
             Some(collateral) => &collateral.qe_identity.enclave,
@@ -245,7 +283,8 @@ impl DcapVerifier {
 
     /// The platform's certificate: from the quote, or from the collateral where the quote has none.
     fn platform(&self, signature: &SignatureData, now: u64) -> Result<Arc<Pck>, TdxError> {
-        let from_collateral = self.collateral.as_ref().and_then(|collateral| collateral.pck_chain.as_deref());
+        let from_collateral =
+            self.collateral.as_ref().and_then(|collateral| collateral.pck_chain.as_deref());
         let chain = match (&signature.pck_chain, from_collateral) {
             (Some(own), None) => own,
             (Some(own), Some(other)) => {
@@ -257,7 +296,9 @@ impl DcapVerifier {
                 own
             }
             (None, Some(other)) => other,
-            (None, None) => return Err(TdxError::pck("neither the quote nor the collateral holds its chain")),
+            (None, None) => {
+                return Err(TdxError::pck("neither the quote nor the collateral holds its chain"));
+            }
         };
         let mut id = [0; 32];
         id.copy_from_slice(digest::digest(&digest::SHA256, chain).as_ref());
@@ -265,7 +306,8 @@ impl DcapVerifier {
         if let Some(pck) = known.filter(|pck| (pck.validity.0..=pck.validity.1).contains(&now)) {
             return Ok(pck);
         }
-        let crls = self.collateral.as_ref().map(|collateral| &collateral.crls[..]).unwrap_or_default();
+        let crls =
+            self.collateral.as_ref().map(|collateral| &collateral.crls[..]).unwrap_or_default();
         let pck = Arc::new(Pck::verify(chain, &self.roots, crls, now)?);
         let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
         if platforms.len() >= MAX_CACHED_PLATFORMS {
@@ -282,12 +324,21 @@ impl DcapVerifier {
     fn not_checked(&self, report_data: Option<&[u8]>) -> Vec<NotChecked> {
         let mut not_checked = Vec::new();
         if report_data.is_none() {
-            not_checked.push(NotChecked::new("report-data", "no expected value was given: the quote may be a replay"));
+            not_checked.push(NotChecked::new(
+                "report-data",
+                "no expected value was given: the quote may be a replay",
+            ));
         }
         if self.collateral.is_none() {
             not_checked.push(NotChecked::new("certificate-revocation", "no collateral was given"));
-            not_checked.push(NotChecked::new("tcb-status", "no collateral was given: security updates may be missing"));
-            not_checked.push(NotChecked::new("qe-identity", "no collateral was given; held against the built-in one"));
+            not_checked.push(NotChecked::new(
+                "tcb-status",
+                "no collateral was given: security updates may be missing",
+            ));
+            not_checked.push(NotChecked::new(
+                "qe-identity",
+                "no collateral was given; held against the built-in one",
+            ));
         }
         not_checked
     }
@@ -322,7 +373,9 @@ fn check_attestation_key(signature: &SignatureData) -> Result<(), TdxError> {
 fn check_intel_module(td: &TdReport) -> Result<(), TdxError> {
     if td.mrsigner_seam != Bytes([0; 48]) || td.seam_attributes != Bytes([0; 8]) {
         let found = format!("signer {}, attributes {}", td.mrsigner_seam, td.seam_attributes);
-        return Err(TdxError::tcb(format!("the TDX module is not Intel's production one: {found}")));
+        return Err(TdxError::tcb(format!(
+            "the TDX module is not Intel's production one: {found}"
+        )));
     }
     Ok(())
 }
@@ -339,7 +392,10 @@ fn check_report_data(found: &Bytes<64>, expected: Option<&[u8]>) -> Result<(), T
         }
     }
     if found.0 != expected {
-        return Err(TdxError::ReportData { expected: Bytes(expected).to_string(), found: found.to_string() });
+        return Err(TdxError::ReportData {
+            expected: Bytes(expected).to_string(),
+            found: found.to_string(),
+        });
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The platform's certificate (PCK): what Intel says about a machine (SGX PCK Certificate and CRL Profile
-//! Specification, §1.3.5).
+//! The platform's certificate (PCK): what Intel says about a machine (SGX PCK Certificate and CRL
+//! Profile Specification, §1.3.5).
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use cvm_base::Bytes;
@@ -17,9 +17,11 @@ const TCB: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.
 const PCE_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.3");
 const FMSPC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.4");
 const SGX_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.5");
-const PLATFORM_INSTANCE_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.6");
+const PLATFORM_INSTANCE_ID: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.6");
 const CONFIGURATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7");
-const DYNAMIC_PLATFORM: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7.1");
+const DYNAMIC_PLATFORM: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7.1");
 const CACHED_KEYS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7.2");
 const SMT_ENABLED: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7.3");
 /// The security versions of components 1 to 16 are 2.1 to 2.16; these follow.
@@ -58,43 +60,69 @@ pub(super) struct Pck {
 impl Pck {
     /// Verifies `chain`: the PCK certificate, the CA above it, and one of the roots.
     ///
-    /// With lists, both certificates must be covered by one of them; without, revocation is not checked.
-    pub(super) fn verify(chain: &[u8], roots: &[Certificate], crls: &[Vec<u8>], now: u64) -> Result<Self, TdxError> {
+    /// With lists, both certificates must be covered by one of them; without, revocation is not
+    /// checked.
+    pub(super) fn verify(
+        chain: &[u8],
+        roots: &[Certificate],
+        crls: &[Vec<u8>],
+        now: u64,
+    ) -> Result<Self, TdxError> {
         if chain.len() > MAX_CHAIN_BYTES {
             let found = chain.len();
-            return Err(TdxError::pck(format!("a chain of {found} bytes, at most {MAX_CHAIN_BYTES} allowed")));
+            return Err(TdxError::pck(format!(
+                "a chain of {found} bytes, at most {MAX_CHAIN_BYTES} allowed"
+            )));
         }
         let cause = |cause| TdxError::Chain { what: "the platform's certificate (PCK)", cause };
         let chain = read_chain(chain).map_err(cause)?;
         let [leaf, ca, top] = &chain[..] else {
-            return Err(TdxError::pck(format!("a chain of {} certificates, expected 3", chain.len())));
+            return Err(TdxError::pck(format!(
+                "a chain of {} certificates, expected 3",
+                chain.len()
+            )));
         };
         if !roots.contains(top) {
-            return Err(TdxError::pck(format!("its chain ends in {}, which is not a trusted root", top.subject())));
+            return Err(TdxError::pck(format!(
+                "its chain ends in {}, which is not a trusted root",
+                top.subject()
+            )));
         }
         for (certificate, phrase) in [(leaf, "SGX PCK Certificate"), (ca, "SGX PCK ")] {
             if !certificate.subject().contains(phrase) {
                 return Err(TdxError::pck(format!("{} is not an {phrase}", certificate.subject())));
             }
         }
-        let path = Path { intermediates: std::slice::from_ref(ca), roots: std::slice::from_ref(top), crls };
-        let root = if crls.is_empty() { path.verify(leaf, now) } else { path.verify_unrevoked(leaf, now) };
+        let path = Path {
+            intermediates: std::slice::from_ref(ca),
+            roots: std::slice::from_ref(top),
+            crls,
+        };
+        let root =
+            if crls.is_empty() { path.verify(leaf, now) } else { path.verify_unrevoked(leaf, now) };
         let root = root.map_err(cause)?;
         let validity = [leaf, ca, root].map(Certificate::validity);
         Ok(Self {
             key: leaf.public_key().to_vec(),
             extension: sgx_extension(leaf)?,
-            validity: validity
-                .iter()
-                .fold((0, u64::MAX), |(from, until), dates| (from.max(dates.0), until.min(dates.1))),
+            validity: validity.iter().fold((0, u64::MAX), |(from, until), dates| {
+                (from.max(dates.0), until.min(dates.1))
+            }),
         })
     }
 
     /// Whether the platform's key signed the quoting enclave's report.
-    pub(super) fn check_signature(&self, report: &[u8; 384], signature: &[u8; 64]) -> Result<(), TdxError> {
+    pub(super) fn check_signature(
+        &self,
+        report: &[u8; 384],
+        signature: &[u8; 64],
+    ) -> Result<(), TdxError> {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.key)
             .verify(report, signature)
-            .map_err(|_| TdxError::Signature { what: "the quoting enclave's report", key: "the platform's key (PCK)" })
+            .map_err(|_| TdxError::Signature {
+                what: "the quoting enclave's report",
+                key: "the platform's key (PCK)",
+            })
     }
 }
 
@@ -125,9 +153,15 @@ impl PckExtension {
             let oid = TCB.push_arc(arc).map_err(|e| TdxError::pck(e.to_string()))?;
             *component = tcb.required(oid)?.decode_as().map_err(fail)?;
         }
-        let configuration =
-            extension.optional(CONFIGURATION).map(Entries::of).transpose().map_err(fail)?.unwrap_or_default();
-        let flag = |oid| configuration.optional(oid).map(|value| value.value().iter().any(|byte| *byte != 0));
+        let configuration = extension
+            .optional(CONFIGURATION)
+            .map(Entries::of)
+            .transpose()
+            .map_err(fail)?
+            .unwrap_or_default();
+        let flag = |oid| {
+            configuration.optional(oid).map(|value| value.value().iter().any(|byte| *byte != 0))
+        };
         Ok(Self {
             ppid: fixed("PPID", bytes(PPID)?)?,
             components,
@@ -164,8 +198,12 @@ impl<'a> Entries<'a> {
             let entry = AnyRef::decode(&mut reader)?;
             entry.tag().assert_eq(Tag::Sequence)?;
             let mut fields = SliceReader::new(entry.value())?;
-            let (id, value) = (ObjectIdentifier::decode(&mut fields)?, AnyRef::decode(&mut fields)?);
-            if !fields.is_finished() || entries.len() == MAX_ENTRIES || entries.iter().any(|(known, _)| *known == id) {
+            let (id, value) =
+                (ObjectIdentifier::decode(&mut fields)?, AnyRef::decode(&mut fields)?);
+            if !fields.is_finished()
+                || entries.len() == MAX_ENTRIES
+                || entries.iter().any(|(known, _)| *known == id)
+            {
                 return Err(ErrorKind::Value { tag: Tag::Sequence }.into());
             }
             entries.push((id, value));

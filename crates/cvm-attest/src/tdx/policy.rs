@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::{PlatformClaims, SgxClaims, TcbStatus, TdxClaims, TdxError};
 use crate::rtmr::Bytes48;
 
-/// Extended CPU state that a TD may use: everything the architecture defines (XCR0 and IA32_XSS bits 0 to 2,
-/// 5 to 9, 11, 12, 14, 15, 17 to 19).
+/// Extended CPU state that a TD may use: everything the architecture defines (XCR0 and IA32_XSS
+/// bits 0 to 2, 5 to 9, 11, 12, 14, 15, 17 to 19).
 const KNOWN_XFAM: u64 = 0x000e_dbe7;
 /// x87 and SSE: always on.
 const FIXED_XFAM: u64 = 0x3;
 
-/// A policy about TDs. The default accepts what is safe for everybody: no debugging, profiling or migration,
-/// no service TDs, an up-to-date platform, `SEPT_VE_DISABLE` set; it demands no measurements, which it cannot
-/// know.
+/// A policy about TDs. The default accepts what is safe for everybody: no debugging, profiling or
+/// migration, no service TDs, an up-to-date platform, `SEPT_VE_DISABLE` set; it demands no
+/// measurements, which it cannot know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TdxPolicy {
@@ -28,13 +28,13 @@ pub struct TdxPolicy {
     pub allow_migration: bool,
     /// A TD to which service TDs are bound.
     pub allow_service_td: bool,
-    /// `SEPT_VE_DISABLE` must be set; without it, a guest must be hardened against the host's #VE injection. A
-    /// paravisor is (Azure's has it clear).
+    /// `SEPT_VE_DISABLE` must be set; without it, a guest must be hardened against the host's #VE
+    /// injection. A paravisor is (Azure's has it clear).
     pub require_septve_disable: bool,
     /// A TD with attributes, or CPU state in its XFAM, that the ABI known here reserves.
     pub allow_unknown_features: bool,
-    /// Statuses that are acceptable. `SWHardeningNeeded` is not among the default ones: only who knows the
-    /// software can say that it holds the mitigations.
+    /// Statuses that are acceptable. `SWHardeningNeeded` is not among the default ones: only who
+    /// knows the software can say that it holds the mitigations.
     pub tcb_statuses: BTreeSet<TcbStatus>,
     /// A quote without collateral, whose status nobody knows.
     pub allow_unknown_tcb: bool,
@@ -89,7 +89,8 @@ impl TdxPolicy {
     /// Holds claims against the policy.
     ///
     /// # Errors
-    /// [`TdxError::Status`], [`TdxError::NoCollateral`], [`TdxError::Policy`], for the first rule that refuses.
+    /// [`TdxError::Status`], [`TdxError::NoCollateral`], [`TdxError::Policy`], for the first rule
+    /// that refuses.
     pub fn check(&self, claims: &TdxClaims) -> Result<(), TdxError> {
         self.check_attributes(claims)?;
         self.check_tcb(claims)?;
@@ -100,25 +101,42 @@ impl TdxPolicy {
         let (attributes, body) = (&claims.td_attributes, &claims.quote.body);
         let bound = body.mr_servicetd.is_some_and(|hash| hash != Bytes([0; 48]));
         let rules = [
-            (attributes.debug && !self.allow_debug, "debug mode is enabled: the host can read the TD"),
+            (
+                attributes.debug && !self.allow_debug,
+                "debug mode is enabled: the host can read the TD",
+            ),
             (attributes.profiling && !self.allow_profiling, "the host may profile the TD"),
             (attributes.migratable && !self.allow_migration, "the TD may move to another platform"),
-            ((attributes.servtd_ext || bound) && !self.allow_service_td, "service TDs are bound to the TD"),
-            (!attributes.septve_disable && self.require_septve_disable, "SEPT_VE_DISABLE is not set"),
+            (
+                (attributes.servtd_ext || bound) && !self.allow_service_td,
+                "service TDs are bound to the TD",
+            ),
+            (
+                !attributes.septve_disable && self.require_septve_disable,
+                "SEPT_VE_DISABLE is not set",
+            ),
         ];
         if let Some((_, problem)) = rules.iter().find(|(broken, _)| *broken) {
             return Err(refuse(*problem));
         }
         if let Some(unknown) = attributes.unknown.filter(|_| !self.allow_unknown_features) {
             let whole = body.td_attributes;
-            return Err(refuse(format!("the attributes are {whole}; the bits {unknown} are not known here")));
+            return Err(refuse(format!(
+                "the attributes are {whole}; the bits {unknown} are not known here"
+            )));
         }
         let xfam = u64::from_le_bytes(body.xfam.0);
         if xfam & FIXED_XFAM != FIXED_XFAM {
-            return Err(refuse(format!("XFAM is {}, which no TD can have: x87 and SSE are always on", body.xfam)));
+            return Err(refuse(format!(
+                "XFAM is {}, which no TD can have: x87 and SSE are always on",
+                body.xfam
+            )));
         }
         if xfam & !KNOWN_XFAM != 0 && !self.allow_unknown_features {
-            return Err(refuse(format!("XFAM is {}, with CPU state that is not known here", body.xfam)));
+            return Err(refuse(format!(
+                "XFAM is {}, with CPU state that is not known here",
+                body.xfam
+            )));
         }
         Ok(())
     }
@@ -135,7 +153,9 @@ impl TdxPolicy {
         if let Some(least) = self.min_tee_tcb_svn {
             for svn in [Some(body.tcb_svn), body.tee_tcb_svn2].into_iter().flatten() {
                 if svn.0.iter().zip(least.0).any(|(have, need)| *have < need) {
-                    return Err(refuse(format!("TEE TCB security version {svn}, at least {least} demanded")));
+                    return Err(refuse(format!(
+                        "TEE TCB security version {svn}, at least {least} demanded"
+                    )));
                 }
             }
         }
@@ -156,15 +176,18 @@ impl TdxPolicy {
             ("MROWNERCONFIG", body.mr_owner_config, &self.mr_owner_config),
         ] {
             if accepted.as_ref().is_some_and(|accepted| !accepted.contains(&found)) {
-                return Err(refuse(format!("{name} is {found}, which is not among the accepted values")));
+                return Err(refuse(format!(
+                    "{name} is {found}, which is not among the accepted values"
+                )));
             }
         }
         Ok(())
     }
 }
 
-/// A policy about SGX enclaves: Intel's word on their platform. That an enclave is not in debug mode is a fact that
-/// [`super::DcapVerifier::verify_sgx`] insists on; which enclave it is, is the reader's to compare.
+/// A policy about SGX enclaves: Intel's word on their platform. That an enclave is not in debug
+/// mode is a fact that [`super::DcapVerifier::verify_sgx`] insists on; which enclave it is, is the
+/// reader's to compare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SgxPolicy {
@@ -259,7 +282,8 @@ impl PlatformRules<'_> {
             _ => {}
         }
         let accepted = |id: &String| {
-            !self.rejected_advisories.contains(id) && self.accepted_advisories.is_none_or(|set| set.contains(id))
+            !self.rejected_advisories.contains(id)
+                && self.accepted_advisories.is_none_or(|set| set.contains(id))
         };
         if let Some(id) = platform.advisory_ids.iter().find(|id| !accepted(id)) {
             return Err(refuse(format!("advisory {id} applies to the platform")));
@@ -269,7 +293,9 @@ impl PlatformRules<'_> {
                 Some(found) if found >= least => {}
                 found => {
                     let found = found.map_or("none".into(), |number| number.to_string());
-                    return Err(refuse(format!("TCB evaluation data number {found}, at least {least} demanded")));
+                    return Err(refuse(format!(
+                        "TCB evaluation data number {found}, at least {least} demanded"
+                    )));
                 }
             }
         }

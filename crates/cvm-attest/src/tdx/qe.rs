@@ -1,4 +1,5 @@
-//! Which quoting enclave may vouch for a TD, and how good it is (Intel PCS API v4, enclave identity).
+//! Which quoting enclave may vouch for a TD, and how good it is (Intel PCS API v4, enclave
+//! identity).
 
 use cvm_base::Bytes;
 use serde::Deserialize;
@@ -60,10 +61,15 @@ impl QeIdentity {
     }
 
     /// Joins the quoting enclave's level to the platform's: the last word.
-    pub(super) fn judge(&self, report: &EnclaveReport, platform: Verdict) -> Result<Verdict, TdxError> {
+    pub(super) fn judge(
+        &self,
+        report: &EnclaveReport,
+        platform: Verdict,
+    ) -> Result<Verdict, TdxError> {
         let svn = u16::from_le_bytes(report.isv_svn.0);
-        let level = reached_by(&self.tcb_levels, svn)
-            .ok_or_else(|| TdxError::tcb(format!("no level of the quoting enclave is reached by {svn}")))?;
+        let level = reached_by(&self.tcb_levels, svn).ok_or_else(|| {
+            TdxError::tcb(format!("no level of the quoting enclave is reached by {svn}"))
+        })?;
         let mut verdict = platform;
         verdict.join(level);
         let current = verdict.current.map(|status| status.with_component(level.tcb_status));
@@ -78,8 +84,8 @@ impl QeIdentity {
 }
 
 impl EnclaveIdentity {
-    /// Intel's quoting enclaves, as in every QE identity published so far: what a quote without collateral is
-    /// held against.
+    /// Intel's quoting enclaves, as in every QE identity published so far: what a quote without
+    /// collateral is held against.
     pub(super) fn intel(tdx: bool) -> Self {
         const TD_QE: [u8; 32] = *b"\xdc\x9e\x2a\x7c\x6f\x94\x8f\x17\x47\x4e\x34\xa7\xfc\x43\xed\x03\x0f\x7c\x15\x63\xf1\xba\xbd\xdf\x63\x40\xc8\x2e\x0e\x54\xa8\xc5";
         const QE: [u8; 32] = *b"\x8c\x4f\x57\x75\xd7\x96\x50\x3e\x96\x13\x7f\x77\xc6\x8a\x82\x9a\x00\x56\xac\x8d\xed\x70\x14\x0b\x08\x1b\x09\x44\x90\xc5\x7b\xff";
@@ -99,7 +105,9 @@ impl EnclaveIdentity {
 
     /// Whether the report is that enclave's, and not in debug mode.
     pub(super) fn check(&self, report: &EnclaveReport) -> Result<(), TdxError> {
-        let wrong = |field, expected: String, found: String| Err(TdxError::QuotingEnclave { field, expected, found });
+        let wrong = |field, expected: String, found: String| {
+            Err(TdxError::QuotingEnclave { field, expected, found })
+        };
         if report.mr_signer != self.mrsigner {
             return wrong("signer", self.mrsigner.to_string(), report.mr_signer.to_string());
         }
@@ -107,10 +115,14 @@ impl EnclaveIdentity {
         if product != self.isvprodid {
             return wrong("product", self.isvprodid.to_string(), product.to_string());
         }
-        let [found, expected, mask] =
-            [report.misc_select, self.miscselect, self.miscselect_mask].map(|bytes| u32::from_le_bytes(bytes.0));
+        let [found, expected, mask] = [report.misc_select, self.miscselect, self.miscselect_mask]
+            .map(|bytes| u32::from_le_bytes(bytes.0));
         if found & mask != expected & mask {
-            return wrong("MISCSELECT", self.miscselect.to_string(), report.misc_select.to_string());
+            return wrong(
+                "MISCSELECT",
+                self.miscselect.to_string(),
+                report.misc_select.to_string(),
+            );
         }
         let found: Vec<u8> = [report.flags.0, report.xfrm.0].concat();
         let masked = |bytes: &[u8]| -> Vec<u8> {

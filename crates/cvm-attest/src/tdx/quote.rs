@@ -1,4 +1,5 @@
-//! DCAP quotes, parsed strictly (Intel TDX DCAP Quoting Library API, §A.3 and A.4; SGX ECDSA quote, §A.4).
+//! DCAP quotes, parsed strictly (Intel TDX DCAP Quoting Library API, §A.3 and A.4; SGX ECDSA quote,
+//! §A.4).
 //!
 //! | version | TEE | body |
 //! |---|---|---|
@@ -24,8 +25,9 @@ const QE_REPORT: u16 = 6;
 /// ECDSA over P-256.
 const ECDSA_P256: [u8; 2] = [2, 0];
 /// The quoting enclaves' vendor: Intel.
-const INTEL: [u8; 16] =
-    [0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0x0a, 0x0d, 0xb3, 0x95, 0x7f, 0x06, 0x07];
+const INTEL: [u8; 16] = [
+    0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0x0a, 0x0d, 0xb3, 0x95, 0x7f, 0x06, 0x07,
+];
 pub(super) const SGX: [u8; 4] = [0, 0, 0, 0];
 pub(super) const TDX: [u8; 4] = [0x81, 0, 0, 0];
 
@@ -49,7 +51,8 @@ pub struct Header {
 /// TD report 1.0, and what 1.5 adds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TdReport {
-    /// TEE_TCB_SVN: byte 0 the TDX module's security version, byte 1 its major version, byte 2 microcode's.
+    /// TEE_TCB_SVN: byte 0 the TDX module's security version, byte 1 its major version, byte 2
+    /// microcode's.
     pub tcb_svn: Bytes<16>,
     /// The TDX module's measurement.
     pub mr_seam: Bytes48,
@@ -174,16 +177,23 @@ impl Quote {
     /// [`TdxError::Quote`], [`TdxError::Unsupported`].
     pub fn parse(bytes: &[u8]) -> Result<Self, TdxError> {
         if bytes.len() > MAX_QUOTE_BYTES {
-            return Err(TdxError::quote(format!("{} bytes, at most {MAX_QUOTE_BYTES} allowed", bytes.len())));
+            return Err(TdxError::quote(format!(
+                "{} bytes, at most {MAX_QUOTE_BYTES} allowed",
+                bytes.len()
+            )));
         }
         let mut r = Reader::new("quote", bytes);
         let header = read_header(&mut r)?;
         let (body_type, body) = read_body(&mut r, &header)?;
         let signed = bytes.get(..bytes.len() - r.rest().len()).unwrap_or_default().to_vec();
         let size = r.u32_le().map_err(TdxError::quote)?;
-        let mut s = Reader::new("quote's signature data", r.take(size as usize).map_err(TdxError::quote)?);
+        let mut s =
+            Reader::new("quote's signature data", r.take(size as usize).map_err(TdxError::quote)?);
         if r.rest().iter().any(|byte| *byte != 0) {
-            return Err(TdxError::quote(format!("{} bytes behind it that are not zero", r.rest().len())));
+            return Err(TdxError::quote(format!(
+                "{} bytes behind it that are not zero",
+                r.rest().len()
+            )));
         }
         let signature = read_signature_data(&mut s, matches!(body, Body::Td(_)))?;
         s.end().map_err(TdxError::quote)?;
@@ -193,7 +203,8 @@ impl Quote {
 
 fn read_header(r: &mut Reader<'_>) -> Result<Header, TdxError> {
     let version = array(r)?;
-    let unsupported = |field, found: String, expected| Err(TdxError::Unsupported { field, found, expected });
+    let unsupported =
+        |field, found: String, expected| Err(TdxError::Unsupported { field, found, expected });
     let header = Header {
         version,
         att_key_type: array(r)?,
@@ -205,12 +216,20 @@ fn read_header(r: &mut Reader<'_>) -> Result<Header, TdxError> {
     match (header.version.0, header.tee_type.0) {
         ([3, 0], SGX) | ([4 | 5, 0], TDX) => {}
         ([3..=5, 0], _) => {
-            return unsupported("TEE type", header.tee_type.to_string(), "00000000 in v3, 81000000 in v4, v5");
+            return unsupported(
+                "TEE type",
+                header.tee_type.to_string(),
+                "00000000 in v3, 81000000 in v4, v5",
+            );
         }
         _ => return unsupported("version", header.version.to_string(), "0300, 0400 and 0500"),
     }
     if header.att_key_type.0 != ECDSA_P256 {
-        return unsupported("attestation key type", header.att_key_type.to_string(), "0200, ECDSA-256 with P-256");
+        return unsupported(
+            "attestation key type",
+            header.att_key_type.to_string(),
+            "0200, ECDSA-256 with P-256",
+        );
     }
     if header.vendor_id.0 != INTEL {
         return unsupported("quoting enclave vendor", header.vendor_id.to_string(), "Intel's");
@@ -230,12 +249,18 @@ fn read_body(r: &mut Reader<'_>, header: &Header) -> Result<(BodyType, Body), Td
             let kind_number = u16::from_le_bytes(kind.0);
             if !(2..=4).contains(&kind_number) {
                 let expected = "0200, 0300 and 0400: TD 1.0, 1.5, 1.5 extended";
-                return Err(TdxError::Unsupported { field: "body type", found: kind.to_string(), expected });
+                return Err(TdxError::Unsupported {
+                    field: "body type",
+                    found: kind.to_string(),
+                    expected,
+                });
             }
             let body = read_td(r, kind_number)?;
             let read = before - r.rest().len();
             if u32::from_le_bytes(size.0) as usize != read {
-                return Err(TdxError::quote(format!("a body of size {size}, expected {read} bytes")));
+                return Err(TdxError::quote(format!(
+                    "a body of size {size}, expected {read} bytes"
+                )));
             }
             Ok((Some((kind, size)), Body::Td(Box::new(body))))
         }
@@ -287,15 +312,20 @@ fn read_enclave(r: &mut Reader<'_>) -> Result<EnclaveReport, TdxError> {
     })
 }
 
-/// Everything behind the signed part; TDX quotes nest the QE's report in certification data of its own.
+/// Everything behind the signed part; TDX quotes nest the QE's report in certification data of its
+/// own.
 fn read_signature_data(s: &mut Reader<'_>, nested: bool) -> Result<SignatureData, TdxError> {
     let (signature, attestation_key) = (array::<64>(s)?.0, array::<64>(s)?.0);
     if nested {
         let kind = s.u16_le().map_err(TdxError::quote)?;
-        s.expect("certification data type", QE_REPORT.into(), kind.into()).map_err(TdxError::quote)?;
+        s.expect("certification data type", QE_REPORT.into(), kind.into())
+            .map_err(TdxError::quote)?;
         let size = s.u32_le().map_err(TdxError::quote)? as usize;
         if size != s.rest().len() {
-            return Err(TdxError::quote(format!("certification data of {size} bytes, {} left", s.rest().len())));
+            return Err(TdxError::quote(format!(
+                "certification data of {size} bytes, {} left",
+                s.rest().len()
+            )));
         }
     }
     let qe_report_bytes = array::<384>(s)?.0;
@@ -311,7 +341,11 @@ fn read_signature_data(s: &mut Reader<'_>, nested: bool) -> Result<SignatureData
         kind if ENCRYPTED_PPID.contains(&kind) => None,
         kind => {
             let expected = "5, a PCK chain, or 2 and 3, an encrypted PPID";
-            return Err(TdxError::Unsupported { field: "certification data type", found: kind.to_string(), expected });
+            return Err(TdxError::Unsupported {
+                field: "certification data type",
+                found: kind.to_string(),
+                expected,
+            });
         }
     };
     Ok(SignatureData {

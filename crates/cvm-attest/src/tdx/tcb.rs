@@ -1,5 +1,5 @@
-//! TCB info, and how a platform is matched against it (Intel PCS API v4; DCAP Quote Verification Library, "TCB
-//! level selection"; Intel TDX DCAP, §4.1 on TDX module identities).
+//! TCB info, and how a platform is matched against it (Intel PCS API v4; DCAP Quote Verification
+//! Library, "TCB level selection"; Intel TDX DCAP, §4.1 on TDX module identities).
 
 use cvm_base::Bytes;
 use serde::{Deserialize, Serialize};
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{TdxError, pck::PckExtension, quote::TdReport, time::Timestamp};
 use crate::rtmr::Bytes48;
 
-/// What collateral says about a platform (Intel PCS API v4, `tcbStatus`; the TD relaunch ones from Intel's
-/// quote verification library).
+/// What collateral says about a platform (Intel PCS API v4, `tcbStatus`; the TD relaunch ones from
+/// Intel's quote verification library).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TcbStatus {
     /// All known mitigations are in place.
@@ -38,15 +38,16 @@ impl std::fmt::Display for TcbStatus {
 }
 
 impl TcbStatus {
-    /// Joins a platform's status with that of its quoting enclave or TDX module: only a component that is out
-    /// of date or revoked makes it worse.
+    /// Joins a platform's status with that of its quoting enclave or TDX module: only a component
+    /// that is out of date or revoked makes it worse.
     pub(super) fn with_component(self, component: Self) -> Self {
         match (component, self) {
             (Self::Revoked, _) => Self::Revoked,
             (Self::OutOfDate, Self::UpToDate | Self::SWHardeningNeeded) => Self::OutOfDate,
-            (Self::OutOfDate, Self::ConfigurationNeeded | Self::ConfigurationAndSWHardeningNeeded) => {
-                Self::OutOfDateConfigurationNeeded
-            }
+            (
+                Self::OutOfDate,
+                Self::ConfigurationNeeded | Self::ConfigurationAndSWHardeningNeeded,
+            ) => Self::OutOfDateConfigurationNeeded,
             _ => self,
         }
     }
@@ -54,11 +55,17 @@ impl TcbStatus {
     /// TDX 1.5: `self` is the status of the TCB at launch, `current` that of the present one.
     pub(super) fn with_current(self, current: Self) -> Self {
         use TcbStatus::{
-            ConfigurationAndSWHardeningNeeded, ConfigurationNeeded, OutOfDate, OutOfDateConfigurationNeeded,
+            ConfigurationAndSWHardeningNeeded, ConfigurationNeeded, OutOfDate,
+            OutOfDateConfigurationNeeded,
         };
         let fresh = !matches!(current, OutOfDate | OutOfDateConfigurationNeeded);
         let configuration = |status| {
-            matches!(status, ConfigurationNeeded | ConfigurationAndSWHardeningNeeded | OutOfDateConfigurationNeeded)
+            matches!(
+                status,
+                ConfigurationNeeded
+                    | ConfigurationAndSWHardeningNeeded
+                    | OutOfDateConfigurationNeeded
+            )
         };
         match self {
             OutOfDate | OutOfDateConfigurationNeeded if fresh => {
@@ -162,11 +169,14 @@ impl TcbInfo {
             return Err(fail(format!("{found}, expected TDX or SGX version 3 type 0")));
         }
         let without_components = |level: &Level<Tcb>| level.tcb.tdxtcbcomponents.is_none();
-        if info.id == "TDX" && (info.tdx_module.is_none() || info.tcb_levels.iter().any(without_components)) {
+        if info.id == "TDX"
+            && (info.tdx_module.is_none() || info.tcb_levels.iter().any(without_components))
+        {
             return Err(fail("no TDX module, or a level without TDX components".into()));
         }
         use TcbStatus::{TDRelaunchAdvised, TDRelaunchAdvisedConfigurationNeeded};
-        let computed = |status| matches!(status, TDRelaunchAdvised | TDRelaunchAdvisedConfigurationNeeded);
+        let computed =
+            |status| matches!(status, TDRelaunchAdvised | TDRelaunchAdvisedConfigurationNeeded);
         if info.tcb_levels.iter().any(|level| computed(level.tcb_status)) {
             return Err(fail("a status that only a verifier computes".into()));
         }
@@ -195,7 +205,11 @@ impl TcbInfo {
 
     pub(super) fn check_platform(&self, pck: &PckExtension, kind: &str) -> Result<(), TdxError> {
         let other = |field, expected: &dyn ToString, found: &dyn ToString| {
-            Err(TdxError::OtherPlatform { field, expected: expected.to_string(), found: found.to_string() })
+            Err(TdxError::OtherPlatform {
+                field,
+                expected: expected.to_string(),
+                found: found.to_string(),
+            })
         };
         if self.id != kind {
             return other("TEE", &self.id, &kind);
@@ -209,21 +223,33 @@ impl TcbInfo {
         Ok(())
     }
 
-    fn platform_level(&self, pck: &PckExtension, tee_tcb_svn: Option<&[u8; 16]>) -> Result<&Level<Tcb>, TdxError> {
-        let reaches = |have: &[u8], need: &[Component]| have.iter().zip(need).all(|(have, need)| *have >= need.svn);
+    fn platform_level(
+        &self,
+        pck: &PckExtension,
+        tee_tcb_svn: Option<&[u8; 16]>,
+    ) -> Result<&Level<Tcb>, TdxError> {
+        let reaches = |have: &[u8], need: &[Component]| {
+            have.iter().zip(need).all(|(have, need)| *have >= need.svn)
+        };
         let reached = |level: &&Level<Tcb>| {
             let tdx = match (tee_tcb_svn, &level.tcb.tdxtcbcomponents) {
                 (None, _) => true,
                 (Some(_), None) => false,
                 // With a module version, bytes 0 and 1 are judged by the module's identity.
-                (Some([_, version, have @ ..]), Some([_, _, need @ ..])) if *version > 0 => reaches(have, need),
+                (Some([_, version, have @ ..]), Some([_, _, need @ ..])) if *version > 0 => {
+                    reaches(have, need)
+                }
                 (Some(have), Some(need)) => reaches(have, need),
             };
-            tdx && pck.pce_svn >= level.tcb.pcesvn && reaches(&pck.components, &level.tcb.sgxtcbcomponents)
+            tdx && pck.pce_svn >= level.tcb.pcesvn
+                && reaches(&pck.components, &level.tcb.sgxtcbcomponents)
         };
         self.tcb_levels.iter().find(reached).ok_or_else(|| {
             let found = hex::encode(pck.components);
-            TdxError::tcb(format!("no TCB level is reached by components {found} and PCE version {}", pck.pce_svn))
+            TdxError::tcb(format!(
+                "no TCB level is reached by components {found} and PCE version {}",
+                pck.pce_svn
+            ))
         })
     }
 
@@ -231,8 +257,9 @@ impl TcbInfo {
         let mut verdict = Verdict::from(self.platform_level(pck, Some(tee_tcb_svn))?);
         if let Some(identity) = self.module_identity(tee_tcb_svn)? {
             let [isvsvn, ..] = tee_tcb_svn;
-            let level = reached_by(&identity.tcb_levels, u16::from(*isvsvn))
-                .ok_or_else(|| TdxError::tcb(format!("no level of module {} is reached by {isvsvn}", identity.id)))?;
+            let level = reached_by(&identity.tcb_levels, u16::from(*isvsvn)).ok_or_else(|| {
+                TdxError::tcb(format!("no level of module {} is reached by {isvsvn}", identity.id))
+            })?;
             verdict.join(level);
             // The date is that of the oldest part.
             verdict.tcb_date = verdict.tcb_date.min(level.tcb_date);
@@ -241,13 +268,19 @@ impl TcbInfo {
     }
 
     /// The identity of the module's major version, TEE_TCB_SVN[1]; version 0 has none.
-    fn module_identity(&self, tee_tcb_svn: &[u8; 16]) -> Result<Option<&TdxModuleIdentity>, TdxError> {
+    fn module_identity(
+        &self,
+        tee_tcb_svn: &[u8; 16],
+    ) -> Result<Option<&TdxModuleIdentity>, TdxError> {
         let [_, version, ..] = tee_tcb_svn;
         if *version == 0 {
             return Ok(None);
         }
         let id = format!("TDX_{version:02X}");
-        let found = self.tdx_module_identities.iter().find(|identity| identity.id.eq_ignore_ascii_case(&id));
+        let found = self
+            .tdx_module_identities
+            .iter()
+            .find(|identity| identity.id.eq_ignore_ascii_case(&id));
         found.map(Some).ok_or_else(|| TdxError::tcb(format!("no identity for the TDX module {id}")))
     }
 
@@ -255,13 +288,20 @@ impl TcbInfo {
     fn check_module(&self, td: &TdReport) -> Result<(), TdxError> {
         let module = match self.module_identity(&td.tcb_svn.0)? {
             Some(identity) => &identity.module,
-            None => self.tdx_module.as_ref().ok_or_else(|| TdxError::tcb("no identity of the TDX module"))?,
+            None => self
+                .tdx_module
+                .as_ref()
+                .ok_or_else(|| TdxError::tcb("no identity of the TDX module"))?,
         };
         if td.mrsigner_seam != module.mrsigner {
-            return Err(TdxError::tcb(format!("TDX module signed by {}, not {}", td.mrsigner_seam, module.mrsigner)));
+            return Err(TdxError::tcb(format!(
+                "TDX module signed by {}, not {}",
+                td.mrsigner_seam, module.mrsigner
+            )));
         }
         let found = u64::from_le_bytes(td.seam_attributes.0);
-        let [expected, mask] = [module.attributes, module.attributes_mask].map(|bytes| u64::from_le_bytes(bytes.0));
+        let [expected, mask] =
+            [module.attributes, module.attributes_mask].map(|bytes| u64::from_le_bytes(bytes.0));
         if found & mask != expected & mask || found & !mask != 0 {
             return Err(TdxError::tcb(format!(
                 "TDX module attributes {}, expected {}",
@@ -299,7 +339,9 @@ pub(super) fn check_component_levels(
     levels: &mut [Level<Isvsvn>],
     fail: &dyn Fn(String) -> TdxError,
 ) -> Result<(), TdxError> {
-    use TcbStatus::{ConfigurationNeeded, OutOfDate, OutOfDateConfigurationNeeded, Revoked, UpToDate};
+    use TcbStatus::{
+        ConfigurationNeeded, OutOfDate, OutOfDateConfigurationNeeded, Revoked, UpToDate,
+    };
     let known = [UpToDate, OutOfDate, ConfigurationNeeded, OutOfDateConfigurationNeeded, Revoked];
     if let Some(level) = levels.iter().find(|level| !known.contains(&level.tcb_status)) {
         return Err(fail(format!("a component's status is {}", level.tcb_status)));
@@ -313,7 +355,9 @@ pub(super) mod any_hex {
     use cvm_base::Bytes;
     use serde::{Deserialize, Deserializer, de::Error};
 
-    pub(in crate::tdx) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(d: D) -> Result<Bytes<N>, D::Error> {
+    pub(in crate::tdx) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        d: D,
+    ) -> Result<Bytes<N>, D::Error> {
         String::deserialize(d)?.to_ascii_lowercase().parse().map_err(D::Error::custom)
     }
 }

@@ -22,7 +22,8 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        let date: DateTime = text.parse().map_err(|_| D::Error::custom("not a date like 2025-06-19T10:16:03Z"))?;
+        let date: DateTime =
+            text.parse().map_err(|_| D::Error::custom("not a date like 2025-06-19T10:16:03Z"))?;
         Ok(Self(date.unix_duration().as_secs()))
     }
 }

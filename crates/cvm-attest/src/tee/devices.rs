@@ -1,7 +1,8 @@
 //! Devices beside a CPU: `additional_evidence` of the release protocol.
 //!
-//! The CPU's evidence is bound to the text of this evidence, and every device to the same session (nonce and key), so
-//! that both are of one exchange. What is NVIDIA's is verified here; a set is one machine's ([`Topology`]).
+//! The CPU's evidence is bound to the text of this evidence, and every device to the same session
+//! (nonce and key), so that both are of one exchange. What is NVIDIA's is verified here; a set is
+//! one machine's ([`Topology`]).
 
 use cvm_base::json::check_shape;
 use serde::de::DeserializeOwned;
@@ -10,7 +11,8 @@ use serde_json::{Map, Value};
 use super::{TeeClaims, TeeError, Vendors, json};
 use crate::{
     gpu::{
-        self, DeviceClaims, DeviceEvidence, Expectation, GpuClaims, GpuError, GpuPolicy, Rim, SwitchClaims, Topology,
+        self, DeviceClaims, DeviceEvidence, Expectation, GpuClaims, GpuError, GpuPolicy, Rim,
+        SwitchClaims, Topology,
     },
     trustee::NVIDIA,
 };
@@ -30,21 +32,32 @@ pub struct Submodule {
 }
 
 impl Vendors {
-    /// Verifies the text of `additional_evidence`: a map from the kind to a stock attester's evidence body. `binding`
-    /// is the session's digest for devices, of which they answer the first 32 bytes.
+    /// Verifies the text of `additional_evidence`: a map from the kind to a stock attester's
+    /// evidence body. `binding` is the session's digest for devices, of which they answer the first
+    /// 32 bytes.
     ///
-    /// Manifests come from the local cache. Where one that a report needs is not there, measurements are not compared,
-    /// and the claims' `not_checked` says so; a measurement that differs is an error.
+    /// Manifests come from the local cache. Where one that a report needs is not there,
+    /// measurements are not compared, and the claims' `not_checked` says so; a measurement that
+    /// differs is an error.
     ///
     /// # Errors
     /// [`TeeError`], for the first check that fails.
-    pub fn verify_devices(&self, text: &str, binding: &[u8; 48], now: u64) -> Result<Vec<Submodule>, TeeError> {
+    pub fn verify_devices(
+        &self,
+        text: &str,
+        binding: &[u8; 48],
+        now: u64,
+    ) -> Result<Vec<Submodule>, TeeError> {
         let body = |problem: String| TeeError::Body { tee: "additional evidence", problem };
         if text.len() > MAX_ADDITIONAL_BYTES {
-            return Err(body(format!("{} bytes, at most {MAX_ADDITIONAL_BYTES} allowed", text.len())));
+            return Err(body(format!(
+                "{} bytes, at most {MAX_ADDITIONAL_BYTES} allowed",
+                text.len()
+            )));
         }
         check_shape(text.as_bytes()).map_err(|e| body(e.to_string()))?;
-        let kinds: Map<String, Value> = serde_json::from_str(text).map_err(|e| body(e.to_string()))?;
+        let kinds: Map<String, Value> =
+            serde_json::from_str(text).map_err(|e| body(e.to_string()))?;
         if let Some(other) = kinds.keys().find(|kind| *kind != NVIDIA) {
             return Err(TeeError::Kind { found: other.chars().take(40).collect() });
         }
@@ -66,8 +79,12 @@ impl Vendors {
             let claims = TeeClaims::new(json(claims)?);
             Ok(Submodule { name: format!("{class}{at}"), kind: NVIDIA, claims })
         };
-        let gpus = gpus.iter().enumerate().map(|(at, gpu)| of("gpu", at, serde_json::to_value(gpu)));
-        let switches = switches.iter().enumerate().map(|(at, switch)| of("switch", at, serde_json::to_value(switch)));
+        let gpus =
+            gpus.iter().enumerate().map(|(at, gpu)| of("gpu", at, serde_json::to_value(gpu)));
+        let switches = switches
+            .iter()
+            .enumerate()
+            .map(|(at, switch)| of("switch", at, serde_json::to_value(switch)));
         gpus.chain(switches).collect()
     }
 
@@ -86,8 +103,9 @@ impl Vendors {
     }
 }
 
-/// What is asked of a machine's devices before any policy, where GPUs are required: at least one, and each with
-/// measurements that are NVIDIA's golden values, in this session. `submods` is a token's.
+/// What is asked of a machine's devices before any policy, where GPUs are required: at least one,
+/// and each with measurements that are NVIDIA's golden values, in this session. `submods` is a
+/// token's.
 ///
 /// # Errors
 /// [`TeeError`], for the first device that lacks it.
@@ -95,7 +113,8 @@ pub fn check_gpus(submods: &Value) -> Result<(), TeeError> {
     let policy = GpuPolicy::default();
     let mut gpus = 0;
     let devices = submods.as_object().into_iter().flatten();
-    let devices = devices.filter_map(|(name, submod)| Some((name, annotated(submod)?.get(NVIDIA)?)));
+    let devices =
+        devices.filter_map(|(name, submod)| Some((name, annotated(submod)?.get(NVIDIA)?)));
     for (name, claims) in devices {
         if name.starts_with("gpu") {
             policy.check(&read::<GpuClaims>(claims)?)?;

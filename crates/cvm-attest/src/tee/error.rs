@@ -43,7 +43,10 @@ impl TeeError {
             Self::Snp(SnpError::Binding { field, .. }) => *field == "REPORT_DATA",
             Self::Tdx(TdxError::ReportData { .. }) | Self::Gpu(GpuError::Nonce { .. }) => true,
             Self::Azure(error) => {
-                matches!(error, AzureError::UserData { .. } | AzureError::Quote(TpmError::Nonce { .. }))
+                matches!(
+                    error,
+                    AzureError::UserData { .. } | AzureError::Quote(TpmError::Nonce { .. })
+                )
             }
             _ => false,
         }
@@ -54,7 +57,11 @@ impl TeeError {
         matches!(
             self,
             Self::Snp(SnpError::Policy { .. })
-                | Self::Tdx(TdxError::Policy { .. } | TdxError::Status { .. } | TdxError::NoCollateral { .. })
+                | Self::Tdx(
+                    TdxError::Policy { .. }
+                        | TdxError::Status { .. }
+                        | TdxError::NoCollateral { .. }
+                )
                 | Self::Azure(AzureError::Vmpl { .. })
         )
     }
@@ -86,9 +93,12 @@ impl Explain for TeeError {
 
     fn help(&self) -> String {
         match self {
-            Self::Kind { .. } => "boot the image on a machine whose kind of evidence is supported".into(),
+            Self::Kind { .. } => {
+                "boot the image on a machine whose kind of evidence is supported".into()
+            }
             Self::Body { .. } => {
-                "the sender is another program or version, or the bytes were changed on the way".into()
+                "the sender is another program or version, or the bytes were changed on the way"
+                    .into()
             }
             Self::Snp(error) => error.help(),
             Self::Tdx(error) => error.help(),

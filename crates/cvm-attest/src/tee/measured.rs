@@ -16,11 +16,12 @@ use crate::{
     td_handoff_digest, td_jobs_digest,
 };
 
-/// Compares `annotated`, the content of `ear.veraison.annotated-evidence`, with the image's reference values: the
-/// phase, and for [`Phase::Other`] what differs. `None` where `annotated` is of no kind known here.
+/// Compares `annotated`, the content of `ear.veraison.annotated-evidence`, with the image's
+/// reference values: the phase, and for [`Phase::Other`] what differs. `None` where `annotated` is
+/// of no kind known here.
 ///
-/// SEV-SNP has no register that a running guest could extend: its claims show the image, and never that it has
-/// handed off. Who releases to it must remember to which guest (REPORT_ID) it did.
+/// SEV-SNP has no register that a running guest could extend: its claims show the image, and never
+/// that it has handed off. Who releases to it must remember to which guest (REPORT_ID) it did.
 pub fn phase(annotated: &Value, reference: &Reference) -> Option<(Phase, String)> {
     let claims = |kind: &str| annotated.get(kind);
     let compared = if let Some(claims) = claims("snp") {
@@ -59,12 +60,13 @@ fn snp(claims: &Value, platforms: &[SnpReference]) -> Compared {
         }
     }
     let expected = platforms.iter().map(|p| format!("{} ({})", p.measurement, p.platform));
-    Err(old
-        .unwrap_or_else(|| format!("snp: the launch digest is {}, expected {}", found.measurement, one_of(expected))))
+    Err(old.unwrap_or_else(|| {
+        format!("snp: the launch digest is {}, expected {}", found.measurement, one_of(expected))
+    }))
 }
 
-/// Whether the machine meets a platform's floor. Reference values of earlier versions state none, or one without a
-/// product.
+/// Whether the machine meets a platform's floor. Reference values of earlier versions state none,
+/// or one without a product.
 fn patched(kind: &str, shown: &ShownTcb, floor: &TcbFloor) -> Result<(), String> {
     floor.check(shown).map_err(|shortfall| match shortfall {
         Shortfall::Below { .. } => format!("{kind}: {shortfall}"),
@@ -107,27 +109,42 @@ fn tdx(claims: &Value, platforms: &[TdxReference]) -> Compared {
         ];
         match registers.into_iter().find(|(_, found, expected)| found != expected) {
             Some((name, found, expected)) => {
-                differs = Some(format!("tdx ({}): {name} is {found}, expected {expected}", platform.platform));
+                differs = Some(format!(
+                    "tdx ({}): {name} is {found}, expected {expected}",
+                    platform.platform
+                ));
             }
             None if found.rtmr_3 == platform.rtmr3 => return boot(),
             None if found.rtmr_3 == rtmr::extend(&platform.rtmr3, &td_handoff_digest()) => {
                 return Ok((Phase::AfterHandoff, String::new()));
             }
-            None if found.rtmr_3 == jobs_opened(&platform.rtmr3) => return Ok((Phase::JobsOpened, String::new())),
+            None if found.rtmr_3 == jobs_opened(&platform.rtmr3) => {
+                return Ok((Phase::JobsOpened, String::new()));
+            }
             None => {
                 let expected = platform.rtmr3;
-                differs = Some(format!("tdx ({}): RTMR3 is {}, expected {expected}", platform.platform, found.rtmr_3));
+                differs = Some(format!(
+                    "tdx ({}): RTMR3 is {}, expected {expected}",
+                    platform.platform, found.rtmr_3
+                ));
             }
         }
     }
-    Err(differs.unwrap_or_else(|| "tdx: the image has no reference values for this kind of evidence".into()))
+    Err(differs.unwrap_or_else(|| {
+        "tdx: the image has no reference values for this kind of evidence".into()
+    }))
 }
 
 fn jobs_opened(rtmr3: &Bytes48) -> Bytes48 {
     rtmr::extend(&rtmr::extend(rtmr3, &td_handoff_digest()), &td_jobs_digest())
 }
 
-fn azure(tee: AzureTee, measurement: Option<&Value>, claims: &Value, platforms: &[AzureReference]) -> Compared {
+fn azure(
+    tee: AzureTee,
+    measurement: Option<&Value>,
+    claims: &Value,
+    platforms: &[AzureReference],
+) -> Compared {
     let measurement: Bytes<48> = measurement
         .and_then(|value| Bytes48::deserialize(value).ok())
         .ok_or_else(|| "azure claims without the paravisor's measurement".to_owned())?;
@@ -151,13 +168,19 @@ fn azure(tee: AzureTee, measurement: Option<&Value>, claims: &Value, platforms: 
     }
     let expected = of_the_kind().map(|p| format!("{} ({})", p.measurement, p.platform));
     Err(differs.unwrap_or_else(|| {
-        format!("azure: the paravisor's measurement is {measurement}, expected {}", one_of(expected))
+        format!(
+            "azure: the paravisor's measurement is {measurement}, expected {}",
+            one_of(expected)
+        )
     }))
 }
 
 /// The paravisor's vTPM measures as every TPM does: PCR 11 shows the handoff, PCR 15 that p5 is
 /// open.
-fn registers(expected: &BTreeMap<u8, Bytes32>, quoted: impl Fn(u8) -> Option<Bytes32>) -> Result<Phase, String> {
+fn registers(
+    expected: &BTreeMap<u8, Bytes32>,
+    quoted: impl Fn(u8) -> Option<Bytes32>,
+) -> Result<Phase, String> {
     // Without the phase's own register nothing says that this is still the boot.
     let phase = expected.get(&11).ok_or("the reference values name no PCR 11")?;
     for (pcr, value) in expected.iter().filter(|(pcr, _)| **pcr != 11) {
@@ -172,9 +195,14 @@ fn registers(expected: &BTreeMap<u8, Bytes32>, quoted: impl Fn(u8) -> Option<Byt
         Some(found) if found == extend(phase, &handoff_digest()) => match quoted(JOBS_PCR) {
             Some(UNTOUCHED) => Ok(Phase::AfterHandoff),
             Some(_) => Ok(Phase::JobsOpened),
-            None => Err(format!("PCR {JOBS_PCR}, which shows whether the job store was opened, is not quoted")),
+            None => Err(format!(
+                "PCR {JOBS_PCR}, which shows whether the job store was opened, is not quoted"
+            )),
         },
-        found => Err(format!("PCR 11 is {}, expected {phase}", found.map_or("absent".into(), |f| f.to_string()))),
+        found => Err(format!(
+            "PCR 11 is {}, expected {phase}",
+            found.map_or("absent".into(), |f| f.to_string())
+        )),
     }
 }
 

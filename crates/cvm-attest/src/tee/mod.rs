@@ -1,16 +1,17 @@
 //! Evidence of a TEE in the release protocol: SEV-SNP, TDX, and both behind Azure's vTPM.
 //!
-//! [`Vendors`] knows whom to believe and what they published; [`Vendors::verify`] takes a stock attester's evidence
-//! body and the session's digest to [`TeeClaims`], laid out as Trustee does. [`phase`] compares claims with an
-//! image's [`crate::Reference`]. Whatever collateral neither the evidence nor the local cache holds stands in the
-//! claims' `not_checked`; nothing is fetched. Evidence may bring a whole cache along (its member `collateral`, which
-//! a site puts on its p1): one that a collector signed who is trusted here.
+//! [`Vendors`] knows whom to believe and what they published; [`Vendors::verify`] takes a stock
+//! attester's evidence body and the session's digest to [`TeeClaims`], laid out as Trustee does.
+//! [`phase`] compares claims with an image's [`crate::Reference`]. Whatever collateral neither the
+//! evidence nor the local cache holds stands in the claims' `not_checked`; nothing is fetched.
+//! Evidence may bring a whole cache along (its member `collateral`, which a site puts on its p1):
+//! one that a collector signed who is trusted here.
 //!
 //! [`Vendors::verify_devices`] does the same for the GPUs beside a CPU.
 //!
-//! Some guests are nobody's secret keepers, whatever a policy says: those that the host may read (debug mode), that
-//! may move to another platform, or whose report was asked for from another VMPL than the boot's 0. They are
-//! refused here.
+//! Some guests are nobody's secret keepers, whatever a policy says: those that the host may read
+//! (debug mode), that may move to another platform, or whose report was asked for from another VMPL
+//! than the boot's 0. They are refused here.
 
 mod devices;
 mod error;
@@ -74,7 +75,8 @@ impl Vendors {
     /// # Errors
     /// Never in a sound build; a test reads them.
     pub fn genuine() -> Result<Self, TeeError> {
-        Ok(Self::new(SnpRoots::amd()?.clone(), tdx::intel_roots()?).with_gpus(gpu::Roots::nvidia()?))
+        Ok(Self::new(SnpRoots::amd()?.clone(), tdx::intel_roots()?)
+            .with_gpus(gpu::Roots::nvidia()?))
     }
 
     /// Others, and nobody who makes GPUs: for tests, and for who runs an authority of their own.
@@ -100,12 +102,18 @@ impl Vendors {
         Self { collectors, ..self }
     }
 
-    /// Verifies the protocol's `primary_evidence` of the kind that `auth` named as `tee`, bound to `binding`, at
-    /// `now` (seconds since 1970 UTC).
+    /// Verifies the protocol's `primary_evidence` of the kind that `auth` named as `tee`, bound to
+    /// `binding`, at `now` (seconds since 1970 UTC).
     ///
     /// # Errors
     /// [`TeeError`], for the first check that fails.
-    pub fn verify(&self, tee: &str, body: &Value, binding: &[u8; 48], now: u64) -> Result<TeeClaims, TeeError> {
+    pub fn verify(
+        &self,
+        tee: &str,
+        body: &Value,
+        binding: &[u8; 48],
+        now: u64,
+    ) -> Result<TeeClaims, TeeError> {
         let published = self.published(body);
         let claims = match tee {
             "snp" => self.snp(body, binding, &published, now),
@@ -119,15 +127,23 @@ impl Vendors {
         Ok(TeeClaims::new(claims))
     }
 
-    fn snp(&self, body: &Value, binding: &[u8; 48], published: &Published<'_>, now: u64) -> Result<Value, TeeError> {
+    fn snp(
+        &self,
+        body: &Value,
+        binding: &[u8; 48],
+        published: &Published<'_>,
+        now: u64,
+    ) -> Result<Value, TeeError> {
         let report_data = report_data(binding);
-        let (claims, _) = self.snp_report(SnpEvidence::from_kbs(body)?, Some(&report_data), published, now)?;
+        let (claims, _) =
+            self.snp_report(SnpEvidence::from_kbs(body)?, Some(&report_data), published, now)?;
         snp_floor().check(&claims)?;
         json(serde_json::to_value(&claims))
     }
 
-    /// Verifies a bare SEV-SNP report, which answers nothing that is known here: its data are the caller's to judge, and
-    /// `policy` says which guests will do. Also gives the certificate (DER) of the VCEK or VLEK that vouches for it.
+    /// Verifies a bare SEV-SNP report, which answers nothing that is known here: its data are the
+    /// caller's to judge, and `policy` says which guests will do. Also gives the certificate (DER)
+    /// of the VCEK or VLEK that vouches for it.
     ///
     /// # Errors
     /// [`TeeError`], for the first check that fails.
@@ -137,7 +153,8 @@ impl Vendors {
         policy: &SnpPolicy,
         now: u64,
     ) -> Result<(TeeClaims, Vec<u8>), TeeError> {
-        let (claims, endorsement) = self.snp_report(evidence, None, &self.published(&Value::Null), now)?;
+        let (claims, endorsement) =
+            self.snp_report(evidence, None, &self.published(&Value::Null), now)?;
         policy.check(&claims)?;
         Ok((TeeClaims::new(json(serde_json::to_value(&claims))?), endorsement))
     }
@@ -153,14 +170,25 @@ impl Vendors {
         evidence.certificates.extend(found.certificates);
         let expected = SnpExpected { report_data, host_data: None };
         let claims = snp::verify(&evidence, &self.snp, &found.crls, &expected, now)?;
-        let vouches = |certificate: &&Certificate| sha256(certificate.der()) == claims.certificate_sha256;
-        let endorsement = evidence.certificates.iter().find(vouches).map(|certificate| certificate.der().to_vec());
+        let vouches =
+            |certificate: &&Certificate| sha256(certificate.der()) == claims.certificate_sha256;
+        let endorsement = evidence
+            .certificates
+            .iter()
+            .find(vouches)
+            .map(|certificate| certificate.der().to_vec());
         Ok((claims, endorsement.unwrap_or_default()))
     }
 
-    fn tdx(&self, body: &Value, binding: &[u8; 48], published: &Published<'_>, now: u64) -> Result<Value, TeeError> {
-        let TdxBody { cc_eventlog, quote } =
-            TdxBody::deserialize(body).map_err(|e| TeeError::Body { tee: "tdx", problem: e.to_string() })?;
+    fn tdx(
+        &self,
+        body: &Value,
+        binding: &[u8; 48],
+        published: &Published<'_>,
+        now: u64,
+    ) -> Result<Value, TeeError> {
+        let TdxBody { cc_eventlog, quote } = TdxBody::deserialize(body)
+            .map_err(|e| TeeError::Body { tee: "tdx", problem: e.to_string() })?;
         let evidence = TdxEvidence::parse(quote.as_ref(), cc_eventlog.as_ref().map(AsRef::as_ref))?;
         let verifier = self.dcap(quote.as_ref(), published, now)?;
         let claims = verifier.verify(&evidence, Some(&report_data(binding)), now)?;
@@ -188,14 +216,24 @@ impl Vendors {
         Ok(bound.claims(hardware))
     }
 
-    fn azure_snp(&self, bound: &AzureBound<'_>, published: &Published<'_>, now: u64) -> Result<Value, TeeError> {
+    fn azure_snp(
+        &self,
+        bound: &AzureBound<'_>,
+        published: &Published<'_>,
+        now: u64,
+    ) -> Result<Value, TeeError> {
         let found = published.by_amd(bound.hardware_report, bound.vcek.is_some(), now);
         let claims = bound.verify_snp(&found.certificates, &self.snp, &found.crls, now)?;
         snp_floor().check(&claims)?;
         json(serde_json::to_value(&claims))
     }
 
-    fn azure_tdx(&self, bound: &AzureBound<'_>, published: &Published<'_>, now: u64) -> Result<Value, TeeError> {
+    fn azure_tdx(
+        &self,
+        bound: &AzureBound<'_>,
+        published: &Published<'_>,
+        now: u64,
+    ) -> Result<Value, TeeError> {
         let evidence = TdxEvidence::parse(bound.hardware_report, None)?;
         let verifier = self.dcap(bound.hardware_report, published, now)?;
         let claims = verifier.verify(&evidence, Some(&bound.expected_report_data()), now)?;
@@ -205,15 +243,24 @@ impl Vendors {
     }
 
     /// Intel's roots, and the collateral for the quote's platform if there is any.
-    fn dcap(&self, quote: &[u8], published: &Published<'_>, now: u64) -> Result<DcapVerifier, TeeError> {
-        let collateral = published.by_intel(quote, now).map(|found| Collateral::parse(found.bytes)).transpose()?;
+    fn dcap(
+        &self,
+        quote: &[u8],
+        published: &Published<'_>,
+        now: u64,
+    ) -> Result<DcapVerifier, TeeError> {
+        let collateral = published
+            .by_intel(quote, now)
+            .map(|found| Collateral::parse(found.bytes))
+            .transpose()?;
         Ok(DcapVerifier::new(self.intel.clone(), collateral.as_ref(), now)?)
     }
 }
 
 impl TeeClaims {
     fn new(mut claims: Value) -> Self {
-        let missing = |claims: &Value| claims.get("not_checked").is_some_and(|list| *list != json!([]));
+        let missing =
+            |claims: &Value| claims.get("not_checked").is_some_and(|list| *list != json!([]));
         let incomplete = missing(&claims) || claims.get("tpm").is_some_and(missing);
         // In contrast to a TPM that the host runs: the vendor of the processor stands for it.
         claims["trust"] = json!("tee");

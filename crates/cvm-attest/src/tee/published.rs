@@ -1,4 +1,5 @@
-//! What vendors published, as far as it is at hand: in the local cache, and in the one that travelled in the evidence.
+//! What vendors published, as far as it is at hand: in the local cache, and in the one that
+//! travelled in the evidence.
 
 use serde_json::{Value, json};
 
@@ -27,8 +28,8 @@ pub(super) struct Endorsements {
 impl Vendors {
     /// The local cache, and the evidence's own if one of the collectors signed it.
     ///
-    /// Another collector's is passed over, and the claims say so: a CVM shows the same bytes to every party's key
-    /// holder, and parties need not trust the same collector.
+    /// Another collector's is passed over, and the claims say so: a CVM shows the same bytes to
+    /// every party's key holder, and parties need not trust the same collector.
     pub(super) fn published(&self, body: &Value) -> Published<'_> {
         let own = self.collateral.as_ref();
         let Some(packed) = body.get(COLLATERAL).filter(|packed| !packed.is_null()) else {
@@ -37,9 +38,17 @@ impl Vendors {
         match Cache::unpack(packed.to_string().as_bytes(), &self.collectors) {
             Ok(cache) => {
                 let collector = cvm_base::Bytes(cache.signer().to_bytes());
-                Published { own, travelled: Some(cache), note: Some(json!({ "collector": collector })) }
+                Published {
+                    own,
+                    travelled: Some(cache),
+                    note: Some(json!({ "collector": collector })),
+                }
             }
-            Err(error) => Published { own, travelled: None, note: Some(json!({ "not_used": error.to_string() })) },
+            Err(error) => Published {
+                own,
+                travelled: None,
+                note: Some(json!({ "not_used": error.to_string() })),
+            },
         }
     }
 }

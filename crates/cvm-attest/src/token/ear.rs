@@ -1,8 +1,9 @@
 //! Our own verdict as a token: EAT Attestation Results (draft-ietf-rats-ear), ES256.
 //!
-//! Member names are those that Veraison and Trustee use (`ear.status`, `ear.veraison.annotated-evidence`), because
-//! release policies read them; draft 03 spells them with underscores. `cvm-release` signs its sessions' tokens in the
-//! same layout with a key that it derives itself; [`EarToken::verify`] reads those as well.
+//! Member names are those that Veraison and Trustee use (`ear.status`,
+//! `ear.veraison.annotated-evidence`), because release policies read them; draft 03 spells them
+//! with underscores. `cvm-release` signs its sessions' tokens in the same layout with a key that it
+//! derives itself; [`EarToken::verify`] reads those as well.
 
 use std::collections::BTreeMap;
 
@@ -45,8 +46,8 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// The tier of one claim's value: 2 to 31 affirm, 32 to 95 warn, 96 to 127 contraindicate, and so their negatives
-    /// less one.
+    /// The tier of one claim's value: 2 to 31 affirm, 32 to 95 warn, 96 to 127 contraindicate, and
+    /// so their negatives less one.
     pub fn of(value: i8) -> Self {
         match value {
             2..=31 | -32..=-2 => Self::Affirming,
@@ -101,7 +102,12 @@ impl TrustVector {
             self.storage_opaque,
             self.sourced_data,
         ];
-        values.into_iter().map(Tier::of).filter(|tier| *tier != Tier::None).min().unwrap_or(Tier::None)
+        values
+            .into_iter()
+            .map(Tier::of)
+            .filter(|tier| *tier != Tier::None)
+            .min()
+            .unwrap_or(Tier::None)
     }
 }
 
@@ -112,7 +118,11 @@ pub struct Submodule {
     #[serde(rename = "ear.status")]
     pub status: Tier,
     /// How it came about.
-    #[serde(rename = "ear.trustworthiness-vector", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "ear.trustworthiness-vector",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub vector: Option<TrustVector>,
     /// The claims, by kind: `{"snp": {…}}`.
     #[serde(rename = "ear.veraison.annotated-evidence")]
@@ -150,20 +160,24 @@ impl EarToken {
     /// Signs the verdict. A status that its own vector contradicts is refused.
     ///
     /// # Errors
-    /// [`TokenError::Claims`] for a verdict that [`EarToken::verify`] would refuse, [`TokenError::Keys`] when the
-    /// library cannot sign.
+    /// [`TokenError::Claims`] for a verdict that [`EarToken::verify`] would refuse,
+    /// [`TokenError::Keys`] when the library cannot sign.
     pub fn sign(&self, key: &EarKey) -> Result<String, TokenError> {
         self.check()?;
         let header = json!({ "alg": "ES256", "typ": "JWT", "kid": key.kid });
         let payload = self.payload();
-        let signed = format!("{}.{}", B64.encode(header.to_string()), B64.encode(payload.to_string()));
+        let signed =
+            format!("{}.{}", B64.encode(header.to_string()), B64.encode(payload.to_string()));
         let signature = key
             .pair
             .sign(&SystemRandom::new(), signed.as_bytes())
             .map_err(|_| TokenError::keys("the cryptographic library failed to sign"))?;
         let token = format!("{signed}.{}", B64.encode(signature));
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::claims(format!("{} bytes, at most {MAX_TOKEN_BYTES} allowed", token.len())));
+            return Err(TokenError::claims(format!(
+                "{} bytes, at most {MAX_TOKEN_BYTES} allowed",
+                token.len()
+            )));
         }
         Ok(token)
     }
@@ -171,7 +185,8 @@ impl EarToken {
     /// The verdict of a token that one of the keys signed.
     ///
     /// # Errors
-    /// [`TokenError`], for the first check that fails. A bad verdict is not an error: look at the submodules' status.
+    /// [`TokenError`], for the first check that fails. A bad verdict is not an error: look at the
+    /// submodules' status.
     pub fn verify(
         token: &Token,
         keys: &KeySet,
@@ -183,13 +198,18 @@ impl EarToken {
         let mut audience_unchecked = Vec::new();
         let registered = rules.check(&claims, now, &mut audience_unchecked)?;
         let member = |name: &str| claims.get(name).cloned().unwrap_or_default();
-        let read = |name: &'static str, e: serde_json::Error| TokenError::claims(format!("{name}: {e}"));
+        let read =
+            |name: &'static str, e: serde_json::Error| TokenError::claims(format!("{name}: {e}"));
         let nonce = text(&claims, "eat_nonce")?
-            .map(|nonce| B64.decode(nonce).map_err(|e| TokenError::claims(format!("eat_nonce is not base64url: {e}"))))
+            .map(|nonce| {
+                B64.decode(nonce)
+                    .map_err(|e| TokenError::claims(format!("eat_nonce is not base64url: {e}")))
+            })
             .transpose()?;
         let ear = Self {
             profile: text(&claims, "eat_profile")?.unwrap_or_default().to_owned(),
-            verifier: serde_json::from_value(member("ear.verifier-id")).map_err(|e| read("ear.verifier-id", e))?,
+            verifier: serde_json::from_value(member("ear.verifier-id"))
+                .map_err(|e| read("ear.verifier-id", e))?,
             submods: serde_json::from_value(member("submods")).map_err(|e| read("submods", e))?,
             registered,
             nonce,
@@ -218,7 +238,12 @@ impl EarToken {
             ("nbf", self.registered.not_before.map(Value::from)),
             ("jti", self.registered.token_id.as_ref().map(|id| json!(id))),
             ("eat_nonce", self.nonce.as_ref().map(|nonce| json!(B64.encode(nonce)))),
-            ("aud", Some(&self.registered.audience).filter(|audience| !audience.is_empty()).map(|a| json!(a))),
+            (
+                "aud",
+                Some(&self.registered.audience)
+                    .filter(|audience| !audience.is_empty())
+                    .map(|a| json!(a)),
+            ),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -230,7 +255,10 @@ impl EarToken {
 
     fn check(&self) -> Result<(), TokenError> {
         if self.profile != PROFILE && self.profile != PROFILE_TRUSTEE {
-            return Err(TokenError::claims(format!("eat_profile is {:?}, expected {PROFILE}", short(&self.profile))));
+            return Err(TokenError::claims(format!(
+                "eat_profile is {:?}, expected {PROFILE}",
+                short(&self.profile)
+            )));
         }
         if self.submods.is_empty() {
             return Err(TokenError::claims("no submods: nothing was appraised"));
@@ -256,23 +284,32 @@ pub struct EarKey {
 }
 
 impl EarKey {
-    /// Reads a PKCS #8 key in PEM (`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`); its name is the
-    /// SHA-256 of its public point. What is decoded on the way is wiped.
+    /// Reads a PKCS #8 key in PEM (`openssl genpkey -algorithm EC -pkeyopt
+    /// ec_paramgen_curve:P-256`); its name is the SHA-256 of its public point. What is decoded on
+    /// the way is wiped.
     ///
     /// # Errors
     /// [`TokenError::Keys`] for anything but one unencrypted P-256 key.
     pub fn from_pkcs8_pem(pem: &[u8]) -> Result<Self, TokenError> {
-        let fail = || TokenError::keys("expected one PEM block, PRIVATE KEY: PKCS #8, unencrypted, on P-256");
-        let text = str::from_utf8(pem).ok().filter(|pem| pem.len() <= MAX_KEY_PEM).ok_or_else(fail)?.trim_ascii();
-        let body =
-            text.strip_prefix("-----BEGIN PRIVATE KEY-----").and_then(|t| t.strip_suffix("-----END PRIVATE KEY-----"));
+        let fail = || {
+            TokenError::keys("expected one PEM block, PRIVATE KEY: PKCS #8, unencrypted, on P-256")
+        };
+        let text = str::from_utf8(pem)
+            .ok()
+            .filter(|pem| pem.len() <= MAX_KEY_PEM)
+            .ok_or_else(fail)?
+            .trim_ascii();
+        let body = text
+            .strip_prefix("-----BEGIN PRIVATE KEY-----")
+            .and_then(|t| t.strip_suffix("-----END PRIVATE KEY-----"));
         // Room for everything first: a buffer that grows leaves copies behind.
         let mut digits = Zeroizing::new(String::with_capacity(text.len()));
         digits.extend(body.ok_or_else(fail)?.chars().filter(|c| !c.is_ascii_whitespace()));
         let mut der = Zeroizing::new(vec![0; digits.len()]);
         let length = STANDARD.decode_slice(digits.as_bytes(), &mut der).map_err(|_| fail())?;
         let der = der.get(..length).ok_or_else(fail)?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map_err(|_| fail())?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map_err(|_| fail())?;
         let kid = cvm_base::sha256(pair.public_key().as_ref()).to_string();
         Ok(Self { pair, kid })
     }

@@ -24,14 +24,16 @@ pub enum TokenError {
     },
     /// No signature, or one of a kind that proves nothing here.
     #[error(
-        "the token says alg {found:?}; accepted are RS256, RS384, PS256, PS384, ES256 and ES384, as its key's type allows"
+        "the token says alg {found:?}; accepted are RS256, RS384, PS256, PS384, ES256 and ES384, \
+         as its key's type allows"
     )]
     Algorithm {
         /// The header's `alg`.
         found: String,
     },
     /// An HMAC: who can check it could have made it.
-    #[error("the token is signed with an HMAC ({}): whoever can check it can make it, so it proves nothing",
+    #[error("the token is signed with an HMAC ({}): whoever can check it can make it, so it proves \
+        nothing",
         if *.published { "under the published key `secret` of NVIDIA's local verifier" } else { "a shared secret" })]
     Symmetric {
         /// It verifies under the key that NVIDIA's local GPU verifier publishes in its source.
@@ -114,7 +116,11 @@ impl TokenError {
         Self::Claims { problem: problem.into() }
     }
 
-    pub(super) fn refused(claim: &str, expected: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(super) fn refused(
+        claim: &str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
         Self::Refused { claim: claim.into(), expected: expected.into(), found: found.into() }
     }
 }
@@ -137,17 +143,27 @@ impl Explain for TokenError {
 
     fn help(&self) -> String {
         match self {
-            Self::Malformed { .. } => "give the token exactly as the service returned it: a compact JWT, or NRAS' detached EAT (a JSON array)",
-            Self::Header { .. } | Self::Algorithm { .. } => "no verifier service signs like this: somebody made or changed the token",
-            Self::Symmetric { .. } => "ask the remote verifier (NRAS) for a token, or check the GPU's own report instead",
-            Self::Keys { .. } => "give the issuer's JWKS as downloaded from its documented address, or one PEM public key",
-            Self::Unverifiable { .. } => "download the issuer's JWKS of the time of issue; never take the address or the key from the token itself",
-            Self::Signature { .. } => "the token was changed, or another key carries this name: compare the JWKS with the issuer's",
-            Self::Party { .. } => "a token for or of somebody else; name the issuer and audience that you asked",
+            Self::Malformed { .. } => "give the token exactly as the service returned it: a \
+                compact JWT, or NRAS' detached EAT (a JSON array)",
+            Self::Header { .. } | Self::Algorithm { .. } => "no verifier service signs like this: \
+                somebody made or changed the token",
+            Self::Symmetric { .. } => "ask the remote verifier (NRAS) for a token, or check the \
+                GPU's own report instead",
+            Self::Keys { .. } => "give the issuer's JWKS as downloaded from its documented \
+                address, or one PEM public key",
+            Self::Unverifiable { .. } => "download the issuer's JWKS of the time of issue; never \
+                take the address or the key from the token itself",
+            Self::Signature { .. } => "the token was changed, or another key carries this name: \
+                compare the JWKS with the issuer's",
+            Self::Party { .. } => "a token for or of somebody else; name the issuer and audience \
+                that you asked",
             Self::Time { .. } => "check the clock; ask the verifier for a new token; a small difference is what the policy's leeway is for",
-            Self::Nonce { .. } => "a replayed token, or another session's: ask for one over this session's challenge",
-            Self::Claims { .. } => "the service answered in a layout that this program does not know, or parts of two answers were mixed",
-            Self::Refused { .. } => "if this may be accepted, say so in the policy; debuggable TEEs keep no secrets",
+            Self::Nonce { .. } => "a replayed token, or another session's: ask for one over this \
+                session's challenge",
+            Self::Claims { .. } => "the service answered in a layout that this program does not \
+                know, or parts of two answers were mixed",
+            Self::Refused { .. } => "if this may be accepted, say so in the policy; debuggable \
+                TEEs keep no secrets",
         }
         .into()
     }

@@ -1,8 +1,8 @@
 //! Intel Trust Authority: JWTs over TDX, SGX and SEV-SNP evidence, in claim versions 1 and 2.
 //!
-//! Layout: Intel Trust Authority EAT profile. Version 1 has the TEE's claims at the top; version 2 nests them in
-//! `tdx`, `sgx` or `sevsnp`, and a GPU's in `nvgpu`. A token is issued even when the customer's policies did not
-//! match: `policy_ids_unmatched` says so, and is refused here.
+//! Layout: Intel Trust Authority EAT profile. Version 1 has the TEE's claims at the top; version 2
+//! nests them in `tdx`, `sgx` or `sevsnp`, and a GPU's in `nvgpu`. A token is issued even when the
+//! customer's policies did not match: `policy_ids_unmatched` says so, and is refused here.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -117,7 +117,8 @@ impl ItaClaims {
             list(claims, name)?.iter().map(|policy| id(policy).ok_or_else(wrong)).collect()
         };
         let advisory = |id: &Value| id.as_str().map(str::to_owned);
-        let advisory_ids = list(&tee, "attester_advisory_ids")?.iter().map(advisory).collect::<Option<_>>();
+        let advisory_ids =
+            list(&tee, "attester_advisory_ids")?.iter().map(advisory).collect::<Option<_>>();
         let nvgpu = map(claims, "nvgpu")?.cloned();
         Ok(Self {
             registered,
@@ -126,7 +127,8 @@ impl ItaClaims {
             measurement: owned(measurement)?,
             report_data: owned(report_data)?,
             tcb_status: owned("attester_tcb_status")?,
-            advisory_ids: advisory_ids.ok_or_else(|| TokenError::claims("an advisory's id is not a string"))?,
+            advisory_ids: advisory_ids
+                .ok_or_else(|| TokenError::claims("an advisory's id is not a string"))?,
             debuggable: is_debuggable(claims, &tee, kind, debuggable)?,
             held_data: owned("attester_held_data")?,
             runtime_data: tee.get("attester_runtime_data").filter(|data| !data.is_null()).cloned(),
@@ -160,7 +162,8 @@ pub fn verify_ita(
     expected.check_report_data("report data", ita.report_data.as_deref())?;
     expected.note_unchecked(&mut not_checked);
     if policy.required_policies.is_empty() {
-        let reason = "no policy of the tenant's is required: the token says that the evidence is genuine, no more";
+        let reason = "no policy of the tenant's is required: the token says that the evidence is \
+            genuine, no more";
         not_checked.push(NotChecked::new("attestation-policy", reason));
     }
     policy.accept(&ita)?;
@@ -173,7 +176,9 @@ pub fn verify_ita(
 
 impl ItaPolicy {
     fn accept(&self, ita: &ItaClaims) -> Result<(), TokenError> {
-        let refused = |claim: &str, expected: String, found: &str| Err(TokenError::refused(claim, expected, found));
+        let refused = |claim: &str, expected: String, found: &str| {
+            Err(TokenError::refused(claim, expected, found))
+        };
         if !self.types.contains(&ita.attester_type) {
             return refused("attester type", self.types.join(" or "), &ita.attester_type);
         }
@@ -188,13 +193,18 @@ impl ItaPolicy {
                 return refused("attester_tcb_status", self.tcb_statuses.join(" or "), status);
             }
         }
-        if let Some(open) = ita.advisory_ids.iter().find(|id| !self.accepted_advisories.contains(id)) {
+        if let Some(open) =
+            ita.advisory_ids.iter().find(|id| !self.accepted_advisories.contains(id))
+        {
             return refused("attester_advisory_ids", self.accepted_advisories.join(", "), open);
         }
-        if let Some(id) = ita.policies_unmatched.first().filter(|_| !self.allow_unmatched_policies) {
+        if let Some(id) = ita.policies_unmatched.first().filter(|_| !self.allow_unmatched_policies)
+        {
             return refused("policy_ids_unmatched", "none".into(), id);
         }
-        if let Some(id) = self.required_policies.iter().find(|id| !ita.policies_matched.contains(id)) {
+        if let Some(id) =
+            self.required_policies.iter().find(|id| !ita.policies_matched.contains(id))
+        {
             return refused("policy_ids_matched", id.clone(), &ita.policies_matched.join(", "));
         }
         match &ita.nvgpu {
@@ -208,7 +218,8 @@ impl ItaPolicy {
 fn accept_gpu(gpu: &Map<String, Value>, allow_debug: bool) -> Result<(), TokenError> {
     let result = text(gpu, "measres")?.unwrap_or("absent");
     let overall = boolean(gpu, "x-nvidia-overall-att-result")?;
-    let good = matches!(result, "success" | "comparison-successful") || (result == "absent" && overall == Some(true));
+    let good = matches!(result, "success" | "comparison-successful")
+        || (result == "absent" && overall == Some(true));
     if !good || overall == Some(false) {
         return Err(TokenError::refused("nvgpu measres", "success", result));
     }
@@ -226,7 +237,10 @@ fn tee(claims: &Map<String, Value>) -> Result<(&'static str, Map<String, Value>)
     for kind in ["tdx", "sevsnp", "sgx"] {
         if let Some(nested) = map(claims, kind)? {
             found.push((kind, nested.clone()));
-        } else if claims.keys().any(|name| name.strip_prefix(kind).is_some_and(|rest| rest.starts_with('_'))) {
+        } else if claims
+            .keys()
+            .any(|name| name.strip_prefix(kind).is_some_and(|rest| rest.starts_with('_')))
+        {
             found.push((kind, claims.clone()));
         }
     }
@@ -244,8 +258,15 @@ fn is_debuggable(
     kind: &str,
     flag: &str,
 ) -> Result<bool, TokenError> {
-    let status = |claims| text(claims, "dbgstat").map(|status| status.map(|status| !status.starts_with("disabled")));
-    let said = [boolean(tee, flag)?, boolean(tee, "tdx_td_attributes_debug")?, status(tee)?, status(claims)?];
+    let status = |claims| {
+        text(claims, "dbgstat").map(|status| status.map(|status| !status.starts_with("disabled")))
+    };
+    let said = [
+        boolean(tee, flag)?,
+        boolean(tee, "tdx_td_attributes_debug")?,
+        status(tee)?,
+        status(claims)?,
+    ];
     if said.iter().all(Option::is_none) {
         return Err(TokenError::claims(format!("nothing says whether this {kind} is debuggable")));
     }
@@ -253,7 +274,11 @@ fn is_debuggable(
 }
 
 /// `verifier_nonce.val` is base64 of the nonce as the service gave it out, which is base64 itself.
-fn check_nonce(claims: &Map<String, Value>, tee: &Map<String, Value>, nonce: &[u8]) -> Result<(), TokenError> {
+fn check_nonce(
+    claims: &Map<String, Value>,
+    tee: &Map<String, Value>,
+    nonce: &[u8],
+) -> Result<(), TokenError> {
     let place = map(claims, "verifier_nonce")?.or(map(tee, "verifier_nonce")?);
     let value = match place {
         Some(place) => text(place, "val")?,

@@ -1,7 +1,8 @@
 //! JSON as a signature needs it: bounded, shallow, and no member twice.
 //!
-//! RFC 8259 leaves duplicate members to the parser, so a verifier that reads the first and a program that
-//! reads the last believe different things under one signature. RFC 7515 §4 and RFC 7519 §4 allow to refuse them.
+//! RFC 8259 leaves duplicate members to the parser, so a verifier that reads the first and a
+//! program that reads the last believe different things under one signature. RFC 7515 §4 and RFC
+//! 7519 §4 allow to refuse them.
 
 use std::fmt;
 
@@ -17,7 +18,10 @@ const MAX_DEPTH: usize = 32;
 pub(super) fn object(what: &'static str, bytes: &[u8]) -> Result<Map<String, Value>, TokenError> {
     match value(what, bytes)? {
         Value::Object(map) => Ok(map),
-        other => Err(TokenError::malformed(what, format!("expected a JSON object, found {}", kind(&other)))),
+        other => Err(TokenError::malformed(
+            what,
+            format!("expected a JSON object, found {}", kind(&other)),
+        )),
     }
 }
 
@@ -88,7 +92,9 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number without a value"))
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("a number without a value"))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
@@ -145,7 +151,10 @@ mod tests {
         ] {
             assert!(object("claims", bad.as_bytes()).is_err(), "{bad}");
         }
-        assert!(object("claims", &[b'{', b'"', 0xff, b'"', b':', b'1', b'}']).is_err(), "not UTF-8");
+        assert!(
+            object("claims", &[b'{', b'"', 0xff, b'"', b':', b'1', b'}']).is_err(),
+            "not UTF-8"
+        );
         let same = value("claims", br#"{"a":[1,-1,1.5,"s",null,true,{}]}"#).unwrap();
         assert_eq!(same, serde_json::json!({"a": [1, -1, 1.5, "s", null, true, {}]}));
     }

@@ -1,8 +1,9 @@
 //! The issuer's keys: a JWKS (RFC 7517) or one PEM key, as the caller got it from the issuer.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
-    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RsaParameters,
+    RsaPublicKeyComponents, UnparsedPublicKey,
 };
 use base64::{
     Engine,
@@ -61,8 +62,8 @@ impl KeySet {
     /// Reads a JWKS, or one PEM public key.
     ///
     /// # Errors
-    /// [`TokenError::Keys`] for anything else, more than [`MAX_KEY_SET_BYTES`], or no key that can be used. One that
-    /// is not understood is passed over beside others (RFC 7517 §5).
+    /// [`TokenError::Keys`] for anything else, more than [`MAX_KEY_SET_BYTES`], or no key that can
+    /// be used. One that is not understood is passed over beside others (RFC 7517 §5).
     pub fn parse(bytes: &[u8]) -> Result<Self, TokenError> {
         if bytes.len() > MAX_KEY_SET_BYTES {
             let problem = format!("{} bytes, at most {MAX_KEY_SET_BYTES} allowed", bytes.len());
@@ -70,10 +71,15 @@ impl KeySet {
         }
         // RFC 8259 §8.1: a reader may ignore a byte order mark.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        if bytes.trim_ascii_start().starts_with(b"-----BEGIN") { from_pem(bytes) } else { from_jwks(bytes) }
+        if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
+            from_pem(bytes)
+        } else {
+            from_jwks(bytes)
+        }
     }
 
-    /// Requires that each key used is certified (`x5c`) under one of these roots at the time of use.
+    /// Requires that each key used is certified (`x5c`) under one of these roots at the time of
+    /// use.
     pub fn with_roots(self, roots: Vec<Certificate>) -> Self {
         Self { roots: Some(roots), ..self }
     }
@@ -84,31 +90,39 @@ impl KeySet {
     }
 
     /// The one key that a header's `kid` names, if it is of the type that `alg` needs.
-    pub(super) fn select(&self, kid: Option<&str>, alg: Algorithm, now: u64) -> Result<&Key, TokenError> {
+    pub(super) fn select(
+        &self,
+        kid: Option<&str>,
+        alg: Algorithm,
+        now: u64,
+    ) -> Result<&Key, TokenError> {
         let unverifiable = |problem: String| TokenError::Unverifiable { problem };
         let key = match (self.keys.as_slice(), kid) {
             ([only], _) if only.kid.is_none() => only,
             (_, None) => return Err(unverifiable("the token names no key (kid)".into())),
             (keys, Some(kid)) => {
                 let named = || keys.iter().filter(|key| key.kid.as_deref() == Some(kid));
-                let mut usable = named().filter(|key| !matches!(key.material, Material::Unusable(_)));
+                let mut usable =
+                    named().filter(|key| !matches!(key.material, Material::Unusable(_)));
                 match (usable.next().or_else(|| named().next()), usable.next()) {
                     (Some(key), None) => key,
                     (Some(_), Some(_)) => {
                         return Err(unverifiable(format!("two keys are named {:?}", short(kid))));
                     }
                     (None, _) => {
-                        return Err(unverifiable(format!("no key named {:?} is among those given", short(kid))));
+                        return Err(unverifiable(format!(
+                            "no key named {:?} is among those given",
+                            short(kid)
+                        )));
                     }
                 }
             }
         };
         key.allows(alg).map_err(unverifiable)?;
         if let Some(roots) = &self.roots {
-            let (leaf, intermediates) = key
-                .chain
-                .split_first()
-                .ok_or_else(|| unverifiable("roots are given, but the key has no certificate (x5c)".into()))?;
+            let (leaf, intermediates) = key.chain.split_first().ok_or_else(|| {
+                unverifiable("roots are given, but the key has no certificate (x5c)".into())
+            })?;
             Path { intermediates, roots, crls: &[] }
                 .verify(leaf, now)
                 .map_err(|e| unverifiable(format!("its key's certificate: {e}")))?;
@@ -118,27 +132,39 @@ impl KeySet {
 }
 
 impl Key {
-    /// The key decides, not the token: RSA keys know no ECDSA, and no public key is an HMAC's secret.
+    /// The key decides, not the token: RSA keys know no ECDSA, and no public key is an HMAC's
+    /// secret.
     fn allows(&self, alg: Algorithm) -> Result<(), String> {
         use Algorithm::{Es256, Es384, Ps256, Ps384, Rs256, Rs384};
         let fits = match &self.material {
-            Material::Rsa { .. } | Material::RsaDer(_) => matches!(alg, Rs256 | Rs384 | Ps256 | Ps384),
+            Material::Rsa { .. } | Material::RsaDer(_) => {
+                matches!(alg, Rs256 | Rs384 | Ps256 | Ps384)
+            }
             Material::P256(_) => alg == Es256,
             Material::P384(_) => alg == Es384,
-            Material::Unusable(problem) => return Err(format!("its key is not usable here: {problem}")),
+            Material::Unusable(problem) => {
+                return Err(format!("its key is not usable here: {problem}"));
+            }
         };
         if !fits {
             return Err(format!("the token says {}, which its key is not made for", alg.as_str()));
         }
         match &self.alg {
-            Some(own) if own != alg.as_str() => {
-                Err(format!("the token says {}, but its key is for {} only", alg.as_str(), short(own)))
-            }
+            Some(own) if own != alg.as_str() => Err(format!(
+                "the token says {}, but its key is for {} only",
+                alg.as_str(),
+                short(own)
+            )),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn verify(&self, alg: Algorithm, message: &[u8], signature: &[u8]) -> Result<(), TokenError> {
+    pub(super) fn verify(
+        &self,
+        alg: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), TokenError> {
         let rsa: &RsaParameters = match alg {
             Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
             Algorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
@@ -146,10 +172,16 @@ impl Key {
             _ => &RSA_PKCS1_2048_8192_SHA256,
         };
         let verified = match &self.material {
-            Material::Rsa { n, e } => RsaPublicKeyComponents { n, e }.verify(rsa, message, signature),
+            Material::Rsa { n, e } => {
+                RsaPublicKeyComponents { n, e }.verify(rsa, message, signature)
+            }
             Material::RsaDer(der) => UnparsedPublicKey::new(rsa, der).verify(message, signature),
-            Material::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature),
-            Material::P384(point) => UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature),
+            Material::P256(point) => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature)
+            }
+            Material::P384(point) => {
+                UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature)
+            }
             Material::Unusable(_) => Err(aws_lc_rs::error::Unspecified),
         };
         let kid = self.kid.as_deref().unwrap_or("(PEM)");
@@ -162,19 +194,28 @@ fn from_pem(bytes: &[u8]) -> Result<KeySet, TokenError> {
     let (Some(Ok(spki)), None) = (keys.next(), keys.next()) else {
         return Err(TokenError::keys("expected exactly one PEM block, PUBLIC KEY"));
     };
-    let spki = SubjectPublicKeyInfoRef::from_der(&spki).map_err(|e| TokenError::keys(format!("the PEM key: {e}")))?;
+    let spki = SubjectPublicKeyInfoRef::from_der(&spki)
+        .map_err(|e| TokenError::keys(format!("the PEM key: {e}")))?;
     let bits = spki.subject_public_key.raw_bytes().to_vec();
     let curve = spki.algorithm.parameters.and_then(|p| p.decode_as::<ObjectIdentifier>().ok());
     // RFC 8017 appendix C and RFC 5480 §2.1.1.1.
-    let material = match (spki.algorithm.oid.to_string().as_str(), curve.map(|oid| oid.to_string()).as_deref()) {
+    let material = match (
+        spki.algorithm.oid.to_string().as_str(),
+        curve.map(|oid| oid.to_string()).as_deref(),
+    ) {
         ("1.2.840.113549.1.1.1", _) => Material::RsaDer(bits),
         ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => Material::P256(bits),
         ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => Material::P384(bits),
         (oid, _) => {
-            return Err(TokenError::keys(format!("the PEM key is of kind {oid}, expected RSA, P-256 or P-384")));
+            return Err(TokenError::keys(format!(
+                "the PEM key is of kind {oid}, expected RSA, P-256 or P-384"
+            )));
         }
     };
-    Ok(KeySet { keys: vec![Key { kid: None, alg: None, material, chain: Vec::new() }], roots: None })
+    Ok(KeySet {
+        keys: vec![Key { kid: None, alg: None, material, chain: Vec::new() }],
+        roots: None,
+    })
 }
 
 fn from_jwks(bytes: &[u8]) -> Result<KeySet, TokenError> {
@@ -187,21 +228,29 @@ fn from_jwks(bytes: &[u8]) -> Result<KeySet, TokenError> {
     }
     let keys: Vec<_> = keys.iter().filter_map(Value::as_object).filter_map(read_jwk).collect();
     let problem = |key: &Key| match &key.material {
-        Material::Unusable(problem) => Some(format!("key {:?}: {problem}", short(key.kid.as_deref().unwrap_or("")))),
+        Material::Unusable(problem) => {
+            Some(format!("key {:?}: {problem}", short(key.kid.as_deref().unwrap_or(""))))
+        }
         _ => None,
     };
     let problems: Vec<_> = keys.iter().map_while(problem).collect();
     if problems.len() < keys.len() {
         return Ok(KeySet { keys, roots: None });
     }
-    let problem = problems.into_iter().next().unwrap_or_else(|| "no key for signatures has a name (kid)".into());
+    let problem = problems
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| "no key for signatures has a name (kid)".into());
     Err(TokenError::keys(format!("none of its keys can be used; {problem}")))
 }
 
 /// `None` for keys that can never be used: without a name, or for another use than signatures.
 fn read_jwk(jwk: &Map<String, Value>) -> Option<Key> {
-    let is_for_signatures = text(jwk, "use").is_ok_and(|usage| usage.is_none_or(|usage| usage == "sig"));
-    let verifies = |operations: &Value| operations.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"));
+    let is_for_signatures =
+        text(jwk, "use").is_ok_and(|usage| usage.is_none_or(|usage| usage == "sig"));
+    let verifies = |operations: &Value| {
+        operations.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"))
+    };
     if !is_for_signatures || !jwk.get("key_ops").is_none_or(verifies) {
         return None;
     }
@@ -216,7 +265,9 @@ fn read_material(jwk: &Map<String, Value>) -> Result<(Material, Vec<Certificate>
     let chain = read_chain(jwk)?;
     let kty = text(jwk, "kty")?.ok_or("no kty")?;
     let part = |name: &str| -> Result<Option<Vec<u8>>, String> {
-        text(jwk, name)?.map(|v| B64.decode(v).map_err(|e| format!("{name} is not base64url: {e}"))).transpose()
+        text(jwk, name)?
+            .map(|v| B64.decode(v).map_err(|e| format!("{name} is not base64url: {e}")))
+            .transpose()
     };
     let certified = chain.first().map(|leaf| leaf.public_key().to_vec());
     let material = match (kty, text(jwk, "crv")?) {
@@ -227,10 +278,16 @@ fn read_material(jwk: &Map<String, Value>) -> Result<(Material, Vec<Certificate>
         },
         ("EC", Some(curve @ ("P-256" | "P-384"))) => {
             let half = if curve == "P-256" { 32 } else { 48 };
-            let (Some(x), Some(y)) = (part("x")?, part("y")?) else { return Err("no x and y".into()) };
+            let (Some(x), Some(y)) = (part("x")?, part("y")?) else {
+                return Err("no x and y".into());
+            };
             // RFC 7518 §6.2.1.2: full length, zeros in front included.
             if x.len() != half || y.len() != half {
-                return Err(format!("x and y have {} and {} bytes, expected {half}", x.len(), y.len()));
+                return Err(format!(
+                    "x and y have {} and {} bytes, expected {half}",
+                    x.len(),
+                    y.len()
+                ));
             }
             let point = [&[4], x.as_slice(), y.as_slice()].concat();
             if certified.is_some_and(|certified| certified != point) {
@@ -239,7 +296,10 @@ fn read_material(jwk: &Map<String, Value>) -> Result<(Material, Vec<Certificate>
             if half == 32 { Material::P256(point) } else { Material::P384(point) }
         }
         (other, curve) => {
-            return Err(format!("it is of kind {:?}", short(&format!("{other} {}", curve.unwrap_or("")))));
+            return Err(format!(
+                "it is of kind {:?}",
+                short(&format!("{other} {}", curve.unwrap_or("")))
+            ));
         }
     };
     if let (Material::Rsa { n, e }, Some(leaf)) = (&material, chain.first()) {
@@ -259,7 +319,9 @@ fn read_chain(jwk: &Map<String, Value>) -> Result<Vec<Certificate>, String> {
         Some(_) => return Err(format!("x5c is not an array of at most {MAX_CHAIN}")),
     };
     let read = |value: &Value| {
-        let der = STANDARD.decode(value.as_str().unwrap_or("-")).map_err(|e| format!("x5c is not base64: {e}"))?;
+        let der = STANDARD
+            .decode(value.as_str().unwrap_or("-"))
+            .map_err(|e| format!("x5c is not base64: {e}"))?;
         Certificate::from_der(&der).map_err(|e| format!("x5c: {e}"))
     };
     certificates.iter().map(read).collect()

@@ -6,14 +6,16 @@ use serde_json::{Map, Value};
 
 use super::{TokenError, json, jwks::KeySet};
 
-/// The longest token that is looked at. Verifiers' tokens have 2 to 10 KiB; runtime data can make them longer.
+/// The longest token that is looked at. Verifiers' tokens have 2 to 10 KiB; runtime data can make
+/// them longer.
 pub const MAX_TOKEN_BYTES: usize = 256 * 1024;
 /// More than any header needs, chain in `x5c` included; in base64 characters.
 const MAX_HEADER: usize = 32 * 1024;
 /// The key that NVIDIA's local GPU verifier signs its own tokens with, in its public source.
 const PUBLISHED_SECRET: &[u8] = b"secret";
 
-/// How a token may be signed (RFC 7518 §3.1, less what is symmetric, `none`, or unused by verifiers).
+/// How a token may be signed (RFC 7518 §3.1, less what is symmetric, `none`, or unused by
+/// verifiers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -72,20 +74,27 @@ impl Token {
     pub fn parse(bytes: &[u8]) -> Result<Self, TokenError> {
         let malformed = |problem: &str| TokenError::malformed("the token", problem);
         if bytes.len() > MAX_TOKEN_BYTES {
-            return Err(malformed(&format!("{} bytes, at most {MAX_TOKEN_BYTES} allowed", bytes.len())));
+            return Err(malformed(&format!(
+                "{} bytes, at most {MAX_TOKEN_BYTES} allowed",
+                bytes.len()
+            )));
         }
         let text = str::from_utf8(bytes).map_err(|_| malformed("it is not text"))?.trim_ascii();
         let mut parts = text.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(malformed("expected three parts with a dot between: header.payload.signature"));
+            return Err(malformed(
+                "expected three parts with a dot between: header.payload.signature",
+            ));
         };
         if header.len() > MAX_HEADER {
             return Err(malformed("its header is too long"));
         }
         let decode = |part: &str, name: &str| {
-            B64.decode(part).map_err(|e| malformed(&format!("its {name} is not base64url without padding: {e}")))
+            B64.decode(part).map_err(|e| {
+                malformed(&format!("its {name} is not base64url without padding: {e}"))
+            })
         };
         let header = json::object("the token's header", &decode(header, "header")?)?;
         let (alg, kid) = read_header(&header)?;
@@ -143,7 +152,8 @@ impl Token {
     }
 }
 
-/// `jku`, `jwk`, `x5u`, `x5c` and thumbprints are not even read: a token cannot vouch for its own key.
+/// `jku`, `jwk`, `x5u`, `x5c` and thumbprints are not even read: a token cannot vouch for its own
+/// key.
 fn read_header(header: &Map<String, Value>) -> Result<(String, Option<String>), TokenError> {
     let refuse = |problem: String| TokenError::Header { problem };
     // RFC 7515 §4.1.11: what is critical must be understood, and nothing is.
@@ -158,8 +168,16 @@ fn read_header(header: &Map<String, Value>) -> Result<(String, Option<String>), 
         Some(other) => Err(refuse(format!("{member} is {}, expected a string", json::kind(other)))),
     };
     if let Some(typ) = text("typ")? {
-        // RFC 8725 §3.11: a JWT of another kind (an access token, a DPoP proof) is not a verifier's.
-        let known = ["jwt", "application/jwt", "eat+jwt", "application/eat+jwt", "ear+jwt", "application/ear+jwt"];
+        // RFC 8725 §3.11: a JWT of another kind (an access token, a DPoP proof) is not a
+        // verifier's.
+        let known = [
+            "jwt",
+            "application/jwt",
+            "eat+jwt",
+            "application/eat+jwt",
+            "ear+jwt",
+            "application/ear+jwt",
+        ];
         if !known.contains(&typ.to_ascii_lowercase().as_str()) {
             return Err(refuse(format!("typ is {:?}, expected JWT", short(typ))));
         }

@@ -1,7 +1,8 @@
 //! Microsoft Azure Attestation: JWTs over SGX, SEV-SNP, TDX and Azure VM evidence.
 //!
-//! Layout: Azure Attestation, "Claim sets" and "Trust domain extensions EAT profile". A confidential VM attested
-//! through its vTPM is of type `azurevm` and carries the TEE's verdict in `x-ms-isolation-tee`.
+//! Layout: Azure Attestation, "Claim sets" and "Trust domain extensions EAT profile". A
+//! confidential VM attested through its vTPM is of type `azurevm` and carries the TEE's verdict in
+//! `x-ms-isolation-tee`.
 
 use base64::{
     Engine,
@@ -22,7 +23,8 @@ use crate::NotChecked;
 pub struct MaaPolicy {
     /// Issuer (the provider's address), audience, time.
     pub rules: Rules,
-    /// TEEs: `sevsnpvm`, `tdxvm`, `sgx`; plain `azurevm` (Trusted Launch, no TEE) only if named here.
+    /// TEEs: `sevsnpvm`, `tdxvm`, `sgx`; plain `azurevm` (Trusted Launch, no TEE) only if named
+    /// here.
     pub types: Vec<String>,
     /// `x-ms-compliance-status` of a confidential VM, unless `None`.
     pub compliance: Option<String>,
@@ -96,16 +98,25 @@ impl MaaClaims {
     /// # Errors
     /// [`TokenError::Claims`] for another layout.
     pub fn read(registered: Registered, claims: &Map<String, Value>) -> Result<Self, TokenError> {
-        let outer = text(claims, "x-ms-attestation-type")?
-            .ok_or_else(|| TokenError::claims("no x-ms-attestation-type: not a token of Azure Attestation"))?;
+        let outer = text(claims, "x-ms-attestation-type")?.ok_or_else(|| {
+            TokenError::claims("no x-ms-attestation-type: not a token of Azure Attestation")
+        })?;
         let nested = map(claims, "x-ms-isolation-tee")?;
         let (tee, vm) = match (outer, nested) {
             ("azurevm", Some(tee)) => (tee.clone(), without_tee(claims)),
             ("azurevm", None) => (Map::new(), claims.clone()),
-            (_, Some(_)) => return Err(TokenError::claims("x-ms-isolation-tee in a token that is not of an Azure VM")),
+            (_, Some(_)) => {
+                return Err(TokenError::claims(
+                    "x-ms-isolation-tee in a token that is not of an Azure VM",
+                ));
+            }
             (_, None) => (claims.clone(), Map::new()),
         };
-        let own = if tee.is_empty() { outer } else { text(&tee, "x-ms-attestation-type")?.unwrap_or_default() };
+        let own = if tee.is_empty() {
+            outer
+        } else {
+            text(&tee, "x-ms-attestation-type")?.unwrap_or_default()
+        };
         let [measurement, report_data] = match own {
             "sgx" => ["x-ms-sgx-mrenclave", "x-ms-sgx-report-data"],
             "sevsnpvm" => ["x-ms-sevsnpvm-launchmeasurement", "x-ms-sevsnpvm-reportdata"],
@@ -119,7 +130,8 @@ impl MaaClaims {
             }
         };
         let owned = |name: &str| text(&tee, name).map(|value| value.map(str::to_owned));
-        let compliance = text(&tee, "x-ms-compliance-status")?.or(text(&vm, "x-ms-compliance-status")?);
+        let compliance =
+            text(&tee, "x-ms-compliance-status")?.or(text(&vm, "x-ms-compliance-status")?);
         Ok(Self {
             attestation_type: own.to_owned(),
             through_vtpm: outer == "azurevm",
@@ -160,7 +172,8 @@ pub fn verify_maa(
     expected.check_report_data("report data", maa.report_data.as_deref())?;
     expected.note_unchecked(&mut not_checked);
     if policy.policy_hash.is_none() {
-        let reason = "the policy names none: what the provider's own policy lets pass is taken as it is";
+        let reason =
+            "the policy names none: what the provider's own policy lets pass is taken as it is";
         not_checked.push(NotChecked::new("attestation-policy", reason));
     }
     policy.accept(&maa)?;
@@ -178,7 +191,11 @@ impl MaaPolicy {
             Err(TokenError::refused(claim, expected, found.unwrap_or("absent")))
         };
         if !self.types.contains(&maa.attestation_type) {
-            return refused("x-ms-attestation-type", &self.types.join(" or "), Some(&maa.attestation_type));
+            return refused(
+                "x-ms-attestation-type",
+                &self.types.join(" or "),
+                Some(&maa.attestation_type),
+            );
         }
         if maa.debuggable && !self.allow_debug {
             return refused("debuggable", "false", Some("true"));
@@ -192,7 +209,9 @@ impl MaaPolicy {
         if maa.through_vtpm && maa.secure_boot != Some(true) && !self.allow_insecure_boot {
             return refused("secureboot", "true", maa.secure_boot.map(|_| "false"));
         }
-        if let Some(status) = maa.tcb_status.as_ref().filter(|status| !self.tcb_statuses.contains(status)) {
+        if let Some(status) =
+            maa.tcb_status.as_ref().filter(|status| !self.tcb_statuses.contains(status))
+        {
             return refused("attester_tcb_status", &self.tcb_statuses.join(" or "), Some(status));
         }
         match &self.policy_hash {
@@ -205,7 +224,11 @@ impl MaaPolicy {
 }
 
 fn without_tee(claims: &Map<String, Value>) -> Map<String, Value> {
-    claims.iter().filter(|(name, _)| *name != "x-ms-isolation-tee").map(|(n, v)| (n.clone(), v.clone())).collect()
+    claims
+        .iter()
+        .filter(|(name, _)| *name != "x-ms-isolation-tee")
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect()
 }
 
 /// The TEE's own word; where it has none, nothing shows that it is not debuggable.
@@ -223,7 +246,9 @@ fn tee_debuggable(kind: &str, tee: &Map<String, Value>) -> Result<bool, TokenErr
             (None, before) => before,
         };
     }
-    said.ok_or_else(|| TokenError::claims(format!("nothing says whether this {kind} is debuggable")))
+    said.ok_or_else(|| {
+        TokenError::claims(format!("nothing says whether this {kind} is debuggable"))
+    })
 }
 
 /// Debuggers in the boot chain, the hypervisor or the kernel, and unsigned code in the kernel.
@@ -247,11 +272,16 @@ fn runtime_keys(tee: &Map<String, Value>, kind: &str) -> Result<Vec<Value>, Toke
             .decode(held)
             .map_err(|e| TokenError::claims(format!("x-ms-sgx-ehd is not base64url: {e}")))?;
         let digest = hex::encode(sha256(&held).0);
-        let bound = text(tee, "x-ms-sgx-report-data")?.is_some_and(|data| data.starts_with(&digest));
+        let bound =
+            text(tee, "x-ms-sgx-report-data")?.is_some_and(|data| data.starts_with(&digest));
         if !bound {
-            return Err(TokenError::claims("the report data do not bind the enclave's held data (x-ms-sgx-ehd)"));
+            return Err(TokenError::claims(
+                "the report data do not bind the enclave's held data (x-ms-sgx-ehd)",
+            ));
         }
-        keys.extend(super::json::object("held data", &held).ok().and_then(|mut held| held.remove("jwk")));
+        keys.extend(
+            super::json::object("held data", &held).ok().and_then(|mut held| held.remove("jwk")),
+        );
     }
     Ok(keys)
 }
@@ -261,14 +291,18 @@ fn check_nonce(claims: &Map<String, Value>, nonce: &[u8]) -> Result<(), TokenErr
     let payload = map(claims, "x-ms-runtime")?.and_then(|runtime| runtime.get("client-payload"));
     let places = [
         ("nonce", text(claims, "nonce")?),
-        ("x-ms-runtime client-payload nonce", payload.and_then(|p| p.get("nonce")).and_then(Value::as_str)),
+        (
+            "x-ms-runtime client-payload nonce",
+            payload.and_then(|p| p.get("nonce")).and_then(Value::as_str),
+        ),
     ];
     let is_ours = |text: &str| {
         text.as_bytes() == nonce
             || STANDARD.decode(text).is_ok_and(|bytes| bytes == nonce)
             || URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes == nonce)
     };
-    let mut found = places.iter().filter_map(|(place, text)| text.map(|text| (*place, text))).peekable();
+    let mut found =
+        places.iter().filter_map(|(place, text)| text.map(|text| (*place, text))).peekable();
     if nonce.is_empty() || found.peek().is_none() {
         return Err(mismatch("nonce", nonce, "absent"));
     }
@@ -278,7 +312,11 @@ fn check_nonce(claims: &Map<String, Value>, nonce: &[u8]) -> Result<(), TokenErr
             // In the encoding of the nonce that was given, where the lengths say which one it has.
             let decoded = [STANDARD.decode(text).ok(), URL_SAFE_NO_PAD.decode(text).ok()];
             let decoded = decoded.into_iter().flatten().find(|bytes| bytes.len() == nonce.len());
-            Err(mismatch(place, nonce, &hex::encode(decoded.unwrap_or_else(|| text.as_bytes().to_vec()))))
+            Err(mismatch(
+                place,
+                nonce,
+                &hex::encode(decoded.unwrap_or_else(|| text.as_bytes().to_vec())),
+            ))
         }
         None => Ok(()),
     }

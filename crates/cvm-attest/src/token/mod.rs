@@ -1,8 +1,10 @@
-//! Tokens of verifier services: Microsoft Azure Attestation, Intel Trust Authority, NVIDIA NRAS; and our own.
+//! Tokens of verifier services: Microsoft Azure Attestation, Intel Trust Authority, NVIDIA NRAS;
+//! and our own.
 //!
-//! A verifier's token is a relying party's verdict on somebody's evidence, made by a policy that is not ours. What it
-//! proves is that the issuer said so, to whom, when, and over which challenge. So a policy here must name the
-//! issuer, and says what of the verdict it accepts; debuggable TEEs are refused unless it says otherwise.
+//! A verifier's token is a relying party's verdict on somebody's evidence, made by a policy that is
+//! not ours. What it proves is that the issuer said so, to whom, when, and over which challenge. So
+//! a policy here must name the issuer, and says what of the verdict it accepts; debuggable TEEs are
+//! refused unless it says otherwise.
 //!
 //! The ways in which JWTs were broken before, and what is done about each:
 //!
@@ -15,9 +17,10 @@
 //! | a `kid` that is missing, unknown or given twice | exactly one key must have that name |
 //! | duplicate members, deep nesting, long input | refused before anything is believed |
 //!
-//! The signature check itself is aws-lc-rs. jsonwebtoken 11 was considered and makes the tokens of the tests: its
-//! `Jwk` cannot read Azure's keys (they have `x5c` only), it keeps the last of duplicate members, judges by algorithm
-//! family and not by curve, ignores `crit`, and takes its clock from the system.
+//! The signature check itself is aws-lc-rs. jsonwebtoken 11 was considered and makes the tokens of
+//! the tests: its `Jwk` cannot read Azure's keys (they have `x5c` only), it keeps the last of
+//! duplicate members, judges by algorithm family and not by curve, ignores `crit`, and takes its
+//! clock from the system.
 
 mod ear;
 mod error;
@@ -29,7 +32,9 @@ mod maa;
 mod nras;
 mod rules;
 
-pub use ear::{EarKey, EarToken, PROFILE, PROFILE_TRUSTEE, Submodule, Tier, TrustVector, VerifierId};
+pub use ear::{
+    EarKey, EarToken, PROFILE, PROFILE_TRUSTEE, Submodule, Tier, TrustVector, VerifierId,
+};
 pub use error::TokenError;
 pub use ita::{ItaClaims, ItaPolicy, verify_ita};
 pub use jwks::{KeySet, MAX_KEY_SET_BYTES};

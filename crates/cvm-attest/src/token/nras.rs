@@ -1,7 +1,9 @@
-//! NVIDIA Remote Attestation Service: detached EAT bundles over GPUs and NVSwitches, claim versions 2.0 and 3.0.
+//! NVIDIA Remote Attestation Service: detached EAT bundles over GPUs and NVSwitches, claim versions
+//! 2.0 and 3.0.
 //!
-//! Layout: RFC 9711 §5 (detached EAT bundle) as NRAS writes it: `[["JWT", overall], {"GPU-0": device, …}]`. The overall
-//! token names each device's token by the SHA-256 of its compact text. Claims: NVIDIA, "GPU claims" and "nvSwitch claims".
+//! Layout: RFC 9711 §5 (detached EAT bundle) as NRAS writes it: `[["JWT", overall], {"GPU-0":
+//! device, …}]`. The overall token names each device's token by the SHA-256 of its compact text.
+//! Claims: NVIDIA, "GPU claims" and "nvSwitch claims".
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +37,8 @@ pub struct NrasPolicy {
 }
 
 impl NrasPolicy {
-    /// Devices of this issuer without debugger, with secure boot, without warnings; any number but none.
+    /// Devices of this issuer without debugger, with secure boot, without warnings; any number but
+    /// none.
     pub fn new(issuer: impl Into<String>) -> Self {
         Self {
             rules: Rules::new(issuer),
@@ -60,11 +63,15 @@ impl DetachedEat {
     /// Reads the service's answer.
     ///
     /// # Errors
-    /// [`TokenError::Malformed`] for another form, too many devices or more than [`MAX_DETACHED_BYTES`].
+    /// [`TokenError::Malformed`] for another form, too many devices or more than
+    /// [`MAX_DETACHED_BYTES`].
     pub fn parse(bytes: &[u8]) -> Result<Self, TokenError> {
         let malformed = |problem: String| TokenError::malformed("the detached EAT", problem);
         if bytes.len() > MAX_DETACHED_BYTES {
-            return Err(malformed(format!("{} bytes, at most {MAX_DETACHED_BYTES} allowed", bytes.len())));
+            return Err(malformed(format!(
+                "{} bytes, at most {MAX_DETACHED_BYTES} allowed",
+                bytes.len()
+            )));
         }
         let value = super::json::value("the detached EAT", bytes)?;
         let parts = value.as_array().map(Vec::as_slice);
@@ -72,11 +79,16 @@ impl DetachedEat {
             return Err(malformed("expected [[\"JWT\", token], {name: token, …}]".into()));
         };
         let overall = match overall.as_array().map(Vec::as_slice) {
-            Some([Value::String(kind), Value::String(token)]) if kind == "JWT" => Token::parse(token.as_bytes())?,
+            Some([Value::String(kind), Value::String(token)]) if kind == "JWT" => {
+                Token::parse(token.as_bytes())?
+            }
             _ => return Err(malformed("its first element is not [\"JWT\", token]".into())),
         };
         if devices.len() > MAX_DEVICES {
-            return Err(malformed(format!("{} devices, at most {MAX_DEVICES} allowed", devices.len())));
+            return Err(malformed(format!(
+                "{} devices, at most {MAX_DEVICES} allowed",
+                devices.len()
+            )));
         }
         let device = |(name, token): (&String, &Value)| match token {
             Value::String(token) => Ok((name.clone(), Token::parse(token.as_bytes())?)),
@@ -139,9 +151,13 @@ pub fn verify_nras(
     let registered = policy.rules.check(&overall, now, &mut not_checked)?;
     let version = text(&overall, "x-nvidia-ver")?.unwrap_or_default().to_owned();
     if !matches!(version.as_str(), "2.0" | "3.0") {
-        return Err(TokenError::claims(format!("x-nvidia-ver is {:?}, expected 2.0 or 3.0", short(&version))));
+        return Err(TokenError::claims(format!(
+            "x-nvidia-ver is {:?}, expected 2.0 or 3.0",
+            short(&version)
+        )));
     }
-    let nonce = text(&overall, "eat_nonce")?.ok_or_else(|| TokenError::claims("no eat_nonce"))?.to_owned();
+    let nonce =
+        text(&overall, "eat_nonce")?.ok_or_else(|| TokenError::claims("no eat_nonce"))?.to_owned();
     check_nonce(&nonce, expected, &mut not_checked)?;
     check_digests(&overall, bundle)?;
     if boolean(&overall, "x-nvidia-overall-att-result")? != Some(true) {
@@ -168,10 +184,22 @@ pub fn verify_nras(
         policy.accept(name, &version, &claims)?;
         devices.insert(name.clone(), claims);
     }
-    Ok(NrasClaims { registered, version, nonce, overall_result: true, overall, devices, not_checked })
+    Ok(NrasClaims {
+        registered,
+        version,
+        nonce,
+        overall_result: true,
+        overall,
+        devices,
+        not_checked,
+    })
 }
 
-fn check_nonce(nonce: &str, expected: &Expected<'_>, not_checked: &mut Vec<NotChecked>) -> Result<(), TokenError> {
+fn check_nonce(
+    nonce: &str,
+    expected: &Expected<'_>,
+    not_checked: &mut Vec<NotChecked>,
+) -> Result<(), TokenError> {
     // A GPU's report carries nothing but the nonce: report data to expect are the nonce.
     for wanted in [expected.nonce, expected.report_data].into_iter().flatten() {
         if wanted.is_empty() || hex::decode(nonce).ok().as_deref() != Some(wanted) {
@@ -184,9 +212,13 @@ fn check_nonce(nonce: &str, expected: &Expected<'_>, not_checked: &mut Vec<NotCh
 
 /// `submods`: exactly the devices' tokens, each by `["DIGEST", ["SHA-256", hex]]`.
 fn check_digests(overall: &Map<String, Value>, bundle: &DetachedEat) -> Result<(), TokenError> {
-    let submods = map(overall, "submods")?.ok_or_else(|| TokenError::claims("no submods in the overall token"))?;
-    let names = |names: BTreeSet<&String>| names.into_iter().map(|name| short(name)).collect::<Vec<_>>().join(", ");
-    let (named, given): (BTreeSet<_>, BTreeSet<_>) = (submods.keys().collect(), bundle.devices.keys().collect());
+    let submods = map(overall, "submods")?
+        .ok_or_else(|| TokenError::claims("no submods in the overall token"))?;
+    let names = |names: BTreeSet<&String>| {
+        names.into_iter().map(|name| short(name)).collect::<Vec<_>>().join(", ")
+    };
+    let (named, given): (BTreeSet<_>, BTreeSet<_>) =
+        (submods.keys().collect(), bundle.devices.keys().collect());
     if named != given {
         return Err(TokenError::claims(format!(
             "the overall token is over {}; given are {}",
@@ -197,12 +229,19 @@ fn check_digests(overall: &Map<String, Value>, bundle: &DetachedEat) -> Result<(
     for (name, token) in &bundle.devices {
         let digest = match submods.get(name).and_then(Value::as_array).map(Vec::as_slice) {
             Some([kind, Value::Array(digest)]) if kind == "DIGEST" => digest.as_slice(),
-            _ => return Err(TokenError::claims(format!("submods {:?} is not [\"DIGEST\", …]", short(name)))),
+            _ => {
+                return Err(TokenError::claims(format!(
+                    "submods {:?} is not [\"DIGEST\", …]",
+                    short(name)
+                )));
+            }
         };
         let [Value::String(algorithm), Value::String(digest)] = digest else {
             return Err(TokenError::claims(format!("submods {:?} holds no digest", short(name))));
         };
-        if !matches!(algorithm.as_str(), "SHA-256" | "SHA256") || *digest != token.sha256().to_string() {
+        if !matches!(algorithm.as_str(), "SHA-256" | "SHA256")
+            || *digest != token.sha256().to_string()
+        {
             let found = format!("{} {}", short(algorithm), short(digest));
             let problem = format!(
                 "the token of {:?} has SHA-256 {}, the overall token says {found}",
@@ -216,8 +255,14 @@ fn check_digests(overall: &Map<String, Value>, bundle: &DetachedEat) -> Result<(
 }
 
 impl NrasPolicy {
-    /// NVIDIA's verdict is made of booleans, one a check: all of them must be good, and the essential ones there.
-    fn accept(&self, name: &str, version: &str, claims: &Map<String, Value>) -> Result<(), TokenError> {
+    /// NVIDIA's verdict is made of booleans, one a check: all of them must be good, and the
+    /// essential ones there.
+    fn accept(
+        &self,
+        name: &str,
+        version: &str,
+        claims: &Map<String, Value>,
+    ) -> Result<(), TokenError> {
         let refused = |claim: &str, expected: &str, found: &str| {
             Err(TokenError::refused(&format!("{} {claim}", short(name)), expected, short(found)))
         };
@@ -225,7 +270,11 @@ impl NrasPolicy {
         if !matches!(result, "success" | "comparison-successful") {
             return refused("measres", "success", result);
         }
-        let prefix = if claims.keys().any(|claim| claim.starts_with("x-nvidia-switch-")) { "switch" } else { "gpu" };
+        let prefix = if claims.keys().any(|claim| claim.starts_with("x-nvidia-switch-")) {
+            "switch"
+        } else {
+            "gpu"
+        };
         for check in ["report-parsed", "report-nonce-match", "report-signature-verified"] {
             let claim = format!("x-nvidia-{prefix}-attestation-{check}");
             if boolean(claims, &claim)? != Some(true) {
@@ -234,7 +283,10 @@ impl NrasPolicy {
         }
         let chain = format!("x-nvidia-{prefix}-attestation-report-cert-chain");
         let certified = match version {
-            "2.0" => boolean(claims, &format!("{chain}-validated"))? == Some(true) || claims.contains_key(&chain),
+            "2.0" => {
+                boolean(claims, &format!("{chain}-validated"))? == Some(true)
+                    || claims.contains_key(&chain)
+            }
             _ => claims.get(&chain).is_some_and(Value::is_object),
         };
         if !certified {
@@ -265,9 +317,15 @@ impl NrasPolicy {
 /// Version 3.0: a chain's dates and its revocation status; 2.0: details, one boolean each.
 fn accept_chain(device: &str, claim: &str, chain: &Map<String, Value>) -> Result<(), TokenError> {
     let refused = |member: &str, expected: &str, found: &str| {
-        Err(TokenError::refused(&format!("{} {claim} {member}", short(device)), expected, short(found)))
+        Err(TokenError::refused(
+            &format!("{} {claim} {member}", short(device)),
+            expected,
+            short(found),
+        ))
     };
-    for (member, wanted) in [("x-nvidia-cert-status", "valid"), ("x-nvidia-cert-ocsp-status", "good")] {
+    for (member, wanted) in
+        [("x-nvidia-cert-status", "valid"), ("x-nvidia-cert-ocsp-status", "good")]
+    {
         match text(chain, member)? {
             Some(found) if found != wanted => return refused(member, wanted, found),
             None if claim.ends_with("-cert-chain") => return refused(member, wanted, "absent"),

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::{TokenError, json, jws::short};
 use crate::NotChecked;
 
-/// Seconds by which clocks may differ, unless the policy says otherwise. A guest's clock that is tens of seconds
-/// behind must not make every fresh token come from the future.
+/// Seconds by which clocks may differ, unless the policy says otherwise. A guest's clock that is
+/// tens of seconds behind must not make every fresh token come from the future.
 pub const DEFAULT_LEEWAY: u64 = 120;
 /// More would not be a difference between clocks.
 pub const MAX_LEEWAY: u64 = 600;
@@ -18,8 +18,8 @@ pub const MAX_LEEWAY: u64 = 600;
 pub struct Rules {
     /// `iss`, exactly.
     pub issuer: String,
-    /// One of `aud`. MAA, ITA and NRAS name no audience; with `None` a token that names one is refused (RFC 7519
-    /// §4.1.3), and its absence is listed as not checked.
+    /// One of `aud`. MAA, ITA and NRAS name no audience; with `None` a token that names one is
+    /// refused (RFC 7519 §4.1.3), and its absence is listed as not checked.
     pub audience: Option<String>,
     /// Seconds by which `exp`, `nbf` and `iat` may be missed; at most [`MAX_LEEWAY`].
     pub leeway: u64,
@@ -45,11 +45,17 @@ pub struct Expected<'a> {
 
 impl Expected<'_> {
     /// Compares a claim in hex, 64 bytes in every TEE, with what it must begin with.
-    pub(super) fn check_report_data(&self, claim: &str, found: Option<&str>) -> Result<(), TokenError> {
+    pub(super) fn check_report_data(
+        &self,
+        claim: &str,
+        found: Option<&str>,
+    ) -> Result<(), TokenError> {
         let Some(expected) = self.report_data else { return Ok(()) };
         let bytes = found.and_then(|text| hex::decode(text).ok());
         let matches = bytes.is_some_and(|bytes| {
-            bytes.strip_prefix(expected).is_some_and(|rest| !expected.is_empty() && rest.iter().all(|byte| *byte == 0))
+            bytes
+                .strip_prefix(expected)
+                .is_some_and(|rest| !expected.is_empty() && rest.iter().all(|byte| *byte == 0))
         });
         let fail = || mismatch(claim, expected, found.unwrap_or("absent"));
         if matches { Ok(()) } else { Err(fail()) }
@@ -58,7 +64,8 @@ impl Expected<'_> {
     /// Freshness is checked by either; with neither, a token may be anybody's of the last hours.
     pub(super) fn note_unchecked(&self, not_checked: &mut Vec<NotChecked>) {
         if self.nonce.is_none() && self.report_data.is_none() {
-            not_checked.push(NotChecked::new("nonce", "no nonce and no report data to expect were given"));
+            not_checked
+                .push(NotChecked::new("nonce", "no nonce and no report data to expect were given"));
         }
     }
 }
@@ -67,9 +74,13 @@ pub(super) fn mismatch(claim: &str, expected: &[u8], found: &str) -> TokenError 
     TokenError::Nonce { claim: claim.into(), expected: hex::encode(expected), found: short(found) }
 }
 
-/// Of AMD's processors a token has numbers, of others perhaps nothing: no policy here judges either.
+/// Of AMD's processors a token has numbers, of others perhaps nothing: no policy here judges
+/// either.
 pub(super) fn unjudged_tcb() -> NotChecked {
-    NotChecked::new("tcb-status", "the token states no status of the platform: security updates may be missing")
+    NotChecked::new(
+        "tcb-status",
+        "the token states no status of the platform: security updates may be missing",
+    )
 }
 
 /// The registered claims (RFC 7519 §4.1) of a token that passed its [`Rules`].
@@ -105,18 +116,25 @@ impl Rules {
         }
         let audience = audience(claims)?;
         match &self.audience {
-            Some(wanted) if !audience.contains(wanted) => return Err(party("aud", wanted, &audience.join(", "))),
+            Some(wanted) if !audience.contains(wanted) => {
+                return Err(party("aud", wanted, &audience.join(", ")));
+            }
             None if !audience.is_empty() => return Err(party("aud", "none", &audience.join(", "))),
-            None => not_checked.push(NotChecked::new("audience", "the token names none, and the policy asks for none")),
+            None => not_checked.push(NotChecked::new(
+                "audience",
+                "the token names none, and the policy asks for none",
+            )),
             Some(_) => {}
         }
         let registered = Registered {
             issuer: issuer.to_owned(),
             audience,
             token_id: text(claims, "jti")?.map(str::to_owned),
-            issued_at: time(claims, "iat")?.ok_or_else(|| TokenError::claims("no iat: when it was issued"))?,
+            issued_at: time(claims, "iat")?
+                .ok_or_else(|| TokenError::claims("no iat: when it was issued"))?,
             not_before: time(claims, "nbf")?,
-            expires_at: time(claims, "exp")?.ok_or_else(|| TokenError::claims("no exp: until when it is valid"))?,
+            expires_at: time(claims, "exp")?
+                .ok_or_else(|| TokenError::claims("no exp: until when it is valid"))?,
         };
         self.check_time(&registered, now)?;
         Ok(registered)
@@ -129,28 +147,39 @@ impl Rules {
             return fail(format!("a leeway of {leeway} s, at most {MAX_LEEWAY} allowed"));
         }
         if token.expires_at <= token.issued_at {
-            return fail(format!("exp {} is not behind iat {}", rfc3339(token.expires_at), rfc3339(token.issued_at)));
+            return fail(format!(
+                "exp {} is not behind iat {}",
+                rfc3339(token.expires_at),
+                rfc3339(token.issued_at)
+            ));
         }
         // RFC 7519 §4.1.4: on or after exp it is over.
         if now >= token.expires_at.saturating_add(leeway) {
-            return fail(format!("it expired at {} (leeway {leeway} s)", rfc3339(token.expires_at)));
+            return fail(format!(
+                "it expired at {} (leeway {leeway} s)",
+                rfc3339(token.expires_at)
+            ));
         }
         for (claim, time) in [("iat", Some(token.issued_at)), ("nbf", token.not_before)] {
             if let Some(time) = time.filter(|time| now.saturating_add(leeway) < *time) {
-                return fail(format!("its {claim} is {}, in the future (leeway {leeway} s)", rfc3339(time)));
+                return fail(format!(
+                    "its {claim} is {}, in the future (leeway {leeway} s)",
+                    rfc3339(time)
+                ));
             }
         }
         match self.max_age {
-            Some(age) if now > token.issued_at.saturating_add(age).saturating_add(leeway) => {
-                fail(format!("it was issued at {}, more than {age} s ago", rfc3339(token.issued_at)))
-            }
+            Some(age) if now > token.issued_at.saturating_add(age).saturating_add(leeway) => fail(
+                format!("it was issued at {}, more than {age} s ago", rfc3339(token.issued_at)),
+            ),
             _ => Ok(()),
         }
     }
 }
 
 fn party(claim: &'static str, expected: &str, found: &str) -> TokenError {
-    let quote = |text: &str| if text.is_empty() { "absent".into() } else { format!("{:?}", short(text)) };
+    let quote =
+        |text: &str| if text.is_empty() { "absent".into() } else { format!("{:?}", short(text)) };
     TokenError::Party { claim, expected: quote(expected), found: quote(found) }
 }
 
@@ -159,7 +188,9 @@ fn audience(claims: &Map<String, Value>) -> Result<Vec<String>, TokenError> {
     match claims.get("aud") {
         None => Ok(Vec::new()),
         Some(Value::String(one)) => Ok(vec![one.clone()]),
-        Some(Value::Array(many)) => many.iter().map(|one| one.as_str().map(str::to_owned).ok_or_else(wrong)).collect(),
+        Some(Value::Array(many)) => {
+            many.iter().map(|one| one.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+        }
         Some(_) => Err(wrong()),
     }
 }
@@ -169,17 +200,25 @@ fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, TokenErr
     match claims.get(name) {
         None => Ok(None),
         Some(value) => value.as_u64().map(Some).ok_or_else(|| {
-            TokenError::claims(format!("{name} is {}, expected whole seconds since 1970", json::kind(value)))
+            TokenError::claims(format!(
+                "{name} is {}, expected whole seconds since 1970",
+                json::kind(value)
+            ))
         }),
     }
 }
 
 /// A claim that is a string, or absent (`null` is absent).
-pub(super) fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, TokenError> {
+pub(super) fn text<'a>(
+    claims: &'a Map<String, Value>,
+    name: &str,
+) -> Result<Option<&'a str>, TokenError> {
     match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(TokenError::claims(format!("{name} is {}, expected a string", json::kind(other)))),
+        Some(other) => {
+            Err(TokenError::claims(format!("{name} is {}, expected a string", json::kind(other))))
+        }
     }
 }
 
@@ -188,7 +227,9 @@ pub(super) fn boolean(claims: &Map<String, Value>, name: &str) -> Result<Option<
     match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
-        Some(other) => Err(TokenError::claims(format!("{name} is {}, expected a boolean", json::kind(other)))),
+        Some(other) => {
+            Err(TokenError::claims(format!("{name} is {}, expected a boolean", json::kind(other))))
+        }
     }
 }
 
@@ -200,15 +241,22 @@ pub(super) fn map<'a>(
     match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(map)) => Ok(Some(map)),
-        Some(other) => Err(TokenError::claims(format!("{name} is {}, expected an object", json::kind(other)))),
+        Some(other) => {
+            Err(TokenError::claims(format!("{name} is {}, expected an object", json::kind(other))))
+        }
     }
 }
 
 /// A claim that is an array, or absent.
-pub(super) fn list<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<&'a [Value], TokenError> {
+pub(super) fn list<'a>(
+    claims: &'a Map<String, Value>,
+    name: &str,
+) -> Result<&'a [Value], TokenError> {
     match claims.get(name) {
         None | Some(Value::Null) => Ok(&[]),
         Some(Value::Array(items)) => Ok(items),
-        Some(other) => Err(TokenError::claims(format!("{name} is {}, expected an array", json::kind(other)))),
+        Some(other) => {
+            Err(TokenError::claims(format!("{name} is {}, expected an array", json::kind(other))))
+        }
     }
 }

@@ -60,9 +60,9 @@ pub struct PcrSelection {
 impl PcrSelection {
     /// The registers selected, in ascending order.
     pub fn registers(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..)
-            .zip(&self.bitmap)
-            .flat_map(|(at, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at * 8 + bit))
+        (0..).zip(&self.bitmap).flat_map(|(at, byte)| {
+            (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at * 8 + bit)
+        })
     }
 
     /// SHA-256, PCR 0 to [`REQUIRED_PCRS`] − 1, in the three bytes of a PC Client TPM.
@@ -80,7 +80,9 @@ impl std::fmt::Display for PcrSelection {
             0x000d => f.write_str("sha512:")?,
             other => write!(f, "{other:#06x}:")?,
         }
-        f.write_str(&self.registers().map(|register| register.to_string()).collect::<Vec<_>>().join(","))
+        f.write_str(
+            &self.registers().map(|register| register.to_string()).collect::<Vec<_>>().join(","),
+        )
     }
 }
 

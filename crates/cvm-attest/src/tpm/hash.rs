@@ -64,7 +64,8 @@ impl fmt::Display for HashAlg {
     }
 }
 
-/// A digest of one of the four algorithms; its text form is lowercase hex, whose length names the algorithm.
+/// A digest of one of the four algorithms; its text form is lowercase hex, whose length names the
+/// algorithm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     alg: HashAlg,
@@ -95,7 +96,8 @@ impl Digest {
         Self { alg, bytes }
     }
 
-    /// PCR 0 as TPM2_Startup leaves it: zeros that end in the locality (PC Client Profile §10.4.5.3).
+    /// PCR 0 as TPM2_Startup leaves it: zeros that end in the locality (PC Client Profile
+    /// §10.4.5.3).
     pub fn startup(alg: HashAlg, locality: u8) -> Self {
         let mut start = Self::filled(alg, 0);
         if let Some(last) = start.bytes.get_mut(alg.size() - 1) {
@@ -148,8 +150,9 @@ impl Serialize for Digest {
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::from_hex(&text)
-            .ok_or_else(|| D::Error::custom("not a digest of SHA-1, SHA-256, SHA-384 or SHA-512 in hex"))
+        Self::from_hex(&text).ok_or_else(|| {
+            D::Error::custom("not a digest of SHA-1, SHA-256, SHA-384 or SHA-512 in hex")
+        })
     }
 }
 

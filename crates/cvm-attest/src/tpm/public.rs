@@ -1,4 +1,5 @@
-//! TPMT_PUBLIC (TPM 2.0 part 2, §12.2.4): names, and what an attestation or endorsement key must be.
+//! TPMT_PUBLIC (TPM 2.0 part 2, §12.2.4): names, and what an attestation or endorsement key must
+//! be.
 
 use sha2::{Digest as _, Sha256, Sha384};
 
@@ -116,10 +117,11 @@ pub struct Public {
 
 // Profile 2.3 §B.3.2: PolicySecret(TPM_RH_ENDORSEMENT), SHA-256.
 const EK_POLICY_A: [u8; 32] = [
-    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, 0xfd, 0x52, 0xd7,
-    0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
+    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24,
+    0xfd, 0x52, 0xd7, 0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
 ];
-// Profile 2.3 §B.3.3: fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt.
+// Profile 2.3 §B.3.3: fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted,
+// decrypt.
 const EK_ATTRIBUTES: u32 = attributes::FIXED_TPM
     | attributes::FIXED_PARENT
     | attributes::SENSITIVE_DATA_ORIGIN
@@ -128,7 +130,8 @@ const EK_ATTRIBUTES: u32 = attributes::FIXED_TPM
     | attributes::DECRYPT;
 
 impl Public {
-    /// Reads a marshalled TPMT_PUBLIC (no size before it): RSA, P-256 or P-384, named with SHA-256 or SHA-384.
+    /// Reads a marshalled TPMT_PUBLIC (no size before it): RSA, P-256 or P-384, named with SHA-256
+    /// or SHA-384.
     ///
     /// # Errors
     /// [`AttestError::Malformed`] for anything else, and for trailing bytes.
@@ -139,9 +142,15 @@ impl Public {
             ALG_SHA256 => NameAlg::Sha256,
             ALG_SHA384 => NameAlg::Sha384,
             ALG_SHA1 => {
-                return Err(r.error("the key is named with SHA-1, which is not believed: make one with SHA-256"));
+                return Err(r.error(
+                    "the key is named with SHA-1, which is not believed: make one with SHA-256",
+                ));
             }
-            other => return Err(r.error(format!("name algorithm {other:#06x}, expected SHA-256 or SHA-384"))),
+            other => {
+                return Err(
+                    r.error(format!("name algorithm {other:#06x}, expected SHA-256 or SHA-384"))
+                );
+            }
         };
         let attributes = r.u32()?;
         let policy = r.sized(64)?.to_vec();
@@ -153,7 +162,11 @@ impl Public {
                 r.expect("AES mode", ALG_CFB.into(), mode.into())?;
                 Some(bits)
             }
-            other => return Err(r.error(format!("symmetric algorithm {other:#06x}, expected AES or none"))),
+            other => {
+                return Err(
+                    r.error(format!("symmetric algorithm {other:#06x}, expected AES or none"))
+                );
+            }
         };
         let scheme = read_scheme(&mut r)?;
         let key = match kind {
@@ -178,8 +191,12 @@ impl Public {
     /// Its Name (part 1, §16): the name algorithm, then the hash of the whole public area.
     pub fn name(&self) -> Vec<u8> {
         match self.name_alg {
-            NameAlg::Sha256 => [&ALG_SHA256.to_be_bytes()[..], &Sha256::digest(&self.bytes)].concat(),
-            NameAlg::Sha384 => [&ALG_SHA384.to_be_bytes()[..], &Sha384::digest(&self.bytes)].concat(),
+            NameAlg::Sha256 => {
+                [&ALG_SHA256.to_be_bytes()[..], &Sha256::digest(&self.bytes)].concat()
+            }
+            NameAlg::Sha384 => {
+                [&ALG_SHA384.to_be_bytes()[..], &Sha384::digest(&self.bytes)].concat()
+            }
         }
     }
 
@@ -188,7 +205,8 @@ impl Public {
         spki::encode(&self.key)
     }
 
-    /// The key's BIT STRING alone, DER: how a SubjectPublicKeyInfo ends whatever its algorithm identifier.
+    /// The key's BIT STRING alone, DER: how a SubjectPublicKeyInfo ends whatever its algorithm
+    /// identifier.
     #[cfg(feature = "verifier")]
     pub(crate) fn spki_bit_string(&self) -> Vec<u8> {
         spki::bit_string(&self.key)
@@ -200,8 +218,8 @@ impl Public {
         self.scheme
     }
 
-    /// Checks that this key signs nothing but the TPM's own statements and never leaves its TPM, and that it
-    /// signs as the keys that `cvm-init` makes.
+    /// Checks that this key signs nothing but the TPM's own statements and never leaves its TPM,
+    /// and that it signs as the keys that `cvm-init` makes.
     ///
     /// # Errors
     /// [`AttestError::AttestationKey`] naming the attribute or scheme.
@@ -209,26 +227,32 @@ impl Public {
         match (&self.key, self.check_restricted_signing()?) {
             (Key::P256 { .. }, SigningScheme::Ecdsa(HashAlg::Sha256))
             | (Key::P384 { .. }, SigningScheme::Ecdsa(HashAlg::Sha384))
-            | (Key::Rsa { .. }, SigningScheme::RsaSsa(HashAlg::Sha256) | SigningScheme::RsaPss(HashAlg::Sha256)) => {
-                Ok(())
+            | (
+                Key::Rsa { .. },
+                SigningScheme::RsaSsa(HashAlg::Sha256) | SigningScheme::RsaPss(HashAlg::Sha256),
+            ) => Ok(()),
+            (_, scheme) => {
+                Err(AttestError::AttestationKey { problem: format!("the scheme is {scheme}") })
             }
-            (_, scheme) => Err(AttestError::AttestationKey { problem: format!("the scheme is {scheme}") }),
         }
     }
 
-    /// Checks that this key signs nothing but the TPM's own statements and never leaves its TPM: the scheme
-    /// with which it signs, of any hash but SHA-1.
+    /// Checks that this key signs nothing but the TPM's own statements and never leaves its TPM:
+    /// the scheme with which it signs, of any hash but SHA-1.
     ///
     /// # Errors
     /// [`AttestError::AttestationKey`] naming the attribute or scheme.
     pub fn check_restricted_signing(&self) -> Result<SigningScheme, AttestError> {
-        use attributes::{DECRYPT, FIXED_PARENT, FIXED_TPM, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN};
+        use attributes::{
+            DECRYPT, FIXED_PARENT, FIXED_TPM, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN,
+        };
         let fail = |problem: String| Err(AttestError::AttestationKey { problem });
         let required = [
             (FIXED_TPM, "fixedTPM"),
             (FIXED_PARENT, "fixedParent"),
             (SENSITIVE_DATA_ORIGIN, "sensitiveDataOrigin"),
-            // Without this one a signer could forge a quote: the magic is reserved only for restricted keys.
+            // Without this one a signer could forge a quote: the magic is reserved only for
+            // restricted keys.
             (RESTRICTED, "restricted"),
             (SIGN, "sign"),
         ];
@@ -240,24 +264,35 @@ impl Public {
         if self.attributes & DECRYPT != 0 {
             return fail("decrypt is set".into());
         }
-        let (id, hash) = (self.scheme.0, self.scheme.1.and_then(HashAlg::from_id).filter(|h| *h != HashAlg::Sha1));
+        let (id, hash) = (
+            self.scheme.0,
+            self.scheme.1.and_then(HashAlg::from_id).filter(|h| *h != HashAlg::Sha1),
+        );
         match (&self.key, id, hash) {
             (Key::Rsa { .. }, ALG_RSASSA, Some(hash)) => Ok(SigningScheme::RsaSsa(hash)),
             (Key::Rsa { .. }, ALG_RSAPSS, Some(hash)) => Ok(SigningScheme::RsaPss(hash)),
-            (Key::P256 { .. } | Key::P384 { .. }, ALG_ECDSA, Some(hash)) => Ok(SigningScheme::Ecdsa(hash)),
-            _ => fail(format!("scheme {id:#06x} with hash {:#06x}", self.scheme.1.unwrap_or(ALG_NULL))),
+            (Key::P256 { .. } | Key::P384 { .. }, ALG_ECDSA, Some(hash)) => {
+                Ok(SigningScheme::Ecdsa(hash))
+            }
+            _ => fail(format!(
+                "scheme {id:#06x} with hash {:#06x}",
+                self.scheme.1.unwrap_or(ALG_NULL)
+            )),
         }
     }
 
-    /// Checks that this is an endorsement key by template L-1 or L-2 of TCG's EK Credential Profile: RSA-2048 or
-    /// P-256, SHA-256, AES-128.
+    /// Checks that this is an endorsement key by template L-1 or L-2 of TCG's EK Credential
+    /// Profile: RSA-2048 or P-256, SHA-256, AES-128.
     ///
     /// # Errors
     /// [`AttestError::EndorsementTemplate`] naming the field.
     pub fn check_endorsement_key(&self) -> Result<(), AttestError> {
         let fail = |problem: String| Err(AttestError::EndorsementTemplate { problem });
         if self.attributes != EK_ATTRIBUTES {
-            return fail(format!("attributes {:#010x}, expected {EK_ATTRIBUTES:#010x}", self.attributes));
+            return fail(format!(
+                "attributes {:#010x}, expected {EK_ATTRIBUTES:#010x}",
+                self.attributes
+            ));
         }
         if self.name_alg != NameAlg::Sha256 || self.policy != EK_POLICY_A {
             return fail("the policy is not PolicyA with SHA-256".into());
@@ -277,7 +312,9 @@ fn read_scheme(r: &mut Reader<'_>) -> Result<Scheme, AttestError> {
     match r.u16()? {
         scheme @ (ALG_NULL | ALG_RSAES) => Ok((scheme, None)),
         scheme @ (ALG_RSASSA | ALG_RSAPSS | ALG_OAEP | ALG_ECDSA) => Ok((scheme, Some(r.u16()?))),
-        other => Err(r.error(format!("scheme {other:#06x} is none that a PC Client TPM uses here"))),
+        other => {
+            Err(r.error(format!("scheme {other:#06x} is none that a PC Client TPM uses here")))
+        }
     }
 }
 
@@ -288,11 +325,14 @@ fn read_rsa(r: &mut Reader<'_>) -> Result<Key, AttestError> {
         other => other,
     };
     let modulus = r.sized(512)?.to_vec();
-    if !matches!(bits, 2048 | 3072 | 4096) || modulus.len() * 8 != bits || modulus.first().is_none_or(|b| b & 0x80 == 0)
+    if !matches!(bits, 2048 | 3072 | 4096)
+        || modulus.len() * 8 != bits
+        || modulus.first().is_none_or(|b| b & 0x80 == 0)
     {
-        return Err(
-            r.error(format!("a modulus of {} bytes for {bits} bits; 2048, 3072 or 4096 allowed", modulus.len()))
-        );
+        return Err(r.error(format!(
+            "a modulus of {} bytes for {bits} bits; 2048, 3072 or 4096 allowed",
+            modulus.len()
+        )));
     }
     Ok(Key::Rsa { modulus, exponent })
 }
@@ -308,7 +348,9 @@ fn read_ecc(r: &mut Reader<'_>) -> Result<Key, AttestError> {
     }
 }
 
-fn read_point<const COORDINATE: usize, const POINT: usize>(r: &mut Reader<'_>) -> Result<[u8; POINT], AttestError> {
+fn read_point<const COORDINATE: usize, const POINT: usize>(
+    r: &mut Reader<'_>,
+) -> Result<[u8; POINT], AttestError> {
     let mut point = [0; POINT];
     for half in point.chunks_exact_mut(COORDINATE) {
         // A TPM may strip a coordinate's leading zeros.

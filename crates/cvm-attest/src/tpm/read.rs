@@ -27,7 +27,9 @@ impl<'a> Reader<'a> {
                 self.rest = tail;
                 Ok(head)
             }
-            None => Err(self.error(format!("{count} more bytes expected, {} left", self.rest.len()))),
+            None => {
+                Err(self.error(format!("{count} more bytes expected, {} left", self.rest.len())))
+            }
         }
     }
 
@@ -78,6 +80,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(&self) -> Result<(), AttestError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.error(format!("{} bytes too many", self.rest.len()))) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.error(format!("{} bytes too many", self.rest.len())))
+        }
     }
 }

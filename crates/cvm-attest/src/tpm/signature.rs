@@ -26,7 +26,9 @@ pub fn parse_signature(bytes: &[u8]) -> Result<Signature, AttestError> {
         0x0014 => Signature::RsaSsa(hash, r.sized(512)?.to_vec()),
         0x0016 => Signature::RsaPss(hash, r.sized(512)?.to_vec()),
         0x0018 => Signature::Ecdsa(hash, r.sized(48)?.to_vec(), r.sized(48)?.to_vec()),
-        other => return Err(r.error(format!("scheme {other:#06x}, expected RSASSA, RSAPSS or ECDSA"))),
+        other => {
+            return Err(r.error(format!("scheme {other:#06x}, expected RSASSA, RSAPSS or ECDSA")));
+        }
     };
     r.end()?;
     Ok(signature)

@@ -7,8 +7,11 @@ const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 // AlgorithmIdentifiers: rsaEncryption with NULL; id-ecPublicKey with the named curve.
 const RSA: &[u8] = &[0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
-const P256: &[u8] = &[0x30, 19, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
-const P384: &[u8] = &[0x30, 16, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 34];
+const P256: &[u8] = &[
+    0x30, 19, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7,
+];
+const P384: &[u8] =
+    &[0x30, 16, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 34];
 
 pub(super) fn encode(key: &Key) -> Vec<u8> {
     let algorithm = match key {
@@ -41,8 +44,8 @@ pub(super) fn ecdsa_signature(r: &[u8], s: &[u8]) -> Vec<u8> {
     tlv(SEQUENCE, &[integer(r), integer(s)].concat())
 }
 
-/// Whether these bytes are an Ecdsa-Sig-Value of P-256 or P-384, and nothing else. Its length says little: r and s
-/// lose their leading zeros.
+/// Whether these bytes are an Ecdsa-Sig-Value of P-256 or P-384, and nothing else. Its length says
+/// little: r and s lose their leading zeros.
 #[cfg(feature = "verifier")]
 pub(crate) fn is_ecdsa_signature(der: &[u8]) -> bool {
     use x509_cert::der::{Decode as _, asn1::UintRef};

@@ -1,8 +1,9 @@
-//! Evidence bodies as stock Trustee's attesters write them: `primary_evidence` of the release protocol.
+//! Evidence bodies as stock Trustee's attesters write them: `primary_evidence` of the release
+//! protocol.
 //!
 //! Both ends use these: `cvm-init` writes them, as a stock Trustee reads them; the verifiers read
-//! them, so that our key holders verify stock attesters. (Trustee v0.21, `deps/verifier` and guest-components'
-//! `attester`, read off their sources.)
+//! them, so that our key holders verify stock attesters. (Trustee v0.21, `deps/verifier` and
+//! guest-components' `attester`, read off their sources.)
 
 mod nvidia;
 mod snp;
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::Base64;
 
-/// The member of a TEE's body that holds a cache of collateral, as `collateral::Cache::pack` writes it. Stock verifiers
-/// pass it over.
+/// The member of a TEE's body that holds a cache of collateral, as `collateral::Cache::pack` writes
+/// it. Stock verifiers pass it over.
 pub const COLLATERAL: &str = "collateral";
 
 /// `tdx`: a DCAP quote, and the log of what the firmware measured.

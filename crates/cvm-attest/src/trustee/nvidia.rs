@@ -22,8 +22,8 @@ pub struct NvidiaBody {
 struct NvidiaDevice {
     /// `HOPPER`, `BLACKWELL`.
     arch: String,
-    /// Names the device to people. A stock attester writes NVML's; ours the certified serial number, which no driver
-    /// can make up.
+    /// Names the device to people. A stock attester writes NVML's; ours the certified serial
+    /// number, which no driver can make up.
     uuid: String,
     /// Request and response.
     evidence: Base64,
@@ -33,18 +33,25 @@ struct NvidiaDevice {
 
 #[cfg(all(feature = "verifier", feature = "collect"))]
 impl NvidiaBody {
-    /// What all GPUs of a machine answer to `binding`, a session's digest for devices. There is at least one.
+    /// What all GPUs of a machine answer to `binding`, a session's digest for devices. There is at
+    /// least one.
     ///
     /// # Errors
     /// [`CollectError`]; also for an answer that no verifier would read.
     pub fn collect(gpus: &mut dyn Device, binding: &[u8; 48]) -> Result<Self, CollectError> {
-        let absent = |problem: &str| CollectError::Absent { device: "NVIDIA GPU".into(), problem: problem.into() };
+        let absent = |problem: &str| CollectError::Absent {
+            device: "NVIDIA GPU".into(),
+            problem: problem.into(),
+        };
         let answered = match gpus.evidence(&report_data(binding))? {
             Raw::Gpus(list) if !list.is_empty() => list,
             Raw::Gpus(_) => return Err(absent("it lists none")),
             _ => return Err(absent("it is another device")),
         };
-        Self::new(&answered).map_err(|e| CollectError::Answer { device: "NVIDIA GPU".into(), problem: e.to_string() })
+        Self::new(&answered).map_err(|e| CollectError::Answer {
+            device: "NVIDIA GPU".into(),
+            problem: e.to_string(),
+        })
     }
 
     /// From what the devices gave.

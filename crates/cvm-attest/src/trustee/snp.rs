@@ -1,5 +1,6 @@
-//! `snp`: the serde form of the `sev` crate's `AttestationReport`, to and from the report's bytes. Fields that
-//! this form does not have are zeros in every report known; a signature shows whether that holds.
+//! `snp`: the serde form of the `sev` crate's `AttestationReport`, to and from the report's bytes.
+//! Fields that this form does not have are zeros in every report known; a signature shows whether
+//! that holds.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -117,7 +118,10 @@ impl CertificateEntry {
 
     /// Its content, if it is one of AMD's chain.
     pub fn of_the_chain(&self) -> Option<&[u8]> {
-        let known = self.cert_type.as_str().is_some_and(|name| ["VCEK", "VLEK", "ASK", "ARK"].contains(&name));
+        let known = self
+            .cert_type
+            .as_str()
+            .is_some_and(|name| ["VCEK", "VLEK", "ASK", "ARK"].contains(&name));
         known.then_some(&self.data)
     }
 }
@@ -128,9 +132,13 @@ impl Report {
             return Err(fail(format!("{} bytes, {REPORT_BYTES} expected", bytes.len())));
         }
         // Every range lies within the length that was checked.
-        let field = |at: usize, length: usize| bytes.get(at..at + length).unwrap_or_default().to_vec();
+        let field =
+            |at: usize, length: usize| bytes.get(at..at + length).unwrap_or_default().to_vec();
         let number = |at: usize, length: usize| {
-            field(at, length).iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+            field(at, length)
+                .iter()
+                .rev()
+                .fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
         };
         let u32_at = |at| number(at, 4) as u32;
         let u8_at = |at| number(at, 1) as u8;
@@ -138,12 +146,16 @@ impl Report {
         let chip_id = field(0x1a0, 64);
         let turin = match version {
             // Reports of version 2 name no processor; Turin's chip ids have 8 bytes.
-            ..3 => chip_id.iter().any(|byte| *byte != 0) && chip_id.iter().skip(8).all(|byte| *byte == 0),
+            ..3 => {
+                chip_id.iter().any(|byte| *byte != 0)
+                    && chip_id.iter().skip(8).all(|byte| *byte == 0)
+            }
             _ => u8_at(0x188) == TURIN_FAMILY,
         };
         let tcb = |at| TcbVersion::from_bytes(&field(at, 8), turin);
         let since = |least: u32, at| (version >= least).then(|| u8_at(at));
-        let firmware = |at| Version { build: u8_at(at), minor: u8_at(at + 1), major: u8_at(at + 2) };
+        let firmware =
+            |at| Version { build: u8_at(at), minor: u8_at(at + 1), major: u8_at(at + 2) };
         let vector = |at| (version >= 5).then(|| number(at, 8));
         Ok(Self {
             version,
@@ -200,7 +212,9 @@ impl Report {
         bytes.extend(sized::<32>("report_id", &self.report_id)?);
         bytes.extend(sized::<32>("report_id_ma", &self.report_id_ma)?);
         bytes.extend(self.reported_tcb.to_bytes());
-        bytes.extend([self.cpuid_fam_id, self.cpuid_mod_id, self.cpuid_step].map(Option::unwrap_or_default));
+        bytes.extend(
+            [self.cpuid_fam_id, self.cpuid_mod_id, self.cpuid_step].map(Option::unwrap_or_default),
+        );
         bytes.extend([0; 21]);
         bytes.extend(sized::<64>("chip_id", &self.chip_id)?);
         bytes.extend(self.committed_tcb.to_bytes());
@@ -223,8 +237,16 @@ impl TcbVersion {
     fn from_bytes(bytes: &[u8], turin: bool) -> Self {
         let at = |index: usize| bytes.get(index).copied().unwrap_or_default();
         match turin {
-            true => Self { fmc: Some(at(0)), bootloader: at(1), tee: at(2), snp: at(3), microcode: at(7) },
-            false => Self { fmc: None, bootloader: at(0), tee: at(1), snp: at(6), microcode: at(7) },
+            true => Self {
+                fmc: Some(at(0)),
+                bootloader: at(1),
+                tee: at(2),
+                snp: at(3),
+                microcode: at(7),
+            },
+            false => {
+                Self { fmc: None, bootloader: at(0), tee: at(1), snp: at(6), microcode: at(7) }
+            }
         }
     }
 
@@ -257,7 +279,9 @@ mod tests {
 
     #[test]
     fn real_reports_travel_as_json_and_come_back_byte_for_byte() {
-        for folder in ["google-vcek", "milan-virtee", "trustee-vcek", "trustee-vlek", "constellation-azure"] {
+        for folder in
+            ["google-vcek", "milan-virtee", "trustee-vcek", "trustee-vlek", "constellation-azure"]
+        {
             let report = file(&format!("../../tests/vectors/evidence/snp/{folder}/report.bin"));
             let body = SnpBody::new(&report, vec![]).unwrap();
             let text = serde_json::to_string(&body).unwrap();
@@ -270,7 +294,8 @@ mod tests {
 
     #[test]
     fn what_a_stock_attester_wrote_is_written_the_same() {
-        let theirs: Value = serde_json::from_slice(&file("tests/vectors/snp-trustee-e2e/evidence.json")).unwrap();
+        let theirs: Value =
+            serde_json::from_slice(&file("tests/vectors/snp-trustee-e2e/evidence.json")).unwrap();
         let body: SnpBody = serde_json::from_value(theirs.clone()).unwrap();
         let ours = SnpBody::new(&body.report().unwrap(), body.certificates().to_vec()).unwrap();
         assert_eq!(serde_json::to_value(&ours).unwrap(), theirs);

@@ -1,8 +1,9 @@
 //! A running CVM's quote, under a key of which others have said where it lives.
 //!
 //! Peers cannot repeat credential activation for each token: they believe a key holder's statement
-//! ([`crate::ak_certificate`]) of the key, and verify what the key says now. Here is the second half; whether
-//! somebody certified the key that [`QuotedTpm::ak_name`] names is the caller's to decide.
+//! ([`crate::ak_certificate`]) of the key, and verify what the key says now. Here is the second
+//! half; whether somebody certified the key that [`QuotedTpm::ak_name`] names is the caller's to
+//! decide.
 
 use cvm_base::{Bytes, Bytes32, sha256};
 use serde::{Deserialize, Serialize};
@@ -72,15 +73,21 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Verifies a quote over `digest` (a TPM carries its first 32 bytes) under the key that comes with it.
+/// Verifies a quote over `digest` (a TPM carries its first 32 bytes) under the key that comes with
+/// it.
 ///
 /// # Errors
-/// [`AttestError`], for the first check that fails; for a log that does not explain the registers as well.
-pub fn verify_quoted(evidence: &QuotedEvidence, digest: &[u8; 48]) -> Result<QuotedTpm, AttestError> {
+/// [`AttestError`], for the first check that fails; for a log that does not explain the registers
+/// as well.
+pub fn verify_quoted(
+    evidence: &QuotedEvidence,
+    digest: &[u8; 48],
+) -> Result<QuotedTpm, AttestError> {
     let ak = Public::parse(evidence.ak_public.as_ref())?;
     ak.check_attestation_key()?;
-    let ak_name = <[u8; 34]>::try_from(ak.name().as_slice())
-        .map_err(|_| AttestError::AttestationKey { problem: "its Name is not made with SHA-256".into() })?;
+    let ak_name = <[u8; 34]>::try_from(ak.name().as_slice()).map_err(|_| {
+        AttestError::AttestationKey { problem: "its Name is not made with SHA-256".into() }
+    })?;
     let message = evidence.tpm_quote.message.as_ref();
     quote::check_signature(&ak, message, &parse_signature(evidence.tpm_quote.signature.as_ref())?)?;
     let quote = parse_quote(message)?;
@@ -104,9 +111,12 @@ pub fn verify_quoted(evidence: &QuotedEvidence, digest: &[u8; 48]) -> Result<Quo
     })
 }
 
-/// PCR 11 is the reference's to judge: what was extended after the handoff stands in no log, and the answer shall
-/// name that register, not refuse the log.
-fn check_replay_but_11(log: &EventLog<'_>, pcrs: &[Bytes32; REQUIRED_PCRS]) -> Result<(), AttestError> {
+/// PCR 11 is the reference's to judge: what was extended after the handoff stands in no log, and
+/// the answer shall name that register, not refuse the log.
+fn check_replay_but_11(
+    log: &EventLog<'_>,
+    pcrs: &[Bytes32; REQUIRED_PCRS],
+) -> Result<(), AttestError> {
     match check_replay(log, pcrs) {
         Ok(_) | Err(AttestError::Replay { pcr: 11, .. }) => Ok(()),
         Err(error) => Err(error),
@@ -119,8 +129,13 @@ impl QuotedTpm {
     pub fn differences(&self, reference: &Reference) -> Vec<Difference> {
         let mut found = Vec::new();
         for (pcr, predicted) in &reference.tpm.pcrs {
-            let expected = if *pcr == 11 { extend(predicted, &handoff_digest()) } else { *predicted };
-            let Some(quoted) = self.pcrs.get(usize::from(*pcr)).filter(|quoted| **quoted != expected) else { continue };
+            let expected =
+                if *pcr == 11 { extend(predicted, &handoff_digest()) } else { *predicted };
+            let Some(quoted) =
+                self.pcrs.get(usize::from(*pcr)).filter(|quoted| **quoted != expected)
+            else {
+                continue;
+            };
             let reason = self.explain(*pcr, predicted, quoted, reference);
             found.push(Difference { pcr: *pcr, expected, found: *quoted, reason });
         }
@@ -137,16 +152,27 @@ impl QuotedTpm {
         }
     }
 
-    fn explain(&self, pcr: u8, predicted: &Bytes32, quoted: &Bytes32, reference: &Reference) -> String {
+    fn explain(
+        &self,
+        pcr: u8,
+        predicted: &Bytes32,
+        quoted: &Bytes32,
+        reference: &Reference,
+    ) -> String {
         if pcr == 11 && quoted == predicted {
             return "the image has not handed off".into();
         }
         if self.event_log.is_empty() {
             return "no event log came with the quote".into();
         }
-        match first_difference(measurements(&reference.tpm.explain, pcr), measurements(&self.event_log, pcr)) {
+        match first_difference(
+            measurements(&reference.tpm.explain, pcr),
+            measurements(&self.event_log, pcr),
+        ) {
             Some(difference) => difference.to_string(),
-            None => "something was measured that no log lists: after the handoff, by software in the guest".into(),
+            None => "something was measured that no log lists: after the handoff, by software in \
+                the guest"
+                .into(),
         }
     }
 
@@ -159,7 +185,9 @@ impl QuotedTpm {
             "event_log_sha256": self.event_log_sha256,
             "pcrs": self.pcrs.iter().enumerate().map(|(pcr, v)| (pcr.to_string(), json!(v))).collect::<Value>(),
         });
-        if let (Value::Object(members), Ok(Value::Object(clock))) = (&mut value, serde_json::to_value(self.clock)) {
+        if let (Value::Object(members), Ok(Value::Object(clock))) =
+            (&mut value, serde_json::to_value(self.clock))
+        {
             members.extend(clock);
         }
         for (pcr, digest) in self.pcrs.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! TPM2_MakeCredential in software (TPM 2.0 part 1, §24): a secret for the TPM that holds both keys.
+//! TPM2_MakeCredential in software (TPM 2.0 part 1, §24): a secret for the TPM that holds both
+//! keys.
 
 use aws_lc_rs::{
     agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral},
@@ -51,7 +52,9 @@ impl From<Secret> for Base64 {
 
 impl std::fmt::Debug for CredentialState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CredentialState").field("ek_certificate_sha256", &self.ek_certificate_sha256).finish()
+        f.debug_struct("CredentialState")
+            .field("ek_certificate_sha256", &self.ek_certificate_sha256)
+            .finish()
     }
 }
 
@@ -69,18 +72,22 @@ impl CredentialState {
         if self.secret.0.len() != 32 {
             return Err(AttestError::Credential);
         }
-        constant_time::verify_slices_are_equal(&self.secret.0, answer).map_err(|_| AttestError::Credential)
+        constant_time::verify_slices_are_equal(&self.secret.0, answer)
+            .map_err(|_| AttestError::Credential)
     }
 }
 
-/// Makes a challenge that only a TPM holding this endorsement key and this attestation key can answer.
+/// Makes a challenge that only a TPM holding this endorsement key and this attestation key can
+/// answer.
 ///
-/// Checks the keys' forms only. Whether anybody endorses the TPM is decided when its evidence arrives, so
-/// that a handshake costs one public-key operation and says nothing about the policy.
+/// Checks the keys' forms only. Whether anybody endorses the TPM is decided when its evidence
+/// arrives, so that a handshake costs one public-key operation and says nothing about the policy.
 ///
 /// # Errors
 /// [`AttestError`] when a key is not what it must be, or the certificate is another key's.
-pub fn challenge(params: &HandshakeParams) -> Result<(CredentialChallenge, CredentialState), AttestError> {
+pub fn challenge(
+    params: &HandshakeParams,
+) -> Result<(CredentialChallenge, CredentialState), AttestError> {
     let certificate = params.ek_certificate.as_ref();
     if certificate.len() > MAX_CERTIFICATE {
         let problem = format!("{} bytes, at most {MAX_CERTIFICATE} allowed", certificate.len());
@@ -105,8 +112,13 @@ pub fn challenge(params: &HandshakeParams) -> Result<(CredentialChallenge, Crede
     Ok((challenge, state))
 }
 
-/// TPM2_MakeCredential for an endorsement key of template L-1 or L-2 (RSA-2048 or P-256, SHA-256, AES-128-CFB).
-fn make_credential(ek: &Public, name: &[u8], secret: &[u8]) -> Result<CredentialChallenge, AttestError> {
+/// TPM2_MakeCredential for an endorsement key of template L-1 or L-2 (RSA-2048 or P-256, SHA-256,
+/// AES-128-CFB).
+fn make_credential(
+    ek: &Public,
+    name: &[u8],
+    secret: &[u8],
+) -> Result<CredentialChallenge, AttestError> {
     let (seed, encrypted_secret) = seed(ek)?;
     // §24.4: the secret encrypted under a key bound to the attestation key's name …
     let symmetric = kdf_a(&seed, "STORAGE", name, 128);
@@ -115,8 +127,12 @@ fn make_credential(ek: &Public, name: &[u8], secret: &[u8]) -> Result<Credential
     // §24.5: … and an integrity value over both.
     let integrity = hmac::Key::new(hmac::HMAC_SHA256, &kdf_a(&seed, "INTEGRITY", &[], 256));
     let outer = hmac::sign(&integrity, &[&identity[..], name].concat());
-    let blob = [&(outer.as_ref().len() as u16).to_be_bytes()[..], outer.as_ref(), &identity[..]].concat();
-    Ok(CredentialChallenge { credential_blob: blob.into(), encrypted_secret: encrypted_secret.into() })
+    let blob =
+        [&(outer.as_ref().len() as u16).to_be_bytes()[..], outer.as_ref(), &identity[..]].concat();
+    Ok(CredentialChallenge {
+        credential_blob: blob.into(),
+        encrypted_secret: encrypted_secret.into(),
+    })
 }
 
 type Seed = (Zeroizing<Vec<u8>>, Vec<u8>);
@@ -133,29 +149,36 @@ fn rsa_seed(ek: &Public) -> Result<Seed, AttestError> {
     let fail = || AttestError::Crypto { operation: "RSAES-OAEP" };
     let mut seed = Zeroizing::new(vec![0; 32]);
     rand::fill(&mut seed).map_err(|_| AttestError::Crypto { operation: "random bytes" })?;
-    let key = PublicEncryptingKey::from_der(&ek.spki())
-        .map_err(|_| AttestError::EndorsementTemplate { problem: "not an RSA public key".into() })?;
+    let key = PublicEncryptingKey::from_der(&ek.spki()).map_err(|_| {
+        AttestError::EndorsementTemplate { problem: "not an RSA public key".into() }
+    })?;
     let key = OaepPublicEncryptingKey::new(key).map_err(|_| fail())?;
     let mut ciphertext = vec![0; key.ciphertext_size()];
-    key.encrypt(&OAEP_SHA256_MGF1SHA256, &seed, &mut ciphertext, Some(b"IDENTITY\0")).map_err(|_| fail())?;
+    key.encrypt(&OAEP_SHA256_MGF1SHA256, &seed, &mut ciphertext, Some(b"IDENTITY\0"))
+        .map_err(|_| fail())?;
     Ok((seed, ciphertext))
 }
 
-/// Part 1 §C.6.1 and §C.6.4: a seed that one-pass ECDH with an ephemeral key makes, and that key as a
-/// TPMS_ECC_POINT.
+/// Part 1 §C.6.1 and §C.6.4: a seed that one-pass ECDH with an ephemeral key makes, and that key as
+/// a TPMS_ECC_POINT.
 fn ecc_seed(ek: &[u8; 64]) -> Result<Seed, AttestError> {
     let fail = |_| AttestError::Crypto { operation: "P-256" };
-    let ephemeral = EphemeralPrivateKey::generate(&ECDH_P256, &rand::SystemRandom::new()).map_err(fail)?;
+    let ephemeral =
+        EphemeralPrivateKey::generate(&ECDH_P256, &rand::SystemRandom::new()).map_err(fail)?;
     let public = ephemeral.compute_public_key().map_err(fail)?;
-    let (x, y) = match public.as_ref().strip_prefix(&[4]).and_then(|point| point.split_at_checked(32)) {
-        Some(point) => point,
-        None => return Err(AttestError::Crypto { operation: "P-256" }),
-    };
+    let (x, y) =
+        match public.as_ref().strip_prefix(&[4]).and_then(|point| point.split_at_checked(32)) {
+            Some(point) => point,
+            None => return Err(AttestError::Crypto { operation: "P-256" }),
+        };
     let ek_x = ek.first_chunk::<32>().unwrap_or(&[0; 32]);
     let other = UnparsedPublicKey::new(&ECDH_P256, [&[4], &ek[..]].concat());
     // The one thing that can fail here is a point that is not on the curve.
-    let off_curve = AttestError::EndorsementTemplate { problem: "its point is not on P-256".into() };
-    let seed = agree_ephemeral(ephemeral, other, off_curve, |shared_x| Ok(kdf_e(shared_x, "IDENTITY", x, ek_x)))?;
+    let off_curve =
+        AttestError::EndorsementTemplate { problem: "its point is not on P-256".into() };
+    let seed = agree_ephemeral(ephemeral, other, off_curve, |shared_x| {
+        Ok(kdf_e(shared_x, "IDENTITY", x, ek_x))
+    })?;
     let marshalled = [&[0, 32], x, &[0, 32], y].concat();
     Ok((seed, marshalled))
 }
@@ -234,7 +257,10 @@ mod tests {
     /// Template L-2 around a point.
     fn ecc_ek(point: &[u8; 64]) -> Vec<u8> {
         let mut area = vec![0x00, 0x23, 0x00, 0x0b, 0x00, 0x03, 0x00, 0xb2, 0x00, 0x20];
-        area.extend(hex::decode("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa").unwrap());
+        area.extend(
+            hex::decode("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
+                .unwrap(),
+        );
         area.extend([0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x00, 0x03, 0x00, 0x10]);
         for coordinate in point.chunks(32) {
             area.extend([0x00, 0x20]);
@@ -249,7 +275,8 @@ mod tests {
         let (x, y) = (&ephemeral[2..34], &ephemeral[36..]);
         let private = PrivateKey::from_private_key(&ECDH_P256, &v.private).unwrap();
         let peer = UnparsedPublicKey::new(&ECDH_P256, [&[4], x, y].concat());
-        let seed = agree(&private, peer, (), |z| Ok(kdf_e(z, "IDENTITY", x, &v.point[..32]))).unwrap();
+        let seed =
+            agree(&private, peer, (), |z| Ok(kdf_e(z, "IDENTITY", x, &v.point[..32]))).unwrap();
         let blob = challenge.credential_blob.as_ref();
         let (mac, identity) = (&blob[2..34], &blob[34..]);
         let key = hmac::Key::new(hmac::HMAC_SHA256, &kdf_a(&seed, "INTEGRITY", &[], 256));
@@ -284,7 +311,10 @@ mod tests {
         let mut off = v.point;
         off[63] ^= 1;
         let ek = Public::parse(&ecc_ek(&off)).unwrap();
-        assert!(matches!(make_credential(&ek, &v.name, &[7; 32]), Err(AttestError::EndorsementTemplate { .. })));
+        assert!(matches!(
+            make_credential(&ek, &v.name, &[7; 32]),
+            Err(AttestError::EndorsementTemplate { .. })
+        ));
         for (at, value) in [(4, 4), (7, 0xb6), (12, 0), (45, 0xff)] {
             let mut area = ecc_ek(&v.point);
             area[at] = value;

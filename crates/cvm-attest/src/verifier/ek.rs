@@ -1,15 +1,16 @@
 //! Endorsement certificates: a path to a root that the policy names.
 //!
-//! rustls-webpki does the path: it takes an empty subject and a critical directoryName in the subject's
-//! alternative names as EK certificates have them, and refuses critical extensions it does not know.
+//! rustls-webpki does the path: it takes an empty subject and a critical directoryName in the
+//! subject's alternative names as EK certificates have them, and refuses critical extensions it
+//! does not know.
 
 use std::time::Duration;
 
 use cvm_base::{Bytes32, sha256};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime, pem::PemObject};
 use webpki::{
-    ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, Error, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
-    RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
+    ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, Error, ExpirationPolicy, KeyUsage,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
 use crate::{
@@ -35,16 +36,19 @@ impl Roots {
     /// Reads PEM certificates. One that names itself as its issuer is a root; the others only link.
     ///
     /// # Errors
-    /// [`AttestError::Roots`] for a certificate that cannot be read, more than 64, or none that is a root.
+    /// [`AttestError::Roots`] for a certificate that cannot be read, more than 64, or none that is
+    /// a root.
     pub fn from_pem(pem: &[u8]) -> Result<Self, AttestError> {
         let fail = |problem: String| AttestError::Roots { problem };
         let mut roots = Self::default();
-        for (index, der) in CertificateDer::pem_slice_iter(&crate::x509::pem_apart(pem)).enumerate() {
+        for (index, der) in CertificateDer::pem_slice_iter(&crate::x509::pem_apart(pem)).enumerate()
+        {
             if index >= MAX_CERTIFICATES {
                 return Err(fail(format!("more than {MAX_CERTIFICATES} certificates")));
             }
             let der = der.map_err(|e| fail(format!("certificate {}: {e}", index + 1)))?;
-            let unreadable = |e: Error| fail(format!("certificate {}: {}", index + 1, in_words(&e)));
+            let unreadable =
+                |e: Error| fail(format!("certificate {}: {}", index + 1, in_words(&e)));
             let certificate = EndEntityCert::try_from(&der).map_err(unreadable)?;
             if certificate.issuer() == certificate.subject() {
                 let anchor = anchor_from_trusted_cert(&der).map_err(unreadable)?.to_owned();
@@ -59,8 +63,8 @@ impl Roots {
         Ok(roots)
     }
 
-    /// With revocation lists, DER. A certificate that no list covers stays valid; an expired list refuses all
-    /// that it covers.
+    /// With revocation lists, DER. A certificate that no list covers stays valid; an expired list
+    /// refuses all that it covers.
     ///
     /// # Errors
     /// [`AttestError::Roots`] for a list that cannot be read, or more than 64.
@@ -95,7 +99,8 @@ impl Roots {
                 .with_expiration_policy(ExpirationPolicy::Enforce)
                 .build()
         });
-        // A root is named by its certificate, so each is tried alone: the answer says which one it was.
+        // A root is named by its certificate, so each is tried alone: the answer says which one it
+        // was.
         let mut last = AttestError::UnknownRoot;
         for (digest, anchor) in &self.roots {
             // Vendors' intermediates often carry no usage; the endorsement certificate itself must.
@@ -123,7 +128,15 @@ impl Roots {
             return issuer
                 .and_then(|issuer| {
                     let usage = KeyUsage::required(EK_USAGE);
-                    certificate.verify_for_usage(ALL_VERIFICATION_ALGS, &[issuer], &[], now, usage, None, None)?;
+                    certificate.verify_for_usage(
+                        ALL_VERIFICATION_ALGS,
+                        &[issuer],
+                        &[],
+                        now,
+                        usage,
+                        None,
+                        None,
+                    )?;
                     Ok(*digest)
                 })
                 .map_err(|e| AttestError::EndorsementCertificate { problem: in_words(&e) });
@@ -145,5 +158,6 @@ fn parse<'a>(der: &'a CertificateDer<'a>) -> Result<EndEntityCert<'a>, AttestErr
         let problem = format!("{} bytes, at most {MAX_BYTES} allowed", der.len());
         return Err(AttestError::malformed("endorsement certificate", problem));
     }
-    EndEntityCert::try_from(der).map_err(|e| AttestError::malformed("endorsement certificate", in_words(&e)))
+    EndEntityCert::try_from(der)
+        .map_err(|e| AttestError::malformed("endorsement certificate", in_words(&e)))
 }

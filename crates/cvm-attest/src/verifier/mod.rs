@@ -33,13 +33,18 @@ pub struct Binding<'a> {
 
 /// Verifies evidence of any kind.
 ///
-/// `now` is in seconds since 1970 UTC, from a clock that the verifier trusts. Claims say what is true, not
-/// whether it is acceptable: the caller's policy compares them with a [`crate::Reference`] and must name the
-/// endorsement root.
+/// `now` is in seconds since 1970 UTC, from a clock that the verifier trusts. Claims say what is
+/// true, not whether it is acceptable: the caller's policy compares them with a
+/// [`crate::Reference`] and must name the endorsement root.
 ///
 /// # Errors
 /// [`AttestError`], for the first check that fails.
-pub fn verify(evidence: &Evidence, binding: &Binding<'_>, roots: &Roots, now: u64) -> Result<Claims, AttestError> {
+pub fn verify(
+    evidence: &Evidence,
+    binding: &Binding<'_>,
+    roots: &Roots,
+    now: u64,
+) -> Result<Claims, AttestError> {
     match evidence {
         Evidence::Tpm(evidence) => verify_tpm(evidence, binding, roots, now).map(Claims::Tpm),
     }
@@ -53,8 +58,10 @@ fn verify_tpm(
 ) -> Result<Box<TpmClaims>, AttestError> {
     let missing = |missing| AttestError::NotEndorsed { missing };
     let credential = binding.credential.ok_or(missing("credential challenge in this session"))?;
-    let ek_certificate = evidence.ek_certificate.as_ref().ok_or(missing("endorsement certificate"))?.as_ref();
-    let answer = evidence.activated_credential.as_ref().ok_or(missing("activated credential"))?.as_ref();
+    let ek_certificate =
+        evidence.ek_certificate.as_ref().ok_or(missing("endorsement certificate"))?.as_ref();
+    let answer =
+        evidence.activated_credential.as_ref().ok_or(missing("activated credential"))?.as_ref();
     let log_bytes = evidence.event_log.as_ref().ok_or(missing("event log"))?.as_ref();
 
     // The attestation key lives in a TPM that a named root endorsed …
@@ -98,18 +105,23 @@ fn verify_tpm(
 
 /// Replays the log against the quote; whether `cvm-init` has measured its handoff.
 ///
-/// The rule: PCRs 0 to 7 and 11 must replay, and PCR 11 may have been extended once more, by the handoff.
-/// Software measures into the others after `ExitBootServices` (the kernel's IMA into PCR 10, for one), and
-/// the firmware's log ends there; they are quoted, and a reference may still name them.
+/// The rule: PCRs 0 to 7 and 11 must replay, and PCR 11 may have been extended once more, by the
+/// handoff. Software measures into the others after `ExitBootServices` (the kernel's IMA into PCR
+/// 10, for one), and the firmware's log ends there; they are quoted, and a reference may still name
+/// them.
 fn check_replay(log: &EventLog<'_>, pcrs: &[Bytes32; REQUIRED_PCRS]) -> Result<bool, AttestError> {
     let replayed = log.replay();
     let at = |pcr: u8| replayed.get(&pcr).copied().unwrap_or(Bytes([0; 32]));
     for (pcr, quoted) in (0u8..).zip(pcrs) {
         let replayed = at(pcr);
         match pcr {
-            0..=7 if *quoted != replayed => return Err(AttestError::Replay { pcr, replayed, quoted: *quoted }),
+            0..=7 if *quoted != replayed => {
+                return Err(AttestError::Replay { pcr, replayed, quoted: *quoted });
+            }
             11 if *quoted == extend(&replayed, &handoff_digest()) => return Ok(true),
-            11 if *quoted != replayed => return Err(AttestError::Replay { pcr, replayed, quoted: *quoted }),
+            11 if *quoted != replayed => {
+                return Err(AttestError::Replay { pcr, replayed, quoted: *quoted });
+            }
             _ => {}
         }
     }

@@ -1,8 +1,8 @@
 //! A quote's signature, nonce, selection and values.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
-    RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA256, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 use cvm_base::Bytes32;
 
@@ -14,17 +14,24 @@ use crate::{
 const SHA256: u16 = 0x000b;
 const SHA384: u16 = 0x000c;
 
-/// Verifies a quote's signature with the key's own scheme; another scheme or hash is a bad signature.
-pub(super) fn check_signature(ak: &Public, message: &[u8], signature: &Signature) -> Result<(), AttestError> {
+/// Verifies a quote's signature with the key's own scheme; another scheme or hash is a bad
+/// signature.
+pub(super) fn check_signature(
+    ak: &Public,
+    message: &[u8],
+    signature: &Signature,
+) -> Result<(), AttestError> {
     let (scheme, _) = ak.scheme();
     match (ak.key(), scheme, signature) {
         (Key::P256 { point }, 0x0018, Signature::Ecdsa(SHA256, r, s)) => {
             let fixed = fixed::<32>(r, s).ok_or(AttestError::QuoteSignature)?;
-            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, uncompressed(point)).verify(message, &fixed)
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, uncompressed(point))
+                .verify(message, &fixed)
         }
         (Key::P384 { point }, 0x0018, Signature::Ecdsa(SHA384, r, s)) => {
             let fixed = fixed::<48>(r, s).ok_or(AttestError::QuoteSignature)?;
-            UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, uncompressed(point)).verify(message, &fixed)
+            UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, uncompressed(point))
+                .verify(message, &fixed)
         }
         (Key::Rsa { modulus, exponent }, 0x0014, Signature::RsaSsa(SHA256, bytes)) => {
             rsa(modulus, *exponent, &RSA_PKCS1_2048_8192_SHA256, message, bytes)
@@ -39,7 +46,8 @@ pub(super) fn check_signature(ak: &Public, message: &[u8], signature: &Signature
 
 /// Checks a parsed quote against the session and returns the values it covers.
 ///
-/// `hash` is the signature's: a TPM makes the quote's digest over the values with the same one (part 3, §18.4).
+/// `hash` is the signature's: a TPM makes the quote's digest over the values with the same one
+/// (part 3, §18.4).
 pub(super) fn check(
     quote: &Quote,
     nonce: &[u8],
@@ -47,17 +55,25 @@ pub(super) fn check(
     hash: HashAlg,
 ) -> Result<[Bytes32; REQUIRED_PCRS], AttestError> {
     if quote.nonce != nonce {
-        return Err(AttestError::Nonce { expected: hex::encode(nonce), found: hex::encode(&quote.nonce) });
+        return Err(AttestError::Nonce {
+            expected: hex::encode(nonce),
+            found: hex::encode(&quote.nonce),
+        });
     }
-    // The digest alone does not say which registers it covers: a quote over PCR 16 to 23 could pose as one
-    // over 0 to 7.
+    // The digest alone does not say which registers it covers: a quote over PCR 16 to 23 could pose
+    // as one over 0 to 7.
     if quote.selection != [PcrSelection::required()] {
         let found = quote.selection.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
-        return Err(AttestError::Selection { found: if found.is_empty() { "nothing".into() } else { found } });
+        return Err(AttestError::Selection {
+            found: if found.is_empty() { "nothing".into() } else { found },
+        });
     }
     // Stock clients show all 24 registers; those behind the quoted ones are nobody's claim.
     if shown.len() != REQUIRED_PCRS && shown.len() != 24 {
-        return Err(AttestError::malformed("tpm evidence", format!("{} PCR values, expected 16 or 24", shown.len())));
+        return Err(AttestError::malformed(
+            "tpm evidence",
+            format!("{} PCR values, expected 16 or 24", shown.len()),
+        ));
     }
     let pcrs: [Bytes32; REQUIRED_PCRS] =
         shown.get(..REQUIRED_PCRS).and_then(|s| s.try_into().ok()).ok_or(AttestError::PcrDigest)?;

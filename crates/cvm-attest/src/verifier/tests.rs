@@ -87,7 +87,10 @@ fn evidence_without_a_handshake_or_its_answer_is_refused() {
     let s = session();
     let binding = Binding { digest: &DIGEST, credential: None };
     let evidence = Evidence::Tpm(Box::new(s.evidence.clone()));
-    assert!(matches!(verify(&evidence, &binding, &s.roots, s.now), Err(AttestError::NotEndorsed { .. })));
+    assert!(matches!(
+        verify(&evidence, &binding, &s.roots, s.now),
+        Err(AttestError::NotEndorsed { .. })
+    ));
     for strip in [
         |e: &mut TpmEvidence| e.ek_certificate = None,
         |e: &mut TpmEvidence| e.activated_credential = None,
@@ -119,7 +122,10 @@ fn a_key_or_certificate_swapped_behind_the_handshake_is_refused() {
     assert!(matches!(s.verify(), Err(AttestError::Substituted { member: "attestation key" })));
     let mut s = session();
     s.evidence.ek_certificate.as_mut().unwrap().0[100] ^= 1;
-    assert!(matches!(s.verify(), Err(AttestError::Substituted { member: "endorsement certificate" })));
+    assert!(matches!(
+        s.verify(),
+        Err(AttestError::Substituted { member: "endorsement certificate" })
+    ));
 }
 
 #[test]
@@ -172,14 +178,15 @@ fn session_like(s: &Session) -> Session {
     Session { evidence: s.evidence.clone(), state, roots: s.roots.clone(), now: s.now }
 }
 
-/// The log is not signed: a change must be refused, or be in something that no measurement protects and
-/// that no claim repeats.
+/// The log is not signed: a change must be refused, or be in something that no measurement protects
+/// and that no claim repeats.
 #[test]
 fn a_flipped_bit_in_the_event_log_is_refused_or_says_nothing() {
     let s = session();
     let honest = s.verify().unwrap();
-    let registers =
-        |claims: &TpmClaims| claims.event_log.iter().map(|event| (event.pcr, event.digest)).collect::<Vec<_>>();
+    let registers = |claims: &TpmClaims| {
+        claims.event_log.iter().map(|event| (event.pcr, event.digest)).collect::<Vec<_>>()
+    };
     let length = s.evidence.event_log.as_ref().unwrap().0.len();
     let mut accepted = 0;
     for byte in 0..length {
@@ -190,7 +197,10 @@ fn a_flipped_bit_in_the_event_log_is_refused_or_says_nothing() {
         assert_eq!(claims.pcrs, honest.pcrs);
         // Only an unreplayed register's events (9 and 12 here) may read otherwise.
         let replayed = |claims: &TpmClaims| {
-            registers(claims).into_iter().filter(|(pcr, _)| *pcr < 8 || *pcr == 11).collect::<Vec<_>>()
+            registers(claims)
+                .into_iter()
+                .filter(|(pcr, _)| *pcr < 8 || *pcr == 11)
+                .collect::<Vec<_>>()
         };
         assert_eq!(replayed(&claims), replayed(&honest), "byte {byte}");
     }
@@ -253,16 +263,27 @@ fn a_real_rsa_quote_verifies_and_its_wider_selection_is_refused() {
     quote::check_signature(&ak, &message, &signature).unwrap();
     let parsed = parse_quote(&message).unwrap();
     assert_eq!(parsed.nonce, [0x90, 0x09]);
-    let values: serde_json::Map<String, serde_json::Value> = json("gce-cos-85-nonce9009/pcrs-sha256.json");
-    let pcrs: Vec<Bytes32> = (0..24).map(|pcr| values[&pcr.to_string()].as_str().unwrap().parse().unwrap()).collect();
+    let values: serde_json::Map<String, serde_json::Value> =
+        json("gce-cos-85-nonce9009/pcrs-sha256.json");
+    let pcrs: Vec<Bytes32> =
+        (0..24).map(|pcr| values[&pcr.to_string()].as_str().unwrap().parse().unwrap()).collect();
     assert_eq!(crate::tpm::pcr_digest(&pcrs).0, parsed.pcr_digest[..]);
-    assert!(matches!(quote::check(&parsed, &[0x90, 0x09], &pcrs, HashAlg::Sha256), Err(AttestError::Selection { .. })));
-    assert!(matches!(quote::check(&parsed, &[0x90, 0x0a], &pcrs, HashAlg::Sha256), Err(AttestError::Nonce { .. })));
+    assert!(matches!(
+        quote::check(&parsed, &[0x90, 0x09], &pcrs, HashAlg::Sha256),
+        Err(AttestError::Selection { .. })
+    ));
+    assert!(matches!(
+        quote::check(&parsed, &[0x90, 0x0a], &pcrs, HashAlg::Sha256),
+        Err(AttestError::Nonce { .. })
+    ));
 
     for bit in 0..message.len() * 8 {
         let mut changed = message.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(quote::check_signature(&ak, &changed, &signature), Err(AttestError::QuoteSignature));
+        assert_eq!(
+            quote::check_signature(&ak, &changed, &signature),
+            Err(AttestError::QuoteSignature)
+        );
     }
     // The right signature under another scheme's name.
     let Signature::RsaSsa(hash, bytes) = signature else { panic!("an RSASSA signature") };
@@ -274,7 +295,8 @@ fn a_real_rsa_quote_verifies_and_its_wider_selection_is_refused() {
 /// A TPM makes the digest over the SHA-256 bank with its key's SHA-384.
 #[test]
 fn a_p384_keys_quote_is_accepted() {
-    let read = |form: &str| vector(&format!("own-swtpm-quotes/ecdsa-p384-sha384-bank-sha256.{form}"));
+    let read =
+        |form: &str| vector(&format!("own-swtpm-quotes/ecdsa-p384-sha384-bank-sha256.{form}"));
     let ak = Public::parse(&read("ak.tpm2b")[2..]).unwrap();
     ak.check_attestation_key().unwrap();
     let (message, signature) = (read("msg"), parse_signature(&read("sig")).unwrap());
@@ -284,7 +306,10 @@ fn a_p384_keys_quote_is_accepted() {
     let value = |pcr: usize| values["sha256"][pcr.to_string()].as_str().unwrap().parse().unwrap();
     let pcrs: Vec<Bytes32> = (0..16).map(value).collect();
     assert_eq!(quote::check(&parsed, &[0x5a; 32], &pcrs, HashAlg::Sha384).unwrap()[..], pcrs);
-    assert_eq!(quote::check(&parsed, &[0x5a; 32], &pcrs, HashAlg::Sha256), Err(AttestError::PcrDigest));
+    assert_eq!(
+        quote::check(&parsed, &[0x5a; 32], &pcrs, HashAlg::Sha256),
+        Err(AttestError::PcrDigest)
+    );
 }
 
 #[test]
@@ -292,7 +317,10 @@ fn a_quote_over_another_bank_is_refused() {
     let parsed = parse_quote(&vector("gce-cos-85-nonce9009/quote-sha384.msg")).unwrap();
     let shown = vec![Bytes([0; 32]); 16];
     let refused = quote::check(&parsed, &[0x90, 0x09], &shown, HashAlg::Sha256).unwrap_err();
-    assert!(matches!(&refused, AttestError::Selection { found } if found.starts_with("sha384:")), "{refused}");
+    assert!(
+        matches!(&refused, AttestError::Selection { found } if found.starts_with("sha384:")),
+        "{refused}"
+    );
 }
 
 /// The digest of one register can be shown as that of another: only the selection tells them apart.
@@ -311,7 +339,8 @@ fn a_quote_over_fewer_registers_is_refused() {
 #[test]
 fn statements_that_are_no_quotes_are_refused() {
     let message = vector("own-swtpm-ecdsa-quote/quote.msg");
-    // Another magic: data that an unrestricted key could have signed. Another type: a certification.
+    // Another magic: data that an unrestricted key could have signed. Another type: a
+    // certification.
     for at in [0, 5] {
         let mut changed = message.clone();
         changed[at] ^= 1;

@@ -25,7 +25,11 @@ pub fn token(verdict: &Appraisal, key: &EarKey) -> Vec<u8> {
         not_before: None,
         expires_at: NOW + 3600,
     };
-    verdict.to_ear(verifier, registered, Some(hex::decode(NONCE).unwrap())).sign(key).unwrap().into_bytes()
+    verdict
+        .to_ear(verifier, registered, Some(hex::decode(NONCE).unwrap()))
+        .sign(key)
+        .unwrap()
+        .into_bytes()
 }
 
 fn snp(folder: &str) -> Appraisal {
@@ -48,7 +52,11 @@ fn a_signed_verdict_is_verified_by_those_who_have_its_key() {
     assert_eq!(&cpu["ear.veraison.annotated-evidence"]["snp"], claims(&verdict, "snp"));
 
     assert_eq!(code(&judged(&[&jwks], "somebody else", NONCE, NOW)), ["ATT-354"]);
-    assert_eq!(code(&judged(&[&jwks], "flare-cvm", &"00".repeat(32), NOW)), ["ATT-356"], "another nonce");
+    assert_eq!(
+        code(&judged(&[&jwks], "flare-cvm", &"00".repeat(32), NOW)),
+        ["ATT-356"],
+        "another nonce"
+    );
     assert_eq!(code(&judged(&[&jwks], "flare-cvm", NONCE, NOW + 4000)), ["ATT-355"], "expired");
     assert_eq!(code(&judged(&[], "flare-cvm", NONCE, NOW)), ["ATT-360"], "no key");
     let other = self::key().jwks().to_string().into_bytes();
@@ -71,7 +79,8 @@ fn attack_a_refused_machines_verdict() {
     let text = String::from_utf8(token).unwrap();
     let [header, payload, signature] = text.split('.').collect::<Vec<_>>()[..] else { panic!() };
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
-    let mut claims: serde_json::Value = serde_json::from_slice(&B64.decode(payload).unwrap()).unwrap();
+    let mut claims: serde_json::Value =
+        serde_json::from_slice(&B64.decode(payload).unwrap()).unwrap();
     claims["submods"]["cpu0"]["ear.status"] = json!("affirming");
     let forged = format!("{header}.{}.{signature}", B64.encode(claims.to_string()));
     assert_eq!(code(&set(&[forged.into_bytes()]).verify(&terms)), ["ATT-353"]);
@@ -85,9 +94,11 @@ fn a_refusal_of_all_contraindicates_each() {
     verdict.refusals.push(refusal);
     let key = key();
     let jwks = key.jwks().to_string().into_bytes();
-    let read = set(&[token(&verdict, &key)]).verify(&token_terms(&[&jwks], "flare-cvm", Some(NONCE), NOW));
+    let read =
+        set(&[token(&verdict, &key)]).verify(&token_terms(&[&jwks], "flare-cvm", Some(NONCE), NOW));
     // cpu0, and what was refused of all.
     assert_eq!(code(&read), ["ATT-396", "ATT-396"]);
-    let refused = &claims(&read, "ear")["submods"]["refused0"]["ear.veraison.annotated-evidence"]["refused"];
+    let refused =
+        &claims(&read, "ear")["submods"]["refused0"]["ear.veraison.annotated-evidence"]["refused"];
     assert_eq!((&refused["of"], &refused["code"]), (&json!("boot.rego"), &json!("ATT-364")));
 }

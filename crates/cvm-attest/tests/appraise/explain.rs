@@ -15,7 +15,8 @@ use cvm_base::{Bytes, sha256};
 use crate::{NOW, appraise, claims, machine, read, set, terms};
 
 fn session(name: &str) -> Vec<u8> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/session-swtpm");
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/session-swtpm");
     std::fs::read(folder.join(name)).unwrap()
 }
 
@@ -60,7 +61,15 @@ fn a_tpms_register_by_its_first_different_measurement() {
 fn platform(claims: &TdxClaims) -> TdxReference {
     let [rtmr0, rtmr1, rtmr2, rtmr3] = claims.rtmrs();
     let events = claims.measurements();
-    TdxReference { platform: "here".into(), mrtd: claims.quote.body.mr_td, rtmr0, rtmr1, rtmr2, rtmr3, events }
+    TdxReference {
+        platform: "here".into(),
+        mrtd: claims.quote.body.mr_td,
+        rtmr0,
+        rtmr1,
+        rtmr2,
+        rtmr3,
+        events,
+    }
 }
 
 #[test]
@@ -69,7 +78,11 @@ fn a_tds_register_by_its_log() {
     let verdict = files.verify(&terms(None, NOW));
     let tdx: TdxClaims = serde_json::from_value(claims(&verdict, "tdx").clone()).unwrap();
     let of = |platforms: Vec<TdxReference>| {
-        explain(&verdict, &files, &ReferenceSet { tdx: platforms, ..ReferenceSet::new(Bytes([0; 16])) })
+        explain(
+            &verdict,
+            &files,
+            &ReferenceSet { tdx: platforms, ..ReferenceSet::new(Bytes([0; 16])) },
+        )
     };
     let here = platform(&tdx);
     assert_eq!(of(vec![here.clone()]), []);
@@ -86,12 +99,14 @@ fn a_tds_register_by_its_log() {
 
     // Another firmware; the nearest of several platforms is compared with.
     let firmware = TdxReference { mrtd: sha384(b"older firmware"), ..here };
-    let found = one(of(vec![changed, TdxReference { rtmr0: sha384(b"x"), ..firmware.clone() }, firmware])
-        .into_iter()
-        .take(1)
-        .collect());
+    let found =
+        one(of(vec![changed, TdxReference { rtmr0: sha384(b"x"), ..firmware.clone() }, firmware])
+            .into_iter()
+            .take(1)
+            .collect());
     assert!(["RTMR2", "MRTD"].contains(&found.register.as_str()));
-    let firmware = one(of(vec![TdxReference { mrtd: sha384(b"older firmware"), ..platform(&tdx) }]));
+    let firmware =
+        one(of(vec![TdxReference { mrtd: sha384(b"older firmware"), ..platform(&tdx) }]));
     assert_eq!(firmware.register, "MRTD");
     assert!(firmware.likely.starts_with("firmware newer or older"));
 }
@@ -110,9 +125,15 @@ fn a_launch_digest_by_the_input_that_leads_to_it() {
     };
     let measurement = launch(&predicted).unwrap().measurement;
     let variants = variants(&predicted).unwrap().into_iter();
-    let variants = variants.map(|(change, measurement)| SnpVariant { change: change.to_string(), measurement });
+    let variants = variants
+        .map(|(change, measurement)| SnpVariant { change: change.to_string(), measurement });
     let tcb_floor: TcbFloor = "milan=3.1.20.213".parse().unwrap();
-    let reference = SnpReference { platform: "qemu".into(), measurement, tcb_floor, variants: variants.collect() };
+    let reference = SnpReference {
+        platform: "qemu".into(),
+        measurement,
+        tcb_floor,
+        variants: variants.collect(),
+    };
     let explained = |launched: Bytes<48>, reference: SnpReference| {
         let (files, verdict) = minted(launched);
         let set = ReferenceSet { snp: vec![reference], ..ReferenceSet::new(Bytes([0; 16])) };
@@ -124,25 +145,39 @@ fn a_launch_digest_by_the_input_that_leads_to_it() {
     let found = one(explained(launched, reference.clone()));
     assert_eq!(found.register, "launch digest");
     assert_eq!(found.likely, "the host gave 8 vCPUs, predicted are 4");
-    let other = launch(&LaunchInputs { vcpu_type: VcpuType::from_model("EPYC-Rome").unwrap(), ..predicted }).unwrap();
-    assert!(one(explained(other.measurement, reference.clone())).likely.contains("another vCPU type"));
+    let other = launch(&LaunchInputs {
+        vcpu_type: VcpuType::from_model("EPYC-Rome").unwrap(),
+        ..predicted
+    })
+    .unwrap();
+    assert!(
+        one(explained(other.measurement, reference.clone())).likely.contains("another vCPU type")
+    );
     // A file that nobody predicted cannot be told from its digest, and no cause is made up.
     let found = one(explained(sha384(b"another firmware"), reference.clone()));
     assert!(found.likely.starts_with("firmware newer or older"), "{found}");
 
     let of = |floor: &str| {
         let reference = SnpReference { tcb_floor: floor.parse().unwrap(), ..reference.clone() };
-        explained(measurement, reference).iter().map(|e| (e.register.clone(), e.expected.clone())).collect::<Vec<_>>()
+        explained(measurement, reference)
+            .iter()
+            .map(|e| (e.register.clone(), e.expected.clone()))
+            .collect::<Vec<_>>()
     };
     let least = |register: &str| (register.to_owned(), Some("255 or more".to_owned()));
     assert_eq!(of("milan=3.1.255.213"), [least("reported TCB snp"), least("launch TCB snp")]);
-    assert_eq!(of("genoa=3.1.20.213"), [("TCB floor".to_owned(), Some("one for Milan".to_owned()))]);
-    let none = one(explained(measurement, SnpReference { tcb_floor: TcbFloor::default(), ..reference }));
+    assert_eq!(
+        of("genoa=3.1.20.213"),
+        [("TCB floor".to_owned(), Some("one for Milan".to_owned()))]
+    );
+    let none =
+        one(explained(measurement, SnpReference { tcb_floor: TcbFloor::default(), ..reference }));
     assert_eq!((none.register.as_str(), none.got.as_deref()), ("TCB floor", Some("none")));
 }
 
 fn minted(measurement: Bytes<48>) -> (EvidenceSet, Appraisal) {
-    let (report, vcek, roots) = machine(|report| report[0x90..0xc0].copy_from_slice(&measurement.0));
+    let (report, vcek, roots) =
+        machine(|report| report[0x90..0xc0].copy_from_slice(&measurement.0));
     let files = set(&[report, vcek]);
     let verdict = files.verify(&Terms { roots: Some(roots), ..terms(None, NOW) });
     assert!(verdict.claims().count() == 1, "{:?}", verdict.refusals);
@@ -164,12 +199,17 @@ fn azures_paravisor_and_registers() {
         pcrs: [(4, found["tpm"]["pcrs"]["4"].as_str().unwrap().parse().unwrap())].into(),
     };
     let of = |reference: AzureReference| {
-        explain(&verdict, &files, &ReferenceSet { azure: vec![reference], ..ReferenceSet::new(Bytes([0; 16])) })
+        explain(
+            &verdict,
+            &files,
+            &ReferenceSet { azure: vec![reference], ..ReferenceSet::new(Bytes([0; 16])) },
+        )
     };
     assert_eq!(of(reference.clone()), []);
     let older = one(of(AzureReference { measurement: sha384(b"older"), ..reference.clone() }));
     assert!(older.likely.contains("paravisor is newer or older"), "{older}");
-    let floor = of(AzureReference { tcb_floor: "milan=255.0.0.0".parse().unwrap(), ..reference.clone() });
+    let floor =
+        of(AzureReference { tcb_floor: "milan=255.0.0.0".parse().unwrap(), ..reference.clone() });
     let registers = ["reported TCB bootloader", "launch TCB bootloader"];
     assert_eq!(floor.iter().map(|e| e.register.as_str()).collect::<Vec<_>>(), registers);
     let loader = one(of(AzureReference { pcrs: [(4, sha256(b"x"))].into(), ..reference }));

@@ -10,15 +10,22 @@ use crate::{NOW, appraise, claims, code, read, set, terms, token_terms};
 fn an_snp_report_in_every_wrapping() {
     let (report, vcek) = (read("snp/milan-virtee/report.bin"), read("snp/milan-virtee/vcek.der"));
     // MSG_REPORT_RSP, padded as Linux's ioctl has it.
-    let mut response = [&0_u32.to_le_bytes()[..], &1184_u32.to_le_bytes(), &[0; 24], &report].concat();
+    let mut response =
+        [&0_u32.to_le_bytes()[..], &1184_u32.to_le_bytes(), &[0; 24], &report].concat();
     response.resize(4000, 0);
     let table = certificate_table(&vcek);
     let hex = |bytes: &[u8]| hex::encode(bytes).into_bytes();
-    let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", b64::STANDARD.encode(&vcek));
+    let pem = format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        b64::STANDARD.encode(&vcek)
+    );
     for files in [
         vec![hex(&report), hex(&vcek)],
         vec![format!("0x{}\n", hex::encode(&report)).into_bytes(), pem.into_bytes()],
-        vec![b64::STANDARD.encode(&report).into_bytes(), b64::URL_SAFE_NO_PAD.encode(&vcek).into_bytes()],
+        vec![
+            b64::STANDARD.encode(&report).into_bytes(),
+            b64::URL_SAFE_NO_PAD.encode(&vcek).into_bytes(),
+        ],
         vec![response, vcek.clone()],
         vec![[&report[..], &table].concat()],
         vec![hex(&[&report[..], &table].concat())],
@@ -30,7 +37,8 @@ fn an_snp_report_in_every_wrapping() {
     }
 }
 
-/// As `struct cert_table` of the GHCB specification: entries of GUID, offset, length; zeros; contents.
+/// As `struct cert_table` of the GHCB specification: entries of GUID, offset, length; zeros;
+/// contents.
 fn certificate_table(vcek: &[u8]) -> Vec<u8> {
     let guid = hex::decode("8d75da6364e66445adc5f4b93be8accd").unwrap();
     let place = [48_u32.to_le_bytes(), (vcek.len() as u32).to_le_bytes()].concat();
@@ -45,18 +53,26 @@ fn dcap_collateral_as_intels_service_answers() {
     let whole: Value = serde_json::from_slice(&read("tdx/collateral/near-mpc.json")).unwrap();
     let text = |member: &str| whole[member].as_str().unwrap();
     let body = |name: &str, member: &str| {
-        format!("{{\"{name}\":{},\"signature\":\"{}\"}}", text(member), text(&format!("{member}_signature")))
-            .into_bytes()
+        format!(
+            "{{\"{name}\":{},\"signature\":\"{}\"}}",
+            text(member),
+            text(&format!("{member}_signature"))
+        )
+        .into_bytes()
     };
     let (tcb, qe) = (body("tcbInfo", "tcb_info"), body("enclaveIdentity", "qe_identity"));
-    let [root_crl, pck_crl] = ["root_ca_crl", "pck_crl"].map(|member| hex::decode(text(member)).unwrap());
+    let [root_crl, pck_crl] =
+        ["root_ca_crl", "pck_crl"].map(|member| hex::decode(text(member)).unwrap());
     let chain = text("tcb_info_issuer_chain").as_bytes().to_vec();
     let encoded = text("tcb_info_issuer_chain").replace('\n', "%0A").replace(' ', "%20");
     let headers = format!("HTTP/1.1 200 OK\r\nTCB-Info-Issuer-Chain: {encoded}\r\nDate: x\r\n\r\n");
     let with_headers = [headers.as_bytes(), &tcb].concat();
 
-    let files = vec![quote.clone(), tcb.clone(), qe.clone(), root_crl.clone(), pck_crl.clone(), chain];
-    for files in [&files[..], &[quote, with_headers, qe, hex::encode(&root_crl).into_bytes(), pck_crl]] {
+    let files =
+        vec![quote.clone(), tcb.clone(), qe.clone(), root_crl.clone(), pck_crl.clone(), chain];
+    for files in
+        [&files[..], &[quote, with_headers, qe, hex::encode(&root_crl).into_bytes(), pck_crl]]
+    {
         let verdict = set(files).verify(&terms(None, now));
         assert!(verdict.accepted(), "{:?}", verdict.refusals);
         assert_eq!(claims(&verdict, "tdx")["tcb_status"], "UpToDate");
@@ -86,8 +102,12 @@ fn quotes_with_logs_and_rests_of_buffers() {
 
     // The log alone, and in the JSON of Trustee's attester.
     let alone = appraise(&["forms/cos-113.ccel"], None, NOW);
-    assert_eq!(claims(&alone, "cc-event-log")["rtmrs"][1], claims(&cos, "tdx")["quote"]["body"]["rtmr_1"]);
-    let [quote, log] = ["forms/cos-113.quote.dat", "forms/cos-113.ccel"].map(|f| b64::STANDARD.encode(read(f)));
+    assert_eq!(
+        claims(&alone, "cc-event-log")["rtmrs"][1],
+        claims(&cos, "tdx")["quote"]["body"]["rtmr_1"]
+    );
+    let [quote, log] =
+        ["forms/cos-113.quote.dat", "forms/cos-113.ccel"].map(|f| b64::STANDARD.encode(read(f)));
     let kbs = json!({ "quote": quote, "cc_eventlog": log }).to_string().into_bytes();
     let kbs = set(&[kbs]).verify(&terms(None, NOW));
     assert_eq!(claims(&kbs, "tdx"), claims(&cos, "tdx"));
@@ -101,11 +121,15 @@ fn tpm_quotes_of_other_tools() {
     let gce = appraise(&["forms/gce-nonce9009.pb"], Some("9009"), NOW);
     assert!(gce.accepted(), "{:?}", gce.refusals);
     assert_eq!(gce.claims().count(), 2);
-    assert!(gce.not_checked().iter().any(|(_, check, reason)| *check == "other-banks" && reason.contains("sha1")));
+    assert!(
+        gce.not_checked()
+            .iter()
+            .any(|(_, check, reason)| *check == "other-banks" && reason.contains("sha1"))
+    );
     assert_eq!(code(&appraise(&["forms/gce-nonce9009.pb"], Some("9008"), NOW)), ["ATT-332"]);
 
-    let [key, message, signature] =
-        ["ak.pub", "quote.msg", "quote.sig"].map(|file| read(&format!("tpm/own-swtpm-ecdsa-quote/{file}")));
+    let [key, message, signature] = ["ak.pub", "quote.msg", "quote.sig"]
+        .map(|file| read(&format!("tpm/own-swtpm-ecdsa-quote/{file}")));
     let sized = [&(message.len() as u16).to_be_bytes()[..], &message].concat();
     assert!(set(&[key, sized, signature]).verify(&terms(None, NOW)).accepted(), "TPM2B_ATTEST");
 }
@@ -116,9 +140,11 @@ fn register_values_as_tpm2_tools_write_them() {
     let gce = |file: &str| read(&format!("tpm/gce-cos-85-nonce9009/{file}"));
     let values: Value = serde_json::from_slice(&gce("pcrs-sha256.json")).unwrap();
     let values = values.get("sha256").unwrap_or(&values);
-    let digests: Vec<Vec<u8>> =
-        (0..24).map(|n: u8| hex::decode(values[n.to_string()].as_str().unwrap()).unwrap()).collect();
-    let mut file = [&1_u32.to_le_bytes()[..], &[0x0b, 0, 3, 0xff, 0xff, 0xff, 0, 0], &[0; 15 * 8]].concat();
+    let digests: Vec<Vec<u8>> = (0..24)
+        .map(|n: u8| hex::decode(values[n.to_string()].as_str().unwrap()).unwrap())
+        .collect();
+    let mut file =
+        [&1_u32.to_le_bytes()[..], &[0x0b, 0, 3, 0xff, 0xff, 0xff, 0, 0], &[0; 15 * 8]].concat();
     file.extend(3_u32.to_le_bytes());
     for list in digests.chunks(8) {
         file.extend((list.len() as u32).to_le_bytes());
@@ -148,7 +174,8 @@ fn azure_evidence_of_a_genoa_and_of_azures_own_tools() {
 
 #[test]
 fn blackwell_switches_and_padded_reports() {
-    let blackwell = appraise(&["forms/blackwell.report.txt", "forms/blackwell.chain.txt"], None, NOW);
+    let blackwell =
+        appraise(&["forms/blackwell.report.txt", "forms/blackwell.chain.txt"], None, NOW);
     assert!(claims(&blackwell, "nvidia")["hwmodel"].as_str().unwrap().starts_with("GB100"));
     let sha384 = "87d8e24ab336adafe228d49e83d745f6dba4ae505372b6a5704820856b343fece279b616efefc2aae21da80cf5581250";
     let padded = ["forms/hopper-padded.report.txt", "forms/hopper-padded.chain.txt"];
@@ -156,7 +183,9 @@ fn blackwell_switches_and_padded_reports() {
     assert_eq!(code(&appraise(&padded, Some(&sha384[2..]), NOW)), ["ATT-342"]);
 
     let nonce = "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb";
-    for files in [&["forms/ls10.report.txt", "forms/ls10.chain.txt"][..], &["forms/ls10.evidence.json"]] {
+    for files in
+        [&["forms/ls10.report.txt", "forms/ls10.chain.txt"][..], &["forms/ls10.evidence.json"]]
+    {
         let switch = appraise(files, Some(nonce), NOW);
         assert_eq!(claims(&switch, "nvswitch")["hwmodel"], "LS_10 A01 FSP BROM");
         assert_eq!(code(&switch), ["ATT-387"], "nothing to compare its measurements with");
@@ -185,7 +214,8 @@ fn attack_nonces_that_no_evidence_can_answer() {
 #[test]
 fn composite_evidence_of_a_kbs_request() {
     let gpu: Value = serde_json::from_slice(&read("forms/ls10.evidence.json")).unwrap();
-    let [report, quote] = ["forms/cos-113.ccel", "forms/cos-113.quote.dat"].map(|f| b64::STANDARD.encode(read(f)));
+    let [report, quote] =
+        ["forms/cos-113.ccel", "forms/cos-113.quote.dat"].map(|f| b64::STANDARD.encode(read(f)));
     let additional = json!({ "nvidia": { "device_evidence_list": gpu } }).to_string();
     let body = json!({ "tee-evidence": {
         "primary_evidence": { "quote": quote, "cc_eventlog": report },
@@ -194,28 +224,36 @@ fn composite_evidence_of_a_kbs_request() {
     let verdict = set(&[body.to_string().into_bytes()]).verify(&terms(None, NOW));
     let kinds: Vec<_> = verdict.claims().map(|(name, kind, _)| (name, kind)).collect();
     assert_eq!(kinds, [("cpu0", "tdx"), ("switch0", "nvswitch")], "{:?}", verdict.refusals);
-    assert!(code(&verdict).contains(&"ATT-361"), "without a common nonce they may be of two machines");
+    assert!(
+        code(&verdict).contains(&"ATT-361"),
+        "without a common nonce they may be of two machines"
+    );
 }
 
 /// NVIDIA's SDK wraps its service's answer once more; its own token around it is nobody's.
 #[test]
 fn the_token_of_nvidias_sdk() {
-    let answer: Value = serde_json::from_slice(&read("nras/hopperClaimsv3_detached_eat.json")).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&read("nras/hopperClaimsv3_detached_eat.json")).unwrap();
     let outer = format!("{}.e30.", b64::URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#));
     let wrapped = json!([["JWT", outer], { "REMOTE_GPU_CLAIMS": answer }]).to_string().into_bytes();
     let plain = answer.to_string().into_bytes();
     let key = read("nras/nras-prod-20250609.recovered.pub.pem");
-    let issued = cvm_attest::token::DetachedEat::parse(&plain).unwrap().overall.unverified_claims().unwrap();
+    let issued =
+        cvm_attest::token::DetachedEat::parse(&plain).unwrap().overall.unverified_claims().unwrap();
     let now = issued["iat"].as_u64().unwrap() + 60;
     let issuer = issued["iss"].as_str().unwrap();
-    let [wrapped, plain] = [wrapped, plain].map(|bytes| set(&[bytes]).verify(&token_terms(&[&key], issuer, None, now)));
+    let [wrapped, plain] = [wrapped, plain]
+        .map(|bytes| set(&[bytes]).verify(&token_terms(&[&key], issuer, None, now)));
     assert!(wrapped.accepted(), "{:?}", wrapped.refusals);
     assert_eq!(claims(&wrapped, "nras"), claims(&plain, "nras"));
 }
 
 #[test]
 fn what_is_known_and_not_verified_is_refused_by_name() {
-    let csv = json!({ "attestation_report": { "data": [1, 2] }, "cert_chain": {} }).to_string().into_bytes();
+    let csv = json!({ "attestation_report": { "data": [1, 2] }, "cert_chain": {} })
+        .to_string()
+        .into_bytes();
     for (bytes, name) in [
         (csv, "Hygon"),
         ([&[0xd9, 0x01, 0x8f][..], &[0; 100]].concat(), "Arm CCA"),

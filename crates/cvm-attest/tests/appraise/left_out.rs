@@ -58,7 +58,11 @@ fn named(appraisal: &Appraisal) -> BTreeSet<String> {
 }
 
 fn reasons(appraisal: &Appraisal) -> BTreeSet<String> {
-    appraisal.not_checked().into_iter().map(|(_, check, reason)| format!("{check}: {reason}")).collect()
+    appraisal
+        .not_checked()
+        .into_iter()
+        .map(|(_, check, reason)| format!("{check}: {reason}"))
+        .collect()
 }
 
 fn cases() -> Vec<Case> {
@@ -75,7 +79,8 @@ fn cases() -> Vec<Case> {
             "ccel/near-mpc/quote.bin ccel/near-mpc/tcb_info.json tdx/collateral/near-mpc.json",
             NEAR,
         ),
-        Case::new("SGX", "tdx", "quotes/phala-sgx_quote.bin collateral/phala-sgx_quote.json", SGX).rules(accepted_here),
+        Case::new("SGX", "tdx", "quotes/phala-sgx_quote.bin collateral/phala-sgx_quote.json", SGX)
+            .rules(accepted_here),
         Case::new(
             "Azure, SEV-SNP",
             "azure/snp-trustee-evidence-v1",
@@ -98,7 +103,8 @@ fn cases() -> Vec<Case> {
             NOW,
         )
         .nonce("9009"),
-        Case::new("GPU", gpu, "report.bin chain.pem driver-rim.xml vbios-rim.xml", 1_700_000_000).nonce(&gpu_nonce),
+        Case::new("GPU", gpu, "report.bin chain.pem driver-rim.xml vbios-rim.xml", 1_700_000_000)
+            .nonce(&gpu_nonce),
         Case::new("Azure's token", "maa", "maa-1-sgx.jwt maa-1-sgx.jwks.json", 1_625_170_400),
         Case::new(
             "NVIDIA's token",
@@ -117,15 +123,25 @@ fn each_piece_left_out_is_refused_or_named() {
         assert!(whole.accepted(), "{kind}: {:?}", whole.refusals);
         let before = reasons(&whole);
         for (n, file) in case.files.iter().enumerate() {
-            let rest: Vec<Vec<u8>> =
-                files.iter().enumerate().filter(|(at, _)| *at != n).map(|(_, f)| f.clone()).collect();
+            let rest: Vec<Vec<u8>> = files
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| *at != n)
+                .map(|(_, f)| f.clone())
+                .collect();
             let verdict = case.verdict(&rest, case.nonce.clone(), case.issuer);
             let now = reasons(&verdict);
-            assert!(!verdict.accepted() || now.difference(&before).next().is_some(), "{kind} without {file}: {now:?}");
+            assert!(
+                !verdict.accepted() || now.difference(&before).next().is_some(),
+                "{kind} without {file}: {now:?}"
+            );
         }
         if case.nonce.is_some() {
             let verdict = case.verdict(&files, None, case.issuer);
-            assert!(!verdict.accepted() || named(&verdict).contains("nonce"), "{kind} without a nonce");
+            assert!(
+                !verdict.accepted() || named(&verdict).contains("nonce"),
+                "{kind} without a nonce"
+            );
         }
     }
 }
@@ -160,16 +176,27 @@ fn what_was_not_given_is_named() {
 fn attack_azure_tdx_without_collateral() {
     let azure = |rules: Value| {
         let files = "hcl.bin quote.msg quote.sig pcrs.bin td_quote.bin";
-        let case = Case::new("Azure, TDX", "azure/tdx-trustee-evidence-v0", files, NOW).nonce("challenge").rules(rules);
+        let case = Case::new("Azure, TDX", "azure/tdx-trustee-evidence-v0", files, NOW)
+            .nonce("challenge")
+            .rules(rules);
         case.verdict(&case.bytes(), case.nonce.clone(), None)
     };
-    for rules in [json!({}), json!({ "tdx": {} }), json!({ "tdx": { "allow_unknown_tcb": false } })] {
+    for rules in [json!({}), json!({ "tdx": {} }), json!({ "tdx": { "allow_unknown_tcb": false } })]
+    {
         let refused = azure(rules.clone());
         assert_eq!(code(&refused), ["ATT-416"], "{rules}");
-        assert!(refused.refusals[0].reason.contains("TCB status is unknown"), "{:?}", refused.refusals);
+        assert!(
+            refused.refusals[0].reason.contains("TCB status is unknown"),
+            "{:?}",
+            refused.refusals
+        );
     }
     let knowingly = azure(json!({ "tdx": { "allow_unknown_tcb": true } }));
-    assert!(knowingly.accepted() && named(&knowingly).contains("tcb-status"), "{:?}", knowingly.refusals);
+    assert!(
+        knowingly.accepted() && named(&knowingly).contains("tcb-status"),
+        "{:?}",
+        knowingly.refusals
+    );
 }
 
 #[test]
@@ -178,10 +205,15 @@ fn attack_a_bare_sgx_quote_without_collateral() {
         let case = Case::new("SGX", "tdx", files, SGX).rules(rules);
         case.verdict(&case.bytes(), None, None)
     };
-    let (bare, whole) = ("quotes/phala-sgx_quote.bin", "quotes/phala-sgx_quote.bin collateral/phala-sgx_quote.json");
-    for rules in
-        [json!({}), json!({ "sgx": { "allow_unknown_tcb": false } }), json!({ "tdx": { "allow_unknown_tcb": true } })]
-    {
+    let (bare, whole) = (
+        "quotes/phala-sgx_quote.bin",
+        "quotes/phala-sgx_quote.bin collateral/phala-sgx_quote.json",
+    );
+    for rules in [
+        json!({}),
+        json!({ "sgx": { "allow_unknown_tcb": false } }),
+        json!({ "tdx": { "allow_unknown_tcb": true } }),
+    ] {
         assert_eq!(code(&sgx(bare, rules.clone())), ["ATT-416"], "{rules}");
         // With it, Intel says that the platform needs to be configured, which its owner may accept.
         assert_eq!(code(&sgx(whole, rules.clone())), ["ATT-414"], "{rules}");
@@ -192,14 +224,21 @@ fn attack_a_bare_sgx_quote_without_collateral() {
     let none = json!({ "sgx": { "tcb_statuses": ["ConfigurationAndSWHardeningNeeded"], "accepted_advisories": [] } });
     assert_eq!(code(&sgx(whole, none)), ["ATT-415"], "its advisories are open");
     let knowingly = sgx(bare, json!({ "sgx": { "allow_unknown_tcb": true } }));
-    assert!(knowingly.accepted() && named(&knowingly).contains("tcb-status"), "{:?}", knowingly.refusals);
+    assert!(
+        knowingly.accepted() && named(&knowingly).contains("tcb-status"),
+        "{:?}",
+        knowingly.refusals
+    );
 }
 
 /// Intel's document with each of its members left out.
 #[test]
 fn a_part_of_the_collateral_is_none() {
-    for (quote, collateral, now) in [("near-mpc", "near-mpc", NEAR), ("phala-sgx_quote", "phala-sgx_quote", SGX)] {
-        let whole: Value = serde_json::from_slice(&read(&format!("tdx/collateral/{collateral}.json"))).unwrap();
+    for (quote, collateral, now) in
+        [("near-mpc", "near-mpc", NEAR), ("phala-sgx_quote", "phala-sgx_quote", SGX)]
+    {
+        let whole: Value =
+            serde_json::from_slice(&read(&format!("tdx/collateral/{collateral}.json"))).unwrap();
         let case = Case::new("DCAP", "tdx", &format!("quotes/{quote}.bin"), now)
             .rules(json!({ "sgx": { "tcb_statuses": ["ConfigurationAndSWHardeningNeeded"] } }));
         let verdict = |document: &Value| {

@@ -55,7 +55,8 @@ fn token_terms(keys: &[&[u8]], issuer: &str, nonce: Option<&str>, now: u64) -> T
     Terms { keys, issuer: Some(issuer.into()), ..terms(nonce, now) }
 }
 
-/// A machine of our own chip maker's: its signed report, changed before that, its VCEK, and the maker's roots.
+/// A machine of our own chip maker's: its signed report, changed before that, its VCEK, and the
+/// maker's roots.
 fn machine(change: impl FnOnce(&mut [u8])) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let (line, spec) = (mint::line("Milan"), mint::vcek("Milan-B0"));
     let (vcek, key) = mint::endorse(&line.ask.1, &spec);

@@ -17,14 +17,20 @@ fn asked(report: &mut [u8], nonce: &str) {
 }
 
 fn checks<'a>(verdict: &'a Appraisal, of: &str) -> Vec<(&'a str, &'a str)> {
-    verdict.not_checked().into_iter().filter(|(name, ..)| *name == of).map(|(_, check, why)| (check, why)).collect()
+    verdict
+        .not_checked()
+        .into_iter()
+        .filter(|(name, ..)| *name == of)
+        .map(|(_, check, why)| (check, why))
+        .collect()
 }
 
 fn status(verdict: &Appraisal, of: &str) -> Value {
     verdict.input()["submods"][of]["ear.status"].clone()
 }
 
-/// However a nonce travels with evidence that answers it, another one was given: the machine was asked with that.
+/// However a nonce travels with evidence that answers it, another one was given: the machine was
+/// asked with that.
 #[test]
 fn attack_evidence_that_brings_its_own_nonce() {
     let (report, vcek, roots) = machine(|report| asked(report, NONCE));
@@ -32,7 +38,9 @@ fn attack_evidence_that_brings_its_own_nonce() {
     let text = |nonce: &str| nonce.as_bytes().to_vec();
     let wrapped = |name: &str| {
         vec![
-            json!({ "tee-evidence": { "snp": report64, "certificate": vcek64 }, name: NONCE }).to_string().into_bytes(),
+            json!({ "tee-evidence": { "snp": report64, "certificate": vcek64 }, name: NONCE })
+                .to_string()
+                .into_bytes(),
         ]
     };
     for files in [
@@ -80,8 +88,11 @@ fn attack_evidence_that_brings_its_own_nonce() {
 #[test]
 fn attack_a_gpus_replay_with_its_nonce() {
     let h100 = |file: &str| read(&format!("gpu/h100-545.00-e2e/{file}"));
-    let files = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml", "nonce.hex"].map(h100);
-    let at = |nonce: Option<&str>, enclosed| set(&files).verify(&Terms { enclosed, ..terms(nonce, 1_700_000_000) });
+    let files =
+        ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml", "nonce.hex"].map(h100);
+    let at = |nonce: Option<&str>, enclosed| {
+        set(&files).verify(&Terms { enclosed, ..terms(nonce, 1_700_000_000) })
+    };
     assert_eq!(code(&at(Some(OTHER), ALL)), ["ATT-342"]);
     assert!(code(&at(None, Enclosed::default())).contains(&"ATT-420"));
     let wanted = at(None, ALL);
@@ -96,8 +107,8 @@ fn attack_a_gpus_replay_with_its_nonce() {
 #[test]
 fn attack_two_machines_with_two_nonces() {
     let (report, vcek, roots) = machine(|report| asked(report, NONCE));
-    let of_nvidia =
-        ["verifier_device_root.pem", "verifier_RIM_root.pem"].map(|name| read(&format!("gpu/roots/{name}")));
+    let of_nvidia = ["verifier_device_root.pem", "verifier_RIM_root.pem"]
+        .map(|name| read(&format!("gpu/roots/{name}")));
     let roots = [vec![roots], of_nvidia.to_vec()].concat().join(&b'\n');
     let gpu = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml", "nonce.hex"];
     let gpu = gpu.map(|file| read(&format!("gpu/h100-545.00-e2e/{file}")));
@@ -129,7 +140,11 @@ fn attack_evidence_that_brings_its_own_roots() {
         files.present("m", "m/vcek.der", vcek.clone());
         files.present(group, "roots.pem", roots.clone());
         let verdict = files.verify(&terms(None, NOW));
-        assert!(!verdict.accepted() && verdict.claims().count() == 0, "{group}: {:?}", verdict.refusals);
+        assert!(
+            !verdict.accepted() && verdict.claims().count() == 0,
+            "{group}: {:?}",
+            verdict.refusals
+        );
         let given = files.verify(&Terms { roots: Some(roots.clone()), ..terms(None, NOW) });
         assert!(given.accepted(), "{group}: {:?}", given.refusals);
     }
@@ -165,25 +180,32 @@ fn attack_two_chips_of_one_nonce() {
 
 #[test]
 fn evidence_without_a_nonce_says_that_its_freshness_was_not_checked() {
-    let verdict = crate::appraise(&["snp/milan-virtee/report.bin", "snp/milan-virtee/vcek.der"], None, NOW);
+    let verdict =
+        crate::appraise(&["snp/milan-virtee/report.bin", "snp/milan-virtee/vcek.der"], None, NOW);
     assert!(verdict.accepted(), "{:?}", verdict.refusals);
-    assert!(checks(&verdict, "cpu0").contains(&("nonce", "no nonce was given: freshness was not checked")));
+    assert!(
+        checks(&verdict, "cpu0")
+            .contains(&("nonce", "no nonce was given: freshness was not checked"))
+    );
     // As the signed verdict has it.
     assert_eq!(status(&verdict, "cpu0"), "warning");
     assert_eq!(verdict.to_json(NOW)["submods"]["cpu0"]["ear.status"], "warning");
 }
 
-/// However a token's keys travel with it: those that were given count alone, and where none were, none do.
+/// However a token's keys travel with it: those that were given count alone, and where none were,
+/// none do.
 #[test]
 fn attack_a_token_that_brings_its_own_keys() {
     let (mallory, issuer) = (ear::key(), ear::key());
-    let verdict = crate::appraise(&["snp/milan-virtee/report.bin", "snp/milan-virtee/vcek.der"], None, NOW);
+    let verdict =
+        crate::appraise(&["snp/milan-virtee/report.bin", "snp/milan-virtee/vcek.der"], None, NOW);
     let token = ear::token(&verdict, &mallory);
     let text = String::from_utf8(token.clone()).unwrap();
     let [own, trusted] = [&mallory, &issuer].map(|key| key.jwks().to_string().into_bytes());
     let with_header = |member: &str, value: Value| {
         let (header, rest) = text.split_once('.').unwrap();
-        let mut header: Value = serde_json::from_slice(&b64::URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+        let mut header: Value =
+            serde_json::from_slice(&b64::URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
         header[member] = value;
         vec![format!("{}.{rest}", b64::URL_SAFE_NO_PAD.encode(header.to_string())).into_bytes()]
     };
@@ -194,18 +216,25 @@ fn attack_a_token_that_brings_its_own_keys() {
         enclosed(vec![own.clone(), token.clone()]),
         enclosed(vec![json!({ "token": text, "jwks": mallory.jwks() }).to_string().into_bytes()]),
         enclosed(vec![
-            json!({ "ear": text, "keys_of_the_issuer": mallory.jwks().to_string() }).to_string().into_bytes(),
+            json!({ "ear": text, "keys_of_the_issuer": mallory.jwks().to_string() })
+                .to_string()
+                .into_bytes(),
         ]),
         in_header(with_header("jwk", mallory.jwks()["keys"][0].clone())),
         in_header(with_header("jku", json!("https://mallory.example/jwks.json"))),
         in_header(with_header("x5c", json!(["MIIB"]))),
     ] {
         let judged = |keys: &[&[u8]], flags| {
-            let terms = Terms { enclosed: flags, ..token_terms(keys, "flare-cvm", Some(ear::NONCE), NOW) };
+            let terms =
+                Terms { enclosed: flags, ..token_terms(keys, "flare-cvm", Some(ear::NONCE), NOW) };
             set(&files).verify(&terms)
         };
         for flags in [Enclosed::default(), ALL] {
-            assert_eq!(code(&judged(&[&trusted], flags)), ["ATT-352"], "the issuer's keys were given");
+            assert_eq!(
+                code(&judged(&[&trusted], flags)),
+                ["ATT-352"],
+                "the issuer's keys were given"
+            );
         }
         assert_eq!(code(&judged(&[], Enclosed::default())), [none_given]);
         let wanted = judged(&[], ALL);
@@ -220,20 +249,29 @@ fn attack_a_token_that_brings_its_own_keys() {
 /// Keys that were given and are none end the verification, for their own reason.
 #[test]
 fn unusable_keys_are_named() {
-    let verdict = crate::appraise(&["snp/milan-virtee/report.bin", "snp/milan-virtee/vcek.der"], None, NOW);
+    let verdict =
+        crate::appraise(&["snp/milan-virtee/report.bin", "snp/milan-virtee/vcek.der"], None, NOW);
     let token = ear::token(&verdict, &ear::key());
-    let utf16: Vec<u8> = "\u{feff}{\"keys\": []}".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    for (keys, why) in
-        [(&utf16[..], "UTF-16"), (&b"words"[..], "no key set"), (&read("snp/milan-virtee/vcek.der"), "no key set")]
-    {
-        let refused =
-            set(std::slice::from_ref(&token)).verify(&token_terms(&[keys], "flare-cvm", Some(ear::NONCE), NOW));
+    let utf16: Vec<u8> =
+        "\u{feff}{\"keys\": []}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (keys, why) in [
+        (&utf16[..], "UTF-16"),
+        (&b"words"[..], "no key set"),
+        (&read("snp/milan-virtee/vcek.der"), "no key set"),
+    ] {
+        let refused = set(std::slice::from_ref(&token)).verify(&token_terms(
+            &[keys],
+            "flare-cvm",
+            Some(ear::NONCE),
+            NOW,
+        ));
         assert_eq!(code(&refused), ["ATT-360"]);
         assert!(refused.refusals[0].reason.contains(why), "{:?}", refused.refusals);
     }
 }
 
-/// What lies in the verifier's collateral folder vouches for evidence, and is no nonce, no key and no evidence.
+/// What lies in the verifier's collateral folder vouches for evidence, and is no nonce, no key and
+/// no evidence.
 #[test]
 fn a_collateral_folder_holds_collateral() {
     let (report, vcek, roots) = machine(|report| asked(report, NONCE));

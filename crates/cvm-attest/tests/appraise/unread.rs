@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::{NOW, claims, code, machine, read, set, terms};
 
 fn dropped(name: &str) -> Vec<u8> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/dropped-evidence");
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/dropped-evidence");
     std::fs::read(folder.join(name)).unwrap()
 }
 
@@ -18,7 +19,11 @@ fn dropped(name: &str) -> Vec<u8> {
 fn beside_a_quote(name: &str, bytes: &[u8]) -> EvidenceSet {
     let mut files = EvidenceSet::default();
     for file in ["ak.pub", "quote.msg", "quote.sig"] {
-        files.present("m", &format!("m/{file}"), read(&format!("tpm/own-swtpm-ecdsa-quote/{file}")));
+        files.present(
+            "m",
+            &format!("m/{file}"),
+            read(&format!("tpm/own-swtpm-ecdsa-quote/{file}")),
+        );
     }
     files.present("m", &format!("m/{name}"), bytes.to_vec());
     files
@@ -52,7 +57,10 @@ fn attack_an_unreadable_report_beside_a_genuine_quote() {
         ("snp.txt", text.as_bytes()),
         ("snp.txt", hex::encode(&report[..1100]).as_bytes()),
         ("snp.json", json!({ "snp": text }).to_string().as_bytes()),
-        ("snp.json", json!({ "report_of_a_new_tee": [1, 2, 3], "version": 9 }).to_string().as_bytes()),
+        (
+            "snp.json",
+            json!({ "report_of_a_new_tee": [1, 2, 3], "version": 9 }).to_string().as_bytes(),
+        ),
         ("empty", b""),
         ("pcrs.bin", &[7; 100]),
     ] {
@@ -79,7 +87,8 @@ fn attack_an_unreadable_report_beside_a_genuine_quote() {
         assert_eq!(shown["not_checked"][0]["check"], "unread-evidence", "{input:#}");
         assert_eq!(code(&files.verify(&accepting("other.bin"))), ["ATT-360"]);
     }
-    let mut loose = set(&["ak.pub", "quote.msg", "quote.sig"].map(|f| read(&format!("tpm/own-swtpm-ecdsa-quote/{f}"))));
+    let mut loose = set(&["ak.pub", "quote.msg", "quote.sig"]
+        .map(|f| read(&format!("tpm/own-swtpm-ecdsa-quote/{f}"))));
     loose.present("", "README.md", b"# What was named must be something".to_vec());
     assert_eq!(code(&loose.verify(&terms(None, NOW))), ["ATT-360"]);
     // Nothing but what is accepted unread attests nothing.
@@ -88,16 +97,23 @@ fn attack_an_unreadable_report_beside_a_genuine_quote() {
     assert!(!alone.verify(&accepting("snp.bin")).accepted());
 }
 
-/// As it was found: with the table unread it is unread; with the table read, two reports answer no common nonce.
+/// As it was found: with the table unread it is unread; with the table read, two reports answer no
+/// common nonce.
 #[test]
 fn attack_the_case_of_a_quote_beside_an_snp_report() {
     let mut files = EvidenceSet::default();
     for name in ["ak.pub", "quote.msg", "quote.sig", "snp.bin"] {
-        files.present("case", &format!("case/{name}"), dropped(&format!("tpm-quote-and-unread-snp/{name}")));
+        files.present(
+            "case",
+            &format!("case/{name}"),
+            dropped(&format!("tpm-quote-and-unread-snp/{name}")),
+        );
     }
     let verdict = files.verify(&terms(None, NOW));
     assert!(!verdict.accepted());
-    assert!(ear(&verdict).submods.values().all(|submodule| submodule.status == Tier::Contraindicated));
+    assert!(
+        ear(&verdict).submods.values().all(|submodule| submodule.status == Tier::Contraindicated)
+    );
 }
 
 /// `tpm2_pcrread`'s own form, right and wrong.
@@ -118,7 +134,8 @@ fn attack_a_log_beside_the_values_of_another_boot() {
 
     // Values that could be compared with nothing: of another bank, and of a TPM beside a TD's log.
     let judged = |log: Vec<u8>, values: &str| set(&[log, read(values)]).verify(&terms(None, NOW));
-    let (log, sha384) = (dropped("log-and-wrong-pcrs/eventlog.bin"), "tpm/gce-cos-85-nonce9009/pcrs-sha384.json");
+    let (log, sha384) =
+        (dropped("log-and-wrong-pcrs/eventlog.bin"), "tpm/gce-cos-85-nonce9009/pcrs-sha384.json");
     let verdict = judged(log, sha384);
     assert!(verdict.refusals[0].reason.contains("no bank"), "{:?}", verdict.refusals);
     let verdict = judged(read("forms/cos-113.ccel"), sha384);
@@ -165,8 +182,11 @@ fn attack_a_member_that_nobody_reads() {
         files.verify(&terms(None, NOW))
     };
     assert!(judged_text(json!([genuine]).to_string()).accepted());
-    for parts in [json!([{ "snp": damaged }, genuine]), json!([genuine, { "snp": damaged }]), json!([genuine, damaged])]
-    {
+    for parts in [
+        json!([{ "snp": damaged }, genuine]),
+        json!([genuine, { "snp": damaged }]),
+        json!([genuine, damaged]),
+    ] {
         let verdict = judged_text(parts.to_string());
         assert_eq!(code(&verdict), ["ATT-360"], "{:?}", verdict.refusals);
         claims(&verdict, "tpm");
@@ -192,14 +212,18 @@ fn attack_a_member_that_nobody_reads() {
 /// Two kinds in one body of the KBS protocol, and what Google's tools write beside a quote.
 #[test]
 fn attack_wrappers_that_hold_more_than_one_verifier_reads() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/snp-trustee-e2e");
-    let alone: Value = serde_json::from_slice(&std::fs::read(folder.join("evidence.json")).unwrap()).unwrap();
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/snp-trustee-e2e");
+    let alone: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("evidence.json")).unwrap()).unwrap();
     let mut both = alone.clone();
     both["hcl_report"] = json!("SENMQQEAAAA");
-    let refusals = |body: &Value| code(&set(&[body.to_string().into_bytes()]).verify(&terms(None, NOW))).len();
+    let refusals =
+        |body: &Value| code(&set(&[body.to_string().into_bytes()]).verify(&terms(None, NOW))).len();
     assert_eq!(refusals(&both), refusals(&alone) + 1);
 
-    // A message with what the TEE under the TPM reported: field 8, as fields and not as the signed bytes.
+    // A message with what the TEE under the TPM reported: field 8, as fields and not as the signed
+    // bytes.
     let plain = read("forms/gce-nonce9009.pb");
     let more = [&plain[..], &[8 << 3 | 2, 4, 1, 2, 3, 4]].concat();
     assert!(set(&[plain]).verify(&terms(Some("9009"), NOW)).accepted());
@@ -226,7 +250,9 @@ fn attack_pieces_that_belong_to_nothing() {
     // A signature more than there are quotes, or what is as long as one.
     let gce = |file: &str| read(&format!("tpm/gce-cos-85-nonce9009/{file}"));
     let quote = ["ak.tpmt_public", "quote-sha256.msg", "quote-sha256.sig"].map(gce);
-    let judged = |more: &[Vec<u8>]| set(&[&quote[..], more].concat()).verify(&crate::terms(Some("9009"), NOW));
+    let judged = |more: &[Vec<u8>]| {
+        set(&[&quote[..], more].concat()).verify(&crate::terms(Some("9009"), NOW))
+    };
     assert!(judged(&[]).accepted());
     for more in [gce("quote-sha384.sig"), vec![0xa5; 256]] {
         let verdict = judged(&[more]);
@@ -235,10 +261,15 @@ fn attack_pieces_that_belong_to_nothing() {
     }
     // Another machine's report beside the one in Azure's is verified as well.
     let azure = ["hcl.bin", "pcrs.bin", "quote.msg", "quote.sig", "vcek.der"];
-    let mut azure = azure.map(|file| read(&format!("azure/snp-trustee-evidence-v0/{file}"))).to_vec();
+    let mut azure =
+        azure.map(|file| read(&format!("azure/snp-trustee-evidence-v0/{file}"))).to_vec();
     azure.push(read("snp/trustee-vcek-invalid-new/report.bin"));
     let verdict = set(&azure).verify(&crate::terms(Some("challenge"), NOW));
-    assert!(verdict.refusals.iter().any(|refusal| refusal.of == "the SNP report"), "{:?}", verdict.refusals);
+    assert!(
+        verdict.refusals.iter().any(|refusal| refusal.of == "the SNP report"),
+        "{:?}",
+        verdict.refusals
+    );
 }
 
 /// Notes, signatures over files, and collateral of other machines are no evidence.
@@ -264,7 +295,10 @@ fn innocent_companions_are_left_out() {
     assert_eq!(verdict.claims().count(), 1);
     let mut left_out: Vec<_> = verdict.left_out.iter().map(|note| note.of.as_str()).collect();
     left_out.sort_unstable();
-    assert_eq!(left_out, ["m/.gitignore", "m/README.md", "m/notes.txt", "m/report.bin.sig", "m/vcek.der.asc"]);
+    assert_eq!(
+        left_out,
+        ["m/.gitignore", "m/README.md", "m/notes.txt", "m/report.bin.sig", "m/vcek.der.asc"]
+    );
 }
 
 /// Hundreds of files are refused once.
@@ -275,5 +309,8 @@ fn attack_more_files_than_any_machine_has() {
         files.present("", &format!("vcek {n}"), read("snp/milan-virtee/vcek.der"));
     }
     let verdict = files.verify(&terms(None, NOW));
-    assert_eq!(verdict.refusals.iter().filter(|refusal| refusal.reason.contains("more than 256")).count(), 1);
+    assert_eq!(
+        verdict.refusals.iter().filter(|refusal| refusal.reason.contains("more than 256")).count(),
+        1
+    );
 }

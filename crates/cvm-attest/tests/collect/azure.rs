@@ -15,8 +15,8 @@ use tss_esapi::{
         session_handles::AuthSession,
     },
     structures::{
-        HashScheme, MaxNvBuffer, NvPublicBuilder, PublicBuilder, PublicKeyRsa, PublicRsaParametersBuilder, RsaExponent,
-        RsaScheme,
+        HashScheme, MaxNvBuffer, NvPublicBuilder, PublicBuilder, PublicKeyRsa,
+        PublicRsaParametersBuilder, RsaExponent, RsaScheme,
     },
 };
 
@@ -35,7 +35,11 @@ fn hcl_report(user_data: &[u8; 64]) -> Vec<u8> {
 fn prepare(swtpm: &Swtpm, report: &[u8]) {
     let mut context = Context::new(swtpm.tcti().parse::<TctiNameConf>().unwrap()).unwrap();
     context.execute_with_session(Some(AuthSession::Password), |context| {
-        let attributes = NvIndexAttributesBuilder::new().with_owner_write(true).with_owner_read(true).build().unwrap();
+        let attributes = NvIndexAttributesBuilder::new()
+            .with_owner_write(true)
+            .with_owner_read(true)
+            .build()
+            .unwrap();
         let public = NvPublicBuilder::new()
             .with_nv_index(NvIndexTpmHandle::new(0x0140_0001).unwrap())
             .with_index_name_algorithm(HashingAlgorithm::Sha256)
@@ -81,10 +85,13 @@ fn prepare(swtpm: &Swtpm, report: &[u8]) {
 fn report_and_quote_are_bound_to_the_challenge() {
     let swtpm = Swtpm::new();
     prepare(&swtpm, &hcl_report(&ASKED));
-    let mut device = Azure::open(Tpm::open(&swtpm.tcti()).unwrap()).unwrap().with_patience(Duration::ZERO);
+    let mut device =
+        Azure::open(Tpm::open(&swtpm.tcti()).unwrap()).unwrap().with_patience(Duration::ZERO);
     // Twice: the first one makes the index for the guest's data.
     for _ in 0..2 {
-        let Raw::Azure { hcl_report: report, quote, signature, pcrs } = device.evidence(&ASKED).unwrap() else {
+        let Raw::Azure { hcl_report: report, quote, signature, pcrs } =
+            device.evidence(&ASKED).unwrap()
+        else {
             panic!()
         };
         assert_eq!(report, hcl_report(&ASKED));

@@ -36,7 +36,10 @@ fn gpus_take_work_once_they_are_told_to() {
 
 #[test]
 fn gpus_that_are_not_there_not_confidential_or_answer_nonsense() {
-    assert_eq!(Nvml::open(Some(Path::new("/nonexistent/nvml.so"))).err().unwrap().code(), "ATT-365");
+    assert_eq!(
+        Nvml::open(Some(Path::new("/nonexistent/nvml.so"))).err().unwrap().code(),
+        "ATT-365"
+    );
     let error = ask("CODE=3").unwrap_err();
     assert!(error.to_string().contains("not in confidential-computing mode"), "{error}");
     assert_eq!(ask("CODE=999").unwrap_err().code(), "ATT-366");

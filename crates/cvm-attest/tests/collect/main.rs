@@ -1,5 +1,6 @@
-//! Devices of a guest, each played by something of this machine: a folder and a thread for configfs, swtpm for
-//! Azure's vTPM, a library made here for NVML, a socket pair for the quote generation service.
+//! Devices of a guest, each played by something of this machine: a folder and a thread for
+//! configfs, swtpm for Azure's vTPM, a library made here for NVML, a socket pair for the quote
+//! generation service.
 
 #[cfg(feature = "attester")]
 mod azure;
@@ -20,13 +21,14 @@ use std::{
 };
 
 use cvm_attest::collect::{
-    CertificateKind, CollectError, Device as _, Kind, QgsAddress, Raw, Recorded, SevGuest, SnpCertificate, TdxGuest,
-    Tsm, quote_over,
+    CertificateKind, CollectError, Device as _, Kind, QgsAddress, Raw, Recorded, SevGuest,
+    SnpCertificate, TdxGuest, Tsm, quote_over,
 };
 use cvm_base::Explain as _;
 
 fn vector(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence").join(name)).unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence").join(name))
+        .unwrap()
 }
 
 const ASKED: [u8; 64] = [0x5a; 64];
@@ -44,8 +46,12 @@ fn bound(kind: &str, data: &[u8]) -> Vec<u8> {
 /// A host's table with a VCEK in it.
 fn table() -> Vec<u8> {
     let vcek = vector("snp/milan-virtee/vcek.der");
-    let guid = [0x63, 0xda, 0x75, 0x8d, 0xe6, 0x64, 0x45, 0x64, 0xad, 0xc5, 0xf4, 0xb9, 0x3b, 0xe8, 0xac, 0xcd];
-    let mut table = [&guid[..], &48_u32.to_le_bytes(), &(vcek.len() as u32).to_le_bytes(), &[0; 24]].concat();
+    let guid = [
+        0x63, 0xda, 0x75, 0x8d, 0xe6, 0x64, 0x45, 0x64, 0xad, 0xc5, 0xf4, 0xb9, 0x3b, 0xe8, 0xac,
+        0xcd,
+    ];
+    let mut table =
+        [&guid[..], &48_u32.to_le_bytes(), &(vcek.len() as u32).to_le_bytes(), &[0; 24]].concat();
     table.extend(vcek);
     table
 }
@@ -62,7 +68,8 @@ enum Trouble {
     Deaf,
 }
 
-/// Plays the kernel in a folder: makes attributes where a folder appears, reports where something is written.
+/// Plays the kernel in a folder: makes attributes where a folder appears, reports where something
+/// is written.
 struct FakeKernel {
     reports: PathBuf,
     stop: Arc<AtomicBool>,
@@ -124,7 +131,8 @@ fn work(folder: &Path, provider: &str, trouble: Trouble, races: &mut u32) {
     if provider == "sev_guest" {
         put("auxblob", &table());
     }
-    let mut generation: u64 = fs::read_to_string(folder.join("generation")).unwrap().trim().parse().unwrap();
+    let mut generation: u64 =
+        fs::read_to_string(folder.join("generation")).unwrap().trim().parse().unwrap();
     generation += 1;
     if *races > 0 {
         *races -= 1;
@@ -142,7 +150,10 @@ fn snp_through_configfs_with_the_hosts_certificates() {
     for data in [ASKED, [1; 64], [0; 64]] {
         let Raw::Snp { report, certificates } = device.evidence(&data).unwrap() else { panic!() };
         assert_eq!(report, bound("sev_guest", &data));
-        let vcek = SnpCertificate { kind: CertificateKind::Vcek, bytes: vector("snp/milan-virtee/vcek.der") };
+        let vcek = SnpCertificate {
+            kind: CertificateKind::Vcek,
+            bytes: vector("snp/milan-virtee/vcek.der"),
+        };
         assert_eq!(certificates, [vcek]);
     }
 }
@@ -263,7 +274,8 @@ fn attack_answers_of_the_hosts_service() {
 fn recordings_answer_only_the_challenge_they_were_made_for() {
     let report = vector("snp/milan-virtee/report.bin");
     let data: [u8; 64] = report[0x50..0x90].try_into().unwrap();
-    let vcek = SnpCertificate { kind: CertificateKind::Vcek, bytes: vector("snp/milan-virtee/vcek.der") };
+    let vcek =
+        SnpCertificate { kind: CertificateKind::Vcek, bytes: vector("snp/milan-virtee/vcek.der") };
     let raw = Raw::Snp { report, certificates: vec![vcek] };
     let folder = tempfile::tempdir().unwrap();
     Recorded::write(folder.path(), &raw).unwrap();
@@ -286,7 +298,8 @@ fn recordings_answer_only_the_challenge_they_were_made_for() {
     let report = vector("gpu/h100-545.00-e2e/report.bin");
     let mut data = [0; 64];
     data[..32].copy_from_slice(&report[4..36]);
-    let gpu = cvm_attest::collect::Gpu { report, certificates: vector("gpu/h100-545.00-e2e/chain.pem") };
+    let gpu =
+        cvm_attest::collect::Gpu { report, certificates: vector("gpu/h100-545.00-e2e/chain.pem") };
     let raw = Raw::Gpus(vec![gpu.clone(), gpu]);
     Recorded::write(folder.path(), &raw).unwrap();
     let mut device = Recorded::open(folder.path()).unwrap();
@@ -296,5 +309,8 @@ fn recordings_answer_only_the_challenge_they_were_made_for() {
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(Recorded::open(empty.path()).unwrap_err().code(), "ATT-365");
     fs::write(empty.path().join("quote.bin"), [4; 100]).unwrap();
-    assert_eq!(Recorded::open(empty.path()).unwrap().evidence(&ASKED).unwrap_err().code(), "ATT-367");
+    assert_eq!(
+        Recorded::open(empty.path()).unwrap().evidence(&ASKED).unwrap_err().code(),
+        "ATT-367"
+    );
 }

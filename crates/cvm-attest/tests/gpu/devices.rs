@@ -1,7 +1,8 @@
 //! What is read of devices that do not exist.
 
 use cvm_attest::gpu::{
-    Arch, Collateral, DeviceClaims, Feature, GpuError, GpuPolicy, Measres, Pdi, Report, Rim, SwitchClaims, verify,
+    Arch, Collateral, DeviceClaims, Feature, GpuError, GpuPolicy, Measres, Pdi, Report, Rim,
+    SwitchClaims, verify,
 };
 
 use serde_json::json;
@@ -15,16 +16,25 @@ use crate::{
 fn a_blackwell_gpu() {
     let (world, mut device) = (World::new(), Device::blackwell());
     let claims = world.gpu(&device);
-    assert_eq!((claims.facts.arch, claims.facts.hwmodel.as_str()), (Arch::Blackwell, "GB100 A01 GSP BROM"));
+    assert_eq!(
+        (claims.facts.arch, claims.facts.hwmodel.as_str()),
+        (Arch::Blackwell, "GB100 A01 GSP BROM")
+    );
     assert_eq!(claims.vbios_version, "97.00.88.00.0F");
-    assert_eq!(claims.facts.rim_ids, ["NV_GPU_CC_DRIVER_GB100_575.32", "NV_GPU_VBIOS_G525_0220_886_970088000F"]);
+    assert_eq!(
+        claims.facts.rim_ids,
+        ["NV_GPU_CC_DRIVER_GB100_575.32", "NV_GPU_VBIOS_G525_0220_886_970088000F"]
+    );
     assert_eq!((claims.feature, claims.facts.ueid.as_str()), (Some(Feature::Spt), "4660"));
     assert_eq!(claims.pdi, Some(Pdi(device.pdi)));
     assert!(!claims.facts.not_checked.iter().any(|check| check.check == "fwid"));
     // Before version 1 of the opaque data neither mode nor chip are stated.
     device.opaque.retain(|(field, _)| *field < 34);
     let claims = world.gpu(&device);
-    assert_eq!((claims.feature, claims.facts.rim_ids[0].as_str()), (None, "NV_GPU_CC_DRIVER_GB100_575.32"));
+    assert_eq!(
+        (claims.feature, claims.facts.rim_ids[0].as_str()),
+        (None, "NV_GPU_CC_DRIVER_GB100_575.32")
+    );
     // The second digest in its certificate is not the firmware's.
     device.set(20, vec![0; 48]);
     assert!(matches!(world.verify(&device), Err(GpuError::Identity { .. })));
@@ -42,11 +52,14 @@ fn a_switch() {
     assert_eq!(value["x-nvidia-switch-bios-rim-fetched"], false);
     assert_eq!(serde_json::from_value::<SwitchClaims>(value).unwrap(), claims);
     let golden: Vec<[u8; 48]> = (0..31).map(|index| [index; 48]).collect();
-    let golden: Vec<(u8, &[u8], bool)> = (0..).zip(&golden).map(|(index, value)| (index, &value[..], true)).collect();
+    let golden: Vec<(u8, &[u8], bool)> =
+        (0..).zip(&golden).map(|(index, value)| (index, &value[..], true)).collect();
     let rims = [Rim::parse(world.rim("LS10", "96.10.55.00.01", &golden).as_bytes(), None).unwrap()];
     let evidence = world.evidence(&Device::ppcie_switch(3)).unwrap();
     let collateral = Collateral { rims: &rims, ..Collateral::default() };
-    let DeviceClaims::Switch(claims) = verify(&evidence, &world.roots(), collateral, None, LATER).unwrap() else {
+    let DeviceClaims::Switch(claims) =
+        verify(&evidence, &world.roots(), collateral, None, LATER).unwrap()
+    else {
         panic!("a GPU")
     };
     assert_eq!(claims.facts.measres, Measres::Success);
@@ -91,7 +104,9 @@ fn what_is_no_report() {
         change(&mut device);
         world
             .evidence(&device)
-            .and_then(|evidence| verify(&evidence, &world.roots(), Collateral::default(), None, LATER))
+            .and_then(|evidence| {
+                verify(&evidence, &world.roots(), Collateral::default(), None, LATER)
+            })
             .unwrap_err()
     };
     for (change, expected) in [
@@ -117,7 +132,10 @@ fn opaque_data_of_a_type_that_is_not_known_is_the_policys_to_judge() {
     let mut device = Device::blackwell();
     device.set(37, vec![1, 2]);
     let claims = world.gpu(&device);
-    assert_eq!((&claims.facts.unknown_fields[..], &claims.facts.config["field_37"]), (&[37][..], &json!("0102")));
+    assert_eq!(
+        (&claims.facts.unknown_fields[..], &claims.facts.config["field_37"]),
+        (&[37][..], &json!("0102"))
+    );
     let lenient = GpuPolicy { golden_values: false, nonce: false, ..GpuPolicy::default() };
     let refused = lenient.check(&claims).unwrap_err();
     assert!(refused.to_string().contains("[37]"), "{refused}");

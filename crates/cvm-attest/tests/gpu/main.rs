@@ -11,7 +11,9 @@ mod vectors;
 
 use std::{fs, path::PathBuf};
 
-use cvm_attest::gpu::{Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, Rim, Roots, verify};
+use cvm_attest::gpu::{
+    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, Rim, Roots, verify,
+};
 
 /// 2024-06-01, when the signers of the test manifests were valid.
 pub(crate) const IN_2024: u64 = 1_717_200_000;
@@ -24,7 +26,11 @@ pub(crate) fn read(name: &str) -> Vec<u8> {
 }
 
 pub(crate) fn evidence(folder: &str) -> DeviceEvidence {
-    DeviceEvidence::parse(&read(&format!("{folder}/report.bin")), &read(&format!("{folder}/chain.pem"))).unwrap()
+    DeviceEvidence::parse(
+        &read(&format!("{folder}/report.bin")),
+        &read(&format!("{folder}/chain.pem")),
+    )
+    .unwrap()
 }
 
 pub(crate) fn nonce(folder: &str) -> [u8; 32] {

@@ -1,4 +1,5 @@
-//! OCSP responses of a responder of our own, for the synthetic chain: what is believed, and what is not.
+//! OCSP responses of a responder of our own, for the synthetic chain: what is believed, and what is
+//! not.
 
 use aws_lc_rs::{
     digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA384},
@@ -6,7 +7,8 @@ use aws_lc_rs::{
     signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair},
 };
 use cvm_attest::gpu::{
-    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, OcspResponse, ResultPolicy, Rim, verify,
+    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, OcspResponse,
+    ResultPolicy, Rim, verify,
 };
 use cvm_base::Explain;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
@@ -57,7 +59,8 @@ struct Named {
     key: Vec<u8>,
 }
 
-/// The TBSCertificate's fields in their order: version, serial, algorithm, issuer, dates, subject, key.
+/// The TBSCertificate's fields in their order: version, serial, algorithm, issuer, dates, subject,
+/// key.
 fn named(der: &[u8]) -> Named {
     fn read(bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
         let (head, length) = match bytes[1] {
@@ -80,10 +83,14 @@ fn named(der: &[u8]) -> Named {
 
 fn response(subject: &[u8], issuer: &[u8], by: (&KeyPair, &[u8]), says: &Says) -> Vec<u8> {
     let (subject, issuer) = (named(subject), named(issuer));
-    let (algorithm, id) = if says.sha1 { (&SHA1_FOR_LEGACY_USE_ONLY, SHA1) } else { (&SHA384, SHA384_ID) };
+    let (algorithm, id) =
+        if says.sha1 { (&SHA1_FOR_LEGACY_USE_ONLY, SHA1) } else { (&SHA384, SHA384_ID) };
     let hash = |bytes: &[u8]| digest::digest(algorithm, bytes);
     let (name, key) = (hash(&issuer.subject), hash(&issuer.key));
-    let cert_id = tlv(0x30, &[id, &tlv(4, &[name.as_ref()]), &tlv(4, &[key.as_ref()]), &tlv(2, &[&subject.serial])]);
+    let cert_id = tlv(
+        0x30,
+        &[id, &tlv(4, &[name.as_ref()]), &tlv(4, &[key.as_ref()]), &tlv(2, &[&subject.serial])],
+    );
     let time = |text: &str| tlv(0x18, &[text.as_bytes()]);
     let next = says.next_update.map(|next| tlv(0xa0, &[&time(next)])).unwrap_or_default();
     let single = tlv(0x30, &[&cert_id, &says.status, &time(says.this_update), &next]);
@@ -92,11 +99,16 @@ fn response(subject: &[u8], issuer: &[u8], by: (&KeyPair, &[u8]), says: &Says) -
         tlv(0xa1, &[&tlv(0x30, &[&tlv(0x30, &[&oid, &tlv(4, &[&tlv(4, &[nonce])])])])])
     });
     let responder = tlv(0xa1, &[&named(by.1).subject]);
-    let data = tlv(0x30, &[&responder, &time(says.this_update), &tlv(0x30, &[&single]), &nonce.unwrap_or_default()]);
-    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, by.0.serialized_der()).unwrap();
+    let data = tlv(
+        0x30,
+        &[&responder, &time(says.this_update), &tlv(0x30, &[&single]), &nonce.unwrap_or_default()],
+    );
+    let key =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, by.0.serialized_der()).unwrap();
     let signature = key.sign(&SystemRandom::new(), &data).unwrap();
     let certificates = tlv(0xa0, &[&tlv(0x30, &[by.1])]);
-    let basic = tlv(0x30, &[&data, ECDSA_SHA384, &tlv(3, &[&[0], signature.as_ref()]), &certificates]);
+    let basic =
+        tlv(0x30, &[&data, ECDSA_SHA384, &tlv(3, &[&[0], signature.as_ref()]), &certificates]);
     let oid = [6, 9, 0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1];
     tlv(0x30, &[&[10, 1, 0], &tlv(0xa0, &[&tlv(0x30, &[&oid, &tlv(4, &[&basic])])])])
 }
@@ -130,15 +142,24 @@ impl Setting {
         let mut report = device.unsigned();
         report.extend(world.sign(&report));
         let evidence = DeviceEvidence::parse(&report, chain.pem.as_bytes()).unwrap();
-        let rim = |version, golden: &[(u8, &[u8], bool)]| world.signed_rim("GB100", version, golden);
+        let rim =
+            |version, golden: &[(u8, &[u8], bool)]| world.signed_rim("GB100", version, golden);
         let (driver, driver_signer) = rim("575.32", &[(1, &[1; 48], true)]);
         let (vbios, vbios_signer) = rim("97.00.88.00.0F", &[(2, &[2; 48], true)]);
         let rims = [driver, vbios].map(|xml| Rim::parse(xml.as_bytes(), None).unwrap());
         let root = &world.device_root;
         let mut asked = vec![
-            (chain.identity.der().to_vec(), world.family.der().to_vec(), responder(&world.family, true)),
+            (
+                chain.identity.der().to_vec(),
+                world.family.der().to_vec(),
+                responder(&world.family, true),
+            ),
             (world.family.der().to_vec(), root.der().to_vec(), responder(root, true)),
-            (world.signer.der().to_vec(), world.rim_root.der().to_vec(), responder(&world.rim_root, true)),
+            (
+                world.signer.der().to_vec(),
+                world.rim_root.der().to_vec(),
+                responder(&world.rim_root, true),
+            ),
         ];
         for signer in [driver_signer, vbios_signer] {
             asked.push((signer, world.signer.der().to_vec(), responder(&world.signer, true)));
@@ -147,13 +168,22 @@ impl Setting {
     }
 
     fn responses(&self, says: &Says) -> Vec<Vec<u8>> {
-        let answer =
-            |(subject, issuer, (key, certificate)): &Asked| response(subject, issuer, (key, certificate), says);
+        let answer = |(subject, issuer, (key, certificate)): &Asked| {
+            response(subject, issuer, (key, certificate), says)
+        };
         self.asked.iter().map(answer).collect()
     }
 
-    fn verify(&self, responses: &[Vec<u8>], nonce: Option<&[u8]>, now: u64) -> Result<GpuClaims, GpuError> {
-        let ocsp: Vec<_> = responses.iter().map(|der| OcspResponse::parse(der, nonce)).collect::<Result<_, _>>()?;
+    fn verify(
+        &self,
+        responses: &[Vec<u8>],
+        nonce: Option<&[u8]>,
+        now: u64,
+    ) -> Result<GpuClaims, GpuError> {
+        let ocsp: Vec<_> = responses
+            .iter()
+            .map(|der| OcspResponse::parse(der, nonce))
+            .collect::<Result<_, _>>()?;
         let collateral = Collateral { rims: &self.rims, ocsp: &ocsp, crls: &[] };
         let roots = self.world.roots();
         match verify(&self.evidence, &roots, collateral, Some(&[7; 32]), now)? {
@@ -216,7 +246,14 @@ fn attack_revoked_unknown_stale_and_replayed() {
     for (says, expected) in [
         (Says { status: revoked, ..Says::good() }, "revoked since 2026-01-01T00:00:00Z, reason 1"),
         (Says { status: vec![0x82, 0], ..Says::good() }, "does not know"),
-        (Says { this_update: "20261121000000Z", next_update: Some("20261121235959Z"), ..Says::good() }, "valid from"),
+        (
+            Says {
+                this_update: "20261121000000Z",
+                next_update: Some("20261121235959Z"),
+                ..Says::good()
+            },
+            "valid from",
+        ),
         (Says { next_update: None, this_update: "20261120000000Z", ..Says::good() }, "valid from"),
         (Says { this_update: "20261122010000Z", ..Says::good() }, "valid from"),
         (Says { nonce: None, ..Says::good() }, "does not repeat the nonce"),

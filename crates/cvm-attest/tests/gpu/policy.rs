@@ -9,19 +9,27 @@ use crate::{IN_2024, complete, read, rims};
 
 fn policy(version: &str) -> ResultPolicy {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../keys/policies");
-    ResultPolicy::parse(&fs::read(folder.join(format!("nvidia-result-policy-{version}.json"))).unwrap()).unwrap()
+    ResultPolicy::parse(
+        &fs::read(folder.join(format!("nvidia-result-policy-{version}.json"))).unwrap(),
+    )
+    .unwrap()
 }
 
 /// Claims as they are once OCSP has been asked about every certificate.
 fn with_ocsp() -> GpuClaims {
     let mut claims = complete(&rims(), IN_2024).unwrap();
-    let chains = [Some(&mut claims.report.chain), claims.driver_rim.chain.as_mut(), claims.vbios_rim.chain.as_mut()];
+    let chains = [
+        Some(&mut claims.report.chain),
+        claims.driver_rim.chain.as_mut(),
+        claims.vbios_rim.chain.as_mut(),
+    ];
     for chain in chains.into_iter().flatten() {
         chain.ocsp_status = "good".into();
         (chain.ocsp_nonce_matches, chain.ocsp_response_valid) = (true, true);
     }
     let legacy = &mut claims.legacy;
-    (legacy.x_nv_gpu_ocsp_cert_chain_verified, legacy.x_nv_gpu_ocsp_signature_verified) = (true, true);
+    (legacy.x_nv_gpu_ocsp_cert_chain_verified, legacy.x_nv_gpu_ocsp_signature_verified) =
+        (true, true);
     (legacy.x_nv_gpu_cert_ocsp_nonce_match, legacy.x_nv_gpu_cert_check_complete) = (true, true);
     claims.facts.not_checked.clear();
     claims
@@ -53,10 +61,14 @@ fn neither_policy_passes_without_ocsp_and_both_say_so() {
     );
     for broken in broken {
         let line = broken.to_string();
-        assert!(line.starts_with("GPU-0: x-nv-gpu-") && line.contains("(not checked: ocsp: "), "{line}");
+        assert!(
+            line.starts_with("GPU-0: x-nv-gpu-") && line.contains("(not checked: ocsp: "),
+            "{line}"
+        );
     }
     let broken = policy("4.0").evaluate(&[claims]).unwrap_err();
-    let rules: Vec<String> = broken.iter().map(|broken| format!("{} {}", broken.device, broken.rule)).collect();
+    let rules: Vec<String> =
+        broken.iter().map(|broken| format!("{} {}", broken.device, broken.rule)).collect();
     assert_eq!(
         rules,
         [
@@ -66,7 +78,11 @@ fn neither_policy_passes_without_ocsp_and_both_say_so() {
             "GPU-0 x-nvidia-gpu-vbios-rim-cert-chain/x-nvidia-cert-ocsp-status",
         ]
     );
-    assert!(broken.iter().all(|broken| broken.reason.as_deref().is_some_and(|reason| reason.contains("ocsp"))));
+    assert!(
+        broken
+            .iter()
+            .all(|broken| broken.reason.as_deref().is_some_and(|reason| reason.contains("ocsp")))
+    );
 }
 
 /// Every rule of both files counts: with the one claim false, or absent, the verdict changes.
@@ -88,16 +104,24 @@ fn attack_each_claim_alone_fails_its_policy() {
         let device = if version == "1.0" { rules } else { &rules["detached-claims"] };
         let mut tried = 0;
         for rule in device.as_object().unwrap().keys() {
-            for value in
-                [Some(json!(false)), Some(json!("true")), Some(Value::Null), Some(json!({})), Some(json!([])), None]
-            {
+            for value in [
+                Some(json!(false)),
+                Some(json!("true")),
+                Some(Value::Null),
+                Some(json!({})),
+                Some(json!([])),
+                None,
+            ] {
                 let mut claims = good.clone();
                 match value {
                     Some(value) => claims.devices[0].1.insert(rule.clone(), value),
                     None => claims.devices[0].1.remove(rule),
                 };
                 let broken = policy.evaluate_set(&claims).unwrap_err();
-                assert!(broken.iter().all(|broken| broken.rule.starts_with(rule.as_str())), "{rule}");
+                assert!(
+                    broken.iter().all(|broken| broken.rule.starts_with(rule.as_str())),
+                    "{rule}"
+                );
                 tried += 1;
             }
         }
@@ -120,12 +144,15 @@ fn attack_each_claim_alone_fails_its_policy() {
 /// The verdict of NVIDIA's own service, decoded: its names are the ones that policy 4.0 reads.
 #[test]
 fn claims_of_nvidias_service_pass_policy_4_0() {
-    let decoded: Value = serde_json::from_slice(&read("../nras/hopperClaimsv3_decoded.json")).unwrap();
+    let decoded: Value =
+        serde_json::from_slice(&read("../nras/hopperClaimsv3_decoded.json")).unwrap();
     let devices = decoded.as_object().unwrap().iter();
     let overall = json!({"x-nvidia-overall-att-result": true, "x-nvidia-ver": "3.0"});
     let set = ClaimSet {
         overall: overall.as_object().unwrap().clone(),
-        devices: devices.map(|(name, claims)| (name.clone(), claims.as_object().unwrap().clone())).collect(),
+        devices: devices
+            .map(|(name, claims)| (name.clone(), claims.as_object().unwrap().clone()))
+            .collect(),
     };
     policy("4.0").evaluate_set(&set).unwrap();
     assert!(policy("1.0").evaluate_set(&set).is_err(), "another vocabulary");
@@ -189,7 +216,10 @@ fn older_vocabularies_of_nvidias_sdk() {
 fn what_is_no_policy() {
     let unknown = json!({"version": "1.0", "authorization-rules": {"x-nv-gpu-available": true, "x-nv-gpu-fine": true}});
     let error = ResultPolicy::parse(unknown.to_string().as_bytes()).unwrap_err();
-    assert_eq!(error, GpuError::UnknownRule { version: "1.0".into(), rule: "x-nv-gpu-fine".into() });
+    assert_eq!(
+        error,
+        GpuError::UnknownRule { version: "1.0".into(), rule: "x-nv-gpu-fine".into() }
+    );
     let rules = |rules: Value| json!({"version": "4.0", "authorization-rules": rules}).to_string();
     let good = json!({"type": "JWT", "overall-claims": {}, "detached-claims": {"a": 1}});
     ResultPolicy::parse(rules(good).as_bytes()).unwrap();
@@ -198,13 +228,16 @@ fn what_is_no_policy() {
         rules(json!({"overall-claims": {}, "detached-claims": {"a": 1}})),
         rules(json!({"type": "JWT", "overall-claims": {}, "detached-claims": {}})),
         rules(json!({"type": "JWT", "overall-claims": [], "detached-claims": {"a": 1}})),
-        rules(json!({"type": "JWT", "overall-claims": {}, "detached-claims": {"a": 1}, "detached-claim": {}})),
+        rules(
+            json!({"type": "JWT", "overall-claims": {}, "detached-claims": {"a": 1}, "detached-claim": {}}),
+        ),
         json!({"version": "1.0", "authorization-rules": {}}).to_string(),
         json!({"version": "5.0", "authorization-rules": {}}).to_string(),
         json!({"version": "1.1", "authorization-rules": {"x-nv-gpu-available": true}}).to_string(),
         json!({"version": 1.0, "authorization-rules": {}}).to_string(),
         json!({"authorization-rules": {}}).to_string(),
-        json!({"version": "1.0", "authorization-rules": {"x-nv-gpu-available": true}, "more": 1}).to_string(),
+        json!({"version": "1.0", "authorization-rules": {"x-nv-gpu-available": true}, "more": 1})
+            .to_string(),
         "[".repeat(100_000),
         format!(
             "{{\"version\":\"1.0\",\"authorization-rules\":{{\"x-nv-gpu-available\":{}1{}}}}}",
@@ -217,7 +250,8 @@ fn what_is_no_policy() {
         let error = ResultPolicy::parse(bad.as_bytes()).unwrap_err();
         assert!(matches!(error, GpuError::ResultPolicy { .. }), "{error}");
     }
-    let jwt = json!({"type": "CWT", "overall-claims": {}, "detached-claims": {"measres": "success"}});
+    let jwt =
+        json!({"type": "CWT", "overall-claims": {}, "detached-claims": {"measres": "success"}});
     assert!(ResultPolicy::parse(rules(jwt).as_bytes()).unwrap().evaluate(&[with_ocsp()]).is_err());
 }
 

@@ -23,9 +23,15 @@ fn what_canonicalization_forgives() {
         assert!(xml.contains(from), "{from}");
         verdict(&xml.replacen(from, to, 1)).unwrap();
     };
-    again("<SoftwareIdentity ", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<SoftwareIdentity\n\t");
+    again(
+        "<SoftwareIdentity ",
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<SoftwareIdentity\n\t",
+    );
     again("corpus=\"false\" name=\"GH100\"", "name='GH100'   corpus=\"false\"");
-    again("role=\"softwareCreator tagCreator\"/>", "role=\"softwareCreator&#x20;tagCreator\" ></ns0:Entity >");
+    again(
+        "role=\"softwareCreator tagCreator\"/>",
+        "role=\"softwareCreator&#x20;tagCreator\" ></ns0:Entity >",
+    );
     again("<ds:SignatureValue>", "<ds:SignatureValue>\n ");
     again("name=\"NVIDIA Corporation\"", "name=\"NVIDIA\nCorporation\"");
     again("</SoftwareIdentity>", "</SoftwareIdentity>\n\n");
@@ -37,7 +43,8 @@ fn attack_any_change_of_the_signed_content() {
     let xml = text();
     let signature = xml.find("<ds:Signature ").unwrap();
     let mut refused = 0;
-    // Bytes of the head and the first measurements, and a stride: another letter, none, one more in turn.
+    // Bytes of the head and the first measurements, and a stride: another letter, none, one more in
+    // turn.
     for at in (0..signature).filter(|at| *at < 1600 && at % 3 == 0 || at % 97 == 0) {
         let mut bytes = xml.clone().into_bytes();
         match refused % 3 {
@@ -55,7 +62,9 @@ fn attack_any_change_of_the_signed_content() {
     assert!(refused > 600, "{refused}");
     // Space between elements is content.
     let at = xml.find("    <ns0:Meta").unwrap();
-    for changed in [format!("{} {}", &xml[..at], &xml[at..]), format!("{}\n{}", &xml[..at], &xml[at..])] {
+    for changed in
+        [format!("{} {}", &xml[..at], &xml[at..]), format!("{}\n{}", &xml[..at], &xml[at..])]
+    {
         assert!(verdict(&changed).is_err());
     }
     // So are prefixes and declarations that change no meaning.
@@ -70,7 +79,8 @@ fn attack_any_change_of_the_signed_content() {
     }
 }
 
-/// The signed document, what is signed of the signature, and the signature's value. What follows are certificates.
+/// The signed document, what is signed of the signature, and the signature's value. What follows
+/// are certificates.
 #[test]
 fn attack_every_bit_of_a_manifest() {
     let xml = text();
@@ -95,7 +105,10 @@ fn attack_other_algorithms_keys_and_references() {
         ("xmldsig-more#ecdsa-sha384", "xmldsig-more#hmac-sha384"),
         ("xmldsig-more#ecdsa-sha384", "xmldsig-more#rsa-sha384"),
         ("xmldsig-more#ecdsa-sha384", "xmldsig-more#ecdsa-sha256"),
-        ("#ecdsa-sha384\"/>", "#ecdsa-sha384\"><ds:HMACOutputLength>0</ds:HMACOutputLength></ds:SignatureMethod>"),
+        (
+            "#ecdsa-sha384\"/>",
+            "#ecdsa-sha384\"><ds:HMACOutputLength>0</ds:HMACOutputLength></ds:SignatureMethod>",
+        ),
         ("<ds:CanonicalizationMethod Algorithm=\"http://www.w3.org/2006/12/xml-c14n11\"/>", ""),
         (
             "<ds:CanonicalizationMethod Algorithm=\"http://www.w3.org/2006/12/xml-c14n11\"",
@@ -105,7 +118,11 @@ fn attack_other_algorithms_keys_and_references() {
         ("<ds:Reference URI=\"\">", "<ds:Reference URI=\"file:///dev/null\">"),
         ("<ds:Reference URI=\"\">", "<ds:Reference>"),
         ("<ds:Reference URI=\"\">", "<ds:Reference Id=\"x\" URI=\"\">"),
-        ("<ds:Transforms>", "<ds:Transforms><ds:Transform Algorithm=\"http://www.w3.org/TR/1999/REC-xslt-19991116\"/>"),
+        (
+            "<ds:Transforms>",
+            "<ds:Transforms><ds:Transform \
+             Algorithm=\"http://www.w3.org/TR/1999/REC-xslt-19991116\"/>",
+        ),
         ("<ds:Transform Algorithm=\"http://www.w3.org/2000/09/xmldsig#enveloped-signature\"/>", ""),
         ("xmldsig-more#sha384", "xmldsig#sha1"),
         ("<ds:KeyInfo>", "<ds:KeyInfo><ds:KeyName>k</ds:KeyName>"),
@@ -134,15 +151,20 @@ fn attack_signature_wrapping() {
     let signature = &signature[..signature.find("</SoftwareIdentity>").unwrap()];
     let head = &xml[..xml.find('>').unwrap() + 1];
     for wrapped in [
-        // The genuine document within another one, within the signature, behind it, as an object of it.
+        // The genuine document within another one, within the signature, behind it, as an object of
+        // it.
         format!("{head}{xml}{body}{signature}</SoftwareIdentity>"),
-        format!("{body}{}{xml}</ds:Signature></SoftwareIdentity>", signature.trim_end_matches("</ds:Signature>")),
+        format!(
+            "{body}{}{xml}</ds:Signature></SoftwareIdentity>",
+            signature.trim_end_matches("</ds:Signature>")
+        ),
         format!(
             "{body}{}<ds:Object>{xml}</ds:Object></ds:Signature></SoftwareIdentity>",
             signature.trim_end_matches("</ds:Signature>")
         ),
         format!("{body}{signature}{xml}</SoftwareIdentity>"),
-        // A second payload, before and behind the genuine one; a second signature; the signature elsewhere.
+        // A second payload, before and behind the genuine one; a second signature; the signature
+        // elsewhere.
         forged.replacen("</ns0:Payload>", "</ns0:Payload><ns0:Payload/>", 1),
         xml.replacen("<ns0:Payload", "<ns0:Payload></ns0:Payload><ns0:Payload", 1),
         format!("{body}{signature}{signature}</SoftwareIdentity>"),
@@ -171,18 +193,27 @@ fn attack_manifests_under_another_root() {
 #[test]
 fn what_is_no_manifest() {
     let world = World::new();
-    let resource = |attributes: &str| format!("<ns0:Resource {attributes} type=\"Measurement\"></ns0:Resource>");
+    let resource = |attributes: &str| {
+        format!("<ns0:Resource {attributes} type=\"Measurement\"></ns0:Resource>")
+    };
     let hash = |n: usize| format!("ns2:Hash{n}=\"{}\"", "00".repeat(48));
-    let good = format!("active=\"True\" alternatives=\"1\" index=\"0\" name=\"M\" size=\"48\" {}", hash(0));
+    let good = format!(
+        "active=\"True\" alternatives=\"1\" index=\"0\" name=\"M\" size=\"48\" {}",
+        hash(0)
+    );
     let content = |payload: &str| {
         format!(
-            "<ns0:Entity></ns0:Entity><ns0:Meta xmlns:ns1=\"https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/\" colloquialVersion=\"1\" product=\"GH100\" ns1:FirmwareManufacturerId=\"5703\"></ns0:Meta><ns0:Payload>{payload}</ns0:Payload>"
+            "<ns0:Entity></ns0:Entity><ns0:Meta \
+             xmlns:ns1=\"https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/\" colloquialVersion=\"1\" product=\"GH100\" ns1:FirmwareManufacturerId=\"5703\"></ns0:Meta><ns0:Payload>{payload}</ns0:Payload>"
         )
     };
     let parse = |content: &str| Rim::parse(world.sign_rim(content).as_bytes(), None);
     parse(&content(&resource(&good))).unwrap();
-    let two =
-        good.replace("index=\"0\"", "index=\"1\"").replace("alternatives=\"1\"", "alternatives=\"2\"") + " " + &hash(1);
+    let two = good
+        .replace("index=\"0\"", "index=\"1\"")
+        .replace("alternatives=\"1\"", "alternatives=\"2\"")
+        + " "
+        + &hash(1);
     let both = [resource(&good), resource(&two)].concat();
     assert_eq!(parse(&content(&both)).unwrap().golden_values(), 2);
     for payload in [

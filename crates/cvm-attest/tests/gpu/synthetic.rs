@@ -6,11 +6,13 @@ use aws_lc_rs::{
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_attest::gpu::{Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, Roots, SwitchClaims, verify};
+use cvm_attest::gpu::{
+    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, Roots, SwitchClaims, verify,
+};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CustomExtension,
-    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, RevokedCertParams,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CustomExtension, DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P384_SHA384, RevokedCertParams, SerialNumber,
 };
 
 /// 2026-11-22.
@@ -38,7 +40,11 @@ pub(crate) fn serial(name: &str) -> SerialNumber {
     SerialNumber::from(name.bytes().map(u64::from).sum::<u64>())
 }
 
-pub(crate) fn authority(name: &str, serial_number: Option<&str>, under: Option<&Authority>) -> Authority {
+pub(crate) fn authority(
+    name: &str,
+    serial_number: Option<&str>,
+    under: Option<&Authority>,
+) -> Authority {
     let mut params = params(name, serial_number);
     params.serial_number = Some(serial(name));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -102,7 +108,8 @@ impl Device {
 
     /// The n-th of eight GPUs on four switches.
     pub(crate) fn ppcie_gpu(n: u8) -> Self {
-        let switches = (1..=4).chain(1..=4).flat_map(|switch| [switch, 0, 0, 0, 0, 0, 0, 0x5a]).collect();
+        let switches =
+            (1..=4).chain(1..=4).flat_map(|switch| [switch, 0, 0, 0, 0, 0, 0, 0x5a]).collect();
         let mut gpu = Self { chip: "GH100", pdi: [0x6b, 0, 0, 0, 0, 0, 0, n], ..Self::blackwell() };
         gpu.serial = 0x100 + u64::from(n);
         gpu.opaque.retain(|(field, _)| *field != 35);
@@ -114,7 +121,8 @@ impl Device {
     /// The n-th of its four switches.
     pub(crate) fn ppcie_switch(n: u8) -> Self {
         let pdi = [0x5a, 0, 0, 0, 0, 0, 0, n];
-        let gpus = (1..=8).flat_map(|gpu| [0x6b, 0, 0, 0, 0, 0, 0, gpu]).chain([0xff; 64]).collect();
+        let gpus =
+            (1..=8).flat_map(|gpu| [0x6b, 0, 0, 0, 0, 0, 0, gpu]).chain([0xff; 64]).collect();
         Self {
             chip: "LS_10",
             pdi,
@@ -177,15 +185,25 @@ impl World {
 
     pub(crate) fn chain_parts(&self, device: &Device) -> DeviceChain {
         let serial = format!("41{}", hex::encode_upper(device.pdi));
-        let identity = authority(&format!("{} A01 GSP BROM", device.chip), Some(&serial), Some(&self.family));
+        let identity =
+            authority(&format!("{} A01 GSP BROM", device.chip), Some(&serial), Some(&self.family));
         let mut leaf = params(&format!("{} A01 GSP FMC LF", device.chip), Some("leaf"));
         leaf.serial_number = Some(SerialNumber::from(device.serial));
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let fwid = [&[0x30, 61, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2, 4, 48][..], &device.fwid].concat();
+        let fwid =
+            [&[0x30, 61, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2, 4, 48][..], &device.fwid]
+                .concat();
         let (oid, content) = if device.chip.starts_with("GB") {
-            let empty = [&[0x30, 61, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2, 4, 48][..], &[0; 48]].concat();
-            let fields = [&[0x80, 6][..], b"NVIDIA", &[0x83, 1, 1, 0xa6, 126], &fwid, &empty, &[0x87, 1, 0]].concat();
-            (&[2, 23, 133, 5, 4, 1, 1][..], [&[0x30, 0x81, fields.len() as u8][..], &fields].concat())
+            let empty =
+                [&[0x30, 61, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2, 4, 48][..], &[0; 48]]
+                    .concat();
+            let fields =
+                [&[0x80, 6][..], b"NVIDIA", &[0x83, 1, 1, 0xa6, 126], &fwid, &empty, &[0x87, 1, 0]]
+                    .concat();
+            (
+                &[2, 23, 133, 5, 4, 1, 1][..],
+                [&[0x30, 0x81, fields.len() as u8][..], &fields].concat(),
+            )
         } else {
             let fields = [&[2, 1, 1, 0x30, 0][..], &fwid].concat();
             (&[2, 23, 133, 5, 4, 1][..], [&[0x30, fields.len() as u8][..], &fields].concat())
@@ -213,16 +231,26 @@ impl World {
     }
 
     /// And its signer's certificate.
-    pub(crate) fn signed_rim(&self, product: &str, version: &str, golden: &[(u8, &[u8], bool)]) -> (String, Vec<u8>) {
+    pub(crate) fn signed_rim(
+        &self,
+        product: &str,
+        version: &str,
+        golden: &[(u8, &[u8], bool)],
+    ) -> (String, Vec<u8>) {
         let mut payload = String::new();
         for (index, value, active) in golden {
-            let (active, size, value) = (if *active { "True" } else { "False" }, value.len(), hex::encode(value));
+            let (active, size, value) =
+                (if *active { "True" } else { "False" }, value.len(), hex::encode(value));
             payload += &format!(
-                "<ns0:Resource active=\"{active}\" alternatives=\"1\" index=\"{index}\" name=\"Measurement_{index}\" size=\"{size}\" type=\"Measurement\" ns2:Hash0=\"{value}\"></ns0:Resource>"
+                "<ns0:Resource active=\"{active}\" alternatives=\"1\" index=\"{index}\" \
+                 name=\"Measurement_{index}\" size=\"{size}\" type=\"Measurement\" \
+                 ns2:Hash0=\"{value}\"></ns0:Resource>"
             );
         }
         self.sign_content(&format!(
-            "<ns0:Entity name=\"N\"></ns0:Entity><ns0:Meta xmlns:ns1=\"{TCG}\" colloquialVersion=\"{version}\" product=\"{product}\" ns1:FirmwareManufacturerId=\"5703\"></ns0:Meta><ns0:Payload>{payload}</ns0:Payload>"
+            "<ns0:Entity name=\"N\"></ns0:Entity><ns0:Meta xmlns:ns1=\"{TCG}\" \
+             colloquialVersion=\"{version}\" product=\"{product}\" \
+             ns1:FirmwareManufacturerId=\"5703\"></ns0:Meta><ns0:Payload>{payload}</ns0:Payload>"
         ))
     }
 
@@ -238,15 +266,18 @@ impl World {
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let leaf = leaf.signed_by(&key, &self.signer).unwrap();
         let head = format!("<SoftwareIdentity {NAMESPACES} name=\"N\">");
-        let digest = STANDARD.encode(digest(&SHA384, format!("{head}{content}</SoftwareIdentity>").as_bytes()));
+        let digest = STANDARD
+            .encode(digest(&SHA384, format!("{head}{content}</SoftwareIdentity>").as_bytes()));
         let signed_info = SIGNED_INFO.replace("DIGEST", &digest);
         let in_scope = format!("<ds:SignedInfo {CANONICAL_NAMESPACES}>");
-        let value = STANDARD.encode(sign(&key, signed_info.replace("<ds:SignedInfo>", &in_scope).as_bytes()));
+        let value = STANDARD
+            .encode(sign(&key, signed_info.replace("<ds:SignedInfo>", &in_scope).as_bytes()));
         let certificates: String = [leaf.der(), self.signer.der(), self.rim_root.der()]
             .map(|der| format!("<ds:X509Certificate>{}</ds:X509Certificate>", STANDARD.encode(der)))
             .concat();
         let xml = format!(
-            "{head}{content}<ds:Signature xmlns:ds=\"http://www.w3.org/2000/09/xmldsig#\">{signed_info}<ds:SignatureValue>{value}</ds:SignatureValue><ds:KeyInfo><ds:X509Data>{certificates}</ds:X509Data></ds:KeyInfo></ds:Signature></SoftwareIdentity>"
+            "{head}{content}<ds:Signature \
+             xmlns:ds=\"http://www.w3.org/2000/09/xmldsig#\">{signed_info}<ds:SignatureValue>{value}</ds:SignatureValue><ds:KeyInfo><ds:X509Data>{certificates}</ds:X509Data></ds:KeyInfo></ds:Signature></SoftwareIdentity>"
         );
         (xml, leaf.der().to_vec())
     }
@@ -291,11 +322,15 @@ impl World {
 }
 
 const TCG: &str = "https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/";
-const NAMESPACES: &str = "xmlns=\"http://standards.iso.org/iso/19770/-2/2015/schema.xsd\" xmlns:ns0=\"http://standards.iso.org/iso/19770/-2/2015/schema.xsd\" xmlns:ns2=\"http://www.w3.org/2001/04/xmlenc#sha384\"";
+const NAMESPACES: &str = "xmlns=\"http://standards.iso.org/iso/19770/-2/2015/schema.xsd\" \
+    xmlns:ns0=\"http://standards.iso.org/iso/19770/-2/2015/schema.xsd\" \
+    xmlns:ns2=\"http://www.w3.org/2001/04/xmlenc#sha384\"";
 const CANONICAL_NAMESPACES: &str = "xmlns=\"http://standards.iso.org/iso/19770/-2/2015/schema.xsd\" xmlns:ds=\"http://www.w3.org/2000/09/xmldsig#\" xmlns:ns0=\"http://standards.iso.org/iso/19770/-2/2015/schema.xsd\" xmlns:ns2=\"http://www.w3.org/2001/04/xmlenc#sha384\"";
-const SIGNED_INFO: &str = "<ds:SignedInfo><ds:CanonicalizationMethod Algorithm=\"http://www.w3.org/2006/12/xml-c14n11\"></ds:CanonicalizationMethod><ds:SignatureMethod Algorithm=\"http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384\"></ds:SignatureMethod><ds:Reference URI=\"\"><ds:Transforms><ds:Transform Algorithm=\"http://www.w3.org/2000/09/xmldsig#enveloped-signature\"></ds:Transform><ds:Transform Algorithm=\"http://www.w3.org/2006/12/xml-c14n11\"></ds:Transform></ds:Transforms><ds:DigestMethod Algorithm=\"http://www.w3.org/2001/04/xmldsig-more#sha384\"></ds:DigestMethod><ds:DigestValue>DIGEST</ds:DigestValue></ds:Reference></ds:SignedInfo>";
+const SIGNED_INFO: &str = "<ds:SignedInfo><ds:CanonicalizationMethod \
+    Algorithm=\"http://www.w3.org/2006/12/xml-c14n11\"></ds:CanonicalizationMethod><ds:SignatureMethod Algorithm=\"http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384\"></ds:SignatureMethod><ds:Reference URI=\"\"><ds:Transforms><ds:Transform Algorithm=\"http://www.w3.org/2000/09/xmldsig#enveloped-signature\"></ds:Transform><ds:Transform Algorithm=\"http://www.w3.org/2006/12/xml-c14n11\"></ds:Transform></ds:Transforms><ds:DigestMethod Algorithm=\"http://www.w3.org/2001/04/xmldsig-more#sha384\"></ds:DigestMethod><ds:DigestValue>DIGEST</ds:DigestValue></ds:Reference></ds:SignedInfo>";
 
 pub(crate) fn sign(key: &KeyPair, message: &[u8]) -> Vec<u8> {
-    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, key.serialized_der()).unwrap();
+    let key =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, key.serialized_der()).unwrap();
     key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
 }

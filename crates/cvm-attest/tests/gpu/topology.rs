@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use cvm_attest::gpu::{Expectation, Feature, GpuClaims, GpuError, ResultPolicy, SwitchClaims, Topology};
+use cvm_attest::gpu::{
+    Expectation, Feature, GpuClaims, GpuError, ResultPolicy, SwitchClaims, Topology,
+};
 use serde_json::json;
 
 use crate::synthetic::{Device, World};
@@ -20,10 +22,14 @@ fn eight_gpus_and_four_switches() {
     for expect in [Expectation::ppcie(), Expectation::default()] {
         let topology = Topology::check(gpus, switches, expect).unwrap();
         assert_eq!((topology.gpu_count, topology.switch_count), (8, 4));
-        assert_eq!((topology.mode, topology.driver_version.as_str()), (Some(Feature::Ppcie), "575.32"));
+        assert_eq!(
+            (topology.mode, topology.driver_version.as_str()),
+            (Some(Feature::Ppcie), "575.32")
+        );
         assert_eq!(topology.not_checked, []);
     }
-    // Switches that know their GPUs by other names than the GPUs' certificates: genuine perhaps, and said.
+    // Switches that know their GPUs by other names than the GPUs' certificates: genuine perhaps,
+    // and said.
     let mut others = switches.clone();
     for switch in &mut others {
         for pdi in &mut switch.gpu_pdis {
@@ -89,7 +95,10 @@ fn attack_sets_that_are_no_machine() {
     // Wires that lead elsewhere.
     refused(&|gpus, _| gpus[2].switch_pdis.truncate(3), "is connected to switches");
     refused(&|gpus, _| gpus[2].switch_pdis[0].0[0] ^= 1, "is connected to switches");
-    refused(&|gpus, _| gpus.iter_mut().for_each(|gpu| gpu.switch_pdis[0].0[0] ^= 1), "is connected to switches");
+    refused(
+        &|gpus, _| gpus.iter_mut().for_each(|gpu| gpu.switch_pdis[0].0[0] ^= 1),
+        "is connected to switches",
+    );
     refused(&|_, switches| switches[0].gpu_pdis.truncate(7), "is connected to GPUs");
     refused(&|_, switches| switches[2].gpu_pdis[0].0[0] ^= 1, "is connected to GPUs");
     refused(&|_, switches| switches[2].pdi = None, "has no PDI");

@@ -2,8 +2,8 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_attest::gpu::{
-    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, Measres, Report, Rim, Roots, Source,
-    verify,
+    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, Measres, Report, Rim,
+    Roots, Source, verify,
 };
 use cvm_base::Explain;
 use serde_json::json;
@@ -16,12 +16,23 @@ fn h100_545_is_complete() {
     assert_eq!(rims.iter().map(Rim::golden_values).sum::<usize>(), 33);
     let claims = complete(&rims, IN_2024).unwrap();
     assert_eq!(claims.facts.measres, Measres::Success);
-    assert_eq!((claims.driver_version.as_str(), claims.vbios_version.as_str()), ("545.00", "96.00.5E.00.01"));
+    assert_eq!(
+        (claims.driver_version.as_str(), claims.vbios_version.as_str()),
+        ("545.00", "96.00.5E.00.01")
+    );
     assert_eq!(claims.facts.hwmodel, "GH100 A01 GSP BROM");
     assert_eq!(claims.oemid.as_deref(), Some("5703"));
-    assert_eq!(claims.facts.rim_ids, ["NV_GPU_DRIVER_GH100_545.00", "NV_GPU_VBIOS_1010_0200_882_96005E0001"]);
-    let checks: Vec<&str> = claims.facts.not_checked.iter().map(|check| check.check.as_str()).collect();
-    assert_eq!(checks, ["fwid", "ocsp", "ocsp", "ocsp"], "firmware of then names no digest; no OCSP was given");
+    assert_eq!(
+        claims.facts.rim_ids,
+        ["NV_GPU_DRIVER_GH100_545.00", "NV_GPU_VBIOS_1010_0200_882_96005E0001"]
+    );
+    let checks: Vec<&str> =
+        claims.facts.not_checked.iter().map(|check| check.check.as_str()).collect();
+    assert_eq!(
+        checks,
+        ["fwid", "ocsp", "ocsp", "ocsp"],
+        "firmware of then names no digest; no OCSP was given"
+    );
     GpuPolicy::default().check(&claims).unwrap();
     let strict = GpuPolicy { ocsp: true, ..GpuPolicy::default() };
     assert_eq!(strict.check(&claims).unwrap_err().code(), "ATT-387");
@@ -42,24 +53,37 @@ fn claims_have_the_names_of_nvidia_and_of_trustee() {
         ("/dbgstat", json!("disabled")),
         ("/x-nvidia-device-type", json!("gpu")),
         ("/x-nvidia-gpu-attestation-report-cert-chain/x-nvidia-cert-status", json!("valid")),
-        ("/x-nvidia-gpu-attestation-report-cert-chain/x-nvidia-cert-ocsp-status", json!("undefined")),
+        (
+            "/x-nvidia-gpu-attestation-report-cert-chain/x-nvidia-cert-ocsp-status",
+            json!("undefined"),
+        ),
         ("/x-nvidia-gpu-driver-rim-version-match", json!(true)),
-        ("/x-nvidia-gpu-driver-rim-cert-chain/x-nvidia-cert-expiration-date", json!("2025-06-26T06:10:12Z")),
-        ("/x-nvidia-gpu-vbios-rim-cert-chain/x-nvidia-cert-expiration-date", json!("2025-06-22T09:38:54Z")),
+        (
+            "/x-nvidia-gpu-driver-rim-cert-chain/x-nvidia-cert-expiration-date",
+            json!("2025-06-26T06:10:12Z"),
+        ),
+        (
+            "/x-nvidia-gpu-vbios-rim-cert-chain/x-nvidia-cert-expiration-date",
+            json!("2025-06-22T09:38:54Z"),
+        ),
         ("/x-nvidia-gpu-vbios-index-no-conflict", json!(true)),
         ("/x-nv-gpu-measurements-match", json!(true)),
         ("/x-nv-gpu-cert-check-complete", json!(false)),
     ] {
         assert_eq!(value.pointer(pointer), Some(&expected), "{pointer}");
     }
-    let legacy = value.as_object().unwrap().keys().filter(|name| name.starts_with("x-nv-gpu-")).count();
+    let legacy =
+        value.as_object().unwrap().keys().filter(|name| name.starts_with("x-nv-gpu-")).count();
     assert_eq!(legacy, 28);
     assert_eq!(serde_json::from_value::<GpuClaims>(value).unwrap(), claims);
 }
 
 #[test]
 fn the_mismatching_manifest_mismatches_at_1_2_3_9() {
-    let rims = [rim("h100-545.00-e2e/driver-rim.xml"), rim("h100-545.00-e2e/vbios-rim.mismatch-1-2-3-9.xml")];
+    let rims = [
+        rim("h100-545.00-e2e/driver-rim.xml"),
+        rim("h100-545.00-e2e/vbios-rim.mismatch-1-2-3-9.xml"),
+    ];
     let Err(GpuError::Measurements { mismatches }) = complete(&rims, IN_2024) else { panic!() };
     assert_eq!(mismatches.iter().map(|mismatch| mismatch.index).collect::<Vec<_>>(), [1, 2, 3, 9]);
     assert!(mismatches.iter().all(|mismatch| mismatch.measurement_source == Source::Firmware));
@@ -67,13 +91,18 @@ fn the_mismatching_manifest_mismatches_at_1_2_3_9() {
     assert_eq!(record["goldenSize"], 48);
     assert_eq!(record["measurementSource"], "Firmware");
     let error = GpuError::Measurements { mismatches }.to_string();
-    assert!(error.contains("1 (HashedMeasurement_1_FSP, Firmware): expected c3f65ef79a19c029"), "{error}");
+    assert!(
+        error.contains("1 (HashedMeasurement_1_FSP, Firmware): expected c3f65ef79a19c029"),
+        "{error}"
+    );
 }
 
 #[test]
 fn h100_550_is_genuine_and_without_a_manifest() {
     let (roots, name) = (Roots::nvidia().unwrap(), "h100-550.90.07");
-    let claims = gpu(verify(&evidence(name), &roots, Collateral::default(), Some(&nonce(name)), LATER)).unwrap();
+    let claims =
+        gpu(verify(&evidence(name), &roots, Collateral::default(), Some(&nonce(name)), LATER))
+            .unwrap();
     // As NVIDIA's own service said of this GPU (vectors/nras).
     assert_eq!(claims.facts.ueid, "478176379286082186618948445787393647364802107249");
     assert_eq!(claims.vbios_version, "96.00.9F.00.01");
@@ -81,7 +110,8 @@ fn h100_550_is_genuine_and_without_a_manifest() {
     assert_eq!(claims.facts.measres, Measres::NotRun);
     assert_eq!(claims.facts.secboot, None);
     assert!(!claims.driver_rim.fetched && !claims.legacy.x_nv_gpu_measurements_match);
-    let checks: Vec<&str> = claims.facts.not_checked.iter().map(|check| check.check.as_str()).collect();
+    let checks: Vec<&str> =
+        claims.facts.not_checked.iter().map(|check| check.check.as_str()).collect();
     assert_eq!(checks, ["ocsp", "rim", "rim"]);
     let refused = GpuPolicy::default().check(&claims).unwrap_err();
     assert!(refused.to_string().contains("golden values"), "{refused}");
@@ -125,7 +155,10 @@ fn manifests_are_believed_while_their_signers_are_valid() {
         ("rims/g520_0200_885_9600740001_PROD.swidtag", "96.00.74.00.01"),
     ] {
         let rim = rim(name);
-        assert_eq!((rim.version(), rim.product(), rim.manufacturer_id()), (version, "GH100", "5703"));
+        assert_eq!(
+            (rim.version(), rim.product(), rim.manufacturer_id()),
+            (version, "GH100", "5703")
+        );
         rim.check(&roots, IN_2024).unwrap();
         for at in [LATER, 1_600_000_000] {
             let error = rim.check(&roots, at).unwrap_err();
@@ -133,7 +166,8 @@ fn manifests_are_believed_while_their_signers_are_valid() {
         }
     }
     // The expired one was also edited after it was signed, as its neighbour was.
-    for name in ["NV_GPU_DRIVER_GH100_570.124.03_expired.xml", "incorrect_signature_driver_rim.xml"] {
+    for name in ["NV_GPU_DRIVER_GH100_570.124.03_expired.xml", "incorrect_signature_driver_rim.xml"]
+    {
         let rim = rim(&format!("rims/{name}"));
         for at in [1_680_000_000, IN_2024, 1_740_000_000, LATER] {
             let error = rim.check(&roots, at).unwrap_err();
@@ -160,7 +194,9 @@ fn evidence_in_each_form_that_is_sent() {
         assert_eq!(parsed.len(), 1);
         assert_eq!(parsed[0].report(), &Report::parse(&report).unwrap());
     }
-    let claims = DeviceEvidence::parse_set(json!({ "device_evidence_list": [device] }).to_string().as_bytes());
+    let claims = DeviceEvidence::parse_set(
+        json!({ "device_evidence_list": [device] }).to_string().as_bytes(),
+    );
     let roots = Roots::nvidia().unwrap();
     let claims = verify(&claims.unwrap()[0], &roots, Collateral::default(), None, LATER).unwrap();
     assert!(matches!(claims, DeviceClaims::Gpu(gpu) if gpu.facts.uuid.as_deref() == Some("GPU-1")));

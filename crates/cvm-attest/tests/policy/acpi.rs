@@ -1,5 +1,5 @@
-//! Code in the host's ACPI tables under the shipped policies and the written ones. The logs are of real boots, with and
-//! without an attack: see `vectors/PROVENANCE.md`.
+//! Code in the host's ACPI tables under the shipped policies and the written ones. The logs are of
+//! real boots, with and without an attack: see `vectors/PROVENANCE.md`.
 
 use std::collections::BTreeMap;
 
@@ -70,14 +70,19 @@ fn attack_acpi_code_of_the_host_under_a_policy_that_names_the_firmware() {
         let decision = shipped(&honest, edits);
         assert!(decision.allowed && decision.not_checked.is_empty(), "{:?}", decision.reasons);
         let refused = shipped(&attacked, edits);
-        assert!(!refused.allowed && refused.reasons[0].contains(&other.pcr1.to_string()), "{:?}", refused.reasons);
+        assert!(
+            !refused.allowed && refused.reasons[0].contains(&other.pcr1.to_string()),
+            "{:?}",
+            refused.reasons
+        );
     }
 }
 
 #[test]
 fn attack_acpi_code_of_the_host_under_firmware_that_measures_none() {
     let (honest, attacked) = (log("debian12-honest.bin"), log("debian12-attacked.bin"));
-    let same = |pcr| assert_eq!(registers(&honest).get(&pcr), registers(&attacked).get(&pcr), "PCR {pcr}");
+    let same =
+        |pcr| assert_eq!(registers(&honest).get(&pcr), registers(&attacked).get(&pcr), "PCR {pcr}");
     (0..8).for_each(same);
     for log in [honest, attacked] {
         let error = FirmwareReference::of_log(&log).unwrap_err();
@@ -85,7 +90,10 @@ fn attack_acpi_code_of_the_host_under_firmware_that_measures_none() {
         // Nothing tells the two apart: who accepts either accepts both, by this name.
         assert!(shipped(&log, &[]).allowed);
         let refused = shipped(&log, &[NOT_BY_NAME]);
-        assert_eq!(refused.reasons, ["acpi was not checked, and accepted_not_checked does not list it"]);
+        assert_eq!(
+            refused.reasons,
+            ["acpi was not checked, and accepted_not_checked does not list it"]
+        );
     }
 }
 
@@ -140,14 +148,20 @@ fn written_policies_check_acpi_where_a_register_covers_it() {
     assert_eq!(ReferenceSet::parse(&set.to_bytes()).unwrap(), set);
     assert_eq!(ask(&set, "tpm", booted(&honest)), [""; 0]);
     let refused = ask(&set, "tpm", booted(&attacked));
-    assert!(refused.iter().any(|reason| reason.contains("which tpm_firmware does not name")), "{refused:?}");
+    assert!(
+        refused.iter().any(|reason| reason.contains("which tpm_firmware does not name")),
+        "{refused:?}"
+    );
 
-    let snp =
-        json!({"measurement": Bytes([1; 48]), "policy_debug_allowed": false, "policy_migrate_ma": false, "vmpl": 0});
+    let snp = json!({"measurement": Bytes([1; 48]), "policy_debug_allowed": false, "policy_migrate_ma": false, "vmpl": 0});
     let refused = ask(&set, "snp", snp);
-    assert!(refused.iter().any(|reason| reason == left_out[0]), "no launch digest covers them: {refused:?}");
+    assert!(
+        refused.iter().any(|reason| reason == left_out[0]),
+        "no launch digest covers them: {refused:?}"
+    );
     let td = |rtmr0: u8| {
-        let [mr_td, rtmr_0, rtmr_1, rtmr_2, rtmr_3] = [2, rtmr0, 4, 5, 0].map(|byte| Bytes([byte; 48]));
+        let [mr_td, rtmr_0, rtmr_1, rtmr_2, rtmr_3] =
+            [2, rtmr0, 4, 5, 0].map(|byte| Bytes([byte; 48]));
         json!({
             "quote": {"body": {"mr_td": mr_td, "rtmr_0": rtmr_0, "rtmr_1": rtmr_1, "rtmr_2": rtmr_2, "rtmr_3": rtmr_3}},
             "td_attributes": {"debug": false}, "tcb_status": "UpToDate", "advisory_ids": [],
@@ -161,7 +175,10 @@ fn written_policies_check_acpi_where_a_register_covers_it() {
         "cpu0": {"ear.veraison.annotated-evidence": {"tdx": td(3)}},
         "cpu1": {"ear.veraison.annotated-evidence": {"snp": {"not_checked": left}}},
     }});
-    let refused = Policy::compile("policy.rego", policy.as_bytes()).unwrap().decide(&beside, &json!({})).unwrap();
+    let refused = Policy::compile("policy.rego", policy.as_bytes())
+        .unwrap()
+        .decide(&beside, &json!({}))
+        .unwrap();
     assert_eq!(refused.reasons, left_out);
     let refused = ask(&set, "tdx", td(9));
     assert!(refused.iter().any(|reason| reason == left_out[0]), "another RTMR0: {refused:?}");

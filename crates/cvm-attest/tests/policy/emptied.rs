@@ -46,7 +46,8 @@ fn whole(kind: &str, cpu: &Value, handed_off: bool) -> Value {
     }
     if kind == "tpm" {
         let pcrs = reference().tpm.unwrap().pcrs;
-        cpu["pcrs"] = json!(if handed_off { cvm_attest::reference_set::after_handoff(&pcrs) } else { pcrs });
+        cpu["pcrs"] =
+            json!(if handed_off { cvm_attest::reference_set::after_handoff(&pcrs) } else { pcrs });
         (cpu["trust"], cpu["handed_off"]) = (json!("untrusted-host"), json!(handed_off));
         (cpu["endorsements"], cpu["not_checked"]) = (json!([{ "party": "alice" }]), json!([]));
     }
@@ -62,14 +63,16 @@ fn cases() -> Vec<Case> {
     for late in [false, true] {
         let stage = if late { "running-half" } else { "half" };
         for (kind, cpu) in machines(!late) {
-            let asked = json!({ "plugin": "resource", "resource-path": ["flare-cvm", stage, IMAGE] });
+            let asked =
+                json!({ "plugin": "resource", "resource-path": ["flare-cvm", stage, IMAGE] });
             let whole = whole(kind, &cpu, late);
             let input = input(kind, &whole, late.then(|| measured.clone()));
             let mut add = |policy: &str, text: &str, data: Value| {
                 let (policy, text, mut input) = (policy.to_owned(), text.to_owned(), input.clone());
                 // Of the running system this policy knows the register after the handoff.
                 if kind == "tdx" && policy == "boot.rego" && late {
-                    let after = cvm_attest::rtmr::extend(&Bytes([0; 48]), &cvm_attest::td_handoff_digest());
+                    let after =
+                        cvm_attest::rtmr::extend(&Bytes([0; 48]), &cvm_attest::td_handoff_digest());
                     *input.pointer_mut(RTMR3).unwrap() = json!(after);
                 }
                 cases.push(Case { policy, text, kind, late, input, data });
@@ -79,7 +82,8 @@ fn cases() -> Vec<Case> {
             // What is released later is held against the values of that phase.
             if late {
                 for platform in data["reference"]["azure"].as_array_mut().unwrap() {
-                    platform["pcrs"] = json!(cvm_attest::reference_set::after_handoff(&reference().azure[0].pcrs));
+                    platform["pcrs"] =
+                        json!(cvm_attest::reference_set::after_handoff(&reference().azure[0].pcrs));
                 }
                 let pcrs = cvm_attest::reference_set::after_handoff(&reference().tpm.unwrap().pcrs);
                 data["reference"]["tpm"]["pcrs"] = json!(pcrs);
@@ -120,7 +124,9 @@ fn emptied(value: &Value) -> Vec<(String, Value)> {
         };
         match value {
             Value::Object(members) => members.iter().for_each(|(name, value)| member(name, value)),
-            Value::Array(items) => items.iter().enumerate().for_each(|(n, value)| member(&n.to_string(), value)),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(n, value)| member(&n.to_string(), value))
+            }
             _ => {}
         }
     }
@@ -141,7 +147,9 @@ fn emptied(value: &Value) -> Vec<(String, Value)> {
         let mut absent = value.clone();
         let (parent, name) = at.rsplit_once('/').unwrap();
         match absent.pointer_mut(parent).unwrap() {
-            Value::Object(members) => drop(members.remove(&name.replace("~1", "/").replace("~0", "~"))),
+            Value::Object(members) => {
+                drop(members.remove(&name.replace("~1", "/").replace("~0", "~")))
+            }
             Value::Array(items) => drop(items.remove(name.parse().unwrap())),
             _ => unreachable!(),
         }
@@ -170,7 +178,8 @@ fn read(case: &Case) -> Vec<&'static str> {
     const TDX: [&str; 4] = ["/td_attributes/debug", "/tcb_status", "/advisory_ids", "/mr_td"];
     const RTMRS: [&str; 4] = ["/rtmr_0", "/rtmr_1", "/rtmr_2", "/rtmr_3"];
     const STATUS: [&str; 2] = ["/tcb_status", "/advisory_ids"];
-    const GPU: [&str; 4] = ["/measres", "/secboot", "/dbgstat", "/x-nvidia-gpu-attestation-report-nonce-match"];
+    const GPU: [&str; 4] =
+        ["/measres", "/secboot", "/dbgstat", "/x-nvidia-gpu-attestation-report-nonce-match"];
     let registers = || ["/tpm/pcr04", "/tpm/pcr11"];
     let gpu = |more: &[&'static str]| if case.late { [&GPU[..], more].concat() } else { vec![] };
     let (agents, cross) = (case.policy.starts_with("agent's"), case.policy == "agent's cross.rego");
@@ -187,7 +196,15 @@ fn read(case: &Case) -> Vec<&'static str> {
     }
     let cpu = match case.kind {
         "tpm" if case.policy == "tpm.rego" => {
-            vec!["/ek_root_sha256", "/trust", "/handed_off", "/pcrs/4", "/pcrs/7", "/pcrs/11", "/pcrs/12"]
+            vec![
+                "/ek_root_sha256",
+                "/trust",
+                "/handed_off",
+                "/pcrs/4",
+                "/pcrs/7",
+                "/pcrs/11",
+                "/pcrs/12",
+            ]
         }
         "tpm" => vec!["/ek_root_sha256", "/trust", "/pcr04", "/pcr07", "/pcr11", "/pcr12"],
         "snp" => [&SNP[..], &["/stepping"]].concat(),
@@ -215,8 +232,11 @@ fn a_policy_that_is_shown_nothing_says_no() {
         let all = emptied(&case.input);
         let ends = read(&case);
         let path = |what: &str| what.rsplit_once(' ').unwrap().0.to_owned();
-        let decisive: Vec<String> =
-            all.iter().map(|(what, _)| path(what)).filter(|at| ends.iter().any(|end| at.ends_with(end))).collect();
+        let decisive: Vec<String> = all
+            .iter()
+            .map(|(what, _)| path(what))
+            .filter(|at| ends.iter().any(|end| at.ends_with(end)))
+            .collect();
         for end in &ends {
             assert!(decisive.iter().any(|at| at.ends_with(end)), "{}: no claim {end}", case.name());
         }
@@ -224,9 +244,14 @@ fn a_policy_that_is_shown_nothing_says_no() {
             let at = path(what);
             // The agent counts the GPUs itself.
             let counted = case.policy.starts_with("agent's") && what.ends_with("/gpu0 absent");
-            let read = decisive.iter().any(|claim| *claim == at || claim.starts_with(&format!("{at}/")));
+            let read =
+                decisive.iter().any(|claim| *claim == at || claim.starts_with(&format!("{at}/")));
             if read && !counted {
-                assert!(!policy.decide(input, &case.data).unwrap().allowed, "{}: {what}", case.name());
+                assert!(
+                    !policy.decide(input, &case.data).unwrap().allowed,
+                    "{}: {what}",
+                    case.name()
+                );
             }
         }
     }
@@ -249,8 +274,10 @@ fn a_policy_that_has_nothing_to_compare_with_says_no() {
             "az-tdx-vtpm" => !at.starts_with("/reference/azure/0"),
             _ => !at.starts_with(&format!("{member}/1")),
         };
-        let read =
-            |at: &str| at.starts_with("/reference ") || at.starts_with(member) && own(at) && !at.contains("/platform");
+        let read = |at: &str| {
+            at.starts_with("/reference ")
+                || at.starts_with(member) && own(at) && !at.contains("/platform")
+        };
         for (at, data) in emptied(&case.data).iter().filter(|(at, _)| read(at)) {
             assert!(!policy.decide(&case.input, data).unwrap().allowed, "{}: {at}", case.name());
         }
@@ -266,7 +293,9 @@ fn literals(text: &str) -> Vec<(String, std::ops::Range<usize>, &'static str)> {
         line_start += line.len();
         let Some((name, right)) = line.split_once(" := ") else { continue };
         let plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        let Some(open) = right.chars().next().filter(|c| plain && matches!(c, '{' | '[')) else { continue };
+        let Some(open) = right.chars().next().filter(|c| plain && matches!(c, '{' | '[')) else {
+            continue;
+        };
         let from = start + name.len() + 4;
         let (mut depth, mut quoted, mut escaped) = (0, false, false);
         let end = text[from..].char_indices().find_map(|(at, c)| {
@@ -313,7 +342,8 @@ fn a_policy_whose_own_list_is_emptied_says_no() {
             if name == "nvidia" {
                 continue;
             }
-            let text = format!("{}{empty}{}", &asked[0].text[..range.start], &asked[0].text[range.end..]);
+            let text =
+                format!("{}{empty}{}", &asked[0].text[..range.start], &asked[0].text[range.end..]);
             let refused = asked.iter().any(|case| !case.allowed(&text, &case.input, &case.data));
             assert!(refused, "{policy}: {name} is empty, and nothing is refused");
         }
@@ -323,7 +353,8 @@ fn a_policy_whose_own_list_is_emptied_says_no() {
 /// No owner, and no reference values, asked for any firmware: nothing is below it.
 #[test]
 fn attack_tcb_0_0_0_0_under_the_shipped_policy() {
-    let snp = cases().into_iter().find(|case| case.policy == "tee.rego" && case.kind == "snp").unwrap();
+    let snp =
+        cases().into_iter().find(|case| case.policy == "tee.rego" && case.kind == "snp").unwrap();
     let zero = json!({ "bootloader": 0, "tee": 0, "snp": 0, "microcode": 0 });
     let mut zeros = snp.input.clone();
     let claims = &mut zeros["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"];
@@ -331,9 +362,12 @@ fn attack_tcb_0_0_0_0_under_the_shipped_policy() {
         claims[format!("reported_tcb_{part}")] = json!(0);
     }
     claims["launch_tcb"] = zero.clone();
-    for floor in
-        [json!(null), json!({}), zero, json!({ "Genoa-B1": {"bootloader": 0, "tee": 0, "snp": 0, "microcode": 0} })]
-    {
+    for floor in [
+        json!(null),
+        json!({}),
+        zero,
+        json!({ "Genoa-B1": {"bootloader": 0, "tee": 0, "snp": 0, "microcode": 0} }),
+    ] {
         let mut data = snp.data.clone();
         data["reference"]["snp"][0]["tcb_floor"] = floor.clone();
         for input in [&zeros, &snp.input] {

@@ -27,19 +27,27 @@ allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["meas
 #[test]
 fn checks_that_were_left_out_are_refused_unless_named() {
     let policy = |accepted: &str| {
-        let text =
-            format!("package policy\nimport rego.v1\ndefault allow := false\nallow if input.submods\n{accepted}");
+        let text = format!(
+            "package policy\nimport rego.v1\ndefault allow := false\nallow if \
+             input.submods\n{accepted}"
+        );
         compile(&text).unwrap()
     };
     let mut input = measured("abc");
     let evidence = &mut input["submods"]["cpu0"]["ear.veraison.annotated-evidence"];
-    evidence["snp"]["not_checked"] = json!([{"check": "certificate-revocation", "reason": "no list given"}]);
-    evidence["parts"] = json!([{"not_checked": [{"check": "nonce", "reason": "none"}, {"no": "name"}]}]);
+    evidence["snp"]["not_checked"] =
+        json!([{"check": "certificate-revocation", "reason": "no list given"}]);
+    evidence["parts"] =
+        json!([{"not_checked": [{"check": "nonce", "reason": "none"}, {"no": "name"}]}]);
 
     let refused = policy("").decide(&input, &json!({})).unwrap();
     assert!(!refused.allowed);
     assert_eq!(refused.not_checked, ["certificate-revocation", "nonce", r#"{"no":"name"}"#]);
-    assert!(refused.reasons.iter().any(|r| r.contains("nonce was not checked")), "{:?}", refused.reasons);
+    assert!(
+        refused.reasons.iter().any(|r| r.contains("nonce was not checked")),
+        "{:?}",
+        refused.reasons
+    );
     let some = policy(r#"accepted_not_checked := {"nonce"}"#).decide(&input, &json!({})).unwrap();
     assert!(!some.allowed && some.reasons.len() == 2, "{:?}", some.reasons);
     let all = r#"accepted_not_checked := ["nonce", "certificate-revocation", "{\"no\":\"name\"}"]"#;
@@ -50,22 +58,30 @@ fn checks_that_were_left_out_are_refused_unless_named() {
 
 #[test]
 fn a_reason_refuses_and_only_true_allows() {
-    let text = |allow: &str, deny: &str| format!("package policy\nimport rego.v1\n{allow}\n{deny}\n");
+    let text =
+        |allow: &str, deny: &str| format!("package policy\nimport rego.v1\n{allow}\n{deny}\n");
     let allow = "allow if input.submods";
     let decide = |text: &str| compile(text).unwrap().decide(&measured("abc"), &json!({})).unwrap();
     assert!(decide(&text(allow, "")).allowed);
     assert!(decide(&text(allow, "deny contains \"never\" if input.other")).allowed);
-    let denied = decide(&text(allow, "deny contains \"first\" if input.submods\ndeny contains 7 if input.submods"));
+    let denied = decide(&text(
+        allow,
+        "deny contains \"first\" if input.submods\ndeny contains 7 if input.submods",
+    ));
     assert_eq!((denied.allowed, denied.reasons), (false, vec!["7".to_owned(), "first".to_owned()]));
     for value in ["1", "\"true\"", "{\"a\": 1}", "[true]"] {
-        assert!(!decide(&text(&format!("allow := {value} if input.submods"), "")).allowed, "{value}");
+        assert!(
+            !decide(&text(&format!("allow := {value} if input.submods"), "")).allowed,
+            "{value}"
+        );
     }
     assert!(!decide("package policy").allowed, "no rule is a no");
 }
 
 #[test]
 fn policies_that_cannot_be_used() {
-    let syntax = compile("package policy\n\ndefault allow := false\nallow if {\n\tinput.x ==\n}\n").unwrap_err();
+    let syntax = compile("package policy\n\ndefault allow := false\nallow if {\n\tinput.x ==\n}\n")
+        .unwrap_err();
     assert!(matches!(syntax, PolicyError::Syntax { line: 5 | 6, .. }), "{syntax:?}");
     assert!(syntax.to_string().starts_with("p.rego line "), "{syntax}");
     let v0 = compile("package policy\nallow {\n input.a == \n}").unwrap_err();
@@ -96,7 +112,10 @@ fn attack_policies_that_never_end() {
         "{head}allow if {{ input.a; some i in numbers.range(1, 99999); some j in numbers.range(1, 99999); i * j == -1 }}"
     ))
     .unwrap();
-    assert!(matches!(patient.decide(&json!({"a": 1}), &json!({})), Err(PolicyError::Stopped { .. })));
+    assert!(matches!(
+        patient.decide(&json!({"a": 1}), &json!({})),
+        Err(PolicyError::Stopped { .. })
+    ));
 
     for (recursion, words) in [
         ("f(x) := f(x + 1)\nallow if f(1) == 1", "leads back"),
@@ -110,7 +129,8 @@ fn attack_policies_that_never_end() {
     assert!(compile(aliased).unwrap_err().to_string().contains("imports itself"));
     // The parser reads each bracket twice: 32 levels, which it allows, would take it minutes.
     for bracket in ["[", "{", "("] {
-        let error = compile(&format!("{head}allow if input.a == {}", bracket.repeat(500))).unwrap_err();
+        let error =
+            compile(&format!("{head}allow if input.a == {}", bracket.repeat(500))).unwrap_err();
         assert!(matches!(error, PolicyError::Syntax { line: 4, .. }), "{error}");
     }
     let rules: String = (0..1001).map(|rule| format!("r{rule} := 1\n")).collect();
@@ -120,7 +140,8 @@ fn attack_policies_that_never_end() {
 #[test]
 fn attack_policies_that_want_the_whole_memory() {
     let head = "package policy\nimport rego.v1\ndefault allow := false\n";
-    let doubled: String = (1..40).map(|i| format!("x{i} := concat(\"\", [x{0}, x{0}])\n", i - 1)).collect();
+    let doubled: String =
+        (1..40).map(|i| format!("x{i} := concat(\"\", [x{0}, x{0}])\n", i - 1)).collect();
     for bomb in [
         "allow if count(numbers.range(1, 1000000000000)) == 5".to_owned(),
         "allow if count(numbers.range(-9223372036854775807, 9223372036854775807)) == 5".into(),
@@ -144,15 +165,23 @@ fn attack_policies_that_want_the_whole_memory() {
     let sizes = [Policy::compile("p", &vec![b' '; MAX_POLICY_BYTES + 1]).unwrap_err()];
     assert!(matches!(sizes[0], PolicyError::TooLarge { .. }));
     let long = json!({"a": "x".repeat(MAX_INPUT_BYTES)});
-    assert!(matches!(policy.decide(&long, &json!({})), Err(PolicyError::TooLarge { what: "the input", .. })));
-    assert!(matches!(policy.decide(&json!({}), &long), Err(PolicyError::TooLarge { what: "the data", .. })));
+    assert!(matches!(
+        policy.decide(&long, &json!({})),
+        Err(PolicyError::TooLarge { what: "the input", .. })
+    ));
+    assert!(matches!(
+        policy.decide(&json!({}), &long),
+        Err(PolicyError::TooLarge { what: "the data", .. })
+    ));
 }
 
 /// Rules that lead to rules, as deep as they are allowed to.
 #[test]
 fn a_thousand_rules_in_a_row() {
     let chain: String = (0..996).map(|i| format!("x{i} := x{}\n", i + 1)).collect();
-    let text =
-        format!("package policy\nimport rego.v1\ndefault allow := false\n{chain}x996 := 1\nallow if x0 == input.x\n");
+    let text = format!(
+        "package policy\nimport rego.v1\ndefault allow := false\n{chain}x996 := 1\nallow if x0 == \
+         input.x\n"
+    );
     assert!(compile(&text).unwrap().decide(&json!({"x": 1}), &json!({})).unwrap().allowed);
 }

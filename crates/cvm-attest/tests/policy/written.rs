@@ -6,7 +6,9 @@ use cvm_attest::{
     ReferenceSet,
     policy::{Decision, Policy, PolicyError, new_policies},
     reference::{PredictedEvent, TpmReference},
-    reference_set::{AzureReference, AzureTee, NvidiaReference, SnpReference, TdxReference, after_handoff},
+    reference_set::{
+        AzureReference, AzureTee, NvidiaReference, SnpReference, TdxReference, after_handoff,
+    },
     tcb::TcbFloor,
 };
 use cvm_base::{Bytes, Bytes16, Bytes32};
@@ -15,7 +17,8 @@ use serde_json::{Value, json};
 pub const IMAGE: Bytes16 = Bytes([7; 16]);
 
 pub fn reference() -> ReferenceSet {
-    let event = |pcr, digest| PredictedEvent { pcr, event: "e".into(), digest: Bytes([digest; 32]) };
+    let event =
+        |pcr, digest| PredictedEvent { pcr, event: "e".into(), digest: Bytes([digest; 32]) };
     let floor = |text: &str| text.parse::<TcbFloor>().unwrap();
     let snp = |platform: &str, byte| SnpReference {
         platform: platform.into(),
@@ -38,7 +41,11 @@ pub fn reference() -> ReferenceSet {
         tee,
         measurement: Bytes([byte; 48]),
         pcrs: BTreeMap::from([(4, Bytes([4; 32])), (11, Bytes([11; 32]))]),
-        tcb_floor: if tee == AzureTee::Snp { floor("milan=3.0.8.115") } else { TcbFloor::default() },
+        tcb_floor: if tee == AzureTee::Snp {
+            floor("milan=3.0.8.115")
+        } else {
+            TcbFloor::default()
+        },
     };
     ReferenceSet {
         tpm: Some(TpmReference::from_events(vec![event(4, 1), event(7, 2), event(11, 3)], &[12])),
@@ -74,7 +81,8 @@ fn snp(byte: u8) -> Value {
 }
 
 fn tdx(rtmr0: u8, rtmr1: u8) -> Value {
-    let [mr_td, rtmr_0, rtmr_1, rtmr_2, rtmr_3] = [0x33, rtmr0, rtmr1, 0x36, 0].map(|byte| Bytes([byte; 48]));
+    let [mr_td, rtmr_0, rtmr_1, rtmr_2, rtmr_3] =
+        [0x33, rtmr0, rtmr1, 0x36, 0].map(|byte| Bytes([byte; 48]));
     json!({
         "quote": {"body": {"mr_td": mr_td, "rtmr_0": rtmr_0, "rtmr_1": rtmr_1, "rtmr_2": rtmr_2, "rtmr_3": rtmr_3}},
         "td_attributes": {"debug": false}, "tcb_status": "UpToDate", "advisory_ids": [], "not_checked": [],
@@ -92,19 +100,27 @@ pub fn machines(booting: bool) -> Vec<(&'static str, Value)> {
     let mut az_tdx = tdx(0x34, 0x35);
     az_tdx["quote"]["body"]["mr_td"] = json!(Bytes([0x52; 48]));
     az_tdx["tpm"] = registers(&reference.azure[0].pcrs, booting);
-    vec![("tpm", tpm), ("snp", snp(0x11)), ("tdx", tdx(0x34, 0x35)), ("az-snp-vtpm", az_snp), ("az-tdx-vtpm", az_tdx)]
+    vec![
+        ("tpm", tpm),
+        ("snp", snp(0x11)),
+        ("tdx", tdx(0x34, 0x35)),
+        ("az-snp-vtpm", az_snp),
+        ("az-tdx-vtpm", az_tdx),
+    ]
 }
 
 pub fn gpu() -> Value {
     json!({
-        "measres": "success", "secboot": true, "dbgstat": "disabled", "hwmodel": "GH100 A01 GSP BROM",
+        "measres": "success", "secboot": true, "dbgstat": "disabled", "hwmodel": "GH100 A01 GSP \
+            BROM",
         "x-nvidia-gpu-driver-version": "550.90.07", "x-nvidia-gpu-attestation-report-nonce-match": true,
         "x-nvidia-device-type": "gpu", "not_checked": [],
     })
 }
 
 pub fn input(kind: &str, cpu: &Value, gpu: Option<Value>) -> Value {
-    let mut input = json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": { kind: cpu }}}});
+    let mut input =
+        json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": { kind: cpu }}}});
     if let Some(gpu) = gpu {
         input["submods"]["gpu0"] = json!({"ear.veraison.annotated-evidence": {"nvidia": gpu}});
     }
@@ -112,7 +128,9 @@ pub fn input(kind: &str, cpu: &Value, gpu: Option<Value>) -> Value {
 }
 
 fn policies() -> [(&'static str, Policy); 3] {
-    new_policies(&reference()).unwrap().map(|(name, text)| (name, Policy::compile(name, text.as_bytes()).unwrap()))
+    new_policies(&reference())
+        .unwrap()
+        .map(|(name, text)| (name, Policy::compile(name, text.as_bytes()).unwrap()))
 }
 
 fn decide(policy: &Policy, input: &Value) -> Decision {
@@ -128,7 +146,12 @@ fn each_accepts_what_was_predicted() {
             assert!(decision.allowed, "{name} {kind}: {:?}", decision.reasons);
             // A GPU's evidence comes after boot.
             let without = decide(&policy, &input(kind, &cpu, None));
-            assert_eq!(without.allowed, name == "boot.rego", "{name} {kind}: {:?}", without.reasons);
+            assert_eq!(
+                without.allowed,
+                name == "boot.rego",
+                "{name} {kind}: {:?}",
+                without.reasons
+            );
         }
         // The other phase's registers are another phase's.
         for (kind, cpu) in machines(name != "boot.rego") {
@@ -143,11 +166,14 @@ fn the_boot_policy_gives_the_job_store_to_a_running_system_with_its_gpus() {
     let (name, policy) = policies().into_iter().next().unwrap();
     assert_eq!(name, "boot.rego");
     let data = json!({"plugin": "resource", "resource-path": ["flare-cvm", "running-half", IMAGE]});
-    let allowed = |kind: &str, cpu: &Value, gpu| policy.decide(&input(kind, cpu, gpu), &data).unwrap().allowed;
+    let allowed = |kind: &str, cpu: &Value, gpu| {
+        policy.decide(&input(kind, cpu, gpu), &data).unwrap().allowed
+    };
     for (kind, mut cpu) in machines(false) {
         if kind == "tdx" {
             let handoff = cvm_attest::td_handoff_digest();
-            cpu["quote"]["body"]["rtmr_3"] = json!(cvm_attest::rtmr::extend(&Bytes([0; 48]), &handoff));
+            cpu["quote"]["body"]["rtmr_3"] =
+                json!(cvm_attest::rtmr::extend(&Bytes([0; 48]), &handoff));
         }
         assert!(allowed(kind, &cpu, Some(gpu())), "{kind}");
         assert!(!allowed(kind, &cpu, None), "{kind} without GPUs");
@@ -165,9 +191,9 @@ fn the_boot_policy_gives_the_job_store_to_a_running_system_with_its_gpus() {
 fn spoiled(claims: &Value) -> Vec<(String, Value)> {
     fn walk(value: &Value, path: &str, found: &mut Vec<String>) {
         match value {
-            Value::Object(members) => {
-                members.iter().for_each(|(name, member)| walk(member, &format!("{path}/{name}"), found))
-            }
+            Value::Object(members) => members
+                .iter()
+                .for_each(|(name, member)| walk(member, &format!("{path}/{name}"), found)),
             _ => found.push(path.to_owned()),
         }
     }
@@ -196,21 +222,30 @@ fn spoiled(claims: &Value) -> Vec<(String, Value)> {
 fn each_single_changed_value_is_denied_and_named() {
     // A newer TCB is as good; a list of checks left out may be missing.
     let newer = |what: &str| what.starts_with("/reported_tcb_") || what.starts_with("/launch_tcb/");
-    let harmless = |what: &str| what == "/not_checked absent" || newer(what) && !what.ends_with("absent");
+    let harmless =
+        |what: &str| what == "/not_checked absent" || newer(what) && !what.ends_with("absent");
     for (name, policy) in policies() {
         for (kind, cpu) in machines(name == "boot.rego") {
             for (what, cpu) in spoiled(&cpu) {
                 let decision = decide(&policy, &input(kind, &cpu, Some(gpu())));
-                // RTMRs of Azure's machines are the paravisor's; their floor is of every stepping of a product.
-                let azure = kind.starts_with("az-") && (what.contains("rtmr") || what.starts_with("/stepping"));
-                assert_eq!(decision.allowed, azure || harmless(&what), "{name} {kind} {what}: {:?}", decision.reasons);
+                // RTMRs of Azure's machines are the paravisor's; their floor is of every stepping
+                // of a product.
+                let azure = kind.starts_with("az-")
+                    && (what.contains("rtmr") || what.starts_with("/stepping"));
+                assert_eq!(
+                    decision.allowed,
+                    azure || harmless(&what),
+                    "{name} {kind} {what}: {:?}",
+                    decision.reasons
+                );
                 assert!(decision.allowed || !decision.reasons.is_empty(), "{name} {kind} {what}");
             }
         }
         let (kind, cpu) = &machines(name == "boot.rego")[1];
         for (what, gpu) in spoiled(&gpu()) {
             let decision = decide(&policy, &input(kind, cpu, Some(gpu)));
-            let same = matches!(what.as_str(), "/not_checked absent" | "/x-nvidia-device-type absent");
+            let same =
+                matches!(what.as_str(), "/not_checked absent" | "/x-nvidia-device-type absent");
             assert_eq!(decision.allowed, same, "{name} {what}: {:?}", decision.reasons);
         }
     }
@@ -222,16 +257,28 @@ fn each_reason_says_expected_and_found() {
     let why = |kind: &str, cpu: &Value| decide(&boot, &input(kind, cpu, None)).reasons.join("\n");
     let mut low = snp(0x11);
     low["reported_tcb_snp"] = json!(7);
-    assert!(why("snp", &low).contains("snp: the reported TCB's snp is 7, below 8"), "{}", why("snp", &low));
+    assert!(
+        why("snp", &low).contains("snp: the reported TCB's snp is 7, below 8"),
+        "{}",
+        why("snp", &low)
+    );
     let mut launched = snp(0x11);
     launched["launch_tcb"]["microcode"] = json!(114);
     assert!(why("snp", &launched).contains("snp: the launch TCB's microcode is 114, below 115"));
     // The second platform is of another product's hosts.
     let mut turin = snp(0x12);
-    assert!(why("snp", &turin).contains("snp: no TCB floor is stated for Milan-B1"), "{}", why("snp", &turin));
+    assert!(
+        why("snp", &turin).contains("snp: no TCB floor is stated for Milan-B1"),
+        "{}",
+        why("snp", &turin)
+    );
     turin["product"] = json!("Turin");
     turin["stepping"] = json!("C1");
-    assert!(why("snp", &turin).contains("the reported TCB's fmc is -1, below 1"), "{}", why("snp", &turin));
+    assert!(
+        why("snp", &turin).contains("the reported TCB's fmc is -1, below 1"),
+        "{}",
+        why("snp", &turin)
+    );
     turin["reported_tcb_fmc"] = json!(1);
     turin["launch_tcb"]["fmc"] = json!(1);
     assert_eq!(why("snp", &turin), "");
@@ -264,7 +311,10 @@ fn attack_another_images_half() {
         assert!(!boot.decide(&good, &data).unwrap().allowed, "{data}");
         assert!(own.decide(&good, &data).unwrap().allowed, "nothing is released by it");
     }
-    assert!(boot.decide(&good, &json!({})).unwrap().allowed, "`flare-cvm attest` asks for no resource");
+    assert!(
+        boot.decide(&good, &json!({})).unwrap().allowed,
+        "`flare-cvm attest` asks for no resource"
+    );
 }
 
 #[test]
@@ -272,12 +322,18 @@ fn accepted_checks_are_a_line_in_the_policy() {
     let [(name, text), ..] = new_policies(&reference()).unwrap();
     let mut cpu = snp(0x11);
     cpu["not_checked"] = json!([{"check": "certificate-revocation", "reason": "no list"}]);
-    let refused = decide(&Policy::compile(name, text.as_bytes()).unwrap(), &input("snp", &cpu, None));
+    let refused =
+        decide(&Policy::compile(name, text.as_bytes()).unwrap(), &input("snp", &cpu, None));
     let words = "certificate-revocation was not checked, and accepted_not_checked does not list it";
     assert_eq!((refused.allowed, refused.reasons), (false, vec![words.to_owned()]));
-    let changed =
-        text.replace("accepted_not_checked := set()", r#"accepted_not_checked := {"certificate-revocation"}"#);
-    assert!(decide(&Policy::compile(name, changed.as_bytes()).unwrap(), &input("snp", &cpu, None)).allowed);
+    let changed = text.replace(
+        "accepted_not_checked := set()",
+        r#"accepted_not_checked := {"certificate-revocation"}"#,
+    );
+    assert!(
+        decide(&Policy::compile(name, changed.as_bytes()).unwrap(), &input("snp", &cpu, None))
+            .allowed
+    );
 }
 
 #[test]
@@ -291,12 +347,24 @@ fn sets_of_reference_values() {
         ("image_id", json!("07")),
         ("snp", json!([{"platform": "p", "measurement": "00"}])),
         ("snp", json!([{"platform": "p"}])),
-        ("snp", json!([{"platform": "p", "measurement": "00".repeat(48), "tcb_floor": {"Rome": {}}}])),
-        ("snp", json!([{"platform": "p", "measurement": "00".repeat(48), "tcb_floor": {"bootloader": 3}}])),
-        ("snp", json!([{"platform": "p", "measurement": "00".repeat(48), "min_tcb": {"bootloader": 3}}])),
+        (
+            "snp",
+            json!([{"platform": "p", "measurement": "00".repeat(48), "tcb_floor": {"Rome": {}}}]),
+        ),
+        (
+            "snp",
+            json!([{"platform": "p", "measurement": "00".repeat(48), "tcb_floor": {"bootloader": 3}}]),
+        ),
+        (
+            "snp",
+            json!([{"platform": "p", "measurement": "00".repeat(48), "min_tcb": {"bootloader": 3}}]),
+        ),
         ("tdx", json!([{"platform": "p", "mrtd": "00"}])),
         ("ek_roots", json!(vec!["00".repeat(32); 65])),
-        ("azure", json!([{"platform": "p", "tee": "sev", "measurement": "00".repeat(48), "pcrs": {}}])),
+        (
+            "azure",
+            json!([{"platform": "p", "tee": "sev", "measurement": "00".repeat(48), "pcrs": {}}]),
+        ),
         (
             "azure",
             json!([{"platform": "p", "tee": "snp", "measurement": "00".repeat(48), "pcrs": {"24": "00".repeat(32)}}]),
@@ -335,13 +403,15 @@ fn sets_of_reference_values() {
     assert!(!decide(&policy, &input("tdx", &tdx(0x34, 0x35), None)).allowed);
 }
 
-/// A quote of a real boot under swtpm, verified, against the policy that its own image's reference values make.
+/// A quote of a real boot under swtpm, verified, against the policy that its own image's reference
+/// values make.
 #[cfg(feature = "verifier")]
 #[test]
 fn a_recorded_boot_and_the_policy_of_its_image() {
     use cvm_attest::{Binding, Claims, Evidence, Reference, Roots, verify};
     let read = |name: &str| {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/session-swtpm");
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/session-swtpm");
         std::fs::read(folder.join(name)).unwrap()
     };
     let state = serde_json::from_slice(&read("state.json")).unwrap();
@@ -356,15 +426,21 @@ fn a_recorded_boot_and_the_policy_of_its_image() {
     let ask = |set: &ReferenceSet| {
         let [(name, text), ..] = new_policies(set).unwrap();
         // Its firmware measured no ACPI tables.
-        let text = text.replace("accepted_not_checked := set()", r#"accepted_not_checked := {"acpi"}"#);
-        let input = json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": claims.to_json()}}});
+        let text =
+            text.replace("accepted_not_checked := set()", r#"accepted_not_checked := {"acpi"}"#);
+        let input =
+            json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": claims.to_json()}}});
         let policy = Policy::compile(name, text.as_bytes()).unwrap();
         policy
             .decide(&input, &json!({"plugin": "resource", "resource-path": ["flare-cvm", "half", set.image_id]}))
             .unwrap()
     };
     let unnamed = ask(&set);
-    assert!(!unnamed.allowed && unnamed.reasons[0].contains("tpm_ek_roots"), "{:?}", unnamed.reasons);
+    assert!(
+        !unnamed.allowed && unnamed.reasons[0].contains("tpm_ek_roots"),
+        "{:?}",
+        unnamed.reasons
+    );
     set.ek_roots = vec![tpm.ek_root_sha256];
     let decision = ask(&set);
     assert!(decision.allowed, "{:?}", decision.reasons);
@@ -372,6 +448,9 @@ fn a_recorded_boot_and_the_policy_of_its_image() {
         let mut other = set.clone();
         other.tpm.as_mut().unwrap().pcrs.get_mut(pcr).unwrap().0[0] ^= 1;
         let refused = ask(&other);
-        assert!(!refused.allowed && refused.reasons.iter().any(|r| r.contains(&format!("pcr{pcr:02}"))), "{pcr}");
+        assert!(
+            !refused.allowed && refused.reasons.iter().any(|r| r.contains(&format!("pcr{pcr:02}"))),
+            "{pcr}"
+        );
     }
 }

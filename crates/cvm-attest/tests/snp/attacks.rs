@@ -6,8 +6,8 @@ use cvm_attest::{
 };
 use cvm_base::Explain;
 use rcgen::{
-    CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, KeyIdMethod, RevokedCertParams,
-    SerialNumber, date_time_ymd,
+    CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint,
+    KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 use super::{
@@ -31,7 +31,8 @@ fn certificates_come_in_any_order_and_an_ark_among_them_is_not_trusted() {
     let original = evidence("milan-virtee");
     let authority = certificates(&repository("keys/roots/amd/ask_ark_milan.pem"));
     let (leaf, ask, ark) = (&original.certificates[0], &authority[0], &authority[1]);
-    // The same certificate may come with the evidence and from a cache; of two, the report says which is meant.
+    // The same certificate may come with the evidence and from a cache; of two, the report says
+    // which is meant.
     let other = &evidence("trustee-vcek").certificates[0];
     for order in [
         [leaf, ask, ark],
@@ -42,19 +43,28 @@ fn certificates_come_in_any_order_and_an_ark_among_them_is_not_trusted() {
         [leaf, other, ask],
         [other, leaf, ask],
     ] {
-        let evidence = SnpEvidence { certificates: order.map(Clone::clone).into(), ..original.clone() };
+        let evidence =
+            SnpEvidence { certificates: order.map(Clone::clone).into(), ..original.clone() };
         check(&evidence, NOW).unwrap();
     }
-    let stranger = SnpEvidence { certificates: vec![other.clone(), ask.clone()], ..original.clone() };
+    let stranger =
+        SnpEvidence { certificates: vec![other.clone(), ask.clone()], ..original.clone() };
     assert_eq!(check(&stranger, NOW).unwrap_err().code(), "ATT-306");
-    // Without an embedded intermediate the one that travels is used; without an embedded root nothing helps.
+    // Without an embedded intermediate the one that travels is used; without an embedded root
+    // nothing helps.
     let ark_only = SnpRoots::from_pem(super::mint::pem(&[ark.der()]).as_bytes()).unwrap();
-    let travels = SnpEvidence { certificates: vec![ark.clone(), ask.clone(), leaf.clone()], ..original.clone() };
+    let travels = SnpEvidence {
+        certificates: vec![ark.clone(), ask.clone(), leaf.clone()],
+        ..original.clone()
+    };
     verify(&travels, &ark_only, &[], &Default::default(), NOW).unwrap();
     let missing = verify(&original, &ark_only, &[], &Default::default(), NOW).unwrap_err();
     assert!(matches!(missing, SnpError::Certificates { .. }), "{missing}");
     let other = line("Milan");
-    assert_eq!(verify(&travels, &other.roots(), &[], &Default::default(), NOW).unwrap_err().code(), "ATT-202");
+    assert_eq!(
+        verify(&travels, &other.roots(), &[], &Default::default(), NOW).unwrap_err().code(),
+        "ATT-202"
+    );
 }
 
 #[test]
@@ -62,7 +72,9 @@ fn attack_an_own_root_key_that_travels_with_the_evidence() {
     let own = line("Milan");
     let mut evidence = milan(&own, &vcek("Milan-B0"));
     verdict(&own, &evidence).unwrap();
-    evidence.certificates.extend([&own.ask.0, &own.ark.0].map(|der| Certificate::from_der(der).unwrap()));
+    evidence
+        .certificates
+        .extend([&own.ask.0, &own.ark.0].map(|der| Certificate::from_der(der).unwrap()));
     assert_eq!(check(&evidence, NOW).unwrap_err().code(), "ATT-202");
 }
 
@@ -72,7 +84,8 @@ fn attack_self_signed_looping_and_unauthorised_chains() {
     let spec = vcek("Milan-B0");
     let sign_with = |issuer: &Signer, with: &[&[u8]]| {
         let (certificate, key) = endorse(issuer, &spec);
-        let report = cvm_attest::snp::SnpReport::parse(&sign(report(3, MILAN, &spec), &key)).unwrap();
+        let report =
+            cvm_attest::snp::SnpReport::parse(&sign(report(3, MILAN, &spec), &key)).unwrap();
         let mut certificates = vec![Certificate::from_der(&certificate).unwrap()];
         certificates.extend(with.iter().map(|der| Certificate::from_der(der).unwrap()));
         SnpEvidence { report, certificates }
@@ -90,8 +103,14 @@ fn attack_self_signed_looping_and_unauthorised_chains() {
     let (below, signer) = ca("SEV-Milan", Some(&milan_line.ask.1));
     assert!(verdict(&milan_line, &sign_with(&signer, &[&below, &milan_line.ask.0])).is_err());
     // Issued by the ARK itself, and by the ASVK.
-    assert!(matches!(verdict(&milan_line, &sign_with(&milan_line.ark.1, &[])), Err(SnpError::Product { .. })));
-    assert!(matches!(verdict(&milan_line, &sign_with(&milan_line.asvk.1, &[])), Err(SnpError::Product { .. })));
+    assert!(matches!(
+        verdict(&milan_line, &sign_with(&milan_line.ark.1, &[])),
+        Err(SnpError::Product { .. })
+    ));
+    assert!(matches!(
+        verdict(&milan_line, &sign_with(&milan_line.asvk.1, &[])),
+        Err(SnpError::Product { .. })
+    ));
     // A VCEK that issues a VCEK: not a CA.
     let leaf_key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
     let mut params = rcgen::CertificateParams::default();
@@ -99,7 +118,10 @@ fn attack_self_signed_looping_and_unauthorised_chains() {
     params.distinguished_name.push(rcgen::DnType::CommonName, "SEV-Milan");
     let no_ca = params.signed_by(&leaf_key, &milan_line.ark.1).unwrap();
     let signer = rcgen::Issuer::new(params, leaf_key);
-    assert_eq!(verdict(&milan_line, &sign_with(&signer, &[no_ca.der()])).unwrap_err().code(), "ATT-202");
+    assert_eq!(
+        verdict(&milan_line, &sign_with(&signer, &[no_ca.der()])).unwrap_err().code(),
+        "ATT-202"
+    );
 }
 
 #[test]
@@ -112,8 +134,14 @@ fn attack_the_wrong_kind_of_key() {
         // Also with a chain that was verified for the other kind.
         let kind = if key_info == 0 { "VLEK" } else { "VCEK" };
         let other = milan(&milan_line, &spec);
-        let chain = VerifiedChain::verify(&other.certificates, other.report.signing_key, &milan_line.roots(), &[], NOW)
-            .unwrap();
+        let chain = VerifiedChain::verify(
+            &other.certificates,
+            other.report.signing_key,
+            &milan_line.roots(),
+            &[],
+            NOW,
+        )
+        .unwrap();
         assert_eq!(chain.signing_key().to_string(), kind);
         let refused = chain.check(&evidence.report, &Default::default(), NOW).unwrap_err();
         assert!(matches!(refused, SnpError::KeyKind { .. }), "{refused}");
@@ -135,7 +163,8 @@ fn attack_the_wrong_kind_of_key() {
         Spec { csp_id: Some(""), ..vlek("Milan") },
     ];
     for spec in mixed {
-        let with_report_of = if spec.subject == "SEV-VLEK" { vlek("Milan") } else { vcek("Milan-B0") };
+        let with_report_of =
+            if spec.subject == "SEV-VLEK" { vlek("Milan") } else { vcek("Milan-B0") };
         let (certificate, key) = endorse(milan_line.issuer(&spec), &spec);
         let bytes = sign(report(3, MILAN, &with_report_of), &key);
         let evidence = SnpEvidence::parse(&bytes, &certificate).unwrap();
@@ -153,15 +182,22 @@ fn attack_a_certificate_without_one_of_its_versions() {
         assert!(matches!(refused, SnpError::Certificates { .. }), "{refused}");
     }
     let turin = line("Turin");
-    let evidence = turin.evidence(5, [0x1a, 2, 0], &Spec { without: &[9], ..vcek("Turin") }, |_| {});
+    let evidence =
+        turin.evidence(5, [0x1a, 2, 0], &Spec { without: &[9], ..vcek("Turin") }, |_| {});
     assert!(matches!(verdict(&turin, &evidence), Err(SnpError::Certificates { .. })));
 }
 
 #[test]
 fn attack_another_subject_and_an_expired_certificate() {
     let milan_line = line("Milan");
-    for spec in [Spec { subject: "SEV-VCEK2", ..vcek("Milan-B0") }, Spec { subject: "XSEV-VCEK", ..vcek("Milan-B0") }] {
-        assert!(matches!(verdict(&milan_line, &milan(&milan_line, &spec)), Err(SnpError::Certificates { .. })));
+    for spec in [
+        Spec { subject: "SEV-VCEK2", ..vcek("Milan-B0") },
+        Spec { subject: "XSEV-VCEK", ..vcek("Milan-B0") },
+    ] {
+        assert!(matches!(
+            verdict(&milan_line, &milan(&milan_line, &spec)),
+            Err(SnpError::Certificates { .. })
+        ));
     }
     let expired = milan(&milan_line, &Spec { until: 2025, ..vcek("Milan-B0") });
     let refused = verdict(&milan_line, &expired).unwrap_err();
@@ -178,7 +214,10 @@ fn a_report_is_bound_to_what_was_asked_for_or_says_that_it_was_not_compared() {
     };
     let bound = expect(Some(&data), Some(&[0; 32])).unwrap();
     assert_eq!(unchecked(&bound), ["certificate-revocation", "acpi"]);
-    assert_eq!(unchecked(&expect(None, Some(&[0; 32])).unwrap()), ["certificate-revocation", "report-data", "acpi"]);
+    assert_eq!(
+        unchecked(&expect(None, Some(&[0; 32])).unwrap()),
+        ["certificate-revocation", "report-data", "acpi"]
+    );
     for bit in 0..512 {
         let mut other = data;
         other[bit / 8] ^= 1 << (bit % 8);
@@ -186,7 +225,10 @@ fn a_report_is_bound_to_what_was_asked_for_or_says_that_it_was_not_compared() {
         assert!(matches!(refused, SnpError::Binding { field: "REPORT_DATA", .. }), "{refused}");
     }
     let refused = expect(Some(&data), Some(&[1; 32])).unwrap_err();
-    assert_eq!((refused.code(), refused.to_string().starts_with("HOST_DATA is 0000")), ("ATT-308", true));
+    assert_eq!(
+        (refused.code(), refused.to_string().starts_with("HOST_DATA is 0000")),
+        ("ATT-308", true)
+    );
 }
 
 fn crl(issuer: &Signer, revoked: &[&[u8]], years: (i32, i32), scope: Option<&str>) -> Vec<u8> {
@@ -226,12 +268,19 @@ fn revocation_lists_of_the_root() {
     let with = |crls: &[Vec<u8>], now| verify(&evidence, &roots, crls, &Default::default(), now);
     let ark = &milan_line.ark.1;
     let empty = crl(ark, &[], (2025, 2026), None);
-    assert!(!unchecked(&with(std::slice::from_ref(&empty), NOW).unwrap()).contains(&"certificate-revocation"));
+    assert!(
+        !unchecked(&with(std::slice::from_ref(&empty), NOW).unwrap())
+            .contains(&"certificate-revocation")
+    );
 
     // Revoked, also in a second list behind one that does not revoke it.
     let ask = serial(&milan_line.ask.0);
     let revoking = crl(ark, &[&ask], (2025, 2026), None);
-    for lists in [vec![revoking.clone()], vec![empty.clone(), revoking.clone()], vec![revoking, empty.clone()]] {
+    for lists in [
+        vec![revoking.clone()],
+        vec![empty.clone(), revoking.clone()],
+        vec![revoking, empty.clone()],
+    ] {
         let refused = with(&lists, NOW).unwrap_err();
         assert!(refused.to_string().contains("revoked"), "{refused}");
     }
@@ -246,13 +295,21 @@ fn revocation_lists_of_the_root() {
         assert!(["ATT-202", "ATT-203"].contains(&refused.code()), "{refused}");
     }
     // Another root's list, or one about other certificates, says nothing; the claims say so.
-    for list in [crl(&line("Genoa").ark.1, &[&ask], (2025, 2026), None), crl(ark, &[], (2025, 2026), Some("http://x"))]
-    {
+    for list in [
+        crl(&line("Genoa").ark.1, &[&ask], (2025, 2026), None),
+        crl(ark, &[], (2025, 2026), Some("http://x")),
+    ] {
         assert!(unchecked(&with(&[list], NOW).unwrap()).contains(&"certificate-revocation"));
     }
     // A chain outlives no list that it was verified with.
-    let chain =
-        VerifiedChain::verify(&evidence.certificates, evidence.report.signing_key, &roots, &[empty], NOW).unwrap();
+    let chain = VerifiedChain::verify(
+        &evidence.certificates,
+        evidence.report.signing_key,
+        &roots,
+        &[empty],
+        NOW,
+    )
+    .unwrap();
     chain.check(&evidence.report, &Default::default(), NOW).unwrap();
     assert!(chain.check(&evidence.report, &Default::default(), 1_800_000_000).is_err()); // 2027
 }

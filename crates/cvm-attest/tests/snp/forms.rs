@@ -13,7 +13,12 @@ use super::{
 fn lengths() {
     let bytes = vector("milan-virtee/report.bin");
     SnpReport::parse(&bytes).unwrap();
-    for bad in [&bytes[..0], &bytes[..REPORT_BYTES - 1], &[&bytes[..], &[0]].concat(), &[&bytes[..], &bytes].concat()] {
+    for bad in [
+        &bytes[..0],
+        &bytes[..REPORT_BYTES - 1],
+        &[&bytes[..], &[0]].concat(),
+        &[&bytes[..], &bytes].concat(),
+    ] {
         assert!(matches!(SnpReport::parse(bad), Err(SnpError::Malformed { .. })), "{}", bad.len());
     }
 }
@@ -42,17 +47,30 @@ fn versions() {
     }
 }
 
-/// Firmware that is newer than this program sets what the ABI reserved; the chip signs it all the same.
+/// Firmware that is newer than this program sets what the ABI reserved; the chip signs it all the
+/// same.
 #[test]
 fn what_the_abi_reserves_is_read_and_named() {
     // CPUID from version 3, mitigation vectors from version 5.
-    for (at, since) in [(0x188, 3), (0x18a, 3), (0x18b, 9), (0x19f, 9), (0x1f8, 5), (0x207, 5), (0x208, 9), (0x29f, 9)]
-    {
+    for (at, since) in [
+        (0x188, 3),
+        (0x18a, 3),
+        (0x18b, 9),
+        (0x19f, 9),
+        (0x1f8, 5),
+        (0x207, 5),
+        (0x208, 9),
+        (0x29f, 9),
+    ] {
         for version in 2..=5 {
             let mut bytes = report(version, [0; 3], &vcek("Milan"));
             bytes[at] = 0x19;
             let named = SnpReport::parse(&bytes).unwrap().unknown;
-            assert_eq!(named.is_empty(), version >= since, "{at:#x} in version {version}: {named:?}");
+            assert_eq!(
+                named.is_empty(),
+                version >= since,
+                "{at:#x} in version {version}: {named:?}"
+            );
         }
     }
     for version in 2..=5 {
@@ -84,7 +102,11 @@ fn what_the_abi_reserves_is_read_and_named() {
             SnpReport::parse(&bytes).unwrap();
             bytes[at] |= 1 << bit;
             let refused = SnpReport::parse(&bytes).unwrap_err();
-            assert_eq!(refused.code(), "ATT-300", "{at:#x} bit {bit} in version {version}: {refused}");
+            assert_eq!(
+                refused.code(),
+                "ATT-300",
+                "{at:#x} bit {bit} in version {version}: {refused}"
+            );
         }
     }
 }
@@ -141,7 +163,8 @@ fn certificate_tables() {
     }
     let vlek = vector("trustee-vlek/vlek.der");
     let cloud = table(&[(VLEK, &vlek)], true);
-    check(&SnpEvidence::from_extended(&vector("trustee-vlek/report.bin"), &cloud).unwrap(), NOW).unwrap();
+    check(&SnpEvidence::from_extended(&vector("trustee-vlek/report.bin"), &cloud).unwrap(), NOW)
+        .unwrap();
 
     let mut behind = table(&[(VCEK, &leaf)], true);
     behind.pop();

@@ -1,5 +1,5 @@
-//! SEV-SNP: real reports with the verdicts of `tests/vectors/evidence/PROVENANCE.md`, and reports of the
-//! versions and products without real ones, signed by keys that look like AMD's.
+//! SEV-SNP: real reports with the verdicts of `tests/vectors/evidence/PROVENANCE.md`, and reports
+//! of the versions and products without real ones, signed by keys that look like AMD's.
 
 mod attacks;
 mod forms;
@@ -28,7 +28,11 @@ fn vector(name: &str) -> Vec<u8> {
 
 fn evidence(folder: &str) -> SnpEvidence {
     let certificate = if folder == "trustee-vlek" { "vlek.der" } else { "vcek.der" };
-    SnpEvidence::parse(&vector(&format!("{folder}/report.bin")), &vector(&format!("{folder}/{certificate}"))).unwrap()
+    SnpEvidence::parse(
+        &vector(&format!("{folder}/report.bin")),
+        &vector(&format!("{folder}/{certificate}")),
+    )
+    .unwrap()
 }
 
 fn check(evidence: &SnpEvidence, now: u64) -> Result<SnpClaims, SnpError> {

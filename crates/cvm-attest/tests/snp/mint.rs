@@ -1,5 +1,5 @@
-//! Reports, keys and certificates that look like AMD's: what no real vector exists for. P-384 throughout,
-//! where AMD's ARK, ASK and ASVK have RSA keys.
+//! Reports, keys and certificates that look like AMD's: what no real vector exists for. P-384
+//! throughout, where AMD's ARK, ASK and ASVK have RSA keys.
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -10,8 +10,8 @@ use cvm_attest::{
     x509::Certificate,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, date_time_ymd,
 };
 
 const AMD: [u64; 7] = [1, 3, 6, 1, 4, 1, 3704];
@@ -109,7 +109,8 @@ pub fn endorse(issuer: &Signer, spec: &Spec) -> (Vec<u8>, EcdsaKeyPair) {
         add(&[1, 5], [&[0x16, csp.len() as u8], csp.as_bytes()].concat());
     }
     let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
-    let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &key.serialize_der()).unwrap();
+    let signer =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &key.serialize_der()).unwrap();
     let other = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let certificate = params.signed_by(if spec.p256 { &other } else { &key }, issuer).unwrap();
     (certificate.der().to_vec(), signer)
@@ -167,7 +168,13 @@ impl Line {
     }
 
     /// Evidence of a machine of that specification; `change` is applied before it is signed.
-    pub fn evidence(&self, version: u32, cpuid: [u8; 3], spec: &Spec, change: impl FnOnce(&mut [u8])) -> SnpEvidence {
+    pub fn evidence(
+        &self,
+        version: u32,
+        cpuid: [u8; 3],
+        spec: &Spec,
+        change: impl FnOnce(&mut [u8]),
+    ) -> SnpEvidence {
         let (certificate, key) = endorse(self.issuer(spec), spec);
         let mut bytes = report(version, cpuid, spec);
         change(&mut bytes);
@@ -184,7 +191,10 @@ pub fn pem(certificates: &[&[u8]]) -> String {
     for der in certificates {
         text += "-----BEGIN CERTIFICATE-----\n";
         let encoded = STANDARD.encode(der);
-        encoded.as_bytes().chunks(64).for_each(|line| text += &(String::from_utf8_lossy(line).into_owned() + "\n"));
+        encoded
+            .as_bytes()
+            .chunks(64)
+            .for_each(|line| text += &(String::from_utf8_lossy(line).into_owned() + "\n"));
         text += "-----END CERTIFICATE-----\n";
     }
     text

@@ -28,9 +28,18 @@ fn refused_by(policy: &SnpPolicy, claims: &SnpClaims) -> Option<&'static str> {
 fn the_default_refuses_what_breaks_confidentiality_by_design() {
     let default = SnpPolicy::default();
     assert_eq!(refused_by(&default, &claims(|_| {})), None);
-    assert_eq!(refused_by(&default, &claims(|c| c.policy_debug_allowed = true)), Some("policy_debug_allowed"));
-    assert_eq!(refused_by(&default, &claims(|c| c.policy_migrate_ma = true)), Some("policy_migrate_ma"));
-    assert_eq!(refused_by(&default, &claims(|c| c.policy_cxl_allowed = true)), Some("policy_cxl_allowed"));
+    assert_eq!(
+        refused_by(&default, &claims(|c| c.policy_debug_allowed = true)),
+        Some("policy_debug_allowed")
+    );
+    assert_eq!(
+        refused_by(&default, &claims(|c| c.policy_migrate_ma = true)),
+        Some("policy_migrate_ma")
+    );
+    assert_eq!(
+        refused_by(&default, &claims(|c| c.policy_cxl_allowed = true)),
+        Some("policy_cxl_allowed")
+    );
     assert_eq!(refused_by(&default, &claims(|c| c.vmpl = 1)), None);
     assert_eq!(refused_by(&default, &claims(|c| c.vmpl = 2)), Some("vmpl"));
 }
@@ -70,7 +79,10 @@ fn each_rule_refuses_what_it_names() {
     // Firmware that was updated under a guest had launched and measured it before.
     assert_eq!(refused_by(&exactly, &claims(|c| c.launch_tcb.snp = 7)), Some("launch_tcb"));
     let no_smt = policy(|p| p.allow_smt = false);
-    assert_eq!(refused_by(&no_smt, &claims(|c| c.policy_smt_allowed = false)), Some("platform_smt_enabled"));
+    assert_eq!(
+        refused_by(&no_smt, &claims(|c| c.policy_smt_allowed = false)),
+        Some("platform_smt_enabled")
+    );
     let alone = claims(|c| (c.policy_smt_allowed, c.platform_smt_enabled) = (false, false));
     assert_eq!(refused_by(&no_smt, &alone), None);
 }
@@ -84,8 +96,11 @@ fn policies_are_strict_json() {
     assert_eq!((read.max_vmpl, read.min_abi), (0, (1, 55)));
     let again: SnpPolicy = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
     assert_eq!(again, read);
-    for bad in [r#"{"allow_debugging":true}"#, r#"{"refused_products":["Rome"]}"#, r#"{"min_tcb":{"Milan":{"snp":1}}}"#]
-    {
+    for bad in [
+        r#"{"allow_debugging":true}"#,
+        r#"{"refused_products":["Rome"]}"#,
+        r#"{"min_tcb":{"Milan":{"snp":1}}}"#,
+    ] {
         assert!(serde_json::from_str::<SnpPolicy>(bad).is_err(), "{bad}");
     }
 }

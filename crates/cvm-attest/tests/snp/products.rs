@@ -1,7 +1,8 @@
 //! Versions and products without real vectors: 3, 4 and 5; Genoa, Siena, Turin; VCEK and VLEK.
 
 use cvm_attest::snp::{
-    Product, ShownTcb, SigningKey, SnpError, SnpEvidence, SnpPolicy, SnpReport, Stepping, Tcb, TcbFloor, verify,
+    Product, ShownTcb, SigningKey, SnpError, SnpEvidence, SnpPolicy, SnpReport, Stepping, Tcb,
+    TcbFloor, verify,
 };
 use cvm_base::Explain as _;
 
@@ -30,7 +31,10 @@ fn every_version_and_product() {
                 ("Bergamo", SIENA, Product::Siena),
             ],
         ),
-        (line("Turin"), vec![("Turin", TURIN, Product::Turin), ("Turin", TURIN_DENSE, Product::Turin)]),
+        (
+            line("Turin"),
+            vec![("Turin", TURIN, Product::Turin), ("Turin", TURIN_DENSE, Product::Turin)],
+        ),
     ] {
         let roots = line.roots();
         for (name, cpuid, product) in cases {
@@ -44,12 +48,21 @@ fn every_version_and_product() {
                     assert_eq!(claims.reported_tcb(), Tcb { fmc, bootloader, tee, snp, microcode });
                     assert_eq!((claims.product, claims.report_version), (product, version));
                     let stepping = Stepping::from_cpuid(cpuid[1], cpuid[2]);
-                    assert_eq!(claims.stepping, Some(stepping), "{name}: CPUID's word, not the certificate's");
+                    assert_eq!(
+                        claims.stepping,
+                        Some(stepping),
+                        "{name}: CPUID's word, not the certificate's"
+                    );
                     let shown = claims.shown_tcb();
-                    assert_eq!((shown.reported, shown.launch), (claims.reported_tcb(), claims.launch_tcb));
-                    let json_shown: ShownTcb = serde_json::from_value(serde_json::to_value(&claims).unwrap()).unwrap();
+                    assert_eq!(
+                        (shown.reported, shown.launch),
+                        (claims.reported_tcb(), claims.launch_tcb)
+                    );
+                    let json_shown: ShownTcb =
+                        serde_json::from_value(serde_json::to_value(&claims).unwrap()).unwrap();
                     assert_eq!(json_shown, shown);
-                    let kind = if spec.csp_id.is_some() { SigningKey::Vlek } else { SigningKey::Vcek };
+                    let kind =
+                        if spec.csp_id.is_some() { SigningKey::Vlek } else { SigningKey::Vcek };
                     assert_eq!((claims.signing_key, claims.csp_id.as_deref()), (kind, spec.csp_id));
                     assert_eq!(claims.current_mit_vector.is_some(), version == 5);
                     let json = serde_json::to_value(&claims).unwrap();
@@ -67,10 +80,17 @@ fn every_version_and_product() {
 
 #[test]
 fn version_2_has_the_certificates_word_only() {
-    for (name, product) in [("Milan-B0", Product::Milan), ("Genoa-B1", Product::Genoa), ("Siena", Product::Siena)] {
+    for (name, product) in
+        [("Milan-B0", Product::Milan), ("Genoa-B1", Product::Genoa), ("Siena", Product::Siena)]
+    {
         let line = line(product_line(product));
-        let claims =
-            verify(&line.evidence(2, MILAN, &vcek(name), |_| {}), &line.roots(), &[], &Default::default(), NOW);
+        let claims = verify(
+            &line.evidence(2, MILAN, &vcek(name), |_| {}),
+            &line.roots(),
+            &[],
+            &Default::default(),
+            NOW,
+        );
         let claims = claims.unwrap();
         // AMD's certificates call a B1 `Milan-B0`.
         assert_eq!((claims.product, claims.stepping), (product, None));
@@ -82,7 +102,8 @@ fn version_2_has_the_certificates_word_only() {
 fn attack_sienas_floor_met_by_an_unpatched_genoa() {
     let line = line("Genoa");
     let claims = |spec: &Spec, cpuid| {
-        verify(&line.evidence(3, cpuid, spec, |_| {}), &line.roots(), &[], &Default::default(), NOW).unwrap()
+        verify(&line.evidence(3, cpuid, spec, |_| {}), &line.roots(), &[], &Default::default(), NOW)
+            .unwrap()
     };
     let unpatched = claims(&Spec { tcb: [0, 7, 0, 14, 0x44], ..vcek("Genoa-B1") }, GENOA);
     let patched = claims(&Spec { tcb: [0, 7, 0, 14, 0x19], ..vcek("Siena-A2") }, SIENA);
@@ -90,7 +111,11 @@ fn attack_sienas_floor_met_by_an_unpatched_genoa() {
         min_tcb: TcbFloor::merge(floors.iter().map(|floor| floor.parse().unwrap())).unwrap(),
         ..SnpPolicy::default()
     };
-    for floors in [&["siena=7.0.14.25"][..], &["siena-a2=7.0.14.25"], &["siena=7.0.14.25", "genoa-b1=7.0.14.84"]] {
+    for floors in [
+        &["siena=7.0.14.25"][..],
+        &["siena-a2=7.0.14.25"],
+        &["siena=7.0.14.25", "genoa-b1=7.0.14.84"],
+    ] {
         policy(floors).check(&patched).unwrap();
         policy(floors).check(&unpatched).unwrap_err();
     }
@@ -107,7 +132,8 @@ fn attack_a_product_that_is_not_the_certificates() {
         let evidence = milan.evidence(version, cpuid, spec, |_| {});
         verify(&evidence, &milan.roots(), &[], &Default::default(), NOW).unwrap_err()
     };
-    // CPUID says another product, or an unknown one; the certificate names another, or an unknown one.
+    // CPUID says another product, or an unknown one; the certificate names another, or an unknown
+    // one.
     for (name, cpuid) in [
         ("Milan-B0", GENOA),
         ("Milan-B0", TURIN),
@@ -131,8 +157,10 @@ fn attack_a_root_of_another_line() {
     let false_ask = super::mint::ca("SEV-Genoa", Some(&milan.ark.1));
     let spec = vcek("Genoa-B1");
     let (certificate, key) = super::mint::endorse(&false_ask.1, &spec);
-    let report = SnpReport::parse(&super::mint::sign(super::mint::report(3, GENOA, &spec), &key)).unwrap();
-    let certificates = super::certificates(super::mint::pem(&[&certificate, &false_ask.0]).as_bytes());
+    let report =
+        SnpReport::parse(&super::mint::sign(super::mint::report(3, GENOA, &spec), &key)).unwrap();
+    let certificates =
+        super::certificates(super::mint::pem(&[&certificate, &false_ask.0]).as_bytes());
     let evidence = SnpEvidence { report, certificates };
     let refused = verify(&evidence, &milan.roots(), &[], &Default::default(), NOW).unwrap_err();
     assert!(matches!(refused, SnpError::Product { .. }), "{refused}");
@@ -163,7 +191,11 @@ fn a_masked_chip_id_is_said_and_another_is_refused() {
 #[test]
 fn attack_a_tcb_that_the_key_was_not_made_for() {
     for (name, cpuid, places) in [
-        ("Turin", TURIN, vec![("fmc", 0), ("bootloader", 1), ("tee", 2), ("snp", 3), ("microcode", 7)]),
+        (
+            "Turin",
+            TURIN,
+            vec![("fmc", 0), ("bootloader", 1), ("tee", 2), ("snp", 3), ("microcode", 7)],
+        ),
         ("Genoa-B1", GENOA, vec![("bootloader", 0), ("tee", 1), ("snp", 6), ("microcode", 7)]),
     ] {
         let line = line(if name == "Turin" { "Turin" } else { "Genoa" });
@@ -172,7 +204,8 @@ fn attack_a_tcb_that_the_key_was_not_made_for() {
                 let evidence = line.evidence(4, cpuid, &vcek(name), |bytes| {
                     bytes[0x180 + at] = bytes[0x180 + at].wrapping_add_signed(change);
                 });
-                let refused = verify(&evidence, &line.roots(), &[], &Default::default(), NOW).unwrap_err();
+                let refused =
+                    verify(&evidence, &line.roots(), &[], &Default::default(), NOW).unwrap_err();
                 assert!(
                     matches!(&refused, SnpError::Tcb { component: c, .. } if c.to_string() == component),
                     "{name} {component}: {refused}"
@@ -187,7 +220,8 @@ fn attack_a_tcb_that_the_key_was_not_made_for() {
     }
 }
 
-/// A Turin report with PLATFORM_INFO 0x65 was refused as malformed: the chip had signed it, and its chain was good.
+/// A Turin report with PLATFORM_INFO 0x65 was refused as malformed: the chip had signed it, and its
+/// chain was good.
 #[test]
 fn a_turin_report_whose_platform_info_has_a_new_bit() {
     let turin = line("Turin");
@@ -200,12 +234,16 @@ fn a_turin_report_whose_platform_info_has_a_new_bit() {
     assert!(strict.check(&claims).unwrap_err().to_string().contains("PLATFORM_INFO bit 6"));
 }
 
-/// What a launch asked for and nobody here knows may be a door for the host: read, named, and the policy's to accept.
+/// What a launch asked for and nobody here knows may be a door for the host: read, named, and the
+/// policy's to accept.
 #[test]
 fn unknown_bits_of_the_guest_policy_are_the_policys_to_judge() {
     let genoa = line("Genoa");
-    for (bit, name) in [(17, "guest policy bit 17"), (26, "guest policy bit 26"), (63, "guest policy bit 63")] {
-        let evidence = genoa.evidence(3, GENOA, &vcek("Genoa-B1"), |bytes| bytes[8 + bit / 8] ^= 1 << (bit % 8));
+    for (bit, name) in
+        [(17, "guest policy bit 17"), (26, "guest policy bit 26"), (63, "guest policy bit 63")]
+    {
+        let evidence = genoa
+            .evidence(3, GENOA, &vcek("Genoa-B1"), |bytes| bytes[8 + bit / 8] ^= 1 << (bit % 8));
         let claims = verify(&evidence, &genoa.roots(), &[], &Default::default(), NOW).unwrap();
         assert_eq!(claims.unknown, [name]);
         let refused = SnpPolicy::default().check(&claims).unwrap_err();

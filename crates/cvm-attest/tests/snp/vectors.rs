@@ -1,7 +1,8 @@
 //! Real reports and certificates.
 
 use cvm_attest::snp::{
-    Product, SigningKey, SnpClaims, SnpError, SnpEvidence, SnpPolicy, SnpReport, SnpRoots, VerifiedChain,
+    Product, SigningKey, SnpClaims, SnpError, SnpEvidence, SnpPolicy, SnpReport, SnpRoots,
+    VerifiedChain,
 };
 use cvm_base::Explain;
 
@@ -16,9 +17,20 @@ fn every_valid_vector_is_accepted() {
         ("trustee-vlek", 3, SigningKey::Vlek, 1, "1.55.29"),
     ] {
         let claims = check(&evidence(folder), NOW).unwrap_or_else(|e| panic!("{folder}: {e}"));
-        assert_eq!((claims.product, claims.report_version, claims.signing_key), (Product::Milan, version, kind));
-        assert_eq!((claims.vmpl, claims.current_version.to_string().as_str()), (vmpl, firmware), "{folder}");
-        assert_eq!(unchecked(&claims), ["certificate-revocation", "report-data", "host-data", "acpi"], "{folder}");
+        assert_eq!(
+            (claims.product, claims.report_version, claims.signing_key),
+            (Product::Milan, version, kind)
+        );
+        assert_eq!(
+            (claims.vmpl, claims.current_version.to_string().as_str()),
+            (vmpl, firmware),
+            "{folder}"
+        );
+        assert_eq!(
+            unchecked(&claims),
+            ["certificate-revocation", "report-data", "host-data", "acpi"],
+            "{folder}"
+        );
         SnpPolicy::default().check(&claims).unwrap();
     }
 }
@@ -48,13 +60,23 @@ fn claims_have_trustees_names_and_encodings() {
     ] {
         assert_eq!(json[name], value, "{name}");
     }
-    for (name, at, bytes) in [("measurement", 0x90, 48), ("report_data", 0x50, 64), ("chip_id", 0x1a0, 64)] {
-        assert_eq!(json[name], hex::encode(&vector("milan-virtee/report.bin")[at..at + bytes]), "{name}");
+    for (name, at, bytes) in
+        [("measurement", 0x90, 48), ("report_data", 0x50, 64), ("chip_id", 0x1a0, 64)]
+    {
+        assert_eq!(
+            json[name],
+            hex::encode(&vector("milan-virtee/report.bin")[at..at + bytes]),
+            "{name}"
+        );
     }
     assert_eq!(serde_json::from_value::<SnpClaims>(json).unwrap(), claims);
     let vlek = check(&evidence("trustee-vlek"), NOW).unwrap();
     assert_eq!(vlek.csp_id.as_deref(), Some("CN=cc-us-east-2.amazonaws.com"));
-    assert!(vlek.platform_alias_check_complete && vlek.platform_ecc_enabled && vlek.platform_tsme_enabled);
+    assert!(
+        vlek.platform_alias_check_complete
+            && vlek.platform_ecc_enabled
+            && vlek.platform_tsme_enabled
+    );
 }
 
 #[test]
@@ -68,8 +90,8 @@ fn debug_is_a_claim_that_the_default_policy_refuses() {
 
 #[test]
 fn attack_the_genuine_vcek_of_another_chip() {
-    // Trustee changed the extensions of these two (one hwID as bytes, one as an OCTET STRING) and could not sign
-    // them again: they are read, and then lead nowhere.
+    // Trustee changed the extensions of these two (one hwID as bytes, one as an OCTET STRING) and
+    // could not sign them again: they are read, and then lead nowhere.
     for folder in ["trustee-vcek-invalid-legacy", "trustee-vcek-invalid-new"] {
         let refused = check(&evidence(folder), NOW).unwrap_err();
         assert_eq!(refused.code(), "ATT-202", "{folder}: {refused}");
@@ -85,7 +107,9 @@ fn attack_the_genuine_vcek_of_another_chip() {
 #[test]
 fn a_turin_chain_is_valid_and_vouches_for_no_milan() {
     let certificates = certificates(&vector("turin-virtee-vcek-only/vcek.der"));
-    let chain = VerifiedChain::verify(&certificates, SigningKey::Vcek, SnpRoots::amd().unwrap(), &[], NOW).unwrap();
+    let chain =
+        VerifiedChain::verify(&certificates, SigningKey::Vcek, SnpRoots::amd().unwrap(), &[], NOW)
+            .unwrap();
     let milan = evidence("milan-virtee").report;
     assert!(chain.check(&milan, &Default::default(), NOW).is_err());
     let milan = evidence("trustee-vlek");
@@ -99,12 +123,18 @@ fn trustees_own_evidence_of_a_siena() {
     let body = repository("crates/cvm-attest/tests/vectors/snp-trustee-e2e/evidence.json");
     let mut body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let claims = check(&SnpEvidence::from_kbs(&body).unwrap(), NOW).unwrap();
-    assert_eq!((claims.product, claims.product_name.as_str(), claims.report_version), (Product::Siena, "Genoa", 3));
+    assert_eq!(
+        (claims.product, claims.product_name.as_str(), claims.report_version),
+        (Product::Siena, "Genoa", 3)
+    );
     let refusing = SnpPolicy { refused_products: [Product::Siena].into(), ..SnpPolicy::default() };
     assert!(matches!(refusing.check(&claims), Err(SnpError::Policy { check: "product", .. })));
 
     body["attestation_report"]["measurement"][0] = 0.into();
-    assert!(matches!(check(&SnpEvidence::from_kbs(&body).unwrap(), NOW), Err(SnpError::Signature { .. })));
+    assert!(matches!(
+        check(&SnpEvidence::from_kbs(&body).unwrap(), NOW),
+        Err(SnpError::Signature { .. })
+    ));
     body["attestation_report"]["measurement"] = [0; 47].as_slice().into();
     assert!(matches!(SnpEvidence::from_kbs(&body), Err(SnpError::Malformed { .. })));
     body["attestation_report"] = 3.into();
@@ -115,10 +145,13 @@ fn trustees_own_evidence_of_a_siena() {
 fn dates_are_those_of_the_question_also_with_a_cached_chain() {
     let vlek = evidence("trustee-vlek");
     let roots = SnpRoots::amd().unwrap();
-    let chain = VerifiedChain::verify(&vlek.certificates, SigningKey::Vlek, roots, &[], NOW).unwrap();
+    let chain =
+        VerifiedChain::verify(&vlek.certificates, SigningKey::Vlek, roots, &[], NOW).unwrap();
     let (from, until) = vlek.certificates[0].validity();
     assert_eq!((from, until), (1_733_868_861, 1_765_404_861)); // 2024-12-10 to 2025-12-10
-    for (now, valid) in [(from - 1, false), (from, true), (until, true), (until + 1, false), (u64::MAX, false)] {
+    for (now, valid) in
+        [(from - 1, false), (from, true), (until, true), (until + 1, false), (u64::MAX, false)]
+    {
         assert_eq!(check(&vlek, now).is_ok(), valid, "{now}");
         let cached = chain.check(&vlek.report, &Default::default(), now);
         assert_eq!(cached.is_ok(), valid, "{now}");
@@ -145,7 +178,8 @@ fn attack_every_single_bit_of_the_signed_part() {
         for bit in 0..1184 * 8 {
             let mut bytes = original.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let refused = SnpReport::parse(&bytes).and_then(|report| chain.check(&report, &Default::default(), NOW));
+            let refused = SnpReport::parse(&bytes)
+                .and_then(|report| chain.check(&report, &Default::default(), NOW));
             assert!(refused.is_err(), "{folder} bit {bit}");
         }
     }

@@ -1,5 +1,5 @@
-//! A machine's GPUs that do not exist, and what NVIDIA would have published for them. Whoever includes this also includes
-//! `gpu/synthetic.rs` as `synthetic`.
+//! A machine's GPUs that do not exist, and what NVIDIA would have published for them. Whoever
+//! includes this also includes `gpu/synthetic.rs` as `synthetic`.
 
 use std::{path::Path, sync::Arc};
 
@@ -27,8 +27,12 @@ impl Source for Gpus {
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Raw, CollectError> {
         let nonce = *report_data.first_chunk().unwrap();
         let gpu = |device: &Device| {
-            let device = if self.replayed { device.clone() } else { Device { nonce, ..device.clone() } };
-            Gpu { report: self.world.report(&device), certificates: self.world.chain(&device).into_bytes() }
+            let device =
+                if self.replayed { device.clone() } else { Device { nonce, ..device.clone() } };
+            Gpu {
+                report: self.world.report(&device),
+                certificates: self.world.chain(&device).into_bytes(),
+            }
         };
         Ok(Raw::Gpus(self.devices.iter().map(gpu).collect()))
     }
@@ -51,7 +55,12 @@ pub fn golden(world: &World, folder: &Path) -> Cache {
         ("NV_GPU_VBIOS_G525_0220_886_970088000F", "97.00.88.00.0F", of(8..16)),
     ] {
         let bytes = world.rim("GB100", version, &golden).into_bytes();
-        let item = Item { key: Key::Rim(id.into()), bytes, source: "test".into(), fetched_at: time::now() };
+        let item = Item {
+            key: Key::Rim(id.into()),
+            bytes,
+            source: "test".into(),
+            fetched_at: time::now(),
+        };
         assert!(writer.put(&item).unwrap());
     }
     Cache::open(folder, &[collector().verifying_key()]).unwrap()

@@ -1,15 +1,24 @@
 //! IGVM files for SEV-SNP.
 
-use igvm::{IgvmDirectiveHeader as Directive, IgvmFile, IgvmPlatformHeader, IgvmRevision, snp_defs::SevVmsa};
+use igvm::{
+    IgvmDirectiveHeader as Directive, IgvmFile, IgvmPlatformHeader, IgvmRevision, snp_defs::SevVmsa,
+};
 use igvm_defs::{
-    IGVM_VHS_PARAMETER_INSERT, IGVM_VHS_SUPPORTED_PLATFORM, IgvmPageDataFlags, IgvmPageDataType, IgvmPlatformType,
+    IGVM_VHS_PARAMETER_INSERT, IGVM_VHS_SUPPORTED_PLATFORM, IgvmPageDataFlags, IgvmPageDataType,
+    IgvmPlatformType,
 };
 use zerocopy::FromZeros;
 
 pub const VMSA: u64 = 0xffff_ffff_f000;
 
 pub fn page(gpa: u64, data_type: IgvmPageDataType, data: &[u8]) -> Directive {
-    Directive::PageData { gpa, compatibility_mask: 1, flags: IgvmPageDataFlags::new(), data_type, data: data.to_vec() }
+    Directive::PageData {
+        gpa,
+        compatibility_mask: 1,
+        flags: IgvmPageDataFlags::new(),
+        data_type,
+        data: data.to_vec(),
+    }
 }
 
 pub fn vmsa(gpa: u64, cr0: u64) -> Directive {
@@ -28,14 +37,21 @@ pub fn file(directives: Vec<Directive>, platform_type: IgvmPlatformType) -> Vec<
     };
     let platform = vec![IgvmPlatformHeader::SupportedPlatform(platform)];
     let mut bytes = Vec::new();
-    IgvmFile::new(IgvmRevision::V1, platform, vec![], directives).unwrap().serialize(&mut bytes).unwrap();
+    IgvmFile::new(IgvmRevision::V1, platform, vec![], directives)
+        .unwrap()
+        .serialize(&mut bytes)
+        .unwrap();
     bytes
 }
 
 /// Pages of every type.
 pub fn directives() -> Vec<Directive> {
     vec![
-        Directive::ParameterArea { number_of_bytes: 8192, parameter_area_index: 0, initial_data: vec![] },
+        Directive::ParameterArea {
+            number_of_bytes: 8192,
+            parameter_area_index: 0,
+            initial_data: vec![],
+        },
         page(0x10000, IgvmPageDataType::NORMAL, &[0x5a; 4096]),
         page(0x11000, IgvmPageDataType::NORMAL, b"short"),
         page(0x12000, IgvmPageDataType::NORMAL, b""),

@@ -1,5 +1,5 @@
-//! NVIDIA's NVML, as a library that a C compiler makes here: every GPU gives the same recorded report, with the nonce
-//! that it was asked for put in.
+//! NVIDIA's NVML, as a library that a C compiler makes here: every GPU gives the same recorded
+//! report, with the nonce that it was asked for put in.
 
 use std::{
     fs,
@@ -40,7 +40,8 @@ int nvmlDeviceGetConfComputeGpuCertificate(void *device, chain_t *out) {
 /// The library with these definitions changed, and the folder that it lies in.
 pub fn library(define: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    let evidence = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence/gpu/h100-545.00-e2e");
+    let evidence = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors/evidence/gpu/h100-545.00-e2e");
     fs::write(folder.path().join("nvml.c"), SOURCE).unwrap();
     for file in ["report.bin", "chain.pem"] {
         fs::copy(evidence.join(file), folder.path().join(file)).unwrap();
@@ -51,7 +52,9 @@ pub fn library(define: &str) -> (tempfile::TempDir, PathBuf) {
     let mut command = Command::new("cc");
     command.args(["-shared", "-fPIC", "-o"]).arg(&path).arg(folder.path().join("nvml.c"));
     command.arg(format!("-DFOLDER=\"{}\"", folder.path().display()));
-    command.args(defaults.iter().filter(|d| !d.starts_with(&format!("{name}="))).map(|d| format!("-D{d}")));
+    command.args(
+        defaults.iter().filter(|d| !d.starts_with(&format!("{name}="))).map(|d| format!("-D{d}")),
+    );
     command.arg(format!("-D{define}"));
     assert!(command.status().unwrap().success());
     (folder, path)

@@ -1,4 +1,5 @@
-//! A vendor's service, played by this machine: answers what it is told to, and remembers what it was asked.
+//! A vendor's service, played by this machine: answers what it is told to, and remembers what it
+//! was asked.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -29,10 +30,15 @@ impl Server {
                 let Ok(mut stream) = stream else { return };
                 let mut head = String::new();
                 let mut reader = BufReader::new(stream.try_clone().unwrap().take(16 * 1024));
-                while reader.read_line(&mut head).is_ok_and(|n| n > 0) && !head.ends_with("\r\n\r\n") {}
+                while reader.read_line(&mut head).is_ok_and(|n| n > 0)
+                    && !head.ends_with("\r\n\r\n")
+                {}
                 let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
                 let mut log = log.lock().unwrap();
-                let before = log.iter().filter(|h: &&String| h.split(' ').nth(1) == Some(path.as_str())).count();
+                let before = log
+                    .iter()
+                    .filter(|h: &&String| h.split(' ').nth(1) == Some(path.as_str()))
+                    .count();
                 log.push(head);
                 if let Some(response) = answer(&path, before) {
                     // The client may have gone away in the middle of a long answer, and should.
@@ -56,6 +62,9 @@ impl Server {
 
 /// A response of this status, with these headers (each ending in CR LF).
 pub fn response(status: u16, headers: &str, body: &[u8]) -> Answer {
-    let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n",
+        body.len()
+    );
     Some([head.as_bytes(), body].concat())
 }

@@ -17,21 +17,22 @@ fn attack_report_data_of_another_session() {
     }
 }
 
-/// All bits of header and report; then of what vouches for them, up to the PCK chain (in debug builds, which are
-/// slow, every fifth).
+/// All bits of header and report; then of what vouches for them, up to the PCK chain (in debug
+/// builds, which are slow, every fifth).
 #[test]
 fn attack_one_bit_changed_in_what_is_signed() {
     let good = quote("near-mpc");
     let verifier = verifier("near-mpc", NEAR).unwrap();
     assert!(ours(&verifier, &good, NEAR).is_ok());
-    // Header and body 632, size 4, signature and key 128, type and size 6, QE report and signature 448,
-    // authentication data 34, type and size 6.
-    let vouching =
-        (632 * 8..(632 + 4 + 128 + 6 + 448 + 34 + 6) * 8).step_by(if cfg!(debug_assertions) { 5 } else { 1 });
+    // Header and body 632, size 4, signature and key 128, type and size 6, QE report and signature
+    // 448, authentication data 34, type and size 6.
+    let vouching = (632 * 8..(632 + 4 + 128 + 6 + 448 + 34 + 6) * 8)
+        .step_by(if cfg!(debug_assertions) { 5 } else { 1 });
     for bit in (0..632 * 8).chain(vouching) {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        let verdict = TdxEvidence::parse(&bad, None).and_then(|bad| verifier.verify(&bad, None, NEAR));
+        let verdict =
+            TdxEvidence::parse(&bad, None).and_then(|bad| verifier.verify(&bad, None, NEAR));
         assert!(verdict.is_err(), "byte {}, bit {}", bit / 8, bit % 8);
     }
 }
@@ -52,7 +53,8 @@ fn attack_one_bit_changed_in_every_quote() {
             _ => verifier.verify(&TdxEvidence::parse(quote, None)?, None, now).map(drop),
         };
         verify(&good).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let bits = (0..(48 + body + 4 + 64) * 8).step_by(if cfg!(debug_assertions) { 5 } else { 1 });
+        let bits =
+            (0..(48 + body + 4 + 64) * 8).step_by(if cfg!(debug_assertions) { 5 } else { 1 });
         for bit in bits {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -64,7 +66,9 @@ fn attack_one_bit_changed_in_every_quote() {
 /// Ours accepts nothing that dcap-qvl refuses; where it is stricter, the reason is one of these.
 #[test]
 fn damaged_quotes_get_the_verdict_of_dcap_qvl() {
-    for (name, with, now) in [("near-mpc", "near-mpc-nopck", NEAR), ("phala-sgx_quote", "phala-sgx_quote", SGX)] {
+    for (name, with, now) in
+        [("near-mpc", "near-mpc-nopck", NEAR), ("phala-sgx_quote", "phala-sgx_quote", SGX)]
+    {
         let good = quote(name);
         let verifier = verifier(with, now).unwrap();
         let oracle = serde_json::from_slice(&collateral_json(with)).unwrap();
@@ -75,11 +79,16 @@ fn damaged_quotes_get_the_verdict_of_dcap_qvl() {
             match (ours(&verifier, &bad, now), theirs(&oracle, &bad, now)) {
                 (Ok(ours), Some(theirs)) => assert_eq!(ours, theirs, "{name} bit {bit}"),
                 // The bits that base64 leaves over before its padding are in no certificate.
-                (Ok(_), None) => assert_eq!(bad[bit / 8 + 1], b'=', "{name} bit {bit}: only dcap-qvl refuses"),
+                (Ok(_), None) => {
+                    assert_eq!(bad[bit / 8 + 1], b'=', "{name} bit {bit}: only dcap-qvl refuses")
+                }
                 (Err(error), Some(_)) => {
                     let text = error.to_string();
                     let known = ["not zero", "certification data", "(PCK)", "bytes too many"];
-                    assert!(known.iter().any(|reason| text.contains(reason)), "{name} bit {bit}: {text}");
+                    assert!(
+                        known.iter().any(|reason| text.contains(reason)),
+                        "{name} bit {bit}: {text}"
+                    );
                 }
                 (Err(_), None) => {}
             }
@@ -100,13 +109,22 @@ fn damaged_collateral_gets_the_verdict_of_dcap_qvl() {
             bad[member] = json!(String::from_utf8(changed).unwrap());
             let json = serde_json::to_vec(&bad).unwrap();
             let found = Collateral::parse(&json)
-                .and_then(|collateral| DcapVerifier::new(intel_roots().unwrap(), Some(&collateral), NEAR))
+                .and_then(|collateral| {
+                    DcapVerifier::new(intel_roots().unwrap(), Some(&collateral), NEAR)
+                })
                 .and_then(|verifier| ours(&verifier, &bytes, NEAR));
-            let oracle = serde_json::from_slice(&json).ok().and_then(|oracle| theirs(&oracle, &bytes, NEAR));
+            let oracle =
+                serde_json::from_slice(&json).ok().and_then(|oracle| theirs(&oracle, &bytes, NEAR));
             match (&found, &oracle) {
                 // The chains' root, which neither needs, must at least be a certificate.
-                (Err(error), Some(_)) => assert!(error.to_string().contains("cannot be read"), "{member}: {error}"),
-                _ => assert_eq!(found.as_ref().ok(), oracle.as_ref(), "{member} {position}: {found:?}"),
+                (Err(error), Some(_)) => {
+                    assert!(error.to_string().contains("cannot be read"), "{member}: {error}")
+                }
+                _ => assert_eq!(
+                    found.as_ref().ok(),
+                    oracle.as_ref(),
+                    "{member} {position}: {found:?}"
+                ),
             }
         }
     }

@@ -11,7 +11,10 @@ fn attack_collateral_of_another_platform_or_tee() {
     let debug = quote("trustee-tdx_quote_4"); // FMSPC 50806f000000
     assert_eq!(td(&debug, "near-mpc-nopck", NEAR).unwrap_err().code(), "ATT-413");
     // SGX's lists are of another CA.
-    assert_eq!(td(&quote("phala-tdx_quote"), "phala-sgx_quote", SGX).unwrap_err().code(), "ATT-312");
+    assert_eq!(
+        td(&quote("phala-tdx_quote"), "phala-sgx_quote", SGX).unwrap_err().code(),
+        "ATT-312"
+    );
     // TDX's QE identity beside SGX's TCB info, both genuine.
     let mut mixed: Value = serde_json::from_slice(&collateral_json("phala-tdx_quote")).unwrap();
     let sgx: Value = serde_json::from_slice(&collateral_json("phala-sgx_quote")).unwrap();
@@ -48,7 +51,8 @@ fn attack_collateral_replaces_the_pck_chain() {
         String::from_utf8(bytes[start..].to_vec()).unwrap().trim_end_matches('\0').to_owned()
     };
     let with = |chain: String| {
-        let mut document: Value = serde_json::from_slice(&collateral_json("near-mpc-nopck")).unwrap();
+        let mut document: Value =
+            serde_json::from_slice(&collateral_json("near-mpc-nopck")).unwrap();
         document["pck_certificate_chain"] = json!(chain);
         let collateral = Collateral::parse(&serde_json::to_vec(&document).unwrap()).unwrap();
         let verifier = DcapVerifier::new(intel_roots().unwrap(), Some(&collateral), NEAR).unwrap();
@@ -57,9 +61,12 @@ fn attack_collateral_replaces_the_pck_chain() {
     assert_eq!(with(pem(&own)), Ok(Some(TcbStatus::UpToDate)));
     // The same certificates, written in another way.
     assert_eq!(with(pem(&own).replace('\n', "\r\n")), Ok(Some(TcbStatus::UpToDate)));
-    for other in
-        [pem(&quote("phala-tdx_quote")), String::new(), "x".into(), pem(&own).replacen("-----END", "A\n-----END", 1)]
-    {
+    for other in [
+        pem(&quote("phala-tdx_quote")),
+        String::new(),
+        "x".into(),
+        pem(&own).replacen("-----END", "A\n-----END", 1),
+    ] {
         assert_eq!(with(other).unwrap_err().code(), "ATT-311");
     }
 }
@@ -97,13 +104,17 @@ fn attack_revocation_lists_left_out_or_of_another_ca() {
     let evidence = TdxEvidence::parse(&quote("near-mpc"), None).unwrap();
     let sgx: Value = serde_json::from_slice(&collateral_json("phala-sgx_quote")).unwrap();
     let verify = |change: &dyn Fn(&mut Value), now| {
-        let mut document: Value = serde_json::from_slice(&collateral_json("near-mpc-nopck")).unwrap();
+        let mut document: Value =
+            serde_json::from_slice(&collateral_json("near-mpc-nopck")).unwrap();
         change(&mut document);
         let collateral = Collateral::parse(&serde_json::to_vec(&document).unwrap())?;
-        DcapVerifier::new(intel_roots().unwrap(), Some(&collateral), now)?.verify(&evidence, None, now).map(drop)
+        DcapVerifier::new(intel_roots().unwrap(), Some(&collateral), now)?
+            .verify(&evidence, None, now)
+            .map(drop)
     };
     assert_eq!(verify(&|_| {}, NEAR), Ok(()));
-    // The root's list twice: nothing covers the platform. The platform's twice: nothing covers the signer.
+    // The root's list twice: nothing covers the platform. The platform's twice: nothing covers the
+    // signer.
     let refused = verify(&|d| d["pck_crl"] = d["root_ca_crl"].clone(), NEAR).unwrap_err();
     assert_eq!(refused.code(), "ATT-312", "{refused}");
     let refused = verify(&|d| d["root_ca_crl"] = d["pck_crl"].clone(), NEAR).unwrap_err();

@@ -30,11 +30,19 @@ fn the_event_log_replays_all_four_registers() {
     // Names that the digests prove.
     let measurements = claims.measurements();
     let named = |name: &str| measurements.iter().any(|event| event.event == name);
-    for name in ["variable SecureBoot", "separator", "Calling EFI Application from Boot Option", "dstack compose-hash"]
-    {
+    for name in [
+        "variable SecureBoot",
+        "separator",
+        "Calling EFI Application from Boot Option",
+        "dstack compose-hash",
+    ] {
         assert!(named(name), "{name}");
     }
-    assert!(measurements.iter().any(|event| event.event == "LOADED_IMAGE::LoadOptions" && event.rtmr == 2));
+    assert!(
+        measurements
+            .iter()
+            .any(|event| event.event == "LOADED_IMAGE::LoadOptions" && event.rtmr == 2)
+    );
 }
 
 #[test]
@@ -46,10 +54,14 @@ fn a_mismatch_names_the_register_and_the_first_event() {
     assert_eq!(explain(&found, &found), []);
     let mut expected = found.clone();
     let changed = |event: &mut RtmrEvent| event.digest.0[0] ^= 1;
-    let options = expected.iter().position(|event| event.event == "LOADED_IMAGE::LoadOptions").unwrap();
+    let options =
+        expected.iter().position(|event| event.event == "LOADED_IMAGE::LoadOptions").unwrap();
     changed(&mut expected[options]);
     let [mismatch] = &explain(&expected, &found)[..] else { panic!() };
-    assert_eq!((mismatch.rtmr, mismatch.position, &*mismatch.likely), (2, 0, "the command line changed"));
+    assert_eq!(
+        (mismatch.rtmr, mismatch.position, &*mismatch.likely),
+        (2, 0, "the command line changed")
+    );
     changed(&mut expected[1]);
     changed(&mut expected[0]);
     let [memory, _] = &explain(&expected, &found)[..] else { panic!() };
@@ -73,7 +85,10 @@ fn attack_event_log_changed() {
         let event = fewer.remove(left_out);
         let refused = verify(&fewer).unwrap_err();
         let rtmr = event["imr"].as_u64().unwrap();
-        assert!(matches!(&refused, TdxError::Replay { rtmr: found, .. } if u64::from(*found) == rtmr), "{refused}");
+        assert!(
+            matches!(&refused, TdxError::Replay { rtmr: found, .. } if u64::from(*found) == rtmr),
+            "{refused}"
+        );
     }
     // A payload that its digest does not cover: dstack's policies read it.
     let compose = events.iter().position(|event| event["event"] == "compose-hash").unwrap();
@@ -82,7 +97,9 @@ fn attack_event_log_changed() {
         lie[compose][member] = json!(value);
         assert_eq!(verify(&lie).unwrap_err().code(), "ATT-318");
     }
-    for (member, value) in [("imr", json!(4)), ("digest", json!("00")), ("event_payload", json!("0"))] {
+    for (member, value) in
+        [("imr", json!(4)), ("digest", json!("00")), ("event_payload", json!("0"))]
+    {
         let mut bad = events.clone();
         bad[0][member] = value;
         assert_eq!(verify(&bad).unwrap_err().code(), "ATT-318", "{member}");
@@ -109,7 +126,9 @@ fn a_ccel_area_replays_like_dstacks_log() {
             assert_ne!(cut.replay(), log.replay(), "cut at {end}");
         }
     }
-    for bad in [&[0xff; 500][..], b"", b"{", b"[{}]", &[0; 2_000_000], &[&area[..], &[1; 40]].concat()] {
+    for bad in
+        [&[0xff; 500][..], b"", b"{", b"[{}]", &[0; 2_000_000], &[&area[..], &[1; 40]].concat()]
+    {
         assert_eq!(CcEventLog::parse(bad).unwrap_err().code(), "ATT-318");
     }
     // A size of 4 GiB is refused, not allocated.
@@ -120,10 +139,14 @@ fn a_ccel_area_replays_like_dstacks_log() {
 
 fn ccel(log: &CcEventLog) -> Vec<u8> {
     // TCG_PCR_EVENT: register 1, EV_NO_ACTION, zeros; Spec ID with one bank, SHA-384.
-    let mut area = [&[1, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20], &[33, 0, 0, 0], b"Spec ID Event03\0"].concat();
+    let mut area =
+        [&[1, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20], &[33, 0, 0, 0], b"Spec ID Event03\0"].concat();
     area.extend([0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0c, 0, 48, 0, 0]);
     let mut event = |index: u32, kind: u32, digest: &[u8], data: &[u8]| {
-        area.extend([&index.to_le_bytes()[..], &kind.to_le_bytes(), &[1, 0, 0, 0, 0x0c, 0], digest].concat());
+        area.extend(
+            [&index.to_le_bytes()[..], &kind.to_le_bytes(), &[1, 0, 0, 0, 0x0c, 0], digest]
+                .concat(),
+        );
         area.extend([&(data.len() as u32).to_le_bytes()[..], data].concat());
     };
     event(1, 3, &[0; 48], b"informs, extends nothing");

@@ -1,5 +1,5 @@
-//! TDX and SGX quotes on real evidence, against the verdicts of PROVENANCE.md and against dcap-qvl, a second
-//! implementation: what we accept, it accepts with the same status and advisories.
+//! TDX and SGX quotes on real evidence, against the verdicts of PROVENANCE.md and against dcap-qvl,
+//! a second implementation: what we accept, it accepts with the same status and advisories.
 
 mod changed;
 mod collateral;
@@ -10,7 +10,8 @@ mod vectors;
 use std::{fs, path::PathBuf};
 
 use cvm_attest::tdx::{
-    Collateral, DcapVerifier, Quote, TcbStatus, TdxClaims, TdxError, TdxEvidence, TdxPolicy, intel_roots,
+    Collateral, DcapVerifier, Quote, TcbStatus, TdxClaims, TdxError, TdxEvidence, TdxPolicy,
+    intel_roots,
 };
 
 fn evidence(name: &str) -> Vec<u8> {
@@ -39,7 +40,11 @@ fn td(quote: &[u8], collateral: &str, now: u64) -> Result<TdxClaims, TdxError> {
 }
 
 /// Status and advisories of ours, in dcap-qvl's words.
-fn ours(verifier: &DcapVerifier, quote: &[u8], now: u64) -> Result<(String, Vec<String>), TdxError> {
+fn ours(
+    verifier: &DcapVerifier,
+    quote: &[u8],
+    now: u64,
+) -> Result<(String, Vec<String>), TdxError> {
     let parsed = Quote::parse(quote)?;
     let platform = if parsed.header.version.0[0] == 3 {
         verifier.verify_sgx(&parsed, None, now)?.platform
@@ -64,7 +69,11 @@ const ALL: [TcbStatus; 8] = [
     TcbStatus::TDRelaunchAdvisedConfigurationNeeded,
 ];
 
-fn theirs(collateral: &dcap_qvl::QuoteCollateralV3, quote: &[u8], now: u64) -> Option<(String, Vec<String>)> {
+fn theirs(
+    collateral: &dcap_qvl::QuoteCollateralV3,
+    quote: &[u8],
+    now: u64,
+) -> Option<(String, Vec<String>)> {
     let report = dcap_qvl::verify::ring::verify(quote, collateral, now).ok()?;
     Some((report.status, report.advisory_ids))
 }

@@ -15,9 +15,13 @@ fn policy_decides_what_is_acceptable() {
     let lax = TdxPolicy { tcb_statuses: [TcbStatus::OutOfDate].into(), ..strict.clone() };
     lax.check(&outdated).unwrap();
     let code = |policy: TdxPolicy, claims: &TdxClaims| policy.check(claims).unwrap_err().code();
-    let rejected = TdxPolicy { rejected_advisories: ["INTEL-SA-01313".into()].into(), ..lax.clone() };
+    let rejected =
+        TdxPolicy { rejected_advisories: ["INTEL-SA-01313".into()].into(), ..lax.clone() };
     assert_eq!(code(rejected, &outdated), "ATT-415");
-    assert_eq!(code(TdxPolicy { accepted_advisories: Some([].into()), ..lax.clone() }, &outdated), "ATT-415");
+    assert_eq!(
+        code(TdxPolicy { accepted_advisories: Some([].into()), ..lax.clone() }, &outdated),
+        "ATT-415"
+    );
     let revoked = TdxPolicy { tcb_statuses: [TcbStatus::Revoked].into(), ..strict.clone() };
     assert_eq!(code(revoked.clone(), &outdated), "ATT-414");
     let mut claims = outdated.clone();
@@ -29,9 +33,15 @@ fn policy_decides_what_is_acceptable() {
     let mrtd = good.quote.body.mr_td;
     TdxPolicy { mr_td: Some([mrtd].into()), ..strict.clone() }.check(&good).unwrap();
     assert_eq!(code(TdxPolicy { mr_td: Some([].into()), ..strict.clone() }, &good), "ATT-415");
-    assert_eq!(code(TdxPolicy { rtmrs: [None, None, Some([mrtd].into()), None], ..strict.clone() }, &good), "ATT-415");
+    assert_eq!(
+        code(TdxPolicy { rtmrs: [None, None, Some([mrtd].into()), None], ..strict.clone() }, &good),
+        "ATT-415"
+    );
     assert_eq!(code(TdxPolicy { mr_signer_seam: mrtd, ..strict.clone() }, &good), "ATT-415");
-    assert_eq!(code(TdxPolicy { min_tcb_evaluation_data_number: Some(20), ..strict.clone() }, &good), "ATT-415");
+    assert_eq!(
+        code(TdxPolicy { min_tcb_evaluation_data_number: Some(20), ..strict.clone() }, &good),
+        "ATT-415"
+    );
     let mut svn = good.quote.body.tcb_svn;
     TdxPolicy { min_tee_tcb_svn: Some(svn), ..strict.clone() }.check(&good).unwrap();
     svn.0[2] += 1;

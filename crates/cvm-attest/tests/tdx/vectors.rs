@@ -21,7 +21,10 @@ fn verdicts_of_provenance() {
             "phala-tdx_quote",
             "near-mpc-nopck",
             NEAR,
-            Ok(("OutOfDate", &["INTEL-SA-01192", "INTEL-SA-01245", "INTEL-SA-01312", "INTEL-SA-01313"])),
+            Ok((
+                "OutOfDate",
+                &["INTEL-SA-01192", "INTEL-SA-01245", "INTEL-SA-01312", "INTEL-SA-01313"],
+            )),
         ),
         ("near-mpc", "near-mpc", NEAR, Ok(("UpToDate", &[]))),
         ("near-mpc", "near-mpc-nopck", NEAR, Ok(("UpToDate", &[]))),
@@ -41,7 +44,11 @@ fn verdicts_of_provenance() {
         match (expected, found) {
             (Ok((status, advisories)), Ok(mut found)) => {
                 found.1.sort();
-                assert_eq!((&*found.0, &found.1[..]), (status, &advisories.map_strings()[..]), "{name} {with}");
+                assert_eq!(
+                    (&*found.0, &found.1[..]),
+                    (status, &advisories.map_strings()[..]),
+                    "{name} {with}"
+                );
                 let mut oracle = oracle.unwrap();
                 oracle.1.sort();
                 assert_eq!(found, oracle, "{name} {with}");
@@ -71,7 +78,9 @@ fn the_root_is_intels() {
     assert!(embedded.subject().contains("Intel SGX Root CA"));
     for name in ["near-mpc", "phala-tdx_quote", "phala-sgx_quote", "confai-50806f000000-2026-03"] {
         let document: Value = serde_json::from_slice(&collateral_json(name)).unwrap();
-        let chain = Certificate::read_all(document["tcb_info_issuer_chain"].as_str().unwrap().as_bytes()).unwrap();
+        let chain =
+            Certificate::read_all(document["tcb_info_issuer_chain"].as_str().unwrap().as_bytes())
+                .unwrap();
         assert_eq!(chain.last().unwrap(), embedded);
     }
     assert!(INTEL_ROOT_PEM.starts_with(b"-----BEGIN CERTIFICATE-----"));
@@ -79,7 +88,9 @@ fn the_root_is_intels() {
 
 #[test]
 fn claims_are_laid_out_like_trustees() {
-    let evidence = TdxEvidence::parse(&quote("near-mpc"), Some(&evidence("ccel/near-mpc/tcb_info.json"))).unwrap();
+    let evidence =
+        TdxEvidence::parse(&quote("near-mpc"), Some(&evidence("ccel/near-mpc/tcb_info.json")))
+            .unwrap();
     let claims = verifier("near-mpc", NEAR).unwrap().verify(&evidence, None, NEAR).unwrap();
     TdxPolicy::default().check(&claims).unwrap();
     let value = serde_json::to_value(&claims).unwrap();
@@ -113,7 +124,10 @@ fn claims_are_laid_out_like_trustees() {
     assert_eq!(serde_json::from_value::<TdxClaims>(value).unwrap(), claims);
     // What dcap-qvl computes from the same collateral.
     let key = claims.platform.root_key_id.unwrap().to_string();
-    assert!(key.starts_with("46e403bd34f05a3f2817ab9badcaacc7ffc98e0f261008cd30dae936cace18d5"), "{key}");
+    assert!(
+        key.starts_with("46e403bd34f05a3f2817ab9badcaacc7ffc98e0f261008cd30dae936cace18d5"),
+        "{key}"
+    );
 }
 
 #[test]
@@ -139,7 +153,10 @@ fn what_was_not_checked_is_said() {
     let verifier = DcapVerifier::new(intel_roots().unwrap(), None, NEAR).unwrap();
     let claims = verifier.verify(&evidence, None, NEAR).unwrap();
     let checks: Vec<_> = claims.not_checked.iter().map(|check| &*check.check).collect();
-    assert_eq!(checks, ["report-data", "certificate-revocation", "tcb-status", "qe-identity", "event-log", "acpi"]);
+    assert_eq!(
+        checks,
+        ["report-data", "certificate-revocation", "tcb-status", "qe-identity", "event-log", "acpi"]
+    );
     assert_eq!(claims.platform.tcb_status, None);
     assert_eq!(claims.platform.fmspc.to_string(), "00806f050000");
     // Azure's paravisor runs without SEPT_VE_DISABLE.

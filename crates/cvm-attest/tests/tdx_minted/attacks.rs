@@ -36,15 +36,20 @@ fn attack_quoting_enclave_of_somebody_else() {
     let mut report = qe_report(&mint.ak);
     report[48] = 0x13;
     let collateral_lax = mint.collateral(&tcb_info(), &lax);
-    assert_eq!(mint.agreed(&mint.quote_of(4, &body, &report, &chain), &collateral_lax), Err("ATT-315"));
+    assert_eq!(
+        mint.agreed(&mint.quote_of(4, &body, &report, &chain), &collateral_lax),
+        Err("ATT-315")
+    );
 
     // The enclave vouched for another key, or for other authentication data.
     let mut report = qe_report(&mint.ak);
     report[320] ^= 1;
     assert_eq!(mint.agreed(&mint.quote_of(4, &body, &report, &chain), &collateral), Err("ATT-314"));
     // Another platform's key signed the enclave's report; another key the quote.
-    let other =
-        Mint { pck: Authority::new("Intel SGX PCK Certificate", 5, false, Some(&mint.ca), None), ..Mint::new() };
+    let other = Mint {
+        pck: Authority::new("Intel SGX PCK Certificate", 5, false, Some(&mint.ca), None),
+        ..Mint::new()
+    };
     let quote = other.quote_of(4, &body, &qe_report(&other.ak), &chain);
     assert_eq!(mint.agreed(&quote, &collateral), Err("ATT-313"));
 }
@@ -71,8 +76,12 @@ fn attack_certificates_that_are_not_what_they_should_be() {
         vec![ca],
     ] {
         let chain: String = parts.into_iter().map(String::as_str).collect();
-        let quote = mint.quote_of(4, &body, &qe_report(&mint.ak), &certification(5, chain.as_bytes()));
-        assert!(matches!(mint.verify(&quote, &collateral).unwrap_err().code(), "ATT-311" | "ATT-312"));
+        let quote =
+            mint.quote_of(4, &body, &qe_report(&mint.ak), &certification(5, chain.as_bytes()));
+        assert!(matches!(
+            mint.verify(&quote, &collateral).unwrap_err().code(),
+            "ATT-311" | "ATT-312"
+        ));
     }
     // The TCB signer as a platform's certificate, and a platform's as TCB signer.
     let forged = Mint {
@@ -86,24 +95,33 @@ fn attack_certificates_that_are_not_what_they_should_be() {
         ..Mint::new()
     };
     let chain = [&*forged.pck.pem, ca, root].concat();
-    let quote_of = forged.quote_of(4, &body, &qe_report(&forged.ak), &certification(5, chain.as_bytes()));
+    let quote_of =
+        forged.quote_of(4, &body, &qe_report(&forged.ak), &certification(5, chain.as_bytes()));
     assert_eq!(mint.verify(&quote_of, &collateral).unwrap_err().code(), "ATT-311");
     let mut forged = collateral.clone();
     forged["tcb_info_issuer_chain"] = json!([pck.as_str(), ca, root].concat());
-    forged["tcb_info_signature"] = json!(hex::encode(mint.pck.sign(forged["tcb_info"].as_str().unwrap().as_bytes())));
+    forged["tcb_info_signature"] =
+        json!(hex::encode(mint.pck.sign(forged["tcb_info"].as_str().unwrap().as_bytes())));
     assert_eq!(mint.agreed(&quote, &forged), Err("ATT-312"));
     // A CA of ours below the root's CA, which signs TCB info.
     let rogue = Authority::new("Intel SGX TCB Signing", 6, false, Some(&mint.ca), None);
     forged["tcb_info_issuer_chain"] = json!([rogue.pem.as_str(), ca, root].concat());
-    forged["tcb_info_signature"] = json!(hex::encode(rogue.sign(forged["tcb_info"].as_str().unwrap().as_bytes())));
+    forged["tcb_info_signature"] =
+        json!(hex::encode(rogue.sign(forged["tcb_info"].as_str().unwrap().as_bytes())));
     assert_eq!(mint.agreed(&quote, &forged), Err("ATT-312"));
-    // PCK certificates without the SGX extension, or of another PCE (which dcap-qvl does not compare).
-    let bare = Mint { pck: Authority::new("Intel SGX PCK Certificate", 4, false, Some(&mint.ca), None), ..Mint::new() };
+    // PCK certificates without the SGX extension, or of another PCE (which dcap-qvl does not
+    // compare).
+    let bare = Mint {
+        pck: Authority::new("Intel SGX PCK Certificate", 4, false, Some(&mint.ca), None),
+        ..Mint::new()
+    };
     let chain = [&*bare.pck.pem, ca, root].concat();
-    let quote_of = bare.quote_of(4, &body, &qe_report(&bare.ak), &certification(5, chain.as_bytes()));
+    let quote_of =
+        bare.quote_of(4, &body, &qe_report(&bare.ak), &certification(5, chain.as_bytes()));
     assert_eq!(mint.agreed(&quote_of, &collateral), Err("ATT-311"));
     let other_pce = Mint::with_pck(sgx_extension(COMPONENTS, 11, [1, 0]));
-    let refused = other_pce.verify(&other_pce.quote(4, &body), &other_pce.good_collateral()).unwrap_err();
+    let refused =
+        other_pce.verify(&other_pce.quote(4, &body), &other_pce.good_collateral()).unwrap_err();
     assert_eq!(refused.code(), "ATT-413");
 }
 
@@ -131,9 +149,11 @@ fn attack_revoked_platform_ca_signer_and_root() {
 fn attack_documents_that_expired_or_are_of_the_future() {
     let mint = Mint::new();
     let quote = mint.quote(4, &td10([6, 1, 5]));
-    for (member, value) in
-        [("issueDate", "2025-06-15T15:06:41Z"), ("nextUpdate", "2025-06-15T15:06:39Z"), ("nextUpdate", "yesterday")]
-    {
+    for (member, value) in [
+        ("issueDate", "2025-06-15T15:06:41Z"),
+        ("nextUpdate", "2025-06-15T15:06:39Z"),
+        ("nextUpdate", "yesterday"),
+    ] {
         let expected = if value == "yesterday" { "ATT-411" } else { "ATT-412" };
         let mut info = tcb_info();
         info[member] = json!(value);
@@ -177,11 +197,18 @@ fn attack_documents_of_another_kind() {
     // A level that no platform reaches first (dcap-qvl reads on).
     let mut info = tcb_info();
     info["tcbLevels"][1]["tcb"]["tdxtcbcomponents"] = json!([]);
-    assert_eq!(mint.verify(&quote, &mint.collateral(&info, &qe_identity())).unwrap_err().code(), "ATT-411");
+    assert_eq!(
+        mint.verify(&quote, &mint.collateral(&info, &qe_identity())).unwrap_err().code(),
+        "ATT-411"
+    );
     assert_eq!(with("/tcbLevels/1/tcbStatus", json!("Fine")), Err("ATT-411"));
     assert_eq!(with("/tcbLevels/1/tcbStatus", json!("TDRelaunchAdvised")), Err("ATT-411"));
-    assert_eq!(with("/tdxModuleIdentities/0/tcbLevels/0/tcbStatus", json!("SWHardeningNeeded")), Err("ATT-411"));
-    for (member, value) in [("id", json!("QE")), ("id", json!("QVE")), ("version", json!(1)), ("tcbLevels", json!([]))]
+    assert_eq!(
+        with("/tdxModuleIdentities/0/tcbLevels/0/tcbStatus", json!("SWHardeningNeeded")),
+        Err("ATT-411")
+    );
+    for (member, value) in
+        [("id", json!("QE")), ("id", json!("QVE")), ("version", json!(1)), ("tcbLevels", json!([]))]
     {
         let mut identity = qe_identity();
         identity[member] = value;
@@ -189,7 +216,8 @@ fn attack_documents_of_another_kind() {
     }
 }
 
-/// Platforms without a registered chain send an encrypted PPID: the chain comes with the collateral.
+/// Platforms without a registered chain send an encrypted PPID: the chain comes with the
+/// collateral.
 #[test]
 fn an_encrypted_ppid_needs_the_collaterals_chain() {
     let mint = Mint::new();
@@ -207,11 +235,17 @@ fn an_encrypted_ppid_needs_the_collaterals_chain() {
         Some(&mint.ca),
         Some(sgx_extension(COMPONENTS, 11, [0, 0])),
     );
-    collateral["pck_certificate_chain"] = json!([other.pem, mint.ca.pem.clone(), mint.root.pem.clone()].concat());
+    collateral["pck_certificate_chain"] =
+        json!([other.pem, mint.ca.pem.clone(), mint.root.pem.clone()].concat());
     assert_eq!(mint.agreed(&quote, &collateral), Err("ATT-313"));
     // Certification data that says something else.
     for kind in [0, 1, 4, 6, 7] {
-        let quote = mint.quote_of(4, &body, &qe_report(&mint.ak), &certification(kind, mint.chain().as_bytes()));
+        let quote = mint.quote_of(
+            4,
+            &body,
+            &qe_report(&mint.ak),
+            &certification(kind, mint.chain().as_bytes()),
+        );
         assert_eq!(mint.agreed(&quote, &mint.good_collateral()), Err("ATT-310"), "{kind}");
     }
 }

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use crate::mint::MRSIGNER;
 
 pub fn tcb_info() -> Value {
-    let components = |svns: &[u8]| -> Value { (0..16).map(|i| json!({ "svn": svns.get(i).unwrap_or(&0) })).collect() };
+    let components = |svns: &[u8]| -> Value {
+        (0..16).map(|i| json!({ "svn": svns.get(i).unwrap_or(&0) })).collect()
+    };
     let level = |microcode: u8, tdx: u8, pcesvn: u16, status: &str, advisories: &[&str]| {
         json!({
             "tcb": {

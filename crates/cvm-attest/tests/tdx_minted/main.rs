@@ -1,6 +1,6 @@
-//! TDX quotes that no vector has: versions 4 and 5, TD 1.0, 1.5 and 1.5 extended, every TCB verdict, revocation,
-//! and what a forger with certificates of his own would try. Root, platform, collateral and quotes are minted
-//! here; dcap-qvl, given the same root, is the second opinion.
+//! TDX quotes that no vector has: versions 4 and 5, TD 1.0, 1.5 and 1.5 extended, every TCB
+//! verdict, revocation, and what a forger with certificates of his own would try. Root, platform,
+//! collateral and quotes are minted here; dcap-qvl, given the same root, is the second opinion.
 
 mod attacks;
 mod documents;

@@ -1,4 +1,5 @@
-//! A certificate authority of ours that looks like Intel's, one platform, and the quotes of its enclave.
+//! A certificate authority of ours that looks like Intel's, one platform, and the quotes of its
+//! enclave.
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -10,8 +11,9 @@ use cvm_attest::{
 };
 use cvm_base::{Explain as _, sha256};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams,
+    SerialNumber, date_time_ymd,
 };
 use serde_json::{Value, json};
 
@@ -51,7 +53,8 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.serial_number = Some(SerialNumber::from(serial));
-        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2030, 1, 1));
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2024, 1, 1), date_time_ymd(2030, 1, 1));
         if ca {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -60,7 +63,9 @@ impl Authority {
         }
         params.custom_extensions.extend(extension);
         let certificate = match issuer {
-            Some(issuer) => params.signed_by(&key, &Issuer::from_params(&issuer.params, &issuer.key)).unwrap(),
+            Some(issuer) => {
+                params.signed_by(&key, &Issuer::from_params(&issuer.params, &issuer.key)).unwrap()
+            }
             None => params.self_signed(&key).unwrap(),
         };
         Self { der: certificate.der().to_vec(), pem: certificate.pem(), params, key }
@@ -106,7 +111,11 @@ fn sign(key: &EcdsaKeyPair, message: &[u8]) -> Vec<u8> {
 /// DER: tag, length, content.
 fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len() as u16;
-    let length = if length < 128 { vec![length as u8] } else { [&[0x82][..], &length.to_be_bytes()].concat() };
+    let length = if length < 128 {
+        vec![length as u8]
+    } else {
+        [&[0x82][..], &length.to_be_bytes()].concat()
+    };
     [&[tag][..], &length, content].concat()
 }
 
@@ -129,7 +138,12 @@ pub fn sgx_extension(components: [u8; 16], pce_svn: u8, pce_id: [u8; 2]) -> Cust
         entry(&[4], 4, &FMSPC),
         entry(&[5], 10, &[1]),
         entry(&[6], 4, &[0xbb; 16]),
-        entry(&[7], 0x30, &[entry(&[7, 1], 1, &[0xff]), entry(&[7, 2], 1, &[0]), entry(&[7, 3], 1, &[0xff])].concat()),
+        entry(
+            &[7],
+            0x30,
+            &[entry(&[7, 1], 1, &[0xff]), entry(&[7, 2], 1, &[0]), entry(&[7, 3], 1, &[0xff])]
+                .concat(),
+        ),
     ];
     CustomExtension::from_oid_content(&[1, 2, 840, 113_741, 1, 13, 1], tlv(0x30, &content.concat()))
 }
@@ -176,10 +190,21 @@ impl Mint {
 
     /// Header, body, and everything that vouches for them.
     pub fn quote(&self, version: u16, body: &[u8]) -> Vec<u8> {
-        self.quote_of(version, body, &qe_report(&self.ak), &certification(5, self.chain().as_bytes()))
+        self.quote_of(
+            version,
+            body,
+            &qe_report(&self.ak),
+            &certification(5, self.chain().as_bytes()),
+        )
     }
 
-    pub fn quote_of(&self, version: u16, body: &[u8], qe_report: &[u8], certified: &[u8]) -> Vec<u8> {
+    pub fn quote_of(
+        &self,
+        version: u16,
+        body: &[u8],
+        qe_report: &[u8],
+        certified: &[u8],
+    ) -> Vec<u8> {
         let mut signed = header(version);
         if version == 5 {
             let kind: u16 = match body.len() {
@@ -191,9 +216,11 @@ impl Mint {
             signed.extend((body.len() as u32).to_le_bytes());
         }
         signed.extend(body);
-        let qe = [qe_report, &self.pck.sign(qe_report), &[32, 0], &AUTHENTICATION, certified].concat();
+        let qe =
+            [qe_report, &self.pck.sign(qe_report), &[32, 0], &AUTHENTICATION, certified].concat();
         let outer = certification(6, &qe);
-        let data = [&sign(&self.ak, &signed)[..], &self.ak.public_key().as_ref()[1..], &outer].concat();
+        let data =
+            [&sign(&self.ak, &signed)[..], &self.ak.public_key().as_ref()[1..], &outer].concat();
         signed.extend((data.len() as u32).to_le_bytes());
         signed.extend(data);
         signed
@@ -202,22 +229,36 @@ impl Mint {
     pub fn verify(&self, quote: &[u8], collateral: &Value) -> Result<TdxClaims, TdxError> {
         let collateral = Collateral::parse(&serde_json::to_vec(collateral).unwrap())?;
         let roots = vec![Certificate::from_der(&self.root.der).unwrap()];
-        DcapVerifier::new(roots, Some(&collateral), NOW)?.verify(&TdxEvidence::parse(quote, None)?, None, NOW)
+        DcapVerifier::new(roots, Some(&collateral), NOW)?.verify(
+            &TdxEvidence::parse(quote, None)?,
+            None,
+            NOW,
+        )
     }
 
     /// The same from dcap-qvl.
-    pub fn second_opinion(&self, quote: &[u8], collateral: &Value) -> Result<(String, Vec<String>), String> {
-        let collateral = serde_json::from_value(collateral.clone()).map_err(|e| format!("{e:#}"))?;
-        let verifier = dcap_qvl::verify::QuoteVerifier::new(self.root.der.clone()).allow_debug(true);
+    pub fn second_opinion(
+        &self,
+        quote: &[u8],
+        collateral: &Value,
+    ) -> Result<(String, Vec<String>), String> {
+        let collateral =
+            serde_json::from_value(collateral.clone()).map_err(|e| format!("{e:#}"))?;
+        let verifier =
+            dcap_qvl::verify::QuoteVerifier::new(self.root.der.clone()).allow_debug(true);
         let report = verifier.verify(quote, &collateral, NOW).map_err(|e| format!("{e:#}"))?;
         Ok((report.status, report.advisory_ids))
     }
 
     /// Our verdict, after dcap-qvl's was found to be the same.
-    pub fn agreed(&self, quote: &[u8], collateral: &Value) -> Result<(String, Vec<String>), &'static str> {
-        let ours = self
-            .verify(quote, collateral)
-            .map(|claims| (claims.platform.tcb_status.unwrap().to_string(), claims.platform.advisory_ids));
+    pub fn agreed(
+        &self,
+        quote: &[u8],
+        collateral: &Value,
+    ) -> Result<(String, Vec<String>), &'static str> {
+        let ours = self.verify(quote, collateral).map(|claims| {
+            (claims.platform.tcb_status.unwrap().to_string(), claims.platform.advisory_ids)
+        });
         let theirs = self.second_opinion(quote, collateral);
         match (ours, theirs) {
             (Ok(ours), Ok(theirs)) => {

@@ -18,10 +18,16 @@ fn versions_4_and_5_with_every_td_report_verify() {
     let mint = Mint::new();
     let collateral = mint.good_collateral();
     let extended = [td15([6, 1, 5], [6, 1, 5]), vec![0; 237]].concat();
-    for (version, body) in [(4, td10([6, 1, 5])), (5, td10([6, 1, 5])), (5, td15([6, 1, 5], [6, 1, 5])), (5, extended)]
+    for (version, body) in
+        [(4, td10([6, 1, 5])), (5, td10([6, 1, 5])), (5, td15([6, 1, 5], [6, 1, 5])), (5, extended)]
     {
         let quote = mint.quote(version, &body);
-        assert_eq!(mint.agreed(&quote, &collateral), Ok(("UpToDate".into(), vec![])), "{version} {}", body.len());
+        assert_eq!(
+            mint.agreed(&quote, &collateral),
+            Ok(("UpToDate".into(), vec![])),
+            "{version} {}",
+            body.len()
+        );
         let claims = mint.verify(&quote, &collateral).unwrap();
         TdxPolicy::default().check(&claims).unwrap();
         assert_eq!(claims.quote.body_type.is_some(), version == 5);
@@ -44,11 +50,13 @@ fn versions_4_and_5_with_every_td_report_verify() {
 #[test]
 fn every_bit_of_a_version_5_quote_is_signed() {
     let mint = Mint::new();
-    let collateral = Collateral::parse(&serde_json::to_vec(&mint.good_collateral()).unwrap()).unwrap();
+    let collateral =
+        Collateral::parse(&serde_json::to_vec(&mint.good_collateral()).unwrap()).unwrap();
     let roots = vec![Certificate::from_der(&mint.root.der).unwrap()];
     let verifier = DcapVerifier::new(roots, Some(&collateral), NOW).unwrap();
     let good = mint.quote(5, &td15([6, 1, 5], [6, 1, 5]));
-    let verify = |quote: &[u8]| verifier.verify(&TdxEvidence::parse(quote, None)?, None, NOW).map(drop);
+    let verify =
+        |quote: &[u8]| verifier.verify(&TdxEvidence::parse(quote, None)?, None, NOW).map(drop);
     assert_eq!(verify(&good), Ok(()));
     for bit in (0..(54 + 648) * 8).step_by(3) {
         let mut bad = good.clone();
@@ -65,8 +73,10 @@ fn tcb_levels_are_matched_as_intels_library_does() {
         let mut report = qe_report(&mint.ak);
         report[258] = qe_svn;
         let version = if body.len() == 584 { 4 } else { 5 };
-        let quote = mint.quote_of(version, body, &report, &certification(5, mint.chain().as_bytes()));
-        mint.agreed(&quote, &mint.good_collateral()).map(|(status, advisories)| (status, advisories.join(" ")))
+        let quote =
+            mint.quote_of(version, body, &report, &certification(5, mint.chain().as_bytes()));
+        mint.agreed(&quote, &mint.good_collateral())
+            .map(|(status, advisories)| (status, advisories.join(" ")))
     };
     let platform = |microcode: u8| {
         let mut components = COMPONENTS;
@@ -77,7 +87,10 @@ fn tcb_levels_are_matched_as_intels_library_does() {
     let good = td10([6, 1, 5]);
     assert_eq!(verdict(platform(5), 11, &good, 4), is("UpToDate", ""));
     assert_eq!(verdict(platform(200), 99, &td10([9, 1, 9]), 200), is("UpToDate", ""));
-    assert_eq!(verdict(platform(5), 11, &td10([6, 1, 4]), 4), is("SWHardeningNeeded", "INTEL-SA-00002"));
+    assert_eq!(
+        verdict(platform(5), 11, &td10([6, 1, 4]), 4),
+        is("SWHardeningNeeded", "INTEL-SA-00002")
+    );
     assert_eq!(verdict(platform(4), 11, &good, 4), is("ConfigurationNeeded", "INTEL-SA-00001"));
     assert_eq!(verdict(platform(5), 10, &good, 4), is("OutOfDate", "INTEL-SA-00003"));
     // The module.
@@ -99,12 +112,18 @@ fn tcb_levels_are_matched_as_intels_library_does() {
     assert_eq!(verdict(platform(1), 11, &good, 4), Err("ATT-316"));
     assert_eq!(verdict(platform(0), 11, &good, 4), Err("ATT-316"));
     // TD 1.5: launched on an old module, which was updated since.
-    assert_eq!(verdict(platform(5), 11, &td15([5, 1, 5], [6, 1, 5]), 4), is("TDRelaunchAdvised", "INTEL-SA-00004"));
+    assert_eq!(
+        verdict(platform(5), 11, &td15([5, 1, 5], [6, 1, 5]), 4),
+        is("TDRelaunchAdvised", "INTEL-SA-00004")
+    );
     assert_eq!(
         verdict(platform(4), 11, &td15([5, 1, 5], [6, 1, 5]), 4),
         is("TDRelaunchAdvisedConfigurationNeeded", "INTEL-SA-00001 INTEL-SA-00004")
     );
-    assert_eq!(verdict(platform(5), 11, &td15([5, 1, 5], [5, 1, 5]), 4), is("OutOfDate", "INTEL-SA-00004"));
+    assert_eq!(
+        verdict(platform(5), 11, &td15([5, 1, 5], [5, 1, 5]), 4),
+        is("OutOfDate", "INTEL-SA-00004")
+    );
     assert_eq!(verdict(platform(5), 11, &td15([6, 1, 5], [5, 1, 5]), 4), is("UpToDate", ""));
     assert_eq!(verdict(platform(5), 11, &td15([6, 1, 5], [2, 1, 5]), 4), Err("ATT-316"));
     assert_eq!(verdict(platform(5), 11, &td15([6, 1, 5], [9, 9, 5]), 4), Err("ATT-316"));
@@ -123,7 +142,9 @@ fn attack_the_tdx_module_is_not_intels() {
         let roots = vec![Certificate::from_der(&mint.root.der).unwrap()];
         let verifier = DcapVerifier::new(roots, None, NOW).unwrap();
         let verify = |body: &[u8]| {
-            verifier.verify(&TdxEvidence::parse(&mint.quote(4, body), None).unwrap(), None, NOW).map(drop)
+            verifier
+                .verify(&TdxEvidence::parse(&mint.quote(4, body), None).unwrap(), None, NOW)
+                .map(drop)
         };
         assert_eq!(verify(&td10([6, 1, 5])), Ok(()));
         assert_eq!(verify(&body).unwrap_err().code(), "ATT-316");
@@ -133,7 +154,10 @@ fn attack_the_tdx_module_is_not_intels() {
     info["tdxModuleIdentities"][0]["attributesMask"] = json!("00FFFFFFFFFFFFFF");
     let mut body = td10([6, 1, 5]);
     body[112] = 1;
-    assert_eq!(mint.agreed(&mint.quote(4, &body), &mint.collateral(&info, &qe_identity())), Err("ATT-316"));
+    assert_eq!(
+        mint.agreed(&mint.quote(4, &body), &mint.collateral(&info, &qe_identity())),
+        Err("ATT-316")
+    );
 }
 
 #[test]
@@ -151,7 +175,11 @@ fn attributes_are_claims_and_the_policy_judges_reserved_bits() {
         // Debug, profiling, service TDs, SEPT_VE_DISABLE, migration.
         assert_eq!(acceptable, !reserved && !matches!(bit, 0 | 4..=6 | 17 | 28 | 29), "bit {bit}");
         let open = TdxPolicy { allow_unknown_features: true, ..TdxPolicy::default() };
-        assert_eq!(open.check(&claims).is_ok(), !matches!(bit, 0 | 4..=6 | 17 | 28 | 29), "bit {bit}");
+        assert_eq!(
+            open.check(&claims).is_ok(),
+            !matches!(bit, 0 | 4..=6 | 17 | 28 | 29),
+            "bit {bit}"
+        );
     }
 }
 

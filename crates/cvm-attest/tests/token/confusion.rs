@@ -15,7 +15,14 @@ fn claims() -> Value {
 }
 
 fn verdict(text: &str, keys: &KeySet) -> Result<(), TokenError> {
-    verify_ita(&Token::parse(text.as_bytes())?, keys, &ItaPolicy::new("ita"), &Expected::default(), NOW).map(drop)
+    verify_ita(
+        &Token::parse(text.as_bytes())?,
+        keys,
+        &ItaPolicy::new("ita"),
+        &Expected::default(),
+        NOW,
+    )
+    .map(drop)
 }
 
 /// The claims, signed as `alg` under this header.
@@ -32,7 +39,8 @@ fn all_six_algorithms() {
     let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
     header.kid = Some("p256".into());
     let key = jsonwebtoken::EncodingKey::from_ec_der(&SIGNER.p256_pkcs8);
-    verdict(&jsonwebtoken::encode(&header, &claims(), &key).unwrap(), &keys(&SIGNER.jwks())).unwrap();
+    verdict(&jsonwebtoken::encode(&header, &claims(), &key).unwrap(), &keys(&SIGNER.jwks()))
+        .unwrap();
 }
 
 #[test]
@@ -49,7 +57,10 @@ fn attack_no_signature() {
     for alg in ["RS256", "ES256"] {
         let good = SIGNER.sign(alg, &claims());
         let stripped = &good[..=good.rfind('.').unwrap()];
-        assert!(matches!(verdict(stripped, &keys(&SIGNER.jwks())), Err(TokenError::Signature { .. })));
+        assert!(matches!(
+            verdict(stripped, &keys(&SIGNER.jwks())),
+            Err(TokenError::Signature { .. })
+        ));
     }
     // CVE-2022-21449: r = s = 0.
     let good = SIGNER.sign("ES256", &claims());
@@ -66,7 +77,8 @@ fn attack_an_hmac_with_the_public_key_as_its_secret() {
             let header = json!({"alg": "HS256", "kid": kid, "typ": "JWT"}).to_string();
             let signed = format!("{}.{}", B64.encode(header), B64.encode(claims().to_string()));
             let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
-            let error = verdict(&format!("{signed}.{}", B64.encode(tag)), &keys(&SIGNER.jwks())).unwrap_err();
+            let error = verdict(&format!("{signed}.{}", B64.encode(tag)), &keys(&SIGNER.jwks()))
+                .unwrap_err();
             assert_eq!(error, TokenError::Symmetric { published: false });
         }
     }
@@ -103,7 +115,9 @@ fn attack_another_algorithm_than_the_keys() {
         let error = under(signed, json!({"alg": said, "kid": kid})).unwrap_err();
         let typed = matches!(
             error,
-            TokenError::Algorithm { .. } | TokenError::Unverifiable { .. } | TokenError::Signature { .. }
+            TokenError::Algorithm { .. }
+                | TokenError::Unverifiable { .. }
+                | TokenError::Signature { .. }
         );
         assert!(typed, "{said} {kid}: {error}");
     }
@@ -112,9 +126,14 @@ fn attack_another_algorithm_than_the_keys() {
     jwks["keys"][2]["alg"] = json!("PS384");
     assert!(verdict(&SIGNER.sign("PS384", &claims()), &keys(&jwks)).is_ok());
     for alg in ["PS256", "RS256"] {
-        assert!(matches!(verdict(&SIGNER.sign(alg, &claims()), &keys(&jwks)), Err(TokenError::Unverifiable { .. })));
+        assert!(matches!(
+            verdict(&SIGNER.sign(alg, &claims()), &keys(&jwks)),
+            Err(TokenError::Unverifiable { .. })
+        ));
     }
-    for (member, value) in [("use", json!("enc")), ("key_ops", json!(["encrypt"])), ("key_ops", json!("verify"))] {
+    for (member, value) in
+        [("use", json!("enc")), ("key_ops", json!(["encrypt"])), ("key_ops", json!("verify"))]
+    {
         let mut jwks = SIGNER.jwks();
         jwks["keys"][2][member] = value;
         assert!(verdict(&SIGNER.sign("RS256", &claims()), &keys(&jwks)).is_err(), "{member}");
@@ -137,7 +156,8 @@ fn attack_a_key_that_the_token_brings_itself() {
             let header = json!({"alg": "RS256", "kid": kid, member: value}).to_string();
             let forged = attacker.raw("RS256", &header, &claims().to_string());
             let error = verdict(&forged, &keys(&SIGNER.jwks())).unwrap_err();
-            let typed = matches!(error, TokenError::Signature { .. } | TokenError::Unverifiable { .. });
+            let typed =
+                matches!(error, TokenError::Signature { .. } | TokenError::Unverifiable { .. });
             assert!(typed, "{member} {kid}: {error}");
         }
         // Azure writes jku into every token: it is not believed, and does no harm.
@@ -172,13 +192,20 @@ fn attack_headers_that_change_the_meaning() {
     ];
     for header in twice {
         let token = SIGNER.raw("RS256", header, &claims().to_string());
-        assert!(matches!(verdict(&token, &keys(&SIGNER.jwks())), Err(TokenError::Malformed { .. })), "{header}");
+        assert!(
+            matches!(verdict(&token, &keys(&SIGNER.jwks())), Err(TokenError::Malformed { .. })),
+            "{header}"
+        );
     }
 }
 
 #[test]
 fn attack_a_key_name_that_is_missing_unknown_or_given_twice() {
-    for header in [json!({"alg": "RS256"}), json!({"alg": "RS256", "kid": ""}), json!({"alg": "RS256", "kid": "RSA"})] {
+    for header in [
+        json!({"alg": "RS256"}),
+        json!({"alg": "RS256", "kid": ""}),
+        json!({"alg": "RS256", "kid": "RSA"}),
+    ] {
         assert!(matches!(under("RS256", header), Err(TokenError::Unverifiable { .. })));
     }
     let good = SIGNER.sign("RS256", &claims());
@@ -227,5 +254,8 @@ fn a_key_set_under_a_root() {
     }
     // A key without a certificate is under no root.
     let set = keys(&jwks).with_roots(vec![root.clone()]);
-    assert!(matches!(verdict(&SIGNER.sign("RS256", &claims()), &set), Err(TokenError::Unverifiable { .. })));
+    assert!(matches!(
+        verdict(&SIGNER.sign("RS256", &claims()), &set),
+        Err(TokenError::Unverifiable { .. })
+    ));
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_attest::token::{
-    EarKey, EarToken, Expected, KeySet, PROFILE, PROFILE_TRUSTEE, Registered, Rules, Submodule, Tier, Token,
-    TokenError, TrustVector, VerifierId,
+    EarKey, EarToken, Expected, KeySet, PROFILE, PROFILE_TRUSTEE, Registered, Rules, Submodule,
+    Tier, Token, TokenError, TrustVector, VerifierId,
 };
 use serde_json::json;
 
@@ -20,7 +20,8 @@ fn pem(der: &[u8], label: &str) -> String {
 }
 
 fn ear() -> EarToken {
-    let vector = TrustVector { hardware: 2, executables: 3, configuration: 2, ..Default::default() };
+    let vector =
+        TrustVector { hardware: 2, executables: 3, configuration: 2, ..Default::default() };
     let cpu = Submodule {
         status: Tier::Affirming,
         vector: Some(vector),
@@ -49,7 +50,13 @@ fn rules() -> Rules {
 
 fn verify(text: &str, nonce: Option<&[u8]>, now: u64) -> Result<EarToken, TokenError> {
     let keys = KeySet::parse(key().jwks().to_string().as_bytes()).unwrap();
-    EarToken::verify(&Token::parse(text.as_bytes())?, &keys, &rules(), &Expected { nonce, report_data: None }, now)
+    EarToken::verify(
+        &Token::parse(text.as_bytes())?,
+        &keys,
+        &rules(),
+        &Expected { nonce, report_data: None },
+        now,
+    )
 }
 
 #[test]
@@ -101,7 +108,8 @@ fn the_key_holders_token_is_read_as_well() {
     });
     let text = SIGNER.sign("ES256", &with(&registered("us"), claims));
     let token = Token::parse(text.as_bytes()).unwrap();
-    let ear = EarToken::verify(&token, &keys(&SIGNER.jwks()), &rules(), &Expected::default(), NOW).unwrap();
+    let ear = EarToken::verify(&token, &keys(&SIGNER.jwks()), &rules(), &Expected::default(), NOW)
+        .unwrap();
     assert_eq!((ear.submods["cpu0"].status, ear.submods["cpu0"].vector), (Tier::Affirming, None));
 }
 
@@ -130,8 +138,11 @@ fn a_status_is_no_better_than_its_vector() {
         let good = matches!(tier, Tier::None | Tier::Affirming);
         assert_eq!(ear.sign(&key()).is_ok(), good, "{value}");
         // Nor does a signature help.
-        let text =
-            SIGNER.raw("ES256", &json!({"alg": "ES256", "kid": key().kid()}).to_string(), &ear.payload().to_string());
+        let text = SIGNER.raw(
+            "ES256",
+            &json!({"alg": "ES256", "kid": key().kid()}).to_string(),
+            &ear.payload().to_string(),
+        );
         assert_eq!(verify(&text, None, NOW).is_ok(), good, "{value}");
     }
     assert_eq!(Tier::appraised(true, false), Tier::Affirming);
@@ -172,7 +183,13 @@ fn an_odd_key_beside_the_good_one_is_passed_over() {
     };
     let verdict = |set: &[u8]| {
         let token = Token::parse(&case("verdict.jwt"))?;
-        EarToken::verify(&token, &KeySet::parse(set)?, &Rules::new("flare-cvm"), &Expected::default(), ISSUED)
+        EarToken::verify(
+            &token,
+            &KeySet::parse(set)?,
+            &Rules::new("flare-cvm"),
+            &Expected::default(),
+            ISSUED,
+        )
     };
     for name in ["good", "odd-ec-without-y", "odd-kid-number", "odd-rsa-padded-base64"] {
         verdict(&case(&format!("{name}.jwks"))).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -1,4 +1,5 @@
-//! Intel Trust Authority. No token with its key is public: the layouts are its documentation's, the key is ours.
+//! Intel Trust Authority. No token with its key is public: the layouts are its documentation's, the
+//! key is ours.
 
 use cvm_attest::token::{Expected, ItaClaims, ItaPolicy, TokenError, verify_ita};
 use serde_json::{Value, json};
@@ -27,7 +28,8 @@ fn v1() -> Value {
 }
 
 fn v2() -> Value {
-    let gpu = json!({"measres": "comparison-successful", "dbgstat": "disabled", "hwmodel": "GH100"});
+    let gpu =
+        json!({"measres": "comparison-successful", "dbgstat": "disabled", "hwmodel": "GH100"});
     with(&common(), json!({"tdx": tdx(), "nvgpu": gpu}))
 }
 
@@ -47,14 +49,21 @@ fn both_claim_versions_say_the_same() {
         assert_eq!(ita.tcb_status.as_deref(), Some("UpToDate"));
         assert_eq!(ita.held_data.as_deref(), Some("AQID"));
         assert_eq!(ita.policies_matched, ["p1"]);
-        assert_eq!(ita.not_checked.iter().map(|n| n.check.as_str()).collect::<Vec<_>>(), ["audience"]);
+        assert_eq!(
+            ita.not_checked.iter().map(|n| n.check.as_str()).collect::<Vec<_>>(),
+            ["audience"]
+        );
         assert_eq!(ita.to_json()["ita"]["tee"]["tdx_rtmr0"], "00".repeat(48));
     }
     // SEV-SNP has no status of Intel's.
     let snp = json!({"sevsnp": {"sevsnp_is_debuggable": false, "sevsnp_launchmeasurement": "70".repeat(48)}});
     let snp = verdict(&with(&common(), snp), &policy).unwrap();
     assert_eq!(snp.attester_type, "sevsnp");
-    assert!(snp.not_checked.iter().any(|left_out| left_out.check == "tcb-status"), "{:?}", snp.not_checked);
+    assert!(
+        snp.not_checked.iter().any(|left_out| left_out.check == "tcb-status"),
+        "{:?}",
+        snp.not_checked
+    );
 }
 
 #[test]
@@ -84,13 +93,20 @@ fn each_thing_that_spoils_it() {
         *claims.pointer_mut(pointer).unwrap() = value.clone();
         assert!(verdict(&claims, &policy).is_err(), "{pointer} {value}");
     }
-    assert!(verdict(&with(&v2(), json!({"sgx": {"sgx_is_debuggable": false}})), &policy).is_err(), "two TEEs");
-    assert!(ItaPolicy::new("ita").types.contains(&"sgx".to_owned()), "as Microsoft's tokens of SGX");
+    assert!(
+        verdict(&with(&v2(), json!({"sgx": {"sgx_is_debuggable": false}})), &policy).is_err(),
+        "two TEEs"
+    );
+    assert!(
+        ItaPolicy::new("ita").types.contains(&"sgx".to_owned()),
+        "as Microsoft's tokens of SGX"
+    );
     let open = ItaPolicy {
         tcb_statuses: vec!["OutOfDate".into()],
         accepted_advisories: vec!["INTEL-SA-00837".into()],
         ..policy
     };
-    let old = json!({"attester_tcb_status": "OutOfDate", "attester_advisory_ids": ["INTEL-SA-00837"]});
+    let old =
+        json!({"attester_tcb_status": "OutOfDate", "attester_advisory_ids": ["INTEL-SA-00837"]});
     assert!(verdict(&with(&v1(), old), &open).is_ok());
 }

@@ -22,10 +22,14 @@ fn maa_1() -> (Token, KeySet, MaaPolicy) {
 #[test]
 fn maa_1_is_valid_for_its_eight_hours() {
     let (token, keys, mut policy) = maa_1();
-    let verify = |policy: &MaaPolicy, now| verify_maa(&token, &keys, policy, &Expected::default(), now);
+    let verify =
+        |policy: &MaaPolicy, now| verify_maa(&token, &keys, policy, &Expected::default(), now);
     let claims = verify(&policy, 1_625_170_300 + 3600).unwrap();
     assert_eq!(claims.attestation_type, "sgx");
-    assert_eq!(claims.measurement.as_deref(), Some("b779202618becb636768e5d902f28d524222735fafb539ea9ba07c3fc171a1c2"));
+    assert_eq!(
+        claims.measurement.as_deref(),
+        Some("b779202618becb636768e5d902f28d524222735fafb539ea9ba07c3fc171a1c2")
+    );
     assert!(!claims.debuggable && !claims.through_vtpm);
     // The enclave's held data are bound by its report data: a key.
     assert_eq!(claims.runtime_keys[0]["crv"], "P-256");
@@ -34,7 +38,8 @@ fn maa_1_is_valid_for_its_eight_hours() {
     assert_eq!(left_out, ["audience", "nonce", "attestation-policy", "tcb-status"]);
     assert_eq!(claims.to_json()["maa"]["issuer"], ISSUER);
 
-    // The default leeway covers the difference between Azure's clock and the one that noted the time of issue.
+    // The default leeway covers the difference between Azure's clock and the one that noted the
+    // time of issue.
     for now in [1_625_170_300, ISSUED, EXPIRES - 1, EXPIRES + 119] {
         assert!(verify(&policy, now).is_ok(), "{now}");
     }
@@ -42,7 +47,8 @@ fn maa_1_is_valid_for_its_eight_hours() {
         assert!(matches!(verify(&policy, now), Err(TokenError::Time { .. })), "{now}");
     }
     policy.rules.leeway = 0;
-    for (now, good) in [(ISSUED - 1, false), (ISSUED, true), (EXPIRES - 1, true), (EXPIRES, false)] {
+    for (now, good) in [(ISSUED - 1, false), (ISSUED, true), (EXPIRES - 1, true), (EXPIRES, false)]
+    {
         assert_eq!(verify(&policy, now).is_ok(), good, "{now}");
     }
 }
@@ -50,7 +56,8 @@ fn maa_1_is_valid_for_its_eight_hours() {
 #[test]
 fn maa_1_is_bound_to_what_is_expected() {
     let (token, keys, policy) = maa_1();
-    let report_data = hex::decode("ed11a9eb97dfc17053a32a6992e71d04f7ec996e45519ab710936afb48f9041d").unwrap();
+    let report_data =
+        hex::decode("ed11a9eb97dfc17053a32a6992e71d04f7ec996e45519ab710936afb48f9041d").unwrap();
     let verify = |expected: Expected<'_>| verify_maa(&token, &keys, &policy, &expected, ISSUED);
     let bound = verify(Expected { report_data: Some(&report_data), nonce: None }).unwrap();
     assert!(!bound.not_checked.iter().any(|left_out| left_out.check == "nonce"));
@@ -60,7 +67,10 @@ fn maa_1_is_bound_to_what_is_expected() {
         assert!(matches!(error, TokenError::Nonce { .. }), "{error}");
     }
     // It carries no nonce at all.
-    assert!(matches!(verify(Expected { nonce: Some(b"n"), report_data: None }), Err(TokenError::Nonce { .. })));
+    assert!(matches!(
+        verify(Expected { nonce: Some(b"n"), report_data: None }),
+        Err(TokenError::Nonce { .. })
+    ));
 }
 
 #[test]
@@ -96,7 +106,8 @@ fn an_azure_vm_without_its_key_is_read_and_not_believed() {
     let token = Token::parse(&vector("maa/azurevm-token-nokey.jwt")).unwrap();
     let keys = KeySet::parse(&vector("maa/maa-1-sgx.jwks.json")).unwrap();
     let policy = MaaPolicy::new("https://sharedweu.weu.attest.azure.net");
-    let error = verify_maa(&token, &keys, &policy, &Expected::default(), 1_680_180_000).unwrap_err();
+    let error =
+        verify_maa(&token, &keys, &policy, &Expected::default(), 1_680_180_000).unwrap_err();
     assert!(matches!(error, TokenError::Unverifiable { .. }), "{error}");
     assert!(error.to_string().contains("dRKh+hBcWUfQimSl3Iv6ZhStW3TSOt0ThwiTgUUqZAo="), "{error}");
 
@@ -120,7 +131,9 @@ fn an_azure_vm_without_its_key_is_read_and_not_believed() {
         assert_eq!(maa.measurement.unwrap().len(), 96);
         assert_eq!(maa.report_data.unwrap().len(), 128);
         assert_eq!(maa.runtime_keys[0]["kid"], "HCLAkPub");
-        assert!(maa.vm.contains_key("x-ms-azurevm-vmid") && !maa.vm.contains_key("x-ms-isolation-tee"));
+        assert!(
+            maa.vm.contains_key("x-ms-azurevm-vmid") && !maa.vm.contains_key("x-ms-isolation-tee")
+        );
     }
 }
 
@@ -186,13 +199,19 @@ fn a_tdx_vm_and_what_a_policy_may_allow() {
     let policy = MaaPolicy::new("maa");
     assert_eq!(verdict(&good, &policy).unwrap().tcb_status.as_deref(), Some("UpToDate"));
     for (spoiled, allowing) in [
-        (json!({"tdx_td_attributes_debug": true}), MaaPolicy { allow_debug: true, ..policy.clone() }),
+        (
+            json!({"tdx_td_attributes_debug": true}),
+            MaaPolicy { allow_debug: true, ..policy.clone() },
+        ),
         (json!({"dbgstat": "enabled"}), MaaPolicy { allow_debug: true, ..policy.clone() }),
         (
             json!({"attester_tcb_status": "OutOfDate"}),
             MaaPolicy { tcb_statuses: vec!["OutOfDate".into()], ..policy.clone() },
         ),
-        (json!({"x-ms-compliance-status": "none"}), MaaPolicy { compliance: None, ..policy.clone() }),
+        (
+            json!({"x-ms-compliance-status": "none"}),
+            MaaPolicy { compliance: None, ..policy.clone() },
+        ),
     ] {
         let claims = with(&good, spoiled);
         let error = verdict(&claims, &policy).unwrap_err();

@@ -1,7 +1,9 @@
 //! NVIDIA's Remote Attestation Service.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
-use cvm_attest::token::{DetachedEat, Expected, KeySet, NrasClaims, NrasPolicy, TokenError, verify_nras};
+use cvm_attest::token::{
+    DetachedEat, Expected, KeySet, NrasClaims, NrasPolicy, TokenError, verify_nras,
+};
 use cvm_base::{Explain, sha256};
 use serde_json::{Value, json};
 
@@ -21,7 +23,13 @@ fn pem() -> KeySet {
 
 fn hopper(bundle: &Value, nonce: Option<&[u8]>) -> Result<NrasClaims, TokenError> {
     let eat = DetachedEat::parse(bundle.to_string().as_bytes())?;
-    verify_nras(&eat, &pem(), &NrasPolicy::new(ISSUER), &Expected { nonce, report_data: None }, ISSUED)
+    verify_nras(
+        &eat,
+        &pem(),
+        &NrasPolicy::new(ISSUER),
+        &Expected { nonce, report_data: None },
+        ISSUED,
+    )
 }
 
 #[test]
@@ -29,12 +37,19 @@ fn hopper_version_3() {
     let nonce = hex::decode(NONCE).unwrap();
     let claims = hopper(&bundle(), Some(&nonce)).unwrap();
     assert_eq!((claims.version.as_str(), claims.overall_result), ("3.0", true));
-    let expected: Value = serde_json::from_slice(&vector("nras/hopperClaimsv3_decoded.json")).unwrap();
+    let expected: Value =
+        serde_json::from_slice(&vector("nras/hopperClaimsv3_decoded.json")).unwrap();
     assert_eq!(json!(claims.devices), expected);
     assert_eq!(claims.to_json()["nras"]["devices"]["GPU-0"]["hwmodel"], "GH100 A01 GSP BROM");
     assert!(!claims.not_checked.iter().any(|left_out| left_out.check == "nonce"));
 
-    assert!(hopper(&bundle(), None).unwrap().not_checked.iter().any(|left_out| left_out.check == "nonce"));
+    assert!(
+        hopper(&bundle(), None)
+            .unwrap()
+            .not_checked
+            .iter()
+            .any(|left_out| left_out.check == "nonce")
+    );
     for other in [&nonce[..31], &[], &[0; 32]] {
         assert!(matches!(hopper(&bundle(), Some(other)), Err(TokenError::Nonce { .. })));
     }
@@ -78,9 +93,12 @@ fn attack_parts_of_other_bundles() {
 
 /// A bundle of the test's own service.
 fn sign(overall: Value, devices: &[(&str, Value)]) -> Value {
-    let devices: serde_json::Map<String, Value> =
-        devices.iter().map(|(name, claims)| ((*name).into(), json!(SIGNER.sign("ES384", claims)))).collect();
-    let digest = |token: &Value| json!(["DIGEST", ["SHA-256", sha256(token.as_str().unwrap().as_bytes())]]);
+    let devices: serde_json::Map<String, Value> = devices
+        .iter()
+        .map(|(name, claims)| ((*name).into(), json!(SIGNER.sign("ES384", claims))))
+        .collect();
+    let digest =
+        |token: &Value| json!(["DIGEST", ["SHA-256", sha256(token.as_str().unwrap().as_bytes())]]);
     let submods: serde_json::Map<String, Value> =
         devices.iter().map(|(name, token)| (name.clone(), digest(token))).collect();
     let overall = with(&json!({"submods": submods}), overall);
@@ -88,7 +106,8 @@ fn sign(overall: Value, devices: &[(&str, Value)]) -> Value {
 }
 
 fn overall(version: &str) -> Value {
-    let claims = json!({"x-nvidia-ver": version, "x-nvidia-overall-att-result": true, "eat_nonce": NONCE});
+    let claims =
+        json!({"x-nvidia-ver": version, "x-nvidia-overall-att-result": true, "eat_nonce": NONCE});
     with(&registered(ISSUER), claims)
 }
 
@@ -112,9 +131,13 @@ fn own(bundle: &Value, policy: &NrasPolicy) -> Result<NrasClaims, TokenError> {
 #[test]
 fn version_2_with_a_switch_and_each_thing_that_spoils_it() {
     let policy = NrasPolicy { devices: Some(2), ..NrasPolicy::new(ISSUER) };
-    let with_gpu = |gpu: Value| sign(overall("2.0"), &[("GPU-0", gpu), ("SWITCH-0", device_v2("switch"))]);
+    let with_gpu =
+        |gpu: Value| sign(overall("2.0"), &[("GPU-0", gpu), ("SWITCH-0", device_v2("switch"))]);
     assert_eq!(own(&with_gpu(device_v2("gpu")), &policy).unwrap().devices.len(), 2);
-    assert!(own(&sign(overall("2.0"), &[("GPU-0", device_v2("gpu"))]), &policy).is_err(), "a device too few");
+    assert!(
+        own(&sign(overall("2.0"), &[("GPU-0", device_v2("gpu"))]), &policy).is_err(),
+        "a device too few"
+    );
 
     let device = device_v2("gpu");
     for claim in device.as_object().unwrap().keys() {
@@ -128,7 +151,13 @@ fn version_2_with_a_switch_and_each_thing_that_spoils_it() {
         let harmless = ["jti", "iat", "nbf"].contains(&claim.as_str());
         assert_eq!(own(&with_gpu(spoiled), &policy).is_ok(), harmless, "{claim}");
     }
-    for claim in ["measres", "dbgstat", "secboot", "eat_nonce", "x-nvidia-gpu-attestation-report-nonce-match"] {
+    for claim in [
+        "measres",
+        "dbgstat",
+        "secboot",
+        "eat_nonce",
+        "x-nvidia-gpu-attestation-report-nonce-match",
+    ] {
         let mut silent = device.clone();
         silent.as_object_mut().unwrap().remove(claim);
         assert!(own(&with_gpu(silent), &policy).is_err(), "{claim} absent");
@@ -148,14 +177,16 @@ fn version_2_with_a_switch_and_each_thing_that_spoils_it() {
         ("exp", Value::Null),
     ] {
         let claims = with(&overall("2.0"), json!({ member: value }));
-        let bundle = sign(claims, &[("GPU-0", device_v2("gpu")), ("SWITCH-0", device_v2("switch"))]);
+        let bundle =
+            sign(claims, &[("GPU-0", device_v2("gpu")), ("SWITCH-0", device_v2("switch"))]);
         assert!(own(&bundle, &policy).is_err(), "{member}");
     }
 }
 
 #[test]
 fn version_3_chains() {
-    let decoded: Value = serde_json::from_slice(&vector("nras/hopperClaimsv3_decoded.json")).unwrap();
+    let decoded: Value =
+        serde_json::from_slice(&vector("nras/hopperClaimsv3_decoded.json")).unwrap();
     let device = with(&with(&decoded["GPU-0"], registered(ISSUER)), json!({"eat_nonce": NONCE}));
     let policy = NrasPolicy::new(ISSUER);
     let verdict = |device: Value| own(&sign(overall("3.0"), &[("GPU-0", device)]), &policy);
@@ -164,7 +195,10 @@ fn version_3_chains() {
         ("/x-nvidia-gpu-driver-rim-cert-chain/x-nvidia-cert-status", json!("expired")),
         ("/x-nvidia-gpu-vbios-rim-cert-chain/x-nvidia-cert-ocsp-status", json!("revoked")),
         ("/x-nvidia-gpu-vbios-rim-cert-chain/x-nvidia-cert-ocsp-status", Value::Null),
-        ("/x-nvidia-gpu-attestation-report-cert-chain/x-nvidia-cert-revocation-reason", json!("keyCompromise")),
+        (
+            "/x-nvidia-gpu-attestation-report-cert-chain/x-nvidia-cert-revocation-reason",
+            json!("keyCompromise"),
+        ),
         ("/x-nvidia-gpu-attestation-report-cert-chain", json!(true)),
         ("/x-nvidia-gpu-driver-rim-fetched", json!(false)),
         ("/measres", json!("fail")),
@@ -179,7 +213,11 @@ fn version_3_chains() {
 fn attack_the_local_verifiers_own_token() {
     use aws_lc_rs::hmac;
     let hs256 = |secret: &[u8], claims: &Value| {
-        let signed = format!("{}.{}", B64.encode(r#"{"alg":"HS256","typ":"JWT"}"#), B64.encode(claims.to_string()));
+        let signed = format!(
+            "{}.{}",
+            B64.encode(r#"{"alg":"HS256","typ":"JWT"}"#),
+            B64.encode(claims.to_string())
+        );
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
         format!("{signed}.{}", B64.encode(tag))
     };

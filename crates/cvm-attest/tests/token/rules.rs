@@ -1,8 +1,8 @@
 //! Issuer, audience, clock; malformed tokens.
 
 use cvm_attest::token::{
-    DetachedEat, Expected, ItaPolicy, KeySet, MAX_DETACHED_BYTES, MAX_KEY_SET_BYTES, MAX_TOKEN_BYTES, Rules, Token,
-    TokenError, verify_ita,
+    DetachedEat, Expected, ItaPolicy, KeySet, MAX_DETACHED_BYTES, MAX_KEY_SET_BYTES,
+    MAX_TOKEN_BYTES, Rules, Token, TokenError, verify_ita,
 };
 use cvm_base::Explain;
 use serde_json::{Value, json};
@@ -58,7 +58,10 @@ fn the_clock_and_its_leeway() {
 #[test]
 fn issuer_and_audience_are_the_policys() {
     let claims = registered("ita");
-    let to = |audience: Option<&str>| Rules { audience: audience.map(str::to_owned), ..Rules::new("ita") };
+    let to = |audience: Option<&str>| Rules {
+        audience: audience.map(str::to_owned),
+        ..Rules::new("ita")
+    };
     for (rules, aud, good) in [
         (to(None), json!(null), false),
         (to(Some("us")), json!("us"), true),
@@ -74,9 +77,15 @@ fn issuer_and_audience_are_the_policys() {
     assert!(verdict(&to(None), &claims, NOW).is_ok());
     assert!(verdict(&to(Some("us")), &claims, NOW).is_err());
     for issuer in ["", "ITA", "ita/", "ita ", "https://ita"] {
-        assert!(matches!(verdict(&Rules::new(issuer), &claims, NOW), Err(TokenError::Party { claim: "iss", .. })));
+        assert!(matches!(
+            verdict(&Rules::new(issuer), &claims, NOW),
+            Err(TokenError::Party { claim: "iss", .. })
+        ));
     }
-    assert!(verdict(&Rules::new(""), &with(&claims, json!({"iss": ""})), NOW).is_err(), "nobody is no issuer");
+    assert!(
+        verdict(&Rules::new(""), &with(&claims, json!({"iss": ""})), NOW).is_err(),
+        "nobody is no issuer"
+    );
 }
 
 #[test]
@@ -102,7 +111,13 @@ fn malformed_tokens_of_every_kind() {
         format!("{header}.{payload}.{signature}.{payload}.{signature}"),
     ] {
         let verdict = Token::parse(bad.as_bytes()).and_then(|token| {
-            verify_ita(&token, &keys(&SIGNER.jwks()), &ItaPolicy::new("ita"), &Expected::default(), NOW)
+            verify_ita(
+                &token,
+                &keys(&SIGNER.jwks()),
+                &ItaPolicy::new("ita"),
+                &Expected::default(),
+                NOW,
+            )
         });
         assert!(
             matches!(verdict, Err(TokenError::Malformed { .. } | TokenError::Signature { .. })),
@@ -115,7 +130,13 @@ fn malformed_tokens_of_every_kind() {
     // Payloads that are signed and still no claims.
     for payload in ["", "[]", "1", "{\"a\":1}{}", "{\"exp\":1,\"exp\":2}", &"[".repeat(50_000)] {
         let token = token(&SIGNER.raw("ES256", r#"{"alg":"ES256","kid":"p256"}"#, payload));
-        let error = verify_ita(&token, &keys(&SIGNER.jwks()), &ItaPolicy::new("ita"), &Expected::default(), NOW);
+        let error = verify_ita(
+            &token,
+            &keys(&SIGNER.jwks()),
+            &ItaPolicy::new("ita"),
+            &Expected::default(),
+            NOW,
+        );
         assert!(matches!(error, Err(TokenError::Malformed { .. })), "{payload:.20}");
     }
 }
@@ -124,8 +145,11 @@ fn malformed_tokens_of_every_kind() {
 fn attack_a_gigabyte() {
     // Refused by its length: nothing of it is decoded, let alone copied.
     let huge = vec![b'A'; 1 << 30];
-    let errors =
-        [Token::parse(&huge).unwrap_err(), KeySet::parse(&huge).unwrap_err(), DetachedEat::parse(&huge).unwrap_err()];
+    let errors = [
+        Token::parse(&huge).unwrap_err(),
+        KeySet::parse(&huge).unwrap_err(),
+        DetachedEat::parse(&huge).unwrap_err(),
+    ];
     for error in errors {
         assert!(error.to_string().contains("1073741824 bytes"), "{error}");
         assert!(matches!(error.code(), "ATT-350" | "ATT-352"));
@@ -140,7 +164,9 @@ fn attack_a_gigabyte() {
 #[test]
 fn key_sets_that_cannot_be_used() {
     let good = SIGNER.jwks()["keys"][0].clone();
-    let der = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+    let der = "-----BEGIN PUBLIC \
+        KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC \
+        KEY-----\n";
     let nvidia = String::from_utf8(vector("nras/nras-prod-20250609.recovered.pub.pem")).unwrap();
     for bad in [
         "",
@@ -161,7 +187,10 @@ fn key_sets_that_cannot_be_used() {
         &json!({"keys": [{"kty": "RSA", "kid": "r", "n": "AQAB"}]}).to_string(),
     ] {
         let error = KeySet::parse(bad.as_bytes()).unwrap_err();
-        assert!(matches!(error, TokenError::Keys { .. } | TokenError::Malformed { .. }), "{bad}: {error}");
+        assert!(
+            matches!(error, TokenError::Keys { .. } | TokenError::Malformed { .. }),
+            "{bad}: {error}"
+        );
     }
     // Another key's certificate would let a root vouch for a key that it never saw.
     let azure: Value = serde_json::from_slice(&vector("maa/maa-1-sgx.jwks.json")).unwrap();

@@ -7,8 +7,9 @@ use aws_lc_rs::{
     rand::SystemRandom,
     rsa::KeySize,
     signature::{
-        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair,
-        RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PSS_SHA256, RSA_PSS_SHA384, RsaKeyPair,
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+        EcdsaSigningAlgorithm, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PSS_SHA256,
+        RSA_PSS_SHA384, RsaKeyPair,
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
@@ -18,7 +19,8 @@ use serde_json::{Value, json};
 pub const NOW: u64 = 1_760_000_000;
 
 pub fn vector(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence").join(name)).unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence").join(name))
+        .unwrap()
 }
 
 pub fn keys(jwks: &Value) -> KeySet {
@@ -81,12 +83,17 @@ impl Signer {
             "ES384" => "p384",
             _ => "rsa",
         };
-        self.raw(alg, &json!({"alg": alg, "kid": kid, "typ": "JWT"}).to_string(), &claims.to_string())
+        self.raw(
+            alg,
+            &json!({"alg": alg, "kid": kid, "typ": "JWT"}).to_string(),
+            &claims.to_string(),
+        )
     }
 
     pub fn jwks(&self) -> Value {
         let point = |key: &EcdsaKeyPair, curve: &str, kid: &str| {
-            let (x, y) = key.public_key().as_ref()[1..].split_at(if curve == "P-256" { 32 } else { 48 });
+            let (x, y) =
+                key.public_key().as_ref()[1..].split_at(if curve == "P-256" { 32 } else { 48 });
             json!({"kty": "EC", "crv": curve, "kid": kid, "use": "sig", "x": B64.encode(x), "y": B64.encode(y)})
         };
         let rsa = self.rsa.public_key();
@@ -112,13 +119,16 @@ pub fn with(base: &Value, more: Value) -> Value {
     all
 }
 
-/// A compact token's text with each bit flipped. Debug builds, which are slow, take every bit of the header and of
-/// the signature's last bytes, and every `stride`-th character elsewhere; `make test` takes all.
+/// A compact token's text with each bit flipped. Debug builds, which are slow, take every bit of
+/// the header and of the signature's last bytes, and every `stride`-th character elsewhere; `make
+/// test` takes all.
 pub fn flips(text: &str, stride: usize) -> impl Iterator<Item = String> {
     let stride = if cfg!(debug_assertions) { stride } else { 1 };
     let header = text.find('.').unwrap();
     let taken = move |at: usize| at <= header || at.is_multiple_of(stride) || at + 2 >= text.len();
-    let bits = (0..text.len()).filter(move |at| taken(*at)).flat_map(|at| (0..7).map(move |bit| (at, bit)));
+    let bits = (0..text.len())
+        .filter(move |at| taken(*at))
+        .flat_map(|at| (0..7).map(move |bit| (at, bit)));
     bits.filter_map(|(at, bit)| {
         let mut bytes = text.as_bytes().to_vec();
         bytes[at] ^= 1 << bit;

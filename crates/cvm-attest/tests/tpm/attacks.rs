@@ -31,8 +31,8 @@ fn no_flipped_bit_passes() {
         for bit in (0..good.ak.len() * 8).step_by(step) {
             let mut bad = good.clone();
             bad.ak[bit / 8] ^= 1 << (bit % 8);
-            // What the TPM enforces at the key's use (its policy, noDA and so on) does not change what it signed:
-            // it is a key of another name, and the name is a claim.
+            // What the TPM enforces at the key's use (its policy, noDA and so on) does not change
+            // what it signed: it is a key of another name, and the name is a claim.
             if let Ok(claims) = bad.verify() {
                 assert_ne!(claims.ak_name, honest.ak_name, "{name}: key bit {bit}");
                 assert_eq!(claims.ak_sha256, honest.ak_sha256);
@@ -45,12 +45,18 @@ fn no_flipped_bit_passes() {
 fn no_flipped_bit_in_a_quoted_value_passes() {
     for bank in ["sha256", "sha384"] {
         let good = Files::gce(bank);
-        let values: BTreeMap<String, Digest> = serde_json::from_slice(good.pcrs.as_ref().unwrap()).unwrap();
-        let bare: Vec<u8> = (0..24).flat_map(|pcr| values[&pcr.to_string()].as_bytes().to_vec()).collect();
+        let values: BTreeMap<String, Digest> =
+            serde_json::from_slice(good.pcrs.as_ref().unwrap()).unwrap();
+        let bare: Vec<u8> =
+            (0..24).flat_map(|pcr| values[&pcr.to_string()].as_bytes().to_vec()).collect();
         let log = None;
         let good = Files { pcrs: Some(bare), log, ..good };
         good.verify().unwrap();
-        for bit in (0..good.pcrs.as_ref().unwrap().len() * 8).step_by(if cfg!(debug_assertions) { 5 } else { 1 }) {
+        for bit in (0..good.pcrs.as_ref().unwrap().len() * 8).step_by(if cfg!(debug_assertions) {
+            5
+        } else {
+            1
+        }) {
             let mut bad = good.clone();
             bad.pcrs.as_mut().unwrap()[bit / 8] ^= 1 << (bit % 8);
             assert!(matches!(bad.verify(), Err(TpmError::PcrDigest { .. })), "{bank}: bit {bit}");
@@ -64,7 +70,8 @@ fn attack_values_of_other_registers() {
     let good = Files::own("ecdsa-p384-sha384");
     let claims = good.verify().unwrap();
     // Shifted by one: PCR 1 shown as PCR 0, and so on.
-    let shifted: BTreeMap<u32, Digest> = claims.pcrs.iter().map(|(pcr, value)| ((pcr + 1) % 16, *value)).collect();
+    let shifted: BTreeMap<u32, Digest> =
+        claims.pcrs.iter().map(|(pcr, value)| ((pcr + 1) % 16, *value)).collect();
     let bad = Files { pcrs: Some(serde_json::to_vec(&shifted).unwrap()), ..good.clone() };
     assert!(matches!(bad.verify(), Err(TpmError::PcrDigest { .. })));
     // One register left out.
@@ -95,7 +102,10 @@ fn attack_another_attestation_key() {
     ] {
         for key in [format!("{other}.ak.tpm2b"), format!("{other}.ak.pem")] {
             let refused = Files { ak: file(OWN, &key), ..Files::own(name) }.verify().unwrap_err();
-            assert!(matches!(refused, TpmError::Signature { .. } | TpmError::Scheme { .. }), "{name} {key}: {refused}");
+            assert!(
+                matches!(refused, TpmError::Signature { .. } | TpmError::Scheme { .. }),
+                "{name} {key}: {refused}"
+            );
         }
     }
 }
@@ -104,13 +114,17 @@ fn attack_another_attestation_key() {
 #[test]
 fn attack_a_key_that_could_sign_anything() {
     for name in OWN_ACCEPTED {
-        // TPMA_OBJECT: restricted, fixedTPM, sensitiveDataOrigin, fixedParent, sign; and decrypt set.
+        // TPMA_OBJECT: restricted, fixedTPM, sensitiveDataOrigin, fixedParent, sign; and decrypt
+        // set.
         for bit in [16, 1, 5, 4, 18, 17] {
             let mut bad = Files::own(name);
             let at = 2 + 4 + 3 - bit / 8;
             bad.ak[at] ^= 1 << (bit % 8);
             let refused = bad.verify().unwrap_err();
-            assert!(matches!(refused, TpmError::Structure(AttestError::AttestationKey { .. })), "{name} {bit}");
+            assert!(
+                matches!(refused, TpmError::Structure(AttestError::AttestationKey { .. })),
+                "{name} {bit}"
+            );
         }
     }
 }
@@ -131,7 +145,10 @@ fn attack_a_scheme_that_is_not_the_keys() {
         assert!(matches!(bad.verify(), Err(TpmError::Scheme { .. })), "{name}");
         bad.ak = file(OWN, &format!("{name}.ak.pem"));
         let refused = bad.verify().unwrap_err();
-        assert!(matches!(refused, TpmError::Scheme { .. } | TpmError::Signature { .. }), "{name}: {refused}");
+        assert!(
+            matches!(refused, TpmError::Scheme { .. } | TpmError::Signature { .. }),
+            "{name}: {refused}"
+        );
     }
 }
 
@@ -153,7 +170,10 @@ fn attack_a_log_that_does_not_lead_to_the_quote() {
     assert_eq!(refused.code(), "ATT-337");
     // The log of another boot.
     let other = file("../../tests/vectors/evidence/tpm/eventlogs", "cos-93-amd-sev.bin");
-    assert!(matches!(Files { log: Some(other), ..good.clone() }.verify(), Err(TpmError::Replay { .. })));
+    assert!(matches!(
+        Files { log: Some(other), ..good.clone() }.verify(),
+        Err(TpmError::Replay { .. })
+    ));
     // An extension that nobody logged, into a register that the firmware owns.
     let own = Files { log: Some(log[..header].to_vec()), ..Files::own("rsassa-sha256") };
     let refused = own.verify().unwrap_err();

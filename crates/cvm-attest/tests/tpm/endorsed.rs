@@ -1,6 +1,9 @@
 //! An attestation key's certificate.
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SerialNumber};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SerialNumber,
+};
 
 use super::{ak::Ak, *};
 
@@ -46,10 +49,16 @@ fn a_certificate_binds_the_key_to_a_root() {
     let refused = with(&good, std::slice::from_ref(&other.root), &[]).unwrap_err();
     assert!(matches!(refused, TpmError::Certificate(_)), "{refused}");
     let for_something_else = certificate(&pki, &key, &[1, 3, 6, 1, 5, 5, 7, 3, 1]);
-    assert!(matches!(with(&for_something_else, std::slice::from_ref(&pki.root), &[]), Err(TpmError::Certificate(_))));
+    assert!(matches!(
+        with(&for_something_else, std::slice::from_ref(&pki.root), &[]),
+        Err(TpmError::Certificate(_))
+    ));
     let another = Public::parse(&Files::own("ecdsa-p256-bank-sha1").ak[2..]).unwrap();
     let of_another = certificate(&pki, another.key(), AK_USAGE);
-    assert!(matches!(with(&of_another, std::slice::from_ref(&pki.root), &[]), Err(TpmError::Endorsement { .. })));
+    assert!(matches!(
+        with(&of_another, std::slice::from_ref(&pki.root), &[]),
+        Err(TpmError::Endorsement { .. })
+    ));
 
     for (revoked, good_after) in [(78_u64, true), (77, false)] {
         let crl = rcgen::CertificateRevocationListParams {

@@ -12,7 +12,8 @@ use cvm_attest::{
     tpm::{
         Digest, HashAlg, Key, Public,
         quote::{
-            AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, verify,
+            AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError,
+            TpmPolicy, verify,
         },
     },
     x509::{Certificate, Path},
@@ -70,8 +71,12 @@ impl Files {
         self.verify_endorsed(None)
     }
 
-    fn verify_endorsed(&self, endorsement: Option<&AkEndorsement<'_>>) -> Result<QuoteClaims, TpmError> {
-        let mut evidence = QuoteEvidence::parse(&self.message, &self.signature, AttestationKey::parse(&self.ak)?)?;
+    fn verify_endorsed(
+        &self,
+        endorsement: Option<&AkEndorsement<'_>>,
+    ) -> Result<QuoteClaims, TpmError> {
+        let mut evidence =
+            QuoteEvidence::parse(&self.message, &self.signature, AttestationKey::parse(&self.ak)?)?;
         if let Some(pcrs) = &self.pcrs {
             evidence = evidence.with_pcrs(PcrValues::parse(pcrs)?);
         }
@@ -86,8 +91,14 @@ fn unchecked(claims: &QuoteClaims) -> Vec<&str> {
     claims.not_checked.iter().map(|skipped| skipped.check.as_str()).collect()
 }
 
-const OWN_ACCEPTED: [&str; 6] =
-    ["rsassa-sha256", "rsassa-sha384", "rsapss-sha256", "ecdsa-p256-sha256", "ecdsa-p384-sha256", "ecdsa-p384-sha384"];
+const OWN_ACCEPTED: [&str; 6] = [
+    "rsassa-sha256",
+    "rsassa-sha384",
+    "rsapss-sha256",
+    "ecdsa-p256-sha256",
+    "ecdsa-p384-sha256",
+    "ecdsa-p384-sha384",
+];
 
 #[test]
 fn googles_quotes_verify_with_their_event_log() {
@@ -112,7 +123,10 @@ fn googles_quotes_verify_with_their_event_log() {
 fn a_sha1_bank_is_read_and_refused_unless_the_policy_allows_it() {
     let mut files = Files::gce("sha1");
     let refused = files.verify().unwrap_err();
-    assert!(matches!(&refused, TpmError::Bank { found, .. } if found.starts_with("sha1:0,1,")), "{refused}");
+    assert!(
+        matches!(&refused, TpmError::Bank { found, .. } if found.starts_with("sha1:0,1,")),
+        "{refused}"
+    );
     assert_eq!(refused.code(), "ATT-334");
     files.policy.allow_sha1 = true;
     assert_eq!(files.verify().unwrap().pcrs.len(), 24);
@@ -139,18 +153,26 @@ fn every_scheme_of_swtpm_verifies() {
 #[test]
 fn a_keys_every_form_is_read() {
     for name in OWN_ACCEPTED {
-        let (tpm2b, pem) = (file(OWN, &format!("{name}.ak.tpm2b")), file(OWN, &format!("{name}.ak.pem")));
+        let (tpm2b, pem) =
+            (file(OWN, &format!("{name}.ak.tpm2b")), file(OWN, &format!("{name}.ak.pem")));
         let key = AttestationKey::parse(&tpm2b).unwrap();
         assert_eq!(AttestationKey::parse(&tpm2b[2..]).unwrap(), key);
         assert_eq!(AttestationKey::parse(&pem).unwrap().spki(), key.spki());
         for ak in [pem, key.spki()] {
             let claims = Files { ak, ..Files::own(name) }.verify().unwrap();
-            assert_eq!(unchecked(&claims), ["event-log", "ak-endorsement", "ak-attributes", "acpi"], "{name}");
+            assert_eq!(
+                unchecked(&claims),
+                ["event-log", "ak-endorsement", "ak-attributes", "acpi"],
+                "{name}"
+            );
             assert_eq!((claims.ak_name, claims.ak_sha256), (None, key.sha256()));
         }
         for form in [tpm2b.clone(), tpm2b[2..].to_vec(), key.spki()] {
             let long = [&form[..], &[0]].concat();
-            assert!(matches!(AttestationKey::parse(&long), Err(AttestError::Malformed { .. })), "{name}");
+            assert!(
+                matches!(AttestationKey::parse(&long), Err(AttestError::Malformed { .. })),
+                "{name}"
+            );
             for end in 0..form.len() {
                 assert!(AttestationKey::parse(&form[..end]).is_err(), "{name} cut at {end}");
             }
@@ -215,7 +237,8 @@ fn our_first_quote_verifies_without_values() {
 #[test]
 fn values_in_every_form_are_read() {
     let files = Files::gce("sha256");
-    let map: BTreeMap<String, String> = serde_json::from_slice(files.pcrs.as_ref().unwrap()).unwrap();
+    let map: BTreeMap<String, String> =
+        serde_json::from_slice(files.pcrs.as_ref().unwrap()).unwrap();
     let list: Vec<&str> = (0..24).map(|pcr| map[&pcr.to_string()].as_str()).collect();
     let bare: Vec<u8> = list.iter().flat_map(|value| hex::decode(value).unwrap()).collect();
     let upper: Vec<_> = list.iter().map(|value| value.to_uppercase()).collect();
@@ -240,7 +263,8 @@ fn values_in_every_form_are_read() {
     ] {
         assert!(Files { pcrs: Some(wrong.into()), ..files.clone() }.verify().is_err(), "{wrong}");
     }
-    let of_another_bank = r#"{"sha1": {"0": "0000000000000000000000000000000000000000000000000000000000000000"}}"#;
+    let of_another_bank =
+        r#"{"sha1": {"0": "0000000000000000000000000000000000000000000000000000000000000000"}}"#;
     assert!(PcrValues::parse(of_another_bank.as_bytes()).is_err());
 }
 
@@ -249,7 +273,12 @@ fn a_nonce_is_the_verifiers_own() {
     for nonce in [Nonce::exact(&[0x90, 0x09]), Nonce::from_text("9009")] {
         Files { nonce: Some(nonce), ..Files::gce("sha256") }.verify().unwrap();
     }
-    for nonce in [Nonce::exact(b"9009"), Nonce::exact(&[0x90]), Nonce::from_text("900900"), Nonce::from_text("9010")] {
+    for nonce in [
+        Nonce::exact(b"9009"),
+        Nonce::exact(&[0x90]),
+        Nonce::from_text("900900"),
+        Nonce::from_text("9010"),
+    ] {
         let refused = Files { nonce: Some(nonce), ..Files::gce("sha256") }.verify().unwrap_err();
         assert!(matches!(refused, TpmError::Nonce { .. }), "{refused}");
     }

@@ -40,7 +40,9 @@ impl EphemeralBuild {
         parties: &[(Bytes32, &BaseKey)],
         image_id: &ImageId,
     ) -> Result<Vec<EnrolmentKey>, SplitKeyError> {
-        let key = |(public, base_key): &(Bytes32, &BaseKey)| agree(&self.0, public, base_key, ENROLMENT, image_id);
+        let key = |(public, base_key): &(Bytes32, &BaseKey)| {
+            agree(&self.0, public, base_key, ENROLMENT, image_id)
+        };
         parties.iter().map(|party| key(party).map(EnrolmentKey)).collect()
     }
 
@@ -52,7 +54,9 @@ impl EphemeralBuild {
     ) -> Result<(Bytes32, Vec<Half>), SplitKeyError> {
         let halves = parties
             .iter()
-            .map(|(public, base_key)| agree(&self.0, public, base_key, stage_text(Stage::Boot), image_id).map(Half))
+            .map(|(public, base_key)| {
+                agree(&self.0, public, base_key, stage_text(Stage::Boot), image_id).map(Half)
+            })
             .collect::<Result<_, _>>()?;
         Ok((public_of(&self.0), halves))
     }
@@ -105,7 +109,11 @@ pub fn derive(
     image_id: &ImageId,
 ) -> Result<CombinedKey, SplitKeyError> {
     let needed = party_halves(split_key, purpose)
-        .map(|party| halves.get(party).ok_or_else(|| SplitKeyError::MissingHalf { party: party.clone(), purpose }))
+        .map(|party| {
+            halves
+                .get(party)
+                .ok_or_else(|| SplitKeyError::MissingHalf { party: party.clone(), purpose })
+        })
         .collect::<Result<Vec<_>, _>>()?;
     combine(&split_key.transcript, &needed, purpose, image_id)
 }
@@ -113,7 +121,11 @@ pub fn derive(
 /// The parties whose halves `purpose` needs, in order.
 pub fn party_halves(split_key: &SplitKey, purpose: Purpose) -> impl Iterator<Item = &Name> {
     let needs = purpose.parties();
-    split_key.parties.iter().filter(move |party| party.purposes.contains(&needs)).map(|party| &party.name)
+    split_key
+        .parties
+        .iter()
+        .filter(move |party| party.purposes.contains(&needs))
+        .map(|party| &party.name)
 }
 
 /// Refuses a public key of low order (whatever the secret, the shared point would be zero).
@@ -166,10 +178,12 @@ pub(super) fn info(purpose: &str, image_id: &ImageId) -> Vec<u8> {
 /// HKDF-SHA256 with 32 bytes of output.
 pub(super) fn hkdf(salt: &[u8; 32], ikm: &[u8], info: &[u8]) -> Result<Secret, SplitKeyError> {
     // Only a wrong length could fail, and 32 bytes are one block.
-    Secret::fill(|okm| Hkdf::<Sha256>::new(Some(salt), ikm).expand(info, okm)).map_err(|_| SplitKeyError::Fault("HKDF"))
+    Secret::fill(|okm| Hkdf::<Sha256>::new(Some(salt), ikm).expand(info, okm))
+        .map_err(|_| SplitKeyError::Fault("HKDF"))
 }
 
-/// Runs `compute` twice; a difference is a fault. `black_box` keeps the compiler from running it once.
+/// Runs `compute` twice; a difference is a fault. `black_box` keeps the compiler from running it
+/// once.
 pub(super) fn twice(
     what: &'static str,
     compute: impl Fn() -> Result<Secret, SplitKeyError>,

@@ -6,9 +6,9 @@
 //! | `K'_purpose` | `HKDF(salt = M; ikm = K_purpose; info = "flare-cvm/v1/machine/" ‖ purpose ‖ image_id)` |
 //! | `M_i` | party *i*'s share, in the transcript's order: `HKDF(salt = T; ikm = M; info = "flare-cvm/v1/machine-share/" ‖ name ‖ image_id)`, and for the last party M ⊕ all others |
 //!
-//! Every key holder keeps its share, so that the parties together, and nobody else, can move an image to
-//! another machine. The shares follow from M: a first boot that died before it told every key holder tells
-//! them the same when it begins again.
+//! Every key holder keeps its share, so that the parties together, and nobody else, can move an
+//! image to another machine. The shares follow from M: a first boot that died before it told every
+//! key holder tells them the same when it begins again.
 
 use cvm_base::Bytes32;
 use cvm_layout::{manifest::ImageId, names::Name};
@@ -28,8 +28,8 @@ impl MachineSecret {
         Secret::random().map(Self)
     }
 
-    /// The one that follows from a key which a TEE derives for this image alone (SEV-SNP's MSG_KEY_REQ): each image
-    /// has its own, whatever the TEE mixes in.
+    /// The one that follows from a key which a TEE derives for this image alone (SEV-SNP's
+    /// MSG_KEY_REQ): each image has its own, whatever the TEE mixes in.
     ///
     /// # Errors
     /// [`SplitKeyError::Fault`].
@@ -38,7 +38,8 @@ impl MachineSecret {
         twice("machine secret", || hkdf(&[0; 32], derived_key, &info)).map(Self)
     }
 
-    /// A share for each party, in the transcript's order: all of them give M back, fewer say nothing.
+    /// A share for each party, in the transcript's order: all of them give M back, fewer say
+    /// nothing.
     ///
     /// # Errors
     /// [`SplitKeyError::Fault`].
@@ -54,7 +55,8 @@ impl MachineSecret {
             twice("machine share", || hkdf(&transcript.0, self.as_bytes(), &info)).map(MachineShare)
         };
         let mut shares = others.iter().map(share).collect::<Result<Vec<_>, _>>()?;
-        let last = Self::join(shares.iter().chain([&MachineShare(Secret::copy_of(self.as_bytes()))]));
+        let last =
+            Self::join(shares.iter().chain([&MachineShare(Secret::copy_of(self.as_bytes()))]));
         shares.push(MachineShare(last.0));
         Ok(shares)
     }
@@ -101,7 +103,11 @@ mod tests {
         assert_eq!(first.as_bytes(), of(1, &IMAGE).as_bytes());
         assert_ne!(first.as_bytes(), of(2, &IMAGE).as_bytes(), "another chip");
         assert_ne!(first.as_bytes(), of(1, &ImageId { 0: [8; 16] }).as_bytes(), "another image");
-        assert_ne!(first.as_bytes(), &[1; 32], "the TEE's key itself is kept from what derives further");
+        assert_ne!(
+            first.as_bytes(),
+            &[1; 32],
+            "the TEE's key itself is kept from what derives further"
+        );
     }
 
     #[test]
@@ -123,7 +129,8 @@ mod tests {
         let names = names();
         let shares = machine.shares(&T, &names.iter().collect::<Vec<_>>(), &IMAGE).unwrap();
         for left_out in 0..3 {
-            let rest = shares.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, share)| share);
+            let rest =
+                shares.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, share)| share);
             assert_ne!(MachineSecret::join(rest).as_bytes(), machine.as_bytes());
         }
     }

@@ -36,9 +36,13 @@ mod machine;
 mod secret;
 mod self_test;
 
-pub use derive::{EphemeralBuild, check_public, combine, derive, enrolment_key, half, party_halves};
+pub use derive::{
+    EphemeralBuild, check_public, combine, derive, enrolment_key, half, party_halves,
+};
 pub use machine::bind;
-pub use secret::{BaseKey, CombinedKey, EnrolmentKey, Half, MachineSecret, MachineShare, PartySecret};
+pub use secret::{
+    BaseKey, CombinedKey, EnrolmentKey, Half, MachineSecret, MachineShare, PartySecret,
+};
 pub use self_test::{SelfTestError, self_test};
 
 use cvm_base::Explain;
@@ -66,8 +70,14 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::System, Self::State, Self::Jobs, Self::HeaderMacSystem, Self::HeaderMacState, Self::HeaderMacJobs];
+    pub const ALL: [Self; 6] = [
+        Self::System,
+        Self::State,
+        Self::Jobs,
+        Self::HeaderMacSystem,
+        Self::HeaderMacState,
+        Self::HeaderMacJobs,
+    ];
 
     /// The text that goes into the derivation.
     pub fn as_str(self) -> &'static str {
@@ -86,7 +96,9 @@ impl Purpose {
         match self {
             Self::System | Self::HeaderMacSystem => KeyPurpose::System,
             // What the data owner's site leaves on a disk opens with nobody's half alone.
-            Self::State | Self::HeaderMacState | Self::Jobs | Self::HeaderMacJobs => KeyPurpose::Jobs,
+            Self::State | Self::HeaderMacState | Self::Jobs | Self::HeaderMacJobs => {
+                KeyPurpose::Jobs
+            }
         }
     }
 }
@@ -102,7 +114,9 @@ impl std::fmt::Display for Purpose {
 #[non_exhaustive]
 pub enum SplitKeyError {
     /// The shared point is zero: the other side's public key is of low order.
-    #[error("the X25519 public key {0} is of low order: a key agreed with it is known to everybody")]
+    #[error(
+        "the X25519 public key {0} is of low order: a key agreed with it is known to everybody"
+    )]
     LowOrder(cvm_base::Bytes32),
     /// The same derivation gave two results.
     #[error("the same derivation gave two different results ({0})")]
@@ -141,11 +155,26 @@ impl Explain for SplitKeyError {
 
     fn help(&self) -> String {
         match self {
-            Self::LowOrder(_) => "a public key was replaced by one that cancels the secret: do not use the file it came from".into(),
-            Self::Fault(_) => "the processor or its memory made an error, or somebody induced one: no key was made; try other hardware".into(),
-            Self::Count { .. } => "name the parties of this purpose in the ceremony (`flare-cvm ceremony show AGREEMENT`)".into(),
-            Self::MissingHalf { party, .. } => format!("{party}'s key holder must release its half first: see its audit log for a refusal"),
-            Self::Random(_) => "the kernel's getrandom must work: do not run in a sandbox that forbids it".into(),
+            Self::LowOrder(_) => {
+                "a public key was replaced by one that cancels the secret: do not \
+                use the file it came from"
+                    .into()
+            }
+            Self::Fault(_) => {
+                "the processor or its memory made an error, or somebody induced one: \
+                no key was made; try other hardware"
+                    .into()
+            }
+            Self::Count { .. } => "name the parties of this purpose in the ceremony (`flare-cvm \
+                ceremony show AGREEMENT`)"
+                .into(),
+            Self::MissingHalf { party, .. } => format!(
+                "{party}'s key holder must release its half \
+                first: see its audit log for a refusal"
+            ),
+            Self::Random(_) => "the kernel's getrandom must work: do not run in a sandbox that \
+                forbids it"
+                .into(),
         }
     }
 }

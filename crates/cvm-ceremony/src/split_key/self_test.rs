@@ -20,7 +20,8 @@ impl Explain for SelfTestError {
     }
 
     fn help(&self) -> String {
-        "this program or the processor under it is broken or was changed: use no key that it makes".into()
+        "this program or the processor under it is broken or was changed: use no key that it makes"
+            .into()
     }
 }
 
@@ -67,16 +68,21 @@ fn hkdf_sha256() -> Result<bool, SelfTestError> {
     let name = "HKDF-SHA256";
     let salt: [u8; 13] = bytes(name, "000102030405060708090a0b0c")?;
     let info: [u8; 10] = bytes(name, "f0f1f2f3f4f5f6f7f8f9")?;
-    let expected: [u8; 42] =
-        bytes(name, "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865")?;
+    let expected: [u8; 42] = bytes(
+        name,
+        "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865",
+    )?;
     let mut found = [0; 42];
-    Hkdf::<Sha256>::new(Some(&salt), &[0x0b; 22]).expand(&info, &mut found).map_err(|_| SelfTestError(name))?;
+    Hkdf::<Sha256>::new(Some(&salt), &[0x0b; 22])
+        .expand(&info, &mut found)
+        .map_err(|_| SelfTestError(name))?;
     Ok(found.ct_eq(&expected).into())
 }
 
 fn aes256() -> Result<bool, SelfTestError> {
     let name = "AES-256";
-    let key: [u8; 32] = bytes(name, "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f")?;
+    let key: [u8; 32] =
+        bytes(name, "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f")?;
     let plain: [u8; 16] = bytes(name, "00112233445566778899aabbccddeeff")?;
     let expected: [u8; 16] = bytes(name, "8ea2b7ca516745bfeafc49904b496089")?;
     let cipher = Aes256::new(&key.into());

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use cvm_base::Bytes16;
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms, Transcript, Unlock,
+    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms,
+    Transcript, Unlock,
 };
 use cvm_layout::names::{Name, Role};
 use tempfile::TempDir;
@@ -82,7 +83,9 @@ impl Ceremony {
 pub fn agree(model: &Party, data: &Party, terms: Terms) -> Agreement {
     let invite = model.invite(terms).unwrap();
     let join = data.join(&invite).unwrap();
-    let mut first = Draft::new(Transcript::from_statements(&invite, std::slice::from_ref(&join)).unwrap()).unwrap();
+    let mut first =
+        Draft::new(Transcript::from_statements(&invite, std::slice::from_ref(&join)).unwrap())
+            .unwrap();
     model.sign(&mut first).unwrap();
     let mut second = Draft::parse(first.text().as_bytes()).unwrap();
     assert_eq!(*second.transcript(), Transcript::from_statements(&invite, &[join]).unwrap());

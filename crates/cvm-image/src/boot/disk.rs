@@ -1,4 +1,5 @@
-//! The finished disk: partitions placed into one raw image, packed as qcow2; and its parts read back.
+//! The finished disk: partitions placed into one raw image, packed as qcow2; and its parts read
+//! back.
 //!
 //! A qcow2 file is read and changed through `qemu-img` and `qemu-io` only, one partition at a time:
 //! they open a window of the disk as if it were a whole one.
@@ -36,12 +37,22 @@ pub enum Content<'a> {
 /// Makes `output` (qcow2), whole or not at all, from the contents of p1 to p6 in order.
 ///
 /// Beside `output` it needs room for one uncompressed copy of the contents while it works.
-pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [Content; 6]) -> Result<(), BootError> {
+pub fn build(
+    output: &Path,
+    placement: &Placement,
+    image: &ImageId,
+    contents: [Content; 6],
+) -> Result<(), BootError> {
     let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = Scratch::in_folder(folder)?;
     let (raw_path, packed) = (scratch.join("raw"), scratch.join("qcow2"));
     let fail = |path: &Path| WorkError::io("write", path.to_owned());
-    let mut raw = File::options().read(true).write(true).create_new(true).open(&raw_path).map_err(fail(&raw_path))?;
+    let mut raw = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&raw_path)
+        .map_err(fail(&raw_path))?;
     raw.set_len(placement.disk_bytes).map_err(fail(&raw_path))?;
     gpt::write(&mut raw, placement, image)?;
     for (partition, content) in placement.partitions.iter().zip(contents) {
@@ -65,8 +76,10 @@ pub fn build(output: &Path, placement: &Placement, image: &ImageId, contents: [C
             Content::File(path) => {
                 let mut file = File::open(path).map_err(WorkError::io("read", path))?;
                 for extent in sparse::extents(&file).map_err(WorkError::io("read", path))? {
-                    file.seek(SeekFrom::Start(extent.start)).map_err(WorkError::io("read", path))?;
-                    copy(&mut (&file).take(extent.end - extent.start), extent.start).map_err(fail(&raw_path))?;
+                    file.seek(SeekFrom::Start(extent.start))
+                        .map_err(WorkError::io("read", path))?;
+                    copy(&mut (&file).take(extent.end - extent.start), extent.start)
+                        .map_err(fail(&raw_path))?;
                 }
             }
         }
@@ -111,26 +124,43 @@ pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootEr
     make_ext4(
         path,
         bytes,
-        &["-U", &uuid, "-E", &format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard")],
+        &[
+            "-U",
+            &uuid,
+            "-E",
+            &format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard"),
+        ],
     )
 }
 
 /// The same with the files of `folder` in it, which has `entries` files, folders and links.
 ///
-/// ext4 fixes the number of its inodes when it is made, and takes one for each 16 KiB where nobody says how many: small files
-/// would run out of them before they run out of room.
-pub(crate) fn data_ext4(path: &Path, bytes: u64, folder: &Path, entries: u64) -> Result<(), BootError> {
+/// ext4 fixes the number of its inodes when it is made, and takes one for each 16 KiB where nobody
+/// says how many: small files would run out of them before they run out of room.
+pub(crate) fn data_ext4(
+    path: &Path,
+    bytes: u64,
+    folder: &Path,
+    entries: u64,
+) -> Result<(), BootError> {
     /// ext4's own: eleven, of which the root folder and `lost+found` are two.
     const RESERVED: u64 = 16;
     let (folder, inodes) = (folder.display().to_string(), (entries + RESERVED).to_string());
-    make_ext4(path, bytes, &["-d", &folder, "-N", &inodes, "-E", "lazy_itable_init=0,root_owner=0:0,nodiscard"])
+    make_ext4(
+        path,
+        bytes,
+        &["-d", &folder, "-N", &inodes, "-E", "lazy_itable_init=0,root_owner=0:0,nodiscard"],
+    )
 }
 
 fn make_ext4(path: &Path, bytes: u64, arguments: &[&str]) -> Result<(), BootError> {
     let file = File::create(path).map_err(WorkError::io("make", path))?;
     file.set_len(bytes).map_err(WorkError::io("write", path))?;
     let mut command = tool::command("mkfs.ext4");
-    command.args(["-q", "-F", "-L", "data", "-m", "0", "-O", "^has_journal"]).args(arguments).arg(path);
+    command
+        .args(["-q", "-F", "-L", "data", "-m", "0", "-O", "^has_journal"])
+        .args(arguments)
+        .arg(path);
     tool::run("mkfs.ext4", "making the data partition", command)?;
     Ok(())
 }
@@ -166,7 +196,8 @@ pub fn patch(disk: &Path, number: u32, offset: u64, bytes: &[u8]) -> Result<(), 
     let content = scratch.join("content");
     std::fs::write(&content, bytes).map_err(WorkError::io("write", &content))?;
     let mut command = tool::command("qemu-io");
-    let write = format!("write -q -s {} {} {}", content.display(), entry.offset + offset, bytes.len());
+    let write =
+        format!("write -q -s {} {} {}", content.display(), entry.offset + offset, bytes.len());
     command.args(["-f", "qcow2", "-c", &write]).arg(disk);
     tool::run("qemu-io", "changing the disk", command)?;
     Ok(())
@@ -193,13 +224,17 @@ pub(crate) fn replace(disk: &Path, entry: &gpt::Entry, content: &Path) -> Result
 }
 
 pub(crate) fn partition(disk: &Path, number: u32) -> Result<gpt::Entry, BootError> {
-    let missing = || BootError::Partition { number, problem: format!("{} has none", disk.display()) };
+    let missing =
+        || BootError::Partition { number, problem: format!("{} has none", disk.display()) };
     partitions(disk)?.into_iter().find(|entry| entry.number == number).ok_or_else(missing)
 }
 
 fn extract_window(disk: &Path, offset: u64, length: u64, to: &Path) -> Result<(), BootError> {
     let mut command = tool::command("qemu-img");
-    command.args(["convert", "-O", "raw", "--image-opts"]).arg(window(disk, offset, length)).arg(to);
+    command
+        .args(["convert", "-O", "raw", "--image-opts"])
+        .arg(window(disk, offset, length))
+        .arg(to);
     tool::run("qemu-img", "reading the disk", command)?;
     Ok(())
 }
@@ -279,14 +314,20 @@ mod tests {
         assert!(std::fs::read(&disk).unwrap() == std::fs::read(make("b")).unwrap());
 
         let raw = dir.path().join("raw");
-        let convert = |arguments: &[&str]| std::process::Command::new("qemu-img").args(arguments).status().unwrap();
+        let convert = |arguments: &[&str]| {
+            std::process::Command::new("qemu-img").args(arguments).status().unwrap()
+        };
         let (from, to) = (disk.to_str().unwrap(), raw.to_str().unwrap());
         assert!(convert(&["convert", "-O", "raw", from, to]).success());
-        let output = std::process::Command::new("/usr/sbin/sfdisk").args(["--verify", "--json", to]).output().unwrap();
+        let output = std::process::Command::new("/usr/sbin/sfdisk")
+            .args(["--verify", "--json", to])
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let complaints = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !complaints.contains("corrupt"), "{text}{complaints}");
-        let json = std::process::Command::new("/usr/sbin/sfdisk").args(["--json", to]).output().unwrap();
+        let json =
+            std::process::Command::new("/usr/sbin/sfdisk").args(["--json", to]).output().unwrap();
         let json = String::from_utf8_lossy(&json.stdout);
         for name in NAMES {
             assert!(json.contains(&format!("\"name\": \"{name}\"")), "{json}");
@@ -304,7 +345,10 @@ mod tests {
         let long = vec![1; placement.state_offset as usize + 1];
         let mut contents = [Content::Nothing; 6];
         contents[2] = Content::Bytes(&long);
-        assert!(matches!(build(&disk, &placement, &image(), contents), Err(BootError::Partition { number: 3, .. })));
+        assert!(matches!(
+            build(&disk, &placement, &image(), contents),
+            Err(BootError::Partition { number: 3, .. })
+        ));
         assert_eq!(std::fs::read(&disk).unwrap(), b"an earlier build");
         assert_eq!(dir.path().read_dir().unwrap().count(), 1);
     }

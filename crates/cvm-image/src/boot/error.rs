@@ -49,7 +49,9 @@ pub enum BootError {
         problem: String,
     },
     /// The compressed initramfs is over its limit.
-    #[error("the initramfs has {bytes} bytes, expected at most {limit}; its largest files are {largest}")]
+    #[error(
+        "the initramfs has {bytes} bytes, expected at most {limit}; its largest files are {largest}"
+    )]
     InitramfsTooLarge {
         /// Its size.
         bytes: usize,
@@ -132,7 +134,8 @@ impl Explain for BootError {
                 format!("install it: apt-get install {package}")
             }
             Self::File(e) => e.help(),
-            Self::Fat { .. } => "give the partition a larger `size` in the layout file, or put less in".into(),
+            Self::Fat { .. } => "give the partition a larger `size` in the layout file, or put \
+                less in".into(),
             Self::Modules { .. } => {
                 "correct initramfs/modules.list: one name a line, a module below those that it needs; or build the stage \
                  with the kernel that the list was written for"
@@ -146,14 +149,16 @@ impl Explain for BootError {
             Self::InitramfsTooLarge { .. } => {
                 "take modules out of initramfs/modules.list, or dependencies out of cvm-init".into()
             }
-            Self::Efi { .. } => "reinstall the package that it comes from: systemd-boot-efi, or the stage's kernel".into(),
+            Self::Efi { .. } => "reinstall the package that it comes from: systemd-boot-efi, or \
+                the stage's kernel".into(),
             Self::Variables(_) => "use the OVMF_VARS_4M.fd of the package ovmf, fresh and empty".into(),
             Self::Keys { .. } => {
                 "restore the folder from a backup, or move it away so that new keys are made: every image must then be \
                  provisioned anew"
                     .into()
             }
-            Self::Partition { .. } => "place the partitions with the sizes of the files that go into them".into(),
+            Self::Partition { .. } => "place the partitions with the sizes of the files that go \
+                into them".into(),
             Self::HostChannel { .. } => {
                 "build on Debian 12 with its systemd-boot-efi and an unchanged flare-cvm: whoever runs the machine \
                  could otherwise give orders to what it cannot look into"

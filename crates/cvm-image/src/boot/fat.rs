@@ -1,6 +1,7 @@
 //! FAT images for p1 and p2, the same bytes for the same files.
 //!
-//! Made with mtools: the `fatfs` crate, which reads them, writes directories that `fsck.fat` refuses.
+//! Made with mtools: the `fatfs` crate, which reads them, writes directories that `fsck.fat`
+//! refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,18 +18,29 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// Makes a FAT16 image of exactly `bytes` bytes, a multiple of 4096 from 8 MiB to 256 MiB.
 ///
-/// FAT16 and not FAT32, which needs 33 MiB at least: every EDK2 firmware reads it as an ESP. Dates are
-/// 1980-01-01, and the volume's id follows from its label (at most 11 of `A-Z 0-9 _ -`).
+/// FAT16 and not FAT32, which needs 33 MiB at least: every EDK2 firmware reads it as an ESP. Dates
+/// are 1980-01-01, and the volume's id follows from its label (at most 11 of `A-Z 0-9 _ -`).
 pub fn make(bytes: u64, label: &str, files: &Files) -> Result<Vec<u8>, BootError> {
     let scratch = Scratch::new()?;
     let image = scratch.join("image");
-    std::fs::File::create(&image).and_then(|f| f.set_len(bytes)).map_err(WorkError::io("make", image.clone()))?;
+    std::fs::File::create(&image)
+        .and_then(|f| f.set_len(bytes))
+        .map_err(WorkError::io("make", image.clone()))?;
 
     // FAT16 has 4085 to 65524 clusters.
     let cluster_sectors = (bytes / 512 / 16_384).next_power_of_two().clamp(2, 64);
     let id = cvm_base::sha256(label.as_bytes()).0;
     let mut command = tool::command("mformat");
-    command.arg("-i").arg(&image).args(["-T", &(bytes / 512).to_string(), "-h", "64", "-s", "32", "-m", "0xf8"]);
+    command.arg("-i").arg(&image).args([
+        "-T",
+        &(bytes / 512).to_string(),
+        "-h",
+        "64",
+        "-s",
+        "32",
+        "-m",
+        "0xf8",
+    ]);
     command.args(["-c", &cluster_sectors.to_string(), "-N", &hex(&id[..4]), "-v", label, "::"]);
     tool::run("mformat", "making a FAT image", command)?;
 
@@ -45,7 +57,9 @@ pub fn make(bytes: u64, label: &str, files: &Files) -> Result<Vec<u8>, BootError
         let mut command = tool::command("mcopy");
         command.arg("-i").arg(&image).arg(&content).arg(format!("::{path}"));
         tool::run("mcopy", "copying into a FAT image", command).map_err(|e| match e {
-            WorkError::Tool { output, .. } => BootError::Fat { file: path.clone(), problem: output },
+            WorkError::Tool { output, .. } => {
+                BootError::Fat { file: path.clone(), problem: output }
+            }
             other => other.into(),
         })?;
     }
@@ -93,7 +107,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fat");
         std::fs::write(&path, make(16 * MIB, "ESP", &files()).unwrap()).unwrap();
-        let check = std::process::Command::new("/usr/sbin/fsck.fat").args(["-n", "-v"]).arg(&path).output().unwrap();
+        let check = std::process::Command::new("/usr/sbin/fsck.fat")
+            .args(["-n", "-v"])
+            .arg(&path)
+            .output()
+            .unwrap();
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
     }
 

@@ -28,8 +28,8 @@ pub struct Sources<'a> {
     pub kernel_release: &'a str,
     /// The text of `initramfs/modules.list`.
     pub modules: &'a str,
-    /// Reads a file of the kernel's module folder by its path there: `modules.dep`, `modules.builtin`,
-    /// `kernel/drivers/md/dm-mod.ko`. The error is a sentence.
+    /// Reads a file of the kernel's module folder by its path there: `modules.dep`,
+    /// `modules.builtin`, `kernel/drivers/md/dm-mod.ko`. The error is a sentence.
     pub kernel_file: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
     /// The builder's Ed25519 public key.
     pub builder_public: &'a [u8; 32],
@@ -62,12 +62,21 @@ pub fn build(sources: &Sources) -> Result<Initramfs, BootError> {
     }
 
     let archive = compress(&pack(&files)).map_err(WorkError::io("compress", "the initramfs"))?;
-    let list: Vec<(String, usize)> = files.into_iter().map(|(path, bytes)| (path, bytes.len())).collect();
+    let list: Vec<(String, usize)> =
+        files.into_iter().map(|(path, bytes)| (path, bytes.len())).collect();
     if archive.len() > LIMIT {
         let mut largest: Vec<_> = list.iter().collect();
         largest.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        let largest = largest.iter().take(3).map(|(path, bytes)| format!("{path} ({bytes})")).collect::<Vec<_>>();
-        return Err(BootError::InitramfsTooLarge { bytes: archive.len(), limit: LIMIT, largest: largest.join(", ") });
+        let largest = largest
+            .iter()
+            .take(3)
+            .map(|(path, bytes)| format!("{path} ({bytes})"))
+            .collect::<Vec<_>>();
+        return Err(BootError::InitramfsTooLarge {
+            bytes: archive.len(),
+            limit: LIMIT,
+            largest: largest.join(", "),
+        });
     }
     Ok(Initramfs { archive, list })
 }
@@ -77,7 +86,8 @@ fn refuse(module: &str, problem: impl Into<String>) -> BootError {
 }
 
 /// The files of the listed modules, after a check that each stands below what it needs and that
-/// every name is a module of this kernel, loadable or built in. A name with `?` is one that a kernel may lack.
+/// every name is a module of this kernel, loadable or built in. A name with `?` is one that a
+/// kernel may lack.
 fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
     let text = |file: &str| -> Result<String, BootError> {
         let bytes = (sources.kernel_file)(file).map_err(|problem| refuse(file, problem))?;
@@ -94,7 +104,8 @@ fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
 
     let mut paths = Vec::new();
     let mut loaded = BTreeSet::new();
-    let listed = sources.modules.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let listed =
+        sources.modules.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     for name in listed.filter(|name| !name.is_empty()) {
         let (name, optional) = name.strip_suffix('?').map_or((name, false), |name| (name, true));
         let key = module_name(name);
@@ -105,13 +116,24 @@ fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
             if optional || builtin.contains(&key) {
                 continue;
             }
-            return Err(refuse(name, format!("kernel {} has no module of this name", sources.kernel_release)));
+            return Err(refuse(
+                name,
+                format!("kernel {} has no module of this name", sources.kernel_release),
+            ));
         };
-        if let Some(missing) = needed.split_whitespace().find(|path| !loaded.contains(&module_name(path))) {
-            return Err(refuse(name, format!("it needs {}, which no line above names", module_name(missing))));
+        if let Some(missing) =
+            needed.split_whitespace().find(|path| !loaded.contains(&module_name(path)))
+        {
+            return Err(refuse(
+                name,
+                format!("it needs {}, which no line above names", module_name(missing)),
+            ));
         }
         if !path.ends_with(".ko") {
-            return Err(refuse(name, format!("{path} is compressed; cvm-init loads plain .ko files only")));
+            return Err(refuse(
+                name,
+                format!("{path} is compressed; cvm-init loads plain .ko files only"),
+            ));
         }
         if !loaded.insert(key) {
             return Err(refuse(name, "it is listed twice"));
@@ -136,7 +158,12 @@ fn pack(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
 
     let mut folders = BTreeSet::from(["dev"]);
     for path in files.keys() {
-        folders.extend(path.match_indices('/').map(|(at, _)| &path[..at]).filter(|p| !p.is_empty()).map(|p| &p[1..]));
+        folders.extend(
+            path.match_indices('/')
+                .map(|(at, _)| &path[..at])
+                .filter(|p| !p.is_empty())
+                .map(|p| &p[1..]),
+        );
     }
     let mut out = Vec::new();
     let mut ino = 0;
@@ -147,7 +174,8 @@ fn pack(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
             entry = entry.rdev_major(5).rdev_minor(1);
         }
         let mut writer = entry.write(&mut out, content.len() as u32);
-        let written = std::io::Write::write_all(&mut writer, content).and_then(|()| writer.finish().map(drop));
+        let written = std::io::Write::write_all(&mut writer, content)
+            .and_then(|()| writer.finish().map(drop));
         written.expect("a vector takes every write");
     };
     folders.iter().for_each(|folder| add(folder, FOLDER, &[]));
@@ -215,9 +243,12 @@ mod tests {
             reader = cpio::NewcReader::new(reader.finish().unwrap()).unwrap();
         }
         assert_eq!(files, initramfs.list);
-        for path in
-            ["/init", BUILDER_KEY, "/lib64/ld-linux-x86-64.so.2", "/lib/modules/6.1.0-test/kernel/md/dm-verity.ko"]
-        {
+        for path in [
+            "/init",
+            BUILDER_KEY,
+            "/lib64/ld-linux-x86-64.so.2",
+            "/lib/modules/6.1.0-test/kernel/md/dm-verity.ko",
+        ] {
             assert!(files.iter().any(|(name, _)| name == path), "{path}");
         }
         assert!(initramfs.to_string().contains("       32 /etc/flare-cvm/builder.pub\n"));

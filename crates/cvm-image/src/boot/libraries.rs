@@ -19,17 +19,20 @@ use super::BootError;
 use crate::stage::tree;
 
 /// Where Debian's and Ubuntu's loader looks when nothing else is configured, in its order.
-const FOLDERS: [&str; 4] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib"];
+const FOLDERS: [&str; 4] =
+    ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib"];
 /// Larger files are no libraries of ours.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Loaded by name at run time (`dlopen`): the TPM's device driver interface.
 const LOADED_AT_RUN_TIME: [&str; 1] = ["libtss2-tcti-device.so.0"];
 
-/// Path → content, for the loader of `program` and every library that it needs, as they are found below `root`:
-/// this machine's `/`, or a stage's tree.
+/// Path → content, for the loader of `program` and every library that it needs, as they are found
+/// below `root`: this machine's `/`, or a stage's tree.
 pub(crate) fn closure(root: &Path, program: &Path) -> Result<BTreeMap<String, Vec<u8>>, BootError> {
-    let missing =
-        |name: &str| BootError::Library { path: name.into(), problem: "it is needed and not installed".into() };
+    let missing = |name: &str| BootError::Library {
+        path: name.into(),
+        problem: "it is needed and not installed".into(),
+    };
     let mut found = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let (interpreter, mut wanted) = needs(program, &read_bounded(program, MAX_BYTES)?)?;
@@ -55,7 +58,8 @@ pub(crate) fn closure(root: &Path, program: &Path) -> Result<BTreeMap<String, Ve
 
 /// The program's interpreter (`PT_INTERP`) and the names of the libraries that it needs.
 fn needs(path: &Path, elf: &[u8]) -> Result<(Option<String>, Vec<String>), BootError> {
-    let refuse = |problem: &str| BootError::Library { path: path.to_owned(), problem: problem.into() };
+    let refuse =
+        |problem: &str| BootError::Library { path: path.to_owned(), problem: problem.into() };
     let unreadable = |_: object::Error| refuse("it is no readable 64-bit ELF file");
     let header = FileHeader64::<Endianness>::parse(elf).map_err(unreadable)?;
     let endian = header.endian().map_err(unreadable)?;
@@ -64,7 +68,9 @@ fn needs(path: &Path, elf: &[u8]) -> Result<(Option<String>, Vec<String>), BootE
     let mut interpreter = None;
     for segment in header.program_headers(endian, elf).map_err(unreadable)? {
         if segment.p_type(endian) == PT_INTERP {
-            let bytes = segment.data(endian, elf).map_err(|()| refuse("its interpreter lies outside the file"))?;
+            let bytes = segment
+                .data(endian, elf)
+                .map_err(|()| refuse("its interpreter lies outside the file"))?;
             interpreter = Some(text(bytes));
         }
     }
@@ -99,7 +105,8 @@ mod tests {
             .filter_map(|path| path.rsplit('/').next())
             .collect();
         let found = closure(Path::new("/"), &program).unwrap();
-        let names: BTreeSet<&str> = found.keys().filter_map(|path| path.rsplit('/').next()).collect();
+        let names: BTreeSet<&str> =
+            found.keys().filter_map(|path| path.rsplit('/').next()).collect();
         assert!(expected.is_subset(&names), "{expected:?} in {names:?}");
         assert!(names.contains("libtss2-tcti-device.so.0") && names.contains("libtss2-mu.so.0"));
         assert!(found.contains_key("/lib64/ld-linux-x86-64.so.2"));

@@ -1,7 +1,7 @@
 //! A project's own Secure Boot keys, signatures with them, and the firmware that knows no others.
 //!
-//! PK, KEK and db are made once a project. No key of Microsoft or of a distribution is enrolled: the
-//! firmware starts what this project signed and nothing else.
+//! PK, KEK and db are made once a project. No key of Microsoft or of a distribution is enrolled:
+//! the firmware starts what this project signed and nothing else.
 
 use std::{
     fs,
@@ -59,8 +59,8 @@ pub struct Databases {
     pub db: Vec<u8>,
     /// `dbx`: one entry that matches nothing, because some firmware wants the variable to exist.
     pub dbx: Vec<u8>,
-    /// db's first `EFI_SIGNATURE_DATA` (owner GUID ‖ certificate): the authority that PCR 7 records. Behind it stands
-    /// who signed the image's own kernel modules, if it has any.
+    /// db's first `EFI_SIGNATURE_DATA` (owner GUID ‖ certificate): the authority that PCR 7
+    /// records. Behind it stands who signed the image's own kernel modules, if it has any.
     pub db_authority: Vec<u8>,
 }
 
@@ -84,7 +84,8 @@ impl Databases {
 }
 
 impl Keys {
-    /// Opens the keys in `folder`, or makes them (RSA-3072, self-signed) where `folder` does not exist.
+    /// Opens the keys in `folder`, or makes them (RSA-3072, self-signed) where `folder` does not
+    /// exist.
     pub fn open_or_create(folder: &Path) -> Result<Self, BootError> {
         if !folder.exists() {
             create(folder)?;
@@ -93,9 +94,13 @@ impl Keys {
         for role in ROLES {
             for suffix in ["key", "crt", "der"] {
                 let path = keys.path(role, suffix);
-                let meta = fs::metadata(&path).map_err(|e| keys.refuse(format!("{role}.{suffix}: {e}")))?;
+                let meta = fs::metadata(&path)
+                    .map_err(|e| keys.refuse(format!("{role}.{suffix}: {e}")))?;
                 if suffix == "key" && meta.permissions().mode() & 0o077 != 0 {
-                    return Err(keys.refuse(format!("{role}.key is open to others: chmod 600 {}", path.display())));
+                    return Err(keys.refuse(format!(
+                        "{role}.key is open to others: chmod 600 {}",
+                        path.display()
+                    )));
                 }
             }
         }
@@ -123,8 +128,8 @@ impl Keys {
         self.sign("systemd-boot", &boot_program(SYSTEMD_BOOT, "systemd-boot")?)
     }
 
-    /// The distribution's OVMF with these keys enrolled, and the certificate of whoever signed the image's own kernel
-    /// modules: db is where the kernel looks for it (its keyring `.platform`).
+    /// The distribution's OVMF with these keys enrolled, and the certificate of whoever signed the
+    /// image's own kernel modules: db is where the kernel looks for it (its keyring `.platform`).
     pub fn firmware(&self, module_signer: Option<&[u8]>) -> Result<Firmware, BootError> {
         let der = |role| read_bounded(&self.path(role, "der"), 64 * 1024).map_err(BootError::from);
         let db_authority = [&OWNER[..], &der("db")?].concat();
@@ -133,7 +138,10 @@ impl Keys {
         let databases = Databases {
             pk: signature_list(X509, &[&OWNER[..], &der("PK")?].concat()),
             kek: signature_list(X509, &[&OWNER[..], &der("KEK")?].concat()),
-            db: certificates.map(|certificate| signature_list(X509, &certificate)).collect::<Vec<_>>().concat(),
+            db: certificates
+                .map(|certificate| signature_list(X509, &certificate))
+                .collect::<Vec<_>>()
+                .concat(),
             dbx: signature_list(SHA256, &[&OWNER[..], &cvm_base::sha256(b"").0].concat()),
             db_authority,
         };
@@ -165,7 +173,11 @@ impl Keys {
 /// Makes the folder whole or not at all.
 fn create(folder: &Path) -> Result<(), BootError> {
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(WorkError::io("make", parent))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(parent)
+        .map_err(WorkError::io("make", parent))?;
     let scratch = Scratch::in_folder(parent)?;
     let made = scratch.join("keys");
     fs::DirBuilder::new().mode(0o700).create(&made).map_err(WorkError::io("make", made.clone()))?;
@@ -179,7 +191,12 @@ fn create(folder: &Path) -> Result<(), BootError> {
         let private = fs::Permissions::from_mode(0o600);
         fs::set_permissions(path("key"), private).map_err(WorkError::io("protect", path("key")))?;
         let mut command = tool::command("openssl");
-        command.args(["x509", "-outform", "DER"]).arg("-in").arg(path("crt")).arg("-out").arg(path("der"));
+        command
+            .args(["x509", "-outform", "DER"])
+            .arg("-in")
+            .arg(path("crt"))
+            .arg("-out")
+            .arg(path("der"));
         tool::run("openssl", "encoding a certificate", command)?;
     }
     match fs::rename(&made, folder) {
@@ -235,13 +252,21 @@ mod tests {
         assert_eq!(Keys::open_or_create(&folder).unwrap().firmware(None).unwrap(), firmware);
         assert_eq!(firmware.databases.db[28..], firmware.databases.db_authority);
         assert_eq!(Databases::read(&firmware.variables).unwrap(), firmware.databases);
-        // A signer of modules stands behind the project's own certificate, and changes nothing else.
+        // A signer of modules stands behind the project's own certificate, and changes nothing
+        // else.
         let with_signer = keys.firmware(Some(b"its certificate")).unwrap().databases;
-        let db = [firmware.databases.db.clone(), signature_list(X509, &[&OWNER[..], b"its certificate"].concat())];
+        let db = [
+            firmware.databases.db.clone(),
+            signature_list(X509, &[&OWNER[..], b"its certificate"].concat()),
+        ];
         assert_eq!(with_signer, Databases { db: db.concat(), ..firmware.databases.clone() });
         let variables = keys.firmware(Some(b"its certificate")).unwrap().variables;
         assert_eq!(Databases::read(&variables).unwrap(), with_signer);
-        assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 1, "no temporary folder stays");
+        assert_eq!(
+            fs::read_dir(folder.parent().unwrap()).unwrap().count(),
+            1,
+            "no temporary folder stays"
+        );
 
         let signed = keys.signed_loader().unwrap();
         let program = dir.path().join("boot.efi");
@@ -265,7 +290,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("secure-boot");
         let certificates = std::thread::scope(|scope| {
-            let open = || Keys::open_or_create(&folder).map(|keys| fs::read(keys.path("db", "der")).unwrap());
+            let open = || {
+                Keys::open_or_create(&folder).map(|keys| fs::read(keys.path("db", "der")).unwrap())
+            };
             [scope.spawn(open), scope.spawn(open)].map(|thread| thread.join().unwrap().unwrap())
         });
         assert!(certificates[0] == certificates[1]);

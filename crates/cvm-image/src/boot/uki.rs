@@ -1,8 +1,8 @@
 //! The unified kernel image: systemd's stub, the kernel, the initramfs, the OS release text and the
 //! one command line it can ever be started with.
 //!
-//! PCR 11 measures the sections `.linux`, `.osrel`, `.cmdline`, `.initrd` in this order, each as its
-//! name with a NUL and then its bytes (systemd-stub 252).
+//! PCR 11 measures the sections `.linux`, `.osrel`, `.cmdline`, `.initrd` in this order, each as
+//! its name with a NUL and then its bytes (systemd-stub 252).
 
 use std::fs;
 
@@ -34,10 +34,11 @@ pub struct Parts<'a> {
 
 /// Everything that the kernel is told, beside the manifest's digest.
 ///
-/// The hardening switches are those of the stage's list. `panic=-1` reboots at once, which `-no-reboot`
-/// turns into the end of the VM; `systemd.gpt_auto=0` keeps systemd from mounting partitions that it
-/// recognises; an inner kernel log stays off the console (`loglevel=3`); `no_timer_check` leaves out a test of the timer that a
-/// machine on a busy host fails with a panic.
+/// The hardening switches are those of the stage's list. `panic=-1` reboots at once, which
+/// `-no-reboot` turns into the end of the VM; `systemd.gpt_auto=0` keeps systemd from mounting
+/// partitions that it recognises; an inner kernel log stays off the console (`loglevel=3`);
+/// `no_timer_check` leaves out a test of the timer that a machine on a busy host fails with a
+/// panic.
 const FIXED: &str = "console=ttyS0 panic=-1 loglevel=3 lockdown=integrity init_on_alloc=1 init_on_free=1 slab_nomerge \
                      page_alloc.shuffle=1 randomize_kstack_offset=on vsyscall=none debugfs=off module.sig_enforce=1 \
                      systemd.gpt_auto=0 no_timer_check";
@@ -83,10 +84,16 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
     command.arg(&image);
     tool::run("objcopy", "joining the kernel image", command)?;
     let uki = read_bounded(&image, 256 << 20)?;
-    for (name, content) in [(".linux", parts.kernel), (".cmdline", parts.cmdline.as_bytes()), (".initrd", parts.initrd)]
-    {
+    for (name, content) in [
+        (".linux", parts.kernel),
+        (".cmdline", parts.cmdline.as_bytes()),
+        (".initrd", parts.initrd),
+    ] {
         if section(&uki, name)? != content {
-            return Err(BootError::Efi { what: "the kernel image", problem: format!("objcopy damaged {name}") });
+            return Err(BootError::Efi {
+                what: "the kernel image",
+                problem: format!("objcopy damaged {name}"),
+            });
         }
     }
     Ok(uki)
@@ -96,7 +103,8 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
 pub fn section<'a>(uki: &'a [u8], name: &str) -> Result<&'a [u8], BootError> {
     let refuse = |problem: String| BootError::Efi { what: "the kernel image", problem };
     let file = PeFile64::parse(uki).map_err(|e| refuse(e.to_string()))?;
-    let section = file.section_by_name(name).ok_or_else(|| refuse(format!("it has no section {name}")))?;
+    let section =
+        file.section_by_name(name).ok_or_else(|| refuse(format!("it has no section {name}")))?;
     let size = section.pe_section().virtual_size.get(LittleEndian) as usize;
     let data = section.data().map_err(|e| refuse(e.to_string()))?;
     data.get(..size).ok_or_else(|| refuse(format!("{name} is cut off")))
@@ -124,7 +132,12 @@ mod tests {
     fn the_sections_are_the_parts_and_the_image_is_the_same_each_time() {
         let (kernel, initrd) = (kernel(), vec![3; 5_003]);
         let cmdline = cmdline(&cvm_base::sha256(b"manifest"));
-        let parts = Parts { kernel: &kernel, initrd: &initrd, os_release: "ID=debian\n", cmdline: &cmdline };
+        let parts = Parts {
+            kernel: &kernel,
+            initrd: &initrd,
+            os_release: "ID=debian\n",
+            cmdline: &cmdline,
+        };
         let uki = build(&parts).unwrap();
         for (name, content) in [
             (".linux", &kernel[..]),
@@ -135,11 +148,20 @@ mod tests {
             assert_eq!(section(&uki, name).unwrap(), content, "{name}");
         }
         let file = PeFile64::parse(&*uki).unwrap();
-        let mut extents: Vec<_> = file.sections().map(|s| (s.address(), s.address() + s.size())).collect();
+        let mut extents: Vec<_> =
+            file.sections().map(|s| (s.address(), s.address() + s.size())).collect();
         extents.sort();
-        assert!(extents.windows(2).all(|pair| pair[0].1 <= pair[1].0), "no section lies over another: {extents:x?}");
+        assert!(
+            extents.windows(2).all(|pair| pair[0].1 <= pair[1].0),
+            "no section lies over another: {extents:x?}"
+        );
         let date = |program: &[u8]| {
-            PeFile64::parse(program).unwrap().nt_headers().file_header.time_date_stamp.get(LittleEndian)
+            PeFile64::parse(program)
+                .unwrap()
+                .nt_headers()
+                .file_header
+                .time_date_stamp
+                .get(LittleEndian)
         };
         assert_eq!(date(&uki), date(&fs::read(STUB).unwrap()), "not the time of the build");
         assert!(build(&parts).unwrap() == uki, "deterministic");
@@ -156,13 +178,15 @@ mod tests {
     #[test]
     fn attack_a_command_line_that_lets_the_host_speak_is_refused() {
         let (kernel, cmdline) = (kernel(), cmdline(&cvm_base::sha256(b"manifest")));
-        for cmdline in
-            [cmdline.replace(" systemd.import_credentials=no", ""), cmdline + " systemd.import_credentials=1"]
-        {
+        for cmdline in [
+            cmdline.replace(" systemd.import_credentials=no", ""),
+            cmdline + " systemd.import_credentials=1",
+        ] {
             let parts = Parts { kernel: &kernel, initrd: &[], os_release: "", cmdline: &cmdline };
             let error = build(&parts).unwrap_err();
             assert!(
-                cvm_base::Explain::code(&error) == "BOOT-014" && error.to_string().contains("credentials"),
+                cvm_base::Explain::code(&error) == "BOOT-014"
+                    && error.to_string().contains("credentials"),
                 "{error}"
             );
         }

@@ -10,16 +10,21 @@ use super::BootError;
 pub(super) type Guid = [u8; 16];
 
 /// 8be4df61-93ca-11d2-aa0d-00e098032b8c
-pub(super) const GLOBAL: Guid = *b"\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c";
+pub(super) const GLOBAL: Guid =
+    *b"\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c";
 /// d719b2cb-3d3a-4596-a3bc-dad00e67656f
-pub(super) const IMAGE_SECURITY: Guid = *b"\xcb\xb2\x19\xd7\x3a\x3d\x96\x45\xa3\xbc\xda\xd0\x0e\x67\x65\x6f";
+pub(super) const IMAGE_SECURITY: Guid =
+    *b"\xcb\xb2\x19\xd7\x3a\x3d\x96\x45\xa3\xbc\xda\xd0\x0e\x67\x65\x6f";
 /// f0a30bc7-af08-4556-99c4-001009c93a44: the switch that a person flips in the firmware's menu.
-pub(super) const SECURE_BOOT_ENABLE: Guid = *b"\xc7\x0b\xa3\xf0\x08\xaf\x56\x45\x99\xc4\x00\x10\x09\xc9\x3a\x44";
+pub(super) const SECURE_BOOT_ENABLE: Guid =
+    *b"\xc7\x0b\xa3\xf0\x08\xaf\x56\x45\x99\xc4\x00\x10\x09\xc9\x3a\x44";
 /// c076ec0c-7028-4399-a072-71ee5c448b9f
-pub(super) const CUSTOM_MODE: Guid = *b"\x0c\xec\x76\xc0\x28\x70\x99\x43\xa0\x72\x71\xee\x5c\x44\x8b\x9f";
+pub(super) const CUSTOM_MODE: Guid =
+    *b"\x0c\xec\x76\xc0\x28\x70\x99\x43\xa0\x72\x71\xee\x5c\x44\x8b\x9f";
 
 /// aaf32c78-947b-439a-a180-2e144ec37792: a store whose variables carry a time stamp.
-const AUTHENTICATED_STORE: Guid = *b"\x78\x2c\xf3\xaa\x7b\x94\x9a\x43\xa1\x80\x2e\x14\x4e\xc3\x77\x92";
+const AUTHENTICATED_STORE: Guid =
+    *b"\x78\x2c\xf3\xaa\x7b\x94\x9a\x43\xa1\x80\x2e\x14\x4e\xc3\x77\x92";
 const NON_VOLATILE: u32 = 1;
 const BOOT_SERVICE: u32 = 2;
 const RUNTIME: u32 = 4;
@@ -39,7 +44,8 @@ pub(super) struct Variable<'a> {
 /// Appends `variables` to an empty store and gives the whole file back.
 pub(super) fn fill(empty: &[u8], variables: &[Variable]) -> Result<Vec<u8>, BootError> {
     let broken = BootError::Variables;
-    let u16_at = |at: usize| empty.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let u16_at =
+        |at: usize| empty.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
     if empty.get(40..44) != Some(b"_FVH") {
         return Err(broken("it does not begin with a firmware volume"));
     }
@@ -74,7 +80,8 @@ pub(super) fn fill(empty: &[u8], variables: &[Variable]) -> Result<Vec<u8>, Boot
 pub(super) fn read<'a>(file: &'a [u8], name: &str, vendor: &Guid) -> Result<&'a [u8], BootError> {
     const HEADER: usize = 60;
     let broken = BootError::Variables;
-    let u16_at = |at: usize| file.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let u16_at =
+        |at: usize| file.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
     let store = u16_at(48).filter(|_| file.get(40..44) == Some(b"_FVH"));
     let store = store.ok_or(broken("it does not begin with a firmware volume"))?;
     if file.get(store..store + 16) != Some(&AUTHENTICATED_STORE[..]) {
@@ -82,9 +89,12 @@ pub(super) fn read<'a>(file: &'a [u8], name: &str, vendor: &Guid) -> Result<&'a 
     }
     let wanted: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
     let (mut at, mut found) = (store + 28, &[][..]);
-    while let Some(header) = file.get(at..at + HEADER).filter(|header| header[..2] == [0xaa, 0x55]) {
-        let length =
-            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
+    while let Some(header) = file.get(at..at + HEADER).filter(|header| header[..2] == [0xaa, 0x55])
+    {
+        let length = |at: usize| {
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+                as usize
+        };
         let (name, data) = (length(36), length(40));
         let record = file.get(at + HEADER..).and_then(|rest| rest.get(..name.checked_add(data)?));
         let record = record.ok_or(broken("a variable is longer than the store"))?;
@@ -99,7 +109,8 @@ pub(super) fn read<'a>(file: &'a [u8], name: &str, vendor: &Guid) -> Result<&'a 
 
 /// `AUTHENTICATED_VARIABLE_HEADER`, name, data.
 fn record(variable: &Variable) -> Vec<u8> {
-    let name: Vec<u8> = variable.name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let name: Vec<u8> =
+        variable.name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
     let (attributes, time) = match variable.authenticated {
         true => (NON_VOLATILE | BOOT_SERVICE | RUNTIME | TIME_BASED_AUTHENTICATED, TIME),
         false => (NON_VOLATILE | BOOT_SERVICE, [0; 16]),
@@ -133,9 +144,16 @@ mod tests {
         assert_eq!(read(&filled, "b", &GLOBAL).unwrap(), [0; 0]);
         assert_eq!(read(&filled, "a", &IMAGE_SECURITY).unwrap(), [0; 0]);
         assert!(read(&[0; 100], "a", &GLOBAL).is_err());
-        assert!(matches!(fill(&filled, &variable), Err(BootError::Variables("it holds variables already"))));
-        let large = [Variable { name: "a", vendor: GLOBAL, authenticated: false, data: &[1; 300_000] }];
-        assert!(matches!(fill(&empty, &large), Err(BootError::Variables("the variables do not fit"))));
+        assert!(matches!(
+            fill(&filled, &variable),
+            Err(BootError::Variables("it holds variables already"))
+        ));
+        let large =
+            [Variable { name: "a", vendor: GLOBAL, authenticated: false, data: &[1; 300_000] }];
+        assert!(matches!(
+            fill(&empty, &large),
+            Err(BootError::Variables("the variables do not fit"))
+        ));
         for length in [0, 40, 50, 80, 1000] {
             assert!(fill(&empty[..length], &variable).is_err(), "{length} bytes");
         }

@@ -77,8 +77,8 @@ pub struct Additions {
     pub proxy: Option<String>,
     /// The policies that the site itself decides by.
     pub policies: Policies,
-    /// The public key of whoever collected what vendors publish: the agent believes it where it comes with a peer's
-    /// evidence.
+    /// The public key of whoever collected what vendors publish: the agent believes it where it
+    /// comes with a peer's evidence.
     pub collector: Option<PathBuf>,
     /// How the agent in the CVM behaves.
     pub agent: AgentConf,
@@ -110,20 +110,29 @@ pub struct Policies {
 
 impl Additions {
     /// Reads the section, and what the file's other paths are relative to.
-    pub(super) fn read(item: Option<Item>, outside: &Surroundings) -> Result<(Self, Surroundings), CcConfigError> {
+    pub(super) fn read(
+        item: Option<Item>,
+        outside: &Surroundings,
+    ) -> Result<(Self, Surroundings), CcConfigError> {
         let Some(item) = item else { return Ok((Self::default(), outside.clone())) };
         let mut section = item.section("a mapping of our additions", KEYS)?;
         let around = outside.with_base(section.optional("base_dir"))?;
-        let path =
-            |section: &mut Section, key: &str| section.optional(key).map(|item| around.resolve(item)).transpose();
-        let truth = |section: &mut Section, key: &str| section.optional(key).map_or(Ok(false), Item::truth);
+        let path = |section: &mut Section, key: &str| {
+            section.optional(key).map(|item| around.resolve(item)).transpose()
+        };
+        let truth =
+            |section: &mut Section, key: &str| section.optional(key).map_or(Ok(false), Item::truth);
         let contributions = match section.optional("contributions") {
-            Some(item) => item.list("a list of paths")?.into_iter().map(|item| around.resolve(item)).collect(),
+            Some(item) => {
+                item.list("a list of paths")?.into_iter().map(|item| around.resolve(item)).collect()
+            }
             None => Ok(Vec::new()),
         }?;
         let build = section.optional("build").map(name).transpose()?;
-        let profile =
-            section.optional("profile").map(|item| item.text("a profile's name, as debian-12")).transpose()?;
+        let profile = section
+            .optional("profile")
+            .map(|item| item.text("a profile's name, as debian-12"))
+            .transpose()?;
         let additions = Self {
             agreement: path(&mut section, "agreement")?,
             contributions,
@@ -135,7 +144,10 @@ impl Additions {
             profile,
             init: path(&mut section, "init")?,
             layout: path(&mut section, "layout")?,
-            keyholder: section.optional("keyholder").map(|item| keyholder(item, &around)).transpose()?,
+            keyholder: section
+                .optional("keyholder")
+                .map(|item| keyholder(item, &around))
+                .transpose()?,
             memory_folder: path(&mut section, "memory_folder")?,
             allow_swap: truth(&mut section, "allow_swap")?,
             model: path(&mut section, "model")?,
@@ -143,7 +155,9 @@ impl Additions {
             network: section.optional("network").map_or(Ok(Network::default()), network)?,
             proxy: section.optional("proxy").map(proxy).transpose()?,
             collector: path(&mut section, "collector")?,
-            policies: section.optional("policies").map_or(Ok(Policies::default()), |item| policies(item, &around))?,
+            policies: section
+                .optional("policies")
+                .map_or(Ok(Policies::default()), |item| policies(item, &around))?,
             agent: AgentConf::read(section.optional("attest_port"), section.optional("agent"))?,
             output: path(&mut section, "output")?,
             replace: truth(&mut section, "replace")?,
@@ -162,14 +176,18 @@ impl Additions {
 
 /// A [`Name`].
 pub(super) fn name(item: Item) -> Result<Name, CcConfigError> {
-    item.parsed("1 to 64 letters, digits, '.', '_', '@' or '-', not starting with '.' or '-'", |text| text.parse().ok())
+    item.parsed(
+        "1 to 64 letters, digits, '.', '_', '@' or '-', not starting with '.' or '-'",
+        |text| text.parse().ok(),
+    )
 }
 
 fn keyholder(item: Item, around: &Surroundings) -> Result<KeyHolder, CcConfigError> {
     const PORT: &str = "a TCP port, 1 to 65535";
     let mut section = item.section("a mapping with party and listen", &["listen", "party"])?;
     Ok(KeyHolder {
-        party: around.resolve(section.required("party", "the folder of the key holder's party")?)?,
+        party: around
+            .resolve(section.required("party", "the folder of the key holder's party")?)?,
         listen: section.required("listen", PORT)?.number(PORT, 1..=65535)? as u16,
     })
 }
@@ -178,17 +196,20 @@ fn proxy(item: Item) -> Result<String, CcConfigError> {
     item.parsed("http://HOST:PORT", |text| {
         let rest = text.strip_prefix("http://")?;
         let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
-        let good = !host.is_empty() && port.parse::<u16>().is_ok() && !text.contains(char::is_whitespace);
+        let good =
+            !host.is_empty() && port.parse::<u16>().is_ok() && !text.contains(char::is_whitespace);
         good.then(|| text.to_owned())
     })
 }
 
 /// As in `site_conf.yaml`.
 fn network(item: Item) -> Result<Network, CcConfigError> {
-    const MODES: &str = "a mapping with mode: dhcp, or mode: static, address, prefix, gateway and dns";
+    const MODES: &str =
+        "a mapping with mode: dhcp, or mode: static, address, prefix, gateway and dns";
     let mut section = item.section(MODES, &["address", "dns", "gateway", "mode", "prefix"])?;
-    let fixed =
-        section.required("mode", "dhcp or static")?.one_of("dhcp or static", &[("dhcp", false), ("static", true)])?;
+    let fixed = section
+        .required("mode", "dhcp or static")?
+        .one_of("dhcp or static", &[("dhcp", false), ("static", true)])?;
     if !fixed {
         for key in ["address", "prefix", "gateway", "dns"] {
             if let Some(item) = section.optional(key) {
@@ -206,8 +227,10 @@ fn network(item: Item) -> Result<Network, CcConfigError> {
         Some(item) => item.list("a list of IP addresses")?,
         None => Vec::new(),
     };
-    let dns =
-        dns.into_iter().map(|item| item.parsed("an IP address", |text| text.parse().ok())).collect::<Result<_, _>>()?;
+    let dns = dns
+        .into_iter()
+        .map(|item| item.parsed("an IP address", |text| text.parse().ok()))
+        .collect::<Result<_, _>>()?;
     Ok(Network::Static { address, prefix, gateway, dns })
 }
 

@@ -1,4 +1,5 @@
-//! How the agent in the CVM behaves: `flare_cvm.attest_port` and `flare_cvm.agent` become `agent.yaml` on p4.
+//! How the agent in the CVM behaves: `flare_cvm.attest_port` and `flare_cvm.agent` become
+//! `agent.yaml` on p4.
 
 use cvm_layout::agent_conf::{CHECK_FREQUENCY_S, LEEWAY_S, MAX_CLOCK_WAIT_S, TOKEN_LIFETIME_S};
 use serde::Serialize;
@@ -47,27 +48,35 @@ impl AgentConf {
 
     pub(super) fn read(port: Option<Item>, agent: Option<Item>) -> Result<Self, CcConfigError> {
         const PORT: &str = "a TCP port, 1 to 65535";
-        const KEYS: [&str; 5] = ["check_frequency", "leeway", "max_clock_wait", "snp_reports", "token_lifetime"];
+        const KEYS: [&str; 5] =
+            ["check_frequency", "leeway", "max_clock_wait", "snp_reports", "token_lifetime"];
         const FORMS: [(&str, SnpReports); 2] =
             [("with-certificates", SnpReports::WithCertificates), ("alone", SnpReports::Alone)];
         let port = port.map(|item| item.number(PORT, 1..=65535)).transpose()?;
         let mut conf = Self { attest_port: port.map(|port| port as u16), ..Self::default() };
         let Some(item) = agent else { return Ok(conf) };
-        let mut section =
-            item.section("a mapping with check_frequency, token_lifetime, leeway, max_clock_wait, snp_reports", &KEYS)?;
+        let mut section = item.section(
+            "a mapping with check_frequency, token_lifetime, leeway, max_clock_wait, snp_reports",
+            &KEYS,
+        )?;
         let seconds = |section: &mut Section, key: &str, expected: &'static str, range| {
             section.optional(key).map(|item| item.number(expected, range)).transpose()
         };
-        conf.check_frequency_s = seconds(&mut section, "check_frequency", "seconds, 1 to 86400", CHECK_FREQUENCY_S)?;
-        conf.token_lifetime_s = seconds(&mut section, "token_lifetime", "seconds, 1 to 3600", TOKEN_LIFETIME_S)?;
+        conf.check_frequency_s =
+            seconds(&mut section, "check_frequency", "seconds, 1 to 86400", CHECK_FREQUENCY_S)?;
+        conf.token_lifetime_s =
+            seconds(&mut section, "token_lifetime", "seconds, 1 to 3600", TOKEN_LIFETIME_S)?;
         conf.leeway_s = seconds(&mut section, "leeway", "seconds, 0 to 300", LEEWAY_S)?;
-        conf.max_clock_wait_s = seconds(&mut section, "max_clock_wait", "seconds, 0 to 600", MAX_CLOCK_WAIT_S)?;
+        conf.max_clock_wait_s =
+            seconds(&mut section, "max_clock_wait", "seconds, 0 to 600", MAX_CLOCK_WAIT_S)?;
         let form = section.optional("snp_reports");
-        conf.snp_reports = form.map(|item| item.one_of("with-certificates or alone", &FORMS)).transpose()?;
+        conf.snp_reports =
+            form.map(|item| item.one_of("with-certificates or alone", &FORMS)).transpose()?;
         Ok(conf)
     }
 
-    /// For a kit that names NVFLARE's SNP authorizer, or does not: no other image's agent signs bare reports.
+    /// For a kit that names NVFLARE's SNP authorizer, or does not: no other image's agent signs
+    /// bare reports.
     #[must_use]
     pub fn for_kit(&self, names_snp_authorizer: bool) -> Self {
         let form = self.snp_reports.unwrap_or(SnpReports::WithCertificates);

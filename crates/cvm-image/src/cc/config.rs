@@ -1,8 +1,8 @@
 //! A site's `cc_config` file: NVFLARE's keys, checked once.
 //!
 //! NVFLARE reads the file twice: its `CCBuilder` writes the CC manager's configuration into the
-//! startup kit, and its packager hands the file to us. We read every key, the first reader's too: the
-//! kit must say the same ([`super::manager`]).
+//! startup kit, and its packager hands the file to us. We read every key, the first reader's too:
+//! the kit must say the same ([`super::manager`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -141,14 +141,18 @@ impl CcConfig {
             compute_env: compute_env(file.required("compute_env", "onprem_cvm")?)?,
             cpu: file.optional("cc_cpu_mechanism").map(cpu).transpose()?,
             gpu: file.optional("cc_gpu_mechanism").map(gpu).transpose()?,
-            role: file
-                .required("role", "server or client")?
-                .one_of("server or client", &[("server", Role::Server), ("client", Role::Client)])?,
+            role: file.required("role", "server or client")?.one_of(
+                "server or client",
+                &[("server", Role::Server), ("client", Role::Client)],
+            )?,
             root_drive: file.optional("root_drive_size").map(drive).transpose()?,
             applog_drive: file.optional("applog_drive_size").map(drive).transpose()?,
             user_config_drive: file.optional("user_config_drive_size").map(drive).transpose()?,
             user_data_drive: file.optional("user_data_drive_size").map(drive).transpose()?,
-            docker_archive: file.optional("docker_archive").map(|item| around.resolve(item)).transpose()?,
+            docker_archive: file
+                .optional("docker_archive")
+                .map(|item| around.resolve(item))
+                .transpose()?,
             kit,
             user_config,
             hosts_entries: hosts(&mut file)?,
@@ -157,7 +161,9 @@ impl CcConfig {
             class_allow_list: file.optional("class_allow_list").map_or(Ok(Vec::new()), classes)?,
             image_name: file.optional("cvm_image_name").map(name).transpose()?,
             issuers: issuers(file.required("cc_issuers", "a list of at least one issuer")?)?,
-            check_frequency: file.optional("cc_attestation").map_or(Ok(CHECK_FREQUENCY), check_frequency)?,
+            check_frequency: file
+                .optional("cc_attestation")
+                .map_or(Ok(CHECK_FREQUENCY), check_frequency)?,
             additions,
         };
         config.agrees_with_itself()?;
@@ -177,9 +183,14 @@ impl CcConfig {
             };
             if issuer.token_expiration >= self.check_frequency {
                 let (expiration, frequency) = (issuer.token_expiration, self.check_frequency);
-                let problem =
-                    format!("a token of {expiration} s must expire before the next check, {frequency} s later");
-                return contradiction("token_expiration", "cc_attestation.check_frequency", problem);
+                let problem = format!(
+                    "a token of {expiration} s must expire before the next check, {frequency} s later"
+                );
+                return contradiction(
+                    "token_expiration",
+                    "cc_attestation.check_frequency",
+                    problem,
+                );
             }
             let class = issuer.path.rsplit('.').next().unwrap_or_default();
             let (needed, given) = match class {
@@ -188,19 +199,31 @@ impl CcConfig {
                 _ => (None, None),
             };
             if given.is_some() && needed != given {
-                return contradiction("path", "cc_cpu_mechanism", format!("{class} needs the other processor"));
+                return contradiction(
+                    "path",
+                    "cc_cpu_mechanism",
+                    format!("{class} needs the other processor"),
+                );
             }
-            if let Some(ports) = self.allowed_out_ports.as_ref().filter(|ports| !ports.contains(&HTTPS))
+            if let Some(ports) =
+                self.allowed_out_ports.as_ref().filter(|ports| !ports.contains(&HTTPS))
                 && asks_a_service(&issuer.path)
             {
-                let problem = format!("{class} asks its vendor's service over port {HTTPS}, open are {ports:?}");
+                let problem = format!(
+                    "{class} asks its vendor's service over port {HTTPS}, open are {ports:?}"
+                );
                 return contradiction("path", "allowed_out_ports", problem);
             }
             if class == "GPUAuthorizer" && self.gpu.is_none() {
-                return contradiction("path", "cc_gpu_mechanism", "GPUAuthorizer needs nvidia_cc".into());
+                return contradiction(
+                    "path",
+                    "cc_gpu_mechanism",
+                    "GPUAuthorizer needs nvidia_cc".into(),
+                );
             }
             if class == "MockAuthorizer" && self.compute_env != ComputeEnv::Mock {
-                let problem = "a mock's tokens prove nothing; for a rehearsal say compute_env: mock".into();
+                let problem =
+                    "a mock's tokens prove nothing; for a rehearsal say compute_env: mock".into();
                 return contradiction("path", "compute_env", problem);
             }
         }
@@ -212,15 +235,16 @@ impl CcConfig {
         Ok(())
     }
 
-    /// The site's `site_conf.yaml`. Where the file names no ports, NVFLARE's own are open: the server's
-    /// to others, for a client the server's, and that of the service which an issuer asks.
+    /// The site's `site_conf.yaml`. Where the file names no ports, NVFLARE's own are open: the
+    /// server's to others, for a client the server's, and that of the service which an issuer asks.
     pub fn site_conf(&self, site: Name) -> SiteConf {
         let nvflare = |role| if self.role == role { vec![8002, 8003] } else { Vec::new() };
         let own_out = || {
             let services = self.issuers.iter().any(|issuer| asks_a_service(&issuer.path));
             nvflare(Role::Client).into_iter().chain(services.then_some(HTTPS)).collect()
         };
-        let mut tcp: BTreeSet<u16> = self.allowed_out_ports.clone().unwrap_or_else(own_out).into_iter().collect();
+        let mut tcp: BTreeSet<u16> =
+            self.allowed_out_ports.clone().unwrap_or_else(own_out).into_iter().collect();
         let mut udp = BTreeSet::new();
         for monitor in &self.additions.monitors {
             match monitor.port {
@@ -244,7 +268,8 @@ impl CcConfig {
     /// A layout with the drive sizes in place of its own.
     ///
     /// NVFLARE's root drive holds the job store and the workspace, either of which may fill it: p5
-    /// and `state` get its size each (what is not written takes no room). Logs come on top of `state`.
+    /// and `state` get its size each (what is not written takes no room). Logs come on top of
+    /// `state`.
     pub fn layout(&self, layout: Layout) -> Result<Layout, LayoutError> {
         let state = match (self.root_drive, self.applog_drive) {
             (None, None) => None,
@@ -259,11 +284,14 @@ impl CcConfig {
     }
 }
 
-/// Whether one of NVFLARE's authorizers asks AMD's, NVIDIA's, Intel's or Azure's service while the site runs.
+/// Whether one of NVFLARE's authorizers asks AMD's, NVIDIA's, Intel's or Azure's service while the
+/// site runs.
 fn asks_a_service(path: &str) -> bool {
     let own = path.strip_prefix("nvflare.app_opt.confidential_computing.");
     // The SNP authorizer's snpguest is ours, and asks the agent.
-    own.is_some_and(|class| ![".MockAuthorizer", ".SNPAuthorizer"].iter().any(|own| class.ends_with(own)))
+    own.is_some_and(|class| {
+        ![".MockAuthorizer", ".SNPAuthorizer"].iter().any(|own| class.ends_with(own))
+    })
 }
 
 fn compute_env(item: Item) -> Result<ComputeEnv, CcConfigError> {
@@ -276,7 +304,8 @@ fn compute_env(item: Item) -> Result<ComputeEnv, CcConfigError> {
     match item.one_of("onprem_cvm, mock, azure_cvm or azure_confidential_container", &WORDS)? {
         Some(env) => Ok(env),
         None => item.refuse(
-            "a sealed bundle is a disk that boots on the site's own machine; Azure makes its machines from its own images",
+            "a sealed bundle is a disk that boots on the site's own machine; Azure makes its \
+             machines from its own images",
             "write onprem_cvm, or provision this participant without build_cvm_image.sh",
         ),
     }
@@ -304,7 +333,10 @@ fn user_config(
     let (mut kit, mut others) = (None, BTreeMap::new());
     for (key, item) in item.map_or(Ok(Vec::new()), |item| item.entries(ENTRIES))? {
         let Ok(name) = Name::try_from(key.clone()) else {
-            return item.refuse("its name is no safe folder name", "use letters, digits, '.', '_' and '-'");
+            return item.refuse(
+                "its name is no safe folder name",
+                "use letters, digits, '.', '_' and '-'",
+            );
         };
         let path = around.resolve(item)?;
         match key.as_str() {
@@ -320,12 +352,18 @@ fn hosts(file: &mut Section) -> Result<BTreeMap<String, IpAddr>, CcConfigError> 
     let item = match (file.optional("hosts_entries"), file.optional("host_entries")) {
         (Some(first), Some(second)) => {
             let problem = "they are two spellings of one key".into();
-            return Err(CcConfigError::Contradiction { first: first.key, second: second.key, problem });
+            return Err(CcConfigError::Contradiction {
+                first: first.key,
+                second: second.key,
+                problem,
+            });
         }
         (first, second) => first.or(second),
     };
     let mut hosts = BTreeMap::new();
-    for (host, item) in item.map_or(Ok(Vec::new()), |item| item.entries("a mapping of host names to IP addresses"))? {
+    for (host, item) in
+        item.map_or(Ok(Vec::new()), |item| item.entries("a mapping of host names to IP addresses"))?
+    {
         if !is_host_name(&host) {
             return item.refuse("its name is no host name", "use letters, digits, '-' and '.'");
         }
@@ -342,18 +380,22 @@ fn ports(item: Item) -> Result<Vec<u16>, CcConfigError> {
     Ok(ports.into_iter().collect())
 }
 
-/// Classes, and packages with a dot at their end, as NVFLARE's `ComponentPathAuthorizer` takes them.
+/// Classes, and packages with a dot at their end, as NVFLARE's `ComponentPathAuthorizer` takes
+/// them.
 fn classes(item: Item) -> Result<Vec<String>, CcConfigError> {
     const ENTRY: &str = "a class as package.module.Class, or a package with a dot at its end";
     let class = |item: Item| {
         if item.plain() == Some("*") {
             return item.refuse(
-                "a job could then name any class of Python's, and so run what it likes without carrying code",
+                "a job could then name any class of Python's, and so run what it likes without \
+                 carrying code",
                 "list the model's packages, each with a dot at its end, as acme.",
             );
         }
         item.parsed(ENTRY, |text| {
-            let dotted = text.strip_suffix('.').map_or_else(|| text.to_owned(), |package| format!("{package}.x"));
+            let dotted = text
+                .strip_suffix('.')
+                .map_or_else(|| text.to_owned(), |package| format!("{package}.x"));
             is_class(&dotted).then(|| text.to_owned())
         })
     };
@@ -369,7 +411,11 @@ fn issuers(item: Item) -> Result<Vec<Issuer>, CcConfigError> {
         let issuer = issuer(item)?;
         if issuers.iter().any(|other| other.id == issuer.id) {
             let (first, problem) = (format!("{key}.id"), format!("both name {}", issuer.id));
-            return Err(CcConfigError::Contradiction { first, second: "an issuer before it".into(), problem });
+            return Err(CcConfigError::Contradiction {
+                first,
+                second: "an issuer before it".into(),
+                problem,
+            });
         }
         issuers.push(issuer);
     }
@@ -381,14 +427,20 @@ fn issuers(item: Item) -> Result<Vec<Issuer>, CcConfigError> {
 }
 
 fn issuer(item: Item) -> Result<Issuer, CcConfigError> {
-    let mut section = item
-        .section("a mapping with id, path, token_expiration and args", &["args", "id", "path", "token_expiration"])?;
+    let mut section = item.section(
+        "a mapping with id, path, token_expiration and args",
+        &["args", "id", "path", "token_expiration"],
+    )?;
     const PATH: &str = "a Python class, as package.module.Class";
     const SECONDS: &str = "a time in whole seconds, at least 1";
     Ok(Issuer {
         id: name(section.required("id", "the issuer's component id")?)?,
-        path: section.required("path", PATH)?.parsed(PATH, |text| is_class(text).then(|| text.to_owned()))?,
-        token_expiration: section.required("token_expiration", SECONDS)?.number(SECONDS, 1..=MAX_SECONDS)? as u32,
+        path: section
+            .required("path", PATH)?
+            .parsed(PATH, |text| is_class(text).then(|| text.to_owned()))?,
+        token_expiration: section
+            .required("token_expiration", SECONDS)?
+            .number(SECONDS, 1..=MAX_SECONDS)? as u32,
         args: section.optional("args").map_or(Ok(serde_json::Map::new()), Item::json_object)?,
     })
 }
@@ -405,16 +457,21 @@ pub(super) fn is_class(text: &str) -> bool {
 
 /// Why, and what instead.
 const FAILURE_ACTION: (&str, &str) = (
-    "NVFLARE no longer reads it: a failed attestation shuts the site down, and the server's shuts the federation down",
+    "NVFLARE no longer reads it: a failed attestation shuts the site down, and the server's shuts \
+     the federation down",
     "leave it out",
 );
 
 fn check_frequency(item: Item) -> Result<u32, CcConfigError> {
-    let mut section = item.section("a mapping with check_frequency", &["check_frequency", "failure_action"])?;
+    let mut section =
+        item.section("a mapping with check_frequency", &["check_frequency", "failure_action"])?;
     if let Some(item) = section.optional("failure_action") {
         return item.refuse(FAILURE_ACTION.0, FAILURE_ACTION.1);
     }
     const SECONDS: &str = "a time in whole seconds, at least 2";
-    let seconds = section.optional("check_frequency").map(|item| item.number(SECONDS, 2..=MAX_SECONDS)).transpose()?;
+    let seconds = section
+        .optional("check_frequency")
+        .map(|item| item.number(SECONDS, 2..=MAX_SECONDS))
+        .transpose()?;
     Ok(seconds.map_or(CHECK_FREQUENCY, |seconds| seconds as u32))
 }

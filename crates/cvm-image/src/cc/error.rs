@@ -99,18 +99,26 @@ impl Explain for CcConfigError {
 
     fn help(&self) -> String {
         match self {
-            Self::Yaml(_) => "a cc_config is one YAML mapping; tests/federation/cc_server1.yml shows one".into(),
+            Self::Yaml(_) => {
+                "a cc_config is one YAML mapping; tests/federation/cc_server1.yml shows one".into()
+            }
             Self::UnknownKey { closest: Some(closest), .. } => format!("did you mean {closest}?"),
             Self::UnknownKey { known, .. } => format!("the keys are {known}"),
-            Self::Missing { .. } => "add it; tests/federation/cc_server1.yml shows every part of a cc_config".into(),
-            Self::Value { key, .. } => format!("correct {key}; a key without a value is better left out"),
+            Self::Missing { .. } => {
+                "add it; tests/federation/cc_server1.yml shows every part of a cc_config".into()
+            }
+            Self::Value { key, .. } => {
+                format!("correct {key}; a key without a value is better left out")
+            }
             Self::Refused { instead, .. } => (*instead).into(),
             Self::RelativePath { .. } => format!(
                 "NVFLARE's packager hands on a copy in a temporary folder, so a path cannot be relative to the file: \
                  write it absolute or with ~/, or say what it is relative to with flare_cvm.base_dir or the environment \
                  variable {BASE_DIR_VARIABLE}"
             ),
-            Self::NoFile { .. } => "check the path's spelling, and that the step which makes it has run".into(),
+            Self::NoFile { .. } => {
+                "check the path's spelling, and that the step which makes it has run".into()
+            }
             Self::Contradiction { .. } => "correct one of the two".into(),
         }
     }

@@ -14,7 +14,9 @@ impl CcConfig {
         if let Some(archive) = &self.docker_archive {
             exists("docker_archive", archive)?;
         }
-        if let Some(profile) = self.additions.profile.as_ref().filter(|profile| **profile != base.profile) {
+        if let Some(profile) =
+            self.additions.profile.as_ref().filter(|profile| **profile != base.profile)
+        {
             return Err(CcConfigError::Contradiction {
                 first: "flare_cvm.profile".into(),
                 second: "flare_cvm.base_image".into(),
@@ -30,7 +32,8 @@ impl CcConfig {
                     &format!("flare_cvm.monitors.{}", monitor.key),
                     format!("the package {}", monitor.package),
                     "the base image's Python does not have it, so nothing would be reported",
-                    "add it to requirements.in of stages/nvflare_cc_base, run its lock.py, and build the stages again",
+                    "add it to requirements.in of stages/nvflare_cc_base, run its lock.py, and \
+                     build the stages again",
                 );
             }
         }
@@ -38,7 +41,8 @@ impl CcConfig {
             return refused(
                 "cc_gpu_mechanism",
                 "nvidia_cc".into(),
-                "the base image holds no NVIDIA driver, so no GPU could attest and the job store would never open",
+                "the base image holds no NVIDIA driver, so no GPU could attest and the job store \
+                 would never open",
                 "build the three stages with it: flare-cvm build nvidia_cc_base --profile debian-12-nvidia, the other two on \
                  its image, and give the last one's as the base image; or leave cc_gpu_mechanism out",
             );
@@ -53,20 +57,27 @@ impl CcConfig {
                  two on its image, and give the last one's as the base image",
             );
         }
-        self.extras().iter().try_for_each(|extra| exists(&extra.place.display().to_string(), &extra.source))
+        self.extras()
+            .iter()
+            .try_for_each(|extra| exists(&extra.place.display().to_string(), &extra.source))
     }
 
     /// What the file adds to p4: `user_config/NAME`, `policies/NAME.rego` and `collateral.pub`.
     pub fn extras(&self) -> Vec<Extra> {
-        let user = self.user_config.iter().map(|(name, source)| (format!("user_config/{name}"), source));
+        let user =
+            self.user_config.iter().map(|(name, source)| (format!("user_config/{name}"), source));
         let policies = &self.additions.policies;
         let policies = [
             ("policies/self.rego", &policies.self_check),
             ("policies/cross.rego", &policies.cross),
             ("collateral.pub", &self.additions.collector),
         ];
-        let policies = policies.into_iter().filter_map(|(place, source)| Some((place.to_owned(), source.as_ref()?)));
-        user.chain(policies).map(|(place, source)| Extra { place: place.into(), source: source.clone() }).collect()
+        let policies = policies
+            .into_iter()
+            .filter_map(|(place, source)| Some((place.to_owned(), source.as_ref()?)));
+        user.chain(policies)
+            .map(|(place, source)| Extra { place: place.into(), source: source.clone() })
+            .collect()
     }
 }
 

@@ -29,7 +29,9 @@ pub use paths::{BASE_DIR_VARIABLE, Surroundings};
 pub fn fuzz(bytes: &[u8]) {
     let surroundings = Surroundings { home: Some("/home/x".into()), base_dir: None };
     if let Ok(config) = CcConfig::parse(bytes, &surroundings) {
-        assert!(config.issuers.iter().all(|issuer| issuer.token_expiration < config.check_frequency));
+        assert!(
+            config.issuers.iter().all(|issuer| issuer.token_expiration < config.check_frequency)
+        );
         assert!(config.docker_archive.iter().chain(&config.kit).all(|path| path.is_absolute()));
         let site = "site-1".to_owned().try_into().expect("a name");
         let _ = config.site_conf(site);

@@ -1,6 +1,6 @@
 //! Where a server's NVFLARE reports to. NVFLARE's own configuration names the address (its
-//! `StatsDReporter`, a job's MLflow or W&B receiver); what the sealed machine adds is an open port, and
-//! the check that the Python package is there.
+//! `StatsDReporter`, a job's MLflow or W&B receiver); what the sealed machine adds is an open port,
+//! and the check that the Python package is there.
 
 use super::{
     CcConfigError,
@@ -30,23 +30,33 @@ pub enum Port {
 /// Key, package and protocol.
 type Known = (&'static str, &'static str, fn(u16) -> Port);
 
-const KNOWN: [Known; 3] =
-    [("mlflow", "mlflow", Port::Tcp), ("statsd", "datadog", Port::Udp), ("wandb", "wandb", Port::Tcp)];
+const KNOWN: [Known; 3] = [
+    ("mlflow", "mlflow", Port::Tcp),
+    ("statsd", "datadog", Port::Udp),
+    ("wandb", "wandb", Port::Tcp),
+];
 
 /// Reads `flare_cvm.monitors`.
 pub(super) fn read(item: Item) -> Result<Vec<Monitor>, CcConfigError> {
     const PORT: &str = "the port of the service, 1 to 65535";
-    let mut section: Section =
-        item.section("a mapping of mlflow, statsd and wandb to ports", &["mlflow", "statsd", "tensorboard", "wandb"])?;
+    let mut section: Section = item.section(
+        "a mapping of mlflow, statsd and wandb to ports",
+        &["mlflow", "statsd", "tensorboard", "wandb"],
+    )?;
     if let Some(item) = section.optional("tensorboard") {
         return item.refuse(
             "TensorBoard reads files, and those lie in the sealed workspace",
-            "leave it out: NVFLARE's TBAnalyticsReceiver puts its events into the job's result, which the project admin downloads",
+            "leave it out: NVFLARE's TBAnalyticsReceiver puts its events into the job's result, \
+             which the project admin downloads",
         );
     }
     let monitor = |(key, package, port): Known| {
         let item = section.optional(key)?;
-        Some(item.number(PORT, 1..=65535).map(|number| Monitor { key, package, port: port(number as u16) }))
+        Some(item.number(PORT, 1..=65535).map(|number| Monitor {
+            key,
+            package,
+            port: port(number as u16),
+        }))
     };
     KNOWN.into_iter().filter_map(monitor).collect()
 }

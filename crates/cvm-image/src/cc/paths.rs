@@ -2,8 +2,9 @@
 //!
 //! NVFLARE's packager copies the file to a temporary folder before it calls us, so the file's own
 //! folder says nothing. One rule for every way in: a path is absolute, or starts with `~/` as in
-//! NVFLARE's guide, or is relative to `flare_cvm.base_dir`, or else to `$FLARE_CVM_BASE_DIR`. Without
-//! either, a relative path is refused rather than looked for where the program happens to run.
+//! NVFLARE's guide, or is relative to `flare_cvm.base_dir`, or else to `$FLARE_CVM_BASE_DIR`.
+//! Without either, a relative path is refused rather than looked for where the program happens to
+//! run.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -22,9 +23,11 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// From the environment: `HOME` and [`BASE_DIR_VARIABLE`], the latter relative to the working folder.
+    /// From the environment: `HOME` and [`BASE_DIR_VARIABLE`], the latter relative to the working
+    /// folder.
     pub fn of_process() -> Self {
-        let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder =
+            |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let base_dir = folder(BASE_DIR_VARIABLE).and_then(|path| std::path::absolute(path).ok());
         Self { home: folder("HOME").filter(|home| home.is_absolute()), base_dir }
     }
@@ -40,7 +43,10 @@ impl Surroundings {
     pub(super) fn resolve(&self, item: Item) -> Result<PathBuf, CcConfigError> {
         let key = item.key.clone();
         let text = item.text("a path")?;
-        let relative = |text: &str| CcConfigError::RelativePath { key: key.clone(), found: super::section::cut(text) };
+        let relative = |text: &str| CcConfigError::RelativePath {
+            key: key.clone(),
+            found: super::section::cut(text),
+        };
         let path = match text.strip_prefix("~/") {
             Some(rest) => self.home.as_ref().ok_or_else(|| relative(&text))?.join(rest),
             None if Path::new(&text).is_absolute() => PathBuf::from(&text),

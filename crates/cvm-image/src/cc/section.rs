@@ -28,7 +28,10 @@ pub(super) struct Item {
 }
 
 /// The closest of `known`, if any is close enough to be meant.
-pub(super) fn closest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn closest<'a>(
+    found: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let distance = |known: &str| strsim::damerau_levenshtein(&found.to_lowercase(), known);
     let best = known.into_iter().map(|known| (distance(known), known)).min()?;
     (best.0 <= 1 + found.len().min(best.1.len()) / 4).then_some(best.1)
@@ -65,7 +68,9 @@ impl Section {
         value.apply_merge().map_err(unreadable)?;
         match value {
             Value::Mapping(map) => Self::new(String::new(), map, known),
-            other => Err(CcConfigError::Yaml(format!("expected a mapping, found {}", shown(&other)))),
+            other => {
+                Err(CcConfigError::Yaml(format!("expected a mapping, found {}", shown(&other))))
+            }
         }
     }
 
@@ -76,7 +81,11 @@ impl Section {
             let name = key.as_str().map_or_else(|| shown(key), cut);
             if !known.contains(&name.as_str()) {
                 let closest = closest(&name, known.iter().copied()).map(|key| section.name(key));
-                return Err(CcConfigError::UnknownKey { key: section.name(&name), closest, known: known.join(", ") });
+                return Err(CcConfigError::UnknownKey {
+                    key: section.name(&name),
+                    closest,
+                    known: known.join(", "),
+                });
             }
         }
         Ok(section)
@@ -106,7 +115,12 @@ impl Item {
 
     /// Refuses a value that NVFLARE knows.
     pub(super) fn refuse<T>(&self, reason: &'static str, instead: &'static str) -> Result<T> {
-        Err(CcConfigError::Refused { key: self.key.clone(), found: shown(&self.value), reason, instead })
+        Err(CcConfigError::Refused {
+            key: self.key.clone(),
+            found: shown(&self.value),
+            reason,
+            instead,
+        })
     }
 
     pub(super) fn text(self, expected: &'static str) -> Result<String> {
@@ -125,7 +139,11 @@ impl Item {
     }
 
     /// A text that another type reads.
-    pub(super) fn parsed<T>(self, expected: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
+    pub(super) fn parsed<T>(
+        self,
+        expected: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T> {
         match self.plain().and_then(parse) {
             Some(value) => Ok(value),
             None => self.wrong(expected),
@@ -185,9 +203,11 @@ impl Item {
                 let key = format!("{}.{}", self.key, cut(&name));
                 Ok((name, Item { key, value }))
             }
-            other => {
-                Err(CcConfigError::Value { key: self.key.clone(), expected: "texts as keys", found: shown(&other) })
-            }
+            other => Err(CcConfigError::Value {
+                key: self.key.clone(),
+                expected: "texts as keys",
+                found: shown(&other),
+            }),
         };
         map.into_iter().map(entry).collect()
     }

@@ -15,11 +15,13 @@ use super::{ProvisionError, files, gzip::Stored};
 use crate::WorkError;
 
 /// Public documents that the key holders need, copied out beside the archive.
-const ENROLMENT: [&str; 4] = [files::MANIFEST, files::MANIFEST_SIG, files::REFERENCE, files::REFERENCE_SIG];
+const ENROLMENT: [&str; 4] =
+    [files::MANIFEST, files::MANIFEST_SIG, files::REFERENCE, files::REFERENCE_SIG];
 /// 1980-01-01: the date of everything in a bundle.
 const DATE: u64 = 315_532_800;
 
-/// Where the copy of a bundle's document lies beside its archive: `SITE.manifest.json` beside `SITE.tgz`.
+/// Where the copy of a bundle's document lies beside its archive: `SITE.manifest.json` beside
+/// `SITE.tgz`.
 pub fn document_beside(archive: &Path, document: &str) -> PathBuf {
     let mut name = archive.with_extension("").into_os_string();
     name.push(".");
@@ -29,7 +31,12 @@ pub fn document_beside(archive: &Path, document: &str) -> PathBuf {
 
 /// Writes the bundle in `folder` to `archive`, below the folder `inner`, whole or not at all; then
 /// the documents for the key holders beside it.
-pub(super) fn write(folder: &Path, inner: &str, archive: &Path, replace: bool) -> Result<(), ProvisionError> {
+pub(super) fn write(
+    folder: &Path,
+    inner: &str,
+    archive: &Path,
+    replace: bool,
+) -> Result<(), ProvisionError> {
     interrupt::checkpoint();
     let parent = archive.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
@@ -43,10 +50,13 @@ pub(super) fn write(folder: &Path, inner: &str, archive: &Path, replace: bool) -
         .and_then(|()| temporary.as_file().sync_all())
         .map_err(WorkError::io("write", archive))?;
     interrupt::checkpoint();
-    let persisted = if replace { temporary.persist(archive) } else { temporary.persist_noclobber(archive) };
+    let persisted =
+        if replace { temporary.persist(archive) } else { temporary.persist_noclobber(archive) };
     match persisted {
         Ok(_) => {}
-        Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => return Err(ProvisionError::Exists(archive.into())),
+        Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(ProvisionError::Exists(archive.into()));
+        }
         Err(e) => return Err(WorkError::io("put the bundle at", archive)(e.error).into()),
     }
     File::open(parent).and_then(|f| f.sync_all()).map_err(WorkError::io("sync", parent))?;
@@ -61,7 +71,8 @@ pub(super) fn write(folder: &Path, inner: &str, archive: &Path, replace: bool) -
 /// The same folder gives the same bytes.
 fn pack(folder: &Path, inner: &str, to: impl Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(Stored::new(to)?);
-    let mut names: Vec<_> = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+    let mut names: Vec<_> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
     names.sort();
     let mut header = header(tar::EntryType::Directory, 0, 0o755);
     archive.append_data(&mut header, format!("{inner}/"), io::empty())?;
@@ -71,8 +82,12 @@ fn pack(folder: &Path, inner: &str, to: impl Write) -> io::Result<()> {
         if !metadata.is_file() {
             return Err(io::Error::other(format!("{} is no plain file", path.display())));
         }
-        let mode =
-            if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0 { 0o755 } else { 0o644 };
+        let mode = if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0
+        {
+            0o755
+        } else {
+            0o644
+        };
         let mut header = self::header(tar::EntryType::Regular, metadata.len(), mode);
         archive.append_data(&mut header, Path::new(inner).join(&name), File::open(&path)?)?;
         interrupt::checkpoint();
@@ -104,10 +119,17 @@ mod tests {
     fn bundle(dir: &Path) -> PathBuf {
         let folder = dir.join("bundle");
         fs::create_dir(&folder).unwrap();
-        for name in [files::DISK, files::CODE, files::VARS, files::LAUNCH, files::README].into_iter().chain(ENROLMENT) {
+        for name in [files::DISK, files::CODE, files::VARS, files::LAUNCH, files::README]
+            .into_iter()
+            .chain(ENROLMENT)
+        {
             fs::write(folder.join(name), name.repeat(1000)).unwrap();
         }
-        fs::set_permissions(folder.join(files::LAUNCH), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(
+            folder.join(files::LAUNCH),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
         folder
     }
 
@@ -118,20 +140,25 @@ mod tests {
         write(&folder, "cvm_0123456789ab", &archive, false).unwrap();
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
-        let status =
-            Command::new("tar").args(["-C", out.to_str().unwrap(), "-xzf", archive.to_str().unwrap()]).status();
+        let status = Command::new("tar")
+            .args(["-C", out.to_str().unwrap(), "-xzf", archive.to_str().unwrap()])
+            .status();
         assert!(status.unwrap().success());
         let inner = out.join("cvm_0123456789ab");
         for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
             let unpacked = inner.join(entry.file_name());
             assert_eq!(fs::read(&unpacked).unwrap(), fs::read(entry.path()).unwrap());
-            assert_eq!(unpacked.metadata().unwrap().permissions(), entry.metadata().unwrap().permissions());
+            assert_eq!(
+                unpacked.metadata().unwrap().permissions(),
+                entry.metadata().unwrap().permissions()
+            );
         }
         let manifest = dir.path().join("site-1.example.manifest.json");
         assert_eq!(document_beside(&archive, files::MANIFEST), manifest);
         assert_eq!(fs::read(&manifest).unwrap(), fs::read(folder.join(files::MANIFEST)).unwrap());
         assert!(manifest.with_extension("sig").is_file(), "where `keyholder enroll` looks for it");
-        let mode = std::os::unix::fs::PermissionsExt::mode(&archive.metadata().unwrap().permissions());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&archive.metadata().unwrap().permissions());
         assert_eq!(mode & 0o777, 0o644);
     }
 

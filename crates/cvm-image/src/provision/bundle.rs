@@ -47,7 +47,8 @@ pub enum Form {
     Archive,
 }
 
-/// The folder in an archive: `cvm_` and the first 12 digits of the image's id, as NVFLARE's are named.
+/// The folder in an archive: `cvm_` and the first 12 digits of the image's id, as NVFLARE's are
+/// named.
 fn inner_folder(image_id: &ImageId) -> String {
     let mut name = format!("cvm_{image_id}");
     name.truncate("cvm_".len() + 12);
@@ -91,13 +92,19 @@ impl WorkFolder {
         if output.exists() && !replace {
             return Err(ProvisionError::Exists(output.to_owned()));
         }
-        let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent =
+            output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(WorkError::io("create", parent))?;
         let folder = tempfile::Builder::new()
             .prefix(".flare-cvm-")
             .tempdir_in(parent)
             .map_err(WorkError::io("create a working folder in", parent))?;
-        Ok(Self { _guard: interrupt::guard_path(folder.path()), folder, output: output.to_owned(), replace })
+        Ok(Self {
+            _guard: interrupt::guard_path(folder.path()),
+            folder,
+            output: output.to_owned(),
+            replace,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -110,7 +117,9 @@ impl WorkFolder {
         match form {
             Form::Folder => self.rename(),
             // The working folder goes with this value.
-            Form::Archive => archive::write(self.path(), &inner_folder(image_id), &self.output, self.replace),
+            Form::Archive => {
+                archive::write(self.path(), &inner_folder(image_id), &self.output, self.replace)
+            }
         }
     }
 
@@ -128,17 +137,24 @@ impl WorkFolder {
     fn rename(self) -> Result<(), ProvisionError> {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(self.path(), open).map_err(WorkError::io("open", self.path()))?;
-        let fail = |e: nix::Error| WorkError::io("put the bundle at", &self.output)(io::Error::from(e));
+        let fail =
+            |e: nix::Error| WorkError::io("put the bundle at", &self.output)(io::Error::from(e));
         if self.output.exists() {
-            renameat2(AT_FDCWD, self.path(), AT_FDCWD, &self.output, RenameFlags::RENAME_EXCHANGE).map_err(fail)?;
+            renameat2(AT_FDCWD, self.path(), AT_FDCWD, &self.output, RenameFlags::RENAME_EXCHANGE)
+                .map_err(fail)?;
             // The working folder now holds the earlier bundle; dropping it removes it.
             return Ok(());
         }
-        match renameat2(AT_FDCWD, self.path(), AT_FDCWD, &self.output, RenameFlags::RENAME_NOREPLACE) {
+        match renameat2(
+            AT_FDCWD,
+            self.path(),
+            AT_FDCWD,
+            &self.output,
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
             // FUSE and NFS know no flags; a folder takes the place of an empty one at most.
-            Err(nix::Error::EINVAL) => {
-                fs::rename(self.path(), &self.output).map_err(WorkError::io("put the bundle at", &self.output))?
-            }
+            Err(nix::Error::EINVAL) => fs::rename(self.path(), &self.output)
+                .map_err(WorkError::io("put the bundle at", &self.output))?,
             result => result.map_err(fail)?,
         }
         let _ = self.folder.keep();

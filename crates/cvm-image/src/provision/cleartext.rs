@@ -12,9 +12,9 @@ use crate::stage::{
     secrets::{Finding, Needles, scan_file, scan_program_bytes, scan_programs},
 };
 
-/// Fails on the first partition that holds the kit's private keys, a delegate's secrets, one of the image's keys, or
-/// anything that looks like a private key. `initramfs` is p2's archive: it is searched unpacked,
-/// because its compression would hide what it holds.
+/// Fails on the first partition that holds the kit's private keys, a delegate's secrets, one of the
+/// image's keys, or anything that looks like a private key. `initramfs` is p2's archive: it is
+/// searched unpacked, because its compression would hide what it holds.
 pub(super) fn search(
     partitions: &[(&'static str, PathBuf)],
     initramfs: &[u8],
@@ -42,18 +42,21 @@ pub(super) fn search_for(
 ) -> Result<(), ProvisionError> {
     for (partition, image) in partitions {
         let programs = matches!(*partition, "p1" | "p2");
-        let findings = if programs { scan_programs(image, needles) } else { scan_file(image, needles) }?;
+        let findings =
+            if programs { scan_programs(image, needles) } else { scan_file(image, needles) }?;
         none(partition, &findings)?;
     }
-    let unpacked = zstd::decode_all(initramfs).map_err(WorkError::io("unpack", Path::new("the initramfs")))?;
+    let unpacked =
+        zstd::decode_all(initramfs).map_err(WorkError::io("unpack", Path::new("the initramfs")))?;
     none("p2", &scan_program_bytes("initramfs", &unpacked, needles))
 }
 
 fn none(partition: &'static str, findings: &[Finding]) -> Result<(), ProvisionError> {
     match findings.first() {
-        Some(finding) => {
-            Err(ProvisionError::Secret { partition, found: format!("{} ({})", finding.what, finding.place) })
-        }
+        Some(finding) => Err(ProvisionError::Secret {
+            partition,
+            found: format!("{} ({})", finding.what, finding.place),
+        }),
         None => Ok(()),
     }
 }
@@ -78,7 +81,11 @@ mod tests {
             let hidden = archive(&[b"lead ".as_slice(), secret, &[b' '; 4096]].concat());
             let error = search_for(&needles, &[], &hidden).unwrap_err();
             assert_eq!(error.code(), "PRO-006", "{error}");
-            assert!(error.to_string().starts_with("p2 would") && error.to_string().contains("initramfs"), "{error}");
+            assert!(
+                error.to_string().starts_with("p2 would")
+                    && error.to_string().contains("initramfs"),
+                "{error}"
+            );
         }
     }
 }

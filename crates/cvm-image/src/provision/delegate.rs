@@ -6,7 +6,8 @@ use std::{
 };
 
 use cvm_ceremony::{
-    Agreement, CERTIFICATE_FILE, PARTY_FILE, POLICY_FILE, Party, SECRETS_FILE, Site, UNLOCK_FILE, Unlock,
+    Agreement, CERTIFICATE_FILE, PARTY_FILE, POLICY_FILE, Party, SECRETS_FILE, Site, UNLOCK_FILE,
+    Unlock,
 };
 use cvm_layout::{
     keyholder_conf::{self, KeyHolderConf},
@@ -18,7 +19,8 @@ use zeroize::Zeroizing;
 use super::ProvisionError;
 use crate::{WorkError, memory::Memory, stage::erofs};
 
-/// What a party's folder may hold to judge evidence with: who may endorse a TPM, and vendors' collateral.
+/// What a party's folder may hold to judge evidence with: who may endorse a TPM, and vendors'
+/// collateral.
 const FOLDERS: [&str; 2] = ["ek-roots", "collateral"];
 /// The public key of whoever collected the collateral.
 const COLLECTOR: &str = "collateral.pub";
@@ -38,7 +40,8 @@ impl Delegate {
     /// Opens the party's folder with the key file in it: nobody types a passphrase into a CVM.
     ///
     /// # Errors
-    /// The ceremony's, where the folder does not open; where it lies on a disk; where it was sealed before.
+    /// The ceremony's, where the folder does not open; where it lies on a disk; where it was sealed
+    /// before.
     pub fn open(folder: &Path, port: u16, memory: &Memory) -> Result<Self, ProvisionError> {
         if folder.join(PARTY_FILE).exists() && !folder.join(SECRETS_FILE).exists() {
             return Err(ProvisionError::DelegateSealed(folder.to_owned()));
@@ -63,7 +66,8 @@ impl Delegate {
         Ok(())
     }
 
-    /// It must be of use to a client, and the server must open without it: its secrets lie in the server's image.
+    /// It must be of use to a client, and the server must open without it: its secrets lie in the
+    /// server's image.
     pub(super) fn check(&self, agreement: &Agreement, site: &Site) -> Result<(), ProvisionError> {
         let name = &self.party.card().name;
         let refuse = |problem: &str| {
@@ -74,12 +78,22 @@ impl Delegate {
             return refuse("only a server's CVM holds keys for others");
         }
         if *agreement.party(name)? != self.party.member()? {
-            return refuse("its folder has other keys or another policy.rego than the agreement names");
+            return refuse(
+                "its folder has other keys or another policy.rego than the agreement names",
+            );
         }
         if site.names(name) {
-            return refuse("the site itself needs its half, and would have to open before it can give it");
+            return refuse(
+                "the site itself needs its half, and would have to open before it can give it",
+            );
         }
-        if !agreement.transcript().terms.sites.iter().any(|site| site.role == Role::Client && site.names(name)) {
+        if !agreement
+            .transcript()
+            .terms
+            .sites
+            .iter()
+            .any(|site| site.role == Role::Client && site.names(name))
+        {
             return refuse("no client site names it");
         }
         Ok(())
@@ -92,9 +106,13 @@ impl Delegate {
         }
     }
 
-    /// Writes `keyholder.yaml` to p4's tree and what serves to the site volume's, never the store: who the files of
-    /// the site volume belong to.
-    pub(super) fn install(&self, config: &Path, site: &Path) -> Result<erofs::Owner, ProvisionError> {
+    /// Writes `keyholder.yaml` to p4's tree and what serves to the site volume's, never the store:
+    /// who the files of the site volume belong to.
+    pub(super) fn install(
+        &self,
+        config: &Path,
+        site: &Path,
+    ) -> Result<erofs::Owner, ProvisionError> {
         let to = site.join(keyholder_conf::FOLDER);
         make(&to)?;
         for name in [PARTY_FILE, CERTIFICATE_FILE, POLICY_FILE, SECRETS_FILE, UNLOCK_FILE] {
@@ -106,8 +124,8 @@ impl Delegate {
         if self.folder.join(COLLECTOR).exists() {
             copy(&self.folder.join(COLLECTOR), &to.join(COLLECTOR))?;
         }
-        let conf =
-            serde_yaml::to_string(&KeyHolderConf::on_port(self.port)).expect("our documents have only string keys");
+        let conf = serde_yaml::to_string(&KeyHolderConf::on_port(self.port))
+            .expect("our documents have only string keys");
         cvm_base::write_atomic(&config.join(keyholder_conf::FILE), conf.as_bytes(), 0o644)?;
         Ok(erofs::Owner::NvflareAndKeyHolder(keyholder_conf::FOLDER))
     }
@@ -115,7 +133,11 @@ impl Delegate {
     /// What must stand in no partition that the host can read.
     pub(super) fn secrets(&self) -> Vec<(String, Zeroizing<Vec<u8>>)> {
         let name = &self.party.card().name;
-        let secrets = self.party.secrets().into_iter().map(|(what, secret)| (format!("{what} of {name}"), secret));
+        let secrets = self
+            .party
+            .secrets()
+            .into_iter()
+            .map(|(what, secret)| (format!("{what} of {name}"), secret));
         let files = [UNLOCK_FILE, SECRETS_FILE].into_iter().filter_map(|file| {
             let bytes = cvm_base::read_bounded(&self.folder.join(file), MAX_FILE).ok()?;
             Some((format!("{file} of {name}"), Zeroizing::new(bytes)))

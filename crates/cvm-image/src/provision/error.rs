@@ -130,15 +130,36 @@ impl Explain for ProvisionError {
     fn help(&self) -> String {
         match self {
             Self::Work(e) => e.help(),
-            Self::Exists(_) => "choose another -o, or say --replace (replace: true under flare_cvm in a cc_config); a sealed bundle that ran holds a job store that only its own keys open".into(),
-            Self::Delegate { .. } => "a server's own key holder is a party of its own: it takes part in the ceremony, client sites name it (`--site NAME=client:PARTY,…`), and the server's site does not".into(),
-            Self::DelegateSealed(_) => "it lives in that image alone; for another server image hold a ceremony with a new delegate".into(),
+            Self::Exists(_) => {
+                "choose another -o, or say --replace (replace: true under flare_cvm \
+                in a cc_config); a sealed bundle that ran holds a job store that only its own keys \
+                open"
+                    .into()
+            }
+            Self::Delegate { .. } => "a server's own key holder is a party of its own: it takes \
+                part in the ceremony, client sites name it (`--site NAME=client:PARTY,…`), and the \
+                server's site does not"
+                .into(),
+            Self::DelegateSealed(_) => "it lives in that image alone; for another server image \
+                hold a ceremony with a new delegate"
+                .into(),
             Self::Memory(e) => e.help(),
-            Self::NoSystemVolume { .. } => "give the image that `flare-cvm build provision_build` made".into(),
-            Self::NeedsExactSize(_) => "give it `size` instead of `minimum` in the layout file".into(),
-            Self::Secret { .. } => "a startup kit or site configuration carries key material where the host can read it: move it out; the bundle was not made".into(),
+            Self::NoSystemVolume { .. } => "give the image that `flare-cvm build provision_build` \
+                made"
+                .into(),
+            Self::NeedsExactSize(_) => {
+                "give it `size` instead of `minimum` in the layout file".into()
+            }
+            Self::Secret { .. } => {
+                "a startup kit or site configuration carries key material where \
+                the host can read it: move it out; the bundle was not made"
+                    .into()
+            }
             Self::Random(_) => "the kernel's generator is not ready: try again".into(),
-            Self::Tee { .. } => "a host needs firmware that measures the kernel (OVMF's AmdSev or IntelTdx build) and every input that its TEE measures; `flare-cvm predict` shows them".into(),
+            Self::Tee { .. } => "a host needs firmware that measures the kernel (OVMF's AmdSev or \
+                IntelTdx build) and every input that its TEE measures; `flare-cvm predict` shows \
+                them"
+                .into(),
             Self::Ceremony(e) => e.help(),
             Self::Seal(e) => e.help(),
             Self::Boot(e) => e.help(),

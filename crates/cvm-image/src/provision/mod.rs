@@ -23,13 +23,15 @@ use cvm_attest::{
     reference::{MAX_BYTES as MAX_REFERENCE, Platforms, Reference},
 };
 use cvm_base::{Bytes, Bytes32, sha256};
-use cvm_ceremony::{Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose};
+use cvm_ceremony::{
+    Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose,
+};
 use cvm_layout::{
     code_digest,
     layout::{Contents, Layout, Placement, verity_data_room},
     manifest::{
-        BOOT_VERSION, BootStatement, ImageId, LUKS_HEADER_BYTES, Manifest, RootPartition, SplitKey, VERSION, Verity,
-        Volume,
+        BOOT_VERSION, BootStatement, ImageId, LUKS_HEADER_BYTES, Manifest, RootPartition, SplitKey,
+        VERSION, Verity, Volume,
     },
     names::Name,
     p1,
@@ -113,7 +115,10 @@ pub struct Request<'a> {
 }
 
 /// Seals one site's bundle. `progress` gets a line before each step.
-pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bundle, ProvisionError> {
+pub fn provision(
+    request: &Request,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Bundle, ProvisionError> {
     let site = request.agreement.site(&request.site_conf.site, request.site_conf.role)?;
     check_base(request)?;
     let mut site_conf = request.site_conf.clone();
@@ -144,16 +149,22 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let image_id = random_image_id()?;
 
     progress("key: combining its parties' contributions");
-    let (split_key, keys, marks) = build_split_key(request.agreement, request.contributions, site, &image_id)?;
+    let (split_key, keys, marks) =
+        build_split_key(request.agreement, request.contributions, site, &image_id)?;
 
     progress("kit: verifying its signatures, keeping its private keys apart");
     let split = split_kit(request, &split_key, &path("config"), &site_tree)?;
-    cvm_base::write_atomic(&path("config").join("agreement.txt"), request.agreement.text().as_bytes(), 0o644)?;
+    cvm_base::write_atomic(
+        &path("config").join("agreement.txt"),
+        request.agreement.text().as_bytes(),
+        0o644,
+    )?;
     let site_owner = match request.delegate {
         Some(delegate) => delegate.install(&path("config"), &site_tree)?,
         None => erofs::Owner::Nvflare,
     };
-    let agent = request.agent.for_kit(manager::names_snp_authorizer(request.kit, request.site_conf.role)?);
+    let agent =
+        request.agent.for_kit(manager::names_snp_authorizer(request.kit, request.site_conf.role)?);
     if let Some(yaml) = agent.yaml() {
         cvm_base::write_atomic(&path("config").join(AgentConf::FILE), yaml.as_bytes(), 0o644)?;
     }
@@ -175,7 +186,8 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         allow_untested: request.allow_untested_nvflare,
     })?;
     remarks.iter().for_each(|remark| progress(&format!("CC manager: not checked here: {remark}")));
-    let config = verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
+    let config =
+        verity_volume(&path("config"), &path("config.img"), erofs::Owner::Root, &image_id)?;
     let site = verity_volume(&site_tree, &site_image, site_owner, &image_id)?;
 
     progress("p3: sealing system and site volumes with the system key");
@@ -214,14 +226,17 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     let fat = fat::make(verity_data_room(boot_length), "FLARECVMBOT", &uki_file)?;
     write(&path("boot.img"), &fat)?;
     let verity = verity::format(&path("boot.img"), fat.len() as u64, salt(&image_id, "boot"))?;
-    let statement = document(&BootStatement { version: BOOT_VERSION, image_id, manifest_sha256, boot: verity });
+    let statement =
+        document(&BootStatement { version: BOOT_VERSION, image_id, manifest_sha256, boot: verity });
 
     progress("reference values: predicting what a TPM will quote and TEEs will measure");
     let tees = request.tee_hosts.predict(&signed_uki)?;
     let reference = reference(image_id, manifest_sha256, &loader, &signed_uki, &firmware, tees)?;
     let reference = readable(document(&reference))?;
 
-    let sign = |kind, document: &[u8]| signed::sign(request.builder.signing_key(), kind, document).to_vec();
+    let sign = |kind, document: &[u8]| {
+        signed::sign(request.builder.signing_key(), kind, document).to_vec()
+    };
     let manifest_sig = sign(Kind::Manifest, &manifest);
     let reference_sig = sign(Kind::Reference, &reference);
     let esp_files = [
@@ -235,13 +250,19 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
         (p1::REFERENCE_SIG, reference_sig.clone()),
         (p1::ENROLMENT, marks.enrolment(&reference).into_bytes()),
     ];
-    let esp_files = esp_files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
+    let esp_files =
+        esp_files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
     let esp = fat::make(partition_bytes(request.layout, 1)?, "FLARECVMESP", &esp_files)?;
     write(&path("esp.img"), &esp)?;
 
     progress("cleartext partitions: searching p1, p2, p4 and p6 for secrets");
     cleartext::search(
-        &[("p1", path("esp.img")), ("p2", path("boot.img")), ("p4", path("config.img")), ("p6", path("data.img"))],
+        &[
+            ("p1", path("esp.img")),
+            ("p2", path("boot.img")),
+            ("p4", path("config.img")),
+            ("p6", path("data.img")),
+        ],
         &archive.archive,
         &split,
         request.delegate,
@@ -271,15 +292,23 @@ pub fn provision(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Bu
     };
     small.write(work.path())?;
     let sizes = bundle::Sizes {
-        disk: fs::metadata(path(files::DISK)).map_err(WorkError::io("measure", &path(files::DISK)))?.len(),
+        disk: fs::metadata(path(files::DISK))
+            .map_err(WorkError::io("measure", &path(files::DISK)))?
+            .len(),
         initramfs: archive.archive.len() as u64,
         uki: signed_uki.len() as u64,
     };
     if request.form == Form::Archive {
         progress("bundle: packing it into one file");
     }
-    // Before the bundle appears: a name without a bundle costs another name, a bundle without its name would be a second.
-    let recorded = request.builder.record(request.agreement, request.build, &request.site_conf.site, &image_id)?;
+    // Before the bundle appears: a name without a bundle costs another name, a bundle without its
+    // name would be a second.
+    let recorded = request.builder.record(
+        request.agreement,
+        request.build,
+        &request.site_conf.site,
+        &image_id,
+    )?;
     if let Err(error) = work.finish(request.form, &image_id) {
         request.builder.forget(request.agreement, request.build, &request.site_conf.site)?;
         return Err(error);
@@ -300,8 +329,12 @@ fn check_base(request: &Request) -> Result<(), ProvisionError> {
 /// What the README says of the host.
 fn host(request: &Request) -> &'static str {
     match request.cc_config.and_then(|config| config.cpu) {
-        Some(CpuMechanism::AmdSevSnp) => "The host must run it under AMD SEV-SNP (cc_cpu_mechanism).\n",
-        Some(CpuMechanism::IntelTdx) => "The host must run it under Intel TDX (cc_cpu_mechanism).\n",
+        Some(CpuMechanism::AmdSevSnp) => {
+            "The host must run it under AMD SEV-SNP (cc_cpu_mechanism).\n"
+        }
+        Some(CpuMechanism::IntelTdx) => {
+            "The host must run it under Intel TDX (cc_cpu_mechanism).\n"
+        }
         None => "",
     }
 }
@@ -312,7 +345,12 @@ fn random_image_id() -> Result<ImageId, ProvisionError> {
     Ok(id)
 }
 
-fn split_kit(request: &Request, split_key: &SplitKey, config: &Path, site: &Path) -> Result<SplitKit, ProvisionError> {
+fn split_kit(
+    request: &Request,
+    split_key: &SplitKey,
+    config: &Path,
+    site: &Path,
+) -> Result<SplitKit, ProvisionError> {
     let split_key_json = document(split_key);
     let kit = KitRequest {
         kit: request.kit,
@@ -357,7 +395,12 @@ fn unpack(
 }
 
 /// An erofs of `tree` at `image`, its verity tree behind it.
-fn verity_volume(tree: &Path, image: &Path, owner: erofs::Owner, id: &ImageId) -> Result<Verity, ProvisionError> {
+fn verity_volume(
+    tree: &Path,
+    image: &Path,
+    owner: erofs::Owner,
+    id: &ImageId,
+) -> Result<Verity, ProvisionError> {
     let bytes = erofs::make(tree, image, owner, id)?;
     Ok(verity::format(image, bytes, salt(id, &tree.to_string_lossy()))?)
 }
@@ -368,7 +411,8 @@ fn salt(image_id: &ImageId, volume: &str) -> Bytes32 {
     sha256(format!("flare-cvm/v1/verity-salt/{volume}/{image_id}").as_bytes())
 }
 
-/// p3's first area: the project's `system` volume and behind it the site's own, one LUKS2 container.
+/// p3's first area: the project's `system` volume and behind it the site's own, one LUKS2
+/// container.
 fn seal_root(
     request: &Request,
     site: Verity,
@@ -376,16 +420,16 @@ fn seal_root(
     site_image: &Path,
     area: &Path,
 ) -> Result<RootPartition, ProvisionError> {
-    let system = request
-        .base
-        .meta
-        .system
-        .clone()
-        .ok_or_else(|| ProvisionError::NoSystemVolume { stage: request.base.meta.stage.clone() })?;
+    let system =
+        request.base.meta.system.clone().ok_or_else(|| ProvisionError::NoSystemVolume {
+            stage: request.base.meta.stage.clone(),
+        })?;
     let system_image = area.with_extension("system");
     request.base.extract_system(&system_image)?;
     let open = |path: &Path| File::open(path).map_err(WorkError::io("read", path));
-    let mut plain = open(&system_image)?.take(system.total_bytes).chain(open(site_image)?.take(site.total_bytes));
+    let mut plain = open(&system_image)?
+        .take(system.total_bytes)
+        .chain(open(site_image)?.take(site.total_bytes));
     let sealed = luks::seal(
         &mut plain,
         system.total_bytes + site.total_bytes,
@@ -406,8 +450,9 @@ fn seal_root(
 
 fn initramfs(request: &Request) -> Result<initramfs::Initramfs, ProvisionError> {
     let release = request.base.meta.kernel.as_str();
-    let kernel_file =
-        |name: &str| request.base.read_file(&format!("lib/modules/{release}/{name}")).map_err(|e| e.to_string());
+    let kernel_file = |name: &str| {
+        request.base.read_file(&format!("lib/modules/{release}/{name}")).map_err(|e| e.to_string())
+    };
     Ok(initramfs::build(&initramfs::Sources {
         init: request.init,
         kernel_release: release,

@@ -1,5 +1,5 @@
-//! What TEEs will measure of an image, for its reference values: predicted from files, for each kind of host that the
-//! builder describes in one YAML file.
+//! What TEEs will measure of an image, for its reference values: predicted from files, for each
+//! kind of host that the builder describes in one YAML file.
 //!
 //! ```yaml
 //! version: 1
@@ -100,10 +100,13 @@ impl TeeHosts {
     /// Reads the file and the firmware that it names.
     ///
     /// # Errors
-    /// [`ProvisionError::Tee`] for another form, [`ProvisionError::File`] for a file that cannot be read.
+    /// [`ProvisionError::Tee`] for another form, [`ProvisionError::File`] for a file that cannot be
+    /// read.
     pub fn read(path: &Path) -> Result<Self, ProvisionError> {
-        let fail = |problem: String| ProvisionError::Tee { platform: path.display().to_string(), problem };
-        let file: File = serde_yaml::from_slice(&read_text(path, MAX_FILE)?).map_err(|e| fail(e.to_string()))?;
+        let fail =
+            |problem: String| ProvisionError::Tee { platform: path.display().to_string(), problem };
+        let file: File =
+            serde_yaml::from_slice(&read_text(path, MAX_FILE)?).map_err(|e| fail(e.to_string()))?;
         if file.version != VERSION {
             return Err(fail(format!("version {}, this program reads {VERSION}", file.version)));
         }
@@ -113,7 +116,8 @@ impl TeeHosts {
         }
         let azure_snp = file.azure.iter().filter(|host| host.tee == AzureTee::Snp);
         let azure_snp = azure_snp.map(|host| (&host.platform, &host.tcb_floor));
-        let mut hosts = file.snp.iter().map(|host| (&host.platform, &host.tcb_floor)).chain(azure_snp);
+        let mut hosts =
+            file.snp.iter().map(|host| (&host.platform, &host.tcb_floor)).chain(azure_snp);
         if let Some((platform, _)) = hosts.find(|(_, floor)| floor.is_empty()) {
             return Err(fail(format!(
                 "{platform:?} has no tcb_floor, as {{Milan-B1: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}: \
@@ -134,8 +138,16 @@ impl TeeHosts {
     /// What each host's TEE will measure when it starts `uki`.
     pub(super) fn predict(&self, uki: &[u8]) -> Result<Platforms, ProvisionError> {
         Ok(Platforms {
-            snp: self.snp.iter().map(|(host, firmware)| host.predict(firmware, uki)).collect::<Result<_, _>>()?,
-            tdx: self.tdx.iter().map(|(host, firmware)| host.predict(firmware, uki)).collect::<Result<_, _>>()?,
+            snp: self
+                .snp
+                .iter()
+                .map(|(host, firmware)| host.predict(firmware, uki))
+                .collect::<Result<_, _>>()?,
+            tdx: self
+                .tdx
+                .iter()
+                .map(|(host, firmware)| host.predict(firmware, uki))
+                .collect::<Result<_, _>>()?,
             azure: self.azure.clone(),
         })
     }
@@ -143,7 +155,8 @@ impl TeeHosts {
 
 impl SnpHost {
     fn predict(&self, firmware: &[u8], uki: &[u8]) -> Result<SnpReference, ProvisionError> {
-        let fail = |problem: String| ProvisionError::Tee { platform: self.platform.clone(), problem };
+        let fail =
+            |problem: String| ProvisionError::Tee { platform: self.platform.clone(), problem };
         let vcpu_type = VcpuType::from_model(&self.vcpu_type)
             .ok_or_else(|| fail(format!("{:?} is no vCPU type that is known", self.vcpu_type)))?;
         let inputs = LaunchInputs {
@@ -166,23 +179,39 @@ impl SnpHost {
 
 impl TdxHost {
     fn predict(&self, firmware: &[u8], uki: &[u8]) -> Result<TdxReference, ProvisionError> {
-        let fail = |problem: String| ProvisionError::Tee { platform: self.platform.clone(), problem };
+        let fail =
+            |problem: String| ProvisionError::Tee { platform: self.platform.clone(), problem };
         let AcpiDigests { loader, rsdp, tables } = self.acpi;
         let prediction = tdx::tdx(&TdxInputs {
             firmware,
-            pages: if self.by_section { PageOrder::SectionBySection } else { PageOrder::PageByPage },
+            pages: if self.by_section {
+                PageOrder::SectionBySection
+            } else {
+                PageOrder::PageByPage
+            },
             memory: Some(self.memory_mib.saturating_mul(1 << 20)),
             acpi: Some(Acpi { loader, rsdp, tables }),
             boot: Boot::Direct { kernel: uki, command_line: "", initrd: &[] },
         })
         .map_err(|e| fail(e.to_string()))?;
         let [Some(rtmr0), Some(rtmr1), Some(rtmr2), _] = prediction.rtmrs else {
-            let reasons: Vec<_> =
-                prediction.not_predicted.iter().map(|n| format!("RTMR{}: {}", n.rtmr, n.reason)).collect();
+            let reasons: Vec<_> = prediction
+                .not_predicted
+                .iter()
+                .map(|n| format!("RTMR{}: {}", n.rtmr, n.reason))
+                .collect();
             return Err(fail(reasons.join("; ")));
         };
         let (platform, mrtd) = (self.platform.clone(), prediction.mrtd);
-        Ok(TdxReference { platform, mrtd, rtmr0, rtmr1, rtmr2, rtmr3: Bytes([0; 48]), events: vec![] })
+        Ok(TdxReference {
+            platform,
+            mrtd,
+            rtmr0,
+            rtmr1,
+            rtmr2,
+            rtmr3: Bytes([0; 48]),
+            events: vec![],
+        })
     }
 }
 
@@ -202,7 +231,9 @@ mod tests {
     #[test]
     fn hosts_are_described_strictly() {
         let tcb = "tcb_floor: {Milan: {bootloader: 4, tee: 0, snp: 24, microcode: 219}}";
-        let snp = format!("snp: [{{platform: a, firmware: OVMF.fd, vcpus: 1, vcpu_type: EPYC-v4, {tcb}}}]");
+        let snp = format!(
+            "snp: [{{platform: a, firmware: OVMF.fd, vcpus: 1, vcpu_type: EPYC-v4, {tcb}}}]"
+        );
         assert_eq!(read(&format!("version: 1\n{snp}\n")).unwrap().snp.len(), 1);
         for (text, problem) in [
             (format!("version: 2\n{snp}\n"), "this program reads 1"),
@@ -211,7 +242,10 @@ mod tests {
             // Any firmware would get keys; a floor without a product is of any product.
             (format!("version: 1\n{}\n", snp.replace(tcb, "")), "docs/tcb.md"),
             (format!("version: 1\n{}\n", snp.replace(tcb, "tcb_floor: {}")), "docs/tcb.md"),
-            (format!("version: 1\n{}\n", snp.replace("{Milan: {", "{").replace("}}}]", "}}]")), "tcb_floor"),
+            (
+                format!("version: 1\n{}\n", snp.replace("{Milan: {", "{").replace("}}}]", "}}]")),
+                "tcb_floor",
+            ),
             (
                 format!(
                     "version: 1\nazure: [{{platform: a, tee: snp, measurement: {0}{0}, pcrs: {{}}}}]\n",
@@ -237,7 +271,10 @@ mod tests {
         };
         let hosts = host("EPYC-v4");
         let error = hosts.unwrap().predict(b"a UKI").unwrap_err();
-        assert!(matches!(&error, ProvisionError::Tee { platform, .. } if platform == "here"), "{error}");
+        assert!(
+            matches!(&error, ProvisionError::Tee { platform, .. } if platform == "here"),
+            "{error}"
+        );
         assert!(host("VAX").unwrap().predict(b"a UKI").unwrap_err().to_string().contains("VAX"));
     }
 }

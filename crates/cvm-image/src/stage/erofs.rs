@@ -14,8 +14,8 @@ pub enum Owner {
     Root,
     /// The service's (uid and gid 990), all of them.
     Nvflare,
-    /// The service's, but for the tree's folder of this name: that is the key holder's (988), who shares it
-    /// with nobody.
+    /// The service's, but for the tree's folder of this name: that is the key holder's (988), who
+    /// shares it with nobody.
     NvflareAndKeyHolder(&'static str),
 }
 
@@ -33,14 +33,25 @@ pub fn make(tree: &Path, out: &Path, owner: Owner, id: &Bytes16) -> Result<u64, 
     command.args(["-E", "noinline_data"]);
     match owner {
         Owner::Root => command.arg("--all-root"),
-        Owner::Nvflare => command.arg(format!("--force-uid={NVFLARE_ID}")).arg(format!("--force-gid={NVFLARE_ID}")),
-        Owner::NvflareAndKeyHolder(folder) => return make_with_two_owners(tree, folder, command, out, id),
+        Owner::Nvflare => command
+            .arg(format!("--force-uid={NVFLARE_ID}"))
+            .arg(format!("--force-gid={NVFLARE_ID}")),
+        Owner::NvflareAndKeyHolder(folder) => {
+            return make_with_two_owners(tree, folder, command, out, id);
+        }
     };
     finish(command, tree, out, id)
 }
 
-/// mkfs.erofs takes owners from the files alone, and only root may give files away: fakeroot pretends it.
-fn make_with_two_owners(tree: &Path, folder: &str, make: Command, out: &Path, id: &Bytes16) -> Result<u64, StageError> {
+/// mkfs.erofs takes owners from the files alone, and only root may give files away: fakeroot
+/// pretends it.
+fn make_with_two_owners(
+    tree: &Path,
+    folder: &str,
+    make: Command,
+    out: &Path,
+    id: &Bytes16,
+) -> Result<u64, StageError> {
     let scratch = tool::Scratch::new()?;
     let state = scratch.join("owners");
     fs::write(&state, "").map_err(WorkError::io("write", &state))?;
@@ -62,7 +73,12 @@ fn fakeroot(state: &Path) -> Command {
 }
 
 /// Makes an erofs of `tree` at `out`, owners as they are; `small` spends seconds to save space.
-pub(super) fn make_compressed(tree: &Path, out: &Path, small: bool, id: &Bytes16) -> Result<u64, StageError> {
+pub(super) fn make_compressed(
+    tree: &Path,
+    out: &Path,
+    small: bool,
+    id: &Bytes16,
+) -> Result<u64, StageError> {
     let mut command = tool::command("mkfs.erofs");
     command.args(if small { ["-zlz4hc,9", "-C32768"] } else { ["-zlz4", "-C4096"] });
     finish(command, tree, out, id)
@@ -76,7 +92,8 @@ fn finish(mut command: Command, tree: &Path, out: &Path, id: &Bytes16) -> Result
     let length = fs::metadata(out).map_err(WorkError::io("measure", out))?.len();
     let padded = length.next_multiple_of(4096);
     if padded != length {
-        let file = fs::OpenOptions::new().write(true).open(out).map_err(WorkError::io("open", out))?;
+        let file =
+            fs::OpenOptions::new().write(true).open(out).map_err(WorkError::io("open", out))?;
         file.set_len(padded).map_err(WorkError::io("pad", out))?;
     }
     Ok(padded)
@@ -115,10 +132,20 @@ mod tests {
         let bytes = make(&tree, &image, Owner::NvflareAndKeyHolder("keyholder"), &id()).unwrap();
         assert!(bytes.is_multiple_of(4096));
         let owner = |path: &str| {
-            let output = Command::new("dump.erofs").arg(format!("--path={path}")).arg(&image).output().unwrap();
+            let output = Command::new("dump.erofs")
+                .arg(format!("--path={path}"))
+                .arg(&image)
+                .output()
+                .unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            let line = text.lines().find(|line| line.starts_with("Uid:")).unwrap_or_else(|| panic!("{text}"));
-            line.split_whitespace().filter_map(|word| word.parse().ok()).take(2).collect::<Vec<u32>>()
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("Uid:"))
+                .unwrap_or_else(|| panic!("{text}"));
+            line.split_whitespace()
+                .filter_map(|word| word.parse().ok())
+                .take(2)
+                .collect::<Vec<u32>>()
         };
         for path in ["/", "/keys", "/keys/file"] {
             assert_eq!(owner(path), [NVFLARE_ID, NVFLARE_ID], "{path}");

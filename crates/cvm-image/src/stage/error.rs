@@ -149,20 +149,47 @@ impl Explain for StageError {
     fn help(&self) -> String {
         match self {
             Self::Work(e) => e.help(),
-            Self::NotRoot { .. } => "run as root (sudo flare-cvm build …); only building stages needs it".into(),
+            Self::NotRoot { .. } => "run as root (sudo flare-cvm build …); only building stages \
+                needs it"
+                .into(),
             Self::File(error) => error.help(),
-            Self::Spec { .. } => "compare with the stage.yaml files of this repository's stages/ folder; unknown keys are refused so that a misspelt one cannot weaken an image".into(),
-            Self::BaseMissing { base, .. } => format!("build {base} first and pass its image: --base-image ../{base}/IMAGE.qcow2"),
+            Self::Spec { .. } => "compare with the stage.yaml files of this repository's stages/ \
+                folder; unknown keys are refused so that a misspelt one cannot weaken an \
+                image"
+                .into(),
+            Self::BaseMissing { base, .. } => format!(
+                "build {base} first and pass its image: \
+                --base-image ../{base}/IMAGE.qcow2"
+            ),
             Self::BaseUnwanted { .. } => "leave --base-image out, or build another stage".into(),
-            Self::WrongBase { expected, .. } => format!("pass the image that `flare-cvm build {expected}` made"),
-            Self::WrongDigest { .. } => "the file was damaged or replaced, or another digest was meant: build the base again, or correct --base-digest".into(),
+            Self::WrongBase { expected, .. } => format!(
+                "pass the image that `flare-cvm build \
+                {expected}` made"
+            ),
+            Self::WrongDigest { .. } => "the file was damaged or replaced, or another digest was \
+                meant: build the base again, or correct --base-digest"
+                .into(),
             Self::NotAnImage { .. } => "pass a .qcow2 file that `flare-cvm build` made".into(),
             Self::UnknownProfile { .. } => "leave --profile out, or choose one of these".into(),
-            Self::NoAptSource { suite } => format!("add a source of {suite} below /etc/apt/sources.list.d, run apt-get update, and build again"),
-            Self::NoDriver { .. } => "the mirror of this machine's own source of the distribution must carry that suite with these components (Debian's mirrors do); a mirror that does not can be replaced below /etc/apt/sources.list.d, or another suite and its packages named in stages/nvidia_cc_base/nvidia/driver.yaml".into(),
-            Self::Program { name, .. } => format!("cargo build --release -p {name}, or say --programs FOLDER with the folder that it lies in"),
-            Self::Tree { .. } => "the distribution's packages changed, or stage.yaml names something that is not there: correct stage.yaml".into(),
-            Self::Gate { .. } => "the image would not be what its stage promises, so it was not made: find what brought this into the tree".into(),
+            Self::NoAptSource { suite } => format!(
+                "add a source of {suite} below \
+                /etc/apt/sources.list.d, run apt-get update, and build again"
+            ),
+            Self::NoDriver { .. } => "the mirror of this machine's own source of the distribution \
+                must carry that suite with these components (Debian's mirrors do); a mirror that \
+                does not can be replaced below /etc/apt/sources.list.d, or another suite and its \
+                packages named in stages/nvidia_cc_base/nvidia/driver.yaml"
+                .into(),
+            Self::Program { name, .. } => format!(
+                "cargo build --release -p {name}, or say \
+                --programs FOLDER with the folder that it lies in"
+            ),
+            Self::Tree { .. } => "the distribution's packages changed, or stage.yaml names \
+                something that is not there: correct stage.yaml"
+                .into(),
+            Self::Gate { .. } => "the image would not be what its stage promises, so it was not \
+                made: find what brought this into the tree"
+                .into(),
         }
     }
 }

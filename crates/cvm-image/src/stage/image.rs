@@ -1,8 +1,8 @@
 //! A stage's image: a qcow2 disk with two partitions.
 //!
 //! `stage` (erofs): `stage.json`, and the kernel for images that are provisioned from the stage:
-//! `vmlinuz`, `os-release`, `lib/modules/RELEASE/…`. `system` (erofs, its verity tree behind it where
-//! the stage asks for one): the tree.
+//! `vmlinuz`, `os-release`, `lib/modules/RELEASE/…`. `system` (erofs, its verity tree behind it
+//! where the stage asks for one): the tree.
 
 use std::{
     fs::{self, File},
@@ -70,7 +70,9 @@ pub struct StageMeta {
 /// Copies a partition of the image at `path` to `to`; a failure that is not the image's says so.
 fn extract(path: &Path, number: u32, to: &Path) -> Result<(), StageError> {
     disk::extract(path, number, to).map_err(|error| match error {
-        BootError::Work(error @ (WorkError::MissingTool { .. } | WorkError::DiskFull { .. })) => error.into(),
+        BootError::Work(error @ (WorkError::MissingTool { .. } | WorkError::DiskFull { .. })) => {
+            error.into()
+        }
         error => StageError::NotAnImage { path: path.to_owned(), problem: error.to_string() },
     })
 }
@@ -92,7 +94,8 @@ impl StageImage {
         if !path.is_file() {
             return Err(bad("there is no such file".into()));
         }
-        let files = TempDir::new().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
+        let files =
+            TempDir::new().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
         let guard = interrupt::guard_path(files.path());
         let partition = files.path().join("stage.erofs");
         extract(path, STAGE, &partition)?;
@@ -101,25 +104,35 @@ impl StageImage {
             e => e,
         })?;
         fs::remove_file(&partition).map_err(WorkError::io("remove", &partition))?;
-        let bytes =
-            cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES).map_err(|e| bad(e.to_string()))?;
-        let meta: StageMeta = serde_json::from_slice(&bytes).map_err(|e| bad(format!("stage.json: {e}")))?;
+        let bytes = cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES)
+            .map_err(|e| bad(e.to_string()))?;
+        let meta: StageMeta =
+            serde_json::from_slice(&bytes).map_err(|e| bad(format!("stage.json: {e}")))?;
         if meta.version != VERSION {
-            return Err(bad(format!("stage.json has version {}, expected {VERSION}", meta.version)));
+            return Err(bad(format!(
+                "stage.json has version {}, expected {VERSION}",
+                meta.version
+            )));
         }
         Ok(Self { meta, path: path.to_owned(), files, _guard: guard })
     }
 
     /// Reads `vmlinuz`, `os-release` or a file below `lib/modules/RELEASE/`.
     pub fn read_file(&self, name: &str) -> Result<Vec<u8>, StageError> {
-        let inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let inside = Path::new(name)
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
         if !inside {
-            return Err(StageError::Tree { path: name.into(), problem: "is no path inside a stage image".into() });
+            return Err(StageError::Tree {
+                path: name.into(),
+                problem: "is no path inside a stage image".into(),
+            });
         }
         Ok(cvm_base::read_bounded(&self.files.path().join(name), MAX_FILE_BYTES)?)
     }
 
-    /// The certificate in `db` without which the kernel loads none of the image's own modules; checked against its digest.
+    /// The certificate in `db` without which the kernel loads none of the image's own modules;
+    /// checked against its digest.
     pub fn module_signer(&self) -> Result<Option<Vec<u8>>, StageError> {
         let Some(driver) = &self.meta.driver else { return Ok(None) };
         let certificate = self.read_file(BuiltDriver::SIGNER)?;
@@ -134,7 +147,11 @@ impl StageImage {
     /// checks it against the image's own digest.
     pub fn extract_system(&self, to: &Path) -> Result<(), StageError> {
         extract(&self.path, SYSTEM, to)?;
-        let file = fs::OpenOptions::new().read(true).write(true).open(to).map_err(WorkError::io("open", to))?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(to)
+            .map_err(WorkError::io("open", to))?;
         file.set_len(self.meta.system_bytes).map_err(WorkError::io("cut", to))?;
         let found = digest(to, self.meta.system_bytes)?;
         if found != self.meta.content_sha256 {
@@ -198,8 +215,18 @@ pub(super) fn write(
     let system_room = meta.system_bytes.next_multiple_of(MIB);
     let placement = Placement {
         partitions: vec![
-            PlacedPartition { number: STAGE, name: name("stage")?, offset: MIB, length: stage_room },
-            PlacedPartition { number: SYSTEM, name: name("system")?, offset: MIB + stage_room, length: system_room },
+            PlacedPartition {
+                number: STAGE,
+                name: name("stage")?,
+                offset: MIB,
+                length: stage_room,
+            },
+            PlacedPartition {
+                number: SYSTEM,
+                name: name("system")?,
+                offset: MIB + stage_room,
+                length: system_room,
+            },
         ],
         state_offset: 0,
         disk_bytes: MIB + stage_room + system_room + MIB,
@@ -249,7 +276,8 @@ pub(super) mod tests {
         fs::write(folder.join("lib/modules/1/modules.dep"), "").unwrap();
         let inputs = cvm_base::sha256(stage.as_bytes());
         let system = work.path().join("system");
-        let system_bytes = erofs::make_compressed(&tree, &system, false, &image_id(&inputs)).unwrap();
+        let system_bytes =
+            erofs::make_compressed(&tree, &system, false, &image_id(&inputs)).unwrap();
         let meta = StageMeta {
             version: VERSION,
             stage: stage.into(),
@@ -292,7 +320,10 @@ pub(super) mod tests {
         let path = dir.path().join("a.qcow2");
         small(&path, "nvidia_cc_base");
         disk::patch(&path, SYSTEM, 1024, b"x").unwrap();
-        let error = StageImage::open(&path).unwrap().extract_system(&dir.path().join("system")).unwrap_err();
+        let error = StageImage::open(&path)
+            .unwrap()
+            .extract_system(&dir.path().join("system"))
+            .unwrap_err();
         assert!(matches!(error, StageError::WrongDigest { .. }), "{error}");
     }
 

@@ -1,7 +1,8 @@
 //! The three stages: from a distribution to the tree that every sealed image of a project shares.
 //!
-//! A stage is a folder with `stage.yaml`, a `rootfs/` overlay of plain files and `build.sh`. [`build`]
-//! turns it into one qcow2 file ([`StageImage`]), which the next stage or provisioning builds on.
+//! A stage is a folder with `stage.yaml`, a `rootfs/` overlay of plain files and `build.sh`.
+//! [`build`] turns it into one qcow2 file ([`StageImage`]), which the next stage or provisioning
+//! builds on.
 
 mod driver;
 pub mod erofs;
@@ -79,7 +80,10 @@ pub struct BuiltStage {
 ///
 /// `output` is replaced by one rename at the end: an earlier image is whole until then. What is
 /// temporary lies beside it and goes at the end, on an error and on Ctrl-C.
-pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(&str)) -> Result<BuiltStage, StageError> {
+pub fn build(
+    request: &BuildRequest,
+    progress: &mut dyn FnMut(&str),
+) -> Result<BuiltStage, StageError> {
     let start = Instant::now();
     let mut spec = StageSpec::read(&request.stage_dir)?;
     let base = open_base(request, &spec)?;
@@ -152,9 +156,11 @@ fn open_base(request: &BuildRequest, spec: &StageSpec) -> Result<Option<StageIma
         return Err(StageError::WrongBase { path: path.clone(), found, expected });
     }
     match request.base_digest {
-        Some(expected) if expected != image.meta.content_sha256 => {
-            Err(StageError::WrongDigest { path: path.clone(), found: image.meta.content_sha256, expected })
-        }
+        Some(expected) if expected != image.meta.content_sha256 => Err(StageError::WrongDigest {
+            path: path.clone(),
+            found: image.meta.content_sha256,
+            expected,
+        }),
         _ => Ok(Some(image)),
     }
 }
@@ -164,7 +170,8 @@ fn require_root() -> Result<(), StageError> {
     if uid == 0 { Ok(()) } else { Err(StageError::NotRoot { uid }) }
 }
 
-/// What is installed beside the distribution's packages: read once, before the cache's key is known.
+/// What is installed beside the distribution's packages: read once, before the cache's key is
+/// known.
 #[derive(Default)]
 struct Sources {
     lock: String,
@@ -174,14 +181,27 @@ struct Sources {
 }
 
 impl Sources {
-    fn read(request: &BuildRequest, spec: &StageSpec, profile: Profile) -> Result<Self, StageError> {
+    fn read(
+        request: &BuildRequest,
+        spec: &StageSpec,
+        profile: Profile,
+    ) -> Result<Self, StageError> {
         let programs = programs::read(spec, &request.programs)?;
         let addition = profile.addition.filter(|_| spec.base.is_none());
-        let driver = addition.map(|folder| Driver::read(request.stage_dir.join(folder))).transpose()?;
-        let Some(python) = &spec.python else { return Ok(Self { programs, driver, ..Self::default() }) };
+        let driver =
+            addition.map(|folder| Driver::read(request.stage_dir.join(folder))).transpose()?;
+        let Some(python) = &spec.python else {
+            return Ok(Self { programs, driver, ..Self::default() });
+        };
         let lock = cvm_base::read_bounded(&request.stage_dir.join(&python.lock), MAX_LOCK_BYTES)?;
-        let local = python.local.as_ref().map(|folder| wheel::build(&request.stage_dir.join(folder)));
-        Ok(Self { lock: String::from_utf8_lossy(&lock).into_owned(), wheel: local.transpose()?, programs, driver })
+        let local =
+            python.local.as_ref().map(|folder| wheel::build(&request.stage_dir.join(folder)));
+        Ok(Self {
+            lock: String::from_utf8_lossy(&lock).into_owned(),
+            wheel: local.transpose()?,
+            programs,
+            driver,
+        })
     }
 }
 
@@ -237,7 +257,8 @@ impl Build<'_> {
         overlay: &Path,
     ) -> Result<StageMeta, StageError> {
         let spec = self.spec;
-        let (mut packages, mut python, mut kernel, mut driver) = (vec![], vec![], String::new(), None);
+        let (mut packages, mut python, mut kernel, mut driver) =
+            (vec![], vec![], String::new(), None);
         if let Some(base) = base {
             self.say(&format!("unpacking {}", base.meta.stage));
             base.extract_tree(tree)?;
@@ -256,7 +277,8 @@ impl Build<'_> {
             if let Some(addition) = &self.sources.driver {
                 let release = modules::release(tree)?;
                 self.say(&format!("building and signing NVIDIA's modules for {release}"));
-                let (built, names) = addition.install(self.profile, &release, tree, files, self.work)?;
+                let (built, names) =
+                    addition.install(self.profile, &release, tree, files, self.work)?;
                 driver = Some(built);
                 packages.extend(names);
             }
@@ -307,12 +329,15 @@ impl Build<'_> {
     fn sealed(&mut self, mut meta: StageMeta, system: &Path) -> Result<StageMeta, StageError> {
         if self.spec.verity && meta.system.is_none() {
             let salt = sha256(format!("flare-cvm/v1/system-salt/{}", self.inputs).as_bytes());
-            let verity = cvm_seal::verity::format(system, meta.system_bytes, salt).map_err(|e| WorkError::Tool {
-                tool: "libcryptsetup",
-                step: "making the verity tree",
-                status: "failed".into(),
-                output: e.to_string(),
-            })?;
+            let verity =
+                cvm_seal::verity::format(system, meta.system_bytes, salt).map_err(|e| {
+                    WorkError::Tool {
+                        tool: "libcryptsetup",
+                        step: "making the verity tree",
+                        status: "failed".into(),
+                        output: e.to_string(),
+                    }
+                })?;
             meta.system_bytes = verity.total_bytes;
             meta.system = Some(verity);
         }
@@ -335,7 +360,8 @@ impl Build<'_> {
     }
 }
 
-/// Everything that decides what a stage's image is, except the packages that the mirror offers today.
+/// Everything that decides what a stage's image is, except the packages that the mirror offers
+/// today.
 #[derive(Serialize)]
 struct Inputs {
     recipe: u32,
@@ -363,17 +389,26 @@ impl Inputs {
         sources: &Sources,
     ) -> Result<Self, StageError> {
         let files = files_of(&request.stage_dir.join("rootfs"))?;
-        let driver =
-            sources.driver.as_ref().map(|driver| Ok::<_, StageError>((driver.sha256, files_of(&driver.overlay())?)));
+        let driver = sources
+            .driver
+            .as_ref()
+            .map(|driver| Ok::<_, StageError>((driver.sha256, files_of(&driver.overlay())?)));
         let spec = request.stage_dir.join("stage.yaml");
         let spec = sha256(&fs::read(&spec).map_err(WorkError::io("read", &spec))?);
-        let tools = ["mmdebstrap", "mkfs.erofs"].into_iter().map(tool::version).collect::<Result<_, _>>()?;
+        let tools = ["mmdebstrap", "mkfs.erofs"]
+            .into_iter()
+            .map(tool::version)
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             recipe: RECIPE,
             spec,
             lock: sha256(sources.lock.as_bytes()),
             wheel: sources.wheel.as_ref().map(|wheel| wheel.sha256),
-            programs: sources.programs.iter().map(|program| (program.name.clone(), program.sha256)).collect(),
+            programs: sources
+                .programs
+                .iter()
+                .map(|program| (program.name.clone(), program.sha256))
+                .collect(),
             overlay: files,
             profile: profile.name,
             base: base.map(|base| base.meta.content_sha256),
@@ -416,7 +451,8 @@ struct WorkFolder {
 
 impl WorkFolder {
     fn beside(output: &Path) -> Result<Self, StageError> {
-        let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent =
+            output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(WorkError::io("make", parent))?;
         let folder = tempfile::Builder::new()
             .prefix(".flare-cvm-stage-")

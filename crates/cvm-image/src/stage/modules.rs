@@ -19,8 +19,8 @@ pub(super) fn release(tree_folder: &Path) -> Result<String, StageError> {
     Ok(folder.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// Puts the kernel, the modules that an initramfs may need and `os-release` into `files`; leaves only
-/// `system_modules`, and what they need, in the tree. Gives the kernel's release.
+/// Puts the kernel, the modules that an initramfs may need and `os-release` into `files`; leaves
+/// only `system_modules`, and what they need, in the tree. Gives the kernel's release.
 pub(super) fn split(
     tree_folder: &Path,
     files: &Path,
@@ -63,8 +63,8 @@ pub(super) fn split(
         }
     }
 
-    let dep =
-        fs::read_to_string(folder.join("modules.dep")).map_err(WorkError::io("read", folder.join("modules.dep")))?;
+    let dep = fs::read_to_string(folder.join("modules.dep"))
+        .map_err(WorkError::io("read", folder.join("modules.dep")))?;
     let keep = closure(&dep, system_modules)?;
     tree::walk(&folder.join("kernel"), &mut |path, metadata| {
         let below = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
@@ -77,8 +77,8 @@ pub(super) fn split(
     Ok(release)
 }
 
-/// Some kernels' modules are compressed one by one. The images that they go to are compressed as a whole, and
-/// `cvm-init` has no decompressor. A module's signature is of its plain bytes.
+/// Some kernels' modules are compressed one by one. The images that they go to are compressed as a
+/// whole, and `cvm-init` has no decompressor. A module's signature is of its plain bytes.
 fn decompress(kernel: &Path) -> Result<(), StageError> {
     let mut compressed = Vec::new();
     tree::walk(kernel, &mut |path, _| {
@@ -117,8 +117,11 @@ fn closure(dep: &str, names: &[String]) -> Result<BTreeSet<String>, StageError> 
         let name = name.file_name().unwrap_or_default().to_string_lossy();
         name.split('.').next().unwrap_or_default().replace('-', "_")
     };
-    let table: BTreeMap<String, (&str, &str)> =
-        dep.lines().filter_map(|line| line.split_once(':')).map(|(file, needs)| (key(file), (file, needs))).collect();
+    let table: BTreeMap<String, (&str, &str)> = dep
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(file, needs)| (key(file), (file, needs)))
+        .collect();
     let mut files = BTreeSet::new();
     for name in names {
         let (file, needs) = table.get(&name.replace('-', "_")).ok_or_else(|| StageError::Tree {
@@ -137,12 +140,17 @@ mod tests {
 
     #[test]
     fn a_module_comes_with_what_it_needs() {
-        let dep =
-            "kernel/net/nf-tables.ko: kernel/lib/crc.ko kernel/net/nfnetlink.ko\nkernel/lib/crc.ko:\nkernel/x.ko.xz:\n";
+        let dep = "kernel/net/nf-tables.ko: kernel/lib/crc.ko \
+            kernel/net/nfnetlink.ko\nkernel/lib/crc.ko:\nkernel/x.ko.xz:\n";
         let files = closure(dep, &["nf_tables".into(), "x".into()]).unwrap();
         assert_eq!(
             files.into_iter().collect::<Vec<_>>(),
-            ["kernel/lib/crc.ko", "kernel/net/nf-tables.ko", "kernel/net/nfnetlink.ko", "kernel/x.ko.xz"]
+            [
+                "kernel/lib/crc.ko",
+                "kernel/net/nf-tables.ko",
+                "kernel/net/nfnetlink.ko",
+                "kernel/x.ko.xz"
+            ]
         );
         assert!(closure(dep, &["gone".into()]).unwrap_err().to_string().contains("gone"));
     }

@@ -22,8 +22,12 @@ pub struct Profile {
     pub(super) addition: Option<&'static str>,
 }
 
-const DEBIAN_12: Profile =
-    Profile { name: "debian-12", suite: "bookworm", kernel_suite: "bookworm-backports", addition: None };
+const DEBIAN_12: Profile = Profile {
+    name: "debian-12",
+    suite: "bookworm",
+    kernel_suite: "bookworm-backports",
+    addition: None,
+};
 const PROFILES: [Profile; 3] = [
     DEBIAN_12,
     Profile { name: "debian-12-nvidia", addition: Some("nvidia"), ..DEBIAN_12 },
@@ -53,21 +57,30 @@ impl Beside<'_> {
 impl Profile {
     /// The profile of that name.
     pub fn named(name: &str) -> Result<Self, StageError> {
-        PROFILES.into_iter().find(|profile| profile.name == name).ok_or_else(|| StageError::UnknownProfile {
-            found: name.into(),
-            known: PROFILES.map(|profile| profile.name).join(", "),
+        PROFILES.into_iter().find(|profile| profile.name == name).ok_or_else(|| {
+            StageError::UnknownProfile {
+                found: name.into(),
+                known: PROFILES.map(|profile| profile.name).join(", "),
+            }
         })
     }
 
-    /// Unpacks `packages` and what they depend on into the new folder `tree`; gives their names. `NAME/SUITE`,
-    /// as apt-get writes it, takes a package from another suite of the same mirror, as bookworm-backports.
+    /// Unpacks `packages` and what they depend on into the new folder `tree`; gives their names.
+    /// `NAME/SUITE`, as apt-get writes it, takes a package from another suite of the same mirror,
+    /// as bookworm-backports.
     ///
     /// Unpacked and not installed: no maintainer script runs, so that nothing of this machine finds
     /// its way into the tree. The mirror is the one that this machine's own apt uses.
-    pub(super) fn unpack(self, packages: &[String], tree: &Path, work: &Path) -> Result<Vec<String>, StageError> {
+    pub(super) fn unpack(
+        self,
+        packages: &[String],
+        tree: &Path,
+        work: &Path,
+    ) -> Result<Vec<String>, StageError> {
         let packages = &self.with_suites(packages);
         let sources = self.sources(Path::new("/etc/apt"), &further(packages), work)?;
-        let hook = format!(r#"--extract-hook=ls "$1/var/cache/apt/archives" > "$1/{PACKAGE_LIST}""#);
+        let hook =
+            format!(r#"--extract-hook=ls "$1/var/cache/apt/archives" > "$1/{PACKAGE_LIST}""#);
         mmdebstrap("unpacking the distribution", self.suite, packages, &hook, tree, sources)?;
         names(&tree.join(PACKAGE_LIST))
     }
@@ -85,7 +98,8 @@ impl Profile {
         suites.insert(beside.suite, Some(&beside.components));
         let sources = self.sources(Path::new("/etc/apt"), &suites, work)?;
         let looked_at = looked_at(&sources, beside.suite);
-        let wanted: Vec<_> = beside.packages.iter().map(|name| format!("{name}/{}", beside.suite)).collect();
+        let wanted: Vec<_> =
+            beside.packages.iter().map(|name| format!("{name}/{}", beside.suite)).collect();
         let hook = format!(
             r#"--extract-hook=set -e; mkdir "$1/{0}"; cd "$1/{0}"
                APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download {1}; ls > "$1/{PACKAGE_LIST}"
@@ -105,12 +119,17 @@ impl Profile {
         packages.iter().map(|name| name.replace(KERNEL_SUITE, self.kernel_suite)).collect()
     }
 
-    /// The sources of this suite's `main` from the machine's apt configuration, and `more` suites of the same
-    /// mirror, each with components of its own if it has any, as files in `work`.
+    /// The sources of this suite's `main` from the machine's apt configuration, and `more` suites
+    /// of the same mirror, each with components of its own if it has any, as files in `work`.
     fn sources(self, apt: &Path, more: &Suites, work: &Path) -> Result<Vec<PathBuf>, StageError> {
         let mut files = vec![apt.join("sources.list")];
         let folder = apt.join("sources.list.d");
-        files.extend(fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())));
+        files.extend(
+            fs::read_dir(&folder)
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| Some(entry.ok()?.path())),
+        );
         files.sort();
         let mut kept = Vec::new();
         for file in files {
@@ -123,7 +142,8 @@ impl Profile {
         }
         // The machine's own sources need not name a further suite: its mirror has it.
         let moved = |(suite, components): (&&str, &Option<&str>)| {
-            kept.iter().find_map(|(text, format)| Some((self.moved(text, suite, *components)?, *format)))
+            kept.iter()
+                .find_map(|(text, format)| Some((self.moved(text, suite, *components)?, *format)))
         };
         let moved: Vec<_> = more.iter().filter_map(moved).collect();
         let mut found = Vec::new();
@@ -132,11 +152,15 @@ impl Profile {
             fs::write(&copy, text).map_err(WorkError::io("write", &copy))?;
             found.push(copy);
         }
-        if found.is_empty() { Err(StageError::NoAptSource { suite: self.suite }) } else { Ok(found) }
+        if found.is_empty() {
+            Err(StageError::NoAptSource { suite: self.suite })
+        } else {
+            Ok(found)
+        }
     }
 
-    /// The first source of the suite itself, a paragraph or a line, with another suite in its place, and other
-    /// components if they are given.
+    /// The first source of the suite itself, a paragraph or a line, with another suite in its
+    /// place, and other components if they are given.
     fn moved(self, sources: &str, suite: &str, components: Option<&str>) -> Option<String> {
         let has = |text: &str| text.split_whitespace().any(|word| word == self.suite);
         let replaced = |line: &str| {
@@ -144,15 +168,20 @@ impl Profile {
                 return format!("Suites: {suite}\n");
             }
             if !field(line, "Components").is_empty() {
-                return components.map_or(format!("{line}\n"), |components| format!("Components: {components}\n"));
+                return components.map_or(format!("{line}\n"), |components| {
+                    format!("Components: {components}\n")
+                });
             }
             match line.split_once(&format!(" {} ", self.suite)) {
-                Some((before, after)) => format!("{before} {suite} {}\n", components.unwrap_or(after)),
+                Some((before, after)) => {
+                    format!("{before} {suite} {}\n", components.unwrap_or(after))
+                }
                 None => format!("{line}\n"),
             }
         };
         let paragraph = sources.split("\n\n").find(|paragraph| has(field(paragraph, "Suites")));
-        let source = paragraph.or_else(|| sources.lines().find(|line| line.starts_with("deb ") && has(line)))?;
+        let source = paragraph
+            .or_else(|| sources.lines().find(|line| line.starts_with("deb ") && has(line)))?;
         Some(source.lines().map(replaced).collect())
     }
 
@@ -228,12 +257,18 @@ fn mmdebstrap(
 fn names(list: &Path) -> Result<Vec<String>, StageError> {
     let names = fs::read_to_string(list).map_err(WorkError::io("read", list))?;
     fs::remove_file(list).map_err(WorkError::io("remove", list))?;
-    Ok(names.lines().filter_map(|line| line.strip_suffix(".deb")).map(|name| name.replace("%3a", ":")).collect())
+    Ok(names
+        .lines()
+        .filter_map(|line| line.strip_suffix(".deb"))
+        .map(|name| name.replace("%3a", ":"))
+        .collect())
 }
 
 /// A field of a paragraph in the deb822 format; empty where it has none.
 fn field<'a>(stanza: &'a str, name: &str) -> &'a str {
-    let value = |line: &'a str| Some(line.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case(name))?.1);
+    let value = |line: &'a str| {
+        Some(line.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case(name))?.1)
+    };
     stanza.lines().find_map(value).unwrap_or_default()
 }
 
@@ -247,10 +282,14 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let folder = apt.path().join("sources.list.d");
         fs::create_dir(&folder).unwrap();
-        let list = "# a comment\ndeb http://mirror.test/debian bookworm main\ndeb http://other.test/ stable main\ndeb-src http://mirror.test/debian bookworm main\n";
+        let list = "# a comment\ndeb http://mirror.test/debian bookworm main\ndeb \
+            http://other.test/ stable main\ndeb-src http://mirror.test/debian bookworm main\n";
         fs::write(apt.path().join("sources.list"), list).unwrap();
         let stanza = |suite: &str, more: &str| {
-            format!("Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\nComponents: main\n{more}")
+            format!(
+                "Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\nComponents: \
+                 main\n{more}"
+            )
         };
         let text = [
             stanza("bookworm bookworm-updates", ""),
@@ -263,33 +302,53 @@ mod tests {
 
         let read = |more: &[(&'static str, Option<&'static str>)]| -> Vec<String> {
             let more = more.iter().copied().collect();
-            let files = Profile::named("debian-12").unwrap().sources(apt.path(), &more, work.path()).unwrap();
+            let files = Profile::named("debian-12")
+                .unwrap()
+                .sources(apt.path(), &more, work.path())
+                .unwrap();
             files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
         };
         let texts = read(&[]);
         assert_eq!(texts.len(), 2, "{texts:?}");
         assert_eq!(texts[0].trim(), "deb http://mirror.test/debian bookworm main");
-        assert!(texts[1].contains("bookworm-updates") && !texts[1].contains("cloud") && !texts[1].contains("security"));
+        assert!(
+            texts[1].contains("bookworm-updates")
+                && !texts[1].contains("cloud")
+                && !texts[1].contains("security")
+        );
         // A further suite is asked of the first source's mirror, in that source's format.
         let backports = ("bookworm-backports", None);
-        assert_eq!(read(&[backports])[2].trim(), "deb http://mirror.test/debian bookworm-backports main");
+        assert_eq!(
+            read(&[backports])[2].trim(),
+            "deb http://mirror.test/debian bookworm-backports main"
+        );
         let other = ("trixie", Some("contrib non-free"));
-        assert_eq!(read(&[other])[2].trim(), "deb http://mirror.test/debian trixie contrib non-free");
+        assert_eq!(
+            read(&[other])[2].trim(),
+            "deb http://mirror.test/debian trixie contrib non-free"
+        );
         fs::remove_file(apt.path().join("sources.list")).unwrap();
-        let paragraph =
-            stanza("bookworm bookworm-updates", "").replace("bookworm bookworm-updates\nC", "bookworm-backports\nC");
+        let paragraph = stanza("bookworm bookworm-updates", "")
+            .replace("bookworm bookworm-updates\nC", "bookworm-backports\nC");
         assert_eq!(read(&[backports])[1], paragraph);
         let moved = read(&[other]);
         assert!(moved[1].contains("\nSuites: trixie\nComponents: contrib non-free\n"), "{moved:?}");
-        let files: Vec<PathBuf> = (0..2).map(|n| work.path().join(format!("apt-{n}.sources"))).collect();
+        let files: Vec<PathBuf> =
+            (0..2).map(|n| work.path().join(format!("apt-{n}.sources"))).collect();
         let said = looked_at(&files, "trixie");
-        assert!(said.contains("http://mirror.test/") && said.ends_with("Components: contrib non-free"), "{said}");
+        assert!(
+            said.contains("http://mirror.test/") && said.ends_with("Components: contrib non-free"),
+            "{said}"
+        );
     }
 
     #[test]
     fn a_machine_without_a_source_is_told_so() {
         let apt = tempfile::tempdir().unwrap();
-        let error = Profile::named("debian-12").unwrap().sources(apt.path(), &Suites::new(), apt.path()).unwrap_err();
+        let error = Profile::named("debian-12")
+            .unwrap()
+            .sources(apt.path(), &Suites::new(), apt.path())
+            .unwrap_err();
         assert!(matches!(error, StageError::NoAptSource { suite: "bookworm" }));
         assert!(Profile::named("debian-99").is_err());
     }

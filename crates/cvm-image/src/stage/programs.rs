@@ -53,6 +53,8 @@ pub(super) fn check(name: &str, place: &str) -> Result<(), String> {
     let mut parts = Path::new(name).components();
     match (parts.next(), parts.next()) {
         (Some(Component::Normal(_)), None) if !place.ends_with('/') => Ok(()),
-        _ => Err(format!("programs: {name:?}: {place:?} is no file name with its place in the guest")),
+        _ => Err(format!(
+            "programs: {name:?}: {place:?} is no file name with its place in the guest"
+        )),
     }
 }

@@ -25,10 +25,12 @@ pub(super) struct Locked<'a> {
     line: &'a str,
 }
 
-/// Makes the environment in `tree` and gives its packages as `NAME==VERSION`; `own` is the wheel of `python.local`.
+/// Makes the environment in `tree` and gives its packages as `NAME==VERSION`; `own` is the wheel of
+/// `python.local`.
 ///
-/// The build machine's pip only downloads. What installs is the pip that the lock file names, run by
-/// the guest's Python in the tree; it stays out of the environment, as does this machine's Python.
+/// The build machine's pip only downloads. What installs is the pip that the lock file names, run
+/// by the guest's Python in the tree; it stays out of the environment, as does this machine's
+/// Python.
 pub(super) fn install(
     python: &PythonSpec,
     lock: &str,
@@ -43,12 +45,14 @@ pub(super) fn install(
     let wheels = tree.join(WHEELS);
     fs::create_dir_all(&wheels).map_err(WorkError::io("make", &wheels))?;
     if let Some(own) = own {
-        fs::write(wheels.join(&own.file), &own.bytes).map_err(WorkError::io("write", wheels.join(&own.file)))?;
+        fs::write(wheels.join(&own.file), &own.bytes)
+            .map_err(WorkError::io("write", wheels.join(&own.file)))?;
     }
     let result = install_from(python, &locked, own_locked.as_ref(), &interpreter, tree, &wheels);
     fs::remove_dir_all(&wheels).map_err(WorkError::io("remove", &wheels))?;
     result?;
-    let patterns: Vec<String> = python.remove.iter().map(|pattern| format!("{}/{pattern}", python.venv)).collect();
+    let patterns: Vec<String> =
+        python.remove.iter().map(|pattern| format!("{}/{pattern}", python.venv)).collect();
     tree::remove(tree, &patterns)?;
     compile(tree, &python.venv, &interpreter)?;
     Ok(locked
@@ -74,7 +78,10 @@ fn install_from(
         Ok::<_, StageError>(path)
     };
     let download = write("download.txt", &mut locked.iter().map(|l| l.line))?;
-    write("install.txt", &mut locked.iter().chain(own).filter(|l| l.name != "pip").map(|l| l.line))?;
+    write(
+        "install.txt",
+        &mut locked.iter().chain(own).filter(|l| l.name != "pip").map(|l| l.line),
+    )?;
 
     let mut command = tool::command("pip");
     // What an interrupted pip leaves goes with the wheels.
@@ -89,12 +96,25 @@ fn install_from(
     let mut venv = in_tree(tree);
     venv.args(["/usr/bin/python3", "-m", "venv", "--without-pip", &python.venv]);
     tool::run("chroot", "making the Python environment", venv)?;
-    let pip =
-        locked.iter().find(|l| l.name == "pip").map(|l| format!("/{WHEELS}/pip-{}-py3-none-any.whl/pip", l.version));
+    let pip = locked
+        .iter()
+        .find(|l| l.name == "pip")
+        .map(|l| format!("/{WHEELS}/pip-{}-py3-none-any.whl/pip", l.version));
     let mut command = in_tree(tree);
     command.arg(format!("{}/bin/python", python.venv)).arg(pip.unwrap_or_default());
-    command.args(["install", "--quiet", "--no-compile", "--no-index", "--no-deps", "--require-hashes"]);
-    command.arg("--find-links").arg(format!("/{WHEELS}")).arg("-r").arg(format!("/{WHEELS}/install.txt"));
+    command.args([
+        "install",
+        "--quiet",
+        "--no-compile",
+        "--no-index",
+        "--no-deps",
+        "--require-hashes",
+    ]);
+    command
+        .arg("--find-links")
+        .arg(format!("/{WHEELS}"))
+        .arg("-r")
+        .arg(format!("/{WHEELS}/install.txt"));
     tool::run("chroot", "installing the locked wheels", command)?;
     Ok(())
 }
@@ -113,8 +133,9 @@ fn compile(tree: &Path, venv: &str, interpreter: &str) -> Result<(), StageError>
 /// A program of the tree, in the tree, with nothing of this machine's environment.
 fn in_tree(tree: &Path) -> Command {
     let mut command = tool::command("chroot");
-    let path =
-        command.get_envs().find_map(|(key, value)| (key == "PATH").then(|| value.map(ToOwned::to_owned)).flatten());
+    let path = command
+        .get_envs()
+        .find_map(|(key, value)| (key == "PATH").then(|| value.map(ToOwned::to_owned)).flatten());
     command.env_clear();
     // The first program is this machine's `chroot`; the rest is the tree's.
     command.env("PATH", path.unwrap_or_default()).env("LC_ALL", "C.UTF-8").env("HOME", "/tmp");
@@ -152,9 +173,14 @@ fn line(text: &str) -> Result<Option<Locked<'_>>, String> {
     let (pin, hash) = line.split_once(" --hash=sha256:").ok_or_else(bad)?;
     let (name, version) = pin.trim().split_once("==").ok_or_else(bad)?;
     hash.parse::<cvm_base::Bytes32>().map_err(|_| bad())?;
-    let plain =
-        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
-    if plain(name) && plain(version) { Ok(Some(Locked { name, version, line })) } else { Err(bad()) }
+    let plain = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))
+    };
+    if plain(name) && plain(version) {
+        Ok(Some(Locked { name, version, line }))
+    } else {
+        Err(bad())
+    }
 }
 
 #[cfg(test)]
@@ -172,9 +198,17 @@ mod tests {
 
     #[test]
     fn a_package_without_a_hash_is_refused() {
-        let good = format!("pip==26.3 --hash=sha256:{HASH}  # installs\n\nnumpy==2 --hash=sha256:{HASH}\n");
+        let good = format!(
+            "pip==26.3 --hash=sha256:{HASH}  # installs\n\nnumpy==2 --hash=sha256:{HASH}\n"
+        );
         assert_eq!(parse(&good).unwrap().len(), 2);
-        for bad in ["numpy==2", "numpy --hash=sha256:00", "numpy==2 --hash=md5:00", "-r other.txt", "--index-url x"] {
+        for bad in [
+            "numpy==2",
+            "numpy --hash=sha256:00",
+            "numpy==2 --hash=md5:00",
+            "-r other.txt",
+            "--index-url x",
+        ] {
             assert!(parse(&format!("{good}{bad}\n")).is_err(), "{bad}");
         }
         assert!(parse(&format!("numpy==2 --hash=sha256:{HASH}\n")).unwrap_err().contains("pip"));

@@ -49,13 +49,18 @@ impl Needles {
         push("", secret.to_vec());
         let hex = |upper: bool| -> Vec<u8> {
             let digits: &[u8; 16] = if upper { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
-            secret.iter().flat_map(|b| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]]).collect()
+            secret
+                .iter()
+                .flat_map(|b| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]])
+                .collect()
         };
         push(" as hex", hex(false));
         push(" as hex", hex(true));
         // Without its last characters, which depend on what follows the secret.
         let whole = secret.len() / 3 * 3;
-        for engine in [base64::engine::general_purpose::STANDARD, base64::engine::general_purpose::URL_SAFE] {
+        for engine in
+            [base64::engine::general_purpose::STANDARD, base64::engine::general_purpose::URL_SAFE]
+        {
             push(" as base64", engine.encode(&secret[..whole]).into_bytes());
         }
     }
@@ -64,7 +69,11 @@ impl Needles {
     pub fn add_pem(&mut self, name: &str, pem: &[u8]) {
         for line in pem.split(|b| *b == b'\n').map(<[u8]>::trim_ascii) {
             if line.len() >= 48 && !line.starts_with(b"-----") {
-                self.0.push(Needle { name: name.into(), form: " (PEM)", bytes: Zeroizing::new(line.to_vec()) });
+                self.0.push(Needle {
+                    name: name.into(),
+                    form: " (PEM)",
+                    bytes: Zeroizing::new(line.to_vec()),
+                });
             }
         }
         self.add(name, pem);
@@ -72,10 +81,13 @@ impl Needles {
 }
 
 impl Needles {
-    /// Calls `found` for the first place of each needle. One pass for all of them, because partitions
-    /// are large and needles many: only where the first two bytes of one stand is anything compared.
+    /// Calls `found` for the first place of each needle. One pass for all of them, because
+    /// partitions are large and needles many: only where the first two bytes of one stand is
+    /// anything compared.
     fn places(&self, bytes: &[u8], mut found: impl FnMut(usize, &Needle)) {
-        let head = |bytes: &[u8]| bytes.first_chunk().map_or(0, |pair| usize::from(u16::from_le_bytes(*pair)));
+        let head = |bytes: &[u8]| {
+            bytes.first_chunk().map_or(0, |pair| usize::from(u16::from_le_bytes(*pair)))
+        };
         let mut starts = vec![false; 1 << 16];
         self.0.iter().for_each(|needle| starts[head(&needle.bytes)] = true);
         let mut left: Vec<&Needle> = self.0.iter().collect();
@@ -94,8 +106,8 @@ impl Needles {
     }
 }
 
-/// How much of a file is searched at once, and how much of it again with what follows: more than any
-/// needle or shape is long.
+/// How much of a file is searched at once, and how much of it again with what follows: more than
+/// any needle or shape is long.
 const WINDOW: u64 = 16 << 20;
 const OVERLAP: u64 = 64 << 10;
 
@@ -122,8 +134,9 @@ pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageEr
     Ok(findings)
 }
 
-/// Searches a file of programs: as [`scan_file`], but without the shapes of DER keys. Programs carry
-/// PKCS #8 templates (ring has some) and published test vectors (the kernel has one), which are no secrets.
+/// Searches a file of programs: as [`scan_file`], but without the shapes of DER keys. Programs
+/// carry PKCS #8 templates (ring has some) and published test vectors (the kernel has one), which
+/// are no secrets.
 pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
     Ok(without_der(scan_file(path, needles)?))
 }
@@ -159,9 +172,14 @@ pub fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
 
 /// The same for bytes that stand at `start`.
 fn scan_from(name: &str, start: u64, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
-    let finding = |at: usize, what: String| Finding { place: format!("{name} at byte {}", start + at as u64), what };
+    let finding = |at: usize, what: String| Finding {
+        place: format!("{name} at byte {}", start + at as u64),
+        what,
+    };
     let mut findings = Vec::new();
-    needles.places(bytes, |at, needle| findings.push(finding(at, format!("{}{}", needle.name, needle.form))));
+    needles.places(bytes, |at, needle| {
+        findings.push(finding(at, format!("{}{}", needle.name, needle.form)))
+    });
     for (at, what) in key_shapes(bytes) {
         findings.push(finding(at, what.into()));
     }
@@ -190,8 +208,11 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 type Shape = (u8, &'static str, fn(&[u8]) -> bool);
 
 const DER_KEY: &str = "a private key (DER)";
-const SHAPES: [Shape; 3] =
-    [(b'-', "a private key (PEM)", is_pem_key), (b'A', "an age secret key", is_age_key), (0x30, DER_KEY, is_der_key)];
+const SHAPES: [Shape; 3] = [
+    (b'-', "a private key (PEM)", is_pem_key),
+    (b'A', "an age secret key", is_age_key),
+    (0x30, DER_KEY, is_der_key),
+];
 
 fn key_shapes(bytes: &[u8]) -> impl Iterator<Item = (usize, &'static str)> {
     bytes.iter().enumerate().filter_map(|(at, byte)| {
@@ -207,9 +228,11 @@ fn is_pem_key(bytes: &[u8]) -> bool {
     let Some(rest) = bytes.strip_prefix(b"-----BEGIN ") else { return false };
     let head = rest.get(..48).unwrap_or(rest);
     let Some(end) = find(head, b"PRIVATE KEY-----") else { return false };
-    let label_is_plain = rest.iter().take(end).all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b' ');
+    let label_is_plain =
+        rest.iter().take(end).all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b' ');
     let body = rest.get(end + b"PRIVATE KEY-----".len()..).unwrap_or_default().trim_ascii_start();
-    let like_base64 = body.iter().take(32).filter(|b| b.is_ascii_alphanumeric() || b"+/=".contains(b)).count();
+    let like_base64 =
+        body.iter().take(32).filter(|b| b.is_ascii_alphanumeric() || b"+/=".contains(b)).count();
     label_is_plain && (like_base64 >= 32 || body.starts_with(b"Proc-Type:"))
 }
 
@@ -228,18 +251,25 @@ fn is_der_key(bytes: &[u8]) -> bool {
     };
     const PKCS8: [&[u8]; 3] = [
         b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x04", // rsaEncryption, NULL, OCTET STRING
-        b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06",                 // id-ecPublicKey and its curve
+        b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06", // id-ecPublicKey and its curve
         b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04", // the same, a curve of SECG
     ];
-    if let Some(rest) = content.strip_prefix(b"\x02\x01\x00").or_else(|| content.strip_prefix(b"\x02\x01\x01")) {
-        let edwards =
-            rest.starts_with(b"\x30\x05\x06\x03\x2b\x65") && rest.get(6).is_some_and(|b| (0x6e..=0x71).contains(b));
+    if let Some(rest) =
+        content.strip_prefix(b"\x02\x01\x00").or_else(|| content.strip_prefix(b"\x02\x01\x01"))
+    {
+        let edwards = rest.starts_with(b"\x30\x05\x06\x03\x2b\x65")
+            && rest.get(6).is_some_and(|b| (0x6e..=0x71).contains(b));
         let octets = rest.get(7..11) == Some(b"\x04\x22\x04\x20");
         // PKCS #1: version 0, then the modulus, 256 bytes or more, with its leading zero.
-        let rsa = rest.starts_with(b"\x02\x82") && rest.get(4) == Some(&0) && rest.get(5).is_some_and(|b| *b >= 0x80);
+        let rsa = rest.starts_with(b"\x02\x82")
+            && rest.get(4) == Some(&0)
+            && rest.get(5).is_some_and(|b| *b >= 0x80);
         // SEC 1: version 1, then the scalar, then the curve or the public key.
         let sec1 = rest.starts_with(b"\x04\x20") && matches!(rest.get(34), Some(0xa0 | 0xa1));
-        return (edwards && octets) || rsa || sec1 || PKCS8.iter().any(|head| rest.starts_with(head));
+        return (edwards && octets)
+            || rsa
+            || sec1
+            || PKCS8.iter().any(|head| rest.starts_with(head));
     }
     false
 }
@@ -280,14 +310,18 @@ mod tests {
                 openssl(&["pkcs8", "-topk8", "-nocrypt", "-outform", "DER"], Some(&path)),
             ));
             if let "rsa" | "p256" = name {
-                keys.push((format!("{name} old pem"), openssl(&["pkey", "-traditional"], Some(&path))));
+                keys.push((
+                    format!("{name} old pem"),
+                    openssl(&["pkey", "-traditional"], Some(&path)),
+                ));
                 keys.push((
                     format!("{name} old der"),
                     openssl(&["pkey", "-traditional", "-outform", "DER"], Some(&path)),
                 ));
             }
         }
-        let age = b"# created by age\nAGE-SECRET-KEY-1QQPQYPQXPQ9QCRSSZG2PVXQ6RS0ZQG3YYC5Z5TPWXQERGD3C8G7RUSQ0M3K2\n";
+        let age = b"# created by \
+            age\nAGE-SECRET-KEY-1QQPQYPQXPQ9QCRSSZG2PVXQ6RS0ZQG3YYC5Z5TPWXQERGD3C8G7RUSQ0M3K2\n";
         keys.push(("age".into(), age.to_vec()));
         keys
     }
@@ -311,11 +345,22 @@ mod tests {
         needles.add("system key", &secret);
         let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
         let base64 = base64::engine::general_purpose::STANDARD.encode(&secret);
-        for text in [secret.clone(), hex.clone().into_bytes(), hex.to_uppercase().into_bytes(), base64.into_bytes()] {
-            let findings = scan_bytes("p4", &[b"lead ".as_slice(), &text, b" tail"].concat(), &needles);
+        for text in [
+            secret.clone(),
+            hex.clone().into_bytes(),
+            hex.to_uppercase().into_bytes(),
+            base64.into_bytes(),
+        ] {
+            let findings =
+                scan_bytes("p4", &[b"lead ".as_slice(), &text, b" tail"].concat(), &needles);
             assert_eq!(findings.len(), 1, "{findings:?}");
-            assert!(findings[0].what.starts_with("system key") && findings[0].place == "p4 at byte 5");
-            assert!(!format!("{findings:?}").contains(&hex), "a finding does not repeat the secret");
+            assert!(
+                findings[0].what.starts_with("system key") && findings[0].place == "p4 at byte 5"
+            );
+            assert!(
+                !format!("{findings:?}").contains(&hex),
+                "a finding does not repeat the secret"
+            );
         }
         assert!(scan_bytes("p4", &secret[1..], &needles).is_empty());
     }
@@ -340,9 +385,12 @@ mod tests {
         let key = dir.path().join("key");
         fs::write(&key, openssl(&["genpkey", "-algorithm", "ED25519"], None)).unwrap();
         let public = openssl(&["pkey", "-pubout"], Some(&key));
-        let certificate =
-            openssl(&["req", "-x509", "-subj", "/CN=x", "-key", key.to_str().unwrap(), "-outform", "DER"], None);
-        let words = b"-----BEGIN PRIVATE KEY-----\0-----END PRIVATE KEY-----\0AGE-SECRET-KEY-1\0".to_vec();
+        let certificate = openssl(
+            &["req", "-x509", "-subj", "/CN=x", "-key", key.to_str().unwrap(), "-outform", "DER"],
+            None,
+        );
+        let words =
+            b"-----BEGIN PRIVATE KEY-----\0-----END PRIVATE KEY-----\0AGE-SECRET-KEY-1\0".to_vec();
         for clean in [public, certificate, words, fs::read("/usr/bin/bash").unwrap()] {
             assert_eq!(scan_bytes("x", &clean, &Needles::default()), [], "{} bytes", clean.len());
         }

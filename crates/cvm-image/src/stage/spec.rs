@@ -73,10 +73,11 @@ pub struct StageSpec {
 pub struct PythonSpec {
     /// Where it lies in the guest.
     pub venv: String,
-    /// The lock file beside `stage.yaml`: `name==version --hash=sha256:…` for every wheel, pip's too.
+    /// The lock file beside `stage.yaml`: `name==version --hash=sha256:…` for every wheel, pip's
+    /// too.
     pub lock: PathBuf,
-    /// The folder of a package of this repository, relative to `stage.yaml`'s: its `build_backend.py` makes
-    /// the wheel that is installed too.
+    /// The folder of a package of this repository, relative to `stage.yaml`'s: its
+    /// `build_backend.py` makes the wheel that is installed too.
     #[serde(default)]
     pub local: Option<PathBuf>,
     /// What to delete from its site-packages.
@@ -99,7 +100,9 @@ impl StageSpec {
         if self.version != 1 {
             return Err(format!("version {} is not supported, expected 1", self.version));
         }
-        if self.stage.is_empty() || self.stage.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'_') {
+        if self.stage.is_empty()
+            || self.stage.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'_')
+        {
             return Err(format!("stage: {:?} is no name of letters, digits and '_'", self.stage));
         }
         if !self.image.ends_with(".qcow2") || self.image.contains('/') {
@@ -112,9 +115,12 @@ impl StageSpec {
             return Err("`packages` and `boot_modules` belong to a stage with a profile".into());
         }
         let places = self.python.iter().map(|python| &python.venv).chain(self.programs.values());
-        let folders = self.keep_only.keys().chain(self.without_settings.keys()).chain(&self.directories);
+        let folders =
+            self.keep_only.keys().chain(self.without_settings.keys()).chain(&self.directories);
         for path in self.remove.iter().chain(folders).chain(self.modes.keys()).chain(places) {
-            if !path.starts_with('/') || Path::new(path).components().any(|c| c == std::path::Component::ParentDir) {
+            if !path.starts_with('/')
+                || Path::new(path).components().any(|c| c == std::path::Component::ParentDir)
+            {
                 return Err(format!("{path:?} is no absolute path without '..'"));
             }
         }
@@ -122,7 +128,9 @@ impl StageSpec {
             programs::check(name, place)?;
         }
         for (path, mode) in &self.modes {
-            parse_mode(mode).ok_or_else(|| format!("modes: {path}: {mode:?} is no octal permission up to 0777"))?;
+            parse_mode(mode).ok_or_else(|| {
+                format!("modes: {path}: {mode:?} is no octal permission up to 0777")
+            })?;
         }
         Ok(())
     }
@@ -182,9 +190,15 @@ mod tests {
             ("version: 1\nstage: a/b\nimage: a.qcow2\nprofile: debian-12\n", "no name"),
             ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nremove: [/../etc]\n", "'..'"),
             ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nmodes: {/x: '4755'}\n", "octal"),
-            ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nprograms: {../x: /usr/x}\n", "../x"),
+            (
+                "version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nprograms: {../x: /usr/x}\n",
+                "../x",
+            ),
             ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nprograms: {x: usr/x}\n", "usr/x"),
-            ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\ngate: [no-such-check]\n", "no-such-check"),
+            (
+                "version: 1\nstage: a\nimage: a.qcow2\nprofile: p\ngate: [no-such-check]\n",
+                "no-such-check",
+            ),
         ] {
             let error = read(bad).unwrap_err().to_string();
             assert!(error.contains(word), "{error} should say {word}");

@@ -33,7 +33,10 @@ fn a_stage_without_changes_of_its_own_takes_its_base_over_and_is_cached() {
     assert_eq!(built.meta.stage, "provision_build");
     assert_eq!(built.meta.base_sha256, Some(base_meta.content_sha256));
     let verity = built.meta.system.clone().unwrap();
-    assert_eq!((verity.data_bytes, verity.total_bytes), (base_meta.system_bytes, built.meta.system_bytes));
+    assert_eq!(
+        (verity.data_bytes, verity.total_bytes),
+        (base_meta.system_bytes, built.meta.system_bytes)
+    );
     let image = StageImage::open(&built.image).unwrap();
     assert_eq!(image.read_file("vmlinuz").unwrap(), vec![1; 70_000]);
     image.extract_system(&dir.path().join("system")).unwrap();
@@ -51,7 +54,9 @@ fn a_wrong_base_is_explained_and_replaces_nothing() {
     image::tests::small(&path("first.qcow2"), "nvidia_cc_base");
     image::tests::small(&path("second.qcow2"), "nvflare_cc_base");
     fs::write(path("out.qcow2"), "an earlier good image").unwrap();
-    let build = |stage: &str, base: Option<&str>| run(&request(stage, base.map(path), path("out.qcow2"))).unwrap_err();
+    let build = |stage: &str, base: Option<&str>| {
+        run(&request(stage, base.map(path), path("out.qcow2"))).unwrap_err()
+    };
 
     let error = build("provision_build", Some("first.qcow2"));
     assert!(error.code() == "STG-009" && error.to_string().contains("nvidia_cc_base"), "{error}");
@@ -63,8 +68,10 @@ fn a_wrong_base_is_explained_and_replaces_nothing() {
         ..request("provision_build", Some(path("second.qcow2")), path("out.qcow2"))
     };
     assert_eq!(run(&other).unwrap_err().code(), "STG-010");
-    let unknown =
-        BuildRequest { profile: Some("debian-99".into()), ..request("nvidia_cc_base", None, path("out.qcow2")) };
+    let unknown = BuildRequest {
+        profile: Some("debian-99".into()),
+        ..request("nvidia_cc_base", None, path("out.qcow2"))
+    };
     assert_eq!(run(&unknown).unwrap_err().code(), "STG-012");
     assert_eq!(fs::read(path("out.qcow2")).unwrap(), b"an earlier good image");
 }
@@ -74,11 +81,20 @@ fn a_change_of_any_input_changes_the_digest() {
     let dir = tempfile::tempdir().unwrap();
     let stage = dir.path().join("stage");
     fs::create_dir_all(stage.join("rootfs/etc")).unwrap();
-    fs::write(stage.join("stage.yaml"), "version: 1\nstage: a\nimage: a.qcow2\nprofile: debian-12\n").unwrap();
+    fs::write(
+        stage.join("stage.yaml"),
+        "version: 1\nstage: a\nimage: a.qcow2\nprofile: debian-12\n",
+    )
+    .unwrap();
     fs::write(stage.join("rootfs/etc/x"), "1").unwrap();
-    let request = BuildRequest { stage_dir: stage.clone(), ..request("nvidia_cc_base", None, dir.path().join("o")) };
+    let request = BuildRequest {
+        stage_dir: stage.clone(),
+        ..request("nvidia_cc_base", None, dir.path().join("o"))
+    };
     let gather = |sources: &Sources| {
-        Inputs::gather(&request, Profile::named("debian-12").unwrap(), None, sources).unwrap().digest()
+        Inputs::gather(&request, Profile::named("debian-12").unwrap(), None, sources)
+            .unwrap()
+            .digest()
     };
     let digest = |lock: &str| gather(&Sources { lock: lock.into(), ..Sources::default() });
     let mut seen = vec![digest(""), digest("lock")];
@@ -88,7 +104,10 @@ fn a_change_of_any_input_changes_the_digest() {
             programs: [("cvm-agent".to_owned(), "/usr/libexec/x".to_owned())].into(),
             ..StageSpec::read(&stage).unwrap()
         };
-        gather(&Sources { programs: programs::read(&spec, dir.path()).unwrap(), ..Sources::default() })
+        gather(&Sources {
+            programs: programs::read(&spec, dir.path()).unwrap(),
+            ..Sources::default()
+        })
     };
     seen.extend([program(b"1"), program(b"2")]);
     let wheel = |byte| {
@@ -107,8 +126,11 @@ fn a_change_of_any_input_changes_the_digest() {
     fs::remove_file(&x).unwrap();
     std::os::unix::fs::symlink("2", &x).unwrap();
     seen.push(digest(""));
-    fs::write(stage.join("stage.yaml"), "version: 1\nstage: a\nimage: a.qcow2\nprofile: debian-12\nverity: true\n")
-        .unwrap();
+    fs::write(
+        stage.join("stage.yaml"),
+        "version: 1\nstage: a\nimage: a.qcow2\nprofile: debian-12\nverity: true\n",
+    )
+    .unwrap();
     seen.push(digest(""));
     for (i, a) in seen.iter().enumerate() {
         assert!(!seen[..i].contains(a), "change {i} went unnoticed");
@@ -136,8 +158,10 @@ fn programs_are_installed_and_a_missing_one_is_named() {
 #[test]
 fn a_full_disk_is_named_and_an_earlier_image_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let mounted =
-        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1M", "tmpfs"]).arg(dir.path()).status();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1M", "tmpfs"])
+        .arg(dir.path())
+        .status();
     if !mounted.is_ok_and(|status| status.success()) {
         eprintln!("skipped: this user may not mount a tmpfs");
         return;

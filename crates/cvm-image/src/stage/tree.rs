@@ -35,16 +35,24 @@ fn delete(path: &Path) -> Result<(), WorkError> {
 }
 
 /// Leaves only the named entries in each folder.
-pub(super) fn keep_only(tree: &Path, folders: &BTreeMap<String, Vec<String>>) -> Result<(), StageError> {
+pub(super) fn keep_only(
+    tree: &Path,
+    folders: &BTreeMap<String, Vec<String>>,
+) -> Result<(), StageError> {
     for (folder, names) in folders {
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let path = inside(tree, folder);
         for entry in entries(&path)? {
-            if !entry.file_name().and_then(|name| name.to_str()).is_some_and(|name| names.contains(name)) {
+            if !entry
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| names.contains(name))
+            {
                 delete(&entry)?;
             }
         }
-        if let Some(missing) = names.iter().find(|name| path.join(name).symlink_metadata().is_err()) {
+        if let Some(missing) = names.iter().find(|name| path.join(name).symlink_metadata().is_err())
+        {
             return Err(StageError::Tree {
                 path: format!("{folder}/{missing}"),
                 problem: "is to be kept and is not there".into(),
@@ -55,7 +63,10 @@ pub(super) fn keep_only(tree: &Path, folders: &BTreeMap<String, Vec<String>>) ->
 }
 
 /// Takes the named settings out of every unit in each folder; the lines go, whatever they say.
-pub(super) fn without_settings(tree: &Path, folders: &BTreeMap<String, Vec<String>>) -> Result<(), StageError> {
+pub(super) fn without_settings(
+    tree: &Path,
+    folders: &BTreeMap<String, Vec<String>>,
+) -> Result<(), StageError> {
     for (folder, settings) in folders {
         walk(&inside(tree, folder), &mut |path, metadata| {
             if !metadata.is_file() {
@@ -63,7 +74,8 @@ pub(super) fn without_settings(tree: &Path, folders: &BTreeMap<String, Vec<Strin
             }
             let text = fs::read_to_string(path).map_err(WorkError::io("read", path))?;
             let is_kept = |line: &&str| {
-                line.split_once('=').is_none_or(|(setting, _)| settings.iter().all(|name| name != setting.trim()))
+                line.split_once('=')
+                    .is_none_or(|(setting, _)| settings.iter().all(|name| name != setting.trim()))
             };
             let kept: String = text.split_inclusive('\n').filter(is_kept).collect();
             if kept != text {
@@ -98,14 +110,19 @@ pub(super) fn overlay(source: &Path, tree: &Path) -> Result<(), StageError> {
         } else {
             fs::copy(&from, &to).map_err(WorkError::io("write", &to))?;
             let mode = if kind.permissions().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
-            fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(WorkError::io("set the mode of", &to))?;
+            fs::set_permissions(&to, Permissions::from_mode(mode))
+                .map_err(WorkError::io("set the mode of", &to))?;
         }
     }
     Ok(())
 }
 
 /// Makes the folders and sets the modes that a stage asks for.
-pub(super) fn finish(tree: &Path, directories: &[String], modes: &BTreeMap<String, String>) -> Result<(), StageError> {
+pub(super) fn finish(
+    tree: &Path,
+    directories: &[String],
+    modes: &BTreeMap<String, String>,
+) -> Result<(), StageError> {
     for directory in directories {
         let mut path = tree.to_owned();
         for part in directory.split('/').filter(|part| !part.is_empty()) {
@@ -125,7 +142,8 @@ pub(super) fn finish(tree: &Path, directories: &[String], modes: &BTreeMap<Strin
 
 fn make_folder(path: &Path) -> Result<(), WorkError> {
     fs::create_dir_all(path).map_err(WorkError::io("make", path))?;
-    fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(WorkError::io("set the mode of", path))
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+        .map_err(WorkError::io("set the mode of", path))
 }
 
 /// Removes links below `folder` whose target is gone: units that were removed leave some behind.
@@ -134,8 +152,11 @@ pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), StageError> {
         if metadata.is_symlink() {
             let target = fs::read_link(path).map_err(WorkError::io("read the link", path))?;
             let parent = path.parent().unwrap_or(tree);
-            let target =
-                if target.is_absolute() { inside(tree, &target.to_string_lossy()) } else { parent.join(target) };
+            let target = if target.is_absolute() {
+                inside(tree, &target.to_string_lossy())
+            } else {
+                parent.join(target)
+            };
             // What a site brings along is not there yet.
             let is_sites = target.starts_with(tree.join("opt/nvflare/site"));
             if !is_sites && target != Path::new("/dev/null") && target.symlink_metadata().is_err() {
@@ -180,16 +201,19 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
         listing => listing.map_err(fail())?,
     };
-    let mut paths: Vec<PathBuf> = listing.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(fail())?;
+    let mut paths: Vec<PathBuf> =
+        listing.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(fail())?;
     paths.sort();
     Ok(paths)
 }
 
-/// The file that `path` is for a program whose root is `root`: links are followed, but never out of the tree.
+/// The file that `path` is for a program whose root is `root`: links are followed, but never out of
+/// the tree.
 pub(crate) fn resolve(root: &Path, path: &Path) -> Option<PathBuf> {
     const LINKS: usize = 40; // as Linux
     let mut links = 0;
-    let mut ahead: Vec<OsString> = path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
+    let mut ahead: Vec<OsString> =
+        path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
     let mut found = PathBuf::new();
     while let Some(part) = ahead.pop() {
         match part.to_str() {
@@ -223,7 +247,9 @@ mod tests {
 
     fn tree() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["etc/a.conf", "etc/b.conf", "usr/bin/x", "usr/lib/units/keep", "usr/lib/units/go"] {
+        for path in
+            ["etc/a.conf", "etc/b.conf", "usr/bin/x", "usr/lib/units/keep", "usr/lib/units/go"]
+        {
             let path = dir.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
@@ -236,8 +262,9 @@ mod tests {
         let dir = tree();
         remove(dir.path(), &["/etc/a*".into(), "/none".into()]).unwrap();
         assert!(!dir.path().join("etc/a.conf").exists() && dir.path().join("etc/b.conf").exists());
-        let folders =
-            |names: &[&str]| [("/usr/lib/units".to_owned(), names.iter().map(|n| (*n).to_owned()).collect())].into();
+        let folders = |names: &[&str]| {
+            [("/usr/lib/units".to_owned(), names.iter().map(|n| (*n).to_owned()).collect())].into()
+        };
         keep_only(dir.path(), &folders(&["keep"])).unwrap();
         assert_eq!(entries(&dir.path().join("usr/lib/units")).unwrap().len(), 1);
         let error = keep_only(dir.path(), &folders(&["keep", "gone"])).unwrap_err().to_string();
@@ -248,11 +275,18 @@ mod tests {
     fn settings_are_taken_out_of_the_units_of_a_folder_and_of_no_others() {
         let dir = tree();
         let unit = dir.path().join("usr/lib/units/keep");
-        fs::write(&unit, "[Service]\nExecStart=x\nLoadCredential=a\n LoadCredential = b\nLoadCredentials=c\n").unwrap();
+        fs::write(
+            &unit,
+            "[Service]\nExecStart=x\nLoadCredential=a\n LoadCredential = b\nLoadCredentials=c\n",
+        )
+        .unwrap();
         fs::write(dir.path().join("etc/a.conf"), "LoadCredential=a").unwrap();
         let folders = [("/usr/lib/units".to_owned(), vec!["LoadCredential".to_owned()])].into();
         without_settings(dir.path(), &folders).unwrap();
-        assert_eq!(fs::read_to_string(unit).unwrap(), "[Service]\nExecStart=x\nLoadCredentials=c\n");
+        assert_eq!(
+            fs::read_to_string(unit).unwrap(),
+            "[Service]\nExecStart=x\nLoadCredentials=c\n"
+        );
         assert_eq!(fs::read_to_string(dir.path().join("etc/a.conf")).unwrap(), "LoadCredential=a");
     }
 
@@ -273,7 +307,8 @@ mod tests {
 
     #[test]
     fn an_overlay_never_writes_through_a_link_of_the_tree() {
-        let (dir, over, outside) = (tree(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dir, over, outside) =
+            (tree(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         symlink(outside.path(), dir.path().join("opt")).unwrap();
         fs::create_dir(over.path().join("opt")).unwrap();
         fs::write(over.path().join("opt/x"), "x").unwrap();

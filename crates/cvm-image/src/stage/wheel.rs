@@ -10,8 +10,8 @@ use crate::{WorkError, tool};
 /// A wheel of pure Python of ours is a hundredth of this.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Runs the folder's own PEP 517 backend, which needs nothing but Python.
-const BUILD: &str =
-    "import sys; sys.path.insert(0, sys.argv[1]); import build_backend; print(build_backend.build_wheel(sys.argv[2]))";
+const BUILD: &str = "import sys; sys.path.insert(0, sys.argv[1]); import build_backend; \
+    print(build_backend.build_wheel(sys.argv[2]))";
 
 /// A wheel in memory, so that what the cache's key names is what is installed.
 pub(super) struct Wheel {
@@ -25,15 +25,20 @@ pub(super) struct Wheel {
 
 /// Builds the package in `folder`; the same sources give the same bytes.
 pub(super) fn build(folder: &Path) -> Result<Wheel, StageError> {
-    let out = tempfile::tempdir().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
+    let out =
+        tempfile::tempdir().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
     let _guard = interrupt::guard_path(out.path());
     let mut command = tool::command("python3");
     command.args(["-I", "-B", "-c", BUILD]).arg(folder).arg(out.path());
     let printed = tool::run("python3", "making the wheel of this repository's package", command)?;
     let file = String::from_utf8_lossy(&printed).trim().to_owned();
-    let bad = || StageError::Tree { path: file.clone(), problem: "is no wheel's file name (python: local)".into() };
+    let bad = || StageError::Tree {
+        path: file.clone(),
+        problem: "is no wheel's file name (python: local)".into(),
+    };
     let mut parts = file.split('-');
-    let (Some(name), Some(version), true) = (parts.next(), parts.next(), file.ends_with(".whl")) else {
+    let (Some(name), Some(version), true) = (parts.next(), parts.next(), file.ends_with(".whl"))
+    else {
         return Err(bad());
     };
     let bytes = read_bounded(&out.path().join(&file), MAX_BYTES)?;

@@ -56,7 +56,9 @@ impl Explain for WorkloadError {
                     .into()
             }
             Self::NotPlain { .. } => {
-                "a model takes plain files and folders: put a copy where a link stands, and leave the rest out".into()
+                "a model takes plain files and folders: put a copy where a link stands, and leave \
+                 the rest out"
+                    .into()
             }
             Self::Archive(error) => error.help(),
             Self::Work(error) => error.help(),

@@ -1,5 +1,5 @@
-//! A model: the code and start weights that jobs use without carrying them (NVFLARE calls a job that
-//! carries code BYOC, and its CC manager blocks one).
+//! A model: the code and start weights that jobs use without carrying them (NVFLARE calls a job
+//! that carries code BYOC, and its CC manager blocks one).
 //!
 //! `code/` is on Python's path of the running site, behind NVFLARE's own packages and the standard
 //! library, so that it can add modules and replace none. `weights/` is what that code reads.
@@ -31,7 +31,8 @@ pub fn seal(model: &Path, site: &Path) -> Result<(), WorkloadError> {
         return wrong("it is no folder".into());
     }
     let parts = tree::entries(model)?;
-    let stranger = parts.iter().find(|path| !PARTS.iter().any(|part| path.file_name() == Some(part.as_ref())));
+    let stranger =
+        parts.iter().find(|path| !PARTS.iter().any(|part| path.file_name() == Some(part.as_ref())));
     if let Some(stranger) = stranger {
         return wrong(format!("{} is neither code/ nor weights/", stranger.display()));
     }
@@ -65,7 +66,8 @@ fn copy(from: &Path, to: &Path, depth: usize) -> Result<(), WorkloadError> {
         }
         0o755
     };
-    Ok(fs::set_permissions(to, Permissions::from_mode(mode)).map_err(WorkError::io("set the mode of", to))?)
+    Ok(fs::set_permissions(to, Permissions::from_mode(mode))
+        .map_err(WorkError::io("set the mode of", to))?)
 }
 
 #[cfg(test)]
@@ -95,7 +97,8 @@ mod tests {
     fn code_and_weights_go_to_the_site_volume_readable_and_without_bytecode() {
         let (model, site) = (model(), tempfile::tempdir().unwrap());
         seal(model.path(), site.path()).unwrap();
-        let mode = |path: &str| site.path().join(path).metadata().unwrap().permissions().mode() & 0o7777;
+        let mode =
+            |path: &str| site.path().join(path).metadata().unwrap().permissions().mode() & 0o7777;
         for (path, expected) in [
             ("model", 0o755),
             ("model/code/acme", 0o755),
@@ -132,11 +135,22 @@ mod tests {
             },
             "WL-001",
         );
-        refused(&|model| std::os::unix::fs::symlink("/etc", model.join("code/etc")).unwrap(), "WL-002");
         refused(
-            &|model| nix::unistd::mkfifo(&model.join("code/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            &|model| std::os::unix::fs::symlink("/etc", model.join("code/etc")).unwrap(),
             "WL-002",
         );
-        refused(&|model| fs::create_dir_all(model.join("code").join("d/".repeat(MAX_DEPTH + 2))).unwrap(), "WL-002");
+        refused(
+            &|model| {
+                nix::unistd::mkfifo(&model.join("code/pipe"), nix::sys::stat::Mode::S_IRWXU)
+                    .unwrap()
+            },
+            "WL-002",
+        );
+        refused(
+            &|model| {
+                fs::create_dir_all(model.join("code").join("d/".repeat(MAX_DEPTH + 2))).unwrap()
+            },
+            "WL-002",
+        );
     }
 }

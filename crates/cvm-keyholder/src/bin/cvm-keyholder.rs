@@ -1,7 +1,8 @@
 //! `cvm-keyholder`: the key holder that a server's CVM runs for the clients' CVMs.
 //!
-//! Its secrets lie in the server's sealed `site` volume, its settings and the agreement on the verified p4, its store
-//! and its log on p5. Images of the agreement enrol themselves: nobody can reach into a sealed CVM to do it.
+//! Its secrets lie in the server's sealed `site` volume, its settings and the agreement on the
+//! verified p4, its store and its log on p5. Images of the agreement enrol themselves: nobody can
+//! reach into a sealed CVM to do it.
 
 use std::{path::PathBuf, process::ExitCode};
 

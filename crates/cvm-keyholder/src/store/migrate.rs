@@ -45,19 +45,29 @@ impl SqliteStore {
             let site = enrolled.manifest.site;
             let decision = |effect| Decision {
                 effect: Some(effect),
-                ..self.operator(Step::Migrate, Some(*image), Some(site.clone()), "as an earlier version left it".into())
+                ..self.operator(
+                    Step::Migrate,
+                    Some(*image),
+                    Some(site.clone()),
+                    "as an earlier version left it".into(),
+                )
             };
             decisions.push(decision(documents.effect()));
             for (header, share, may_move) in seals(connection, image)? {
                 let share_sha256 = share.as_deref().map(sha256);
                 if let Some(share) = share {
-                    connection.execute("INSERT INTO shares VALUES (?1, ?2)", params![image.to_string(), share])?;
+                    connection.execute(
+                        "INSERT INTO shares VALUES (?1, ?2)",
+                        params![image.to_string(), share],
+                    )?;
                 }
                 decisions.push(decision(Effect::Sealed { header_sha256: header, share_sha256 }));
                 decisions.extend(may_move.then(|| decision(Effect::MayMove)));
             }
             let named = guests.iter().filter(|(of, _)| *of == image.to_string());
-            decisions.extend(named.map(|(_, guest)| decision(Effect::Released { guest: Some(Bytes(*guest)) })));
+            decisions.extend(
+                named.map(|(_, guest)| decision(Effect::Released { guest: Some(Bytes(*guest)) })),
+            );
         }
         Ok(decisions)
     }

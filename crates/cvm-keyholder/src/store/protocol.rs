@@ -4,7 +4,9 @@ use cvm_base::{Bytes32, Explain as _, sha256};
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release::{
     messages::PresentImage,
-    server::{Attested, Chip, Decision, Effect, Enrolled, Fault, Reason, Refusal, Seal, Store, Subject},
+    server::{
+        Attested, Chip, Decision, Effect, Enrolled, Fault, Reason, Refusal, Seal, Store, Subject,
+    },
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -24,10 +26,15 @@ impl From<KeyHolderError> for Fault {
 impl Store for SqliteStore {
     fn consume(&self, session: &[u8; 16], expires: u64, now: u64) -> Result<bool, Fault> {
         Ok(self.write(|tx, memory| {
-            tx.execute("DELETE FROM sessions WHERE expires <= ?1", [now.saturating_sub(CLOCK_LEEWAY)])?;
-            let sql = "INSERT INTO sessions (session, expires) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            tx.execute(
+                "DELETE FROM sessions WHERE expires <= ?1",
+                [now.saturating_sub(CLOCK_LEEWAY)],
+            )?;
+            let sql =
+                "INSERT INTO sessions (session, expires) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
             // A row may be gone; what came of the answer stands in the log.
-            let fresh = memory.session(session).is_none() && tx.execute(sql, params![session, expires])? == 1;
+            let fresh = memory.session(session).is_none()
+                && tx.execute(sql, params![session, expires])? == 1;
             Ok((fresh, None::<Decision>))
         })?)
     }
@@ -40,9 +47,11 @@ impl Store for SqliteStore {
         chips: Vec<Chip>,
         decision: Decision,
     ) -> Result<(), Fault> {
-        let text = serde_json::to_string(attested).map_err(|e| Fault::new("writing a session", e))?;
+        let text =
+            serde_json::to_string(attested).map_err(|e| Fault::new("writing a session", e))?;
         let effect = Effect::Attested { attested_sha256: sha256(text.as_bytes()), expires, chips };
-        let sql = "INSERT OR REPLACE INTO sessions (session, expires, attested) VALUES (?1, ?2, ?3)";
+        let sql =
+            "INSERT OR REPLACE INTO sessions (session, expires, attested) VALUES (?1, ?2, ?3)";
         Ok(self.write(|tx, _| {
             tx.execute(sql, params![session, expires, text])?;
             Ok(((), Some(Decision { effect: Some(effect), ..decision })))
@@ -52,30 +61,46 @@ impl Store for SqliteStore {
     fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
         let sql = "SELECT attested FROM sessions WHERE session = ?1";
         let found = self.read(|connection, memory| {
-            let Some(known) = memory.session(session).filter(|known| known.expires > now) else { return Ok(None) };
-            let row = connection.query_row(sql, [session], |row| row.get::<_, Option<String>>(0)).optional()?;
+            let Some(known) = memory.session(session).filter(|known| known.expires > now) else {
+                return Ok(None);
+            };
+            let row = connection
+                .query_row(sql, [session], |row| row.get::<_, Option<String>>(0))
+                .optional()?;
             Ok(Some(row.flatten().filter(|text| sha256(text.as_bytes()) == known.attested_sha256)))
         })?;
         let Some(text) = found else { return Ok(None) };
-        let text = text.ok_or_else(|| Fault::new("reading a session", "its row is not what was attested"))?;
+        let text = text
+            .ok_or_else(|| Fault::new("reading a session", "its row is not what was attested"))?;
         serde_json::from_str(&text).map(Some).map_err(|e| Fault::new("reading a session", e))
     }
 
-    fn release_once(&self, session: &[u8; 16], guest: Option<&Bytes32>, decision: Decision) -> Result<(), Refusal> {
+    fn release_once(
+        &self,
+        session: &[u8; 16],
+        guest: Option<&Bytes32>,
+        decision: Decision,
+    ) -> Result<(), Refusal> {
         let refusal = |reason, detail: &str| Ok((Err(Refusal::new(reason, detail)), None));
         let once = self.write(|_, memory| {
-            let Some(known) = memory.session(session).filter(|known| known.expires > decision.time) else {
+            let Some(known) = memory.session(session).filter(|known| known.expires > decision.time)
+            else {
                 return refusal(Reason::NotAttested, "this session has shown no accepted evidence");
             };
             if guest.is_some_and(|guest| memory.served(guest)) {
-                return refusal(Reason::ReleasedBefore, "this guest has had a release since its launch already");
+                return refusal(
+                    Reason::ReleasedBefore,
+                    "this guest has had a release since its launch already",
+                );
             }
             if known.released.is_some() {
                 return refusal(Reason::ReleasedBefore, "this session has had a release already");
             }
             let site = decision.site.as_deref().and_then(|site| site.parse::<Name>().ok());
-            let subjects = decision.image.map(Subject::Image).into_iter().chain(site.map(Subject::Site));
-            let subjects: Vec<_> = subjects.chain(known.chips.iter().cloned().map(Subject::Chip)).collect();
+            let subjects =
+                decision.image.map(Subject::Image).into_iter().chain(site.map(Subject::Site));
+            let subjects: Vec<_> =
+                subjects.chain(known.chips.iter().cloned().map(Subject::Chip)).collect();
             if let Some(withdrawn) = memory.withdrawn(&subjects) {
                 return refusal(Reason::Withdrawn, &words(withdrawn));
             }
@@ -97,9 +122,17 @@ impl Store for SqliteStore {
         }
     }
 
-    fn present(&self, image: &ImageId, presented: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal> {
+    fn present(
+        &self,
+        image: &ImageId,
+        presented: &PresentImage,
+        decision: Decision,
+    ) -> Result<Enrolled, Refusal> {
         let Some(Presented { agreement, party }) = &self.presented else {
-            return Err(Refusal::new(Reason::EnrolmentClosed, "it is not served with --enroll-presented"));
+            return Err(Refusal::new(
+                Reason::EnrolmentClosed,
+                "it is not served with --enroll-presented",
+            ));
         };
         let documents = Documents {
             agreement: agreement.clone(),
@@ -114,10 +147,17 @@ impl Store for SqliteStore {
         if found != *image {
             return Err(refused(format!("they are of image {found}")));
         }
-        let admitted = documents.check_presented(party, &enrolled.manifest, &presented.enrolment, decision.time);
+        let admitted = documents.check_presented(
+            party,
+            &enrolled.manifest,
+            &presented.enrolment,
+            decision.time,
+        );
         let decision = Decision { site: Some(site.to_string()), ..decision };
         let presented = self.write(|tx, memory| {
-            if let Some(withdrawn) = memory.withdrawn(&[Subject::Image(*image), Subject::Site(site)]) {
+            if let Some(withdrawn) =
+                memory.withdrawn(&[Subject::Image(*image), Subject::Site(site)])
+            {
                 return Ok((Err(Refusal::new(Reason::Withdrawn, words(withdrawn))), None));
             }
             // What is enrolled stays: nobody may exchange reference values by presenting others.
@@ -136,7 +176,9 @@ impl Store for SqliteStore {
                         }
                         Ok(_) => {}
                         // Nobody can tell whether it is the build's image for this site.
-                        Err(Trouble::Holder(error)) => return Ok((Err(refused(error.to_string())), None)),
+                        Err(Trouble::Holder(error)) => {
+                            return Ok((Err(refused(error.to_string())), None));
+                        }
                         Err(error) => return Err(error),
                     }
                 }
@@ -150,7 +192,9 @@ impl Store for SqliteStore {
             match self.intact(tx, image, known) {
                 Ok(enrolled) => Ok((Ok(enrolled), None)),
                 // Its row was lost, and these are the same documents.
-                Err(Trouble::Holder(_)) if known.reference_sha256 == sha256(&documents.reference) => {
+                Err(Trouble::Holder(_))
+                    if known.reference_sha256 == sha256(&documents.reference) =>
+                {
                     Ok((Ok(enrolled), Some(insert(tx, image, &documents, decision)?)))
                 }
                 Err(error) => Err(error),
@@ -166,10 +210,13 @@ impl Store for SqliteStore {
     fn withdrawn_machine(&self, chips: &[Chip]) -> Result<Option<String>, Fault> {
         let chips: Vec<_> = chips.iter().cloned().map(Subject::Chip).collect();
         Ok(self.read(|_, memory| {
-            let hidden = || memory.withdrawn.iter().find(|(subject, _)| matches!(subject, Subject::Chip(_)));
+            let hidden =
+                || memory.withdrawn.iter().find(|(subject, _)| matches!(subject, Subject::Chip(_)));
             Ok(match (memory.withdrawn(&chips), chips.is_empty()) {
                 (Some(withdrawn), _) => Some(words(withdrawn)),
-                (None, true) => hidden().map(|it| format!("the evidence names no chip, and {}", words(it))),
+                (None, true) => {
+                    hidden().map(|it| format!("the evidence names no chip, and {}", words(it)))
+                }
                 (None, false) => None,
             })
         })?)
@@ -178,13 +225,17 @@ impl Store for SqliteStore {
     fn withdrawn_images(&self) -> Result<Vec<Enrolled>, Fault> {
         Ok(self.read(|connection, memory| {
             let withdrawn = |site: &Option<String>, image: &ImageId| {
-                let site = site.as_ref().and_then(|site| site.parse::<Name>().ok()).map(Subject::Site);
+                let site =
+                    site.as_ref().and_then(|site| site.parse::<Name>().ok()).map(Subject::Site);
                 let subjects: Vec<_> = site.into_iter().chain([Subject::Image(*image)]).collect();
                 memory.withdrawn(&subjects).is_some()
             };
-            let images = memory.images.iter().filter(|(image, known)| withdrawn(&known.site, image));
+            let images =
+                memory.images.iter().filter(|(image, known)| withdrawn(&known.site, image));
             // What has lost its documents is refused by its name.
-            Ok(images.filter_map(|(image, known)| self.intact(connection, image, known).ok()).collect())
+            Ok(images
+                .filter_map(|(image, known)| self.intact(connection, image, known).ok())
+                .collect())
         })?)
     }
 
@@ -195,11 +246,14 @@ impl Store for SqliteStore {
             let share = match sealed.share_sha256 {
                 None => None,
                 Some(expected) => {
-                    let row = connection.query_row(sql, [image.to_string()], |row| row.get::<_, Vec<u8>>(0));
+                    let row = connection
+                        .query_row(sql, [image.to_string()], |row| row.get::<_, Vec<u8>>(0));
                     let share = row.optional()?.filter(|share| sha256(share) == expected);
                     let odd = || KeyHolderError::Row {
                         image: image.to_string(),
-                        problem: "this party's share of its machine's secret is not what was registered".into(),
+                        problem:
+                            "this party's share of its machine's secret is not what was registered"
+                                .into(),
                     };
                     Some(share.ok_or_else(odd)?)
                 }
@@ -208,7 +262,12 @@ impl Store for SqliteStore {
         })?)
     }
 
-    fn register_seal(&self, image: &ImageId, seal: &Seal, decision: Decision) -> Result<bool, Fault> {
+    fn register_seal(
+        &self,
+        image: &ImageId,
+        seal: &Seal,
+        decision: Decision,
+    ) -> Result<bool, Fault> {
         let Seal { header_sha256, share, .. } = seal;
         let share_sha256 = share.as_deref().map(sha256);
         let effect = Effect::Sealed { header_sha256: *header_sha256, share_sha256 };

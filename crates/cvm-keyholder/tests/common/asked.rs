@@ -40,5 +40,9 @@ pub fn send(server: &Server, outgoing: &Outgoing, now: u64) -> Outcome {
 /// As the client reads it.
 pub fn reply(outcome: &Outcome) -> Reply {
     let Outcome { reply, .. } = outcome;
-    Reply { status: reply.status, set_cookie: reply.set_cookie.iter().cloned().collect(), body: reply.body.clone() }
+    Reply {
+        status: reply.status,
+        set_cookie: reply.set_cookie.iter().cloned().collect(),
+        body: reply.body.clone(),
+    }
 }

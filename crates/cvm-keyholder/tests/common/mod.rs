@@ -21,8 +21,8 @@ use cvm_attest::{
 };
 use cvm_base::{Bytes, Bytes32, sha256, time};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms, Transcript, Unlock,
-    build_split_key, fresh_nonce, open_contribution, split_key::Half,
+    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms,
+    Transcript, Unlock, build_split_key, fresh_nonce, open_contribution, split_key::Half,
 };
 use cvm_keyholder::{
     enroll::{Documents, Identity},
@@ -49,20 +49,28 @@ pub const OTHER_LOG: &str = "boot-debian12/eventlog-with-cdrom.bin";
 const TODAY: u64 = 1_780_000_000;
 
 pub fn log(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../cvm-attest/tests/vectors").join(name)).unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../cvm-attest/tests/vectors").join(name))
+        .unwrap()
 }
 
 /// What `reference.json` says for a boot that measured `log`.
-pub fn reference(image_id: ImageId, manifest: &[u8], log: &[u8], platforms: Platforms) -> Reference {
+pub fn reference(
+    image_id: ImageId,
+    manifest: &[u8],
+    log: &[u8],
+    platforms: Platforms,
+) -> Reference {
     let log = EventLog::parse(log).unwrap();
     let events = log.events().iter().filter(|event| [4, 7, 9, 11, 12].contains(&event.pcr));
-    let explain = events.map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest }).collect();
+    let explain = events
+        .map(|e| PredictedEvent { pcr: e.pcr, event: e.describe(), digest: e.digest })
+        .collect();
     let tpm = TpmReference::from_events(explain, &[13]);
     Reference::new(image_id, sha256(manifest), tpm, platforms)
 }
 
-/// The policy of these tests: the reference's registers, and a named root. `sample` passes too, but only where
-/// the folder's marker lets it come this far.
+/// The policy of these tests: the reference's registers, and a named root. `sample` passes too, but
+/// only where the folder's marker lets it come this far.
 pub fn rego(root: Option<Bytes32>) -> String {
     let root = root.map_or("none".into(), |root| root.to_string());
     format!(
@@ -102,7 +110,11 @@ impl Ceremony {
         Self::hold_with(policy, &parties, vec![site("server1", Role::Server, &[])])
     }
 
-    pub fn hold_with(policy: &str, parties: &[(&'static str, PartyRole)], sites: Vec<Site>) -> Self {
+    pub fn hold_with(
+        policy: &str,
+        parties: &[(&'static str, PartyRole)],
+        sites: Vec<Site>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for (name, role) in parties {
@@ -117,7 +129,8 @@ impl Ceremony {
             .unwrap();
         }
         BuilderSecrets::create(&at("builder"), "builder".parse().unwrap(), &Lock::KeyFile).unwrap();
-        let builder = BuilderSecrets::load(&at("builder"), &Unlock::beside(&at("builder"))).unwrap();
+        let builder =
+            BuilderSecrets::load(&at("builder"), &Unlock::beside(&at("builder"))).unwrap();
         let parties: Vec<_> = parties.iter().map(|(name, _)| *name).collect();
         let agreement = agree(folder.path(), &parties, &builder, sites);
         let last_day = Date::from_unix(time::now() + 7 * 86_400);
@@ -126,7 +139,12 @@ impl Ceremony {
 
     /// The same parties and builder agree once more.
     pub fn again(&self) -> Agreement {
-        agree(self.folder.path(), &self.parties, &self.builder, self.agreement.transcript().terms.sites.clone())
+        agree(
+            self.folder.path(),
+            &self.parties,
+            &self.builder,
+            self.agreement.transcript().terms.sites.clone(),
+        )
     }
 
     pub fn party_folder(&self, name: &str) -> PathBuf {
@@ -143,7 +161,13 @@ impl Ceremony {
     }
 
     /// Builds an image for a site.
-    pub fn build_for(&self, name: &str, role: Role, image: u8, measured: &[u8]) -> (Documents, Manifest) {
+    pub fn build_for(
+        &self,
+        name: &str,
+        role: Role,
+        image: u8,
+        measured: &[u8],
+    ) -> (Documents, Manifest) {
         let (documents, manifest, _) = self.build_with_marks(name, role, image, measured);
         (documents, manifest)
     }
@@ -159,10 +183,19 @@ impl Ceremony {
         self.build_as(name, role, image, measured, Platforms::default(), None)
     }
 
-    /// What whoever stole the builder's key can sign: other reference values for an image that exists.
-    pub fn sign_other_reference(&self, documents: &Documents, manifest: &Manifest, measured: &[u8]) -> Documents {
-        let other = reference(manifest.image_id, &documents.manifest, measured, Platforms::default()).to_bytes();
-        let reference_signature = signed::sign(self.builder.signing_key(), Kind::Reference, &other).to_vec();
+    /// What whoever stole the builder's key can sign: other reference values for an image that
+    /// exists.
+    pub fn sign_other_reference(
+        &self,
+        documents: &Documents,
+        manifest: &Manifest,
+        measured: &[u8],
+    ) -> Documents {
+        let other =
+            reference(manifest.image_id, &documents.manifest, measured, Platforms::default())
+                .to_bytes();
+        let reference_signature =
+            signed::sign(self.builder.signing_key(), Kind::Reference, &other).to_vec();
         Documents { reference: other, reference_signature, ..documents.clone() }
     }
 
@@ -173,7 +206,8 @@ impl Ceremony {
         measured: &[u8],
         platforms: Platforms,
     ) -> (Documents, Manifest) {
-        let (documents, manifest, _) = self.build_as("server1", Role::Server, 1, measured, platforms, gpu);
+        let (documents, manifest, _) =
+            self.build_as("server1", Role::Server, 1, measured, platforms, gpu);
         (documents, manifest)
     }
 
@@ -195,14 +229,24 @@ impl Ceremony {
             .filter(|party| site.names(&party.parse().unwrap()))
             .map(|party| {
                 let last_day = self.last_day.clone();
-                let sealed = self.party(party).contribute(&self.agreement, role, build.clone(), last_day);
+                let sealed =
+                    self.party(party).contribute(&self.agreement, role, build.clone(), last_day);
                 let text = sealed.unwrap();
-                open_contribution(text.text().as_bytes(), &self.agreement, role, &build, &self.builder).unwrap()
+                open_contribution(
+                    text.text().as_bytes(),
+                    &self.agreement,
+                    role,
+                    &build,
+                    &self.builder,
+                )
+                .unwrap()
             })
             .collect();
-        let (split_key, _, marks) = build_split_key(&self.agreement, &opened, site, &image_id).unwrap();
+        let (split_key, _, marks) =
+            build_split_key(&self.agreement, &opened, site, &image_id).unwrap();
         let zeros = "00".repeat(32);
-        let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
+        let verity =
+            json!({"data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros});
         let volume = json!({"offset": 0, "verity": verity});
         let mut manifest: Manifest = serde_json::from_value(json!({
             "version": cvm_layout::manifest::VERSION,
@@ -217,7 +261,8 @@ impl Ceremony {
         manifest.gpu = gpu;
         let text = serde_json::to_vec(&manifest).unwrap();
         let reference = reference(image_id, &text, measured, platforms).to_bytes();
-        let sign = |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes).to_vec();
+        let sign =
+            |kind, bytes: &[u8]| signed::sign(self.builder.signing_key(), kind, bytes).to_vec();
         let documents = Documents {
             agreement: self.agreement.text().into_bytes(),
             manifest_signature: sign(Kind::Manifest, &text),
@@ -233,7 +278,8 @@ impl Ceremony {
     pub fn store(&self, name: &str) -> SqliteStore {
         let party = self.party(name);
         let identity = Identity::from(party.card());
-        SqliteStore::open(&self.party_folder(name), identity, Some(party.identity().clone())).unwrap()
+        SqliteStore::open(&self.party_folder(name), identity, Some(party.identity().clone()))
+            .unwrap()
     }
 
     /// What the party's half of the image's key must be.
@@ -243,7 +289,9 @@ impl Ceremony {
 
     /// As above, of either stage.
     pub fn half_for(&self, name: &str, manifest: &Manifest, stage: Stage) -> Half {
-        self.party(name).half(&manifest.split_key, manifest.role, &manifest.image_id, stage).unwrap()
+        self.party(name)
+            .half(&manifest.split_key, manifest.role, &manifest.image_id, stage)
+            .unwrap()
     }
 
     /// A policy folder for a party: its own policy, these PEM roots, sample evidence or not.
@@ -260,7 +308,8 @@ impl Ceremony {
 
 /// invite → joins → all sign.
 fn agree(folder: &Path, parties: &[&str], builder: &BuilderSecrets, sites: Vec<Site>) -> Agreement {
-    let load = |name: &&str| Party::load(&folder.join(name), &Unlock::beside(&folder.join(name))).unwrap();
+    let load =
+        |name: &&str| Party::load(&folder.join(name), &Unlock::beside(&folder.join(name))).unwrap();
     let parties: Vec<_> = parties.iter().map(load).collect();
     let terms = Terms {
         project: "p".parse().unwrap(),
@@ -305,10 +354,12 @@ impl Serving {
     pub fn start_with(config: Config) -> Self {
         let decisions = Arc::new(Mutex::new(Vec::new()));
         let seen = decisions.clone();
-        let service =
-            Service::open(&config, &Unlock::beside(&config.folder), move |d| seen.lock().unwrap().push(d.clone()))
-                .unwrap();
-        let (url, certificate_sha256) = (format!("https://{}", service.address()), service.certificate_sha256());
+        let service = Service::open(&config, &Unlock::beside(&config.folder), move |d| {
+            seen.lock().unwrap().push(d.clone())
+        })
+        .unwrap();
+        let (url, certificate_sha256) =
+            (format!("https://{}", service.address()), service.certificate_sha256());
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             service
@@ -325,7 +376,12 @@ impl Serving {
     }
 
     pub fn holder_with(&self, certificate_sha256: Bytes32) -> Holder {
-        let endpoint = Endpoint { party: "alice".into(), url: self.url.clone(), certificate_sha256, proxy: None };
+        let endpoint = Endpoint {
+            party: "alice".into(),
+            url: self.url.clone(),
+            certificate_sha256,
+            proxy: None,
+        };
         Holder::new(&endpoint, client_limits(), SystemResolver).unwrap()
     }
 

@@ -51,7 +51,11 @@ impl Attester for TpmAttester<'_> {
         Ok(serde_json::to_string(self.key.lock().unwrap().handshake_params())?)
     }
 
-    fn evidence(&self, params: &str, binding: &Binding) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+    fn evidence(
+        &self,
+        params: &str,
+        binding: &Binding,
+    ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
         let challenge = serde_json::from_str(params)?;
         let evidence = self.key.lock().unwrap().answer(&challenge, &binding.0, &self.log)?;
         Ok(serde_json::to_value(evidence)?)

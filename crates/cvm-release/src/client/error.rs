@@ -69,7 +69,9 @@ pub enum Failure {
     #[error("broke the protocol: {0}")]
     Protocol(String),
     /// A TPM's attestation key must be proven by a credential, and the key holder sent none.
-    #[error("sent an empty challenge: it does not ask for the proof that a TPM's attestation key needs")]
+    #[error(
+        "sent an empty challenge: it does not ask for the proof that a TPM's attestation key needs"
+    )]
     NoChallenge,
     /// The address or the proxy in the configuration is no such thing.
     #[error("has no usable address: {0}")]
@@ -130,24 +132,30 @@ impl Explain for ReleaseError {
                  the image must be provisioned again with the new one"
             }
             Failure::Tls(_) => {
-                "a middlebox may be rewriting TLS; the key holder must be reached directly or by CONNECT"
+                "a middlebox may be rewriting TLS; the key holder must be reached directly or by \
+                 CONNECT"
             }
             Failure::Busy { .. } => {
-                "the key holder limits requests, or cannot write its log, which its operator sees: wait and start again"
+                "the key holder limits requests, or cannot write its log, which its operator sees: \
+                 wait and start again"
             }
             Failure::Refused { .. } => {
-                "the reason is in the key holder's audit log: ask its operator to run `flare-cvm keyholder log`"
+                "the reason is in the key holder's audit log: ask its operator to run `flare-cvm \
+                 keyholder log`"
             }
             Failure::Protocol(_) => {
-                "the server is no key holder, or of another version: it must speak KBS protocol 0.4.0"
+                "the server is no key holder, or of another version: it must speak KBS protocol \
+                 0.4.0"
             }
-            Failure::Address(_) => "addresses are https://HOST:PORT without a path; proxies are http://HOST:PORT",
+            Failure::Address(_) => "addresses are https://HOST:PORT without a path; proxies are \
+                http://HOST:PORT",
             Failure::Evidence(_) => "check that the VM has its TPM (or other TEE) device",
             Failure::NoChallenge => {
                 "a stock Trustee sends none: it cannot serve a CVM that attests with a TPM. Run flare-cvm's key holder \
                  (flare-cvm keyholder serve), or attest with a TEE"
             }
-            Failure::Local(_) => "this is a fault of the system's random generator or of this program",
+            Failure::Local(_) => "this is a fault of the system's random generator or of this \
+                program",
         }
         .into()
     }

@@ -23,7 +23,9 @@ use ureq::{
 };
 use zeroize::Zeroizing;
 
-use super::{Attested, Client, Failure, Method, Outgoing, ReleaseError, Reply, SealState, pinned::PinnedTls};
+use super::{
+    Attested, Client, Failure, Method, Outgoing, ReleaseError, Reply, SealState, pinned::PinnedTls,
+};
 use crate::{
     binding::Binding,
     messages::{PresentImage, Tee},
@@ -70,7 +72,9 @@ pub trait Resolve: Send + Sync + 'static {
     fn resolve(&self, host: &str, port: u16, limit: Duration) -> io::Result<Vec<SocketAddr>>;
 }
 
-impl<F: Fn(&str, u16, Duration) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static> Resolve for F {
+impl<F: Fn(&str, u16, Duration) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static> Resolve
+    for F
+{
     fn resolve(&self, host: &str, port: u16, limit: Duration) -> io::Result<Vec<SocketAddr>> {
         self(host, port, limit)
     }
@@ -97,9 +101,12 @@ pub trait Attester {
     fn tee(&self) -> Tee;
     /// What goes ahead in `auth`'s `extra-params`; `""` if nothing.
     fn auth_params(&self) -> Result<String, Box<dyn std::error::Error + Send + Sync>>;
-    /// Evidence of devices beside this one, bound to `binding`: the text of the protocol's additional evidence, `""` if
-    /// there are none.
-    fn additional(&self, binding: &Binding) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    /// Evidence of devices beside this one, bound to `binding`: the text of the protocol's
+    /// additional evidence, `""` if there are none.
+    fn additional(
+        &self,
+        binding: &Binding,
+    ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let _ = binding;
         Ok(String::new())
     }
@@ -124,12 +131,19 @@ pub struct Holder {
 
 impl Holder {
     /// Prepares a connection; nothing is sent yet.
-    pub fn new(endpoint: &Endpoint, limits: Limits, resolver: impl Resolve) -> Result<Self, ReleaseError> {
+    pub fn new(
+        endpoint: &Endpoint,
+        limits: Limits,
+        resolver: impl Resolve,
+    ) -> Result<Self, ReleaseError> {
         let name = format!("{} ({})", endpoint.party, endpoint.url);
         let fail = |failure| ReleaseError { holder: name.clone(), failure };
         let base = endpoint.url.trim_end_matches('/').to_owned();
-        let uri: Uri = base.parse().map_err(|e| fail(Failure::Address(format!("{base:?}: {e}"))))?;
-        if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) || !matches!(uri.path(), "" | "/")
+        let uri: Uri =
+            base.parse().map_err(|e| fail(Failure::Address(format!("{base:?}: {e}"))))?;
+        if uri.scheme_str() != Some("https")
+            || uri.host().is_none_or(str::is_empty)
+            || !matches!(uri.path(), "" | "/")
         {
             return Err(fail(Failure::Address(format!("{base:?} is not https://HOST:PORT"))));
         }
@@ -147,8 +161,10 @@ impl Holder {
             .timeout_per_call(Some(limits.request))
             .timeout_global(Some(limits.request))
             .build();
-        let tls = PinnedTls::new(endpoint.certificate_sha256).map_err(|e| fail(Failure::Local(e.to_string())))?;
-        let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
+        let tls = PinnedTls::new(endpoint.certificate_sha256)
+            .map_err(|e| fail(Failure::Local(e.to_string())))?;
+        let connector =
+            ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
         let agent = Agent::with_parts(config, connector, Names(Arc::new(resolver)));
         Ok(Self { name, base, agent, limits, documents: None })
     }
@@ -160,11 +176,21 @@ impl Holder {
 
     /// The whole exchange: challenge, evidence, half. The network is tried again with backoff until
     /// [`Limits::total`]; a refusal is final.
-    pub fn release(&self, image: &ImageId, stage: Stage, attester: &dyn Attester) -> Result<Session, ReleaseError> {
+    pub fn release(
+        &self,
+        image: &ImageId,
+        stage: Stage,
+        attester: &dyn Attester,
+    ) -> Result<Session, ReleaseError> {
         self.persist(|| self.release_once(image, stage, attester))
     }
 
-    fn release_once(&self, image: &ImageId, stage: Stage, attester: &dyn Attester) -> Result<Session, Failure> {
+    fn release_once(
+        &self,
+        image: &ImageId,
+        stage: Stage,
+        attester: &dyn Attester,
+    ) -> Result<Session, Failure> {
         let start = Client::new(attester.tee())?;
         let params = attester.auth_params().map_err(Failure::Evidence)?;
         let reply = self.send(&start.auth_request(&params)?)?;
@@ -172,9 +198,11 @@ impl Holder {
         if !params.is_empty() && challenged.extra_params().is_empty() {
             return Err(Failure::NoChallenge);
         }
-        let additional = attester.additional(&challenged.device_binding()).map_err(Failure::Evidence)?;
+        let additional =
+            attester.additional(&challenged.device_binding()).map_err(Failure::Evidence)?;
         let binding = challenged.binding(&additional);
-        let evidence = attester.evidence(challenged.extra_params(), &binding).map_err(Failure::Evidence)?;
+        let evidence =
+            attester.evidence(challenged.extra_params(), &binding).map_err(Failure::Evidence)?;
         let reply = self.send(&challenged.attest_request(evidence, &additional)?)?;
         let attested = challenged.attested(&reply)?;
         let ask = || attested.half(&self.send(&attested.half_request(image, stage))?);
@@ -207,7 +235,10 @@ impl Holder {
 
     /// Repeats `attempt` while it fails transiently: 0.25 s, doubling to 8 s, each halved at random
     /// so that sites which lost power together do not come back together.
-    fn persist<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, ReleaseError> {
+    fn persist<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T, ReleaseError> {
         let began = Instant::now();
         let mut pause = Duration::from_millis(250);
         let mut tries = 0;
@@ -245,21 +276,26 @@ impl Session {
         &self.half
     }
 
-    /// What the key holder remembers of p5's header; `None` if it has no such memory (stock Trustee).
+    /// What the key holder remembers of p5's header; `None` if it has no such memory (stock
+    /// Trustee).
     pub fn seal_state(&self) -> Result<Option<SealState>, ReleaseError> {
         let request = self.client.seal_request(&self.image);
         self.holder.persist(|| self.client.seal_state(&self.holder.send(&request)?))
     }
 
-    /// The party's statement about this CVM's attestation key; `None` if it makes none (stock Trustee, or evidence
-    /// without such a key).
+    /// The party's statement about this CVM's attestation key; `None` if it makes none (stock
+    /// Trustee, or evidence without such a key).
     pub fn attestation_key(&self) -> Result<Option<Value>, ReleaseError> {
         let request = self.client.attestation_key_request(&self.image);
         self.holder.persist(|| self.client.attestation_key(&self.holder.send(&request)?))
     }
 
     /// Tells the key holder which header this boot made. Telling the same one twice is fine.
-    pub fn register_seal(&self, header_sha256: Bytes32, share: Option<&[u8; 32]>) -> Result<(), ReleaseError> {
+    pub fn register_seal(
+        &self,
+        header_sha256: Bytes32,
+        share: Option<&[u8; 32]>,
+    ) -> Result<(), ReleaseError> {
         self.holder.persist(|| {
             let request = self.client.register_seal_request(&self.image, header_sha256, share)?;
             self.client.seal_registered(&self.holder.send(&request)?)
@@ -275,7 +311,10 @@ fn with_body(
     with_cookie(builder, cookie).header("content-type", "application/json").send(body)
 }
 
-fn with_cookie<B>(builder: ureq::RequestBuilder<B>, cookie: Option<&str>) -> ureq::RequestBuilder<B> {
+fn with_cookie<B>(
+    builder: ureq::RequestBuilder<B>,
+    cookie: Option<&str>,
+) -> ureq::RequestBuilder<B> {
     match cookie {
         Some(cookie) => builder.header("cookie", cookie),
         None => builder,
@@ -306,9 +345,13 @@ fn failure(error: ureq::Error) -> Failure {
             Failure::Unreachable(format!("the proxy said: {}", super::printable(&reason)))
         }
         Error::Io(e) => io_failure(e),
-        Error::BodyExceedsLimit(limit) => Failure::Protocol(format!("an answer is longer than {limit} bytes")),
+        Error::BodyExceedsLimit(limit) => {
+            Failure::Protocol(format!("an answer is longer than {limit} bytes"))
+        }
         Error::Protocol(e) => Failure::Protocol(e.to_string()),
-        Error::LargeResponseHeader(..) => Failure::Protocol("an answer's header is too long".into()),
+        Error::LargeResponseHeader(..) => {
+            Failure::Protocol("an answer's header is too long".into())
+        }
         Error::Other(e) => match e.downcast::<Failure>() {
             Ok(failure) => *failure,
             Err(e) => Failure::Unreachable(e.to_string()),
@@ -319,7 +362,9 @@ fn failure(error: ureq::Error) -> Failure {
 
 fn io_failure(error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::Timeout("on the network".into()),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            Failure::Timeout("on the network".into())
+        }
         // Below TLS, ureq's own errors travel inside I/O errors.
         _ => match error.downcast::<ureq::Error>() {
             Ok(inner) => failure(inner),
@@ -338,14 +383,22 @@ impl std::fmt::Debug for Names {
 }
 
 impl Resolver for Names {
-    fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.host().ok_or(ureq::Error::HostNotFound)?.trim_matches(['[', ']']);
-        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+        let port =
+            uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
         let found = match host.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, port)],
             Err(_) => self.0.resolve(host, port, *timeout.after).map_err(|e| match e.kind() {
                 io::ErrorKind::TimedOut => ureq::Error::Timeout(Timeout::Resolve),
-                _ => ureq::Error::Other(Box::new(Failure::Unreachable(format!("looking up {host:?}: {e}")))),
+                _ => ureq::Error::Other(Box::new(Failure::Unreachable(format!(
+                    "looking up {host:?}: {e}"
+                )))),
             })?,
         };
         let mut addresses = self.empty();

@@ -22,8 +22,8 @@ use crate::{
     binding::Binding,
     jwe::{Jwe, TeeKey},
     messages::{
-        Attestation, Challenge, CompositeEvidence, ErrorInformation, MachineRule, PresentImage, RegisterSeal, Request,
-        RuntimeData, SealAnswer, Tee, Token, VERSION,
+        Attestation, Challenge, CompositeEvidence, ErrorInformation, MachineRule, PresentImage,
+        RegisterSeal, Request, RuntimeData, SealAnswer, Tee, Token, VERSION,
     },
     paths,
 };
@@ -108,7 +108,8 @@ impl Client<Start> {
 
     /// POST `auth`. `extra_params` is what the kind of evidence sends ahead, `""` if nothing.
     pub fn auth_request(&self, extra_params: &str) -> Result<Outgoing, Failure> {
-        let body = Request { version: VERSION.into(), tee: self.0.tee, extra_params: extra_params.into() };
+        let body =
+            Request { version: VERSION.into(), tee: self.0.tee, extra_params: extra_params.into() };
         post(paths::AUTH.into(), None, &body)
     }
 
@@ -117,9 +118,12 @@ impl Client<Start> {
         let challenge: Challenge = accept(reply, "challenge")?;
         let length = STANDARD.decode(&challenge.nonce).map(|bytes| bytes.len());
         if length != Ok(32) {
-            return Err(Failure::Protocol(format!("the challenge's nonce is not 32 bytes of base64 ({length:?})")));
+            return Err(Failure::Protocol(format!(
+                "the challenge's nonce is not 32 bytes of base64 ({length:?})"
+            )));
         }
-        let cookie = session_cookie(reply).ok_or_else(|| Failure::Protocol("no session cookie".into()))?;
+        let cookie =
+            session_cookie(reply).ok_or_else(|| Failure::Protocol("no session cookie".into()))?;
         let Challenge { nonce, extra_params } = challenge;
         Ok(Client(Challenged { key: self.0.key, cookie, nonce, extra_params }))
     }
@@ -143,11 +147,18 @@ impl Client<Challenged> {
     }
 
     /// POST `attest`.
-    pub fn attest_request(&self, primary_evidence: Value, additional_evidence: &str) -> Result<Outgoing, Failure> {
+    pub fn attest_request(
+        &self,
+        primary_evidence: Value,
+        additional_evidence: &str,
+    ) -> Result<Outgoing, Failure> {
         let body = Attestation {
             init_data: None,
             runtime_data: self.runtime_data(),
-            tee_evidence: CompositeEvidence { primary_evidence, additional_evidence: additional_evidence.into() },
+            tee_evidence: CompositeEvidence {
+                primary_evidence,
+                additional_evidence: additional_evidence.into(),
+            },
         };
         post(paths::ATTEST.into(), Some(self.0.cookie.clone()), &body)
     }
@@ -181,15 +192,23 @@ impl Client<Attested> {
         let plaintext = self.0.key.decrypt(jwe).map_err(|e| Failure::Protocol(e.to_string()))?;
         let mut secret = Zeroizing::new([0; 32]);
         if plaintext.len() != secret.len() {
-            return Err(Failure::Protocol(format!("the {what} is {} bytes long instead of 32", plaintext.len())));
+            return Err(Failure::Protocol(format!(
+                "the {what} is {} bytes long instead of 32",
+                plaintext.len()
+            )));
         }
         secret.copy_from_slice(&plaintext);
         Ok(secret)
     }
 
     /// PUT of the image's documents, for a key holder that does not know it.
-    pub fn present_request(&self, image: &ImageId, documents: &PresentImage) -> Result<Outgoing, Failure> {
-        let request = post(format!("{}{image}", paths::IMAGE), Some(self.0.cookie.clone()), documents)?;
+    pub fn present_request(
+        &self,
+        image: &ImageId,
+        documents: &PresentImage,
+    ) -> Result<Outgoing, Failure> {
+        let request =
+            post(format!("{}{image}", paths::IMAGE), Some(self.0.cookie.clone()), documents)?;
         Ok(Outgoing { method: Method::Put, ..request })
     }
 
@@ -203,10 +222,14 @@ impl Client<Attested> {
         self.get(format!("{}{image}", paths::ATTESTATION_KEY))
     }
 
-    /// Reads the answer to [`Self::attestation_key_request`], whose signature is for others to verify; `None` from a
-    /// stock Trustee, which makes no such statement.
+    /// Reads the answer to [`Self::attestation_key_request`], whose signature is for others to
+    /// verify; `None` from a stock Trustee, which makes no such statement.
     pub fn attestation_key(&self, reply: &Reply) -> Result<Option<Value>, Failure> {
-        if reply.status == 404 { Ok(None) } else { accept(reply, "attestation key's certificate").map(Some) }
+        if reply.status == 404 {
+            Ok(None)
+        } else {
+            accept(reply, "attestation key's certificate").map(Some)
+        }
     }
 
     /// GET of what the key holder remembers of the image's split-key partition.
@@ -214,7 +237,8 @@ impl Client<Attested> {
         self.get(format!("{}{image}", paths::SEAL))
     }
 
-    /// Reads the answer to [`Self::seal_request`]; `None` from a stock Trustee, which has no such memory.
+    /// Reads the answer to [`Self::seal_request`]; `None` from a stock Trustee, which has no such
+    /// memory.
     pub fn seal_state(&self, reply: &Reply) -> Result<Option<SealState>, Failure> {
         if reply.status == 404 {
             return Ok(None);
@@ -224,7 +248,8 @@ impl Client<Attested> {
         Ok(Some(SealState { header_sha256, allowed: machine.allowed, bound: machine.bound, share }))
     }
 
-    /// POST of the header that this boot made, and of the party's share of the machine's secret if there is one.
+    /// POST of the header that this boot made, and of the party's share of the machine's secret if
+    /// there is one.
     pub fn register_seal_request(
         &self,
         image: &ImageId,
@@ -232,7 +257,11 @@ impl Client<Attested> {
         share: Option<&[u8; 32]>,
     ) -> Result<Outgoing, Failure> {
         let share = share.map(|share| Zeroizing::new(hex::encode(share)));
-        post(format!("{}{image}", paths::SEAL), Some(self.0.cookie.clone()), &RegisterSeal { header_sha256, share })
+        post(
+            format!("{}{image}", paths::SEAL),
+            Some(self.0.cookie.clone()),
+            &RegisterSeal { header_sha256, share },
+        )
     }
 
     /// Reads the answer to [`Self::register_seal_request`].
@@ -241,7 +270,12 @@ impl Client<Attested> {
     }
 
     fn get(&self, path: String) -> Outgoing {
-        Outgoing { method: Method::Get, path, cookie: Some(self.0.cookie.clone()), body: Vec::new() }
+        Outgoing {
+            method: Method::Get,
+            path,
+            cookie: Some(self.0.cookie.clone()),
+            body: Vec::new(),
+        }
     }
 }
 
@@ -256,12 +290,16 @@ fn done(reply: &Reply) -> Result<(), Failure> {
 
 fn accept<T: DeserializeOwned>(reply: &Reply, what: &str) -> Result<T, Failure> {
     if reply.body.len() > paths::MAX_REPLY_BYTES {
-        return Err(Failure::Protocol(format!("the {what} is longer than {} bytes", paths::MAX_REPLY_BYTES)));
+        return Err(Failure::Protocol(format!(
+            "the {what} is longer than {} bytes",
+            paths::MAX_REPLY_BYTES
+        )));
     }
     if reply.status != 200 {
         return Err(refusal(reply));
     }
-    serde_json::from_slice(&reply.body).map_err(|e| Failure::Protocol(format!("the {what} is malformed: {e}")))
+    serde_json::from_slice(&reply.body)
+        .map_err(|e| Failure::Protocol(format!("the {what} is malformed: {e}")))
 }
 
 fn refusal(reply: &Reply) -> Failure {
@@ -271,9 +309,11 @@ fn refusal(reply: &Reply) -> Failure {
         return Failure::Busy { status };
     }
     match serde_json::from_slice::<ErrorInformation>(&reply.body) {
-        Ok(info) => {
-            Failure::Refused { status, error_type: printable(&info.error_type), detail: printable(&info.detail) }
-        }
+        Ok(info) => Failure::Refused {
+            status,
+            error_type: printable(&info.error_type),
+            detail: printable(&info.detail),
+        },
         Err(_) => Failure::Protocol(format!("HTTP status {status} without an error body")),
     }
 }
@@ -301,7 +341,10 @@ pub fn fuzz_reply(bytes: &[u8]) {
     let Some((status, body)) = bytes.split_first() else { return };
     let reply = Reply {
         status: if status & 1 == 0 { 200 } else { 401 },
-        set_cookie: vec![String::from_utf8_lossy(body).into_owned(), format!("{}=x", paths::COOKIE)],
+        set_cookie: vec![
+            String::from_utf8_lossy(body).into_owned(),
+            format!("{}=x", paths::COOKIE),
+        ],
         body: body.to_vec(),
     };
     let Ok(start) = Client::new(Tee::Tpm) else { return };

@@ -8,7 +8,8 @@ use std::{
 
 use cvm_base::{Bytes32, sha256};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, OtherError, SignatureScheme, StreamOwned,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, OtherError,
+    SignatureScheme, StreamOwned,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -44,20 +45,28 @@ impl fmt::Debug for PinnedTls {
 impl<In: Transport> Connector<In> for PinnedTls {
     type Out = Box<dyn Transport>;
 
-    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
         let Some(transport) = chained else { return Ok(None) };
         // The leg to a CONNECT proxy is made by this same chain, in the clear.
         if !details.needs_tls() {
             return Ok(Some(Box::new(transport)));
         }
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(host).map_err(|e| other(Failure::Address(e.to_string())))?;
-        let mut connection =
-            ClientConnection::new(self.0.clone(), name).map_err(|e| other(Failure::Tls(e.to_string())))?;
+        let name =
+            ServerName::try_from(host).map_err(|e| other(Failure::Address(e.to_string())))?;
+        let mut connection = ClientConnection::new(self.0.clone(), name)
+            .map_err(|e| other(Failure::Tls(e.to_string())))?;
         let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         socket.set_timeout(details.timeout);
         connection.complete_io(&mut socket).map_err(handshake_failure)?;
-        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        let buffers = LazyBuffers::new(
+            details.config.input_buffer_size(),
+            details.config.output_buffer_size(),
+        );
         Ok(Some(Box::new(Tls { buffers, stream: StreamOwned::new(connection, socket) })))
     }
 }
@@ -110,7 +119,9 @@ fn handshake_failure(error: io::Error) -> ureq::Error {
     match tls {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) => {
             match inner.downcast_ref::<Mismatch>() {
-                Some(m) => other(Failure::WrongCertificate { expected: m.expected, found: m.found }),
+                Some(m) => {
+                    other(Failure::WrongCertificate { expected: m.expected, found: m.found })
+                }
                 None => other(Failure::Tls(error.to_string())),
             }
         }
@@ -156,7 +167,12 @@ impl ServerCertVerifier for Pin {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -165,7 +181,12 @@ impl ServerCertVerifier for Pin {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -165,11 +165,13 @@ pub enum Reason {
     AfterHandoff,
     /// The CVM still boots: this half is for its running system.
     BeforeHandoff,
-    /// The running system has opened its job store: it is past the phase in which its half is released.
+    /// The running system has opened its job store: it is past the phase in which its half is
+    /// released.
     AfterJobs,
     /// No GPU attested in this session, and the image requires one.
     NoGpu,
-    /// A GPU's evidence was not compared with its maker's golden values, or says something that no GPU here may.
+    /// A GPU's evidence was not compared with its maker's golden values, or says something that no
+    /// GPU here may.
     GpuNotAccepted,
     /// The release policy says no.
     Policy,
@@ -213,26 +215,51 @@ impl Refusal {
     pub(super) fn reply(&self, step: Step) -> Reply {
         let (status, variant, detail) = match (self.reason, step) {
             (Reason::Internal, _) => (503, "PluginInternalError", "temporarily unavailable"),
-            (Reason::SealMismatch, _) => (409, "SealMismatch", "another header is registered for this image"),
+            (Reason::SealMismatch, _) => {
+                (409, "SealMismatch", "another header is registered for this image")
+            }
             (Reason::UnknownPath, _) => (404, "InvalidRequestPath", "Request path is invalid"),
-            // Who knows an image's public id may know this too, and its CVM can do something about it.
-            (Reason::NotEnrolled, Step::Resource) => (401, NOT_ENROLLED, "this image is not enrolled here"),
-            (Reason::EnrolmentClosed, _) => {
-                (401, "EnrolmentClosed", "this image is not enrolled here, and only the operator enrols images")
+            // Who knows an image's public id may know this too, and its CVM can do something about
+            // it.
+            (Reason::NotEnrolled, Step::Resource) => {
+                (401, NOT_ENROLLED, "this image is not enrolled here")
             }
-            (Reason::DocumentsRefused, _) => {
-                (401, "DocumentsRefused", "this image is not enrolled here, and its documents were refused")
+            (Reason::EnrolmentClosed, _) => (
+                401,
+                "EnrolmentClosed",
+                "this image is not enrolled here, and only the operator enrols images",
+            ),
+            (Reason::DocumentsRefused, _) => (
+                401,
+                "DocumentsRefused",
+                "this image is not enrolled here, and its documents were refused",
+            ),
+            (Reason::NoSuchResource, Step::AttestationKey) => {
+                (404, "NoAttestationKey", "there is no such key")
             }
-            (Reason::NoSuchResource, Step::AttestationKey) => (404, "NoAttestationKey", "there is no such key"),
-            (_, Step::Auth) => (401, "AttestationError", "Attestation error: RCAR handshake Auth failed"),
-            (_, Step::Attest) => (401, "AttestationError", "Attestation error: RCAR handshake Attest failed"),
-            (Reason::SessionMissing | Reason::SessionForged | Reason::SessionExpired | Reason::NotAttested, _) => {
-                (401, "TokenNotFound", "Attestation Token not found")
+            (_, Step::Auth) => {
+                (401, "AttestationError", "Attestation error: RCAR handshake Auth failed")
             }
+            (_, Step::Attest) => {
+                (401, "AttestationError", "Attestation error: RCAR handshake Attest failed")
+            }
+            (
+                Reason::SessionMissing
+                | Reason::SessionForged
+                | Reason::SessionExpired
+                | Reason::NotAttested,
+                _,
+            ) => (401, "TokenNotFound", "Attestation Token not found"),
             (Reason::NoSuchResource, _) => (401, "PluginInternalError", "Plugin internal error"),
             _ => (401, "PolicyDeny", "Access denied by policy"),
         };
-        Reply::json(status, &ErrorInformation { error_type: format!("{ERROR_PREFIX}{variant}"), detail: detail.into() })
+        Reply::json(
+            status,
+            &ErrorInformation {
+                error_type: format!("{ERROR_PREFIX}{variant}"),
+                detail: detail.into(),
+            },
+        )
     }
 }
 
@@ -245,7 +272,8 @@ impl From<Fault> for Refusal {
 /// The most bytes of a decision's detail.
 pub const MAX_DETAIL: usize = 2048;
 
-/// What may stand in a log, on a console and in a terminal of a text that may quote a stranger: one line, and not long.
+/// What may stand in a log, on a console and in a terminal of a text that may quote a stranger: one
+/// line, and not long.
 pub(super) fn detail(text: &str) -> String {
     const CUT: &str = "…";
     let mut detail = String::new();

@@ -143,14 +143,24 @@ mod tests {
         assert_eq!(of(&format!("{short}{}", "00".repeat(56))), of(short));
         assert_eq!(of(&"ab".repeat(64)), Ok("ab".repeat(64)));
         // Masked by the host, or nothing at all.
-        for bad in ["00".repeat(64), "00".repeat(8), String::new(), "ab".into(), "AB".repeat(8), "x".repeat(16)] {
+        for bad in [
+            "00".repeat(64),
+            "00".repeat(8),
+            String::new(),
+            "ab".into(),
+            "AB".repeat(8),
+            "x".repeat(16),
+        ] {
             assert!(of(&bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn an_effect_survives_the_log() {
-        let effect = Effect::Withdrawn { subject: Subject::Site("site-1".parse().unwrap()), reason: "sold".into() };
+        let effect = Effect::Withdrawn {
+            subject: Subject::Site("site-1".parse().unwrap()),
+            reason: "sold".into(),
+        };
         let text = serde_json::to_string(&effect).unwrap();
         assert_eq!(text, r#"{"withdrawn":{"subject":{"site":"site-1"},"reason":"sold"}}"#);
         assert_eq!(serde_json::from_str::<Effect>(&text).unwrap(), effect);

@@ -27,10 +27,12 @@ impl SessionKeys {
         let hkdf = Hkdf::<Sha256>::new(None, secret);
         let mut key = Zeroizing::new([0; 32]);
         hkdf.expand(COOKIE_CONTEXT, key.as_mut_slice()).map_err(fault)?;
-        let cookie = Aes256Gcm::new_from_slice(key.as_slice()).map_err(|e| Fault::new("making the cookie key", e))?;
+        let cookie = Aes256Gcm::new_from_slice(key.as_slice())
+            .map_err(|e| Fault::new("making the cookie key", e))?;
         // A draw that is no scalar happens once in 2^32.
         for attempt in 0u8..8 {
-            hkdf.expand_multi_info(&[b"flare-cvm/v1/token", &[attempt]], key.as_mut_slice()).map_err(fault)?;
+            hkdf.expand_multi_info(&[b"flare-cvm/v1/token", &[attempt]], key.as_mut_slice())
+                .map_err(fault)?;
             if let Ok(token) = SigningKey::from_slice(key.as_slice()) {
                 return Ok(Self { cookie, token });
             }
@@ -39,18 +41,27 @@ impl SessionKeys {
     }
 
     /// Encrypts what leaves this process; `context` says what it is, and for what.
-    pub(super) fn seal(&self, context: &[u8], plain: &[u8], random: &Random) -> Result<Vec<u8>, Fault> {
+    pub(super) fn seal(
+        &self,
+        context: &[u8],
+        plain: &[u8],
+        random: &Random,
+    ) -> Result<Vec<u8>, Fault> {
         let mut iv = [0; 12];
         random(&mut iv)?;
         let payload = Payload { msg: plain, aad: context };
-        let sealed = self.cookie.encrypt(&iv.into(), payload).map_err(|e| Fault::new("sealing", e))?;
+        let sealed =
+            self.cookie.encrypt(&iv.into(), payload).map_err(|e| Fault::new("sealing", e))?;
         Ok([&iv[..], &sealed].concat())
     }
 
     /// Opens what [`Self::seal`] made in the same context.
     pub(super) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (iv, sealed) = sealed.split_first_chunk::<12>()?;
-        self.cookie.decrypt(&(*iv).into(), Payload { msg: sealed, aad: context }).ok().map(Zeroizing::new)
+        self.cookie
+            .decrypt(&(*iv).into(), Payload { msg: sealed, aad: context })
+            .ok()
+            .map(Zeroizing::new)
     }
 
     /// ES256: r ‖ s.
@@ -60,6 +71,7 @@ impl SessionKeys {
     }
 
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        Signature::from_slice(signature).is_ok_and(|s| self.token.verifying_key().verify(message, &s).is_ok())
+        Signature::from_slice(signature)
+            .is_ok_and(|s| self.token.verifying_key().verify(message, &s).is_ok())
     }
 }

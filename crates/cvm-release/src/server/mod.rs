@@ -29,14 +29,16 @@ pub use session::fuzz_cookie;
 #[doc(hidden)]
 pub use token::fuzz_token;
 pub use traits::{
-    Answer, Attested, Enrolled, EvidenceVerifier, Fault, Halves, Policy, Prepared, Random, Seal, Store, Verified,
-    VerifiedDevice,
+    Answer, Attested, Enrolled, EvidenceVerifier, Fault, Halves, Policy, Prepared, Random, Seal,
+    Store, Verified, VerifiedDevice,
 };
 
 use crate::{
     binding::Binding,
     jwe,
-    messages::{Attestation, Challenge, PresentImage, RegisterSeal, Request as AuthRequest, Token, VERSION},
+    messages::{
+        Attestation, Challenge, PresentImage, RegisterSeal, Request as AuthRequest, Token, VERSION,
+    },
     paths,
 };
 use session::Session;
@@ -92,11 +94,12 @@ pub struct Server {
 impl Server {
     /// Answers one request at `now` (Unix seconds).
     ///
-    /// The decision, if there was one, stands in the store's log before this returns; a release that
-    /// cannot be logged does not happen.
+    /// The decision, if there was one, stands in the store's log before this returns; a release
+    /// that cannot be logged does not happen.
     pub fn handle(&self, request: &Request<'_>, now: u64) -> Outcome {
         let peer = request.peer.to_owned();
-        let mut context = Context { time: now, peer, image: None, site: None, session: None, attested: false };
+        let mut context =
+            Context { time: now, peer, image: None, site: None, session: None, attested: false };
         let (step, result) = self.dispatch(request, now, &mut context);
         let result = result.and_then(|Accepted { reply, verdict, detail, logged }| {
             let decision = context.decision(step, verdict, &detail);
@@ -123,11 +126,15 @@ impl Server {
             ("GET", path) if path.starts_with(paths::RESOURCE) => {
                 (Step::Resource, self.resource(request, now, context))
             }
-            ("GET", path) if path.starts_with(paths::SEAL) => (Step::SealRead, self.seal_read(request, now, context)),
+            ("GET", path) if path.starts_with(paths::SEAL) => {
+                (Step::SealRead, self.seal_read(request, now, context))
+            }
             ("POST", path) if path.starts_with(paths::SEAL) => {
                 (Step::SealWrite, self.seal_write(request, now, context))
             }
-            ("PUT", path) if path.starts_with(paths::IMAGE) => (Step::Present, self.present(request, now, context)),
+            ("PUT", path) if path.starts_with(paths::IMAGE) => {
+                (Step::Present, self.present(request, now, context))
+            }
             ("GET", path) if path.starts_with(paths::ATTESTATION_KEY) => {
                 (Step::AttestationKey, self.attestation_key(request, now, context))
             }
@@ -154,46 +161,61 @@ impl Server {
             nonce: STANDARD.encode(nonce),
             kept: prepared.kept,
         };
-        let challenge = Challenge { nonce: session.nonce.clone(), extra_params: prepared.extra_params.into() };
-        let reply = Reply::json(200, &challenge).with_cookie(session.cookie(&self.keys, &self.random)?);
+        let challenge =
+            Challenge { nonce: session.nonce.clone(), extra_params: prepared.extra_params.into() };
+        let reply =
+            Reply::json(200, &challenge).with_cookie(session.cookie(&self.keys, &self.random)?);
         // Strangers' challenges fill no log.
         Ok(Accepted { reply, verdict: Verdict::Challenged, detail: String::new(), logged: true })
     }
 
     fn attest(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
         let session = self.session(request, now, context)?;
-        // From here on the challenge is spent, whatever comes of it: a challenge is one attempt, also for rubbish.
+        // From here on the challenge is spent, whatever comes of it: a challenge is one attempt,
+        // also for rubbish.
         if !self.store.consume(&session.id.0, session.expires, now)? {
-            return Err(Refusal::new(Reason::Replayed, "this session's challenge was answered before"));
+            return Err(Refusal::new(
+                Reason::Replayed,
+                "this session's challenge was answered before",
+            ));
         }
         let body: Attestation = parse(request.body, paths::MAX_ATTEST_BYTES)?;
         if body.runtime_data.nonce != session.nonce {
-            return Err(Refusal::new(Reason::WrongNonce, "the answer names another nonce than the challenge's"));
+            return Err(Refusal::new(
+                Reason::WrongNonce,
+                "the answer names another nonce than the challenge's",
+            ));
         }
         if body.init_data.is_some_and(|data| !data.is_null()) {
             return Err(Refusal::new(Reason::Unsupported, "init-data is not supported"));
         }
         let additional = &body.tee_evidence.additional_evidence;
         let tee_pubkey = body.runtime_data.tee_pubkey.clone();
-        jwe::check_key(&tee_pubkey).map_err(|e| Refusal::new(Reason::Unsupported, e.to_string()))?;
+        jwe::check_key(&tee_pubkey)
+            .map_err(|e| Refusal::new(Reason::Unsupported, e.to_string()))?;
         let binding = Binding::new(&body.runtime_data, additional);
         let evidence = &body.tee_evidence.primary_evidence;
         let verified = self.evidence.verify(session.tee, evidence, &binding, &session.kept, now)?;
         let devices = match additional.is_empty() {
             true => Vec::new(),
-            false => self.evidence.devices(additional, &Binding::of_devices(&body.runtime_data), now)?,
+            false => {
+                self.evidence.devices(additional, &Binding::of_devices(&body.runtime_data), now)?
+            }
         };
 
         let runtime_data = &body.runtime_data;
-        let shown = token::Evidence { runtime_data, additional, verified: &verified, devices: &devices };
+        let shown =
+            token::Evidence { runtime_data, additional, verified: &verified, devices: &devices };
         let claims = token::claims(&session, &shown, now);
         context.attested = true;
         let chips = self.consented_machine(&claims)?;
         self.consented_image(&claims)?;
         let token = token::sign(&self.keys, &claims)?;
         let attested = Attested { tee_pubkey, claims };
-        let reply = Reply::json(200, &Token { token }).with_cookie(session.cookie(&self.keys, &self.random)?);
-        let names = devices.iter().map(|device| format!(" with {}", device.name)).collect::<String>();
+        let reply = Reply::json(200, &Token { token })
+            .with_cookie(session.cookie(&self.keys, &self.random)?);
+        let names =
+            devices.iter().map(|device| format!(" with {}", device.name)).collect::<String>();
         let (verdict, detail) = (Verdict::Attested, verified.trust + &names);
         let decision = context.decision(Step::Attest, verdict, &detail);
         self.store.put_attested(&session.id.0, &attested, session.expires, chips, decision)?;
@@ -207,7 +229,8 @@ impl Server {
         let half = self.halves.half(&enrolled.manifest, stage)?;
         let sealed = jwe::encrypt(&attested.tee_pubkey, half.as_slice())
             .map_err(|e| Refusal::from(Fault::new("encrypting the half", e)))?;
-        let detail = if stage == Stage::Running { "to the running system, with its GPUs" } else { "" };
+        let detail =
+            if stage == Stage::Running { "to the running system, with its GPUs" } else { "" };
         // Once a session: a later theft of the cookie, or of the running guest, gets nothing.
         let guest = self.evidence.guest(&attested.claims, stage);
         let decision = context.decision(Step::Resource, Verdict::Released, detail);
@@ -224,15 +247,18 @@ impl Server {
         context: &mut Context,
     ) -> Result<(Enrolled, Stage), Refusal> {
         let Some((image, stage)) = paths::parse_half(resource) else {
-            let known = "the only resources are flare-cvm/half/<image id> and flare-cvm/running-half/<image id>";
+            let known = "the only resources are flare-cvm/half/<image id> and \
+                flare-cvm/running-half/<image id>";
             return Err(Refusal::new(Reason::NoSuchResource, known));
         };
         context.image = Some(image);
         let enrolled = self.enrolled(&image, context)?;
         // Both owners agreed on a policy in writing; releasing under another one would break that.
-        let share = enrolled.manifest.split_key.parties.iter().find(|share| share.name == self.party);
+        let share =
+            enrolled.manifest.split_key.parties.iter().find(|share| share.name == self.party);
         // Whoever holds no half of p3 has nothing for the boot of an image whose p5 opens later.
-        if share.is_some() && !enrolled.manifest.asked(stage).any(|share| share.name == self.party) {
+        if share.is_some() && !enrolled.manifest.asked(stage).any(|share| share.name == self.party)
+        {
             let detail = format!("this party releases no half of image {image} in stage {stage:?}");
             return Err(Refusal::new(Reason::NoSuchResource, detail));
         }
@@ -248,7 +274,10 @@ impl Server {
             Answer::Yes => Ok((enrolled, stage)),
             Answer::No(reasons) => {
                 let why = reasons.iter().map(|reason| format!(": {reason}")).collect::<String>();
-                Err(Refusal::new(Reason::Policy, format!("the release policy does not allow it{why}")))
+                Err(Refusal::new(
+                    Reason::Policy,
+                    format!("the release policy does not allow it{why}"),
+                ))
             }
         }
     }
@@ -265,7 +294,10 @@ impl Server {
         let image = image_id(request.path, prefix)?;
         context.image = Some(image);
         if self.store.released(&id.0)? != Some(image) {
-            return Err(Refusal::new(Reason::NotReleased, "this session was not given this image's half"));
+            return Err(Refusal::new(
+                Reason::NotReleased,
+                "this session was not given this image's half",
+            ));
         }
         let enrolled = self.enrolled(&image, context)?;
         Ok((attested, enrolled))
@@ -276,7 +308,10 @@ impl Server {
         // By its name first: that stays, whatever became of its documents.
         self.consented(Subject::Image(*image))?;
         let Some(enrolled) = self.store.enrolled(image)? else {
-            return Err(Refusal::new(Reason::NotEnrolled, format!("image {image} is not enrolled here")));
+            return Err(Refusal::new(
+                Reason::NotEnrolled,
+                format!("image {image} is not enrolled here"),
+            ));
         };
         context.site = Some(enrolled.manifest.site.to_string());
         self.consented(Subject::Site(enrolled.manifest.site.clone()))?;
@@ -307,14 +342,22 @@ impl Server {
     }
 
     /// The session in the cookie.
-    fn session(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Result<Session, Refusal> {
+    fn session(
+        &self,
+        request: &Request<'_>,
+        now: u64,
+        context: &mut Context,
+    ) -> Result<Session, Refusal> {
         let Some(sealed) = request.cookie.and_then(session::value) else {
             return Err(Refusal::new(Reason::SessionMissing, "no session cookie"));
         };
         let session = Session::open(sealed, &self.keys)?;
         context.session = Some(session.id);
         if session.expires <= now {
-            return Err(Refusal::new(Reason::SessionExpired, "the session's five minutes are over"));
+            return Err(Refusal::new(
+                Reason::SessionExpired,
+                "the session's five minutes are over",
+            ));
         }
         Ok(session)
     }
@@ -335,7 +378,10 @@ impl Server {
             None => self.session(request, now, context)?.id,
         };
         let Some(attested) = self.store.attested(&id.0, now)? else {
-            return Err(Refusal::new(Reason::NotAttested, "this session has shown no accepted evidence"));
+            return Err(Refusal::new(
+                Reason::NotAttested,
+                "this session has shown no accepted evidence",
+            ));
         };
         context.attested = true;
         self.consented_machine(&attested.claims)?;
@@ -354,7 +400,12 @@ fn not_withdrawn(withdrawal: Option<String>) -> Result<(), Refusal> {
 }
 
 /// What a policy is asked: its input and its data.
-fn question(resource: &str, attested: &Attested, enrolled: &Enrolled, reference: Value) -> (Value, Value) {
+fn question(
+    resource: &str,
+    attested: &Attested,
+    enrolled: &Enrolled,
+    reference: Value,
+) -> (Value, Value) {
     let parts: Vec<&str> = resource.split('/').collect();
     let data = json!({
         "plugin": "resource", "resource-path": parts, "query": {}, "reference": reference,
@@ -377,7 +428,18 @@ impl Context {
         let session = self.session.map(|id| id.to_string());
         let Self { time, image, .. } = *self;
         let (peer, site, detail) = (self.peer.clone(), self.site.clone(), decision::detail(detail));
-        Decision { time, peer, step, verdict, reason: None, detail, image, site, session, effect: None }
+        Decision {
+            time,
+            peer,
+            step,
+            verdict,
+            reason: None,
+            detail,
+            image,
+            site,
+            session,
+            effect: None,
+        }
     }
 }
 
@@ -394,10 +456,14 @@ type Handled = Result<Accepted, Refusal>;
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8], limit: usize) -> Result<T, Refusal> {
     if body.len() > limit {
-        return Err(Refusal::new(Reason::TooLarge, format!("the body is longer than {limit} bytes")));
+        return Err(Refusal::new(
+            Reason::TooLarge,
+            format!("the body is longer than {limit} bytes"),
+        ));
     }
     check_shape(body).map_err(|e| Refusal::new(Reason::TooLarge, e.to_string()))?;
-    serde_json::from_slice(body).map_err(|e| Refusal::new(Reason::Malformed, format!("the body is malformed: {e}")))
+    serde_json::from_slice(body)
+        .map_err(|e| Refusal::new(Reason::Malformed, format!("the body is malformed: {e}")))
 }
 
 /// Entry point for the fuzzer: the bodies of `auth` and `attest`, up to the evidence itself.

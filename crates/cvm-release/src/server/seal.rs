@@ -5,8 +5,8 @@ use cvm_layout::manifest::{ImageId, KeyPurpose, Stage};
 use zeroize::Zeroizing;
 
 use super::{
-    Accepted, Attested, Context, Enrolled, Fault, Handled, Reason, Refusal, Reply, Request, Seal, Server, Step,
-    Verdict, parse, question,
+    Accepted, Attested, Context, Enrolled, Fault, Handled, Reason, Refusal, Reply, Request, Seal,
+    Server, Step, Verdict, parse, question,
 };
 use crate::{
     jwe,
@@ -15,7 +15,12 @@ use crate::{
 };
 
 impl Server {
-    pub(super) fn seal_read(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
+    pub(super) fn seal_read(
+        &self,
+        request: &Request<'_>,
+        now: u64,
+        context: &mut Context,
+    ) -> Handled {
         let (attested, enrolled, allowed) = self.sealer(request, now, context)?;
         let image = enrolled.manifest.image_id;
         let seal = self.store.seal(&image)?;
@@ -37,7 +42,12 @@ impl Server {
         Ok(Accepted { reply: Reply::json(200, &answer), verdict, detail, logged: false })
     }
 
-    pub(super) fn seal_write(&self, request: &Request<'_>, now: u64, context: &mut Context) -> Handled {
+    pub(super) fn seal_write(
+        &self,
+        request: &Request<'_>,
+        now: u64,
+        context: &mut Context,
+    ) -> Handled {
         let (attested, enrolled, allowed) = self.sealer(request, now, context)?;
         let image = enrolled.manifest.image_id;
         if enrolled.manifest.stage_of(KeyPurpose::Jobs) == Stage::Running {
@@ -47,38 +57,65 @@ impl Server {
         }
         let RegisterSeal { header_sha256, share } = parse(request.body, paths::MAX_AUTH_BYTES)?;
         let malformed = |_| Refusal::new(Reason::Malformed, "a share is not 64 hex digits");
-        let share = share.map(|text| hex::decode(text.as_str()).map(Zeroizing::new)).transpose().map_err(malformed)?;
+        let share = share
+            .map(|text| hex::decode(text.as_str()).map(Zeroizing::new))
+            .transpose()
+            .map_err(malformed)?;
         if share.as_ref().is_some_and(|share| share.len() != 32) {
             return Err(Refusal::new(Reason::Malformed, "a share is not 64 hex digits"));
         }
         if share.is_some() && !allowed.bind {
-            return Err(Refusal::new(Reason::Policy, "the policy does not let this machine keep a third factor"));
+            return Err(Refusal::new(
+                Reason::Policy,
+                "the policy does not let this machine keep a third factor",
+            ));
         }
-        let seal = |share: &Zeroizing<Vec<u8>>| self.keys.seal(&share_context(&image), share, &self.random);
-        let offered = Seal { header_sha256, share: share.as_ref().map(seal).transpose()?, may_move: false };
+        let seal = |share: &Zeroizing<Vec<u8>>| {
+            self.keys.seal(&share_context(&image), share, &self.random)
+        };
+        let offered =
+            Seal { header_sha256, share: share.as_ref().map(seal).transpose()?, may_move: false };
         let mut detail = header_sha256.to_string();
         if share.is_some() {
             detail += ", bound to its machine";
         }
-        let done = |context: &Context, detail: &str| context.decision(Step::SealWrite, Verdict::Sealed, detail);
-        let sealed = |detail, logged| Accepted { reply: Reply::empty(204), verdict: Verdict::Sealed, detail, logged };
+        let done = |context: &Context, detail: &str| {
+            context.decision(Step::SealWrite, Verdict::Sealed, detail)
+        };
+        let sealed = |detail, logged| Accepted {
+            reply: Reply::empty(204),
+            verdict: Verdict::Sealed,
+            detail,
+            logged,
+        };
         let registered = match self.store.seal(&image)? {
             Some(registered) => registered,
             None if self.store.register_seal(&image, &offered, done(context, &detail))? => {
                 return Ok(sealed(detail, true));
             }
             None => {
-                let missing = || Fault::new("registering a header", "another request's, which was first, is gone");
+                let missing = || {
+                    Fault::new(
+                        "registering a header",
+                        "another request's, which was first, is gone",
+                    )
+                };
                 self.store.seal(&image)?.ok_or_else(missing)?
             }
         };
         if registered.header_sha256 != header_sha256 {
-            let detail =
-                format!("the registered header is {}, the CVM shows {header_sha256}", registered.header_sha256);
+            let detail = format!(
+                "the registered header is {}, the CVM shows {header_sha256}",
+                registered.header_sha256
+            );
             return Err(Refusal::new(Reason::SealMismatch, detail));
         }
         if let Some(share) = share {
-            let kept = registered.share.as_ref().map(|sealed| self.open_share(&image, sealed)).transpose()?;
+            let kept = registered
+                .share
+                .as_ref()
+                .map(|sealed| self.open_share(&image, sealed))
+                .transpose()?;
             if kept.is_none_or(|kept| *kept != *share) {
                 let detail = "the machine's secret is not the one that this image was bound to";
                 return Err(Refusal::new(Reason::SealMismatch, detail));

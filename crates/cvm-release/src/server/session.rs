@@ -44,7 +44,11 @@ pub(super) struct Session {
 
 impl Session {
     /// The cookie's value and its `Expires` date.
-    pub(super) fn cookie(&self, keys: &SessionKeys, random: &Random) -> Result<(String, String), Fault> {
+    pub(super) fn cookie(
+        &self,
+        keys: &SessionKeys,
+        random: &Random,
+    ) -> Result<(String, String), Fault> {
         let plain = serde_json::to_vec(self).map_err(|e| Fault::new("writing a session", e))?;
         let value = B64.encode(keys.seal(COOKIE_CONTEXT, &plain, random)?);
         if value.len() > paths::MAX_COOKIE_CHARS {
@@ -56,7 +60,12 @@ impl Session {
 
     /// Opens a cookie's value.
     pub(super) fn open(value: &str, keys: &SessionKeys) -> Result<Self, Refusal> {
-        let forged = || Refusal::new(Reason::SessionForged, "the session cookie is not one of ours, or was changed");
+        let forged = || {
+            Refusal::new(
+                Reason::SessionForged,
+                "the session cookie is not one of ours, or was changed",
+            )
+        };
         if value.len() > paths::MAX_COOKIE_CHARS {
             return Err(forged());
         }
@@ -80,7 +89,9 @@ mod b64 {
         serializer.serialize_str(&B64.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
         B64.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
@@ -88,7 +99,9 @@ mod b64 {
 /// Entry point for the fuzzer: a `Cookie` header.
 #[doc(hidden)]
 pub fn fuzz_cookie(bytes: &[u8]) {
-    let (Ok(header), Ok(keys)) = (std::str::from_utf8(bytes), SessionKeys::derive(&[7; 32])) else { return };
+    let (Ok(header), Ok(keys)) = (std::str::from_utf8(bytes), SessionKeys::derive(&[7; 32])) else {
+        return;
+    };
     if let Some(value) = value(header) {
         let _ = Session::open(value, &keys);
     }

@@ -64,9 +64,19 @@ impl Store for Shared {
         self.record(&decision)
     }
     fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
-        Ok(self.memory().attested.get(session).filter(|(_, expires)| *expires > now).map(|(a, _)| a.clone()))
+        Ok(self
+            .memory()
+            .attested
+            .get(session)
+            .filter(|(_, expires)| *expires > now)
+            .map(|(a, _)| a.clone()))
     }
-    fn release_once(&self, session: &[u8; 16], _: Option<&Bytes32>, decision: Decision) -> Result<(), Refusal> {
+    fn release_once(
+        &self,
+        session: &[u8; 16],
+        _: Option<&Bytes32>,
+        decision: Decision,
+    ) -> Result<(), Refusal> {
         if self.memory().released.contains_key(session) {
             return Err(Refusal::new(Reason::ReleasedBefore, ""));
         }
@@ -81,7 +91,12 @@ impl Store for Shared {
         let known = [IMAGE, OTHER].contains(image) || self.memory().presented.contains(image);
         Ok(known.then(|| enrolled(*image)))
     }
-    fn present(&self, image: &ImageId, documents: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal> {
+    fn present(
+        &self,
+        image: &ImageId,
+        documents: &PresentImage,
+        decision: Decision,
+    ) -> Result<Enrolled, Refusal> {
         let mut memory = self.memory();
         if documents.manifest != image.0 {
             return Err(Refusal::new(Reason::DocumentsRefused, ""));
@@ -102,9 +117,17 @@ impl Store for Shared {
     fn withdrawn_images(&self) -> Result<Vec<Enrolled>, Fault> {
         let known = [IMAGE, OTHER].into_iter();
         let memory = self.memory();
-        Ok(known.filter(|image| memory.withdrawn.contains(&Subject::Image(*image))).map(enrolled).collect())
+        Ok(known
+            .filter(|image| memory.withdrawn.contains(&Subject::Image(*image)))
+            .map(enrolled)
+            .collect())
     }
-    fn register_seal(&self, image: &ImageId, seal: &Seal, decision: Decision) -> Result<bool, Fault> {
+    fn register_seal(
+        &self,
+        image: &ImageId,
+        seal: &Seal,
+        decision: Decision,
+    ) -> Result<bool, Fault> {
         if self.memory().seals.contains_key(image) {
             return Ok(false);
         }
@@ -152,7 +175,14 @@ impl EvidenceVerifier for Echo {
     fn prepare(&self, _: Tee, extra_params: &Value) -> Result<Prepared, Refusal> {
         Ok(Prepared { extra_params: "back".into(), kept: extra_params.to_string().into_bytes() })
     }
-    fn verify(&self, _: Tee, evidence: &Value, binding: &Binding, kept: &[u8], _: u64) -> Result<Verified, Refusal> {
+    fn verify(
+        &self,
+        _: Tee,
+        evidence: &Value,
+        binding: &Binding,
+        kept: &[u8],
+        _: u64,
+    ) -> Result<Verified, Refusal> {
         assert_eq!(kept, br#""ahead""#);
         if evidence["binding"] != hex::encode(binding.0) {
             return Err(Refusal::new(Reason::WrongNonce, ""));
@@ -161,7 +191,11 @@ impl EvidenceVerifier for Echo {
     }
     fn compare(&self, claims: &Value, image: &Enrolled, _: Stage) -> Result<(), Refusal> {
         let shown = &claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["tpm"]["image"];
-        if *shown == image.reference["image_id"] { Ok(()) } else { Err(Refusal::new(Reason::WrongPcr, "PCR 11")) }
+        if *shown == image.reference["image_id"] {
+            Ok(())
+        } else {
+            Err(Refusal::new(Reason::WrongPcr, "PCR 11"))
+        }
     }
 }
 
@@ -177,7 +211,11 @@ impl Policy for TrustedHostsOnly {
         assert_eq!(data["resource-path"][2], IMAGE.to_string());
         assert_eq!(input["flare-cvm"]["site"], "server1");
         let allowed = self.0 || input["flare-cvm"]["trust"] != "untrusted-host";
-        Ok(if allowed { Answer::Yes } else { Answer::No(vec!["the host runs it".into(), "x".repeat(MAX_DETAIL)]) })
+        Ok(if allowed {
+            Answer::Yes
+        } else {
+            Answer::No(vec!["the host runs it".into(), "x".repeat(MAX_DETAIL)])
+        })
     }
     fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault> {
         let bind = self.decide(input, data)? == Answer::Yes;
@@ -191,9 +229,15 @@ impl Halves for Fixed {
     fn half(&self, _: &Manifest, _: Stage) -> Result<Zeroizing<[u8; 32]>, Fault> {
         Ok(Zeroizing::new(HALF))
     }
-    fn certify(&self, manifest: &Manifest, claims: &Value, now: u64) -> Result<Option<Value>, Fault> {
+    fn certify(
+        &self,
+        manifest: &Manifest,
+        claims: &Value,
+        now: u64,
+    ) -> Result<Option<Value>, Fault> {
         let key = &claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["tpm"]["key"];
-        Ok((!key.is_null()).then(|| serde_json::json!({"key": key, "image": manifest.image_id, "at": now})))
+        Ok((!key.is_null())
+            .then(|| serde_json::json!({"key": key, "image": manifest.image_id, "at": now})))
     }
 }
 
@@ -222,7 +266,11 @@ impl Bench {
         self.send_with(request, None)
     }
 
-    fn send_with(&self, request: &Outgoing, authorization: Option<&str>) -> (ClientReply, Decision) {
+    fn send_with(
+        &self,
+        request: &Outgoing,
+        authorization: Option<&str>,
+    ) -> (ClientReply, Decision) {
         let Outcome { reply, decision, .. } = self.outcome(request, authorization);
         let set_cookie = reply.set_cookie.into_iter().collect();
         (ClientReply { status: reply.status, set_cookie, body: reply.body }, decision)
@@ -251,7 +299,8 @@ impl Bench {
     }
 
     fn answer(client: &Client<crate::client::Challenged>) -> Outgoing {
-        let evidence = serde_json::json!({"binding": hex::encode(client.binding("").0), "image": IMAGE});
+        let evidence =
+            serde_json::json!({"binding": hex::encode(client.binding("").0), "image": IMAGE});
         client.attest_request(evidence, "").unwrap()
     }
 
@@ -264,7 +313,10 @@ impl Bench {
     /// Sends, expects a refusal with `reason` and `status`.
     fn refused(&self, request: &Outgoing, status: u16, reason: Reason) {
         let (reply, decision) = self.send(request);
-        assert_eq!((decision.verdict, decision.reason, reply.status), (Verdict::Refused, Some(reason), status));
+        assert_eq!(
+            (decision.verdict, decision.reason, reply.status),
+            (Verdict::Refused, Some(reason), status)
+        );
         assert!(serde_json::from_slice::<crate::messages::ErrorInformation>(&reply.body).is_ok());
     }
 }
@@ -286,12 +338,17 @@ fn an_accepted_cvm_gets_the_half_and_the_seal_memory() {
     );
     let header_sha256 = sha256(b"header");
     for _ in 0..2 {
-        let reply = bench.send(&client.register_seal_request(&IMAGE, header_sha256, None).unwrap()).0;
+        let reply =
+            bench.send(&client.register_seal_request(&IMAGE, header_sha256, None).unwrap()).0;
         client.seal_registered(&reply).unwrap();
     }
     assert_eq!(
         client.seal_state(&bench.send(&read).0).unwrap(),
-        Some(SealState { header_sha256: Some(header_sha256), allowed: BIND, ..SealState::default() })
+        Some(SealState {
+            header_sha256: Some(header_sha256),
+            allowed: BIND,
+            ..SealState::default()
+        })
     );
     // Whatever was answered stands there, each once.
     let log: Vec<Verdict> = bench.store.memory().log.iter().map(|d| d.verdict).collect();
@@ -335,10 +392,14 @@ fn the_auth_answer_has_the_bytes_that_kbs_md_shows() {
     let bench = bench();
     let reply = bench.send(&Client::new(Tee::Tpm).unwrap().auth_request("ahead").unwrap()).0;
     let text = String::from_utf8(reply.body).unwrap();
-    assert!(text.starts_with(r#"{"nonce":""#) && text.ends_with(r#"=","extra-params":"back"}"#), "{text}");
+    assert!(
+        text.starts_with(r#"{"nonce":""#) && text.ends_with(r#"=","extra-params":"back"}"#),
+        "{text}"
+    );
     let cookie = &reply.set_cookie[0];
     assert!(
-        cookie.starts_with("kbs-session-id=") && cookie.contains("; Expires=Fri, 15 Jan 2027 08:05:00 GMT"),
+        cookie.starts_with("kbs-session-id=")
+            && cookie.contains("; Expires=Fri, 15 Jan 2027 08:05:00 GMT"),
         "{cookie}"
     );
     assert!(!cookie.contains("ahead") && cookie.len() < 4096);
@@ -348,8 +409,10 @@ fn the_auth_answer_has_the_bytes_that_kbs_md_shows() {
 fn another_version_is_refused() {
     let bench = bench();
     for version in ["0.4.1", "0.3.0", "", "0.4.0 "] {
-        let body = format!(r#"{{"version":"{version}","tee":"tpm","extra-params":""}}"#).into_bytes();
-        let request = Outgoing { method: Method::Post, path: paths::AUTH.into(), cookie: None, body };
+        let body =
+            format!(r#"{{"version":"{version}","tee":"tpm","extra-params":""}}"#).into_bytes();
+        let request =
+            Outgoing { method: Method::Post, path: paths::AUTH.into(), cookie: None, body };
         bench.refused(&request, 401, Reason::Version);
     }
 }
@@ -367,7 +430,11 @@ fn attack_a_replayed_answer_is_refused() {
 fn attack_a_failed_answer_spends_the_challenge() {
     let bench = bench();
     let client = bench.challenged();
-    bench.refused(&client.attest_request(serde_json::json!({"binding": "00"}), "").unwrap(), 401, Reason::WrongNonce);
+    bench.refused(
+        &client.attest_request(serde_json::json!({"binding": "00"}), "").unwrap(),
+        401,
+        Reason::WrongNonce,
+    );
     bench.refused(&Bench::answer(&client), 401, Reason::Replayed);
 }
 
@@ -419,7 +486,11 @@ fn attack_a_session_without_evidence_gets_nothing() {
     let client = bench.challenged();
     let cookie = Bench::answer(&client).cookie;
     let path = format!("{}{}", paths::RESOURCE, paths::half(&IMAGE, Stage::Boot));
-    bench.refused(&Outgoing { method: Method::Get, path, cookie, body: vec![] }, 401, Reason::NotAttested);
+    bench.refused(
+        &Outgoing { method: Method::Get, path, cookie, body: vec![] },
+        401,
+        Reason::NotAttested,
+    );
 }
 
 #[test]
@@ -456,12 +527,17 @@ fn a_share_comes_back_only_while_the_operator_lets_the_image_move() {
         bench.send(&client.half_request(&IMAGE, Stage::Boot));
         client
     };
-    let register =
-        |client: &Client<_>, share| bench.send(&client.register_seal_request(&IMAGE, header, share).unwrap()).0.status;
+    let register = |client: &Client<_>, share| {
+        bench.send(&client.register_seal_request(&IMAGE, header, share).unwrap()).0.status
+    };
     let shown = |client: &Client<_>| {
         let (reply, decision) = bench.send(&client.seal_request(&IMAGE));
         let state = client.seal_state(&reply).unwrap().unwrap();
-        assert_eq!(decision.verdict == Verdict::Released, state.share.is_some(), "in the log as a release");
+        assert_eq!(
+            decision.verdict == Verdict::Released,
+            state.share.is_some(),
+            "in the log as a release"
+        );
         (state.bound, state.share.map(|share| *share))
     };
     let client = session();
@@ -469,7 +545,9 @@ fn a_share_comes_back_only_while_the_operator_lets_the_image_move() {
     assert_eq!(register(&client, Some(&share)), 204, "telling it twice is fine");
     assert_eq!(register(&client, Some(&other)), 409);
     assert_eq!(shown(&session()), (true, None));
-    assert!(!bench.store.memory().seals[&IMAGE].share.as_ref().unwrap().windows(32).any(|w| w == share));
+    assert!(
+        !bench.store.memory().seals[&IMAGE].share.as_ref().unwrap().windows(32).any(|w| w == share)
+    );
 
     bench.store.memory().seals.get_mut(&IMAGE).unwrap().may_move = true;
     // A boot that died before it confirmed may ask again.
@@ -485,7 +563,9 @@ fn attack_a_third_factor_slipped_under_a_sealed_image_is_refused() {
     let bench = bench();
     let client = bench.attested();
     bench.send(&client.half_request(&IMAGE, Stage::Boot));
-    let register = |share| bench.send(&client.register_seal_request(&IMAGE, sha256(b"h"), share).unwrap()).0.status;
+    let register = |share| {
+        bench.send(&client.register_seal_request(&IMAGE, sha256(b"h"), share).unwrap()).0.status
+    };
     assert_eq!(register(None), 204);
     assert_eq!(register(Some(&[3; 32])), 409);
 }
@@ -498,14 +578,19 @@ fn what_the_policy_refuses_is_not_released() {
     let request = client.half_request(&IMAGE, Stage::Boot);
     let reply = bench.send(&request).0;
     match client.half(&reply).unwrap_err() {
-        Failure::Refused { status: 401, error_type, .. } => assert!(error_type.ends_with("/PolicyDeny")),
+        Failure::Refused { status: 401, error_type, .. } => {
+            assert!(error_type.ends_with("/PolicyDeny"))
+        }
         other => panic!("{other}"),
     }
     bench.refused(&request, 401, Reason::Policy);
     // The operator learns why, the client does not; and nobody fills a log with reasons.
     let detail = bench.send(&request).1.detail;
     assert!(detail.ends_with("xx…") && detail.len() <= MAX_DETAIL, "{}", detail.len());
-    assert!(detail.starts_with("the release policy does not allow it: the host runs it: xx"), "{detail}");
+    assert!(
+        detail.starts_with("the release policy does not allow it: the host runs it: xx"),
+        "{detail}"
+    );
 }
 
 #[test]
@@ -526,7 +611,11 @@ fn a_malformed_or_oversize_body_is_refused() {
         Outgoing { method: Method::Post, path: path.into(), cookie, body }
     };
     bench.refused(&post(paths::ATTEST, b"{".to_vec()), 401, Reason::Malformed);
-    bench.refused(&post(paths::ATTEST, vec![b' '; paths::MAX_ATTEST_BYTES + 1]), 401, Reason::TooLarge);
+    bench.refused(
+        &post(paths::ATTEST, vec![b' '; paths::MAX_ATTEST_BYTES + 1]),
+        401,
+        Reason::TooLarge,
+    );
     bench.refused(&post("/", vec![]), 404, Reason::UnknownPath);
 }
 
@@ -550,8 +639,9 @@ fn attack_a_small_body_that_becomes_a_large_tree() {
     let tree = format!("[{}]", vec!["{\"\":0}"; 140_000].join(","));
     let mut request = Bench::answer(&bench.challenged());
     let text = String::from_utf8(request.body).unwrap();
-    request.body =
-        text.replacen("\"primary_evidence\":", &format!("\"primary_evidence\":{tree},\"x\":"), 1).into_bytes();
+    request.body = text
+        .replacen("\"primary_evidence\":", &format!("\"primary_evidence\":{tree},\"x\":"), 1)
+        .into_bytes();
     assert!((1 << 19..paths::MAX_ATTEST_BYTES).contains(&request.body.len()));
     bench.refused(&request, 401, Reason::TooLarge);
 }

@@ -4,7 +4,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Fault, Reason, Refusal, SessionKeys, Verified, VerifiedDevice, session::Id, session::Session};
+use super::{
+    Fault, Reason, Refusal, SessionKeys, Verified, VerifiedDevice, session::Id, session::Session,
+};
 use crate::{binding::Binding, messages::RuntimeData, paths::MAX_TOKEN_CHARS};
 
 /// Seconds a token is good for; never longer than its session.
@@ -19,7 +21,8 @@ pub(super) fn claims(session: &Session, evidence: &Evidence<'_>, now: u64) -> Va
         session.tee.name(): verified.claims,
         "report_data": hex(&Binding::new(runtime_data, additional).0),
         "runtime_data_claims": {
-            // Of devices, what their evidence says stands in their own submodules; itself it is as long as a request.
+            // Of devices, what their evidence says stands in their own submodules; itself it is as
+            // long as a request.
             "additional-evidence": if additional.is_empty() { "" } else { "(verified)" },
             "nonce": runtime_data.nonce,
             "tee-pubkey": runtime_data.tee_pubkey,
@@ -27,7 +30,8 @@ pub(super) fn claims(session: &Session, evidence: &Evidence<'_>, now: u64) -> Va
     });
     let mut submods = json!({ "cpu0": appraisal(verified.status, annotated) });
     for VerifiedDevice { name, kind, claims, status } in *devices {
-        let annotated = json!({ *kind: claims, "report_data": hex(&Binding::of_devices(runtime_data).0) });
+        let annotated =
+            json!({ *kind: claims, "report_data": hex(&Binding::of_devices(runtime_data).0) });
         submods[name] = appraisal(status, annotated);
     }
     json!({
@@ -62,9 +66,9 @@ fn appraisal(status: &str, evidence: Value) -> Value {
     })
 }
 
-/// Of use to the policy, too much for an HTTP header: a boot's event log has a hundred entries, a GPU sixty
-/// measurements, what its manifests proved stands in `measres`, and each of its claims has a name in NVIDIA's older
-/// vocabulary as well.
+/// Of use to the policy, too much for an HTTP header: a boot's event log has a hundred entries, a
+/// GPU sixty measurements, what its manifests proved stands in `measres`, and each of its claims
+/// has a name in NVIDIA's older vocabulary as well.
 fn is_long(claim: &str) -> bool {
     ["event_log", "uefi_event_logs", "measurements", "config"].contains(&claim)
         || claim.contains("-rim-")
@@ -77,8 +81,13 @@ pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Refusal
     let mut claims = claims.clone();
     let submods = claims.get_mut("submods").and_then(Value::as_object_mut).into_iter().flatten();
     for (_, submod) in submods {
-        let evidence = submod.get_mut("ear.veraison.annotated-evidence").and_then(Value::as_object_mut);
-        for kind in evidence.into_iter().flat_map(|evidence| evidence.values_mut()).filter_map(Value::as_object_mut) {
+        let evidence =
+            submod.get_mut("ear.veraison.annotated-evidence").and_then(Value::as_object_mut);
+        for kind in evidence
+            .into_iter()
+            .flat_map(|evidence| evidence.values_mut())
+            .filter_map(Value::as_object_mut)
+        {
             kind.retain(|name, _| !is_long(name));
         }
     }
@@ -87,7 +96,10 @@ pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Refusal
     let signature = B64.encode(keys.sign(signed.as_bytes()));
     let token = format!("{signed}.{signature}");
     if token.len() > MAX_TOKEN_CHARS {
-        let detail = format!("its token would have {} characters, at most {MAX_TOKEN_CHARS} are read", token.len());
+        let detail = format!(
+            "its token would have {} characters, at most {MAX_TOKEN_CHARS} are read",
+            token.len()
+        );
         return Err(Refusal::new(Reason::TooLarge, detail));
     }
     Ok(token)
@@ -95,7 +107,8 @@ pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Refusal
 
 /// Checks a token of ours and names its session.
 pub(super) fn verify(keys: &SessionKeys, token: &str, now: u64) -> Result<Id, Refusal> {
-    let forged = || Refusal::new(Reason::SessionForged, "the token is not one of ours, or was changed");
+    let forged =
+        || Refusal::new(Reason::SessionForged, "the token is not one of ours, or was changed");
     if token.len() > MAX_TOKEN_CHARS {
         return Err(forged());
     }

@@ -68,24 +68,35 @@ pub trait EvidenceVerifier: Send + Sync {
     /// Called at `auth`, for a stranger: must be cheap and must not store anything.
     fn prepare(&self, tee: Tee, extra_params: &Value) -> Result<Prepared, Refusal>;
     /// Whether the evidence is genuine, fresh and bound to `binding`.
-    fn verify(&self, tee: Tee, evidence: &Value, binding: &Binding, kept: &[u8], now: u64)
-    -> Result<Verified, Refusal>;
-    /// Whether every device in the text of the additional evidence, which is not empty, is genuine, fresh and bound to
-    /// `binding`.
-    fn devices(&self, additional: &str, binding: &Binding, now: u64) -> Result<Vec<VerifiedDevice>, Refusal> {
+    fn verify(
+        &self,
+        tee: Tee,
+        evidence: &Value,
+        binding: &Binding,
+        kept: &[u8],
+        now: u64,
+    ) -> Result<Verified, Refusal>;
+    /// Whether every device in the text of the additional evidence, which is not empty, is genuine,
+    /// fresh and bound to `binding`.
+    fn devices(
+        &self,
+        additional: &str,
+        binding: &Binding,
+        now: u64,
+    ) -> Result<Vec<VerifiedDevice>, Refusal> {
         let _ = (additional, binding, now);
         Err(Refusal::new(Reason::Unsupported, "additional evidence is not supported"))
     }
-    /// Whether the token's claims show exactly this image in the phase to which this stage's halves are released, and
-    /// the devices that it requires then.
+    /// Whether the token's claims show exactly this image in the phase to which this stage's halves
+    /// are released, and the devices that it requires then.
     fn compare(&self, claims: &Value, image: &Enrolled, stage: Stage) -> Result<(), Refusal>;
     /// The reference values of that phase, for the policy.
     fn reference(&self, image: &Enrolled, stage: Stage) -> Result<Value, Fault> {
         let _ = stage;
         Ok(image.reference.clone())
     }
-    /// Names the running guest where its evidence cannot show that it is past its boot: such a guest has one
-    /// release of each stage in its life.
+    /// Names the running guest where its evidence cannot show that it is past its boot: such a
+    /// guest has one release of each stage in its life.
     fn guest(&self, _claims: &Value, _stage: Stage) -> Option<Bytes32> {
         None
     }
@@ -120,10 +131,17 @@ pub trait Policy: Send + Sync {
 
 /// What takes the party's secrets.
 pub trait Halves: Send + Sync {
-    /// Q for an enrolled image and stage; everything it depends on is in the builder-signed manifest.
+    /// Q for an enrolled image and stage; everything it depends on is in the builder-signed
+    /// manifest.
     fn half(&self, manifest: &Manifest, stage: Stage) -> Result<Zeroizing<[u8; 32]>, Fault>;
-    /// The party's signed statement, JSON, about the attestation key in these claims; `None` where they have none.
-    fn certify(&self, manifest: &Manifest, claims: &Value, now: u64) -> Result<Option<Value>, Fault>;
+    /// The party's signed statement, JSON, about the attestation key in these claims; `None` where
+    /// they have none.
+    fn certify(
+        &self,
+        manifest: &Manifest,
+        claims: &Value,
+        now: u64,
+    ) -> Result<Option<Value>, Fault>;
 }
 
 /// An image that the party's operator enrolled; the builder's signatures were checked then.
@@ -180,14 +198,24 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Reason::ReleasedBefore`] if one of the two had one, [`Reason::NotAttested`] if the session
     /// has expired, [`Reason::Withdrawn`].
-    fn release_once(&self, session: &[u8; 16], guest: Option<&Bytes32>, decision: Decision) -> Result<(), Refusal>;
+    fn release_once(
+        &self,
+        session: &[u8; 16],
+        guest: Option<&Bytes32>,
+        decision: Decision,
+    ) -> Result<(), Refusal>;
     /// The image whose half the session was given.
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault>;
     /// An enrolled image.
     fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault>;
     /// Enrols an image by the documents that its CVM presents; `decision` is completed by the
     /// image's site. What is enrolled already stays as it is.
-    fn present(&self, image: &ImageId, documents: &PresentImage, decision: Decision) -> Result<Enrolled, Refusal>;
+    fn present(
+        &self,
+        image: &ImageId,
+        documents: &PresentImage,
+        decision: Decision,
+    ) -> Result<Enrolled, Refusal>;
     /// Whether the party withdrew its consent from this, in words.
     fn withdrawn(&self, subject: &Subject) -> Result<Option<String>, Fault>;
     /// The same of a machine. Where any chip was withdrawn, a machine that names none may be that
@@ -198,7 +226,12 @@ pub trait Store: Send + Sync {
     /// What is registered of an image.
     fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault>;
     /// Registers this for the decision's image if nothing is; false if something was.
-    fn register_seal(&self, image: &ImageId, seal: &Seal, decision: Decision) -> Result<bool, Fault>;
+    fn register_seal(
+        &self,
+        image: &ImageId,
+        seal: &Seal,
+        decision: Decision,
+    ) -> Result<bool, Fault>;
     /// The image has moved: its share is given out no more.
     fn moved(&self, image: &ImageId, decision: Decision) -> Result<(), Fault>;
     /// Appends to the log what changed nothing.

@@ -63,12 +63,14 @@ impl<'a> Copy<'a> {
         fields.take(64)?;
         let uuid = fields.take(40)?;
         let (text, padding) = uuid.split_at_checked(36).ok_or(bad("UUID is malformed"))?;
-        let good = text.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) && is_zero(padding);
+        let good =
+            text.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) && is_zero(padding);
         require(good, "UUID is malformed")?;
         require(is_zero(fields.take(48)?), "subsystem is not empty")?;
         require(fields.number()? == offset as u64, "copy says that it belongs elsewhere")?;
         require(is_zero(fields.take(184)?), "padding is not zero")?;
-        let (checksum, unused) = fields.take(64)?.split_at_checked(32).ok_or(bad("checksum is malformed"))?;
+        let (checksum, unused) =
+            fields.take(64)?.split_at_checked(32).ok_or(bad("checksum is malformed"))?;
         require(checksum == checksum_of(copy).as_slice() && is_zero(unused), "checksum is wrong")?;
         require(is_zero(fields.take(JSON_OFFSET - CHECKSUM_OFFSET - 64)?), "padding is not zero")?;
         Ok(Self { sequence, uuid, json: fields.0 })
@@ -79,7 +81,10 @@ struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], GuardError> {
-        let (field, rest) = self.0.split_at_checked(length).ok_or(GuardError::Binary { what: "area is too short" })?;
+        let (field, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(GuardError::Binary { what: "area is too short" })?;
         self.0 = rest;
         Ok(field)
     }
@@ -100,7 +105,9 @@ fn is_text(field: &[u8], text: &[u8]) -> bool {
 
 fn checksum_of(copy: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for (part, zeroed) in [(0..CHECKSUM_OFFSET, false), (CHECKSUM_OFFSET..CHECKSUM_OFFSET + 64, true)] {
+    for (part, zeroed) in
+        [(0..CHECKSUM_OFFSET, false), (CHECKSUM_OFFSET..CHECKSUM_OFFSET + 64, true)]
+    {
         match copy.get(part) {
             Some(_) if zeroed => hash.update([0; 64]),
             Some(bytes) => hash.update(bytes),
@@ -111,7 +118,8 @@ fn checksum_of(copy: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Writes correct checksums into both copies: an attacker can do that, too, so tests and the fuzzer do.
+/// Writes correct checksums into both copies: an attacker can do that, too, so tests and the fuzzer
+/// do.
 pub fn mend(area: &mut [u8]) {
     for copy in area.chunks_exact_mut(COPY).take(2) {
         let sum = checksum_of(copy);

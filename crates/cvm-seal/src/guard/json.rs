@@ -125,8 +125,8 @@ pub fn check(area: &[u8], protection: Protection) -> Result<(), GuardError> {
     if padding.iter().any(|b| *b != 0) {
         return Err(GuardError::Json { detail: "something follows the end of the text".into() });
     }
-    let header: Header =
-        serde_json::from_slice(text).map_err(|e| GuardError::Json { detail: printable(&e.to_string(), 160) })?;
+    let header: Header = serde_json::from_slice(text)
+        .map_err(|e| GuardError::Json { detail: printable(&e.to_string(), 160) })?;
     let Header { keyslots, tokens: Empty {}, segments, digests, config } = header;
     keyslots.zero.check(protection)?;
     segments.zero.check(protection)?;
@@ -190,7 +190,11 @@ impl Digest {
     }
 }
 
-fn same(name: &'static str, found: impl ToString, expected: impl ToString) -> Result<(), GuardError> {
+fn same(
+    name: &'static str,
+    found: impl ToString,
+    expected: impl ToString,
+) -> Result<(), GuardError> {
     let (found, expected) = (found.to_string(), expected.to_string());
     if found == expected {
         return Ok(());
@@ -198,9 +202,13 @@ fn same(name: &'static str, found: impl ToString, expected: impl ToString) -> Re
     Err(GuardError::Parameter { name, expected, found: printable(&found, 80) })
 }
 
-/// The host wrote this text: its first characters, without control codes for whoever reads the console.
+/// The host wrote this text: its first characters, without control codes for whoever reads the
+/// console.
 fn printable(text: &str, characters: usize) -> String {
-    text.chars().take(characters).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+    text.chars()
+        .take(characters)
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .collect()
 }
 
 /// 32 bytes in standard base64.

@@ -153,10 +153,12 @@ impl Explain for GuardError {
                 "the partition is smaller than the manifest says: compare the disk with the bundle".into()
             }
             Self::Blank => {
-                "nothing was ever sealed here, or somebody wiped it: restore the disk from the bundle or a backup"
+                "nothing was ever sealed here, or somebody wiped it: restore the disk from the \
+                 bundle or a backup"
                     .into()
             }
-            Self::NoRecord => "the first boot was interrupted, or somebody wiped the record: restore the disk".into(),
+            Self::NoRecord => "the first boot was interrupted, or somebody wiped the record: \
+                restore the disk".into(),
             Self::Binary { .. } | Self::Json { .. } | Self::Parameter { .. } => {
                 "the disk is damaged or somebody replaced the header (CVE-2025-59054, CVE-2025-58356): \
                  do not use this host before you know which"
@@ -173,7 +175,11 @@ impl Explain for GuardError {
 ///
 /// The whitelist comes before the MAC so that a refusal names what is wrong; nothing acts on the
 /// parsed values. Time does not depend on the MAC's bytes.
-pub fn check(bytes: &[u8], expected: &Expected, mac_key: &MacKey) -> Result<GuardedHeader, GuardError> {
+pub fn check(
+    bytes: &[u8],
+    expected: &Expected,
+    mac_key: &MacKey,
+) -> Result<GuardedHeader, GuardError> {
     if bytes.len() != HEADER_BYTES {
         return Err(GuardError::Length { found: bytes.len() });
     }

@@ -1,9 +1,9 @@
 //! The first boot: an authenticated area with a file system, made without wiping the disk.
 //!
 //! dm-integrity knows no sector's tag until the sector is written, and wiping 10 GiB to give each
-//! one costs a minute. Instead the file system is made in a sparse file in RAM, and only what `mkfs`
-//! wrote is copied to the device: every block that the file system takes for allocated then has a tag,
-//! and a block that it takes for free is written before it is read.
+//! one costs a minute. Instead the file system is made in a sparse file in RAM, and only what
+//! `mkfs` wrote is copied to the device: every block that the file system takes for allocated then
+//! has a tag, and a block that it takes for free is written before it is read.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -27,8 +27,9 @@ const PROBED: u64 = 1024 * 1024;
 ///
 /// `mkfs` gets the path of a sparse file of the mapped device's length, made at `scratch` (on a
 /// tmpfs, where the tool can see it) and removed afterwards: see [`super::mkfs`] for what it must
-/// write. The header reaches the disk after the file system, and its seal record last of all. A first
-/// boot that dies in the middle leaves an area that the guard refuses, so the next boot can begin again.
+/// write. The header reaches the disk after the file system, and its seal record last of all. A
+/// first boot that dies in the middle leaves an area that the guard refuses, so the next boot can
+/// begin again.
 ///
 /// Returns the mapping's path and the header, whose digest the key holders must remember.
 pub fn create_authenticated<E>(
@@ -85,7 +86,10 @@ where
         .and_then(|file| sparse(&file, length).map(|()| file))
         .map_err(SealError::io("make the sparse file", scratch))?;
     let filled = mkfs(scratch)
-        .map_err(|source| SealError::MakeFileSystem { name: name.to_owned(), source: source.into() })
+        .map_err(|source| SealError::MakeFileSystem {
+            name: name.to_owned(),
+            source: source.into(),
+        })
         .and_then(|()| extents::copy(&image, mapped));
     let removed = fs::remove_file(scratch).map_err(SealError::io("remove", scratch));
     filled.and(removed)

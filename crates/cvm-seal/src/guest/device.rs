@@ -43,14 +43,24 @@ pub fn linear(name: &str, slice: Slice<'_>, access: Access) -> Result<PathBuf, S
 /// Opens a volume with its tree behind it, from byte `offset` of `device` on, and returns its path.
 ///
 /// Read-only. All parameters come from `verity`, thus from the measured manifest; the superblock on
-/// the disk is not read. A damaged block fails with `EIO` when it is read. With an `offset`, a slice
-/// `NAME-slice` lies below.
-pub fn open_verity(name: &str, device: &Path, offset: u64, verity: &Verity) -> Result<PathBuf, SealError> {
-    let length = SealError::multiple_of("the length of a volume under verity", verity.data_bytes, BLOCK)?;
+/// the disk is not read. A damaged block fails with `EIO` when it is read. With an `offset`, a
+/// slice `NAME-slice` lies below.
+pub fn open_verity(
+    name: &str,
+    device: &Path,
+    offset: u64,
+    verity: &Verity,
+) -> Result<PathBuf, SealError> {
+    let length =
+        SealError::multiple_of("the length of a volume under verity", verity.data_bytes, BLOCK)?;
     let below = if offset == 0 {
         device.to_owned()
     } else {
-        linear(&slice_name(name), Slice { device, offset, length: verity.total_bytes }, Access::ReadOnly)?
+        linear(
+            &slice_name(name),
+            Slice { device, offset, length: verity.total_bytes },
+            Access::ReadOnly,
+        )?
     };
     let blocks = length / BLOCK;
     let table = format!(
@@ -92,8 +102,15 @@ pub(super) fn path_of(name: &str) -> Result<PathBuf, SealError> {
     Ok(PathBuf::from(format!("/dev/dm-{}", info.device().minor)))
 }
 
-fn map(name: &str, target: &str, length: u64, table: String, access: Access) -> Result<PathBuf, SealError> {
-    let fail = |action| move |source| SealError::DeviceMapper { action, name: name.to_owned(), source };
+fn map(
+    name: &str,
+    target: &str,
+    length: u64,
+    table: String,
+    access: Access,
+) -> Result<PathBuf, SealError> {
+    let fail =
+        |action| move |source| SealError::DeviceMapper { action, name: name.to_owned(), source };
     let id = DevId::Name(dm_name(name)?);
     let options = match access {
         Access::ReadOnly => DmOptions::default().set_flags(DmFlags::DM_READONLY),
@@ -119,5 +136,9 @@ fn slice_name(name: &str) -> String {
 }
 
 fn dm_name(name: &str) -> Result<&DmName, SealError> {
-    DmName::new(name).map_err(|source| SealError::DeviceMapper { action: "name", name: name.to_owned(), source })
+    DmName::new(name).map_err(|source| SealError::DeviceMapper {
+        action: "name",
+        name: name.to_owned(),
+        source,
+    })
 }

@@ -28,7 +28,8 @@ pub(super) fn copy(image: &File, device: &Path) -> Result<(), SealError> {
         .map_err(SealError::io("open for direct writing", device))?;
     let mut memory = vec![0; CHUNK + BLOCK as usize];
     let skip = memory.as_ptr().align_offset(BLOCK as usize);
-    let buffer = memory.get_mut(skip..).and_then(|aligned| aligned.get_mut(..CHUNK)).unwrap_or_default();
+    let buffer =
+        memory.get_mut(skip..).and_then(|aligned| aligned.get_mut(..CHUNK)).unwrap_or_default();
     let mut copy = || -> std::io::Result<()> {
         let end_of_file = image.metadata()?.len();
         let mut end = 0;
@@ -65,7 +66,12 @@ mod tests {
     #[test]
     fn only_written_extents_are_copied() {
         let dir = tempfile::tempdir().unwrap();
-        let image = File::options().read(true).write(true).create_new(true).open(dir.path().join("image")).unwrap();
+        let image = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(dir.path().join("image"))
+            .unwrap();
         image.set_len(3 * CHUNK as u64).unwrap();
         image.write_all_at(&[1; 10], 5 * BLOCK).unwrap();
         image.write_all_at(&vec![0; CHUNK], CHUNK as u64).unwrap();

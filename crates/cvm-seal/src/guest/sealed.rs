@@ -33,8 +33,14 @@ pub fn read_header(device: &Path, offset: u64) -> Result<Vec<u8>, SealError> {
 /// `device` holds the header area and the data, and nothing behind: map a slice with
 /// [`super::linear`] first where it does not. [`Protection::Encrypted`] opens read-only,
 /// [`Protection::Authenticated`] read-write. The kernel takes the volume key through the calling
-/// thread's keyring, from which nobody can read it back and which ends with the thread or at `exec`.
-pub fn open_sealed(name: &str, device: &Path, header: &GuardedHeader, key: &DiskKey) -> Result<PathBuf, SealError> {
+/// thread's keyring, from which nobody can read it back and which ends with the thread or at
+/// `exec`.
+pub fn open_sealed(
+    name: &str,
+    device: &Path,
+    header: &GuardedHeader,
+    key: &DiskKey,
+) -> Result<PathBuf, SealError> {
     let ram = RamFile::frozen(header.as_bytes())?;
     let flags = match header.protection() {
         Protection::Encrypted => CryptActivate::READONLY,

@@ -30,11 +30,13 @@ pub struct Build {
     /// What the base must be: content_sha256 of its stage, as its own build printed it
     #[arg(long, value_name = "SHA256")]
     base_digest: Option<Bytes32>,
-    /// The distribution, for the first stage; the later ones inherit it. debian-12-nvidia is debian-12 with NVIDIA's
-    /// driver, for cc_gpu_mechanism: nvidia_cc; debian-12-tdx with a later kernel, for cc_cpu_mechanism: intel_tdx
+    /// The distribution, for the first stage; the later ones inherit it. debian-12-nvidia is
+    /// debian-12 with NVIDIA's driver, for cc_gpu_mechanism: nvidia_cc; debian-12-tdx with a later
+    /// kernel, for cc_cpu_mechanism: intel_tdx
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// Where cvm-agent and cvm-keyholder lie, which run in the guest [default: the folder of this program]
+    /// Where cvm-agent and cvm-keyholder lie, which run in the guest [default: the folder of this
+    /// program]
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
     /// The stage image to write [default: the stage's folder and the name its stage.yaml gives]
@@ -53,12 +55,15 @@ pub struct Build {
 
 pub fn run(args: Build) -> Result<()> {
     let by_name = args.stages.join(&args.stage);
-    let Some(folder) = [args.stage.clone(), by_name].into_iter().find(|f| f.join("stage.yaml").is_file()) else {
+    let Some(folder) =
+        [args.stage.clone(), by_name].into_iter().find(|f| f.join("stage.yaml").is_file())
+    else {
         let by_name = args.stages.join(&args.stage);
         return Problem::result(
             "CLI-001",
             format!("there is no stage.yaml in {} or {}", args.stage.display(), by_name.display()),
-            "name one of nvidia_cc_base, nvflare_cc_base, provision_build, and run from the repository's root or say --stages",
+            "name one of nvidia_cc_base, nvflare_cc_base, provision_build, and run from the \
+             repository's root or say --stages",
         );
     };
     let output = match args.output {

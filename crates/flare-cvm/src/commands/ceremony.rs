@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use cvm_base::{Bytes32, read_bounded, sha256, write_atomic};
 use cvm_ceremony::{
-    Agreement, Artifact, Builder, BuilderSecrets, CeremonyError, Contribution, Date, Described, Draft, Fingerprint,
-    Invite, Join, MAX_BYTES, NewParty, POLICY_FILE, PartyRole, Signed, Site, Statement, Terms, Transcript, Url,
-    fresh_nonce,
+    Agreement, Artifact, Builder, BuilderSecrets, CeremonyError, Contribution, Date, Described,
+    Draft, Fingerprint, Invite, Join, MAX_BYTES, NewParty, POLICY_FILE, PartyRole, Signed, Site,
+    Statement, Terms, Transcript, Url, fresh_nonce,
 };
 use cvm_layout::names::{Name, Role};
 use serde_json::json;
@@ -111,14 +111,15 @@ pub struct InviteArgs {
     builder: PathBuf,
     /// A site whose image is built, as NAME=server or NAME=client; give it once per site
     ///
-    /// All parties hold a half of its image's key, or those that are named behind a colon: at least a model
-    /// owner and a data owner.
+    /// All parties hold a half of its image's key, or those that are named behind a colon: at least
+    /// a model owner and a data owner.
     #[arg(long = "site", value_name = "NAME=ROLE[:PARTY,PARTY…]", value_parser = site, required = true)]
     sites: Vec<Site>,
     /// The document of the legal agreement; its SHA-256 goes into the transcript
     #[arg(long, value_name = "FILE")]
     legal: Option<PathBuf>,
-    /// The roles whose halves open p3's `system` and `site` (the code); p5 and `state` (jobs, workspace, logs) need those of all
+    /// The roles whose halves open p3's `system` and `site` (the code); p5 and `state` (jobs,
+    /// workspace, logs) need those of all
     #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "model_owner")]
     system_key: Vec<PartyRole>,
     /// Where the invitation goes
@@ -175,9 +176,10 @@ pub struct Agree {
 
 /// Seal this party's base key to the builder, for one build
 ///
-/// It is refused in another ceremony, for another role, in another build and after its last day. It also permits key
-/// holders of this party to enrol the build's images by what they present (`keyholder serve --enroll-presented`), one for
-/// each site, until that day. A build's name serves once: the folder keeps a copy of every contribution.
+/// It is refused in another ceremony, for another role, in another build and after its last day. It
+/// also permits key holders of this party to enrol the build's images by what they present
+/// (`keyholder serve --enroll-presented`), one for each site, until that day. A build's name serves
+/// once: the folder keeps a copy of every contribution.
 #[derive(Args)]
 pub struct Contribute {
     /// This party's folder
@@ -260,9 +262,20 @@ pub fn run(command: Ceremony) -> Result<()> {
 fn init(args: Init) -> Result<()> {
     let policy = args.policy.map(|path| read_bounded(&path, MAX_POLICY)).transpose()?;
     let no_policy = policy.is_none();
-    let new = NewParty { name: args.name, role: args.role, keyholder: args.keyholder, policy, today: today()? };
+    let new = NewParty {
+        name: args.name,
+        role: args.role,
+        keyholder: args.keyholder,
+        policy,
+        today: today()?,
+    };
     let card = new.create(&args.folder, &args.lock.lock()?)?;
-    println!("party {} ({}) made in {}", card.statement().name, card.statement().role, args.folder.display());
+    println!(
+        "party {} ({}) made in {}",
+        card.statement().name,
+        card.statement().role,
+        args.folder.display()
+    );
     println!("back up secrets.age, and what opens it elsewhere: nothing can replace them");
     if no_policy {
         println!("next: put the release policy at {}", args.folder.join(POLICY_FILE).display());
@@ -273,7 +286,10 @@ fn init(args: Init) -> Result<()> {
 fn init_builder(args: InitBuilder) -> Result<()> {
     let statement = BuilderSecrets::create(&args.folder, args.name, &args.lock.lock()?)?;
     println!("builder {} made in {}", statement.statement().name, args.folder.display());
-    println!("next: send builder.txt to the party that invites; fingerprint {}", statement.fingerprint());
+    println!(
+        "next: send builder.txt to the party that invites; fingerprint {}",
+        statement.fingerprint()
+    );
     Ok(())
 }
 
@@ -300,7 +316,10 @@ fn invite(args: InviteArgs) -> Result<()> {
     write_atomic(&args.output, invite.text().as_bytes(), 0o644)?;
     println!("invitation written to {}", args.output.display());
     println!("builder {}: fingerprint {}", builder.statement().name, builder.fingerprint());
-    println!("next: send it to the others and read them its fingerprint by voice: {}", invite.fingerprint());
+    println!(
+        "next: send it to the others and read them its fingerprint by voice: {}",
+        invite.fingerprint()
+    );
     Ok(())
 }
 
@@ -312,10 +331,15 @@ fn join(args: JoinArgs) -> Result<()> {
     match &args.legal {
         Some(path) => {
             check_legal(path, "invitation", named)?;
-            println!("legal agreement: {} is the document that the invitation names", path.display());
+            println!(
+                "legal agreement: {} is the document that the invitation names",
+                path.display()
+            );
         }
         None if named.is_some() => {
-            println!("legal agreement: not compared; say --legal FILE with the document that you read")
+            println!(
+                "legal agreement: not compared; say --legal FILE with the document that you read"
+            )
         }
         None => {}
     }
@@ -323,14 +347,18 @@ fn join(args: JoinArgs) -> Result<()> {
     let join = party.join(&invite)?;
     write_atomic(&args.output, join.text().as_bytes(), 0o644)?;
     println!("answer written to {}", args.output.display());
-    println!("next: send it to the others and read them its fingerprint by voice: {}", join.fingerprint());
+    println!(
+        "next: send it to the others and read them its fingerprint by voice: {}",
+        join.fingerprint()
+    );
     Ok(())
 }
 
 fn agree(args: Agree) -> Result<()> {
     let party = args.unlock.party(&args.folder)?;
     let invite = statement::<Invite>(&args.invite)?;
-    let joins = args.joins.iter().map(|path| statement::<Join>(path)).collect::<Result<Vec<_>>>()?;
+    let joins =
+        args.joins.iter().map(|path| statement::<Join>(path)).collect::<Result<Vec<_>>>()?;
     let computed = Draft::new(Transcript::from_statements(&invite, &joins)?)?;
     let mut draft = match read_if_there(&args.agreement)? {
         None => computed,
@@ -338,7 +366,9 @@ fn agree(args: Agree) -> Result<()> {
             let theirs = Draft::parse(&bytes)?;
             if theirs.digest() != computed.digest() {
                 let (expected, found) = (computed.digest(), theirs.digest());
-                return Err(CeremonyError::OtherTranscript { what: "agreement", expected, found }.into());
+                return Err(
+                    CeremonyError::OtherTranscript { what: "agreement", expected, found }.into()
+                );
             }
             theirs
         }
@@ -368,7 +398,8 @@ fn agree(args: Agree) -> Result<()> {
 fn contribute(args: Contribute) -> Result<()> {
     let party = args.unlock.party(&args.folder)?;
     let agreement = Agreement::parse(&read_bounded(&args.agreement, MAX_BYTES)?)?;
-    let contribution = party.contribute(&agreement, args.role, args.build, in_days(args.valid_days)?)?;
+    let contribution =
+        party.contribute(&agreement, args.role, args.build, in_days(args.valid_days)?)?;
     party.keep(&contribution)?;
     write_atomic(&args.output, contribution.text().as_bytes(), 0o644)?;
     let permit = &contribution.statement().permit;
@@ -417,19 +448,25 @@ fn verify(args: Verify) -> Result<()> {
     if let Some(path) = &args.builder {
         let builder = statement::<Builder>(path)?;
         if builder.statement() != agreement.builder() {
-            let (named, found) = (agreement.builder().name.clone(), builder.statement().name.clone());
+            let (named, found) =
+                (agreement.builder().name.clone(), builder.statement().name.clone());
             return Err(CeremonyError::OtherBuilder { named, found }.into());
         }
         checked.push(format!("builder {}", path.display()));
     }
     for path in &args.contributions {
-        Contribution::parse(&read_bounded(path, MAX_BYTES)?, &agreement).with_context(|| path.display().to_string())?;
+        Contribution::parse(&read_bounded(path, MAX_BYTES)?, &agreement)
+            .with_context(|| path.display().to_string())?;
         checked.push(format!("contribution {}", path.display()));
     }
     for (name, path) in &args.policies {
         if sha256(&read_bounded(path, MAX_POLICY)?) != agreement.party(name)?.policy_sha256 {
             let statement = format!("the agreement's policy of {name}");
-            bail!(CeremonyError::Mismatch { path: path.display().to_string(), statement, field: "SHA-256" });
+            bail!(CeremonyError::Mismatch {
+                path: path.display().to_string(),
+                statement,
+                field: "SHA-256"
+            });
         }
         checked.push(format!("policy {}", path.display()));
     }
@@ -452,7 +489,8 @@ fn verify(args: Verify) -> Result<()> {
         println!("signed: {} ({})", party.card.name, party.card.role);
     }
     for site in &transcript.terms.sites {
-        let halves: Vec<_> = agreement.shares(site).iter().map(|share| share.name.to_string()).collect();
+        let halves: Vec<_> =
+            agreement.shares(site).iter().map(|share| share.name.to_string()).collect();
         println!("site: {} ({}), halves held by {}", site.name, site.role, list(&halves));
     }
     println!("transcript: {digest}");
@@ -482,7 +520,8 @@ impl Confirm {
             if self.expect_fingerprint.contains(&found) {
                 return Ok(());
             }
-            let expected = list(&self.expect_fingerprint.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let expected =
+                list(&self.expect_fingerprint.iter().map(ToString::to_string).collect::<Vec<_>>());
             bail!(CeremonyError::Fingerprint { what, author, expected, found });
         }
         if self.yes {
@@ -519,7 +558,8 @@ pub(super) fn today() -> Result<Date> {
 }
 
 fn in_days(days: u16) -> Result<Date> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
     Ok(Date::from_unix(now + u64::from(days) * 86_400))
 }
 
@@ -532,7 +572,9 @@ fn site(text: &str) -> Result<Site, String> {
     let (site, rest) = text.split_once('=').ok_or("expected NAME=server or NAME=client")?;
     let name = |text: &str| text.parse::<Name>().map_err(|e| e.to_string());
     let (kind, parties) = match rest.split_once(':') {
-        Some((kind, parties)) => (kind, parties.split(',').map(name).collect::<Result<Vec<_>, _>>()?),
+        Some((kind, parties)) => {
+            (kind, parties.split(',').map(name).collect::<Result<Vec<_>, _>>()?)
+        }
         None => (rest, Vec::new()),
     };
     let mut site = Site { name: name(site)?, role: role(kind)?, parties };

@@ -62,10 +62,12 @@ pub struct CacheArgs {
     /// The folder; it is made if it is not there
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
-    /// The collector's key: 64 hex digits. It is made if it is not there, and its public half beside it as FILE.pub
+    /// The collector's key: 64 hex digits. It is made if it is not there, and its public half
+    /// beside it as FILE.pub
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// Another collector's public key: what they collected into this folder is kept; give it once per collector
+    /// Another collector's public key: what they collected into this folder is kept; give it once
+    /// per collector
     #[arg(long = "signer", value_name = "FILE")]
     signers: Vec<PathBuf>,
     /// For scripts: one JSON object at the end instead of progress
@@ -75,10 +77,10 @@ pub struct CacheArgs {
 
 /// Ask AMD, Intel and NVIDIA for what evidence needs.
 ///
-/// Evidence says what that is: a report its chip and TCB, a quote its platform. What is in the folder and valid for
-/// another week is not asked for again (--refresh does). AMD answers one request in ten seconds: three of them take
-/// half a minute. When a service is down, everything else is kept, the rest is named, and the exit status is 1:
-/// run the same command again.
+/// Evidence says what that is: a report its chip and TCB, a quote its platform. What is in the
+/// folder and valid for another week is not asked for again (--refresh does). AMD answers one
+/// request in ten seconds: three of them take half a minute. When a service is down, everything
+/// else is kept, the rest is named, and the exit status is 1: run the same command again.
 #[derive(Args)]
 pub struct Fetch {
     #[command(flatten)]
@@ -95,7 +97,8 @@ pub struct Fetch {
     /// An NVIDIA manifest's name, as NV_GPU_DRIVER_GH100_550.90.07
     #[arg(long = "rim", value_name = "ID")]
     rims: Vec<String>,
-    /// Anything else by its name in `show`, as "amd-crl vlek/Genoa" or "dcap tdx/50806f000000/platform"
+    /// Anything else by its name in `show`, as "amd-crl vlek/Genoa" or "dcap
+    /// tdx/50806f000000/platform"
     #[arg(long = "item", value_name = "KIND NAME")]
     items: Vec<String>,
     /// Ask also for what is there and valid
@@ -107,10 +110,12 @@ pub struct Fetch {
     /// A mirror of AMD's key distribution service [default: https://kdsintf.amd.com]
     #[arg(long, value_name = "URL")]
     amd_kds: Option<String>,
-    /// A mirror of Intel's certification service (a PCCS) [default: https://api.trustedservices.intel.com]
+    /// A mirror of Intel's certification service (a PCCS) [default:
+    /// https://api.trustedservices.intel.com]
     #[arg(long, value_name = "URL")]
     intel_pcs: Option<String>,
-    /// A mirror of Intel's root certificate's list [default: https://certificates.trustedservices.intel.com]
+    /// A mirror of Intel's root certificate's list [default:
+    /// https://certificates.trustedservices.intel.com]
     #[arg(long, value_name = "URL")]
     intel_root: Option<String>,
     /// A mirror of NVIDIA's manifests [default: https://rim.attestation.nvidia.com]
@@ -126,10 +131,11 @@ pub struct Fetch {
 
 /// Take files, or another collector's folder, into the folder.
 ///
-/// For what no service gives away (a cloud provider's VLEK comes with the evidence), and for machines without a
-/// network. Each file is told by its content: VCEK or VLEK (DER), AMD's chain (PEM), AMD's list (DER), DCAP collateral
-/// (the JSON of dcap-qvl), or NAME=FILE for an NVIDIA manifest, which does not say its own name. A folder with
-/// an index.json is another collector's; its --signer must be given.
+/// For what no service gives away (a cloud provider's VLEK comes with the evidence), and for
+/// machines without a network. Each file is told by its content: VCEK or VLEK (DER), AMD's chain
+/// (PEM), AMD's list (DER), DCAP collateral (the JSON of dcap-qvl), or NAME=FILE for an NVIDIA
+/// manifest, which does not say its own name. A folder with an index.json is another collector's;
+/// its --signer must be given.
 #[derive(Args)]
 pub struct Import {
     #[command(flatten)]
@@ -163,9 +169,10 @@ pub struct Show {
 
 /// Write a folder into one file, which travels in a machine's evidence.
 ///
-/// Put it on the machine's p1 as flare-cvm/collateral.json: cvm-init sends it along with the TEE's evidence, and each
-/// key holder that trusts the collector (collateral.pub beside its policy) finds there what it has not collected
-/// itself. Nobody needs to trust the site: a changed file is no collector's.
+/// Put it on the machine's p1 as flare-cvm/collateral.json: cvm-init sends it along with the TEE's
+/// evidence, and each key holder that trusts the collector (collateral.pub beside its policy) finds
+/// there what it has not collected itself. Nobody needs to trust the site: a changed file is no
+/// collector's.
 #[derive(Args)]
 pub struct Pack {
     /// The folder: one machine's
@@ -199,13 +206,17 @@ fn fetch(args: &Fetch) -> Result<()> {
         return Problem::result(
             "CLI-010",
             "nothing to fetch was named",
-            "give --snp-report, --tdx-quote, --rim or --item; `flare-cvm collateral fetch --help` explains each",
+            "give --snp-report, --tdx-quote, --rim or --item; `flare-cvm collateral fetch --help` \
+             explains each",
         );
     }
     let mut writer = args.cache.open(&mut progress)?;
     let now = now();
-    let held = |key: &Key| writer.entries().any(|entry| entry.key == *key && entry.valid_until > now + FRESH);
-    let (held, wanted): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| !args.refresh && held(key));
+    let held = |key: &Key| {
+        writer.entries().any(|entry| entry.key == *key && entry.valid_until > now + FRESH)
+    };
+    let (held, wanted): (Vec<Key>, Vec<Key>) =
+        keys.into_iter().partition(|key| !args.refresh && held(key));
     for key in &held {
         progress.step(&format!("{key} is there"));
     }
@@ -222,8 +233,10 @@ fn fetch(args: &Fetch) -> Result<()> {
         };
         fetcher.fetch(&wanted, &mut watch, &mut keep)?
     };
-    let expired: Vec<&Entry> =
-        writer.entries().filter(|entry| outcome.fetched.contains(&entry.key) && entry.valid_until < now).collect();
+    let expired: Vec<&Entry> = writer
+        .entries()
+        .filter(|entry| outcome.fetched.contains(&entry.key) && entry.valid_until < now)
+        .collect();
     for entry in &expired {
         progress.step(&format!("warning: {} had already expired when it came", entry.key));
     }
@@ -284,7 +297,8 @@ fn bases(args: &Fetch) -> Bases {
 }
 
 fn network(args: &Fetch) -> Result<Network> {
-    let authorities = args.authorities.as_ref().map(|path| read_text(path, MAX_FILE)).transpose()?;
+    let authorities =
+        args.authorities.as_ref().map(|path| read_text(path, MAX_FILE)).transpose()?;
     Ok(Network { proxy: args.proxy.clone().map_or(Proxy::Environment, Proxy::Url), authorities })
 }
 
@@ -308,7 +322,8 @@ fn import(args: &Import) -> Result<()> {
         }
         let (key, bytes) = match name {
             Some(name) => (Key::parse("rim", name)?, read_bounded(&path, MAX_FILE)?),
-            None => content::identify(&read_text(&path, MAX_FILE)?).with_context(|| path.display().to_string())?,
+            None => content::identify(&read_text(&path, MAX_FILE)?)
+                .with_context(|| path.display().to_string())?,
         };
         let source = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let item = Item { key, bytes, source, fetched_at: now() };
@@ -359,7 +374,9 @@ fn show(args: &Show) -> Result<()> {
         line(&json!({ "signer": signer, "entries": list, "expired": expired }).to_string());
     } else {
         let count = cache.entries().count();
-        line(&format!("{count} pieces, collected by {signer}; all digests and the signature are good"));
+        line(&format!(
+            "{count} pieces, collected by {signer}; all digests and the signature are good"
+        ));
     }
     if expired > 0 {
         return Problem::result(
@@ -377,8 +394,12 @@ fn pack(args: &Pack) -> Result<()> {
     if packed.len() as u64 > MAX_COLLATERAL_BYTES {
         return Problem::result(
             "CLI-035",
-            format!("packed it has {} bytes, and evidence carries at most {MAX_COLLATERAL_BYTES}", packed.len()),
-            "collect this machine's collateral into a folder of its own (fetch --snp-report or --tdx-quote)",
+            format!(
+                "packed it has {} bytes, and evidence carries at most {MAX_COLLATERAL_BYTES}",
+                packed.len()
+            ),
+            "collect this machine's collateral into a folder of its own (fetch --snp-report or \
+             --tdx-quote)",
         );
     }
     write_atomic(&args.output, &packed, 0o644)?;
@@ -410,6 +431,7 @@ fn public_keys(paths: &[PathBuf]) -> Result<Vec<VerifyingKey>, CacheError> {
 }
 
 fn product(name: &str) -> Result<Product, String> {
-    let capital = name.chars().enumerate().map(|(at, c)| if at == 0 { c.to_ascii_uppercase() } else { c });
+    let capital =
+        name.chars().enumerate().map(|(at, c)| if at == 0 { c.to_ascii_uppercase() } else { c });
     Product::from_name(&capital.collect::<String>()).ok_or("expected Milan, Genoa or Turin".into())
 }

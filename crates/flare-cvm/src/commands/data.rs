@@ -9,9 +9,10 @@ use super::progress::Progress;
 
 /// Put a site's own data into its bundle's disk (p6).
 ///
-/// The CVM mounts it read-only at /opt/nvflare/data. It is the site's: neither encrypted nor authenticated, and no key or new image
-/// is needed to change it. What stood there before is replaced; everything else on the disk stays. The CVM must be off, and
-/// every file readable by everybody, because the CVM's own user reads it.
+/// The CVM mounts it read-only at /opt/nvflare/data. It is the site's: neither encrypted nor
+/// authenticated, and no key or new image is needed to change it. What stood there before is
+/// replaced; everything else on the disk stays. The CVM must be off, and every file readable by
+/// everybody, because the CVM's own user reads it.
 ///
 ///   tar -xzf site-1.tgz && flare-cvm data cvm_4a1bc2d0 /srv/biopsies && cvm_4a1bc2d0/launch_vm.sh
 #[derive(Args)]
@@ -31,7 +32,11 @@ pub fn run(args: Data) -> Result<()> {
     progress.step("making a file system of the data, and a disk with it");
     let bytes = cvm_image::user_data::put(&args.bundle, &args.folder)?;
     progress.done(
-        &format!("p6 of {} holds {} ({bytes} bytes of files)", args.bundle.display(), args.folder.display()),
+        &format!(
+            "p6 of {} holds {} ({bytes} bytes of files)",
+            args.bundle.display(),
+            args.folder.display()
+        ),
         &serde_json::json!({ "bundle": args.bundle, "bytes": bytes }),
     );
     Ok(())

@@ -27,13 +27,14 @@ const MAX_DOCUMENT: u64 = manifest::MAX_BYTES;
 
 /// Hold a party's half of the keys and release it to attested CVMs.
 ///
-/// A key holder is one party's own server. It releases that party's half of an image's key when, and
-/// only when, the image was enrolled, the evidence is genuine and matches the image's reference values,
-/// and the party's policy says yes. Every decision goes into a signed, hash-chained log.
+/// A key holder is one party's own server. It releases that party's half of an image's key when,
+/// and only when, the image was enrolled, the evidence is genuine and matches the image's reference
+/// values, and the party's policy says yes. Every decision goes into a signed, hash-chained log.
 ///
 /// The party's folder is the one that `flare-cvm ceremony init` made. In order:
 ///
-///   flare-cvm keyholder enroll --dir M --agreement agreement.txt --manifest B/manifest.json --reference B/reference.json
+///   flare-cvm keyholder enroll --dir M --agreement agreement.txt --manifest B/manifest.json
+///   --reference B/reference.json
 ///   flare-cvm keyholder serve  --dir M --listen 0.0.0.0:8443
 ///   flare-cvm keyholder log    --dir M            who asked, what was decided, and why
 ///   flare-cvm keyholder withdraw IMAGE --dir M    take the consent back
@@ -53,10 +54,11 @@ pub enum Keyholder {
 /// Serve the party's half over HTTPS until Ctrl-C or SIGTERM.
 ///
 /// Prints one line `ready URL certificate=SHA256` and then a line a decision. The policy folder
-/// holds policy.rego (package policy; `allow` decides); in ek-roots/ the PEM certificates of those who may
-/// endorse a TPM, and what they revoked (*.crl); in collateral/ what AMD and Intel publish, as `flare-cvm
-/// collateral` collects it, beside its collector's key collateral.pub. Nothing is reloaded while it runs: restart it after a change. Refusals show
-/// their reason here and in the log only; the client hears no more than "denied".
+/// holds policy.rego (package policy; `allow` decides); in ek-roots/ the PEM certificates of those
+/// who may endorse a TPM, and what they revoked (*.crl); in collateral/ what AMD and Intel publish,
+/// as `flare-cvm collateral` collects it, beside its collector's key collateral.pub. Nothing is
+/// reloaded while it runs: restart it after a change. Refusals show their reason here and in the
+/// log only; the client hears no more than "denied".
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]
@@ -67,19 +69,20 @@ pub struct Serve {
     /// The folder with policy.rego, ek-roots/ and collateral/ [default: the party's folder]
     #[arg(long, value_name = "DIR")]
     policy: Option<PathBuf>,
-    /// Let images of this agreement enrol themselves by the signed documents that their CVMs present
+    /// Let images of this agreement enrol themselves by the signed documents that their CVMs
+    /// present
     ///
-    /// Only those of builds that this party contributed to, until the contribution's last day (`ceremony contribute
-    /// --valid-days`), and one for each site and build.
+    /// Only those of builds that this party contributed to, until the contribution's last day
+    /// (`ceremony contribute --valid-days`), and one for each site and build.
     #[arg(long, value_name = "AGREEMENT")]
     enroll_presented: Option<PathBuf>,
 }
 
 /// Accept an image: from now on its CVM may ask for this party's half.
 ///
-/// Checked first: this party and the others signed the agreement; its builder signed the manifest and the
-/// reference values; all three belong together. The signatures lie beside the files, as manifest.sig and
-/// reference.sig.
+/// Checked first: this party and the others signed the agreement; its builder signed the manifest
+/// and the reference values; all three belong together. The signatures lie beside the files, as
+/// manifest.sig and reference.sig.
 #[derive(Args)]
 pub struct Enroll {
     #[command(flatten)]
@@ -154,8 +157,8 @@ pub struct Log {
 pub enum LogAction {
     /// Check every signature and the chain: a deleted, changed or exchanged entry shows.
     ///
-    /// Prints the number of entries and the last one's hash. Keep a copy of that hash elsewhere: only it
-    /// shows that the whole folder was set back to an older state.
+    /// Prints the number of entries and the last one's hash. Keep a copy of that hash elsewhere:
+    /// only it shows that the whole folder was set back to an older state.
     Verify {
         /// The party's folder
         #[arg(long, value_name = "DIR")]
@@ -176,9 +179,9 @@ pub enum Seal {
     },
     /// Let an image that is bound to its machine move to another one.
     ///
-    /// Its job store opens only with a secret that its machine's TPM keeps, and of which every party holds a
-    /// share. Once all parties have said this, its next boot elsewhere joins the shares and is bound there. It
-    /// goes into the log.
+    /// Its job store opens only with a secret that its machine's TPM keeps, and of which every
+    /// party holds a share. Once all parties have said this, its next boot elsewhere joins the
+    /// shares and is bound there. It goes into the log.
     Move {
         /// The image's id
         image: ImageId,
@@ -187,8 +190,8 @@ pub enum Seal {
     },
     /// Forget it, so that the image's next boot makes a new, empty job store.
     ///
-    /// For a disk that was legitimately replaced. All parties that hold a half of the job store's key must
-    /// do it. It goes into the log.
+    /// For a disk that was legitimately replaced. All parties that hold a half of the job store's
+    /// key must do it. It goes into the log.
     Reset {
         /// The image's id
         image: ImageId,
@@ -210,7 +213,11 @@ pub struct PartyArgs {
 impl PartyArgs {
     fn store(&self) -> Result<SqliteStore> {
         let party = self.unlock.party(&self.dir)?;
-        Ok(SqliteStore::open(&self.dir, Identity::from(party.card()), Some(party.identity().clone()))?)
+        Ok(SqliteStore::open(
+            &self.dir,
+            Identity::from(party.card()),
+            Some(party.identity().clone()),
+        )?)
     }
 }
 
@@ -236,7 +243,11 @@ fn serve(args: &Serve) -> Result<()> {
         listen: args.listen.clone(),
         policy: args.policy.clone().unwrap_or_else(|| args.party.dir.clone()),
         state: args.party.dir.clone(),
-        enroll_presented: args.enroll_presented.as_deref().map(|path| read_bounded(path, MAX_DOCUMENT)).transpose()?,
+        enroll_presented: args
+            .enroll_presented
+            .as_deref()
+            .map(|path| read_bounded(path, MAX_DOCUMENT))
+            .transpose()?,
         limits: Limits::default(),
     };
     Ok(service::serve(&config, &args.party.unlock.unlock(&args.party.dir)?)?)
@@ -272,7 +283,8 @@ fn images(args: &Look) -> Result<()> {
         let m = enrolled.manifest;
         if args.json {
             let bound = sealed.is_some_and(|sealed| sealed.share_sha256.is_some());
-            let withdrawn = withdrawn.map(|(subject, withdrawal)| withdrawal_json(&subject, &withdrawal));
+            let withdrawn =
+                withdrawn.map(|(subject, withdrawal)| withdrawal_json(&subject, &withdrawal));
             let line = json!({ "image_id": m.image_id, "project": m.project, "site": m.site, "role": m.role,
                                "sealed_header_sha256": sealed.map(|sealed| sealed.header_sha256),
                                "machine_bound": bound, "withdrawn": withdrawn });
@@ -280,7 +292,12 @@ fn images(args: &Look) -> Result<()> {
         } else {
             let state = sealed.map_or("not booted yet".into(), |sealed| describe(&sealed));
             let withdrawn = withdrawn.map_or("", |_| ", withdrawn");
-            println!("{}  {:<20} {:<7} {state}{withdrawn}", m.image_id, m.site.as_str(), m.role.to_string());
+            println!(
+                "{}  {:<20} {:<7} {state}{withdrawn}",
+                m.image_id,
+                m.site.as_str(),
+                m.role.to_string()
+            );
         }
     }
     for (subject, withdrawal) in store.withdrawals()? {
@@ -296,7 +313,10 @@ fn images(args: &Look) -> Result<()> {
     Ok(())
 }
 
-fn withdrawal_json(subject: &Subject, Withdrawal { since, reason }: &Withdrawal) -> serde_json::Value {
+fn withdrawal_json(
+    subject: &Subject,
+    Withdrawal { since, reason }: &Withdrawal,
+) -> serde_json::Value {
     json!({ "subject": subject, "since": since, "reason": reason })
 }
 
@@ -353,13 +373,18 @@ fn describe(seal: &Sealed) -> String {
 
 fn allow_move(image: &ImageId, party: &PartyArgs) -> Result<()> {
     party.store()?.allow_move(image)?;
-    println!("image {image} may move: its next boot elsewhere gets this party's share of its machine's secret");
+    println!(
+        "image {image} may move: its next boot elsewhere gets this party's share of its machine's \
+         secret"
+    );
     Ok(())
 }
 
 fn reset_seal(image: &ImageId, party: &PartyArgs) -> Result<()> {
     match party.store()?.reset_seal(image)? {
-        Some(header) => println!("forgot {header}: the next boot of image {image} makes a new, empty job store"),
+        Some(header) => {
+            println!("forgot {header}: the next boot of image {image} makes a new, empty job store")
+        }
         None => println!("nothing was registered for image {image}"),
     }
     Ok(())

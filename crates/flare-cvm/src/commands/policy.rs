@@ -28,9 +28,10 @@ pub enum PolicyCommand {
 
 /// Write boot.rego, self.rego and cross.rego from an image's predicted reference values.
 ///
-/// boot.rego decides on the release of keys, self.rego is what a running CVM holds itself against, and cross.rego
-/// what it holds its peers against. All three deny by default and say why. Read them, and edit them: they are
-/// yours. A check that was left out is refused unless the policy lists it in accepted_not_checked.
+/// boot.rego decides on the release of keys, self.rego is what a running CVM holds itself against,
+/// and cross.rego what it holds its peers against. All three deny by default and say why. Read
+/// them, and edit them: they are yours. A check that was left out is refused unless the policy
+/// lists it in accepted_not_checked.
 #[derive(Args)]
 pub struct New {
     /// The bundle's reference.json, or a reference set (flare-cvm predict prints one)
@@ -39,12 +40,14 @@ pub struct New {
     /// SHA-256 of an endorsement root whose TPMs are accepted; give it once per root
     #[arg(long, value_name = "HEX")]
     ek_root: Vec<cvm_base::Bytes32>,
-    /// A TPM's event log of firmware that is accepted, as `policy firmware` reads it; give it once per kind of host
+    /// A TPM's event log of firmware that is accepted, as `policy firmware` reads it; give it once
+    /// per kind of host
     #[arg(long, value_name = "LOG")]
     firmware: Vec<PathBuf>,
-    /// SEV-SNP: the least firmware that is accepted of a product and stepping, in the place of the reference's own, as
-    /// milan-b1=BOOTLOADER.TEE.SNP.MICROCODE (turin-c1=FMC.BOOTLOADER.TEE.SNP.MICROCODE); give it once per kind of
-    /// machine. docs/tcb.md says where the numbers stand
+    /// SEV-SNP: the least firmware that is accepted of a product and stepping, in the place of the
+    /// reference's own, as milan-b1=BOOTLOADER.TEE.SNP.MICROCODE
+    /// (turin-c1=FMC.BOOTLOADER.TEE.SNP.MICROCODE); give it once per kind of machine. docs/tcb.md
+    /// says where the numbers stand
     #[arg(long, value_name = "CHIP=VERSIONS")]
     min_tcb: Vec<TcbFloor>,
     /// The folder to write them to
@@ -54,11 +57,12 @@ pub struct New {
 
 /// Print what a TPM policy names of a machine's firmware: PCR 0 and 1.
 ///
-/// They hang on the site's firmware and virtual hardware, not on the image, and cover the ACPI tables that
-/// the host gives: code which the guest's kernel runs. Take the log of an honest machine that is built like
-/// the site's (in Linux /sys/kernel/security/tpm0/binary_bios_measurements), and put the line into
-/// `firmware` of keys/policies/tpm.rego. A log of firmware that measures no ACPI tables, as Debian 12's
-/// OVMF, is refused: its PCR 1 is the same whatever they hold.
+/// They hang on the site's firmware and virtual hardware, not on the image, and cover the ACPI
+/// tables that the host gives: code which the guest's kernel runs. Take the log of an honest
+/// machine that is built like the site's (in Linux
+/// /sys/kernel/security/tpm0/binary_bios_measurements), and put the line into `firmware` of
+/// keys/policies/tpm.rego. A log of firmware that measures no ACPI tables, as Debian 12's OVMF, is
+/// refused: its PCR 1 is the same whatever they hold.
 #[derive(Args)]
 pub struct Firmware {
     /// The event log
@@ -79,7 +83,10 @@ pub fn run(command: PolicyCommand) -> Result<()> {
     let mut set = match Reference::parse(&bytes) {
         Ok(reference) => ReferenceSet::from(&reference),
         Err(_) => ReferenceSet::parse(&bytes).with_context(|| {
-            format!("{} is neither a bundle's reference.json nor a reference set", args.reference.display())
+            format!(
+                "{} is neither a bundle's reference.json nor a reference set",
+                args.reference.display()
+            )
         })?,
     };
     set.ek_roots.extend(args.ek_root.iter().copied());
@@ -93,7 +100,8 @@ pub fn run(command: PolicyCommand) -> Result<()> {
         azure_snp.for_each(|azure| azure.tcb_floor = floor.clone());
     }
     let policies = new_policies(&set)?;
-    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
+    std::fs::create_dir_all(&args.output)
+        .with_context(|| format!("cannot make {}", args.output.display()))?;
     for (name, text) in policies {
         let path = args.output.join(name);
         write_atomic(&path, text.as_bytes(), 0o644)?;

@@ -60,13 +60,15 @@ enum Pages {
 
 /// Predict what a platform will measure of a bundle, with every input named.
 ///
-/// tpm predicts the PCRs from loader, UKI and Secure Boot variables, and compares with reference.json. snp computes
-/// the launch digest of --firmware, with the bundle's UKI as its kernel if --direct says so (the firmware must have a
-/// kernel-hashes table: OVMF's AmdSev build). Firmware in an IGVM file says itself what a guest starts with, one vCPU
-/// and no kernel. tdx computes MRTD and the RTMRs, and says of each register that it cannot predict why: with --direct,
-/// --memory and --acpi it predicts all.
+/// tpm predicts the PCRs from loader, UKI and Secure Boot variables, and compares with
+/// reference.json. snp computes the launch digest of --firmware, with the bundle's UKI as its
+/// kernel if --direct says so (the firmware must have a kernel-hashes table: OVMF's AmdSev build).
+/// Firmware in an IGVM file says itself what a guest starts with, one vCPU and no kernel. tdx
+/// computes MRTD and the RTMRs, and says of each register that it cannot predict why: with
+/// --direct, --memory and --acpi it predicts all.
 ///
-/// With --observed, an SNP measurement that differs is explained: which input, changed alone, gives it.
+/// With --observed, an SNP measurement that differs is explained: which input, changed alone, gives
+/// it.
 #[derive(Args)]
 pub struct Predict {
     /// The bundle's folder
@@ -78,7 +80,8 @@ pub struct Predict {
     /// The firmware that the host starts: code and variables in one file; for snp also an IGVM file
     #[arg(long, value_name = "FILE")]
     firmware: Option<PathBuf>,
-    /// snp, tdx: the UKI is started directly (QEMU's -kernel; snp: with kernel-hashes=on), not from the disk
+    /// snp, tdx: the UKI is started directly (QEMU's -kernel; snp: with kernel-hashes=on), not from
+    /// the disk
     #[arg(long)]
     direct: bool,
     /// snp: how many vCPUs
@@ -96,14 +99,16 @@ pub struct Predict {
     /// tdx: the TD's memory in MiB
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
-    /// tdx: the host's ACPI tables, as files table-loader, rsdp and tables. A guest of the same configuration has them in
-    /// /sys/firmware/qemu_fw_cfg/by_name/etc/ (table-loader/raw, acpi/rsdp/raw, acpi/tables/raw)
+    /// tdx: the host's ACPI tables, as files table-loader, rsdp and tables. A guest of the same
+    /// configuration has them in /sys/firmware/qemu_fw_cfg/by_name/etc/ (table-loader/raw,
+    /// acpi/rsdp/raw, acpi/tables/raw)
     #[arg(long, value_name = "FOLDER")]
     acpi: Option<PathBuf>,
     /// tdx: how the host adds firmware's pages: page by page since Linux 6.16
     #[arg(long, value_enum, default_value_t = Pages::Page)]
     pages: Pages,
-    /// tdx: a register that hangs on the host's devices, from whoever knows them: N=HEX; give it once per register
+    /// tdx: a register that hangs on the host's devices, from whoever knows them: N=HEX; give it
+    /// once per register
     #[arg(long, value_name = "N=HEX")]
     rtmr: Vec<String>,
     /// snp: other firmware that a host may start; a digest is explained by it
@@ -113,8 +118,8 @@ pub struct Predict {
     #[arg(long, value_name = "TEXT")]
     also_command_line: Vec<String>,
     /// snp, with --set: the least firmware that is accepted of a product and stepping, as
-    /// milan-b1=BOOTLOADER.TEE.SNP.MICROCODE (turin-c1=FMC.BOOTLOADER.TEE.SNP.MICROCODE); give it once per kind of
-    /// machine. docs/tcb.md says where the numbers stand
+    /// milan-b1=BOOTLOADER.TEE.SNP.MICROCODE (turin-c1=FMC.BOOTLOADER.TEE.SNP.MICROCODE); give it
+    /// once per kind of machine. docs/tcb.md says where the numbers stand
     #[arg(long, value_name = "CHIP=VERSIONS")]
     min_tcb: Vec<TcbFloor>,
     /// Add the prediction to this reference set, for `policy new` and `attest verify --explain`
@@ -141,10 +146,12 @@ pub fn run(args: Predict) -> Result<()> {
     }
     for (name, value) in prediction.as_object().into_iter().flatten() {
         match value {
-            Value::Object(members) => {
-                members.iter().for_each(|(member, value)| line(&format!("{name} {member}: {}", text(value))))
+            Value::Object(members) => members
+                .iter()
+                .for_each(|(member, value)| line(&format!("{name} {member}: {}", text(value)))),
+            Value::Array(items) => {
+                items.iter().for_each(|item| line(&format!("{name}: {}", text(item))))
             }
-            Value::Array(items) => items.iter().for_each(|item| line(&format!("{name}: {}", text(item)))),
             value => line(&format!("{name}: {}", text(value))),
         }
     }
@@ -160,12 +167,16 @@ fn tpm(args: &Predict) -> Result<Value> {
     let files = Files::read(args)?;
     let predicted = cvm_attest::predict::tpm(&files.inputs())?;
     let reference = reference(args)?;
-    let differs = reference.tpm.pcrs.iter().filter(|(pcr, value)| predicted.pcrs.get(pcr) != Some(value));
+    let differs =
+        reference.tpm.pcrs.iter().filter(|(pcr, value)| predicted.pcrs.get(pcr) != Some(value));
     let differs: Vec<String> = differs.map(|(pcr, _)| pcr.to_string()).collect();
     if !differs.is_empty() {
         return Problem::result(
             "CLI-024",
-            format!("reference.json predicts other values than the bundle's files, in PCR {}", differs.join(", ")),
+            format!(
+                "reference.json predicts other values than the bundle's files, in PCR {}",
+                differs.join(", ")
+            ),
             "the bundle was changed after it was made: provision it again, and do not enrol it",
         );
     }
@@ -173,7 +184,8 @@ fn tpm(args: &Predict) -> Result<Value> {
         set.tpm = Some(predicted.clone());
         Ok(())
     })?;
-    let events = predicted.explain.iter().map(|e| format!("PCR {} {} {}", e.pcr, e.digest, e.event));
+    let events =
+        predicted.explain.iter().map(|e| format!("PCR {} {} {}", e.pcr, e.digest, e.event));
     Ok(json!({
         "pcr": predicted.pcrs,
         "event": events.collect::<Vec<_>>(),
@@ -213,7 +225,14 @@ impl Files {
     /// Every input with its SHA-256.
     fn named(&self) -> Vec<String> {
         let Inputs { loader, uki, pk, kek, db, dbx, .. } = self.inputs();
-        let named = [("p1's loader", loader), ("p2's UKI", uki), ("PK", pk), ("KEK", kek), ("db", db), ("dbx", dbx)];
+        let named = [
+            ("p1's loader", loader),
+            ("p2's UKI", uki),
+            ("PK", pk),
+            ("KEK", kek),
+            ("db", db),
+            ("dbx", dbx),
+        ];
         named.map(|(name, bytes)| format!("{name} = sha256 {}", cvm_base::sha256(bytes))).into()
     }
 }
@@ -227,7 +246,8 @@ fn from_partition(args: &Predict, number: u32, path: &str) -> Result<Vec<u8>> {
     esp::read_file(&bytes, path, MAX_UKI)?.with_context(|| format!("p{number} has no {path}"))
 }
 
-/// Adds the prediction to the reference set of `--set`, which begins as the bundle's reference.json.
+/// Adds the prediction to the reference set of `--set`, which begins as the bundle's
+/// reference.json.
 fn add_to_set(args: &Predict, add: impl FnOnce(&mut ReferenceSet) -> Result<()>) -> Result<()> {
     let Some(path) = &args.set else { return Ok(()) };
     let mut set = match path.exists() {
@@ -284,8 +304,14 @@ fn snp(args: &Predict) -> Result<Value> {
     let mut changes = Vec::new();
     for path in &args.also_firmware {
         let firmware = read_bounded(path, MAX_FILE)?;
-        let change = format!("the host started the firmware {}, newer or older than the one predicted", path.display());
-        changes.push((change, snp::launch(&LaunchInputs { firmware: &firmware, ..inputs })?.measurement));
+        let change = format!(
+            "the host started the firmware {}, newer or older than the one predicted",
+            path.display()
+        );
+        changes.push((
+            change,
+            snp::launch(&LaunchInputs { firmware: &firmware, ..inputs })?.measurement,
+        ));
     }
     for command_line in &args.also_command_line {
         let Some(kernel) = inputs.kernel else { continue };
@@ -295,13 +321,21 @@ fn snp(args: &Predict) -> Result<Value> {
     }
     add_to_set(args, |set| {
         let tcb_floor = floor(args)?;
-        let variants = snp::variants(&inputs)?.into_iter().map(|(change, digest)| (change.to_string(), digest));
+        let variants = snp::variants(&inputs)?
+            .into_iter()
+            .map(|(change, digest)| (change.to_string(), digest));
         let variants = variants.chain(changes.iter().cloned());
-        let variants = variants.map(|(change, measurement)| SnpVariant { change, measurement }).collect();
+        let variants =
+            variants.map(|(change, measurement)| SnpVariant { change, measurement }).collect();
         let started = if args.direct { "direct" } else { "disk" };
-        let platform =
-            format!("{:?}, {}, {} vCPUs, features {features:#x}, {started}", args.vmm, args.vcpu_type, args.vcpus);
-        add_snp(set, SnpReference { platform, measurement: prediction.measurement, tcb_floor, variants });
+        let platform = format!(
+            "{:?}, {}, {} vCPUs, features {features:#x}, {started}",
+            args.vmm, args.vcpu_type, args.vcpus
+        );
+        add_snp(
+            set,
+            SnpReference { platform, measurement: prediction.measurement, tcb_floor, variants },
+        );
         Ok(())
     })?;
     let mut found = json!({ "measurement": prediction.measurement, "input": inputs_named });
@@ -320,30 +354,40 @@ fn snp_igvm(args: &Predict, firmware: &[u8]) -> Result<Value> {
     if args.direct || args.vcpus != 1 || args.vmm != Launcher::Qemu {
         return Problem::result(
             "CLI-028",
-            "an IGVM file says itself what a guest starts with: no other kernel, one vCPU, under QEMU",
+            "an IGVM file says itself what a guest starts with: no other kernel, one vCPU, under \
+             QEMU",
             "leave --direct, --vcpus and --vmm out, or give OVMF",
         );
     }
     let prediction = snp::launch_igvm(firmware)?;
     let mut variants = Vec::new();
     for path in &args.also_firmware {
-        let change = format!("the host started the firmware {}, newer or older than the one predicted", path.display());
+        let change = format!(
+            "the host started the firmware {}, newer or older than the one predicted",
+            path.display()
+        );
         let measurement = snp::launch_igvm(&read_bounded(path, MAX_FILE)?)?.measurement;
         variants.push(SnpVariant { change, measurement });
     }
-    let inputs: Vec<_> = prediction.inputs.iter().map(|input| format!("{} = {}", input.name, input.value)).collect();
+    let inputs: Vec<_> =
+        prediction.inputs.iter().map(|input| format!("{} = {}", input.name, input.value)).collect();
     let mut found = json!({ "measurement": prediction.measurement, "input": inputs });
     if let Some(observed) = observed(args)? {
         let known = variants.iter().find(|variant| variant.measurement == observed);
         found["explained"] = match known {
-            _ if observed == prediction.measurement => json!("the launch digest is the predicted one"),
+            _ if observed == prediction.measurement => {
+                json!("the launch digest is the predicted one")
+            }
             Some(variant) => json!(variant.change),
             None => json!("another IGVM file: nothing else goes into this launch digest"),
         };
     }
     add_to_set(args, |set| {
         let (measurement, tcb_floor) = (prediction.measurement, floor(args)?);
-        add_snp(set, SnpReference { platform: "Qemu, IGVM".into(), measurement, tcb_floor, variants });
+        add_snp(
+            set,
+            SnpReference { platform: "Qemu, IGVM".into(), measurement, tcb_floor, variants },
+        );
         Ok(())
     })?;
     Ok(found)
@@ -355,7 +399,8 @@ fn floor(args: &Predict) -> Result<TcbFloor> {
         return Problem::result(
             "CLI-032",
             "no least firmware was stated for the SEV-SNP machines of this reference set",
-            "give --min-tcb once per product and stepping, as milan-b1=4.0.24.219: docs/tcb.md says where the numbers stand",
+            "give --min-tcb once per product and stepping, as milan-b1=4.0.24.219: docs/tcb.md \
+             says where the numbers stand",
         );
     }
     TcbFloor::merge(args.min_tcb.iter().cloned()).context("--min-tcb")
@@ -374,7 +419,8 @@ fn observed(args: &Predict) -> Result<Option<Bytes<48>>> {
 
 /// The digests of what QEMU hands to the firmware.
 fn acpi(folder: &Path) -> Result<Acpi> {
-    let digest = |name: &str| Ok::<_, anyhow::Error>(sha384(&read_bounded(&folder.join(name), MAX_FILE)?));
+    let digest =
+        |name: &str| Ok::<_, anyhow::Error>(sha384(&read_bounded(&folder.join(name), MAX_FILE)?));
     Ok(Acpi { loader: digest("table-loader")?, rsdp: digest("rsdp")?, tables: digest("tables")? })
 }
 
@@ -397,8 +443,11 @@ fn tdx(args: &Predict) -> Result<Value> {
     })?;
     // Only the owner of the host knows what its devices lead to.
     for text in &args.rtmr {
-        let given = text.split_once('=').and_then(|(n, value)| Some((n.parse::<u8>().ok()?, value.parse().ok()?)));
-        let slot = given.and_then(|(n, value)| Some((n, prediction.rtmrs.get_mut(usize::from(n))?, value)));
+        let given = text
+            .split_once('=')
+            .and_then(|(n, value)| Some((n.parse::<u8>().ok()?, value.parse().ok()?)));
+        let slot = given
+            .and_then(|(n, value)| Some((n, prediction.rtmrs.get_mut(usize::from(n))?, value)));
         let Some((n, slot, value)) = slot else {
             return Problem::result(
                 "CLI-026",
@@ -411,23 +460,42 @@ fn tdx(args: &Predict) -> Result<Value> {
     }
     add_to_set(args, |set| {
         let [Some(rtmr0), Some(rtmr1), Some(rtmr2), Some(rtmr3)] = prediction.rtmrs else {
-            let missing = prediction.not_predicted.iter().map(|n| format!("RTMR{}: {}", n.rtmr, n.reason));
+            let missing =
+                prediction.not_predicted.iter().map(|n| format!("RTMR{}: {}", n.rtmr, n.reason));
             return Problem::result(
                 "CLI-025",
-                format!("no reference without all registers: {}", missing.collect::<Vec<_>>().join("; ")),
+                format!(
+                    "no reference without all registers: {}",
+                    missing.collect::<Vec<_>>().join("; ")
+                ),
                 "give the value that this host's configuration leads to with --rtmr N=HEX",
             );
         };
         let events = prediction.explain.clone();
-        let platform =
-            format!("{}, {} MiB", if args.direct { "direct" } else { "disk" }, args.memory.unwrap_or_default());
+        let platform = format!(
+            "{}, {} MiB",
+            if args.direct { "direct" } else { "disk" },
+            args.memory.unwrap_or_default()
+        );
         set.tdx.retain(|known| known.platform != platform);
-        set.tdx.push(TdxReference { platform, mrtd: prediction.mrtd, rtmr0, rtmr1, rtmr2, rtmr3, events });
+        set.tdx.push(TdxReference {
+            platform,
+            mrtd: prediction.mrtd,
+            rtmr0,
+            rtmr1,
+            rtmr2,
+            rtmr3,
+            events,
+        });
         Ok(())
     })?;
-    let rtmrs = (0..).zip(&prediction.rtmrs).filter_map(|(n, value)| Some((format!("{n}"), json!(value.as_ref()?))));
-    let not_predicted = prediction.not_predicted.iter().map(|n| format!("RTMR{}: {}", n.rtmr, n.reason));
-    let events = prediction.explain.iter().map(|e| format!("RTMR{} {} {}", e.rtmr, e.digest, e.event));
+    let rtmrs = (0..)
+        .zip(&prediction.rtmrs)
+        .filter_map(|(n, value)| Some((format!("{n}"), json!(value.as_ref()?))));
+    let not_predicted =
+        prediction.not_predicted.iter().map(|n| format!("RTMR{}: {}", n.rtmr, n.reason));
+    let events =
+        prediction.explain.iter().map(|e| format!("RTMR{} {} {}", e.rtmr, e.digest, e.event));
     let mut named = files.named();
     named.push(format!("firmware = sha256 {}", cvm_base::sha256(&firmware)));
     Ok(json!({

@@ -14,7 +14,11 @@ pub struct Problem {
 
 impl Problem {
     /// As a command's result.
-    pub fn result<T>(code: &'static str, problem: impl Into<String>, help: impl Into<String>) -> Result<T> {
+    pub fn result<T>(
+        code: &'static str,
+        problem: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Result<T> {
         Err(Self { code, problem: problem.into(), help: help.into() }.into())
     }
 }

@@ -26,7 +26,11 @@ impl Progress {
 
     /// A step begins.
     pub fn step(&self, text: &str) {
-        self.line(&format!("[{:6.1} s] {}{text}", self.started.elapsed().as_secs_f64(), self.prefix));
+        self.line(&format!(
+            "[{:6.1} s] {}{text}",
+            self.started.elapsed().as_secs_f64(),
+            self.prefix
+        ));
     }
 
     /// A line as it stands, for people.

@@ -21,7 +21,8 @@ const MAX_BYTES: u64 = 1024;
 /// How a new folder's secrets are locked.
 #[derive(Args)]
 pub struct LockArgs {
-    /// Lock the secrets with a passphrase instead of unlock.key: FILE's first line, or - to be asked
+    /// Lock the secrets with a passphrase instead of unlock.key: FILE's first line, or - to be
+    /// asked
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
@@ -77,19 +78,28 @@ impl UnlockArgs {
     }
 }
 
-/// The first line of `path`, or of the terminal (unseen) where `path` is `-`; a `new` one is asked twice.
+/// The first line of `path`, or of the terminal (unseen) where `path` is `-`; a `new` one is asked
+/// twice.
 fn passphrase(path: &Path, new: bool) -> Result<Zeroizing<String>> {
     let text = if path == Path::new("-") {
         let first = ask("Passphrase: ")?;
         if new && *first != *ask("Once more: ")? {
-            return Problem::result("CLI-004", "the two passphrases differ", "type the same one twice");
+            return Problem::result(
+                "CLI-004",
+                "the two passphrases differ",
+                "type the same one twice",
+            );
         }
         first
     } else {
         first_line(BufReader::new(File::open(path).with_context(|| path.display().to_string())?))?
     };
     if text.is_empty() {
-        return Problem::result("CLI-005", "the passphrase is empty", "it is the file's first line, or what is typed");
+        return Problem::result(
+            "CLI-005",
+            "the passphrase is empty",
+            "it is the file's first line, or what is typed",
+        );
     }
     Ok(text)
 }
@@ -104,8 +114,11 @@ fn first_line(from: impl BufRead) -> Result<Zeroizing<String>> {
 }
 
 fn ask(prompt: &str) -> Result<Zeroizing<String>> {
-    let mut terminal =
-        OpenOptions::new().read(true).write(true).open("/dev/tty").context("there is no terminal to ask at")?;
+    let mut terminal = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/tty")
+        .context("there is no terminal to ask at")?;
     terminal.write_all(prompt.as_bytes())?;
     let answer = {
         let _silent = Silent::on(&terminal)?;

@@ -1,4 +1,5 @@
-//! As much of a bundle as predictions read: a disk with a signed loader and UKI, variables, `reference.json`.
+//! As much of a bundle as predictions read: a disk with a signed loader and UKI, variables,
+//! `reference.json`.
 
 use std::{
     fs,
@@ -56,7 +57,8 @@ impl Bundle {
         disk::build(&bundle.join("disk.qcow2"), &placement, &image, contents).unwrap();
 
         let Databases { pk, kek, db, dbx, db_authority } = &firmware.databases;
-        let inputs = Inputs { loader: &loader, uki: &uki, pk, kek, db, dbx, authority: db_authority };
+        let inputs =
+            Inputs { loader: &loader, uki: &uki, pk, kek, db, dbx, authority: db_authority };
         let platforms = cvm_attest::reference::Platforms::default();
         let reference = Reference::new(image, manifest, tpm(&inputs).unwrap(), platforms);
         fs::write(bundle.join("reference.json"), reference.to_bytes()).unwrap();
@@ -67,6 +69,8 @@ impl Bundle {
     /// `predict`, its arguments behind the bundle separated by blanks.
     pub fn predict(&self, arguments: &str) -> crate::Run {
         let folder = self.folder.display().to_string();
-        crate::flare_cvm(&[&["predict", &folder], &arguments.split(' ').collect::<Vec<_>>()[..]].concat())
+        crate::flare_cvm(
+            &[&["predict", &folder], &arguments.split(' ').collect::<Vec<_>>()[..]].concat(),
+        )
     }
 }

@@ -41,7 +41,9 @@ fn evidence_of_every_form_finds_its_collateral_in_a_signed_cache() {
         ),
         (format!("{VECTORS}/snp-trustee-e2e/evidence.json --at {NOW}"), "cpu0: snp, genuine"),
         (
-            ["report.bin", "chain.pem"].map(|name| format!("{EVIDENCE}/gpu/h100-545.00-e2e/{name} ")).concat()
+            ["report.bin", "chain.pem"]
+                .map(|name| format!("{EVIDENCE}/gpu/h100-545.00-e2e/{name} "))
+                .concat()
                 + &format!("--nonce {} --at 1700000000", h100_nonce()),
             "measres=success",
         ),
@@ -54,7 +56,8 @@ fn evidence_of_every_form_finds_its_collateral_in_a_signed_cache() {
     let other = format!("{EVIDENCE}/snp/google-vcek/report.bin --at {NOW} {with}");
     verify(&other).failed("ATT-362").says("refused[ATT-303]: ");
     // Somebody else's cache.
-    let [theirs, other] = ["theirs", "other.key"].map(|name| folder.join(name).display().to_string());
+    let [theirs, other] =
+        ["theirs", "other.key"].map(|name| folder.join(name).display().to_string());
     flare_cvm(&["collateral", "import", "--cache", &theirs, "--key", &other, &files[0]]).good();
     let run = verify(&format!("{report} --collateral {cache} --collateral-signer {other}.pub"));
     assert_eq!((run.status, run.out.as_str()), (Some(1), ""), "{}", run.err);

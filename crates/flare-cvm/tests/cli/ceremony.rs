@@ -29,7 +29,8 @@ impl Scene {
     /// `ceremony`, its arguments separated by blanks; `@NAME` is a path in the folder.
     fn run(&self, arguments: &str) -> Run {
         let words = ["ceremony"].into_iter().chain(arguments.split_whitespace());
-        let words: Vec<_> = words.map(|word| word.replace('@', &format!("{}/", self.folder.display()))).collect();
+        let words: Vec<_> =
+            words.map(|word| word.replace('@', &format!("{}/", self.folder.display()))).collect();
         flare_cvm(&words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
@@ -58,13 +59,23 @@ fn attack_another_legal_agreement_than_the_one_that_was_signed() {
     let (legal, other) = (&scene.legal, &scene.other);
     scene.invite(&format!("--legal {legal}"));
     let refused = scene.run(&format!("{JOIN} --legal {other}")).failed("CER-035");
-    assert!(refused.err.contains("other.pdf is not the legal agreement of the invitation"), "{}", refused.err);
+    assert!(
+        refused.err.contains("other.pdf is not the legal agreement of the invitation"),
+        "{}",
+        refused.err
+    );
     assert!(!scene.there("join.txt"), "nothing was signed");
     scene.run(JOIN).good().says("legal agreement: not compared; say --legal FILE");
-    scene.run(&format!("{JOIN} --legal {legal}")).good().says("is the document that the invitation names");
+    scene
+        .run(&format!("{JOIN} --legal {legal}"))
+        .good()
+        .says("is the document that the invitation names");
 
     scene.agree();
-    scene.run(&format!("verify @agreement.txt --legal {legal}")).good().says("valid: legal agreement");
+    scene
+        .run(&format!("verify @agreement.txt --legal {legal}"))
+        .good()
+        .says("valid: legal agreement");
     scene.run(&format!("verify @agreement.txt --legal {other}")).failed("CER-035");
 }
 
@@ -84,13 +95,19 @@ fn attack_a_second_contribution_under_one_builds_name() {
     scene.run(JOIN).good();
     scene.agree();
     let contribute = |build: &str, output: &str| {
-        scene.run(&format!("contribute @data --agreement @agreement.txt --role server --build {build} -o @{output}"))
+        scene.run(&format!(
+            "contribute @data --agreement @agreement.txt --role server --build {build} -o @{output}"
+        ))
     };
     contribute("v1", "first.txt").good().says("of build v1, until 20");
     let refused = contribute("v1", "second.txt").failed("CER-033");
     assert!(!scene.there("second.txt"), "{}", refused.err);
     contribute("v2", "second.txt").good();
     let kept = scene.folder.join("data/contributions");
-    let kept = std::fs::read_dir(kept).unwrap().next().unwrap().unwrap().path().join("server.v1.txt");
-    assert_eq!(std::fs::read(kept).unwrap(), std::fs::read(scene.folder.join("first.txt")).unwrap());
+    let kept =
+        std::fs::read_dir(kept).unwrap().next().unwrap().unwrap().path().join("server.v1.txt");
+    assert_eq!(
+        std::fs::read(kept).unwrap(),
+        std::fs::read(scene.folder.join("first.txt")).unwrap()
+    );
 }

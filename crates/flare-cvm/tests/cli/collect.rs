@@ -1,4 +1,5 @@
-//! Evidence collected in a guest, whose TPM and GPUs are played here, and verified where it is taken to.
+//! Evidence collected in a guest, whose TPM and GPUs are played here, and verified where it is
+//! taken to.
 
 use std::{path::Path, process::Command};
 
@@ -12,7 +13,10 @@ const NONCE: &str = "c011ec7c011ec7c011ec7c011ec7c011ec7c011ec7c011ec7c011ec7c01
 fn collect(arguments: &str, libraries: &Path) -> Run {
     let arguments = format!("attest collect {arguments}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_flare-cvm"));
-    command.args(arguments.split_whitespace()).current_dir(repository()).env("LD_LIBRARY_PATH", libraries);
+    command
+        .args(arguments.split_whitespace())
+        .current_dir(repository())
+        .env("LD_LIBRARY_PATH", libraries);
     Run::of(&mut command, arguments)
 }
 
@@ -31,8 +35,11 @@ fn a_machines_devices_are_asked_with_one_nonce() {
     let run = verify(&format!("{}/tpm --nonce {nonce}", output.display())).good();
     run.says("tpm0: tpm, genuine");
     let other = nonce.replace('c', "d");
-    verify(&format!("{}/tpm --nonce {other}", output.display())).failed("ATT-362").says("refused[ATT-3");
-    let verdict = verify(&format!("{} --nonce {nonce} --json", output.display())).failed("ATT-362").json();
+    verify(&format!("{}/tpm --nonce {other}", output.display()))
+        .failed("ATT-362")
+        .says("refused[ATT-3");
+    let verdict =
+        verify(&format!("{} --nonce {nonce} --json", output.display())).failed("ATT-362").json();
     assert_eq!(claims(&verdict, "tpm0", "tpm")["report_data"], nonce);
     let refused = verdict["refusals"].as_array().unwrap();
     assert_eq!(refused.len(), 2, "{verdict:#}");
@@ -52,7 +59,8 @@ fn a_machines_devices_are_asked_with_one_nonce() {
 #[test]
 fn a_machine_without_devices_says_what_was_looked_for() {
     let output = folder("collect-nothing").join("evidence");
-    let asked = format!("--nonce {} -o {} --tcti device:/nonexistent", &NONCE[..64], output.display());
+    let asked =
+        format!("--nonce {} -o {} --tcti device:/nonexistent", &NONCE[..64], output.display());
     let run = collect(&asked, Path::new("/nonexistent")).failed("CLI-034");
     for device in ["SNP or TDX guest device", "TPM", "libnvidia-ml"] {
         assert!(run.err.contains(device), "{}", run.err);
@@ -73,11 +81,17 @@ fn collateral_travels_with_the_evidence() {
 
     let machine = folder.join("machine");
     std::fs::create_dir_all(machine.join("cpu")).unwrap();
-    std::fs::write(machine.join("cpu/report.bin"), read(&format!("{EVIDENCE}/snp/milan-virtee/report.bin"))).unwrap();
+    std::fs::write(
+        machine.join("cpu/report.bin"),
+        read(&format!("{EVIDENCE}/snp/milan-virtee/report.bin")),
+    )
+    .unwrap();
     let report = format!("{} --at {NOW}", machine.display());
     verify(&report).failed("ATT-362").says("refused[ATT-303]");
     // Beside it, by name, and among it.
-    verify(&format!("{report} --collateral {packed} --collateral-signer {signer}")).good().says("cpu0: snp, genuine");
+    verify(&format!("{report} --collateral {packed} --collateral-signer {signer}"))
+        .good()
+        .says("cpu0: snp, genuine");
     verify(&format!("{report} --collateral {packed}")).failed("CLI-021");
     std::fs::copy(&packed, machine.join("collateral.json")).unwrap();
     verify(&format!("{report} --collateral-signer {signer}")).good().says("cpu0: snp, genuine");
@@ -87,7 +101,9 @@ fn collateral_travels_with_the_evidence() {
     let run = verify(&format!("{report} --nonce {}", "00".repeat(32))).failed("ATT-362");
     run.says("refused[ATT-303]").says("left out: ").says("collateral.json: ");
 
-    let body = std::fs::read(repository().join(crate::VECTORS).join("snp-trustee-e2e/evidence.json")).unwrap();
+    let body =
+        std::fs::read(repository().join(crate::VECTORS).join("snp-trustee-e2e/evidence.json"))
+            .unwrap();
     let mut body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     body["collateral"] = serde_json::from_slice(&std::fs::read(&packed).unwrap()).unwrap();
     let file = crate::write(folder.join("evidence.json"), body.to_string());

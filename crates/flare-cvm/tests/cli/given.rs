@@ -1,4 +1,5 @@
-//! What users give on the command line: dates, standard input, pipes, links, and files of every editor.
+//! What users give on the command line: dates, standard input, pipes, links, and files of every
+//! editor.
 
 use std::{
     fs::{self, File},
@@ -10,7 +11,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use crate::{EVIDENCE, NOW, Run, flare_cvm, folder, read, repository, token::make_key, verify, write};
+use crate::{
+    EVIDENCE, NOW, Run, flare_cvm, folder, read, repository, token::make_key, verify, write,
+};
 
 const MILAN: &str = "tests/vectors/evidence/snp/milan-virtee";
 
@@ -50,7 +53,9 @@ fn a_named_pipe_is_refused_and_nobody_waits() {
     let pipe = folder.join("quote.msg");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let pipe = pipe.display();
-    verify(&format!("{} --at {NOW}", folder.display())).failed("ATT-362").says("quote.msg: it is neither a file");
+    verify(&format!("{} --at {NOW}", folder.display()))
+        .failed("ATT-362")
+        .says("quote.msg: it is neither a file");
     verify(&pipe.to_string()).failed("FILE-004");
     for option in ["--roots", "--jwks", "--policy", "--reference"] {
         verify(&format!("{MILAN} --at {NOW} {option} {pipe}")).failed("FILE-004");
@@ -60,7 +65,8 @@ fn a_named_pipe_is_refused_and_nobody_waits() {
         "{} attest verify <(cat {MILAN}/report.bin) {MILAN}/vcek.der --at {NOW}",
         env!("CARGO_BIN_EXE_flare-cvm")
     );
-    Run::of(Command::new("bash").args(["-c", &shell]).current_dir(repository()), shell.clone()).good();
+    Run::of(Command::new("bash").args(["-c", &shell]).current_dir(repository()), shell.clone())
+        .good();
 }
 
 #[test]
@@ -87,13 +93,17 @@ fn each_file_is_read_once_wherever_links_show_it() {
 #[test]
 fn files_of_every_editor_are_read_or_named() {
     let folder = folder("editors");
-    let marked =
-        |text: &[u8]| [b"\xef\xbb\xbf", String::from_utf8_lossy(text).replace('\n', "\r\n").as_bytes()].concat();
+    let marked = |text: &[u8]| {
+        [b"\xef\xbb\xbf", String::from_utf8_lossy(text).replace('\n', "\r\n").as_bytes()].concat()
+    };
     let utf16 = |text: &[u8]| -> Vec<u8> {
         let text = String::from_utf8_lossy(text).into_owned();
         [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
     };
-    let (key, public) = (folder.join("ear.key").display().to_string(), folder.join("ear.pub").display().to_string());
+    let (key, public) = (
+        folder.join("ear.key").display().to_string(),
+        folder.join("ear.pub").display().to_string(),
+    );
     make_key(&key, &public);
     let jwt = folder.join("verdict.jwt").display().to_string();
     let evidence = format!("{MILAN} --at {NOW}");
@@ -101,7 +111,8 @@ fn files_of_every_editor_are_read_or_named() {
     let token = format!("{jwt} --issuer flare-cvm --at {NOW}");
     let accepted = r#"{"certificate-revocation", "report-data", "host-data", "acpi", "nonce"}"#;
     let rego = format!(
-        "package policy\n\ndefault allow := false\n\nallow if input.submods.cpu0\n\naccepted_not_checked := {accepted}\n"
+        "package policy\n\ndefault allow := false\n\nallow if \
+         input.submods.cpu0\n\naccepted_not_checked := {accepted}\n"
     );
     let with_rego = format!("{evidence} --policy {}", write(folder.join("p.rego"), &rego));
     let cases: [(&str, Vec<u8>, &str); 5] = [
@@ -116,13 +127,17 @@ fn files_of_every_editor_are_read_or_named() {
         for (kind, bytes) in [("plain", text.clone()), ("marked", marked(text))] {
             verify(&format!("{rest} {option} {}", file(kind, &bytes))).good();
         }
-        let run = verify(&format!("{rest} {option} {}", file("utf16", &utf16(text)))).failed("FILE-005");
+        let run =
+            verify(&format!("{rest} {option} {}", file("utf16", &utf16(text)))).failed("FILE-005");
         assert!(run.err.contains("UTF-16") && run.err.contains("save it as UTF-8"), "{}", run.err);
     }
     // A ceremony's text is signed as it was: what changed it is said.
     let text = b"flare-cvm/v1/invite\nname: a\nend\n";
     for (bytes, says) in [
-        (String::from_utf8_lossy(text).replace('\n', "\r\n").into_bytes(), "line ends that were changed (CR LF)"),
+        (
+            String::from_utf8_lossy(text).replace('\n', "\r\n").into_bytes(),
+            "line ends that were changed (CR LF)",
+        ),
         ([b"\xef\xbb\xbf", &text[..]].concat(), "byte order mark"),
         (utf16(text), "UTF-16"),
     ] {
@@ -135,17 +150,27 @@ fn files_of_every_editor_are_read_or_named() {
 #[test]
 fn the_json_and_the_signed_verdict_say_the_same_of_each_attester() {
     let folder = folder("tiers");
-    let (key, public) = (folder.join("ear.key").display().to_string(), folder.join("ear.pub").display().to_string());
+    let (key, public) = (
+        folder.join("ear.key").display().to_string(),
+        folder.join("ear.pub").display().to_string(),
+    );
     make_key(&key, &public);
     let h100 = format!("{EVIDENCE}/gpu/h100-545.00-e2e");
     for (evidence, tier) in [
         (format!("{MILAN} --at {NOW}"), "warning"),
-        (format!("{h100}/report.bin {h100}/chain.pem --nonce {} --at 1700000000", "11".repeat(32)), "contraindicated"),
+        (
+            format!(
+                "{h100}/report.bin {h100}/chain.pem --nonce {} --at 1700000000",
+                "11".repeat(32)
+            ),
+            "contraindicated",
+        ),
         (format!("{EVIDENCE}/tdx/quotes/near-mpc.bin --at {NOW}"), "contraindicated"),
     ] {
         let verdict = verify(&format!("{evidence} --json --ear {key}")).json();
         let token = verdict["ear"].as_str().unwrap().split('.').nth(1).unwrap();
-        let signed: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token).unwrap()).unwrap();
+        let signed: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token).unwrap()).unwrap();
         let signed = signed["submods"].as_object().unwrap();
         for (name, submodule) in verdict["submods"].as_object().unwrap() {
             assert_eq!(submodule["ear.status"], signed[name]["ear.status"], "{name}");

@@ -72,18 +72,31 @@ fn flare_cvm(arguments: &[&str]) -> Run {
 
 /// `attest verify`, its arguments separated by blanks.
 fn verify(arguments: &str) -> Run {
-    flare_cvm(&[&["attest", "verify"], &arguments.split_whitespace().collect::<Vec<_>>()[..]].concat())
+    flare_cvm(
+        &[&["attest", "verify"], &arguments.split_whitespace().collect::<Vec<_>>()[..]].concat(),
+    )
 }
 
 impl Run {
     fn of(run: &mut Command, command: String) -> Self {
         let output = run.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { command, status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+        Self {
+            command,
+            status: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 
     fn good(self) -> Self {
-        assert_eq!((self.status, self.err.as_str()), (Some(0), ""), "{}\n{}", self.command, self.out);
+        assert_eq!(
+            (self.status, self.err.as_str()),
+            (Some(0), ""),
+            "{}\n{}",
+            self.command,
+            self.out
+        );
         self
     }
 
@@ -91,17 +104,27 @@ impl Run {
     fn failed(self, code: &str) -> Self {
         let Self { command, status, out, err } = &self;
         assert_eq!(*status, Some(1), "{command}\n{out}{err}");
-        assert!(err.starts_with(&format!("error[{code}]: ")) && err.contains("\nhelp: "), "{command}\n{out}{err}");
+        assert!(
+            err.starts_with(&format!("error[{code}]: ")) && err.contains("\nhelp: "),
+            "{command}\n{out}{err}"
+        );
         self
     }
 
     /// The one JSON object that it printed.
     fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{}: {e}\n{}", self.command, self.out))
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|e| panic!("{}: {e}\n{}", self.command, self.out))
     }
 
     fn says(&self, text: &str) -> &Self {
-        assert!(self.out.contains(text), "{}: no {text:?} in\n{}{}", self.command, self.out, self.err);
+        assert!(
+            self.out.contains(text),
+            "{}: no {text:?} in\n{}{}",
+            self.command,
+            self.out,
+            self.err
+        );
         self
     }
 

@@ -22,7 +22,10 @@ fn policies_from_predictions_judge_a_machine() {
         platform: "here".into(),
         measurement: measurement.parse().unwrap(),
         tcb_floor: least.parse().unwrap(),
-        variants: vec![SnpVariant { change: "another vCPU count".into(), measurement: Bytes([0x99; 48]) }],
+        variants: vec![SnpVariant {
+            change: "another vCPU count".into(),
+            measurement: Bytes([0x99; 48]),
+        }],
     };
     let nonce = "5a".repeat(32);
     let [launched, other] = ["3e", "77"].map(|byte| byte.repeat(48));
@@ -44,11 +47,15 @@ fn policies_from_predictions_judge_a_machine() {
         let refused = run.out.lines().filter(|line| line.starts_with("refused[ATT-364]: "));
         let reasons: Vec<_> = refused.map(|line| line.rsplit_once(": ").unwrap().1).collect();
         let left_out = "was not checked, and accepted_not_checked does not list it";
-        let expected = ["acpi", "certificate-revocation", "host-data"].map(|check| format!("{check} {left_out}"));
+        let expected = ["acpi", "certificate-revocation", "host-data"]
+            .map(|check| format!("{check} {left_out}"));
         assert_eq!(reasons, expected, "{policy}");
         // Their owner edits them.
         let text = fs::read_to_string(&policy).unwrap();
-        assert!(!text.contains(&"99".repeat(48)), "what explains a digest is not in what accepts one");
+        assert!(
+            !text.contains(&"99".repeat(48)),
+            "what explains a digest is not in what accepts one"
+        );
         let list = r#"accepted_not_checked := {"acpi", "certificate-revocation", "host-data"}"#;
         let edited = text.replace("accepted_not_checked := set()", list);
         assert_ne!(edited, text);
@@ -76,16 +83,22 @@ fn a_floor_is_asked_for_where_the_reference_states_none() {
     let folder = folder("policy-floor");
     let set = |name: &str, floor: &str| {
         let snp = format!(r#"{{"platform": "here", "measurement": "{}"{floor}}}"#, "3e".repeat(48));
-        let text = format!(r#"{{"version": 1, "image_id": "{}", "snp": [{snp}]}}"#, "07".repeat(16));
+        let text =
+            format!(r#"{{"version": 1, "image_id": "{}", "snp": [{snp}]}}"#, "07".repeat(16));
         write(folder.join(name), text)
     };
     let earlier = r#", "min_tcb": {"bootloader": 3, "tee": 1, "snp": 20, "microcode": 213}"#;
     for set in [set("none.json", ""), set("earlier.json", earlier)] {
         let output = folder.join("policies").display().to_string();
         let run = flare_cvm(&["policy", "new", &set, "-o", &output]).failed("ATT-386");
-        assert!(run.err.contains("no tcb_floor of \"here\"") && run.err.contains("--min-tcb"), "{}", run.err);
+        assert!(
+            run.err.contains("no tcb_floor of \"here\"") && run.err.contains("--min-tcb"),
+            "{}",
+            run.err
+        );
         assert!(!fs::exists(&output).unwrap());
-        flare_cvm(&["policy", "new", &set, "-o", &output, "--min-tcb", "milan-b1=4.0.24.219"]).good();
+        flare_cvm(&["policy", "new", &set, "-o", &output, "--min-tcb", "milan-b1=4.0.24.219"])
+            .good();
         for policy in POLICIES {
             let text = fs::read_to_string(format!("{output}/{policy}")).unwrap();
             assert!(text.contains("\"Milan-B1\""), "{text}");
@@ -109,7 +122,8 @@ fn only_reference_values_make_policies() {
         assert!(text.contains("default allow := false"), "{name}");
         // Whoever may endorse TPMs was not named: no TPM is believed.
         let now = String::from_utf8(crate::read(&format!("{VECTORS}/session-swtpm/now"))).unwrap();
-        let evidence = format!("{VECTORS}/session-swtpm/evidence.json --at {now} --policy {output}/{name}");
+        let evidence =
+            format!("{VECTORS}/session-swtpm/evidence.json --at {now} --policy {output}/{name}");
         verify(&evidence).failed("ATT-362").says("refused[ATT-364]: ");
     }
 }
@@ -119,7 +133,8 @@ fn only_reference_values_make_policies() {
 fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
     let folder = folder("policy-tpm");
     let session = format!("{VECTORS}/session-swtpm");
-    let body: serde_json::Value = serde_json::from_slice(&read(&format!("{session}/evidence.json"))).unwrap();
+    let body: serde_json::Value =
+        serde_json::from_slice(&read(&format!("{session}/evidence.json"))).unwrap();
     let spki = STANDARD.decode(body["ak_public"].as_str().unwrap()).unwrap();
     let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -128,8 +143,11 @@ fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
     let mut leaf = rcgen::CertificateParams::new(vec![]).unwrap();
     // tcg-kp-AIKCertificate.
     leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 3])];
-    let leaf = leaf.signed_by(&Ak(spki[spki.len() - 65..].to_vec()), &rcgen::Issuer::new(params, key)).unwrap();
-    let (root_file, leaf) = (write(folder.join("root.pem"), root.pem()), write(folder.join("ak.pem"), leaf.pem()));
+    let leaf = leaf
+        .signed_by(&Ak(spki[spki.len() - 65..].to_vec()), &rcgen::Issuer::new(params, key))
+        .unwrap();
+    let (root_file, leaf) =
+        (write(folder.join("root.pem"), root.pem()), write(folder.join("ak.pem"), leaf.pem()));
     let machine = format!("{session}/evidence.json {leaf} --roots {root_file} --at {NOW}");
 
     let policies = |reference: &str, root: &[u8]| {
@@ -144,7 +162,8 @@ fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
         refused.map(|line| line.split_once(": ").unwrap().1.to_owned()).collect::<Vec<_>>()
     };
     let left_out = |checks: &[&str]| -> Vec<String> {
-        let refused = |check| format!("{check} was not checked, and accepted_not_checked does not list it");
+        let refused =
+            |check| format!("{check} was not checked, and accepted_not_checked does not list it");
         checks.iter().map(refused).collect()
     };
     let checks = ["acpi", "ak-attributes", "certificate-revocation", "nonce"];
@@ -152,7 +171,8 @@ fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
     let [boot, own, cross] = policies(&reference, root.der());
     assert_eq!(reasons(&boot), left_out(&checks));
     let edited = fs::read_to_string(&boot).unwrap();
-    let list = r#"accepted_not_checked := {"acpi", "ak-attributes", "certificate-revocation", "nonce"}"#;
+    let list =
+        r#"accepted_not_checked := {"acpi", "ak-attributes", "certificate-revocation", "nonce"}"#;
     fs::write(&boot, edited.replace("accepted_not_checked := set()", list)).unwrap();
     verify(&format!("{machine} --policy {boot}")).good().says("tpm0: tpm, genuine");
     // It has not handed off yet.
@@ -163,14 +183,22 @@ fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
     // Another root, and another image.
     let [boot, ..] = policies(&reference, b"another");
     let found = format!("tpm: it is endorsed by the root {}, which", cvm_base::sha256(root.der()));
-    assert!(reasons(&boot).iter().any(|reason| reason.starts_with(&found)), "{:#?}", reasons(&boot));
+    assert!(
+        reasons(&boot).iter().any(|reason| reason.starts_with(&found)),
+        "{:#?}",
+        reasons(&boot)
+    );
     let built = Reference::parse(&read(&reference)).unwrap();
     let mut events = built.tpm.explain.clone();
     events.iter_mut().find(|event| event.pcr == 4).unwrap().digest = Bytes([0x44; 32]);
     let other = Reference { tpm: TpmReference::from_events(events, &[12, 13]), ..built };
     let other = write(folder.join("other.json"), other.to_bytes());
     let [boot, ..] = policies(&other, root.der());
-    assert!(reasons(&boot).iter().any(|reason| reason.starts_with("tpm: pcr04 is ")), "{:#?}", reasons(&boot));
+    assert!(
+        reasons(&boot).iter().any(|reason| reason.starts_with("tpm: pcr04 is ")),
+        "{:#?}",
+        reasons(&boot)
+    );
 }
 
 /// PCR 0 and 1 are worth naming where the firmware measures the host's ACPI tables.
@@ -178,14 +206,21 @@ fn a_tpm_alone_is_judged_by_its_registers_and_its_root() {
 fn firmware_is_named_by_the_log_of_an_honest_machine() {
     let folder = folder("policy-firmware");
     let logs = format!("{VECTORS}/host-acpi");
-    let named = flare_cvm(&["policy", "firmware", &format!("{logs}/debian13-honest.bin")]).good().json();
-    let attacked = flare_cvm(&["policy", "firmware", &format!("{logs}/debian13-attacked.bin")]).good().json();
-    assert!(named["pcr0"] == attacked["pcr0"] && named["pcr1"] != attacked["pcr1"], "{named} {attacked}");
+    let named =
+        flare_cvm(&["policy", "firmware", &format!("{logs}/debian13-honest.bin")]).good().json();
+    let attacked =
+        flare_cvm(&["policy", "firmware", &format!("{logs}/debian13-attacked.bin")]).good().json();
+    assert!(
+        named["pcr0"] == attacked["pcr0"] && named["pcr1"] != attacked["pcr1"],
+        "{named} {attacked}"
+    );
     let nothing = format!("{logs}/debian12-honest.bin");
     flare_cvm(&["policy", "firmware", &nothing]).failed("ATT-001");
 
-    let (reference, output) = (format!("{VECTORS}/session-swtpm/reference.json"), folder.display().to_string());
-    flare_cvm(&["policy", "new", &reference, "--firmware", &nothing, "-o", &output]).failed("ATT-001");
+    let (reference, output) =
+        (format!("{VECTORS}/session-swtpm/reference.json"), folder.display().to_string());
+    flare_cvm(&["policy", "new", &reference, "--firmware", &nothing, "-o", &output])
+        .failed("ATT-001");
     let log = format!("{logs}/debian13-honest.bin");
     flare_cvm(&["policy", "new", &reference, "--firmware", &log, "-o", &output]).good();
     let text = fs::read_to_string(folder.join("boot.rego")).unwrap();

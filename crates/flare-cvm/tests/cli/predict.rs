@@ -32,7 +32,8 @@ fn tpm(bundle: &Bundle) {
     for (pcr, value) in &bundle.reference.tpm.pcrs {
         text.says(&format!("pcr {pcr}: {value}\n"));
     }
-    text.says("reference.json: predicts the same").says(&format!("p2's UKI = sha256 {}", sha256(&bundle.uki)));
+    text.says("reference.json: predicts the same")
+        .says(&format!("p2's UKI = sha256 {}", sha256(&bundle.uki)));
     let found = bundle.predict("--platform tpm --json").good().json();
     assert_eq!(found["pcr"], json!(bundle.reference.tpm.pcrs));
     assert_eq!(found["event"].as_array().unwrap().len(), bundle.reference.tpm.explain.len());
@@ -40,8 +41,12 @@ fn tpm(bundle: &Bundle) {
     // reference.json is of another command line.
     let path = bundle.folder.join("reference.json");
     let mut events = bundle.reference.tpm.explain.clone();
-    events.iter_mut().filter(|event| event.pcr == 12).for_each(|event| event.digest = sha256(b"quiet"));
-    let other = Reference { tpm: TpmReference::from_events(events, &[13]), ..bundle.reference.clone() };
+    events
+        .iter_mut()
+        .filter(|event| event.pcr == 12)
+        .for_each(|event| event.digest = sha256(b"quiet"));
+    let other =
+        Reference { tpm: TpmReference::from_events(events, &[13]), ..bundle.reference.clone() };
     fs::write(&path, other.to_bytes()).unwrap();
     let refused = bundle.predict("--platform tpm").failed("CLI-024");
     assert!(refused.out.is_empty() && refused.err.contains("in PCR 12\n"), "{}", refused.err);
@@ -50,17 +55,24 @@ fn tpm(bundle: &Bundle) {
 
 fn snp(bundle: &Bundle) {
     bundle.predict("--platform snp").failed("CLI-022");
-    bundle.predict(&format!("--platform snp --firmware {AMD_SEV} --vcpu-type 486")).failed("CLI-023");
+    bundle
+        .predict(&format!("--platform snp --firmware {AMD_SEV} --vcpu-type 486"))
+        .failed("CLI-023");
     // sev-snp-measure's published digests of this firmware.
     for (more, digest) in [
-        ("", "19358ba9a7615534a9a1e2f0dfc29384dcd4dcb7062ff9c6013b26869a5fc6ecabe033c48dd6f6db5d6d76e7c5df632d"),
+        (
+            "",
+            "19358ba9a7615534a9a1e2f0dfc29384dcd4dcb7062ff9c6013b26869a5fc6ecabe033c48dd6f6db5d6d76e7c5df632d",
+        ),
         (
             " --guest-features 0x21",
             "e1e1ca029dd7973ab9513295be68198472dcd4fc834bd9af9b63f6e8a1674dbf281a9278a4a2ebe0eed9f22adbcd0e2b",
         ),
     ] {
         let run = bundle.predict(&format!("--platform snp --firmware {AMD_SEV}{more}")).good();
-        run.says(&format!("measurement: {digest}\n")).says("input: kernel = none").says("input: vcpu_type = EPYC-v4");
+        run.says(&format!("measurement: {digest}\n"))
+            .says("input: kernel = none")
+            .says("input: vcpu_type = EPYC-v4");
     }
     // Debian's OVMF does not measure a kernel, so none is started with it.
     let debian = bundle.predict(&format!("--platform snp --firmware {DEBIAN} --direct"));
@@ -70,7 +82,10 @@ fn snp(bundle: &Bundle) {
     let found = bundle.predict(&format!("{direct} --json")).good().json();
     assert_eq!(found["measurement"], json!(launched(bundle, 4)));
     let inputs = found["input"].as_array().unwrap();
-    assert!(inputs.contains(&json!(format!("kernel = sha256:{}", sha256(&bundle.uki)))), "{inputs:?}");
+    assert!(
+        inputs.contains(&json!(format!("kernel = sha256:{}", sha256(&bundle.uki)))),
+        "{inputs:?}"
+    );
     let observed = launched(bundle, 8);
     let run = bundle.predict(&format!("{direct} --observed {observed}")).good();
     run.says("explained: the host gave 8 vCPUs, predicted are 4\n");
@@ -93,22 +108,38 @@ pub fn launched(bundle: &Bundle, vcpus: u32) -> String {
     launch(&inputs).unwrap().measurement.to_string()
 }
 
-/// Firmware that says itself what a guest starts with; the digest is sev-snp-measure's over the same pages.
+/// Firmware that says itself what a guest starts with; the digest is sev-snp-measure's over the
+/// same pages.
 fn igvm(bundle: &Bundle) {
-    const DIGEST: &str =
-        "0eda219f881b0edeb4c74707ad9162df0eac1958127c045ca73c9cf5c1846f4bccdc3b313c1d4a8635b62d6343816119";
+    const DIGEST: &str = "0eda219f881b0edeb4c74707ad9162df0eac1958127c045ca73c9cf5c1846f4bccdc3b313c1d4a8635b62d6343816119";
     let mut pages = igvm_file::directives();
-    let igvm = write(bundle.folder.join("firmware.igvm"), igvm_file::file(pages.clone(), IgvmPlatformType::SEV_SNP));
+    let igvm = write(
+        bundle.folder.join("firmware.igvm"),
+        igvm_file::file(pages.clone(), IgvmPlatformType::SEV_SNP),
+    );
     pages.remove(2);
-    let other = write(bundle.folder.join("other.igvm"), igvm_file::file(pages, IgvmPlatformType::SEV_SNP));
+    let other =
+        write(bundle.folder.join("other.igvm"), igvm_file::file(pages, IgvmPlatformType::SEV_SNP));
     let launch = format!("--platform snp --firmware {igvm}");
-    bundle.predict(&launch).good().says(&format!("measurement: {DIGEST}\n")).says("input: firmware = sha256:");
+    bundle
+        .predict(&launch)
+        .good()
+        .says(&format!("measurement: {DIGEST}\n"))
+        .says("input: firmware = sha256:");
     let found = bundle.predict(&format!("--platform snp --firmware {other} --json")).good().json();
     let observed = found["measurement"].as_str().unwrap();
-    let run = bundle.predict(&format!("{launch} --observed {observed} --also-firmware {other}")).good();
-    run.says("explained: the host started the firmware ").says("other.igvm, newer or older than the one predicted\n");
-    bundle.predict(&format!("{launch} --observed {observed}")).good().says("explained: another IGVM file");
-    bundle.predict(&format!("{launch} --observed {DIGEST}")).good().says("explained: the launch digest is the pred");
+    let run =
+        bundle.predict(&format!("{launch} --observed {observed} --also-firmware {other}")).good();
+    run.says("explained: the host started the firmware ")
+        .says("other.igvm, newer or older than the one predicted\n");
+    bundle
+        .predict(&format!("{launch} --observed {observed}"))
+        .good()
+        .says("explained: another IGVM file");
+    bundle
+        .predict(&format!("{launch} --observed {DIGEST}"))
+        .good()
+        .says("explained: the launch digest is the pred");
     for more in ["--direct", "--vcpus 2", "--vmm ec2"] {
         bundle.predict(&format!("{launch} {more}")).failed("CLI-028");
     }
@@ -144,10 +175,16 @@ fn tdx(bundle: &Bundle) {
     assert!(whole["rtmr"]["0"].is_string());
     assert_eq!((&whole["rtmr"]["1"], &whole["mrtd"]), (&found["rtmr"]["1"], &found["mrtd"]));
     fs::write(acpi.join("tables"), "of another host").unwrap();
-    assert_ne!(bundle.predict(&format!("{with_acpi} --json")).good().json()["rtmr"]["0"], whole["rtmr"]["0"]);
+    assert_ne!(
+        bundle.predict(&format!("{with_acpi} --json")).good().json()["rtmr"]["0"],
+        whole["rtmr"]["0"]
+    );
     let sections = bundle.predict(&format!("{with_acpi} --pages section --json")).good().json();
     assert_ne!(sections["mrtd"], found["mrtd"]);
-    let disk = bundle.predict(&format!("--platform tdx --firmware {DEBIAN} --memory 4096 --json")).good().json();
+    let disk = bundle
+        .predict(&format!("--platform tdx --firmware {DEBIAN} --memory 4096 --json"))
+        .good()
+        .json();
     assert_ne!(disk["rtmr"]["1"], found["rtmr"]["1"]);
 
     let set = bundle.folder.join("tdx.json").display().to_string();
@@ -168,7 +205,9 @@ fn sets(bundle: &Bundle) {
     let snp = format!("--platform snp --firmware {AMD_SEV} --direct --set {set}");
     // A digest that any firmware may have made is nobody's reference.
     assert!(bundle.predict(&snp).failed("CLI-032").err.contains("docs/tcb.md"));
-    bundle.predict(&format!("{snp} --min-tcb milan=4.0.24.219 --min-tcb milan=4.0.24.68")).failed("CLI-000");
+    bundle
+        .predict(&format!("{snp} --min-tcb milan=4.0.24.219 --min-tcb milan=4.0.24.68"))
+        .failed("CLI-000");
     assert!(!fs::exists(&set).unwrap(), "a failure writes nothing");
     let snp = snp + " --min-tcb milan-b1=4.0.24.219 --min-tcb siena=7.0.14.25";
     for more in [" --vcpus 4", " --vcpus 8", " --vcpus 8 --guest-features 0x21", " --vcpus 4"] {
@@ -177,8 +216,14 @@ fn sets(bundle: &Bundle) {
     bundle.predict(&format!("--platform tpm --set {set}")).good();
     let written = ReferenceSet::parse(&fs::read(&set).unwrap()).unwrap();
     assert_eq!(written.tpm, Some(bundle.reference.tpm.clone()));
-    let digests: Vec<_> = written.snp.iter().map(|platform| platform.measurement.to_string()).collect();
-    assert_eq!(digests.len(), 3, "{:?}", written.snp.iter().map(|platform| &platform.platform).collect::<Vec<_>>());
+    let digests: Vec<_> =
+        written.snp.iter().map(|platform| platform.measurement.to_string()).collect();
+    assert_eq!(
+        digests.len(),
+        3,
+        "{:?}",
+        written.snp.iter().map(|platform| &platform.platform).collect::<Vec<_>>()
+    );
     assert!(digests.contains(&launched(bundle, 4)) && digests.contains(&launched(bundle, 8)));
     let named: Value = serde_json::from_slice(&fs::read(&set).unwrap()).unwrap();
     assert_eq!(named["image_id"], "000102030405060708090a0b0c0d0e0f");

@@ -49,7 +49,9 @@ fn a_signed_verdict_is_verified_by_its_readers() {
         verify(&arguments).failed("ATT-362").says(&format!("refused[{code}]: "));
     }
     let (_, others) = self::key(&crate::folder("token-other"));
-    verify(&format!("{jwt} --jwks {others} --issuer flare-cvm --at {NOW}")).failed("ATT-362").says("refused[ATT-35");
+    verify(&format!("{jwt} --jwks {others} --issuer flare-cvm --at {NOW}"))
+        .failed("ATT-362")
+        .says("refused[ATT-35");
     // One character of what is signed.
     let text = fs::read_to_string(&jwt).unwrap();
     let at = text.find('.').unwrap() + 20;
@@ -65,7 +67,8 @@ fn a_refused_machines_verdict_is_signed_and_refused_again() {
     let jwt = folder.join("verdict.jwt").display().to_string();
     let debug = format!("{EVIDENCE}/snp/google-vcek --at {NOW} --ear {key} -o {jwt}");
     verify(&debug).failed("ATT-362");
-    let run = verify(&format!("{jwt} --jwks {public} --issuer flare-cvm --at {NOW}")).failed("ATT-362");
+    let run =
+        verify(&format!("{jwt} --jwks {public} --issuer flare-cvm --at {NOW}")).failed("ATT-362");
     run.says("refused[ATT-396]: ").says("the verifier's verdict on cpu0 is \"contraindicated\"");
 }
 
@@ -85,7 +88,8 @@ fn a_token_without_a_file_can_be_piped() {
     }
 }
 
-/// The key's file is no key, or of another curve: no token, and an error that says which key is needed.
+/// The key's file is no key, or of another curve: no token, and an error that says which key is
+/// needed.
 #[test]
 fn another_kind_of_key_signs_nothing() {
     let folder = folder("token-key");
@@ -94,7 +98,8 @@ fn another_kind_of_key_signs_nothing() {
     assert!(Command::new("openssl").args(arguments.split(' ')).output().unwrap().status.success());
     let jwt = folder.join("verdict.jwt");
     for key in [key, crate::write(folder.join("words"), "no key")] {
-        let evidence = format!("{EVIDENCE}/snp/milan-virtee --at {NOW} --ear {key} -o {}", jwt.display());
+        let evidence =
+            format!("{EVIDENCE}/snp/milan-virtee --at {NOW} --ear {key} -o {}", jwt.display());
         let run = verify(&evidence);
         assert_eq!((run.status, run.out.as_str()), (Some(1), ""), "{}", run.err);
         assert!(run.err.contains("P-256") && !run.err.contains("CLI-000"), "{}", run.err);

@@ -1,8 +1,11 @@
-//! `attest verify` on evidence of every kind: verdict, exit status, claims, and what was not checked.
+//! `attest verify` on evidence of every kind: verdict, exit status, claims, and what was not
+//! checked.
 
 use serde_json::Value;
 
-use crate::{EVIDENCE, NOW, VECTORS, claims, explain::machine, flare_cvm, folder, read, verify, write};
+use crate::{
+    EVIDENCE, NOW, VECTORS, claims, explain::machine, flare_cvm, folder, read, verify, write,
+};
 
 /// Evidence that is accepted: its submodule and kind, one claim, and the checks that were left out.
 struct Good {
@@ -68,15 +71,20 @@ fn good(rules: &str) -> Vec<Good> {
             &["certificate-revocation", "host-data", "acpi", "tcb-floor"],
         ),
         case(
-            format!("{EVIDENCE}/azure/tdx-trustee-evidence-v0 --nonce challenge --at {NOW} --policy {rules}"),
+            format!(
+                "{EVIDENCE}/azure/tdx-trustee-evidence-v0 --nonce challenge --at {NOW} --policy \
+                 {rules}"
+            ),
             "cpu0",
             "az-tdx-vtpm",
             ("/tpm/report_data", "6368616c6c656e6765"),
             &["certificate-revocation", "tcb-status", "qe-identity", "event-log", "acpi"],
         ),
         case(
-            files("tpm/gce-cos-85-nonce9009", "ak.tpmt_public quote-sha384.msg quote-sha384.sig pcrs-sha384.json")
-                + "--nonce 9009",
+            files(
+                "tpm/gce-cos-85-nonce9009",
+                "ak.tpmt_public quote-sha384.msg quote-sha384.sig pcrs-sha384.json",
+            ) + "--nonce 9009",
             "tpm0",
             "tpm",
             ("/bank", "sha384"),
@@ -91,7 +99,8 @@ fn good(rules: &str) -> Vec<Good> {
         ),
         case(
             format!(
-                "{h100}/report.bin {h100}/chain.pem {h100}/driver-rim.xml {h100}/vbios-rim.xml --nonce {nonce} --at 1700000000"
+                "{h100}/report.bin {h100}/chain.pem {h100}/driver-rim.xml {h100}/vbios-rim.xml \
+                 --nonce {nonce} --at 1700000000"
             ),
             "gpu0",
             "nvidia",
@@ -100,7 +109,8 @@ fn good(rules: &str) -> Vec<Good> {
         ),
         case(
             format!(
-                "{VECTORS}/forms/ls10.evidence.json {VECTORS}/forms/ls10.bios-rim.xml --nonce {} --at 1780000000",
+                "{VECTORS}/forms/ls10.evidence.json {VECTORS}/forms/ls10.bios-rim.xml --nonce {} \
+                 --at 1780000000",
                 switch_nonce()
             ),
             "switch0",
@@ -110,7 +120,8 @@ fn good(rules: &str) -> Vec<Good> {
         ),
         case(
             format!(
-                "{EVIDENCE}/maa/maa-1-sgx.jwt --jwks {EVIDENCE}/maa/maa-1-sgx.jwks.json --issuer-from-evidence --at 1625170400"
+                "{EVIDENCE}/maa/maa-1-sgx.jwt --jwks {EVIDENCE}/maa/maa-1-sgx.jwks.json \
+                 --issuer-from-evidence --at 1625170400"
             ),
             "token0",
             "maa",
@@ -131,19 +142,21 @@ fn good(rules: &str) -> Vec<Good> {
 
 /// What the H100 of the vector was asked with.
 pub fn h100_nonce() -> String {
-    let nonce = String::from_utf8(read(&format!("{EVIDENCE}/gpu/h100-545.00-e2e/nonce.hex"))).unwrap();
+    let nonce =
+        String::from_utf8(read(&format!("{EVIDENCE}/gpu/h100-545.00-e2e/nonce.hex"))).unwrap();
     nonce.trim().to_owned()
 }
 
-/// What the switch of the vector was asked with: bytes 4 to 36 of the request in front of its report.
+/// What the switch of the vector was asked with: bytes 4 to 36 of the request in front of its
+/// report.
 fn switch_nonce() -> String {
-    String::from_utf8(read(&format!("{VECTORS}/forms/ls10.report.txt")).split_off(8)[..64].to_vec()).unwrap()
+    String::from_utf8(read(&format!("{VECTORS}/forms/ls10.report.txt")).split_off(8)[..64].to_vec())
+        .unwrap()
 }
 
 #[test]
 fn each_kind_of_evidence_is_accepted_and_says_what_was_not_checked() {
-    let rules =
-        r#"{"tdx": {"allow_unknown_tcb": true}, "sgx": {"tcb_statuses": ["ConfigurationAndSWHardeningNeeded"]}}"#;
+    let rules = r#"{"tdx": {"allow_unknown_tcb": true}, "sgx": {"tcb_statuses": ["ConfigurationAndSWHardeningNeeded"]}}"#;
     let rules = write(folder("good").join("rules.json"), rules);
     for Good { arguments, submodule, kind, claim, not_checked } in good(&rules) {
         let expected: Vec<_> = not_checked.iter().map(|check| (submodule, *check)).collect();
@@ -152,11 +165,20 @@ fn each_kind_of_evidence_is_accepted_and_says_what_was_not_checked() {
         assert!(text.out.ends_with("\nverdict: accepted\n"), "{}", text.out);
 
         let verdict = verify(&format!("{arguments} --json")).good().json();
-        assert_eq!((&verdict["verdict"], &verdict["refusals"]), (&"accepted".into(), &Value::Array(vec![])));
-        assert_eq!(claims(&verdict, submodule, kind).pointer(claim.0), Some(&claim.1.into()), "{arguments}");
+        assert_eq!(
+            (&verdict["verdict"], &verdict["refusals"]),
+            (&"accepted".into(), &Value::Array(vec![]))
+        );
+        assert_eq!(
+            claims(&verdict, submodule, kind).pointer(claim.0),
+            Some(&claim.1.into()),
+            "{arguments}"
+        );
         assert_eq!(verdict["submods"][submodule]["ear.status"], "warning", "{arguments}");
         let listed = verdict["not_checked"].as_array().unwrap();
-        let listed = listed.iter().map(|entry| (entry["of"].as_str().unwrap(), entry["check"].as_str().unwrap()));
+        let listed = listed
+            .iter()
+            .map(|entry| (entry["of"].as_str().unwrap(), entry["check"].as_str().unwrap()));
         assert_eq!(listed.collect::<Vec<_>>(), expected, "{arguments}");
     }
 }
@@ -166,7 +188,10 @@ fn each_kind_of_evidence_is_accepted_and_says_what_was_not_checked() {
 fn what_attests_nothing_says_so() {
     for (arguments, line, left_out) in [
         (
-            format!("{EVIDENCE}/tpm/eventlogs/rhel8-uefi.bin {EVIDENCE}/tpm/eventlogs/rhel8-uefi.bin.pcrs.json"),
+            format!(
+                "{EVIDENCE}/tpm/eventlogs/rhel8-uefi.bin \
+                 {EVIDENCE}/tpm/eventlogs/rhel8-uefi.bin.pcrs.json"
+            ),
             "collateral0: event-log, consistent",
             &["quote"][..],
         ),
@@ -175,7 +200,11 @@ fn what_attests_nothing_says_so() {
             "collateral0: event-log, consistent",
             &["quote", "pcr-values"],
         ),
-        (format!("{VECTORS}/forms/cos-113.ccel"), "collateral0: cc-event-log, consistent", &["quote"]),
+        (
+            format!("{VECTORS}/forms/cos-113.ccel"),
+            "collateral0: cc-event-log, consistent",
+            &["quote"],
+        ),
         (
             format!("{EVIDENCE}/gpu/rims/Driver_RIM_test_no_gpu.swidtag --at 1717200000"),
             "collateral0: nvidia-rim, genuine",
@@ -192,7 +221,8 @@ fn what_attests_nothing_says_so() {
     }
 }
 
-/// Where a verifier says no, there are no claims to believe; where a policy does, they stand beside the reason.
+/// Where a verifier says no, there are no claims to believe; where a policy does, they stand beside
+/// the reason.
 #[test]
 fn each_kind_of_evidence_is_refused_with_the_check_that_failed() {
     let h100 = format!("{EVIDENCE}/gpu/h100-545.00-e2e");
@@ -210,27 +240,38 @@ fn each_kind_of_evidence_is_refused_with_the_check_that_failed() {
         ("snp/google-vcek --at 1760000000".into(), "ATT-309", true),
         (format!("snp/milan-virtee --at {NOW} --nonce 00"), "ATT-308", false),
         (
-            format!("tdx/quotes/phala-tdx_quote.bin {EVIDENCE}/tdx/collateral/phala-tdx_quote.json --at 1756376163"),
+            format!(
+                "tdx/quotes/phala-tdx_quote.bin {EVIDENCE}/tdx/collateral/phala-tdx_quote.json \
+                --at 1756376163"
+            ),
             "ATT-412",
             false,
         ),
         (
-            format!("tdx/quotes/phala-tdx_quote.bin {EVIDENCE}/tdx/collateral/near-mpc-nopck.json --at 1787894500"),
+            format!(
+                "tdx/quotes/phala-tdx_quote.bin {EVIDENCE}/tdx/collateral/near-mpc-nopck.json \
+                --at 1787894500"
+            ),
             "ATT-414",
             true,
         ),
         (
             format!(
-                "tdx/quotes/trustee-tdx_quote_4.bin {EVIDENCE}/tdx/collateral/confai-50806f000000-2026-03.json --at 1774995526"
+                "tdx/quotes/trustee-tdx_quote_4.bin \
+                 {EVIDENCE}/tdx/collateral/confai-50806f000000-2026-03.json --at 1774995526"
             ),
             "ATT-415",
             true,
         ),
-        // Downgrades: without collateral nothing is known of a platform that Intel calls out of date with it.
+        // Downgrades: without collateral nothing is known of a platform that Intel calls out of
+        // date with it.
         ("azure/tdx-trustee-evidence-v0 --nonce challenge --at 1760000000".into(), "ATT-416", true),
         ("tdx/quotes/phala-sgx_quote.bin --at 1751624924".into(), "ATT-416", true),
         (
-            format!("tdx/quotes/phala-sgx_quote.bin {EVIDENCE}/tdx/collateral/phala-sgx_quote.json --at 1751624924"),
+            format!(
+                "tdx/quotes/phala-sgx_quote.bin {EVIDENCE}/tdx/collateral/phala-sgx_quote.json \
+                --at 1751624924"
+            ),
             "ATT-414",
             true,
         ),
@@ -238,20 +279,25 @@ fn each_kind_of_evidence_is_refused_with_the_check_that_failed() {
         ("azure/snp-trustee-evidence-v0 --at 1760000000".into(), "ATT-360", false),
         (
             format!(
-                "tpm/gce-cos-85-nonce9009/ak.tpmt_public {gce}/quote-sha256.msg {gce}/quote-sha256.sig --nonce 9008"
+                "tpm/gce-cos-85-nonce9009/ak.tpmt_public {gce}/quote-sha256.msg \
+                 {gce}/quote-sha256.sig --nonce 9008"
             ),
             "ATT-332",
             false,
         ),
         (
             format!(
-                "tpm/gce-cos-85-nonce9009/ak.tpmt_public {gce}/quote-sha1.msg {gce}/quote-sha1.sig {gce}/pcrs-sha1.json --nonce 9009"
+                "tpm/gce-cos-85-nonce9009/ak.tpmt_public {gce}/quote-sha1.msg {gce}/quote-sha1.sig \
+                 {gce}/pcrs-sha1.json --nonce 9009"
             ),
             "ATT-334",
             false,
         ),
         (
-            format!("tpm/eventlogs/rhel8-uefi.bin {EVIDENCE}/tpm/eventlogs/cos-85-amd-sev.bin.pcrs.json"),
+            format!(
+                "tpm/eventlogs/rhel8-uefi.bin \
+                {EVIDENCE}/tpm/eventlogs/cos-85-amd-sev.bin.pcrs.json"
+            ),
             "ATT-360",
             false,
         ),
@@ -259,19 +305,25 @@ fn each_kind_of_evidence_is_refused_with_the_check_that_failed() {
         (asked("gpu/h100-550.90.07") + " --at 1760000000", "ATT-387", true),
         (
             format!(
-                "gpu/h100-545.00-e2e/report.bin {h100}/chain.pem {h100}/driver-rim.xml {h100}/vbios-rim.mismatch-1-2-3-9.xml --nonce {nonce} --at 1700000000"
+                "gpu/h100-545.00-e2e/report.bin {h100}/chain.pem {h100}/driver-rim.xml \
+                 {h100}/vbios-rim.mismatch-1-2-3-9.xml --nonce {nonce} --at 1700000000"
             ),
             "ATT-348",
             false,
         ),
         (
-            "maa/maa-1-sgx.jwt --jwks tests/vectors/evidence/maa/maa-1-sgx.jwks.json --at 1760000000".into(),
+            "maa/maa-1-sgx.jwt --jwks tests/vectors/evidence/maa/maa-1-sgx.jwks.json --at \
+             1760000000"
+                .into(),
             "ATT-355",
             false,
         ),
         (no_key.into(), "ATT-360", false),
         (
-            format!("nras/hopperClaimsv3_detached_eat.json --jwks {EVIDENCE}/maa/maa-1-sgx.jwks.json --at 1749601918"),
+            format!(
+                "nras/hopperClaimsv3_detached_eat.json --jwks \
+                {EVIDENCE}/maa/maa-1-sgx.jwks.json --at 1749601918"
+            ),
             "ATT-352",
             false,
         ),
@@ -284,10 +336,16 @@ fn each_kind_of_evidence_is_refused_with_the_check_that_failed() {
         let verdict = verify(&format!("{arguments} --json")).failed("ATT-362").json();
         assert_eq!(verdict["verdict"], "refused");
         let refusals = verdict["refusals"].as_array().unwrap();
-        assert!(refusals.iter().all(|refusal| refusal["code"] == code && refusal["help"] != ""), "{refusals:?}");
+        assert!(
+            refusals.iter().all(|refusal| refusal["code"] == code && refusal["help"] != ""),
+            "{refusals:?}"
+        );
         let submodules = verdict["submods"].as_object().unwrap();
         assert_eq!(submodules.len(), usize::from(genuine), "{arguments}");
-        assert!(submodules.values().all(|entry| entry["ear.status"] == "contraindicated"), "{arguments}");
+        assert!(
+            submodules.values().all(|entry| entry["ear.status"] == "contraindicated"),
+            "{arguments}"
+        );
     }
 }
 
@@ -306,7 +364,11 @@ fn mistakes_on_the_command_line_end_before_any_verdict() {
         (format!("{debug} --policy {rules} --policy {rules}"), "CLI-027", "both give rules"),
         (format!("{debug} --policy {unknown}"), "CLI-000", "allow_anything"),
         (format!("{debug} --reference {words}"), "CLI-000", "is no JSON"),
-        (format!("{debug} --reference {other}"), "ATT-001", "neither a bundle's reference.json nor a reference set"),
+        (
+            format!("{debug} --reference {other}"),
+            "ATT-001",
+            "neither a bundle's reference.json nor a reference set",
+        ),
         (format!("{debug} --explain"), "", "--reference"),
         (format!("{debug} -o verdict.jwt"), "", "--ear"),
     ] {
@@ -348,7 +410,8 @@ fn mistakes_on_the_command_line_end_before_any_verdict() {
 #[test]
 fn what_is_no_evidence_is_named() {
     let run = verify("README.md").failed("ATT-362");
-    run.says("refused[ATT-360]: README.md: ").says("refused[ATT-360]: the files: there is no evidence among them");
+    run.says("refused[ATT-360]: README.md: ")
+        .says("refused[ATT-360]: the files: there is no evidence among them");
 
     let folder = folder("notes");
     for name in ["report.bin", "vcek.der"] {
@@ -356,11 +419,19 @@ fn what_is_no_evidence_is_named() {
     }
     write(folder.join("notes.txt"), "asked on Monday");
     let arguments = format!("{} --at {NOW}", folder.display());
-    verify(&arguments).good().says("left out: ").says("notes.txt: it is no evidence").says("(15 bytes)");
+    verify(&arguments)
+        .good()
+        .says("left out: ")
+        .says("notes.txt: it is no evidence")
+        .says("(15 bytes)");
     let verdict = verify(&format!("{arguments} --json")).good().json();
     assert!(verdict["left_out"][0]["of"].as_str().unwrap().ends_with("notes.txt"), "{verdict:#}");
-    // The report, damaged: its folder attests nothing, and is not accepted for the certificate in it.
-    write(folder.join("report.bin"), &read(&format!("{EVIDENCE}/snp/milan-virtee/report.bin"))[..1000]);
+    // The report, damaged: its folder attests nothing, and is not accepted for the certificate in
+    // it.
+    write(
+        folder.join("report.bin"),
+        &read(&format!("{EVIDENCE}/snp/milan-virtee/report.bin"))[..1000],
+    );
     verify(&arguments)
         .failed("ATT-362")
         .says("refused[ATT-360]: ")
@@ -383,7 +454,10 @@ fn folders_are_read_whole_and_once() {
     let deep = folder.join("a/b/c/d");
     std::fs::create_dir_all(&deep).unwrap();
     write(deep.join("report.bin"), "hidden");
-    verify(&arguments).failed("ATT-362").says("refused[ATT-360]: ").says("a/b/c/d: folders in folders");
+    verify(&arguments)
+        .failed("ATT-362")
+        .says("refused[ATT-360]: ")
+        .says("a/b/c/d: folders in folders");
     let rules = write(folder.with_extension("rules.json"), r#"{"accept_unread": ["d"]}"#);
     let run = verify(&format!("{arguments} --policy {rules}")).good();
     run.says("a/b/c/d: not checked: unread-evidence: folders in folders");
@@ -402,20 +476,26 @@ fn attack_an_unread_report_beside_a_genuine_quote() {
     crate::token::make_key(&key, &public);
     let case = format!("{VECTORS}/dropped-evidence/tpm-quote-and-unread-snp --at {NOW}");
     verify(&format!("{case} --ear {key} -o {jwt}")).failed("ATT-362").says("verdict: refused");
-    let run = verify(&format!("{jwt} --jwks {public} --issuer flare-cvm --at {NOW}")).failed("ATT-362");
-    run.says("the verifier's verdict on tpm0 is \"contraindicated\"").says("verdict on refused0 is");
+    let run =
+        verify(&format!("{jwt} --jwks {public} --issuer flare-cvm --at {NOW}")).failed("ATT-362");
+    run.says("the verifier's verdict on tpm0 is \"contraindicated\"")
+        .says("verdict on refused0 is");
     verify(&format!("{VECTORS}/cases/snp-version-6.bin")).failed("ATT-362").says("version 6");
     // Also where a signed verdict has nothing genuine in it.
-    verify(&format!("{VECTORS}/cases/snp-version-6.bin --ear {key} -o {jwt} --at {NOW}")).failed("ATT-362");
-    verify(&format!("{jwt} --jwks {public} --issuer flare-cvm --at {NOW}")).failed("ATT-362").says("refused0");
+    verify(&format!("{VECTORS}/cases/snp-version-6.bin --ear {key} -o {jwt} --at {NOW}"))
+        .failed("ATT-362");
+    verify(&format!("{jwt} --jwks {public} --issuer flare-cvm --at {NOW}"))
+        .failed("ATT-362")
+        .says("refused0");
 }
 
 /// Whose word counts is said on the command line, and the evidence's own only where that is wanted.
 #[test]
 fn what_judges_does_not_come_with_the_evidence() {
     let h100 = format!("{EVIDENCE}/gpu/h100-545.00-e2e");
-    let gpu: String =
-        ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml"].map(|file| format!("{h100}/{file} ")).concat();
+    let gpu: String = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml"]
+        .map(|file| format!("{h100}/{file} "))
+        .concat();
     let gpu = format!("{gpu} {h100}/nonce.hex --at 1700000000");
     let run = verify(&gpu).failed("ATT-362");
     run.says("refused[ATT-420]: the nonce: ").says("--nonce-from-evidence");
@@ -426,25 +506,34 @@ fn what_judges_does_not_come_with_the_evidence() {
 
     let maa = format!("{EVIDENCE}/maa/maa-1-sgx.jwt --at 1625170400");
     let keys = format!("{EVIDENCE}/maa/maa-1-sgx.jwks.json");
-    verify(&format!("{maa} {keys}")).failed("ATT-362").says("refused[ATT-421]: ").says("--jwks-from-evidence");
+    verify(&format!("{maa} {keys}"))
+        .failed("ATT-362")
+        .says("refused[ATT-421]: ")
+        .says("--jwks-from-evidence");
     verify(&format!("{maa} --jwks {keys}")).failed("ATT-362").says("refused[ATT-422]: ");
     let run = verify(&format!("{maa} {keys} --jwks-from-evidence --issuer-from-evidence")).good();
     run.says("token0: not checked: token-keys: ").says("token0: not checked: issuer: ");
     let others = format!("{EVIDENCE}/nras/nras-prod-20250609.recovered.pub.pem");
-    verify(&format!("{maa} {keys} --jwks {others} --issuer-from-evidence")).failed("ATT-362").says("refused[ATT-35");
-    for both in
-        ["--nonce 00 --nonce-from-evidence", "--jwks x --jwks-from-evidence", "--issuer x --issuer-from-evidence"]
-    {
+    verify(&format!("{maa} {keys} --jwks {others} --issuer-from-evidence"))
+        .failed("ATT-362")
+        .says("refused[ATT-35");
+    for both in [
+        "--nonce 00 --nonce-from-evidence",
+        "--jwks x --jwks-from-evidence",
+        "--issuer x --issuer-from-evidence",
+    ] {
         assert_eq!(verify(&format!("{maa} {both}")).status, Some(2), "{both}");
     }
 }
 
-/// NVIDIA's own policies ask for OCSP responses, which are not at hand; what else they ask for, holds.
+/// NVIDIA's own policies ask for OCSP responses, which are not at hand; what else they ask for,
+/// holds.
 #[test]
 fn nvidias_policies_say_which_check_was_not_made() {
     let h100 = format!("{EVIDENCE}/gpu/h100-545.00-e2e");
     let files = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml"];
-    let files: String = files.map(|file| format!("{h100}/{file} ")).concat() + "--nonce " + &h100_nonce();
+    let files: String =
+        files.map(|file| format!("{h100}/{file} ")).concat() + "--nonce " + &h100_nonce();
     let folder = folder("nvidia");
     let policy = |name: &str, overall: &str, detached: &str| {
         let text = format!(
@@ -457,7 +546,9 @@ fn nvidias_policies_say_which_check_was_not_made() {
         r#"{"x-nvidia-ver": "3.0"}"#,
         r#"{"measres": "success", "x-nvidia-gpu-arch-check": true}"#,
     );
-    verify(&format!("{files} --at 1700000000 --policy {measured}")).good().says("verdict: accepted");
+    verify(&format!("{files} --at 1700000000 --policy {measured}"))
+        .good()
+        .says("verdict: accepted");
     let asked = policy(
         "ocsp.json",
         r#"{"x-nvidia-ver": "3.0"}"#,
@@ -468,13 +559,21 @@ fn nvidias_policies_say_which_check_was_not_made() {
     assert_eq!(run.out.matches("refused[").count(), 1, "{}", run.out);
     // A policy for devices that are not there accepts nothing.
     let snp = format!("{EVIDENCE}/snp/milan-virtee --at {NOW}");
-    verify(&format!("{snp} --policy {measured}")).failed("ATT-362").says("refused[ATT-363]: ").says("devices is 0");
+    verify(&format!("{snp} --policy {measured}"))
+        .failed("ATT-362")
+        .says("refused[ATT-363]: ")
+        .says("devices is 0");
 
     let switch = format!(
-        "{VECTORS}/forms/ls10.evidence.json {VECTORS}/forms/ls10.bios-rim.xml --nonce {} --at 1780000000",
+        "{VECTORS}/forms/ls10.evidence.json {VECTORS}/forms/ls10.bios-rim.xml --nonce {} --at \
+         1780000000",
         switch_nonce()
     );
-    let switches = policy("switch.json", "{}", r#"{"measres": "success", "x-nvidia-switch-arch-check": true}"#);
+    let switches = policy(
+        "switch.json",
+        "{}",
+        r#"{"measres": "success", "x-nvidia-switch-arch-check": true}"#,
+    );
     verify(&format!("{switch} --policy {switches}")).good();
     verify(&format!("{switch} --policy {measured}")).failed("ATT-362").says("devices is 0");
     // The verdict of NVIDIA's service is judged by the same rules, and there OCSP was asked.
@@ -485,9 +584,14 @@ fn nvidias_policies_say_which_check_was_not_made() {
     for good in [&measured, &asked] {
         verify(&format!("{nras} --policy {good}")).good();
     }
-    let older = policy("older.json", r#"{"x-nvidia-ver": "2.0"}"#, r#"{"x-nvidia-gpu-driver-version": "550.90.08"}"#);
+    let older = policy(
+        "older.json",
+        r#"{"x-nvidia-ver": "2.0"}"#,
+        r#"{"x-nvidia-gpu-driver-version": "550.90.08"}"#,
+    );
     let run = verify(&format!("{nras} --policy {older}")).failed("ATT-362");
-    run.says("overall: x-nvidia-ver is \"3.0\"").says("GPU-0: x-nvidia-gpu-driver-version is \"550.90.07\"");
+    run.says("overall: x-nvidia-ver is \"3.0\"")
+        .says("GPU-0: x-nvidia-gpu-driver-version is \"550.90.07\"");
 
     let both = policy("both.json", "{}", r#"{"measres": "fail"}"#);
     verify(&format!("{switch} --policy {both}")).failed("ATT-362").says("SWITCH-0: measres is");
@@ -499,7 +603,8 @@ fn a_composite_is_bound_together() {
     let folder = folder("composite");
     let h100 = format!("{EVIDENCE}/gpu/h100-545.00-e2e");
     let nonce = h100_nonce();
-    let gpu = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml"].map(|file| format!("{h100}/{file} "));
+    let gpu = ["report.bin", "chain.pem", "driver-rim.xml", "vbios-rim.xml"]
+        .map(|file| format!("{h100}/{file} "));
     let gpu = gpu.concat() + "--at 1700000000";
     let cpu = machine(&folder, &"3e".repeat(48), &nonce);
     let run = verify(&format!("{cpu} {gpu}")).good();
@@ -511,7 +616,8 @@ fn a_composite_is_bound_together() {
     run.says("refused[ATT-361]: the composite: ");
     // The CPU answered another one; then the GPU did.
     let other = machine(&folder, &"3e".repeat(48), &"77".repeat(32));
-    let run = verify(&format!("{} {gpu}", other.replace(&"77".repeat(32), &nonce))).failed("ATT-362");
+    let run =
+        verify(&format!("{} {gpu}", other.replace(&"77".repeat(32), &nonce))).failed("ATT-362");
     run.says("refused[ATT-308]: ");
     verify(&format!("{other} {gpu}")).failed("ATT-362").says("refused[ATT-342]: ");
 }

@@ -9,7 +9,11 @@ const CLIENT: Client = Client { mac: MAC, xid: 7 };
 
 fn reply(kind: MessageType, change: impl Fn(&mut Message)) -> Vec<u8> {
     let mut message = Message::default();
-    message.set_opcode(dhcproto::v4::Opcode::BootReply).set_xid(7).set_chaddr(&MAC).set_yiaddr(ADDRESS);
+    message
+        .set_opcode(dhcproto::v4::Opcode::BootReply)
+        .set_xid(7)
+        .set_chaddr(&MAC)
+        .set_yiaddr(ADDRESS);
     let options = message.opts_mut();
     options.insert(DhcpOption::MessageType(kind));
     options.insert(DhcpOption::ServerIdentifier(SERVER));
@@ -105,7 +109,9 @@ fn options_that_are_not_read_never_reach_the_decoder() {
     let mut hostile = reply(MessageType::Offer, |_| ());
     hostile.truncate(FIXED_BYTES);
     // 152 with length 0 underflows in dhcproto 0.15; 81 and 119 parse domain names.
-    for option in [&[152, 0][..], &[81, 0], &[119, 2, 0xc0, 0x00], &[53, 1, 2], &[54, 4, 10, 0, 2, 2], &[255]] {
+    for option in
+        [&[152, 0][..], &[81, 0], &[119, 2, 0xc0, 0x00], &[53, 1, 2], &[54, 4, 10, 0, 2, 2], &[255]]
+    {
         hostile.extend(option);
     }
     assert!(CLIENT.offer(&hostile).is_some());

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::{
-    super::stage::first_good, Group, Refusal, Shared, Terms, Verified, check_nonce_fits, report_data, submodule,
+    super::stage::first_good, Group, Refusal, Shared, Terms, Verified, check_nonce_fits,
+    report_data, submodule,
 };
 use crate::{
     files::Form,
@@ -11,8 +12,8 @@ use crate::{
     x509::Certificate,
 };
 
-/// Runs `verify` on a quote, by the name that a refusal gives it, with the collateral that is at hand: the group's own, or whichever
-/// of the shared ones fits. Without any, the claims say so.
+/// Runs `verify` on a quote, by the name that a refusal gives it, with the collateral that is at
+/// hand: the group's own, or whichever of the shared ones fits. Without any, the claims say so.
 pub(super) fn with_collateral<T>(
     group: &Group,
     shared: &Shared,
@@ -33,10 +34,19 @@ pub(super) fn with_collateral<T>(
     for (name, bytes) in group.all(Form::Certificates) {
         certificates.extend(Certificate::read_all(bytes).map_err(|e| Refusal::new(name, &e))?);
     }
-    let Shared { tcb_infos, qe_identities, crls, given: [given, given_infos, given_identities], .. } = shared;
-    let assemble = |infos, identities| tdx::Collateral::assemble(infos, identities, crls, &certificates);
-    // Intel signed them all; of two lists that are valid, who presents the evidence may not choose the older one.
-    let mut candidates = given.iter().map(|bytes| tdx::Collateral::parse(bytes)).collect::<Vec<_>>();
+    let Shared {
+        tcb_infos,
+        qe_identities,
+        crls,
+        given: [given, given_infos, given_identities],
+        ..
+    } = shared;
+    let assemble =
+        |infos, identities| tdx::Collateral::assemble(infos, identities, crls, &certificates);
+    // Intel signed them all; of two lists that are valid, who presents the evidence may not choose
+    // the older one.
+    let mut candidates =
+        given.iter().map(|bytes| tdx::Collateral::parse(bytes)).collect::<Vec<_>>();
     if !given_infos.is_empty() && !given_identities.is_empty() {
         candidates.extend(assemble(given_infos, given_identities));
     }
@@ -53,7 +63,9 @@ pub(super) fn with_collateral<T>(
     });
     match with {
         Some(Ok(verified)) => Ok(verified),
-        Some(Err(error)) => Err(Refusal::new(if error.is_of_collateral() { COLLATERAL } else { of }, &error)),
+        Some(Err(error)) => {
+            Err(Refusal::new(if error.is_of_collateral() { COLLATERAL } else { of }, &error))
+        }
         None => {
             let verifier = DcapVerifier::new(roots, None, now).map_err(|e| fail(&e))?;
             verify(&verifier).map_err(|e| Refusal::new(of, &e))
@@ -71,21 +83,30 @@ pub(super) fn tdx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -
     };
     let evidence = TdxEvidence::parse(quote, log).map_err(|e| fail(&e))?;
     check_nonce_fits(shared)?;
-    let claims = with_collateral(group, shared, terms.now, ("the TDX quote", evidence.quote()), |verifier| {
-        // REPORTDATA ends the TD report; where that lies depends on the version, so the claims say what it is.
-        let unbound = verifier.verify(&evidence, None, terms.now)?;
-        match report_data(shared, &shown_report_data(&unbound)) {
-            None => Ok(unbound),
-            Some(data) => verifier.verify(&evidence, Some(&data), terms.now),
-        }
-    })?;
+    let claims = with_collateral(
+        group,
+        shared,
+        terms.now,
+        ("the TDX quote", evidence.quote()),
+        |verifier| {
+            // REPORTDATA ends the TD report; where that lies depends on the version, so the claims
+            // say what it is.
+            let unbound = verifier.verify(&evidence, None, terms.now)?;
+            match report_data(shared, &shown_report_data(&unbound)) {
+                None => Ok(unbound),
+                Some(data) => verifier.verify(&evidence, Some(&data), terms.now),
+            }
+        },
+    )?;
     Ok(submodule("cpu", "tdx", &claims)?.judged(terms.rules.tdx.check(&claims)))
 }
 
 /// The claims' own REPORT_DATA, wherever the layout has it.
 fn shown_report_data(claims: &impl Serialize) -> Vec<u8> {
     let claims = serde_json::to_value(claims).unwrap_or_default();
-    let text = ["/report_data", "/quote/body/report_data"].iter().find_map(|at| claims.pointer(at)?.as_str());
+    let text = ["/report_data", "/quote/body/report_data"]
+        .iter()
+        .find_map(|at| claims.pointer(at)?.as_str());
     text.and_then(|text| hex::decode(text).ok()).unwrap_or_default()
 }
 
@@ -93,12 +114,13 @@ pub(super) fn sgx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -
     let fail = |e: &_| Refusal::new("the SGX quote", e);
     let quote = Quote::parse(quote).map_err(|e| fail(&e))?;
     check_nonce_fits(shared)?;
-    let claims = with_collateral(group, shared, terms.now, ("the SGX quote", &quote), |verifier| {
-        let unbound = verifier.verify_sgx(&quote, None, terms.now)?;
-        match report_data(shared, &shown_report_data(&unbound)) {
-            None => Ok(unbound),
-            Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now),
-        }
-    })?;
+    let claims =
+        with_collateral(group, shared, terms.now, ("the SGX quote", &quote), |verifier| {
+            let unbound = verifier.verify_sgx(&quote, None, terms.now)?;
+            match report_data(shared, &shown_report_data(&unbound)) {
+                None => Ok(unbound),
+                Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now),
+            }
+        })?;
     Ok(submodule("cpu", "sgx", &claims)?.judged(terms.rules.sgx.check(&claims)))
 }

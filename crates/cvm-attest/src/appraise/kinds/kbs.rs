@@ -11,12 +11,20 @@ use crate::{
 };
 
 /// Evidence in the forms that KBS clients send.
-pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Result<Vec<Submodule>, Refusal> {
+pub(super) fn verify(
+    group: &Group,
+    shared: &Shared,
+    terms: &Terms,
+) -> Result<Vec<Submodule>, Refusal> {
     let mut found = Vec::new();
     for (name, bytes) in group.all(Form::KbsEvidence) {
         let fail = |e: &_| Refusal::new(name, e);
         let unknown = || {
-            Refusal::input(name, format!("{name} is no evidence body that is known here"), "give the files themselves")
+            Refusal::input(
+                name,
+                format!("{name} is no evidence body that is known here"),
+                "give the files themselves",
+            )
         };
         let body: Value = serde_json::from_slice(bytes).map_err(|_| unknown())?;
         let has = |member: &str| body.get(member).is_some();
@@ -34,7 +42,8 @@ pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Result<Ve
             }
         }
         if body.as_object().is_some_and(is_azure) {
-            let evidence = AzureEvidence::from_json(azure_kind(&body), &body).map_err(|e| fail(&e))?;
+            let evidence =
+                AzureEvidence::from_json(azure_kind(&body), &body).map_err(|e| fail(&e))?;
             found.push(azure::bound(&evidence, group, shared, terms)?);
         }
         if found.len() == before {

@@ -44,12 +44,16 @@ pub(super) fn verify(group: &Group, shared: &Shared, terms: &Terms) -> Found {
     } else if group.has(Form::EventLog) && !group.has(Form::TdxQuote) {
         found.one(tpm::event_log(group));
     }
-    let hardware = |kind| hcl.as_ref().filter(|hcl| hcl.kind() == kind).map(HclReport::hardware_report);
-    // Azure's own report may lie beside the one that holds it; another one is evidence of another machine.
-    let own = |report: &[u8]| hardware(HardwareKind::Snp).is_some_and(|own| report.starts_with(own));
-    found.each(group.one(Form::SnpReport).map(|report| report.filter(|report| !own(report))), |report| {
-        snp::report(report, snp::certificates(group, shared)?, shared, terms)
-    });
+    let hardware =
+        |kind| hcl.as_ref().filter(|hcl| hcl.kind() == kind).map(HclReport::hardware_report);
+    // Azure's own report may lie beside the one that holds it; another one is evidence of another
+    // machine.
+    let own =
+        |report: &[u8]| hardware(HardwareKind::Snp).is_some_and(|own| report.starts_with(own));
+    found.each(
+        group.one(Form::SnpReport).map(|report| report.filter(|report| !own(report))),
+        |report| snp::report(report, snp::certificates(group, shared)?, shared, terms),
+    );
     if hardware(HardwareKind::Tdx).is_none() {
         found.each(group.one(Form::TdxQuote), |quote| dcap::tdx(quote, group, shared, terms));
     }
@@ -72,7 +76,9 @@ pub(super) fn vouch(group: &Group, shared: &Shared, terms: &Terms) -> Found {
         found.one(gpu::rim(name, bytes, shared, terms.now));
     }
     if found.verified.is_empty() && group.has(Form::Certificates) {
-        found.all(snp::endorsement(group, shared, terms.now).map(|found| found.into_iter().collect()));
+        found.all(
+            snp::endorsement(group, shared, terms.now).map(|found| found.into_iter().collect()),
+        );
     }
     found.unread.extend(alone(group));
     found
@@ -81,7 +87,8 @@ pub(super) fn vouch(group: &Group, shared: &Shared, terms: &Terms) -> Found {
 /// Pieces that are evidence only together with another one, which is not there.
 fn alone(group: &Group) -> Vec<Refusal> {
     let quoted = group.has(Form::TpmQuote);
-    let logged = group.has(Form::EventLog) && !group.has(Form::TdxQuote) && !group.has(Form::HclReport);
+    let logged =
+        group.has(Form::EventLog) && !group.has(Form::TdxQuote) && !group.has(Form::HclReport);
     let td_log = group.has(Form::TdxQuote) && !group.has(Form::EventLog);
     let rules = [
         (Form::TpmSignature, quoted, "the quote that it signs"),
@@ -91,7 +98,8 @@ fn alone(group: &Group) -> Vec<Refusal> {
     ];
     let alone = rules.into_iter().filter(|(_, used, _)| !used).flat_map(|(form, _, missing)| {
         group.all(form).iter().map(move |(name, _)| {
-            let reason = format!("{} without {missing}: nothing was verified with it", form.describe());
+            let reason =
+                format!("{} without {missing}: nothing was verified with it", form.describe());
             let help = "give what it belongs to in the same folder, or leave it out";
             Refusal::input(name, reason, help)
         })
@@ -121,7 +129,11 @@ impl Found {
     }
 
     /// The only piece of a form, if there is one.
-    fn each(&mut self, piece: Result<Option<&[u8]>, Refusal>, verify: impl FnOnce(&[u8]) -> Verified) {
+    fn each(
+        &mut self,
+        piece: Result<Option<&[u8]>, Refusal>,
+        verify: impl FnOnce(&[u8]) -> Verified,
+    ) {
         match piece {
             Ok(piece) => self.verified.extend(piece.map(verify)),
             Err(refusal) => self.verified.push(Err(refusal)),
@@ -140,29 +152,36 @@ pub(super) fn check_composite(appraisal: &mut Appraisal, shared: &Shared) {
         refuse(
             appraisal,
             "pieces of evidence without a common nonce may be of several machines",
-            "give the nonce that all were asked for with --nonce, or each machine's evidence at a time",
+            "give the nonce that all were asked for with --nonce, or each machine's evidence at a \
+             time",
         );
     }
     let named = |of: for<'a> fn(&'a str, &str, &'a Value) -> Option<(&'a str, String)>| {
-        let mut all: Vec<_> = appraisal.claims().filter_map(|(name, kind, claims)| of(name, kind, claims)).collect();
+        let mut all: Vec<_> =
+            appraisal.claims().filter_map(|(name, kind, claims)| of(name, kind, claims)).collect();
         all.dedup_by(|(_, second), (_, first)| first == second);
         Some((all.first()?.0.to_owned(), all.get(1)?.0.to_owned()))
     };
     // Two guests of one chip are two machines as well.
     if let Some((first, second)) = named(chip).or_else(|| named(guest)) {
         let reason = format!("{first} and {second} are of two machines");
-        refuse(appraisal, &reason, "give one machine's evidence at a time: together, each would vouch for the other");
+        refuse(
+            appraisal,
+            &reason,
+            "give one machine's evidence at a time: together, each would vouch for the other",
+        );
     }
     if !appraisal.refusals.is_empty() {
         return;
     }
-    let checked = devices(appraisal).and_then(|(gpus, switches)| match (gpus.len(), switches.len()) {
-        (0, 0 | 1) => Ok(()),
-        // One GPU too: in PPCIE mode it is never alone.
-        _ => Topology::check(&gpus, &switches, Expectation::default())
-            .map(|_| ())
-            .map_err(|e| Refusal::new("the devices", &e)),
-    });
+    let checked =
+        devices(appraisal).and_then(|(gpus, switches)| match (gpus.len(), switches.len()) {
+            (0, 0 | 1) => Ok(()),
+            // One GPU too: in PPCIE mode it is never alone.
+            _ => Topology::check(&gpus, &switches, Expectation::default())
+                .map(|_| ())
+                .map_err(|e| Refusal::new("the devices", &e)),
+        });
     appraisal.refusals.extend(checked.err());
 }
 
@@ -187,10 +206,11 @@ fn guest<'a>(name: &'a str, kind: &str, claims: &'a Value) -> Option<(&'a str, S
     Some((name, shown.to_string()))
 }
 
-/// One of NVIDIA's result policies, on every device that was verified here, and on every verdict of NVIDIA's service;
-/// each refusal names the policy.
+/// One of NVIDIA's result policies, on every device that was verified here, and on every verdict of
+/// NVIDIA's service; each refusal names the policy.
 pub(super) fn judge_devices(appraisal: &mut Appraisal, name: &str, policy: &ResultPolicy) {
-    let judged = devices(appraisal).and_then(|found| Ok((found, of_kind::<NrasClaims>(appraisal, "nras")?)));
+    let judged =
+        devices(appraisal).and_then(|found| Ok((found, of_kind::<NrasClaims>(appraisal, "nras")?)));
     let ((gpus, switches), tokens) = match judged {
         Ok(judged) => judged,
         Err(refusal) => return appraisal.refusals.push(refusal),
@@ -217,15 +237,17 @@ fn devices(appraisal: &Appraisal) -> Result<(Vec<GpuClaims>, Vec<SwitchClaims>),
 fn of_kind<T: DeserializeOwned>(appraisal: &Appraisal, kind: &str) -> Result<Vec<T>, Refusal> {
     let claims = appraisal.claims().filter(|(_, of, _)| *of == kind);
     let read = |(name, _, claims): (&str, &str, &Value)| {
-        let unreadable = |e| Refusal::input(name, format!("its claims cannot be read back: {e}"), "report this");
+        let unreadable =
+            |e| Refusal::input(name, format!("its claims cannot be read back: {e}"), "report this");
         T::deserialize(claims).map_err(unreadable)
     };
     claims.map(read).collect()
 }
 
 fn submodule(prefix: &'static str, kind: &'static str, claims: &impl Serialize) -> Verified {
-    let claims = serde_json::to_value(claims)
-        .map_err(|e| Refusal::input(kind, format!("its claims cannot be written: {e}"), "report this"))?;
+    let claims = serde_json::to_value(claims).map_err(|e| {
+        Refusal::input(kind, format!("its claims cannot be written: {e}"), "report this")
+    })?;
     Ok(Submodule { prefix, kind, claims, refusals: vec![] })
 }
 
@@ -236,7 +258,8 @@ impl Submodule {
     }
 }
 
-/// The nonce's form that the evidence shows, padded with zeros; another one, if none is. Nothing without a nonce.
+/// The nonce's form that the evidence shows, padded with zeros; another one, if none is. Nothing
+/// without a nonce.
 fn report_data(shared: &Shared, found: &[u8]) -> Option<[u8; 64]> {
     let forms = || shared.nonces.iter().filter_map(|nonce| padded(nonce));
     forms().find(|form| form[..] == *found).or(forms().next())

@@ -11,13 +11,15 @@ use crate::{
     files::Form,
     rtmr::RtmrEvent,
     tdx::CcEventLog,
-    tpm::quote::{self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError},
+    tpm::quote::{
+        self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError,
+    },
     tpm::{HashAlg, Quote, parse_quote},
     x509::{Certificate, Path},
 };
 
-/// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed, not refused.
-/// A signature of none of them is `unread`.
+/// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed,
+/// not refused. A signature of none of them is `unread`.
 pub(super) fn quotes(
     group: &Group,
     shared: &Shared,
@@ -42,21 +44,34 @@ pub(super) fn quotes(
         let Some(first) = found.first_mut() else { return Err(Refusal::new(name, &error)) };
         first.not_checked.push(NotChecked::new("other-banks", &error.to_string()));
     }
-    let values = |bytes: &[u8]| group.all(Form::TpmQuote).iter().any(|(_, quote)| are_values_of(quote, bytes));
+    let values = |bytes: &[u8]| {
+        group.all(Form::TpmQuote).iter().any(|(_, quote)| are_values_of(quote, bytes))
+    };
     let signatures = group.all(Form::TpmSignature).iter().enumerate();
-    unread.extend(signatures.filter(|(at, (_, bytes))| !used.contains(at) && !values(bytes)).map(|(_, (name, _))| {
-        let help = "leave it out, or give the quote that it signs in the same folder";
-        Refusal::input(name, "it is as long as a signature, and signs no quote that was given", help)
-    }));
-    let submodule =
-        |claims: QuoteClaims| Submodule { prefix: "tpm", kind: "tpm", claims: claims.members(), refusals: vec![] };
+    unread.extend(signatures.filter(|(at, (_, bytes))| !used.contains(at) && !values(bytes)).map(
+        |(_, (name, _))| {
+            let help = "leave it out, or give the quote that it signs in the same folder";
+            Refusal::input(
+                name,
+                "it is as long as a signature, and signs no quote that was given",
+                help,
+            )
+        },
+    ));
+    let submodule = |claims: QuoteClaims| Submodule {
+        prefix: "tpm",
+        kind: "tpm",
+        claims: claims.members(),
+        refusals: vec![],
+    };
     Ok(found.into_iter().map(submodule).collect())
 }
 
-/// The register values that are shown. Bare ones have no mark, and may be as long as a signature: what hashes to a quote's
-/// digest are the values that it covers.
+/// The register values that are shown. Bare ones have no mark, and may be as long as a signature:
+/// what hashes to a quote's digest are the values that it covers.
 fn shown_values(group: &Group) -> Result<PcrValues, Refusal> {
-    let quotes: Vec<_> = group.all(Form::TpmQuote).iter().filter_map(|(_, bytes)| parse_quote(bytes).ok()).collect();
+    let quotes: Vec<_> =
+        group.all(Form::TpmQuote).iter().filter_map(|(_, bytes)| parse_quote(bytes).ok()).collect();
     let covered = |bytes: &[u8]| quotes.iter().find_map(|quote| PcrValues::of_quote(quote, bytes));
     let mut shown = PcrValues::default();
     for (name, bytes) in group.all(Form::PcrValues) {
@@ -70,13 +85,17 @@ fn shown_values(group: &Group) -> Result<PcrValues, Refusal> {
     Ok(shown)
 }
 
-/// Whether these bytes are the register values that a quote covers: bare ones may be as long as a signature.
+/// Whether these bytes are the register values that a quote covers: bare ones may be as long as a
+/// signature.
 fn are_values_of(quote: &[u8], bytes: &[u8]) -> bool {
-    let digest = |quote: &Quote| HashAlg::ALL.into_iter().any(|alg| alg.digest([bytes]).as_bytes() == quote.pcr_digest);
+    let digest = |quote: &Quote| {
+        HashAlg::ALL.into_iter().any(|alg| alg.digest([bytes]).as_bytes() == quote.pcr_digest)
+    };
     parse_quote(quote).is_ok_and(|quote| digest(&quote))
 }
 
-/// One quote, with whichever of the signatures and keys at hand is its own: that one is then `used`.
+/// One quote, with whichever of the signatures and keys at hand is its own: that one is then
+/// `used`.
 #[expect(clippy::too_many_arguments, reason = "what is at hand for a quote, listed once")]
 fn quote(
     group: &Group,
@@ -109,7 +128,8 @@ fn quote(
         quote::verify(&evidence, nonce.as_ref(), endorsement.as_ref(), &terms.rules.tpm, terms.now)
     };
     let signatures = group.all(Form::TpmSignature).iter().enumerate();
-    let candidates = signatures.flat_map(|(at, (_, signature))| keys.iter().map(move |key| (at, signature, key)));
+    let candidates = signatures
+        .flat_map(|(at, (_, signature))| keys.iter().map(move |key| (at, signature, key)));
     let verified = first_good(candidates, |(at, signature, (key, certificate))| {
         let attempted = verify(signature, key, certificate.as_ref());
         if !matches!(attempted, Err(TpmError::Signature { .. } | TpmError::Structure(_))) {
@@ -121,7 +141,10 @@ fn quote(
 }
 
 /// The attestation keys that may have signed, each with its certificate, where one is at hand.
-fn keys(group: &Group, shared: &Shared) -> Result<Vec<(AttestationKey, Option<Certificate>)>, Refusal> {
+fn keys(
+    group: &Group,
+    shared: &Shared,
+) -> Result<Vec<(AttestationKey, Option<Certificate>)>, Refusal> {
     let mut certificates = shared.certificates.clone();
     for (name, bytes) in group.all(Form::Certificates) {
         certificates.extend(Certificate::read_all(bytes).map_err(|e| Refusal::new(name, &e))?);
@@ -129,14 +152,18 @@ fn keys(group: &Group, shared: &Shared) -> Result<Vec<(AttestationKey, Option<Ce
     let mut found = Vec::new();
     for (name, bytes) in group.all(Form::TpmPublic).iter().chain(group.all(Form::PublicKey)) {
         let key = AttestationKey::parse(bytes).map_err(|e| Refusal::new(name, &e))?;
-        let certificate = certificates.iter().find(|certificate| certificate.spki() == key.spki()).cloned();
+        let certificate =
+            certificates.iter().find(|certificate| certificate.spki() == key.spki()).cloned();
         found.push((key, certificate));
     }
     // A public area says more of a key than its bare value.
-    let named: Vec<_> = found.iter().filter(|(key, _)| key.name().is_some()).map(|(key, _)| key.spki()).collect();
+    let named: Vec<_> =
+        found.iter().filter(|(key, _)| key.name().is_some()).map(|(key, _)| key.spki()).collect();
     found.retain(|(key, _)| key.name().is_some() || !named.contains(&key.spki()));
     if found.is_empty() {
-        let of = |certificate: Certificate| Some((AttestationKey::parse(&certificate.spki()).ok()?, Some(certificate)));
+        let of = |certificate: Certificate| {
+            Some((AttestationKey::parse(&certificate.spki()).ok()?, Some(certificate)))
+        };
         found.extend(certificates.into_iter().filter_map(of));
     }
     if found.is_empty() {
@@ -150,7 +177,11 @@ const LOG: &str = "the event log";
 /// A log without a quote: what it leads to, and whether that is what the given register values say.
 pub(super) fn event_log(group: &Group) -> Verified {
     let fail = |reason: String| {
-        Refusal::input("the event log", reason, "the log or the values were changed, or belong to two boots")
+        Refusal::input(
+            "the event log",
+            reason,
+            "the log or the values were changed, or belong to two boots",
+        )
     };
     let bytes = group.needed(Form::EventLog, "an event log")?;
     let log = match Log::parse(bytes, Registers::Pcrs) {
@@ -158,7 +189,9 @@ pub(super) fn event_log(group: &Group) -> Verified {
         Ok(log) if log.banks() != [HashAlg::Sha384] => log,
         other => {
             let log = CcEventLog::parse(bytes);
-            let log = log.map_err(|e| other.err().map_or_else(|| Refusal::new(LOG, &e), |e| Refusal::new(LOG, &e)))?;
+            let log = log.map_err(|e| {
+                other.err().map_or_else(|| Refusal::new(LOG, &e), |e| Refusal::new(LOG, &e))
+            })?;
             return cc_event_log(group, &log);
         }
     };
@@ -179,17 +212,21 @@ pub(super) fn event_log(group: &Group) -> Verified {
                 )));
             }
         }
-        let values = values.iter().map(|(register, value)| (register.to_string(), json!(value.to_string())));
+        let values =
+            values.iter().map(|(register, value)| (register.to_string(), json!(value.to_string())));
         banks.insert(bank.name().into(), Value::Object(values.collect()));
     }
     if given.is_some() && !compared {
         return Err(fail("the values given are of no bank and no register that it has".into()));
     }
-    let mut not_checked = vec![NotChecked::new("quote", "no quote was given: nobody vouches for this log")];
+    let mut not_checked =
+        vec![NotChecked::new("quote", "no quote was given: nobody vouches for this log")];
     if given.is_none() {
-        not_checked.push(NotChecked::new("pcr-values", "no register values were given to compare with"));
+        not_checked
+            .push(NotChecked::new("pcr-values", "no register values were given to compare with"));
     }
-    let claims = json!({ "events": log.records().len(), "pcrs": banks, "not_checked": not_checked });
+    let claims =
+        json!({ "events": log.records().len(), "pcrs": banks, "not_checked": not_checked });
     Ok(Submodule { prefix: "collateral", kind: "event-log", claims, refusals: vec![] })
 }
 

@@ -98,10 +98,12 @@ impl Explain for FetchError {
     fn help(&self) -> String {
         match self {
             Self::NotOffered => {
-                "a VLEK comes with the evidence, from the cloud provider: `flare-cvm collateral import` it"
+                "a VLEK comes with the evidence, from the cloud provider: `flare-cvm collateral \
+                 import` it"
             }
             Self::Refused { .. } => {
-                "the vendor does not know this chip, platform or manifest, or not at this TCB: check the evidence"
+                "the vendor does not know this chip, platform or manifest, or not at this TCB: \
+                 check the evidence"
             }
             Self::Redirect { .. } | Self::Wrong { .. } | Self::TooLong { .. } => {
                 "a proxy or a login page may stand in between: look at the URL with a browser, or name a mirror"
@@ -110,10 +112,12 @@ impl Explain for FetchError {
                 "try again later: what was fetched is kept, and only the rest is asked for again"
             }
             Self::Deadline { .. } => {
-                "run it again for the rest, or allow more time; AMD answers one request in ten seconds"
+                "run it again for the rest, or allow more time; AMD answers one request in ten \
+                 seconds"
             }
             Self::Content(refused) => return refused.help(),
-            Self::Setup { .. } => "give https://HOST[:PORT] (http only for this machine), and PEM certificates",
+            Self::Setup { .. } => "give https://HOST[:PORT] (http only for this machine), and PEM \
+                certificates",
         }
         .into()
     }

@@ -67,7 +67,10 @@ impl Http {
                     return Err(setup("the certificate authorities", "no PEM certificate".into()));
                 }
                 RootCerts::new_with_certs(
-                    &certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>(),
+                    &certificates
+                        .iter()
+                        .map(|der| Certificate::from_der(der).to_owned())
+                        .collect::<Vec<_>>(),
                 )
             }
         };
@@ -86,9 +89,8 @@ impl Http {
         config = match &network.proxy {
             Proxy::Environment => config,
             Proxy::Direct => config.proxy(None),
-            Proxy::Url(url) => {
-                config.proxy(Some(ureq::Proxy::new(url).map_err(|e| setup("the proxy", e.to_string()))?))
-            }
+            Proxy::Url(url) => config
+                .proxy(Some(ureq::Proxy::new(url).map_err(|e| setup("the proxy", e.to_string()))?)),
         };
         Ok(Self { agent: config.build().into() })
     }
@@ -96,13 +98,19 @@ impl Http {
     /// Carries one request. `now` is for dates in `Retry-After`.
     pub(super) fn get(&self, request: &Request, now: u64) -> Result<Reply, Failure> {
         let url = || request.url.clone();
-        let mut response = self.agent.get(&request.url).header("accept", request.accept).call().map_err(transient)?;
+        let mut response = self
+            .agent
+            .get(&request.url)
+            .header("accept", request.accept)
+            .call()
+            .map_err(transient)?;
         let status = response.status().as_u16();
         let headers = response.headers();
         match status {
             200 => {}
             300..=399 => {
-                let to: String = header(headers, "location").unwrap_or_default().chars().take(200).collect();
+                let to: String =
+                    header(headers, "location").unwrap_or_default().chars().take(200).collect();
                 return Err(Failure::Final(FetchError::Redirect { url: url(), to }));
             }
             408 | 425 | 429 | 500..=599 => {
@@ -120,11 +128,15 @@ impl Http {
         }
         let issuer_chain = match request.issuer_chain {
             None => String::new(),
-            Some(name) => header(headers, name).ok_or_else(|| wrong(format!("no header {name}")))?.to_owned(),
+            Some(name) => {
+                header(headers, name).ok_or_else(|| wrong(format!("no header {name}")))?.to_owned()
+            }
         };
         let body = response.body_mut().with_config().limit(request.limit).read_to_vec();
         let body = body.map_err(|error| match error {
-            ureq::Error::BodyExceedsLimit(limit) => Failure::Final(FetchError::TooLong { url: url(), limit }),
+            ureq::Error::BodyExceedsLimit(limit) => {
+                Failure::Final(FetchError::TooLong { url: url(), limit })
+            }
             other => transient(other),
         })?;
         Ok(Reply { body, issuer_chain })
@@ -133,7 +145,8 @@ impl Http {
 
 /// Whether a base URL may be used: HTTPS, or this machine itself (doubles in tests, tunnels).
 pub(super) fn check_base(base: &str) -> Result<(), FetchError> {
-    let fail = |problem: &str| FetchError::Setup { what: format!("{base:?}"), problem: problem.into() };
+    let fail =
+        |problem: &str| FetchError::Setup { what: format!("{base:?}"), problem: problem.into() };
     let uri: Uri = base.parse().map_err(|_| fail("not a URL"))?;
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
@@ -162,7 +175,11 @@ fn retry_after(text: &str, now: u64) -> Option<Duration> {
 }
 
 fn transient(error: ureq::Error) -> Failure {
-    Failure::Transient { what: error.to_string().chars().take(200).collect(), after: None, busy: false }
+    Failure::Transient {
+        what: error.to_string().chars().take(200).collect(),
+        after: None,
+        busy: false,
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! Asks vendors' services for collateral. For the command line alone: nothing on the boot path fetches, and no
-//! program of a guest or a key holder is built with the feature `collateral-fetch` (a test proves it).
+//! Asks vendors' services for collateral. For the command line alone: nothing on the boot path
+//! fetches, and no program of a guest or a key holder is built with the feature `collateral-fetch`
+//! (a test proves it).
 //!
-//! [`requests`] says what is asked, as a pure function; [`Fetcher`] asks, one request at a time, with a pace per
-//! service, bounded tries with exponential backoff, and one deadline over all of it. Each piece is handed on as
-//! soon as it is whole, so that an outage costs only what was not fetched yet.
+//! [`requests`] says what is asked, as a pure function; [`Fetcher`] asks, one request at a time,
+//! with a pace per service, bounded tries with exponential backoff, and one deadline over all of
+//! it. Each piece is handed on as soon as it is whole, so that an outage costs only what was not
+//! fetched yet.
 
 mod error;
 mod http;
@@ -33,8 +35,8 @@ pub struct Limits {
     pub total: Duration,
     /// How often one request is tried.
     pub tries: u32,
-    /// The pause after the first failure; each later one is twice as long, up to `longest_pause`, and up to half
-    /// of it is left out at random.
+    /// The pause after the first failure; each later one is twice as long, up to `longest_pause`,
+    /// and up to half of it is left out at random.
     pub first_pause: Duration,
     /// The longest pause that this program chooses; a service may ask for a longer one.
     pub longest_pause: Duration,
@@ -134,7 +136,9 @@ impl fmt::Display for Progress<'_> {
             Self::Asking { url, tried: 0 } => write!(f, "asking {url}"),
             Self::Asking { url, tried } => write!(f, "asking {url} again ({tried} tried)"),
             Self::Failed { url, what } => write!(f, "{url}: {what}; it will be tried again"),
-            Self::Waiting { url, time } => write!(f, "waiting {:.0} s before {url}", time.as_secs_f64().ceil()),
+            Self::Waiting { url, time } => {
+                write!(f, "waiting {:.0} s before {url}", time.as_secs_f64().ceil())
+            }
         }
     }
 }
@@ -161,15 +165,20 @@ impl<C: Clock> Fetcher<C> {
     ///
     /// # Errors
     /// [`FetchError::Setup`].
-    pub fn new(bases: Bases, network: &Network, limits: Limits, clock: C) -> Result<Self, FetchError> {
+    pub fn new(
+        bases: Bases,
+        network: &Network,
+        limits: Limits,
+        clock: C,
+    ) -> Result<Self, FetchError> {
         for base in [&bases.amd_kds, &bases.intel_pcs, &bases.intel_root, &bases.nvidia_rim] {
             http::check_base(base)?;
         }
         Ok(Self { http: Http::new(network, &limits)?, bases, limits, clock })
     }
 
-    /// Fetches `keys`. Each piece goes to `keep` as soon as it is whole and is what its key says; an error of
-    /// `keep` (a full disk) ends everything, any other failure only what it concerns.
+    /// Fetches `keys`. Each piece goes to `keep` as soon as it is whole and is what its key says;
+    /// an error of `keep` (a full disk) ends everything, any other failure only what it concerns.
     ///
     /// # Errors
     /// Only what `keep` returns; what services did is in the [`Outcome`].
@@ -206,7 +215,11 @@ impl<C: Clock> Fetcher<C> {
         task.tried += 1;
         let answer = self.http.get(request, self.clock.unix());
         let now = self.clock.elapsed();
-        let pace = if request.service == Service::AmdKds { self.limits.amd_pace } else { self.limits.pace };
+        let pace = if request.service == Service::AmdKds {
+            self.limits.amd_pace
+        } else {
+            self.limits.pace
+        };
         let service = run.services.entry(request.service).or_default();
         service.ready = service.ready.max(now + pace);
         match answer {
@@ -220,8 +233,11 @@ impl<C: Clock> Fetcher<C> {
                     service.ready = service.ready.max(task.not_before);
                 }
                 if task.tried >= self.limits.tries {
-                    let error =
-                        FetchError::Unavailable { url: request.url.clone(), tries: task.tried, last: what.clone() };
+                    let error = FetchError::Unavailable {
+                        url: request.url.clone(),
+                        tries: task.tried,
+                        last: what.clone(),
+                    };
                     task.state = State::Done(Err(error));
                     run.give_up(request.service, &what);
                 } else {
@@ -269,13 +285,18 @@ struct Run {
 
 impl Run {
     fn new(keys: &[Key], bases: &Bases) -> Self {
-        let mut run =
-            Self { tasks: BTreeMap::new(), services: BTreeMap::new(), open: Vec::new(), outcome: Outcome::default() };
+        let mut run = Self {
+            tasks: BTreeMap::new(),
+            services: BTreeMap::new(),
+            open: Vec::new(),
+            outcome: Outcome::default(),
+        };
         let unique: std::collections::BTreeSet<&Key> = keys.iter().collect();
         for key in unique {
             match requests(key, bases) {
                 Ok(requests) => {
-                    run.tasks.extend(requests.iter().map(|request| (request.clone(), Task::default())));
+                    run.tasks
+                        .extend(requests.iter().map(|request| (request.clone(), Task::default())));
                     run.open.push((key.clone(), requests));
                 }
                 Err(error) => run.outcome.failed.push((key.clone(), error)),
@@ -289,7 +310,8 @@ impl Run {
         let now = clock.elapsed();
         let open = self.tasks.iter().filter(|(_, task)| matches!(task.state, State::Open));
         let timed = open.map(|(request, task)| {
-            let ready = self.services.get(&request.service).map_or(Duration::ZERO, |service| service.ready);
+            let ready =
+                self.services.get(&request.service).map_or(Duration::ZERO, |service| service.ready);
             (now.max(ready).max(task.not_before), request)
         });
         timed.min().map(|(at, request)| (at, request.clone()))
@@ -298,7 +320,8 @@ impl Run {
     /// There is no time for this request, and then for none of the open ones behind it.
     fn late(&mut self, request: &Request, limit: Duration) {
         if let Some(task) = self.tasks.get_mut(request) {
-            let error = FetchError::Deadline { url: request.url.clone(), limit, last: task.last.clone() };
+            let error =
+                FetchError::Deadline { url: request.url.clone(), limit, last: task.last.clone() };
             task.state = State::Done(Err(error));
         }
     }
@@ -314,15 +337,25 @@ impl Run {
     }
 
     /// Hands on what is whole, and notes what will not be.
-    fn hand_on<E>(&mut self, clock: &impl Clock, keep: &mut dyn FnMut(Item) -> Result<(), E>) -> Result<(), E> {
+    fn hand_on<E>(
+        &mut self,
+        clock: &impl Clock,
+        keep: &mut dyn FnMut(Item) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut open = Vec::new();
         for (key, requests) in std::mem::take(&mut self.open) {
             match self.result(&key, &requests) {
                 None => open.push((key, requests)),
                 Some(Err(error)) => self.outcome.failed.push((key, error)),
                 Some(Ok(bytes)) => {
-                    let urls: Vec<&str> = requests.iter().map(|request| request.url.as_str()).collect();
-                    keep(Item { key: key.clone(), bytes, source: urls.join(" "), fetched_at: clock.unix() })?;
+                    let urls: Vec<&str> =
+                        requests.iter().map(|request| request.url.as_str()).collect();
+                    keep(Item {
+                        key: key.clone(),
+                        bytes,
+                        source: urls.join(" "),
+                        fetched_at: clock.unix(),
+                    })?;
                     self.outcome.fetched.push(key);
                 }
             }

@@ -119,7 +119,12 @@ pub fn requests(key: &Key, bases: &Bases) -> Result<Vec<Request>, FetchError> {
                 256 * 1024,
             );
             tcb.issuer_chain = Some("TCB-Info-Issuer-Chain");
-            let mut qe = get(Service::IntelPcs, format!("/{tee}/certification/v4/qe/identity"), json, 64 * 1024);
+            let mut qe = get(
+                Service::IntelPcs,
+                format!("/{tee}/certification/v4/qe/identity"),
+                json,
+                64 * 1024,
+            );
             qe.issuer_chain = Some("SGX-Enclave-Identity-Issuer-Chain");
             let path = format!("/sgx/certification/v4/pckcrl?ca={ca}&encoding=der");
             let mut pck = get(Service::IntelPcs, path, "*/*", 1024 * 1024);
@@ -143,8 +148,8 @@ pub fn requests(key: &Key, bases: &Bases) -> Result<Vec<Request>, FetchError> {
 pub fn assemble(key: &Key, replies: &[&Reply]) -> Result<Vec<u8>, String> {
     match (key, replies) {
         (Key::Dcap { .. }, [tcb, qe, pck, root]) => {
-            let [tcb, qe, pck, root] =
-                [*tcb, *qe, *pck, *root].map(|reply| Answer { body: &reply.body, issuer_chain: &reply.issuer_chain });
+            let [tcb, qe, pck, root] = [*tcb, *qe, *pck, *root]
+                .map(|reply| Answer { body: &reply.body, issuer_chain: &reply.issuer_chain });
             Ok(QuoteCollateral::assemble(tcb, qe, pck, root)?.to_json())
         }
         (Key::Rim(id), [reply]) => rim(id, &reply.body),
@@ -154,7 +159,8 @@ pub fn assemble(key: &Key, replies: &[&Reply]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// NVIDIA's answer: `{"id", "rim": base64, "sha256": of the decoded bytes, "rim_format": "TCG", …}`.
+/// NVIDIA's answer: `{"id", "rim": base64, "sha256": of the decoded bytes, "rim_format": "TCG",
+/// …}`.
 fn rim(id: &str, body: &[u8]) -> Result<Vec<u8>, String> {
     #[derive(Deserialize)]
     struct Rim {
@@ -162,9 +168,13 @@ fn rim(id: &str, body: &[u8]) -> Result<Vec<u8>, String> {
         rim: String,
         sha256: Option<String>,
     }
-    let answer: Rim = serde_json::from_slice(body).map_err(|e| format!("not the service's JSON: {e}"))?;
+    let answer: Rim =
+        serde_json::from_slice(body).map_err(|e| format!("not the service's JSON: {e}"))?;
     if answer.id != id {
-        return Err(format!("the service sent {:?}", answer.id.chars().take(128).collect::<String>()));
+        return Err(format!(
+            "the service sent {:?}",
+            answer.id.chars().take(128).collect::<String>()
+        ));
     }
     let bytes = STANDARD.decode(answer.rim).map_err(|e| format!("the member rim: {e}"))?;
     if let Some(expected) = answer.sha256 {

@@ -1,4 +1,5 @@
-//! go-tpm-tools' `attest.Attestation` as a protobuf message (`proto/attest.proto`, `proto/tpm.proto`).
+//! go-tpm-tools' `attest.Attestation` as a protobuf message (`proto/attest.proto`,
+//! `proto/tpm.proto`).
 
 use serde_json::{Map, Value};
 
@@ -13,8 +14,9 @@ pub(super) struct Message {
     pub(super) unread: Vec<(String, &'static str)>,
 }
 
-/// The attestation key, each bank's quote, signature and values, the event log and certificates; `None` for anything else.
-/// What the TEE under the TPM reported stands there as fields, not as the bytes that were signed.
+/// The attestation key, each bank's quote, signature and values, the event log and certificates;
+/// `None` for anything else. What the TEE under the TPM reported stands there as fields, not as the
+/// bytes that were signed.
 pub(super) fn attestation(bytes: &[u8]) -> Option<Message> {
     let fields = fields(bytes)?;
     let (mut parts, mut unread) = (Vec::new(), Vec::new());
@@ -43,9 +45,15 @@ pub(super) fn attestation(bytes: &[u8]) -> Option<Message> {
             // The instance's names: what the cloud says of it, and nobody signed.
             4 => {}
             _ if content.is_empty() => {}
-            5 => unread.push(("canonical_event_log".into(), "a canonical event log is not replayed here")),
-            8 => unread.push(("sev_snp_attestation".into(), "give the SEV-SNP report's own bytes, as a file")),
-            9 => unread.push(("tdx_attestation".into(), "give the TDX quote's own bytes, as a file")),
+            5 => unread
+                .push(("canonical_event_log".into(), "a canonical event log is not replayed here")),
+            8 => unread.push((
+                "sev_snp_attestation".into(),
+                "give the SEV-SNP report's own bytes, as a file",
+            )),
+            9 => {
+                unread.push(("tdx_attestation".into(), "give the TDX quote's own bytes, as a file"))
+            }
             _ => unread.push((format!("field {number}"), "it is nothing that is known here")),
         }
     }

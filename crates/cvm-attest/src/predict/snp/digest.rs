@@ -21,10 +21,13 @@ impl LaunchDigest {
         self.0
     }
 
-    /// Whole pages; what is left over at the end of `content` is not measured, so callers check its length.
+    /// Whole pages; what is left over at the end of `content` is not measured, so callers check its
+    /// length.
     pub(super) fn normal(self, gpa: u64, content: &[u8]) -> Self {
         let pages = (0..).step_by(4096).zip(content.chunks_exact(4096));
-        pages.fold(self, |digest, (offset, page)| digest.add(1, gpa.wrapping_add(offset), sha384(page)))
+        pages.fold(self, |digest, (offset, page)| {
+            digest.add(1, gpa.wrapping_add(offset), sha384(page))
+        })
     }
 
     /// A VMSA whose page has this digest.
@@ -53,8 +56,8 @@ impl LaunchDigest {
         pages.fold(self, |digest, gpa| digest.add(kind, gpa, [0; 48]))
     }
 
-    /// Table `PAGE_INFO`: digest so far, content's digest, length 70h, type, no migration image, no permissions
-    /// for VMPL 1 to 3, address.
+    /// Table `PAGE_INFO`: digest so far, content's digest, length 70h, type, no migration image, no
+    /// permissions for VMPL 1 to 3, address.
     fn add(self, kind: u8, gpa: u64, content: [u8; 48]) -> Self {
         let hash = Sha384::new()
             .chain_update(self.0)

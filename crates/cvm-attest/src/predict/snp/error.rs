@@ -13,7 +13,10 @@ pub enum LaunchError {
         problem: String,
     },
     /// A kernel with a firmware that does not measure one.
-    #[error("the firmware has no place for the kernel's hashes, so a kernel beside it would not be measured")]
+    #[error(
+        "the firmware has no place for the kernel's hashes, so a kernel beside it would not be \
+         measured"
+    )]
     KernelHashes,
     /// No such guest.
     #[error("{found} vCPUs; a guest has 1 to 1024")]
@@ -51,10 +54,21 @@ impl Explain for LaunchError {
 
     fn help(&self) -> String {
         match self {
-            Self::Firmware { .. } => "give OVMF as one file (not CODE and VARS apart), built with SEV support",
-            Self::KernelHashes => "use OVMF's AmdSev build (OvmfPkg/AmdSev), or put kernel, initrd and command line into a signed UKI on the disk",
-            Self::Igvm { .. } => "give an IGVM file made for SEV-SNP under QEMU (igvmbuilder's qemu target)",
-            Self::Vcpus { .. } => "give the number of vCPUs that the host will start the guest with",
+            Self::Firmware { .. } => {
+                "give OVMF as one file (not CODE and VARS apart), built with \
+                SEV support"
+            }
+            Self::KernelHashes => {
+                "use OVMF's AmdSev build (OvmfPkg/AmdSev), or put kernel, initrd \
+                and command line into a signed UKI on the disk"
+            }
+            Self::Igvm { .. } => {
+                "give an IGVM file made for SEV-SNP under QEMU (igvmbuilder's \
+                qemu target)"
+            }
+            Self::Vcpus { .. } => {
+                "give the number of vCPUs that the host will start the guest with"
+            }
         }
         .into()
     }

@@ -5,7 +5,8 @@ use std::fmt;
 use cvm_base::Bytes;
 
 use super::{
-    Kernel, LaunchError, LaunchInputs, VcpuType, Vmm, digest::LaunchDigest, firmware::Firmware, metadata, vcpu,
+    Kernel, LaunchError, LaunchInputs, VcpuType, Vmm, digest::LaunchDigest, firmware::Firmware,
+    metadata, vcpu,
 };
 
 /// vCPU counts that are tried.
@@ -44,12 +45,17 @@ impl fmt::Display for LaunchDifference {
             Self::Input { expected, found, .. } => (expected, found),
         };
         match self {
-            Self::Input { name: "vcpus", .. } => write!(f, "the host gave {found} vCPUs, predicted are {expected}"),
+            Self::Input { name: "vcpus", .. } => {
+                write!(f, "the host gave {found} vCPUs, predicted are {expected}")
+            }
             Self::Input { name: "vcpu_type", .. } => {
                 write!(f, "the host gave another vCPU type: {found}, predicted is {expected}")
             }
             Self::Input { name: "guest_features", .. } => {
-                write!(f, "the host's kernel set other guest features: {found}, predicted are {expected}")
+                write!(
+                    f,
+                    "the host's kernel set other guest features: {found}, predicted are {expected}"
+                )
             }
             Self::Input { name, .. } => {
                 write!(f, "the guest was launched with another {name}: {found}, not {expected}")
@@ -63,7 +69,10 @@ impl fmt::Display for LaunchDifference {
 ///
 /// # Errors
 /// [`LaunchError`] as of [`super::launch`].
-pub fn explain(inputs: &LaunchInputs<'_>, observed: &Bytes<48>) -> Result<LaunchDifference, LaunchError> {
+pub fn explain(
+    inputs: &LaunchInputs<'_>,
+    observed: &Bytes<48>,
+) -> Result<LaunchDifference, LaunchError> {
     if super::measure(inputs)? == observed.0 {
         return Ok(LaunchDifference::None);
     }
@@ -73,31 +82,41 @@ pub fn explain(inputs: &LaunchInputs<'_>, observed: &Bytes<48>) -> Result<Launch
 
 /// The digests of launches that differ in one input, and in which.
 ///
-/// These are: 1 to 64 vCPUs, QEMU's models, each bit of the guest features, the other VMMs, a launch without
-/// the kernel, without its initrd, without its command line. Contents of files cannot be told from a digest.
+/// These are: 1 to 64 vCPUs, QEMU's models, each bit of the guest features, the other VMMs, a
+/// launch without the kernel, without its initrd, without its command line. Contents of files
+/// cannot be told from a digest.
 ///
 /// # Errors
 /// [`LaunchError`] as of [`super::launch`].
-pub fn variants(inputs: &LaunchInputs<'_>) -> Result<Vec<(LaunchDifference, Bytes<48>)>, LaunchError> {
+pub fn variants(
+    inputs: &LaunchInputs<'_>,
+) -> Result<Vec<(LaunchDifference, Bytes<48>)>, LaunchError> {
     let predicted = super::measure(inputs)?;
     let firmware = Firmware::parse(inputs.firmware)?;
     let memory = firmware.memory(LaunchDigest::default());
     let pages = metadata(&firmware, memory, inputs.kernel.as_ref(), inputs.vmm)?;
     let mut all = Vec::new();
-    let mut add = |name, expected: &dyn fmt::Display, found: &dyn fmt::Display, digest: LaunchDigest| {
-        let (expected, found) = (expected.to_string(), found.to_string());
-        all.push((LaunchDifference::Input { name, expected, found }, Bytes(digest.finish())));
-    };
+    let mut add =
+        |name, expected: &dyn fmt::Display, found: &dyn fmt::Display, digest: LaunchDigest| {
+            let (expected, found) = (expected.to_string(), found.to_string());
+            all.push((LaunchDifference::Input { name, expected, found }, Bytes(digest.finish())));
+        };
     let with = |changed: &LaunchInputs<'_>| vcpu::add(pages, &firmware, changed, changed.vcpus);
 
     for (vcpus, digest) in (1..=VCPUS).zip(vcpu::each(pages, &firmware, inputs)) {
         add("vcpus", &inputs.vcpus, &vcpus, digest);
     }
     for vcpu_type in VcpuType::models() {
-        add("vcpu_type", &inputs.vcpu_type, &vcpu_type, with(&LaunchInputs { vcpu_type, ..*inputs }));
+        add(
+            "vcpu_type",
+            &inputs.vcpu_type,
+            &vcpu_type,
+            with(&LaunchInputs { vcpu_type, ..*inputs }),
+        );
     }
     for guest_features in (0..64).map(|bit| inputs.guest_features ^ 1 << bit) {
-        let [expected, found] = [inputs.guest_features, guest_features].map(|features| format!("{features:#x}"));
+        let [expected, found] =
+            [inputs.guest_features, guest_features].map(|features| format!("{features:#x}"));
         add("guest_features", &expected, &found, with(&LaunchInputs { guest_features, ..*inputs }));
     }
     // These change pages in front of the vCPUs'.
@@ -114,7 +133,12 @@ pub fn variants(inputs: &LaunchInputs<'_>) -> Result<Vec<(LaunchDifference, Byte
             ("initrd", Some(Kernel { initrd: &[], ..kernel })),
             ("command_line", Some(Kernel { command_line: "", ..kernel })),
         ] {
-            add(name, &"the predicted one", &"none", again(&LaunchInputs { kernel: changed, ..*inputs })?);
+            add(
+                name,
+                &"the predicted one",
+                &"none",
+                again(&LaunchInputs { kernel: changed, ..*inputs })?,
+            );
         }
     }
     all.retain(|(_, measurement)| measurement.0 != predicted);

@@ -1,5 +1,5 @@
-//! What OVMF says about itself: the table of GUIDs at its end and the SEV metadata
-//! (edk2, `OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm`, `OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm`).
+//! What OVMF says about itself: the table of GUIDs at its end and the SEV metadata (edk2,
+//! `OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm`, `OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm`).
 
 use super::{LaunchError, digest::LaunchDigest};
 
@@ -45,16 +45,22 @@ pub(super) struct Firmware<'a> {
 impl<'a> Firmware<'a> {
     pub(super) fn parse(image: &'a [u8]) -> Result<Self, LaunchError> {
         if image.starts_with(b"IGVM") {
-            return Err(LaunchError::firmware("it is an IGVM file, which is predicted as one (`launch_igvm`)"));
+            return Err(LaunchError::firmware(
+                "it is an IGVM file, which is predicted as one (`launch_igvm`)",
+            ));
         }
         if !image.len().is_multiple_of(4096) || image.len() > MAX_FIRMWARE_BYTES {
             let problem = format!("{} bytes are not whole pages up to 64 MiB", image.len());
             return Err(LaunchError::firmware(problem));
         }
         let table = table(image)?;
-        let word = |guid| table.iter().find(|(found, _)| *found == guid).and_then(|(_, data)| u32_at(data, 0));
-        let reset = word(&RESET_BLOCK).ok_or_else(|| LaunchError::firmware("it has no SEV-ES reset block"))?;
-        let metadata = word(&METADATA).ok_or_else(|| LaunchError::firmware("it has no SEV metadata"))?;
+        let word = |guid| {
+            table.iter().find(|(found, _)| *found == guid).and_then(|(_, data)| u32_at(data, 0))
+        };
+        let reset = word(&RESET_BLOCK)
+            .ok_or_else(|| LaunchError::firmware("it has no SEV-ES reset block"))?;
+        let metadata =
+            word(&METADATA).ok_or_else(|| LaunchError::firmware("it has no SEV metadata"))?;
         let hash_table = word(&HASH_TABLE).filter(|place| *place != 0);
         Ok(Self { image, reset, hash_table, sections: sections(image, metadata)? })
     }
@@ -67,20 +73,25 @@ impl<'a> Firmware<'a> {
 
 /// A GUID's first three groups are little endian.
 pub(super) const fn guid(a: u32, b: u16, c: u16, rest: u64) -> [u8; 16] {
-    let ([a0, a1, a2, a3], [b0, b1], [c0, c1]) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
+    let ([a0, a1, a2, a3], [b0, b1], [c0, c1]) =
+        (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
     let [d0, d1, d2, d3, d4, d5, d6, d7] = rest.to_be_bytes();
     [a0, a1, a2, a3, b0, b1, c0, c1, d0, d1, d2, d3, d4, d5, d6, d7]
 }
 
 type Entry<'a> = (&'a [u8; 16], &'a [u8]);
 
-/// The table ends 32 bytes before the image does and is read from its end: each entry is data, its length with
-/// these 18 bytes, GUID. The last one's length is the table's.
+/// The table ends 32 bytes before the image does and is read from its end: each entry is data, its
+/// length with these 18 bytes, GUID. The last one's length is the table's.
 fn table(image: &[u8]) -> Result<Vec<Entry<'_>>, LaunchError> {
     let none = || LaunchError::firmware("it has no table of GUIDs at its end");
     let end = image.len().checked_sub(32).and_then(|end| image.get(..end)).ok_or_else(none)?;
-    let (before, length, _) = entry(end).filter(|(_, _, guid)| *guid == &FOOTER).ok_or_else(none)?;
-    let start = before.len().checked_sub(length).ok_or_else(|| LaunchError::firmware("its table is longer than it"))?;
+    let (before, length, _) =
+        entry(end).filter(|(_, _, guid)| *guid == &FOOTER).ok_or_else(none)?;
+    let start = before
+        .len()
+        .checked_sub(length)
+        .ok_or_else(|| LaunchError::firmware("its table is longer than it"))?;
     let mut rest = before.get(start..).unwrap_or_default();
     let mut found = Vec::new();
     while let Some((before, length, guid)) = entry(rest) {
@@ -88,7 +99,9 @@ fn table(image: &[u8]) -> Result<Vec<Entry<'_>>, LaunchError> {
             .len()
             .checked_sub(length)
             .and_then(|start| before.split_at_checked(start))
-            .ok_or_else(|| LaunchError::firmware("an entry of its table is longer than the table"))?;
+            .ok_or_else(|| {
+                LaunchError::firmware("an entry of its table is longer than the table")
+            })?;
         found.push((guid, data));
         rest = next;
     }
@@ -105,8 +118,10 @@ fn entry(bytes: &[u8]) -> Option<(&[u8], usize, &[u8; 16])> {
 
 fn sections(image: &[u8], offset_from_end: u32) -> Result<Vec<Section>, LaunchError> {
     let fail = |problem: &str| LaunchError::firmware(format!("its SEV metadata {problem}"));
-    let start = usize::try_from(offset_from_end).ok().and_then(|offset| image.len().checked_sub(offset));
-    let header = start.and_then(|start| image.get(start..)).ok_or_else(|| fail("begins before it"))?;
+    let start =
+        usize::try_from(offset_from_end).ok().and_then(|offset| image.len().checked_sub(offset));
+    let header =
+        start.and_then(|start| image.get(start..)).ok_or_else(|| fail("begins before it"))?;
     let word = |at| u32_at(header, at).ok_or_else(|| fail("ends behind it"));
     let (signature, size, version, count) = (word(0)?, word(4)?, word(8)?, word(12)?);
     if signature.to_le_bytes() != *b"ASEV" || version != 1 {

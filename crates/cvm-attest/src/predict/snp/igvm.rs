@@ -1,7 +1,8 @@
 //! Launch digests of IGVM files: firmware that says itself which pages a guest starts with.
 //!
-//! The rules are those of COCONUT-SVSM's `igvmmeasure --check-kvm --native-zero`, which QEMU with KVM follows:
-//! directives in their order, pages without data as zero pages, and one VMSA, at its end.
+//! The rules are those of COCONUT-SVSM's `igvmmeasure --check-kvm --native-zero`, which QEMU with
+//! KVM follows: directives in their order, pages without data as zero pages, and one VMSA, at its
+//! end.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,8 @@ const MAX_IGVM_BYTES: usize = 256 * 1024 * 1024;
 const MAX_PARAMETER_BYTES: u64 = 16 * 1024 * 1024;
 const VMSA_GPA: u64 = 0xffff_ffff_f000;
 
-/// Predicts the launch digest of an IGVM file under QEMU with KVM, with one vCPU: the file states the registers
-/// of the first only. If the file holds an ID block, its digest must be the same.
+/// Predicts the launch digest of an IGVM file under QEMU with KVM, with one vCPU: the file states
+/// the registers of the first only. If the file holds an ID block, its digest must be the same.
 ///
 /// # Errors
 /// [`LaunchError::Igvm`] for a file that is damaged, not for SEV-SNP, or not launched as it says.
@@ -29,8 +30,8 @@ pub fn launch_igvm(file: &[u8]) -> Result<LaunchPrediction, LaunchError> {
     if file.len() > MAX_IGVM_BYTES {
         return Err(LaunchError::igvm(format!("{} bytes, at most 256 MiB allowed", file.len())));
     }
-    let parsed =
-        IgvmFile::new_from_binary(file, Some(IsolationType::Snp)).map_err(|e| LaunchError::igvm(e.to_string()))?;
+    let parsed = IgvmFile::new_from_binary(file, Some(IsolationType::Snp))
+        .map_err(|e| LaunchError::igvm(e.to_string()))?;
     let measurement = Measured::of(parsed.directives())?;
     let input = |name: &str, value: String| LaunchInput { name: name.into(), value };
     Ok(LaunchPrediction {
@@ -62,7 +63,9 @@ impl Measured {
                 Directive::ParameterArea { number_of_bytes, parameter_area_index, .. } => {
                     measured.parameters.insert(*parameter_area_index, *number_of_bytes);
                 }
-                Directive::ParameterInsert(insert) => measured.parameter(insert.gpa, insert.parameter_area_index)?,
+                Directive::ParameterInsert(insert) => {
+                    measured.parameter(insert.gpa, insert.parameter_area_index)?
+                }
                 Directive::SnpVpContext { gpa, vmsa, .. } => measured.context(*gpa, vmsa)?,
                 Directive::SnpIdBlock { ld, .. } => expected = Some(*ld),
                 _ => {}
@@ -89,7 +92,9 @@ impl Measured {
     ) -> Result<(), LaunchError> {
         self.before_vmsa()?;
         if flags.is_2mb_page() || flags.shared() {
-            return Err(LaunchError::igvm("it has pages of 2 MiB or shared ones, which QEMU does not load"));
+            return Err(LaunchError::igvm(
+                "it has pages of 2 MiB or shared ones, which QEMU does not load",
+            ));
         }
         let mut page = [0; 4096];
         match page.get_mut(..data.len()) {
@@ -116,7 +121,9 @@ impl Measured {
                 self.digest = self.digest.unmeasured(gpa, size.next_multiple_of(4096));
                 Ok(())
             }
-            _ => Err(LaunchError::igvm(format!("parameter area {index} is missing or larger than 16 MiB"))),
+            _ => Err(LaunchError::igvm(format!(
+                "parameter area {index} is missing or larger than 16 MiB"
+            ))),
         }
     }
 
@@ -138,7 +145,9 @@ impl Measured {
     fn before_vmsa(&self) -> Result<(), LaunchError> {
         match self.vmsa {
             false => Ok(()),
-            true => Err(LaunchError::igvm("the VMSA is not its only and last one, as KVM takes it")),
+            true => {
+                Err(LaunchError::igvm("the VMSA is not its only and last one, as KVM takes it"))
+            }
         }
     }
 }

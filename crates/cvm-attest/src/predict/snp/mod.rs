@@ -1,10 +1,12 @@
-//! The SEV-SNP launch digest of an image from its files alone, and which input a wrong digest is due to.
+//! The SEV-SNP launch digest of an image from its files alone, and which input a wrong digest is
+//! due to.
 //!
-//! The firmware (AMD-SP) hashes each page that the VMM adds before launch into a running digest (SEV-SNP ABI
-//! 56860, §8.17, table `PAGE_INFO`). What a VMM adds for OVMF, in this order: the firmware image; the pages
-//! that its SEV metadata names, among them the hashes of kernel, initrd and command line; one VMSA, the initial
-//! registers, for each vCPU. Checked against `sev-snp-measure` 0.0.13, whose rules for EC2 and GCE these are
-//! (the `sev` crate 8.0.0 has older ones for EC2, and none for GCE).
+//! The firmware (AMD-SP) hashes each page that the VMM adds before launch into a running digest
+//! (SEV-SNP ABI 56860, §8.17, table `PAGE_INFO`). What a VMM adds for OVMF, in this order: the
+//! firmware image; the pages that its SEV metadata names, among them the hashes of kernel, initrd
+//! and command line; one VMSA, the initial registers, for each vCPU. Checked against
+//! `sev-snp-measure` 0.0.13, whose rules for EC2 and GCE these are (the `sev` crate 8.0.0 has older
+//! ones for EC2, and none for GCE).
 
 mod digest;
 mod error;
@@ -74,7 +76,8 @@ pub struct LaunchInputs<'a> {
     pub vcpus: u32,
     /// Their type; only its CPUID signature is measured, and by QEMU only.
     pub vcpu_type: VcpuType,
-    /// SEV_FEATURES of the VMSA: bit 0 is SNP itself, bit 5 debug swap (Linux 6.11 and newer set it by default).
+    /// SEV_FEATURES of the VMSA: bit 0 is SNP itself, bit 5 debug swap (Linux 6.11 and newer set it
+    /// by default).
     pub guest_features: u64,
     /// Who launches the guest.
     pub vmm: Vmm,
@@ -83,7 +86,8 @@ pub struct LaunchInputs<'a> {
 /// An input of the prediction, named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchInput {
-    /// `firmware`, `kernel`, `initrd`, `command_line`, `vcpus`, `vcpu_type`, `guest_features`, `vmm`.
+    /// `firmware`, `kernel`, `initrd`, `command_line`, `vcpus`, `vcpu_type`, `guest_features`,
+    /// `vmm`.
     pub name: String,
     /// The value; of files the SHA-256.
     pub value: String,
@@ -101,7 +105,8 @@ pub struct LaunchPrediction {
 /// Predicts the launch digest.
 ///
 /// # Errors
-/// [`LaunchError`] when the firmware has no SEV-SNP metadata, or none for a kernel, and for absurd inputs.
+/// [`LaunchError`] when the firmware has no SEV-SNP metadata, or none for a kernel, and for absurd
+/// inputs.
 pub fn launch(inputs: &LaunchInputs<'_>) -> Result<LaunchPrediction, LaunchError> {
     let measurement = Bytes(measure(inputs)?);
     Ok(LaunchPrediction { measurement, inputs: inputs.named() })
@@ -110,7 +115,8 @@ pub fn launch(inputs: &LaunchInputs<'_>) -> Result<LaunchPrediction, LaunchError
 impl LaunchInputs<'_> {
     fn named(&self) -> Vec<LaunchInput> {
         let file = |bytes: &[u8]| format!("sha256:{}", sha256(bytes));
-        let kernel = |of: fn(&Kernel<'_>) -> String| self.kernel.as_ref().map_or("none".to_owned(), of);
+        let kernel =
+            |of: fn(&Kernel<'_>) -> String| self.kernel.as_ref().map_or("none".to_owned(), of);
         [
             ("firmware", file(self.firmware)),
             ("kernel", self.kernel.map_or("none".to_owned(), |kernel| file(kernel.image))),
@@ -143,7 +149,9 @@ fn metadata(
     kernel: Option<&Kernel<'_>>,
     vmm: Vmm,
 ) -> Result<LaunchDigest, LaunchError> {
-    if kernel.is_some() && !firmware.sections.iter().any(|section| section.kind == Section::KERNEL_HASHES) {
+    if kernel.is_some()
+        && !firmware.sections.iter().any(|section| section.kind == Section::KERNEL_HASHES)
+    {
         return Err(LaunchError::KernelHashes);
     }
     for section in &firmware.sections {
@@ -153,7 +161,9 @@ fn metadata(
             Section::CPUID if vmm == Vmm::Ec2 => digest,
             Section::CPUID => digest.cpuid(section.gpa),
             Section::KERNEL_HASHES => match kernel {
-                Some(kernel) => digest.normal(section.gpa, &kernel_hashes(kernel, firmware, section)?),
+                Some(kernel) => {
+                    digest.normal(section.gpa, &kernel_hashes(kernel, firmware, section)?)
+                }
                 None => digest.zero(section.gpa, section.size),
             },
             Section::MEMORY if vmm == Vmm::Gce => digest.unmeasured(section.gpa, section.size),
@@ -168,7 +178,11 @@ fn metadata(
 }
 
 /// The page with the hashes table, as QEMU writes it (`target/i386/sev.c`, `SevHashTable`).
-fn kernel_hashes(kernel: &Kernel<'_>, firmware: &Firmware<'_>, section: &Section) -> Result<[u8; 4096], LaunchError> {
+fn kernel_hashes(
+    kernel: &Kernel<'_>,
+    firmware: &Firmware<'_>,
+    section: &Section,
+) -> Result<[u8; 4096], LaunchError> {
     const TABLE: [u8; 16] = firmware::guid(0x9438d606, 0x4f22, 0x4cc9, 0xb479_a793d411fd21);
     const COMMAND_LINE: [u8; 16] = firmware::guid(0x97d02dd8, 0xbd20, 0x4c94, 0xaa78_e7714d36ab2a);
     const INITRD: [u8; 16] = firmware::guid(0x44baf731, 0x3a2f, 0x4bd7, 0x9af1_41e29169781d);
@@ -176,7 +190,9 @@ fn kernel_hashes(kernel: &Kernel<'_>, firmware: &Firmware<'_>, section: &Section
     let place = firmware.hash_table.ok_or(LaunchError::KernelHashes)?;
     let command_line = [kernel.command_line.as_bytes(), &[0]].concat();
     let mut table = [&TABLE[..], &168u16.to_le_bytes()].concat();
-    for (guid, content) in [(COMMAND_LINE, &command_line[..]), (INITRD, kernel.initrd), (IMAGE, kernel.image)] {
+    for (guid, content) in
+        [(COMMAND_LINE, &command_line[..]), (INITRD, kernel.initrd), (IMAGE, kernel.image)]
+    {
         table.extend(guid);
         table.extend(50u16.to_le_bytes());
         table.extend(sha256(content).0);

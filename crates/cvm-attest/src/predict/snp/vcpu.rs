@@ -1,4 +1,5 @@
-//! vCPUs: their types, and the VMSA with their initial registers (AMD APM volume 2, appendix B, table B-4).
+//! vCPUs: their types, and the VMSA with their initial registers (AMD APM volume 2, appendix B,
+//! table B-4).
 
 use std::fmt;
 
@@ -55,7 +56,8 @@ impl VcpuType {
     pub fn models() -> impl Iterator<Item = Self> {
         MODELS.iter().map(|(name, family, model, stepping)| {
             let (low, extended) = if *family > 15 { (15, *family - 15) } else { (*family, 0) };
-            let signature = extended << 20 | (model >> 4) << 16 | low << 8 | (model & 15) << 4 | stepping;
+            let signature =
+                extended << 20 | (model >> 4) << 16 | low << 8 | (model & 15) << 4 | stepping;
             Self { signature, name: Some(name) }
         })
     }
@@ -127,7 +129,15 @@ fn vmsa(entry: u32, inputs: &LaunchInputs<'_>) -> [u8; 4096] {
             mxcsr: 0,
             fcw: 0,
         },
-        Vmm::Gce => Initial { code: 0x9b, stack: 0x93, task: 0x8b, pat: 0x0007_0106, rdx: 0x600, mxcsr: 0, fcw: 0 },
+        Vmm::Gce => Initial {
+            code: 0x9b,
+            stack: 0x93,
+            task: 0x8b,
+            pat: 0x0007_0106,
+            rdx: 0x600,
+            mxcsr: 0,
+            fcw: 0,
+        },
     };
     let mut page = [0; 4096];
     let mut put = |at: usize, value: &[u8]| {

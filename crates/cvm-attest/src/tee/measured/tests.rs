@@ -8,7 +8,11 @@ fn hex48(byte: u8) -> String {
 }
 
 fn reference() -> Reference {
-    let events = [4, 7, 11].map(|pcr| PredictedEvent { pcr, event: "event".into(), digest: Bytes([pcr; 32]) });
+    let events = [4, 7, 11].map(|pcr| PredictedEvent {
+        pcr,
+        event: "event".into(),
+        digest: Bytes([pcr; 32]),
+    });
     let tpm = TpmReference::from_events(events.to_vec(), &[]);
     let floor = |text: &str| text.parse::<TcbFloor>().unwrap();
     let snp = |platform: &str, byte, tcb_floor| SnpReference {
@@ -35,7 +39,10 @@ fn reference() -> Reference {
         pcrs,
     };
     let platforms = Platforms {
-        snp: vec![snp("4 vCPUs", 1, floor("milan-b1=3.0.8.115")), snp("8 vCPUs", 2, TcbFloor::default())],
+        snp: vec![
+            snp("4 vCPUs", 1, floor("milan-b1=3.0.8.115")),
+            snp("8 vCPUs", 2, TcbFloor::default()),
+        ],
         tdx: vec![tdx],
         azure: vec![azure],
     };
@@ -84,7 +91,10 @@ fn snp_shows_the_image_and_never_a_handoff() {
 fn attack_tcb_rollback() {
     let (phase, problem) = told(&snp_claims(1, 114));
     assert_eq!(phase, Phase::Other);
-    assert_eq!(problem, "snp: the reported TCB's microcode is 114, at least 115 is asked for of Milan-B1");
+    assert_eq!(
+        problem,
+        "snp: the reported TCB's microcode is 114, at least 115 is asked for of Milan-B1"
+    );
     // Firmware that was updated after it launched, and measured, the guest.
     let mut launched = snp_claims(1, 115);
     launched["snp"]["launch_tcb"]["snp"] = json!(7);
@@ -108,7 +118,10 @@ fn attack_a_product_that_no_floor_names() {
         let (phase, problem) = told(&claims);
         assert_eq!(phase, Phase::Other, "{chip:?}");
         let expected = format!("no TCB floor is stated for {}", chip.join("-"));
-        assert!(problem.contains(&expected) && problem.contains("provision it with a tcb_floor"), "{problem}");
+        assert!(
+            problem.contains(&expected) && problem.contains("provision it with a tcb_floor"),
+            "{problem}"
+        );
     }
 }
 
@@ -180,15 +193,25 @@ fn claims_that_lack_what_is_compared_are_of_no_image() {
 fn reference_values_state_the_version_that_they_need() {
     let good = reference();
     assert_eq!((good.version, Reference::parse(&good.to_bytes()).unwrap()), (2, good.clone()));
-    let without = Reference::new(good.image_id, good.manifest_sha256, good.tpm.clone(), Platforms::default());
-    assert_eq!((without.version, Reference::parse(&without.to_bytes()).unwrap()), (1, without.clone()));
+    let without =
+        Reference::new(good.image_id, good.manifest_sha256, good.tpm.clone(), Platforms::default());
+    assert_eq!(
+        (without.version, Reference::parse(&without.to_bytes()).unwrap()),
+        (1, without.clone())
+    );
     assert!(!String::from_utf8(without.to_bytes()).unwrap().contains("snp"));
     for (reference, problem) in [
         (Reference { version: 1, ..good.clone() }, "which version 1 does not have"),
         (Reference { version: 2, ..without.clone() }, "without values of any TEE"),
         (Reference { version: 3, ..good.clone() }, "version 3, this program reads 1 and 2"),
         (Reference { snp: vec![good.snp[0].clone(); 33], ..good.clone() }, "at most 32"),
-        (Reference { azure: vec![AzureReference { pcrs: [].into(), ..good.azure[0].clone() }], ..good }, "PCR 11"),
+        (
+            Reference {
+                azure: vec![AzureReference { pcrs: [].into(), ..good.azure[0].clone() }],
+                ..good
+            },
+            "PCR 11",
+        ),
     ] {
         let error = Reference::parse(&reference.to_bytes()).unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");

@@ -56,8 +56,8 @@ pub struct QuoteClaims {
     /// SHA-256 of the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_log_sha256: Option<Bytes32>,
-    /// Quoted registers to whose value the log does not lead, where the policy lets that pass: software
-    /// measures into them after the firmware closed its log. Their events are not listed.
+    /// Quoted registers to whose value the log does not lead, where the policy lets that pass:
+    /// software measures into them after the firmware closed its log. Their events are not listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_replayed: Vec<u32>,
     /// What was not checked, and why.
@@ -65,7 +65,8 @@ pub struct QuoteClaims {
 }
 
 impl QuoteClaims {
-    /// The claims as policies read them: one member, `tpm`, with `pcr00` … beside the claims' own members.
+    /// The claims as policies read them: one member, `tpm`, with `pcr00` … beside the claims' own
+    /// members.
     pub fn to_json(&self) -> Value {
         json!({ "tpm": self.members() })
     }
@@ -88,7 +89,8 @@ impl QuoteClaims {
     /// [`crate::AttestError::Malformed`].
     pub fn from_json(annotated: &Value) -> Result<Self, crate::AttestError> {
         let tpm = annotated.get("tpm").unwrap_or(&Value::Null);
-        Deserialize::deserialize(tpm)
-            .map_err(|e: serde_json::Error| crate::AttestError::malformed("tpm claims", e.to_string()))
+        Deserialize::deserialize(tpm).map_err(|e: serde_json::Error| {
+            crate::AttestError::malformed("tpm claims", e.to_string())
+        })
     }
 }

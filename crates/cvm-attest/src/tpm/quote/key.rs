@@ -31,12 +31,12 @@ pub struct AttestationKey {
 impl AttestationKey {
     /// Reads TPMT_PUBLIC, TPM2B_PUBLIC, or a SubjectPublicKeyInfo in DER or PEM.
     ///
-    /// A TPM's public area must be a restricted signing key's; a SubjectPublicKeyInfo does not say what its
-    /// key may sign.
+    /// A TPM's public area must be a restricted signing key's; a SubjectPublicKeyInfo does not say
+    /// what its key may sign.
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] for another form and for trailing bytes, [`AttestError::AttestationKey`] for
-    /// a key that could sign anything.
+    /// [`AttestError::Malformed`] for another form and for trailing bytes,
+    /// [`AttestError::AttestationKey`] for a key that could sign anything.
     pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
         let malformed = |problem: &str| AttestError::malformed("attestation key", problem);
         if bytes.len() > MAX_BYTES {
@@ -53,7 +53,9 @@ impl AttestationKey {
                     (_, Some(_)) => Err(malformed("more than one key in this PEM text")),
                 }
             }
-            [high, low, area @ ..] if usize::from(u16::from_be_bytes([*high, *low])) == area.len() => {
+            [high, low, area @ ..]
+                if usize::from(u16::from_be_bytes([*high, *low])) == area.len() =>
+            {
                 Self::from_public(&Public::parse(area)?)
             }
             _ => Self::from_public(&Public::parse(bytes)?),
@@ -81,19 +83,24 @@ impl AttestationKey {
         let curve = info.algorithm.parameters.and_then(|p| p.decode_as::<ObjectIdentifier>().ok());
         let key = match (info.algorithm.oid, curve) {
             (RSA_ENCRYPTION, None) => {
-                let numbers = Vec::<UintRef<'_>>::from_der(bits).map_err(|e| malformed(e.to_string()))?;
+                let numbers =
+                    Vec::<UintRef<'_>>::from_der(bits).map_err(|e| malformed(e.to_string()))?;
                 let [modulus, exponent] = &numbers[..] else {
                     return Err(malformed(format!("{} numbers in an RSA key", numbers.len())));
                 };
-                let exponent = exponent
-                    .as_bytes()
-                    .iter()
-                    .try_fold(0_u32, |value, byte| Some(value.checked_mul(256)? | u32::from(*byte)));
-                rsa(modulus.as_bytes(), exponent.ok_or_else(|| malformed("an exponent over 32 bits".into()))?)?
+                let exponent = exponent.as_bytes().iter().try_fold(0_u32, |value, byte| {
+                    Some(value.checked_mul(256)? | u32::from(*byte))
+                });
+                rsa(
+                    modulus.as_bytes(),
+                    exponent.ok_or_else(|| malformed("an exponent over 32 bits".into()))?,
+                )?
             }
             (EC_PUBLIC_KEY, Some(P256)) => Key::P256 { point: point(bits)? },
             (EC_PUBLIC_KEY, Some(P384)) => Key::P384 { point: point(bits)? },
-            (oid, _) => return Err(malformed(format!("algorithm {oid}: RSA, P-256 or P-384 expected"))),
+            (oid, _) => {
+                return Err(malformed(format!("algorithm {oid}: RSA, P-256 or P-384 expected")));
+            }
         };
         // One key has one encoding: what could hide in another is refused.
         if spki::encode(&key) != der {
@@ -134,7 +141,8 @@ impl AttestationKey {
 
 fn rsa(modulus: &[u8], exponent: u32) -> Result<Key, AttestError> {
     if !matches!(modulus.len(), 256 | 384 | 512) || modulus.first().is_none_or(|b| b & 0x80 == 0) {
-        let problem = format!("a modulus of {} bytes; 2048, 3072 or 4096 bits expected", modulus.len());
+        let problem =
+            format!("a modulus of {} bytes; 2048, 3072 or 4096 bits expected", modulus.len());
         return Err(AttestError::malformed("attestation key", problem));
     }
     if exponent < 3 || exponent.is_multiple_of(2) {
@@ -143,9 +151,10 @@ fn rsa(modulus: &[u8], exponent: u32) -> Result<Key, AttestError> {
     Ok(Key::Rsa { modulus: modulus.to_vec(), exponent })
 }
 
-/// The uncompressed form (SEC 1 §2.3.3); whether it lies on the curve is checked with the signature.
+/// The uncompressed form (SEC 1 §2.3.3); whether it lies on the curve is checked with the
+/// signature.
 fn point<const N: usize>(bits: &[u8]) -> Result<[u8; N], AttestError> {
-    bits.strip_prefix(&[4])
-        .and_then(|point| point.try_into().ok())
-        .ok_or_else(|| AttestError::malformed("attestation key", "not an uncompressed point of its curve"))
+    bits.strip_prefix(&[4]).and_then(|point| point.try_into().ok()).ok_or_else(|| {
+        AttestError::malformed("attestation key", "not an uncompressed point of its curve")
+    })
 }

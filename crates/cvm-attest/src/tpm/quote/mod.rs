@@ -1,9 +1,9 @@
-//! A TPM 2.0 quote alone, without flare-cvm's release protocol around it: message, signature, attestation key,
-//! PCR values and an event log in, claims out.
+//! A TPM 2.0 quote alone, without flare-cvm's release protocol around it: message, signature,
+//! attestation key, PCR values and an event log in, claims out.
 //!
-//! What such a quote proves hangs on the attestation key. [`crate::verify`] binds it to an endorsed TPM by
-//! credential activation; here a certificate may, and otherwise the
-//! claims say `not_checked: ak-endorsement`.
+//! What such a quote proves hangs on the attestation key. [`crate::verify`] binds it to an endorsed
+//! TPM by credential activation; here a certificate may, and otherwise the claims say `not_checked:
+//! ak-endorsement`.
 
 mod claims;
 mod error;
@@ -32,7 +32,8 @@ use crate::{
     x509::{self, Certificate},
 };
 
-/// tcg-kp-AIKCertificate (TCG EK Credential Profile §3.2.16): what attestation keys' certificates are for.
+/// tcg-kp-AIKCertificate (TCG EK Credential Profile §3.2.16): what attestation keys' certificates
+/// are for.
 const AK_USAGE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x03];
 
 /// A quote and what was shown with it, read and not yet believed.
@@ -47,12 +48,17 @@ pub struct QuoteEvidence<'a> {
 }
 
 impl<'a> QuoteEvidence<'a> {
-    /// Reads TPMS_ATTEST and a signature of `ak`: TPMT_SIGNATURE, or the bare bytes of an RSA or ECDSA (DER, or
-    /// r ‖ s) signature.
+    /// Reads TPMS_ATTEST and a signature of `ak`: TPMT_SIGNATURE, or the bare bytes of an RSA or
+    /// ECDSA (DER, or r ‖ s) signature.
     ///
     /// # Errors
-    /// [`TpmError::Structure`] for what is not a quote or a signature of that key's type, and for trailing bytes.
-    pub fn parse(message: &'a [u8], signature: &[u8], ak: AttestationKey) -> Result<Self, TpmError> {
+    /// [`TpmError::Structure`] for what is not a quote or a signature of that key's type, and for
+    /// trailing bytes.
+    pub fn parse(
+        message: &'a [u8],
+        signature: &[u8],
+        ak: AttestationKey,
+    ) -> Result<Self, TpmError> {
         let quote = parse_quote(message)?;
         let signature = QuoteSignature::parse(signature, ak.key())?;
         Ok(Self { message, quote, signature, ak, pcrs: None, log: None })
@@ -84,14 +90,15 @@ impl Nonce {
         Self(vec![bytes.to_vec()])
     }
 
-    /// A nonce as people type it: hex, or the text's own bytes. A quote over either is fresh, as both are the
-    /// verifier's.
+    /// A nonce as people type it: hex, or the text's own bytes. A quote over either is fresh, as
+    /// both are the verifier's.
     pub fn from_text(text: &str) -> Self {
         let bytes = hex::decode(text).ok().filter(|bytes| !bytes.is_empty());
         Self(bytes.into_iter().chain([text.as_bytes().to_vec()]).collect())
     }
 
-    /// Any of these: one nonce in the forms in which it may have been asked. A refusal names the first.
+    /// Any of these: one nonce in the forms in which it may have been asked. A refusal names the
+    /// first.
     pub fn any_of(forms: Vec<Vec<u8>>) -> Self {
         Self(forms)
     }
@@ -109,7 +116,8 @@ impl Nonce {
     }
 }
 
-/// What binds an attestation key to a TPM that somebody made: its certificate and the way to a root.
+/// What binds an attestation key to a TPM that somebody made: its certificate and the way to a
+/// root.
 #[derive(Debug, Clone, Copy)]
 pub struct AkEndorsement<'a> {
     /// The attestation key's certificate.
@@ -124,8 +132,8 @@ pub struct AkEndorsement<'a> {
 pub struct TpmPolicy {
     /// Whether quotes over the SHA-1 bank are accepted. Default: no.
     pub allow_sha1: bool,
-    /// Registers to whose quoted value a log must lead, when one is given. Default: 0 to 7, into which nothing
-    /// measures after the firmware closed its log.
+    /// Registers to whose quoted value a log must lead, when one is given. Default: 0 to 7, into
+    /// which nothing measures after the firmware closed its log.
     pub must_replay: BTreeSet<u32>,
     /// Registers that a quote must cover, with their values shown. Default: none.
     pub required: BTreeSet<u32>,
@@ -137,8 +145,8 @@ impl Default for TpmPolicy {
     }
 }
 
-/// Verifies a quote: signature, nonce, that the values shown are those quoted, that the log leads to them, and
-/// the attestation key's certificate. `now` is in seconds since 1970 UTC.
+/// Verifies a quote: signature, nonce, that the values shown are those quoted, that the log leads
+/// to them, and the attestation key's certificate. `now` is in seconds since 1970 UTC.
 ///
 /// What was not given is not checked, and listed in [`QuoteClaims::not_checked`].
 ///
@@ -157,39 +165,50 @@ pub fn verify(
     let scheme = evidence.signature.verify(ak, evidence.message)?;
     match nonce {
         Some(nonce) => nonce.check(&quote.nonce)?,
-        None => not_checked.push(NotChecked::new("nonce", "no nonce was given: the quote may be a replay")),
+        None => not_checked
+            .push(NotChecked::new("nonce", "no nonce was given: the quote may be a replay")),
     }
     let selected = Selected::parse(&quote.selection, policy)?;
     let banks = match &evidence.pcrs {
         Some(values) => selected.check(values, scheme.hash(), &quote.pcr_digest)?,
         None => {
-            not_checked
-                .push(NotChecked::new("pcr-values", "no PCR values were given: the quote's digest stands alone"));
+            not_checked.push(NotChecked::new(
+                "pcr-values",
+                "no PCR values were given: the quote's digest stands alone",
+            ));
             BTreeMap::new()
         }
     };
     let shown = banks.get(&selected.bank);
-    if let Some(register) = policy.required.iter().find(|r| shown.is_none_or(|shown| !shown.contains_key(r))) {
-        let problem = format!("register {register} of bank {} must be quoted and shown", selected.bank);
+    if let Some(register) =
+        policy.required.iter().find(|r| shown.is_none_or(|shown| !shown.contains_key(r)))
+    {
+        let problem =
+            format!("register {register} of bank {} must be quoted and shown", selected.bank);
         return Err(TpmError::Selection { found: selected.text, problem });
     }
     let replayed = match &evidence.log {
         Some((_, log)) => replay::check(log, selected.bank, &banks, policy, &mut not_checked)?,
         None => {
-            not_checked.push(NotChecked::new("event-log", "no event log was given: nothing explains the PCR values"));
+            not_checked.push(NotChecked::new(
+                "event-log",
+                "no event log was given: nothing explains the PCR values",
+            ));
             replay::Replayed::default()
         }
     };
     let ak_root_sha256 = match endorsement {
         Some(endorsement) => Some(check_endorsement(ak, endorsement, now, &mut not_checked)?),
         None => {
-            let reason = "no certificate binds the attestation key to an endorsed TPM: any software could own it";
+            let reason = "no certificate binds the attestation key to an endorsed TPM: any \
+                software could own it";
             not_checked.push(NotChecked::new("ak-endorsement", reason));
             None
         }
     };
     if ak.name().is_none() {
-        let reason = "only the key's value was given: whether it signs nothing but TPM statements is unknown";
+        let reason = "only the key's value was given: whether it signs nothing but TPM statements \
+            is unknown";
         not_checked.push(NotChecked::new("ak-attributes", reason));
     }
     not_checked.push(acpi::in_pcr1());
@@ -243,7 +262,8 @@ impl Selected {
     fn parse(selection: &[PcrSelection], policy: &TpmPolicy) -> Result<Self, TpmError> {
         let text = selection.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
         let text = if text.is_empty() { "nothing".into() } else { text };
-        let refuse = |problem: &str| TpmError::Selection { found: text.clone(), problem: problem.into() };
+        let refuse =
+            |problem: &str| TpmError::Selection { found: text.clone(), problem: problem.into() };
         let mut registers: Vec<(HashAlg, Vec<u32>)> = Vec::new();
         for bank in selection {
             // The digest alone does not say what it covers: only this list does.
@@ -265,15 +285,16 @@ impl Selected {
             return Err(TpmError::Bank { found: text, problem: problem.into() });
         }
         let preferred = [HashAlg::Sha256, HashAlg::Sha384, HashAlg::Sha512, HashAlg::Sha1];
-        let bank = preferred.into_iter().find(|alg| registers.iter().any(|(known, _)| known == alg));
+        let bank =
+            preferred.into_iter().find(|alg| registers.iter().any(|(known, _)| known == alg));
         match bank {
             Some(bank) => Ok(Self { text, bank, registers }),
             None => Err(refuse("that covers no register")),
         }
     }
 
-    /// The values of the registers covered, in all banks, if they are those quoted (part 3 §18.4: one digest,
-    /// with the signature's hash, in the order of the selection).
+    /// The values of the registers covered, in all banks, if they are those quoted (part 3 §18.4:
+    /// one digest, with the signature's hash, in the order of the selection).
     fn check(
         &self,
         values: &PcrValues,
@@ -284,10 +305,13 @@ impl Selected {
         let mut covered: Vec<u8> = Vec::new();
         for (bank, registers) in &self.registers {
             for register in registers {
-                let value: &Digest = values.get(*bank, *register).ok_or_else(|| TpmError::Selection {
-                    found: self.text.clone(),
-                    problem: format!("no value is shown for register {register} of bank {bank}"),
-                })?;
+                let value: &Digest =
+                    values.get(*bank, *register).ok_or_else(|| TpmError::Selection {
+                        found: self.text.clone(),
+                        problem: format!(
+                            "no value is shown for register {register} of bank {bank}"
+                        ),
+                    })?;
                 covered.extend(value.as_bytes());
                 banks.entry(*bank).or_default().insert(*register, *value);
             }

@@ -16,7 +16,8 @@ pub(super) struct Replayed {
     pub(super) not_replayed: Vec<u32>,
 }
 
-/// Replays every quoted register of every bank that the log has; `main` is the bank that claims list.
+/// Replays every quoted register of every bank that the log has; `main` is the bank that claims
+/// list.
 pub(super) fn check(
     log: &Log<'_>,
     main: HashAlg,
@@ -51,12 +52,16 @@ pub(super) fn check(
         }
     }
     for register in &not_replayed {
-        let reason = format!("the log does not lead to the value of PCR {register}: its events are not claimed");
+        let reason = format!(
+            "the log does not lead to the value of PCR {register}: its events are not claimed"
+        );
         not_checked.push(NotChecked::new("event-log", &reason));
     }
     let quoted = banks.get(&main);
-    let proven =
-        |register: &u32| quoted.is_some_and(|quoted| quoted.contains_key(register)) && !not_replayed.contains(register);
+    let proven = |register: &u32| {
+        quoted.is_some_and(|quoted| quoted.contains_key(register))
+            && !not_replayed.contains(register)
+    };
     let logged: BTreeSet<u32> = log.records().iter().map(|record| record.register).collect();
     let unquoted: Vec<String> = logged
         .iter()
@@ -64,7 +69,10 @@ pub(super) fn check(
         .map(ToString::to_string)
         .collect();
     if !unquoted.is_empty() {
-        let reason = format!("PCR {} is logged, and no value of it is quoted and shown", unquoted.join(", "));
+        let reason = format!(
+            "PCR {} is logged, and no value of it is quoted and shown",
+            unquoted.join(", ")
+        );
         not_checked.push(NotChecked::new("event-log", &reason));
     }
     let events = log.records().iter().filter(|record| proven(&record.register));
@@ -78,7 +86,9 @@ fn leads_to(register: u32, replayed: Option<&Digest>, quoted: &Digest) -> bool {
     match (register, replayed) {
         (_, Some(value)) => value == quoted,
         // PC Client Profile §4.7.2: without a dynamic launch these stand at all ones.
-        (17..=22, None) => [0, 0xff].iter().any(|fill| *quoted == Digest::filled(quoted.alg(), *fill)),
+        (17..=22, None) => {
+            [0, 0xff].iter().any(|fill| *quoted == Digest::filled(quoted.alg(), *fill))
+        }
         (_, None) => *quoted == Digest::filled(quoted.alg(), 0),
     }
 }

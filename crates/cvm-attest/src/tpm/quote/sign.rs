@@ -2,8 +2,8 @@
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
-    EcdsaVerificationAlgorithm, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RsaPublicKeyComponents, UnparsedPublicKey,
+    EcdsaVerificationAlgorithm, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
 use super::{AttestationKey, TpmError};
@@ -38,14 +38,22 @@ impl QuoteSignature {
     }
 
     /// Verifies the message with the key's own scheme, and says which that is.
-    pub(super) fn verify(&self, ak: &AttestationKey, message: &[u8]) -> Result<SigningScheme, TpmError> {
+    pub(super) fn verify(
+        &self,
+        ak: &AttestationKey,
+        message: &[u8],
+    ) -> Result<SigningScheme, TpmError> {
         let found = match self {
             Self::Tpmt(signature) => vec![scheme_of(signature)?],
-            // Nothing states the scheme: the key's, or for a key that states none either the usual ones.
+            // Nothing states the scheme: the key's, or for a key that states none either the usual
+            // ones.
             Self::Bare(_) => match (ak.scheme(), ak.key()) {
                 (Some(scheme), _) => vec![scheme],
                 (None, Key::Rsa { .. }) => {
-                    vec![SigningScheme::RsaSsa(HashAlg::Sha256), SigningScheme::RsaPss(HashAlg::Sha256)]
+                    vec![
+                        SigningScheme::RsaSsa(HashAlg::Sha256),
+                        SigningScheme::RsaPss(HashAlg::Sha256),
+                    ]
                 }
                 (None, Key::P256 { .. }) => vec![SigningScheme::Ecdsa(HashAlg::Sha256)],
                 (None, Key::P384 { .. }) => vec![SigningScheme::Ecdsa(HashAlg::Sha384)],
@@ -54,7 +62,10 @@ impl QuoteSignature {
         let mut refused = TpmError::Signature { scheme: "none".into() };
         for scheme in found {
             if let Some(expected) = ak.scheme().filter(|expected| *expected != scheme) {
-                return Err(TpmError::Scheme { found: scheme.to_string(), expected: expected.to_string() });
+                return Err(TpmError::Scheme {
+                    found: scheme.to_string(),
+                    expected: expected.to_string(),
+                });
             }
             match self.verify_with(ak.key(), scheme, message)? {
                 true => return Ok(scheme),
@@ -64,12 +75,19 @@ impl QuoteSignature {
         Err(refused)
     }
 
-    fn verify_with(&self, key: &Key, scheme: SigningScheme, message: &[u8]) -> Result<bool, TpmError> {
+    fn verify_with(
+        &self,
+        key: &Key,
+        scheme: SigningScheme,
+        message: &[u8],
+    ) -> Result<bool, TpmError> {
         use HashAlg::{Sha256, Sha384, Sha512};
         use SigningScheme::{Ecdsa, RsaPss, RsaSsa};
         let unusable = || TpmError::Scheme {
             found: scheme.to_string(),
-            expected: "RSASSA, RSAPSS or ECDSA of the key's type, with sha256, sha384 or sha512 (RSA)".into(),
+            expected:
+                "RSASSA, RSAPSS or ECDSA of the key's type, with sha256, sha384 or sha512 (RSA)"
+                    .into(),
         };
         match key {
             Key::Rsa { modulus, exponent } => {
@@ -77,7 +95,9 @@ impl QuoteSignature {
                     RsaSsa(Sha256) => &RSA_PKCS1_2048_8192_SHA256,
                     RsaSsa(Sha384) => &RSA_PKCS1_2048_8192_SHA384,
                     RsaSsa(Sha512) => &RSA_PKCS1_2048_8192_SHA512,
-                    RsaPss(Sha256 | Sha384 | Sha512) => return Ok(self.verify_pss(modulus, *exponent, scheme, message)),
+                    RsaPss(Sha256 | Sha384 | Sha512) => {
+                        return Ok(self.verify_pss(modulus, *exponent, scheme, message));
+                    }
                     _ => return Err(unusable()),
                 };
                 let bytes = match self {
@@ -86,7 +106,9 @@ impl QuoteSignature {
                 };
                 let e = exponent.to_be_bytes();
                 let e = e.split_at(e.iter().take_while(|b| **b == 0).count()).1;
-                Ok(RsaPublicKeyComponents { n: &modulus[..], e }.verify(parameters, message, bytes).is_ok())
+                Ok(RsaPublicKeyComponents { n: &modulus[..], e }
+                    .verify(parameters, message, bytes)
+                    .is_ok())
             }
             Key::P256 { point } => {
                 let algorithm = match scheme {
@@ -107,29 +129,48 @@ impl QuoteSignature {
         }
     }
 
-    /// RSASSA-PSS with any salt: a TPM takes the longest that fits its key (TPM 2.0 part 1, §B.7), others the digest's
-    /// length.
-    fn verify_pss(&self, modulus: &[u8], exponent: u32, scheme: SigningScheme, message: &[u8]) -> bool {
+    /// RSASSA-PSS with any salt: a TPM takes the longest that fits its key (TPM 2.0 part 1, §B.7),
+    /// others the digest's length.
+    fn verify_pss(
+        &self,
+        modulus: &[u8],
+        exponent: u32,
+        scheme: SigningScheme,
+        message: &[u8],
+    ) -> bool {
         use rsa::{BoxedUint, PublicKey, pss, signature::Verifier as _};
-        let (Self::Tpmt(Signature::RsaPss(_, bytes)) | Self::Bare(bytes)) = self else { return false };
+        let (Self::Tpmt(Signature::RsaPss(_, bytes)) | Self::Bare(bytes)) = self else {
+            return false;
+        };
         let Ok(signature) = pss::Signature::try_from(&bytes[..]) else { return false };
         let modulus = BoxedUint::from_be_slice_vartime(modulus);
         let Ok(key) = PublicKey::new(modulus, exponent.into()) else { return false };
         match scheme {
             SigningScheme::RsaPss(HashAlg::Sha384) => {
-                pss::VerifyingKey::<sha2::Sha384>::new_with_auto_salt_len(key).verify(message, &signature).is_ok()
+                pss::VerifyingKey::<sha2::Sha384>::new_with_auto_salt_len(key)
+                    .verify(message, &signature)
+                    .is_ok()
             }
             SigningScheme::RsaPss(HashAlg::Sha512) => {
-                pss::VerifyingKey::<sha2::Sha512>::new_with_auto_salt_len(key).verify(message, &signature).is_ok()
+                pss::VerifyingKey::<sha2::Sha512>::new_with_auto_salt_len(key)
+                    .verify(message, &signature)
+                    .is_ok()
             }
             SigningScheme::RsaPss(HashAlg::Sha256) => {
-                pss::VerifyingKey::<sha2::Sha256>::new_with_auto_salt_len(key).verify(message, &signature).is_ok()
+                pss::VerifyingKey::<sha2::Sha256>::new_with_auto_salt_len(key)
+                    .verify(message, &signature)
+                    .is_ok()
             }
             _ => false,
         }
     }
 
-    fn verify_ecdsa(&self, algorithm: &'static EcdsaVerificationAlgorithm, point: &[u8], message: &[u8]) -> bool {
+    fn verify_ecdsa(
+        &self,
+        algorithm: &'static EcdsaVerificationAlgorithm,
+        point: &[u8],
+        message: &[u8],
+    ) -> bool {
         let der = match self {
             Self::Tpmt(Signature::Ecdsa(_, r, s)) => spki::ecdsa_signature(r, s),
             Self::Bare(bytes) if !spki::is_ecdsa_signature(bytes) => {

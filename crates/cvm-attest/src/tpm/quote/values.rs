@@ -21,8 +21,9 @@ const BARE_REGISTERS: usize = 24;
 pub struct PcrValues(BTreeMap<(HashAlg, u32), Digest>);
 
 impl PcrValues {
-    /// Reads values from JSON (`{"0": hex, …}`, `{"sha256": {"0": hex, …}, …}` or `[hex, …]` from register 0
-    /// on) or from the bare bytes of registers 0 to 23 of one bank, one behind the other.
+    /// Reads values from JSON (`{"0": hex, …}`, `{"sha256": {"0": hex, …}, …}` or `[hex, …]` from
+    /// register 0 on) or from the bare bytes of registers 0 to 23 of one bank, one behind the
+    /// other.
     ///
     /// # Errors
     /// [`AttestError::Malformed`].
@@ -35,12 +36,16 @@ impl PcrValues {
         match (serde_json::from_slice(bytes), bare) {
             (Ok(json), _) => Self::from_json(&json),
             (Err(_), Some(alg)) => {
-                let values = bytes.chunks_exact(alg.size()).filter_map(|value| Digest::new(alg, value));
-                Ok(Self((0..).zip(values).map(|(register, value)| ((alg, register), value)).collect()))
+                let values =
+                    bytes.chunks_exact(alg.size()).filter_map(|value| Digest::new(alg, value));
+                Ok(Self(
+                    (0..).zip(values).map(|(register, value)| ((alg, register), value)).collect(),
+                ))
             }
-            (Err(error), None) => {
-                Err(fail(format!("{} bytes are not 24 values of one bank, nor JSON: {error}", bytes.len())))
-            }
+            (Err(error), None) => Err(fail(format!(
+                "{} bytes are not 24 values of one bank, nor JSON: {error}",
+                bytes.len()
+            ))),
         }
     }
 
@@ -68,18 +73,28 @@ impl PcrValues {
                     }
                 }
             }
-            _ => return Err(AttestError::malformed("PCR values", "neither a JSON object nor an array")),
+            _ => {
+                return Err(AttestError::malformed(
+                    "PCR values",
+                    "neither a JSON object nor an array",
+                ));
+            }
         }
         Ok(values)
     }
 
     /// These values, from register 0 on.
     pub fn from_list(list: impl IntoIterator<Item = Digest>) -> Self {
-        Self((0..=LAST_REGISTER).zip(list).map(|(register, value)| ((value.alg(), register), value)).collect())
+        Self(
+            (0..=LAST_REGISTER)
+                .zip(list)
+                .map(|(register, value)| ((value.alg(), register), value))
+                .collect(),
+        )
     }
 
-    /// The bare bytes of exactly the registers that a quote covers, in its order (`tpm2_pcrread -o`); none, if they are
-    /// not what it covers.
+    /// The bare bytes of exactly the registers that a quote covers, in its order (`tpm2_pcrread
+    /// -o`); none, if they are not what it covers.
     pub fn of_quote(quote: &Quote, bytes: &[u8]) -> Option<Self> {
         let digest_of = |alg: HashAlg| alg.digest([bytes]);
         if !HashAlg::ALL.into_iter().any(|alg| digest_of(alg).as_bytes() == quote.pcr_digest) {
@@ -127,14 +142,24 @@ impl PcrValues {
         self.0.is_empty()
     }
 
-    fn insert(&mut self, bank: Option<HashAlg>, register: &str, value: &Value) -> Result<(), AttestError> {
+    fn insert(
+        &mut self,
+        bank: Option<HashAlg>,
+        register: &str,
+        value: &Value,
+    ) -> Result<(), AttestError> {
         let shown = || register.chars().take(20).collect::<String>();
-        let fail = |problem: &str| AttestError::malformed("PCR values", format!("register {:?}: {problem}", shown()));
+        let fail = |problem: &str| {
+            AttestError::malformed("PCR values", format!("register {:?}: {problem}", shown()))
+        };
         // One spelling for each: no sign, no leading zero.
         let plain = register == "0" || register.starts_with(|c: char| matches!(c, '1'..='9'));
         let index = register.parse().ok().filter(|index| plain && *index <= LAST_REGISTER);
         let index = index.ok_or_else(|| fail("expected 0 to 31"))?;
-        let digest = value.as_str().and_then(Digest::from_hex).ok_or_else(|| fail("its value is no digest in hex"))?;
+        let digest = value
+            .as_str()
+            .and_then(Digest::from_hex)
+            .ok_or_else(|| fail("its value is no digest in hex"))?;
         if bank.is_some_and(|bank| bank != digest.alg()) {
             return Err(fail("a digest of another bank's length"));
         }

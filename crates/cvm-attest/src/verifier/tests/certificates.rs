@@ -1,8 +1,8 @@
 //! Endorsement certificates: what a path must have, and what breaks it.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 
 use super::*;
@@ -28,7 +28,10 @@ fn endorsement() -> CertificateParams {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(EK.to_vec())];
     // GeneralNames { [4] Name { tpmManufacturer = "id:0" } }
     let name = [
-        &[0x30, 0x18, 0xa4, 0x16, 0x30, 0x14, 0x31, 0x12, 0x30, 0x10, 0x06, 0x05, 0x67, 0x81, 0x05, 0x02, 0x01][..],
+        &[
+            0x30, 0x18, 0xa4, 0x16, 0x30, 0x14, 0x31, 0x12, 0x30, 0x10, 0x06, 0x05, 0x67, 0x81,
+            0x05, 0x02, 0x01,
+        ][..],
         &[0x0c, 0x07],
         b"id:0000",
     ]
@@ -43,12 +46,17 @@ fn chain(leaf: CertificateParams, issuer: CertificateParams) -> (Vec<u8>, String
     let (root_key, issuer_key, leaf_key) = (key(), key(), key());
     let root = authority("root");
     let root_pem = root.clone().self_signed(&root_key).unwrap().pem();
-    let issuer_pem = issuer.clone().signed_by(&issuer_key, &Issuer::new(root, root_key)).unwrap().pem();
+    let issuer_pem =
+        issuer.clone().signed_by(&issuer_key, &Issuer::new(root, root_key)).unwrap().pem();
     let leaf = leaf.signed_by(&leaf_key, &Issuer::new(issuer, issuer_key)).unwrap();
     (leaf.der().to_vec(), root_pem + &issuer_pem)
 }
 
-fn outcome(leaf: CertificateParams, issuer: CertificateParams, now: u64) -> Result<Bytes32, AttestError> {
+fn outcome(
+    leaf: CertificateParams,
+    issuer: CertificateParams,
+    now: u64,
+) -> Result<Bytes32, AttestError> {
     let (leaf, pem) = chain(leaf, issuer);
     Roots::from_pem(pem.as_bytes()).unwrap().verify_ek(&leaf, now)
 }
@@ -62,10 +70,16 @@ fn an_empty_subject_and_a_critical_directory_name_are_accepted() {
 fn a_certificate_for_another_use_is_refused() {
     let mut leaf = endorsement();
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    assert!(matches!(outcome(leaf, authority("issuer"), NOW), Err(AttestError::EndorsementCertificate { .. })));
+    assert!(matches!(
+        outcome(leaf, authority("issuer"), NOW),
+        Err(AttestError::EndorsementCertificate { .. })
+    ));
     let mut leaf = endorsement();
     leaf.extended_key_usages = vec![];
-    assert!(matches!(outcome(leaf, authority("issuer"), NOW), Err(AttestError::EndorsementCertificate { .. })));
+    assert!(matches!(
+        outcome(leaf, authority("issuer"), NOW),
+        Err(AttestError::EndorsementCertificate { .. })
+    ));
 }
 
 #[test]
@@ -130,12 +144,18 @@ fn a_revoked_certificate_is_refused() {
         params.signed_by(&issuer).unwrap().der().to_vec()
     };
     let outcome = |crls: &[Vec<u8>]| {
-        Roots::from_pem(pem.as_bytes()).unwrap().with_crls(crls).and_then(|roots| roots.verify_ek(&leaf, NOW))
+        Roots::from_pem(pem.as_bytes())
+            .unwrap()
+            .with_crls(crls)
+            .and_then(|roots| roots.verify_ek(&leaf, NOW))
     };
     outcome(&[]).unwrap();
     outcome(&[crl(78, 2030)]).unwrap();
     assert!(matches!(outcome(&[crl(77, 2030)]), Err(AttestError::EndorsementCertificate { .. })));
-    assert!(matches!(outcome(&[crl(78, 2027)]), Err(AttestError::EndorsementCertificate { .. })), "an old list");
+    assert!(
+        matches!(outcome(&[crl(78, 2027)]), Err(AttestError::EndorsementCertificate { .. })),
+        "an old list"
+    );
     assert!(matches!(outcome(&[vec![0x30, 0]]), Err(AttestError::Roots { .. })));
 }
 

@@ -18,7 +18,8 @@ struct Known {
 }
 
 /// NVFLARE starts these two with sudo.
-const SUDO: Option<&str> = Some("sudo: it starts a program as root, and a sealed machine gives nobody root");
+const SUDO: Option<&str> =
+    Some("sudo: it starts a program as root, and a sealed machine gives nobody root");
 
 /// The one whose `snpguest` is ours.
 pub(super) const SNP: &str = "snp_authorizer.SNPAuthorizer";
@@ -41,7 +42,8 @@ const KNOWN: [Known; 6] = [
             "cmd_timeout",
         ],
         required: &[],
-        needs: "a machine with SEV-SNP; its tokens show a genuine guest, and not which image runs in it",
+        needs: "a machine with SEV-SNP; its tokens show a genuine guest, and not which image runs \
+            in it",
         missing: None,
         package: Some("filelock"),
     },
@@ -66,7 +68,10 @@ const KNOWN: [Known; 6] = [
         args: &["maa_endpoint", "retry_count", "retry_sleep"],
         required: &[],
         needs: "Azure's attestation container beside it, and MAA",
-        missing: Some("Azure's attestation container, which answers on port 8284 of an Azure container group only"),
+        missing: Some(
+            "Azure's attestation container, which answers on port 8284 of an Azure container group \
+             only",
+        ),
         package: None,
     },
     Known {
@@ -96,31 +101,50 @@ fn snp(component: &Component) -> Result<(), ManagerError> {
         None => {}
         Some(Value::String(path)) if SNPGUEST.contains(&path.as_str()) => {}
         Some(other) => {
-            return component.wrong("snpguest_binary", "snpguest or /host/bin/snpguest: the guest has no other", other);
+            return component.wrong(
+                "snpguest_binary",
+                "snpguest or /host/bin/snpguest: the guest has no other",
+                other,
+            );
         }
     }
     match component.args.get("amd_certs_dir") {
         None => Ok(()),
-        Some(Value::String(path)) if WRITABLE.iter().any(|folder| path.starts_with(folder)) => Ok(()),
-        Some(other) => {
-            component.wrong("amd_certs_dir", "/opt/certs, or a folder under /tmp or /opt/nvflare/workspace", other)
+        Some(Value::String(path)) if WRITABLE.iter().any(|folder| path.starts_with(folder)) => {
+            Ok(())
         }
+        Some(other) => component.wrong(
+            "amd_certs_dir",
+            "/opt/certs, or a folder under /tmp or /opt/nvflare/workspace",
+            other,
+        ),
     }
 }
 
 /// Checks one authorizer; says what the build could not check.
-pub(super) fn check(kit: &Path, python: &[String], component: &Component) -> Result<Option<String>, ManagerError> {
+pub(super) fn check(
+    kit: &Path,
+    python: &[String],
+    component: &Component,
+) -> Result<Option<String>, ManagerError> {
     if component.path.starts_with(OURS) {
         return Ok(None);
     }
     let class = component.path.strip_prefix(PACKAGE);
     let Some(known) = KNOWN.iter().find(|known| Some(known.class) == class) else {
-        return Ok(Some(format!("{} is of {}, which flare-cvm does not know", component.id, component.path)));
+        return Ok(Some(format!(
+            "{} is of {}, which flare-cvm does not know",
+            component.id, component.path
+        )));
     };
     component.only(known.args)?;
     for argument in known.required {
         if !component.args.contains_key(*argument) {
-            return component.wrong(argument, "a value: Python refuses to make it without", &serde_json::Value::Null);
+            return component.wrong(
+                argument,
+                "a value: Python refuses to make it without",
+                &serde_json::Value::Null,
+            );
         }
     }
     if component.args.contains_key("verifiers") {
@@ -128,13 +152,18 @@ pub(super) fn check(kit: &Path, python: &[String], component: &Component) -> Res
     }
     match component.args.get("policy_file") {
         None | Some(serde_json::Value::Null) => {}
-        Some(serde_json::Value::String(path)) => drop(policy::read(kit, path, &component.place("policy_file"))?),
-        Some(other) => return component.wrong("policy_file", "the path of a file in the kit", other),
+        Some(serde_json::Value::String(path)) => {
+            drop(policy::read(kit, path, &component.place("policy_file"))?)
+        }
+        Some(other) => {
+            return component.wrong("policy_file", "the path of a file in the kit", other);
+        }
     }
     if known.class == SNP {
         snp(component)?;
     }
-    let installed = |package: &str| python.iter().any(|found| found.starts_with(&format!("{package}==")));
+    let installed =
+        |package: &str| python.iter().any(|found| found.starts_with(&format!("{package}==")));
     // Of a workload's image only NVFLARE's release is known.
     let unknown = known.class == SNP && python.len() <= 1;
     let package = known.package.filter(|package| !unknown && !installed(package));

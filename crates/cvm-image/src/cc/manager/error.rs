@@ -7,7 +7,9 @@ use cvm_base::Explain;
 #[non_exhaustive]
 pub enum ManagerError {
     /// There is none.
-    #[error("the startup kit configures no CC manager: no file of local/ has a component of {class}")]
+    #[error(
+        "the startup kit configures no CC manager: no file of local/ has a component of {class}"
+    )]
     NoManager {
         /// NVFLARE's class.
         class: &'static str,
@@ -133,7 +135,10 @@ pub enum ManagerError {
         missing: &'static str,
     },
     /// The kit was made from another configuration.
-    #[error("{place} of the startup kit does not follow from the cc_config: expected {expected}, found {found}")]
+    #[error(
+        "{place} of the startup kit does not follow from the cc_config: expected {expected}, found \
+         {found}"
+    )]
     Stale {
         /// Where in the kit.
         place: String,
@@ -174,21 +179,56 @@ impl Explain for ManagerError {
 
     fn help(&self) -> String {
         match self {
-            Self::NoManager { .. } => "give the participant a cc_config, and project.yml the CCBuilder after StaticFileBuilder and before SignatureBuilder; then provision again".into(),
-            Self::UnknownArgument { closest: Some(closest), .. } => format!("did you mean {closest}?"),
+            Self::NoManager { .. } => "give the participant a cc_config, and project.yml the \
+                CCBuilder after StaticFileBuilder and before SignatureBuilder; then provision \
+                again"
+                .into(),
+            Self::UnknownArgument { closest: Some(closest), .. } => format!(
+                "did you mean \
+                {closest}?"
+            ),
             Self::UnknownArgument { known, .. } => format!("the arguments are {known}"),
-            Self::NoComponent { .. } => "every issuer and verifier is a component of local/ID__p_resources.json: name it in cc_issuers of some participant's cc_config, and provision again".into(),
-            Self::Twice { .. } => "NVFLARE refuses to start with both: use one id for one class in every participant's cc_config".into(),
-            Self::Outlives { .. } => "set token_expiration below cc_attestation.check_frequency, as 100 and 120, and provision again".into(),
-            Self::Sites { .. } => "cc_enabled_sites holds the names of all CC clients, and literally `server` for the server: give each participant a cc_config, and provision again".into(),
-            Self::Style { .. } => "provision the kit with the NVFLARE that the base image holds".into(),
-            Self::Untested { .. } => "build the stage nvflare_cc_base with one of these, or say allow_untested_nvflare (flare_cvm: in the cc_config, or the flag) if you tested it yourself".into(),
-            Self::NoPolicyFile { .. } => "policy files lie in the signed kit: name them relative to its folder, as local/result.plc".into(),
+            Self::NoComponent { .. } => "every issuer and verifier is a component of \
+                local/ID__p_resources.json: name it in cc_issuers of some participant's cc_config, \
+                and provision again"
+                .into(),
+            Self::Twice { .. } => {
+                "NVFLARE refuses to start with both: use one id for one class in \
+                every participant's cc_config"
+                    .into()
+            }
+            Self::Outlives { .. } => "set token_expiration below cc_attestation.check_frequency, \
+                as 100 and 120, and provision again"
+                .into(),
+            Self::Sites { .. } => "cc_enabled_sites holds the names of all CC clients, and \
+                literally `server` for the server: give each participant a cc_config, and \
+                provision again"
+                .into(),
+            Self::Style { .. } => {
+                "provision the kit with the NVFLARE that the base image holds".into()
+            }
+            Self::Untested { .. } => "build the stage nvflare_cc_base with one of these, or say \
+                allow_untested_nvflare (flare_cvm: in the cc_config, or the flag) if you tested it \
+                yourself"
+                .into(),
+            Self::NoPolicyFile { .. } => "policy files lie in the signed kit: name them relative \
+                to its folder, as local/result.plc"
+                .into(),
             Self::UnknownClaim { closest: Some(closest), .. } => format!("did you mean {closest}?"),
-            Self::UnknownClaim { .. } | Self::MissingClaim { .. } => "the policy has exactly the claims of keys/policies/nvidia-result-policy-1.0.json".into(),
-            Self::Stale { .. } => "run `nvflare provision` again: the kit was made before the cc_config was changed, or another participant's cc_config uses the same issuer id differently".into(),
-            Self::CannotRun { .. } => "name flare_cvm.authorizer.CVMAuthorizer as the issuer, which attests every kind of machine; a missing Python package can be added to requirements.in of stages/nvflare_cc_base".into(),
-            Self::Value { .. } => "correct it in the cc_config or the project's template, and provision again".into(),
+            Self::UnknownClaim { .. } | Self::MissingClaim { .. } => "the policy has exactly the \
+                claims of keys/policies/nvidia-result-policy-1.0.json"
+                .into(),
+            Self::Stale { .. } => "run `nvflare provision` again: the kit was made before the \
+                cc_config was changed, or another participant's cc_config uses the same issuer id \
+                differently"
+                .into(),
+            Self::CannotRun { .. } => "name flare_cvm.authorizer.CVMAuthorizer as the issuer, \
+                which attests every kind of machine; a missing Python package can be added to \
+                requirements.in of stages/nvflare_cc_base"
+                .into(),
+            Self::Value { .. } => "correct it in the cc_config or the project's template, and \
+                provision again"
+                .into(),
             Self::File(error) => error.help(),
             Self::Work(error) => error.help(),
         }

@@ -37,7 +37,12 @@ impl Component {
         format!("{} ({}).{argument}", self.file, self.id)
     }
 
-    pub(super) fn wrong<T>(&self, argument: &str, expected: &'static str, found: &Value) -> Result<T, ManagerError> {
+    pub(super) fn wrong<T>(
+        &self,
+        argument: &str,
+        expected: &'static str,
+        found: &Value,
+    ) -> Result<T, ManagerError> {
         Err(ManagerError::Value { place: self.place(argument), expected, found: shown(found) })
     }
 
@@ -47,9 +52,15 @@ impl Component {
     }
 
     /// A list of texts; none twice.
-    pub(super) fn names(&self, argument: &str, expected: &'static str) -> Result<Vec<&str>, ManagerError> {
+    pub(super) fn names(
+        &self,
+        argument: &str,
+        expected: &'static str,
+    ) -> Result<Vec<&str>, ManagerError> {
         let value = self.args.get(argument).unwrap_or(&Value::Null);
-        let names = value.as_array().and_then(|items| items.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        let names = value
+            .as_array()
+            .and_then(|items| items.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
         match names.filter(|names| !names.is_empty() && names.iter().all(|name| !name.is_empty())) {
             Some(names) => Ok(names),
             None => self.wrong(argument, expected, value),
@@ -91,15 +102,20 @@ pub(super) fn components(kit: &Path, role: Role) -> Result<Vec<Component>, Manag
         let path = kit.join(folder);
         let entries = fs::read_dir(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let entries = entries.map_err(WorkError::io("list", &path))?;
-        let mut names: Vec<_> = entries.into_iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-        names.retain(|name| name.ends_with("__p_resources.json") || name.ends_with("__resources.json"));
+        let mut names: Vec<_> =
+            entries.into_iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        names.retain(|name| {
+            name.ends_with("__p_resources.json") || name.ends_with("__resources.json")
+        });
         names.sort();
         files.extend(names.into_iter().map(|name| format!("{folder}/{name}")));
     }
     let mut components: Vec<Component> = Vec::new();
     for file in files {
         let value = read(kit, &file)?;
-        for (at, entry) in value.get("components").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        for (at, entry) in
+            value.get("components").and_then(Value::as_array).into_iter().flatten().enumerate()
+        {
             let component = component(&file, at, entry)?;
             if let Some(first) = components.iter().find(|other| other.id == component.id) {
                 let (first, second) = (first.place("id"), component.place("id"));
@@ -124,6 +140,12 @@ fn component(file: &str, at: usize, entry: &Value) -> Result<Component, ManagerE
         Some(_) => return Err(wrong("args", "an object")),
     };
     // NVFLARE's own components may be named by class alone; no CC component is.
-    let path = text("path").or_else(|| text("name")).ok_or_else(|| wrong("path", "a Python class"))?;
-    Ok(Component { file: file.into(), id: text("id").ok_or_else(|| wrong("id", "a text"))?, path, args })
+    let path =
+        text("path").or_else(|| text("name")).ok_or_else(|| wrong("path", "a Python class"))?;
+    Ok(Component {
+        file: file.into(),
+        id: text("id").ok_or_else(|| wrong("id", "a text"))?,
+        path,
+        args,
+    })
 }

@@ -17,8 +17,9 @@ use kit::{Component, components};
 use super::CcConfig;
 
 const MANAGER: &str = "nvflare.app_opt.confidential_computing.cc_manager.CCManager";
-/// NVFLARE's releases that flare-cvm was tested with, each by itself: the next one may change what a sealed site relies on.
-/// With 2.9.0 sealed federations are booted; with the others the Python package's tests ran against that release.
+/// NVFLARE's releases that flare-cvm was tested with, each by itself: the next one may change what
+/// a sealed site relies on. With 2.9.0 sealed federations are booted; with the others the Python
+/// package's tests ran against that release.
 const TESTED: [&str; 4] = ["2.7.1", "2.7.2", "2.8.0", "2.9.0"];
 /// Before this release the manager takes `verifiers`.
 const NEW_STYLE: (u32, u32) = (2, 5);
@@ -54,8 +55,9 @@ pub fn check(check: &Check) -> Result<Vec<String>, ManagerError> {
     let mut remarks = Vec::new();
     let nvflare = nvflare(check, &mut remarks)?;
     let components = components(check.kit, check.role)?;
-    let is_manager =
-        |c: &&Component| c.path == MANAGER || (c.path.starts_with("flare_cvm.") && c.path.ends_with(".CVMManager"));
+    let is_manager = |c: &&Component| {
+        c.path == MANAGER || (c.path.starts_with("flare_cvm.") && c.path.ends_with(".CVMManager"))
+    };
     let mut managers = components.iter().filter(is_manager);
     let manager = managers.next().ok_or(ManagerError::NoManager { class: MANAGER })?;
     if let Some(second) = managers.next() {
@@ -67,7 +69,11 @@ pub fn check(check: &Check) -> Result<Vec<String>, ManagerError> {
     } else {
         if let Some(old) = nvflare.as_ref().filter(|nvflare| nvflare.release < NEW_STYLE) {
             let expected = "the older argument `verifiers`";
-            return Err(ManagerError::Style { place: manager.place("args"), version: old.version.clone(), expected });
+            return Err(ManagerError::Style {
+                place: manager.place("args"),
+                version: old.version.clone(),
+                expected,
+            });
         }
         new_style(check, manager, &components, &mut remarks)?;
     }
@@ -103,7 +109,11 @@ fn nvflare(check: &Check, remarks: &mut Vec<String>) -> Result<Option<Nvflare>, 
 }
 
 /// `verifiers`, before NVFLARE 2.5.
-fn old_style(check: &Check, manager: &Component, nvflare: Option<&Nvflare>) -> Result<(), ManagerError> {
+fn old_style(
+    check: &Check,
+    manager: &Component,
+    nvflare: Option<&Nvflare>,
+) -> Result<(), ManagerError> {
     manager.only(&["verifiers"])?;
     policy::verifiers(check.kit, manager)?;
     match nvflare.filter(|nvflare| nvflare.release >= NEW_STYLE) {
@@ -144,12 +154,20 @@ fn new_style(
         authorizers.push(find(place, id)?);
     }
     let mut verifiers: Vec<&Component> = Vec::new();
-    for (at, id) in manager.names("cc_verifier_ids", "a list of at least one component id")?.into_iter().enumerate() {
+    for (at, id) in manager
+        .names("cc_verifier_ids", "a list of at least one component id")?
+        .into_iter()
+        .enumerate()
+    {
         let verifier = find(manager.place(&format!("cc_verifier_ids[{at}]")), id)?;
         // One class is one namespace, and the manager refuses two verifiers of one namespace.
         if let Some(first) = verifiers.iter().find(|other| other.path == verifier.path) {
             let (first, second) = (first.place("path"), verifier.place("path"));
-            return Err(ManagerError::Twice { first, second, problem: "a verifier of the same class" });
+            return Err(ManagerError::Twice {
+                first,
+                second,
+                problem: "a verifier of the same class",
+            });
         }
         verifiers.push(verifier);
     }
@@ -190,32 +208,51 @@ fn issuers(manager: &Component) -> Result<Vec<(&str, u64, String)>, ManagerError
     let mut issuers: Vec<(&str, u64, String)> = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
         let argument = |key: &str| format!("cc_issuers_conf[{at}].{key}");
-        let Some(map) = entry.as_object() else { return manager.wrong(&argument(""), "an object", entry) };
+        let Some(map) = entry.as_object() else {
+            return manager.wrong(&argument(""), "an object", entry);
+        };
         kit::only(map, &["issuer_id", "token_expiration"], |key| manager.place(&argument(key)))?;
         let (id, seconds) = (&entry["issuer_id"], &entry["token_expiration"]);
-        let Some(id) = id.as_str() else { return manager.wrong(&argument("issuer_id"), "a component id", id) };
+        let Some(id) = id.as_str() else {
+            return manager.wrong(&argument("issuer_id"), "a component id", id);
+        };
         let Some(seconds) = seconds.as_u64().filter(|seconds| *seconds > 0) else {
-            return manager.wrong(&argument("token_expiration"), "a whole number of seconds above 0", seconds);
+            return manager.wrong(
+                &argument("token_expiration"),
+                "a whole number of seconds above 0",
+                seconds,
+            );
         };
         let place = manager.place(&argument("token_expiration"));
         if let Some((_, _, first)) = issuers.iter().find(|(other, _, _)| *other == id) {
-            return Err(ManagerError::Twice { first: first.clone(), second: place, problem: "the same issuer" });
+            return Err(ManagerError::Twice {
+                first: first.clone(),
+                second: place,
+                problem: "the same issuer",
+            });
         }
         issuers.push((id, seconds, place));
     }
     Ok(issuers)
 }
 
-/// A name outside the list counts as valid without a token: this site's own and the server's must be in.
+/// A name outside the list counts as valid without a token: this site's own and the server's must
+/// be in.
 fn sites(check: &Check, manager: &Component) -> Result<(), ManagerError> {
     let sites = manager.names("cc_enabled_sites", "a list of at least one site")?;
     let own = if check.role == Role::Server { SERVER } else { check.site.as_str() };
-    for (name, consequence) in
-        [(own, "no peer would ask this site for a token"), (SERVER, "a server without any proof would pass")]
-    {
+    for (name, consequence) in [
+        (own, "no peer would ask this site for a token"),
+        (SERVER, "a server without any proof would pass"),
+    ] {
         if !sites.contains(&name) {
             let (missing, found) = (name.to_owned(), super::section::cut(&sites.join(", ")));
-            return Err(ManagerError::Sites { place: manager.place("cc_enabled_sites"), missing, consequence, found });
+            return Err(ManagerError::Sites {
+                place: manager.place("cc_enabled_sites"),
+                missing,
+                consequence,
+                found,
+            });
         }
     }
     Ok(())
@@ -228,30 +265,43 @@ fn follows(
     manager: &Component,
     components: &[Component],
 ) -> Result<(), ManagerError> {
-    let stale = |place: String, expected: String, found: String| Err(ManagerError::Stale { place, expected, found });
+    let stale = |place: String, expected: String, found: String| {
+        Err(ManagerError::Stale { place, expected, found })
+    };
     if !manager.args.contains_key("verifiers") {
         let frequency = frequency(manager)?;
         if frequency != u64::from(config.check_frequency) {
-            return stale(manager.place("verify_frequency"), config.check_frequency.to_string(), frequency.to_string());
+            return stale(
+                manager.place("verify_frequency"),
+                config.check_frequency.to_string(),
+                frequency.to_string(),
+            );
         }
         let list = |issuers: Vec<(&str, u64)>| {
             issuers.iter().map(|(id, s)| format!("{id} ({s} s)")).collect::<Vec<_>>().join(", ")
         };
-        let expected = list(config.issuers.iter().map(|i| (i.id.as_str(), i.token_expiration.into())).collect());
-        let found = list(issuers(manager)?.into_iter().map(|(id, seconds, _)| (id, seconds)).collect());
+        let expected = list(
+            config.issuers.iter().map(|i| (i.id.as_str(), i.token_expiration.into())).collect(),
+        );
+        let found =
+            list(issuers(manager)?.into_iter().map(|(id, seconds, _)| (id, seconds)).collect());
         if found != expected {
             return stale(manager.place("cc_issuers_conf"), expected, found);
         }
     }
     for issuer in &config.issuers {
-        let Some(component) = components.iter().find(|component| component.id == issuer.id.as_str()) else {
+        let Some(component) =
+            components.iter().find(|component| component.id == issuer.id.as_str())
+        else {
             return stale("local/".into(), format!("the component {}", issuer.id), "none".into());
         };
         if component.path != issuer.path {
             return stale(component.place("path"), issuer.path.clone(), component.path.clone());
         }
         if component.args != issuer.args {
-            let json = |args: &serde_json::Map<_, _>| super::section::cut(&Value::Object(args.clone()).to_string());
+            let json = |args: &serde_json::Map<_, _>| {
+                super::section::cut(&Value::Object(args.clone()).to_string())
+            };
             return stale(component.place("args"), json(&issuer.args), json(&component.args));
         }
     }
@@ -260,7 +310,11 @@ fn follows(
     let allowed = resources.get("class_allow_list").and_then(Value::as_array);
     let allowed: Vec<&str> = allowed.into_iter().flatten().filter_map(Value::as_str).collect();
     match config.class_allow_list.iter().find(|class| !allowed.contains(&class.as_str())) {
-        Some(class) => stale(format!("{file}: class_allow_list"), class.clone(), format!("{} others", allowed.len())),
+        Some(class) => stale(
+            format!("{file}: class_allow_list"),
+            class.clone(),
+            format!("{} others", allowed.len()),
+        ),
         None => Ok(()),
     }
 }

@@ -17,7 +17,8 @@ const VERSION: &str = "1.0";
 const MAX_BYTES: u64 = 64 * 1024;
 const ENTRY: [&str; 5] = ["devices", "env", "url", "appraisal_policy_file", "result_policy_file"];
 
-/// Checks an argument `verifiers`: NVFLARE's CC manager before 2.5 takes it, and its first GPU authorizer.
+/// Checks an argument `verifiers`: NVFLARE's CC manager before 2.5 takes it, and its first GPU
+/// authorizer.
 pub(super) fn verifiers(kit: &Path, component: &Component) -> Result<(), ManagerError> {
     let value = component.args.get("verifiers").unwrap_or(&Value::Null);
     let entries = match value.as_array() {
@@ -35,7 +36,11 @@ pub(super) fn verifiers(kit: &Path, component: &Component) -> Result<(), Manager
     Ok(())
 }
 
-fn verifier(kit: &Path, map: &Map<String, Value>, place: &dyn Fn(&str) -> String) -> Result<(), ManagerError> {
+fn verifier(
+    kit: &Path,
+    map: &Map<String, Value>,
+    place: &dyn Fn(&str) -> String,
+) -> Result<(), ManagerError> {
     let text = |key: &str, expected| match map.get(key) {
         Some(Value::String(text)) => Ok(text.as_str()),
         other => {
@@ -53,7 +58,11 @@ fn verifier(kit: &Path, map: &Map<String, Value>, place: &dyn Fn(&str) -> String
     match text("url", EMPTY)? {
         "" => {}
         url => {
-            return Err(ManagerError::Value { place: place("url"), expected: EMPTY, found: cut(&format!("{url:?}")) });
+            return Err(ManagerError::Value {
+                place: place("url"),
+                expected: EMPTY,
+                found: cut(&format!("{url:?}")),
+            });
         }
     }
     const FILE: &str = "the path of a file in the kit";
@@ -66,9 +75,12 @@ fn verifier(kit: &Path, map: &Map<String, Value>, place: &dyn Fn(&str) -> String
 /// where the kit's `startup` and `local` are.
 pub(super) fn read(kit: &Path, path: &str, place: &str) -> Result<Vec<u8>, ManagerError> {
     const PREFIXES: [&str; 2] = ["/opt/nvflare/workspace/", "/opt/nvflare/config/kit/"];
-    let fail = |problem| ManagerError::NoPolicyFile { place: place.into(), path: cut(path), problem };
+    let fail =
+        |problem| ManagerError::NoPolicyFile { place: place.into(), path: cut(path), problem };
     let inside = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
-    if inside.is_empty() || !Path::new(inside).components().all(|part| matches!(part, Part::Normal(_))) {
+    if inside.is_empty()
+        || !Path::new(inside).components().all(|part| matches!(part, Part::Normal(_)))
+    {
         return Err(fail("lies outside the startup kit"));
     }
     let file = kit.join(inside);
@@ -80,10 +92,16 @@ pub(super) fn read(kit: &Path, path: &str, place: &str) -> Result<Vec<u8>, Manag
 
 /// Exactly NVIDIA's claims, each `true`.
 pub(super) fn result_policy(file: &str, bytes: &[u8]) -> Result<(), ManagerError> {
-    let wrong =
-        |key: &str, expected, found: String| ManagerError::Value { place: format!("{file}{key}"), expected, found };
-    let policy: Value = serde_json::from_slice(bytes).map_err(|e| wrong("", "JSON", e.to_string()))?;
-    let Some(policy) = policy.as_object() else { return Err(wrong("", "an object", shown(&policy))) };
+    let wrong = |key: &str, expected, found: String| ManagerError::Value {
+        place: format!("{file}{key}"),
+        expected,
+        found,
+    };
+    let policy: Value =
+        serde_json::from_slice(bytes).map_err(|e| wrong("", "JSON", e.to_string()))?;
+    let Some(policy) = policy.as_object() else {
+        return Err(wrong("", "an object", shown(&policy)));
+    };
     only(policy, &["version", "authorization-rules"], |key| format!("{file}: {key}"))?;
     let nothing = Value::Null;
     let version = policy.get("version").unwrap_or(&nothing);
@@ -94,14 +112,24 @@ pub(super) fn result_policy(file: &str, bytes: &[u8]) -> Result<(), ManagerError
     let Some(rules) = rules.as_object() else {
         return Err(wrong(": authorization-rules", "an object", shown(rules)));
     };
-    let nvidia: Value = serde_json::from_str(POLICY_1_0).expect("the policy that came with the program");
+    let nvidia: Value =
+        serde_json::from_str(POLICY_1_0).expect("the policy that came with the program");
     let claims = nvidia["authorization-rules"].as_object().expect("NVIDIA's claims");
     if let Some(claim) = rules.keys().find(|claim| !claims.contains_key(*claim)) {
         let closest = closest(claim, claims.keys().map(String::as_str)).map(str::to_owned);
-        return Err(ManagerError::UnknownClaim { file: file.into(), claim: cut(claim), version: VERSION, closest });
+        return Err(ManagerError::UnknownClaim {
+            file: file.into(),
+            claim: cut(claim),
+            version: VERSION,
+            closest,
+        });
     }
     if let Some(claim) = claims.keys().find(|claim| !rules.contains_key(*claim)) {
-        return Err(ManagerError::MissingClaim { file: file.into(), claim: claim.clone(), version: VERSION });
+        return Err(ManagerError::MissingClaim {
+            file: file.into(),
+            claim: claim.clone(),
+            version: VERSION,
+        });
     }
     match rules.iter().find(|(_, value)| **value != Value::Bool(true)) {
         Some((claim, value)) => Err(wrong(&format!(": {claim}"), "true", shown(value))),

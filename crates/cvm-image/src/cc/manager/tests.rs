@@ -50,7 +50,14 @@ impl Kit {
         let python = [format!("nvflare=={nvflare}"), "filelock==4.2.11".into()];
         let site = "site-1".to_owned().try_into().unwrap();
         let kit = self.0.path();
-        check(&Check { kit, role: Role::Client, site: &site, python: &python, config, allow_untested })
+        check(&Check {
+            kit,
+            role: Role::Client,
+            site: &site,
+            python: &python,
+            config,
+            allow_untested,
+        })
     }
 
     /// Code and text of what must be refused.
@@ -93,7 +100,10 @@ fn old(change: impl FnOnce(&mut Value)) -> Value {
 #[test]
 fn nvflares_own_configuration_passes_and_says_what_the_image_must_have() {
     let remarks = Kit::new(good()).check("2.9.0", None, false).unwrap();
-    assert!(matches!(remarks.as_slice(), [one] if one.contains("a machine with SEV-SNP")), "{remarks:?}");
+    assert!(
+        matches!(remarks.as_slice(), [one] if one.contains("a machine with SEV-SNP")),
+        "{remarks:?}"
+    );
     for version in ["2.7.2", "2.8.0"] {
         Kit::new(good()).check(version, None, false).unwrap();
     }
@@ -128,7 +138,11 @@ fn an_untested_nvflare_is_refused_unless_told() {
 fn an_authorizer_that_would_fail_in_a_sealed_machine_is_refused_with_what_it_lacks() {
     const PACKAGE: &str = "nvflare.app_opt.confidential_computing";
     for (class, args, missing) in [
-        ("tdx_authorizer.TDXAuthorizer", json!({"tdx_cli_command": "x", "config_dir": "y"}), "sudo"),
+        (
+            "tdx_authorizer.TDXAuthorizer",
+            json!({"tdx_cli_command": "x", "config_dir": "y"}),
+            "sudo",
+        ),
         ("az_cvm_authorizer.AZCVMAuthorizer", json!({}), "sudo"),
         ("aci_authorizer.ACIAuthorizer", json!({}), "8284"),
         ("gpu_authorizer.GPUAuthorizer", json!({}), "nv-attestation-sdk"),
@@ -163,14 +177,34 @@ fn a_wrong_argument_is_named() {
         (with("cc_issuers_conf", Value::Null), "CCC-011", "cc_issuers_conf"),
         (issuer(json!("snp_authorizer")), "CCC-011", "an object"),
         (issuer(json!({"issuer_id": "snp_authorizer"})), "CCC-011", "token_expiration"),
-        (issuer(json!({"issuer_id": "snp_authorizer", "token_expiration": "100"})), "CCC-011", "token_expiration"),
-        (issuer(json!({"issuer_id": "snp_authorizer", "token_expiration": 120})), "CCC-015", "120 s"),
+        (
+            issuer(json!({"issuer_id": "snp_authorizer", "token_expiration": "100"})),
+            "CCC-011",
+            "token_expiration",
+        ),
+        (
+            issuer(json!({"issuer_id": "snp_authorizer", "token_expiration": 120})),
+            "CCC-015",
+            "120 s",
+        ),
         (issuer(json!({"issuer_id": "tdx", "token_expiration": 100})), "CCC-013", "\"tdx\""),
-        (issuer(json!({"issuer_id": "snp_authorizer", "token_expiration": 1, "url": ""})), "CCC-012", "url"),
+        (
+            issuer(json!({"issuer_id": "snp_authorizer", "token_expiration": 1, "url": ""})),
+            "CCC-012",
+            "url",
+        ),
         (with("cc_verifier_ids", json!([])), "CCC-011", "cc_verifier_ids"),
         (with("cc_verifier_ids", json!([1])), "CCC-011", "cc_verifier_ids"),
-        (with("cc_verifier_ids", json!(["snp_authorizer", "tdx"])), "CCC-013", "cc_verifier_ids[1]"),
-        (with("cc_verifier_ids", json!(["snp_authorizer", "snp_authorizer"])), "CCC-014", "same class"),
+        (
+            with("cc_verifier_ids", json!(["snp_authorizer", "tdx"])),
+            "CCC-013",
+            "cc_verifier_ids[1]",
+        ),
+        (
+            with("cc_verifier_ids", json!(["snp_authorizer", "snp_authorizer"])),
+            "CCC-014",
+            "same class",
+        ),
         (with("verify_frequency", json!("120")), "CCC-011", "verify_frequency"),
         (with("verify_frequency", json!(true)), "CCC-011", "verify_frequency"),
         (with("verify_frequency", json!(120.0)), "CCC-011", "verify_frequency"),
@@ -206,15 +240,28 @@ fn the_components_of_the_kit_are_checked() {
             "CCC-014",
             "same id",
         ),
-        (|kit| kit.component("snp_authorizer", SNP, json!({"max_retrys": 5})), "CCC-012", "did you mean max_retries?"),
+        (
+            |kit| kit.component("snp_authorizer", SNP, json!({"max_retrys": 5})),
+            "CCC-012",
+            "did you mean max_retries?",
+        ),
         (
             |kit| kit.component("snp_authorizer", SNP, json!({"snpguest_binary": "/bin/x"})),
             "CCC-011",
             "/host/bin/snpguest",
         ),
-        (|kit| kit.component("snp_authorizer", SNP, json!({"amd_certs_dir": "/etc/certs"})), "CCC-011", "/opt/certs"),
         (
-            |kit| kit.write("local/cc_manager__p_resources.json", &json!({"components": [{"id": "cc_manager"}]})),
+            |kit| kit.component("snp_authorizer", SNP, json!({"amd_certs_dir": "/etc/certs"})),
+            "CCC-011",
+            "/opt/certs",
+        ),
+        (
+            |kit| {
+                kit.write(
+                    "local/cc_manager__p_resources.json",
+                    &json!({"components": [{"id": "cc_manager"}]}),
+                )
+            },
             "CCC-011",
             "components[0].path",
         ),
@@ -228,7 +275,11 @@ fn the_components_of_the_kit_are_checked() {
             "CCC-011",
             "components[0].args",
         ),
-        (|kit| fs::write(kit.0.path().join("local/cc_manager__p_resources.json"), "{").unwrap(), "CCC-011", "JSON"),
+        (
+            |kit| fs::write(kit.0.path().join("local/cc_manager__p_resources.json"), "{").unwrap(),
+            "CCC-011",
+            "JSON",
+        ),
         (
             |kit| {
                 kit.component(
@@ -310,16 +361,23 @@ fn a_result_policy_has_exactly_the_28_claims() {
     };
     policy(&|_| ()).unwrap();
     let rules: Value = serde_json::from_str(POLICY).unwrap();
-    let claims: Vec<String> = rules["authorization-rules"].as_object().unwrap().keys().cloned().collect();
+    let claims: Vec<String> =
+        rules["authorization-rules"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(claims.len(), 28);
     for claim in claims {
-        let missing = policy(&|p| drop(p["authorization-rules"].as_object_mut().unwrap().remove(&claim))).unwrap_err();
+        let missing =
+            policy(&|p| drop(p["authorization-rules"].as_object_mut().unwrap().remove(&claim)))
+                .unwrap_err();
         assert!(missing.code() == "CCC-021" && missing.to_string().contains(&claim), "{missing}");
         let off = policy(&|p| p["authorization-rules"][&claim] = false.into()).unwrap_err();
         assert!(off.code() == "CCC-011" && off.to_string().contains(&claim), "{off}");
     }
-    let unknown = policy(&|p| p["authorization-rules"]["x-nv-gpu-avalable"] = true.into()).unwrap_err();
-    assert_eq!((unknown.code(), unknown.help().as_str()), ("CCC-020", "did you mean x-nv-gpu-available?"));
+    let unknown =
+        policy(&|p| p["authorization-rules"]["x-nv-gpu-avalable"] = true.into()).unwrap_err();
+    assert_eq!(
+        (unknown.code(), unknown.help().as_str()),
+        ("CCC-020", "did you mean x-nv-gpu-available?")
+    );
     assert_eq!(policy(&|p| p["version"] = "4.0".into()).unwrap_err().code(), "CCC-011");
     assert_eq!(policy(&|p| p["version"] = json!(1.0)).unwrap_err().code(), "CCC-011");
     assert_eq!(policy(&|p| p["rules"] = json!({})).unwrap_err().code(), "CCC-012");

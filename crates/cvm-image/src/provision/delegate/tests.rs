@@ -1,7 +1,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use cvm_base::Explain as _;
-use cvm_ceremony::{BuilderSecrets, Date, Draft, Lock, NewParty, PartyRole, Terms, Transcript, fresh_nonce};
+use cvm_ceremony::{
+    BuilderSecrets, Date, Draft, Lock, NewParty, PartyRole, Terms, Transcript, fresh_nonce,
+};
 use cvm_layout::names::Name;
 
 use super::*;
@@ -11,8 +13,11 @@ use crate::{
     stage::secrets::{Needles, scan_tree},
 };
 
-const PARTIES: [(&str, PartyRole); 3] =
-    [("owner", PartyRole::ModelOwner), ("delegate", PartyRole::ModelOwner), ("hospital", PartyRole::DataOwner)];
+const PARTIES: [(&str, PartyRole); 3] = [
+    ("owner", PartyRole::ModelOwner),
+    ("delegate", PartyRole::ModelOwner),
+    ("hospital", PartyRole::DataOwner),
+];
 
 /// Swapped or not: these secrets are the tests' own.
 fn memory() -> Memory {
@@ -64,7 +69,10 @@ fn agree(folder: &Path, sites: Vec<Site>) -> Agreement {
 }
 
 fn good() -> Vec<Site> {
-    vec![site("server1", Role::Server, &["hospital", "owner"]), site("site-1", Role::Client, &["delegate", "hospital"])]
+    vec![
+        site("server1", Role::Server, &["hospital", "owner"]),
+        site("site-1", Role::Client, &["delegate", "hospital"]),
+    ]
 }
 
 #[test]
@@ -72,17 +80,38 @@ fn a_delegate_serves_clients_and_is_not_needed_by_its_own_server() {
     let dir = tempfile::tempdir_in(Memory::DEFAULT).unwrap();
     let check = |sites: Vec<Site>, at: &str| {
         let agreement = agree(dir.path(), sites);
-        let server = agreement.transcript().terms.sites.iter().find(|site| site.name.as_str() == at).unwrap();
+        let server = agreement
+            .transcript()
+            .terms
+            .sites
+            .iter()
+            .find(|site| site.name.as_str() == at)
+            .unwrap();
         let delegate = Delegate::open(&dir.path().join("delegate"), 8443, &memory()).unwrap();
         delegate.check(&agreement, server).err().map(|e| (e.code(), e.to_string()))
     };
     assert_eq!(check(good(), "server1"), None);
-    let (client, all) = (site("site-1", Role::Client, &["delegate", "hospital"]), ["delegate", "hospital", "owner"]);
+    let (client, all) = (
+        site("site-1", Role::Client, &["delegate", "hospital"]),
+        ["delegate", "hospital", "owner"],
+    );
     for (sites, at, problem) in [
         (good(), "site-1", "only a server's CVM"),
-        (vec![site("server1", Role::Server, &[]), client.clone()], "server1", "the site itself needs its half"),
-        (vec![site("server1", Role::Server, &all), client], "server1", "the site itself needs its half"),
-        (vec![site("server1", Role::Server, &["hospital", "owner"])], "server1", "no client site names it"),
+        (
+            vec![site("server1", Role::Server, &[]), client.clone()],
+            "server1",
+            "the site itself needs its half",
+        ),
+        (
+            vec![site("server1", Role::Server, &all), client],
+            "server1",
+            "the site itself needs its half",
+        ),
+        (
+            vec![site("server1", Role::Server, &["hospital", "owner"])],
+            "server1",
+            "no client site names it",
+        ),
     ] {
         let (code, text) = check(sites, at).unwrap();
         assert!(code == "PRO-008" && text.contains(problem), "{code} {text}");
@@ -91,7 +120,13 @@ fn a_delegate_serves_clients_and_is_not_needed_by_its_own_server() {
     fs::write(dir.path().join("delegate/policy.rego"), "package policy\n# another\n").unwrap();
     let delegate = Delegate::open(&dir.path().join("delegate"), 8443, &memory()).unwrap();
     let server = agreement.site(&name("server1"), Role::Server).unwrap();
-    assert!(delegate.check(&agreement, server).unwrap_err().to_string().contains("other keys or another policy"));
+    assert!(
+        delegate
+            .check(&agreement, server)
+            .unwrap_err()
+            .to_string()
+            .contains("other keys or another policy")
+    );
 }
 
 #[test]
@@ -102,30 +137,52 @@ fn what_serves_goes_into_the_site_volume_and_nothing_else() {
     for new in ["ek-roots", "collateral/files/deeper"] {
         fs::create_dir_all(folder.join(new)).unwrap();
     }
-    let judging =
-        ["ek-roots/root.pem", "ek-roots/a.crl", "collateral/index.json", "collateral/files/a", "collateral.pub"];
-    let others = ["collateral/files/deeper/a", "keyholder.sqlite", "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS"];
+    let judging = [
+        "ek-roots/root.pem",
+        "ek-roots/a.crl",
+        "collateral/index.json",
+        "collateral/files/a",
+        "collateral.pub",
+    ];
+    let others =
+        ["collateral/files/deeper/a", "keyholder.sqlite", "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS"];
     for file in judging.iter().chain(&others) {
         fs::write(folder.join(file), "x").unwrap();
     }
     let [config, site] = ["config", "site"].map(|name| dir.path().join(name));
     [&config, &site].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
     let delegate = Delegate::open(&folder, 8443, &memory()).unwrap();
-    assert_eq!(delegate.install(&config, &site).unwrap(), erofs::Owner::NvflareAndKeyHolder("keyholder"));
+    assert_eq!(
+        delegate.install(&config, &site).unwrap(),
+        erofs::Owner::NvflareAndKeyHolder("keyholder")
+    );
     let installed = site.join("keyholder");
-    let mut names: Vec<_> = fs::read_dir(&installed).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(&installed).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    let expected = ["collateral", "collateral.pub", "ek-roots", "party.txt", "policy.rego", "secrets.age", "tls.pem"];
+    let expected = [
+        "collateral",
+        "collateral.pub",
+        "ek-roots",
+        "party.txt",
+        "policy.rego",
+        "secrets.age",
+        "tls.pem",
+    ];
     assert_eq!(names, [&expected[..], &["unlock.key"]].concat());
     assert!(judging.iter().all(|file| installed.join(file).is_file()));
     assert!(!others.iter().any(|file| installed.join(file).exists()));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!([mode(&installed), mode(&installed.join("unlock.key"))], [0o700, 0o400]);
-    assert_eq!(Delegate::open(&installed, 8443, &memory()).unwrap().party.card(), delegate.party.card());
+    assert_eq!(
+        Delegate::open(&installed, 8443, &memory()).unwrap().party.card(),
+        delegate.party.card()
+    );
     let yaml = fs::read(config.join("keyholder.yaml")).unwrap();
     assert_eq!(KeyHolderConf::parse(&yaml).unwrap(), KeyHolderConf::on_port(8443));
     assert_eq!(fs::read_dir(&config).unwrap().count(), 1, "nothing else on p4");
-    let mut conf = SiteConf::parse(b"version: 1\nsite: a\nrole: server\nallowed_ports: [8002]\n").unwrap();
+    let mut conf =
+        SiteConf::parse(b"version: 1\nsite: a\nrole: server\nallowed_ports: [8002]\n").unwrap();
     delegate.open_port(&mut conf);
     delegate.open_port(&mut conf);
     assert_eq!(conf.allowed_ports, [8002, 8443]);
@@ -166,12 +223,16 @@ fn attack_a_delegates_secret_in_a_cleartext_partition() {
     secrets.iter().for_each(|(name, secret)| needles.add_pem(name, secret));
     let archive = zstd::bulk::compress(b"", 1).unwrap();
     for (what, secret) in &secrets {
-        let file =
-            [("p", [b"lead ".as_slice(), secret, &[b' '; 4096]].concat())].map(|(n, b)| (n.to_owned(), b)).into();
+        let file = [("p", [b"lead ".as_slice(), secret, &[b' '; 4096]].concat())]
+            .map(|(n, b)| (n.to_owned(), b))
+            .into();
         let image = dir.path().join("p4.img");
         fs::write(&image, fat::make(4 << 20, "P4", &file).unwrap()).unwrap();
         let error = search_for(&needles, &[("p4", image)], &archive).unwrap_err();
-        assert!(error.code() == "PRO-006" && error.to_string().starts_with("p4"), "{what}: {error}");
+        assert!(
+            error.code() == "PRO-006" && error.to_string().starts_with("p4"),
+            "{what}: {error}"
+        );
     }
     // What is public of the party may stand there.
     let public = dir.path().join("public");

@@ -1,8 +1,10 @@
-//! NVIDIA's driver in the first stage: an addition that a profile switches on, in a folder of its own.
+//! NVIDIA's driver in the first stage: an addition that a profile switches on, in a folder of its
+//! own.
 //!
-//! The stage without it stays as it is, to the byte: nothing of the addition is in its `stage.yaml`. Modules are built
-//! for the image's kernel in a root that is thrown away with its compiler, and signed with a key that lives as long
-//! ([`Signer`]). What goes into the tree is named file by file, so that no package of the driver brings anything else.
+//! The stage without it stays as it is, to the byte: nothing of the addition is in its
+//! `stage.yaml`. Modules are built for the image's kernel in a root that is thrown away with its
+//! compiler, and signed with a key that lives as long ([`Signer`]). What goes into the tree is
+//! named file by file, so that no package of the driver brings anything else.
 
 mod signing;
 
@@ -62,7 +64,8 @@ struct DriverSpec {
     /// The folder of the modules' source: a pattern with one match, as all below.
     source: String,
     modules: Vec<String>,
-    /// What else of the driver's packages the guest gets, each file at its own place, or in the folder `to`.
+    /// What else of the driver's packages the guest gets, each file at its own place, or in the
+    /// folder `to`.
     files: Vec<DriverFile>,
     /// What the stage has beside its own: packages, modules of the kernel, checks.
     packages: Vec<String>,
@@ -95,8 +98,11 @@ impl Driver {
         if spec.version != 1 {
             return Err(fail(format!("version {} is not supported, expected 1", spec.version)));
         }
-        let places = spec.files.iter().flat_map(|file| [Some(&file.from), file.to.as_ref()]).flatten();
-        if let Some(path) = places.chain([&spec.source]).find(|path| !path.starts_with('/') || path.contains("..")) {
+        let places =
+            spec.files.iter().flat_map(|file| [Some(&file.from), file.to.as_ref()]).flatten();
+        if let Some(path) =
+            places.chain([&spec.source]).find(|path| !path.starts_with('/') || path.contains(".."))
+        {
             return Err(fail(format!("{path:?} is no absolute path without '..'")));
         }
         Ok(Self { spec, folder, sha256: sha256(&bytes) })
@@ -110,12 +116,14 @@ impl Driver {
     /// The stage with what the driver asks of it.
     pub(super) fn extend(&self, stage: &mut StageSpec) {
         stage.packages.extend(self.spec.packages.clone());
-        stage.system_modules.extend(self.spec.system_modules.iter().chain(&self.spec.modules).cloned());
+        stage
+            .system_modules
+            .extend(self.spec.system_modules.iter().chain(&self.spec.modules).cloned());
         stage.gate.extend(self.spec.gate.clone());
     }
 
-    /// Puts the driver into `tree`, its modules built for the one kernel there and signed, and the signer's certificate
-    /// into `files`. Gives what it is, and the names of its packages.
+    /// Puts the driver into `tree`, its modules built for the one kernel there and signed, and the
+    /// signer's certificate into `files`. Gives what it is, and the names of its packages.
     pub(super) fn install(
         &self,
         profile: Profile,
@@ -126,8 +134,13 @@ impl Driver {
     ) -> Result<(BuiltDriver, Vec<String>), StageError> {
         let spec = &self.spec;
         let root = work.join("driver-root");
-        let toolchain: Vec<_> = spec.toolchain.iter().map(|name| name.replace(KERNEL, release)).collect();
-        let beside = Beside { packages: &spec.driver, suite: &spec.suite, components: spec.components.join(" ") };
+        let toolchain: Vec<_> =
+            spec.toolchain.iter().map(|name| name.replace(KERNEL, release)).collect();
+        let beside = Beside {
+            packages: &spec.driver,
+            suite: &spec.suite,
+            components: spec.components.join(" "),
+        };
         let packages = profile.unpack_beside(&toolchain, &beside, &root, work)?;
         let driver = root.join(Beside::FOLDER);
 
@@ -146,13 +159,17 @@ impl Driver {
         for file in &spec.files {
             copy(&driver, file, tree)?;
         }
-        let built = BuiltDriver { modules: spec.modules.clone(), signer_sha256: sha256(signer.certificate()) };
+        let built = BuiltDriver {
+            modules: spec.modules.clone(),
+            signer_sha256: sha256(signer.certificate()),
+        };
         fs::remove_dir_all(&root).map_err(WorkError::io("remove", &root))?;
         Ok((built, packages))
     }
 }
 
-/// Builds the modules and takes their debugging information off, with nothing of this machine but its processors.
+/// Builds the modules and takes their debugging information off, with nothing of this machine but
+/// its processors.
 fn make(root: &Path, source: &Path, release: &str, modules: &[String]) -> Result<(), StageError> {
     let inner = Path::new("/").join(source.strip_prefix(root).unwrap_or(source));
     // Unpacked and not installed: what an alternative's link would name.
@@ -165,7 +182,9 @@ fn make(root: &Path, source: &Path, release: &str, modules: &[String]) -> Result
     command.env("KBUILD_BUILD_TIMESTAMP", "1980-01-01").env("KBUILD_BUILD_USER", "flare-cvm");
     command.env("KBUILD_BUILD_HOST", "flare-cvm").arg(root);
     command.args(["make", "-s", "-C"]).arg(&inner).arg(format!("-j{jobs}"));
-    command.arg(format!("KERNEL_UNAME={release}")).arg(format!("NV_KERNEL_MODULES={}", modules.join(" ")));
+    command
+        .arg(format!("KERNEL_UNAME={release}"))
+        .arg(format!("NV_KERNEL_MODULES={}", modules.join(" ")));
     // Types for BPF, which has no use in an image that lets nobody load any.
     command.args(["CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]);
     tool::run("chroot", "building the driver's modules", command)?;
@@ -196,10 +215,14 @@ fn copy(driver: &Path, file: &DriverFile, tree: &Path) -> Result<(), StageError>
 fn one(folder: &Path, pattern: &str) -> Result<PathBuf, StageError> {
     let fail = |problem: String| StageError::Tree { path: pattern.into(), problem };
     let whole = format!("{}{pattern}", glob::Pattern::escape(&folder.to_string_lossy()));
-    let found: Vec<_> = glob::glob(&whole).map_err(|e| fail(e.to_string()))?.filter_map(Result::ok).collect();
+    let found: Vec<_> =
+        glob::glob(&whole).map_err(|e| fail(e.to_string()))?.filter_map(Result::ok).collect();
     match <[PathBuf; 1]>::try_from(found) {
         Ok([path]) => Ok(path),
-        Err(found) => Err(fail(format!("matches {} files of the driver's packages, expected one", found.len()))),
+        Err(found) => Err(fail(format!(
+            "matches {} files of the driver's packages, expected one",
+            found.len()
+        ))),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Signatures on kernel modules: a key that lives as long as one build.
 //!
-//! The kernel's own build does the same: it makes a key, signs its modules and throws the key away. What stays is the
-//! certificate, which a bundle's `db` must hold, because a kernel takes modules from its own builder and from `db`.
+//! The kernel's own build does the same: it makes a key, signs its modules and throws the key away.
+//! What stays is the certificate, which a bundle's `db` must hold, because a kernel takes modules
+//! from its own builder and from `db`.
 
 use std::{fs, path::Path};
 
@@ -14,9 +15,11 @@ use crate::{
 
 /// What the kernel looks for at a module's end (`include/linux/module_signature.h`).
 pub(in crate::stage) const MARK: &[u8] = b"~Module signature appended~\n";
-/// `struct module_signature` without its length: no algorithm, no hash, PKEY_ID_PKCS7, nothing else.
+/// `struct module_signature` without its length: no algorithm, no hash, PKEY_ID_PKCS7, nothing
+/// else.
 const PKCS7: [u8; 8] = [0, 0, 2, 0, 0, 0, 0, 0];
-/// Code signing, and the kernel's own purpose "modules only", under which shim starts no program. EDK2 looks at neither.
+/// Code signing, and the kernel's own purpose "modules only", under which shim starts no program.
+/// EDK2 looks at neither.
 const PURPOSE: &str = "extendedKeyUsage=codeSigning,1.3.6.1.4.1.2312.16.1.2";
 
 /// A key for the modules of one build. Its private half is in no file.
@@ -30,13 +33,37 @@ impl Signer {
     /// Makes a key (RSA-3072) and its certificate.
     pub(in crate::stage) fn generate() -> Result<Self, WorkError> {
         let mut command = tool::command("openssl");
-        command.args(["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"]);
+        command.args([
+            "genpkey",
+            "-quiet",
+            "-algorithm",
+            "RSA",
+            "-pkeyopt",
+            "rsa_keygen_bits:3072",
+        ]);
         let key = Zeroizing::new(tool::run("openssl", "making a key for kernel modules", command)?);
         let mut command = tool::command("openssl");
-        command.args(["req", "-x509", "-new", "-key", "/dev/stdin", "-sha256", "-days", "7300", "-outform", "DER"]);
-        command.args(["-subj", "/CN=flare-cvm kernel modules/", "-addext", "basicConstraints=critical,CA:FALSE"]);
+        command.args([
+            "req",
+            "-x509",
+            "-new",
+            "-key",
+            "/dev/stdin",
+            "-sha256",
+            "-days",
+            "7300",
+            "-outform",
+            "DER",
+        ]);
+        command.args([
+            "-subj",
+            "/CN=flare-cvm kernel modules/",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ]);
         command.args(["-addext", "keyUsage=critical,digitalSignature", "-addext", PURPOSE]);
-        let certificate = tool::run_with_input("openssl", "certifying the modules' key", command, &key)?;
+        let certificate =
+            tool::run_with_input("openssl", "certifying the modules' key", command, &key)?;
         let scratch = Scratch::new()?;
         let path = scratch.join("signer.der");
         fs::write(&path, &certificate).map_err(WorkError::io("write", &path))?;
@@ -51,10 +78,22 @@ impl Signer {
     /// The module with its signature behind it, as the kernel's `scripts/sign-file` writes it.
     pub(in crate::stage) fn sign(&self, module: &Path) -> Result<Vec<u8>, WorkError> {
         let mut command = tool::command("openssl");
-        command.args(["cms", "-sign", "-binary", "-noattr", "-nocerts", "-nosmimecap", "-md", "sha256"]);
-        command.args(["-inkey", "/dev/stdin", "-outform", "DER", "-signer"]).arg(self.scratch.join("signer.der"));
+        command.args([
+            "cms",
+            "-sign",
+            "-binary",
+            "-noattr",
+            "-nocerts",
+            "-nosmimecap",
+            "-md",
+            "sha256",
+        ]);
+        command
+            .args(["-inkey", "/dev/stdin", "-outform", "DER", "-signer"])
+            .arg(self.scratch.join("signer.der"));
         command.arg("-in").arg(module);
-        let signature = tool::run_with_input("openssl", "signing a kernel module", command, &self.key)?;
+        let signature =
+            tool::run_with_input("openssl", "signing a kernel module", command, &self.key)?;
         let mut signed = fs::read(module).map_err(WorkError::io("read", module))?;
         signed.extend(&signature);
         signed.extend(PKCS7);
@@ -79,14 +118,30 @@ mod tests {
         assert_eq!(header[..8], PKCS7);
         let length = u32::from_be_bytes(header[8..].try_into().unwrap()) as usize;
         let (module, signature) = rest.split_at(rest.len() - length);
-        for (name, bytes) in [("module", module), ("signature", signature), ("signer.der", certificate)] {
+        for (name, bytes) in
+            [("module", module), ("signature", signature), ("signer.der", certificate)]
+        {
             fs::write(path(name), bytes).unwrap();
         }
-        let pem =
-            Command::new("openssl").args(["x509", "-inform", "DER", "-in"]).arg(path("signer.der")).output().unwrap();
+        let pem = Command::new("openssl")
+            .args(["x509", "-inform", "DER", "-in"])
+            .arg(path("signer.der"))
+            .output()
+            .unwrap();
         fs::write(path("signer.pem"), pem.stdout).unwrap();
         let mut command = Command::new("openssl");
-        command.args(["cms", "-verify", "-binary", "-inform", "DER", "-purpose", "any", "-out", "/dev/null", "-in"]);
+        command.args([
+            "cms",
+            "-verify",
+            "-binary",
+            "-inform",
+            "DER",
+            "-purpose",
+            "any",
+            "-out",
+            "/dev/null",
+            "-in",
+        ]);
         command.arg(path("signature")).arg("-content").arg(path("module"));
         command.arg("-certfile").arg(path("signer.pem")).arg("-CAfile").arg(path("signer.pem"));
         command.output().unwrap().status.success()
@@ -115,9 +170,13 @@ mod tests {
         let mut command = Command::new("openssl");
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("c"), Signer::generate().unwrap().certificate()).unwrap();
-        let text = command.args(["x509", "-inform", "DER", "-noout", "-text", "-in"]).arg(dir.path().join("c"));
+        let text = command
+            .args(["x509", "-inform", "DER", "-noout", "-text", "-in"])
+            .arg(dir.path().join("c"));
         let text = String::from_utf8(text.output().unwrap().stdout).unwrap();
-        for expected in ["CA:FALSE", "Digital Signature", "Code Signing, 1.3.6.1.4.1.2312.16.1.2", "(3072 bit)"] {
+        for expected in
+            ["CA:FALSE", "Digital Signature", "Code Signing, 1.3.6.1.4.1.2312.16.1.2", "(3072 bit)"]
+        {
             assert!(text.contains(expected), "{expected} in {text}");
         }
     }

@@ -1,7 +1,8 @@
 use super::*;
 
 fn ours() -> Driver {
-    Driver::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../stages/nvidia_cc_base/nvidia")).unwrap()
+    Driver::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../stages/nvidia_cc_base/nvidia"))
+        .unwrap()
 }
 
 fn read(change: impl Fn(String) -> String) -> Result<Driver, StageError> {
@@ -17,11 +18,18 @@ fn the_repositorys_own_driver_extends_its_stage() {
     let mut stage = StageSpec::read(driver.folder.parent().unwrap()).unwrap();
     let before = stage.clone();
     driver.extend(&mut stage);
-    assert!(stage.system_modules.ends_with(&["nvidia".into(), "nvidia-uvm".into()]), "{:?}", stage.system_modules);
+    assert!(
+        stage.system_modules.ends_with(&["nvidia".into(), "nvidia-uvm".into()]),
+        "{:?}",
+        stage.system_modules
+    );
     assert_eq!(stage.gate.last(), Some(&Check::NvidiaDriver));
     assert_eq!(stage.remove, before.remove);
     assert!(driver.overlay().is_dir());
-    assert!(driver.spec.toolchain.iter().any(|package| package.contains(KERNEL)), "headers of the image's own kernel");
+    assert!(
+        driver.spec.toolchain.iter().any(|package| package.contains(KERNEL)),
+        "headers of the image's own kernel"
+    );
 }
 
 #[test]
@@ -46,7 +54,8 @@ fn a_file_goes_to_its_own_place_or_the_named_one() {
     fs::create_dir_all(library.parent().unwrap()).unwrap();
     fs::write(library.with_file_name("libx.so.1.550"), "x").unwrap();
     std::os::unix::fs::symlink("libx.so.1.550", &library).unwrap();
-    let file = |from: &str, to: Option<&str>| DriverFile { from: from.into(), to: to.map(str::to_owned) };
+    let file =
+        |from: &str, to: Option<&str>| DriverFile { from: from.into(), to: to.map(str::to_owned) };
     copy(packages.path(), &file("/usr/lib/*/libx.so.1", Some("/usr/lib")), tree.path()).unwrap();
     copy(packages.path(), &file("/usr/lib/current/libx.so.1.550", None), tree.path()).unwrap();
     for place in ["usr/lib/libx.so.1", "usr/lib/current/libx.so.1.550"] {
@@ -54,7 +63,8 @@ fn a_file_goes_to_its_own_place_or_the_named_one() {
         assert!(place.is_file() && !place.is_symlink(), "{}", place.display());
     }
     for (pattern, count) in [("/usr/lib/*/lib*", "matches 2"), ("/gone", "matches 0")] {
-        let error = copy(packages.path(), &file(pattern, None), tree.path()).unwrap_err().to_string();
+        let error =
+            copy(packages.path(), &file(pattern, None), tree.path()).unwrap_err().to_string();
         assert!(error.contains(count), "{error}");
     }
 }

@@ -26,9 +26,11 @@ const SETTINGS: [&str; 9] = [
     "AssertFirmware",
 ];
 /// Values by which a unit reaches for the host or for whatever disk bears a label.
-const VALUES: [&str; 7] = ["vsock:", "vsock-stream:", "LABEL=", "UUID=", "/dev/disk/", "virtiofs", "9p"];
+const VALUES: [&str; 7] =
+    ["vsock:", "vsock-stream:", "LABEL=", "UUID=", "/dev/disk/", "virtiofs", "9p"];
 /// The settings whose values these are.
-const REACHING: [&str; 6] = ["ListenStream", "ListenDatagram", "ListenSequentialPacket", "What", "Type", "FileSystem"];
+const REACHING: [&str; 6] =
+    ["ListenStream", "ListenDatagram", "ListenSequentialPacket", "What", "Type", "FileSystem"];
 /// The systemd whose channels were looked for in its source: another may have more.
 const CHECKED: &str = "252";
 /// What only later ones have: units, drop-ins and a socket of the host's, by credential.
@@ -67,7 +69,8 @@ fn name(path: &Path) -> String {
 fn systemd(tree: &Path) -> Result<(), String> {
     let mut folders = vec!["/usr/lib/systemd".to_owned()];
     // Debian's folder of libraries is the architecture's.
-    let architectures = list(tree, "/usr/lib")?.into_iter().filter(|path| path.join("systemd").is_dir());
+    let architectures =
+        list(tree, "/usr/lib")?.into_iter().filter(|path| path.join("systemd").is_dir());
     folders.extend(architectures.map(|path| format!("/usr/lib/{}/systemd", name(&path))));
     let mut programs = vec![tree::inside(tree, "/usr/lib/systemd/systemd")];
     let mut versions = Vec::new();
@@ -75,7 +78,13 @@ fn systemd(tree: &Path) -> Result<(), String> {
         for library in list(tree, &folder)? {
             let name = name(&library);
             if let Some(version) = name.strip_prefix("libsystemd-shared-") {
-                versions.push(version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().to_owned());
+                versions.push(
+                    version
+                        .split(|c: char| !c.is_ascii_digit())
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned(),
+                );
             }
             if name.starts_with("libsystemd-shared-") || name.starts_with("libsystemd-core-") {
                 programs.push(library);
@@ -84,7 +93,9 @@ fn systemd(tree: &Path) -> Result<(), String> {
     }
     if versions != [CHECKED] {
         let found = if versions.is_empty() { "none".into() } else { versions.join(", ") };
-        return Err(format!("of systemd {found} nobody has checked what it takes from a host, expected {CHECKED}"));
+        return Err(format!(
+            "of systemd {found} nobody has checked what it takes from a host, expected {CHECKED}"
+        ));
     }
     let mut has_switch = false;
     for program in programs {
@@ -106,7 +117,10 @@ fn units(tree: &Path, folder: &str) -> Result<(), String> {
         // A link to another unit is read where it leads; what a site brings along is not there yet.
         let file = tree::resolve(tree, &inside).filter(|file| file.is_file());
         if metadata.is_symlink() && leads_to_folder(tree, path) {
-            found = Err(format!("{} is a link to a folder, whose units nobody reads", inside.display()));
+            found = Err(format!(
+                "{} is a link to a folder, whose units nobody reads",
+                inside.display()
+            ));
         }
         let is_unit = path.extension().is_some_and(|kind| UNITS.iter().any(|unit| kind == *unit));
         let Some(file) = file.filter(|_| is_unit && !metadata.is_dir()) else { return Ok(()) };
@@ -146,7 +160,9 @@ fn modules(tree: &Path) -> Result<(), String> {
         let mut found = None;
         tree::walk(&kernel, &mut |path, _| {
             let name = name(path);
-            if let Some(brings) = name.split_once(".ko").and_then(|(module, _)| host::channel(module)) {
+            if let Some(brings) =
+                name.split_once(".ko").and_then(|(module, _)| host::channel(module))
+            {
                 found = Some(format!("{name} of kernel {release} brings {brings} to programs"));
             }
             Ok(())
@@ -156,7 +172,9 @@ fn modules(tree: &Path) -> Result<(), String> {
         for line in builtin.lines() {
             let module = line.rsplit('/').next().unwrap_or(line).trim_end_matches(".ko");
             if let Some(brings) = host::open_channel(module) {
-                found = Some(format!("kernel {release} has {module} built in, which brings {brings} to programs"));
+                found = Some(format!(
+                    "kernel {release} has {module} built in, which brings {brings} to programs"
+                ));
             }
         }
         if let Some(problem) = found {
@@ -176,14 +194,20 @@ mod tests {
         for (path, content) in [
             ("usr/lib/systemd/systemd", ""),
             ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so", ""),
-            ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so", "\0systemd.import_credentials\0"),
+            (
+                "usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so",
+                "\0systemd.import_credentials\0",
+            ),
             (
                 "usr/lib/systemd/system/a.service",
                 "[Service]\nExecStart=/bin/true\nLoadCredential=\n# SetCredential=x\n",
             ),
             ("etc/systemd/system/tmp.mount", "[Mount]\nWhat=tmpfs\nType=tmpfs\n"),
             ("usr/lib/modules/6/kernel/net/nfs.ko", ""),
-            ("usr/lib/modules/6/modules.builtin", "kernel/drivers/firmware/dmi-sysfs.ko\nkernel/fs/fuse/virtiofs.ko\n"),
+            (
+                "usr/lib/modules/6/modules.builtin",
+                "kernel/drivers/firmware/dmi-sysfs.ko\nkernel/fs/fuse/virtiofs.ko\n",
+            ),
         ] {
             put(dir.path(), path, content);
         }
@@ -201,18 +225,38 @@ mod tests {
         check(tree().path()).unwrap();
         for (path, content, expected) in [
             // Units, as distributions have them and in forms that systemd takes too.
-            ("usr/lib/systemd/system/a.service", "[Service]\nLoadCredential=tmpfiles.extra\n", "tmpfiles.extra"),
+            (
+                "usr/lib/systemd/system/a.service",
+                "[Service]\nLoadCredential=tmpfiles.extra\n",
+                "tmpfiles.extra",
+            ),
             (
                 "usr/lib/systemd/system/a.service",
                 "[Service]\n  LoadCredentialEncrypted = x\n",
                 "LoadCredentialEncrypted",
             ),
-            ("etc/systemd/system/a.service.d/x.conf", "[Service]\nImportCredential=*\n", "a.service.d/x.conf"),
-            ("usr/local/lib/systemd/system/b.service", "[Service]\nSetCredential=a:b\n", "b.service"),
-            ("etc/systemd/system/c.service", "[Unit]\nConditionFirmware=smbios-field(sys_vendor=x)\n", "smbios-field"),
+            (
+                "etc/systemd/system/a.service.d/x.conf",
+                "[Service]\nImportCredential=*\n",
+                "a.service.d/x.conf",
+            ),
+            (
+                "usr/local/lib/systemd/system/b.service",
+                "[Service]\nSetCredential=a:b\n",
+                "b.service",
+            ),
+            (
+                "etc/systemd/system/c.service",
+                "[Unit]\nConditionFirmware=smbios-field(sys_vendor=x)\n",
+                "smbios-field",
+            ),
             ("etc/systemd/system/d.socket", "[Socket]\nListenStream=vsock::22\n", "vsock"),
             ("etc/systemd/system/data.mount", "[Mount]\nWhat=LABEL=data\n", "LABEL=data"),
-            ("etc/systemd/system/data.mount", "[Mount]\nWhat=/dev/disk/by-label/data\n", "by-label"),
+            (
+                "etc/systemd/system/data.mount",
+                "[Mount]\nWhat=/dev/disk/by-label/data\n",
+                "by-label",
+            ),
             ("etc/systemd/system/data.mount", "[Mount]\nWhat=share\nType=virtiofs\n", "virtiofs"),
             // A console of the host's choice becomes a login.
             ("usr/lib/systemd/system-generators/systemd-getty-generator", "", "getty-generator"),
@@ -230,11 +274,23 @@ mod tests {
             // Modules, compressed ones and those that a driver's package brings, and a kernel with
             // one built in.
             ("usr/lib/modules/6/kernel/drivers/firmware/qemu_fw_cfg.ko", "", "qemu_fw_cfg"),
-            ("usr/lib/modules/6/kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko.xz", "", "vmw_vsock"),
+            (
+                "usr/lib/modules/6/kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko.xz",
+                "",
+                "vmw_vsock",
+            ),
             ("usr/lib/modules/6/updates/usb-storage.ko", "", "usb-storage"),
             ("usr/lib/modules/6/kernel/fs/efivarfs/efivarfs.ko.zst", "", "efivarfs"),
-            ("usr/lib/modules/6/modules.builtin", "kernel/drivers/firmware/qemu_fw_cfg.ko\n", "built in"),
-            ("usr/lib/modules/6/modules.builtin", "kernel/net/9p/9pnet_virtio.ko\n", "9pnet_virtio"),
+            (
+                "usr/lib/modules/6/modules.builtin",
+                "kernel/drivers/firmware/qemu_fw_cfg.ko\n",
+                "built in",
+            ),
+            (
+                "usr/lib/modules/6/modules.builtin",
+                "kernel/net/9p/9pnet_virtio.ko\n",
+                "9pnet_virtio",
+            ),
         ] {
             let dir = tree();
             put(dir.path(), path, content);
@@ -247,12 +303,17 @@ mod tests {
     fn a_link_to_a_unit_elsewhere_is_read_where_it_leads() {
         let dir = tree();
         put(dir.path(), "opt/own.service", "[Service]\nLoadCredential=x\n");
-        std::os::unix::fs::symlink("/opt/own.service", dir.path().join("etc/systemd/system/own.service")).unwrap();
+        std::os::unix::fs::symlink(
+            "/opt/own.service",
+            dir.path().join("etc/systemd/system/own.service"),
+        )
+        .unwrap();
         assert!(check(dir.path()).unwrap_err().contains("own.service"));
 
         let dir = tree();
         put(dir.path(), "opt/own.d/x.conf", "[Service]\n");
-        std::os::unix::fs::symlink("/opt/own.d", dir.path().join("etc/systemd/system/a.service.d")).unwrap();
+        std::os::unix::fs::symlink("/opt/own.d", dir.path().join("etc/systemd/system/a.service.d"))
+            .unwrap();
         assert!(check(dir.path()).unwrap_err().contains("link to a folder"));
     }
 

@@ -19,7 +19,8 @@ pub enum Check {
     NoSetuid,
     /// nftables drops by default in all directions, from the start on.
     DefaultDeny,
-    /// Nothing takes what the host says: no unit, no module, no systemd whose ways nobody has checked.
+    /// Nothing takes what the host says: no unit, no module, no systemd whose ways nobody has
+    /// checked.
     HostChannels,
     /// Nothing that installs software.
     NoPackageManager,
@@ -27,7 +28,8 @@ pub enum Check {
     VenvIsolated,
     /// NVFLARE runs as its own user, behind the firewall, on the sealed partitions.
     NvflareService,
-    /// Our programs are there with every library that they need, and their failure ends the machine.
+    /// Our programs are there with every library that they need, and their failure ends the
+    /// machine.
     Programs,
     /// Python puts our CC manager in the place of NVFLARE's.
     CcManager,
@@ -36,7 +38,8 @@ pub enum Check {
 }
 
 /// Programs that offer a session.
-const LOGINS: [&str; 9] = ["agetty", "getty", "login", "su", "sudo", "sulogin", "sshd", "dropbear", "telnetd"];
+const LOGINS: [&str; 9] =
+    ["agetty", "getty", "login", "su", "sudo", "sulogin", "sshd", "dropbear", "telnetd"];
 /// Units that offer a session.
 const SESSIONS: [&str; 6] = ["getty", "rescue", "emergency", "debug-shell", "ssh", "user@"];
 /// Programs that install software.
@@ -86,7 +89,11 @@ const ALWAYS: Check = Check::HostChannels;
 /// Runs the checks in order.
 pub(super) fn pass(stage: &str, checks: &[Check], tree: &Path) -> Result<(), StageError> {
     for check in checks.iter().chain((!checks.contains(&ALWAYS)).then_some(&ALWAYS)) {
-        check.run(tree).map_err(|problem| StageError::Gate { stage: stage.into(), id: check.id(), problem })?;
+        check.run(tree).map_err(|problem| StageError::Gate {
+            stage: stage.into(),
+            id: check.id(),
+            problem,
+        })?;
     }
     Ok(())
 }
@@ -101,7 +108,8 @@ fn exists(tree: &Path, path: &str) -> bool {
 
 fn none_of(tree: &Path, programs: &[&str]) -> Result<(), String> {
     for folder in PROGRAM_FOLDERS {
-        if let Some(found) = programs.iter().find(|name| exists(tree, &format!("{folder}/{name}"))) {
+        if let Some(found) = programs.iter().find(|name| exists(tree, &format!("{folder}/{name}")))
+        {
             return Err(format!("{folder}/{found} is there"));
         }
     }
@@ -117,7 +125,9 @@ fn no_login(tree: &Path) -> Result<(), String> {
     }
     for line in read(tree, "/etc/passwd")?.lines() {
         let fields = fields(line);
-        if fields.get(1).map(String::as_str) != Some("x") || !fields.get(6).is_some_and(|s| s.ends_with("/nologin")) {
+        if fields.get(1).map(String::as_str) != Some("x")
+            || !fields.get(6).is_some_and(|s| s.ends_with("/nologin"))
+        {
             return Err(format!("/etc/passwd: {line:?} has a password field or a shell"));
         }
     }
@@ -187,7 +197,10 @@ fn unit_says(tree: &Path, name: &str, wanted: &[&str]) -> Result<(), String> {
 }
 
 fn has_user(tree: &Path, name: &str, id: u32) -> Result<(), String> {
-    if read(tree, "/etc/passwd")?.lines().any(|line| line.starts_with(&format!("{name}:x:{id}:{id}:"))) {
+    if read(tree, "/etc/passwd")?
+        .lines()
+        .any(|line| line.starts_with(&format!("{name}:x:{id}:{id}:")))
+    {
         return Ok(());
     }
     Err(format!("there is no user {name} with the ids {id}:{id}"))
@@ -227,7 +240,8 @@ fn programs(tree: &Path) -> Result<(), String> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         libraries::closure(tree, &program).map_err(|e| format!("{OURS}/{name}: {e}"))?;
     }
-    libraries::closure(tree, &tree::inside(tree, SNPGUEST)).map_err(|e| format!("{SNPGUEST}: {e}"))?;
+    libraries::closure(tree, &tree::inside(tree, SNPGUEST))
+        .map_err(|e| format!("{SNPGUEST}: {e}"))?;
     let ends_in_lockdown = "OnFailure=cvm-lockdown.service";
     // Nobody looks for what is on `state` or p5 before cvm-jobs had its chance to open both.
     let after_jobs = "After=nftables.service systemd-tmpfiles-setup.service cvm-jobs.service";
@@ -242,9 +256,17 @@ fn programs(tree: &Path) -> Result<(), String> {
             ends_in_lockdown,
         ],
     )?;
-    unit_says(tree, "cvm-gate.service", &["User=cvm-agent", "Requires=cvm-jobs.service", ends_in_lockdown])?;
+    unit_says(
+        tree,
+        "cvm-gate.service",
+        &["User=cvm-agent", "Requires=cvm-jobs.service", ends_in_lockdown],
+    )?;
     unit_says(tree, "cvm-lockdown.service", &["FailureAction=poweroff-immediate"])?;
-    unit_says(tree, "cvm-keyholder.service", &["User=cvm-keyholder", "Requires=nftables.service cvm-gate.service"])?;
+    unit_says(
+        tree,
+        "cvm-keyholder.service",
+        &["User=cvm-keyholder", "Requires=nftables.service cvm-gate.service"],
+    )?;
     has_user(tree, "cvm-agent", 989)?;
     has_user(tree, "cvm-keyholder", 988)
 }
@@ -253,7 +275,10 @@ fn cc_manager(tree: &Path) -> Result<(), String> {
     let venv = tree::inside(tree, "/opt/nvflare/venv/lib");
     let libraries = tree::entries(&venv).map_err(|e| e.to_string())?;
     let [python] = libraries.as_slice() else {
-        return Err(format!("/opt/nvflare/venv/lib has {} entries, expected one Python's", libraries.len()));
+        return Err(format!(
+            "/opt/nvflare/venv/lib has {} entries, expected one Python's",
+            libraries.len()
+        ));
     };
     let packages = python.join("site-packages");
     for file in ["flare_cvm/manager.py", "flare_cvm/authorizer.py", "flare_cvm_substitute.py"] {
@@ -264,20 +289,22 @@ fn cc_manager(tree: &Path) -> Result<(), String> {
     // Python runs each line of a .pth file that begins with `import`.
     match fs::read_to_string(packages.join("flare_cvm_substitute.pth")) {
         Ok(line) if line == "import flare_cvm_substitute\n" => Ok(()),
-        _ => {
-            Err("flare_cvm_substitute.pth does not import flare_cvm_substitute: NVFLARE's own manager would run".into())
-        }
+        _ => Err("flare_cvm_substitute.pth does not import flare_cvm_substitute: NVFLARE's own \
+                manager would run"
+            .into()),
     }
 }
 
 fn nvidia_driver(tree: &Path) -> Result<(), String> {
-    let kernels = tree::entries(&tree::inside(tree, "/usr/lib/modules")).map_err(|e| e.to_string())?;
+    let kernels =
+        tree::entries(&tree::inside(tree, "/usr/lib/modules")).map_err(|e| e.to_string())?;
     if kernels.is_empty() {
         return Err("there is no kernel that it could belong to".into());
     }
     for kernel in kernels {
         for name in ["nvidia.ko", "nvidia-uvm.ko"] {
-            let module = fs::read(kernel.join("updates").join(name)).map_err(|e| format!("{name}: {e}"))?;
+            let module =
+                fs::read(kernel.join("updates").join(name)).map_err(|e| format!("{name}: {e}"))?;
             if !module.ends_with(driver::MARK) {
                 return Err(format!("{name} is not signed: the kernel would not load it"));
             }
@@ -299,9 +326,11 @@ fn nvidia_driver(tree: &Path) -> Result<(), String> {
         "/usr/local/nvidia/lib64/libcuda.so.1",
         "/usr/local/nvidia/lib64/libnvidia-ptxjitcompiler.so.1",
     ] {
-        libraries::closure(tree, &tree::inside(tree, program)).map_err(|e| format!("{program}: {e}"))?;
+        libraries::closure(tree, &tree::inside(tree, program))
+            .map_err(|e| format!("{program}: {e}"))?;
     }
-    let firmware = tree::entries(&tree::inside(tree, "/usr/lib/firmware/nvidia")).map_err(|e| e.to_string())?;
+    let firmware = tree::entries(&tree::inside(tree, "/usr/lib/firmware/nvidia"))
+        .map_err(|e| e.to_string())?;
     if !firmware.iter().any(|version| version.join("gsp_ga10x.bin").is_file()) {
         return Err("/usr/lib/firmware/nvidia has no gsp_ga10x.bin".into());
     }
@@ -327,7 +356,8 @@ mod tests {
             fs::write(path, bytes).unwrap();
         };
         let packages = "opt/nvflare/venv/lib/python3.11/site-packages";
-        for module in ["flare_cvm/manager.py", "flare_cvm/authorizer.py", "flare_cvm_substitute.py"] {
+        for module in ["flare_cvm/manager.py", "flare_cvm/authorizer.py", "flare_cvm_substitute.py"]
+        {
             write(&format!("{packages}/{module}"), b"");
         }
         write("usr/sbin/nft", b"");
@@ -342,7 +372,11 @@ mod tests {
         for (path, bytes) in libraries::closure(Path::new("/"), Path::new("/bin/true")).unwrap() {
             write(&path, &bytes);
         }
-        fs::write(dir.path().join("opt/nvflare/venv/pyvenv.cfg"), "include-system-site-packages = false\n").unwrap();
+        fs::write(
+            dir.path().join("opt/nvflare/venv/pyvenv.cfg"),
+            "include-system-site-packages = false\n",
+        )
+        .unwrap();
         dir
     }
 
@@ -387,28 +421,61 @@ mod tests {
             (Check::HostChannels, change("etc/systemd/system/a.service", "", "LoadCredential=x")),
             (Check::NoPackageManager, change("usr/bin/dpkg", "", "x")),
             (Check::VenvIsolated, change("opt/nvflare/venv/pyvenv.cfg", "false", "true")),
-            (Check::NvflareService, change("etc/systemd/system/nvflare.service", "User=nvflare\n", "User=root\n")),
-            (Check::NvflareService, change("etc/systemd/system/nvflare.service", " cvm-gate.service", "")),
-            (Check::Programs, change("etc/systemd/system/cvm-agent.service", "OnFailure=cvm-lockdown.service", "")),
-            (Check::Programs, change("etc/systemd/system/cvm-gate.service", "Requires=cvm-jobs.service", "")),
-            (Check::Programs, change("etc/systemd/system/cvm-agent.service", " cvm-jobs.service", "")),
-            (Check::Programs, change("etc/systemd/system/cvm-jobs.service", " --remove --boot", "")),
+            (
+                Check::NvflareService,
+                change("etc/systemd/system/nvflare.service", "User=nvflare\n", "User=root\n"),
+            ),
+            (
+                Check::NvflareService,
+                change("etc/systemd/system/nvflare.service", " cvm-gate.service", ""),
+            ),
+            (
+                Check::Programs,
+                change(
+                    "etc/systemd/system/cvm-agent.service",
+                    "OnFailure=cvm-lockdown.service",
+                    "",
+                ),
+            ),
+            (
+                Check::Programs,
+                change("etc/systemd/system/cvm-gate.service", "Requires=cvm-jobs.service", ""),
+            ),
+            (
+                Check::Programs,
+                change("etc/systemd/system/cvm-agent.service", " cvm-jobs.service", ""),
+            ),
+            (
+                Check::Programs,
+                change("etc/systemd/system/cvm-jobs.service", " --remove --boot", ""),
+            ),
             (Check::Programs, change("etc/passwd", "cvm-keyholder:x:988", "cvm-keyholder:x:990")),
             (
                 Check::CcManager,
-                change("opt/nvflare/venv/lib/python3.11/site-packages/flare_cvm_substitute.pth", "import", "# import"),
+                change(
+                    "opt/nvflare/venv/lib/python3.11/site-packages/flare_cvm_substitute.pth",
+                    "import",
+                    "# import",
+                ),
             ),
         ];
         for (check, dir) in cases {
             let error = pass("test", &ALL, dir.path()).unwrap_err();
-            assert!(matches!(error, StageError::Gate { id, .. } if id == check.id()), "{check:?}: {error}");
+            assert!(
+                matches!(error, StageError::Gate { id, .. } if id == check.id()),
+                "{check:?}: {error}"
+            );
         }
         // A stage of a project's own cannot leave it out.
         let dir = change("etc/systemd/system/a.service", "", "LoadCredential=x");
-        assert!(matches!(pass("test", &[], dir.path()), Err(StageError::Gate { id: "host-channels", .. })));
+        assert!(matches!(
+            pass("test", &[], dir.path()),
+            Err(StageError::Gate { id: "host-channels", .. })
+        ));
 
         let dir = overlays();
-        let library = tree::resolve(dir.path(), Path::new("/lib/x86_64-linux-gnu/libc.so.6")).unwrap();
+        let library =
+            tree::resolve(dir.path(), Path::new("/lib/x86_64-linux-gnu/libc.so.6")).unwrap();
         fs::remove_file(library).unwrap();
         let error = pass("test", &[Check::Programs], dir.path()).unwrap_err().to_string();
         assert!(error.contains("cvm-agent") && error.contains("libc.so.6"), "{error}");
@@ -424,7 +491,8 @@ mod tests {
         let error = pass("test", &[Check::NvidiaDriver], dir.path()).unwrap_err().to_string();
         assert!(error.contains("nvidia-uvm.ko is not signed"), "{error}");
         fs::copy(updates.join("nvidia.ko"), updates.join("nvidia-uvm.ko")).unwrap();
-        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../stages/nvidia_cc_base/nvidia/rootfs");
+        let units =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../stages/nvidia_cc_base/nvidia/rootfs");
         tree::overlay(&units, dir.path()).unwrap();
         // What is still missing is the driver's own programs; before them each unit is asked for.
         for (gone, expected) in [

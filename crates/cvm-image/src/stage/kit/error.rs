@@ -37,10 +37,14 @@ pub enum KitError {
         file: String,
     },
     /// Only the kit's folders are signed, not the kit itself.
-    #[error("the startup kit's folders are signed, but signature.json of the kit itself is missing")]
+    #[error(
+        "the startup kit's folders are signed, but signature.json of the kit itself is missing"
+    )]
     RootNotSigned,
     /// NVFLARE writes this file after it signed the kit.
-    #[error("{file} of the startup kit has no signature: NVFLARE writes it after it signed the kit")]
+    #[error(
+        "{file} of the startup kit has no signature: NVFLARE writes it after it signed the kit"
+    )]
     WrittenAfterSigning {
         /// The file.
         file: String,
@@ -132,17 +136,26 @@ impl Explain for KitError {
 
     fn help(&self) -> String {
         match self {
-            Self::NotAKit { .. } => "give the participant's own folder below prod_NN that `nvflare provision` made".into(),
-            Self::OtherSite { .. } => "give this site's kit, or correct the site's name in its configuration".into(),
-            Self::NotSigned { .. } => "NVFLARE signs the kits of participants with a cc_config: add one, and CCBuilder and SignatureBuilder, to project.yml (tests/demo/project.yml shows how)".into(),
+            Self::NotAKit { .. } => "give the participant's own folder below prod_NN that `nvflare \
+                provision` made".into(),
+            Self::OtherSite { .. } => "give this site's kit, or correct the site's name in its \
+                configuration".into(),
+            Self::NotSigned { .. } => "NVFLARE signs the kits of participants with a cc_config: \
+                add one, and CCBuilder and SignatureBuilder, to project.yml \
+                (tests/demo/project.yml shows how)".into(),
             Self::RootNotSigned => "NVFLARE 2.7.0 and 2.7.1 sign no kit as a whole, so a file could be added to it: provision it again with NVFLARE 2.7.2 or later".into(),
             Self::WrittenAfterSigning { .. } => "NVFLARE makes it for a participant with a listening_host: take that out of project.yml and provision again; a sealed site's jobs run in its own machine and need no listener".into(),
-            Self::BadSignature { .. } => "the kit was changed after `nvflare provision` made it; provision it again and change nothing in it".into(),
-            Self::UnexpectedKey { .. } => "only the participant's own key may be in a kit, and none in user_config: take this file out".into(),
-            Self::OtherPath { .. } => "leave NVFLARE's own paths in the project's template: the sealed site puts the encrypted partitions there".into(),
+            Self::BadSignature { .. } => "the kit was changed after `nvflare provision` made it; \
+                provision it again and change nothing in it".into(),
+            Self::UnexpectedKey { .. } => "only the participant's own key may be in a kit, and \
+                none in user_config: take this file out".into(),
+            Self::OtherPath { .. } => "leave NVFLARE's own paths in the project's template: the \
+                sealed site puts the encrypted partitions there".into(),
             Self::Malformed { .. } => "provision the kit again".into(),
-            Self::ClosedPort { key, port, .. } => format!("add {port} to {key} of the site's configuration, or provision the kit with a port that is in it"),
-            Self::NotPlain { .. } => "user_config takes plain files and folders: put large or special ones into the site's data (p6)".into(),
+            Self::ClosedPort { key, port, .. } => format!("add {port} to {key} of the site's \
+                configuration, or provision the kit with a port that is in it"),
+            Self::NotPlain { .. } => "user_config takes plain files and folders: put large or \
+                special ones into the site's data (p6)".into(),
             Self::Stage(error) => error.help(),
             Self::Work(error) => error.help(),
             Self::File(error) => error.help(),

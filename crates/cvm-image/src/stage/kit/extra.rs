@@ -20,7 +20,8 @@ pub struct Extra {
     pub source: PathBuf,
 }
 
-/// Copies everything; links, devices and private keys are errors, because p4 is readable to anybody.
+/// Copies everything; links, devices and private keys are errors, because p4 is readable to
+/// anybody.
 pub(super) fn copy(extras: &[Extra], config: &Path) -> Result<(), KitError> {
     for extra in extras {
         let target = config.join(&extra.place);
@@ -28,18 +29,22 @@ pub(super) fn copy(extras: &[Extra], config: &Path) -> Result<(), KitError> {
             fs::create_dir_all(parent).map_err(WorkError::io("make", parent))?;
         }
         // The user may well name a link; what lies inside must be plain.
-        let source = fs::canonicalize(&extra.source).map_err(WorkError::io("read", &extra.source))?;
+        let source =
+            fs::canonicalize(&extra.source).map_err(WorkError::io("read", &extra.source))?;
         entry(&source, &target, 0)?;
     }
     Ok(())
 }
 
 fn entry(source: &Path, target: &Path, depth: usize) -> Result<(), KitError> {
-    let refuse = |problem: &str| KitError::NotPlain { path: source.into(), problem: problem.into() };
+    let refuse =
+        |problem: &str| KitError::NotPlain { path: source.into(), problem: problem.into() };
     let metadata = source.symlink_metadata().map_err(WorkError::io("look at", source))?;
     if metadata.is_file() {
         if metadata.len() > MAX_FILE_BYTES {
-            return Err(refuse("is longer than the 64 MiB that a file of the configuration may have"));
+            return Err(refuse(
+                "is longer than the 64 MiB that a file of the configuration may have",
+            ));
         }
         return copy_file(source, target, &source.display().to_string());
     }
@@ -68,10 +73,15 @@ mod tests {
         let [source, config] = ["source", "config"].map(|name| dir.path().join(name));
         fs::create_dir_all(source.join("a")).unwrap();
         fs::write(source.join("a/one.json"), "{}").unwrap();
-        let extra = |source: &Path| [Extra { place: "user_config/mine".into(), source: source.into() }];
+        let extra =
+            |source: &Path| [Extra { place: "user_config/mine".into(), source: source.into() }];
         copy(&extra(&source), &config).unwrap();
         assert_eq!(fs::read_to_string(config.join("user_config/mine/a/one.json")).unwrap(), "{}");
-        copy(&[Extra { place: "policies/self.rego".into(), source: source.join("a/one.json") }], &config).unwrap();
+        copy(
+            &[Extra { place: "policies/self.rego".into(), source: source.join("a/one.json") }],
+            &config,
+        )
+        .unwrap();
         assert!(config.join("policies/self.rego").is_file());
 
         let link = source.join("a/link");
@@ -82,9 +92,15 @@ mod tests {
         assert_eq!(copy(&extra(&source), &config).unwrap_err().code(), "KIT-009");
         fs::remove_file(source.join("pipe")).unwrap();
         let key = "MC4CAQAwBQYDK2VwBCIEIFiDq2f0PJ0x3T9NVvCbM8yQJc1vJbWd0i0V5dYt0hXk";
-        fs::write(source.join("id"), format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"))
-            .unwrap();
+        fs::write(
+            source.join("id"),
+            format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"),
+        )
+        .unwrap();
         assert_eq!(copy(&extra(&source), &config).unwrap_err().code(), "KIT-005");
-        assert_eq!(copy(&extra(Path::new("/nonexistent")), &config).unwrap_err().code(), "WORK-003");
+        assert_eq!(
+            copy(&extra(Path::new("/nonexistent")), &config).unwrap_err().code(),
+            "WORK-003"
+        );
     }
 }

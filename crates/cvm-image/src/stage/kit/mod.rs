@@ -1,8 +1,8 @@
 //! A participant's startup kit, split into what anybody may read (p4) and its private key (p3).
 //!
-//! The kit stays as NVFLARE signed it, so that `sub_start.sh --verify` passes in the guest: nothing is
-//! rewritten. Where the kit names paths for jobs and logs, the service's mount namespace puts the
-//! sealed partitions (`stages/nvflare_cc_base/rootfs/etc/systemd/system/nvflare.service`).
+//! The kit stays as NVFLARE signed it, so that `sub_start.sh --verify` passes in the guest: nothing
+//! is rewritten. Where the kit names paths for jobs and logs, the service's mount namespace puts
+//! the sealed partitions (`stages/nvflare_cc_base/rootfs/etc/systemd/system/nvflare.service`).
 
 mod error;
 mod extra;
@@ -71,9 +71,15 @@ pub fn split(request: &KitRequest, config: &Path, site: &Path) -> Result<SplitKi
 
     let rules = config.join("nftables");
     fs::create_dir_all(&rules).map_err(WorkError::io("make", &rules))?;
-    cvm_base::write_atomic(&rules.join("site.nft"), firewall(request.site_conf, request.gpu).as_bytes(), 0o644)?;
-    let yaml = serde_yaml::to_string(request.site_conf)
-        .map_err(|e| KitError::Malformed { file: "site_conf.yaml".into(), problem: e.to_string() })?;
+    cvm_base::write_atomic(
+        &rules.join("site.nft"),
+        firewall(request.site_conf, request.gpu).as_bytes(),
+        0o644,
+    )?;
+    let yaml = serde_yaml::to_string(request.site_conf).map_err(|e| KitError::Malformed {
+        file: "site_conf.yaml".into(),
+        problem: e.to_string(),
+    })?;
     cvm_base::write_atomic(&config.join("site_conf.yaml"), yaml.as_bytes(), 0o644)?;
     cvm_base::write_atomic(&config.join("split_key.json"), request.split_key_json, 0o644)?;
     Ok(SplitKit { private_keys: vec![(key_name, key)] })
@@ -102,8 +108,10 @@ fn check_owner(request: &KitRequest) -> Result<(), KitError> {
     command.arg(request.kit.join(format!("startup/{}.crt", request.role)));
     let subject = tool::run("openssl", "reading the kit's certificate", command)?;
     let subject = String::from_utf8_lossy(&subject).into_owned();
-    let found =
-        subject.lines().find_map(|line| line.trim().strip_prefix("commonName")?.split_once("= ")).map(|(_, n)| n);
+    let found = subject
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("commonName")?.split_once("= "))
+        .map(|(_, n)| n);
     let expected = request.site_conf.site.as_str();
     if found == Some(expected) {
         return Ok(());
@@ -116,12 +124,17 @@ fn check_owner(request: &KitRequest) -> Result<(), KitError> {
 fn check_paths(kit: &Path) -> Result<(), KitError> {
     let read = |file: &str| -> Result<Value, KitError> {
         let bytes = cvm_base::read_bounded(&kit.join(file), MAX_FILE_BYTES)?;
-        serde_json::from_slice(&bytes).map_err(|e| KitError::Malformed { file: file.into(), problem: e.to_string() })
+        serde_json::from_slice(&bytes)
+            .map_err(|e| KitError::Malformed { file: file.into(), problem: e.to_string() })
     };
     let below = |file: &str, found: &str, expected: &'static str| {
         let is_below = found.starts_with(expected) && !found.split('/').any(|part| part == "..");
         let found = found.to_owned();
-        if is_below { Ok(()) } else { Err(KitError::OtherPath { file: file.into(), found, expected }) }
+        if is_below {
+            Ok(())
+        } else {
+            Err(KitError::OtherPath { file: file.into(), found, expected })
+        }
     };
     let file = "local/resources.json.default";
     let resources = read(file)?;
@@ -147,7 +160,10 @@ fn check_paths(kit: &Path) -> Result<(), KitError> {
 fn take_key(kit: &Path, file: &str) -> Result<Zeroizing<Vec<u8>>, KitError> {
     let key = Zeroizing::new(cvm_base::read_bounded(&kit.join(file), MAX_FILE_BYTES)?);
     if !secrets::holds_private_key(&key) {
-        return Err(KitError::Malformed { file: file.into(), problem: "is no private key in PEM form".into() });
+        return Err(KitError::Malformed {
+            file: file.into(),
+            problem: "is no private key in PEM form".into(),
+        });
     }
     Ok(key)
 }
@@ -182,28 +198,34 @@ fn copy_file(from: &Path, to: &Path, name: &str) -> Result<(), KitError> {
     Ok(cvm_base::write_atomic(to, &bytes, mode)?)
 }
 
-/// The site's part of the firewall: its ports, name servers where it may connect anywhere, and the key holders' for
-/// `cvm-jobs` where the image requires GPUs.
+/// The site's part of the firewall: its ports, name servers where it may connect anywhere, and the
+/// key holders' for `cvm-jobs` where the image requires GPUs.
 fn firewall(conf: &SiteConf, gpu: Option<GpuMechanism>) -> String {
-    let mut text = "# The site's ports, from its site_conf.yaml; /etc/nftables.conf includes this.\n".to_owned();
-    for (set, ports) in [("allowed_in", &conf.allowed_ports), ("allowed_out", &conf.allowed_out_ports)] {
+    let mut text =
+        "# The site's ports, from its site_conf.yaml; /etc/nftables.conf includes this.\n"
+            .to_owned();
+    for (set, ports) in
+        [("allowed_in", &conf.allowed_ports), ("allowed_out", &conf.allowed_out_ports)]
+    {
         if !ports.is_empty() {
             let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
             text += &format!("add element inet filter {set} {{ {list} }}\n");
         }
     }
     if !conf.allowed_out_udp_ports.is_empty() {
-        let list = conf.allowed_out_udp_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let list =
+            conf.allowed_out_udp_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
         text += &format!("add rule inet filter site_out udp dport {{ {list} }} accept\n");
     }
     if !(conf.allowed_out_ports.is_empty() && conf.allowed_out_udp_ports.is_empty()) {
-        text +=
-            "add rule inet filter site_out udp dport 53 accept\nadd rule inet filter site_out tcp dport 53 accept\n";
+        text += "add rule inet filter site_out udp dport 53 accept\nadd rule inet filter site_out \
+            tcp dport 53 accept\n";
     }
     if gpu.is_some() {
-        // By its user: nobody knows today at which ports key holders will answer (`endpoints.yaml`), and root here is the
-        // sealed system's own programs.
-        text += "add rule inet filter site_out meta skuid 0 meta l4proto { tcp, udp } ct state new accept\n";
+        // By its user: nobody knows today at which ports key holders will answer
+        // (`endpoints.yaml`), and root here is the sealed system's own programs.
+        text += "add rule inet filter site_out meta skuid 0 meta l4proto { tcp, udp } ct state new \
+            accept\n";
     }
     text
 }

@@ -1,8 +1,9 @@
 //! The ports that a kit's own configuration needs must be open in the site's firewall: a bundle
 //! that nobody can reach, or that reaches nobody, is found at build time.
 //!
-//! Where NVFLARE 2.7 to 2.9 writes an address (`nvflare.lighter.impl.static_file`): a server's target, 2.7's overseer agent,
-//! the relay that a client goes through, and a listener of the site's own.
+//! Where NVFLARE 2.7 to 2.9 writes an address (`nvflare.lighter.impl.static_file`): a server's
+//! target, 2.7's overseer agent, the relay that a client goes through, and a listener of the site's
+//! own.
 
 use std::path::Path;
 
@@ -25,18 +26,31 @@ type Reader = fn(Role, &Value) -> Result<Vec<Address>, String>;
 pub(super) fn check(request: &KitRequest) -> Result<(), KitError> {
     let conf = request.site_conf;
     let fed = format!("startup/fed_{}.json", request.role);
-    let files: [(&str, Reader); 3] =
-        [(&fed, of_servers), ("startup/relay__resources.json", of_relay), ("local/comm_config.json", of_listener)];
+    let files: [(&str, Reader); 3] = [
+        (&fed, of_servers),
+        ("startup/relay__resources.json", of_relay),
+        ("local/comm_config.json", of_listener),
+    ];
     for (file, addresses) in files {
         let Some(config) = read(request.kit, file)? else { continue };
         let malformed = |problem| KitError::Malformed { file: file.to_owned(), problem };
         for address in addresses(request.role, &config).map_err(malformed)? {
             let (port, key, verb, allowed) = match address {
-                Address::Listens(port) => (port, "allowed_ports", "listens on", &conf.allowed_ports),
-                Address::Connects(port) => (port, "allowed_out_ports", "connects to", &conf.allowed_out_ports),
+                Address::Listens(port) => {
+                    (port, "allowed_ports", "listens on", &conf.allowed_ports)
+                }
+                Address::Connects(port) => {
+                    (port, "allowed_out_ports", "connects to", &conf.allowed_out_ports)
+                }
             };
             if !allowed.contains(&port) {
-                return Err(KitError::ClosedPort { file: file.into(), verb, port, key, allowed: allowed.clone() });
+                return Err(KitError::ClosedPort {
+                    file: file.into(),
+                    verb,
+                    port,
+                    key,
+                    allowed: allowed.clone(),
+                });
             }
         }
     }
@@ -72,21 +86,29 @@ fn of_servers(role: Role, config: &Value) -> Result<Vec<Address>, String> {
         found.extend(of_overseer(role, agent)?);
     }
     if found.is_empty() {
-        return Err("it names no address: neither a server's target nor an overseer agent's sp_end_point".into());
+        return Err(
+            "it names no address: neither a server's target nor an overseer agent's sp_end_point"
+                .into(),
+        );
     }
     Ok(found)
 }
 
-/// Before NVFLARE 2.8 a client learns its server from here: `server1:8002:8003`, the ports of jobs and of admins.
+/// Before NVFLARE 2.8 a client learns its server from here: `server1:8002:8003`, the ports of jobs
+/// and of admins.
 fn of_overseer(role: Role, agent: &Value) -> Result<Vec<Address>, String> {
     let class = agent.get("path").and_then(Value::as_str).unwrap_or_default();
     let Some(end) = agent.pointer("/args/sp_end_point").and_then(Value::as_str) else {
-        return Err(format!("its overseer agent {class:?} names no sp_end_point: a sealed site asks no overseer"));
+        return Err(format!(
+            "its overseer agent {class:?} names no sp_end_point: a sealed site asks no overseer"
+        ));
     };
     let ports = end.split(':').skip(1).map(|port| port.parse().ok()).collect::<Option<Vec<u16>>>();
     match (ports.as_deref(), role) {
         (Some([jobs, _]), Role::Client) => Ok(vec![Address::Connects(*jobs)]),
-        (Some([jobs, admin]), Role::Server) => Ok(vec![Address::Listens(*jobs), Address::Listens(*admin)]),
+        (Some([jobs, admin]), Role::Server) => {
+            Ok(vec![Address::Listens(*jobs), Address::Listens(*admin)])
+        }
         _ => Err(format!("sp_end_point is {end:?}, expected HOST:PORT:ADMIN-PORT")),
     }
 }
@@ -100,9 +122,12 @@ fn of_relay(_: Role, config: &Value) -> Result<Vec<Address>, String> {
 /// A listener of the site's own (`listening_host`); one on the loopback needs no opening.
 fn of_listener(_: Role, config: &Value) -> Result<Vec<Address>, String> {
     let resources = config.pointer("/internal/resources");
-    let host = resources.and_then(|resources| resources.get("host")?.as_str()).unwrap_or("localhost");
+    let host =
+        resources.and_then(|resources| resources.get("host")?.as_str()).unwrap_or("localhost");
     match resources.and_then(|resources| resources.get("port")) {
-        Some(port) if !matches!(host, "localhost" | "127.0.0.1" | "::1") => Ok(vec![Address::Listens(number(port)?)]),
+        Some(port) if !matches!(host, "localhost" | "127.0.0.1" | "::1") => {
+            Ok(vec![Address::Listens(number(port)?)])
+        }
         _ => Ok(Vec::new()),
     }
 }
@@ -124,7 +149,8 @@ mod tests {
 
     use super::*;
 
-    /// What `nvflare provision` of 2.7.2 and of 2.9.0 writes for one project, whose server listens on 8102.
+    /// What `nvflare provision` of 2.7.2 and of 2.9.0 writes for one project, whose server listens
+    /// on 8102.
     #[test]
     fn a_kits_addresses_in_every_release() {
         let agent = json!({"path": "nvflare.ha.dummy_overseer_agent.DummyOverseerAgent",
@@ -134,14 +160,19 @@ mod tests {
         for client in [&old, &new] {
             assert_eq!(of_servers(Role::Client, client), Ok(vec![Address::Connects(8102)]));
         }
-        let server = json!({"servers": [{"service": {"target": "server1:8102"}, "admin_port": 8103}]});
+        let server =
+            json!({"servers": [{"service": {"target": "server1:8102"}, "admin_port": 8103}]});
         let both = [Address::Listens(8102), Address::Listens(8103)];
         assert_eq!(of_servers(Role::Server, &server), Ok(both.to_vec()));
         assert_eq!(of_servers(Role::Server, &old), Ok(both.to_vec()));
         let relay = json!({"relay_config": {"address": "relay-1:9002"}});
         assert_eq!(of_relay(Role::Client, &relay), Ok(vec![Address::Connects(9002)]));
-        let listener = |host: &str| json!({"internal": {"resources": {"host": host, "port": 7001}}});
-        assert_eq!(of_listener(Role::Client, &listener("site-1")), Ok(vec![Address::Listens(7001)]));
+        let listener =
+            |host: &str| json!({"internal": {"resources": {"host": host, "port": 7001}}});
+        assert_eq!(
+            of_listener(Role::Client, &listener("site-1")),
+            Ok(vec![Address::Listens(7001)])
+        );
         assert_eq!(of_listener(Role::Client, &listener("localhost")), Ok(vec![]));
     }
 
@@ -159,6 +190,7 @@ mod tests {
             of_servers(Role::Client, &client).unwrap_err();
         }
         of_relay(Role::Client, &json!({})).unwrap_err();
-        of_listener(Role::Client, &json!({"internal": {"resources": {"host": "x", "port": 0}}})).unwrap_err();
+        of_listener(Role::Client, &json!({"internal": {"resources": {"host": "x", "port": 0}}}))
+            .unwrap_err();
     }
 }

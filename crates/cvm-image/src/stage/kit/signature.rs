@@ -1,5 +1,5 @@
-//! A kit's own signatures, as `nvflare.lighter.utils.sign_folders` makes them: a `signature.json` in
-//! each folder with an RSA-PSS (SHA-256, longest salt) signature of each file's content and each
+//! A kit's own signatures, as `nvflare.lighter.utils.sign_folders` makes them: a `signature.json`
+//! in each folder with an RSA-PSS (SHA-256, longest salt) signature of each file's content and each
 //! folder's name by the project's root key.
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -11,7 +11,8 @@ use crate::stage::tree;
 use crate::{WorkError, tool};
 
 const SIGNATURES: &str = "signature.json";
-/// The configuration of a participant's own listener; `StaticFileBuilder` writes it when all builders are done.
+/// The configuration of a participant's own listener; `StaticFileBuilder` writes it when all
+/// builders are done.
 const LISTENER: &str = "local/comm_config.json";
 /// More than any kit needs.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -20,7 +21,8 @@ const MAX_BYTES: u64 = 1024 * 1024;
 ///
 /// As `sub_start.sh --verify` does, and it refuses the same: a file without a signature, a link.
 pub(super) fn verify(kit: &Path) -> Result<(), KitError> {
-    let work = tempfile::tempdir().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
+    let work =
+        tempfile::tempdir().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
     let _guard = cvm_base::interrupt::guard_path(work.path());
     let root = kit.join("startup/rootCA.pem");
     let mut command = tool::command("openssl");
@@ -53,7 +55,8 @@ fn folder(kit: &Path, path: &Path, checker: &Checker) -> Result<(), KitError> {
     for entry in tree::entries(path)? {
         let own_name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let metadata = entry.symlink_metadata().map_err(WorkError::io("look at", &entry))?;
-        let bad = |problem: &str| KitError::BadSignature { file: name(&entry), problem: problem.into() };
+        let bad =
+            |problem: &str| KitError::BadSignature { file: name(&entry), problem: problem.into() };
         if metadata.is_symlink() || !(metadata.is_file() || metadata.is_dir()) {
             return Err(bad("only plain files and folders are allowed"));
         }
@@ -90,7 +93,14 @@ impl Checker<'_> {
         let file = self.work.join("signature");
         fs::write(&file, signature).map_err(WorkError::io("write", &file))?;
         let mut command = tool::command("openssl");
-        command.args(["dgst", "-sha256", "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:max"]);
+        command.args([
+            "dgst",
+            "-sha256",
+            "-sigopt",
+            "rsa_padding_mode:pss",
+            "-sigopt",
+            "rsa_pss_saltlen:max",
+        ]);
         command.arg("-verify").arg(self.public).arg("-signature").arg(&file).arg(signed);
         match tool::run("openssl", "checking a signature", command) {
             Ok(_) => Ok(true),

@@ -52,10 +52,12 @@ impl Fixture {
             "-subj",
             &subject("server1"),
         ]);
-        let server = r#"{"servers": [{"service": {"target": "server1:8002"}, "admin_port": 8002}]}"#;
+        let server =
+            r#"{"servers": [{"service": {"target": "server1:8002"}, "admin_port": 8002}]}"#;
         fs::write(kit.join("startup/fed_server.json"), server).unwrap();
         fs::write(kit.join("startup/sub_start.sh"), "#!/bin/sh\n").unwrap();
-        fs::set_permissions(kit.join("startup/sub_start.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(kit.join("startup/sub_start.sh"), fs::Permissions::from_mode(0o755))
+            .unwrap();
         fs::write(kit.join("local/resources.json.default"), RESOURCES).unwrap();
         fs::write(
             kit.join("local/log_config.json.default"),
@@ -69,7 +71,8 @@ impl Fixture {
 
     fn split(&self) -> Result<(PathBuf, PathBuf, SplitKit), KitError> {
         let conf: SiteConf = serde_yaml::from_str(
-            "version: 1\nsite: server1\nrole: server\nallowed_ports: [8002]\nallowed_out_ports: [443]\n",
+            "version: 1\nsite: server1\nrole: server\nallowed_ports: [8002]\nallowed_out_ports: \
+             [443]\n",
         )
         .unwrap();
         let (config, site) = (self.dir.path().join("config"), self.dir.path().join("site"));
@@ -113,7 +116,10 @@ fn sign(folder: &Path, key: &Path) {
             out.to_str().unwrap(),
             signed.to_str().unwrap(),
         ]);
-        let signature = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, fs::read(&out).unwrap());
+        let signature = base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD,
+            fs::read(&out).unwrap(),
+        );
         list.insert(name, signature.into());
     }
     fs::write(folder.join("signature.json"), serde_json::to_vec(&list).unwrap()).unwrap();
@@ -126,8 +132,15 @@ fn the_private_key_goes_to_the_site_volume_alone() {
     let key = fs::read(site.join("keys/server.key")).unwrap();
     assert_eq!(split.private_keys[0].0, "server.key");
     assert!(*split.private_keys[0].1 == key && secrets::holds_private_key(&key));
-    assert_eq!(site.join("keys/server.key").metadata().unwrap().permissions().mode() & 0o777, 0o400);
-    assert_eq!(config.join("kit/startup/server.key").metadata().unwrap().len(), 0, "a placeholder to bind over");
+    assert_eq!(
+        site.join("keys/server.key").metadata().unwrap().permissions().mode() & 0o777,
+        0o400
+    );
+    assert_eq!(
+        config.join("kit/startup/server.key").metadata().unwrap().len(),
+        0,
+        "a placeholder to bind over"
+    );
 
     let mut needles = secrets::Needles::default();
     needles.add_pem("server.key", &key);
@@ -149,10 +162,13 @@ fn the_private_key_goes_to_the_site_volume_alone() {
     }
     let rules = fs::read_to_string(config.join("nftables/site.nft")).unwrap();
     assert!(
-        rules.contains("allowed_in { 8002 }") && rules.contains("allowed_out { 443 }") && rules.contains("dport 53")
+        rules.contains("allowed_in { 8002 }")
+            && rules.contains("allowed_out { 443 }")
+            && rules.contains("dport 53")
     );
     assert!(!rules.contains("skuid"), "nothing in a running system without GPUs asks a key holder");
-    let conf: SiteConf = serde_yaml::from_slice(&fs::read(config.join("site_conf.yaml")).unwrap()).unwrap();
+    let conf: SiteConf =
+        serde_yaml::from_slice(&fs::read(config.join("site_conf.yaml")).unwrap()).unwrap();
     assert_eq!(conf.allowed_ports, [8002]);
     assert!(firewall(&conf, Some(GpuMechanism::NvidiaCc)).contains("meta skuid 0 "));
 }
@@ -161,7 +177,9 @@ fn the_private_key_goes_to_the_site_volume_alone() {
 fn a_changed_added_or_linked_file_is_refused() {
     type Attack = fn(&Path);
     let cases: [(&str, Attack); 5] = [
-        ("content", |kit| fs::write(kit.join("startup/sub_start.sh"), "#!/bin/sh\nrm -rf /\n").unwrap()),
+        ("content", |kit| {
+            fs::write(kit.join("startup/sub_start.sh"), "#!/bin/sh\nrm -rf /\n").unwrap()
+        }),
         ("added", |kit| fs::write(kit.join("local/extra.json"), "{}").unwrap()),
         ("folder", |kit| fs::create_dir(kit.join("custom")).unwrap()),
         ("link", |kit| std::os::unix::fs::symlink("/etc/passwd", kit.join("transfer/x")).unwrap()),
@@ -209,12 +227,16 @@ fn mistakes_are_explained() {
     assert_eq!(code(elsewhere), "KIT-006");
 
     let port = |kit: &Path| {
-        let config = r#"{"servers": [{"service": {"target": "server1:8102"}, "admin_port": 8002}]}"#;
+        let config =
+            r#"{"servers": [{"service": {"target": "server1:8102"}, "admin_port": 8002}]}"#;
         fs::write(kit.join("startup/fed_server.json"), config).unwrap();
     };
     let error = Fixture::new(port).split().map(drop).unwrap_err();
     assert_eq!(error.code(), "KIT-008");
-    assert!(error.to_string().contains("8102") && error.to_string().contains("allowed_ports"), "{error}");
+    assert!(
+        error.to_string().contains("8102") && error.to_string().contains("allowed_ports"),
+        "{error}"
+    );
 
     let unsigned = Fixture::new(|_| ());
     fs::remove_file(unsigned.kit.join("startup/signature.json")).unwrap();
@@ -241,6 +263,8 @@ fn mistakes_are_explained() {
         extras: &[],
         gpu: None,
     };
-    let error = split(&request, &other.dir.path().join("c"), &other.dir.path().join("s")).map(drop).unwrap_err();
+    let error = split(&request, &other.dir.path().join("c"), &other.dir.path().join("s"))
+        .map(drop)
+        .unwrap_err();
     assert!(error.code() == "KIT-002" && error.to_string().contains("server1"), "{error}");
 }

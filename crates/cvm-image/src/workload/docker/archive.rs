@@ -31,7 +31,8 @@ pub(super) struct Archive<R> {
     files: BTreeMap<String, Place>,
 }
 
-/// Where a file lies, or which other it stands for (older Dockers save a layer that occurs twice so).
+/// Where a file lies, or which other it stands for (older Dockers save a layer that occurs twice
+/// so).
 enum Place {
     At { offset: u64, length: u64 },
     Same(String),
@@ -65,7 +66,11 @@ fn corrupt<T>(part: &str, problem: impl Into<String>) -> Result<T, ArchiveError>
     Err(ArchiveError::Corrupt { part: part.into(), problem: problem.into() })
 }
 
-fn refused<T>(key: &'static str, found: impl Into<String>, reason: &'static str) -> Result<T, ArchiveError> {
+fn refused<T>(
+    key: &'static str,
+    found: impl Into<String>,
+    reason: &'static str,
+) -> Result<T, ArchiveError> {
     Err(ArchiveError::Refused { key, found: found.into(), reason })
 }
 
@@ -80,8 +85,15 @@ impl<R: Read + Seek> Archive<R> {
                 EntryType::Regular => Place::At { offset: meta.position, length: meta.size },
                 EntryType::Directory => return Ok(()),
                 EntryType::Link => Place::Same(String::from_utf8_lossy(&meta.link).into_owned()),
-                EntryType::Symlink => Place::Same(beside(&name, &String::from_utf8_lossy(&meta.link))),
-                _ => return corrupt(PART, format!("{:?} is neither a file nor a folder", meta.shown())),
+                EntryType::Symlink => {
+                    Place::Same(beside(&name, &String::from_utf8_lossy(&meta.link)))
+                }
+                _ => {
+                    return corrupt(
+                        PART,
+                        format!("{:?} is neither a file nor a folder", meta.shown()),
+                    );
+                }
             };
             if files.len() >= MAX_FILES {
                 return corrupt(PART, format!("it has more than {MAX_FILES} files"));
@@ -101,7 +113,9 @@ impl<R: Read + Seek> Archive<R> {
             place => place,
         };
         match place {
-            Some(Place::At { offset, length }) => Ok(Slice { source: &self.source, at: *offset, left: *length }),
+            Some(Place::At { offset, length }) => {
+                Ok(Slice { source: &self.source, at: *offset, left: *length })
+            }
             _ => corrupt(name, "it is not in the archive"),
         }
     }
@@ -139,11 +153,17 @@ impl<R: Read + Seek> Archive<R> {
         let platform = &found.image.platform;
         if !platform.fits() {
             let (os, architecture) = (&platform.os, &platform.architecture);
-            return refused("architecture", format!("{os}/{architecture}"), "the CVM runs linux/amd64");
+            return refused(
+                "architecture",
+                format!("{os}/{architecture}"),
+                "the CVM runs linux/amd64",
+            );
         }
         let (layers, ids) = (found.layers.len(), found.image.rootfs.diff_ids.len());
         if layers == 0 || layers > MAX_LAYERS || layers != ids {
-            let problem = format!("it names {layers} layers and {ids} digests, expected as many, 1 to {MAX_LAYERS}");
+            let problem = format!(
+                "it names {layers} layers and {ids} digests, expected as many, 1 to {MAX_LAYERS}"
+            );
             return corrupt("the image's configuration", problem);
         }
         Ok(found)
@@ -156,7 +176,8 @@ impl<R: Read + Seek> Archive<R> {
         let [saved] = saved.as_slice() else {
             return refused("images", saved.len().to_string(), "a workload is one image: save one");
         };
-        // Docker, skopeo and crane name the configuration by its digest, Jib does not: then nothing else says what it was.
+        // Docker, skopeo and crane name the configuration by its digest, Jib does not: then nothing
+        // else says what it was.
         let name = saved.config.rsplit('/').next().unwrap_or_default();
         let digest = name.strip_suffix(".json").unwrap_or(name);
         let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
@@ -173,16 +194,27 @@ impl<R: Read + Seek> Archive<R> {
         let mut index: Oci = documents::parse(NAME, &self.document(NAME)?)?;
         // An index may lead to an index: of one image for several machines.
         for _ in 0..3 {
-            let mut fitting: Vec<&Descriptor> =
-                index.manifests.iter().filter(|m| m.platform.as_ref().is_none_or(|p| p.fits())).collect();
+            let mut fitting: Vec<&Descriptor> = index
+                .manifests
+                .iter()
+                .filter(|m| m.platform.as_ref().is_none_or(|p| p.fits()))
+                .collect();
             let (Some(only), true) = (fitting.pop(), fitting.is_empty()) else {
                 let found = (fitting.len() + 1).min(index.manifests.len());
-                return refused("images", found.to_string(), "a workload is one image for linux/amd64: save one");
+                return refused(
+                    "images",
+                    found.to_string(),
+                    "a workload is one image for linux/amd64: save one",
+                );
             };
             let manifest: Oci = documents::parse(&only.digest, &self.blob(&only.digest)?)?;
             if let Some(config) = &manifest.config {
                 let image = documents::parse(&config.digest, &self.blob(&config.digest)?)?;
-                let layers = manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect::<Result<_, _>>()?;
+                let layers = manifest
+                    .layers
+                    .iter()
+                    .map(|layer| blob_name(&layer.digest))
+                    .collect::<Result<_, _>>()?;
                 return Ok(Found { image, layers });
             }
             index = manifest;
@@ -194,8 +226,8 @@ impl<R: Read + Seek> Archive<R> {
         self.verified(&blob_name(digest)?, documents::sha256_of("index.json", digest)?)
     }
 
-    /// Hands a layer's tar stream to `apply`, and then compares what went by with the digests: the blob's own
-    /// where its name says one, and the unpacked layer's.
+    /// Hands a layer's tar stream to `apply`, and then compares what went by with the digests: the
+    /// blob's own where its name says one, and the unpacked layer's.
     pub(super) fn layer(
         &self,
         name: &str,

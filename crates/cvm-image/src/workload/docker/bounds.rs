@@ -37,10 +37,12 @@ impl Budget {
     /// What a failed read of `part` means.
     pub(super) fn explain(&self, part: &str, error: &io::Error) -> ArchiveError {
         match self.cut.get() {
-            Some(Cut::Total) => ArchiveError::TooLarge(format!("more than {} bytes come out of it", self.limit)),
-            Some(Cut::Ratio) => {
-                ArchiveError::TooLarge(format!("{part} expands more than {MAX_RATIO} times, as a zip bomb does"))
+            Some(Cut::Total) => {
+                ArchiveError::TooLarge(format!("more than {} bytes come out of it", self.limit))
             }
+            Some(Cut::Ratio) => ArchiveError::TooLarge(format!(
+                "{part} expands more than {MAX_RATIO} times, as a zip bomb does"
+            )),
             None => ArchiveError::Corrupt { part: part.into(), problem: error.to_string() },
         }
     }

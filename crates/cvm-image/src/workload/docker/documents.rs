@@ -87,7 +87,8 @@ pub(super) struct Run {
 }
 
 pub(super) fn parse<T: DeserializeOwned>(part: &str, json: &[u8]) -> Result<T, ArchiveError> {
-    serde_json::from_slice(json).map_err(|e| ArchiveError::Corrupt { part: part.into(), problem: e.to_string() })
+    serde_json::from_slice(json)
+        .map_err(|e| ArchiveError::Corrupt { part: part.into(), problem: e.to_string() })
 }
 
 /// The 64 digits of a `sha256:` digest.
@@ -96,7 +97,10 @@ pub(super) fn sha256_of<'a>(part: &str, digest: &'a str) -> Result<&'a str, Arch
         Some(hex) => Ok(hex),
         None => Err(ArchiveError::Corrupt {
             part: part.into(),
-            problem: format!("{:?} is no sha256 digest", digest.chars().take(80).collect::<String>()),
+            problem: format!(
+                "{:?} is no sha256 digest",
+                digest.chars().take(80).collect::<String>()
+            ),
         }),
     }
 }

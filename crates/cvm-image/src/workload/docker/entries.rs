@@ -1,5 +1,6 @@
-//! A tar stream, entry by entry. The `tar` crate reads headers and PAX records; the walk is here, because that crate's own
-//! either keeps an extension of any length in memory, or takes no size from one.
+//! A tar stream, entry by entry. The `tar` crate reads headers and PAX records; the walk is here,
+//! because that crate's own either keeps an extension of any length in memory, or takes no size
+//! from one.
 
 use std::io::{self, Read};
 
@@ -39,29 +40,42 @@ impl Meta {
 type Visit<'a> = dyn FnMut(&Meta, &mut dyn Read) -> Result<(), ArchiveError> + 'a;
 
 /// Calls `visit` for every entry of the stream `part`.
-pub(super) fn each(part: &str, mut stream: impl Read, budget: &Budget, visit: &mut Visit) -> Result<(), ArchiveError> {
-    let corrupt = |problem: &str| ArchiveError::Corrupt { part: part.into(), problem: problem.into() };
+pub(super) fn each(
+    part: &str,
+    mut stream: impl Read,
+    budget: &Budget,
+    visit: &mut Visit,
+) -> Result<(), ArchiveError> {
+    let corrupt =
+        |problem: &str| ArchiveError::Corrupt { part: part.into(), problem: problem.into() };
     let broken = |error: io::Error| budget.explain(part, &error);
     let mut extensions = Extensions::default();
     let mut position = 0;
     for count in 0.. {
         let Some(header) = next_header(&mut stream).map_err(broken)? else { break };
         if count >= MAX_ENTRIES {
-            return Err(ArchiveError::TooLarge(format!("{part} has more than {MAX_ENTRIES} entries")));
+            return Err(ArchiveError::TooLarge(format!(
+                "{part} has more than {MAX_ENTRIES} entries"
+            )));
         }
         position += BLOCK as u64;
         let kind = header.entry_type();
         let stated = header.entry_size().map_err(broken)?;
         let is_extension = matches!(
             kind,
-            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
+            EntryType::GNULongName
+                | EntryType::GNULongLink
+                | EntryType::XHeader
+                | EntryType::XGlobalHeader
         );
         if is_extension && stated > MAX_EXTENSION {
             return Err(corrupt("a header's extension is longer than 256 KiB"));
         }
         // A header's own field ends at 8 GiB; what is longer says so in the PAX header before it.
         let size = if is_extension { stated } else { extensions.size.unwrap_or(stated) };
-        let behind = size.checked_next_multiple_of(BLOCK as u64).and_then(|blocks| blocks.checked_add(position));
+        let behind = size
+            .checked_next_multiple_of(BLOCK as u64)
+            .and_then(|blocks| blocks.checked_add(position));
         let behind = behind.ok_or_else(|| corrupt("an entry is longer than any file"))?;
         let mut content = stream.by_ref().take(size);
         if is_extension {
@@ -70,7 +84,8 @@ pub(super) fn each(part: &str, mut stream: impl Read, budget: &Budget, visit: &m
             extensions.add(kind, bytes).map_err(corrupt)?;
         } else {
             let own = std::mem::take(&mut extensions);
-            let link = || header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
+            let link =
+                || header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
             let meta = Meta {
                 name: own.name.unwrap_or_else(|| header.path_bytes().into_owned()),
                 link: own.link.unwrap_or_else(link),
@@ -104,9 +119,12 @@ fn next_header(stream: &mut impl Read) -> io::Result<Option<Header>> {
     if block.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
-    let Ok(whole) = <[u8; BLOCK]>::try_from(block) else { return Err(io::Error::other("it ends within a header")) };
+    let Ok(whole) = <[u8; BLOCK]>::try_from(block) else {
+        return Err(io::Error::other("it ends within a header"));
+    };
     *header.as_mut_bytes() = whole;
-    // The checksum is over the header with blanks in its own place (POSIX.1-2017, pax, "ustar Interchange Format").
+    // The checksum is over the header with blanks in its own place (POSIX.1-2017, pax, "ustar
+    // Interchange Format").
     let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
     if header.cksum()? != sum(&whole[..148]) + 8 * u32::from(b' ') + sum(&whole[156..]) {
         return Err(io::Error::other("a header's checksum is wrong"));
@@ -129,7 +147,8 @@ impl Extensions {
         match kind {
             EntryType::GNULongName => self.name = Some(text()),
             EntryType::GNULongLink => self.link = Some(text()),
-            // Of all entries together, and nothing that changes one: git writes its commit there. Docker passes it over.
+            // Of all entries together, and nothing that changes one: git writes its commit there.
+            // Docker passes it over.
             EntryType::XGlobalHeader => {}
             _ => {
                 for record in tar::PaxExtensions::new(&content) {
@@ -138,9 +157,14 @@ impl Extensions {
                     match record.key_bytes() {
                         b"path" => self.name = Some(value),
                         b"linkpath" => self.link = Some(value),
-                        b"size" => self.size = Some(number(&value).ok_or("a PAX header's size is no number")?),
+                        b"size" => {
+                            self.size =
+                                Some(number(&value).ok_or("a PAX header's size is no number")?)
+                        }
                         b"SCHILY.xattr.security.capability" => self.capabilities = true,
-                        key if key.starts_with(b"GNU.sparse.") => return Err("it has a sparse file"),
+                        key if key.starts_with(b"GNU.sparse.") => {
+                            return Err("it has a sparse file");
+                        }
                         _ => {}
                     }
                 }

@@ -87,7 +87,8 @@ impl Explain for ArchiveError {
             }
             Self::Path { .. } => "`docker save` writes no such path: find out who made this archive".into(),
             Self::Kind { .. } => {
-                "remove it in the image's Dockerfile: the sealed workload gets its devices from the guest".into()
+                "remove it in the image's Dockerfile: the sealed workload gets its devices from \
+                 the guest".into()
             }
             Self::TooLarge(_) => {
                 "make the image smaller, or root_drive_size larger; if you do not know what is in it, do neither".into()

@@ -44,18 +44,34 @@ pub(super) struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
-    pub(super) fn new(name: &'a str, number: usize, tree: &'a mut Tree, cleared: &'a mut Cleared) -> Self {
+    pub(super) fn new(
+        name: &'a str,
+        number: usize,
+        tree: &'a mut Tree,
+        cleared: &'a mut Cleared,
+    ) -> Self {
         Self { name, number, tree, cleared, linked: BTreeMap::new() }
     }
 
     /// Reads the layer's tar stream to its last entry.
-    pub(super) fn apply(&mut self, stream: impl Read, budget: &Budget, keep: &mut Keep) -> Result<(), ArchiveError> {
+    pub(super) fn apply(
+        &mut self,
+        stream: impl Read,
+        budget: &Budget,
+        keep: &mut Keep,
+    ) -> Result<(), ArchiveError> {
         let name = self.name;
         entries::each(name, stream, budget, &mut |meta, content| self.entry(meta, content, keep))
     }
 
-    fn entry(&mut self, meta: &Meta, content: &mut dyn Read, keep: &mut Keep) -> Result<(), ArchiveError> {
-        let refuse = |problem| ArchiveError::Path { layer: self.name.into(), name: meta.shown(), problem };
+    fn entry(
+        &mut self,
+        meta: &Meta,
+        content: &mut dyn Read,
+        keep: &mut Keep,
+    ) -> Result<(), ArchiveError> {
+        let refuse =
+            |problem| ArchiveError::Path { layer: self.name.into(), name: meta.shown(), problem };
         let path = tree::components(&meta.name).map_err(refuse)?;
         let number = self.number;
         let (last, parents) = match path.split_last() {
@@ -95,8 +111,12 @@ impl<'a> Layer<'a> {
                 let node = Node::File(meta.mode, keep(content)?);
                 self.tree.put(folder, last, node, number);
             }
-            EntryType::Symlink if meta.link.is_empty() => return Err(refuse("is a link to nothing")),
-            EntryType::Symlink => drop(self.tree.put(folder, last, Node::Link(meta.link.clone()), number)),
+            EntryType::Symlink if meta.link.is_empty() => {
+                return Err(refuse("is a link to nothing"));
+            }
+            EntryType::Symlink => {
+                drop(self.tree.put(folder, last, Node::Link(meta.link.clone()), number))
+            }
             EntryType::Link => {
                 let target = self.hard_link(&meta.link).map_err(refuse)?;
                 self.tree.link(folder, last, target, number);
@@ -108,7 +128,11 @@ impl<'a> Layer<'a> {
                     EntryType::GNUSparse => "a sparse file, which `docker save` does not write",
                     _ => "of a kind that no file system has",
                 };
-                return Err(ArchiveError::Kind { layer: self.name.into(), name: meta.shown(), kind });
+                return Err(ArchiveError::Kind {
+                    layer: self.name.into(),
+                    name: meta.shown(),
+                    kind,
+                });
             }
         }
         Ok(())
@@ -122,7 +146,8 @@ impl<'a> Layer<'a> {
 
     /// The file that a hard link means: one of the image's, never a folder.
     fn hard_link(&mut self, target: &[u8]) -> Result<tree::Id, tree::Problem> {
-        let path: Components = tree::components(target).map_err(|_| "is a hard link out of the image")?;
+        let path: Components =
+            tree::components(target).map_err(|_| "is a hard link out of the image")?;
         if let [folder, name] = path.as_slice()
             && folder == LINKED
         {

@@ -1,9 +1,9 @@
-//! `docker_archive`: an image as `docker save` or the OCI image layout has it, unpacked without Docker
-//! into the `site` volume, to run confined in the place of the guest's own NVFLARE.
+//! `docker_archive`: an image as `docker save` or the OCI image layout has it, unpacked without
+//! Docker into the `site` volume, to run confined in the place of the guest's own NVFLARE.
 //!
 //! Layers are applied in memory ([`tree`]), so that nothing in an archive can name a place on the
-//! builder's disk; only file contents are written, under numbers, and move to their places at the end.
-//! Every layer's digest is compared. What could not run confined is refused, not weakened.
+//! builder's disk; only file contents are written, under numbers, and move to their places at the
+//! end. Every layer's digest is compared. What could not run confined is refused, not weakened.
 
 mod archive;
 mod bounds;
@@ -94,8 +94,11 @@ pub fn unpack(request: &Unpack) -> Result<Workload, ArchiveError> {
     image.tree.write(&root, &place)?;
     let unit = request.site.join(UNIT);
     fs::write(&unit, service).map_err(WorkError::io("write", &unit))?;
-    let versions = image.tree.names(&|name| name.starts_with("nvflare-") && name.ends_with(".dist-info"));
-    let version = |name: &String| name.trim_start_matches("nvflare-").trim_end_matches(".dist-info").to_owned();
+    let versions =
+        image.tree.names(&|name| name.starts_with("nvflare-") && name.ends_with(".dist-info"));
+    let version = |name: &String| {
+        name.trim_start_matches("nvflare-").trim_end_matches(".dist-info").to_owned()
+    };
     let python = versions.iter().map(|name| format!("nvflare=={}", version(name))).collect();
     Ok(Workload { python, cleared: image.cleared, layers: image.layers })
 }
@@ -123,14 +126,22 @@ fn read(source: impl Read + Seek, limit: u64, keep: &mut Keep) -> Result<Image, 
             layer.apply(stream, &budget, &mut |content| keep(content, &budget))
         })?;
     }
-    Ok(Image { tree, run: found.image.config.unwrap_or_default(), cleared, layers: found.layers.len() })
+    Ok(Image {
+        tree,
+        run: found.image.config.unwrap_or_default(),
+        cleared,
+        layers: found.layers.len(),
+    })
 }
 
 /// The archive without its own compression; a compressed one is expanded into a file first.
 fn expanded(mut source: File, request: &Unpack) -> Result<File, ArchiveError> {
     let broken = WorkError::io("read", request.archive);
     let mut start = [0; 512];
-    let length = source.read(&mut start).and_then(|count| source.rewind().map(|()| count)).map_err(broken)?;
+    let length = source
+        .read(&mut start)
+        .and_then(|count| source.rewind().map(|()| count))
+        .map_err(broken)?;
     // A tar begins with a name, and says so at its 257th byte.
     if start.get(257..262) == Some(b"ustar") && length == start.len() {
         return Ok(source);
@@ -174,7 +185,8 @@ pub fn fuzz(bytes: &[u8]) {
 
 /// No name of the tree leads anywhere but to an entry of its folder.
 fn inside(tree: &Tree) {
-    let bad = tree.names(&|name| name.is_empty() || name == "." || name == ".." || name.contains('/'));
+    let bad =
+        tree.names(&|name| name.is_empty() || name == "." || name == ".." || name.contains('/'));
     assert!(bad.is_empty(), "{bad:?}");
 }
 

@@ -21,7 +21,8 @@ const FOLDER: EntryType = EntryType::Directory;
 fn tar(entries: &[Entry]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (kind, name, text, mode) in entries {
-        let content = if matches!(*kind, EntryType::Symlink | EntryType::Link) { "" } else { *text };
+        let content =
+            if matches!(*kind, EntryType::Symlink | EntryType::Link) { "" } else { *text };
         let mut header = Header::new_ustar();
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         if content.is_empty() {
@@ -76,7 +77,8 @@ fn saved(config: &Value, layers: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
 
 /// As the OCI image layout has it, layers compressed, behind an index of two machines.
 fn oci(config: &Value, layers: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
-    let mut entries = vec![("oci-layout".to_owned(), b"{\"imageLayoutVersion\":\"1.0.0\"}".to_vec())];
+    let mut entries =
+        vec![("oci-layout".to_owned(), b"{\"imageLayoutVersion\":\"1.0.0\"}".to_vec())];
     let mut blob = |bytes: Vec<u8>| {
         let digest = hex(&bytes);
         entries.push((format!("blobs/sha256/{digest}"), bytes));
@@ -121,7 +123,10 @@ impl Unpacked {
             scratch: &path("scratch"),
             limit,
             role: Role::Client,
-            user_config: vec![("mine".parse().unwrap(), true), ("one.json".parse().unwrap(), false)],
+            user_config: vec![
+                ("mine".parse().unwrap(), true),
+                ("one.json".parse().unwrap(), false),
+            ],
             model: true,
             gpus,
         });
@@ -177,7 +182,11 @@ fn layers() -> Vec<Vec<u8>> {
             (FILE, "bin/late", "late", 0o000),
             (EntryType::Symlink, "escape", "../../../../etc/passwd", 0o777),
         ]),
-        tar(&[(FILE, "usr/bin/tool", "second", 0o755), (FOLDER, "app", "", 0o1777), (FILE, "escape/.wh.x", "", 0)]),
+        tar(&[
+            (FILE, "usr/bin/tool", "second", 0o755),
+            (FOLDER, "app", "", 0o1777),
+            (FILE, "escape/.wh.x", "", 0),
+        ]),
     ]
 }
 
@@ -195,14 +204,26 @@ fn layers_are_applied_in_order_from_either_layout_and_compression() {
         assert_eq!((text("usr/bin/late"), text("var/cache/c")), ("late".into(), "new".into()));
         let there = |path: &str| unpacked.root(path).symlink_metadata().is_ok();
         assert!(!there("etc/gone") && there("etc/stays") && !there("var/cache/a"));
-        let mode = |path: &str| unpacked.root(path).metadata().unwrap().permissions().mode() & 0o7777;
-        assert_eq!((mode("usr/bin/su"), mode("etc/stays"), mode("usr/bin/late")), (0o755, 0o600, 0o400));
+        let mode =
+            |path: &str| unpacked.root(path).metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(
+            (mode("usr/bin/su"), mode("etc/stays"), mode("usr/bin/late")),
+            (0o755, 0o600, 0o400)
+        );
         assert_eq!(mode("app"), 0o1777);
         assert_eq!(fs::read_link(unpacked.root("bin")).unwrap(), Path::new("usr/bin"));
-        for place in ["user_config/nvflare", "user_config/mine", "vault/workspace/nvflare", "opt/nvflare/site/model"] {
+        for place in [
+            "user_config/nvflare",
+            "user_config/mine",
+            "vault/workspace/nvflare",
+            "opt/nvflare/site/model",
+        ] {
             assert!(unpacked.root(place).is_dir(), "{place}");
         }
-        assert!(unpacked.root("user_config/one.json").is_file() && unpacked.root("etc/resolv.conf").is_file());
+        assert!(
+            unpacked.root("user_config/one.json").is_file()
+                && unpacked.root("etc/resolv.conf").is_file()
+        );
         let unit = unpacked.unit();
         for line in [
             "ExecStart=\"/usr/bin/start\" \"--name\" \"x y\"",
@@ -235,7 +256,10 @@ fn where_the_image_requires_gpus_the_drivers_libraries_are_found() {
     ] {
         let unpacked = of(env, true);
         let unit = unpacked.unit();
-        for line in [format!("Environment=\"LD_LIBRARY_PATH={expected}\""), format!("BindReadOnlyPaths={cuda}")] {
+        for line in [
+            format!("Environment=\"LD_LIBRARY_PATH={expected}\""),
+            format!("BindReadOnlyPaths={cuda}"),
+        ] {
             assert!(unit.lines().any(|found| found == line), "{line} is not in\n{unit}");
         }
         assert!(unpacked.root("usr/local/nvidia/lib64").is_dir());
@@ -246,10 +270,16 @@ fn where_the_image_requires_gpus_the_drivers_libraries_are_found() {
 
 #[test]
 fn a_hard_link_is_one_file() {
-    let layer = tar(&[(FILE, "a", "x", 0o755), (EntryType::Link, "b", "a", 0), (EntryType::Link, "c", "./a", 0)]);
+    let layer = tar(&[
+        (FILE, "a", "x", 0o755),
+        (EntryType::Link, "b", "a", 0),
+        (EntryType::Link, "c", "./a", 0),
+    ]);
     let run = json!({ "Entrypoint": ["/a"] });
-    let unpacked =
-        Unpacked::of(&files(&saved(&config(run, std::slice::from_ref(&layer)), std::slice::from_ref(&layer))));
+    let unpacked = Unpacked::of(&files(&saved(
+        &config(run, std::slice::from_ref(&layer)),
+        std::slice::from_ref(&layer),
+    )));
     unpacked.result.as_ref().unwrap();
     let inode = |path: &str| unpacked.root(path).metadata().unwrap().ino();
     assert!(inode("a") == inode("b") && inode("b") == inode("c"));
@@ -259,7 +289,10 @@ fn a_hard_link_is_one_file() {
 fn one(entries: &[Entry]) -> Vec<u8> {
     let program = [(FILE, "start", "x", 0o755)];
     let layer = tar(&[&program, entries].concat());
-    files(&saved(&config(json!({ "Cmd": ["/start"] }), std::slice::from_ref(&layer)), std::slice::from_ref(&layer)))
+    files(&saved(
+        &config(json!({ "Cmd": ["/start"] }), std::slice::from_ref(&layer)),
+        std::slice::from_ref(&layer),
+    ))
 }
 
 #[test]
@@ -274,7 +307,11 @@ fn attack_names_and_links_that_leave_the_image() {
         vec![(EntryType::Link, "evil", "nothing", 0)],
         vec![(FOLDER, "d", "", 0o755), (EntryType::Link, "evil", "d", 0)],
         vec![(EntryType::Symlink, "evil", "", 0)],
-        vec![(EntryType::Symlink, "a", "b", 0), (EntryType::Symlink, "b", "a", 0), (FILE, "a/x", "x", 0)],
+        vec![
+            (EntryType::Symlink, "a", "b", 0),
+            (EntryType::Symlink, "b", "a", 0),
+            (FILE, "a/x", "x", 0),
+        ],
         vec![(FILE, ".wh.", "", 0)],
         vec![(EntryType::Link, "evil", ".wh..wh.plnk/1.2", 0)],
         vec![(FILE, ".wh.a/b", "", 0)],
@@ -286,10 +323,16 @@ fn attack_names_and_links_that_leave_the_image() {
     let deep = "d/".repeat(40) + "f";
     let steps: Vec<String> = (0..5).map(|at| format!("l{at}")).collect();
     let mut entries = vec![(FILE, deep.as_str(), "x", 0o644)];
-    let targets: Vec<String> =
-        (0..5).map(|at| if at == 0 { "d/".repeat(40) } else { format!("l{}/{}", at - 1, "d/".repeat(40)) }).collect();
+    let targets: Vec<String> = (0..5)
+        .map(
+            |at| if at == 0 { "d/".repeat(40) } else { format!("l{}/{}", at - 1, "d/".repeat(40)) },
+        )
+        .collect();
     entries.extend(
-        steps.iter().zip(&targets).map(|(name, target)| (EntryType::Symlink, name.as_str(), target.as_str(), 0)),
+        steps
+            .iter()
+            .zip(&targets)
+            .map(|(name, target)| (EntryType::Symlink, name.as_str(), target.as_str(), 0)),
     );
     entries.push((FILE, "l4/x", "x", 0o644));
     assert_eq!(Unpacked::of(&one(&entries)).refused().code(), "DKR-003");
@@ -312,7 +355,13 @@ fn attack_a_link_of_the_image_as_a_way_out_of_it() {
 
 #[test]
 fn attack_devices_and_other_special_files() {
-    for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::GNUSparse, EntryType::new(b'9')] {
+    for kind in [
+        EntryType::Char,
+        EntryType::Block,
+        EntryType::Fifo,
+        EntryType::GNUSparse,
+        EntryType::new(b'9'),
+    ] {
         let error = Unpacked::of(&one(&[(kind, "dev/sda", "", 0o666)])).refused();
         assert_eq!(error.code(), "DKR-004", "{kind:?}: {error}");
     }
@@ -321,7 +370,8 @@ fn attack_devices_and_other_special_files() {
 #[test]
 fn attack_zip_bombs() {
     // More than the site's disk, spread over layers that hide each other.
-    let layers: Vec<Vec<u8>> = ["x", "y", "z"].map(|c| tar(&[(FILE, "big", &c.repeat(1 << 20), 0o755)])).to_vec();
+    let layers: Vec<Vec<u8>> =
+        ["x", "y", "z"].map(|c| tar(&[(FILE, "big", &c.repeat(1 << 20), 0o755)])).to_vec();
     let archive = files(&oci(&config(json!({ "Cmd": ["/big"] }), &layers), &layers));
     Unpacked::within(&archive, 4 << 20).result.as_ref().unwrap();
     assert_eq!(Unpacked::within(&archive, 3 << 20).refused().code(), "DKR-005");
@@ -350,9 +400,11 @@ fn attack_a_name_as_long_as_the_memory() {
         builder.append(&header, io::repeat(b'a').take(1 << 20)).unwrap();
     }
     let layer = builder.into_inner().unwrap();
-    let error =
-        Unpacked::of(&files(&saved(&config(run(), std::slice::from_ref(&layer)), std::slice::from_ref(&layer))))
-            .refused();
+    let error = Unpacked::of(&files(&saved(
+        &config(run(), std::slice::from_ref(&layer)),
+        std::slice::from_ref(&layer),
+    )))
+    .refused();
     assert_eq!(error.code(), "DKR-001", "{error}");
 }
 
@@ -360,10 +412,16 @@ fn attack_a_name_as_long_as_the_memory() {
 #[test]
 fn archives_of_other_tools() {
     for name in ["git-archive-import", "outer", "crane", "jib", "skopeo"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/docker").join(format!("{name}.tar"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/vectors/docker")
+            .join(format!("{name}.tar"));
         let unpacked = Unpacked::of(&fs::read(path).unwrap());
         let workload = unpacked.result.as_ref().unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!((workload.layers, &workload.python[..]), (1, &["nvflare==2.7.1".to_owned()][..]), "{name}");
+        assert_eq!(
+            (workload.layers, &workload.python[..]),
+            (1, &["nvflare==2.7.1".to_owned()][..]),
+            "{name}"
+        );
     }
 }
 
@@ -374,7 +432,8 @@ fn attack_a_configuration_that_is_not_what_its_name_says() {
         let mut entries = saved(&config(run(), &layers), &layers);
         let digest = entries[0].0.trim_end_matches(".json").to_owned();
         let manifest = String::from_utf8(entries.last().unwrap().1.clone()).unwrap();
-        entries.last_mut().unwrap().1 = manifest.replace(&entries[0].0, &format!("{prefix}{digest}")).into_bytes();
+        entries.last_mut().unwrap().1 =
+            manifest.replace(&entries[0].0, &format!("{prefix}{digest}")).into_bytes();
         entries[0].0 = format!("{prefix}{digest}");
         Unpacked::of(&files(&entries)).result.unwrap();
         entries[0].1.push(b' ');
@@ -382,7 +441,8 @@ fn attack_a_configuration_that_is_not_what_its_name_says() {
     }
 }
 
-/// Names that one file of a layer has lead to AUFS's own folder; nothing else of AUFS is the image's.
+/// Names that one file of a layer has lead to AUFS's own folder; nothing else of AUFS is the
+/// image's.
 #[test]
 fn aufs_metadata_is_passed_over() {
     let layer = tar(&[
@@ -398,11 +458,13 @@ fn aufs_metadata_is_passed_over() {
     let unpacked = Unpacked::of(&files(&saved(&config(run, &layers), &layers)));
     unpacked.result.as_ref().unwrap();
     assert_eq!(fs::read_to_string(unpacked.root("bin/again")).unwrap(), "#!/bin/sh");
-    let names: Vec<_> = fs::read_dir(unpacked.root("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(unpacked.root("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().starts_with(".wh.")), "{names:?}");
 }
 
-/// What is longer than a header's field says its size in a PAX record or in base 256, and reads the same.
+/// What is longer than a header's field says its size in a PAX record or in base 256, and reads the
+/// same.
 #[test]
 fn a_size_beyond_a_headers_field() {
     const SIZE: u64 = 9 << 30;
@@ -414,7 +476,9 @@ fn a_size_beyond_a_headers_field() {
     pax.set_cksum();
     let mut content = record.into_bytes();
     content.resize(512, 0);
-    for (extension, stated) in [([pax.as_bytes().as_slice(), &content].concat(), 0), (Vec::new(), SIZE)] {
+    for (extension, stated) in
+        [([pax.as_bytes().as_slice(), &content].concat(), 0), (Vec::new(), SIZE)]
+    {
         let mut header = Header::new_gnu();
         header.set_path("large").unwrap();
         header.set_mode(0o644);
@@ -440,7 +504,10 @@ fn attack_sizes_without_end() {
         header.set_path("endless").unwrap();
         header.set_size(size);
         header.set_cksum();
-        let refused = entries::each("a layer", header.as_bytes().as_slice(), &Budget::new(1), &mut |_, _| Ok(()));
+        let refused =
+            entries::each("a layer", header.as_bytes().as_slice(), &Budget::new(1), &mut |_, _| {
+                Ok(())
+            });
         assert_eq!(refused.unwrap_err().code(), "DKR-001");
     }
 }
@@ -526,7 +593,11 @@ fn what_a_unit_cannot_say_is_refused_with_its_key() {
     kits["Entrypoint"] = json!(["/user_config/nvflare/startup/sub_start.sh", "--verify"]);
     let unpacked = Unpacked::of(&files(&saved(&config(kits, &layers()), &layers())));
     unpacked.result.as_ref().unwrap();
-    assert!(unpacked.unit().contains("ExecStart=\"/user_config/nvflare/startup/sub_start.sh\" \"--verify\""));
+    assert!(
+        unpacked
+            .unit()
+            .contains("ExecStart=\"/user_config/nvflare/startup/sub_start.sh\" \"--verify\"")
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The image's file system while its layers are applied: in memory, names and links only.
 //!
 //! No link is ever followed on the builder's disk. Where a layer's path goes through a link of an
-//! earlier layer, the link is resolved here, and the root's parent is the root, as in the container.
+//! earlier layer, the link is resolved here, and the root's parent is the root, as in the
+//! container.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -64,8 +65,11 @@ pub(super) fn components(name: &[u8]) -> Result<Components, Problem> {
     if name.starts_with(b"/") {
         return Err("is an absolute path");
     }
-    let parts: Components =
-        name.split(|b| *b == b'/').filter(|part| !part.is_empty() && part != b".").map(<[u8]>::to_vec).collect();
+    let parts: Components = name
+        .split(|b| *b == b'/')
+        .filter(|part| !part.is_empty() && part != b".")
+        .map(<[u8]>::to_vec)
+        .collect();
     if parts.iter().any(|part| part == b"..") {
         return Err("leads out of the image");
     }
@@ -98,7 +102,8 @@ impl Tree {
         }
     }
 
-    /// The folder that `path` leads to, links followed; with a layer, missing folders are made in it.
+    /// The folder that `path` leads to, links followed; with a layer, missing folders are made in
+    /// it.
     pub(super) fn walk(&mut self, path: &[Vec<u8>], make: Option<usize>) -> Result<Id, Problem> {
         let mut rest: VecDeque<Vec<u8>> = path.iter().cloned().collect();
         let (mut way, mut links) = (vec![ROOT], 0);
@@ -110,11 +115,15 @@ impl Tree {
             }
             let next = match (self.child(here, &part), make) {
                 (Some(next), _) => next,
-                (None, Some(layer)) => self.put(here, &part, Node::Folder(FOLDER_MODE, BTreeMap::new()), layer),
+                (None, Some(layer)) => {
+                    self.put(here, &part, Node::Folder(FOLDER_MODE, BTreeMap::new()), layer)
+                }
                 (None, None) => return Err("is not there"),
             };
             match self.nodes.get(next) {
-                Some(Node::Folder(..)) if way.len() > MAX_DEPTH => return Err("is too deep or too long"),
+                Some(Node::Folder(..)) if way.len() > MAX_DEPTH => {
+                    return Err("is too deep or too long");
+                }
                 Some(Node::Folder(..)) => way.push(next),
                 Some(Node::Link(target)) => {
                     links += 1;
@@ -124,7 +133,9 @@ impl Tree {
                     if target.starts_with(b"/") {
                         way.truncate(1);
                     }
-                    let parts = target.split(|b| *b == b'/').filter(|part| !part.is_empty() && part != b".");
+                    let parts = target
+                        .split(|b| *b == b'/')
+                        .filter(|part| !part.is_empty() && part != b".");
                     for part in parts.rev() {
                         rest.push_front(part.to_vec());
                     }
@@ -193,7 +204,9 @@ impl Tree {
 
     /// A whiteout: what earlier layers have at a name goes.
     pub(super) fn hide(&mut self, folder: Id, name: &[u8], layer: usize) {
-        let Some(entry) = self.folder(folder).and_then(|entries| entries.remove(name)) else { return };
+        let Some(entry) = self.folder(folder).and_then(|entries| entries.remove(name)) else {
+            return;
+        };
         let emptied = self.hide_below(entry.node, layer);
         if entry.layer == layer || !emptied {
             self.link(folder, name, entry.node, entry.layer);
@@ -212,8 +225,11 @@ impl Tree {
     pub(super) fn is_program(&mut self, path: &[u8]) -> bool {
         let mut path = path.to_vec();
         for _ in 0..MAX_LINKS {
-            let parts: Components =
-                path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").map(<[u8]>::to_vec).collect();
+            let parts: Components = path
+                .split(|b| *b == b'/')
+                .filter(|p| !p.is_empty() && *p != b".")
+                .map(<[u8]>::to_vec)
+                .collect();
             let Ok(Some((folder, name))) = self.parent(&parts, None) else { return false };
             match self.child(folder, name).and_then(|id| self.nodes.get(id)) {
                 Some(Node::File(mode, _)) => return mode & 0o111 != 0,
@@ -236,16 +252,23 @@ impl Tree {
         while let Some(id) = todo.pop() {
             let Some(Node::Folder(_, entries)) = self.nodes.get(id) else { continue };
             for (name, entry) in entries {
-                found.extend(std::str::from_utf8(name).ok().filter(|name| matches(name)).map(str::to_owned));
+                found.extend(
+                    std::str::from_utf8(name).ok().filter(|name| matches(name)).map(str::to_owned),
+                );
                 todo.push(entry.node);
             }
         }
         found
     }
 
-    /// Writes the file system to the new folder `to`. Contents come from the files that `content` names, which
-    /// move to their places. Everything will be the service's, so its owner can read all of it.
-    pub(super) fn write(&self, to: &Path, content: &dyn Fn(usize) -> PathBuf) -> Result<(), WorkError> {
+    /// Writes the file system to the new folder `to`. Contents come from the files that `content`
+    /// names, which move to their places. Everything will be the service's, so its owner can read
+    /// all of it.
+    pub(super) fn write(
+        &self,
+        to: &Path,
+        content: &dyn Fn(usize) -> PathBuf,
+    ) -> Result<(), WorkError> {
         self.write_node(ROOT, to, content, &mut BTreeMap::new())
     }
 
@@ -257,8 +280,10 @@ impl Tree {
         written: &mut BTreeMap<Id, PathBuf>,
     ) -> Result<(), WorkError> {
         interrupt::checkpoint();
-        let mode =
-            |mode| fs::set_permissions(to, Permissions::from_mode(mode)).map_err(WorkError::io("set the mode of", to));
+        let mode = |mode| {
+            fs::set_permissions(to, Permissions::from_mode(mode))
+                .map_err(WorkError::io("set the mode of", to))
+        };
         if let Some(first) = written.get(&id) {
             return fs::hard_link(first, to).map_err(WorkError::io("link", to));
         }
@@ -266,7 +291,12 @@ impl Tree {
             Some(Node::Folder(bits, entries)) => {
                 fs::create_dir(to).map_err(WorkError::io("make", to))?;
                 for (name, entry) in entries {
-                    self.write_node(entry.node, &to.join(OsStr::from_bytes(name)), content, written)?;
+                    self.write_node(
+                        entry.node,
+                        &to.join(OsStr::from_bytes(name)),
+                        content,
+                        written,
+                    )?;
                 }
                 mode(bits & 0o1777 | 0o700)
             }
@@ -276,7 +306,8 @@ impl Tree {
                 mode(bits & 0o777 | 0o400)
             }
             Some(Node::Link(target)) => {
-                symlink(OsStr::from_bytes(target), to).map_err(WorkError::io("make the link", to))?;
+                symlink(OsStr::from_bytes(target), to)
+                    .map_err(WorkError::io("make the link", to))?;
                 written.insert(id, to.to_owned());
                 Ok(())
             }

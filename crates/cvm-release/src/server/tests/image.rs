@@ -19,11 +19,16 @@ fn documents(image: ImageId) -> PresentImage {
 fn an_unknown_image_is_enrolled_by_its_documents_in_the_same_session() {
     let bench = bench();
     let client = bench.attested();
-    let failure = client.half(&bench.send(&client.half_request(&UNKNOWN, Stage::Boot)).0).unwrap_err();
+    let failure =
+        client.half(&bench.send(&client.half_request(&UNKNOWN, Stage::Boot)).0).unwrap_err();
     assert!(failure.is_not_enrolled(), "{failure}");
-    let (reply, decision) = bench.send(&client.present_request(&UNKNOWN, &documents(UNKNOWN)).unwrap());
+    let (reply, decision) =
+        bench.send(&client.present_request(&UNKNOWN, &documents(UNKNOWN)).unwrap());
     client.presented(&reply).unwrap();
-    assert_eq!((reply.status, decision.verdict, decision.image), (204, Verdict::Enrolled, Some(UNKNOWN)));
+    assert_eq!(
+        (reply.status, decision.verdict, decision.image),
+        (204, Verdict::Enrolled, Some(UNKNOWN))
+    );
     assert_eq!(decision.site.as_deref(), Some("server1"));
     // Logged once, by the store; and what is enrolled must still be what the evidence shows.
     let steps: Vec<_> = bench.store.memory().log.iter().map(|d| d.step).collect();
@@ -51,12 +56,21 @@ fn attack_refused_malformed_and_oversize_documents() {
     let client = bench.attested();
     let mut request = client.present_request(&UNKNOWN, &documents(OTHER)).unwrap();
     bench.refused(&request, 401, Reason::DocumentsRefused);
-    assert!(!client.presented(&bench.send(&request).0).unwrap_err().is_not_enrolled(), "presented once, not again");
-    for body in [&br#"{"manifest":"AA==","manifest_sig":"AA==","reference":"AA=="}"#[..], b"{}", b"", b"[1]"] {
+    assert!(
+        !client.presented(&bench.send(&request).0).unwrap_err().is_not_enrolled(),
+        "presented once, not again"
+    );
+    for body in [
+        &br#"{"manifest":"AA==","manifest_sig":"AA==","reference":"AA=="}"#[..],
+        b"{}",
+        b"",
+        b"[1]",
+    ] {
         request.body = body.to_vec();
         bench.refused(&request, 401, Reason::Malformed);
     }
-    request.body = br#"{"manifest":"A","manifest_sig":"","reference":"","reference_sig":""}"#.to_vec();
+    request.body =
+        br#"{"manifest":"A","manifest_sig":"","reference":"","reference_sig":""}"#.to_vec();
     bench.refused(&request, 401, Reason::Malformed);
     request.body = vec![b' '; paths::MAX_IMAGE_BYTES + 1];
     bench.refused(&request, 401, Reason::TooLarge);

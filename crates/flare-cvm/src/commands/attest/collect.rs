@@ -22,7 +22,8 @@ const TPM_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// A TD's: the log area of the ACPI table CCEL.
 const CC_LOG: &str = "/sys/firmware/acpi/tables/data/CCEL";
 /// What Azure's firmware says of itself
-/// (<https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service>, and cloud-init's DataSourceAzure).
+/// (<https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service>, and
+/// cloud-init's DataSourceAzure).
 const CHASSIS: &str = "/sys/class/dmi/id/chassis_asset_tag";
 const AZURE_CHASSIS: &str = "7783-7084-3265-9085-8269-3286-77";
 /// Logs of real machines have some 60 KiB.
@@ -45,16 +46,18 @@ enum Source {
 
 /// Ask this machine for its evidence, and leave it in a folder.
 ///
-/// Run it in the confidential machine, as root, with a nonce that whoever will verify has drawn: that is what makes
-/// the evidence fresh. The folder has a folder for each device, and goes to the verifier as it is:
+/// Run it in the confidential machine, as root, with a nonce that whoever will verify has drawn:
+/// that is what makes the evidence fresh. The folder has a folder for each device, and goes to the
+/// verifier as it is:
 ///
 ///   verifier$ openssl rand -hex 32
 ///   machine#  flare-cvm attest collect --nonce HEX -o evidence/
-///   verifier$ flare-cvm attest verify evidence/ --nonce HEX --collateral cache/ --collateral-signer my.key.pub
+///   verifier$ flare-cvm attest verify evidence/ --nonce HEX --collateral cache/
+///   --collateral-signer my.key.pub
 ///
-/// Without --device, everything that is there is asked: the TEE, else Azure's vTPM, else the TPM; and the GPUs. A
-/// device that is named must be there. With --collateral the cache travels along, and the verifier needs only the
-/// collector's key.
+/// Without --device, everything that is there is asked: the TEE, else Azure's vTPM, else the TPM;
+/// and the GPUs. A device that is named must be there. With --collateral the cache travels along,
+/// and the verifier needs only the collector's key.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Collect {
@@ -100,8 +103,13 @@ pub(super) fn collect(args: &Collect) -> Result<()> {
         None => None,
     };
     // Appears whole: written beside, then renamed.
-    let parent = args.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let work = tempfile::tempdir_in(parent).with_context(|| format!("cannot write into {}", parent.display()))?;
+    let parent = args
+        .output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let work = tempfile::tempdir_in(parent)
+        .with_context(|| format!("cannot write into {}", parent.display()))?;
     let _guard = interrupt::guard_path(work.path());
     let folder = work.path().join("evidence");
     let mut found = Vec::new();
@@ -174,7 +182,8 @@ fn devices(args: &Collect) -> Result<Vec<Box<dyn Device>>> {
         return Problem::result(
             "CLI-034",
             format!("this machine has nothing that attests: {}", missing.join("; ")),
-            "run this in the confidential machine, as root; --device names the one that should be there",
+            "run this in the confidential machine, as root; --device names the one that should be \
+             there",
         );
     }
     Ok(devices)
@@ -197,8 +206,8 @@ fn open(source: Source, args: &Collect) -> Result<Box<dyn Device>, CollectError>
     })
 }
 
-/// Whether this is one of Azure's machines, by what its firmware says of the chassis. A guess, which only spares other
-/// TPMs a question: the evidence proves what it is.
+/// Whether this is one of Azure's machines, by what its firmware says of the chassis. A guess,
+/// which only spares other TPMs a question: the evidence proves what it is.
 fn in_azure() -> bool {
     std::fs::read_to_string(CHASSIS).is_ok_and(|tag| tag.trim() == AZURE_CHASSIS)
 }

@@ -28,15 +28,16 @@ const MAX_DEPTH: u32 = 3;
 #[derive(Default)]
 pub(super) struct Input {
     pub(super) set: EvidenceSet,
-    /// Files and folders that were read, by device and inode: links may lead to one again. A file in another folder
-    /// may vouch for what is there too.
+    /// Files and folders that were read, by device and inode: links may lead to one again. A file
+    /// in another folder may vouch for what is there too.
     seen: BTreeMap<(u64, u64), BTreeSet<String>>,
     /// Signed caches that lay among the evidence: the file's name and its bytes.
     travelled: Vec<(String, Vec<u8>)>,
 }
 
 impl Input {
-    /// Adds a file; or a folder's files as one group, and each folder in it as another. `-` is standard input.
+    /// Adds a file; or a folder's files as one group, and each folder in it as another. `-` is
+    /// standard input.
     pub(super) fn add(&mut self, path: &Path) -> Result<()> {
         if path == Path::new("-") {
             return self.standard_input();
@@ -48,14 +49,16 @@ impl Input {
     }
 
     fn device(&mut self, folder: &Path, depth: u32) -> Result<()> {
-        let found = fs::metadata(folder).with_context(|| format!("cannot find {}", folder.display()))?;
+        let found =
+            fs::metadata(folder).with_context(|| format!("cannot find {}", folder.display()))?;
         if self.seen.contains_key(&identity(&found)) {
             return Ok(());
         }
         self.seen.entry(identity(&found)).or_default();
         let group = folder.display().to_string();
         for path in entries_of(folder)? {
-            let unread = |reason: &str| Refusal::input(&path.display().to_string(), reason, "leave it out");
+            let unread =
+                |reason: &str| Refusal::input(&path.display().to_string(), reason, "leave it out");
             if path.is_file() {
                 self.file(&group, &path)?;
             } else if !path.is_dir() {
@@ -87,7 +90,10 @@ impl Input {
     fn standard_input(&mut self) -> Result<()> {
         const NAME: &str = "standard input";
         let mut bytes = Vec::new();
-        io::stdin().take(MAX_FILE + 1).read_to_end(&mut bytes).context("cannot read standard input")?;
+        io::stdin()
+            .take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)
+            .context("cannot read standard input")?;
         if bytes.len() as u64 > MAX_FILE {
             return Err(FileError::TooLong { path: NAME.into(), limit: MAX_FILE }.into());
         }
@@ -103,28 +109,48 @@ impl Input {
         }
     }
 
-    /// Takes what the evidence needs out of signed caches: the one at `at`, if it is one, and those that travelled with
-    /// the evidence. Of a plain folder, everything.
-    pub(super) fn collateral(&mut self, at: Option<&Path>, signers: &[PathBuf], now: u64) -> Result<()> {
-        let trusted = signers.iter().map(|path| read_public_key(path)).collect::<Result<Vec<_>, _>>()?;
+    /// Takes what the evidence needs out of signed caches: the one at `at`, if it is one, and those
+    /// that travelled with the evidence. Of a plain folder, everything.
+    pub(super) fn collateral(
+        &mut self,
+        at: Option<&Path>,
+        signers: &[PathBuf],
+        now: u64,
+    ) -> Result<()> {
+        let trusted =
+            signers.iter().map(|path| read_public_key(path)).collect::<Result<Vec<_>, _>>()?;
         if let Some(path) = at {
             if path.join("index.json").is_file() || path.is_file() {
                 self.take(&cache(path, &trusted)?, now);
             } else {
                 for file in entries_of(path)?.into_iter().filter(|path| path.is_file()) {
-                    self.set.add_collateral(&file.display().to_string(), read_bounded(&file, MAX_FILE)?);
+                    self.set.add_collateral(
+                        &file.display().to_string(),
+                        read_bounded(&file, MAX_FILE)?,
+                    );
                 }
             }
         }
-        let kbs = self.set.all(Form::KbsEvidence).filter_map(|json| serde_json::from_slice::<Value>(json).ok());
-        let inside: Vec<_> = kbs.filter_map(|body| body.get(COLLATERAL).map(Value::to_string)).collect();
-        let inside = inside.into_iter().map(|packed| ("the evidence's own collateral".to_owned(), packed.into_bytes()));
+        let kbs = self
+            .set
+            .all(Form::KbsEvidence)
+            .filter_map(|json| serde_json::from_slice::<Value>(json).ok());
+        let inside: Vec<_> =
+            kbs.filter_map(|body| body.get(COLLATERAL).map(Value::to_string)).collect();
+        let inside = inside
+            .into_iter()
+            .map(|packed| ("the evidence's own collateral".to_owned(), packed.into_bytes()));
         for (name, packed) in std::mem::take(&mut self.travelled).into_iter().chain(inside) {
             match Cache::unpack(&packed, &trusted) {
                 Ok(cache) => self.take(&cache, now),
                 Err(error) => {
                     let help = "name its collector's public key with --collateral-signer, if you trust that collector";
-                    self.set.leave_out(Refusal::policy(&name, error.code(), error.to_string(), help));
+                    self.set.leave_out(Refusal::policy(
+                        &name,
+                        error.code(),
+                        error.to_string(),
+                        help,
+                    ));
                 }
             }
         }
@@ -151,7 +177,8 @@ pub(super) fn cache(path: &Path, trusted: &[VerifyingKey]) -> Result<Cache> {
         return Problem::result(
             "CLI-021",
             format!("{} is a signed cache, and nobody says whose signature counts", path.display()),
-            "name the collector's public key with --collateral-signer (flare-cvm collateral show prints the signer)",
+            "name the collector's public key with --collateral-signer (flare-cvm collateral show \
+             prints the signer)",
         );
     }
     let cache = match path.is_file() {
@@ -171,8 +198,10 @@ fn holds_evidence(bytes: &[u8]) -> bool {
 }
 
 fn entries_of(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    let mut paths: Vec<_> = entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    let entries = fs::read_dir(folder)
+        .with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let mut paths: Vec<_> =
+        entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
     paths.sort();
     Ok(paths)
 }

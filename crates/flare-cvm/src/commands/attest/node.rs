@@ -22,16 +22,24 @@ use super::{
 /// More than an agreement or a policy has, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 /// The rest, measurements above all, is in the JSON.
-const SHOWN_OF_DEVICES: [&str; 7] =
-    ["hwmodel", "ueid", "measres", "secboot", "dbgstat", "x-nvidia-gpu-driver-version", "x-nvidia-gpu-vbios-version"];
+const SHOWN_OF_DEVICES: [&str; 7] = [
+    "hwmodel",
+    "ueid",
+    "measres",
+    "secboot",
+    "dbgstat",
+    "x-nvidia-gpu-driver-version",
+    "x-nvidia-gpu-vbios-version",
+];
 /// An auditor's clock is nobody's to wait for.
 const MAX_WAIT_S: u64 = 0;
 
 /// Challenge a running CVM with a fresh nonce, and print what it proves, claim by claim.
 ///
-/// The node's `agent.yaml` must name its `attest_port`, and its firewall let it in. What is believed is what the
-/// ceremony's parties signed: the agreement names the builder whose images count and the parties whose key holders
-/// vouch for attestation keys. Ends with 0 only if the node is in the state of its image and the policy accepts it.
+/// The node's `agent.yaml` must name its `attest_port`, and its firewall let it in. What is
+/// believed is what the ceremony's parties signed: the agreement names the builder whose images
+/// count and the parties whose key holders vouch for attestation keys. Ends with 0 only if the node
+/// is in the state of its image and the policy accepts it.
 #[derive(Args)]
 pub struct Node {
     /// HOST or HOST:PORT; the port is 8444 where none is named
@@ -67,15 +75,17 @@ struct Terms {
     /// A Rego policy in the place of the built-in one
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// What vendors published about the node's processor and GPUs: a cache that `flare-cvm collateral` made or packed.
-    /// GPUs are refused without their manifests, TDX without Intel's collateral
+    /// What vendors published about the node's processor and GPUs: a cache that `flare-cvm
+    /// collateral` made or packed. GPUs are refused without their manifests, TDX without Intel's
+    /// collateral
     #[arg(long, value_name = "DIR", requires = "collateral_signer")]
     collateral: Option<PathBuf>,
-    /// Who may have signed that cache, or one that the node shows: a public key file; give it once per signer
+    /// Who may have signed that cache, or one that the node shows: a public key file; give it once
+    /// per signer
     #[arg(long, value_name = "FILE")]
     collateral_signer: Vec<PathBuf>,
-    /// SHA-256 of a root that may endorse the node's TPM; give it once per root. By default those count that the
-    /// parties' key holders accepted
+    /// SHA-256 of a root that may endorse the node's TPM; give it once per root. By default those
+    /// count that the parties' key holders accepted
     #[arg(long, value_name = "HEX")]
     ek_root: Vec<Bytes32>,
     /// Seconds by which the clocks may differ
@@ -138,15 +148,23 @@ pub fn report(args: &Report) -> Result<()> {
         return Ok(());
     }
     print(&args.address, &verdict);
-    let entries = report.get("entries").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let entries =
+        report.get("entries").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     for entry in entries {
-        let text = |member: &str| printable(entry.get(member).and_then(Value::as_str).unwrap_or("-"));
+        let text =
+            |member: &str| printable(entry.get(member).and_then(Value::as_str).unwrap_or("-"));
         let why = if entry.get("code").is_some_and(Value::is_string) {
             format!(" {} {}", text("code"), text("reason"))
         } else {
             String::new()
         };
-        line(&format!("{} {:<9} {:<8} {}{why}", text("time"), text("direction"), text("result"), text("peer")));
+        line(&format!(
+            "{} {:<9} {:<8} {}{why}",
+            text("time"),
+            text("direction"),
+            text("result"),
+            text("peer")
+        ));
     }
     let more = report.get("more") == Some(&json!(true));
     line(&format!(
@@ -181,14 +199,21 @@ impl Terms {
 
     fn check_roots(&self, verdict: &Verdict) -> Result<()> {
         let endorsements = claims(verdict).get("endorsements").and_then(Value::as_array);
-        let mut roots = endorsements.into_iter().flatten().filter_map(|e| e.get("ek_root_sha256")?.as_str());
-        if self.ek_root.is_empty() || roots.any(|root| self.ek_root.iter().any(|named| named.to_string() == root)) {
+        let mut roots =
+            endorsements.into_iter().flatten().filter_map(|e| e.get("ek_root_sha256")?.as_str());
+        if self.ek_root.is_empty()
+            || roots.any(|root| self.ek_root.iter().any(|named| named.to_string() == root))
+        {
             return Ok(());
         }
         Problem::result(
             "CLI-026",
-            format!("{}: no certificate of its attestation key names one of the roots given", verdict.site),
-            "see `endorsements` in the claims (--json without --ek-root) for the roots that there are",
+            format!(
+                "{}: no certificate of its attestation key names one of the roots given",
+                verdict.site
+            ),
+            "see `endorsements` in the claims (--json without --ek-root) for the roots that there \
+             are",
         )
     }
 }
@@ -203,7 +228,9 @@ fn claims(verdict: &Verdict) -> &Value {
 /// The claims of its GPUs and switches.
 fn devices(verdict: &Verdict) -> impl Iterator<Item = (&String, &Value)> {
     let submods = verdict.claims.get("submods").and_then(Value::as_object).into_iter().flatten();
-    submods.filter_map(|(name, of)| Some((name, of.pointer("/ear.veraison.annotated-evidence/nvidia")?)))
+    submods.filter_map(|(name, of)| {
+        Some((name, of.pointer("/ear.veraison.annotated-evidence/nvidia")?))
+    })
 }
 
 fn print(address: &str, verdict: &Verdict) {
@@ -212,7 +239,9 @@ fn print(address: &str, verdict: &Verdict) {
         Value::String(text) => line(&format!("  {name:<24} {}", printable(text))),
         other => line(&format!("  {name:<24} {other}")),
     };
-    for (name, value) in verdict.claims.as_object().into_iter().flatten().filter(|(name, _)| *name != "submods") {
+    for (name, value) in
+        verdict.claims.as_object().into_iter().flatten().filter(|(name, _)| *name != "submods")
+    {
         show(name, value);
     }
     for (name, value) in claims(verdict).as_object().into_iter().flatten() {

@@ -33,12 +33,15 @@ impl Policies {
                     policies.nvidia.push((name, ResultPolicy::parse(&bytes)?));
                 }
                 Ok(json) => {
-                    let rules = serde_json::from_value(json)
-                        .with_context(|| format!("{name}: expected rules for snp, tdx, sgx, tpm and gpu"))?;
+                    let rules = serde_json::from_value(json).with_context(|| {
+                        format!("{name}: expected rules for snp, tdx, sgx, tpm and gpu")
+                    })?;
                     if let Some((first, _)) = policies.rules.replace((name.clone(), rules)) {
                         return Problem::result(
                             "CLI-027",
-                            format!("{first} and {name} both give rules for snp, tdx, sgx, tpm and gpu"),
+                            format!(
+                                "{first} and {name} both give rules for snp, tdx, sgx, tpm and gpu"
+                            ),
                             "write the rules of all kinds into one file",
                         );
                     }
@@ -68,11 +71,14 @@ impl Policies {
             if decision.allowed {
                 continue;
             }
-            let reasons =
-                if decision.reasons.is_empty() { vec!["its rule allow is not true".into()] } else { decision.reasons };
+            let reasons = if decision.reasons.is_empty() {
+                vec!["its rule allow is not true".into()]
+            } else {
+                decision.reasons
+            };
             for reason in reasons {
-                let help =
-                    "compare the claims (--json) with the policy's rules, or the reference values with the machine";
+                let help = "compare the claims (--json) with the policy's rules, or the reference \
+                    values with the machine";
                 appraisal.refusals.push(Refusal::policy(policy.name(), "ATT-364", reason, help));
             }
         }

@@ -31,21 +31,25 @@ const EAR_LIFETIME: u64 = 3600;
 
 /// Verify evidence offline: SEV-SNP, TDX, Azure, TPM, NVIDIA GPUs, and other verifiers' tokens.
 ///
-/// Give the files of one machine's evidence in any order, or a folder for each device: what a file is, is told
-/// by its content. Vendors' roots are built in; certificates, DCAP collateral, reference manifests and revocation
-/// lists lie beside the evidence or in a collateral folder. Nothing is fetched.
+/// Give the files of one machine's evidence in any order, or a folder for each device: what a file
+/// is, is told by its content. Vendors' roots are built in; certificates, DCAP collateral,
+/// reference manifests and revocation lists lie beside the evidence or in a collateral folder.
+/// Nothing is fetched.
 ///
-/// Ends with 0 only if everything was genuine and accepted. What could not be checked is listed; a Rego policy
-/// refuses it unless it accepts it by name. Whatever is given and cannot be read is refused, also in a folder or a
-/// JSON member: a policy's rules may accept it by name ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
+/// Ends with 0 only if everything was genuine and accepted. What could not be checked is listed; a
+/// Rego policy refuses it unless it accepts it by name. Whatever is given and cannot be read is
+/// refused, also in a folder or a JSON member: a policy's rules may accept it by name
+/// ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
 ///
-/// What judges must not come from the same hand as what is judged. A nonce, a token's keys and its issuer count only
-/// as given here; among the evidence they are refused where none is given. The three flags --…-from-evidence believe
-/// them nevertheless, and the verdict says so. Without any nonce the verdict lists it as not checked, and several
-/// pieces of evidence are refused: they may be of several machines, or of several days.
+/// What judges must not come from the same hand as what is judged. A nonce, a token's keys and its
+/// issuer count only as given here; among the evidence they are refused where none is given. The
+/// three flags --…-from-evidence believe them nevertheless, and the verdict says so. Without any
+/// nonce the verdict lists it as not checked, and several pieces of evidence are refused: they may
+/// be of several machines, or of several days.
 ///
-/// A signed result (--ear) is a JWT that says of each attester affirming, warning (checks were left out) or
-/// contraindicated, with all claims, for an hour. Its key, and the public half for those who check it:
+/// A signed result (--ear) is a JWT that says of each attester affirming, warning (checks were left
+/// out) or contraindicated, with all claims, for an hour. Its key, and the public half for those
+/// who check it:
 ///
 ///   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ear.key
 ///   openssl pkey -in ear.key -pubout -out ear.pub
@@ -66,19 +70,24 @@ pub struct Verify {
     /// Certificates (PEM or DER) to trust instead of the vendors' own
     #[arg(long, value_name = "FILE")]
     roots: Option<PathBuf>,
-    /// A cache that `flare-cvm collateral` made or packed, or a folder of loose files: what vendors sign, nothing else
+    /// A cache that `flare-cvm collateral` made or packed, or a folder of loose files: what vendors
+    /// sign, nothing else
     #[arg(long, value_name = "DIR")]
     collateral: Option<PathBuf>,
-    /// Who may have signed that cache, or one that lies among the evidence: a public key file; give it once per signer
+    /// Who may have signed that cache, or one that lies among the evidence: a public key file; give
+    /// it once per signer
     #[arg(long, value_name = "FILE")]
     collateral_signer: Vec<PathBuf>,
-    /// The time at which all must be valid: 2025-12-10T00:00:00Z, 2025-12-10, or seconds since 1970; by default now
+    /// The time at which all must be valid: 2025-12-10T00:00:00Z, 2025-12-10, or seconds since
+    /// 1970; by default now
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, sgx, tpm, gpu. Give it once per policy
+    /// A policy: Rego; NVIDIA's result policy; or JSON with rules for snp, tdx, sgx, tpm, gpu. Give
+    /// it once per policy
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
-    /// Reference values: what a Rego policy sees as data.reference. Without such a policy, a difference is refused
+    /// Reference values: what a Rego policy sees as data.reference. Without such a policy, a
+    /// difference is refused
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
     /// The keys of a token's issuer: a JWKS, or a PEM public key; give it once per file
@@ -96,7 +105,8 @@ pub struct Verify {
     /// Whom tokens must be meant for (their `aud`)
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
-    /// With --reference: name each register that differs, at which event, and what most likely changed
+    /// With --reference: name each register that differs, at which event, and what most likely
+    /// changed
     #[arg(long, requires = "reference")]
     explain: bool,
     /// Sign the verdict as a token (EAR) with this key: P-256, PKCS #8, PEM
@@ -105,7 +115,8 @@ pub struct Verify {
     /// What the token names as its issuer
     #[arg(long, default_value = "flare-cvm", requires = "ear", value_name = "NAME")]
     ear_issuer: String,
-    /// Write the token to this file. Without it, it is all that stands on standard output, or a member of --json
+    /// Write the token to this file. Without it, it is all that stands on standard output, or a
+    /// member of --json
     #[arg(short, long, requires = "ear", value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print the verdict with all claims as one JSON object
@@ -116,14 +127,18 @@ pub struct Verify {
 /// Verifies and prints.
 pub(super) fn verify(args: &Verify) -> Result<()> {
     let now = match &args.at {
-        None => SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs(),
+        None => SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .context("the clock stands before 1970")?
+            .as_secs(),
         Some(text) => match parse_time(text) {
             Some(seconds) => seconds,
             None => {
                 return Problem::result(
                     "CLI-020",
                     format!("{text:?} is no time"),
-                    "write 2025-12-10T00:00:00Z, 2025-12-10 (its first second), or seconds since 1970",
+                    "write 2025-12-10T00:00:00Z, 2025-12-10 (its first second), or seconds since \
+                     1970",
                 );
             }
         },
@@ -210,18 +225,21 @@ fn reference_set(path: &Path) -> Result<ReferenceSet> {
     let bytes = read_text(path, MAX_FILE)?;
     match Reference::parse(&bytes) {
         Ok(reference) => Ok(ReferenceSet::from(&reference)),
-        Err(_) => ReferenceSet::parse(&bytes)
-            .with_context(|| format!("{} is neither a bundle's reference.json nor a reference set", path.display())),
+        Err(_) => ReferenceSet::parse(&bytes).with_context(|| {
+            format!("{} is neither a bundle's reference.json nor a reference set", path.display())
+        }),
     }
 }
 
 /// Signs the verdict, good or bad.
 fn ear(args: &Verify, key: &Path, appraisal: &Appraisal, now: u64) -> Result<String> {
     let pem = Zeroizing::new(read_bounded(key, MAX_KEY)?);
-    let key =
-        EarKey::from_pkcs8_pem(unmarked(&pem).unwrap_or(&pem)).with_context(|| format!("the key {}", key.display()))?;
-    let verifier =
-        VerifierId { developer: "flare-cvm".into(), build: concat!("flare-cvm ", env!("CARGO_PKG_VERSION")).into() };
+    let key = EarKey::from_pkcs8_pem(unmarked(&pem).unwrap_or(&pem))
+        .with_context(|| format!("the key {}", key.display()))?;
+    let verifier = VerifierId {
+        developer: "flare-cvm".into(),
+        build: concat!("flare-cvm ", env!("CARGO_PKG_VERSION")).into(),
+    };
     let registered = Registered {
         issuer: args.ear_issuer.clone(),
         audience: args.audience.iter().cloned().collect(),
@@ -254,14 +272,24 @@ fn describe(appraisal: &Appraisal, explained: &[Explanation]) -> Vec<String> {
     let mut text = Vec::new();
     for (name, kind, claims) in appraisal.claims() {
         // Nobody signs a log.
-        let proven = if matches!(kind, "event-log" | "cc-event-log") { "consistent" } else { "genuine" };
-        let facts = SHOWN.iter().filter_map(|(name, at)| Some(format!(" {name}={}", claims.pointer(at)?.as_str()?)));
+        let proven =
+            if matches!(kind, "event-log" | "cc-event-log") { "consistent" } else { "genuine" };
+        let facts = SHOWN
+            .iter()
+            .filter_map(|(name, at)| Some(format!(" {name}={}", claims.pointer(at)?.as_str()?)));
         let facts: String = facts.collect();
-        text.push(format!("{name}: {kind}, {proven}{}{facts}", if facts.is_empty() { "" } else { ":" }));
+        text.push(format!(
+            "{name}: {kind}, {proven}{}{facts}",
+            if facts.is_empty() { "" } else { ":" }
+        ));
     }
-    text.extend(appraisal.left_out.iter().map(|file| format!("left out: {}: {}", file.of, file.reason)));
+    text.extend(
+        appraisal.left_out.iter().map(|file| format!("left out: {}: {}", file.of, file.reason)),
+    );
     let not_checked = appraisal.not_checked().into_iter();
-    text.extend(not_checked.map(|(of, check, reason)| format!("{of}: not checked: {check}: {reason}")));
+    text.extend(
+        not_checked.map(|(of, check, reason)| format!("{of}: not checked: {check}: {reason}")),
+    );
     text.extend(explained.iter().map(|explanation| format!("explained: {explanation}")));
     for refusal in &appraisal.refusals {
         text.push(format!("refused[{}]: {}: {}", refusal.code, refusal.of, refusal.reason));

@@ -1,4 +1,5 @@
-//! Several sites at a time. A site that fails does not stop the others, and takes nothing from them.
+//! Several sites at a time. A site that fails does not stop the others, and takes nothing from
+//! them.
 
 use std::{
     sync::{
@@ -28,7 +29,8 @@ pub(super) fn seal(sites: &[Site], jobs: usize, progress: &Progress) -> Result<(
             scope.spawn(|| {
                 while let Some((site, outcome)) = at(&next, sites, &outcomes) {
                     let own = if several { progress.of(site.name()) } else { progress.clone() };
-                    let result = provision(&site.request(), &mut |line| own.step(line)).map_err(Error::from);
+                    let result =
+                        provision(&site.request(), &mut |line| own.step(line)).map_err(Error::from);
                     match &result {
                         Ok(bundle) => announce(site, bundle, several, &own),
                         // The reason comes once, at the end.
@@ -40,15 +42,26 @@ pub(super) fn seal(sites: &[Site], jobs: usize, progress: &Progress) -> Result<(
             });
         }
     });
-    let outcomes = outcomes.into_iter().map(|outcome| outcome.into_inner().unwrap_or_else(PoisonError::into_inner));
-    let mut outcomes = outcomes.map(|outcome| outcome.unwrap_or_else(|| Err(Error::msg("was not begun"))));
-    if several { all(sites, outcomes, progress) } else { outcomes.try_for_each(|outcome| outcome.map(drop)) }
+    let outcomes = outcomes
+        .into_iter()
+        .map(|outcome| outcome.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let mut outcomes =
+        outcomes.map(|outcome| outcome.unwrap_or_else(|| Err(Error::msg("was not begun"))));
+    if several {
+        all(sites, outcomes, progress)
+    } else {
+        outcomes.try_for_each(|outcome| outcome.map(drop))
+    }
 }
 
 type Outcome = Mutex<Option<Result<Bundle>>>;
 
 /// The next site that nobody has taken.
-fn at<'a>(next: &AtomicUsize, sites: &'a [Site], outcomes: &'a [Outcome]) -> Option<(&'a Site, &'a Outcome)> {
+fn at<'a>(
+    next: &AtomicUsize,
+    sites: &'a [Site],
+    outcomes: &'a [Outcome],
+) -> Option<(&'a Site, &'a Outcome)> {
     let index = next.fetch_add(1, Ordering::Relaxed);
     Some((sites.get(index)?, outcomes.get(index)?))
 }
@@ -84,7 +97,11 @@ fn object(site: &Site, bundle: &Bundle) -> serde_json::Value {
 }
 
 /// Says what became of each: the failures with their codes, then how many there were.
-fn all(sites: &[Site], outcomes: impl Iterator<Item = Result<Bundle>>, progress: &Progress) -> Result<()> {
+fn all(
+    sites: &[Site],
+    outcomes: impl Iterator<Item = Result<Bundle>>,
+    progress: &Progress,
+) -> Result<()> {
     let (mut bundles, mut failed) = (Vec::new(), Vec::new());
     for (site, outcome) in sites.iter().zip(outcomes) {
         match outcome {

@@ -1,5 +1,5 @@
-//! Which sites are to be sealed, and from what: flags and `cc_config` files, read and checked before
-//! any work begins.
+//! Which sites are to be sealed, and from what: flags and `cc_config` files, read and checked
+//! before any work begins.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 use cvm_base::{read_bounded, read_text};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedContribution, Permit, Site as Agreed, open_contribution,
+    Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedContribution, Permit, Site as Agreed,
+    open_contribution,
 };
 use cvm_image::{
     boot::secure_boot,
@@ -101,12 +102,20 @@ pub(super) fn prepare(args: &Provision) -> Result<Vec<Site>> {
             let conf = site_conf(kit, args.site_conf.as_deref())?;
             vec![shared.site(args, kit.clone(), conf, None)?]
         }
-        None => args.cc_config.iter().map(|text| shared.configured(args, text)).collect::<Result<_>>()?,
+        None => args
+            .cc_config
+            .iter()
+            .map(|text| shared.configured(args, text))
+            .collect::<Result<_>>()?,
     };
     let mut names = BTreeSet::new();
     if let Some(twice) = sites.iter().find(|site| !names.insert(site.name())) {
         let problem = format!("two cc_config files are for {}", twice.name());
-        return Problem::result("CLI-011", problem, "give each site's file once; SITE=FILE says whose a file is");
+        return Problem::result(
+            "CLI-011",
+            problem,
+            "give each site's file once; SITE=FILE says whose a file is",
+        );
     }
     Ok(sites)
 }
@@ -151,7 +160,8 @@ impl Shared {
         let agreement = chosen(&args.agreement, &own.agreement, "agreement", "agreement")?;
         let agreement = Agreement::parse(&read_bounded(&agreement, MAX_BYTES)?)?;
         let build = chosen(&args.build, &own.build, "build", "build")?;
-        let contributions = if args.contributions.is_empty() { &own.contributions } else { &args.contributions };
+        let contributions =
+            if args.contributions.is_empty() { &own.contributions } else { &args.contributions };
         let agreed = agreement.site(&conf.site, conf.role)?;
         let contributions = open(contributions, &agreement, agreed, &build, &builder.secrets)?;
         let keyholder = match (&args.keyholder_party, args.keyholder_listen) {
@@ -160,8 +170,11 @@ impl Shared {
         };
         let folder = args.memory_folder.as_deref().or(own.memory_folder.as_deref());
         let folder = folder.unwrap_or(Path::new(Memory::DEFAULT));
-        let memory = Memory::at(folder, args.allow_swap || own.allow_swap).map_err(ProvisionError::from)?;
-        let delegate = keyholder.map(|holder| Delegate::open(&holder.party, holder.listen, &memory)).transpose()?;
+        let memory =
+            Memory::at(folder, args.allow_swap || own.allow_swap).map_err(ProvisionError::from)?;
+        let delegate = keyholder
+            .map(|holder| Delegate::open(&holder.party, holder.listen, &memory))
+            .transpose()?;
         let layout = match args.layout.as_ref().or(own.layout.as_ref()) {
             Some(path) => Layout::parse(&text(path, layout::MAX_BYTES as u64)?)?,
             None => Layout::parse(include_str!("../../../../../partitions/default.yaml"))?,
@@ -170,11 +183,15 @@ impl Shared {
             Some(config) => config.layout(layout)?,
             None => layout,
         };
-        let agent = AgentConf { attest_port: args.attest_port.or(own.agent.attest_port), ..own.agent.clone() };
+        let agent = AgentConf {
+            attest_port: args.attest_port.or(own.agent.attest_port),
+            ..own.agent.clone()
+        };
         if let Some(port) = agent.attest_port.filter(|port| !conf.allowed_ports.contains(port)) {
             conf.allowed_ports.push(port);
         }
-        let tee_hosts = args.tee_hosts.as_deref().map(TeeHosts::read).transpose()?.unwrap_or_default();
+        let tee_hosts =
+            args.tee_hosts.as_deref().map(TeeHosts::read).transpose()?.unwrap_or_default();
         Ok(Site {
             agent,
             tee_hosts,
@@ -249,7 +266,10 @@ fn open(
         let Permit { party, role, .. } = &contribution.statement().permit;
         if *role == site.role && site.names(party) {
             contribution.statement().permit.check_day(&today()?).with_context(in_file)?;
-            opened.push(open_contribution(&bytes, agreement, *role, build, builder).with_context(in_file)?);
+            opened.push(
+                open_contribution(&bytes, agreement, *role, build, builder)
+                    .with_context(in_file)?,
+            );
         }
     }
     Ok(opened)
@@ -263,10 +283,15 @@ fn init(path: Option<&PathBuf>) -> Result<PathBuf> {
     if init.is_file() {
         return Ok(init);
     }
-    Problem::result("CLI-002", format!("there is no cvm-init at {}", init.display()), "run `make build`, or say --init")
+    Problem::result(
+        "CLI-002",
+        format!("there is no cvm-init at {}", init.display()),
+        "run `make build`, or say --init",
+    )
 }
 
-/// The folder of a bundle, or the file; absolute for an archive, because its maker tells others where it is.
+/// The folder of a bundle, or the file; absolute for an archive, because its maker tells others
+/// where it is.
 fn output(
     args: &Provision,
     own: &cc::Additions,
@@ -307,7 +332,9 @@ fn kit_of(args: &Provision, name: Option<&str>, file: &Path, config: &CcConfig) 
         (None, Some(kit)) => match (name, folder_name(kit)?) {
             (Some(name), other) if name != other => Problem::result(
                 "CLI-008",
-                format!("{shown} is given for {name}, and its user_config.nvflare is the kit of {other}"),
+                format!(
+                    "{shown} is given for {name}, and its user_config.nvflare is the kit of {other}"
+                ),
                 "leave SITE= out, or say --kit-root",
             ),
             _ => Ok(kit.clone()),
@@ -315,7 +342,8 @@ fn kit_of(args: &Provision, name: Option<&str>, file: &Path, config: &CcConfig) 
         (None, None) => Problem::result(
             "CLI-008",
             format!("{shown} names no startup kit"),
-            "say --kit-root with the folder that `nvflare provision` made, as prod_00; its packager sets user_config.nvflare itself",
+            "say --kit-root with the folder that `nvflare provision` made, as prod_00; its \
+             packager sets user_config.nvflare itself",
         ),
     }
 }
@@ -325,19 +353,25 @@ fn folder_name(kit: &Path) -> Result<String> {
     Ok(kit.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// The given file, or what follows from the kit: its folder's name and whose configuration it holds.
+/// The given file, or what follows from the kit: its folder's name and whose configuration it
+/// holds.
 fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
     if let Some(path) = file {
-        return SiteConf::parse(&read_text(path, site_conf::MAX_BYTES)?).with_context(|| path.display().to_string());
+        return SiteConf::parse(&read_text(path, site_conf::MAX_BYTES)?)
+            .with_context(|| path.display().to_string());
     }
-    let role = match (kit.join("startup/fed_server.json").exists(), kit.join("startup/fed_client.json").exists()) {
+    let role = match (
+        kit.join("startup/fed_server.json").exists(),
+        kit.join("startup/fed_client.json").exists(),
+    ) {
         (true, false) => Role::Server,
         (false, true) => Role::Client,
         _ => {
             return Problem::result(
                 "CLI-003",
                 format!(
-                    "{} is no server's or client's startup kit: expected one of startup/fed_server.json, startup/fed_client.json",
+                    "{} is no server's or client's startup kit: expected one of \
+                     startup/fed_server.json, startup/fed_client.json",
                     kit.display()
                 ),
                 "give a participant's folder, as workspace/PROJECT/prod_00/server1",
@@ -363,5 +397,6 @@ fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
 }
 
 fn text(path: &Path, limit: u64) -> Result<String> {
-    String::from_utf8(read_text(path, limit)?).with_context(|| format!("{} is not UTF-8 text", path.display()))
+    String::from_utf8(read_text(path, limit)?)
+        .with_context(|| format!("{} is not UTF-8 text", path.display()))
 }
