@@ -63,7 +63,7 @@ $(NVFLARE): stages/nvflare_cc_base/requirements.lock | deps
 	touch $@
 
 # Independent programs that tests compare with, hash-locked: sev-snp-measure for launch digests.
-$(ORACLES): crates/cvm-attest/tests/oracles.lock | deps
+$(ORACLES): crates/cvm-predict/tests/oracles.lock | deps
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
@@ -81,6 +81,6 @@ $(PEERS)/snpguest/.ready: | deps
 	mkdir -p $(@D)
 	-OPENSSL_NO_VENDOR=1 $(CARGO) install --locked --root $(@D) snpguest@0.11.0 >$(@D)/install.log 2>&1 && touch $@
 
-$(PEERS)/nvidia/.ready: crates/cvm-attest/benches/nvidia.lock | deps
+$(PEERS)/nvidia/.ready: crates/cvm-verify/benches/nvidia.lock | deps
 	python3 -m venv $(@D)
 	-$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< >$(@D)/install.log 2>&1 && touch $@

@@ -1,4 +1,4 @@
 //! Collateral of every vendor, evidence that names it, a packed cache.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_attest::fuzz::collateral(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_fuzzing::collateral(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_attest::fuzz::gpu_rim(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_fuzzing::gpu_rim(bytes));

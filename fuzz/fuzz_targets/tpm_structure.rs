@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_attest::fuzz::tpm_structure(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_fuzzing::tpm_structure(bytes));

@@ -12,12 +12,8 @@
 
 use std::{error::Error, path::Path, sync::Mutex};
 
-use cvm_attest::{
-    attester::Tpm,
-    collect::{self, CollectError, Device, Kind, RTMR3, Rtmr},
-    td_handoff_digest, td_jobs_digest,
-    trustee::{COLLATERAL, report_data},
-};
+use cvm_collect::{attester::Tpm, CollectError, Device, Kind, RTMR3, Rtmr};
+use cvm_evidence::{td_handoff_digest, td_jobs_digest, trustee::{COLLATERAL, report_data}};
 use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 use serde_json::Value;
@@ -54,7 +50,7 @@ impl Platform {
 
     /// Finds the TEE's device; without one, waits for the TPM.
     pub fn find() -> Result<Self, Failure> {
-        match collect::open() {
+        match cvm_collect::open() {
             Ok(device) => Ok(Self {
                 tee: Some(GuestDevice::new(device, Path::new(RTMR3))?),
                 tpm: tpm::open_if_there()?,

@@ -20,10 +20,7 @@
 
 use std::fmt;
 
-use cvm_attest::{
-    attester::{Place, Tpm},
-    collect::Device,
-};
+use cvm_collect::{attester::{Place, Tpm}, Device};
 use cvm_ceremony::split_key::{MachineSecret, MachineShare};
 use cvm_layout::{
     manifest::{ImageId, KeyPurpose, Manifest},

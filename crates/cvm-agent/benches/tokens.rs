@@ -8,7 +8,7 @@ mod chip;
 mod common;
 // cvm-attest's own tests use the rest of it.
 #[allow(dead_code)]
-#[path = "../../cvm-attest/tests/snp/mint.rs"]
+#[path = "../../cvm-verify/tests/snp/mint.rs"]
 mod snp_mint;
 
 use std::{

@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_attest::{collect, policy::Policy, trustee::NVIDIA};
 use cvm_base::{Bytes, Bytes32, Explain, sha256};
+use cvm_evidence::trustee::NVIDIA;
+use cvm_policy::Policy;
 use serde_json::{Value, json};
 
 use crate::{
@@ -57,7 +58,7 @@ impl Agent {
     /// Not yet verified: [`Self::verify_self`] comes first.
     pub fn new(own: Own, attester: Box<dyn Attester>, journal: Journal, clock: Clock) -> Self {
         let memory = Mutex::new(Memory::new(clock()));
-        let device: OpenDevice = Box::new(collect::open_devices);
+        let device: OpenDevice = Box::new(cvm_collect::open_devices);
         let (turns, state) = (Turns::default(), Mutex::new(State::Starting));
         Self { own, attester, gpus: None, device, turns, journal, clock, memory, state }
     }

@@ -1,14 +1,12 @@
 //! Fresh evidence of this machine.
 
-use cvm_attest::{
-    QuotedEvidence,
-    attester::{Tpm, patiently},
-    collect::{self, CollectError, Device},
-    tpm_nonce,
-    trustee::{COLLATERAL, NvidiaBody, report_data},
-    wire::Base64,
-};
 use cvm_base::Explain;
+use cvm_collect::{
+    CollectError, Device,
+    attester::{Tpm, patiently},
+};
+use cvm_evidence::{tpm_nonce, trustee::{COLLATERAL, NvidiaBody, report_data}, wire::Base64};
+use cvm_verify::QuotedEvidence;
 use serde_json::Value;
 
 use crate::{Refusal, evidence::Evidence};
@@ -38,7 +36,7 @@ pub struct TpmAttester {
 }
 
 impl TpmAttester {
-    /// The TPM at `tcti` (`cvm_attest::attester::DEFAULT_TCTI`), and its boot's log.
+    /// The TPM at `tcti` (`cvm_collect::attester::DEFAULT_TCTI`), and its boot's log.
     pub fn new(tcti: &str, event_log: &[u8]) -> Self {
         let event_log = (!event_log.is_empty()).then(|| Base64(event_log.to_vec()));
         Self { tcti: tcti.into(), event_log }
@@ -133,7 +131,8 @@ impl GpuAttester {
     /// # Errors
     /// [`Refusal::NoEvidence`].
     pub fn additional_evidence(&self, digest: &[u8; 48]) -> Result<String, Refusal> {
-        let collected = (self.open)().and_then(|mut gpus| NvidiaBody::collect(&mut *gpus, digest));
+        let collected =
+            (self.open)().and_then(|mut gpus| cvm_collect::gpus::attest(&mut *gpus, digest));
         Ok(collected.map_err(|e| none(&e))?.additional_evidence())
     }
 }
@@ -149,7 +148,7 @@ pub fn choose(
     event_log: &[u8],
     collateral: &[u8],
 ) -> Result<Box<dyn Attester>, Refusal> {
-    let absent = match TeeAttester::new(Box::new(collect::open_devices), collateral) {
+    let absent = match TeeAttester::new(Box::new(cvm_collect::open_devices), collateral) {
         Ok(tee) => return Ok(Box::new(tee)),
         Err(error @ CollectError::Absent { .. }) => error,
         Err(error) => return Err(none(&error)),

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_attest::policy::Policy;
 use cvm_base::{Bytes, Bytes32, Explain, sha256};
+use cvm_policy::Policy;
 use serde_json::{Value, json};
 
 use crate::{

@@ -13,7 +13,7 @@ pub fn parse(text: &str) -> Option<u64> {
         Some((whole, fraction)) if fraction.bytes().all(|b| b.is_ascii_digit()) => whole,
         Some(_) => return None,
     };
-    cvm_attest::x509::parse_time(&format!("{whole}Z"))
+    cvm_verify::x509::parse_time(&format!("{whole}Z"))
 }
 
 #[cfg(test)]

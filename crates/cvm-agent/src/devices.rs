@@ -10,12 +10,10 @@
 //!
 //! [`Statement::device_digest`]: crate::token::Statement::device_digest
 
-use cvm_attest::{
-    gpu::GpuError,
-    tee::{Submodule, TeeError, Vendors},
-};
 use cvm_base::sha256;
+use cvm_collateral::tee::{Submodule, TeeError, Vendors};
 use cvm_layout::manifest::Manifest;
+use cvm_verify::gpu::GpuError;
 use serde_json::{Map, Value, json};
 
 use crate::{Refusal, evidence::status, token::Token};

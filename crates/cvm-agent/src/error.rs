@@ -324,13 +324,13 @@ pub enum SetupError {
     Own(Refusal),
     /// A policy that does not compile.
     #[error(transparent)]
-    Policy(#[from] cvm_attest::policy::PolicyError),
+    Policy(#[from] cvm_policy::PolicyError),
     /// `ak_certificates.json`.
     #[error(transparent)]
-    Certificates(#[from] cvm_attest::ak_certificate::AkCertificateError),
+    Certificates(#[from] cvm_verify::ak_certificate::AkCertificateError),
     /// `collateral.pub`.
     #[error(transparent)]
-    Collector(#[from] cvm_attest::collateral::CacheError),
+    Collector(#[from] cvm_collateral::CacheError),
     /// `agent.yaml`.
     #[error("{path}: {problem}")]
     Config {

@@ -1,12 +1,9 @@
 //! The kinds of evidence in a token. A new kind is a variant here.
 
-use cvm_attest::{
-    Phase, QuotedEvidence, Reference, acpi,
-    ak_certificate::AkStatement,
-    tee::{self, TeeClaims, Vendors},
-    verify_quoted,
-};
 use cvm_base::Bytes;
+use cvm_collateral::tee::{self, TeeClaims, Vendors};
+use cvm_evidence::Reference;
+use cvm_verify::{Phase, QuotedEvidence, acpi, ak_certificate::AkStatement, verify_quoted};
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},

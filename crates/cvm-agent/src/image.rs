@@ -5,13 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use cvm_attest::{
-    ak_certificate::{AkCertificate, MAX_BYTES, MAX_CERTIFICATES},
-    collateral::{Cache, read_public_key},
-    policy::{MAX_POLICY_BYTES, Policy},
-};
 use cvm_base::{Explain as _, FileError, read_bounded};
+use cvm_collateral::{Cache, read_public_key};
 use cvm_layout::{manifest, p1};
+use cvm_policy::{MAX_POLICY_BYTES, Policy};
+use cvm_verify::ak_certificate::{AkCertificate, MAX_BYTES, MAX_CERTIFICATES};
 
 use crate::{
     Refusal, SetupError,
@@ -86,7 +84,7 @@ impl Own {
         let documents = Documents {
             manifest: image("manifest.json", manifest::MAX_BYTES)?.into(),
             manifest_sig: image("manifest.sig", 64)?.into(),
-            reference: image("reference.json", cvm_attest::reference::MAX_BYTES as u64)?.into(),
+            reference: image("reference.json", cvm_evidence::reference::MAX_BYTES as u64)?.into(),
             reference_sig: image("reference.sig", 64)?.into(),
         };
         let image_of_documents = trust.image(&documents).map_err(SetupError::Own)?;

@@ -13,8 +13,8 @@ use cvm_agent::{
     journal::{self, Journal},
     lockdown, serve,
 };
-use cvm_attest::{attester::DEFAULT_TCTI, collect::nvml::Nvml};
 use cvm_base::Explain;
+use cvm_collect::{attester::DEFAULT_TCTI, nvml::Nvml};
 use nix::unistd::{User, geteuid};
 
 /// How the agent ends when this machine is not what was built; systemd answers with the lockdown.

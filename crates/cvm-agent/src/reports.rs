@@ -3,7 +3,7 @@
 //!
 //! What a report may be mistaken for is the danger. All evidence of this system ends in 16 zero
 //! bytes of report data: the tokens of [`crate::token`], the bindings of the release protocol
-//! (`cvm_attest::trustee::report_data`), and what Azure's paravisor binds. Report data that end so
+//! (`cvm_evidence::trustee::report_data`), and what Azure's paravisor binds. Report data that end so
 //! are refused here; NVFLARE's are 64 random bytes. So nobody who may ask this socket gets a token
 //! signed that this agent did not make, nor a key holder's answer. And it is asked only where the
 //! image's own `agent.yaml`, which is measured, says so.
@@ -12,14 +12,14 @@
 //! that this machine's own image may run on, not which image runs in it: NVFLARE's authorizer looks
 //! at no measurement. [`crate::verify`] does.
 
-use cvm_attest::{
+use cvm_base::Explain;
+use cvm_collect::{CertificateKind, Raw, SnpCertificate, certificate_table};
+use cvm_evidence::wire::Base64;
+use cvm_verify::{
     NotChecked,
-    collect::{CertificateKind, Raw, SnpCertificate, certificate_table},
     snp::{ShownTcb, SnpError, SnpEvidence, SnpPolicy, SnpReport},
-    wire::Base64,
     x509::Certificate,
 };
-use cvm_base::Explain;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -103,7 +103,7 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
-    use cvm_attest::trustee::report_data;
+    use cvm_evidence::trustee::report_data;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! The socket's messages, version 1 (docs/agent-protocol.md): strict in what is read.
 
-use cvm_attest::wire::Base64;
 use cvm_base::{Bytes, Bytes32, Explain, json::check_shape};
+use cvm_evidence::wire::Base64;
 use cvm_layout::names::Name;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};

@@ -8,16 +8,14 @@
 //! Where a machine has GPUs, their evidence goes beside the CPU's (module `devices`).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use cvm_attest::{
-    ak_certificate::{AkCertificate, MAX_CERTIFICATES},
-    wire::Base64,
-};
 use cvm_base::{Bytes16, Bytes32, json::check_shape};
+use cvm_evidence::wire::Base64;
 use cvm_layout::{
     agent_conf, manifest,
     names::{Name, Role},
     p1,
 };
+use cvm_verify::ak_certificate::{AkCertificate, MAX_CERTIFICATES};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha384};

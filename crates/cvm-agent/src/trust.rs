@@ -5,17 +5,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use cvm_attest::{
-    Reference,
-    ak_certificate::{AkCertificate, AkStatement},
-    tee::{TeeError, Vendors},
-};
 use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::{Agreement, CeremonyError};
+use cvm_collateral::tee::{TeeError, Vendors};
+use cvm_evidence::Reference;
 use cvm_layout::{
     manifest::{self, Manifest},
     signed::{self, Kind},
 };
+use cvm_verify::ak_certificate::{AkCertificate, AkStatement};
 use ed25519_dalek::VerifyingKey;
 
 use crate::{Refusal, token::Documents};

@@ -1,8 +1,8 @@
 //! Token → verdict. No I/O, no clock of its own, no memory but what is verified once.
 
-use cvm_attest::policy::{Policy, PolicyError};
 use cvm_base::{Bytes32, Explain};
 use cvm_layout::names::{Name, Role};
+use cvm_policy::{Policy, PolicyError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ mod chip;
 mod common;
 // cvm-attest's own tests use the rest of it.
 #[allow(dead_code)]
-#[path = "../../cvm-attest/tests/snp/mint.rs"]
+#[path = "../../cvm-verify/tests/snp/mint.rs"]
 mod snp_mint;
 
 use std::{
@@ -170,7 +170,7 @@ fn a_report_alone_is_verified_with_the_certificate_in_the_folder() {
         run(command).unwrap();
         let read = |name: &str| fs::read(certificates.join(name)).unwrap();
         let [ark, ask] = ["ark.pem", "ask.pem"]
-            .map(|name| cvm_attest::x509::Certificate::read_all(&read(name)).unwrap());
+            .map(|name| cvm_verify::x509::Certificate::read_all(&read(name)).unwrap());
         assert!(ark[0].is_self_issued() && ask[0].issuer() == ark[0].subject(), "{model}");
     }
 }
@@ -191,15 +191,15 @@ fn attack_a_report_over_a_tokens_digest() {
     // A statement's digest, a release's binding, a paravisor's: zeros behind.
     for digest in [[7; 48], [0; 48]] {
         assert_eq!(
-            code(&ask(&open, request(&cvm_attest::trustee::report_data(&digest)))),
+            code(&ask(&open, request(&cvm_evidence::trustee::report_data(&digest)))),
             "AGT-008"
         );
     }
-    let mut nearly = cvm_attest::trustee::report_data(&[7; 48]);
+    let mut nearly = cvm_evidence::trustee::report_data(&[7; 48]);
     nearly[63] = 1;
     let bare = ask(&open, request(&nearly));
     assert_eq!(bare["ok"], true, "one bit keeps them apart: no verifier of this system's takes it");
-    let body = cvm_attest::trustee::SnpBody::new(&chip.report(&nearly), vec![]).unwrap();
+    let body = cvm_evidence::trustee::SnpBody::new(&chip.report(&nearly), vec![]).unwrap();
     let mut body = serde_json::to_value(body).unwrap();
     body["cert_chain"] = json!([{"cert_type": "VCEK", "data": chip.vcek()}]);
     let refused =

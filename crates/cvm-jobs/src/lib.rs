@@ -8,7 +8,7 @@
 
 use std::{error::Error, sync::Mutex};
 
-use cvm_attest::{collect::Device, trustee::NvidiaBody};
+use cvm_collect::{Device, gpus};
 use cvm_init::codes::{Code, Coded, Failure};
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 use serde_json::Value;
@@ -30,7 +30,7 @@ impl<'a> Composite<'a> {
     /// # Errors
     /// [`Code::Gpu`].
     pub fn new(cpu: &'a (dyn Attester + Sync), gpus: &'a mut dyn Device) -> Result<Self, Failure> {
-        NvidiaBody::collect(gpus, &[0; 48]).code(Code::Gpu)?;
+        gpus::attest(gpus, &[0; 48]).code(Code::Gpu)?;
         Ok(Self { cpu, gpus: Mutex::new(gpus) })
     }
 }
@@ -46,7 +46,7 @@ impl Attester for Composite<'_> {
 
     fn additional(&self, binding: &Binding) -> Result<String, Box<dyn Error + Send + Sync>> {
         let mut gpus = self.gpus.lock().map_err(|_| "the GPUs were lost in another exchange")?;
-        Ok(NvidiaBody::collect(&mut **gpus, &binding.0)?.additional_evidence())
+        Ok(gpus::attest(&mut **gpus, &binding.0)?.additional_evidence())
     }
 
     fn evidence(
@@ -62,7 +62,7 @@ impl Attester for Composite<'_> {
 mod tests {
     use std::path::PathBuf;
 
-    use cvm_attest::collect::{CollectError, Kind, Raw, Recorded};
+    use cvm_collect::{CollectError, Kind, Raw, Recorded};
 
     use super::*;
 

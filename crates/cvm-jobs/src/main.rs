@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cvm_attest::collect::nvml::Nvml;
+use cvm_collect::nvml::Nvml;
 use cvm_init::{
     areas::{Data, Workshop},
     attest::Platform,

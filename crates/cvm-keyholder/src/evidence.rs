@@ -1,13 +1,9 @@
 //! `cvm-attest` behind the protocol's verifier trait.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_attest::{
-    AttestError, Claims, CredentialState, Evidence, Phase, Reference, Roots,
-    ak_certificate::{self, AkStatement},
-    gpu::GpuError,
-    tee::{self, Submodule, TeeClaims, TeeError, Vendors},
-    wire::HandshakeParams,
-};
+use cvm_evidence::{AttestError, Evidence, Reference, wire::HandshakeParams};
+use cvm_verify::{Claims, CredentialState, Phase, Roots, ak_certificate::{self, AkStatement}, gpu::GpuError};
+use cvm_collateral::tee::{self, Submodule, TeeClaims, TeeError, Vendors};
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_layout::{
     manifest::{Manifest, Stage},
@@ -261,7 +257,7 @@ fn prepare_tpm(extra_params: &Value) -> Result<Prepared, Refusal> {
     let params: HandshakeParams = serde_json::from_str(text).map_err(|e| {
         Refusal::new(Reason::Malformed, format!("extra-params do not carry a TPM's keys: {e}"))
     })?;
-    let (challenge, state) = cvm_attest::challenge(&params).map_err(refusal)?;
+    let (challenge, state) = cvm_verify::challenge(&params).map_err(refusal)?;
     let fault = |e: serde_json::Error| Refusal::from(Fault::new("writing a challenge", e));
     Ok(Prepared {
         extra_params: serde_json::to_string(&challenge).map_err(fault)?,
@@ -280,8 +276,8 @@ impl Verifier {
         let state: CredentialState = serde_json::from_slice(kept)
             .map_err(|e| Refusal::from(Fault::new("reading a challenge", e)))?;
         let evidence = Evidence::from_json(Tee::Tpm.name(), evidence).map_err(refusal)?;
-        let binding = cvm_attest::Binding { digest: &binding.0, credential: Some(&state) };
-        let claims = cvm_attest::verify(&evidence, &binding, &self.roots, now).map_err(refusal)?;
+        let binding = cvm_verify::Binding { digest: &binding.0, credential: Some(&state) };
+        let claims = cvm_verify::verify(&evidence, &binding, &self.roots, now).map_err(refusal)?;
         let claims = claims.to_json().get("tpm").cloned().unwrap_or_default();
         let trust =
             claims.get("trust").and_then(Value::as_str).unwrap_or(UNTRUSTED_HOST).to_owned();

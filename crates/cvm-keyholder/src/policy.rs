@@ -2,12 +2,9 @@
 
 use std::{fs, path::Path};
 
-use cvm_attest::{
-    AttestError, Roots,
-    collateral::{Cache, read_public_key},
-    tee::Vendors,
-    x509::read_crls,
-};
+use cvm_evidence::AttestError;
+use cvm_verify::{Roots, x509::read_crls};
+use cvm_collateral::{Cache, read_public_key, tee::Vendors};
 use cvm_base::{Bytes32, read_bounded, read_text};
 use cvm_release::{
     messages::MachineRule,
@@ -115,13 +112,13 @@ fn roots(folder: &Path) -> Result<Roots, KeyHolderError> {
 }
 
 /// Rules in `package policy`; `allow` decides. The engine and its bounds are
-/// [`cvm_attest::policy`]'s.
-pub struct RegoPolicy(cvm_attest::policy::Policy);
+/// [`cvm_policy`]'s.
+pub struct RegoPolicy(cvm_policy::Policy);
 
 impl RegoPolicy {
     /// Compiles a policy; the error is for people.
     pub fn new(text: Vec<u8>) -> Result<Self, String> {
-        cvm_attest::policy::Policy::compile(POLICY_FILE, &text).map(Self).map_err(|e| e.to_string())
+        cvm_policy::Policy::compile(POLICY_FILE, &text).map(Self).map_err(|e| e.to_string())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_attest::ak_certificate::AkCertificate;
+use cvm_verify::ak_certificate::AkCertificate;
 use cvm_base::{Bytes32, sha256, time};
 use cvm_ceremony::{Card, Party, Unlock};
 use cvm_layout::manifest::{Manifest, Stage};

@@ -4,10 +4,10 @@
 
 mod common;
 // cvm-attest's own tests use the rest of it.
-#[path = "../../cvm-attest/tests/support/gpus.rs"]
+#[path = "../../cvm-verify/tests/support/gpus.rs"]
 mod gpus;
 #[allow(dead_code)]
-#[path = "../../cvm-attest/tests/gpu/synthetic.rs"]
+#[path = "../../cvm-verify/tests/gpu/synthetic.rs"]
 mod synthetic;
 
 use std::sync::{Arc, Mutex};
@@ -18,9 +18,10 @@ use common::{
     log,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_attest::{
-    JOBS_PCR, Roots, attester::Tpm, handoff_digest, jobs_digest, reference::Platforms, tee::Vendors,
-};
+use cvm_evidence::{JOBS_PCR, handoff_digest, jobs_digest, reference::Platforms};
+use cvm_verify::Roots;
+use cvm_collect::attester::Tpm;
+use cvm_collateral::tee::Vendors;
 use cvm_base::{sha256, time};
 use cvm_jobs::Composite;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
@@ -367,7 +368,7 @@ fn what_is_no_evidence_of_devices() {
         (json!({"nvidia": {"device_evidence_list": []}}).to_string(), Reason::Malformed),
         (json!({"nvidia": null}).to_string(), Reason::Malformed),
         (json!({"sampledevice": {}}).to_string(), Reason::Unsupported),
-        (" ".repeat(cvm_attest::tee::MAX_ADDITIONAL_BYTES / 2), Reason::Malformed),
+        (" ".repeat(cvm_collateral::tee::MAX_ADDITIONAL_BYTES / 2), Reason::Malformed),
     ] {
         let found = scene.shown(scene.challenged(&cpu), &cpu, &text, &text);
         assert_eq!(found.err().unwrap().0, reason, "{text:.60}");

@@ -12,7 +12,8 @@ use common::{
     Ceremony, LOG, OTHER_LOG, Serving, log, rego, site,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_attest::{ak_certificate::AkCertificate, attester::Tpm};
+use cvm_verify::ak_certificate::AkCertificate;
+use cvm_collect::attester::Tpm;
 use cvm_base::{Bytes, Explain, time};
 use cvm_ceremony::{Date, PartyRole, Unlock};
 use cvm_keyholder::{

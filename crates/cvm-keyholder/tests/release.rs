@@ -9,7 +9,7 @@ use common::{
     Ceremony, LOG, OTHER_LOG, Serving, log, rego,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_attest::handoff_digest;
+use cvm_evidence::handoff_digest;
 use cvm_base::{Bytes, sha256};
 use cvm_layout::manifest::{ImageId, Manifest, Stage};
 use cvm_release::{

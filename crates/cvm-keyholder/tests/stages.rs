@@ -7,18 +7,9 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Ceremony, LOG, log};
-use cvm_attest::{
-    Claims, JOBS_PCR, Reference, Roots, TpmClaims,
-    eventlog::extend,
-    handoff_digest, jobs_digest,
-    reference::Platforms,
-    reference_set::{AzureReference, AzureTee, SnpReference, TdxReference},
-    rtmr,
-    tcb::TcbFloor,
-    td_handoff_digest, td_jobs_digest,
-    tee::Vendors,
-    tpm::ClockInfo,
-};
+use cvm_verify::{Claims, Roots, TpmClaims};
+use cvm_evidence::{JOBS_PCR, Reference, eventlog::extend, handoff_digest, jobs_digest, reference::Platforms, platform::{AzureReference, AzureTee, SnpReference, TdxReference}, rtmr, tcb::TcbFloor, td_handoff_digest, td_jobs_digest, tpm::ClockInfo};
+use cvm_collateral::tee::Vendors;
 use cvm_base::{Bytes, Bytes32};
 use cvm_keyholder::evidence::Verifier;
 use cvm_layout::manifest::{GpuMechanism, Stage};

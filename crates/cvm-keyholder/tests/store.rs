@@ -11,7 +11,8 @@ use common::{
     asked::{PartyHalves, reply, send},
     log, rego,
 };
-use cvm_attest::{Roots, tee::Vendors};
+use cvm_verify::Roots;
+use cvm_collateral::tee::Vendors;
 use cvm_base::{Bytes, Bytes32, Explain, sha256, time};
 use cvm_ceremony::Unlock;
 use cvm_keyholder::{

@@ -4,13 +4,13 @@
 
 mod common;
 // cvm-attest's own tests use the rest of it.
-#[path = "../../cvm-attest/tests/support/gpus.rs"]
+#[path = "../../cvm-verify/tests/support/gpus.rs"]
 mod gpus;
 #[allow(dead_code)]
-#[path = "../../cvm-attest/tests/snp/mint.rs"]
+#[path = "../../cvm-verify/tests/snp/mint.rs"]
 mod mint;
 #[allow(dead_code)]
-#[path = "../../cvm-attest/tests/gpu/synthetic.rs"]
+#[path = "../../cvm-verify/tests/gpu/synthetic.rs"]
 mod synthetic;
 
 use std::{
@@ -25,16 +25,9 @@ use common::{
     asked::{PartyHalves, reply, send},
     log,
 };
-use cvm_attest::{
-    Roots,
-    collateral::{Cache, Item, Writer, content},
-    reference::Platforms,
-    reference_set::SnpReference,
-    tcb::TcbFloor,
-    tdx::intel_roots,
-    tee::Vendors,
-    trustee::{CertificateEntry, NvidiaBody, SnpBody, report_data},
-};
+use cvm_verify::{Roots, tdx::intel_roots};
+use cvm_collateral::{Cache, Item, Writer, content, tee::Vendors};
+use cvm_evidence::{reference::Platforms, platform::SnpReference, tcb::TcbFloor, trustee::{CertificateEntry, NvidiaBody, SnpBody, report_data}};
 use cvm_base::Bytes;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
 use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};
@@ -526,7 +519,7 @@ fn real_evidence_is_genuine_and_of_another_session() {
     let read = |name: &str| {
         fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)).unwrap()
     };
-    let real = read("crates/cvm-attest/tests/vectors/snp-trustee-e2e/evidence.json");
+    let real = read("tests/vectors/snp-trustee-e2e/evidence.json");
     let mut real: Value = serde_json::from_slice(&real).unwrap();
     let (reason, detail) = scene.shown(scene.challenged(Tee::Snp), real.clone()).err().unwrap();
     assert_eq!(reason, Reason::WrongNonce, "{detail}");
@@ -539,7 +532,7 @@ fn real_evidence_is_genuine_and_of_another_session() {
     let body = json!({ "cc_eventlog": null, "quote": STANDARD.encode(&quote) });
     let (reason, detail) = scene.shown(scene.challenged(Tee::Tdx), body).err().unwrap();
     assert_eq!(reason, Reason::WrongNonce, "{detail}");
-    let azure = read("crates/cvm-attest/tests/vectors/azure-trustee-v2/evidence.json");
+    let azure = read("tests/vectors/azure-trustee-v2/evidence.json");
     let azure = serde_json::from_slice(&azure).unwrap();
     let (reason, detail) = scene.shown(scene.challenged(Tee::AzSnpVtpm), azure).err().unwrap();
     assert_eq!(reason, Reason::WrongNonce, "{detail}");

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use cvm_attest::collect::Recorded;
+use cvm_collect::Recorded;
 
 use super::*;
 

@@ -1,4 +1,4 @@
-use cvm_attest::collect::{CollectError, Kind, Raw};
+use cvm_collect::{CollectError, Kind, Raw};
 use cvm_base::Bytes32;
 use cvm_release::messages::MachineRule;
 

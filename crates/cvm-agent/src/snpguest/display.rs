@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use cvm_attest::snp::REPORT_BYTES;
+use cvm_verify::snp::REPORT_BYTES;
 
 /// CPUID's extended family of Turin, whose TCB has another layout.
 const TURIN_FAMILY: u8 = 0x1a;

@@ -1,10 +1,8 @@
 //! The file of a report: 1184 bytes, and behind them, where the agent gave any, certificates in the
 //! form that the host hands them to its guest (GHCB specification 2.03, §4.1.8.1).
 
-use cvm_attest::{
-    certificate_table::{MAX_TABLE_BYTES, parse_certificate_table},
-    snp::REPORT_BYTES,
-};
+use cvm_evidence::certificate_table::{MAX_TABLE_BYTES, parse_certificate_table};
+use cvm_verify::snp::REPORT_BYTES;
 
 use super::SnpguestError;
 
@@ -41,7 +39,7 @@ impl ReportFile {
 
 #[cfg(test)]
 mod tests {
-    use cvm_attest::collect::{CertificateKind, SnpCertificate, certificate_table};
+    use cvm_collect::{CertificateKind, SnpCertificate, certificate_table};
 
     use super::*;
 

@@ -7,11 +7,11 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cvm_attest::{
+use cvm_base::{FileError, read_bounded, write_atomic};
+use cvm_verify::{
     snp::{KDS_CERTIFICATES, REPORT_BYTES},
     x509::Certificate,
 };
-use cvm_base::{FileError, read_bounded, write_atomic};
 use serde_json::{Value, json};
 
 use super::{

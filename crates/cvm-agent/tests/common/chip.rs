@@ -7,14 +7,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::signature::EcdsaKeyPair;
 use cvm_agent::attester::OpenDevice;
-use cvm_attest::{
-    collect::{CertificateKind, CollectError, Device, Kind, Raw, SnpCertificate},
-    reference::Platforms,
-    reference_set::SnpReference,
-    snp::SnpRoots,
-    tdx::intel_roots,
-    tee::Vendors,
-};
+use cvm_collect::{CertificateKind, CollectError, Device, Kind, Raw, SnpCertificate};
+use cvm_evidence::{reference::Platforms, platform::SnpReference};
+use cvm_verify::{snp::SnpRoots, tdx::intel_roots};
+use cvm_collateral::tee::Vendors;
 use cvm_base::Bytes;
 
 use crate::snp_mint;

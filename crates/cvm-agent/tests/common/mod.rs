@@ -22,26 +22,20 @@ use cvm_agent::{
     request,
     token::{Statement, Use},
 };
-use cvm_attest::{
-    Reference,
-    ak_certificate::{AkCertificate, AkStatement, VERSION},
-    attester::Tpm,
-    eventlog::EventLog,
-    handoff_digest,
-    reference::{Platforms, PredictedEvent, TpmReference},
-    tpm::Public,
-};
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite,
     Terms, Transcript, Unlock, fresh_nonce,
 };
+use cvm_collect::attester::Tpm;
+use cvm_evidence::{Reference, eventlog::{EventLog, PredictedEvent}, handoff_digest, reference::{Platforms, TpmReference}, tpm::Public};
 use cvm_layout::{
     manifest::GpuMechanism,
     names::Role,
     signed::{self, Kind},
 };
 use cvm_testkit::swtpm::{Swtpm, roots};
+use cvm_verify::ak_certificate::{AkCertificate, AkStatement, VERSION};
 use serde_json::{Value, json};
 
 const TODAY: u64 = 1_780_000_000;
@@ -65,7 +59,7 @@ pub fn python(script: &str) -> Command {
 
 /// What the machines' firmware and loader measure.
 pub fn log() -> Vec<u8> {
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cvm-attest/tests/vectors");
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors");
     fs::read(vectors.join("boot-debian12/eventlog.bin")).unwrap()
 }
 
@@ -219,7 +213,7 @@ impl Federation {
         // A federation without machines yet has no TPM maker.
         let root = ca
             .exists()
-            .then(|| cvm_attest::Roots::from_pem(&roots(&ca)).unwrap().ek_roots().next().unwrap());
+            .then(|| cvm_verify::Roots::from_pem(&roots(&ca)).unwrap().ek_roots().next().unwrap());
         let statement = AkStatement {
             version: VERSION,
             party: party.parse().unwrap(),

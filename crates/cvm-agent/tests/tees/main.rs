@@ -7,19 +7,19 @@ mod chip;
 mod common;
 // cvm-attest's own tests use the rest of these. `documents` and `mint` name each other.
 #[allow(dead_code)]
-#[path = "../../../cvm-attest/tests/tdx_minted/documents.rs"]
+#[path = "../../../cvm-verify/tests/tdx_minted/documents.rs"]
 mod documents;
 #[allow(dead_code)]
-#[path = "../../../cvm-attest/tests/tdx_minted/mint.rs"]
+#[path = "../../../cvm-verify/tests/tdx_minted/mint.rs"]
 mod mint;
 #[allow(dead_code)]
-#[path = "../../../cvm-attest/tests/snp/mint.rs"]
+#[path = "../../../cvm-verify/tests/snp/mint.rs"]
 mod snp_mint;
 
-#[path = "../../../cvm-attest/tests/support/gpus.rs"]
+#[path = "../../../cvm-verify/tests/support/gpus.rs"]
 mod gpus;
 #[allow(dead_code)]
-#[path = "../../../cvm-attest/tests/gpu/synthetic.rs"]
+#[path = "../../../cvm-verify/tests/gpu/synthetic.rs"]
 mod synthetic;
 
 mod gpu;

@@ -3,13 +3,9 @@
 use std::sync::Arc;
 
 use cvm_agent::{agent::Agent, attester::TeeAttester, token::Token};
-use cvm_attest::{
-    collect::{Raw, Recorded},
-    reference::Platforms,
-    tcb::TcbFloor,
-    tee::Vendors,
-    trustee::report_data,
-};
+use cvm_collect::{Raw, Recorded};
+use cvm_evidence::{reference::Platforms, tcb::TcbFloor, trustee::report_data};
+use cvm_collateral::tee::Vendors;
 use cvm_layout::names::Role;
 use serde_json::json;
 
@@ -135,8 +131,8 @@ fn attack_a_recorded_report() {
     let chip = maker.chip();
     let genuine = Token::parse(&made_by_root(&client, &chip)).unwrap();
     let report = chip.report(&report_data(&genuine.statement.digest()));
-    let certificate = |bytes: &[u8]| cvm_attest::collect::SnpCertificate {
-        kind: cvm_attest::collect::CertificateKind::Vcek,
+    let certificate = |bytes: &[u8]| cvm_collect::SnpCertificate {
+        kind: cvm_collect::CertificateKind::Vcek,
         bytes: bytes.to_vec(),
     };
     let folder = tempfile::tempdir().unwrap();

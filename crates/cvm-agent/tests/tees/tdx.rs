@@ -7,17 +7,10 @@ use cvm_agent::{
     attester::{OpenDevice, TeeAttester},
     clock,
 };
-use cvm_attest::{
-    collateral::{Item, Writer, content},
-    collect::{CollectError, Device, Kind, Raw},
-    reference::Platforms,
-    reference_set::TdxReference,
-    rtmr,
-    snp::SnpRoots,
-    td_handoff_digest, td_jobs_digest,
-    tee::Vendors,
-    x509::Certificate,
-};
+use cvm_collateral::{Item, Writer, content, tee::Vendors};
+use cvm_collect::{CollectError, Device, Kind, Raw};
+use cvm_evidence::{reference::Platforms, platform::TdxReference, rtmr, td_handoff_digest, td_jobs_digest};
+use cvm_verify::{snp::SnpRoots, x509::Certificate};
 use cvm_base::{Bytes, Explain as _};
 use cvm_layout::names::Role;
 use ed25519_dalek::SigningKey;
@@ -89,7 +82,7 @@ fn collateral(mint: &Mint, advisories: &[&str]) -> (Vec<u8>, String) {
     writer.put(&Item { key, bytes, source: "a test".into(), fetched_at: NOW }).unwrap();
     drop(writer);
     let cache =
-        cvm_attest::collateral::Cache::open(folder.path(), &[collector.verifying_key()]).unwrap();
+        cvm_collateral::Cache::open(folder.path(), &[collector.verifying_key()]).unwrap();
     (cache.pack(), hex::encode(collector.verifying_key().to_bytes()))
 }
 
@@ -112,7 +105,7 @@ fn two_sites_on_tdx_verify_each_other_with_intels_collateral() {
     let (packed, collector) = collateral(&mint, &[]);
     // Whom a machine believes stands on p4.
     server.write("config/collateral.pub", format!("{collector}\n").as_bytes());
-    let key = cvm_attest::collateral::read_public_key(&server.at("config/collateral.pub")).unwrap();
+    let key = cvm_collateral::read_public_key(&server.at("config/collateral.pub")).unwrap();
     let believes = || vendors(&mint).with_collectors(vec![key]);
     let at_server = agent(&server, &td, believes(), &packed);
     at_server.verify_self(&[]).unwrap();

@@ -93,7 +93,7 @@ pub enum ProvisionError {
     },
     /// In the prediction.
     #[error(transparent)]
-    Predict(#[from] cvm_attest::predict::PredictError),
+    Predict(#[from] cvm_predict::PredictError),
     /// In a small file.
     #[error(transparent)]
     File(#[from] cvm_base::FileError),

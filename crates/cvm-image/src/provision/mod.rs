@@ -18,10 +18,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_attest::{
-    predict::{self, Inputs},
-    reference::{MAX_BYTES as MAX_REFERENCE, Platforms, Reference},
-};
+use cvm_predict::{Inputs};
+use cvm_evidence::reference::{MAX_BYTES as MAX_REFERENCE, Platforms, Reference};
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose,
@@ -501,7 +499,7 @@ fn reference(
     tees: Platforms,
 ) -> Result<Reference, ProvisionError> {
     let databases = &firmware.databases;
-    let tpm = predict::tpm(&Inputs {
+    let tpm = cvm_predict::tpm(&Inputs {
         loader,
         uki,
         pk: &databases.pk,

@@ -15,16 +15,8 @@
 
 use std::path::{Path, PathBuf};
 
-use cvm_attest::{
-    predict::{
-        snp::{self, Kernel, LaunchInputs, VcpuType, Vmm},
-        tdx::{self, Acpi, Boot, PageOrder, TdxInputs},
-    },
-    reference::Platforms,
-    reference_set::{AzureReference, AzureTee, SnpReference, TdxReference},
-    rtmr::Bytes48,
-    tcb::TcbFloor,
-};
+use cvm_predict::{snp::{self, Kernel, LaunchInputs, VcpuType, Vmm}, tdx::{self, Acpi, Boot, PageOrder, TdxInputs}};
+use cvm_evidence::{reference::Platforms, platform::{AzureReference, AzureTee, SnpReference, TdxReference}, rtmr::Bytes48, tcb::TcbFloor};
 use cvm_base::{Bytes, read_bounded, read_text};
 use serde::Deserialize;
 

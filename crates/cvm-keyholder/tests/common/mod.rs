@@ -14,11 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cvm_attest::{
-    Reference,
-    eventlog::EventLog,
-    reference::{Platforms, PredictedEvent, TpmReference},
-};
+use cvm_evidence::{Reference, eventlog::{EventLog, PredictedEvent}, reference::{Platforms, TpmReference}};
 use cvm_base::{Bytes, Bytes32, sha256, time};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms,
@@ -49,7 +45,7 @@ pub const OTHER_LOG: &str = "boot-debian12/eventlog-with-cdrom.bin";
 const TODAY: u64 = 1_780_000_000;
 
 pub fn log(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../cvm-attest/tests/vectors").join(name))
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(name))
         .unwrap()
 }
 

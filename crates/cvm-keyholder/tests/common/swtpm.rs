@@ -2,11 +2,9 @@
 
 use std::sync::Mutex;
 
-use cvm_attest::{
-    Roots,
-    attester::{AttestationKey, Tpm},
-    eventlog::EventLog,
-};
+use cvm_verify::Roots;
+use cvm_collect::attester::{AttestationKey, Tpm};
+use cvm_evidence::eventlog::EventLog;
 use cvm_base::Bytes32;
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 use cvm_testkit::swtpm::Swtpm;

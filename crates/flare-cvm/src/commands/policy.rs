@@ -4,12 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use cvm_attest::{
-    Reference, ReferenceSet,
-    policy::new_policies,
-    reference_set::{AzureTee, FirmwareReference},
-    tcb::TcbFloor,
-};
+use cvm_evidence::{Reference, ReferenceSet, platform::AzureTee, reference_set::FirmwareReference, tcb::TcbFloor};
+use cvm_policy::new_policies;
 use cvm_base::{read_bounded, read_text, write_atomic};
 
 use super::progress::line;

@@ -7,17 +7,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use cvm_attest::{
-    Reference, ReferenceSet,
-    predict::{
-        Inputs,
-        snp::{self, Kernel, LaunchInputs, VcpuType, Vmm},
-        tdx::{self, Acpi, Boot, PageOrder, TdxInputs},
-    },
-    reference_set::{SnpReference, SnpVariant, TdxReference},
-    rtmr::sha384,
-    tcb::TcbFloor,
-};
+use cvm_evidence::{Reference, ReferenceSet, platform::{SnpReference, SnpVariant, TdxReference}, rtmr::sha384, tcb::TcbFloor};
+use cvm_predict::{Inputs, snp::{self, Kernel, LaunchInputs, VcpuType, Vmm}, tdx::{self, Acpi, Boot, PageOrder, TdxInputs}};
 use cvm_base::{Bytes, read_bounded, read_text, write_atomic};
 use cvm_image::boot::{LOADER_PATH, UKI_PATH, disk, secure_boot::Databases};
 use cvm_layout::esp;
@@ -165,7 +156,7 @@ fn text(value: &Value) -> String {
 /// From the bundle's files alone; `reference.json` must say the same.
 fn tpm(args: &Predict) -> Result<Value> {
     let files = Files::read(args)?;
-    let predicted = cvm_attest::predict::tpm(&files.inputs())?;
+    let predicted = cvm_predict::tpm(&files.inputs())?;
     let reference = reference(args)?;
     let differs =
         reference.tpm.pcrs.iter().filter(|(pcr, value)| predicted.pcrs.get(pcr) != Some(value));

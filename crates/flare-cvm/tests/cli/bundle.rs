@@ -6,10 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_attest::{
-    Reference,
-    predict::{Inputs, tpm},
-};
+use cvm_evidence::Reference;
+use cvm_predict::{Inputs, tpm};
 use cvm_base::sha256;
 use cvm_image::boot::{
     LOADER_PATH, UKI_PATH,
@@ -59,7 +57,7 @@ impl Bundle {
         let Databases { pk, kek, db, dbx, db_authority } = &firmware.databases;
         let inputs =
             Inputs { loader: &loader, uki: &uki, pk, kek, db, dbx, authority: db_authority };
-        let platforms = cvm_attest::reference::Platforms::default();
+        let platforms = cvm_evidence::reference::Platforms::default();
         let reference = Reference::new(image, manifest, tpm(&inputs).unwrap(), platforms);
         fs::write(bundle.join("reference.json"), reference.to_bytes()).unwrap();
         fs::write(bundle.join("OVMF_VARS.fd"), &firmware.variables).unwrap();

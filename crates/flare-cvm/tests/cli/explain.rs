@@ -3,13 +3,8 @@
 
 use std::{fs, path::Path};
 
-use cvm_attest::{
-    Reference, ReferenceSet,
-    reference::TpmReference,
-    reference_set::{FirmwareReference, TdxReference},
-    rtmr::{replay, sha384},
-    tdx::TdxClaims,
-};
+use cvm_evidence::{Reference, ReferenceSet, reference::TpmReference, reference_set::FirmwareReference, platform::TdxReference, rtmr::{replay, sha384}};
+use cvm_verify::tdx::TdxClaims;
 use cvm_base::{Bytes, sha256};
 use serde_json::json;
 

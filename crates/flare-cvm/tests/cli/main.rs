@@ -1,6 +1,6 @@
 //! `flare-cvm` as its users run it: arguments in; exit status, text, JSON and files out.
 
-#[path = "../../../cvm-attest/tests/support/ak.rs"]
+#[path = "../../../cvm-verify/tests/support/ak.rs"]
 mod ak;
 mod bundle;
 mod cache;
@@ -8,13 +8,13 @@ mod ceremony;
 mod collect;
 mod explain;
 mod given;
-#[path = "../../../cvm-attest/tests/support/igvm.rs"]
+#[path = "../../../cvm-predict/tests/support/igvm.rs"]
 mod igvm_file;
 mod keyholder;
-#[path = "../../../cvm-attest/tests/snp/mint.rs"]
+#[path = "../../../cvm-verify/tests/snp/mint.rs"]
 #[expect(dead_code, reason = "the verifier's own tests use the rest")]
 mod mint;
-#[path = "../../../cvm-attest/tests/support/nvml.rs"]
+#[path = "../../../cvm-collect/tests/support/nvml.rs"]
 mod nvml;
 mod policy;
 mod predict;
@@ -33,7 +33,7 @@ use serde_json::Value;
 const NOW: &str = "1760000000";
 const EVIDENCE: &str = "tests/vectors/evidence";
 /// The verifier's own vectors.
-const VECTORS: &str = "crates/cvm-attest/tests/vectors";
+const VECTORS: &str = "tests/vectors";
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

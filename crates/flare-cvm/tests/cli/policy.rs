@@ -3,11 +3,7 @@
 use std::fs;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cvm_attest::{
-    Reference, ReferenceSet,
-    reference::TpmReference,
-    reference_set::{SnpReference, SnpVariant},
-};
+use cvm_evidence::{Reference, ReferenceSet, reference::TpmReference, platform::{SnpReference, SnpVariant}};
 use cvm_base::Bytes;
 
 use crate::{NOW, VECTORS, ak::Ak, explain::machine, flare_cvm, folder, read, verify, write};

@@ -2,11 +2,8 @@
 
 use std::fs;
 
-use cvm_attest::{
-    Reference, ReferenceSet,
-    predict::snp::{Kernel, LaunchInputs, VcpuType, Vmm, launch},
-    reference::TpmReference,
-};
+use cvm_evidence::{Reference, ReferenceSet, reference::TpmReference};
+use cvm_predict::snp::{Kernel, LaunchInputs, VcpuType, Vmm, launch};
 use cvm_base::sha256;
 use igvm_defs::IgvmPlatformType;
 use serde_json::{Value, json};

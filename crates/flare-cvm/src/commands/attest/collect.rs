@@ -4,11 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use cvm_attest::{
-    attester::{DEFAULT_TCTI, Tpm},
-    collateral::{Cache, read_public_key},
-    collect::{self, CollectError, Device, Recorded, azure::Azure, nvml::Nvml, tpm::TpmDevice},
-};
+use cvm_collect::{attester::{DEFAULT_TCTI, Tpm}, CollectError, Device, Recorded, azure::Azure, nvml::Nvml, tpm::TpmDevice};
+use cvm_collateral::{Cache, read_public_key};
 use cvm_base::{interrupt, read_bounded, write_atomic};
 use serde_json::json;
 
@@ -199,7 +196,7 @@ fn open(source: Source, args: &Collect) -> Result<Box<dyn Device>, CollectError>
         }
     };
     Ok(match source {
-        Source::Tee => collect::open()?,
+        Source::Tee => cvm_collect::open()?,
         Source::Azure => Box::new(Azure::open(tpm()?)?),
         Source::Tpm => Box::new(TpmDevice::new(tpm()?)),
         Source::Gpu => Box::new(Nvml::open(None)?),

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 /// More than any piece of evidence or collateral, in bytes.
-const MAX_FILE: u64 = cvm_attest::files::MAX_FILE_BYTES as u64;
+const MAX_FILE: u64 = cvm_verify::files::MAX_FILE_BYTES as u64;
 
 /// Check what a confidential machine proves about itself.
 #[derive(Subcommand)]

@@ -3,11 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use cvm_attest::{
-    appraise::{Appraisal, Refusal, Rules},
-    gpu::ResultPolicy,
-    policy::Policy,
-};
+use cvm_verify::{appraise::{Appraisal, Refusal, Rules}, gpu::ResultPolicy};
+use cvm_policy::Policy;
 use cvm_base::read_text;
 use serde_json::{Value, json};
 

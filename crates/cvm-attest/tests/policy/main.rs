@@ -1,8 +1,0 @@
-//! Policies: the engine's bounds, the three that are written from reference values, and every
-//! shipped one over nothing.
-
-#[cfg(feature = "verifier")]
-mod acpi;
-mod emptied;
-mod engine;
-mod written;

@@ -1,0 +1,89 @@
+//! A bounded cursor over hostile bytes.
+
+use crate::AttestError;
+
+/// Reads from a slice and never past it; names the structure in every error.
+pub struct Reader<'a> {
+    what: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(what: &'static str, bytes: &'a [u8]) -> Self {
+        Self { what, rest: bytes }
+    }
+
+    pub fn error(&self, problem: impl Into<String>) -> AttestError {
+        AttestError::malformed(self.what, problem)
+    }
+
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], AttestError> {
+        match self.rest.split_at_checked(count) {
+            Some((head, tail)) => {
+                self.rest = tail;
+                Ok(head)
+            }
+            None => {
+                Err(self.error(format!("{count} more bytes expected, {} left", self.rest.len())))
+            }
+        }
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], AttestError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    pub fn u8(&mut self) -> Result<u8, AttestError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub fn u16(&mut self) -> Result<u16, AttestError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub fn u32(&mut self) -> Result<u32, AttestError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub fn u64(&mut self) -> Result<u64, AttestError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    pub fn u16_le(&mut self) -> Result<u16, AttestError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub fn u32_le(&mut self) -> Result<u32, AttestError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// A TPM2B: a two-byte size and that many bytes, at most `limit`.
+    pub fn sized(&mut self, limit: usize) -> Result<&'a [u8], AttestError> {
+        let size = usize::from(self.u16()?);
+        if size > limit {
+            return Err(self.error(format!("a field of {size} bytes, at most {limit} allowed")));
+        }
+        self.take(size)
+    }
+
+    pub fn expect(&self, field: &str, expected: u32, found: u32) -> Result<(), AttestError> {
+        if expected == found {
+            return Ok(());
+        }
+        Err(self.error(format!("{field} is {found:#x}, expected {expected:#x}")))
+    }
+
+    pub fn end(&self) -> Result<(), AttestError> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.error(format!("{} bytes too many", self.rest.len())))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the fuzzer starts from, and damaged copies of it, in an ordinary test run.
+
+use cvm_testkit::seeds::each_seed;
+
+#[test]
+fn tpm_structures() {
+    each_seed("tpm_structure", 20_000, cvm_fuzzing::tpm_structure);
+}
+
+#[test]
+fn event_logs() {
+    each_seed("event_log", 1_000, cvm_fuzzing::event_log);
+}
+
+#[test]
+fn reference_sets() {
+    each_seed("reference_set", 2_000, cvm_fuzzing::reference_set);
+}
+
+#[test]
+fn ak_certificates() {
+    each_seed("ak_certificate", 5_000, cvm_fuzzing::ak_certificate);
+}
+
+#[test]
+fn handshakes() {
+    each_seed("tpm_handshake", 2_000, cvm_fuzzing::handshake);
+}
+
+#[test]
+fn tpm_quotes() {
+    each_seed("tpm_quote", 1_000, cvm_fuzzing::tpm_quote);
+}
+
+#[test]
+fn azure_evidence() {
+    each_seed("azure_evidence", 1_000, cvm_fuzzing::azure_evidence);
+}
+
+#[test]
+fn file_forms() {
+    each_seed("file_forms", 500, cvm_fuzzing::file);
+}
+
+#[test]
+fn snp_evidence() {
+    each_seed("snp_evidence", 2_000, cvm_fuzzing::snp_evidence);
+}
+
+#[test]
+fn tee_evidence() {
+    each_seed("tee_evidence", 200, cvm_fuzzing::tee_evidence);
+}
+
+#[test]
+fn tdx_quotes() {
+    each_seed("tdx_quote", 300, cvm_fuzzing::tdx_quote);
+}
+
+#[test]
+fn cc_event_logs() {
+    each_seed("cc_event_log", 1_000, cvm_fuzzing::cc_event_log);
+}
+
+#[test]
+fn gpu_evidence() {
+    each_seed("gpu_evidence", 300, cvm_fuzzing::gpu_evidence);
+}
+
+#[test]
+fn gpu_rims() {
+    each_seed("gpu_rim", 150, cvm_fuzzing::gpu_rim);
+}
+
+#[test]
+fn gpu_collateral() {
+    each_seed("gpu_collateral", 3_000, cvm_fuzzing::gpu_collateral);
+}
+
+#[test]
+fn tokens() {
+    each_seed("token", 500, cvm_fuzzing::token);
+}
+
+#[test]
+fn launch() {
+    each_seed("launch", 30, cvm_fuzzing::launch);
+}
+
+#[test]
+fn collateral() {
+    each_seed("collateral", 1_000, cvm_fuzzing::collateral);
+}
+
+#[test]
+fn collected() {
+    each_seed("collected", 5_000, cvm_fuzzing::collected);
+}
