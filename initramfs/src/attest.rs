@@ -12,8 +12,11 @@
 
 use std::{error::Error, path::Path, sync::Mutex};
 
-use cvm_collect::{attester::Tpm, CollectError, Device, Kind, RTMR3, Rtmr};
-use cvm_evidence::{td_handoff_digest, td_jobs_digest, trustee::{COLLATERAL, report_data}};
+use cvm_collect::{CollectError, Device, Kind, RTMR3, Rtmr, attester::Tpm};
+use cvm_evidence::{
+    td_handoff_digest, td_jobs_digest,
+    trustee::{COLLATERAL, report_data},
+};
 use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 use serde_json::Value;

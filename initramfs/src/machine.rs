@@ -20,8 +20,11 @@
 
 use std::fmt;
 
-use cvm_collect::{attester::{Place, Tpm}, Device};
 use cvm_ceremony::split_key::{MachineSecret, MachineShare};
+use cvm_collect::{
+    Device,
+    attester::{Place, Tpm},
+};
 use cvm_layout::{
     manifest::{ImageId, KeyPurpose, Manifest},
     names::Name,

@@ -2,10 +2,14 @@
 
 use cvm_base::Explain;
 use cvm_collect::{
-    CollectError, Device,
+    CollectError, Device, Kind,
     attester::{Tpm, patiently},
 };
-use cvm_evidence::{tpm_nonce, trustee::{COLLATERAL, NvidiaBody, report_data}, wire::Base64};
+use cvm_evidence::{
+    tpm_nonce,
+    trustee::{COLLATERAL, report_data},
+    wire::Base64,
+};
 use cvm_verify::QuotedEvidence;
 use serde_json::Value;
 
@@ -82,8 +86,8 @@ impl TeeAttester {
     /// [`CollectError`] when there is none.
     pub fn new(open: OpenDevice, collateral: &[u8]) -> Result<Self, CollectError> {
         let kind = match open()?.kind() {
-            collect::Kind::Snp => "snp",
-            collect::Kind::Tdx => "tdx",
+            Kind::Snp => "snp",
+            Kind::Tdx => "tdx",
             other => {
                 let problem = format!("{other:?} evidence is not carried by tokens");
                 return Err(CollectError::Absent {

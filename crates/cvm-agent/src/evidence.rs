@@ -1,9 +1,11 @@
 //! The kinds of evidence in a token. A new kind is a variant here.
 
 use cvm_base::Bytes;
-use cvm_collateral::tee::{self, TeeClaims, Vendors};
+use cvm_collateral::tee::{TeeClaims, Vendors};
 use cvm_evidence::Reference;
-use cvm_verify::{Phase, QuotedEvidence, acpi, ak_certificate::AkStatement, verify_quoted};
+use cvm_verify::{
+    Phase, QuotedEvidence, acpi, ak_certificate::AkStatement, measured, verify_quoted,
+};
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
@@ -132,7 +134,8 @@ impl TeeBody {
     /// refused here, whatever a policy says; without any, the policy must know what the image
     /// measures.
     fn phase(&self, claims: &Value, reference: &Reference) -> Result<&'static str, Refusal> {
-        let Some((phase, problem)) = tee::phase(&json!({ self.kind: claims }), reference) else {
+        let Some((phase, problem)) = measured::phase(&json!({ self.kind: claims }), reference)
+        else {
             return Err(Refusal::Kind { found: self.kind.into() });
         };
         let known =

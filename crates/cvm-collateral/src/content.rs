@@ -3,7 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{CollateralError, Key, Product, QuoteCollateral, Signer, key::is_csp};
-use cvm_verify::{snp::{Endorsement, SigningKey}, x509::{Certificate, crl_due}};
+use cvm_verify::{
+    snp::{Endorsement, SigningKey},
+    x509::{Certificate, crl_due},
+};
 
 /// More certificates than any manifest carries (four).
 const MAX_RIM_CERTIFICATES: usize = 16;

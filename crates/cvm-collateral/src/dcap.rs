@@ -8,7 +8,11 @@ use super::{
     CollateralError, DcapTee, Key, PckCa,
     content::{self, earliest},
 };
-use cvm_verify::{files::signed_member, tdx, x509::{Certificate, crl_due}};
+use cvm_verify::{
+    files::signed_member,
+    tdx,
+    x509::{Certificate, crl_due},
+};
 
 /// The longest header with a chain of Intel's has some 4 KiB.
 const MAX_CHAIN_BYTES: usize = 32 * 1024;

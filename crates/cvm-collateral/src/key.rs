@@ -28,12 +28,12 @@ impl Product {
 
     /// From a product name, with or without a stepping: `Milan`, `Milan-B0`, `Siena-A0`.
     pub fn from_name(name: &str) -> Option<Self> {
-        snp::Product::from_name(name).ok().map(Self::from)
+        snp::Product::from_name(name).map(Self::from)
     }
 
     /// From the CPUID family and model in a report of version 3 and later (AMD 56860, table 23).
     pub fn from_cpuid(family: u8, model: u8) -> Option<Self> {
-        snp::Product::from_cpuid(family, model).ok().map(Self::from)
+        snp::Product::from_cpuid(family, model).map(Self::from)
     }
 
     /// How many bytes name a chip: 64, and 8 on Turin (AMD 57230).
@@ -187,7 +187,6 @@ impl PckCa {
 ///
 /// Written as `KIND NAME`, such as `amd-crl vcek/Milan`; an index holds the two apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub enum Key {
     /// A chip's certificate at one TCB (DER).
     Vcek {
@@ -352,7 +351,7 @@ pub(crate) fn is_csp(name: &str) -> bool {
 }
 
 /// A manifest's name: it becomes part of a URL.
-pub(crate) fn is_rim_id(id: &str) -> bool {
+pub fn is_rim_id(id: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     !id.is_empty() && id.len() <= 128 && id.bytes().all(allowed) && !id.starts_with('.')
 }

@@ -16,17 +16,18 @@
 //! date is an error, never an answer.
 //!
 //! The parts: [`Key`] (what is filed), [`content`] (what bytes are), [`Cache`] (reading, pure but
-//! for [`Cache::open`]), [`Writer`], [`wanted`] (what evidence needs) and, behind the feature
-//! `collateral-fetch`, [`fetch`].
+//! for [`Cache::open`]), [`Writer`], [`wanted`] (what evidence needs), and [`tee`], which verifies
+//! a TEE's evidence with all of it. What asks vendors is another crate, `cvm-fetch`, which no
+//! program of a guest or a key holder links.
 
 mod cache;
 mod collector;
 pub mod content;
 mod dcap;
 mod error;
-pub mod fetch;
 mod index;
 mod key;
+pub mod tee;
 pub mod wanted;
 mod writer;
 
@@ -35,5 +36,5 @@ pub use collector::{open_or_create_key, public_path, read_public_key};
 pub use dcap::{Answer, QuoteCollateral};
 pub use error::{CacheError, CollateralError};
 pub use index::{Entry, INDEX_FILE, MAX_ENTRIES, MAX_INDEX_BYTES, MAX_TOTAL_BYTES};
-pub use key::{DcapTee, Key, PckCa, Product, Signer, Tcb};
+pub use key::{DcapTee, Key, PckCa, Product, Signer, Tcb, is_rim_id};
 pub use writer::{Item, Writer};

@@ -5,8 +5,11 @@ mod support;
 
 use std::{fs, path::Path};
 
-use cvm_collateral::{Cache, CacheError, CollateralError, DcapTee, Item, Key, PckCa, Product, QuoteCollateral, Signer, Tcb, Writer, content, wanted};
 use cvm_base::Explain as _;
+use cvm_collateral::{
+    Cache, CacheError, CollateralError, DcapTee, Item, Key, PckCa, Product, QuoteCollateral,
+    Signer, Tcb, Writer, content, wanted,
+};
 use ed25519_dalek::SigningKey;
 use support::{amd_crl, vector};
 
@@ -315,43 +318,4 @@ fn what_evidence_needs_or_why_that_is_not_known() {
     for bytes in [&b""[..], &report, b"-----BEGIN CERTIFICATE-----"] {
         assert!(wanted::by_quote(bytes).is_err());
     }
-}
-
-/// Invariant 13: nothing on the boot path fetches. Only the command line asks for the fetcher and
-/// names it.
-#[test]
-fn no_program_of_a_guest_or_a_key_holder_has_the_fetcher() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut packages = vec![repository.join("initramfs")];
-    packages.extend(
-        fs::read_dir(repository.join("crates")).unwrap().map(|entry| entry.unwrap().path()),
-    );
-    assert!(packages.len() > 5);
-    let name = |package: &Path| package.file_name().unwrap().to_string_lossy().into_owned();
-    for package in packages {
-        let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
-        let enables = manifest
-            .lines()
-            .any(|line| line.starts_with("cvm-attest") && line.contains("collateral-fetch"));
-        assert_eq!(enables, name(&package) == "flare-cvm", "{}", package.display());
-        // Nobody links the command line itself: it is a program.
-        assert!(
-            !manifest.lines().any(|line| line.starts_with("flare-cvm")),
-            "{}",
-            package.display()
-        );
-        // Cargo unifies features of what it builds at once; what is never named is not linked.
-        if !["flare-cvm", "cvm-attest"].contains(&name(&package).as_str()) {
-            assert!(!names_the_fetcher(&package.join("src")), "{}", package.display());
-        }
-    }
-}
-
-fn names_the_fetcher(folder: &Path) -> bool {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
-        match path.is_dir() {
-            true => names_the_fetcher(&path),
-            false => fs::read_to_string(&path).is_ok_and(|text| text.contains("collateral::fetch")),
-        }
-    })
 }

@@ -2,8 +2,12 @@
 
 use serde_json::Value;
 
-use super::{CertificateKind, Raw};
-use cvm_evidence::{AttestError, trustee::{self, CertificateEntry, SnpBody, TdxBody}, wire::Base64};
+use super::{CertificateKind, Raw, gpus};
+use cvm_evidence::{
+    AttestError,
+    trustee::{self, CertificateEntry, SnpBody, TdxBody},
+    wire::Base64,
+};
 
 impl Raw {
     /// The protocol's name of the kind and its `primary_evidence`, or of GPUs their part of the
@@ -43,9 +47,7 @@ impl Raw {
             Self::Tpm { .. } => {
                 Err(AttestError::Kind { found: "a TPM's quote without a challenge".into() })
             }
-            Self::Gpus(gpus) => {
-                body(trustee::NVIDIA, serde_json::to_value(gpus::body(gpus)?))
-            }
+            Self::Gpus(gpus) => body(trustee::NVIDIA, serde_json::to_value(gpus::body(gpus)?)),
         }
     }
 }

@@ -1,7 +1,11 @@
 //! GPUs' evidence as the release protocol carries it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cvm_evidence::{AttestError, trustee::{NvidiaBody, NvidiaDevice, report_data}, wire::Base64};
+use cvm_evidence::{
+    AttestError,
+    trustee::{NvidiaBody, NvidiaDevice, report_data},
+    wire::Base64,
+};
 
 use crate::{CollectError, Device, Gpu, Raw};
 
@@ -55,13 +59,14 @@ pub fn body(gpus: &[Gpu]) -> Result<NvidiaBody, AttestError> {
 fn architecture(pem: &[u8]) -> Option<&'static str> {
     let text = std::str::from_utf8(pem).ok()?;
     let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);
-    blocks.filter_map(|block| {
-        let base64: String =
-            block.split("-----END").next()?.chars().filter(|c| !c.is_whitespace()).collect();
-        let der = STANDARD.decode(base64).ok()?;
-        der.windows(7).find_map(model)
-    })
-    .next()
+    blocks
+        .filter_map(|block| {
+            let base64: String =
+                block.split("-----END").next()?.chars().filter(|c| !c.is_whitespace()).collect();
+            let der = STANDARD.decode(base64).ok()?;
+            der.windows(7).find_map(model)
+        })
+        .next()
 }
 
 /// `GH100 ` or `GB_100 `.

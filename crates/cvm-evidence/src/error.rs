@@ -106,6 +106,7 @@ pub enum AttestError {
 }
 
 impl AttestError {
+    /// `what` was read, and `problem` is wrong with it.
     pub fn malformed(what: &'static str, problem: impl Into<String>) -> Self {
         Self::Malformed { what, problem: problem.into() }
     }

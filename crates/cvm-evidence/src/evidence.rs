@@ -4,7 +4,6 @@ use crate::{AttestError, wire::TpmEvidence};
 
 /// What a CVM offers as proof. A new kind is a variant here and an arm in [`cvm_verify::verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Evidence {
     /// A TPM 2.0 quote (`tee` = `tpm`).
     Tpm(Box<TpmEvidence>),

@@ -1,6 +1,5 @@
 //! Asks vendors' services for collateral. For the command line alone: nothing on the boot path
-//! fetches, and no program of a guest or a key holder is built with the feature `collateral-fetch`
-//! (a test proves it).
+//! fetches, and no program of a guest or a key holder links this crate (a test proves it).
 //!
 //! [`requests`] says what is asked, as a pure function; [`Fetcher`] asks, one request at a time,
 //! with a pace per service, bounded tries with exponential backoff, and one deadline over all of
@@ -21,7 +20,7 @@ pub use error::FetchError;
 pub use http::{Network, Proxy};
 pub use request::{Bases, Reply, Request, Service, assemble, requests};
 
-use super::{Item, Key, content};
+use cvm_collateral::{Item, Key, content};
 use http::{Failure, Http};
 
 /// How long things may take, and how often they are tried.

@@ -5,7 +5,7 @@ use cvm_base::{Bytes32, sha256};
 use serde::Deserialize;
 
 use super::FetchError;
-use cvm_collateral::{Answer, Key, QuoteCollateral, key::is_rim_id};
+use cvm_collateral::{Answer, Key, QuoteCollateral, is_rim_id};
 
 /// A vendor's service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

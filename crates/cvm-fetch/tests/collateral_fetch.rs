@@ -3,15 +3,17 @@
 
 #[path = "support/server.rs"]
 mod server;
-#[path = "support/collateral.rs"]
+#[path = "../../cvm-collateral/tests/support/collateral.rs"]
 mod support;
 
 use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cvm_collateral::{Item, Key, QuoteCollateral, content};
-use cvm_fetch::{Bases, Clock, FetchError, Fetcher, Limits, Network, Outcome, Progress, Proxy, requests};
 use cvm_base::{Explain as _, sha256};
+use cvm_collateral::{Item, Key, QuoteCollateral, content};
+use cvm_fetch::{
+    Bases, Clock, FetchError, Fetcher, Limits, Network, Outcome, Progress, Proxy, requests,
+};
 use server::{Answer, Server, response};
 use support::{amd_crl, vector};
 

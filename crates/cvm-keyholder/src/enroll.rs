@@ -1,8 +1,8 @@
 //! Whether an image is one that this party agreed to.
 
-use cvm_evidence::Reference;
 use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::{Agreement, Card, Date, Party};
+use cvm_evidence::Reference;
 use cvm_layout::{
     manifest::{self, Manifest},
     names::Name,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use cvm_evidence::AttestError;
-use cvm_collateral::CacheError;
 use cvm_base::{Bytes16, Bytes32, Explain, FileError, time::rfc3339};
 use cvm_ceremony::CeremonyError;
+use cvm_collateral::CacheError;
+use cvm_evidence::AttestError;
 use cvm_layout::{names::Name, site_conf::ConfError};
 use cvm_release::server::{MAX_REASON, Subject};
 

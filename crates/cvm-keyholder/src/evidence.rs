@@ -1,10 +1,9 @@
 //! `cvm-attest` behind the protocol's verifier trait.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_evidence::{AttestError, Evidence, Reference, wire::HandshakeParams};
-use cvm_verify::{Claims, CredentialState, Phase, Roots, ak_certificate::{self, AkStatement}, gpu::GpuError};
-use cvm_collateral::tee::{self, Submodule, TeeClaims, TeeError, Vendors};
 use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_collateral::tee::{self, Submodule, TeeClaims, TeeError, Vendors};
+use cvm_evidence::{AttestError, Evidence, Reference, wire::HandshakeParams};
 use cvm_layout::{
     manifest::{Manifest, Stage},
     names::Name,
@@ -16,6 +15,12 @@ use cvm_release::{
         Chip, Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified,
         VerifiedDevice,
     },
+};
+use cvm_verify::{
+    Claims, CredentialState, Phase, Roots,
+    ak_certificate::{self, AkStatement},
+    gpu::GpuError,
+    measured,
 };
 use serde_json::{Value, json};
 
@@ -118,7 +123,7 @@ impl EvidenceVerifier for Verifier {
         let Ok(reference) = serde_json::from_value::<Reference>(image.reference.clone()) else {
             return false;
         };
-        let phase = match tee::phase(evidence, &reference) {
+        let phase = match measured::phase(evidence, &reference) {
             Some((phase, _)) => phase,
             None => {
                 Claims::from_json(evidence).map_or(Phase::Other, |claims| claims.phase(&reference))
@@ -156,7 +161,7 @@ impl Verifier {
         let fault = |e: String| Refusal::from(Fault::new("comparing with the reference values", e));
         let reference: Reference =
             serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
-        if let Some((phase, problem)) = tee::phase(evidence, &reference) {
+        if let Some((phase, problem)) = measured::phase(evidence, &reference) {
             // Of SEV-SNP nothing shows the handoff, so what is released later is released to either
             // phase.
             let phase = match (report_id(evidence)?, stage, phase) {

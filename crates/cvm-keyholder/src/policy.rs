@@ -2,14 +2,14 @@
 
 use std::{fs, path::Path};
 
-use cvm_evidence::AttestError;
-use cvm_verify::{Roots, x509::read_crls};
-use cvm_collateral::{Cache, read_public_key, tee::Vendors};
 use cvm_base::{Bytes32, read_bounded, read_text};
+use cvm_collateral::{Cache, read_public_key, tee::Vendors};
+use cvm_evidence::AttestError;
 use cvm_release::{
     messages::MachineRule,
     server::{Answer, Fault, Policy},
 };
+use cvm_verify::{Roots, x509::read_crls};
 use serde_json::Value;
 
 use crate::KeyHolderError;

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_verify::ak_certificate::AkCertificate;
 use cvm_base::{Bytes32, sha256, time};
 use cvm_ceremony::{Card, Party, Unlock};
 use cvm_layout::manifest::{Manifest, Stage};
@@ -18,6 +17,7 @@ use cvm_release::{
         Decision, Fault, Halves, Outcome, Policy as _, Reply, Request, Server, SessionKeys, Verdict,
     },
 };
+use cvm_verify::ak_certificate::AkCertificate;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Response, StatusCode,

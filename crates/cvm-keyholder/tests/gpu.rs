@@ -18,11 +18,10 @@ use common::{
     log,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_evidence::{JOBS_PCR, handoff_digest, jobs_digest, reference::Platforms};
-use cvm_verify::Roots;
-use cvm_collect::attester::Tpm;
-use cvm_collateral::tee::Vendors;
 use cvm_base::{sha256, time};
+use cvm_collateral::tee::Vendors;
+use cvm_collect::attester::Tpm;
+use cvm_evidence::{JOBS_PCR, handoff_digest, jobs_digest, reference::Platforms};
 use cvm_jobs::Composite;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
 use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};
@@ -33,6 +32,7 @@ use cvm_release::{
     server::{Fault, Outcome, Reason, Server, SessionKeys, Verdict},
 };
 use cvm_testkit::swtpm::Swtpm;
+use cvm_verify::Roots;
 use gpus::Gpus;
 use serde_json::json;
 use synthetic::{Device, World};

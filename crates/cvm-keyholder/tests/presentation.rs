@@ -12,10 +12,9 @@ use common::{
     Ceremony, LOG, OTHER_LOG, Serving, log, rego, site,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_verify::ak_certificate::AkCertificate;
-use cvm_collect::attester::Tpm;
 use cvm_base::{Bytes, Explain, time};
 use cvm_ceremony::{Date, PartyRole, Unlock};
+use cvm_collect::attester::Tpm;
 use cvm_keyholder::{
     KeyHolderError,
     enroll::{Documents, Identity},
@@ -32,6 +31,7 @@ use cvm_release::{
     server::{Reason, Step, Subject, Verdict},
 };
 use cvm_testkit::swtpm::Swtpm;
+use cvm_verify::ak_certificate::AkCertificate;
 use ed25519_dalek::VerifyingKey;
 
 struct Scene {

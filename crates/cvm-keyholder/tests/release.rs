@@ -9,8 +9,8 @@ use common::{
     Ceremony, LOG, OTHER_LOG, Serving, log, rego,
     swtpm::{TpmAttester, boot, root_sha256},
 };
-use cvm_evidence::handoff_digest;
 use cvm_base::{Bytes, sha256};
+use cvm_evidence::handoff_digest;
 use cvm_layout::manifest::{ImageId, Manifest, Stage};
 use cvm_release::{
     binding::Binding,

@@ -7,13 +7,23 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Ceremony, LOG, log};
-use cvm_verify::{Claims, Roots, TpmClaims};
-use cvm_evidence::{JOBS_PCR, Reference, eventlog::extend, handoff_digest, jobs_digest, reference::Platforms, platform::{AzureReference, AzureTee, SnpReference, TdxReference}, rtmr, tcb::TcbFloor, td_handoff_digest, td_jobs_digest, tpm::ClockInfo};
-use cvm_collateral::tee::Vendors;
 use cvm_base::{Bytes, Bytes32};
+use cvm_collateral::tee::Vendors;
+use cvm_evidence::{
+    JOBS_PCR, Reference,
+    eventlog::extend,
+    handoff_digest, jobs_digest,
+    platform::{AzureReference, AzureTee, SnpReference, TdxReference},
+    reference::Platforms,
+    rtmr,
+    tcb::TcbFloor,
+    td_handoff_digest, td_jobs_digest,
+    tpm::ClockInfo,
+};
 use cvm_keyholder::evidence::Verifier;
 use cvm_layout::manifest::{GpuMechanism, Stage};
 use cvm_release::server::{Enrolled, EvidenceVerifier, Reason};
+use cvm_verify::{Claims, Roots, TpmClaims};
 use serde_json::{Value, json};
 
 /// Where a guest is: as `cvm-init` and `cvm-jobs` measure it.

@@ -11,10 +11,9 @@ use common::{
     asked::{PartyHalves, reply, send},
     log, rego,
 };
-use cvm_verify::Roots;
-use cvm_collateral::tee::Vendors;
 use cvm_base::{Bytes, Bytes32, Explain, sha256, time};
 use cvm_ceremony::Unlock;
+use cvm_collateral::tee::Vendors;
 use cvm_keyholder::{
     KeyHolderError,
     enroll::{Documents, Identity},
@@ -33,6 +32,7 @@ use cvm_release::{
         Verdict,
     },
 };
+use cvm_verify::Roots;
 use rusqlite::{Connection, params};
 use serde_json::json;
 

@@ -25,10 +25,14 @@ use common::{
     asked::{PartyHalves, reply, send},
     log,
 };
-use cvm_verify::{Roots, tdx::intel_roots};
-use cvm_collateral::{Cache, Item, Writer, content, tee::Vendors};
-use cvm_evidence::{reference::Platforms, platform::SnpReference, tcb::TcbFloor, trustee::{CertificateEntry, NvidiaBody, SnpBody, report_data}};
 use cvm_base::Bytes;
+use cvm_collateral::{Cache, Item, Writer, content, tee::Vendors};
+use cvm_evidence::{
+    platform::SnpReference,
+    reference::Platforms,
+    tcb::TcbFloor,
+    trustee::{CertificateEntry, SnpBody, report_data},
+};
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
 use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};
 use cvm_release::{
@@ -36,6 +40,7 @@ use cvm_release::{
     messages::Tee,
     server::{Answer, Fault, Outcome, Policy, Reason, Server, SessionKeys, Verdict},
 };
+use cvm_verify::{Roots, tdx::intel_roots};
 use ed25519_dalek::SigningKey;
 use gpus::{Gpus, golden};
 use serde_json::{Value, json};
@@ -146,7 +151,7 @@ impl Scene {
     /// With these GPUs beside the chip, as `cvm-jobs` does it.
     fn attest_with(&self, mut gpus: Gpus) -> Client<Attested> {
         let challenged = self.challenged(Tee::Snp);
-        let answer = NvidiaBody::collect(&mut gpus, &challenged.device_binding().0)
+        let answer = cvm_collect::gpus::attest(&mut gpus, &challenged.device_binding().0)
             .unwrap()
             .additional_evidence();
         let evidence = self.evidence(&challenged.binding(&answer).0, |_| {});

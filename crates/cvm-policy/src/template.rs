@@ -6,7 +6,11 @@ use cvm_base::Bytes32;
 use serde_json::{Value, json};
 
 use super::PolicyError;
-use cvm_evidence::{platform::{AzureTee, SnpReference, after_handoff}, reference_set::ReferenceSet, rtmr::{self, Bytes48}};
+use cvm_evidence::{
+    platform::{AzureTee, SnpReference, after_handoff},
+    reference_set::ReferenceSet,
+    rtmr::{self, Bytes48},
+};
 
 /// When a policy is asked, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +101,8 @@ fn text(reference: &ReferenceSet, purpose: Purpose) -> String {
             }})
         };
         let boot = || reference.tdx.iter().map(|tdx| platform(tdx, tdx.rtmr3)).collect();
-        let handed_off = |tdx| platform(tdx, rtmr::extend(&tdx.rtmr3, &cvm_evidence::td_handoff_digest()));
+        let handed_off =
+            |tdx| platform(tdx, rtmr::extend(&tdx.rtmr3, &cvm_evidence::td_handoff_digest()));
         let running =
             if two_stages { reference.tdx.iter().map(handed_off).collect() } else { boot() };
         parts.push(staged("tdx_platforms", boot(), running));

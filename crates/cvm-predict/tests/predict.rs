@@ -2,13 +2,19 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use cvm_evidence::{eventlog::EventLog, reference::{Platforms, Reference, TpmReference}, rtmr::sha384};
-use cvm_predict::{Inputs, PredictError, tdx};
 use cvm_base::{Bytes, Explain, sha256};
+use cvm_evidence::{
+    eventlog::EventLog,
+    reference::{Platforms, Reference, TpmReference},
+    rtmr::sha384,
+};
+use cvm_predict::{Inputs, PredictError, tdx};
 
 fn vector(name: &str) -> Vec<u8> {
     fs::read(
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/boot-debian12").join(name),
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/vectors/boot-debian12")
+            .join(name),
     )
     .unwrap()
 }

@@ -1,7 +1,7 @@
 //! Launch digests of IGVM files.
 
-use cvm_predict::snp::{LaunchError, LaunchInputs, VcpuType, Vmm, launch, launch_igvm};
 use cvm_base::Explain;
+use cvm_predict::snp::{LaunchError, LaunchInputs, VcpuType, Vmm, launch, launch_igvm};
 use igvm::IgvmDirectiveHeader as Directive;
 use igvm_defs::{IgvmPageDataType, IgvmPlatformType};
 

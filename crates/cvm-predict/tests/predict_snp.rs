@@ -2,8 +2,11 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use cvm_predict::snp::{Kernel, LaunchDifference, LaunchError, LaunchInputs, LaunchPrediction, VcpuType, Vmm, explain, launch};
 use cvm_base::Explain;
+use cvm_predict::snp::{
+    Kernel, LaunchDifference, LaunchError, LaunchInputs, LaunchPrediction, VcpuType, Vmm, explain,
+    launch,
+};
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

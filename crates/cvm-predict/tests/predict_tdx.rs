@@ -2,9 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use cvm_predict::{PredictError, tdx::{Acpi, Boot, PageOrder, TdxInputs, tdx}};
-use cvm_evidence::rtmr::{self, Bytes48, RtmrEvent, explain};
 use cvm_base::{Bytes, Explain as _, sha256};
+use cvm_evidence::rtmr::{self, Bytes48, RtmrEvent, explain};
+use cvm_predict::{
+    PredictError,
+    tdx::{Acpi, Boot, PageOrder, TdxInputs, tdx},
+};
 use serde_json::Value;
 
 /// Section: offset and size in the image, address and size in memory, type, attributes.

@@ -9,8 +9,13 @@ use std::{
 };
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
-use cvm_verify::{gpu, snp, tdx, token::{self, KeySet, MaaPolicy, Token}, quote::{self, AttestationKey, Nonce, PcrValues, QuoteEvidence, TpmPolicy}};
 use cvm_evidence::tpm::Key;
+use cvm_verify::{
+    gpu,
+    quote::{self, AttestationKey, Nonce, PcrValues, QuoteEvidence, TpmPolicy},
+    snp, tdx,
+    token::{self, KeySet, MaaPolicy, Token},
+};
 
 /// When the evidence was valid: SNP, TDX, GPU, Azure's token.
 const TIMES: [u64; 4] = [1_760_000_000, 1_787_894_500, 1_717_200_000, 1_625_180_000];
@@ -192,7 +197,9 @@ fn nvidia(folder: &Path, now: u64) -> Result<Peer, String> {
 fn tpm_quote() {
     let file = |name: &str| {
         fs::read(
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/own-swtpm-quotes").join(name),
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../../tests/vectors/own-swtpm-quotes")
+                .join(name),
         )
         .unwrap()
     };

@@ -211,12 +211,12 @@ impl Certificate {
     }
 
     /// The common name in its subject; empty without one.
-    pub(crate) fn subject_cn(&self) -> String {
+    pub fn subject_cn(&self) -> String {
         common_name(self.parsed.tbs_certificate().subject())
     }
 
     /// The common name in its issuer; empty without one.
-    pub(crate) fn issuer_cn(&self) -> String {
+    pub fn issuer_cn(&self) -> String {
         common_name(self.parsed.tbs_certificate().issuer())
     }
 
@@ -474,7 +474,10 @@ fn common_name(name: &x509_cert::name::Name) -> String {
 }
 
 /// A revocation list's issuer (its common name), and when the next one is due.
-pub(crate) fn crl_due(der: &[u8]) -> Result<(String, u64), X509Error> {
+///
+/// # Errors
+/// [`X509Error::Crl`] for another structure, and for a list that does not say it.
+pub fn crl_due(der: &[u8]) -> Result<(String, u64), X509Error> {
     let fail = |problem: String| X509Error::Crl { problem };
     let list = <x509_cert::crl::CertificateList>::from_der(der)
         .map_err(|e| fail(e.to_string()))?

@@ -3,8 +3,13 @@
 use std::{fs, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
-use cvm_verify::{azure::{AzureBound, AzureError, AzureEvidence, Hardware, HardwareKind, HclReport, QuoteFiles}, snp::{SnpError, SnpPolicy, SnpRoots}, quote::{TpmError, TpmPolicy}, x509::Certificate};
 use cvm_base::{Explain, sha256};
+use cvm_verify::{
+    azure::{AzureBound, AzureError, AzureEvidence, Hardware, HardwareKind, HclReport, QuoteFiles},
+    quote::{TpmError, TpmPolicy},
+    snp::{SnpError, SnpPolicy, SnpRoots},
+    x509::Certificate,
+};
 use serde_json::{Value, json};
 
 const NOW: u64 = 1_760_000_000; // 2025-10-09

@@ -10,11 +10,18 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use cvm_evidence::{AttestError, Evidence, HANDOFF_EVENT, Reference, eventlog::{EventLog, PredictedEvent}, handoff_digest, reference::{Platforms, TpmReference}, tpm, wire::HandshakeParams};
-use cvm_verify::{Binding, Phase, Roots, challenge, verify};
-use cvm_collect::attester::{Place, Tpm, TpmError};
 use cvm_base::{Bytes, sha256};
+use cvm_collect::attester::{Place, Tpm, TpmError};
+use cvm_evidence::{
+    AttestError, Evidence, HANDOFF_EVENT, Reference,
+    eventlog::{EventLog, PredictedEvent},
+    handoff_digest,
+    reference::{Platforms, TpmReference},
+    tpm,
+    wire::HandshakeParams,
+};
 use cvm_testkit::swtpm::{Swtpm, roots};
+use cvm_verify::{Binding, Phase, Roots, challenge, verify};
 
 fn open(swtpm: &Swtpm) -> Tpm {
     Tpm::open(&swtpm.tcti()).unwrap()

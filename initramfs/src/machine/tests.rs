@@ -1,5 +1,5 @@
-use cvm_collect::{CollectError, Kind, Raw};
 use cvm_base::Bytes32;
+use cvm_collect::{CollectError, Kind, Raw};
 use cvm_release::messages::MachineRule;
 
 use super::*;

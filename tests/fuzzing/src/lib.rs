@@ -1,7 +1,10 @@
 //! The bodies of the fuzz targets, so that ordinary tests run them too. None may panic.
 
 use cvm_evidence::eventlog::LoggedEvent;
-use cvm_evidence::{eventlog::{EventLog, Log, Registers}, tpm::{Public, parse_quote, parse_signature}};
+use cvm_evidence::{
+    eventlog::{EventLog, Log, Registers},
+    tpm::{Public, parse_quote, parse_signature},
+};
 
 /// Bytes as a quote, as a signature and as a public area.
 pub fn tpm_structure(bytes: &[u8]) {
@@ -67,7 +70,10 @@ pub fn handshake(bytes: &[u8]) {
 
 /// Bytes as a file of any form, and as evidence.
 pub fn file(bytes: &[u8]) {
-    use cvm_verify::{appraise::{EvidenceSet, Terms}, files::unpack};
+    use cvm_verify::{
+        appraise::{EvidenceSet, Terms},
+        files::unpack,
+    };
 
     let Ok(found) = unpack(bytes) else { return };
     let size: usize = found.pieces.iter().map(|piece| piece.bytes.len()).sum();
@@ -80,7 +86,9 @@ pub fn file(bytes: &[u8]) {
 
 /// Bytes as a report, as a certificate table, as roots, and as Trustee's form of `snp` evidence.
 pub fn snp_evidence(bytes: &[u8]) {
-    use cvm_verify::snp::{REPORT_BYTES, SigningKey, SnpEvidence, SnpReport, SnpRoots, VerifiedChain, verify};
+    use cvm_verify::snp::{
+        REPORT_BYTES, SigningKey, SnpEvidence, SnpReport, SnpRoots, VerifiedChain, verify,
+    };
 
     let Ok(roots) = SnpRoots::amd() else { return };
     let check = |evidence: &SnpEvidence| {
@@ -112,8 +120,8 @@ pub fn snp_evidence(bytes: &[u8]) {
 /// Bytes as evidence of every TEE in the release protocol, as claims, and as a report for a stock
 /// verifier.
 pub fn tee_evidence(bytes: &[u8]) {
-    use cvm_evidence::{Reference, trustee::SnpBody};
     use cvm_collateral::tee::{KINDS, Vendors};
+    use cvm_evidence::{Reference, trustee::SnpBody};
     use cvm_verify::measured::phase;
 
     if let Ok(body) = SnpBody::new(bytes, vec![]) {
@@ -143,7 +151,9 @@ pub fn tee_evidence(bytes: &[u8]) {
         let none = cvm_evidence::reference::Platforms::default();
         let zeros = cvm_base::Bytes([0; 32]);
         let reference = Reference::new(cvm_base::Bytes([0; 16]), zeros, tpm, none);
-        assert!(phase(&body, &reference).is_none_or(|(phase, _)| phase == cvm_verify::Phase::Other));
+        assert!(
+            phase(&body, &reference).is_none_or(|(phase, _)| phase == cvm_verify::Phase::Other)
+        );
         return;
     };
     let _ = phase(&body, &reference);
@@ -165,7 +175,9 @@ pub fn launch(bytes: &[u8]) {
 
 /// Bytes as an attestation key, as PCR values, and as message and signature of a quote.
 pub fn tpm_quote(bytes: &[u8]) {
-    use cvm_verify::quote::{AttestationKey, PcrValues, QuoteClaims, QuoteEvidence, TpmPolicy, verify};
+    use cvm_verify::quote::{
+        AttestationKey, PcrValues, QuoteClaims, QuoteEvidence, TpmPolicy, verify,
+    };
     let _ = PcrValues::parse(bytes);
     if let Ok(json) = serde_json::from_slice(bytes) {
         let _ = QuoteClaims::from_json(&json);
@@ -200,7 +212,9 @@ pub fn azure_evidence(bytes: &[u8]) {
 
 /// Bytes as a quote, as the documents of collateral, and as collateral.
 pub fn tdx_quote(bytes: &[u8]) {
-    use cvm_verify::tdx::{Collateral, DcapVerifier, TdxEvidence, fuzz_signed_documents, intel_roots};
+    use cvm_verify::tdx::{
+        Collateral, DcapVerifier, TdxEvidence, fuzz_signed_documents, intel_roots,
+    };
     const NOW: u64 = 1_787_894_500;
     let Ok(roots) = intel_roots() else { return };
     if let Ok(evidence) = TdxEvidence::parse(bytes, None) {
@@ -262,7 +276,10 @@ pub fn gpu_collateral(bytes: &[u8]) {
 /// Bytes as a token, as a key set, as NRAS' bundle, as a signing key; a token's claims in each
 /// vendor's layout.
 pub fn token(bytes: &[u8]) {
-    use cvm_verify::token::{DetachedEat, EarKey, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaClaims, MaaPolicy, NrasPolicy, Registered, Rules, Token, verify_ita, verify_maa, verify_nras};
+    use cvm_verify::token::{
+        DetachedEat, EarKey, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaClaims,
+        MaaPolicy, NrasPolicy, Registered, Rules, Token, verify_ita, verify_maa, verify_nras,
+    };
     let none = Expected::default();
     let empty = KeySet::parse(br#"{"keys":[]}"#);
     let keys = KeySet::parse(bytes).or(empty);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use aws_lc_rs::signature::EcdsaKeyPair;
 use cvm_agent::attester::OpenDevice;
-use cvm_collect::{CertificateKind, CollectError, Device, Kind, Raw, SnpCertificate};
-use cvm_evidence::{reference::Platforms, platform::SnpReference};
-use cvm_verify::{snp::SnpRoots, tdx::intel_roots};
-use cvm_collateral::tee::Vendors;
 use cvm_base::Bytes;
+use cvm_collateral::tee::Vendors;
+use cvm_collect::{CertificateKind, CollectError, Device, Kind, Raw, SnpCertificate};
+use cvm_evidence::{platform::SnpReference, reference::Platforms};
+use cvm_verify::{snp::SnpRoots, tdx::intel_roots};
 
 use crate::snp_mint;
 

@@ -28,7 +28,13 @@ use cvm_ceremony::{
     Terms, Transcript, Unlock, fresh_nonce,
 };
 use cvm_collect::attester::Tpm;
-use cvm_evidence::{Reference, eventlog::{EventLog, PredictedEvent}, handoff_digest, reference::{Platforms, TpmReference}, tpm::Public};
+use cvm_evidence::{
+    Reference,
+    eventlog::{EventLog, PredictedEvent},
+    handoff_digest,
+    reference::{Platforms, TpmReference},
+    tpm::Public,
+};
 use cvm_layout::{
     manifest::GpuMechanism,
     names::Role,

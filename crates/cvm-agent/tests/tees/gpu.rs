@@ -15,9 +15,9 @@ use cvm_agent::{
     serve,
     token::{Statement, Token},
 };
-use cvm_collect::CollectError;
-use cvm_collateral::tee::Vendors;
 use cvm_base::{Explain as _, sha256};
+use cvm_collateral::tee::Vendors;
+use cvm_collect::CollectError;
 use cvm_layout::{manifest::GpuMechanism, names::Role, p1::MAX_COLLATERAL_BYTES};
 use ed25519_dalek::SigningKey;
 use nix::unistd::geteuid;

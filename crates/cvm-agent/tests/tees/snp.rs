@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use cvm_agent::{agent::Agent, attester::TeeAttester, token::Token};
+use cvm_collateral::tee::Vendors;
 use cvm_collect::{Raw, Recorded};
 use cvm_evidence::{reference::Platforms, tcb::TcbFloor, trustee::report_data};
-use cvm_collateral::tee::Vendors;
 use cvm_layout::names::Role;
 use serde_json::json;
 

@@ -7,12 +7,14 @@ use cvm_agent::{
     attester::{OpenDevice, TeeAttester},
     clock,
 };
+use cvm_base::{Bytes, Explain as _};
 use cvm_collateral::{Item, Writer, content, tee::Vendors};
 use cvm_collect::{CollectError, Device, Kind, Raw};
-use cvm_evidence::{reference::Platforms, platform::TdxReference, rtmr, td_handoff_digest, td_jobs_digest};
-use cvm_verify::{snp::SnpRoots, x509::Certificate};
-use cvm_base::{Bytes, Explain as _};
+use cvm_evidence::{
+    platform::TdxReference, reference::Platforms, rtmr, td_handoff_digest, td_jobs_digest,
+};
 use cvm_layout::names::Role;
+use cvm_verify::{snp::SnpRoots, x509::Certificate};
 use ed25519_dalek::SigningKey;
 use serde_json::json;
 
@@ -81,8 +83,7 @@ fn collateral(mint: &Mint, advisories: &[&str]) -> (Vec<u8>, String) {
     let mut writer = Writer::open(folder.path(), collector.clone(), &[]).unwrap();
     writer.put(&Item { key, bytes, source: "a test".into(), fetched_at: NOW }).unwrap();
     drop(writer);
-    let cache =
-        cvm_collateral::Cache::open(folder.path(), &[collector.verifying_key()]).unwrap();
+    let cache = cvm_collateral::Cache::open(folder.path(), &[collector.verifying_key()]).unwrap();
     (cache.pack(), hex::encode(collector.verifying_key().to_bytes()))
 }
 

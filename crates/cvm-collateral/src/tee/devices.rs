@@ -9,8 +9,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{TeeClaims, TeeError, Vendors, json};
-use cvm_verify::gpu::{self, DeviceClaims, DeviceEvidence, Expectation, GpuClaims, GpuError, GpuPolicy, Rim, SwitchClaims, Topology};
 use cvm_evidence::trustee::NVIDIA;
+use cvm_verify::gpu::{
+    self, DeviceClaims, DeviceEvidence, Expectation, GpuClaims, GpuError, GpuPolicy, Rim,
+    SwitchClaims, Topology,
+};
 
 /// Sixteen GPUs fit; longer text is refused unread.
 pub const MAX_ADDITIONAL_BYTES: usize = 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use cvm_base::Explain;
 
-use cvm_verify::{azure::AzureError, gpu::GpuError, snp::SnpError, tdx::TdxError, quote::TpmError};
+use cvm_verify::{azure::AzureError, gpu::GpuError, quote::TpmError, snp::SnpError, tdx::TdxError};
 
 /// A TEE's evidence was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -15,7 +15,6 @@
 
 mod devices;
 mod error;
-mod measured;
 mod published;
 
 use std::collections::BTreeSet;
@@ -27,15 +26,22 @@ use serde_json::{Value, json};
 pub use self::{
     devices::{MAX_ADDITIONAL_BYTES, Submodule, check_gpus},
     error::TeeError,
-    measured::phase,
 };
 
 use ed25519_dalek::VerifyingKey;
 use published::Published;
 
-use cvm_verify::{acpi, azure::{AzureBound, AzureEvidence, HardwareKind}, gpu, snp::{self, SnpClaims, SnpEvidence, SnpExpected, SnpPolicy, SnpRoots}, tdx::{self, Collateral, DcapVerifier, TcbStatus, TdxEvidence, TdxPolicy}, quote::TpmPolicy, x509::Certificate};
-use cvm_evidence::Cache;
+use crate::Cache;
 use cvm_evidence::trustee::{TdxBody, report_data};
+use cvm_verify::{
+    acpi,
+    azure::{AzureBound, AzureEvidence, HardwareKind},
+    gpu,
+    quote::TpmPolicy,
+    snp::{self, SnpClaims, SnpEvidence, SnpExpected, SnpPolicy, SnpRoots},
+    tdx::{self, Collateral, DcapVerifier, TcbStatus, TdxEvidence, TdxPolicy},
+    x509::Certificate,
+};
 
 /// The kinds of evidence that are verified here, as the protocol names them.
 pub const KINDS: [&str; 4] = ["snp", "tdx", "az-snp-vtpm", "az-tdx-vtpm"];

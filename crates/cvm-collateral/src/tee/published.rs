@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::Vendors;
-use cvm_evidence::{Cache, Found, Key};
+use crate::{Cache, Found, Key};
 use cvm_evidence::trustee::COLLATERAL;
 use cvm_verify::x509::Certificate;
 

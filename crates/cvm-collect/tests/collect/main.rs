@@ -18,8 +18,11 @@ use std::{
     time::Duration,
 };
 
-use cvm_collect::{CertificateKind, CollectError, Device as _, Kind, QgsAddress, Raw, Recorded, SevGuest, SnpCertificate, TdxGuest, Tsm, quote_over};
 use cvm_base::Explain as _;
+use cvm_collect::{
+    CertificateKind, CollectError, Device as _, Kind, QgsAddress, Raw, Recorded, SevGuest,
+    SnpCertificate, TdxGuest, Tsm, quote_over,
+};
 
 fn vector(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence").join(name))
@@ -293,8 +296,11 @@ fn recordings_answer_only_the_challenge_they_were_made_for() {
     let report = vector("gpu/h100-545.00-e2e/report.bin");
     let mut data = [0; 64];
     data[..32].copy_from_slice(&report[4..36]);
-    let gpu =
-        cvm_collect::Gpu { report, certificates: vector("gpu/h100-545.00-e2e/chain.pem") };
+    let gpu = cvm_collect::Gpu {
+        uuid: "GPU-0".into(),
+        report,
+        certificates: vector("gpu/h100-545.00-e2e/chain.pem"),
+    };
     let raw = Raw::Gpus(vec![gpu.clone(), gpu]);
     Recorded::write(folder.path(), &raw).unwrap();
     let mut device = Recorded::open(folder.path()).unwrap();

@@ -1,6 +1,9 @@
 //! Logs of every bank: the crypto-agile form, the older SHA-1 form, and a TDX guest's CCEL.
 
-use crate::{AttestError, tpm::{HashAlg, Reader}};
+use crate::{
+    AttestError,
+    tpm::{HashAlg, Reader},
+};
 
 use super::{LAST_PCR, MAX_BYTES, event_type};
 
@@ -149,10 +152,10 @@ fn read_header(
     let mut ahead = Reader::new("event log", r.rest());
     let first = read_event(&mut ahead)?;
     let Some(spec) = first.data.strip_prefix(b"Spec ID Event03\0") else { return Ok(None) };
-    r.expect("first event's type", event_type::NO_ACTION, first.kind)?;
+    r.require("first event's type", event_type::NO_ACTION, first.kind)?;
     // Intel's firmware names RTMR 0 in a CCEL's header; a PC Client log must name PCR 0.
     if registers == Registers::Pcrs {
-        r.expect("first event's PCR", 0, first.register)?;
+        r.require("first event's PCR", 0, first.register)?;
     }
     r.take(r.rest().len() - ahead.rest().len())?;
     read_spec_id(spec).map(Some)

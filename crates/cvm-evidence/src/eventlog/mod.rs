@@ -11,9 +11,9 @@ mod replay;
 use std::collections::BTreeMap;
 
 use cvm_base::{Bytes, Bytes32, sha256};
-use serde::{Deserialize, Serialize};
 use describe::printable;
 pub use describe::variable_name;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     describe::{EventText, event_type_name},
@@ -22,7 +22,10 @@ pub use self::{
 };
 pub use replay::LoggedEvent;
 
-use crate::{AttestError, tpm::{HashAlg, Reader}};
+use crate::{
+    AttestError,
+    tpm::{HashAlg, Reader},
+};
 
 /// More than any firmware logs; longer input is refused unread.
 pub const MAX_BYTES: usize = 1024 * 1024;

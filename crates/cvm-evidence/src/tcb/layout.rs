@@ -60,11 +60,7 @@ impl Tcb {
 
     /// The bytes that the product's layout leaves out, where they are not zero: `REPORTED_TCB byte
     /// 4`.
-    pub fn unknown(
-        field: &str,
-        bytes: [u8; 8],
-        product: Product,
-    ) -> impl Iterator<Item = String> {
+    pub fn unknown(field: &str, bytes: [u8; 8], product: Product) -> impl Iterator<Item = String> {
         let reserved = if product == Product::Turin { 4..7 } else { 2..6 };
         let set = move |at: &usize| bytes.get(*at).is_some_and(|byte| *byte != 0);
         reserved.filter(set).map(move |at| format!("{field} byte {at}"))

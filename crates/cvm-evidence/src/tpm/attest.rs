@@ -94,9 +94,9 @@ pub fn parse_quote(bytes: &[u8]) -> Result<Quote, AttestError> {
     let mut r = Reader::new("TPMS_ATTEST", bytes);
     // The magic is what separates the TPM's own statements from anything else a key may sign.
     let magic = r.u32()?;
-    r.expect("magic", GENERATED, magic)?;
+    r.require("magic", GENERATED, magic)?;
     let kind = r.u16()?;
-    r.expect("type", ATTEST_QUOTE, kind.into())?;
+    r.require("type", ATTEST_QUOTE, kind.into())?;
     let qualified_signer = r.sized(MAX_NAME)?.to_vec();
     let nonce = r.sized(MAX_DATA)?.to_vec();
     let clock = ClockInfo {

@@ -138,7 +138,7 @@ impl Public {
             ALG_AES => {
                 let bits = r.u16()?;
                 let mode = r.u16()?;
-                r.expect("AES mode", ALG_CFB.into(), mode.into())?;
+                r.require("AES mode", ALG_CFB.into(), mode.into())?;
                 Some(bits)
             }
             other => {
@@ -317,7 +317,7 @@ fn read_rsa(r: &mut Reader<'_>) -> Result<Key, AttestError> {
 fn read_ecc(r: &mut Reader<'_>) -> Result<Key, AttestError> {
     let curve = r.u16()?;
     let kdf = r.u16()?;
-    r.expect("key derivation scheme", ALG_NULL.into(), kdf.into())?;
+    r.require("key derivation scheme", ALG_NULL.into(), kdf.into())?;
     match curve {
         CURVE_P256 => read_point::<32, 64>(r).map(|point| Key::P256 { point }),
         CURVE_P384 => read_point::<48, 96>(r).map(|point| Key::P384 { point }),

@@ -9,18 +9,25 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Reads `bytes`; `what` names the structure in errors.
     pub fn new(what: &'static str, bytes: &'a [u8]) -> Self {
         Self { what, rest: bytes }
     }
 
+    /// An error about this structure.
     pub fn error(&self, problem: impl Into<String>) -> AttestError {
         AttestError::malformed(self.what, problem)
     }
 
+    /// What was not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
+    /// The next `count` bytes.
+    ///
+    /// # Errors
+    /// [`AttestError::Malformed`] when fewer are left; so in all that follow.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], AttestError> {
         match self.rest.split_at_checked(count) {
             Some((head, tail)) => {
@@ -33,32 +40,60 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], AttestError> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
     }
 
+    /// Big-endian.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
     pub fn u8(&mut self) -> Result<u8, AttestError> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    /// Big-endian.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
     pub fn u16(&mut self) -> Result<u16, AttestError> {
         self.array().map(u16::from_be_bytes)
     }
 
+    /// Big-endian.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
     pub fn u32(&mut self) -> Result<u32, AttestError> {
         self.array().map(u32::from_be_bytes)
     }
 
+    /// Big-endian.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
     pub fn u64(&mut self) -> Result<u64, AttestError> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// Little-endian.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
     pub fn u16_le(&mut self) -> Result<u16, AttestError> {
         self.array().map(u16::from_le_bytes)
     }
 
+    /// Little-endian.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
     pub fn u32_le(&mut self) -> Result<u32, AttestError> {
         self.array().map(u32::from_le_bytes)
     }
@@ -72,13 +107,21 @@ impl<'a> Reader<'a> {
         self.take(size)
     }
 
-    pub fn expect(&self, field: &str, expected: u32, found: u32) -> Result<(), AttestError> {
+    /// Compares a field that was read with the one value that it may have.
+    ///
+    /// # Errors
+    /// [`AttestError::Malformed`] for another.
+    pub fn require(&self, field: &str, expected: u32, found: u32) -> Result<(), AttestError> {
         if expected == found {
             return Ok(());
         }
         Err(self.error(format!("{field} is {found:#x}, expected {expected:#x}")))
     }
 
+    /// Nothing may be left.
+    ///
+    /// # Errors
+    /// [`AttestError::Malformed`] for trailing bytes.
     pub fn end(&self) -> Result<(), AttestError> {
         if self.rest.is_empty() {
             Ok(())

@@ -295,7 +295,8 @@ mod tests {
     #[test]
     fn what_a_stock_attester_wrote_is_written_the_same() {
         let theirs: Value =
-            serde_json::from_slice(&file("../../tests/vectors/snp-trustee-e2e/evidence.json")).unwrap();
+            serde_json::from_slice(&file("../../tests/vectors/snp-trustee-e2e/evidence.json"))
+                .unwrap();
         let body: SnpBody = serde_json::from_value(theirs.clone()).unwrap();
         let ours = SnpBody::new(&body.report().unwrap(), body.certificates().to_vec()).unwrap();
         assert_eq!(serde_json::to_value(&ours).unwrap(), theirs);

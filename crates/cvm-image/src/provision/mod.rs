@@ -18,12 +18,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_predict::{Inputs};
-use cvm_evidence::reference::{MAX_BYTES as MAX_REFERENCE, Platforms, Reference};
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose,
 };
+use cvm_evidence::reference::{MAX_BYTES as MAX_REFERENCE, Platforms, Reference};
 use cvm_layout::{
     code_digest,
     layout::{Contents, Layout, Placement, verity_data_room},
@@ -36,6 +35,7 @@ use cvm_layout::{
     signed::{self, Kind},
     site_conf::SiteConf,
 };
+use cvm_predict::Inputs;
 use cvm_seal::{DiskKey, MacKey, luks, verity};
 
 pub use archive::document_beside;

@@ -14,11 +14,15 @@ use std::{
     time::Duration,
 };
 
-use cvm_evidence::{Reference, eventlog::{EventLog, PredictedEvent}, reference::{Platforms, TpmReference}};
 use cvm_base::{Bytes, Bytes32, sha256, time};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms,
     Transcript, Unlock, build_split_key, fresh_nonce, open_contribution, split_key::Half,
+};
+use cvm_evidence::{
+    Reference,
+    eventlog::{EventLog, PredictedEvent},
+    reference::{Platforms, TpmReference},
 };
 use cvm_keyholder::{
     enroll::{Documents, Identity},
@@ -45,8 +49,7 @@ pub const OTHER_LOG: &str = "boot-debian12/eventlog-with-cdrom.bin";
 const TODAY: u64 = 1_780_000_000;
 
 pub fn log(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(name))
-        .unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(name)).unwrap()
 }
 
 /// What `reference.json` says for a boot that measured `log`.

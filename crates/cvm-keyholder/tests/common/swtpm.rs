@@ -2,12 +2,12 @@
 
 use std::sync::Mutex;
 
-use cvm_verify::Roots;
+use cvm_base::Bytes32;
 use cvm_collect::attester::{AttestationKey, Tpm};
 use cvm_evidence::eventlog::EventLog;
-use cvm_base::Bytes32;
 use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
 use cvm_testkit::swtpm::Swtpm;
+use cvm_verify::Roots;
 use serde_json::Value;
 
 pub fn open(swtpm: &Swtpm) -> Tpm {

@@ -3,16 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use cvm_evidence::{ReferenceSet, eventlog::{EventLog, PredictedEvent}, reference::TpmReference, reference_set::FirmwareReference, platform::TdxReference};
-use cvm_policy::{Decision, Policy, new_policies};
 use cvm_base::{Bytes, Bytes32};
+use cvm_evidence::{
+    ReferenceSet,
+    eventlog::{EventLog, PredictedEvent},
+    platform::TdxReference,
+    reference::TpmReference,
+    reference_set::FirmwareReference,
+};
+use cvm_policy::{Decision, Policy, new_policies};
 use serde_json::{Value, json};
 
 const TPM: &str = include_str!("../../../../keys/policies/tpm.rego");
 const ROOT: Bytes32 = Bytes([0xee; 32]);
 
 fn log(name: &str) -> Vec<u8> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/host-acpi");
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/host-acpi");
     std::fs::read(folder.join(name)).unwrap()
 }
 

@@ -1,8 +1,8 @@
 //! Every shipped policy, with each set, list and member that it reads emptied: a rule over nothing
 //! is no "yes".
 
-use cvm_policy::{Policy, new_policies};
 use cvm_base::Bytes;
+use cvm_policy::{Policy, new_policies};
 use serde_json::{Value, json};
 
 use crate::written::{IMAGE, gpu, input, machines, reference};
@@ -71,8 +71,10 @@ fn cases() -> Vec<Case> {
                 let (policy, text, mut input) = (policy.to_owned(), text.to_owned(), input.clone());
                 // Of the running system this policy knows the register after the handoff.
                 if kind == "tdx" && policy == "boot.rego" && late {
-                    let after =
-                        cvm_evidence::rtmr::extend(&Bytes([0; 48]), &cvm_evidence::td_handoff_digest());
+                    let after = cvm_evidence::rtmr::extend(
+                        &Bytes([0; 48]),
+                        &cvm_evidence::td_handoff_digest(),
+                    );
                     *input.pointer_mut(RTMR3).unwrap() = json!(after);
                 }
                 cases.push(Case { policy, text, kind, late, input, data });

@@ -1,7 +1,7 @@
 //! One engine: what runs in it unchanged, and what it stops.
 
-use cvm_policy::{MAX_INPUT_BYTES, MAX_POLICY_BYTES, Policy, PolicyError};
 use cvm_base::{Explain, sha256};
+use cvm_policy::{MAX_INPUT_BYTES, MAX_POLICY_BYTES, Policy, PolicyError};
 use serde_json::{Value, json};
 
 fn compile(text: &str) -> Result<Policy, PolicyError> {

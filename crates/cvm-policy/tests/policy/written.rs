@@ -2,9 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use cvm_evidence::{ReferenceSet, eventlog::PredictedEvent, reference::TpmReference, platform::{AzureReference, AzureTee, SnpReference, TdxReference, after_handoff}, reference_set::NvidiaReference, tcb::TcbFloor};
-use cvm_policy::{Decision, Policy, PolicyError, new_policies};
 use cvm_base::{Bytes, Bytes16, Bytes32};
+use cvm_evidence::{
+    ReferenceSet,
+    eventlog::PredictedEvent,
+    platform::{AzureReference, AzureTee, SnpReference, TdxReference, after_handoff},
+    reference::TpmReference,
+    reference_set::NvidiaReference,
+    tcb::TcbFloor,
+};
+use cvm_policy::{Decision, Policy, PolicyError, new_policies};
 use serde_json::{Value, json};
 
 pub const IMAGE: Bytes16 = Bytes([7; 16]);
@@ -400,11 +407,11 @@ fn sets_of_reference_values() {
 /// values make.
 #[test]
 fn a_recorded_boot_and_the_policy_of_its_image() {
-    use cvm_verify::{Binding, Claims, Roots, verify};
     use cvm_evidence::{Evidence, Reference};
+    use cvm_verify::{Binding, Claims, Roots, verify};
     let read = |name: &str| {
-        let folder =
-            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/session-swtpm");
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/vectors/session-swtpm");
         std::fs::read(folder.join(name)).unwrap()
     };
     let state = serde_json::from_slice(&read("state.json")).unwrap();

@@ -4,7 +4,7 @@
 //! Several keys, signatures, nonces' forms or collections of collateral may lie beside evidence,
 //! and one of them is its own. Why the others do not fit is no news.
 
-use crate::{azure::AzureError, tdx::TdxError, token::TokenError, quote::TpmError};
+use crate::{azure::AzureError, quote::TpmError, tdx::TdxError, token::TokenError};
 
 /// Where a candidate was refused, in the order of verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

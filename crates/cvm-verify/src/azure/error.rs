@@ -3,8 +3,8 @@
 use cvm_base::Explain;
 
 use super::HardwareKind;
+use crate::{quote::TpmError, snp::SnpError, x509::X509Error};
 use cvm_evidence::AttestError;
-use crate::{snp::SnpError, quote::TpmError, x509::X509Error};
 
 /// Azure vTPM evidence was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

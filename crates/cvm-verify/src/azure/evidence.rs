@@ -8,8 +8,8 @@ use super::{
     AzureError, HardwareKind,
     hcl::{BASE64URL, HclReport},
 };
-use cvm_evidence::{AttestError, tpm::Digest};
 use crate::{quote::PcrValues, x509::Certificate};
+use cvm_evidence::{AttestError, tpm::Digest};
 
 /// A TD quote with its certificates has about 5 KiB.
 const MAX_TD_QUOTE: usize = 64 * 1024;

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::AzureError;
-use cvm_evidence::tpm::{Digest, HashAlg, Reader};
 use crate::quote::AttestationKey;
+use cvm_evidence::tpm::{Digest, HashAlg, Reader};
 
 /// The NV index has 2600 bytes today.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -90,26 +90,26 @@ impl HclReport {
                 .into());
         }
         let signature = r.u32_le()?;
-        r.expect("signature (HCLA)", SIGNATURE, signature)?;
+        r.require("signature (HCLA)", SIGNATURE, signature)?;
         let _version = r.u32_le()?; // 1 and 2 are known, and do not differ in what follows.
         let report_size = r.u32_le()?;
         r.take(5 * 4)?; // request type, status, reserved
         let hardware = r.take(SNP_REPORT_BYTES)?;
         let data_size = r.u32_le()?;
         let data_version = r.u32_le()?;
-        r.expect("version of the request data", 1, data_version)?;
+        r.require("version of the request data", 1, data_version)?;
         let kind = match r.u32_le()? {
             2 => HardwareKind::Snp,
             4 => HardwareKind::Tdx,
             found => return Err(AzureError::ReportType { found }),
         };
         let hash = r.u32_le()?;
-        r.expect("hash type of the runtime data", HASH_SHA256, hash)?;
+        r.require("hash type of the runtime data", HASH_SHA256, hash)?;
         let length = r.u32_le()?;
         let runtime_data = r.take(length as usize)?;
         // `take` bounded the length, so these sums do not overflow.
-        r.expect("size of the request data", length + REQUEST_DATA_BYTES, data_size)?;
-        r.expect("size of the report", length + HEADER_BYTES, report_size)?;
+        r.require("size of the request data", length + REQUEST_DATA_BYTES, data_size)?;
+        r.require("size of the report", length + HEADER_BYTES, report_size)?;
         if r.rest().iter().any(|byte| *byte != 0) {
             return Err(r.error("something other than zeros behind the runtime data").into());
         }

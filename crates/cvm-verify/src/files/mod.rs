@@ -15,11 +15,14 @@ mod unpack;
 use serde_json::Value;
 
 use crate::quote::is_ecdsa_signature;
-use cvm_evidence::{eventlog::{Log, Record, Registers}, tpm::HashAlg};
 use crate::snp::REPORT_BYTES;
+use cvm_evidence::{
+    eventlog::{Log, Record, Registers},
+    tpm::HashAlg,
+};
 
 pub use notes::{is_note, signs};
-pub(crate) use unpack::signed_member;
+pub use unpack::signed_member;
 pub use unpack::{Piece, UnpackError, Unpacked, Unread, unpack};
 
 /// More than any single piece of evidence or collateral has, in bytes (DCAP collateral has some 100

@@ -377,7 +377,9 @@ fn registers(text: &str) -> Option<Vec<u8>> {
         let (name, value) = line.split_once(':')?;
         match (name.trim(), value.trim()) {
             (name, "") => {
-                bank = Some(cvm_evidence::tpm::HashAlg::ALL.into_iter().find(|alg| alg.name() == name)?)
+                bank = Some(
+                    cvm_evidence::tpm::HashAlg::ALL.into_iter().find(|alg| alg.name() == name)?,
+                )
             }
             (register, value) => {
                 let values = banks
@@ -445,7 +447,7 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 }
 
 /// The member that Intel signed, as its text stands, and the signature (hex).
-pub(crate) fn signed_member(document: &[u8], member: &str) -> Option<(String, String)> {
+pub fn signed_member(document: &[u8], member: &str) -> Option<(String, String)> {
     #[derive(Deserialize)]
     struct Document<'a>(#[serde(borrow)] std::collections::BTreeMap<String, &'a RawValue>);
     let Document(members) = serde_json::from_slice(document).ok()?;

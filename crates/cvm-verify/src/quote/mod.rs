@@ -27,9 +27,12 @@ pub use self::{
 pub(crate) use self::sign::is_ecdsa_signature;
 
 use self::sign::QuoteSignature;
-use cvm_evidence::tpm::{Digest, HashAlg, PcrSelection, Quote, parse_quote};
-use crate::{NotChecked, acpi, x509::{self, Certificate}};
+use crate::{
+    NotChecked, acpi,
+    x509::{self, Certificate},
+};
 use cvm_evidence::eventlog::{self, Log};
+use cvm_evidence::tpm::{Digest, HashAlg, PcrSelection, Quote, parse_quote};
 
 /// tcg-kp-AIKCertificate (TCG EK Credential Profile §3.2.16): what attestation keys' certificates
 /// are for.

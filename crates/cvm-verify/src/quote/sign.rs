@@ -203,5 +203,3 @@ pub(crate) fn is_ecdsa_signature(der: &[u8]) -> bool {
     let numbers = Vec::<UintRef<'_>>::from_der(der).unwrap_or_default();
     numbers.len() == 2 && numbers.iter().all(|number| number.as_bytes().len() <= 48)
 }
-
-

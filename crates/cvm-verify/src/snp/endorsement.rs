@@ -20,8 +20,10 @@ const CSP_ID: &str = "1.3.6.1.4.1.3704.1.5";
 
 /// An endorsement key's certificate, read and not yet believed.
 #[derive(Debug, Clone)]
-pub(crate) struct Endorsement {
+pub struct Endorsement {
+    /// VCEK or VLEK.
     pub kind: SigningKey,
+    /// The product that [`Endorsement::product_name`] names.
     pub product: Product,
     /// As AMD wrote it, with the stepping in a VCEK.
     pub product_name: String,
@@ -37,14 +39,18 @@ pub(crate) struct Endorsement {
 
 impl Endorsement {
     /// Which kind of endorsement key the certificate's subject names, if any.
-    pub(crate) fn kind(certificate: &Certificate) -> Option<SigningKey> {
+    pub fn kind(certificate: &Certificate) -> Option<SigningKey> {
         let subject = certificate.subject();
         [SigningKey::Vcek, SigningKey::Vlek]
             .into_iter()
             .find(|kind| names(&subject, &format!("SEV-{kind}")))
     }
 
-    pub(crate) fn read(certificate: &Certificate, kind: SigningKey) -> Result<Self, SnpError> {
+    /// Reads the certificate of a key of this kind.
+    ///
+    /// # Errors
+    /// [`SnpError::Chain`] for a missing or malformed extension.
+    pub fn read(certificate: &Certificate, kind: SigningKey) -> Result<Self, SnpError> {
         let required = |oid: &'static str| {
             certificate.extension(oid)?.ok_or_else(|| {
                 SnpError::certificates(format!("the {kind} certificate lacks extension {oid}"))
@@ -71,7 +77,11 @@ impl Endorsement {
             ))),
         };
         let product_name = text(PRODUCT_NAME)?;
-        let product = Product::from_name(&product_name)?;
+        let product = Product::from_name(&product_name).ok_or_else(|| {
+            SnpError::product(format!(
+                "the certificate names {product_name:?}, which this program does not know"
+            ))
+        })?;
         let fmc = match product {
             Product::Turin => Some(number(FMC)?),
             _ => None,

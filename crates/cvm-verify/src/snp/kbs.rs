@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{SnpError, SnpEvidence, SnpReport};
-use cvm_evidence::trustee::SnpBody;
 use crate::x509::{Certificate, MAX_CERTIFICATES};
+use cvm_evidence::trustee::SnpBody;
 
 pub(super) fn evidence(body: &Value) -> Result<SnpEvidence, SnpError> {
     let body = SnpBody::deserialize(body).map_err(|e| fail(e.to_string()))?;

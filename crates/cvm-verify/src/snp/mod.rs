@@ -29,14 +29,14 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 pub use chain::{KDS_CERTIFICATES, SnpRoots, VerifiedChain};
 pub use claims::SnpClaims;
-pub(crate) use endorsement::Endorsement;
+pub use endorsement::Endorsement;
 pub use error::SnpError;
 pub use policy::SnpPolicy;
 pub use report::{Cpuid, FirmwareVersion, GuestPolicy, REPORT_BYTES, SigningKey, SnpReport};
 pub use table::certificates as read_certificate_table;
 
-pub use cvm_evidence::tcb::{Chip, Product, ShownTcb, Stepping, Tcb, TcbComponent, TcbFloor};
 use crate::{NotChecked, acpi, x509::Certificate};
+pub use cvm_evidence::tcb::{Chip, Product, ShownTcb, Stepping, Tcb, TcbComponent, TcbFloor};
 
 /// A report and the certificates that came with it.
 #[derive(Debug, Clone)]

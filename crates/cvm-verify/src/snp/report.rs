@@ -252,7 +252,14 @@ impl SnpReport {
 
     /// The product, if the report says it: since version 3.
     pub(super) fn product(&self) -> Result<Option<Product>, SnpError> {
-        self.cpuid.map(|cpuid| Product::from_cpuid(cpuid.family, cpuid.model)).transpose()
+        let Some(Cpuid { family, model, .. }) = self.cpuid else { return Ok(None) };
+        let product = Product::from_cpuid(family, model).ok_or_else(|| {
+            SnpError::product(format!(
+                "the report's CPUID family {family:#04x}, model {model:#04x} is none that this \
+                 program knows"
+            ))
+        })?;
+        Ok(Some(product))
     }
 }
 

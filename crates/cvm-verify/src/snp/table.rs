@@ -1,8 +1,8 @@
 //! The certificates of an extended report's table.
 
 use super::SnpError;
-use cvm_evidence::certificate_table::{CertificateKind, parse_certificate_table};
 use crate::x509::Certificate;
+use cvm_evidence::certificate_table::{CertificateKind, parse_certificate_table};
 
 /// The certificates of a table (the `auxblob` of Linux's configfs-tsm): VCEK, VLEK, ASK (also used
 /// for the ASVK), ARK. Entries of other kinds are passed over.

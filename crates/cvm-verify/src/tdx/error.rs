@@ -2,8 +2,8 @@
 
 use cvm_base::{Explain, time::rfc3339};
 
-use cvm_evidence::rtmr::Bytes48;
 use crate::{tdx::TcbStatus, x509::X509Error};
+use cvm_evidence::rtmr::Bytes48;
 
 /// A TDX or SGX quote, its collateral or its event log was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

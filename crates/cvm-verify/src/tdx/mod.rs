@@ -55,7 +55,7 @@ pub use claims::{
 };
 pub use collateral::{Collateral, MAX_COLLATERAL_BYTES};
 pub use error::TdxError;
-pub(crate) use pck::fmspc;
+pub use pck::fmspc;
 pub use policy::{SgxPolicy, TdxPolicy};
 pub use quote::{Body, EnclaveReport, Header, MAX_QUOTE_BYTES, Quote, TdReport};
 pub use tcb::TcbStatus;
@@ -344,7 +344,8 @@ impl DcapVerifier {
 }
 
 /// What is only read behind a signature: the fuzzer must not need one.
-pub(crate) fn fuzz_signed_documents(bytes: &[u8]) {
+#[doc(hidden)]
+pub fn fuzz_signed_documents(bytes: &[u8]) {
     let _ = pck::PckExtension::parse(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = qe::QeIdentity::parse(text);

@@ -126,8 +126,12 @@ impl Pck {
     }
 }
 
-/// The family of platforms that a PCK certificate, not yet believed, is of.
-pub(crate) fn fmspc(pck: &Certificate) -> Result<[u8; 6], TdxError> {
+/// The FMSPC, the family of platforms, that a PCK certificate, not yet believed, is of: what TCB
+/// info is filed under.
+///
+/// # Errors
+/// [`TdxError::Pck`] for a certificate without it.
+pub fn fmspc(pck: &Certificate) -> Result<[u8; 6], TdxError> {
     Ok(sgx_extension(pck)?.fmspc.0)
 }
 

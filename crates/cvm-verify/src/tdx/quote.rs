@@ -318,7 +318,7 @@ fn read_signature_data(s: &mut Reader<'_>, nested: bool) -> Result<SignatureData
     let (signature, attestation_key) = (array::<64>(s)?.0, array::<64>(s)?.0);
     if nested {
         let kind = s.u16_le().map_err(TdxError::quote)?;
-        s.expect("certification data type", QE_REPORT.into(), kind.into())
+        s.require("certification data type", QE_REPORT.into(), kind.into())
             .map_err(TdxError::quote)?;
         let size = s.u32_le().map_err(TdxError::quote)? as usize;
         if size != s.rest().len() {

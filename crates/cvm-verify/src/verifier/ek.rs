@@ -13,8 +13,8 @@ use webpki::{
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
-use cvm_evidence::AttestError;
 use crate::x509::{in_words, read_crl};
+use cvm_evidence::AttestError;
 
 /// tcg-kp-EKCertificate, 2.23.133.8.1 (TCG EK Credential Profile §3.2.16).
 const EK_USAGE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
@@ -82,8 +82,13 @@ impl Roots {
         self.roots.iter().map(|(digest, _)| *digest)
     }
 
-    /// Verifies an endorsement certificate at `now`; the SHA-256 of the root it leads to.
-    pub(crate) fn verify_ek(&self, der: &[u8], now: u64) -> Result<Bytes32, AttestError> {
+    /// Verifies an endorsement certificate (DER) at `now` (seconds since 1970 UTC); the SHA-256 of
+    /// the root it leads to.
+    ///
+    /// # Errors
+    /// [`AttestError::EkCertificate`] for another certificate, or one that leads to none of the
+    /// roots.
+    pub fn verify_ek(&self, der: &[u8], now: u64) -> Result<Bytes32, AttestError> {
         let der = CertificateDer::from(der);
         let certificate = parse(&der)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));

@@ -6,12 +6,17 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::Phase;
-use cvm_evidence::{Reference, tpm::{HashAlg, Signature, attributes}, wire::{Base64, HandshakeParams}};
+use cvm_evidence::{
+    Reference,
+    tpm::{HashAlg, Signature, attributes},
+    wire::{Base64, HandshakeParams},
+};
 
 const DIGEST: [u8; 48] = [0x5a; 48];
 
 fn vector(name: &str) -> Vec<u8> {
-    fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(name)).unwrap()
+    fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(name))
+        .unwrap()
 }
 
 fn json<T: DeserializeOwned>(name: &str) -> T {

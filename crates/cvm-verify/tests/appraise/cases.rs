@@ -2,7 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use cvm_verify::{appraise::{Appraisal, EvidenceSet, GpuRules}, files::{Form, UnpackError, unpack}};
+use cvm_verify::{
+    appraise::{Appraisal, EvidenceSet, GpuRules},
+    files::{Form, UnpackError, unpack},
+};
 
 use serde_json::Value;
 
@@ -13,7 +16,8 @@ use crate::{
 };
 
 fn case(name: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/cases").join(name);
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/cases").join(name);
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

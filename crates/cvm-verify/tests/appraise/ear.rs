@@ -1,6 +1,9 @@
 //! The verdict as a signed token, and such a token as evidence.
 
-use cvm_verify::{appraise::Appraisal, token::{EarKey, Registered, VerifierId}};
+use cvm_verify::{
+    appraise::Appraisal,
+    token::{EarKey, Registered, VerifierId},
+};
 use serde_json::json;
 
 use crate::{NOW, appraise, claims, code, set, token_terms};

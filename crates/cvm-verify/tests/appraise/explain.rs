@@ -1,9 +1,18 @@
 //! `--explain`: one deliberately changed input of each kind, and what is said of it.
 
-use cvm_evidence::{Reference, ReferenceSet, reference::TpmReference, platform::{AzureReference, AzureTee, SnpReference, SnpVariant, TdxReference}, rtmr::{replay, sha384}, tcb::TcbFloor};
-use cvm_verify::{appraise::{Appraisal, EvidenceSet, Explanation, Terms, explain}, tdx::TdxClaims};
-use cvm_predict::snp::{LaunchInputs, VcpuType, Vmm, launch, variants};
 use cvm_base::{Bytes, sha256};
+use cvm_evidence::{
+    Reference, ReferenceSet,
+    platform::{AzureReference, AzureTee, SnpReference, SnpVariant, TdxReference},
+    reference::TpmReference,
+    rtmr::{replay, sha384},
+    tcb::TcbFloor,
+};
+use cvm_predict::snp::{LaunchInputs, VcpuType, Vmm, launch, variants};
+use cvm_verify::{
+    appraise::{Appraisal, EvidenceSet, Explanation, Terms, explain},
+    tdx::TdxClaims,
+};
 
 use crate::{NOW, appraise, claims, machine, read, set, terms};
 

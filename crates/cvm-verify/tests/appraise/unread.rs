@@ -1,14 +1,17 @@
 //! Whatever is presented and not understood is in the verdict.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_verify::{appraise::{Appraisal, EvidenceSet, Rules, Terms}, token::{EarToken, Registered, Tier, VerifierId}};
+use cvm_verify::{
+    appraise::{Appraisal, EvidenceSet, Rules, Terms},
+    token::{EarToken, Registered, Tier, VerifierId},
+};
 use serde_json::{Value, json};
 
 use crate::{NOW, claims, code, machine, read, set, terms};
 
 fn dropped(name: &str) -> Vec<u8> {
-    let folder =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/dropped-evidence");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors/dropped-evidence");
     std::fs::read(folder.join(name)).unwrap()
 }
 
@@ -209,8 +212,8 @@ fn attack_a_member_that_nobody_reads() {
 /// Two kinds in one body of the KBS protocol, and what Google's tools write beside a quote.
 #[test]
 fn attack_wrappers_that_hold_more_than_one_verifier_reads() {
-    let folder =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/snp-trustee-e2e");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors/snp-trustee-e2e");
     let alone: Value =
         serde_json::from_slice(&std::fs::read(folder.join("evidence.json")).unwrap()).unwrap();
     let mut both = alone.clone();

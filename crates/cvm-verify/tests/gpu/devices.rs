@@ -1,6 +1,9 @@
 //! What is read of devices that do not exist.
 
-use cvm_verify::gpu::{Arch, Collateral, DeviceClaims, Feature, GpuError, GpuPolicy, Measres, Pdi, Report, Rim, SwitchClaims, verify};
+use cvm_verify::gpu::{
+    Arch, Collateral, DeviceClaims, Feature, GpuError, GpuPolicy, Measres, Pdi, Report, Rim,
+    SwitchClaims, verify,
+};
 
 use serde_json::json;
 

@@ -11,7 +11,9 @@ mod vectors;
 
 use std::{fs, path::PathBuf};
 
-use cvm_verify::gpu::{Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, Rim, Roots, verify};
+use cvm_verify::gpu::{
+    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, Rim, Roots, verify,
+};
 
 /// 2024-06-01, when the signers of the test manifests were valid.
 pub(crate) const IN_2024: u64 = 1_717_200_000;

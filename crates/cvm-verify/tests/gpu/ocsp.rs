@@ -6,8 +6,11 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair},
 };
-use cvm_verify::gpu::{Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, OcspResponse, ResultPolicy, Rim, verify};
 use cvm_base::Explain;
+use cvm_verify::gpu::{
+    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, OcspResponse,
+    ResultPolicy, Rim, verify,
+};
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 
 use crate::{

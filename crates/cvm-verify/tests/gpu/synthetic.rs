@@ -6,7 +6,9 @@ use aws_lc_rs::{
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_verify::gpu::{Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, Roots, SwitchClaims, verify};
+use cvm_verify::gpu::{
+    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, Roots, SwitchClaims, verify,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
     CustomExtension, DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,

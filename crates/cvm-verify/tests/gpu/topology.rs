@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use cvm_verify::gpu::{Expectation, Feature, GpuClaims, GpuError, ResultPolicy, SwitchClaims, Topology};
+use cvm_verify::gpu::{
+    Expectation, Feature, GpuClaims, GpuError, ResultPolicy, SwitchClaims, Topology,
+};
 use serde_json::json;
 
 use crate::synthetic::{Device, World};

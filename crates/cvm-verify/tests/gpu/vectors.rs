@@ -1,8 +1,11 @@
 //! Real evidence, with the verdicts of PROVENANCE.md.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_verify::gpu::{Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, Measres, Report, Rim, Roots, Source, verify};
 use cvm_base::Explain;
+use cvm_verify::gpu::{
+    Collateral, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, Measres, Report, Rim,
+    Roots, Source, verify,
+};
 use serde_json::json;
 
 use crate::{IN_2024, LATER, complete, evidence, gpu, nonce, read, rim, rims};

@@ -1,7 +1,10 @@
 //! Chains that lead nowhere, keys of the wrong kind, revocation, and bindings.
 
-use cvm_verify::{snp::{SnpError, SnpEvidence, SnpExpected, SnpRoots, VerifiedChain, verify}, x509::Certificate};
 use cvm_base::Explain;
+use cvm_verify::{
+    snp::{SnpError, SnpEvidence, SnpExpected, SnpRoots, VerifiedChain, verify},
+    x509::Certificate,
+};
 use rcgen::{
     CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint,
     KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd,

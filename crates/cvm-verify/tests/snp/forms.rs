@@ -1,7 +1,7 @@
 //! Forms of reports, tables and certificates.
 
-use cvm_verify::snp::{REPORT_BYTES, SnpError, SnpEvidence, SnpReport, SnpRoots};
 use cvm_base::Explain;
+use cvm_verify::snp::{REPORT_BYTES, SnpError, SnpEvidence, SnpReport, SnpRoots};
 
 use super::{
     NOW, check, evidence,

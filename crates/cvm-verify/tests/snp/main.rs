@@ -10,7 +10,10 @@ mod vectors;
 
 use std::{fs, path::PathBuf};
 
-use cvm_verify::{snp::{SnpClaims, SnpError, SnpEvidence, SnpExpected, SnpRoots, verify}, x509::Certificate};
+use cvm_verify::{
+    snp::{SnpClaims, SnpError, SnpEvidence, SnpExpected, SnpRoots, verify},
+    x509::Certificate,
+};
 
 /// 2025-10-09: every vector's certificates are valid.
 const NOW: u64 = 1_760_000_000;

@@ -5,7 +5,10 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
-use cvm_verify::{snp::{SnpEvidence, SnpReport, SnpRoots}, x509::Certificate};
+use cvm_verify::{
+    snp::{SnpEvidence, SnpReport, SnpRoots},
+    x509::Certificate,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair,
     PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, date_time_ymd,

@@ -1,7 +1,10 @@
 //! Versions and products without real vectors: 3, 4 and 5; Genoa, Siena, Turin; VCEK and VLEK.
 
-use cvm_verify::snp::{Product, ShownTcb, SigningKey, SnpError, SnpEvidence, SnpPolicy, SnpReport, Stepping, Tcb, TcbFloor, verify};
 use cvm_base::Explain as _;
+use cvm_verify::snp::{
+    Product, ShownTcb, SigningKey, SnpError, SnpEvidence, SnpPolicy, SnpReport, Stepping, Tcb,
+    TcbFloor, verify,
+};
 
 use super::{
     NOW,

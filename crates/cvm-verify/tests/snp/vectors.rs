@@ -1,7 +1,10 @@
 //! Real reports and certificates.
 
-use cvm_verify::snp::{Product, SigningKey, SnpClaims, SnpError, SnpEvidence, SnpPolicy, SnpReport, SnpRoots, VerifiedChain};
 use cvm_base::Explain;
+use cvm_verify::snp::{
+    Product, SigningKey, SnpClaims, SnpError, SnpEvidence, SnpPolicy, SnpReport, SnpRoots,
+    VerifiedChain,
+};
 
 use super::{NOW, certificates, check, evidence, repository, unchecked, vector};
 

@@ -3,9 +3,9 @@
 
 use std::{path::Path, sync::Arc};
 
+use cvm_base::time;
 use cvm_collateral::{Cache, Item, Key, Writer};
 use cvm_collect::{CollectError, Device as Source, Gpu, Kind, Raw};
-use cvm_base::time;
 
 use crate::synthetic::{Device, World};
 

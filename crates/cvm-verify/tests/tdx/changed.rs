@@ -1,7 +1,7 @@
 //! Quotes of another session, and changed ones: dcap-qvl's verdict, and never a panic.
 
-use cvm_verify::tdx::{Collateral, DcapVerifier, Quote, TdxEvidence, intel_roots};
 use cvm_base::Explain as _;
+use cvm_verify::tdx::{Collateral, DcapVerifier, Quote, TdxEvidence, intel_roots};
 use serde_json::{Value, json};
 
 use crate::{NEAR, PHALA, SGX, collateral_json, evidence, ours, quote, theirs, verifier};

@@ -1,7 +1,7 @@
 //! Collateral that is another's, old, incomplete, or wants to decide more than it may.
 
-use cvm_verify::tdx::{Collateral, DcapVerifier, TcbStatus, TdxEvidence, intel_roots};
 use cvm_base::Explain as _;
+use cvm_verify::tdx::{Collateral, DcapVerifier, TcbStatus, TdxEvidence, intel_roots};
 use serde_json::{Value, json};
 
 use crate::{NEAR, PHALA, SGX, collateral, collateral_json, quote, td, verifier};

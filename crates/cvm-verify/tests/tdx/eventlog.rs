@@ -1,8 +1,8 @@
 //! Event logs: replay, differences, forgeries, both forms.
 
+use cvm_base::Explain as _;
 use cvm_evidence::rtmr::{RtmrEvent, explain};
 use cvm_verify::tdx::{CcEventLog, TdxError, TdxEvidence};
-use cvm_base::Explain as _;
 use serde_json::{Value, json};
 
 use crate::{NEAR, evidence, quote, verifier};

@@ -9,7 +9,10 @@ mod vectors;
 
 use std::{fs, path::PathBuf};
 
-use cvm_verify::tdx::{Collateral, DcapVerifier, Quote, TcbStatus, TdxClaims, TdxError, TdxEvidence, TdxPolicy, intel_roots};
+use cvm_verify::tdx::{
+    Collateral, DcapVerifier, Quote, TcbStatus, TdxClaims, TdxError, TdxEvidence, TdxPolicy,
+    intel_roots,
+};
 
 fn evidence(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence");

@@ -1,7 +1,7 @@
 //! What the policy makes of genuine quotes.
 
-use cvm_verify::tdx::{TcbStatus, TdxClaims, TdxPolicy};
 use cvm_base::Explain as _;
+use cvm_verify::tdx::{TcbStatus, TdxClaims, TdxPolicy};
 
 use crate::{ALL, CONFAI, NEAR, quote, td};
 

@@ -1,7 +1,10 @@
 //! The vectors' verdicts and claims.
 
-use cvm_verify::{tdx::{DcapVerifier, INTEL_ROOT_PEM, Quote, TdxClaims, TdxEvidence, TdxPolicy, intel_roots}, x509::Certificate};
 use cvm_base::Explain as _;
+use cvm_verify::{
+    tdx::{DcapVerifier, INTEL_ROOT_PEM, Quote, TdxClaims, TdxEvidence, TdxPolicy, intel_roots},
+    x509::Certificate,
+};
 use serde_json::{Value, json};
 
 use crate::{CONFAI, NEAR, PHALA, SGX, collateral_json, evidence, ours, quote, theirs, verifier};

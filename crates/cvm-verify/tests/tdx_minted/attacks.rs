@@ -1,7 +1,10 @@
 //! Another enclave, certificates and documents that are not what they should be.
 
-use cvm_verify::{tdx::{DcapVerifier, TdxEvidence}, x509::Certificate};
 use cvm_base::Explain as _;
+use cvm_verify::{
+    tdx::{DcapVerifier, TdxEvidence},
+    x509::Certificate,
+};
 use serde_json::{Value, json};
 
 use crate::{

@@ -5,8 +5,11 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
 };
-use cvm_verify::{tdx::{Collateral, DcapVerifier, TdxClaims, TdxError, TdxEvidence}, x509::Certificate};
 use cvm_base::{Explain as _, sha256};
+use cvm_verify::{
+    tdx::{Collateral, DcapVerifier, TdxClaims, TdxError, TdxEvidence},
+    x509::Certificate,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams,

@@ -1,9 +1,13 @@
 //! A TD in the release protocol.
 
-use cvm_verify::{appraise::{EvidenceSet, Terms}, snp::SnpRoots, x509::Certificate};
+use cvm_base::Explain as _;
 use cvm_collateral::tee::Vendors;
 use cvm_evidence::trustee::report_data;
-use cvm_base::Explain as _;
+use cvm_verify::{
+    appraise::{EvidenceSet, Terms},
+    snp::SnpRoots,
+    x509::Certificate,
+};
 use serde_json::{Value, json};
 
 use crate::{

@@ -1,7 +1,10 @@
 //! Every version of quote and report, every TCB level, every attribute.
 
-use cvm_verify::{tdx::{Collateral, DcapVerifier, TcbStatus, TdxClaims, TdxEvidence, TdxPolicy}, x509::Certificate};
 use cvm_base::{Bytes, Explain as _};
+use cvm_verify::{
+    tdx::{Collateral, DcapVerifier, TcbStatus, TdxClaims, TdxEvidence, TdxPolicy},
+    x509::Certificate,
+};
 use serde_json::json;
 
 use crate::{

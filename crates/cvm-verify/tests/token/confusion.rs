@@ -2,7 +2,10 @@
 
 use aws_lc_rs::{hmac, signature::KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
-use cvm_verify::{token::{Expected, ItaPolicy, KeySet, Token, TokenError, verify_ita}, x509::Certificate};
+use cvm_verify::{
+    token::{Expected, ItaPolicy, KeySet, Token, TokenError, verify_ita},
+    x509::Certificate,
+};
 use serde_json::{Value, json};
 
 use crate::signer::{NOW, SIGNER, Signer, keys, registered, with};

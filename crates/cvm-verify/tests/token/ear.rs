@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_verify::token::{EarKey, EarToken, Expected, KeySet, PROFILE, PROFILE_TRUSTEE, Registered, Rules, Submodule, Tier, Token, TokenError, TrustVector, VerifierId};
+use cvm_verify::token::{
+    EarKey, EarToken, Expected, KeySet, PROFILE, PROFILE_TRUSTEE, Registered, Rules, Submodule,
+    Tier, Token, TokenError, TrustVector, VerifierId,
+};
 use serde_json::json;
 
 use crate::signer::{NOW, SIGNER, flips, keys, registered, with};

@@ -1,6 +1,9 @@
 //! Microsoft Azure Attestation.
 
-use cvm_verify::{token::{Expected, KeySet, MaaClaims, MaaPolicy, Registered, Token, TokenError, verify_maa}, x509::Certificate};
+use cvm_verify::{
+    token::{Expected, KeySet, MaaClaims, MaaPolicy, Registered, Token, TokenError, verify_maa},
+    x509::Certificate,
+};
 use serde_json::{Value, json};
 
 use crate::signer::{NOW, SIGNER, flips, keys, registered, token, vector, with};

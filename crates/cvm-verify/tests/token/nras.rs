@@ -1,8 +1,10 @@
 //! NVIDIA's Remote Attestation Service.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
-use cvm_verify::token::{DetachedEat, Expected, KeySet, NrasClaims, NrasPolicy, TokenError, verify_nras};
 use cvm_base::{Explain, sha256};
+use cvm_verify::token::{
+    DetachedEat, Expected, KeySet, NrasClaims, NrasPolicy, TokenError, verify_nras,
+};
 use serde_json::{Value, json};
 
 use crate::signer::{NOW, SIGNER, flips, keys, registered, vector, with};

@@ -1,7 +1,10 @@
 //! Issuer, audience, clock; malformed tokens.
 
-use cvm_verify::token::{DetachedEat, Expected, ItaPolicy, KeySet, MAX_DETACHED_BYTES, MAX_KEY_SET_BYTES, MAX_TOKEN_BYTES, Rules, Token, TokenError, verify_ita};
 use cvm_base::Explain;
+use cvm_verify::token::{
+    DetachedEat, Expected, ItaPolicy, KeySet, MAX_DETACHED_BYTES, MAX_KEY_SET_BYTES,
+    MAX_TOKEN_BYTES, Rules, Token, TokenError, verify_ita,
+};
 use serde_json::{Value, json};
 
 use crate::signer::{NOW, SIGNER, keys, registered, token, vector, with};

@@ -7,9 +7,18 @@ mod endorsed;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use cvm_evidence::{AttestError, tpm::{Digest, HashAlg, Key, Public}};
-use cvm_verify::{quote::{AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, verify}, x509::{Certificate, Path}};
 use cvm_base::Explain;
+use cvm_evidence::{
+    AttestError,
+    tpm::{Digest, HashAlg, Key, Public},
+};
+use cvm_verify::{
+    quote::{
+        AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError,
+        TpmPolicy, verify,
+    },
+    x509::{Certificate, Path},
+};
 
 const NOW: u64 = 1_800_000_000;
 const GCE: &str = "../../tests/vectors/evidence/tpm/gce-cos-85-nonce9009";

@@ -8,9 +8,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use cvm_collateral::{Cache, CacheError, Entry, Item, Key, Product, Writer, content, open_or_create_key, public_path, read_public_key, wanted};
-use cvm_fetch::{Bases, Fetcher, Limits, Network, Progress as Event, Proxy, SystemClock};
 use cvm_base::{Bytes, read_bounded, read_text, time::now, write_atomic};
+use cvm_collateral::{
+    Cache, CacheError, Entry, Item, Key, Product, Writer, content, open_or_create_key, public_path,
+    read_public_key, wanted,
+};
+use cvm_fetch::{Bases, Fetcher, Limits, Network, Progress as Event, Proxy, SystemClock};
 use cvm_layout::p1::MAX_COLLATERAL_BYTES;
 use ed25519_dalek::VerifyingKey;
 use serde_json::{Value, json};

@@ -7,11 +7,20 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use cvm_evidence::{Reference, ReferenceSet, platform::{SnpReference, SnpVariant, TdxReference}, rtmr::sha384, tcb::TcbFloor};
-use cvm_predict::{Inputs, snp::{self, Kernel, LaunchInputs, VcpuType, Vmm}, tdx::{self, Acpi, Boot, PageOrder, TdxInputs}};
 use cvm_base::{Bytes, read_bounded, read_text, write_atomic};
+use cvm_evidence::{
+    Reference, ReferenceSet,
+    platform::{SnpReference, SnpVariant, TdxReference},
+    rtmr::sha384,
+    tcb::TcbFloor,
+};
 use cvm_image::boot::{LOADER_PATH, UKI_PATH, disk, secure_boot::Databases};
 use cvm_layout::esp;
+use cvm_predict::{
+    Inputs,
+    snp::{self, Kernel, LaunchInputs, VcpuType, Vmm},
+    tdx::{self, Acpi, Boot, PageOrder, TdxInputs},
+};
 use serde_json::{Value, json};
 
 use super::{problem::Problem, progress::line};

@@ -6,9 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_evidence::Reference;
-use cvm_predict::{Inputs, tpm};
 use cvm_base::sha256;
+use cvm_evidence::Reference;
 use cvm_image::boot::{
     LOADER_PATH, UKI_PATH,
     disk::{self, Content},
@@ -17,6 +16,7 @@ use cvm_image::boot::{
     uki,
 };
 use cvm_layout::layout::{Contents, Layout};
+use cvm_predict::{Inputs, tpm};
 
 pub struct Bundle {
     pub folder: PathBuf,

@@ -3,9 +3,15 @@
 
 use std::{fs, path::Path};
 
-use cvm_evidence::{Reference, ReferenceSet, reference::TpmReference, reference_set::FirmwareReference, platform::TdxReference, rtmr::{replay, sha384}};
-use cvm_verify::tdx::TdxClaims;
 use cvm_base::{Bytes, sha256};
+use cvm_evidence::{
+    Reference, ReferenceSet,
+    platform::TdxReference,
+    reference::TpmReference,
+    reference_set::FirmwareReference,
+    rtmr::{replay, sha384},
+};
+use cvm_verify::tdx::TdxClaims;
 use serde_json::json;
 
 use crate::{

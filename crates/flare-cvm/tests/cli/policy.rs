@@ -3,8 +3,12 @@
 use std::fs;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cvm_evidence::{Reference, ReferenceSet, reference::TpmReference, platform::{SnpReference, SnpVariant}};
 use cvm_base::Bytes;
+use cvm_evidence::{
+    Reference, ReferenceSet,
+    platform::{SnpReference, SnpVariant},
+    reference::TpmReference,
+};
 
 use crate::{NOW, VECTORS, ak::Ak, explain::machine, flare_cvm, folder, read, verify, write};
 

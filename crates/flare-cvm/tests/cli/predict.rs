@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use cvm_base::sha256;
 use cvm_evidence::{Reference, ReferenceSet, reference::TpmReference};
 use cvm_predict::snp::{Kernel, LaunchInputs, VcpuType, Vmm, launch};
-use cvm_base::sha256;
 use igvm_defs::IgvmPlatformType;
 use serde_json::{Value, json};
 

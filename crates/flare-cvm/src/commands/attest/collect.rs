@@ -4,9 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use cvm_collect::{attester::{DEFAULT_TCTI, Tpm}, CollectError, Device, Recorded, azure::Azure, nvml::Nvml, tpm::TpmDevice};
-use cvm_collateral::{Cache, read_public_key};
 use cvm_base::{interrupt, read_bounded, write_atomic};
+use cvm_collateral::{Cache, read_public_key};
+use cvm_collect::{
+    CollectError, Device, Recorded,
+    attester::{DEFAULT_TCTI, Tpm},
+    azure::Azure,
+    nvml::Nvml,
+    tpm::TpmDevice,
+};
 use serde_json::json;
 
 use super::super::{
@@ -209,25 +215,25 @@ fn in_azure() -> bool {
     std::fs::read_to_string(CHASSIS).is_ok_and(|tag| tag.trim() == AZURE_CHASSIS)
 }
 
-fn described(kind: collect::Kind) -> &'static str {
+fn described(kind: cvm_collect::Kind) -> &'static str {
     match kind {
-        collect::Kind::Snp => "SEV-SNP for a report",
-        collect::Kind::Tdx => "TDX for a quote",
-        collect::Kind::Azure => "Azure's vTPM for a report and a quote",
-        collect::Kind::Tpm => "the TPM for a quote",
-        collect::Kind::Gpu => "the GPUs for their reports",
+        cvm_collect::Kind::Snp => "SEV-SNP for a report",
+        cvm_collect::Kind::Tdx => "TDX for a quote",
+        cvm_collect::Kind::Azure => "Azure's vTPM for a report and a quote",
+        cvm_collect::Kind::Tpm => "the TPM for a quote",
+        cvm_collect::Kind::Gpu => "the GPUs for their reports",
         _ => "a device",
     }
 }
 
 /// Where a device's evidence goes, and where the log lies that explains it.
-fn place(kind: collect::Kind) -> (&'static str, Option<&'static str>) {
+fn place(kind: cvm_collect::Kind) -> (&'static str, Option<&'static str>) {
     match kind {
         // The recording has a folder for each.
-        collect::Kind::Gpu => ("", None),
-        collect::Kind::Tpm => ("tpm", Some(TPM_LOG)),
-        collect::Kind::Azure => ("cpu", Some(TPM_LOG)),
-        collect::Kind::Tdx => ("cpu", Some(CC_LOG)),
+        cvm_collect::Kind::Gpu => ("", None),
+        cvm_collect::Kind::Tpm => ("tpm", Some(TPM_LOG)),
+        cvm_collect::Kind::Azure => ("cpu", Some(TPM_LOG)),
+        cvm_collect::Kind::Tdx => ("cpu", Some(CC_LOG)),
         _ => ("cpu", None),
     }
 }

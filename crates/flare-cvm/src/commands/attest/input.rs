@@ -9,10 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use cvm_verify::{appraise::{EvidenceSet, Refusal, Reports}, files::{Form, unpack}};
+use cvm_base::{Explain as _, FileError, read_bounded};
 use cvm_collateral::{Cache, Key, read_public_key};
 use cvm_evidence::trustee::COLLATERAL;
-use cvm_base::{Explain as _, FileError, read_bounded};
+use cvm_verify::{
+    appraise::{EvidenceSet, Refusal, Reports},
+    files::{Form, unpack},
+};
 use ed25519_dalek::VerifyingKey;
 use serde_json::Value;
 

@@ -10,9 +10,9 @@ use cvm_agent::{
     trust::Trust,
     verify::{Clocks, Verdict, cross_policy},
 };
+use cvm_base::{Bytes32, read_bounded, read_text, time::rfc3339};
 use cvm_collateral::read_public_key;
 use cvm_verify::x509::parse_time;
-use cvm_base::{Bytes32, read_bounded, read_text, time::rfc3339};
 use serde_json::{Value, json};
 
 use super::{

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use cvm_verify::{appraise::{Appraisal, Refusal, Rules}, gpu::ResultPolicy};
-use cvm_policy::Policy;
 use cvm_base::read_text;
+use cvm_policy::Policy;
+use cvm_verify::{
+    appraise::{Appraisal, Refusal, Rules},
+    gpu::ResultPolicy,
+};
 use serde_json::{Value, json};
 
 use super::{super::problem::Problem, MAX_FILE};

@@ -7,9 +7,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use cvm_evidence::{Reference, ReferenceSet};
-use cvm_verify::{appraise::{Appraisal, Enclosed, Explanation, Terms, compare, explain, note_unjudged_tcb}, token::{EarKey, Registered, VerifierId}, x509::parse_time};
 use cvm_base::{read_bounded, read_text, unmarked, write_atomic};
+use cvm_evidence::{Reference, ReferenceSet};
+use cvm_verify::{
+    appraise::{Appraisal, Enclosed, Explanation, Terms, compare, explain, note_unjudged_tcb},
+    token::{EarKey, Registered, VerifierId},
+    x509::parse_time,
+};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
