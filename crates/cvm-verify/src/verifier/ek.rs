@@ -86,7 +86,7 @@ impl Roots {
     /// the root it leads to.
     ///
     /// # Errors
-    /// [`AttestError::EkCertificate`] for another certificate, or one that leads to none of the
+    /// [`AttestError::EndorsementCertificate`], or [`AttestError::NotEndorsed`] by any of the
     /// roots.
     pub fn verify_ek(&self, der: &[u8], now: u64) -> Result<Bytes32, AttestError> {
         let der = CertificateDer::from(der);
