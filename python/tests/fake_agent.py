@@ -159,21 +159,21 @@ class FakeAgent:
         if body["expires_at"] < now - self.leeway_s:
             raise Refusal("AGT-011", "the token has expired")
         if body["challenge"] != request["challenge"]:
-            raise Refusal("AGT-012", "the token answers another challenge")
+            raise Refusal("AGT-014", "the token answers another challenge")
         for member in ("site", "role", "tls_cert_sha256") if peer else ():
             given = peer["name" if member == "site" else member]
             if given is not None and body[member] != given:
                 raise Refusal("AGT-013", f"the token is another's: {member} is {body[member]}, not {given}")
         if body["measurement"] != "good" and not self.accepts_any_measurement:
-            raise Refusal("AGT-014", "the evidence does not meet the cross policy")
+            raise Refusal("AGT-033", "the evidence does not meet the cross policy")
         if request["challenge"] is None:
             if body["id"] in self._seen:
-                raise Refusal("AGT-015", "the token was seen before")
+                raise Refusal("AGT-016", "the token was seen before")
             self._seen.add(body["id"])
         else:
             asked, expires = self._challenges.pop(request["challenge"], ("", 0.0))
             if not peer or asked != peer["name"] or expires < now:
-                raise Refusal("AGT-016", "this challenge is not open for this peer")
+                raise Refusal("AGT-015", "this challenge is not open for this peer")
         return {"verified": True, "claims": {"site": body["site"]}, "not_checked": [] if peer else ["peer"]}
 
     def _report(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -189,9 +189,9 @@ def unseal(token: str) -> dict[str, Any]:
     try:
         raw = base64.b64decode(token, validate=True)
     except ValueError:
-        raise Refusal("AGT-017", "no token") from None
+        raise Refusal("AGT-020", "no token") from None
     if not hmac.compare_digest(raw[:32], hmac.digest(_TEE_KEY, raw[32:], hashlib.sha256)):
-        raise Refusal("AGT-018", "the evidence is not signed by a TEE")
+        raise Refusal("AGT-031", "the evidence is not signed by a TEE")
     body: dict[str, Any] = json.loads(raw[32:])
     return body
 

@@ -104,7 +104,7 @@ class Tokens(AuthorizerTest):
             with self.assertRaises(CCTokenGenerateError):
                 self.authorizer.generate()
         text = "\n".join(logs.output)
-        self.assertIn("AGT-014", text)
+        self.assertIn("AGT-033", text)
         self.assertIn("CVM-AGENT-UNAVAILABLE", text)
         for secret in (token, bad):
             self.assertNotIn(secret[40:80], text)
@@ -129,7 +129,7 @@ class Attacks(AuthorizerTest):
     def test_attack_replayed_token(self) -> None:
         token = self.authorizer.generate()
         self.assertTrue(self.authorizer.verify(self.bound(token, None)))
-        self.assertEqual(self.refused(self.bound(token, None)), "AGT-015")
+        self.assertEqual(self.refused(self.bound(token, None)), "AGT-016")
 
     def test_attack_expired_token(self) -> None:
         token = self.authorizer.generate()
@@ -140,17 +140,17 @@ class Attacks(AuthorizerTest):
         asked, other = (self.authorizer.challenge("site-1").challenge for _ in range(2))
         with answering(other, 1.0):
             token = self.authorizer.generate()
-        self.assertEqual(self.refused(self.bound(token, asked)), "AGT-012")
+        self.assertEqual(self.refused(self.bound(token, asked)), "AGT-014")
 
     def test_attack_token_without_the_challenge(self) -> None:
         asked = self.authorizer.challenge("site-1").challenge
-        self.assertEqual(self.refused(self.bound(self.authorizer.generate(), asked)), "AGT-012")
+        self.assertEqual(self.refused(self.bound(self.authorizer.generate(), asked)), "AGT-014")
 
     def test_attack_challenge_for_another_peer(self) -> None:
         asked = self.authorizer.challenge("site-2").challenge
         with answering(asked, 1.0):
             token = self.authorizer.generate()
-        self.assertEqual(self.refused(self.bound(token, asked)), "AGT-016")
+        self.assertEqual(self.refused(self.bound(token, asked)), "AGT-015")
 
     def test_attack_token_of_another_certificate(self) -> None:
         other = pki.project().issue("site-1")

@@ -143,7 +143,7 @@ class RealFederation(unittest.TestCase):
             self.assertNotIn(verified[0]["token"][60:120], site.log())
         self.two.agent.measurement = "bad"
         self.wait_for("every site ends", lambda: all(site.ended() for site in self.sites))
-        self.assertIn("AGT-014", "".join(site.log() for site in self.sites))
+        self.assertIn("AGT-033", "".join(site.log() for site in self.sites))
         # The site that fails stays down, and so does the federation's server. Another client may have noticed no more
         # than their silence: it may start again, and ask again.
         for site in (self.server, self.two):
@@ -156,7 +156,7 @@ class RealFederation(unittest.TestCase):
         self.server.start()
         self.one.start()
         self.wait_for("the client refuses it", self.one.ended)
-        self.assertIn("AGT-014", self.one.log(), self.server.log())
+        self.assertIn("AGT-033", self.one.log(), self.server.log())
         self.assertTrue((self.one.kit / "shutdown.fl").exists())
 
 

@@ -6,7 +6,8 @@
 /// probably happened and what to do next. The command line prints
 /// `error[CODE]: DISPLAY` and `help: HELP`; scripts match on the code, which never changes meaning.
 pub trait Explain: std::error::Error {
-    /// A stable code: the crate's three letters and a number, as `SEAL-012`.
+    /// A stable code, which no other error of the workspace has (`docs/error-codes.md`): capitals
+    /// and three digits, as `SEAL-002`.
     fn code(&self) -> &'static str;
     /// The probable cause and the next step, one or two sentences.
     fn help(&self) -> String;
