@@ -1,4 +1,6 @@
-"""flare-cvm in NVIDIA FLARE: the authorizer and the hardened CC manager of sites sealed into Confidential VMs."""
+"""flare-cvm in NVIDIA FLARE: the authorizer and the hardened CC manager of sites sealed into
+Confidential VMs.
+"""
 
 import sys
 

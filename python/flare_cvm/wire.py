@@ -1,4 +1,5 @@
-"""Token entries as they travel: NVFLARE's own (`_cc_token`, `_cc_namespace`), plus the sender's proof of its name.
+"""Token entries as they travel: NVFLARE's own (`_cc_token`, `_cc_namespace`), plus the sender's
+proof of its name.
 
 Everything here came from a peer. It is read into checked values before anything is done with it.
 """
@@ -7,7 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nvflare.app_opt.confidential_computing.cc_manager import CC_NAMESPACE, CC_TOKEN, CC_TOKEN_VALIDATED
+from nvflare.app_opt.confidential_computing.cc_manager import (
+    CC_NAMESPACE,
+    CC_TOKEN,
+    CC_TOKEN_VALIDATED,
+)
 
 from .agent_client import MAX_TOKEN, Peer
 from .authorizer import PeerToken
@@ -32,9 +37,16 @@ def signed(entries: list[Entry], challenge: str | None, identity: SiteIdentity) 
 
 
 def authenticated(
-    entries: object, name: str, role: str, challenge: str | None, identity: SiteIdentity, patience_s: float
+    entries: object,
+    name: str,
+    role: str,
+    challenge: str | None,
+    identity: SiteIdentity,
+    patience_s: float,
 ) -> tuple[Peer, list[Entry]]:
-    """A peer and its entries, each token bound to the identity that its signature proves. Raises `IdentityError`."""
+    """A peer and its entries, each token bound to the identity that its signature proves. Raises
+    `IdentityError`.
+    """
     if not isinstance(entries, list) or not 1 <= len(entries) <= _MAX_ENTRIES:
         raise IdentityError(f"{name!r} sent no list of 1 to {_MAX_ENTRIES} tokens")
     result: list[Entry] = []
@@ -59,7 +71,11 @@ def _parse(entry: object, name: str) -> tuple[str | bytes, str, Proof]:
     # NVFLARE's SNP authorizer makes bytes, all others text.
     if not isinstance(token, (str, bytes)) or not 0 < len(token) <= MAX_TOKEN:
         raise IdentityError(f"{name!r} sent no token of 1 to {MAX_TOKEN} characters")
-    if not isinstance(namespace, str) or not 0 < len(namespace) <= _MAX_NAMESPACE or not namespace.isprintable():
+    if (
+        not isinstance(namespace, str)
+        or not 0 < len(namespace) <= _MAX_NAMESPACE
+        or not namespace.isprintable()
+    ):
         raise IdentityError(f"{name!r} sent a token without namespace")
     certificates, signature = entry.get(CC_CERTIFICATES), entry.get(CC_SIGNATURE)
     if not isinstance(certificates, bytes) or not isinstance(signature, bytes):
