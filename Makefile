@@ -48,7 +48,8 @@ lint: $(PYTHON_LINT)
 	target/tools/python-lint/bin/ruff format --check --quiet .
 	target/tools/python-lint/bin/ruff check --quiet .
 	cd python && ../target/tools/python-lint/bin/mypy --cache-dir ../target/tools/python-lint/mypy
-	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --locked --workspace --all-targets \
+		--features flare-cvm-fuzz/targets -- -D warnings
 
 bench: build $(NVFLARE) $(PEERS)/snpguest/.ready $(PEERS)/nvidia/.ready
 	target/release/bench

@@ -6,6 +6,7 @@ mod bundle;
 mod cache;
 mod ceremony;
 mod collect;
+mod examples;
 mod explain;
 mod given;
 #[path = "../../../cvm-attest/tests/support/igvm.rs"]
