@@ -1,5 +1,4 @@
-"""Puts `CVMManager` where NVFLARE looks for its `CCManager`, without changing a file of NVFLARE's
-or of the kit's.
+"""Puts `CVMManager` where NVFLARE looks for its `CCManager`. No file of NVFLARE or the kit changes.
 
 NVFLARE's provisioning writes its own manager's path into every CC kit and signs the kit as a whole,
 so that the path cannot be changed afterwards. A kit whose authorizers are all NVFLARE's or others'
@@ -8,7 +7,7 @@ imports this module whenever its Python starts, by a line in the venv:
 
     echo 'import flare_cvm_substitute' > $VENV/lib/python3.X/site-packages/flare_cvm_substitute.pth
 
-Installing the wheel alone does nothing. The module stands beside the package, as importing the
+Installing the wheel alone does nothing. The module is beside the package, as importing the
 package imports NVFLARE.
 """
 

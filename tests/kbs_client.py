@@ -5,10 +5,10 @@ ours.
     kbs_client.py --url https://127.0.0.1:8443 --certificate SHA256 --tee sample --resource
     flare-cvm/half/ID
 
-It proves that the key holder serves whoever speaks the protocol. TPM evidence comes from tpm2-tools
-(`--tee tpm --tcti swtpm:host=…,port=… --event-log FILE`). Needs the `cryptography` package. Prints
-one JSON object: {"resource": hex} and status 0, or {"step", "status", "type", "detail"} and status
-1.
+It proves that the key holder serves everybody who speaks the protocol. TPM evidence comes from
+tpm2-tools (`--tee tpm --tcti swtpm:host=…,port=… --event-log FILE`). Needs the `cryptography`
+package. Prints one JSON object: {"resource": hex} and status 0, or {"step", "status", "type",
+"detail"} and status 1.
 """
 
 import argparse

@@ -1,6 +1,4 @@
-"""NVFLARE's authorizer for sites sealed by flare-cvm: tokens come from cvm-agent, and it judges
-them.
-"""
+"""NVFLARE's authorizer for sealed sites: cvm-agent makes the tokens and judges them."""
 
 from __future__ import annotations
 
@@ -40,8 +38,7 @@ _T = TypeVar("_T")
 
 
 class PeerToken(str):
-    """A token together with what its receiver knows by itself: who sent it, and the challenge that
-    it asked for.
+    """A token with what its receiver knows by itself: who sent it, and the open challenge.
 
     A `str`, so that it passes through NVFLARE's code as one. Never sent: what arrives from a peer
     is a plain `str`.
@@ -58,11 +55,9 @@ class PeerToken(str):
 
 
 class VerifyLater(Exception):
-    """There is no verdict yet: the agent is away, or this guest's clock is still behind. Neither
-    yes nor no.
+    """There is no verdict yet: the agent is away, or this guest's clock is still slow.
 
-    Raised only for a `PeerToken`, whose sender's manager knows what to do with it; NVFLARE's own
-    would go on.
+    Raised only for a `PeerToken`: our manager knows what to do then, and NVFLARE's would go on.
     """
 
 
@@ -77,9 +72,7 @@ _answering: ContextVar[_Answering | None] = ContextVar("flare_cvm_answering", de
 
 @contextmanager
 def answering(challenge: str | None, patience_s: float) -> Iterator[None]:
-    """Within it, tokens are generated for this challenge: `generate()` of NVFLARE's interface takes
-    none.
-    """
+    """Within it, tokens answer this challenge, which NVFLARE's `generate()` cannot take."""
     reset = _answering.set(_Answering(challenge, patience_s))
     try:
         yield
@@ -94,8 +87,10 @@ def answered_challenge() -> str | None:
 
 
 class CVMAuthorizer(FLComponent, CCAuthorizer):
-    """Issuer and verifier in one. Works in NVFLARE's own CCManager, without challenges and peers'
-    names there, and in `CVMManager`, which supplies both.
+    """Issuer and verifier in one.
+
+    It works in `CVMManager`, which supplies challenges and peers' names, and in NVFLARE's own
+    CCManager, without them.
     """
 
     def __init__(
@@ -107,13 +102,13 @@ class CVMAuthorizer(FLComponent, CCAuthorizer):
     ) -> None:
         """
         Args:
-            socket: the agent's socket timeout: for one exchange with the agent, in seconds
-                max_wait_s: how long to wait where the agent asks to come back (it still starts,
-                this guest's clock is
-                behind) or is away. Under NVFLARE's own CCManager it should stay below the clients'
-                `maint_msg_timeout` (30 s unless configured), within which the server answers a
-                registration.
-            tls_cert: this site's certificate (PEM); by default the one in NVFLARE's configuration
+            socket: the agent's socket.
+            timeout: for one exchange with the agent, in seconds.
+            max_wait_s: how long to wait where the agent is away, or asks to come back because it
+                still starts or this guest's clock is slow. Under NVFLARE's own CCManager it should
+                stay below the clients' `maint_msg_timeout` (30 s unless configured), within which
+                the server answers a registration.
+            tls_cert: this site's certificate (PEM); by default the one in NVFLARE's configuration.
         """
         FLComponent.__init__(self)
         self.agent = AgentClient(socket, timeout)
@@ -184,8 +179,7 @@ class CVMAuthorizer(FLComponent, CCAuthorizer):
         return True
 
     def _patiently(self, ask: Callable[[], _T], patience_s: float, agent_stays: bool = False) -> _T:
-        """Asks again, until the deadline, where the agent says that waiting helps or is not there
-        yet.
+        """Asks until the deadline while the agent is away or says that waiting helps.
 
         `agent_stays`: an agent that was restarted has forgotten its challenges, so only a new one
         helps.

@@ -1,6 +1,4 @@
-"""The federation as this site knows it by itself: who belongs to it, who they prove to be, how they
-are asked.
-"""
+"""The federation as this site knows it: its members, their identity, how they are asked."""
 
 from __future__ import annotations
 
@@ -21,8 +19,9 @@ from .wire import Entry, authenticated
 
 
 class Federation:
-    """This site's view. `attested` and `unattested` are NVFLARE's names of sites; the server's is
-    `server`.
+    """This site's view.
+
+    `attested` and `unattested` are NVFLARE's names of sites; the server's is `server`.
     """
 
     def __init__(
@@ -48,9 +47,7 @@ class Federation:
 
     @cached_property
     def identity(self) -> SiteIdentity:
-        """Read at its first use: NVFLARE's server has no configuration yet when its components
-        start.
-        """
+        """Read at its first use: NVFLARE's server has no configuration when components start."""
         return SiteIdentity(self._engine)
 
     def includes(self, name: str) -> bool:
@@ -96,8 +93,9 @@ class Federation:
         )
 
     def challenge(self, name: str) -> str:
-        """A challenge for one site. Without our agent, the site's signature over it is what makes a
-        token fresh.
+        """A challenge for one site.
+
+        Without our agent, the site's signature over it is what makes a token fresh.
         """
         authorizer = self._verifiers.get(CVM_NAMESPACE)
         if isinstance(authorizer, CVMAuthorizer):

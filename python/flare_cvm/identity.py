@@ -1,9 +1,9 @@
-"""Who a site is: the name in the certificate that NVFLARE's PKI gave it, proved with that
-certificate's key.
+"""Who a site is: the name in its certificate from NVFLARE's PKI, proved with that certificate's
+key.
 
-NVFLARE authenticates a client once, at its registration, and messages between clients pass through
-the server, so the connection says little about who wrote a reply; before 2.9 a cell's name is not
-even compared with the certificate of its TLS connection. So every token that `CVMManager` sends
+NVFLARE authenticates a client once, at its registration. Messages between clients pass through the
+server, so the connection says little about who wrote a reply. Before 2.9 a cell's name is not even
+compared with the certificate of its TLS connection. So every token that `CVMManager` sends
 carries its site's certificate and a signature over the verifier's challenge and the token, made and
 checked with NVFLARE's own identity classes. That holds end to end, in all versions, and for the
 tokens of NVFLARE's own authorizers as well.
@@ -31,13 +31,11 @@ _MAX_SIGNATURE = 2 << 10
 
 
 class IdentityError(Exception):
-    """A peer did not prove the name that was expected of it, or this site has no identity of its
-    own.
-    """
+    """A peer did not prove the name that was expected, or this site has no identity."""
 
 
 class NotConfigured(IdentityError):
-    """NVFLARE has not told its components their configuration, or not yet."""
+    """NVFLARE has not told its components their configuration yet."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,7 @@ class SiteIdentity:
         return self._verify(name, role, _nonce(challenge, namespace, token), proof)
 
     def authenticate_registration(self, name: str, nonce: str, proof: Proof) -> Peer:
-        """A client at its registration: the proof that NVFLARE asks for itself, over the server's
-        nonce.
-        """
+        """A client at its registration, by the proof over the server's nonce for NVFLARE."""
         return self._verify(name, CLIENT, nonce, proof)
 
     def _verify(self, name: str, role: str, nonce: str, proof: Proof) -> Peer:
@@ -109,9 +105,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 
 def expected_server(engine: Any, client_name: str) -> str:
-    """The name that the server's certificate must have, from the same places as NVFLARE takes it at
-    registration.
-    """
+    """The name that the server's certificate must have, from where NVFLARE's client takes it."""
     servers = engine.new_context().get_prop(FLContextKey.SERVER_CONFIG)
     config = servers[0] if isinstance(servers, list) and servers else {}
     name = config.get("identity") or get_scope_property(client_name, FLContextKey.SERVER_HOST_NAME)
@@ -123,9 +117,10 @@ def expected_server(engine: Any, client_name: str) -> str:
 
 
 def _nonce(challenge: str | None, namespace: str, token: str | bytes) -> str:
-    """What is signed. The prefix keeps it apart from the nonces of NVFLARE's registration, which
-    are UUIDs: a peer that picks the challenge cannot use the answer to register under this site's
-    name.
+    """What is signed.
+
+    The prefix keeps it apart from the nonces of NVFLARE's registration, which are UUIDs: a peer
+    that picks the challenge cannot use the answer to register under this site's name.
     """
     data = token if isinstance(token, bytes) else token.encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(namespace.encode("utf-8", "surrogatepass") + b"\0" + data).hexdigest()
@@ -133,9 +128,7 @@ def _nonce(challenge: str | None, namespace: str, token: str | bytes) -> str:
 
 
 def _credentials(engine: Any) -> dict[str, str]:
-    """Read when it is needed: NVFLARE's server knows its configuration only after
-    SYSTEM_BOOTSTRAP.
-    """
+    """Read when needed: NVFLARE's server has no configuration before SYSTEM_BOOTSTRAP."""
     if engine is None:
         raise IdentityError("NVFLARE has not started this component")
     fl_ctx = engine.new_context()

@@ -1,5 +1,6 @@
-"""NVFLARE's CC manager, hardened. Events, frequencies and what a failure does are NVFLARE's; what
-is one is not.
+"""NVFLARE's CC manager, hardened.
+
+Events, frequencies and what a failure does are NVFLARE's. What counts as a failure is ours.
 
 The weaknesses of NVFLARE's own, and where each is closed:
 
@@ -11,12 +12,12 @@ The weaknesses of NVFLARE's own, and where each is closed:
     `_validate_client_tokens`: the name is the one that was asked for, or that NVFLARE authenticates
     at the registration, and the peer's TLS key proves it.
 (c) The attester picks the nonce. Closed in `_ask`, `_prepare_registration` and
-    `_validate_before_job`: the verifier's agent issues one challenge a peer and question. A
+    `_validate_before_job`: the verifier's agent issues one challenge per peer and question. A
     client's first token is the exception (its server cannot send anything before it), so the server
     puts a challenge to every new client before the next job is scheduled.
 (d) A token is bound to nothing. Closed by `CVMAuthorizer`: site, role, TLS certificate and validity
     window are in it and are compared with the identity of (b).
-(e) A clock that is behind makes fresh tokens fail. Closed in `CVMAuthorizer`: it waits, within
+(e) A slow clock makes fresh tokens fail. Closed in `CVMAuthorizer`: it waits, within
     bounds, and logs.
 (f) The first question that is not answered ends the federation. Closed in `_validate_sites`: until
     a deadline, with jitter. A wrong answer ends it at once.
@@ -66,9 +67,7 @@ class _Stopping(Exception):
 
 
 class CVMManager(CCManager):
-    """See the module's documentation. Drop-in for NVFLARE's `CCManager`: same arguments, and two
-    more.
-    """
+    """Drop-in for NVFLARE's `CCManager`, with two more arguments; see the module's text."""
 
     def __init__(
         self,

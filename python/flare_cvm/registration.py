@@ -53,8 +53,7 @@ class Registrations:
         )
 
     def admit(self, federation: Federation, fl_ctx: FLContext) -> str | None:
-        """Raises unless the client proves the name that NVFLARE will give it, and that name belongs
-        to the federation.
+        """Raises unless the client proves its name, and that name belongs to the federation.
 
         Returns the challenge that the client puts to this server; None where it need not put one.
         """

@@ -1,5 +1,4 @@
-"""Token entries as they travel: NVFLARE's own (`_cc_token`, `_cc_namespace`), plus the sender's
-proof of its name.
+"""Token entries: NVFLARE's own (`_cc_token`, `_cc_namespace`) and the sender's proof of its name.
 
 Everything here came from a peer. It is read into checked values before anything is done with it.
 """
@@ -44,8 +43,9 @@ def authenticated(
     identity: SiteIdentity,
     patience_s: float,
 ) -> tuple[Peer, list[Entry]]:
-    """A peer and its entries, each token bound to the identity that its signature proves. Raises
-    `IdentityError`.
+    """A peer and its entries, each token bound to the identity that its signature proves.
+
+    Raises `IdentityError`.
     """
     if not isinstance(entries, list) or not 1 <= len(entries) <= _MAX_ENTRIES:
         raise IdentityError(f"{name!r} sent no list of 1 to {_MAX_ENTRIES} tokens")
@@ -66,7 +66,7 @@ def authenticated(
 
 def _parse(entry: object, name: str) -> tuple[str | bytes, str, Proof]:
     if not isinstance(entry, dict):
-        raise IdentityError(f"{name!r} sent a token that is no object")
+        raise IdentityError(f"{name!r} sent a token that is not an object")
     token, namespace = entry.get(CC_TOKEN), entry.get(CC_NAMESPACE)
     # NVFLARE's SNP authorizer makes bytes, all others text.
     if not isinstance(token, (str, bytes)) or not 0 < len(token) <= MAX_TOKEN:

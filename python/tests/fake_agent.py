@@ -1,5 +1,5 @@
 """An agent that keeps AGENT-PROTOCOL version 1 on a real socket. Its "evidence" is an HMAC under a
-key that all fake agents share and nobody else has, which stands for the TEE vendor's signature.
+key that all fake agents share and nobody else has, in the place of the TEE vendor's signature.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class FakeAgent:
         if body["issued_at"] > now + self.leeway_s:
             wait_s = body["issued_at"] - now - self.leeway_s
             raise Refusal(
-                "AGT-010", "this guest's clock is behind", wait_s <= self.max_clock_wait_s, wait_s
+                "AGT-010", "this guest's clock is slow", wait_s <= self.max_clock_wait_s, wait_s
             )
         if body["expires_at"] < now - self.leeway_s:
             raise Refusal("AGT-011", "the token has expired")

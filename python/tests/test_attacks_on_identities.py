@@ -239,7 +239,7 @@ class Challenges(AttackTest):
         self.assertEqual((server.clients(), "server" in self.failures), (set(), False))
 
     def test_attack_signature_for_a_token_used_to_register(self) -> None:
-        """Whoever may put a challenge gets a signature over it. It must not pass for a
+        """Who may put a challenge gets a signature over it. It must not pass for a
         registration's.
         """
         server, one = self.server(), self.client("site-1")

@@ -19,7 +19,13 @@ const MAX_BYTES: u64 = 256 << 20;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [loader, uki, variables] = &arguments[..] else {
+    print!("{}", run(&arguments)?);
+    Ok(())
+}
+
+/// Each register with its events.
+pub fn run(arguments: &[String]) -> Result<String> {
+    let [loader, uki, variables] = arguments else {
         anyhow::bail!("usage: predict_pcr LOADER UKI OVMF_VARS");
     };
     let read = |path: &String| read_bounded(path.as_ref(), MAX_BYTES);
@@ -35,11 +41,12 @@ fn main() -> Result<()> {
         authority: &databases.db_authority,
     })?;
 
+    let mut text = String::new();
     for (pcr, value) in &prediction.pcrs {
-        println!("PCR {pcr}: {value}");
+        text += &format!("PCR {pcr}: {value}\n");
         for event in prediction.explain.iter().filter(|event| event.pcr == *pcr) {
-            println!("    {}: {}", event.event, event.digest);
+            text += &format!("    {}: {}\n", event.event, event.digest);
         }
     }
-    Ok(())
+    Ok(text)
 }

@@ -21,7 +21,13 @@ use ed25519_dalek::VerifyingKey;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [agreement, manifest] = &arguments[..] else {
+    print!("{}", run(&arguments)?);
+    Ok(())
+}
+
+/// Which image it is, and who holds its halves.
+pub fn run(arguments: &[String]) -> Result<String> {
+    let [agreement, manifest] = arguments else {
         anyhow::bail!("usage: read_manifest AGREEMENT MANIFEST");
     };
 
@@ -29,7 +35,7 @@ fn main() -> Result<()> {
     // the parties read to each other.
     let agreement = read_bounded(agreement.as_ref(), cvm_ceremony::MAX_BYTES)?;
     let agreement = Agreement::parse(&agreement)?;
-    println!("agreement: {}", agreement.fingerprint());
+    let mut text = format!("agreement: {}\n", agreement.fingerprint());
 
     // Signature first: nothing of an unsigned document is parsed.
     let path = Path::new(manifest);
@@ -43,9 +49,9 @@ fn main() -> Result<()> {
 
     let manifest: Manifest = serde_json::from_slice(&bytes)?;
     manifest.check_version().map_err(anyhow::Error::msg)?;
-    println!("image:     {} ({}, {})", manifest.image_id, manifest.site, manifest.role);
+    text += &format!("image: {} ({}, {})\n", manifest.image_id, manifest.site, manifest.role);
     for party in &manifest.split_key.parties {
-        println!("half of:   {} at {}", party.name, party.keyholder.url);
+        text += &format!("half of: {} at {}\n", party.name, party.keyholder.url);
     }
-    Ok(())
+    Ok(text)
 }

@@ -22,7 +22,13 @@ const MAX_BYTES: u64 = 1 << 20;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [report, certificate, floor, bound @ ..] = &arguments[..] else {
+    print!("{}", run(&arguments)?);
+    Ok(())
+}
+
+/// What is said of the report, if it is accepted.
+pub fn run(arguments: &[String]) -> Result<String> {
+    let [report, certificate, floor, bound @ ..] = arguments else {
         anyhow::bail!("usage: verify_snp_report REPORT VCEK FLOOR [REPORT_DATA]");
     };
 
@@ -43,15 +49,16 @@ fn main() -> Result<()> {
     let policy = SnpPolicy { min_tcb: floor.parse()?, ..SnpPolicy::default() };
     policy.check(&claims)?;
 
-    println!("accepted: a {} guest, measurement {}", claims.product, claims.measurement);
+    let mut text =
+        format!("accepted: a {} guest, measurement {}\n", claims.product, claims.measurement);
     for check in &claims.not_checked {
-        println!("not checked: {}: {}", check.check, check.reason);
+        text += &format!("not checked: {}: {}\n", check.check, check.reason);
     }
-    Ok(())
+    Ok(text)
 }
 
 fn report_data(hex: &str) -> Result<[u8; 64]> {
     let mut bytes = [0; 64];
-    hex::decode_to_slice(hex, &mut bytes).context("REPORT_DATA is 128 hex digits")?;
+    hex::decode_to_slice(hex, &mut bytes).ok().context("REPORT_DATA is 128 hex digits")?;
     Ok(bytes)
 }
