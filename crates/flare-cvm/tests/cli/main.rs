@@ -17,6 +17,7 @@ mod keyholder;
 mod mint;
 #[path = "../../../cvm-attest/tests/support/nvml.rs"]
 mod nvml;
+mod pages;
 mod policy;
 mod predict;
 mod token;
