@@ -6,21 +6,13 @@
 
 mod read;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock};
 
+use crate::sources::{files, root};
 use read::Meaning;
 
 /// Names of this form that are algorithms.
 const ALGORITHMS: [&str; 4] = ["AES-256", "SHA-256", "SHA-384", "SHA-512"];
-
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
 
 /// Two to five capitals, a hyphen and three digits.
 fn is_code(text: &str) -> bool {
@@ -30,26 +22,6 @@ fn is_code(text: &str) -> bool {
         && digits.len() == 3
         && digits.bytes().all(|b| b.is_ascii_digit())
         && !ALGORITHMS.contains(&text)
-}
-
-/// Files below `folder` with one of the endings, without what is built or fetched.
-fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut entries: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_symlink() || name.starts_with('.') || name == "target" {
-            continue;
-        }
-        if path.is_dir() {
-            found.extend(files(&path, endings));
-        } else if endings.iter().any(|ending| name.ends_with(ending)) {
-            found.push(path);
-        }
-    }
-    found
 }
 
 /// Every package of the workspace: its name and its `src`.

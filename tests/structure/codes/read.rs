@@ -11,7 +11,8 @@ use syn::{
     Token, Type, punctuated::Punctuated, visit::Visit,
 };
 
-use super::{files, is_code, root};
+use super::is_code;
+use crate::sources::{files, root};
 
 /// One place that gives a code.
 pub struct Meaning {
