@@ -47,7 +47,7 @@ lint: $(PYTHON_LINT)
 	$(CARGO) fmt --all --check
 	target/tools/python-lint/bin/ruff format --check --quiet .
 	target/tools/python-lint/bin/ruff check --quiet .
-	cd python && ../target/tools/python-lint/bin/mypy --cache-dir ../target/tools/python-lint/mypy
+	cd python && ../target/tools/python-lint/bin/mypy
 	$(CARGO) clippy --release --locked --workspace --all-targets \
 		--features flare-cvm-fuzz/targets -- -D warnings
 

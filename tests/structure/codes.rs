@@ -153,3 +153,14 @@ fn every_code_that_a_page_or_a_script_names_exists() {
         }
     }
 }
+
+/// What an agent answers with is part of its protocol.
+#[test]
+fn every_code_of_the_agent_is_in_its_protocol() {
+    let page = fs::read_to_string(root().join("docs/agent-protocol.md")).unwrap();
+    let codes = by_code(meanings());
+    let agents: Vec<_> = codes.keys().filter(|code| code.starts_with("AGT-")).collect();
+    assert!(agents.len() > 30, "the codes were found: {}", agents.len());
+    let missing: Vec<_> = agents.into_iter().filter(|code| !page.contains(**code)).collect();
+    assert!(missing.is_empty(), "docs/agent-protocol.md lacks {missing:?}");
+}
