@@ -326,8 +326,27 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             return syn::visit::visit_expr_call(self, call);
         };
         let mut texts = || arguments.next().map(|next| self.texts(next)).unwrap_or_default();
-        let (what, next) = (texts(), texts());
+        let (mut what, next) = (texts(), texts());
+        // A text that the caller gives: what it is about.
+        if let ([only], Some(about)) = (&mut what[..], self.about.last())
+            && only.starts_with('{')
+            && only.find('}') == Some(only.len() - 1)
+            && !about.is_empty()
+        {
+            *only = format!("{about} {only}");
+        }
         self.found(self.texts(code).concat(), what, next);
+    }
+
+    /// A code and its advice.
+    fn visit_expr_tuple(&mut self, tuple: &'ast syn::ExprTuple) {
+        match (tuple.elems.first().map(|first| self.texts(first)), tuple.elems.get(1)) {
+            (Some(code), Some(next)) if code.len() == 1 && is_code(&code[0]) => {
+                let about = self.about.last().cloned().into_iter().collect();
+                self.found(code.concat(), about, self.texts(next));
+            }
+            _ => syn::visit::visit_expr_tuple(self, tuple),
+        }
     }
 
     fn visit_lit_str(&mut self, literal: &'ast syn::LitStr) {
