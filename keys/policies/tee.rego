@@ -97,7 +97,8 @@ tcb_suffices(snp, platform) if {
 	}
 }
 
-floor_of(snp, platform) := object.get(platform.tcb_floor, chip, object.get(platform.tcb_floor, snp.product, {})) if {
+floor_of(snp, platform) := object.get(platform.tcb_floor, chip, of_product) if {
+	of_product := object.get(platform.tcb_floor, snp.product, {})
 	chip := sprintf("%s-%s", [snp.product, object.get(snp, "stepping", "?")])
 }
 

@@ -40,7 +40,8 @@ firmware_ok if {
 deny contains msg if {
 	tpm
 	not firmware_ok
-	msg := sprintf("`firmware` does not name {\"pcr0\": \"%v\", \"pcr1\": \"%v\"}", [tpm.pcrs["0"], tpm.pcrs["1"]])
+	values := [tpm.pcrs["0"], tpm.pcrs["1"]]
+	msg := sprintf("`firmware` does not name {\"pcr0\": \"%v\", \"pcr1\": \"%v\"}", values)
 }
 
 # What a machine may keep, by the root that endorsed its TPM: "bind" makes the keys of the job store
