@@ -2,6 +2,7 @@
 CARGO ?= cargo
 NVFLARE = target/tools/nvflare/.ready
 ORACLES = target/tools/oracles/.ready
+PYTHON_LINT = target/tools/python-lint/.ready
 CARGO_TEST = $(CARGO) test --release --locked --workspace --no-fail-fast
 PEERS = target/tools/peers
 NFS_SERVER = target/tools/ganesha/.ready
@@ -42,9 +43,13 @@ drills: build $(NVFLARE)
 	$(CARGO_TEST) --test profiles -- --ignored --nocapture --test-threads=1
 	$(CARGO_TEST) --test federation -- --ignored --nocapture --test-threads=1
 
-lint:
+lint: $(PYTHON_LINT)
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	target/tools/python-lint/bin/ruff format --check --quiet .
+	target/tools/python-lint/bin/ruff check --quiet .
+	cd python && ../target/tools/python-lint/bin/mypy
+	$(CARGO) clippy --release --locked --workspace --all-targets \
+		--features flare-cvm-fuzz/targets -- -D warnings
 
 bench: build $(NVFLARE) $(PEERS)/snpguest/.ready $(PEERS)/nvidia/.ready
 	target/release/bench
@@ -58,6 +63,12 @@ deps:
 
 # NVFLARE's command line (`nvflare provision`) and admin API on this machine, hash-locked as in the image.
 $(NVFLARE): stages/nvflare_cc_base/requirements.lock | deps
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+# ruff and mypy, hash-locked.
+$(PYTHON_LINT): python/lint.lock | deps
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@

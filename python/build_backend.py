@@ -1,7 +1,8 @@
-"""The wheel of `flare_cvm`, as a PEP 517 backend without requirements: a wheel is a zip file with three metadata files.
+"""The wheel of `flare_cvm`, as a PEP 517 backend without requirements: a wheel is a zip file with
+three metadata files.
 
-Every time stamp is the zip format's first, the order is the name's and nothing is compressed, so that the same sources
-give the same bytes wherever they are built, whatever zlib is there.
+Every time stamp is the zip format's first, the order is the name's and nothing is compressed, so
+that the same sources give the same bytes wherever they are built, whatever zlib is there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _FIRST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def build_wheel(
-    wheel_directory: str, _config_settings: dict[str, Any] | None = None, _metadata_directory: str | None = None
+    wheel_directory: str,
+    _config_settings: dict[str, Any] | None = None,
+    _metadata_directory: str | None = None,
 ) -> str:
     package = _HERE / _NAME
     contents = {
@@ -39,12 +42,16 @@ def build_wheel(
     contents["flare_cvm_substitute.py"] = (_HERE / "flare_cvm_substitute.py").read_bytes()
     contents[f"{_INFO}/METADATA"] = _METADATA.encode()
     contents[f"{_INFO}/WHEEL"] = _WHEEL.encode()
-    record = [f"{name},{_record_hash(data)},{len(data)}\n" for name, data in sorted(contents.items())]
+    record = [
+        f"{name},{_record_hash(data)},{len(data)}\n" for name, data in sorted(contents.items())
+    ]
     contents[f"{_INFO}/RECORD"] = "".join([*record, f"{_INFO}/RECORD,,\n"]).encode()
 
     wheel = f"{_NAME}-{_VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(Path(wheel_directory) / wheel, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in sorted(contents.items(), key=lambda item: (item[0].startswith(_INFO), item[0])):
+        for name, data in sorted(
+            contents.items(), key=lambda item: (item[0].startswith(_INFO), item[0])
+        ):
             member = zipfile.ZipInfo(name, _FIRST_ZIP_TIME)
             member.external_attr = 0o100644 << 16
             member.create_system = 3  # Unix, so that the mode above counts
@@ -53,7 +60,9 @@ def build_wheel(
 
 
 def build_sdist(_sdist_directory: str, _config_settings: dict[str, Any] | None = None) -> str:
-    raise NotImplementedError("flare-cvm is built from its repository: there is no source distribution")
+    raise NotImplementedError(
+        "flare-cvm is built from its repository: there is no source distribution"
+    )
 
 
 def _record_hash(data: bytes) -> str:

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""What a project admin does with a federation, through NVFLARE's own FLARE API and the admin's startup kit, each answer as JSON.
+"""What a project admin does with a federation, through NVFLARE's own FLARE API and the admin's
+startup kit, each answer as JSON.
 
     admin.py --kit prod_00/admin@demo.example [--port 8002] [--deadline 180] COMMAND
 
-    status                  the server's state and its clients, once it answers
-    ready SITE…             the same, once all these clients are connected
-    submit FOLDER           submits a job: {"job": ID}
-    wait JOB                waits for a job's end: {"job", "status", …}
-    jobs                    every job that the server's store holds
-    download JOB FOLDER     a job's results: {"accuracy": {SITE: share}, "weights": number of values}
+    status the server's state and its clients, once it answers ready SITE… the same, once all these
+    clients are connected submit FOLDER submits a job: {"job": ID} wait JOB waits for a job's end:
+    {"job", "status", …} jobs every job that the server's store holds download JOB FOLDER a job's
+    results: {"accuracy": {SITE: share}, "weights": number of values}
 
-Exit status: 0 done, 1 not done by the deadline or refused (the reason is on standard error), 2 a mistake in the arguments or the kit.
+Exit status: 0 done, 1 not done by the deadline or refused (the reason is on standard error), 2 a
+mistake in the arguments or the kit.
 """
 
 import argparse
@@ -29,7 +29,13 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 SUBMISSION = uuid.uuid4().hex
 # What NVFLARE's API raises for a decision of the server; all else may be better a moment later.
-DECIDED = ("AuthorizationError", "InvalidJobDefinition", "JobNotFound", "InvalidTarget", "ValueError")
+DECIDED = (
+    "AuthorizationError",
+    "InvalidJobDefinition",
+    "JobNotFound",
+    "InvalidTarget",
+    "ValueError",
+)
 
 
 class NotYet(Exception):
@@ -63,11 +69,22 @@ def wait(session: Session, job: str) -> dict:
     meta = session.get_job_meta(job)
     if not meta["status"].startswith("FINISHED") and not meta["status"].startswith("FAILED"):
         raise NotYet(f"job {job} is {meta['status']}: {meta.get('job_deploy_detail')}")
-    return {"job": job, "status": meta["status"], "name": meta.get("name"), "duration": meta.get("duration"), "detail": meta.get("job_deploy_detail")}
+    return {
+        "job": job,
+        "status": meta["status"],
+        "name": meta.get("name"),
+        "duration": meta.get("duration"),
+        "detail": meta.get("job_deploy_detail"),
+    }
 
 
 def jobs(session: Session) -> dict:
-    return {"jobs": [{"job": job["job_id"], "name": job.get("job_name"), "status": job.get("status")} for job in session.list_jobs()]}
+    return {
+        "jobs": [
+            {"job": job["job_id"], "name": job.get("job_name"), "status": job.get("status")}
+            for job in session.list_jobs()
+        ]
+    }
 
 
 def download(session: Session, job: str, folder: str) -> dict:
@@ -75,8 +92,12 @@ def download(session: Session, job: str, folder: str) -> dict:
     metrics = [json.loads(path.read_text()) for path in result.rglob("cross_val_results.json")]
     weights = [np.load(path) for path in result.rglob("server.npy")]
     if len(metrics) != 1 or len(weights) != 1:
-        raise SystemExit(f"{result} holds {len(metrics)} results and {len(weights)} models, expected one each")
-    accuracy = {site: values["SRV_server"]["accuracy"] for site, values in sorted(metrics[0].items())}
+        raise SystemExit(
+            f"{result} holds {len(metrics)} results and {len(weights)} models, expected one each"
+        )
+    accuracy = {
+        site: values["SRV_server"]["accuracy"] for site, values in sorted(metrics[0].items())
+    }
     return {"accuracy": accuracy, "weights": int(weights[0].size)}
 
 
@@ -84,16 +105,31 @@ COMMANDS = {f.__name__: f for f in (status, ready, submit, wait, jobs, download)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kit", type=Path, required=True, help="the admin's startup kit (holds startup/fed_admin.json)")
-    parser.add_argument("--port", type=int, help="the forwarded port on this machine, if not the kit's own")
-    parser.add_argument("--deadline", type=float, default=180, help="seconds to wait for the answer (default 180)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--kit",
+        type=Path,
+        required=True,
+        help="the admin's startup kit (holds startup/fed_admin.json)",
+    )
+    parser.add_argument(
+        "--port", type=int, help="the forwarded port on this machine, if not the kit's own"
+    )
+    parser.add_argument(
+        "--deadline", type=float, default=180, help="seconds to wait for the answer (default 180)"
+    )
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args()
     config_file = args.kit / "startup" / "fed_admin.json"
     if not config_file.is_file():
-        print(f"{config_file} does not exist: give the folder that `nvflare provision` made for the admin", file=sys.stderr)
+        print(
+            f"{config_file} does not exist: "
+            "give the folder that `nvflare provision` made for the admin",
+            file=sys.stderr,
+        )
         return 2
 
     logging.disable(logging.CRITICAL)  # a refused connection is expected while the machine boots
@@ -112,7 +148,9 @@ def main() -> int:
             tries += 1
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # the API prints what it does
-                    session = new_secure_session(config["admin"]["username"], str(kit), timeout=min(left, 10.0))
+                    session = new_secure_session(
+                        config["admin"]["username"], str(kit), timeout=min(left, 10.0)
+                    )
                     try:
                         answer = COMMANDS[args.command](session, *args.arguments)
                     finally:
@@ -124,9 +162,17 @@ def main() -> int:
                     return 1
                 time.sleep(2)  # a login costs an emulated server a second
                 continue
-            print(json.dumps(answer | {"tries": tries, "waited_s": round(time.monotonic() - started, 2)}))
+            print(
+                json.dumps(
+                    answer | {"tries": tries, "waited_s": round(time.monotonic() - started, 2)}
+                )
+            )
             return 0
-    print(f"{args.command}: not done within {args.deadline:.0f} s ({tries} tries; the last: {reason})", file=sys.stderr)
+    print(
+        f"{args.command}: not done within {args.deadline:.0f} s "
+        f"({tries} tries; the last: {reason})",
+        file=sys.stderr,
+    )
     return 1
 
 

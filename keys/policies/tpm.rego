@@ -1,8 +1,8 @@
 # A party's release policy for CVMs whose evidence is a TPM's. Copy it, name your roots, and give it
 # to `flare-cvm ceremony init --policy`: its SHA-256 goes into the transcript that all parties sign.
 #
-# A virtual TPM that the host runs proves nothing against that host: claims say "untrusted-host", and
-# accepting them, as the last rule here does, is this policy's own decision.
+# A virtual TPM that the host runs proves nothing against that host: claims say "untrusted-host",
+# and accepting them, as the last rule here does, is this policy's own decision.
 package policy
 
 import rego.v1
@@ -12,15 +12,16 @@ default allow := false
 # Manufacturers of TPMs that this party accepts: SHA-256 of the root certificate's DER.
 ek_roots := {"@EK_ROOT_SHA256@"}
 
-# Firmware's boot chain, Secure Boot's keys, command line and initramfs, the UKI, and what could be slipped in beside it.
+# Firmware's boot chain, Secure Boot's keys, command line and initramfs, the UKI, and what could be
+# slipped in beside it.
 required := {"4", "7", "9", "11", "12", "13"}
 
 accepted_trust := {"untrusted-host"}
 
-# Firmware and virtual hardware that this party knows, each as {"pcr0": …, "pcr1": …}, which `flare-cvm
-# policy firmware LOG` prints from the event log of an honest machine. If any is named, PCR 0 and 1 must
-# be one of these; a TPM of `trusted_machines` is only believed with one of them. Only firmware that
-# measures the host's ACPI tables is worth naming, as Debian 13's OVMF.
+# Firmware and virtual hardware that this party knows, each as {"pcr0": …, "pcr1": …}, which
+# `flare-cvm policy firmware LOG` prints from the event log of an honest machine. If any is named,
+# PCR 0 and 1 must be one of these; a TPM of `trusted_machines` is only believed with one of them.
+# Only firmware that measures the host's ACPI tables is worth naming, as Debian 13's OVMF.
 firmware := set()
 
 known_firmware if {
@@ -39,12 +40,14 @@ firmware_ok if {
 deny contains msg if {
 	tpm
 	not firmware_ok
-	msg := sprintf("`firmware` does not name {\"pcr0\": \"%v\", \"pcr1\": \"%v\"}", [tpm.pcrs["0"], tpm.pcrs["1"]])
+	values := [tpm.pcrs["0"], tpm.pcrs["1"]]
+	msg := sprintf("`firmware` does not name {\"pcr0\": \"%v\", \"pcr1\": \"%v\"}", values)
 }
 
-# What a machine may keep, by the root that endorsed its TPM: "bind" makes the keys of the job store need this
-# machine (moving it then needs all parties again), "offline" lets it keep p3's key, so that p3 opens without
-# the network. Only a TPM that the host cannot read or copy is worth that; none is trusted so far.
+# What a machine may keep, by the root that endorsed its TPM: "bind" makes the keys of the job store
+# need this machine (moving it then needs all parties again), "offline" lets it keep p3's key, so
+# that p3 opens without the network. Only a TPM that the host cannot read or copy is worth that;
+# none is trusted so far.
 trusted_machines := {}
 
 machine contains word if {
@@ -52,10 +55,11 @@ machine contains word if {
 	some word in trusted_machines[tpm.ek_root_sha256]
 }
 
-# Checks that evidence may have gone without, by name. "ocsp": nobody was asked whether NVIDIA revoked a GPU's
-# certificates. "acpi": the guest's kernel runs the code in the host's ACPI tables, which may write any
-# of its memory before PID 1 ("BadAML"), and Debian 12's OVMF measures none of them. It is accepted here
-# because a TPM that the host runs says nothing against that host anyhow; naming `firmware` compares them.
+# Checks that evidence may have gone without, by name. "ocsp": nobody was asked whether NVIDIA
+# revoked a GPU's certificates. "acpi": the guest's kernel runs the code in the host's ACPI tables,
+# which may write any of its memory before PID 1 ("BadAML"), and Debian 12's OVMF measures none of
+# them. It is accepted here because a TPM that the host runs says nothing against that host anyhow;
+# naming `firmware` compares them.
 accepted_not_checked := {"acpi", "ocsp"}
 
 checked contains "acpi" if known_firmware
@@ -84,13 +88,13 @@ machine_ok if {
 	}
 }
 
-# What is released after the handoff: the half of the job store's key of an image that requires GPUs, asked for by its
-# running system. `data.reference` are then the values of that phase.
+# What is released after the handoff: the half of the job store's key of an image that requires
+# GPUs, asked for by its running system. `data.reference` are then the values of that phase.
 late if data["resource-path"][1] == "running-half"
 
-# It takes at least so many GPUs, each genuine, with exactly NVIDIA's golden values, in this session, and in one of
-# these modes: "SPT" is one GPU, "MPT" several with encrypted links between them. In "PPCIE" those links are in clear;
-# firmware that states no mode is "unstated".
+# It takes at least so many GPUs, each genuine, with exactly NVIDIA's golden values, in this
+# session, and in one of these modes: "SPT" is one GPU, "MPT" several with encrypted links between
+# them. In "PPCIE" those links are in clear; firmware that states no mode is "unstated".
 min_gpus := 1
 
 gpu_modes := {"SPT", "MPT"}

@@ -1,4 +1,4 @@
-"""flare-cvm in NVIDIA FLARE: the authorizer and the hardened CC manager of sites sealed into Confidential VMs."""
+"""flare-cvm in NVIDIA FLARE: authorizer and hardened CC manager of sealed sites."""
 
 import sys
 

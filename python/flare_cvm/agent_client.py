@@ -1,8 +1,8 @@
-"""The client of cvm-agent's socket: version 1 of its protocol, one request a connection.
+"""The client of cvm-agent's socket: version 1 of its protocol, one request per connection.
 
-The agent stands on the same side of the trust boundary, yet it can be dead, stuck or replaced while it answers: reads
-are bounded in size and by one deadline for the whole exchange, and an answer is checked member by member. Nothing here
-looks into a token, and no error's text holds one.
+The agent is on the same side of the trust boundary. Still it can be dead, stuck or replaced while
+it answers. So reads are bounded in size and by one deadline for the whole exchange, and an answer
+is checked member by member. Nothing here looks into a token, and no error's text holds one.
 """
 
 from __future__ import annotations
@@ -44,15 +44,20 @@ class AgentTimeout(AgentError):
 
 
 class AgentProtocolError(AgentError):
-    """What came back, or what was to be sent, is no message of the protocol."""
+    """What came back, or what was to be sent, is not a message of the protocol."""
 
     code = "CVM-AGENT-PROTOCOL"
 
 
 class AgentRefused(AgentError):
-    """The agent said no, with its own code. `retry`: the same request may succeed later without anybody acting."""
+    """The agent refused, with its own code.
 
-    def __init__(self, code: str, reason: str, help_text: str, retry: bool, wait_s: float | None) -> None:
+    `retry`: the same request may succeed later without anybody acting.
+    """
+
+    def __init__(
+        self, code: str, reason: str, help_text: str, retry: bool, wait_s: float | None
+    ) -> None:
         super().__init__(f"{code}: {reason} ({help_text})" if help_text else f"{code}: {reason}")
         self.code = code
         self.reason = reason
@@ -63,7 +68,7 @@ class AgentRefused(AgentError):
 
 @dataclass(frozen=True)
 class Peer:
-    """A site as this one knows it: the name and certificate that it proved, never what its message says."""
+    """A site by the name and certificate that it proved, never by what its message says."""
 
     name: str
     role: str
@@ -106,7 +111,7 @@ def is_challenge(value: object) -> bool:
 
 
 class AgentClient:
-    """One method an operation. Each raises an `AgentError` or returns what the agent vouches for."""
+    """One method per operation: raises an `AgentError` or returns what the agent vouches for."""
 
     def __init__(self, socket_path: str = DEFAULT_SOCKET, timeout: float = 30.0) -> None:
         self._socket_path = socket_path
@@ -134,7 +139,7 @@ class AgentClient:
         return Challenge(challenge, _number(answer, "lifetime_s"))
 
     def generate(self, challenge: str | None, tls_cert_sha256: str) -> IssuedToken:
-        """A token of this site, bound to its TLS certificate and, where there is one, to the verifier's challenge."""
+        """A token of this site, bound to its TLS certificate and to the challenge, if any."""
         answer = self._ask("generate", challenge=challenge, tls_cert_sha256=tls_cert_sha256)
         token = _text(answer, "token")
         if not 0 < len(token) <= MAX_TOKEN or not token.isascii():
@@ -142,10 +147,14 @@ class AgentClient:
         return IssuedToken(token, _text(answer, "issued_at"), _text(answer, "expires_at"))
 
     def verify(self, token: str, peer: Peer | None, challenge: str | None) -> Verdict:
-        """Returns only where the agent accepts the token. `peer` is None where the caller was told nobody's name."""
+        """Returns only if the agent accepts the token. `peer` is None if no name is known."""
         if len(token) > MAX_TOKEN or not token.isascii():
             _bad(f"the token to verify is not at most {MAX_TOKEN} ASCII characters")
-        known = peer and {"name": peer.name, "role": peer.role, "tls_cert_sha256": peer.tls_cert_sha256}
+        known = peer and {
+            "name": peer.name,
+            "role": peer.role,
+            "tls_cert_sha256": peer.tls_cert_sha256,
+        }
         answer = self._ask("verify", token=token, peer=known, challenge=challenge)
         if answer.get("verified") is not True:
             _bad("`verified` is not true")
@@ -182,7 +191,9 @@ class AgentClient:
         except TimeoutError:
             raise AgentTimeout(f"no answer from the agent within {self._timeout:g} s") from None
         except OSError as error:
-            raise AgentUnavailable(f"the agent's socket {self._socket_path}: {error.strerror or error}") from None
+            raise AgentUnavailable(
+                f"the agent's socket {self._socket_path}: {error.strerror or error}"
+            ) from None
 
 
 def _arm(connection: socket.socket, deadline: Deadline) -> None:
@@ -217,7 +228,9 @@ def _read_line(connection: socket.socket, deadline: Deadline) -> bytes:
 
 def _parse(line: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(line, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        answer = json.loads(
+            line, object_pairs_hook=_without_duplicates, parse_constant=_no_constant
+        )
     except (ValueError, RecursionError):  # the text is left out: it may hold a token
         _bad("the answer is not JSON")
     if not isinstance(answer, dict):
@@ -244,12 +257,16 @@ def _refusal(answer: dict[str, Any]) -> AgentRefused:
         wait_s = _number(answer, "wait_s")
     help_text = _text(answer, "help", optional=True) or ""
     return AgentRefused(
-        _printable(_text(answer, "code")), _printable(_text(answer, "reason")), _printable(help_text), retry, wait_s
+        _printable(_text(answer, "code")),
+        _printable(_text(answer, "reason")),
+        _printable(help_text),
+        retry,
+        wait_s,
     )
 
 
 def _printable(text: str) -> str:
-    """A peer's words may reach a reason and from there a log: one line, no control characters, bounded."""
+    """One bounded line without control characters: a peer's words may reach a log."""
     return "".join(c if c.isprintable() else "?" for c in text[:_MAX_TEXT])
 
 

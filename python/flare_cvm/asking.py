@@ -1,4 +1,4 @@
-"""Asking other sites: the requests on NVFLARE's channel for this, and what their replies must look like."""
+"""Asking other sites: the requests on NVFLARE's channel, and the form of their replies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHALLENGE = "challenge"
 
 
 class Unanswered(Exception):
-    """The site did not answer, or said that it cannot now. It may later: it starts, or its agent does."""
+    """The site did not answer, or cannot yet, because it or its agent is starting."""
 
 
 def ask_for_tokens(cell: Any, fqcn: str, requester: str, challenge: str, timeout: float) -> object:
@@ -48,9 +48,12 @@ def ask_until(
     judge: Callable[[str, str], None],
     pause: Callable[[dict[str, Exception], float], None],
 ) -> None:
-    """Asks every site until each has been judged once, and again those that did not answer: a site that still starts is
-    no attacker. The list is read anew in each round, as a site that left is not waited for. `judge` raises at a wrong
-    answer, which ends it at once; silence does at the deadline."""
+    """Asks every site until each has been judged once.
+
+    Sites that did not answer are asked again: a site that still starts is not an attacker. The list
+    is read anew in each round, because nobody waits for a site that left. A wrong answer ends this
+    at once (`judge` raises), silence at the deadline.
+    """
     backoff = Backoff()
     passed: set[str] = set()
     while True:
@@ -78,8 +81,11 @@ def challenge_in(request: Any) -> object:
 
 
 def replied(handle: Callable[[Any], Any], request: Any) -> Any:
-    """NVFLARE's handlers report their failures with a return code that does not exist, and so not at all: who asked
-    would wait for its time-out."""
+    """Makes a failure of a handler reach who asked.
+
+    NVFLARE's handlers report failures with a return code that does not exist, and so not at all:
+    who asked would wait for its time-out.
+    """
     try:
         return handle(request)
     except Exception:  # NVFLARE's handler has logged its cause
@@ -87,16 +93,26 @@ def replied(handle: Callable[[Any], Any], request: Any) -> Any:
 
 
 def read_sites(listed: object, expected: Collection[str]) -> dict[str, str]:
-    """The server's list of sites, as name → cell. It is a proposal: names outside of `expected` fail it."""
+    """The server's list of sites, as name → cell. A name outside of `expected` fails it."""
     sites: dict[str, str] = {}
     if not isinstance(listed, (list, tuple)) or len(listed) > len(expected):
-        raise IdentityError("the server's list of sites is no list, or longer than the federation")
+        raise IdentityError(
+            "the server's list of sites is not a list, or is longer than the federation"
+        )
     for site in listed:
-        if not isinstance(site, (list, tuple)) or len(site) != 2 or not all(isinstance(part, str) for part in site):
-            raise IdentityError("the server's list of sites holds something else than pairs of cell and name")
+        if (
+            not isinstance(site, (list, tuple))
+            or len(site) != 2
+            or not all(isinstance(part, str) for part in site)
+        ):
+            raise IdentityError(
+                "the server's list of sites holds something else than pairs of cell and name"
+            )
         fqcn, name = site
         if name not in expected or name in sites:
-            raise IdentityError(f"the server's list of sites names {name!r}, which is none of ours or listed twice")
+            raise IdentityError(
+                f"the server's list of sites names {name!r}, which is none of ours or listed twice"
+            )
         sites[name] = fqcn
     return sites
 

@@ -1,4 +1,4 @@
-"""NVFLARE's authorizer for sites sealed by flare-cvm: tokens come from cvm-agent, and it judges them."""
+"""NVFLARE's authorizer for sealed sites: cvm-agent makes the tokens and judges them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from cryptography import x509
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
-from nvflare.app_opt.confidential_computing.cc_authorizer import CCAuthorizer, CCTokenGenerateError, CCTokenVerifyError
+from nvflare.app_opt.confidential_computing.cc_authorizer import (
+    CCAuthorizer,
+    CCTokenGenerateError,
+    CCTokenVerifyError,
+)
 
 from .agent_client import (
     DEFAULT_SOCKET,
@@ -34,9 +38,10 @@ _T = TypeVar("_T")
 
 
 class PeerToken(str):
-    """A token together with what its receiver knows by itself: who sent it, and the challenge that it asked for.
+    """A token with what its receiver knows by itself: who sent it, and the open challenge.
 
-    A `str`, so that it passes through NVFLARE's code as one. Never sent: what arrives from a peer is a plain `str`.
+    A `str`, so that it passes through NVFLARE's code as one. Never sent: what arrives from a peer
+    is a plain `str`.
     """
 
     peer: Peer
@@ -50,9 +55,9 @@ class PeerToken(str):
 
 
 class VerifyLater(Exception):
-    """There is no verdict yet: the agent is away, or this guest's clock is still behind. Neither yes nor no.
+    """There is no verdict yet: the agent is away, or this guest's clock is still slow.
 
-    Raised only for a `PeerToken`, whose sender's manager knows what to do with it; NVFLARE's own would go on.
+    Raised only for a `PeerToken`: our manager knows what to do then, and NVFLARE's would go on.
     """
 
 
@@ -67,7 +72,7 @@ _answering: ContextVar[_Answering | None] = ContextVar("flare_cvm_answering", de
 
 @contextmanager
 def answering(challenge: str | None, patience_s: float) -> Iterator[None]:
-    """Within it, tokens are generated for this challenge: `generate()` of NVFLARE's interface takes none."""
+    """Within it, tokens answer this challenge, which NVFLARE's `generate()` cannot take."""
     reset = _answering.set(_Answering(challenge, patience_s))
     try:
         yield
@@ -82,8 +87,11 @@ def answered_challenge() -> str | None:
 
 
 class CVMAuthorizer(FLComponent, CCAuthorizer):
-    """Issuer and verifier in one. Works in NVFLARE's own CCManager, without challenges and peers' names there, and in
-    `CVMManager`, which supplies both."""
+    """Issuer and verifier in one.
+
+    It works in `CVMManager`, which supplies challenges and peers' names, and in NVFLARE's own
+    CCManager, without them.
+    """
 
     def __init__(
         self,
@@ -94,12 +102,13 @@ class CVMAuthorizer(FLComponent, CCAuthorizer):
     ) -> None:
         """
         Args:
-            socket: the agent's socket
-            timeout: for one exchange with the agent, in seconds
-            max_wait_s: how long to wait where the agent asks to come back (it still starts, this guest's clock is
-                behind) or is away. Under NVFLARE's own CCManager it should stay below the clients' `maint_msg_timeout`
-                (30 s unless configured), within which the server answers a registration.
-            tls_cert: this site's certificate (PEM); by default the one in NVFLARE's configuration
+            socket: the agent's socket.
+            timeout: for one exchange with the agent, in seconds.
+            max_wait_s: how long to wait where the agent is away, or asks to come back because it
+                still starts or this guest's clock is slow. Under NVFLARE's own CCManager it should
+                stay below the clients' `maint_msg_timeout` (30 s unless configured), within which
+                the server answers a registration.
+            tls_cert: this site's certificate (PEM); by default the one in NVFLARE's configuration.
         """
         FLComponent.__init__(self)
         self.agent = AgentClient(socket, timeout)
@@ -127,7 +136,9 @@ class CVMAuthorizer(FLComponent, CCAuthorizer):
         request = _answering.get() or _Answering(None, self.max_wait_s)
         try:
             own = self._fingerprint()
-            issued = self._patiently(lambda: self.agent.generate(request.challenge, own), request.patience_s)
+            issued = self._patiently(
+                lambda: self.agent.generate(request.challenge, own), request.patience_s
+            )
         except AgentError as error:
             self.logger.error(f"no token: {error}")
             raise CCTokenGenerateError(str(error)) from None
@@ -141,8 +152,8 @@ class CVMAuthorizer(FLComponent, CCAuthorizer):
             raise CCTokenVerifyError("there is no token")
         if isinstance(token, PeerToken):
             return self._verify_peers(token)
-        # NVFLARE's own CCManager says neither whose token this is nor what was asked for: evidence, policy and
-        # validity window are all that can be checked.
+        # NVFLARE's own CCManager says neither whose token this is nor what was asked for: evidence,
+        # policy and validity window are all that can be checked.
         try:
             self._patiently(lambda: self.agent.verify(token, None, None), self.max_wait_s)
         except AgentError as error:
@@ -153,19 +164,25 @@ class CVMAuthorizer(FLComponent, CCAuthorizer):
     def _verify_peers(self, token: PeerToken) -> bool:
         try:
             verdict = self._patiently(
-                lambda: self.agent.verify(str(token), token.peer, token.challenge), token.patience_s, agent_stays=True
+                lambda: self.agent.verify(str(token), token.peer, token.challenge),
+                token.patience_s,
+                agent_stays=True,
             )
         except AgentError as error:
             self.logger.error(f"token of {token.peer.name} not accepted: {error}")
             raise _no_verdict(error) from None
         if verdict.not_checked:
-            self.logger.warning(f"token of {token.peer.name} accepted, not checked: {', '.join(verdict.not_checked)}")
+            self.logger.warning(
+                f"token of {token.peer.name} accepted; not checked: "
+                f"{', '.join(verdict.not_checked)}"
+            )
         return True
 
     def _patiently(self, ask: Callable[[], _T], patience_s: float, agent_stays: bool = False) -> _T:
-        """Asks again, until the deadline, where the agent says that waiting helps or is not there yet.
+        """Asks until the deadline while the agent is away or says that waiting helps.
 
-        `agent_stays`: an agent that was restarted has forgotten its challenges, so only a new one helps.
+        `agent_stays`: an agent that was restarted has forgotten its challenges, so only a new one
+        helps.
         """
         deadline, backoff = Deadline(patience_s), Backoff()
         while True:
@@ -188,10 +205,14 @@ class CVMAuthorizer(FLComponent, CCAuthorizer):
     def _fingerprint(self) -> str:
         if self._own_fingerprint is None:
             path = self._tls_cert or certificate_path(self._engine)
-            self._own_fingerprint = fingerprint(x509.load_pem_x509_certificate(Path(path).read_bytes()))
+            self._own_fingerprint = fingerprint(
+                x509.load_pem_x509_certificate(Path(path).read_bytes())
+            )
         return self._own_fingerprint
 
 
 def _no_verdict(error: AgentError) -> Exception:
-    later = isinstance(error, (AgentUnavailable, AgentTimeout)) or (isinstance(error, AgentRefused) and error.retry)
+    later = isinstance(error, (AgentUnavailable, AgentTimeout)) or (
+        isinstance(error, AgentRefused) and error.retry
+    )
     return VerifyLater(str(error)) if later else CCTokenVerifyError(str(error))

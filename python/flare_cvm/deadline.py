@@ -1,7 +1,7 @@
 """Waiting until a point in time, never for a number of attempts.
 
-A count of attempts lasts as long as each attempt does: short where the peer answers "not yet" at once, endless where it
-is silent. A deadline lasts what its reader expects.
+A count of attempts lasts as long as each attempt does: short where the peer answers "not yet" at
+once, endless where it is silent. A deadline lasts what its reader expects.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Deadline:
 
 
 class Backoff:
-    """Pauses that double up to a bound, each with jitter, so that sites which started together do not stay in step."""
+    """Pauses that double up to a bound, each with jitter, so that sites which started together do
+    not stay in step.
+    """
 
     def __init__(self) -> None:
         self._pause = _FIRST_PAUSE_S

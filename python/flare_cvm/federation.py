@@ -1,4 +1,4 @@
-"""The federation as this site knows it by itself: who belongs to it, who they prove to be, how they are asked."""
+"""The federation as this site knows it: its members, their identity, how they are asked."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ from .wire import Entry, authenticated
 
 
 class Federation:
-    """This site's view. `attested` and `unattested` are NVFLARE's names of sites; the server's is `server`."""
+    """This site's view.
+
+    `attested` and `unattested` are NVFLARE's names of sites; the server's is `server`.
+    """
 
     def __init__(
-        self, engine: Any, site: str, attested: Collection[str], unattested: Collection[str], verifiers: dict[str, Any]
+        self,
+        engine: Any,
+        site: str,
+        attested: Collection[str],
+        unattested: Collection[str],
+        verifiers: dict[str, Any],
     ) -> None:
         self._engine = engine
         self._site = site
@@ -39,7 +47,7 @@ class Federation:
 
     @cached_property
     def identity(self) -> SiteIdentity:
-        """Read at its first use: NVFLARE's server has no configuration yet when its components start."""
+        """Read at its first use: NVFLARE's server has no configuration when components start."""
         return SiteIdentity(self._engine)
 
     def includes(self, name: str) -> bool:
@@ -50,12 +58,20 @@ class Federation:
 
     def sessions(self) -> set[str]:
         """The registered clients, by session: one that comes back has a new one."""
-        return {client.get_token() for client in self._engine.get_clients()} if self.is_server else set()
+        return (
+            {client.get_token() for client in self._engine.get_clients()}
+            if self.is_server
+            else set()
+        )
 
     def refuse_strangers(self) -> None:
-        strangers = [client.name for client in self._engine.get_clients() if not self.includes(client.name)]
+        strangers = [
+            client.name for client in self._engine.get_clients() if not self.includes(client.name)
+        ]
         if strangers:
-            raise IdentityError(f"registered, but not a site of this federation: {', '.join(strangers)}")
+            raise IdentityError(
+                f"registered, but not a site of this federation: {', '.join(strangers)}"
+            )
 
     def cells(self, listed: object) -> dict[str, str]:
         """The sites to ask, as name → cell: those listed, and always this site and the server."""
@@ -72,10 +88,15 @@ class Federation:
         self, entries: object, name: str, challenge: str | None, patience_s: float
     ) -> tuple[Peer, list[Entry]]:
         role = SERVER if name == SERVER else CLIENT
-        return authenticated(entries, self._certificate_name(name), role, challenge, self.identity, patience_s)
+        return authenticated(
+            entries, self._certificate_name(name), role, challenge, self.identity, patience_s
+        )
 
     def challenge(self, name: str) -> str:
-        """A challenge for one site. Without our agent, the site's signature over it is what makes a token fresh."""
+        """A challenge for one site.
+
+        Without our agent, the site's signature over it is what makes a token fresh.
+        """
         authorizer = self._verifiers.get(CVM_NAMESPACE)
         if isinstance(authorizer, CVMAuthorizer):
             return authorizer.challenge(self._certificate_name(name)).challenge
@@ -95,4 +116,6 @@ class Federation:
         """NVFLARE calls every server `server`; its certificate does not."""
         if name != SERVER:
             return name
-        return self.identity.peer.name if self.is_server else expected_server(self._engine, self._site)
+        return (
+            self.identity.peer.name if self.is_server else expected_server(self._engine, self._site)
+        )

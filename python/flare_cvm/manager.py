@@ -1,22 +1,29 @@
-"""NVFLARE's CC manager, hardened. Events, frequencies and what a failure does are NVFLARE's; what is one is not.
+"""NVFLARE's CC manager, hardened.
+
+Events, frequencies and what a failure does are NVFLARE's. What counts as a failure is ours.
 
 The weaknesses of NVFLARE's own, and where each is closed:
 
-(a) A name outside `cc_enabled_sites` counts as valid, so a server without a TEE that answers `{"x": []}` passes; so
-    does one that sends nothing, because the client then finds its own tokens; so does one whose list of sites leaves
-    itself out. Closed in `_verify_participants_tokens`, `_validate_server_tokens`, `_sites`, `_get_all_sites`.
-(b) A site's reply carries its own name, and that is believed. Closed in `_ask`, `_validate_client_tokens`: the name is
-    the one that was asked for, or that NVFLARE authenticates at the registration, and the peer's TLS key proves it.
-(c) The attester picks the nonce. Closed in `_ask`, `_prepare_registration` and `_validate_before_job`: the verifier's
-    agent issues one challenge a peer and question. A client's first token is the exception (its server cannot send
-    anything before it), so the server puts a challenge to every new client before the next job is scheduled.
-(d) A token is bound to nothing. Closed by `CVMAuthorizer`: site, role, TLS certificate and validity window are in it
-    and are compared with the identity of (b).
-(e) A clock that is behind makes fresh tokens fail. Closed in `CVMAuthorizer`: it waits, within bounds, and logs.
-(f) The first question that is not answered ends the federation. Closed in `_validate_sites`: until a deadline, with
-    jitter. A wrong answer ends it at once.
-(g) A client that ends for a wrong answer is started again by what started it. Closed in `_shutdown_system`: it stays
-    down, as after an admin's `shutdown`. Silence accuses nobody: such a client starts again, and attests anew.
+(a) A name outside `cc_enabled_sites` counts as valid, so a server without a TEE that answers `{"x":
+    []}` passes; so does one that sends nothing, because the client then finds its own tokens; so
+    does one whose list of sites leaves itself out. Closed in `_verify_participants_tokens`,
+    `_validate_server_tokens`, `_sites`, `_get_all_sites`.
+(b) A site's reply carries its own name, and that is believed. Closed in `_ask`,
+    `_validate_client_tokens`: the name is the one that was asked for, or that NVFLARE authenticates
+    at the registration, and the peer's TLS key proves it.
+(c) The attester picks the nonce. Closed in `_ask`, `_prepare_registration` and
+    `_validate_before_job`: the verifier's agent issues one challenge per peer and question. A
+    client's first token is the exception (its server cannot send anything before it), so the server
+    puts a challenge to every new client before the next job is scheduled.
+(d) A token is bound to nothing. Closed by `CVMAuthorizer`: site, role, TLS certificate and validity
+    window are in it and are compared with the identity of (b).
+(e) A slow clock makes fresh tokens fail. Closed in `CVMAuthorizer`: it waits, within
+    bounds, and logs.
+(f) The first question that is not answered ends the federation. Closed in `_validate_sites`: until
+    a deadline, with jitter. A wrong answer ends it at once.
+(g) A client that ends for a wrong answer is started again by what started it. Closed in
+    `_shutdown_system`: it stays down, as after an admin's `shutdown`. Silence accuses nobody: such
+    a client starts again, and attests anew.
 """
 
 from __future__ import annotations
@@ -30,7 +37,12 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.fl_exception import NotAuthenticated
-from nvflare.app_opt.confidential_computing.cc_manager import CC_INFO, CC_NAMESPACE, CC_TOKEN, CCManager
+from nvflare.app_opt.confidential_computing.cc_manager import (
+    CC_INFO,
+    CC_NAMESPACE,
+    CC_TOKEN,
+    CCManager,
+)
 from nvflare.fuel.f3.cellnet.core_cell import make_reply
 from nvflare.fuel.f3.cellnet.defs import ReturnCode
 
@@ -45,7 +57,8 @@ from .wire import CC_CHALLENGE, Entry, signed
 
 # NVFLARE's scripts, and nvflare.service, start nothing where this file lies in the workspace.
 _SHUT_DOWN = "shutdown.fl"
-# A client waits for the reply to its registration for its `maint_msg_timeout`, 30 s unless configured.
+# A client waits for the reply to its registration for its `maint_msg_timeout`, 30 s unless
+# configured.
 _REGISTRATION_WAIT_S = 20.0
 
 
@@ -54,7 +67,7 @@ class _Stopping(Exception):
 
 
 class CVMManager(CCManager):
-    """See the module's documentation. Drop-in for NVFLARE's `CCManager`: same arguments, and two more."""
+    """Drop-in for NVFLARE's `CCManager`, with two more arguments; see the module's text."""
 
     def __init__(
         self,
@@ -69,12 +82,14 @@ class CVMManager(CCManager):
     ) -> None:
         """
         Args:
-            unattested_sites: sites that may take part without attestation. Any name that is neither here nor in
-                `cc_enabled_sites` is refused.
-            peer_deadline_s: how long a site is asked again before its silence counts as a failure: half of `verify_frequency`,
-                or a minute if that is longer; at most `verify_frequency` counts.
+            unattested_sites: sites that may take part without attestation. Any name that is neither
+                here nor in `cc_enabled_sites` is refused.
+            peer_deadline_s: how long a site is asked again before its silence counts as a failure:
+                half of `verify_frequency`, or a minute if that is longer; at most
+                `verify_frequency` counts.
 
-        The others are NVFLARE's, with longer defaults: a site that starts a job is busy, not false. The server's name in `cc_enabled_sites` is `server`.
+        The others are NVFLARE's, with longer defaults: a site that starts a job is busy, not false.
+        The server's name in `cc_enabled_sites` is `server`.
         """
         super().__init__(
             cc_issuers_conf=cc_issuers_conf,
@@ -97,8 +112,9 @@ class CVMManager(CCManager):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """NVFLARE's handling, with what has to happen around it.
 
-        NVFLARE logs an exception of a handler and goes on. Where going on would let somebody in, the exception is
-        turned into what NVFLARE heeds: a shutdown, `NotAuthenticated`, or a blocked job.
+        NVFLARE logs an exception of a handler and goes on. Where going on would let somebody in,
+        the exception is turned into what NVFLARE heeds: a shutdown, `NotAuthenticated`, or a
+        blocked job.
         """
         if event_type == EventType.CLIENT_REGISTER_RECEIVED:
             self._receive_registration(event_type, fl_ctx)
@@ -115,33 +131,45 @@ class CVMManager(CCManager):
         if self._failure is not None:
             return
         self._federation = Federation(
-            self.engine, self.site_name, self.cc_enabled_sites, self.unattested_sites, self.cc_verifiers
+            self.engine,
+            self.site_name,
+            self.cc_enabled_sites,
+            self.unattested_sites,
+            self.cc_verifiers,
         )
         if CVM_NAMESPACE not in self.cc_verifiers:
-            self.logger.warning("no CVMAuthorizer among cc_verifier_ids: tokens are signed by their sites, not bound")
+            self.logger.warning(
+                "no CVMAuthorizer among cc_verifier_ids: "
+                "tokens are signed by their sites, but not bound to them"
+            )
         if self._federation.is_server:
             self._registrations.watch(self.engine)
 
     def _prepare_registration(self, event_type: str, fl_ctx: FLContext) -> None:
         """(c) The client asks the server: NVFLARE carries a public property of the context to it.
 
-        (f) A client whose agent cannot make a token stays away. NVFLARE's would register without, and the server would
+        (f) A client whose agent cannot make a token stays away. NVFLARE's would register without,
+            and the server would
         shut the federation down.
         """
         with answering(None, self.peer_deadline_s):
             super().handle_event(event_type, fl_ctx)
         if not any((fl_ctx.get_prop(CC_INFO) or {}).values()):
             raise RuntimeError("this site has no token to register with")
-        self._server_challenge = self._known().challenge_patiently(SERVER, Deadline(self.peer_deadline_s))
+        self._server_challenge = self._known().challenge_patiently(
+            SERVER, Deadline(self.peer_deadline_s)
+        )
         fl_ctx.set_prop(CC_CHALLENGE, self._server_challenge, private=False, sticky=False)
 
     def _validate_server_tokens(self, fl_ctx: FLContext) -> None:
-        """(a) The server's tokens and nothing else: a reply without any leaves this client's own in the context.
+        """(a) The server's tokens and nothing else: a reply without any leaves this client's own in
+        the context.
 
         (b), (c) They come under the server's certificate, in answer to this client's challenge.
         """
         if not fl_ctx.get_prop(FLContextKey.CLIENT_TOKEN):
-            self.logger.error("registration failed")  # NVFLARE ends the client for it, so there is nobody to trust
+            # NVFLARE ends the client for it, so there is nobody to trust
+            self.logger.error("registration failed")
             return
         if SERVER in self.unattested_sites:
             return
@@ -156,8 +184,10 @@ class CVMManager(CCManager):
         self._validate_cc_infos({SERVER: bound}, fl_ctx)
 
     def _receive_registration(self, event_type: str, fl_ctx: FLContext) -> None:
-        """(b) Knows who registers before NVFLARE's handling starts. Refuses whom NVFLARE would refuse as well, without
-        ending the federation for it: everybody who can connect can get here."""
+        """(b) Knows who registers before NVFLARE's handling starts. Refuses whom NVFLARE would
+        refuse as well, without ending the federation for it: everybody who can connect can get
+        here.
+        """
         try:
             challenge = self._registrations.admit(self._known(), fl_ctx)
             with answering(challenge, _REGISTRATION_WAIT_S):
@@ -171,8 +201,9 @@ class CVMManager(CCManager):
             raise NotAuthenticated(self._failure)
 
     def _validate_client_tokens(self, fl_ctx: FLContext) -> None:
-        """(b) The tokens of the client that NVFLARE is about to authenticate, under the certificate that it registers
-        with; not those of the name that its context carries."""
+        """(b) The tokens of the client that NVFLARE is about to authenticate, under the certificate
+        that it registers with; not those of the name that its context carries.
+        """
         if self._registrations.skips_attestation:
             return
         try:
@@ -183,8 +214,10 @@ class CVMManager(CCManager):
             self._validate_cc_infos({name: bound}, fl_ctx)
 
     def _validate_before_job(self, event_type: str, fl_ctx: FLContext) -> None:
-        """(c) NVFLARE validates before the first job only. Clients join later, and some without a registration: a
-        server that restarted takes them back at their next heartbeat. So: before a job whenever there is a new one."""
+        """(c) NVFLARE validates before the first job only. Clients join later, and some without a
+        registration: a server that restarted takes them back at their next heartbeat. So: before a
+        job whenever there is a new one.
+        """
         reason = "not all clients are attested"
         try:
             self.cross_validation_run_once = self._known().sessions() <= self._validated_clients
@@ -193,7 +226,12 @@ class CVMManager(CCManager):
                 reason = ""
         finally:
             if reason:
-                fl_ctx.set_prop(FLContextKey.JOB_BLOCK_REASON, self._failure or reason, private=True, sticky=False)
+                fl_ctx.set_prop(
+                    FLContextKey.JOB_BLOCK_REASON,
+                    self._failure or reason,
+                    private=True,
+                    sticky=False,
+                )
 
     def _perform_cross_site_validation(self, fl_ctx: FLContext) -> bool:
         clients = self._known().sessions()
@@ -209,28 +247,34 @@ class CVMManager(CCManager):
         return True
 
     def _validate_sites(self, fl_ctx: FLContext) -> None:
-        """(f) Until a deadline. (c) Each question is a new challenge, and each answer is judged at once, before its
-        challenge can expire."""
+        """(f) Until a deadline. (c) Each question is a new challenge, and each answer is judged at
+        once, before its challenge can expire.
+        """
         deadline = Deadline(self.peer_deadline_s)
 
         def judge(name: str, cell: str) -> None:
             try:
                 tokens = self._ask(name, cell, deadline)
-            except NotConfigured as error:  # NVFLARE's server starts its components before it configures them
+            # NVFLARE's server starts its components before it configures them
+            except NotConfigured as error:
                 raise Unanswered(str(error)) from None
             failure = self._validate_participants_tokens({name: tokens})
             if failure:
                 raise IdentityError(failure)
 
         def pause(waiting: dict[str, Exception], seconds: float) -> None:
-            self.logger.warning(f"asking again: {', '.join(f'{name} ({why})' for name, why in waiting.items())}")
+            self.logger.warning(
+                f"asking again: {', '.join(f'{name} ({why})' for name, why in waiting.items())}"
+            )
             if self.cross_validation_stop_event.wait(seconds):
                 raise _Stopping
 
         ask_until(deadline, lambda: self._sites(fl_ctx), judge, pause)
 
     def _sites(self, fl_ctx: FLContext) -> dict[str, str]:
-        """(a) On a client the server's list, to which the server itself always belongs, whatever it says."""
+        """(a) On a client the server's list, to which the server itself always belongs, whatever it
+        says.
+        """
         if self._known().is_server:
             return self._known().cells(self._get_all_sites())
         listed = self._request_sites_from_server(fl_ctx)
@@ -268,27 +312,41 @@ class CVMManager(CCManager):
         return replied(super()._handle_get_sites_request, request)
 
     def _generate_fresh_tokens_for_validation(self) -> list[Entry]:
-        """(b) Signs what is sent. Before SYSTEM_BOOTSTRAP there is no key yet, and nobody to send to."""
+        """(b) Signs what is sent. Before SYSTEM_BOOTSTRAP there is no key yet, and nobody to send
+        to.
+        """
         entries: list[Entry] = super()._generate_fresh_tokens_for_validation()
-        return entries if self.engine is None else signed(entries, answered_challenge(), self._known().identity)
+        return (
+            entries
+            if self.engine is None
+            else signed(entries, answered_challenge(), self._known().identity)
+        )
 
-    def _verify_participants_tokens(self, participants_tokens: dict[str, Any]) -> tuple[dict[str, bool], list[str]]:
-        """(a) A name that is on no list fails. So does a site without a token of our agent that is bound to it, even
-        where the tokens of other authorizers are good."""
+    def _verify_participants_tokens(
+        self, participants_tokens: dict[str, Any]
+    ) -> tuple[dict[str, bool], list[str]]:
+        """(a) A name that is on no list fails. So does a site without a token of our agent that is
+        bound to it, even where the tokens of other authorizers are good.
+        """
         result, invalid = super()._verify_participants_tokens(participants_tokens)
         for name, entries in participants_tokens.items():
             if name not in self.cc_enabled_sites and name not in self.unattested_sites:
                 result.pop(name, None)
                 invalid.append(f"{name} (on no list) ")
             elif name in self.cc_enabled_sites and CVM_NAMESPACE in self.cc_verifiers:
-                ours = [entry.get(CC_TOKEN) for entry in entries if entry.get(CC_NAMESPACE) == CVM_NAMESPACE]
+                ours = [
+                    entry.get(CC_TOKEN)
+                    for entry in entries
+                    if entry.get(CC_NAMESPACE) == CVM_NAMESPACE
+                ]
                 if not ours or not all(isinstance(token, PeerToken) for token in ours):
                     invalid.append(f"{name} (no bound token of its agent) ")
         return result, invalid
 
     def _shutdown_system(self, reason: str, fl_ctx: FLContext) -> None:
-        """Nobody is admitted while NVFLARE shuts down. Its last resort is `sys.exit`, which in a thread of NVFLARE's
-        ends the thread and leaves the server running."""
+        """Nobody is admitted while NVFLARE shuts down. Its last resort is `sys.exit`, which in a
+        thread of NVFLARE's ends the thread and leaves the server running.
+        """
         self._failure = reason
         self._stay_down()
         try:

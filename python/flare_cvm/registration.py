@@ -1,8 +1,8 @@
 """Who is registering: the server's view of the request that NVFLARE's event does not show.
 
-NVFLARE fires CLIENT_REGISTER_RECEIVED before it authenticates the client, and gives its handlers the context that the
-client wrote, not the request. So the request is remembered for the thread that handles it, and its proof of identity
-is checked here first, as NVFLARE does itself a moment later.
+NVFLARE fires CLIENT_REGISTER_RECEIVED before it authenticates the client, and gives its handlers
+the context that the client wrote, not the request. So the request is remembered for the thread that
+handles it, and its proof of identity is checked here first, as NVFLARE does itself a moment later.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class Registrations:
         )
 
     def admit(self, federation: Federation, fl_ctx: FLContext) -> str | None:
-        """Raises unless the client proves the name that NVFLARE will give it, and that name belongs to the federation.
+        """Raises unless the client proves its name, and that name belongs to the federation.
 
         Returns the challenge that the client puts to this server; None where it need not put one.
         """
         self._current.federation = federation
         name = self._claimed_name()
         if fl_ctx.get_prop(FLContextKey.CLIENT_TYPE) == ClientType.ADMIN:
-            # NVFLARE asks who says to be an admin for no token, and the session that it gives them passes for a
-            # client's at the next heartbeat.
+            # NVFLARE asks who says to be an admin for no token, and the session that it gives them
+            # passes for a client's at the next heartbeat.
             if federation.includes(name):
                 raise IdentityError(f"the site {name!r} registers as an admin")
             return None
@@ -88,27 +88,41 @@ class Registrations:
         if peer is None:
             raise IdentityError("the client is not authenticated")
         peer_ctx = fl_ctx.get_peer_context()
-        entries = entries_of(peer_ctx.get_prop(CC_INFO) if isinstance(peer_ctx, FLContext) else None, peer.name)
+        entries = entries_of(
+            peer_ctx.get_prop(CC_INFO) if isinstance(peer_ctx, FLContext) else None, peer.name
+        )
         sender, bound = self._current.federation.authenticated(entries, peer.name, None, patience_s)
         if sender != peer:
-            raise IdentityError(f"{peer.name!r} registers under another certificate than its tokens'")
+            raise IdentityError(
+                f"{peer.name!r} registers under another certificate than its tokens'"
+            )
         return peer.name, bound
 
     def _claimed_name(self) -> str:
         request = getattr(self._current, "request", None)
-        name = request.get_header(CellMessageHeaderKeys.CLIENT_NAME) if request is not None else None
+        name = (
+            request.get_header(CellMessageHeaderKeys.CLIENT_NAME) if request is not None else None
+        )
         if not isinstance(name, str) or not name:
             raise IdentityError("no registration is under way, or it names no client")
         return name
 
     def _authenticate(self, name: str, identity: SiteIdentity, fl_ctx: FLContext) -> Peer:
-        payload, session = self._current.request.payload, fl_ctx.get_prop(InternalFLContextKey.CLIENT_REG_SESSION)
+        payload, session = (
+            self._current.request.payload,
+            fl_ctx.get_prop(InternalFLContextKey.CLIENT_REG_SESSION),
+        )
         if not isinstance(session, ClientRegSession) or not isinstance(payload, Shareable):
             raise IdentityError(f"{name!r} registers without NVFLARE's challenge")
-        certificates, signature = payload.get(IdentityChallengeKey.CERT), payload.get(IdentityChallengeKey.SIGNATURE)
+        certificates, signature = (
+            payload.get(IdentityChallengeKey.CERT),
+            payload.get(IdentityChallengeKey.SIGNATURE),
+        )
         if not isinstance(certificates, bytes) or not isinstance(signature, bytes):
             raise IdentityError(f"{name!r} registers without certificate and signature")
-        return identity.authenticate_registration(name, session.nonce, Proof(certificates, signature))
+        return identity.authenticate_registration(
+            name, session.nonce, Proof(certificates, signature)
+        )
 
     def _peer(self) -> Peer | None:
         """The client whose registration this thread handles, once it is admitted."""

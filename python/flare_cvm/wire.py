@@ -1,4 +1,4 @@
-"""Token entries as they travel: NVFLARE's own (`_cc_token`, `_cc_namespace`), plus the sender's proof of its name.
+"""Token entries: NVFLARE's own (`_cc_token`, `_cc_namespace`) and the sender's proof of its name.
 
 Everything here came from a peer. It is read into checked values before anything is done with it.
 """
@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nvflare.app_opt.confidential_computing.cc_manager import CC_NAMESPACE, CC_TOKEN, CC_TOKEN_VALIDATED
+from nvflare.app_opt.confidential_computing.cc_manager import (
+    CC_NAMESPACE,
+    CC_TOKEN,
+    CC_TOKEN_VALIDATED,
+)
 
 from .agent_client import MAX_TOKEN, Peer
 from .authorizer import PeerToken
@@ -32,9 +36,17 @@ def signed(entries: list[Entry], challenge: str | None, identity: SiteIdentity) 
 
 
 def authenticated(
-    entries: object, name: str, role: str, challenge: str | None, identity: SiteIdentity, patience_s: float
+    entries: object,
+    name: str,
+    role: str,
+    challenge: str | None,
+    identity: SiteIdentity,
+    patience_s: float,
 ) -> tuple[Peer, list[Entry]]:
-    """A peer and its entries, each token bound to the identity that its signature proves. Raises `IdentityError`."""
+    """A peer and its entries, each token bound to the identity that its signature proves.
+
+    Raises `IdentityError`.
+    """
     if not isinstance(entries, list) or not 1 <= len(entries) <= _MAX_ENTRIES:
         raise IdentityError(f"{name!r} sent no list of 1 to {_MAX_ENTRIES} tokens")
     result: list[Entry] = []
@@ -54,12 +66,16 @@ def authenticated(
 
 def _parse(entry: object, name: str) -> tuple[str | bytes, str, Proof]:
     if not isinstance(entry, dict):
-        raise IdentityError(f"{name!r} sent a token that is no object")
+        raise IdentityError(f"{name!r} sent a token that is not an object")
     token, namespace = entry.get(CC_TOKEN), entry.get(CC_NAMESPACE)
     # NVFLARE's SNP authorizer makes bytes, all others text.
     if not isinstance(token, (str, bytes)) or not 0 < len(token) <= MAX_TOKEN:
         raise IdentityError(f"{name!r} sent no token of 1 to {MAX_TOKEN} characters")
-    if not isinstance(namespace, str) or not 0 < len(namespace) <= _MAX_NAMESPACE or not namespace.isprintable():
+    if (
+        not isinstance(namespace, str)
+        or not 0 < len(namespace) <= _MAX_NAMESPACE
+        or not namespace.isprintable()
+    ):
         raise IdentityError(f"{name!r} sent a token without namespace")
     certificates, signature = entry.get(CC_CERTIFICATES), entry.get(CC_SIGNATURE)
     if not isinstance(certificates, bytes) or not isinstance(signature, bytes):

@@ -1,5 +1,6 @@
-"""An agent that keeps AGENT-PROTOCOL version 1 on a real socket. Its "evidence" is an HMAC under a key that all fake
-agents share and nobody else has, which stands for the TEE vendor's signature."""
+"""An agent that keeps AGENT-PROTOCOL version 1 on a real socket. Its "evidence" is an HMAC under a
+key that all fake agents share and nobody else has, in the place of the TEE vendor's signature.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +34,17 @@ Override = bytes | Callable[[socket.socket], object]
 
 
 class Refusal(Exception):
-    def __init__(self, code: str, reason: str, retry: bool = False, wait_s: float | None = None) -> None:
+    def __init__(
+        self, code: str, reason: str, retry: bool = False, wait_s: float | None = None
+    ) -> None:
         super().__init__(reason)
-        self.answer = {"ok": False, "code": code, "reason": reason, "help": "see the manual", "retry": retry}
+        self.answer = {
+            "ok": False,
+            "code": code,
+            "reason": reason,
+            "help": "see the manual",
+            "retry": retry,
+        }
         if wait_s is not None:
             self.answer["wait_s"] = wait_s
 
@@ -108,7 +117,11 @@ class FakeAgent:
     def _answer(self, request: dict[str, Any]) -> bytes:
         try:
             op = request["op"]
-            if request.get("v") != 1 or op not in _MEMBERS or set(request) != {"v", "op"} | _MEMBERS[op]:
+            if (
+                request.get("v") != 1
+                or op not in _MEMBERS
+                or set(request) != {"v", "op"} | _MEMBERS[op]
+            ):
                 raise Refusal("AGT-001", "no request of version 1")
             with self._memory:
                 self.calls[op] += 1
@@ -149,32 +162,44 @@ class FakeAgent:
             "expires_at": now + self.token_lifetime_s,
             "measurement": self.measurement,
         }
-        return {"token": seal(body), "issued_at": rfc3339(now), "expires_at": rfc3339(now + self.token_lifetime_s)}
+        return {
+            "token": seal(body),
+            "issued_at": rfc3339(now),
+            "expires_at": rfc3339(now + self.token_lifetime_s),
+        }
 
     def _verify(self, request: dict[str, Any]) -> dict[str, Any]:
         body, now, peer = unseal(request["token"]), self.now(), request["peer"]
         if body["issued_at"] > now + self.leeway_s:
             wait_s = body["issued_at"] - now - self.leeway_s
-            raise Refusal("AGT-010", "this guest's clock is behind", wait_s <= self.max_clock_wait_s, wait_s)
+            raise Refusal(
+                "AGT-010", "this guest's clock is slow", wait_s <= self.max_clock_wait_s, wait_s
+            )
         if body["expires_at"] < now - self.leeway_s:
             raise Refusal("AGT-011", "the token has expired")
         if body["challenge"] != request["challenge"]:
-            raise Refusal("AGT-012", "the token answers another challenge")
+            raise Refusal("AGT-014", "the token answers another challenge")
         for member in ("site", "role", "tls_cert_sha256") if peer else ():
             given = peer["name" if member == "site" else member]
             if given is not None and body[member] != given:
-                raise Refusal("AGT-013", f"the token is another's: {member} is {body[member]}, not {given}")
+                raise Refusal(
+                    "AGT-013", f"the token is another's: {member} is {body[member]}, not {given}"
+                )
         if body["measurement"] != "good" and not self.accepts_any_measurement:
-            raise Refusal("AGT-014", "the evidence does not meet the cross policy")
+            raise Refusal("AGT-033", "the evidence does not meet the cross policy")
         if request["challenge"] is None:
             if body["id"] in self._seen:
-                raise Refusal("AGT-015", "the token was seen before")
+                raise Refusal("AGT-016", "the token was seen before")
             self._seen.add(body["id"])
         else:
             asked, expires = self._challenges.pop(request["challenge"], ("", 0.0))
             if not peer or asked != peer["name"] or expires < now:
-                raise Refusal("AGT-016", "this challenge is not open for this peer")
-        return {"verified": True, "claims": {"site": body["site"]}, "not_checked": [] if peer else ["peer"]}
+                raise Refusal("AGT-015", "this challenge is not open for this peer")
+        return {
+            "verified": True,
+            "claims": {"site": body["site"]},
+            "not_checked": [] if peer else ["peer"],
+        }
 
     def _report(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"entries": [{"peer": "site-1", "result": "accepted"}]}
@@ -189,9 +214,9 @@ def unseal(token: str) -> dict[str, Any]:
     try:
         raw = base64.b64decode(token, validate=True)
     except ValueError:
-        raise Refusal("AGT-017", "no token") from None
+        raise Refusal("AGT-020", "no token") from None
     if not hmac.compare_digest(raw[:32], hmac.digest(_TEE_KEY, raw[32:], hashlib.sha256)):
-        raise Refusal("AGT-018", "the evidence is not signed by a TEE")
+        raise Refusal("AGT-031", "the evidence is not signed by a TEE")
     body: dict[str, Any] = json.loads(raw[32:])
     return body
 

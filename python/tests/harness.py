@@ -1,5 +1,6 @@
-"""A federation in one process, of NVFLARE's own server, registration and event code. Only cells are ours: they pass
-messages, serialized by NVFLARE, from one to another in new threads."""
+"""A federation in one process, of NVFLARE's own server, registration and event code. Only cells are
+ours: they pass messages, serialized by NVFLARE, from one to another in new threads.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from flare_cvm import CVMAuthorizer, CVMManager
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext, FLContextManager
@@ -30,8 +32,6 @@ from nvflare.private.fed.client import communicator
 from nvflare.private.fed.server.fed_server import FederatedServer
 from nvflare.private.fed.server.run_manager import RunManager
 from nvflare.private.fed.server.server_state import HotState
-
-from flare_cvm import CVMAuthorizer, CVMManager
 
 from . import pki
 from .fake_agent import FakeAgent
@@ -62,7 +62,13 @@ class Cell:
         self.callbacks[channel, topic] = cb
 
     def send_request(
-        self, target: str, channel: str, topic: str, request: Message, timeout: float = 10.0, optional: bool = False
+        self,
+        target: str,
+        channel: str,
+        topic: str,
+        request: Message,
+        timeout: float = 10.0,
+        optional: bool = False,
     ) -> Message:
         del optional
         sent = self.network.tamper_request(self.fqcn, target, topic, travelled(request))
@@ -75,7 +81,11 @@ class Cell:
         handler = threading.Thread(target=lambda: replies.append(callback(sent)), daemon=True)
         handler.start()
         handler.join(timeout)
-        reply = self.network.tamper_reply(target, self.fqcn, topic, travelled(replies[0])) if replies else None
+        reply = (
+            self.network.tamper_reply(target, self.fqcn, topic, travelled(replies[0]))
+            if replies
+            else None
+        )
         return reply or make_reply(ReturnCode.TIMEOUT)
 
 
@@ -87,7 +97,9 @@ def travelled(message: Message) -> Message:
 class Site:
     """What a server and a client have in common here: an agent, an authorizer and a CC manager."""
 
-    def __init__(self, name: str, role: str, participant: pki.Participant, manager: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, role: str, participant: pki.Participant, manager: dict[str, Any]
+    ) -> None:
         self.agent = FakeAgent(name, role)
         self.participant = participant
         self.authorizer = CVMAuthorizer(socket=self.agent.socket, timeout=5.0, max_wait_s=2.0)
@@ -129,7 +141,15 @@ class Server(Site):
         self.cell = Cell(network, "server")
         self.server.cell = self.engine.cell = self.cell
         self.engine.set_run_manager(
-            RunManager("server", self.engine, "", Workspace(self._folder.name, "server"), self.components, None, [])
+            RunManager(
+                "server",
+                self.engine,
+                "",
+                Workspace(self._folder.name, "server"),
+                self.components,
+                None,
+                [],
+            )
         )
         self.engine.run_manager.handlers = self.handlers
         self.server.server_state = HotState(host="localhost", port="8002")
@@ -143,12 +163,16 @@ class Server(Site):
 
     def configure(self) -> None:
         fl_ctx = self.engine.new_context()
-        fl_ctx.set_prop(FLContextKey.SERVER_CONFIG, [self.participant.config()], private=True, sticky=True)
+        fl_ctx.set_prop(
+            FLContextKey.SERVER_CONFIG, [self.participant.config()], private=True, sticky=True
+        )
         fl_ctx.set_prop(FLContextKey.SECURE_MODE, True, private=True, sticky=True)
 
     def schedule_job(self) -> str | None:
         """Why NVFLARE's scheduler would not schedule a job now; None where it would."""
-        reason: str | None = self.fire(EventType.BEFORE_CHECK_CLIENT_RESOURCES).get_prop(FLContextKey.JOB_BLOCK_REASON)
+        reason: str | None = self.fire(EventType.BEFORE_CHECK_CLIENT_RESOURCES).get_prop(
+            FLContextKey.JOB_BLOCK_REASON
+        )
         return reason
 
     def clients(self) -> set[str]:
@@ -161,7 +185,9 @@ class Server(Site):
 
 
 class ClientEngine:
-    def __init__(self, name: str, cell: Cell, components: dict[str, Any], handlers: list[Any]) -> None:
+    def __init__(
+        self, name: str, cell: Cell, components: dict[str, Any], handlers: list[Any]
+    ) -> None:
         self.contexts = FLContextManager(engine=self, identity_name=name)
         self.cell, self.components, self.handlers = cell, components, handlers
 
@@ -179,28 +205,37 @@ class ClientEngine:
 
 
 class Client(Site):
-    def __init__(self, network: Network, participant: pki.Participant, name: str = "", **manager: Any) -> None:
+    def __init__(
+        self, network: Network, participant: pki.Participant, name: str = "", **manager: Any
+    ) -> None:
         self.name = name or participant.name
         super().__init__(self.name, "client", participant, manager)
         self.cell = Cell(network, self.name)
         self.engine = ClientEngine(self.name, self.cell, self.components, self.handlers)
 
     def start(self) -> None:
-        """As client_train.py does: three events around NVFLARE's own registration, then SYSTEM_START."""
+        """As client_train.py does: three events around NVFLARE's own registration, then
+        SYSTEM_START.
+        """
         fl_ctx = self.engine.new_context()
         config = {"client_name": self.name, **self.participant.config()}
         fl_ctx.set_prop(FLContextKey.CLIENT_CONFIG, config, private=True, sticky=True)
-        fl_ctx.set_prop(FLContextKey.SERVER_CONFIG, [{"identity": "server1"}], private=True, sticky=True)
+        fl_ctx.set_prop(
+            FLContextKey.SERVER_CONFIG, [{"identity": "server1"}], private=True, sticky=True
+        )
         fl_ctx.set_prop(FLContextKey.SECURE_MODE, True, private=True, sticky=True)
         self.engine.fire_event(EventType.SYSTEM_BOOTSTRAP, fl_ctx)
         self.register(fl_ctx)
         self.fire(EventType.SYSTEM_START)
 
     def register(self, fl_ctx: FLContext) -> None:
-        link = communicator.Communicator(client_config={"client_name": self.name}, secure_train=True, cell=self.cell)
+        link = communicator.Communicator(
+            client_config={"client_name": self.name}, secure_train=True, cell=self.cell
+        )
         self.engine.fire_event(EventType.BEFORE_CLIENT_REGISTER, fl_ctx)
         token = None
-        with contextlib.suppress(Exception):  # as NVFLARE's FederatedClient does: the client ends after the event
+        # as NVFLARE's FederatedClient does: the client ends after the event
+        with contextlib.suppress(Exception):
             token, _, _ = link.client_registration(self.name, "p", fl_ctx)
         fl_ctx.set_prop(FLContextKey.CLIENT_TOKEN, token)
         self.token = token
@@ -208,7 +243,9 @@ class Client(Site):
 
 
 class FederationTest(unittest.TestCase):
-    """A server and clients that can be started. `failures` holds what each site's manager shut down for."""
+    """A server and clients that can be started. `failures` holds what each site's manager shut down
+    for.
+    """
 
     def setUp(self) -> None:
         self.network = Network()
@@ -228,7 +265,9 @@ class FederationTest(unittest.TestCase):
         self.addCleanup(server.close)
         return server
 
-    def client(self, name: str, participant: pki.Participant | None = None, **manager: Any) -> Client:
+    def client(
+        self, name: str, participant: pki.Participant | None = None, **manager: Any
+    ) -> Client:
         client = Client(self.network, participant or pki.participant(name), name, **manager)
         self.addCleanup(client.close)
         return client

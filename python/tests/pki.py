@@ -1,4 +1,6 @@
-"""A project's certificates, as `nvflare provision` makes them: one RSA root, one certificate a participant."""
+"""A project's certificates, as `nvflare provision` makes them: one RSA root, one certificate a
+participant.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,21 @@ from cryptography.x509.oid import NameOID
 
 
 class Participant:
-    def __init__(self, folder: Path, name: str, cert: x509.Certificate, key: rsa.RSAPrivateKey, root: Path) -> None:
+    def __init__(
+        self, folder: Path, name: str, cert: x509.Certificate, key: rsa.RSAPrivateKey, root: Path
+    ) -> None:
         self.name, self.cert = name, cert
-        self.cert_file, self.key_file, self.root_file = folder / f"{name}.crt", folder / f"{name}.key", root
+        self.cert_file, self.key_file, self.root_file = (
+            folder / f"{name}.crt",
+            folder / f"{name}.key",
+            root,
+        )
         self.cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
         self.key_file.write_bytes(
             key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.TraditionalOpenSSL,
+                serialization.NoEncryption(),
             )
         )
 
@@ -49,7 +59,9 @@ class Pki:
         folder = self._path / str(self._count)
         folder.mkdir()
         key = _key()
-        return Participant(folder, name, _certificate(name, key, "project", self._key), key, self._root_file)
+        return Participant(
+            folder, name, _certificate(name, key, "project", self._key), key, self._root_file
+        )
 
 
 @functools.cache
@@ -67,10 +79,13 @@ def _key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
 
 
-def _certificate(name: str, key: rsa.RSAPrivateKey, issuer: str, issuer_key: rsa.RSAPrivateKey) -> x509.Certificate:
+def _certificate(
+    name: str, key: rsa.RSAPrivateKey, issuer: str, issuer_key: rsa.RSAPrivateKey
+) -> x509.Certificate:
     now = datetime.now(timezone.utc)
     is_ca = key is issuer_key
-    usage = x509.KeyUsage(True, False, False, False, False, is_ca, is_ca, False, False)  # signatures; a CA certificates
+    # signatures; a CA certificates
+    usage = x509.KeyUsage(True, False, False, False, False, is_ca, is_ca, False, False)
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
@@ -80,7 +95,10 @@ def _certificate(name: str, key: rsa.RSAPrivateKey, issuer: str, issuer_key: rsa
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=30))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .sign(issuer_key, hashes.SHA256())

@@ -3,9 +3,9 @@
 
 Usage: run_nvflare_tests.py FOLDER     (in an interpreter with nvflare and pytest)
 
-FOLDER holds NVFLARE's tests/unit_test/app_opt/confidential_computing of the version that is installed. They are not
-in this repository: take them from NVFLARE's. A test in WEAKNESSES asserts what `CVMManager` closes; it must fail, so
-that the list cannot outlive its reasons.
+FOLDER holds NVFLARE's tests/unit_test/app_opt/confidential_computing of the version that is
+installed. They are not in this repository: take them from NVFLARE's. A test in WEAKNESSES asserts
+what `CVMManager` closes; it must fail, so that the list cannot outlive its reasons.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 WEAKNESSES = {
-    "test_verify_participants_tokens_not_in_enabled_sites": "(a) a name outside cc_enabled_sites counts as valid",
-    "test_validate_client_tokens": "(b) the name in the client's own context is believed: nobody authenticated it",
+    "test_verify_participants_tokens_not_in_enabled_sites": (
+        "(a) a name outside cc_enabled_sites counts as valid"
+    ),
+    "test_validate_client_tokens": (
+        "(b) the name in the client's own context is believed: nobody authenticated it"
+    ),
 }
 
 
@@ -47,17 +51,30 @@ def main() -> int:
     try:
         import pytest
     except ImportError:
-        sys.exit("run_nvflare_tests.py: NVFLARE's tests need pytest, which this interpreter has not")
-    from nvflare.app_opt.confidential_computing import cc_manager
-
+        sys.exit(
+            "run_nvflare_tests.py: NVFLARE's tests need pytest, which this interpreter has not"
+        )
     from flare_cvm import CVMManager
+    from nvflare.app_opt.confidential_computing import cc_manager
 
     cc_manager.CCManager = CVMManager
     plugin = Substitution(pytest)
-    options = ["-q", "-rx", "-p", "no:cacheprovider", "-o", "python_files=*_test.py", "--rootdir", sys.argv[1]]
+    options = [
+        "-q",
+        "-rx",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "python_files=*_test.py",
+        "--rootdir",
+        sys.argv[1],
+    ]
     code = int(pytest.main([*options, sys.argv[1]], plugins=[plugin]))
     if code == 0 and (not plugin.substituted or plugin.weaknesses != set(WEAKNESSES)):
-        print("the folder holds no tests of the CC manager, or not all that are named here", file=sys.stderr)
+        print(
+            "the folder holds no tests of the CC manager, or not all that are named here",
+            file=sys.stderr,
+        )
         return 1
     return code
 

@@ -152,7 +152,9 @@ class Attacks(AgentTest):
         for challenge in ("", "0" * 63, "0" * 65, "A" * 64, "g" * 64, 0, None, ["0" * 64]):
             with self.subTest(challenge=challenge):
                 self.answer(
-                    "challenge", json.dumps({"ok": True, "challenge": challenge, "lifetime_s": 1}).encode() + b"\n"
+                    "challenge",
+                    json.dumps({"ok": True, "challenge": challenge, "lifetime_s": 1}).encode()
+                    + b"\n",
                 )
                 with self.assertRaises(AgentProtocolError):
                     self.client.challenge("site-1")
@@ -168,7 +170,13 @@ class Attacks(AgentTest):
     def test_attack_numbers_that_would_wait_for_ever(self) -> None:
         for wait_s in (-1, 1e10, "1", True, 10**400):
             with self.subTest(wait_s=str(wait_s)[:10]):
-                body = {"ok": False, "code": "AGT-010", "reason": "r", "retry": True, "wait_s": wait_s}
+                body = {
+                    "ok": False,
+                    "code": "AGT-010",
+                    "reason": "r",
+                    "retry": True,
+                    "wait_s": wait_s,
+                }
                 self.answer("verify", json.dumps(body).encode() + b"\n")
                 with self.assertRaises(AgentProtocolError):
                     self.client.verify("token", None, None)

@@ -1,5 +1,6 @@
-"""Attacks with another's name, token or certificate, and with old answers. One a test; where NVFLARE's own manager lets
-one pass, the test shows that first."""
+"""Attacks with another's name, token or certificate, and with old answers. One a test; where
+NVFLARE's own manager lets one pass, the test shows that first.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +8,10 @@ import copy
 from typing import Any
 from unittest import mock
 
+from flare_cvm import CVM_NAMESPACE
+from flare_cvm.agent_client import MAX_TOKEN
+from flare_cvm.identity import IdentityError, SiteIdentity, fingerprint
+from flare_cvm.wire import CC_CERTIFICATES, CC_CHALLENGE, CC_SIGNATURE, authenticated
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.app_opt.confidential_computing.cc_manager import (
     CC_CHANNEL,
@@ -20,11 +25,6 @@ from nvflare.fuel.f3.message import Message
 from nvflare.private.defs import new_cell_message
 from nvflare.private.fed.authenticator import Authenticator
 
-from flare_cvm import CVM_NAMESPACE
-from flare_cvm.agent_client import MAX_TOKEN
-from flare_cvm.identity import IdentityError, SiteIdentity, fingerprint
-from flare_cvm.wire import CC_CERTIFICATES, CC_CHALLENGE, CC_SIGNATURE, authenticated
-
 from . import pki
 from .attack import REGISTER, STOCK, AttackTest
 
@@ -33,9 +33,15 @@ class Identities(AttackTest):
     """(b) and (d)"""
 
     def test_attack_peer_that_claims_anothers_name(self) -> None:
-        """site-2 has no agent. It passes the question on to site-1, whose answer names site-1 and is good."""
+        """site-2 has no agent. It passes the question on to site-1, whose answer names site-1 and
+        is good.
+        """
         for stock in (STOCK, {}):
-            server, one, two = self.server(**stock), self.client("site-1", **stock), self.client("site-2", **stock)
+            server, one, two = (
+                self.server(**stock),
+                self.client("site-1", **stock),
+                self.client("site-2", **stock),
+            )
             self.start(server, one, two)
             key = (CC_CHANNEL, CC_TOPIC_REQUEST_TOKEN)
             two.cell.callbacks[key] = one.cell.callbacks[key]
@@ -44,7 +50,9 @@ class Identities(AttackTest):
             self.failures.clear()
 
     def test_attack_another_peers_token(self) -> None:
-        """The CVM of site-2 answers for site-1, which signs what it gets with its own, genuine key."""
+        """The CVM of site-2 answers for site-1, which signs what it gets with its own, genuine
+        key.
+        """
         server, one, two = self.server(), self.client("site-1"), self.client("site-2")
         self.start(server, one, two)
         one.authorizer.agent = two.authorizer.agent
@@ -65,7 +73,9 @@ class Identities(AttackTest):
         self.assertTrue(server.validate())
 
     def test_attack_server_with_another_certificate_of_the_same_name(self) -> None:
-        """The project's CA issued it, so NVFLARE's registration accepts it; the CVM's token is for the first one."""
+        """The project's CA issued it, so NVFLARE's registration accepts it; the CVM's token is for
+        the first one.
+        """
         server = self.server(pki.project().issue("server1"))
         self.start(server)
         server.authorizer._own_fingerprint = fingerprint(pki.participant("server1").cert)
@@ -115,14 +125,21 @@ class Identities(AttackTest):
         self.assertIn("another certificate", self.failures["server"])
 
     def test_attack_registration_before_the_server_knows_that_it_is_secure(self) -> None:
-        """NVFLARE's server listens before it reads its configuration, and until then asks for no certificate."""
+        """NVFLARE's server listens before it reads its configuration, and until then asks for no
+        certificate.
+        """
         for stock in (STOCK, {}):
-            server, one = self.server(**stock), self.client("site-1", pki.participant("site-2"), **stock)
+            server, one = (
+                self.server(**stock),
+                self.client("site-1", pki.participant("site-2"), **stock),
+            )
             server.start()
             insecure = server.engine.new_context()
             insecure.set_prop(FLContextKey.SECURE_MODE, False, private=True, sticky=True)
 
-            with mock.patch.object(Authenticator, "_challenge_server", lambda _self: ("nonce", None)):
+            with mock.patch.object(
+                Authenticator, "_challenge_server", lambda _self: ("nonce", None)
+            ):
                 one.start()
             self.assertIs("site-1" in server.clients(), bool(stock))
 
@@ -154,7 +171,9 @@ class Challenges(AttackTest):
         self.assertEqual(len(recorded), 2)
 
     def test_attack_replayed_token_under_a_fresh_signature(self) -> None:
-        """site-1 has its TLS key, but no CVM any more: it signs an old token for the new challenge."""
+        """site-1 has its TLS key, but no CVM any more: it signs an old token for the new
+        challenge.
+        """
         server, one = self.server(), self.client("site-1")
         self.start(server, one)
         old = one.authorizer.generate()
@@ -192,12 +211,19 @@ class Challenges(AttackTest):
         self.start(server, one)
         before = one.agent.calls["generate"]
         challenges: list[Any] = [None, "0", "A" * 64, ["0" * 64]]
-        payloads: list[Any] = [None, [], {"requester": "x"}, *({"challenge": challenge} for challenge in challenges)]
+        payloads: list[Any] = [
+            None,
+            [],
+            {"requester": "x"},
+            *({"challenge": challenge} for challenge in challenges),
+        ]
         for payload in payloads:
             reply = server.cell.send_request(
                 "site-1", CC_CHANNEL, CC_TOPIC_REQUEST_TOKEN, new_cell_message({}, payload)
             )
-            self.assertEqual(reply.get_header(MessageHeaderKey.RETURN_CODE), ReturnCode.INVALID_REQUEST)
+            self.assertEqual(
+                reply.get_header(MessageHeaderKey.RETURN_CODE), ReturnCode.INVALID_REQUEST
+            )
         self.assertEqual(one.agent.calls["generate"], before)
 
     def test_attack_client_that_puts_no_challenge_to_the_server(self) -> None:
@@ -213,7 +239,9 @@ class Challenges(AttackTest):
         self.assertEqual((server.clients(), "server" in self.failures), (set(), False))
 
     def test_attack_signature_for_a_token_used_to_register(self) -> None:
-        """Whoever may put a challenge gets a signature over it. It must not pass for a registration's."""
+        """Who may put a challenge gets a signature over it. It must not pass for a
+        registration's.
+        """
         server, one = self.server(), self.client("site-1")
         self.start(server, one)
         identity = one.manager._federation.identity
@@ -234,7 +262,13 @@ class Agents(AttackTest):
     def test_attack_agent_that_says_no_evidence_is_needed(self) -> None:
         server, one = self.server(peer_deadline_s=0.5), self.client("site-1")
         self.start(server, one)
-        for answer in (b'{"ok": true}\n', b"{}\n", b"true\n", b"a" * (2 << 20), b'{"ok": true, "verified": 1}\n'):
+        for answer in (
+            b'{"ok": true}\n',
+            b"{}\n",
+            b"true\n",
+            b"a" * (2 << 20),
+            b'{"ok": true, "verified": 1}\n',
+        ):
             with self.subTest(answer=answer[:20]):
                 self.failures.clear()
                 server.agent.overrides["verify"] = answer
@@ -258,17 +292,29 @@ class MalformedEntries(AttackTest):
         self.assertEqual(peer.name, "site-1")
         bad: list[Any] = [None, "", {}, [], [good] * 2, [good] * 17, [None], ["token"], [[good]]]
         changes: list[dict[str, Any]] = [
-            *({CC_TOKEN: token} for token in (None, "", 1, ["token"], "a" * (MAX_TOKEN + 1), "\ud800", "tokem")),
-            *({CC_NAMESPACE: space} for space in (None, "", 1, "x\n", "a" * 101, "x-mock", "\ud800")),
+            *(
+                {CC_TOKEN: token}
+                for token in (None, "", 1, ["token"], "a" * (MAX_TOKEN + 1), "\ud800", "tokem")
+            ),
+            *(
+                {CC_NAMESPACE: space}
+                for space in (None, "", 1, "x\n", "a" * 101, "x-mock", "\ud800")
+            ),
             *({CC_CERTIFICATES: cert} for cert in (None, "", b"", b"-----BEGIN", b"a" * (1 << 20))),
             {CC_CERTIFICATES: pki.participant("site-2").cert_file.read_bytes()},
-            *({CC_SIGNATURE: sig} for sig in (None, "", b"", b"a", b"a" * (1 << 20), proof.signature[::-1])),
+            *(
+                {CC_SIGNATURE: sig}
+                for sig in (None, "", b"", b"a", b"a" * (1 << 20), proof.signature[::-1])
+            ),
         ]
         bad += [[{**good, **change}] for change in changes]
         for entries in bad:
             with self.subTest(entries=str(entries)[:80]), self.assertRaises(IdentityError):
                 authenticated(entries, "site-1", "client", "0" * 64, identity, 1.0)
-        for name, role, challenge in (("site-2", "client", "0" * 64), ("site-1", "client", "1" * 64)):
+        for name, role, challenge in (
+            ("site-2", "client", "0" * 64),
+            ("site-1", "client", "1" * 64),
+        ):
             with self.assertRaises(IdentityError):
                 authenticated([good], name, role, challenge, identity, 1.0)
         with self.assertRaises(IdentityError):
@@ -277,13 +323,24 @@ class MalformedEntries(AttackTest):
     def test_attack_malformed_registrations(self) -> None:
         server = self.server()
         self.start(server)
-        infos: list[Any] = [None, [], {}, {"site-1": None}, {"site-1": []}, {"site-1": ["x"]}, {"site-2": []}, {1: 2}]
+        infos: list[Any] = [
+            None,
+            [],
+            {},
+            {"site-1": None},
+            {"site-1": []},
+            {"site-1": ["x"]},
+            {"site-2": []},
+            {1: 2},
+        ]
         for cc_info in infos:
             with self.subTest(cc_info=cc_info):
                 self.failures.clear()
                 server.manager._failure = None
 
-                def change(_s: str, _t: str, topic: str, request: Message, cc_info: Any = cc_info) -> Message:
+                def change(
+                    _s: str, _t: str, topic: str, request: Message, cc_info: Any = cc_info
+                ) -> Message:
                     if topic == REGISTER:
                         context = request.payload.get_peer_context()
                         context.set_prop(CC_INFO, cc_info, private=False, sticky=False)

@@ -6,13 +6,15 @@ import threading
 import unittest
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from nvflare.app_opt.confidential_computing.cc_authorizer import CCTokenGenerateError, CCTokenVerifyError
-from nvflare.app_opt.confidential_computing.cc_manager import CCManager
-
 from flare_cvm import CVMAuthorizer
 from flare_cvm.agent_client import Peer
 from flare_cvm.authorizer import PeerToken, VerifyLater, answering
 from flare_cvm.identity import fingerprint
+from nvflare.app_opt.confidential_computing.cc_authorizer import (
+    CCTokenGenerateError,
+    CCTokenVerifyError,
+)
+from nvflare.app_opt.confidential_computing.cc_manager import CCManager
 
 from . import pki
 from .fake_agent import FakeAgent, unseal
@@ -40,7 +42,9 @@ class Tokens(AuthorizerTest):
         challenge = self.authorizer.challenge("site-1").challenge
         with answering(challenge, 1.0):
             body = unseal(self.authorizer.generate())
-        self.assertEqual((body["site"], body["role"], body["challenge"]), ("site-1", "client", challenge))
+        self.assertEqual(
+            (body["site"], body["role"], body["challenge"]), ("site-1", "client", challenge)
+        )
         self.assertEqual(body["tls_cert_sha256"], self.peer.tls_cert_sha256)
         self.assertLess(body["issued_at"], body["expires_at"])
 
@@ -104,7 +108,7 @@ class Tokens(AuthorizerTest):
             with self.assertRaises(CCTokenGenerateError):
                 self.authorizer.generate()
         text = "\n".join(logs.output)
-        self.assertIn("AGT-014", text)
+        self.assertIn("AGT-033", text)
         self.assertIn("CVM-AGENT-UNAVAILABLE", text)
         for secret in (token, bad):
             self.assertNotIn(secret[40:80], text)
@@ -129,7 +133,7 @@ class Attacks(AuthorizerTest):
     def test_attack_replayed_token(self) -> None:
         token = self.authorizer.generate()
         self.assertTrue(self.authorizer.verify(self.bound(token, None)))
-        self.assertEqual(self.refused(self.bound(token, None)), "AGT-015")
+        self.assertEqual(self.refused(self.bound(token, None)), "AGT-016")
 
     def test_attack_expired_token(self) -> None:
         token = self.authorizer.generate()
@@ -140,29 +144,35 @@ class Attacks(AuthorizerTest):
         asked, other = (self.authorizer.challenge("site-1").challenge for _ in range(2))
         with answering(other, 1.0):
             token = self.authorizer.generate()
-        self.assertEqual(self.refused(self.bound(token, asked)), "AGT-012")
+        self.assertEqual(self.refused(self.bound(token, asked)), "AGT-014")
 
     def test_attack_token_without_the_challenge(self) -> None:
         asked = self.authorizer.challenge("site-1").challenge
-        self.assertEqual(self.refused(self.bound(self.authorizer.generate(), asked)), "AGT-012")
+        self.assertEqual(self.refused(self.bound(self.authorizer.generate(), asked)), "AGT-014")
 
     def test_attack_challenge_for_another_peer(self) -> None:
         asked = self.authorizer.challenge("site-2").challenge
         with answering(asked, 1.0):
             token = self.authorizer.generate()
-        self.assertEqual(self.refused(self.bound(token, asked)), "AGT-016")
+        self.assertEqual(self.refused(self.bound(token, asked)), "AGT-015")
 
     def test_attack_token_of_another_certificate(self) -> None:
         other = pki.project().issue("site-1")
         token = CVMAuthorizer(socket=self.agent.socket, tls_cert=str(other.cert_file)).generate()
-        self.assertNotEqual(other.cert.public_bytes(Encoding.DER), self.site.cert.public_bytes(Encoding.DER))
+        self.assertNotEqual(
+            other.cert.public_bytes(Encoding.DER), self.site.cert.public_bytes(Encoding.DER)
+        )
         self.assertEqual(self.refused(self.bound(token, None)), "AGT-013")
 
     def test_attack_agent_that_never_answers(self) -> None:
         done = threading.Event()
         self.addCleanup(done.set)
-        self.agent.overrides = dict.fromkeys(("generate", "verify"), lambda _connection: done.wait(60))
-        authorizer = CVMAuthorizer(socket=self.agent.socket, timeout=0.2, tls_cert=str(self.site.cert_file))
+        self.agent.overrides = dict.fromkeys(
+            ("generate", "verify"), lambda _connection: done.wait(60)
+        )
+        authorizer = CVMAuthorizer(
+            socket=self.agent.socket, timeout=0.2, tls_cert=str(self.site.cert_file)
+        )
         with self.assertRaises(CCTokenGenerateError):
             authorizer.generate()
         with self.assertRaises(VerifyLater):

@@ -1,5 +1,7 @@
-"""A federation of real NVFLARE processes on this machine: provisioned by NVFLARE, talking mutual TLS over gRPC, with
-the CC configuration that NVFLARE's provisioning writes and our manager in its place. Only the agents are fake."""
+"""A federation of real NVFLARE processes on this machine: provisioned by NVFLARE, talking mutual
+TLS over gRPC, with the CC configuration that NVFLARE's provisioning writes and our manager in its
+place. Only the agents are fake.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,19 @@ api_version: 3
 name: p
 description: test
 participants:
-  - {{name: server1, type: server, org: acme, fed_learn_port: {port}, admin_port: {port}, default_host: localhost}}
+  - name: server1
+    type: server
+    org: acme
+    fed_learn_port: {port}
+    admin_port: {port}
+    default_host: localhost
   - {{name: site-1, type: client, org: acme}}
   - {{name: site-2, type: client, org: acme}}
   - {{name: admin@acme.com, type: admin, org: acme, role: project_admin}}
 builders:
   - path: nvflare.lighter.impl.workspace.WorkspaceBuilder
-  - {{path: nvflare.lighter.impl.static_file.StaticFileBuilder, args: {{config_folder: config, scheme: grpc}}}}
+  - path: nvflare.lighter.impl.static_file.StaticFileBuilder
+    args: {{config_folder: config, scheme: grpc}}
   - path: nvflare.lighter.impl.cert.CertBuilder
   - path: nvflare.lighter.impl.signature.SignatureBuilder
 """
@@ -75,7 +83,9 @@ class Process:
             path.write_text(path.read_text().replace("/tmp/nvflare", str(self.kit / "storage")))
 
     def start(self) -> None:
-        module = {"server": "app.server.server_train", "client": "app.client.client_train"}[self.role]
+        module = {"server": "app.server.server_train", "client": "app.client.client_train"}[
+            self.role
+        ]
         options = ["secure_train=true", "org=acme", "config_folder=config"]
         options += [f"uid={self.kit.name}"] if self.role == "client" else []
         command = [sys.executable, "-u", "-m", f"nvflare.private.fed.{module}", "-m", str(self.kit)]
@@ -88,7 +98,11 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(path),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                },
             )
 
     def log(self) -> str:
@@ -120,7 +134,9 @@ class RealFederation(unittest.TestCase):
         end = time.monotonic() + _PATIENCE_S
         while not condition():
             if time.monotonic() > end:
-                logs = "\n".join(f"--- {site.kit.name}\n{site.log()[-6000:]}" for site in self.sites)
+                logs = "\n".join(
+                    f"--- {site.kit.name}\n{site.log()[-6000:]}" for site in self.sites
+                )
                 self.fail(f"{what}: not within {_PATIENCE_S:.0f} s\n{logs}")
             time.sleep(0.2)
 
@@ -128,24 +144,32 @@ class RealFederation(unittest.TestCase):
         for site in self.sites:
             site.start()
         passed = "Cross-site validation passed"
-        self.wait_for("all sites validate each other", lambda: all(passed in site.log() for site in self.sites))
+        self.wait_for(
+            "all sites validate each other",
+            lambda: all(passed in site.log() for site in self.sites),
+        )
 
     def asked_by(self, site: Process) -> set[str]:
-        return {r["peer"]["name"] for r in site.agent.requests if r["op"] == "verify" and r["challenge"]}
+        return {
+            r["peer"]["name"] for r in site.agent.requests if r["op"] == "verify" and r["challenge"]
+        }
 
     def test_real_processes_start_validate_each_other_and_stop_when_one_fails(self) -> None:
         self.start_all()
         everybody = {"server1", "site-1", "site-2"}
-        self.wait_for("everybody asks everybody", lambda: all(self.asked_by(s) == everybody for s in self.sites))
+        self.wait_for(
+            "everybody asks everybody",
+            lambda: all(self.asked_by(s) == everybody for s in self.sites),
+        )
         for site in self.sites:
             verified = [request for request in site.agent.requests if request["op"] == "verify"]
             self.assertTrue(all(request["peer"]["tls_cert_sha256"] for request in verified))
             self.assertNotIn(verified[0]["token"][60:120], site.log())
         self.two.agent.measurement = "bad"
         self.wait_for("every site ends", lambda: all(site.ended() for site in self.sites))
-        self.assertIn("AGT-014", "".join(site.log() for site in self.sites))
-        # The site that fails stays down, and so does the federation's server. Another client may have noticed no more
-        # than their silence: it may start again, and ask again.
+        self.assertIn("AGT-033", "".join(site.log() for site in self.sites))
+        # The site that fails stays down, and so does the federation's server. Another client may
+        # have noticed no more than their silence: it may start again, and ask again.
         for site in (self.server, self.two):
             self.assertTrue((site.kit / "shutdown.fl").exists(), site.kit.name)
 
@@ -156,13 +180,14 @@ class RealFederation(unittest.TestCase):
         self.server.start()
         self.one.start()
         self.wait_for("the client refuses it", self.one.ended)
-        self.assertIn("AGT-014", self.one.log(), self.server.log())
+        self.assertIn("AGT-033", self.one.log(), self.server.log())
         self.assertTrue((self.one.kit / "shutdown.fl").exists())
 
 
 def provision(folder: Path) -> Path:
-    """The kits, as `nvflare provision` makes them. Its command line is not used: it imports packages that only its
-    dashboard needs."""
+    """The kits, as `nvflare provision` makes them. Its command line is not used: it imports
+    packages that only its dashboard needs.
+    """
     from nvflare.lighter.provision import define_provision_parser, handle_provision
 
     with socket.socket() as probe:
@@ -175,7 +200,7 @@ def provision(folder: Path) -> Path:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         handle_provision(parser.parse_args(["-p", str(project), "-w", str(folder / "workspace")]))
     kits = folder / "workspace" / "p" / "prod_00"
-    # Read at every start of Python, where the image has a .pth file. Whole before any process starts: a process that
-    # finds it half written runs NVFLARE's own manager.
+    # Read at every start of Python, where the image has a .pth file. Whole before any process
+    # starts: a process that finds it half written runs NVFLARE's own manager.
     (kits / "sitecustomize.py").write_text("import flare_cvm_substitute\n")
     return kits

@@ -1,5 +1,6 @@
-"""The hardened manager in an honest federation: what it keeps of NVFLARE's, and what it does better when sites start,
-stall and come back."""
+"""The hardened manager in an honest federation: what it keeps of NVFLARE's, and what it does better
+when sites start, stall and come back.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import threading
 from pathlib import Path
 from unittest import mock
 
+from flare_cvm import manager as manager_module
 from nvflare.apis.app_validation import AppValidationKey
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
@@ -20,8 +22,6 @@ from nvflare.app_opt.confidential_computing.cc_manager import (
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, ReturnCode
 from nvflare.fuel.f3.message import Message
 from nvflare.private.defs import new_cell_message
-
-from flare_cvm import manager as manager_module
 
 from .harness import Client, FederationTest, Server
 
@@ -40,11 +40,15 @@ class HonestFederation(FederationTest):
         self.start(server, one, two)
         server.agent.requests.clear()
         self.assertTrue(server.validate())
-        asked = [request["peer"] for request in server.agent.requests if request["op"] == "challenge"]
+        asked = [
+            request["peer"] for request in server.agent.requests if request["op"] == "challenge"
+        ]
         self.assertEqual(sorted(asked), ["server1", "site-1", "site-2"])
         verified = [request for request in server.agent.requests if request["op"] == "verify"]
         self.assertEqual(len({request["challenge"] for request in verified}), 3)
-        self.assertEqual({request["peer"]["name"] for request in verified}, {"server1", "site-1", "site-2"})
+        self.assertEqual(
+            {request["peer"]["name"] for request in verified}, {"server1", "site-1", "site-2"}
+        )
         self.assertTrue(all(request["peer"]["tls_cert_sha256"] for request in verified))
 
     def test_the_server_challenges_a_client_before_the_next_job(self) -> None:
@@ -87,9 +91,13 @@ class KeptFromNvflare(FederationTest):
     def test_a_byoc_job_is_blocked(self) -> None:
         server = self.server()
         self.start(server)
-        blocked = server.fire(EventType.SUBMIT_JOB, **{FLContextKey.JOB_META: {AppValidationKey.BYOC: True}})
+        blocked = server.fire(
+            EventType.SUBMIT_JOB, **{FLContextKey.JOB_META: {AppValidationKey.BYOC: True}}
+        )
         self.assertIn("BYOC", blocked.get_prop(FLContextKey.JOB_BLOCK_REASON))
-        allowed = server.fire(EventType.SUBMIT_JOB, **{FLContextKey.JOB_META: {AppValidationKey.BYOC: False}})
+        allowed = server.fire(
+            EventType.SUBMIT_JOB, **{FLContextKey.JOB_META: {AppValidationKey.BYOC: False}}
+        )
         self.assertIsNone(allowed.get_prop(FLContextKey.JOB_BLOCK_REASON))
 
     def test_a_failure_shuts_the_site_down_and_blocks_jobs_meanwhile(self) -> None:
@@ -120,7 +128,9 @@ class KeptFromNvflare(FederationTest):
                 if not stays_down:
                     one.cell.callbacks.clear()
                 self.assertFalse(server.validate())
-                self.assertEqual((Path(server.engine.args.workspace) / "shutdown.fl").exists(), stays_down)
+                self.assertEqual(
+                    (Path(server.engine.args.workspace) / "shutdown.fl").exists(), stays_down
+                )
 
     def test_a_configuration_without_the_server_or_the_site_is_refused(self) -> None:
         for sites in (["site-1"], ["server"], []):
@@ -143,13 +153,17 @@ class StartsAndStalls(FederationTest):
         later.join()
         self.assertEqual(self.failures, {})
 
-    def test_a_server_that_validates_between_two_steps_of_its_configuration_waits_for_the_second(self) -> None:
+    def test_a_server_that_validates_between_two_steps_of_its_configuration_waits_for_the_second(
+        self,
+    ) -> None:
         """server_train.py tells the addresses, and then whether it is secure."""
         server = self.server()
         server.fire(EventType.SYSTEM_BOOTSTRAP)
         server.fire(EventType.SYSTEM_START)
         fl_ctx = server.engine.new_context()
-        fl_ctx.set_prop(FLContextKey.SERVER_CONFIG, [server.participant.config()], private=True, sticky=True)
+        fl_ctx.set_prop(
+            FLContextKey.SERVER_CONFIG, [server.participant.config()], private=True, sticky=True
+        )
         later = threading.Timer(0.5, server.configure)
         later.start()
         self.assertTrue(server.validate())
@@ -160,7 +174,9 @@ class StartsAndStalls(FederationTest):
         server, one = self.server(), self.client("site-1")
         self.start(server, one)
         handler = one.cell.callbacks.pop((CC_CHANNEL, CC_TOPIC_REQUEST_TOKEN))
-        back = threading.Timer(0.5, one.cell.register_request_cb, (CC_CHANNEL, CC_TOPIC_REQUEST_TOKEN, handler))
+        back = threading.Timer(
+            0.5, one.cell.register_request_cb, (CC_CHANNEL, CC_TOPIC_REQUEST_TOKEN, handler)
+        )
         back.start()
         self.assertTrue(server.validate())
         self.assertEqual(self.failures, {})
@@ -229,13 +245,19 @@ class StartsAndStalls(FederationTest):
         self.start(server, one)
         one.agent.kill()
         one.manager.get_token_request_timeout = 0.2
-        server.server.client_manager.heartbeat("session", "site-9", "site-9", server.engine.new_context())
+        server.server.client_manager.heartbeat(
+            "session", "site-9", "site-9", server.engine.new_context()
+        )
         for cell, target, topic in (
             (server.cell, "site-1", CC_TOPIC_REQUEST_TOKEN),
             (one.cell, "server", CC_TOPIC_GET_SITES),
         ):
-            reply = cell.send_request(target, CC_CHANNEL, topic, new_cell_message({}, {"challenge": "0" * 64}))
-            self.assertEqual(reply.get_header(MessageHeaderKey.RETURN_CODE), ReturnCode.PROCESS_EXCEPTION)
+            reply = cell.send_request(
+                target, CC_CHANNEL, topic, new_cell_message({}, {"challenge": "0" * 64})
+            )
+            self.assertEqual(
+                reply.get_header(MessageHeaderKey.RETURN_CODE), ReturnCode.PROCESS_EXCEPTION
+            )
 
     def test_a_client_without_an_agent_stays_away(self) -> None:
         server, one = self.server(), self.client("site-1", peer_deadline_s=0.3)

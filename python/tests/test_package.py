@@ -40,11 +40,21 @@ class Wheel(unittest.TestCase):
             record = wheel.read("flare_cvm-0.1.0.dist-info/RECORD").decode()
             listed = {line.split(",")[0] for line in record.splitlines()}
             self.assertEqual(listed, set(wheel.namelist()))
-            self.assertLessEqual({"flare_cvm/py.typed", "flare_cvm/manager.py", "flare_cvm_substitute.py"}, listed)
+            self.assertLessEqual(
+                {"flare_cvm/py.typed", "flare_cvm/manager.py", "flare_cvm_substitute.py"}, listed
+            )
             metadata = wheel.read("flare_cvm-0.1.0.dist-info/METADATA").decode()
         project = (_ROOT / "pyproject.toml").read_text()
-        for line, value in (("name", "Name"), ("version", "Version"), ("requires-python", "Requires-Python")):
-            stated = next(entry.split(": ", 1)[1] for entry in metadata.splitlines() if entry.startswith(f"{value}: "))
+        for line, value in (
+            ("name", "Name"),
+            ("version", "Version"),
+            ("requires-python", "Requires-Python"),
+        ):
+            stated = next(
+                entry.split(": ", 1)[1]
+                for entry in metadata.splitlines()
+                if entry.startswith(f"{value}: ")
+            )
             self.assertIn(f'{line} = "{stated}"', project)
 
 
@@ -52,9 +62,16 @@ class Substitute(unittest.TestCase):
     """NVFLARE's components are made from their paths: module, then attribute."""
 
     def manager(self, *imports: str) -> str:
-        lookup = "from nvflare.app_opt.confidential_computing.cc_manager import CCManager; print(CCManager.__name__)"
-        code = "; ".join([*(f"import {module}" for module in imports), lookup])
-        run = subprocess.run([sys.executable, "-B", "-c", code], cwd=_ROOT, capture_output=True, text=True, check=False)
+        manager = "nvflare.app_opt.confidential_computing.cc_manager"
+        lookup = [f"from {manager} import CCManager", "print(CCManager.__name__)"]
+        code = "; ".join([*(f"import {module}" for module in imports), *lookup])
+        run = subprocess.run(
+            [sys.executable, "-B", "-c", code],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         return run.stdout.strip() or run.stderr.strip().splitlines()[-1]
 
     def test_ours_is_where_nvflare_looks_for_its_own(self) -> None:
@@ -71,19 +88,31 @@ class Substitute(unittest.TestCase):
             process = f"sys; sys.argv[1:] = ['-m', {workspace!r}, '-s', 'fed_client.json']"
             for content, expected in (
                 ({"components": [{"id": "a", "path": "flare_cvm.CVMAuthorizer"}]}, "CVMManager"),
-                ({"components": [{"id": "a", "path": "nvflare.app_opt.confidential_computing.x.Y"}]}, "CCManager"),
+                (
+                    {
+                        "components": [
+                            {"id": "a", "path": "nvflare.app_opt.confidential_computing.x.Y"}
+                        ]
+                    },
+                    "CCManager",
+                ),
                 ({"components": [None]}, "CVMManager"),
                 (["flare_cvm."], "CVMManager"),
                 (None, "CVMManager"),
             ):
                 component.write_text("{" if content is None else json.dumps(content))
-                self.assertEqual(self.manager("flare_cvm_substitute", process), expected, str(content))
+                self.assertEqual(
+                    self.manager("flare_cvm_substitute", process), expected, str(content)
+                )
 
     def test_it_does_not_come_too_late_unnoticed(self) -> None:
         self.assertIn("too late", self.manager("flare_cvm", "flare_cvm_substitute"))
 
     def test_a_package_that_is_broken_does_not_leave_nvflares_own(self) -> None:
-        self.assertIn("Error", self.manager("flare_cvm_substitute", "sys; sys.modules['flare_cvm.manager'] = None"))
+        self.assertIn(
+            "Error",
+            self.manager("flare_cvm_substitute", "sys; sys.modules['flare_cvm.manager'] = None"),
+        )
 
 
 def backend(folder: Path) -> Any:

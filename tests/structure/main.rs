@@ -1,4 +1,7 @@
-//! How the workspace is built of crates and modules, read from cargo and from the sources.
+//! What holds of the repository as a whole, read from cargo and from its sources.
 
+mod codes;
 mod links;
 mod modules;
+mod pages;
+mod sources;

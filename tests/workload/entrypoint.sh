@@ -1,8 +1,10 @@
-# The workload of tests/workload.rs: serves what it sees as lines KEY=VALUE; what it cannot say is empty. It judges nothing.
+# The workload of tests/boots/workload.rs: serves what it sees as lines KEY=VALUE; what it cannot say is
+# empty. It judges nothing.
 www=/tmp/nvflare/www; mkdir -p $www
 say() { printf '%s=%s\n' "$1" "$(echo "$2" | tr -s '\n' ' ' | sed 's/ *$//')"; }
 status() { sed -n "s/^$1:[[:space:]]*//p" /proc/self/status | tr -s '\t' ' '; }
-# Folders that take a new file, and files that take an empty addition. The kernel's own file systems are not tried.
+# Folders that take a new file, and files that take an empty addition. The kernel's own file systems
+# are not tried.
 writable() {
     find / \( -path /proc -o -path /sys \) -prune -o -type d -print | while read -r folder; do
         if (: >"$folder/.probe") 2>/dev/null; then rm "$folder/.probe"; echo "$folder"; fi

@@ -60,9 +60,9 @@ impl Explain for UserDataError {
         match self {
             Self::Boot(e) => e.code(),
             Self::Work(e) => e.code(),
-            Self::File { .. } => "DATA-001",
-            Self::InUse { .. } => "DATA-002",
-            Self::TooLarge { .. } => "DATA-003",
+            Self::File { .. } => "DATA-011",
+            Self::InUse { .. } => "DATA-012",
+            Self::TooLarge { .. } => "DATA-013",
         }
     }
 
@@ -190,14 +190,14 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(readable(dir.path(), 0).unwrap(), Content { bytes: 3, entries: 1 });
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(readable(dir.path(), 0).unwrap_err().code(), "DATA-001");
+        assert_eq!(readable(dir.path(), 0).unwrap_err().code(), "DATA-011");
         fs::remove_file(&file).unwrap();
         nix::unistd::mkfifo(
             &dir.path().join("pipe"),
             nix::sys::stat::Mode::from_bits_truncate(0o644),
         )
         .unwrap();
-        assert_eq!(readable(dir.path(), 0).unwrap_err().code(), "DATA-001");
+        assert_eq!(readable(dir.path(), 0).unwrap_err().code(), "DATA-011");
         assert_eq!(readable(&dir.path().join("absent"), 0).unwrap_err().code(), "WORK-003");
     }
 
@@ -220,10 +220,10 @@ mod tests {
         let data = image.path().join("data");
         let large =
             disk::data_ext4(&data, ROOM, dir.path(), 1).map_err(|e| not_made(e, ROOM)).unwrap_err();
-        assert_eq!(large.code(), "DATA-003", "{large}");
+        assert_eq!(large.code(), "DATA-013", "{large}");
         let other = disk::data_ext4(&data, ROOM, &dir.path().join("absent"), 1)
             .map_err(|e| not_made(e, ROOM));
         let other = other.unwrap_err();
-        assert_ne!(other.code(), "DATA-003", "{other}");
+        assert_ne!(other.code(), "DATA-013", "{other}");
     }
 }

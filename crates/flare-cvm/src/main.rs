@@ -1,5 +1,5 @@
 //! `flare-cvm`: builds sealed CVM images for NVIDIA FLARE, holds the key ceremony, serves a party's
-//! half of the key, and launches what was sealed.
+//! half of the key, and checks what machines prove.
 
 mod commands;
 mod report;
@@ -8,15 +8,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Sealed Confidential VMs for NVIDIA FLARE: build, ceremony, provision, launch.
+/// Sealed Confidential VMs for NVIDIA FLARE: build, ceremony, provision, key holder, evidence.
 ///
 /// A model owner and a data owner each hold one half of every image's key. The order of work:
 ///
-///   1. flare-cvm build nvidia_cc_base, nvflare_cc_base, provision_build   (project admin)
-///   2. flare-cvm ceremony …                                               (both owners, and the builder)
-///   3. flare-cvm provision …                                              (project admin, one bundle a site)
-///   4. flare-cvm keyholder enroll …, flare-cvm keyholder serve …          (each owner)
-///   5. flare-cvm data BUNDLE FOLDER, ./launch_vm.sh in the bundle         (the site)
+///   1. flare-cvm build nvidia_cc_base, nvflare_cc_base, provision_build (project admin)
+///   2. flare-cvm ceremony …                                             (both owners, builder)
+///   3. flare-cvm provision …                                            (project admin, per site)
+///   4. flare-cvm keyholder enroll …, flare-cvm keyholder serve …        (each owner)
+///   5. flare-cvm data BUNDLE FOLDER, ./launch_vm.sh in the bundle       (the site)
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Cli {

@@ -1,4 +1,4 @@
-//! The search for secrets in what the host can read: invariant 1 of the design.
+//! The search for secrets in what the host can read: invariant 1 of ARCHITECTURE.md.
 //!
 //! Two kinds are found: what looks like a private key in any of its usual forms, and the exact
 //! secrets of this build ([`Needles`]), also where they are written as hex or base64.

@@ -204,7 +204,7 @@ fn fetch(args: &Fetch) -> Result<()> {
     let keys = keys(args)?;
     if keys.is_empty() {
         return Problem::result(
-            "CLI-010",
+            "CLI-036",
             "nothing to fetch was named",
             "give --snp-report, --tdx-quote, --rim or --item; `flare-cvm collateral fetch --help` \
              explains each",
@@ -380,7 +380,7 @@ fn show(args: &Show) -> Result<()> {
     }
     if expired > 0 {
         return Problem::result(
-            "CLI-011",
+            "CLI-037",
             format!("{expired} of them have expired, or will within the margin"),
             "run `flare-cvm collateral fetch` with the same evidence again",
         );

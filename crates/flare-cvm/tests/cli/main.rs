@@ -6,6 +6,7 @@ mod bundle;
 mod cache;
 mod ceremony;
 mod collect;
+mod examples;
 mod explain;
 mod given;
 #[path = "../../../cvm-predict/tests/support/igvm.rs"]
@@ -16,6 +17,7 @@ mod keyholder;
 mod mint;
 #[path = "../../../cvm-collect/tests/support/nvml.rs"]
 mod nvml;
+mod pages;
 mod policy;
 mod predict;
 mod token;

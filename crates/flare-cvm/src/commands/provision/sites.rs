@@ -324,14 +324,14 @@ fn kit_of(args: &Provision, name: Option<&str>, file: &Path, config: &CcConfig) 
         (Some(root), _) => match name.or_else(by_file) {
             Some(name) => Ok(root.join(name)),
             None => Problem::result(
-                "CLI-008",
+                "CLI-040",
                 format!("{shown} does not say which folder of {} is its kit", root.display()),
                 "say --cc-config SITE=FILE, or name the file cc_SITE.yml as NVFLARE's examples do",
             ),
         },
         (None, Some(kit)) => match (name, folder_name(kit)?) {
             (Some(name), other) if name != other => Problem::result(
-                "CLI-008",
+                "CLI-041",
                 format!(
                     "{shown} is given for {name}, and its user_config.nvflare is the kit of {other}"
                 ),

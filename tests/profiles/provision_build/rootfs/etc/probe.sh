@@ -1,4 +1,5 @@
-# Loads the image's own module, the same with one byte changed, and the same without its signature: each in the kernel's words.
+# Loads the image's own module, the same with one byte changed, and the same without its signature:
+# each in the kernel's words.
 module="/usr/lib/modules/$(uname -r)/updates/nvidia.ko"
 size=$(stat -c %s "$module")
 try() {
@@ -16,6 +17,8 @@ try unsigned /run/unsigned.ko
 rm /run/changed.ko /run/unsigned.ko
 echo "probe: loaded: $(cut -d' ' -f1 /proc/modules | tr '\n' ' ')"
 timeout 2 cat /dev/kmsg | while read -r line; do
-    case $line in *NVRM* | *nvidia* | *odule* | *integrity* | *X.509*) echo "kernel: ${line#*;}" ;; esac
+    case $line in
+    *NVRM* | *nvidia* | *odule* | *integrity* | *X.509*) echo "kernel: ${line#*;}" ;;
+    esac
 done
 echo "probe: end"

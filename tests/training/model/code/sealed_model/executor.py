@@ -24,7 +24,9 @@ class SealedExecutor(Executor):
         self.steps = steps
         self.rate = rate
 
-    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+    def execute(
+        self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
+    ) -> Shareable:
         if task_name not in ("train", "validate"):
             return make_reply(ReturnCode.TASK_UNKNOWN)
         if abort_signal.triggered:
@@ -32,10 +34,15 @@ class SealedExecutor(Executor):
         weights = from_shareable(shareable).data[NPConstants.NUMPY_KEY]
         test = regression.read(DATA / "test.csv")
         if task_name == "validate":
-            return DXO(DataKind.METRICS, data={"accuracy": regression.accuracy(weights, *test)}).to_shareable()
+            return DXO(
+                DataKind.METRICS, data={"accuracy": regression.accuracy(weights, *test)}
+            ).to_shareable()
         train = regression.read(DATA / "train.csv")
         trained = regression.train(weights, *train, self.steps, self.rate)
-        self.log_info(fl_ctx, f"trained on {len(train[1])} rows: accuracy {regression.accuracy(trained, *test):.3f}")
+        self.log_info(
+            fl_ctx,
+            f"trained on {len(train[1])} rows: accuracy {regression.accuracy(trained, *test):.3f}",
+        )
         reply = DXO(DataKind.WEIGHTS, data={NPConstants.NUMPY_KEY: trained})
         reply.set_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, len(train[1]))
         return reply.to_shareable()
