@@ -6,7 +6,7 @@
 mod chip;
 #[path = "../tests/common/mod.rs"]
 mod common;
-// cvm-attest's own tests use the rest of it.
+// cvm-verify's own tests use the rest of it.
 #[allow(dead_code)]
 #[path = "../../cvm-verify/tests/snp/mint.rs"]
 mod snp_mint;

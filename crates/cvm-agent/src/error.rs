@@ -154,7 +154,7 @@ pub enum Refusal {
     /// Evidence that does not verify.
     #[error("the evidence is refused: {problem}")]
     Evidence {
-        /// With the code of `cvm-attest`.
+        /// With the verifier's code.
         problem: String,
     },
     /// A genuine TPM in another state than this image's after its handoff.
@@ -176,7 +176,7 @@ pub enum Refusal {
     /// The policy could not decide.
     #[error("the policy cannot decide: {problem}")]
     PolicyFailed {
-        /// With the code of `cvm-attest`.
+        /// With the verifier's code.
         problem: String,
     },
 }

@@ -4,7 +4,7 @@
 #[path = "common/chip.rs"]
 mod chip;
 mod common;
-// cvm-attest's own tests use the rest of it.
+// cvm-verify's own tests use the rest of it.
 #[allow(dead_code)]
 #[path = "../../cvm-verify/tests/snp/mint.rs"]
 mod snp_mint;

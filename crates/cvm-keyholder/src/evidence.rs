@@ -1,4 +1,4 @@
-//! `cvm-attest` behind the protocol's verifier trait.
+//! The verifiers, under the protocol's verifier trait.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_base::{Bytes, Bytes32, sha256};

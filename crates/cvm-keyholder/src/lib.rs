@@ -12,7 +12,7 @@
 //! | [`memory`] | what the log adds up to: images, sessions, releases, seals, withdrawals |
 //! | [`protect`] | the process: no dumps, no swap |
 //! | [`enroll`] | checks an image's signed documents against the ceremony's agreement |
-//! | [`evidence`] | `cvm-attest` behind the protocol's verifier trait |
+//! | [`evidence`] | the verifiers, under the protocol's verifier trait |
 //! | [`policy`] | Rego |
 //!
 //! The protocol itself is `cvm_release::server`, which knows none of these.

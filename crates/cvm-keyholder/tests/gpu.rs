@@ -3,7 +3,7 @@
 //! without a network.
 
 mod common;
-// cvm-attest's own tests use the rest of it.
+// cvm-verify's own tests use the rest of it.
 #[path = "../../cvm-verify/tests/support/gpus.rs"]
 mod gpus;
 #[allow(dead_code)]

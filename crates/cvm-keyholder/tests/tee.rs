@@ -3,7 +3,7 @@
 //! network: what it decides is the subject.
 
 mod common;
-// cvm-attest's own tests use the rest of it.
+// cvm-verify's own tests use the rest of it.
 #[path = "../../cvm-verify/tests/support/gpus.rs"]
 mod gpus;
 #[allow(dead_code)]

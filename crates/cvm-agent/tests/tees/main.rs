@@ -5,7 +5,7 @@
 mod chip;
 #[path = "../common/mod.rs"]
 mod common;
-// cvm-attest's own tests use the rest of these. `documents` and `mint` name each other.
+// cvm-verify's own tests use the rest of these. `documents` and `mint` name each other.
 #[allow(dead_code)]
 #[path = "../../../cvm-verify/tests/tdx_minted/documents.rs"]
 mod documents;
