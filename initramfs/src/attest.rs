@@ -38,6 +38,11 @@ pub struct Platform {
     tpm: Option<Tpm>,
 }
 
+/// No key holder answers this boot any more, by what is measured: made only by
+/// [`Platform::measure_handoff`].
+#[derive(Debug)]
+pub struct HandoffMeasured(());
+
 struct GuestDevice {
     device: Box<dyn Device>,
     tee: Tee,
@@ -83,12 +88,12 @@ impl Platform {
         match (&mut self.tee, &mut self.tpm) {
             (Some(guest), _) => Ok(Keeper::Tee(guest.device.as_mut())),
             (None, Some(tpm)) => Ok(Keeper::Tpm(tpm)),
-            (None, None) => Err(nothing()),
+            (None, None) => Err(nothing_attests()),
         }
     }
 
     /// Makes evidence for the key holders, who may be asked at once. A TEE's takes `collateral`
-    /// along: what vouches for a TPM is no vendor's list.
+    /// along; nothing that a vendor publishes vouches for a TPM.
     pub fn attester(
         &mut self,
         collateral: Option<&Value>,
@@ -112,19 +117,21 @@ impl Platform {
                 }))
             }
             (None, Some(tpm)) => Ok(Box::new(tpm::Evidence::prepare(tpm)?)),
-            (None, None) => Err(nothing()),
+            (None, None) => Err(nothing_attests()),
         }
     }
 
     /// Measures the handoff wherever it can be measured.
-    pub fn measure_handoff(self) -> Result<(), Failure> {
+    pub fn measure_handoff(self) -> Result<HandoffMeasured, Failure> {
         if let Some(phase) = self.tee.and_then(|guest| guest.phase) {
             phase.extend(&td_handoff_digest()).code(Code::HandoffMeasure)?;
         }
-        self.tpm.map_or(Ok(()), tpm::measure_handoff)
+        self.tpm.map_or(Ok(()), tpm::measure_handoff)?;
+        Ok(HandoffMeasured(()))
     }
 
-    /// Measures, in the running system, that p5 is open. As the handoff, SEV-SNP cannot measure it.
+    /// Measures, in the running system, that p5 is open. SEV-SNP cannot measure it, as it cannot
+    /// measure the handoff.
     pub fn measure_jobs(self) -> Result<(), Failure> {
         if let Some(phase) = self.tee.and_then(|guest| guest.phase) {
             phase.extend(&td_jobs_digest()).code(Code::JobsMeasure)?;
@@ -133,7 +140,7 @@ impl Platform {
     }
 }
 
-fn nothing() -> Failure {
+fn nothing_attests() -> Failure {
     Failure::new(Code::Tpm, "neither a TEE nor a TPM was opened")
 }
 
@@ -155,7 +162,7 @@ impl GuestDevice {
     }
 }
 
-/// A TEE's evidence for one boot.
+/// Makes a TEE's evidence, for one boot.
 struct TeeEvidence<'a> {
     tee: Tee,
     /// The kernel has one buffer; exchanges wait for each other.

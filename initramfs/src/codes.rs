@@ -6,7 +6,7 @@ use std::fmt;
 
 /// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct CodeRow {
     /// What failed, in a few words.
     pub title: &'static str,
     /// What probably happened.
@@ -30,9 +30,9 @@ macro_rules! codes {
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// The code's row.
-            pub fn entry(self) -> Entry {
+            pub fn row(self) -> CodeRow {
                 match self {
-                    $(Self::$variant => Entry { title: $title, cause: $cause, cure: $cure },)*
+                    $(Self::$variant => CodeRow { title: $title, cause: $cause, cure: $cure },)*
                 }
             }
         }
@@ -300,7 +300,7 @@ impl fmt::Display for Code {
 
 /// Why a boot ended: a code and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code} {title}: {detail}", title = code.entry().title)]
+#[error("{code} {title}: {detail}", title = code.row().title)]
 pub struct Failure {
     /// The row of the table.
     pub code: Code,
@@ -344,7 +344,7 @@ pub fn render() -> String {
          | code | what | probable cause | cure |\n|---|---|---|---|\n",
     );
     for code in Code::ALL {
-        let Entry { title, cause, cure } = code.entry();
+        let CodeRow { title, cause, cure } = code.row();
         text += &format!("| {code} | {title} | {cause} | {cure} |\n");
     }
     text
@@ -370,7 +370,7 @@ mod tests {
     fn numbers_ascend_and_no_text_is_empty_or_breaks_the_table() {
         assert!(Code::ALL.is_sorted_by(|a, b| a.number() < b.number()));
         for code in Code::ALL {
-            let Entry { title, cause, cure } = code.entry();
+            let CodeRow { title, cause, cure } = code.row();
             for text in [title, cause, cure] {
                 assert!(!text.is_empty() && !text.contains(['|', '\n']), "{code}: {text}");
             }

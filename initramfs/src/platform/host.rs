@@ -4,7 +4,10 @@
 
 use std::{fs, path::Path};
 
-use crate::codes::{Code, Coded, Failure};
+use crate::{
+    codes::{Code, Coded, Failure},
+    console::step,
+};
 
 /// Where SMBIOS, fw_cfg, EFI variables, VSOCK, folders of the host's and USB devices would be.
 const ABSENT: [&str; 7] = [
@@ -25,9 +28,14 @@ const SETTINGS: [(&str, &str); 2] =
 /// PID 1's switch against credentials; systemd believes the last of several.
 const SWITCH: &str = "systemd.import_credentials";
 
-/// Looks, once the modules are loaded.
+/// Looks at what the kernel shows, once the modules are loaded.
 pub fn is_silent() -> Result<(), Failure> {
-    check(Path::new("/"))
+    check(Path::new("/"))?;
+    step(
+        "host",
+        "no program sees SMBIOS, fw_cfg, EFI variables, VSOCK, USB or a folder of the host's",
+    );
+    Ok(())
 }
 
 fn check(root: &Path) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use nix::{
 use super::wait;
 use crate::{
     codes::{Code, Coded, Failure},
-    console::Machine,
+    console::PowerSwitch,
 };
 
 const NOSUID: MsFlags = MsFlags::MS_NOSUID;
@@ -73,13 +73,14 @@ pub fn set_read_only(device: &Path) -> io::Result<()> {
 /// The real machine.
 pub struct Power;
 
-impl Machine for Power {
+impl PowerSwitch for Power {
     fn close(&self) {
         nix::unistd::sync();
     }
 
     fn power_off(&self) {
-        // A kernel that cannot switch off must not go on either, and PID 1 must not end.
+        // Where the kernel cannot switch off, this boot must not go on either, and PID 1 must not
+        // end.
         loop {
             let _ = reboot(RebootMode::RB_POWER_OFF);
             thread::sleep(wait::POLL);
