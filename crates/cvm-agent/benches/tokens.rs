@@ -2,9 +2,12 @@
 //! authorizer with virtee's `snpguest` and with ours, on reports of one minted chip in one run.
 //! Processor time, of all processes that take part.
 
-#[path = "../tests/common/chip.rs"]
+// The tests use the rest of these.
+#[allow(dead_code)]
+#[path = "../tests/it/chip.rs"]
 mod chip;
-#[path = "../tests/common/mod.rs"]
+#[allow(dead_code)]
+#[path = "../tests/it/common.rs"]
 mod common;
 // cvm-attest's own tests use the rest of it.
 #[allow(dead_code)]
@@ -23,14 +26,14 @@ use std::{
 
 use chip::{Chip, MEASUREMENT, Maker, device, platforms};
 use common::{Federation, Site, token};
-use cvm_agent::{
-    attester::TeeAttester,
-    clock, serve,
+use cvm_agent::{attester::TeeAttester, serve};
+use cvm_layout::names::Role;
+use cvm_peer::{
+    clock,
     token::{Token, Use},
     trust::Trust,
-    verify::{Clocks, Expected, cross_policy, verify},
+    verify::{Clocks, ExpectedToken, cross_policy, verify},
 };
-use cvm_layout::names::Role;
 
 /// Verifications by processes.
 const RUNS: u32 = 40;
@@ -71,7 +74,7 @@ fn main() {
     let site = federation.tee_site("site-1", Role::Client, platforms(MEASUREMENT));
     site.write("config/agent.yaml", b"version: 1\nsnp_reports: alone\n");
     let agent = || {
-        let mut own = site.own();
+        let mut own = site.own_image();
         own.trust = own.trust.with_vendors(maker.vendors());
         let agent = site.agent_with(own, Box::new(TeeAttester::new(device(&chip), b"").unwrap()));
         let agent = agent.with_device(device(&chip));
@@ -83,7 +86,8 @@ fn main() {
     let make = rate(|| drop(black_box(token(&at_site, None))));
     let text = token(&at_site, None);
     let policy = cross_policy(None).unwrap();
-    let expected = Expected { use_: Use::Peer, peer: None, challenge: None, report_sha256: None };
+    let expected =
+        ExpectedToken { use_: Use::Peer, peer: None, challenge: None, report_sha256: None };
     let clocks = Clocks { leeway_s: 3600, max_wait_s: 0 };
     let trust =
         Trust::new(federation.agreement.text().as_bytes()).unwrap().with_vendors(maker.vendors());

@@ -11,7 +11,7 @@ use cvm_attest::{
 use cvm_base::Explain;
 use serde_json::Value;
 
-use crate::{Refusal, evidence::Evidence};
+use cvm_peer::{error::AgentRefusal, evidence::Evidence};
 
 /// Something that proves the state of this machine now. It is asked by one at a time (`turns`):
 /// libtss2's contexts do not share a TPM without a resource manager.
@@ -22,12 +22,12 @@ pub trait Attester: Send + Sync {
     /// Evidence whose nonce is `digest`.
     ///
     /// # Errors
-    /// [`Refusal::NoEvidence`].
-    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal>;
+    /// [`AgentRefusal::NoEvidence`].
+    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, AgentRefusal>;
 }
 
-fn none(error: &impl Explain) -> Refusal {
-    Refusal::NoEvidence { problem: format!("{}: {error}", error.code()) }
+fn none(error: &impl Explain) -> AgentRefusal {
+    AgentRefusal::NoEvidence { problem: format!("{}: {error}", error.code()) }
 }
 
 /// The TPM. It is opened for each quote, so that nothing of this process stays in it; the
@@ -50,7 +50,7 @@ impl Attester for TpmAttester {
         "tpm"
     }
 
-    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
+    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, AgentRefusal> {
         let quoted = patiently(|| {
             let mut tpm = Tpm::open(&self.tcti)?;
             let mut key = tpm.create_quoting_key()?;
@@ -104,7 +104,7 @@ impl Attester for TeeAttester {
         self.kind
     }
 
-    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
+    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, AgentRefusal> {
         let raw = (self.open)()
             .and_then(|mut device| device.evidence(&report_data(digest)))
             .map_err(|e| none(&e))?;
@@ -128,11 +128,11 @@ impl GpuAttester {
     }
 
     /// Evidence of each, whose nonce is `digest`: the text of
-    /// [`crate::token::Token::additional_evidence`].
+    /// [`cvm_peer::token::Token::additional_evidence`].
     ///
     /// # Errors
-    /// [`Refusal::NoEvidence`].
-    pub fn additional_evidence(&self, digest: &[u8; 48]) -> Result<String, Refusal> {
+    /// [`AgentRefusal::NoEvidence`].
+    pub fn additional_evidence(&self, digest: &[u8; 48]) -> Result<String, AgentRefusal> {
         let collected = (self.open)().and_then(|mut gpus| NvidiaBody::collect(&mut *gpus, digest));
         Ok(collected.map_err(|e| none(&e))?.additional_evidence())
     }
@@ -143,12 +143,12 @@ impl GpuAttester {
 /// and gives nothing is an error, and no reason to show what proves less.
 ///
 /// # Errors
-/// [`Refusal::NoEvidence`] when it has neither.
+/// [`AgentRefusal::NoEvidence`] when it has neither.
 pub fn choose(
     tcti: &str,
     event_log: &[u8],
     collateral: &[u8],
-) -> Result<Box<dyn Attester>, Refusal> {
+) -> Result<Box<dyn Attester>, AgentRefusal> {
     let absent = match TeeAttester::new(Box::new(collect::open_devices), collateral) {
         Ok(tee) => return Ok(Box::new(tee)),
         Err(error @ CollectError::Absent { .. }) => error,
@@ -157,6 +157,6 @@ pub fn choose(
     let tpm = TpmAttester::new(tcti, event_log);
     match tpm.evidence(&[0; 48]) {
         Ok(_) => Ok(Box::new(tpm)),
-        Err(problem) => Err(Refusal::NoEvidence { problem: format!("{problem}; {absent}") }),
+        Err(problem) => Err(AgentRefusal::NoEvidence { problem: format!("{problem}; {absent}") }),
     }
 }

@@ -6,7 +6,8 @@ use cvm_base::read_bounded;
 use cvm_layout::agent_conf::{CHECK_FREQUENCY_S, LEEWAY_S, MAX_CLOCK_WAIT_S, TOKEN_LIFETIME_S};
 use serde::Deserialize;
 
-use crate::{SetupError, verify::Clocks};
+use crate::error::SetupError;
+use cvm_peer::verify::Clocks;
 
 /// More than it can need, in bytes.
 const MAX_BYTES: u64 = 16 * 1024;

@@ -8,7 +8,7 @@ use std::{
 use cvm_base::Explain;
 use serde_json::{Value, json};
 
-use crate::{audit, clock};
+use cvm_peer::{audit, clock};
 
 /// Between two looks, and how much more at random, in milliseconds.
 const PAUSE_MS: u64 = 500;

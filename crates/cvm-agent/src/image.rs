@@ -13,11 +13,11 @@ use cvm_attest::{
 use cvm_base::{Explain as _, FileError, read_bounded};
 use cvm_layout::{manifest, p1};
 
-use crate::{
-    Refusal, SetupError,
-    config::Config,
-    token::Documents,
-    trust::{Image, Trust},
+use crate::{config::Config, error::SetupError};
+use cvm_peer::{
+    error::AgentRefusal,
+    token::ImageDocuments,
+    trust::{SignedImage, Trust},
     verify::{cross_policy, self_policy},
 };
 
@@ -44,13 +44,13 @@ pub struct Folders {
 }
 
 /// All of it, read and verified once.
-pub struct Own {
+pub struct OwnImage {
     /// Whom this federation believes.
     pub trust: Trust,
     /// This image.
-    pub image: Arc<Image>,
+    pub image: Arc<SignedImage>,
     /// Its documents, for tokens.
-    pub documents: Documents,
+    pub documents: ImageDocuments,
     /// Who vouches for its attestation key.
     pub ak_certificates: Vec<AkCertificate>,
     /// What the firmware measured; empty where it could not be read.
@@ -60,14 +60,14 @@ pub struct Own {
     /// Why that does not count here; none where it does, or where there is none.
     pub collateral_unused: Option<String>,
     /// How peers are judged.
-    pub cross: Policy,
+    pub cross_policy: Policy,
     /// How this machine is judged.
-    pub own: Policy,
+    pub self_policy: Policy,
     /// `agent.yaml`.
     pub config: Config,
 }
 
-impl Own {
+impl OwnImage {
     /// Reads and verifies everything.
     ///
     /// # Errors
@@ -81,9 +81,12 @@ impl Own {
             trust(&agreement, &folders.config.join(COLLECTOR), &collateral)?;
         if image("builder.pub", 32)? != trust.builder().as_bytes() {
             let builder = trust.agreement().builder().name.clone();
-            return Err(SetupError::Own(Refusal::Document { document: "builder.pub", builder }));
+            return Err(SetupError::Own(AgentRefusal::Document {
+                document: "builder.pub",
+                builder,
+            }));
         }
-        let documents = Documents {
+        let documents = ImageDocuments {
             manifest: image("manifest.json", manifest::MAX_BYTES)?.into(),
             manifest_sig: image("manifest.sig", 64)?.into(),
             reference: image("reference.json", cvm_attest::reference::MAX_BYTES as u64)?.into(),
@@ -93,8 +96,8 @@ impl Own {
         let certificates = image("ak_certificates.json", (MAX_BYTES * MAX_CERTIFICATES) as u64);
         let limit = MAX_POLICY_BYTES as u64;
         Ok(Self {
-            cross: cross_policy(optional(config("policies/cross.rego", limit))?.as_deref())?,
-            own: self_policy(optional(config("policies/self.rego", limit))?.as_deref())?,
+            cross_policy: cross_policy(optional(config("policies/cross.rego", limit))?.as_deref())?,
+            self_policy: self_policy(optional(config("policies/self.rego", limit))?.as_deref())?,
             config: Config::read(&folders.config.join("agent.yaml"))?,
             ak_certificates: match optional(certificates)? {
                 Some(bytes) => AkCertificate::parse_list(&bytes)?,
@@ -148,9 +151,9 @@ fn optional(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, FileErr
 
 /// Before this the clock cannot stand: the day of the agreement, and what key holders signed during
 /// this boot.
-pub fn not_before(own: &Own) -> u64 {
+pub fn not_before(own: &OwnImage) -> u64 {
     let day = &own.trust.agreement().transcript().terms.date;
-    let agreed = crate::clock::parse(&format!("{day}T00:00:00Z")).unwrap_or(0);
+    let agreed = cvm_peer::clock::parse(&format!("{day}T00:00:00Z")).unwrap_or(0);
     let certified = own.trust.certified(&own.ak_certificates, &own.image.manifest);
     certified.iter().map(|statement| statement.issued_at).fold(agreed, u64::max)
 }

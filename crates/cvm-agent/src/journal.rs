@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Refusal, clock};
+use cvm_peer::{clock, error::AgentRefusal};
 
 /// Where it lies in the guest. The entries of this machine's own verification and those of auditors
 /// stand in files of their own beside it, so that neither a peer nor a stranger can push others'
@@ -24,12 +24,14 @@ const MAX_REASON: usize = 600;
 /// Bytes of entries in one report: it must fit into an answer.
 pub const MAX_REPORT: usize = 512 * 1024;
 // A report is text in JSON: each quote of it takes two bytes more than it had.
-const _: () = assert!(crate::token::MAX_BYTES + 2 * MAX_REPORT + 64 * 1024 < crate::MAX_MESSAGE);
+const _: () = assert!(
+    cvm_peer::token::MAX_BYTES + 2 * MAX_REPORT + 64 * 1024 < cvm_peer::limits::MAX_MESSAGE
+);
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct JournalEntry {
     /// RFC 3339.
     pub time: String,
     /// The other site; null where it was not named.
@@ -44,7 +46,7 @@ pub struct Entry {
     pub reason: Option<String>,
 }
 
-impl Entry {
+impl JournalEntry {
     /// At `now`, without a refusal.
     pub fn new(now: u64, direction: &str, peer: Option<String>, result: &str) -> Self {
         let (direction, result) = (direction.into(), result.into());
@@ -55,9 +57,9 @@ impl Entry {
 /// A period's entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct JournalReport {
     /// Oldest first.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JournalEntry>,
     /// There were more; ask for the period behind the last of these.
     pub more: bool,
 }
@@ -87,7 +89,7 @@ impl Journal {
 
     /// Appends a line. A journal that cannot be written must not stop attestation: the error is
     /// logged.
-    pub fn append(&self, entry: &Entry) {
+    pub fn append(&self, entry: &JournalEntry) {
         let log = match entry.direction.as_str() {
             "self" => &self.own,
             "audit" => &self.auditors,
@@ -105,11 +107,11 @@ impl Journal {
     /// The entries of a period, both ends included.
     ///
     /// # Errors
-    /// [`Refusal::Journal`].
-    pub fn report(&self, since: u64, until: u64) -> Result<Report, Refusal> {
-        let fail = |e: std::io::Error| Refusal::Journal { problem: e.to_string() };
+    /// [`AgentRefusal::Journal`].
+    pub fn report(&self, since: u64, until: u64) -> Result<JournalReport, AgentRefusal> {
+        let fail = |e: std::io::Error| AgentRefusal::Journal { problem: e.to_string() };
         let (since, until) = (clock::rfc3339(since), clock::rfc3339(until));
-        let mut report = Report { entries: Vec::new(), more: false };
+        let mut report = JournalReport { entries: Vec::new(), more: false };
         let mut bytes = 0;
         let mut logs = [&self.own, &self.peers, &self.auditors].map(|log| log.lines().peekable());
         loop {
@@ -209,7 +211,7 @@ struct Lines<'a> {
 }
 
 impl Iterator for Lines<'_> {
-    type Item = std::io::Result<(Entry, usize)>;
+    type Item = std::io::Result<(JournalEntry, usize)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -241,8 +243,8 @@ impl Iterator for Lines<'_> {
 mod tests {
     use super::*;
 
-    fn entry(n: u64, direction: &str) -> Entry {
-        Entry::new(1_800_000_000 + n, direction, Some(format!("site-{n}")), "accepted")
+    fn entry(n: u64, direction: &str) -> JournalEntry {
+        JournalEntry::new(1_800_000_000 + n, direction, Some(format!("site-{n}")), "accepted")
     }
 
     fn sizes(folder: &Path) -> Vec<u64> {

@@ -5,16 +5,17 @@ use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc, thread,
 use anyhow::{Context, Result};
 use clap::{Args, Parser};
 use cvm_agent::{
-    SOCKET,
     agent::Agent,
     attester::{self, GpuAttester},
-    clock, gate,
-    image::{CONFIG, Folders, IMAGE, Own, not_before},
+    gate,
+    image::{CONFIG, Folders, IMAGE, OwnImage, not_before},
     journal::{self, Journal},
     lockdown, serve,
+    serve::SOCKET,
 };
 use cvm_attest::{attester::DEFAULT_TCTI, collect::nvml::Nvml};
 use cvm_base::Explain;
+use cvm_peer::clock;
 use nix::unistd::{User, geteuid};
 
 /// How the agent ends when this machine is not what was built; systemd answers with the lockdown.
@@ -49,8 +50,8 @@ struct Places {
 }
 
 impl Places {
-    fn own(&self) -> Result<Own> {
-        Ok(Own::read(&Folders { image: self.image.clone(), config: self.config.clone() })?)
+    fn own_image(&self) -> Result<OwnImage> {
+        Ok(OwnImage::read(&Folders { image: self.image.clone(), config: self.config.clone() })?)
     }
 }
 
@@ -100,7 +101,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Serve) -> Result<ExitCode> {
-    let own = args.places.own().map_err(explained)?;
+    let own = args.places.own_image().map_err(explained)?;
     let manifest = &own.image.manifest;
     eprintln!("cvm-agent: site {} ({}), image {}", manifest.site, manifest.role, manifest.image_id);
     // The socket first, so that callers learn that the agent is starting.
@@ -147,7 +148,7 @@ fn run(args: &Serve) -> Result<ExitCode> {
     }
 }
 
-fn failed(refusal: &cvm_agent::Refusal) -> ExitCode {
+fn failed(refusal: &cvm_peer::error::AgentRefusal) -> ExitCode {
     eprintln!("cvm-agent: SELF-VERIFICATION FAILED: {}: {refusal}", refusal.code());
     ExitCode::from(FAILED)
 }
@@ -162,7 +163,7 @@ fn users(name: &str) -> Result<Vec<u32>> {
 }
 
 fn wait(args: &Gate) -> Result<ExitCode> {
-    let own = args.places.own().map_err(explained)?;
+    let own = args.places.own_image().map_err(explained)?;
     let earliest = not_before(&own).saturating_sub(own.config.clocks.leeway_s);
     match gate::wait(&args.places.socket, earliest, Duration::from_secs(args.deadline), clock::now)
     {
@@ -177,7 +178,7 @@ fn wait(args: &Gate) -> Result<ExitCode> {
 /// With its code and its help, where it has them.
 fn explained(error: anyhow::Error) -> anyhow::Error {
     let explain = error
-        .downcast_ref::<cvm_agent::SetupError>()
+        .downcast_ref::<cvm_agent::error::SetupError>()
         .map(|e| (e.code(), e.help()))
         .or_else(|| error.downcast_ref::<gate::GateError>().map(|e| (e.code(), e.help())));
     match explain {

@@ -17,12 +17,18 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::Value;
 
 use crate::{
-    MAX_MESSAGE, MAX_QUESTION, Refusal, SetupError,
     agent::Agent,
+    error::SetupError,
     request::{answer, parse},
+};
+use cvm_peer::{
+    error::AgentRefusal,
+    limits::{MAX_MESSAGE, MAX_QUESTION},
     stream::Stream,
 };
 
+/// Where the agent listens.
+pub const SOCKET: &str = "/run/flare-cvm/agent.sock";
 /// Connections to the socket at once, and of one user.
 const MAX_CONNECTIONS: usize = 32;
 const MAX_PER_USER: usize = 24;
@@ -113,13 +119,13 @@ impl<K: Hash + Eq + Copy + Send + 'static, S: Stream> Doors<K, S> {
         &self,
         peer: K,
         mut stream: S,
-        work: impl FnOnce(&[u8]) -> Result<Value, Refusal> + Send + 'static,
+        work: impl FnOnce(&[u8]) -> Result<Value, AgentRefusal> + Send + 'static,
     ) {
         let Ok(handle) = stream.handle() else { return };
         let admitted = lock(&self.places).admit(peer, handle, Instant::now());
         let Some(Place { id, shed }) = admitted else {
             let _ = stream.patience(Duration::from_millis(100));
-            let _ = stream.write_all(&answer(Err(Refusal::Busy { what: "connections" })));
+            let _ = stream.write_all(&answer(Err(AgentRefusal::Busy { what: "connections" })));
             return;
         };
         if let Some(slowest) = shed {
@@ -174,8 +180,8 @@ fn read_line(
     stream: &mut impl Stream,
     longest: usize,
     deadline: Instant,
-) -> Result<Vec<u8>, Refusal> {
-    let refuse = |problem: &str| Refusal::Request { problem: problem.into() };
+) -> Result<Vec<u8>, AgentRefusal> {
+    let refuse = |problem: &str| AgentRefusal::Request { problem: problem.into() };
     let mut line = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
     loop {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Refusal, token::Use};
+use cvm_peer::{error::AgentRefusal, token::Use};
 
 /// How long anybody but this machine itself waits for a turn.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,12 +52,12 @@ impl Turns {
     /// Waits for a turn, which lasts until it is dropped.
     ///
     /// # Errors
-    /// [`Refusal::Busy`], never for [`Rank::Own`].
-    pub(crate) fn take(&self, rank: Rank) -> Result<Turn<'_>, Refusal> {
+    /// [`AgentRefusal::Busy`], never for [`Rank::Own`].
+    pub(crate) fn take(&self, rank: Rank) -> Result<Turn<'_>, AgentRefusal> {
         self.take_within(rank, PATIENCE)
     }
 
-    fn take_within(&self, rank: Rank, patience: Duration) -> Result<Turn<'_>, Refusal> {
+    fn take_within(&self, rank: Rank, patience: Duration) -> Result<Turn<'_>, AgentRefusal> {
         let mut line = self.line();
         line.waiting.push(rank);
         let must_wait =
@@ -81,7 +81,7 @@ impl Turns {
         if mine {
             Ok(Turn(self))
         } else {
-            Err(Refusal::Busy { what: "questions to its TPM, TEE or GPUs" })
+            Err(AgentRefusal::Busy { what: "questions to its TPM, TEE or GPUs" })
         }
     }
 
@@ -136,7 +136,7 @@ mod tests {
         let turns = Turns::default();
         let _first = turns.take(Rank::Own).unwrap();
         let refused = turns.take_within(Rank::Auditor, Duration::from_millis(10)).err();
-        assert!(matches!(refused, Some(Refusal::Busy { .. })), "{refused:?}");
+        assert!(matches!(refused, Some(AgentRefusal::Busy { .. })), "{refused:?}");
         assert!(turns.line().waiting.is_empty());
     }
 }

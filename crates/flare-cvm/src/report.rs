@@ -20,7 +20,7 @@ pub fn print(error: &Error) {
     let explained = explained!(
         error;
         crate::commands::problem::Problem,
-        cvm_agent::audit::AuditError,
+        cvm_peer::audit::AuditError,
         cvm_attest::AttestError,
         cvm_attest::gpu::GpuError,
         cvm_attest::policy::PolicyError,

@@ -2,7 +2,7 @@
 
 use cvm_base::{Explain, FileError};
 
-use crate::audit::AuditError;
+use cvm_peer::audit::AuditError;
 
 /// `snpguest` could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

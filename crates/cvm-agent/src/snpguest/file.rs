@@ -6,7 +6,7 @@ use cvm_attest::{
     snp::REPORT_BYTES,
 };
 
-use super::SnpguestError;
+use super::error::SnpguestError;
 
 /// The longest file that is read.
 pub const MAX_BYTES: usize = REPORT_BYTES + MAX_TABLE_BYTES;

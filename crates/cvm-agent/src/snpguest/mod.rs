@@ -14,9 +14,6 @@
 //! virtee's takes whatever certificate lies in FOLDER; here it must lead to AMD's root every time.
 
 pub mod display;
-mod error;
+pub mod error;
 pub mod file;
-mod run;
-
-pub use error::SnpguestError;
-pub use run::{Command, Encoding, run};
+pub mod run;

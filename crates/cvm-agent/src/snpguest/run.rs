@@ -15,11 +15,11 @@ use cvm_base::{FileError, read_bounded, write_atomic};
 use serde_json::{Value, json};
 
 use super::{
-    SnpguestError,
     display::Text,
+    error::SnpguestError,
     file::{MAX_BYTES, ReportFile},
 };
-use crate::audit::ask_local;
+use cvm_peer::audit::ask_local;
 
 /// NVFLARE gives up after 60 s.
 const PATIENCE: Duration = Duration::from_secs(30);

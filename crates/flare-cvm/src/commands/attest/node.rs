@@ -4,14 +4,14 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser};
-use cvm_agent::{
+use cvm_attest::{collateral::read_public_key, x509::parse_time};
+use cvm_base::{Bytes32, read_bounded, read_text, time::rfc3339};
+use cvm_peer::{
     audit::{Audit, Period},
     clock,
     trust::Trust,
     verify::{Clocks, Verdict, cross_policy},
 };
-use cvm_attest::{collateral::read_public_key, x509::parse_time};
-use cvm_base::{Bytes32, read_bounded, read_text, time::rfc3339};
 use serde_json::{Value, json};
 
 use super::{

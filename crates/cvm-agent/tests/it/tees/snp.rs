@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cvm_agent::{agent::Agent, attester::TeeAttester, token::Token};
+use cvm_agent::{agent::Agent, attester::TeeAttester};
 use cvm_attest::{
     collect::{Raw, Recorded},
     reference::Platforms,
@@ -11,6 +11,7 @@ use cvm_attest::{
     trustee::report_data,
 };
 use cvm_layout::names::Role;
+use cvm_peer::token::Token;
 use serde_json::json;
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 
 /// An agent of this machine on that chip, which believes these vendors.
 fn agent(site: &Site, chip: &Arc<Chip>, vendors: Vendors) -> Agent {
-    let mut own = site.own();
+    let mut own = site.own_image();
     own.trust = own.trust.with_vendors(vendors);
     site.agent_with(own, Box::new(TeeAttester::new(device(chip), b"").unwrap()))
 }
@@ -112,7 +113,7 @@ fn forged(verifier: &Agent, site: &Site, chip: &Arc<Chip>) -> String {
 
 fn made_by_root(site: &Site, chip: &Arc<Chip>) -> String {
     use cvm_agent::attester::Attester as _;
-    let own = site.own();
+    let own = site.own_image();
     let statement = site.statement(&own);
     let evidence =
         TeeAttester::new(device(chip), b"").unwrap().evidence(&statement.digest()).unwrap();
@@ -148,7 +149,7 @@ fn attack_a_recorded_report() {
             let device = Recorded::open(&path)?;
             Ok(Box::new(if replay { device.replaying() } else { device }))
         });
-        let mut own = client.own();
+        let mut own = client.own_image();
         own.trust = own.trust.with_vendors(maker.vendors());
         client.agent_with(own, Box::new(TeeAttester::new(open, b"").unwrap()))
     };

@@ -1,15 +1,13 @@
 //! The program itself, asked by the Python package's client; and how it ends.
 
-mod common;
-
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
 };
 
-use common::{Federation, Site, python};
-use cvm_agent::{MAX_MESSAGE, token::MAX_BYTES};
+use crate::common::{Federation, Site, python};
 use cvm_layout::names::Role;
+use cvm_peer::{limits::MAX_MESSAGE, token::MAX_BYTES};
 use cvm_testkit::bounded::Bounded;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cvm-agent");

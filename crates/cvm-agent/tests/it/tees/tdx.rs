@@ -5,7 +5,6 @@ use std::sync::{Arc, atomic::Ordering};
 use cvm_agent::{
     agent::Agent,
     attester::{OpenDevice, TeeAttester},
-    clock,
 };
 use cvm_attest::{
     collateral::{Item, Writer, content},
@@ -20,6 +19,7 @@ use cvm_attest::{
 };
 use cvm_base::{Bytes, Explain as _};
 use cvm_layout::names::Role;
+use cvm_peer::clock;
 use ed25519_dalek::SigningKey;
 use serde_json::json;
 
@@ -96,7 +96,7 @@ fn collateral(mint: &Mint, advisories: &[&str]) -> (Vec<u8>, String) {
 fn agent(site: &Site, td: &Td, vendors: Vendors, collateral: &[u8]) -> Agent {
     let behind = i64::try_from(NOW).unwrap() - i64::try_from(clock::now()).unwrap();
     site.offset.store(behind, Ordering::Relaxed);
-    let mut own = site.own();
+    let mut own = site.own_image();
     own.trust = own.trust.with_vendors(vendors);
     let td = td.clone();
     let open: OpenDevice = Box::new(move || Ok(Box::new(td.clone())));

@@ -18,7 +18,7 @@ use cvm_base::sha256;
 use cvm_layout::manifest::Manifest;
 use serde_json::{Map, Value, json};
 
-use crate::{Refusal, evidence::status, token::Token};
+use crate::{error::AgentRefusal, evidence::status, token::Token};
 
 /// The devices as a policy reads them: `gpu0`, `gpu1`, `switch0`, each an attester's claims.
 pub(crate) fn verify(
@@ -26,16 +26,16 @@ pub(crate) fn verify(
     manifest: &Manifest,
     vendors: &Vendors,
     now: u64,
-) -> Result<Map<String, Value>, Refusal> {
+) -> Result<Map<String, Value>, AgentRefusal> {
     let text = token.additional_evidence.as_deref();
     if text.map(|text| sha256(text.as_bytes())) != token.statement.additional_evidence_sha256 {
-        return Err(Refusal::malformed(
+        return Err(AgentRefusal::malformed(
             "its additional evidence is not what the CPU's evidence is bound to",
         ));
     }
     let digest = token.statement.device_digest();
     let devices = text.map(|text| vendors.verify_devices(text, &digest, now)).transpose();
-    let devices = devices.map_err(|e| Refusal::evidence(&e))?.unwrap_or_default();
+    let devices = devices.map_err(|e| AgentRefusal::evidence(&e))?.unwrap_or_default();
     let of_each = devices.into_iter().map(|Submodule { name, kind, claims }| {
         let status = status(claims.incomplete);
         (name, json!({ "ear.status": status, "ear.veraison.annotated-evidence": { kind: claims.claims } }))
@@ -45,7 +45,7 @@ pub(crate) fn verify(
         let none = GpuError::Topology {
             problem: "the image requires GPUs, and the token shows none".into(),
         };
-        return Err(Refusal::evidence(&TeeError::from(none)));
+        return Err(AgentRefusal::evidence(&TeeError::from(none)));
     }
     Ok(submods)
 }

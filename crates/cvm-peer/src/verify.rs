@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Refusal, devices,
-    evidence::{Against, Judged, short},
+    devices,
+    error::AgentRefusal,
+    evidence::{EvidenceContext, JudgedEvidence, short},
     token::{MAX_LIFETIME_S, Token, Use},
-    trust::{Image, Trust},
+    trust::{SignedImage, Trust},
 };
 
 /// A site as the caller knows it: by the name and certificate that it proved, never by what its
@@ -38,7 +39,7 @@ pub struct Clocks {
 
 /// What a token must be.
 #[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
+pub struct ExpectedToken<'a> {
     /// Made for this.
     pub use_: Use,
     /// Who shows it, as far as the caller knows.
@@ -83,20 +84,20 @@ pub fn self_policy(text: Option<&[u8]>) -> Result<Policy, PolicyError> {
 /// Verifies a token at `now`, from the cheapest check to the dearest.
 ///
 /// # Errors
-/// [`Refusal`], for the first check that fails.
+/// [`AgentRefusal`], for the first check that fails.
 pub fn verify(
     token: &Token,
-    expected: &Expected<'_>,
+    expected: &ExpectedToken<'_>,
     trust: &Trust,
     policy: &Policy,
     clocks: Clocks,
     now: u64,
-) -> Result<Verdict, Refusal> {
+) -> Result<Verdict, AgentRefusal> {
     let mut not_checked = check_statement(token, expected, clocks, now)?;
     let image = trust.image(&token.documents)?;
     check_image(token, &image, trust)?;
     let certified = trust.certified(&token.ak_certificates, &image.manifest);
-    let against = Against {
+    let against = EvidenceContext {
         digest: &token.statement.digest(),
         reference: &image.reference,
         certified: &certified,
@@ -104,7 +105,7 @@ pub fn verify(
         vendors: trust.vendors()?,
         now,
     };
-    let Judged { claims, status } = token.evidence.verify(&against)?;
+    let JudgedEvidence { claims, status } = token.evidence.verify(&against)?;
     let mut submods = devices::verify(token, &image.manifest, against.vendors, now)?;
     let cpu = json!({ "ear.status": status, "ear.veraison.annotated-evidence": { token.evidence.kind(): claims } });
     submods.insert("cpu0".into(), cpu);
@@ -116,13 +117,13 @@ pub fn verify(
     });
     let decision = policy
         .decide(&input, &data)
-        .map_err(|e| Refusal::PolicyFailed { problem: format!("{}: {e}", e.code()) })?;
+        .map_err(|e| AgentRefusal::PolicyFailed { problem: format!("{}: {e}", e.code()) })?;
     if !decision.allowed {
         let reasons = match decision.reasons.as_slice() {
             [] => vec!["`allow` is not true".into()],
             reasons => reasons.to_vec(),
         };
-        return Err(Refusal::Policy {
+        return Err(AgentRefusal::Policy {
             policy: policy.name().into(),
             sha256: policy.digest(),
             reasons,
@@ -142,19 +143,22 @@ pub fn verify(
 /// What costs nothing: the statement against the caller's knowledge and the clock.
 fn check_statement(
     token: &Token,
-    expected: &Expected<'_>,
+    expected: &ExpectedToken<'_>,
     clocks: Clocks,
     now: u64,
-) -> Result<Vec<String>, Refusal> {
+) -> Result<Vec<String>, AgentRefusal> {
     let statement = &token.statement;
     if statement.use_ != expected.use_ {
-        return Err(Refusal::OtherUse {
+        return Err(AgentRefusal::OtherUse {
             expected: expected.use_.as_str(),
             found: statement.use_.as_str(),
         });
     }
-    let differ =
-        |member, expected: String, found: String| Refusal::OtherPeer { member, expected, found };
+    let differ = |member, expected: String, found: String| AgentRefusal::OtherPeer {
+        member,
+        expected,
+        found,
+    };
     let mut not_checked = Vec::new();
     match expected.peer {
         Some(peer) => {
@@ -181,10 +185,10 @@ fn check_statement(
     if statement.challenge.as_ref() != expected.challenge {
         let text = |challenge: Option<&Bytes32>| challenge.map_or("none".into(), short);
         let (expected, found) = (text(expected.challenge), text(statement.challenge.as_ref()));
-        return Err(Refusal::OtherChallenge { expected, found });
+        return Err(AgentRefusal::OtherChallenge { expected, found });
     }
     if statement.report_sha256.as_ref() != expected.report_sha256 {
-        return Err(Refusal::malformed(
+        return Err(AgentRefusal::malformed(
             "the report is another than the one that its evidence is bound to",
         ));
     }
@@ -193,23 +197,29 @@ fn check_statement(
     {
         let lifetime_s =
             i64::try_from(i128::from(expires) - i128::from(issued)).unwrap_or(i64::MAX);
-        return Err(Refusal::Window { lifetime_s, allowed: MAX_LIFETIME_S });
+        return Err(AgentRefusal::Window { lifetime_s, allowed: MAX_LIFETIME_S });
     }
     let ahead_s = issued.saturating_sub(now.saturating_add(clocks.leeway_s));
     if ahead_s > 0 {
-        return Err(Refusal::ClockBehind { ahead_s, worth_waiting: ahead_s <= clocks.max_wait_s });
+        return Err(AgentRefusal::ClockBehind {
+            ahead_s,
+            worth_waiting: ahead_s <= clocks.max_wait_s,
+        });
     }
     let ago_s = now.saturating_sub(expires.saturating_add(clocks.leeway_s));
     if ago_s > 0 {
-        return Err(Refusal::Expired { ago_s });
+        return Err(AgentRefusal::Expired { ago_s });
     }
     Ok(not_checked)
 }
 
-fn check_image(token: &Token, image: &Image, trust: &Trust) -> Result<(), Refusal> {
+fn check_image(token: &Token, image: &SignedImage, trust: &Trust) -> Result<(), AgentRefusal> {
     let (statement, manifest) = (&token.statement, &image.manifest);
-    let differ =
-        |member, expected: String, found: String| Refusal::OtherPeer { member, expected, found };
+    let differ = |member, expected: String, found: String| AgentRefusal::OtherPeer {
+        member,
+        expected,
+        found,
+    };
     if statement.image_id != manifest.image_id {
         return Err(differ("image", manifest.image_id.to_string(), statement.image_id.to_string()));
     }
@@ -221,7 +231,7 @@ fn check_image(token: &Token, image: &Image, trust: &Trust) -> Result<(), Refusa
     }
     if statement.transcript != trust.transcript() {
         let (expected, found) = (trust.transcript().to_string(), statement.transcript.to_string());
-        return Err(Refusal::OtherFederation { what: "ceremony", expected, found });
+        return Err(AgentRefusal::OtherFederation { what: "ceremony", expected, found });
     }
     Ok(())
 }

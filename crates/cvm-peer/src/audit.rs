@@ -13,11 +13,12 @@ use cvm_base::{Bytes, Bytes32, Explain, sha256};
 use serde_json::{Value, json};
 
 use crate::{
-    MAX_MESSAGE, Refusal,
+    error::AgentRefusal,
+    limits::MAX_MESSAGE,
     stream::Stream,
     token::{Token, Use},
     trust::Trust,
-    verify::{Clocks, Expected, Verdict, verify},
+    verify::{Clocks, ExpectedToken, Verdict, verify},
 };
 
 /// The port where nodes are asked, unless another is named.
@@ -55,7 +56,7 @@ pub enum AuditError {
     },
     /// Its evidence does not verify.
     #[error(transparent)]
-    Verdict(#[from] Refusal),
+    Verdict(#[from] AgentRefusal),
 }
 
 impl Explain for AuditError {
@@ -110,7 +111,8 @@ impl Audit<'_> {
         patience: Duration,
     ) -> Result<(Verdict, Option<Value>), AuditError> {
         let mut nonce = [0; 32];
-        getrandom::fill(&mut nonce).map_err(|e| Refusal::NoEvidence { problem: e.to_string() })?;
+        getrandom::fill(&mut nonce)
+            .map_err(|e| AgentRefusal::NoEvidence { problem: e.to_string() })?;
         let nonce = Bytes(nonce);
         let request = match period {
             None => json!({ "v": 1, "op": "evidence", "nonce": nonce }),
@@ -135,7 +137,7 @@ impl Audit<'_> {
         let report =
             with_report.then(|| text("report").ok_or_else(|| bad("no report"))).transpose()?;
         let digest = report.map(|report| sha256(report.as_bytes()));
-        let expected = Expected {
+        let expected = ExpectedToken {
             use_: Use::Audit,
             peer: None,
             challenge: Some(nonce),

@@ -1,16 +1,13 @@
 //! A server and a client, each with a software TPM, and what strangers and broken clocks can do
 //! between them.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod attacks;
 mod bench;
 mod node;
 
 use std::sync::atomic::Ordering;
 
-use common::{Federation, ask, challenge, code, peer, token, verify};
+use crate::common::{Federation, ask, challenge, code, peer, token, verify};
 use cvm_layout::names::Role;
 use serde_json::json;
 

@@ -2,16 +2,16 @@
 
 use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
-use cvm_agent::{
-    MAX_QUESTION,
-    agent::Agent,
+use cvm_agent::{agent::Agent, serve};
+use cvm_layout::names::Role;
+use cvm_peer::{
     audit::{Audit, AuditError, ask_node},
-    clock, serve,
+    clock,
+    limits::MAX_QUESTION,
     token::Token,
     trust::Trust,
     verify::{Clocks, cross_policy},
 };
-use cvm_layout::names::Role;
 use serde_json::json;
 
 use crate::common::{Federation, Site, code, peer, verify};

@@ -1,8 +1,6 @@
 //! A federation: its ceremony, its builder, and sites whose software TPMs have booted and handed
 //! off.
 
-#![allow(dead_code)] // Each test file uses its part.
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -16,11 +14,9 @@ use std::{
 use cvm_agent::{
     agent::Agent,
     attester::{Attester, TpmAttester},
-    clock,
-    image::{Folders, Own},
+    image::{Folders, OwnImage},
     journal::Journal,
     request,
-    token::{Statement, Use},
 };
 use cvm_attest::{
     Reference,
@@ -31,7 +27,7 @@ use cvm_attest::{
     reference::{Platforms, PredictedEvent, TpmReference},
     tpm::Public,
 };
-use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_base::{Bytes, sha256};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite,
     Terms, Transcript, Unlock, fresh_nonce,
@@ -40,6 +36,10 @@ use cvm_layout::{
     manifest::GpuMechanism,
     names::Role,
     signed::{self, Kind},
+};
+use cvm_peer::{
+    clock,
+    token::{Statement, Use},
 };
 use cvm_testkit::swtpm::{Swtpm, roots};
 use serde_json::{Value, json};
@@ -278,8 +278,8 @@ impl Site {
         self.write("image/ak_certificates.json", &serde_json::to_vec(certificates).unwrap());
     }
 
-    pub fn own(&self) -> Own {
-        Own::read(&Folders { image: self.at("image"), config: self.at("config") }).unwrap()
+    pub fn own_image(&self) -> OwnImage {
+        OwnImage::read(&Folders { image: self.at("image"), config: self.at("config") }).unwrap()
     }
 
     pub fn tcti(&self) -> String {
@@ -287,7 +287,7 @@ impl Site {
     }
 
     /// A token's statement as this machine's root would write it, for whatever evidence.
-    pub fn statement(&self, own: &Own) -> Statement {
+    pub fn statement(&self, own: &OwnImage) -> Statement {
         let manifest = &own.image.manifest;
         let issued_at = clock::now();
         let mut id = [0; 16];
@@ -310,11 +310,11 @@ impl Site {
 
     /// An agent, not yet verified.
     pub fn new_agent(&self) -> Agent {
-        self.agent_with(self.own(), Box::new(TpmAttester::new(&self.tcti(), &self.log)))
+        self.agent_with(self.own_image(), Box::new(TpmAttester::new(&self.tcti(), &self.log)))
     }
 
     /// An agent of what `own` says, with that evidence; not yet verified.
-    pub fn agent_with(&self, own: Own, attester: Box<dyn Attester>) -> Agent {
+    pub fn agent_with(&self, own: OwnImage, attester: Box<dyn Attester>) -> Agent {
         let offset = self.offset.clone();
         let clock = move || clock::now().saturating_add_signed(offset.load(Ordering::Relaxed));
         Agent::new(own, attester, Journal::open(&self.at("attestation.jsonl")), Box::new(clock))
@@ -364,8 +364,4 @@ pub fn verify(agent: &Agent, token: &str, peer: &Value, challenge: Option<&str>)
 pub fn code(answer: &Value) -> &str {
     assert_eq!(answer["ok"], false, "{answer}");
     answer["code"].as_str().unwrap()
-}
-
-pub fn digest(text: &str) -> Bytes32 {
-    text.parse().unwrap()
 }

@@ -13,11 +13,11 @@ use cvm_agent::{
     agent::Agent,
     attester::{Attester as _, GpuAttester, OpenDevice, TeeAttester},
     serve,
-    token::{Statement, Token},
 };
 use cvm_attest::{collect::CollectError, tee::Vendors};
 use cvm_base::{Explain as _, sha256};
 use cvm_layout::{manifest::GpuMechanism, names::Role, p1::MAX_COLLATERAL_BYTES};
+use cvm_peer::token::{Statement, Token};
 use ed25519_dalek::SigningKey;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ impl Scene {
     }
 
     fn agent(&self, site: &Site, manifests: bool) -> Agent {
-        let mut own = site.own();
+        let mut own = site.own_image();
         own.trust = own.trust.with_vendors(self.vendors(manifests));
         site.agent_with(own, Box::new(TeeAttester::new(device(&self.chip), b"").unwrap()))
     }
@@ -88,7 +88,7 @@ impl Scene {
 
     /// A token as the client's root would make it: with what `additional` gives for the statement.
     fn made_by_root(&self, additional: impl FnOnce(&Statement) -> Option<String>) -> Token {
-        let own = self.client.own();
+        let own = self.client.own_image();
         let mut statement = self.client.statement(&own);
         let additional_evidence = additional(&statement);
         statement.additional_evidence_sha256 =
@@ -176,7 +176,7 @@ print(len(token) > 700_000, len(claims["submods"]), cpu["collateral"]["collector
     let packed = packed.to_string();
     assert!((most - 200..=most).contains(&packed.len()));
     let agent = |site: &Site, collateral: &str| {
-        let mut own = site.own();
+        let mut own = site.own_image();
         let vendors = scene.vendors(true).with_collectors(vec![collector().verifying_key()]);
         own.trust = own.trust.with_vendors(vendors);
         site.agent_with(
@@ -327,7 +327,7 @@ fn what_p1_brings_counts_where_p4_names_its_collector() {
     let client = federation.tpm_site("site-1", Role::Client, Some(GpuMechanism::NvidiaCc));
     let cache = golden(&world, &federation.folder.path().join("collateral")).pack();
     let agent = |site: &Site| {
-        let mut own = site.own();
+        let mut own = site.own_image();
         let vendors = own.trust.vendors().unwrap().clone().with_gpus(world.roots());
         own.trust = own.trust.with_vendors(vendors);
         let unused = own.collateral_unused.clone();
