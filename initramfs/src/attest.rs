@@ -1,14 +1,14 @@
 //! What this machine attests with: its TEE where it has one, else its TPM.
 //!
-//! A TEE's evidence is primary: a TPM beside it is the host's, and proves nothing against the host.
-//! That TPM still measures, for whoever looks at the running system. How the boot phase ends
-//! depends on what attests:
+//! A TEE's evidence comes first: a TPM beside it is the host's, and proves nothing against the
+//! host. That TPM still measures, for anybody who looks at the running system. How the boot phase
+//! ends depends on what attests:
 //!
 //! | attests | the end of the phase of secrets |
 //! |---|---|
 //! | TPM | PCR 11 is extended |
 //! | TDX | RTMR3 is extended; a kernel that cannot (before Linux 6.16) does not boot here |
-//! | SEV-SNP | nothing can be measured at run time: key holders release once to a launch (REPORT_ID) |
+//! | SEV-SNP | nothing measures at run time: key holders release once per launch (REPORT_ID) |
 
 use std::{error::Error, path::Path, sync::Mutex};
 
@@ -148,7 +148,7 @@ impl GuestDevice {
     fn new(device: Box<dyn Device>, rtmr3: &Path) -> Result<Self, Failure> {
         let (tee, phase) = match device.kind() {
             Kind::Snp => (Tee::Snp, None),
-            // Found out now, not when the secrets are there: a boot whose end cannot be measured
+            // This is found out before any secret is there: a boot whose end cannot be measured
             // must not begin.
             Kind::Tdx => (Tee::Tdx, Some(Rtmr::open(rtmr3).code(Code::HandoffMeasure)?)),
             other => {
@@ -165,7 +165,7 @@ impl GuestDevice {
 /// Makes a TEE's evidence, for one boot.
 struct TeeEvidence<'a> {
     tee: Tee,
-    /// The kernel has one buffer; exchanges wait for each other.
+    /// The kernel has one buffer, so exchanges wait for each other.
     device: Mutex<&'a mut dyn Device>,
     event_log: Option<Vec<u8>>,
     collateral: Option<Value>,

@@ -43,7 +43,7 @@ pub fn open() {
     *OUTPUT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = files;
 }
 
-/// What lines begin with, in another program that goes on with the story.
+/// Sets what lines begin with, in another program that goes on with the story.
 pub fn called(name: &'static str) {
     let _ = NAME.set(name);
 }
@@ -92,7 +92,7 @@ fn clean(text: &str) -> String {
     clean
 }
 
-/// What ends a boot that failed; the test's stand-in only remembers.
+/// What ends a boot that failed; the one in tests only records the calls.
 pub trait PowerSwitch {
     /// Closes what is open, as far as it can, and writes what is written.
     fn close(&self);

@@ -40,7 +40,7 @@ const NETWORKD: &str = "/run/systemd/network";
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 /// The running system's first program: systemd.
 const INIT: &str = "/sbin/init";
-/// The folders of the initramfs are no deeper than this.
+/// How deep the folders of the initramfs may be.
 const DEPTH: usize = 16;
 
 /// The resolver's settings, for the initramfs itself.
@@ -128,7 +128,8 @@ pub fn switch_root(
     ))
 }
 
-/// Deletes what lies on `device`, mounts excepted. What cannot be deleted costs memory, no more.
+/// Deletes what lies on `device`, except mounts. What cannot be deleted costs memory and nothing
+/// else.
 fn empty(folder: &Path, device: u64, depth: usize) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

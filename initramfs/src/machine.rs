@@ -1,8 +1,8 @@
 //! The third factor: a secret that this machine gives back to this image, and to nobody else.
 //!
 //! A TPM keeps it, for the boot phase alone. SEV-SNP derives it from the chip and the image's
-//! measurement, in every phase; nothing is kept there, so a secret that comes from elsewhere is
-//! needed from the parties at every boot. A TD has neither.
+//! measurement, in every phase. Nothing is kept there, so an image that was bound to another
+//! machine needs the parties' shares at every boot. A TD can neither keep nor derive one.
 //!
 //! Where every party's policy trusts the TPM for it, the first boot makes the secret M, keeps it in
 //! the TPM and derives the keys of p5 and `state` with it; each key holder is told its share of M
@@ -10,10 +10,10 @@
 //! it move: then their shares give M back, and the new machine's TPM keeps it. Where the owners of
 //! p3's key allow it, the TPM also keeps a copy of that key, so that p3 opens without the network.
 //!
-//! No M is believed for where it comes from. p5's header proves it: the MAC holds under keys that
-//! were derived with it, or the next place is asked. Only a proven M is kept, so that a wrong
-//! share, or one that a TPM kept before, costs one boot at most. A new M has nothing that it could
-//! be proven by: it is kept where there is no p5 yet, before the first byte of one is written.
+//! An M is not believed for where it comes from. p5's header proves it: the MAC holds under keys
+//! that were derived with it, or the next source is tried. Only a proven M is kept. So a wrong
+//! share, or a wrong M that a TPM kept before, costs one boot at most. Nothing can prove a new M:
+//! it is kept where there is no p5 yet, before the first byte of one is written.
 //!
 //! A power cut anywhere is harmless: M is kept before anything is made with it, the shares follow
 //! from M, and a key holder's registration of header and share is one transaction.
@@ -39,9 +39,9 @@ use crate::{
 
 /// Keeps secrets, and gives them back to this image's boot alone.
 pub trait SecretStore {
-    /// Keeps one; what was in this place is gone.
+    /// Keeps a secret; what was in this place before is gone.
     fn keep(&mut self, place: Place, secret: &[u8]) -> Result<(), Failure>;
-    /// Gives it back; `None` where there is none for this boot.
+    /// Gives the secret back; `None` where there is none for this boot.
     fn recall(&mut self, place: Place) -> Result<Option<Zeroizing<Vec<u8>>>, Failure>;
     /// Empties the place.
     fn forget(&mut self, place: Place) -> Result<(), Failure>;
@@ -72,7 +72,7 @@ pub enum Keeper<'a> {
 /// What this machine has of the third factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MachineHas {
-    /// It could keep one, and has none of this image.
+    /// It could keep one, and has none for this image.
     Nothing,
     /// The TPM keeps one.
     Kept,
@@ -93,8 +93,8 @@ enum SecretSource {
     New,
 }
 
-/// In which order to ask for the third factor; nowhere, where the keys need none. The error names
-/// the parties that hold their share back.
+/// Where to ask for the third factor, in this order; an empty list where the keys need none. The
+/// error names the parties that hold their share back.
 fn plan<'a>(
     remembered: &[Remembered<'a>],
     has: MachineHas,
@@ -105,8 +105,8 @@ fn plan<'a>(
         && remembered.iter().all(|r| r.seal != SealMemory::NotKept && r.third_factor.allowed.bind);
     let own = matches!(has, MachineHas::Kept | MachineHas::Derived).then_some(SecretSource::Own);
     if !bound {
-        // An area that was made without a third factor stays without. What is kept before anybody
-        // was told is of a first boot that died: the same secret again.
+        // An area that was made without a third factor stays without. A secret that was kept before
+        // any key holder was told is from a first boot that died: the same one is used again.
         return Ok(if sealed || !allowed {
             vec![]
         } else {
@@ -172,7 +172,7 @@ fn prove<T>(
                 keep_proven(keeper, image, remembered, (&secret, known, source))?;
                 return Ok((judged, Some(secret)));
             }
-            // Another secret can help this, and nothing else.
+            // Only another secret can help here.
             Err(failure) if matches!(failure.code, Code::JobsHeaderMac | Code::StateHeaderMac) => {
                 refused.push((source, failure));
             }
@@ -224,8 +224,8 @@ fn keep_proven(
             }
         }
         (Keeper::Tee(_), false, _) => {
-            // Telling the shares back would end the move, and the next boot here could not join
-            // them again.
+            // To tell the shares back would end the move: the next boot here could not join them
+            // again.
             remembered.iter_mut().for_each(|r| r.third_factor.share = None);
             "all parties gave their shares of the third factor; a TEE cannot keep it: each boot \
              here needs them"
@@ -235,7 +235,7 @@ fn keep_proven(
     Ok(())
 }
 
-/// What this machine has of the image's third factor, and that.
+/// What this machine has of the image's third factor, and the secret itself.
 fn machines_own(
     keeper: &mut Keeper<'_>,
     image: &ImageId,
@@ -245,8 +245,8 @@ fn machines_own(
             Some(kept) => (MachineHas::Kept, Some(MachineSecret::from_bytes(&kept))),
             None => (MachineHas::Nothing, None),
         }),
-        // A refusal is fatal: a host that breaks this interface must not get a first boot without
-        // its third factor.
+        // A refusal is fatal: a host that breaks this interface must not get a first boot without a
+        // third factor.
         Keeper::Tee(device) => match device.derived_key().code(Code::Machine)? {
             Some(key) => {
                 let secret = MachineSecret::from_tee(&key, image).code(Code::Machine)?;

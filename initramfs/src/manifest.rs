@@ -334,7 +334,7 @@ fn endpoints(bytes: &[u8], manifest: &Manifest) -> Result<Endpoints, String> {
         manifest.split_key.parties.iter().any(|party| &party.name == name)
     };
     match endpoints.keyholders.keys().find(|name| !known(name)) {
-        Some(name) => Err(format!("{name} holds no half of this image")),
+        Some(name) => Err(format!("{name} does not hold a half of this image")),
         None => Ok(endpoints),
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Ready`] | ask all key holders at once |
 //! | [`Released`] | join their halves, and hear what they remember |
-//! | [`Joined`] | make p3's keys, and keys that only check headers, for a candidate of the third factor |
+//! | [`Joined`] | make p3's keys; try a candidate for the machine's secret on headers alone |
 //! | [`Settled`] | make the keys of p5 and `state`, register p5's header, end |
 //!
 //! Each state offers only what is legal in it, and moving on consumes it. So no key of p5 or

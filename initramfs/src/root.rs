@@ -1,8 +1,8 @@
 //! p3's first area, which the builder sealed: `system`, the new root, and `site` in it.
 //!
-//! The order of a boot is in the types. A header passes the guard ([`GuardedRoot`]) before p3 opens.
-//! With a released key it opens only where the exchange is [`Settled`], which is after p5's and
-//! `state`'s headers were judged too. What is mounted in the new root needs an [`OpenRoot`].
+//! The order of a boot is in the types. A header passes the guard ([`GuardedRoot`]) before p3
+//! opens. With a released key it opens only where the exchange is [`Settled`], which is after p5's
+//! and `state`'s headers were judged too. What is mounted in the new root needs an [`OpenRoot`].
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! `make bench`: tokens made and verified a second by an agent on SEV-SNP, and by NVFLARE's own SNP
-//! authorizer with virtee's `snpguest` and with ours, on reports of one minted chip in one run.
+//! `make bench`: tokens made and verified per second by an agent on SEV-SNP, and by NVFLARE's own
+//! SNP authorizer with virtee's `snpguest` and with ours, on reports of one minted chip in one run.
 //! Processor time, of all processes that take part.
 
 // The tests use the rest of these.
@@ -49,7 +49,8 @@ token = base64.b64encode(open(report, "rb").read())
 authorizer = SNPAuthorizer(amd_certs_dir=certs, snpguest_binary=guest, max_retries=1)
 
 def spent():
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, children = (resource.getrusage(who) for who in whose)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 def per_run(work):
@@ -65,7 +66,8 @@ def verify():
         raise SystemExit("the token is refused")
 
 verify()
-print(per_run(verify), per_run(lambda: subprocess.run([guest, "--version"], capture_output=True, check=True)))
+nothing = [guest, "--version"]
+print(per_run(verify), per_run(lambda: subprocess.run(nothing, capture_output=True, check=True)))
 "#;
 
 fn main() {
@@ -184,7 +186,8 @@ fn installed() -> Result<PathBuf, String> {
     }
 }
 
-/// Times a second of this process's own processor time: a policy decides on a thread of its own.
+/// How often per second of this process's own processor time: a policy decides on a thread of its
+/// own.
 fn rate(mut run: impl FnMut()) -> f64 {
     run();
     let (begun, mut count) = (own_cpu(), 0);

@@ -27,7 +27,7 @@ use cvm_peer::{
 /// The clock; tests set another.
 pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// How this CVM is.
+/// What the last self-verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Starting,
@@ -110,9 +110,11 @@ impl Agent {
                     name.or_else(|| verdict.as_ref().ok().map(|verdict| verdict.site.to_string()));
                 self.write("verified", name, "accepted", verdict.as_ref().err());
                 let verdict = verdict?;
-                Ok(
-                    json!({ "verified": true, "claims": verdict.claims, "not_checked": verdict.not_checked }),
-                )
+                Ok(json!({
+                    "verified": true,
+                    "claims": verdict.claims,
+                    "not_checked": verdict.not_checked,
+                }))
             }
             LocalRequest::Report { since, until, .. } => {
                 let report = self.report(&since, &until)?;
@@ -139,8 +141,8 @@ impl Agent {
         }
     }
 
-    /// Answers the node's port: fresh evidence over the asker's nonce, in any state, for it speaks
-    /// for itself.
+    /// Answers the node's port: fresh evidence over the asker's nonce. It answers in any state,
+    /// because the evidence speaks for itself.
     ///
     /// # Errors
     /// [`AgentRefusal`].
@@ -148,7 +150,7 @@ impl Agent {
         let (nonce, report) = match request {
             AuditRequest::Evidence { nonce, .. } => (nonce, None),
             AuditRequest::Report { since, until, nonce, .. } => {
-                // The exact text is what the evidence is bound to.
+                // The evidence is bound to this exact text.
                 let report =
                     serde_json::to_string(&self.report(&since, &until)?).unwrap_or_default();
                 (nonce, Some(report))
@@ -165,8 +167,8 @@ impl Agent {
     }
 
     /// Fresh evidence of this machine through the same verifier as a peer's, against the self
-    /// policy. What fails once stays failed; a device that gives no evidence is asked again after
-    /// each of `pauses`.
+    /// policy. A machine that fails once stays failed. A device that gives no evidence is asked
+    /// again after each of `pauses`.
     ///
     /// # Errors
     /// [`AgentRefusal`]: this machine is not what was built, or gives no evidence.
@@ -297,7 +299,8 @@ impl Agent {
         let kinds: Vec<_> =
             [self.attester.kind()].into_iter().chain(self.gpus.as_ref().map(|_| NVIDIA)).collect();
         json!({
-            "site": manifest.site, "role": manifest.role, "state": state, "reason": reason, "self_verified_at": since,
+            "site": manifest.site, "role": manifest.role,
+            "state": state, "reason": reason, "self_verified_at": since,
             "kinds": kinds, "leeway_s": config.clocks.leeway_s,
             "token_lifetime_s": config.token_lifetime_s,
         })
@@ -317,7 +320,7 @@ impl Agent {
         until: &str,
     ) -> Result<crate::journal::JournalReport, AgentRefusal> {
         let time = |member: &str, text: &str| {
-            let problem = format!("{member} is no time: write 2027-01-15T08:05:00Z");
+            let problem = format!("{member} is not a time: write 2027-01-15T08:05:00Z");
             clock::parse(text).ok_or(AgentRefusal::Request { problem })
         };
         self.journal.report(time("since", since)?, time("until", until)?)

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use cvm_peer::{error::AgentRefusal, evidence::Evidence};
 
-/// Something that proves the state of this machine now. It is asked by one at a time (`turns`):
+/// Something that proves the state of this machine now. One caller at a time asks it (`turns`):
 /// libtss2's contexts do not share a TPM without a resource manager.
 pub trait Attester: Send + Sync {
     /// `tpm`, `snp`, `tdx`.
@@ -26,12 +26,12 @@ pub trait Attester: Send + Sync {
     fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, AgentRefusal>;
 }
 
-fn none(error: &impl Explain) -> AgentRefusal {
+fn no_evidence(error: &impl Explain) -> AgentRefusal {
     AgentRefusal::NoEvidence { problem: format!("{}: {error}", error.code()) }
 }
 
 /// The TPM. It is opened for each quote, so that nothing of this process stays in it; the
-/// attestation key is derived again, which takes a P-256 key's time.
+/// attestation key is derived again each time, which takes as long as making a P-256 key.
 pub struct TpmAttester {
     tcti: String,
     event_log: Option<Base64>,
@@ -56,7 +56,7 @@ impl Attester for TpmAttester {
             let mut key = tpm.create_quoting_key()?;
             Ok((key.quote(&tpm_nonce(digest))?, key.public().clone()))
         });
-        let (tpm_quote, ak_public) = quoted.map_err(|e| none(&e))?;
+        let (tpm_quote, ak_public) = quoted.map_err(|e| no_evidence(&e))?;
         Ok(Evidence::Tpm(Box::new(QuotedEvidence {
             ak_public,
             tpm_quote,
@@ -107,8 +107,8 @@ impl Attester for TeeAttester {
     fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, AgentRefusal> {
         let raw = (self.open)()
             .and_then(|mut device| device.evidence(&report_data(digest)))
-            .map_err(|e| none(&e))?;
-        let (kind, mut body) = raw.to_trustee(None).map_err(|e| none(&e))?;
+            .map_err(|e| no_evidence(&e))?;
+        let (kind, mut body) = raw.to_trustee(None).map_err(|e| no_evidence(&e))?;
         if let Some(collateral) = &self.collateral {
             body[COLLATERAL] = collateral.clone();
         }
@@ -116,7 +116,7 @@ impl Attester for TeeAttester {
     }
 }
 
-/// The machine's GPUs, or doubles of them. They too are asked by one at a time.
+/// The machine's GPUs, or doubles of them. One caller at a time asks them, too.
 pub struct GpuAttester {
     open: OpenDevice,
 }
@@ -134,13 +134,13 @@ impl GpuAttester {
     /// [`AgentRefusal::NoEvidence`].
     pub fn additional_evidence(&self, digest: &[u8; 48]) -> Result<String, AgentRefusal> {
         let collected = (self.open)().and_then(|mut gpus| NvidiaBody::collect(&mut *gpus, digest));
-        Ok(collected.map_err(|e| none(&e))?.additional_evidence())
+        Ok(collected.map_err(|e| no_evidence(&e))?.additional_evidence())
     }
 }
 
 /// What this machine attests with, as `cvm-init` chose at boot: its TEE where it has one, else its
-/// TPM. A TPM beside a TEE is the host's, and no key holder certified its key; a TEE that is there
-/// and gives nothing is an error, and no reason to show what proves less.
+/// TPM. A TPM beside a TEE is the host's, and no key holder certified its key. A TEE that is there
+/// and gives nothing is an error, not a reason to show what proves less.
 ///
 /// # Errors
 /// [`AgentRefusal::NoEvidence`] when it has neither.
@@ -152,7 +152,7 @@ pub fn choose(
     let absent = match TeeAttester::new(Box::new(collect::open_devices), collateral) {
         Ok(tee) => return Ok(Box::new(tee)),
         Err(error @ CollectError::Absent { .. }) => error,
-        Err(error) => return Err(none(&error)),
+        Err(error) => return Err(no_evidence(&error)),
     };
     let tpm = TpmAttester::new(tcti, event_log);
     match tpm.evidence(&[0; 48]) {

@@ -31,7 +31,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SnpReports {
-    /// With the certificates that the host gave behind it: a peer that was sealed too needs no
+    /// With the certificates that the host gave, after it: then a peer that was sealed too needs no
     /// service of AMD's.
     WithCertificates,
     /// The 1184 bytes alone, as every `snpguest` reads them.

@@ -30,7 +30,7 @@ pub const EVENT_LOG: &str = "event_log";
 /// What vendors published about this machine and its peers, in [`IMAGE`]: from p1, where the site
 /// put it.
 pub const COLLATERAL: &str = "collateral.json";
-/// On p4: the public key of whoever collected that, and what comes with peers' evidence.
+/// On p4: the public key of the collector of that, and of what comes with peers' evidence.
 pub const COLLECTOR: &str = "collateral.pub";
 const MAX_AGREEMENT: u64 = cvm_ceremony::MAX_BYTES;
 
@@ -43,7 +43,7 @@ pub struct Folders {
     pub config: PathBuf,
 }
 
-/// All of it, read and verified once.
+/// All that the running image says of itself, read and verified once.
 pub struct OwnImage {
     /// Whom this federation believes.
     pub trust: Trust,
@@ -57,7 +57,7 @@ pub struct OwnImage {
     pub event_log: Vec<u8>,
     /// What vendors published about this machine; empty where nobody put it there.
     pub collateral: Vec<u8>,
-    /// Why that does not count here; none where it does, or where there is none.
+    /// Why that does not count here; `None` where it counts, or where there is none.
     pub collateral_unused: Option<String>,
     /// How peers are judged.
     pub cross_policy: Policy,
@@ -103,7 +103,7 @@ impl OwnImage {
                 Some(bytes) => AkCertificate::parse_list(&bytes)?,
                 None => Vec::new(),
             },
-            // SNP and TDX guests may have none.
+            // An SNP or TDX guest may have no log.
             event_log: optional(image(EVENT_LOG, p1::MAX_EVENT_LOG_BYTES))?.unwrap_or_default(),
             collateral,
             collateral_unused,
@@ -114,8 +114,8 @@ impl OwnImage {
     }
 }
 
-/// The agreement's, and the collector's if p4 names one; with what it collected, or why that does
-/// not count. p1 is the host's: what stands there can help, and stop nothing.
+/// Trust in the agreement's parties, and in the collector if p4 names one; with what it collected,
+/// or why that does not count. p1 is the host's: what is there can help, and can stop nothing.
 fn trust(
     agreement: &[u8],
     collector: &Path,
@@ -149,8 +149,8 @@ fn optional(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, FileErr
     }
 }
 
-/// Before this the clock cannot stand: the day of the agreement, and what key holders signed during
-/// this boot.
+/// The earliest time that the clock can show: the day of the agreement, or when key holders signed
+/// during this boot.
 pub fn not_before(own: &OwnImage) -> u64 {
     let day = &own.trust.agreement().transcript().terms.date;
     let agreed = cvm_peer::clock::parse(&format!("{day}T00:00:00Z")).unwrap_or(0);

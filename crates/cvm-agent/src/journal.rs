@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use cvm_peer::{clock, error::AgentRefusal};
 
 /// Where it lies in the guest. The entries of this machine's own verification and those of auditors
-/// stand in files of their own beside it, so that neither a peer nor a stranger can push others'
+/// are in files of their own beside it, so that neither a peer nor a stranger can push the others
 /// out.
 pub const PATH: &str = "/opt/nvflare/logs/flare-cvm/attestation.jsonl";
 /// The longest line.
@@ -28,7 +28,7 @@ const _: () = assert!(
     cvm_peer::token::MAX_BYTES + 2 * MAX_REPORT + 64 * 1024 < cvm_peer::limits::MAX_MESSAGE
 );
 
-/// One line.
+/// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JournalEntry {
@@ -60,7 +60,7 @@ impl JournalEntry {
 pub struct JournalReport {
     /// Oldest first.
     pub entries: Vec<JournalEntry>,
-    /// There were more; ask for the period behind the last of these.
+    /// There were more; ask for the period after the last of these.
     pub more: bool,
 }
 
@@ -116,7 +116,7 @@ impl Journal {
         let mut logs = [&self.own, &self.peers, &self.auditors].map(|log| log.lines().peekable());
         loop {
             let next = |log: &mut Peekable<Lines<'_>>| {
-                // An error is dealt with at once.
+                // An error comes first, and is dealt with at once.
                 log.peek().map(|line| {
                     line.as_ref().map_or_else(|_| String::new(), |(entry, _)| entry.time.clone())
                 })
@@ -171,7 +171,7 @@ impl Log {
             *file = Some((opened, length));
         }
         if let Some((opened, length)) = file.as_mut() {
-            // One call a line: a reader sees whole lines.
+            // One call per line: a reader sees whole lines.
             opened.write_all(line)?;
             *length += line.len() as u64;
         }
@@ -202,7 +202,7 @@ impl Log {
     }
 }
 
-/// The entries of a log's files. Lines that are none are left out: a power cut may tear one.
+/// The entries of a log's files. A line that is not an entry is left out: a power cut may tear one.
 struct Lines<'a> {
     log: &'a Log,
     /// Still to be read, the oldest last.

@@ -11,7 +11,7 @@
 //! | [`serve`] | the socket and the node's port |
 //! | [`journal`] | who verified whom, when, with what result |
 //! | `turns` | who is next to ask the TPM, the TEE and the GPUs |
-//! | `reports`, [`snpguest`] | bare SEV-SNP reports, and the program that NVFLARE's own authorizer asks for them |
+//! | `reports`, [`snpguest`] | bare SEV-SNP reports; the program that asks for them for NVFLARE |
 //! | [`gate`], [`lockdown`] | before NVFLARE starts, and after a failed self-verification |
 
 pub mod agent;

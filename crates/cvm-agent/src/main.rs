@@ -18,11 +18,11 @@ use cvm_base::Explain;
 use cvm_peer::clock;
 use nix::unistd::{User, geteuid};
 
-/// How the agent ends when this machine is not what was built; systemd answers with the lockdown.
+/// The exit status when this machine is not what was built; systemd answers with the lockdown.
 const FAILED: u8 = 70;
 /// How long the state `failing` can still be asked for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// A TPM that does not answer at once is asked again, after so many seconds.
+/// After how many seconds a TPM that does not answer is asked again.
 const RETRIES_S: [u64; 2] = [1, 3];
 
 /// The in-guest attestation agent of flare-cvm.
@@ -139,7 +139,7 @@ fn run(args: &Serve) -> Result<ExitCode> {
     }
     eprintln!("cvm-agent: listening on {}", args.places.socket.display());
     loop {
-        // A TPM that is busy is no reason to end; one that says something else is.
+        // A busy TPM is not a reason to end; a TPM that says something else is.
         if let Err(refusal) = agent.verify_self(&RETRIES_S.map(Duration::from_secs)) {
             thread::sleep(LAST_WORDS);
             return Ok(failed(&refusal));
@@ -175,7 +175,7 @@ fn wait(args: &Gate) -> Result<ExitCode> {
     }
 }
 
-/// With its code and its help, where it has them.
+/// The error with its code and its help, where it has them.
 fn explained(error: anyhow::Error) -> anyhow::Error {
     let explain = error
         .downcast_ref::<cvm_agent::error::SetupError>()

@@ -1,5 +1,5 @@
-//! Challenges that were issued, and tokens that were accepted without one: both bounded, both
-//! forgotten in time.
+//! Challenges that were issued, and tokens that were accepted without one. Both lists are bounded,
+//! and both forget with time.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ const MAX_CHALLENGES: usize = 4096;
 /// Tokens that are remembered.
 const MAX_SEEN: usize = 4096;
 
-/// What an agent must remember between requests. A restart forgets: open challenges are refused
-/// then, and tokens without one fall under [`Memory::new`]'s rule.
+/// What an agent must remember between requests. A restart forgets it: then open challenges are
+/// refused, and for tokens without one see [`Memory::new`].
 #[derive(Debug)]
 pub struct Memory {
     challenges: HashMap<Bytes32, Challenge>,
@@ -49,7 +49,8 @@ impl Memory {
     /// A new challenge for `peer`.
     ///
     /// # Errors
-    /// [`AgentRefusal::Busy`] when too many are open, [`AgentRefusal::NoEvidence`] without random bytes.
+    /// [`AgentRefusal::Busy`] when too many are open, [`AgentRefusal::NoEvidence`] without random
+    /// bytes.
     pub fn issue(&mut self, peer: &Name, now: Instant) -> Result<Bytes32, AgentRefusal> {
         self.challenges.retain(|_, challenge| challenge.until > now);
         let of_peer = self.challenges.iter().filter(|(_, challenge)| challenge.peer == *peer);
@@ -95,11 +96,12 @@ impl Memory {
         self.challenges.insert(taken.0, taken.1);
     }
 
-    /// Remembers a token that answers no challenge, until `until`, by its statement's digest.
+    /// Remembers, until `until`, a token that answers no challenge, by its statement's digest.
     ///
     /// # Errors
     /// [`AgentRefusal::Replayed`] when it is known, or may have been before this memory began;
-    /// [`AgentRefusal::Busy`] when no more can be remembered: what cannot be remembered is not accepted.
+    /// [`AgentRefusal::Busy`] when no more can be remembered: what cannot be remembered is not
+    /// accepted.
     pub fn see(
         &mut self,
         digest: [u8; 48],

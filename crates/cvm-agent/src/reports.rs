@@ -1,12 +1,12 @@
 //! Bare SEV-SNP reports, for NVFLARE's own SNP authorizer: 64 bytes that somebody else chose,
 //! signed by the chip.
 //!
-//! What a report may be mistaken for is the danger. All evidence of this system ends in 16 zero
-//! bytes of report data: the tokens of [`cvm_peer::token`], the bindings of the release protocol
-//! (`cvm_attest::trustee::report_data`), and what Azure's paravisor binds. Report data that end so
-//! are refused here; NVFLARE's are 64 random bytes. So nobody who may ask this socket gets a token
-//! signed that this agent did not make, nor a key holder's answer. And it is asked only where the
-//! image's own `agent.yaml`, which is measured, says so.
+//! The danger is that such a report is taken for something else. All evidence of this system ends
+//! in 16 zero bytes of report data: the tokens of [`cvm_peer::token`], the bindings of the release
+//! protocol (`cvm_attest::trustee::report_data`), and what Azure's paravisor binds. Report data
+//! that end so are refused here; NVFLARE's are 64 random bytes. So nobody who may ask this socket
+//! gets a token signed that this agent did not make, nor a key holder's answer. And it is asked
+//! only where the image's own `agent.yaml`, which is measured, says so.
 //!
 //! Such a report shows a genuine guest without debug mode on a genuine chip, whose firmware is one
 //! that this machine's own image may run on, not which image runs in it: NVFLARE's authorizer looks
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::{agent::Agent, config::SnpReports};
 use cvm_peer::error::AgentRefusal;
 
-/// Behind the digests of this system's own evidence.
+/// What follows the digests in this system's own evidence.
 const OWN: [u8; 16] = [0; 16];
 /// Certificates beside a report: VCEK or VLEK, and those above.
 const MAX_CERTIFICATES: usize = 8;
@@ -48,7 +48,7 @@ impl Agent {
             raw.map_err(|e| AgentRefusal::NoEvidence { problem: format!("{}: {e}", e.code()) })?;
         let Raw::Snp { report, certificates } = raw else {
             return Err(AgentRefusal::NoEvidence {
-                problem: "this machine is no SEV-SNP guest".into(),
+                problem: "this machine is not an SEV-SNP guest".into(),
             });
         };
         let endorses =
@@ -87,7 +87,7 @@ impl Agent {
         Ok(json!({ "verified": true, "claims": claims.claims, "endorsement": Base64(endorsement) }))
     }
 
-    /// A bare report says nothing of an image: the floors are those of this machine's own.
+    /// A bare report says nothing of an image, so the floors of this machine's own image count.
     fn judge_tcb(&self, claims: &mut Value) -> Result<(), AgentRefusal> {
         let shown = ShownTcb::deserialize(&*claims).map_err(AgentRefusal::malformed)?;
         let floors = self.own.image.reference.snp.iter().map(|platform| &platform.tcb_floor);

@@ -98,7 +98,8 @@ pub fn answer(outcome: Result<Value, AgentRefusal>) -> Vec<u8> {
         Err(refusal) => {
             let reason: String = refusal.to_string().chars().take(2000).collect();
             let mut members = json!({
-                "ok": false, "code": refusal.code(), "reason": reason, "help": refusal.help(), "retry": refusal.retry(),
+                "ok": false, "code": refusal.code(), "reason": reason,
+                "help": refusal.help(), "retry": refusal.retry(),
             });
             if let Some(wait_s) = refusal.wait_s() {
                 members["wait_s"] = json!(wait_s);
@@ -117,13 +118,18 @@ mod tests {
 
     #[test]
     fn requests_are_read_strictly() {
+        let peer = r#"{"name":"a","role":"ROLE","tls_cert_sha256":null}"#;
+        let verify =
+            format!(r#"{{"op":"verify","v":1,"token":"x","peer":{peer},"challenge":null}}"#);
         let good = [
             r#"{"v":1,"op":"status"}"#.to_owned(),
             r#"{"v":1,"op":"challenge","peer":"site-1"}"#.to_owned(),
-            format!(r#"{{"v":1,"op":"generate","challenge":null,"tls_cert_sha256":"{}"}}"#, "ab".repeat(32)),
+            format!(
+                r#"{{"v":1,"op":"generate","challenge":null,"tls_cert_sha256":"{}"}}"#,
+                "ab".repeat(32)
+            ),
             r#"{"v":1,"op":"verify","token":"x","peer":null,"challenge":null}"#.to_owned(),
-            r#"{"op":"verify","v":1,"token":"x","peer":{"name":"a","role":"client","tls_cert_sha256":null},"challenge":null}"#
-                .to_owned(),
+            verify.replace("ROLE", "client"),
             r#"{"v":1,"op":"report","since":"a","until":"b"}"#.to_owned(),
             format!(r#"{{"v":1,"op":"snp-report","report_data":"{}"}}"#, "ab".repeat(64)),
             r#"{"v":1,"op":"snp-verify","report":"AAAA","certificates":["AA=="]}"#.to_owned(),
@@ -144,7 +150,7 @@ mod tests {
             r#"{"v":1,"op":"snp-report","report_data":"00"}"#,
             r#"{"v":1,"op":"snp-verify","report":"?","certificates":[]}"#,
             r#"{"v":1,"op":"verify","token":"x","challenge":null}"#,
-            r#"{"v":1,"op":"verify","token":"x","peer":{"name":"a","role":"admin","tls_cert_sha256":null},"challenge":null}"#,
+            &verify.replace("ROLE", "admin"),
         ] {
             assert!(parse::<LocalRequest>(line.as_bytes()).is_err(), "{line}");
         }

@@ -1,8 +1,8 @@
 //! Who is next to ask the TPM, the TEE and the GPUs. They answer one at a time, for a second or
 //! more each.
 //!
-//! Anybody may ask the node's port for evidence; this machine's own verification, and its peers',
-//! must not stand in line behind them.
+//! Anybody may ask the node's port for evidence. This machine's own verification, and that of its
+//! peers, must not wait until strangers have had their turns.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -14,7 +14,7 @@ use cvm_peer::{error::AgentRefusal, token::Use};
 /// How long anybody but this machine itself waits for a turn.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Who asks: the later, the sooner.
+/// Who asks. A later variant is served sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
     /// Somebody on the node's port.
@@ -76,7 +76,7 @@ impl Turns {
             line.waiting.swap_remove(at);
         }
         line.taken |= mine;
-        // Who waited for this one to go first looks again.
+        // Those that let this one go first look again.
         self.moved.notify_all();
         if mine {
             Ok(Turn(self))

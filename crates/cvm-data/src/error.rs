@@ -50,8 +50,8 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether the same may succeed later, because the server or the network is at fault and not the
-    /// data.
+    /// Whether the same may succeed later, because the server or the network is at fault and not
+    /// the data.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Mount { .. } | Self::NoAddress { .. })
     }

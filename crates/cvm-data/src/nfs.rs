@@ -109,7 +109,8 @@ fn address(server: &NfsServer, conf: &SiteConf) -> Result<IpAddr, DataError> {
 /// Linux waits all the same (`rpc_check_timeout` in net/sunrpc/clnt.c); its readers can be killed.
 pub fn options(address: IpAddr, version: &str) -> String {
     format!(
-        "vers={version},proto=tcp,port={PORT},addr={address},clientaddr=0.0.0.0,sec=sys,soft,timeo=50,retrans=2"
+        "vers={version},proto=tcp,port={PORT},addr={address},clientaddr=0.0.0.0,sec=sys,soft,\
+         timeo=50,retrans=2"
     )
 }
 

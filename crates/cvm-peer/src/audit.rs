@@ -24,11 +24,11 @@ use crate::{
 /// The port where nodes are asked, unless another is named.
 pub const PORT: u16 = 8444;
 
-/// A node was asked, and did not prove itself.
+/// A node was asked and did not prove itself.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
-    /// No connection, or none that lasted.
+    /// There was no connection, or it did not last.
     #[error("{at}: {problem}")]
     Unreachable {
         /// Where.
@@ -36,15 +36,15 @@ pub enum AuditError {
         /// What the operating system said.
         problem: String,
     },
-    /// No answer of the protocol.
-    #[error("{at} gave no answer of version 1: {problem}")]
+    /// The answer is not one of the protocol.
+    #[error("{at} did not answer in version 1 of the protocol: {problem}")]
     Answer {
         /// Where.
         at: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// It said no.
+    /// The node refuses.
     #[error("{at} refuses: {code}: {reason}")]
     Refused {
         /// Where.
@@ -133,9 +133,10 @@ impl Audit<'_> {
     ) -> Result<(Verdict, Option<Value>), AuditError> {
         let bad = |problem: &str| AuditError::Answer { at: at.into(), problem: problem.into() };
         let text = |member: &str| answer.get(member).and_then(Value::as_str);
-        let token = Token::parse(text("token").ok_or_else(|| bad("no token"))?)?;
-        let report =
-            with_report.then(|| text("report").ok_or_else(|| bad("no report"))).transpose()?;
+        let token = Token::parse(text("token").ok_or_else(|| bad("there is no token"))?)?;
+        let report = with_report
+            .then(|| text("report").ok_or_else(|| bad("there is no report")))
+            .transpose()?;
         let digest = report.map(|report| sha256(report.as_bytes()));
         let expected = ExpectedToken {
             use_: Use::Audit,
@@ -144,9 +145,8 @@ impl Audit<'_> {
             report_sha256: digest.as_ref(),
         };
         let verdict = verify(&token, &expected, self.trust, self.policy, self.clocks, self.now)?;
-        let report = report.map(|report| {
-            serde_json::from_str(report).map_err(|_| bad("a report that is no JSON"))
-        });
+        let report = report
+            .map(|report| serde_json::from_str(report).map_err(|_| bad("the report is not JSON")));
         Ok((verdict, report.transpose()?))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Their evidence is the text of the release protocol's `additional_evidence`. The GPUs answer the
 //! statement ([`Statement::device_digest`]); the CPU answers the statement with the digest of that
-//! text. So neither can be taken from, or to, another token.
+//! text. So neither can be moved into another token.
 //!
 //! Where the image requires GPUs, a token without one is refused, whatever a policy says. With what
 //! NVIDIA published for them at hand, a GPU whose measurements differ is refused too; without it
@@ -38,7 +38,8 @@ pub(crate) fn verify(
     let devices = devices.map_err(|e| AgentRefusal::evidence(&e))?.unwrap_or_default();
     let of_each = devices.into_iter().map(|Submodule { name, kind, claims }| {
         let status = status(claims.incomplete);
-        (name, json!({ "ear.status": status, "ear.veraison.annotated-evidence": { kind: claims.claims } }))
+        let claims = json!({ kind: claims.claims });
+        (name, json!({ "ear.status": status, "ear.veraison.annotated-evidence": claims }))
     });
     let submods: Map<_, _> = of_each.collect();
     if manifest.gpu.is_some() && !submods.keys().any(|name| name.starts_with("gpu")) {

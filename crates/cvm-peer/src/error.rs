@@ -7,8 +7,8 @@ use cvm_layout::names::Name;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentRefusal {
-    /// No request of the protocol.
-    #[error("no request of version 1: {problem}")]
+    /// Not a request of the protocol.
+    #[error("not a request of version 1: {problem}")]
     Request {
         /// What is wrong with it.
         problem: String,
@@ -37,13 +37,13 @@ pub enum AgentRefusal {
         /// Why.
         problem: String,
     },
-    /// Bare reports are for images whose kit names NVFLARE's own authorizer.
+    /// This image's kit does not name NVFLARE's own authorizer, for which bare reports are.
     #[error("this image gives and verifies no bare SEV-SNP reports")]
     NoBareReports,
-    /// What is asked to be signed could be taken for something of this system's own.
+    /// What somebody wants signed could be taken for this system's own evidence.
     #[error("the last 16 bytes of the report data are zero, as in this system's own evidence")]
     Reserved,
-    /// This guest's clock is behind the token's time.
+    /// This guest's clock is before the token's time.
     #[error("the token is issued {ahead_s} s ahead of this guest's clock")]
     ClockBehind {
         /// Seconds beyond the leeway.
@@ -57,7 +57,7 @@ pub enum AgentRefusal {
         /// Seconds beyond the leeway.
         ago_s: u64,
     },
-    /// A window that ends before it begins, or is longer than any agent's.
+    /// A window that ends before it begins, or is longer than agents make them.
     #[error("the token is valid for {lifetime_s} s, allowed are 1 to {allowed}")]
     Window {
         /// The token's.
@@ -89,8 +89,8 @@ pub enum AgentRefusal {
     /// A token without a challenge, a second time.
     #[error("the token was accepted before")]
     Replayed,
-    /// No token.
-    #[error("no token: {problem}")]
+    /// Not a token.
+    #[error("not a token: {problem}")]
     Malformed {
         /// What is wrong with it.
         problem: String,
@@ -117,7 +117,7 @@ pub enum AgentRefusal {
         /// The agreement's.
         builder: Name,
     },
-    /// Signed documents that are none, or do not belong together.
+    /// Signed documents that cannot be read, or do not belong together.
     #[error("the token's {document}: {problem}")]
     Inconsistent {
         /// Which.
@@ -163,7 +163,7 @@ pub enum AgentRefusal {
         /// Named, register by register.
         differences: Vec<String>,
     },
-    /// The policy said no.
+    /// The policy refuses.
     #[error("the {policy} policy refuses: {}", reasons.join("; "))]
     Policy {
         /// `cross`, `self`.
@@ -182,7 +182,7 @@ pub enum AgentRefusal {
 }
 
 impl AgentRefusal {
-    /// No token, or no part of one.
+    /// Not a token, or not a part of one.
     pub fn malformed(problem: impl ToString) -> Self {
         Self::Malformed { problem: problem.to_string().chars().take(300).collect() }
     }
@@ -267,7 +267,7 @@ impl Explain for AgentRefusal {
                 pass by waiting"
             }
             Self::Expired { .. } => {
-                "the peer shall make a fresh one; check the clocks of both \
+                "let the peer make a fresh one; check the clocks of both \
                 machines"
             }
             Self::Window { .. } => "the peer's agent is another program or version",
@@ -279,9 +279,9 @@ impl Explain for AgentRefusal {
                  challenge"
             }
             Self::Replayed => "a replayed token; a genuine peer makes a fresh one",
-            Self::Malformed { .. } => "it was damaged on the way, or is no token of cvm-agent",
+            Self::Malformed { .. } => "it was damaged on the way, or is not a token of cvm-agent",
             Self::Kind { .. } => "boot the peer on a machine whose kind of evidence is supported",
-            Self::OtherUse { .. } => "what an auditor is shown is no token between sites",
+            Self::OtherUse { .. } => "what an auditor is shown does not count between sites",
             Self::Document { .. } => "the peer runs an image of another builder",
             Self::Inconsistent { .. } => "the peer's documents were mixed: provision it again",
             Self::OtherFederation { .. } => {

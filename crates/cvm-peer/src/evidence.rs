@@ -14,12 +14,13 @@ use serde_json::{
 
 use crate::error::AgentRefusal;
 
-/// A phase that SEV-SNP has no register for: the report shows the image, in whatever phase.
+/// The phase of an SEV-SNP guest, which has no register for it: the report shows the image, in
+/// whatever phase.
 ///
-/// It will do for a token. Before the handoff only `cvm-init` runs, which makes no statements; its
-/// own reports carry the digests of the release protocol. After it, the system runs that the same
-/// launch measured, and its agent signs statements for nobody else: what NVFLARE's own authorizer
-/// may have signed cannot be one (`reports`).
+/// That is enough for a token. Before the handoff only `cvm-init` runs, which makes no statements;
+/// its own reports carry the digests of the release protocol. After it, the system runs that the
+/// same launch measured, and its agent has statements signed for nobody else: what it has signed
+/// for NVFLARE's own authorizer cannot be a statement (`reports` in cvm-agent).
 pub const NOT_SHOWN: &str = "not-shown";
 
 /// Evidence, as it arrives.
@@ -28,7 +29,7 @@ pub const NOT_SHOWN: &str = "not-shown";
 pub enum Evidence {
     /// A TPM 2.0 quote.
     Tpm(Box<QuotedEvidence>),
-    /// A TEE's, bound to the statement's digest, zeros behind.
+    /// A TEE's, bound to the statement's digest followed by zeros.
     Tee(TeeBody),
 }
 
@@ -63,8 +64,8 @@ pub(crate) struct EvidenceContext<'a> {
 pub(crate) struct JudgedEvidence {
     /// As a policy reads them under the kind's name.
     pub claims: Value,
-    /// The EAR's status. A TPM's is genuine, but whoever runs its host could have made it; and a
-    /// TEE's without some check is no better.
+    /// The EAR's status. A TPM's evidence is genuine, but who runs its host could have made it; a
+    /// TEE's with a check left out is not better.
     pub status: &'static str,
 }
 
@@ -184,13 +185,18 @@ fn tpm(body: &QuotedEvidence, against: &EvidenceContext<'_>) -> Result<Value, Ag
     claims["handed_off"] = json!(true);
     claims["ek_root_sha256"] =
         json!(common(vouching.iter().map(|statement| statement.ek_root_sha256)).flatten());
-    // Who vouch may judge differently; then the least is said, which is what a virtual TPM
+    // Those that vouch may judge differently. Then the least is said, which is what a virtual TPM
     // deserves.
     claims["trust"] =
         json!(common(vouching.iter().map(|s| s.trust.as_str())).unwrap_or("untrusted-host"));
     claims["endorsements"] = vouching
         .iter()
-        .map(|s| json!({ "party": s.party, "ek_root_sha256": s.ek_root_sha256, "trust": s.trust, "issued_at": s.issued_at }))
+        .map(|s| {
+            json!({
+                "party": s.party, "ek_root_sha256": s.ek_root_sha256,
+                "trust": s.trust, "issued_at": s.issued_at,
+            })
+        })
         .collect();
     claims["not_checked"] = json!(not_checked);
     Ok(claims)

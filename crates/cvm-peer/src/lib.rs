@@ -3,7 +3,7 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`token`] | the token: a statement, evidence bound to it, the documents that judge the evidence |
+//! | [`token`] | the token: a statement, evidence bound to it, documents that judge the evidence |
 //! | [`trust`] | whose documents and certificates are believed: those of the ceremony's agreement |
 //! | [`verify`](mod@verify) | token → verdict, one typed [`error::AgentRefusal`] per check |
 //! | [`evidence`] | the kinds of evidence in a token |

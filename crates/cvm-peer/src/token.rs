@@ -26,8 +26,8 @@ use crate::{error::AgentRefusal, evidence::Evidence};
 
 /// The one version this program reads and writes.
 pub const VERSION: u32 = 1;
-/// The longest token, as text. Longer ones are refused unread. What p1's collateral, the image's
-/// documents and the evidence of sixteen GPUs take together is less.
+/// The longest token, in characters. Longer ones are refused unread. p1's collateral, the image's
+/// documents and the evidence of sixteen GPUs together take less.
 /// `flare_cvm.agent_client.MAX_TOKEN` is the same number.
 pub const MAX_BYTES: usize = 1536 * 1024;
 const _: () = assert!(
@@ -39,7 +39,8 @@ const _: () = assert!(
 /// The longest window that a verifier accepts.
 pub const MAX_LIFETIME_S: u64 = *agent_conf::TOKEN_LIFETIME_S.end();
 
-/// To whom a token is shown: one for an auditor, who chooses any challenge, is none between sites.
+/// To whom a token is shown. One for an auditor, who chooses any challenge, does not count between
+/// sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Use {
@@ -64,7 +65,7 @@ impl Use {
 
 /// What the token says; the evidence is bound to it.
 ///
-/// The members stand in the order of RFC 8785, and are numbers below 2^53, hex and names: their
+/// The members are in the order of RFC 8785, and are numbers below 2^53, hex and names. So their
 /// serialization is the canonical one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,7 +182,7 @@ impl Token {
         }
         // Above, RFC 8785 would write numbers in another form.
         if wire.statement.expires_at >= 1 << 53 || wire.statement.issued_at >= 1 << 53 {
-            return Err(AgentRefusal::malformed("its times are no times"));
+            return Err(AgentRefusal::malformed("its times are out of range"));
         }
         let evidence = Evidence::from_json(&wire.kind, &wire.evidence)?;
         let Wire { statement, additional_evidence, documents, ak_certificates, .. } = wire;
@@ -191,8 +192,8 @@ impl Token {
     /// Writes it.
     ///
     /// # Errors
-    /// [`AgentRefusal::NoEvidence`] when it is longer than [`MAX_BYTES`], [`AgentRefusal::Malformed`] for a
-    /// body that is no JSON.
+    /// [`AgentRefusal::NoEvidence`] when it is longer than [`MAX_BYTES`],
+    /// [`AgentRefusal::Malformed`] for a body that is not JSON.
     pub fn text(&self) -> Result<String, AgentRefusal> {
         let wire = Wire {
             v: VERSION,

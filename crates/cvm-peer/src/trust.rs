@@ -46,7 +46,7 @@ impl Trust {
     /// Reads the agreement that all parties signed.
     ///
     /// # Errors
-    /// [`CeremonyError`] when it is none, or not signed by all.
+    /// [`CeremonyError`] when it is not an agreement, or not signed by all.
     pub fn new(agreement: &[u8]) -> Result<Self, CeremonyError> {
         let agreement = Agreement::parse(agreement)?;
         let (transcript, named) = (agreement.digest(), agreement.builder());
@@ -180,7 +180,7 @@ impl Trust {
     }
 
     /// Those of the certificates that a party of the agreement signed for this image. Others say
-    /// nothing: whoever shows a token may add as many as fit.
+    /// nothing: who shows a token may add as many as fit.
     pub fn certified(&self, certificates: &[AkCertificate], image: &Manifest) -> Vec<AkStatement> {
         let of_this_image = |statement: &Arc<AkStatement>| {
             statement.image_id == image.image_id && statement.transcript == self.transcript
@@ -201,7 +201,7 @@ impl Trust {
 }
 
 /// What was verified, by the digest of all its bytes. What failed is not kept, so that strangers
-/// fill nothing.
+/// cannot fill it.
 struct Kept<T>(Mutex<HashMap<Bytes32, T>>);
 
 impl<T> Default for Kept<T> {

@@ -1,4 +1,5 @@
-//! Token → verdict. No I/O, no clock of its own, no memory but what is verified once.
+//! Token → verdict. There is no I/O and no clock here; all that is remembered is which documents
+//! were verified before.
 
 use cvm_attest::policy::{Policy, PolicyError};
 use cvm_base::{Bytes32, Explain};
@@ -33,11 +34,11 @@ pub struct Peer {
 pub struct Clocks {
     /// Seconds that do not count.
     pub leeway_s: u64,
-    /// Seconds that this clock may be behind so that waiting is worth it.
+    /// By how many seconds this clock may be late so that waiting is worth it.
     pub max_wait_s: u64,
 }
 
-/// What a token must be.
+/// What a token must be like.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedToken<'a> {
     /// Made for this.
@@ -107,12 +108,14 @@ pub fn verify(
     };
     let JudgedEvidence { claims, status } = token.evidence.verify(&against)?;
     let mut submods = devices::verify(token, &image.manifest, against.vendors, now)?;
-    let cpu = json!({ "ear.status": status, "ear.veraison.annotated-evidence": { token.evidence.kind(): claims } });
+    let claims = json!({ token.evidence.kind(): claims });
+    let cpu = json!({ "ear.status": status, "ear.veraison.annotated-evidence": claims });
     submods.insert("cpu0".into(), cpu);
     let input = json!({ "submods": submods });
     let statement = &token.statement;
     let data = json!({
-        "reference": image.reference, "site": statement.site, "role": statement.role, "image_id": statement.image_id,
+        "reference": image.reference, "site": statement.site, "role": statement.role,
+        "image_id": statement.image_id,
         "use": statement.use_, "now": now,
     });
     let decision = policy
@@ -140,7 +143,7 @@ pub fn verify(
     Ok(Verdict { site: statement.site.clone(), claims, not_checked })
 }
 
-/// What costs nothing: the statement against the caller's knowledge and the clock.
+/// The cheap checks: the statement against what the caller knows, and against the clock.
 fn check_statement(
     token: &Token,
     expected: &ExpectedToken<'_>,
@@ -248,12 +251,24 @@ mod tests {
                     json!({ "ear.status": "warning", "ear.veraison.annotated-evidence": claims });
                 policy.decide(&json!({ "submods": { "cpu0": evidence } }), &json!({})).unwrap()
             };
-            let tpm = |phase: &str| json!({ "tpm": { "phase": phase, "endorsements": [{"party": "a"}], "not_checked": [] } });
+            let tpm = |phase: &str| {
+                let endorsements = [json!({ "party": "a" })];
+                json!({ "tpm": {
+                    "phase": phase, "endorsements": endorsements, "not_checked": [],
+                } })
+            };
             assert!(ask(tpm("after-handoff")).allowed);
             assert!(!ask(tpm("boot")).allowed);
-            let snp = |phase: &str| json!({ "snp": { "phase": phase, "trust": "tee", "not_checked": [] } });
+            let snp = |phase: &str| {
+                let claims = json!({ "phase": phase, "trust": "tee", "not_checked": [] });
+                json!({ "snp": claims })
+            };
             assert!(ask(snp("not-shown")).allowed);
-            let tdx = |phase: &str, status: &str| json!({ "tdx": { "phase": phase, "trust": "tee", "tcb_status": status, "advisory_ids": [] } });
+            let tdx = |phase: &str, status: &str| {
+                json!({ "tdx": {
+                    "phase": phase, "trust": "tee", "tcb_status": status, "advisory_ids": [],
+                } })
+            };
             assert!(ask(tdx("after-handoff", "UpToDate")).allowed);
             assert!(!ask(tdx("boot", "UpToDate")).allowed);
             for unknown in [
@@ -267,16 +282,21 @@ mod tests {
             }
             assert!(!ask(snp("other")).reasons.is_empty() && !ask(json!({})).reasons.is_empty());
         }
-        let uncertified = json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "tpm": {
+        let submods = |claims: Value| {
+            let cpu = json!({ "ear.veraison.annotated-evidence": claims });
+            json!({ "submods": { "cpu0": cpu } })
+        };
+        let uncertified = submods(json!({ "tpm": {
             "phase": "after-handoff", "endorsements": [],
             "not_checked": [{"check": "attestation-key-certificate", "reason": "none"}],
-        }}}}});
+        }}));
         assert!(self_policy(None).unwrap().decide(&uncertified, &json!({})).unwrap().allowed);
         let cross = cross_policy(None).unwrap();
         assert!(!cross.decide(&uncertified, &json!({})).unwrap().allowed);
-        let old = json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "tdx": {
-            "phase": "after-handoff", "trust": "tee", "tcb_status": "OutOfDate", "advisory_ids": ["INTEL-SA-1"],
-        }}}}});
+        let old = submods(json!({ "tdx": {
+            "phase": "after-handoff", "trust": "tee", "tcb_status": "OutOfDate",
+            "advisory_ids": ["INTEL-SA-1"],
+        }}));
         let refused = cross.decide(&old, &json!({})).unwrap();
         assert!(!refused.allowed && refused.reasons[0].contains("OutOfDate"), "{refused:?}");
     }

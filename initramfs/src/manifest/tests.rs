@@ -78,7 +78,7 @@ fn a_wrong_signature_is_refused() {
     assert_eq!(code((documents, digest)), Code::ManifestSignature);
 
     let (mut documents, digest) = sign(&manifest());
-    // The boot statement's signature is none over the manifest, and the other way round.
+    // The boot statement's signature is not one over the manifest, and the other way round.
     std::mem::swap(&mut documents.manifest_signature, &mut documents.boot_signature);
     assert_eq!(code((documents, digest)), Code::ManifestSignature);
 

@@ -20,7 +20,7 @@ use crate::{
 const BLOCK: &str = "/sys/class/block";
 /// sysfs counts in these, whatever the disk's sector size.
 const SECTOR: u64 = 512;
-/// The partitions' numbers, and the name of the first: how a sealed disk is told from others.
+/// The partitions' numbers and the name of the first tell a sealed disk from others.
 const NUMBERS: [u32; 6] = [1, 2, 3, 4, 5, 6];
 const FIRST_NAME: &str = "ESP";
 /// sysfs attributes are at most one page.
@@ -181,7 +181,7 @@ pub fn fuzz(bytes: &[u8]) {
     }
 }
 
-/// The one disk with the six partitions; a second one is an error, not a choice.
+/// The one disk with the six partitions; a second such disk is an error, not a choice.
 fn pick(disks: BTreeMap<String, Vec<Partition>>) -> Result<Disk, String> {
     let mut found = Vec::new();
     let mut seen = Vec::new();

@@ -1,6 +1,6 @@
 //! Whether the host could speak to the programs of the running system. The image's gate keeps every
-//! such channel out (`crates/cvm-image/src/host.rs`); this is what the kernel itself shows, which a
-//! later one may do of its own.
+//! such channel out (`crates/cvm-image/src/host.rs`). This looks at what the kernel itself shows: a
+//! later kernel may open a channel by itself.
 
 use std::{fs, path::Path};
 
@@ -21,8 +21,8 @@ const ABSENT: [&str; 7] = [
 ];
 /// File systems that the kernel must not know.
 const FILE_SYSTEMS: [&str; 3] = ["efivarfs", "virtiofs", "9p"];
-/// What switches say: the console's SysRq, and how much of a hardware generator's output counts as
-/// random.
+/// Settings and the values that they must have: the console's SysRq, and how much of a hardware
+/// generator's output counts as random.
 const SETTINGS: [(&str, &str); 2] =
     [("/proc/sys/kernel/sysrq", "0"), ("/sys/module/rng_core/parameters/default_quality", "0")];
 /// PID 1's switch against credentials; systemd believes the last of several.

@@ -32,7 +32,7 @@ const INTERFACES: [(&str, &str, MsFlags, &str); 6] = [
     ("tmpfs", SCRATCH, NOTHING, "mode=0700"),
 ];
 
-/// RAM in which file systems are made; gone before the handoff.
+/// RAM in which file systems are made; it is unmounted before the handoff.
 pub const SCRATCH: &str = "/scratch";
 
 /// Mounts the kernel's interfaces and a scratch file system in RAM.
@@ -49,7 +49,7 @@ pub fn mount_interfaces() -> Result<(), Failure> {
 /// Where the kernel has its interface for reports of TEEs.
 const CONFIGFS: &str = "/sys/kernel/config";
 
-/// Mounts configfs, if the kernel has it. Its module was loaded before.
+/// Mounts configfs, if the kernel has it; its module is loaded by then.
 pub fn mount_configfs() -> Result<(), Failure> {
     match Path::new(CONFIGFS).is_dir() {
         true => mount(Some("configfs"), CONFIGFS, Some("configfs"), NOTHING, None::<&str>)

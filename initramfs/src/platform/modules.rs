@@ -20,7 +20,7 @@ use crate::{
 const LIST: &str = include_str!("../../modules.list");
 /// Where the kernel's modules lie in the initramfs.
 const FOLDER: &str = "/lib/modules";
-/// The folders of one kernel's modules are no deeper than this.
+/// How deep the folders of one kernel's modules may be.
 const DEPTH: usize = 8;
 
 /// What became of the list.

@@ -18,7 +18,7 @@ fn every_code_is_documented_once() {
         }
     }
     let unique: BTreeSet<&String> = codes.iter().collect();
-    assert_eq!(unique.len(), codes.len(), "a code stands for two errors");
+    assert_eq!(unique.len(), codes.len(), "a code means two errors");
     assert!(codes.len() > 30, "the codes were found: {}", codes.len());
     let document = fs::read_to_string(root.join("../../docs/agent-protocol.md")).unwrap();
     let missing: Vec<_> =

@@ -183,7 +183,9 @@ impl Federation {
             "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
-            "split_key": {"ephemeral": "09".repeat(32), "transcript": self.agreement.digest(), "parties": []},
+            "split_key": {
+                "ephemeral": "09".repeat(32), "transcript": self.agreement.digest(), "parties": [],
+            },
             "init_code_sha256": zeros,
         });
         if let Some(gpu) = gpu {

@@ -75,7 +75,7 @@ def authorizer(guest, certs):
 client, server = authorizer(client_guest, "of-client"), authorizer(server_guest, "of-server")
 token = client.generate()
 report = base64.b64decode(token)
-assert len(report) > 1184, "the chip's certificate comes behind its report"
+assert len(report) > 1184, "the chip's certificate comes after its report"
 assert open("request.bin", "rb").read() == report[0x50:0x90]
 assert server.verify(token)
 assert {"ark.pem", "ask.pem", "vcek.pem"} < set(os.listdir("of-server")), os.listdir("of-server")
@@ -180,7 +180,7 @@ fn attack_a_report_over_a_tokens_digest() {
 
     let open = agent(&machine(&federation, "site-1", Role::Client, Some("alone")), &maker, &chip);
     assert_eq!(ask(&open, request(&[7; 64]))["ok"], true);
-    // A statement's digest, a release's binding, a paravisor's: zeros behind.
+    // A statement's digest, a release's binding, a paravisor's: each followed by zeros.
     for digest in [[7; 48], [0; 48]] {
         assert_eq!(
             code(&ask(&open, request(&cvm_attest::trustee::report_data(&digest)))),
@@ -207,7 +207,8 @@ fn attack_a_bare_report_of_old_firmware() {
     let open = agent(&site, &maker, &maker.chip());
     let verify = |chip: &Chip| {
         let report = STANDARD.encode(chip.report(&[0xa5; 64]));
-        let asked = json!({"op": "snp-verify", "report": report, "certificates": [STANDARD.encode(chip.vcek())]});
+        let certificates = [STANDARD.encode(chip.vcek())];
+        let asked = json!({"op": "snp-verify", "report": report, "certificates": certificates});
         ask(&open, asked)
     };
     assert_eq!(verify(&maker.chip())["verified"], true);

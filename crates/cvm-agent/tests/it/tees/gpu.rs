@@ -147,7 +147,7 @@ fn a_site_shows_its_gpus_and_its_peer_sees_nvidias_golden_values() {
         accepted["not_checked"],
         json!(["acpi", "certificate-revocation", "host-data", "ocsp"])
     );
-    // A server without GPUs shows none, and need not.
+    // A server without GPUs need not show any.
     let asked = challenge(&client, "server1");
     let accepted =
         verify(&client, &token(&server, Some(&asked)), &peer("server1", "server"), Some(&asked));
@@ -204,7 +204,8 @@ print(len(token) > 700_000, len(claims["submods"]), cpu["collateral"]["collector
 #[test]
 fn without_nvidias_manifests_a_machine_goes_on_and_a_peer_refuses_it() {
     let scene = scene();
-    // Before the token: an agent believes none without a challenge that is older than itself.
+    // Before the token: an agent does not believe one without a challenge that is older than
+    // itself.
     let (without, with) = (scene.server(false), scene.server(true));
     let client = scene.client(false, scene.gpus(vec![Device::blackwell()]));
     client.verify_self(&[]).unwrap();
@@ -318,8 +319,8 @@ fn a_gpu_that_answers_no_more_ends_its_machine() {
     assert_eq!(scene.agent(&scene.client, true).verify_self(&[]).unwrap_err().code(), "AGT-031");
 }
 
-/// p1 is the host's: its collateral counts where the measured p4 names whoever collected it, and
-/// stops nothing.
+/// p1 is the host's: its collateral counts where the measured p4 names its collector, and stops
+/// nothing.
 #[test]
 fn what_p1_brings_counts_where_p4_names_its_collector() {
     let (federation, world) = (Federation::hold(), Arc::new(World::new()));

@@ -49,7 +49,7 @@ fn two_sites_on_snp_verify_each_other() {
     assert_eq!(accepted["verified"], true, "{accepted}");
     let snp = &accepted["claims"]["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"];
     assert_eq!((&snp["phase"], &snp["trust"]), (&json!("not-shown"), &json!("tee")));
-    // Said, and accepted by name: no list of AMD's was at hand, and nobody expects anything of the
+    // Said, and accepted by name: AMD's list was not at hand, and nobody expects anything of the
     // host's data.
     assert_eq!(accepted["not_checked"], json!(["acpi", "certificate-revocation", "host-data"]));
     let asked = challenge(&at_client, "server1");
@@ -70,7 +70,7 @@ fn attack_a_machine_that_launched_something_else() {
     at_server.verify_self(&[]).unwrap();
     let of_site_1 = |site: &Site, chip: &Arc<Chip>| {
         let at_client = agent(site, chip, maker.vendors());
-        // Whoever launched something else also lies to its own agent's verification.
+        // Who launched something else also lies to its own agent's verification.
         let refused = at_client.verify_self(&[]).unwrap_err();
         (refused.code(), forged(&at_server, site, chip))
     };
@@ -179,7 +179,8 @@ fn a_policy_of_ones_own_may_know_what_the_image_measures() {
     let text = format!(
         "package policy\ndefault allow := false\n\
          accepted_not_checked := {{\"acpi\", \"certificate-revocation\", \"host-data\"}}\n\
-         allow if input.submods.cpu0[\"ear.veraison.annotated-evidence\"].snp.measurement == \"{}\"",
+         allow if input.submods.cpu0[\"ear.veraison.annotated-evidence\"]\
+             .snp.measurement == \"{}\"",
         "3e".repeat(48)
     );
     server.write("config/policies/cross.rego", text.as_bytes());

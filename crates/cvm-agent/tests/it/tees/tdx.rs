@@ -1,4 +1,4 @@
-//! TDX: the handoff stands in RTMR3, and Intel's collateral says what the platform is worth.
+//! TDX: the handoff is in RTMR3, and Intel's collateral says what the platform is worth.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -110,7 +110,7 @@ fn two_sites_on_tdx_verify_each_other_with_intels_collateral() {
     let (server, client) = (machine("server1", Role::Server), machine("site-1", Role::Client));
     let td = Td { mint: mint.clone(), handed_off: true, change: |_| {} };
     let (packed, collector) = collateral(&mint, &[]);
-    // Whom a machine believes stands on p4.
+    // p4 says whom a machine believes.
     server.write("config/collateral.pub", format!("{collector}\n").as_bytes());
     let key = cvm_attest::collateral::read_public_key(&server.at("config/collateral.pub")).unwrap();
     let believes = || vendors(&mint).with_collectors(vec![key]);
@@ -118,7 +118,7 @@ fn two_sites_on_tdx_verify_each_other_with_intels_collateral() {
     at_server.verify_self(&[]).unwrap();
     let ask_client = |collateral: &[u8]| {
         let at_client = agent(&client, &td, vendors(&mint), collateral);
-        // No list of a vendor's stops a machine that runs.
+        // A vendor's list does not stop a machine that runs.
         at_client.verify_self(&[]).unwrap();
         let asked = challenge(&at_server, "site-1");
         verify(

@@ -37,7 +37,7 @@ fn attack_a_replayed_token() {
     let answer = token(&at_client, Some(&asked));
     assert_eq!(verify(&at_server, &answer, &site_1, Some(&asked))["verified"], true);
     assert_eq!(code(&verify(&at_server, &answer, &site_1, Some(&asked))), "AGT-015");
-    // To another challenge, and as one that answers none.
+    // As an answer to another challenge, and to none.
     let other = challenge(&at_server, "site-1");
     assert_eq!(code(&verify(&at_server, &answer, &site_1, Some(&other))), "AGT-014");
     assert_eq!(code(&verify(&at_server, &answer, &site_1, None)), "AGT-014");
@@ -65,7 +65,7 @@ fn attack_a_token_of_another_site() {
     for other in [peer("site-2", "client"), peer("site-1", "server")] {
         assert_eq!(code(&verify(&at_server, &answer, &other, None)), "AGT-013");
     }
-    // The same site behind another certificate.
+    // The same site with another certificate.
     let mut other = peer("site-1", "client");
     other["tls_cert_sha256"] = json!("cd".repeat(32));
     assert_eq!(code(&verify(&at_server, &answer, &other, None)), "AGT-013");

@@ -1,4 +1,4 @@
-//! Tokens and verifications a second.
+//! Tokens and verifications per second.
 
 use std::time::{Duration, Instant};
 
