@@ -334,27 +334,27 @@ impl<T, E: fmt::Display> Coded<T> for Result<T, E> {
     }
 }
 
-/// The table as `docs/boot-codes.md` holds it.
-pub fn render() -> String {
-    let mut text = String::from(
-        "# Boot codes\n\n\
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table as `docs/boot-codes.md` holds it.
+    fn render() -> String {
+        let mut text = String::from(
+            "# Boot codes\n\n\
          When a sealed VM cannot boot, `cvm-init` wipes what it holds, prints `FC-nnn` with cause\n\
          and cure on the serial console and powers the VM off. So does `cvm-jobs` where it cannot\n\
          open p5 and `state` in the running system of an image that requires GPUs. This table is\n\
          rendered from `initramfs/src/codes.rs`\n\
          (`UPDATE=1 cargo test --release -p cvm-init boot_codes`); a test keeps both equal.\n\n\
          | code | what | probable cause | cure |\n|---|---|---|---|\n",
-    );
-    for code in Code::ALL {
-        let CodeRow { title, cause, cure } = code.row();
-        text += &format!("| {code} | {title} | {cause} | {cure} |\n");
+        );
+        for code in Code::ALL {
+            let CodeRow { title, cause, cure } = code.row();
+            text += &format!("| {code} | {title} | {cause} | {cure} |\n");
+        }
+        text
     }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn the_boot_codes_page_is_this_table() {
