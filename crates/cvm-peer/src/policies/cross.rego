@@ -1,20 +1,17 @@
-# The agent's own cross-verification policy: is the peer's machine what was built?
-# policies/cross.rego on p4 replaces it.
+# The agent's own cross-verification policy: is the peer's machine what was built? policies/cross.rego on p4 replaces it.
 #
-# Before this policy decides, the agent has verified the evidence, its binding, the builder's
-# signatures, and that the measurements are those of the signed reference: after the handoff where a
-# register shows it (TPM, TDX). SEV-SNP has no such register ("not-shown"). Its report shows the image
-# on firmware that is not older than the reference's tcb_floor, and only the running system makes
-# statements. "other" is a machine of a kind for which the image has no reference values: only a
-# policy of your own can know what it must measure.
+# Before it is asked, the agent has verified the evidence, its binding, the builder's signatures, and that what was
+# measured is the signed reference's: after the handoff where a register shows it (TPM, TDX). SEV-SNP has none; its report
+# shows the image on firmware that is no older than the reference's tcb_floor, and only the running system makes statements
+# ("not-shown"). "other" is a machine of a kind for which
+# the image has no reference values: only a policy of your own can know what it must measure.
 #
-# A virtual TPM proves nothing against its host: `tpm.trust` says how the parties' key holders judged
-# it, and `tpm.ek_root_sha256` which root endorses it. A policy of your own may name them.
+# A virtual TPM proves nothing against its host: `tpm.trust` says what the parties' key holders thought of it, and
+# `tpm.ek_root_sha256` which root endorses it. A policy of your own may name them.
 #
-# Where the peer's image requires GPUs, the agent has seen at least one. Each is genuine and answered
-# this token. Whether they are as NVIDIA published them is known where p1's collateral.json has its
-# manifests; without them "rim" was not checked, and the peer is refused. "ocsp": nobody asked whether
-# NVIDIA revoked a GPU's certificates.
+# Where the peer's image requires GPUs, the agent has seen at least one, each genuine and answering this token. That they
+# are as NVIDIA published them is known where p1's collateral.json has its manifests; without them "rim" was not checked,
+# and the peer is refused. "ocsp": nobody was asked whether NVIDIA revoked a GPU's certificates.
 package policy
 
 import rego.v1
@@ -25,7 +22,7 @@ evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
 
 # As in keys/policies. Without Intel's collateral "tcb-status" was not checked, and a TD is refused. "acpi"
 # accepts SEV-SNP and TPMs although nobody measured the ACPI code of the peer's host, which its kernel
-# runs: the parties' key holders accepted the same by name before they gave this peer its halves. A
+# runs: the parties' key holders were asked the same by name before they gave this peer its halves. A
 # policy of your own may refuse it, or compare PCR 0 and 1.
 accepted_not_checked := {"acpi", "certificate-revocation", "event-log", "host-data", "ocsp"}
 

@@ -1,13 +1,10 @@
-# The agent's own self-verification policy: is this machine still what was built?
-# policies/self.rego on p4 replaces it.
+# The agent's own self-verification policy: is this machine still what was built? policies/self.rego on p4 replaces it.
 #
-# Before this policy decides, the agent has verified its own evidence as it verifies a peer's, and
-# compared the measurements with the signed reference. A TPM's attestation key needs no certificate
-# here: the agent asked the TPM itself. The key holders have judged what vendors say of the platform
-# and of its GPUs; a list that expires must not stop a machine that runs. A GPU that does not answer
-# any more, or that differs from NVIDIA's manifests where they are at hand, has stopped it already.
-# "acpi": host code that has taken this kernel over would answer here as well, so the check gains
-# nothing.
+# Before it is asked, the agent has verified its own evidence as it verifies a peer's, and compared what was measured with
+# the signed reference. A TPM's attestation key needs nobody's word: the agent asked the TPM itself. What a vendor thinks
+# of the platform and of its GPUs was the key holders' to judge; a list that expires shall not stop a machine that runs.
+# A GPU that answers no more, or that differs from NVIDIA's manifests where they are at hand, has stopped it already.
+# "acpi": code of the host's that has taken this kernel over answers here as well; asking gains nothing.
 package policy
 
 import rego.v1
@@ -18,8 +15,8 @@ evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
 
 accepted_not_checked := {
 	"acpi",
-	"attestation-key-certificate", "certificate-revocation", "event-log", "fwid", "host-data",
-	"ocsp", "qe-identity", "rim", "tcb-status",
+	"attestation-key-certificate", "certificate-revocation", "event-log", "fwid", "host-data", "ocsp", "qe-identity", "rim",
+	"tcb-status",
 }
 
 allow if {
