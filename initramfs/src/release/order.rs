@@ -9,13 +9,13 @@ use crate::codes::{Code, Failure};
 
 /// The steps that were taken, as one hash.
 #[derive(Clone, Copy)]
-pub(super) struct Order {
-    pub(super) manifest_sha256: Bytes32,
+pub(crate) struct Order {
+    pub(crate) manifest_sha256: Bytes32,
     digest: Bytes32,
 }
 
 impl Order {
-    pub(super) fn begin(manifest: &Manifest, manifest_sha256: Bytes32, stage: Stage) -> Self {
+    pub(crate) fn begin(manifest: &Manifest, manifest_sha256: Bytes32, stage: Stage) -> Self {
         let mut order = Self { manifest_sha256, digest: manifest_sha256 };
         order.then("transcript", manifest.split_key.transcript);
         order.then("stage", format_args!("{stage:?}"));
@@ -23,17 +23,17 @@ impl Order {
     }
 
     /// What the hash must be once every party of the stage has released.
-    pub(super) fn released(manifest: &Manifest, manifest_sha256: Bytes32, stage: Stage) -> Self {
+    pub(crate) fn released(manifest: &Manifest, manifest_sha256: Bytes32, stage: Stage) -> Self {
         let mut order = Self::begin(manifest, manifest_sha256, stage);
         manifest.asked(stage).for_each(|party| order.then("half", &party.name));
         order
     }
 
-    pub(super) fn then(&mut self, step: &str, what: impl fmt::Display) {
+    pub(crate) fn then(&mut self, step: &str, what: impl fmt::Display) {
         self.digest = sha256(format!("{} {step} {what}", self.digest).as_bytes());
     }
 
-    pub(super) fn check(&self, expected: Self) -> Result<(), Failure> {
+    pub(crate) fn check(&self, expected: Self) -> Result<(), Failure> {
         if self.digest == expected.digest {
             return Ok(());
         }
