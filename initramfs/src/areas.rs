@@ -1,5 +1,5 @@
-//! The two authenticated areas, p5 and `state`, whose keys need all parties: judged, then made or
-//! opened, together.
+//! The two authenticated areas, p5 and `state`, whose keys need all parties: judged, then formatted
+//! or opened, together.
 //!
 //! Judging reads each header once and decides; it opens nothing, so that one bad header anywhere on
 //! the disk ends the boot with every volume still closed.
@@ -14,7 +14,7 @@ use std::{
 use cvm_base::Bytes32;
 use cvm_layout::manifest::Manifest;
 use cvm_seal::{
-    SealError,
+    MacKey, SealError,
     guard::{self, Expected, GuardError, GuardedHeader, Protection, record},
     guest::{self, Access, Slice},
 };
@@ -28,9 +28,9 @@ use crate::{
         disk::{Disk, Which},
         kernel::SCRATCH,
     },
-    release::{AreaKeys, DataKeys},
-    seal_plan::{Fault, HeaderState, Memory, Plan, Refusal, seal_plan},
-    volumes::NEW_ROOT,
+    release::{AreaKeys, DataKeys, HeaderKeys},
+    root::OpenRoot,
+    seal_plan::{HeaderState, PlanRefusal, SealMemory, SealPlan, seal_plan},
 };
 
 const READ_WRITE: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID);
@@ -38,7 +38,7 @@ const STATE: &str = "opt/nvflare/state";
 const JOBS: &str = "opt/nvflare/jobs";
 /// Folders of `state` that are mounted beside it.
 const BOUND: [&str; 2] = ["workspace", "logs"];
-/// A file system that meets a sector with a wrong tag is written no more.
+/// A file system that meets a sector with a wrong tag is not written any more.
 const ON_ERRORS: &str = "errors=remount-ro";
 
 /// Where an area lies, and the codes by which it fails.
@@ -49,12 +49,34 @@ struct Area {
     device: PathBuf,
     /// `None`: the area fills the device.
     slice: Option<(u64, u64)>,
-    header: Code,
-    mac: Code,
-    wiped: Code,
-    open: Code,
-    make: Code,
+    codes: AreaCodes,
 }
+
+/// The code of each way in which an area fails.
+#[derive(Debug, Clone, Copy)]
+struct AreaCodes {
+    header_not_whitelisted: Code,
+    header_not_authentic: Code,
+    wiped: Code,
+    does_not_open: Code,
+    cannot_be_made: Code,
+}
+
+const JOBS_CODES: AreaCodes = AreaCodes {
+    header_not_whitelisted: Code::JobsHeader,
+    header_not_authentic: Code::JobsHeaderMac,
+    wiped: Code::JobsWiped,
+    does_not_open: Code::JobsOpen,
+    cannot_be_made: Code::JobsMake,
+};
+
+const STATE_CODES: AreaCodes = AreaCodes {
+    header_not_whitelisted: Code::StateHeader,
+    header_not_authentic: Code::StateHeaderMac,
+    wiped: Code::StateWiped,
+    does_not_open: Code::StateOpen,
+    cannot_be_made: Code::StateMake,
+};
 
 /// With what a file system is made, and where it is mounted.
 #[derive(Debug, Clone, Copy)]
@@ -65,48 +87,46 @@ pub struct Workshop<'a> {
     pub scratch: &'a Path,
 }
 
-impl Workshop<'_> {
+impl<'a> Workshop<'a> {
     /// The initramfs's.
-    pub fn of_boot() -> Self {
-        Self { root: Path::new(NEW_ROOT), scratch: Path::new(SCRATCH) }
+    pub fn of_boot(root: &'a OpenRoot) -> Self {
+        Self { root: root.path(), scratch: Path::new(SCRATCH) }
     }
 }
 
-/// p5 and `state`, whose headers were judged with these keys: nothing was opened, and nothing
-/// stands against it.
-pub struct Data {
-    keys: DataKeys,
-    jobs: Judged,
-    state: Judged,
+/// p5 and `state`, whose headers were judged: nothing was opened, and nothing speaks against it.
+pub struct JudgedData {
+    jobs: JudgedArea,
+    state: JudgedArea,
 }
 
-impl Data {
+impl JudgedData {
     /// Judges both by their headers and by what the key holders remember.
     pub fn judge(
         disk: &Disk,
         manifest: &Manifest,
-        keys: DataKeys,
-        memories: &[Memory],
+        keys: &HeaderKeys,
+        memories: &[SealMemory],
     ) -> Result<Self, Failure> {
         let jobs = judge_jobs(disk, &keys.jobs, memories)?;
         let state = judge_state(disk, manifest, &keys.state, memories)?;
-        Ok(Self { keys, jobs, state })
+        Ok(Self { jobs, state })
     }
 
-    /// Whose halves made their keys.
-    pub fn parties(&self) -> &str {
-        &self.keys.jobs.from
-    }
-
-    /// Makes or opens both, mounts them in the workshop's root and returns the SHA-256 of p5's
-    /// header.
-    pub fn open(&self, workshop: Workshop<'_>) -> Result<Bytes32, Failure> {
+    /// Formats or opens both, as they were judged, mounts them in the workshop's root and returns
+    /// the SHA-256 of p5's header.
+    pub fn open_or_format(
+        self,
+        keys: &DataKeys,
+        workshop: Workshop<'_>,
+    ) -> Result<Bytes32, Failure> {
         let at = workshop.root.join(STATE);
-        self.state.open(&self.keys.state, &at, MsFlags::empty(), workshop)?;
+        self.state.open_or_format(&keys.state, &at, MsFlags::empty(), workshop)?;
         for name in BOUND {
             bind(&at.join(name), &workshop.root.join("opt/nvflare").join(name))?;
         }
-        self.jobs.open(&self.keys.jobs, &workshop.root.join(JOBS), MsFlags::MS_NOEXEC, workshop)
+        let at = workshop.root.join(JOBS);
+        self.jobs.open_or_format(&keys.jobs, &at, MsFlags::MS_NOEXEC, workshop)
     }
 }
 
@@ -124,25 +144,16 @@ fn bind(from: &Path, to: &Path) -> Result<(), Failure> {
 
 /// An area whose header was judged.
 #[derive(Debug)]
-struct Judged {
+struct JudgedArea {
     area: Area,
-    plan: Plan,
+    plan: SealPlan,
     header: Option<GuardedHeader>,
 }
 
 /// Judges p5 by its header and by what the key holders remember of it.
-fn judge_jobs(disk: &Disk, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
-    let area = Area {
-        name: "jobs",
-        device: disk.partition(Which::Jobs).path(),
-        slice: None,
-        header: Code::JobsHeader,
-        mac: Code::JobsHeaderMac,
-        wiped: Code::JobsWiped,
-        open: Code::JobsOpen,
-        make: Code::JobsMake,
-    };
-    area.judge(keys, memories)
+fn judge_jobs(disk: &Disk, mac: &MacKey, memories: &[SealMemory]) -> Result<JudgedArea, Failure> {
+    let device = disk.partition(Which::Jobs).path();
+    Area { name: "jobs", device, slice: None, codes: JOBS_CODES }.judge(mac, memories)
 }
 
 /// Judges `state` by its header and by whether the key holders have seen the image sealed: of
@@ -150,59 +161,51 @@ fn judge_jobs(disk: &Disk, keys: &AreaKeys, memories: &[Memory]) -> Result<Judge
 fn judge_state(
     disk: &Disk,
     manifest: &Manifest,
-    keys: &AreaKeys,
-    memories: &[Memory],
-) -> Result<Judged, Failure> {
+    mac: &MacKey,
+    memories: &[SealMemory],
+) -> Result<JudgedArea, Failure> {
     let root = disk.partition(Which::Root);
     let offset = manifest.root.state_offset;
-    let area = Area {
-        name: "state",
-        device: root.path(),
-        slice: Some((offset, root.length.saturating_sub(offset))),
-        header: Code::StateHeader,
-        mac: Code::StateHeaderMac,
-        wiped: Code::StateWiped,
-        open: Code::StateOpen,
-        make: Code::StateMake,
+    let slice = Some((offset, root.length.saturating_sub(offset)));
+    let area = Area { name: "state", device: root.path(), slice, codes: STATE_CODES };
+    let without_digest = |memory: &SealMemory| {
+        if matches!(memory, SealMemory::Sealed(_)) { SealMemory::Sealed(None) } else { *memory }
     };
-    let strip = |memory: &Memory| {
-        if matches!(memory, Memory::Sealed(_)) { Memory::Sealed(None) } else { *memory }
-    };
-    area.judge(keys, &memories.iter().map(strip).collect::<Vec<_>>())
+    area.judge(mac, &memories.iter().map(without_digest).collect::<Vec<_>>())
 }
 
 impl Area {
-    fn judge(self, keys: &AreaKeys, memories: &[Memory]) -> Result<Judged, Failure> {
+    fn judge(self, mac: &MacKey, memories: &[SealMemory]) -> Result<JudgedArea, Failure> {
         let offset = self.slice.map_or(0, |(offset, _)| offset);
-        let bytes = guest::read_header(&self.device, offset).code(self.open)?;
+        let bytes = guest::read_header(&self.device, offset).code(self.codes.does_not_open)?;
         let (header, state, reason) =
-            match guard::check(&bytes, &Expected::new(Protection::Authenticated), &keys.mac) {
+            match guard::check(&bytes, &Expected::new(Protection::Authenticated), mac) {
                 Ok(header) => {
                     (Some(header.clone()), HeaderState::Ours(header.digest()), String::new())
                 }
                 Err(error) => (None, state_of(&bytes, &error), error.to_string()),
             };
         match seal_plan(state, memories) {
-            Plan::Refuse(refusal) => Err(self.refused(refusal, &reason)),
-            plan => Ok(Judged { area: self, plan, header }),
+            SealPlan::Refuse(refusal) => Err(self.refused(refusal, &reason)),
+            plan => Ok(JudgedArea { area: self, plan, header }),
         }
     }
 
-    fn refused(&self, refusal: Refusal, reason: &str) -> Failure {
+    fn refused(&self, refusal: PlanRefusal, reason: &str) -> Failure {
         let (code, detail) = match refusal {
-            Refusal::NotWhitelisted => (self.header, reason),
-            Refusal::NotAuthentic => (self.mac, reason),
-            Refusal::Wiped => (self.wiped, "the key holders remember that it was sealed"),
-            Refusal::NotTheRegistered => {
+            PlanRefusal::NotWhitelisted => (self.codes.header_not_whitelisted, reason),
+            PlanRefusal::NotAuthentic => (self.codes.header_not_authentic, reason),
+            PlanRefusal::Wiped => (self.codes.wiped, "the key holders remember that it was sealed"),
+            PlanRefusal::NotTheRegistered => {
                 (Code::JobsOther, "its header's digest is not the registered one")
             }
-            Refusal::HoldersDisagree => (Code::HoldersDisagree, "they name different headers"),
+            PlanRefusal::HoldersDisagree => (Code::HoldersDisagree, "they name different headers"),
         };
         Failure::new(code, detail)
     }
 
     /// Formats it, with an ext4 in it.
-    fn make(
+    fn format(
         &self,
         device: &Path,
         keys: &AreaKeys,
@@ -220,7 +223,7 @@ impl Area {
         );
         let (path, header) = made.map_err(|e| match e {
             SealError::MakeFileSystem { .. } => Failure::new(Code::Mkfs, e),
-            e => Failure::new(self.make, e),
+            e => Failure::new(self.codes.cannot_be_made, e),
         })?;
         Ok((path, header.digest()))
     }
@@ -230,37 +233,38 @@ impl Area {
     }
 }
 
-impl Judged {
-    /// Makes or opens the area, mounts it at `at` and returns its header's SHA-256.
-    fn open(
-        &self,
+impl JudgedArea {
+    /// Formats or opens the area, mounts it at `at` and returns its header's SHA-256.
+    fn open_or_format(
+        self,
         keys: &AreaKeys,
         at: &Path,
         flags: MsFlags,
         workshop: Workshop<'_>,
     ) -> Result<Bytes32, Failure> {
         let area = &self.area;
+        let does_not_open = area.codes.does_not_open;
         let device = match area.slice {
             None => area.device.clone(),
             Some((offset, length)) => {
                 let slice = Slice { device: &area.device, offset, length };
                 guest::linear(&format!("{}-area", area.mapping()), slice, Access::ReadWrite)
-                    .code(area.open)?
+                    .code(does_not_open)?
             }
         };
         let (opened, digest) = match &self.header {
-            None => area.make(&device, keys, workshop)?,
+            None => area.format(&device, keys, workshop)?,
             Some(header) => {
                 let opened = guest::open_sealed(&area.mapping(), &device, header, &keys.disk)
-                    .code(area.open)?;
+                    .code(does_not_open)?;
                 (opened, header.digest())
             }
         };
         mount(Some(&opened), at, Some("ext4"), READ_WRITE | flags, Some(ON_ERRORS))
-            .code_at(area.open, "cannot mount it")?;
+            .code_at(does_not_open, "cannot mount it")?;
         let done = match self.plan {
-            Plan::Make => "made and opened",
-            Plan::Adopt => "opened (made by a boot that died before every key holder knew)",
+            SealPlan::Format => "made and opened",
+            SealPlan::Adopt => "opened (made by a boot that died before every key holder knew)",
             _ => "opened",
         };
         step(area.name, format_args!("{done} with key `{}` from {}", area.name, keys.from));
@@ -274,47 +278,27 @@ fn state_of(bytes: &[u8], error: &GuardError) -> HeaderState {
         bytes.get(record::OFFSET..).is_some_and(|record| record.starts_with(record::MAGIC));
     match error {
         GuardError::Blank => HeaderState::Blank,
-        _ if finished => HeaderState::Foreign(fault(error)),
-        _ => HeaderState::Unfinished(fault(error)),
-    }
-}
-
-/// Which of the two faults a guard's error is.
-pub(crate) fn fault(error: &GuardError) -> Fault {
-    match error {
-        GuardError::Mac | GuardError::NoRecord => Fault::NotAuthentic,
-        _ => Fault::NotWhitelisted,
+        _ if finished => HeaderState::Foreign(error.into()),
+        _ => HeaderState::Unfinished(error.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use cvm_seal::{DiskKey, HEADER_BYTES, MacKey};
+    use cvm_seal::{HEADER_BYTES, MacKey};
 
     use super::*;
 
     const D: Bytes32 = Bytes32 { 0: [1; 32] };
 
-    fn keys() -> AreaKeys {
-        AreaKeys { disk: DiskKey::new(&[1; 32]), mac: MacKey::new(&[2; 32]), from: "both".into() }
-    }
-
     /// Judges `content` as p5's first bytes.
-    fn judge(content: &[u8], memories: &[Memory]) -> Result<Plan, Code> {
+    fn judge(content: &[u8], memories: &[SealMemory]) -> Result<SealPlan, Code> {
         let folder = tempfile::tempdir().unwrap();
         let device = folder.path().join("p5");
         std::fs::write(&device, content).unwrap();
-        let area = Area {
-            name: "jobs",
-            device,
-            slice: None,
-            header: Code::JobsHeader,
-            mac: Code::JobsHeaderMac,
-            wiped: Code::JobsWiped,
-            open: Code::JobsOpen,
-            make: Code::JobsMake,
-        };
-        area.judge(&keys(), memories).map(|judged| judged.plan).map_err(|failure| failure.code)
+        let area = Area { name: "jobs", device, slice: None, codes: JOBS_CODES };
+        let judged = area.judge(&MacKey::new(&[2; 32]), memories);
+        judged.map(|judged| judged.plan).map_err(|failure| failure.code)
     }
 
     fn with_record(mut area: Vec<u8>) -> Vec<u8> {
@@ -325,27 +309,30 @@ mod tests {
     #[test]
     fn a_wiped_p5_is_fatal_unless_nobody_ever_saw_it_sealed() {
         let blank = vec![0; HEADER_BYTES];
-        assert_eq!(judge(&blank, &[Memory::Fresh, Memory::Fresh]), Ok(Plan::Make));
-        assert_eq!(judge(&blank, &[Memory::Fresh, Memory::Sealed(Some(D))]), Err(Code::JobsWiped));
+        assert_eq!(judge(&blank, &[SealMemory::Fresh, SealMemory::Fresh]), Ok(SealPlan::Format));
+        assert_eq!(
+            judge(&blank, &[SealMemory::Fresh, SealMemory::Sealed(Some(D))]),
+            Err(Code::JobsWiped)
+        );
     }
 
     #[test]
     fn a_first_boot_that_died_in_the_middle_begins_again() {
         let torn = vec![0x5a; HEADER_BYTES];
-        assert_eq!(judge(&torn, &[Memory::Fresh]), Ok(Plan::Make));
-        assert_eq!(judge(&torn, &[Memory::Sealed(Some(D))]), Err(Code::JobsHeader));
+        assert_eq!(judge(&torn, &[SealMemory::Fresh]), Ok(SealPlan::Format));
+        assert_eq!(judge(&torn, &[SealMemory::Sealed(Some(D))]), Err(Code::JobsHeader));
     }
 
     #[test]
     fn attack_a_foreign_sealed_area_is_refused_even_on_a_first_boot() {
         let foreign = with_record(vec![0x5a; HEADER_BYTES]);
-        for memory in [Memory::None, Memory::Fresh, Memory::Sealed(Some(D))] {
+        for memory in [SealMemory::NotKept, SealMemory::Fresh, SealMemory::Sealed(Some(D))] {
             assert_eq!(judge(&foreign, &[memory]), Err(Code::JobsHeader));
         }
     }
 
     #[test]
     fn a_short_device_is_an_error() {
-        assert_eq!(judge(&[0; 4096], &[Memory::Fresh]), Err(Code::JobsOpen));
+        assert_eq!(judge(&[0; 4096], &[SealMemory::Fresh]), Err(Code::JobsOpen));
     }
 }

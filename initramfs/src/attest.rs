@@ -1,14 +1,14 @@
 //! What this machine attests with: its TEE where it has one, else its TPM.
 //!
-//! A TEE's evidence is primary: a TPM beside it is the host's, and proves nothing against the host.
-//! That TPM still measures, for whoever looks at the running system. How the boot phase ends
-//! depends on what attests:
+//! A TEE's evidence comes first: a TPM beside it is the host's, and proves nothing against the
+//! host. That TPM still measures, for anybody who looks at the running system. How the boot phase
+//! ends depends on what attests:
 //!
 //! | attests | the end of the phase of secrets |
 //! |---|---|
 //! | TPM | PCR 11 is extended |
 //! | TDX | RTMR3 is extended; a kernel that cannot (before Linux 6.16) does not boot here |
-//! | SEV-SNP | nothing can be measured at run time: key holders release once to a launch (REPORT_ID) |
+//! | SEV-SNP | nothing measures at run time: key holders release once per launch (REPORT_ID) |
 
 use std::{error::Error, path::Path, sync::Mutex};
 
@@ -36,6 +36,11 @@ pub struct Platform {
     tee: Option<GuestDevice>,
     tpm: Option<Tpm>,
 }
+
+/// No key holder answers this boot any more, by what is measured: made only by
+/// [`Platform::measure_handoff`].
+#[derive(Debug)]
+pub struct HandoffMeasured(());
 
 struct GuestDevice {
     device: Box<dyn Device>,
@@ -82,12 +87,12 @@ impl Platform {
         match (&mut self.tee, &mut self.tpm) {
             (Some(guest), _) => Ok(Keeper::Tee(guest.device.as_mut())),
             (None, Some(tpm)) => Ok(Keeper::Tpm(tpm)),
-            (None, None) => Err(nothing()),
+            (None, None) => Err(nothing_attests()),
         }
     }
 
     /// Makes evidence for the key holders, who may be asked at once. A TEE's takes `collateral`
-    /// along: what vouches for a TPM is no vendor's list.
+    /// along; nothing that a vendor publishes vouches for a TPM.
     pub fn attester(
         &mut self,
         collateral: Option<&Value>,
@@ -111,19 +116,21 @@ impl Platform {
                 }))
             }
             (None, Some(tpm)) => Ok(Box::new(tpm::Evidence::prepare(tpm)?)),
-            (None, None) => Err(nothing()),
+            (None, None) => Err(nothing_attests()),
         }
     }
 
     /// Measures the handoff wherever it can be measured.
-    pub fn measure_handoff(self) -> Result<(), Failure> {
+    pub fn measure_handoff(self) -> Result<HandoffMeasured, Failure> {
         if let Some(phase) = self.tee.and_then(|guest| guest.phase) {
             phase.extend(&td_handoff_digest()).code(Code::HandoffMeasure)?;
         }
-        self.tpm.map_or(Ok(()), tpm::measure_handoff)
+        self.tpm.map_or(Ok(()), tpm::measure_handoff)?;
+        Ok(HandoffMeasured(()))
     }
 
-    /// Measures, in the running system, that p5 is open. As the handoff, SEV-SNP cannot measure it.
+    /// Measures, in the running system, that p5 is open. SEV-SNP cannot measure it, as it cannot
+    /// measure the handoff.
     pub fn measure_jobs(self) -> Result<(), Failure> {
         if let Some(phase) = self.tee.and_then(|guest| guest.phase) {
             phase.extend(&td_jobs_digest()).code(Code::JobsMeasure)?;
@@ -132,7 +139,7 @@ impl Platform {
     }
 }
 
-fn nothing() -> Failure {
+fn nothing_attests() -> Failure {
     Failure::new(Code::Tpm, "neither a TEE nor a TPM was opened")
 }
 
@@ -140,7 +147,7 @@ impl GuestDevice {
     fn new(device: Box<dyn Device>, rtmr3: &Path) -> Result<Self, Failure> {
         let (tee, phase) = match device.kind() {
             Kind::Snp => (Tee::Snp, None),
-            // Found out now, not when the secrets are there: a boot whose end cannot be measured
+            // This is found out before any secret is there: a boot whose end cannot be measured
             // must not begin.
             Kind::Tdx => (Tee::Tdx, Some(Rtmr::open(rtmr3).code(Code::HandoffMeasure)?)),
             other => {
@@ -154,10 +161,10 @@ impl GuestDevice {
     }
 }
 
-/// A TEE's evidence for one boot.
+/// Makes a TEE's evidence, for one boot.
 struct TeeEvidence<'a> {
     tee: Tee,
-    /// The kernel has one buffer; exchanges wait for each other.
+    /// The kernel has one buffer, so exchanges wait for each other.
     device: Mutex<&'a mut dyn Device>,
     event_log: Option<Vec<u8>>,
     collateral: Option<Value>,

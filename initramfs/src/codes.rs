@@ -1,12 +1,12 @@
 //! Every way in which a boot can fail: one table, from which `docs/boot-codes.md` is rendered.
 //!
-//! A code never changes its meaning; a code that is no longer used is not used again.
+//! A code never changes its meaning. One that is no longer used is not given to anything else.
 
 use std::fmt;
 
 /// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct CodeRow {
     /// What failed, in a few words.
     pub title: &'static str,
     /// What probably happened.
@@ -30,9 +30,9 @@ macro_rules! codes {
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// The code's row.
-            pub fn entry(self) -> Entry {
+            pub fn row(self) -> CodeRow {
                 match self {
-                    $(Self::$variant => Entry { title: $title, cause: $cause, cure: $cure },)*
+                    $(Self::$variant => CodeRow { title: $title, cause: $cause, cure: $cure },)*
                 }
             }
         }
@@ -49,7 +49,8 @@ codes! {
          kernel.",
         "Builder: rebuild the image; kernel and modules must come from one package.";
     Disk = 103, "the sealed disk was not found",
-        "No disk, or more than one, carries the six partitions ESP, boot, root, config, jobs, data.",
+        "No disk, or more than one, carries the six partitions ESP, boot, root, config, jobs and \
+         data.",
         "Site: attach exactly this bundle's disk.qcow2, as launch_vm.sh does.";
     Tpm = 104, "no TPM",
         "/dev/tpmrm0 did not appear, and there is no TEE: the VM has no TPM 2.0, or swtpm is not \
@@ -74,14 +75,14 @@ codes! {
          or memory was.",
         "Site: unpack the bundle again. If it happens again, report it as a security incident.";
     Esp = 201, "p1 cannot be read",
-        "p1 is no FAT file system, is damaged, or is larger than allowed.",
+        "p1 is not a FAT file system, is damaged, or is larger than allowed.",
         "Site: unpack the bundle's disk.qcow2 again.";
     CommandLine = 202, "the kernel command line names no manifest",
-        "`flare_cvm.manifest=` is absent, doubled or no digest: this kernel was not started from \
-         the bundle's UKI.",
+        "`flare_cvm.manifest=` is absent, doubled or not a digest: this kernel was not started \
+         from the bundle's UKI.",
         "Site: start the VM with launch_vm.sh and its own firmware variables.";
     BuilderKey = 203, "the builder's public key is unusable",
-        "/etc/flare-cvm/builder.pub in the initramfs is absent or is no Ed25519 key.",
+        "/etc/flare-cvm/builder.pub in the initramfs is absent or is not an Ed25519 key.",
         "Builder: rebuild the image.";
     ManifestMissing = 204, "the manifest is missing",
         "p1 has no /flare-cvm/manifest.json or manifest.sig.",
@@ -107,11 +108,12 @@ codes! {
         "boot.json cannot be understood, or names another image or manifest.",
         "Site: unpack the bundle's disk.qcow2 again; do not mix files of two bundles.";
     Endpoints = 214, "endpoints.yaml cannot be understood",
-        "The site's /flare-cvm/endpoints.yaml on p1 has a mistake, or names a party that holds no \
-         half.",
+        "The site's /flare-cvm/endpoints.yaml on p1 has a mistake, or names a party that holds \
+         no half of this image's keys.",
         "Site: correct the file (README shows its form) or remove it.";
     Collateral = 215, "collateral.json cannot be understood",
-        "The site's /flare-cvm/collateral.json on p1 is not what `flare-cvm collateral pack` wrote.",
+        "The site's /flare-cvm/collateral.json on p1 is not what `flare-cvm collateral pack` \
+         writes.",
         "Site: write the file again, or remove it.";
     Partitions = 221, "the partition table differs from the manifest",
         "A partition was moved, resized, renamed or added.",
@@ -133,7 +135,7 @@ codes! {
         "The VM has no virtio network card.",
         "Site: start the VM with launch_vm.sh.";
     Dhcp = 302, "no DHCP lease",
-        "No DHCP server answered in time, or none of its answers was usable.",
+        "No DHCP server answered in time with a usable address.",
         "Site: check the VM's network, or ask the builder for a static address in site_conf.yaml.";
     NetworkSetup = 303, "the network cannot be set up",
         "The kernel refused an address or a route: the DHCP answer or site_conf.yaml contradicts \
@@ -151,12 +153,11 @@ codes! {
          names, or hold a new one.";
     Refused = 403, "a key holder refuses",
         "Its policy does not accept this VM's evidence, or it does not know this image; the reason \
-         stands in its audit log.",
+         is in its audit log.",
         "Party: read the key holder's log line of this request; enrol the image or correct the \
          policy.";
-    Protocol = 404, "a key holder answers nonsense",
-        "Its answer breaks the protocol: another kind of server, a proxy that rewrites, or an \
-         incompatible version.",
+    Protocol = 404, "a key holder's answer breaks the protocol",
+        "Another kind of server answers, a proxy rewrites the answer, or the versions do not fit.",
         "Site: check the address and the proxy. Party: check the key holder's version.";
     Evidence = 405, "the VM cannot make its evidence",
         "The TPM refused a quote, an attestation key or the credential, or the measured-boot log \
@@ -171,8 +172,8 @@ codes! {
         "Site: switch the GPU's CC mode on and attach it to the VM; this image opens job store and \
          workspace only with it.";
     NoChallenge = 408, "a key holder cannot judge a TPM's evidence",
-        "Its challenge is empty: a stock Trustee stands there, which does not ask a TPM's \
-         attestation key for its proof.",
+        "Its challenge is empty: it is a stock Trustee, which does not ask a TPM's attestation key \
+         for its proof.",
         "Party: run flare-cvm's key holder for this image, or let the CVM attest with SEV-SNP or \
          TDX.";
     Derivation = 411, "the key cannot be derived",
@@ -254,9 +255,9 @@ codes! {
     MachineElsewhere = 618, "this image is bound to another machine",
         "p5 and state need a secret that another machine's TPM keeps: the disk was moved or \
          copied, or this VM's TPM state was replaced.",
-        "Site: start it where it ran before. Parties: if it shall run here, say `flare-cvm \
-         keyholder seal move IMAGE`, all of you.";
-    Machine = 619, "the machine's secret cannot be had",
+        "Site: start it where it ran before. Parties: to let it run here, all of you say \
+         `flare-cvm keyholder seal move IMAGE`.";
+    Machine = 619, "this machine does not give its secret",
         "The TPM refused to store or to read an NV index, or its memory is full; or SEV-SNP's \
          firmware derived no key.",
         "Site: restart the VM and its TPM; free NV space in the TPM. With SEV-SNP: see the host's \
@@ -281,7 +282,7 @@ codes! {
          the running system.",
         "Site: restart the VM with its swtpm.";
     Panic = 901, "cvm-init failed unexpectedly",
-        "A defect of cvm-init: the line above names its place.",
+        "A defect in cvm-init: the line above names its place.",
         "Report it with the console's text.";
 }
 
@@ -300,7 +301,7 @@ impl fmt::Display for Code {
 
 /// Why a boot ended: a code and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code} {title}: {detail}", title = code.entry().title)]
+#[error("{code} {title}: {detail}", title = code.row().title)]
 pub struct Failure {
     /// The row of the table.
     pub code: Code,
@@ -333,26 +334,27 @@ impl<T, E: fmt::Display> Coded<T> for Result<T, E> {
     }
 }
 
-/// The table as `docs/boot-codes.md` holds it.
-pub fn render() -> String {
-    let mut text = String::from(
-        "# Boot codes\n\n\
-         When a sealed VM cannot boot, `cvm-init` wipes what it holds, prints `FC-nnn` with cause and cure on the serial\n\
-         console and powers the VM off; so does `cvm-jobs`, which opens p5 and `state` in the running system of an image that\n\
-         requires GPUs. This table is rendered from `initramfs/src/codes.rs`\n\
-         (`UPDATE=1 cargo test --release -p cvm-init boot_codes`); a test keeps both equal.\n\n\
-         | code | what | probable cause | cure |\n|---|---|---|---|\n",
-    );
-    for code in Code::ALL {
-        let Entry { title, cause, cure } = code.entry();
-        text += &format!("| {code} | {title} | {cause} | {cure} |\n");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The table as `docs/boot-codes.md` holds it.
+    fn render() -> String {
+        let mut text = String::from(
+            "# Boot codes\n\n\
+         When a sealed VM cannot boot, `cvm-init` wipes what it holds, prints `FC-nnn` with cause\n\
+         and cure on the serial console and powers the VM off. So does `cvm-jobs` where it cannot\n\
+         open p5 and `state` in the running system of an image that requires GPUs. This table is\n\
+         rendered from `initramfs/src/codes.rs`\n\
+         (`UPDATE=1 cargo test --release -p cvm-init boot_codes`); a test keeps both equal.\n\n\
+         | code | what | probable cause | cure |\n|---|---|---|---|\n",
+        );
+        for code in Code::ALL {
+            let CodeRow { title, cause, cure } = code.row();
+            text += &format!("| {code} | {title} | {cause} | {cure} |\n");
+        }
+        text
+    }
 
     #[test]
     fn the_boot_codes_page_is_this_table() {
@@ -370,7 +372,7 @@ mod tests {
     fn numbers_ascend_and_no_text_is_empty_or_breaks_the_table() {
         assert!(Code::ALL.is_sorted_by(|a, b| a.number() < b.number()));
         for code in Code::ALL {
-            let Entry { title, cause, cure } = code.entry();
+            let CodeRow { title, cause, cure } = code.row();
             for text in [title, cause, cure] {
                 assert!(!text.is_empty() && !text.contains(['|', '\n']), "{code}: {text}");
             }

@@ -1,4 +1,4 @@
-//! What the org admin sees: one line a step on the serial console, with seconds since the kernel
+//! What the org admin sees: one line per step on the serial console, with seconds since the kernel
 //! started, until the handoff; and the end of a boot that failed.
 //!
 //! Nothing secret is ever passed here. Texts that others chose (a key holder's reason, a DHCP
@@ -20,12 +20,12 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-use crate::codes::{Code, Entry, Failure};
+use crate::codes::{Code, CodeRow, Failure};
 
 /// Longest text of one line, in characters.
 const LINE_CHARS: usize = 400;
-/// Where lines go, and what stands before each. `<6>` (information) keeps the kernel from echoing
-/// its log to the console, where the line stands already; the log lets journald keep it.
+/// Where lines go, and what precedes each. `<6>` (information) keeps the kernel from echoing its
+/// log to the console, which has the line already; the log lets journald keep it.
 const OUTPUTS: [(&str, &str); 2] = [("/dev/console", ""), ("/dev/kmsg", "<6>")];
 
 static OUTPUT: Mutex<Vec<(&str, File)>> = Mutex::new(Vec::new());
@@ -43,7 +43,7 @@ pub fn open() {
     *OUTPUT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = files;
 }
 
-/// What lines begin with, in another program that goes on with the story.
+/// Sets what lines begin with, in another program that goes on with the story.
 pub fn called(name: &'static str) {
     let _ = NAME.set(name);
 }
@@ -55,7 +55,7 @@ pub fn step(step: &str, text: impl fmt::Display) {
 
 /// The lines of a failed boot: code, title and detail, then cause and cure.
 pub fn failure(failure: &Failure) {
-    let Entry { cause, cure, .. } = failure.code.entry();
+    let CodeRow { cause, cure, .. } = failure.code.row();
     put(&failure.to_string());
     put(&format!("cause: {cause}"));
     put(&format!("cure: {cure}"));
@@ -70,7 +70,7 @@ fn put(text: &str) {
     }
     for (prefix, file) in files.iter_mut() {
         // A console that refuses a line must not stop a boot, nor the wipe of a failed one. One
-        // write a line: the kernel's log takes each write as a record.
+        // write per line: the kernel's log takes each write as a record.
         let _ = file.write_all(format!("{prefix}{line}").as_bytes());
         let _ = nix::sys::termios::tcdrain(&*file);
     }
@@ -92,8 +92,8 @@ fn clean(text: &str) -> String {
     clean
 }
 
-/// What ends a boot that failed; the test's stand-in only remembers.
-pub trait Machine {
+/// What ends a boot that failed; the one in tests only records the calls.
+pub trait PowerSwitch {
     /// Closes what is open, as far as it can, and writes what is written.
     fn close(&self);
     /// Switches the power off; returns only where the kernel refuses.
@@ -101,19 +101,19 @@ pub trait Machine {
 }
 
 /// Ends a failed boot. The caller has dropped (and so wiped) every secret by now.
-pub fn end(machine: &dyn Machine, reason: &Failure) {
+pub fn end(power: &dyn PowerSwitch, reason: &Failure) {
     // The first failure speaks; a thread that fails while the machine goes down stays silent.
     if !FAILED.swap(true, Ordering::SeqCst) {
         failure(reason);
-        machine.close();
+        power.close();
     }
-    machine.power_off();
+    power.power_off();
 }
 
 /// A panic is a failed boot with its own code, reported before unwinding starts: no destructor of
 /// a half-made state runs, and the memory's content goes with the power.
-pub fn end_on_panic(machine: impl Machine + Send + Sync + 'static) {
-    std::panic::set_hook(Box::new(move |info| end(&machine, &Failure::new(Code::Panic, info))));
+pub fn end_on_panic(power: impl PowerSwitch + Send + Sync + 'static) {
+    std::panic::set_hook(Box::new(move |info| end(&power, &Failure::new(Code::Panic, info))));
 }
 
 #[cfg(test)]
@@ -125,7 +125,7 @@ mod tests {
     #[derive(Clone, Default)]
     struct Fake(Arc<Mutex<Vec<&'static str>>>);
 
-    impl Machine for Fake {
+    impl PowerSwitch for Fake {
         fn close(&self) {
             self.0.lock().unwrap().push("close");
         }

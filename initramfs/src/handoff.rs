@@ -20,11 +20,14 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
+    attest::HandoffMeasured,
     codes::{Code, Coded, Failure},
-    manifest::Verified,
-    net::{Lease, card::Card, files},
+    manifest::VerifiedImage,
+    net::{card::Card, files, lease::Lease},
     platform::kernel::SCRATCH,
-    volumes::{NEW_ROOT, guest_path},
+    release::Ended,
+    root::OpenRoot,
+    tpm,
 };
 
 const OURS: &str = "/run/flare-cvm";
@@ -37,7 +40,7 @@ const NETWORKD: &str = "/run/systemd/network";
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 /// The running system's first program: systemd.
 const INIT: &str = "/sbin/init";
-/// The folders of the initramfs are no deeper than this.
+/// How deep the folders of the initramfs may be.
 const DEPTH: usize = 16;
 
 /// The resolver's settings, for the initramfs itself.
@@ -72,13 +75,10 @@ pub fn write_settings(conf: &SiteConf, card: &Card, lease: &Lease) -> Result<(),
 }
 
 /// What the agent proves this machine with: the signed documents as the builder wrote them, which
-/// anybody may read, and the firmware's log, which the kernel shows to root only, and what the key
+/// anybody may read; the firmware's log, which the kernel shows to root only; and what the key
 /// holders stated of its attestation key.
-pub fn write_image(
-    verified: &Verified,
-    event_log: &[u8],
-    attestation_keys: &[Value],
-) -> Result<(), Failure> {
+pub fn write_image(verified: &VerifiedImage, attestation_keys: &[Value]) -> Result<(), Failure> {
+    let event_log = tpm::event_log()?;
     let attestation_keys = serde_json::to_vec(attestation_keys).code(Code::SwitchRoot)?;
     let documents = &verified.documents;
     let public = [
@@ -99,23 +99,22 @@ pub fn write_image(
         write_atomic(&Path::new(IMAGE).join(name), bytes, 0o644).code(Code::SwitchRoot)?;
     }
     let log = Path::new(IMAGE).join("event_log");
-    write_atomic(&log, event_log, 0o640).code(Code::SwitchRoot)?;
+    write_atomic(&log, &event_log, 0o640).code(Code::SwitchRoot)?;
     chown(&log, None, Some(AGENT_GROUP)).code_at(Code::SwitchRoot, log.display())
 }
 
-/// Moves a mount made in the initramfs to its place in the running system.
-pub fn move_mount(from: &Path, to: &Path) -> Result<(), Failure> {
-    mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
-        .code_at(Code::SwitchRoot, to.display())
-}
-
-/// Makes the system volume the root and starts its init. Returns only on failure.
-pub fn switch_root() -> Result<Infallible, Failure> {
+/// Makes the system volume the root and starts its init. Returns only on failure. The handoff was
+/// measured and the secrets were wiped before, which the arguments prove.
+pub fn switch_root(
+    root: OpenRoot,
+    _measured: HandoffMeasured,
+    _ended: Ended,
+) -> Result<Infallible, Failure> {
     umount2(SCRATCH, MntFlags::MNT_DETACH).code_at(Code::SwitchRoot, SCRATCH)?;
     for path in MOVED {
-        move_mount(Path::new(path), &guest_path(path))?;
+        root.move_mount(Path::new(path), path)?;
     }
-    chdir(NEW_ROOT).code_at(Code::SwitchRoot, NEW_ROOT)?;
+    chdir(root.path()).code_at(Code::SwitchRoot, root.path().display())?;
     // The initramfs stays in RAM for as long as its files exist.
     let device = fs::metadata("/").code(Code::SwitchRoot)?.dev();
     empty(Path::new("/"), device, DEPTH);
@@ -129,7 +128,8 @@ pub fn switch_root() -> Result<Infallible, Failure> {
     ))
 }
 
-/// Deletes what lies on `device`, mounts excepted. What cannot be deleted costs memory, no more.
+/// Deletes what lies on `device`, except mounts. What cannot be deleted costs memory and nothing
+/// else.
 fn empty(folder: &Path, device: u64, depth: usize) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

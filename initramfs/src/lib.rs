@@ -5,6 +5,8 @@ pub mod areas;
 pub mod attest;
 pub mod codes;
 pub mod console;
+#[cfg(test)]
+mod fixtures;
 pub mod handoff;
 pub mod machine;
 pub mod manifest;
@@ -12,6 +14,7 @@ pub mod mkfs;
 pub mod net;
 pub mod platform;
 pub mod release;
+pub mod root;
 pub mod seal_plan;
 #[cfg(test)]
 mod seeds;

@@ -1,8 +1,8 @@
 //! The third factor: a secret that this machine gives back to this image, and to nobody else.
 //!
 //! A TPM keeps it, for the boot phase alone. SEV-SNP derives it from the chip and the image's
-//! measurement, in every phase; nothing is kept there, so a secret that comes from elsewhere is
-//! needed from the parties at every boot. A TD has neither.
+//! measurement, in every phase. Nothing is kept there, so an image that was bound to another
+//! machine needs the parties' shares at every boot. A TD can neither keep nor derive one.
 //!
 //! Where every party's policy trusts the TPM for it, the first boot makes the secret M, keeps it in
 //! the TPM and derives the keys of p5 and `state` with it; each key holder is told its share of M
@@ -10,10 +10,10 @@
 //! it move: then their shares give M back, and the new machine's TPM keeps it. Where the owners of
 //! p3's key allow it, the TPM also keeps a copy of that key, so that p3 opens without the network.
 //!
-//! No M is believed for where it comes from. p5's header proves it: the MAC holds under keys that
-//! were derived with it, or the next place is asked. Only a proven M is kept, so that a wrong
-//! share, or one that a TPM kept before, costs one boot at most. A new M has nothing that it could
-//! be proven by: it is kept where there is no p5 yet, before the first byte of one is written.
+//! An M is not believed for where it comes from. p5's header proves it: the MAC holds under keys
+//! that were derived with it, or the next source is tried. Only a proven M is kept. So a wrong
+//! share, or a wrong M that a TPM kept before, costs one boot at most. Nothing can prove a new M:
+//! it is kept where there is no p5 yet, before the first byte of one is written.
 //!
 //! A power cut anywhere is harmless: M is kept before anything is made with it, the shares follow
 //! from M, and a key holder's registration of header and share is one transaction.
@@ -25,10 +25,7 @@ use cvm_collect::{
     Device,
     attester::{Place, Tpm},
 };
-use cvm_layout::{
-    manifest::{ImageId, KeyPurpose, Manifest},
-    names::Name,
-};
+use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_seal::{DiskKey, MacKey};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -36,21 +33,21 @@ use zeroize::Zeroizing;
 use crate::{
     codes::{Code, Coded, Failure},
     console::step,
-    release::{AreaKeys, Remembered},
-    seal_plan::Memory,
+    release::{AreaKeys, Exchange, HeaderKeys, Joined, Remembered, Settled},
+    seal_plan::SealMemory,
 };
 
 /// Keeps secrets, and gives them back to this image's boot alone.
-pub trait Safe {
-    /// Keeps one; what was in this place is gone.
+pub trait SecretStore {
+    /// Keeps a secret; what was in this place before is gone.
     fn keep(&mut self, place: Place, secret: &[u8]) -> Result<(), Failure>;
-    /// Gives it back; `None` where there is none for this boot.
+    /// Gives the secret back; `None` where there is none for this boot.
     fn recall(&mut self, place: Place) -> Result<Option<Zeroizing<Vec<u8>>>, Failure>;
     /// Empties the place.
     fn forget(&mut self, place: Place) -> Result<(), Failure>;
 }
 
-impl Safe for Tpm {
+impl SecretStore for Tpm {
     fn keep(&mut self, place: Place, secret: &[u8]) -> Result<(), Failure> {
         Self::keep(self, place, secret).code(Code::Machine)
     }
@@ -67,15 +64,15 @@ impl Safe for Tpm {
 /// Who keeps this image's secrets on this machine.
 pub enum Keeper<'a> {
     /// A TPM keeps what it is given.
-    Tpm(&'a mut dyn Safe),
+    Tpm(&'a mut dyn SecretStore),
     /// A TEE that may derive a key, and keeps nothing.
     Tee(&'a mut dyn Device),
 }
 
 /// What this machine has of the third factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Has {
-    /// It could keep one, and has none of this image.
+enum MachineHas {
+    /// It could keep one, and has none for this image.
     Nothing,
     /// The TPM keeps one.
     Kept,
@@ -87,7 +84,7 @@ enum Has {
 
 /// Where the third factor may come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+enum SecretSource {
     /// All parties gave their shares: the image moves here.
     Shares,
     /// This machine keeps or derives it.
@@ -96,38 +93,68 @@ enum Source {
     New,
 }
 
-/// In which order to ask for the third factor; nowhere, where the keys need none. The error names
-/// the parties that hold their share back.
-fn plan<'a>(remembered: &[Remembered<'a>], has: Has) -> Result<Vec<Source>, Vec<&'a Name>> {
-    let bound = remembered.iter().any(|r| r.machine.bound);
-    let sealed = remembered.iter().any(|r| matches!(r.memory, Memory::Sealed(_)));
-    let allowed = has != Has::Never
-        && remembered.iter().all(|r| r.memory != Memory::None && r.machine.allowed.bind);
-    let own = matches!(has, Has::Kept | Has::Derived).then_some(Source::Own);
+/// Where to ask for the third factor, in this order; an empty list where the keys need none. The
+/// error names the parties that hold their share back.
+fn plan<'a>(
+    remembered: &[Remembered<'a>],
+    has: MachineHas,
+) -> Result<Vec<SecretSource>, Vec<&'a Name>> {
+    let bound = remembered.iter().any(|r| r.third_factor.bound);
+    let sealed = remembered.iter().any(|r| matches!(r.seal, SealMemory::Sealed(_)));
+    let allowed = has != MachineHas::Never
+        && remembered.iter().all(|r| r.seal != SealMemory::NotKept && r.third_factor.allowed.bind);
+    let own = matches!(has, MachineHas::Kept | MachineHas::Derived).then_some(SecretSource::Own);
     if !bound {
-        // An area that was made without a third factor stays without. What is kept before anybody
-        // was told is of a first boot that died: the same secret again.
-        return Ok(if sealed || !allowed { vec![] } else { vec![own.unwrap_or(Source::New)] });
+        // An area that was made without a third factor stays without. A secret that was kept before
+        // any key holder was told is from a first boot that died: the same one is used again.
+        return Ok(if sealed || !allowed {
+            vec![]
+        } else {
+            vec![own.unwrap_or(SecretSource::New)]
+        });
     }
     let withheld: Vec<_> =
-        remembered.iter().filter(|r| r.machine.share.is_none()).map(|r| r.name).collect();
-    let shares = withheld.is_empty().then_some(Source::Shares);
+        remembered.iter().filter(|r| r.third_factor.share.is_none()).map(|r| r.name).collect();
+    let shares = withheld.is_empty().then_some(SecretSource::Shares);
     let sources: Vec<_> = shares.into_iter().chain(own).collect();
     if sources.is_empty() { Err(withheld) } else { Ok(sources) }
+}
+
+/// Decides the machine's part in the keys of p5 and `state`, which the disk's headers prove.
+///
+/// `judge` is given what authenticates the headers under a candidate for the machine's secret, and
+/// what the key holders remember; it fails where a header is not authentic under them. What it
+/// makes of the disk is returned, or nothing where another stage opens p5 and `state`.
+pub fn settle<'a, T>(
+    keeper: Keeper<'_>,
+    mut exchange: Exchange<'a, Joined>,
+    judge: impl Fn(&HeaderKeys, &[SealMemory]) -> Result<T, Failure>,
+) -> Result<(Exchange<'a, Settled>, Option<T>), Failure> {
+    let mut remembered = exchange.take_remembered();
+    // A TPM gives back what it keeps to the boot alone, so that what opens later cannot need it.
+    if !exchange.makes_data_keys() {
+        return Ok((exchange.settle(None, remembered), None));
+    }
+    let memories: Vec<_> = remembered.iter().map(|r| r.seal).collect();
+    let image = &exchange.manifest().image_id;
+    let (judged, secret) = prove(keeper, image, &mut remembered, |candidate| {
+        judge(&exchange.candidate_header_keys(candidate)?, &memories)
+    })?;
+    Ok((exchange.settle(secret, remembered), Some(judged)))
 }
 
 /// What `judge` makes of the disk with the machine's secret, and that secret where the image's keys
 /// need one.
 ///
-/// `judge` derives the keys with a secret and fails where the header of p5 or `state` is not
-/// authentic under them.
-pub fn settle<T>(
+/// `judge` fails where the header of p5 or `state` is not authentic under the keys that a secret
+/// gives.
+fn prove<T>(
     mut keeper: Keeper<'_>,
     image: &ImageId,
     remembered: &mut [Remembered<'_>],
     mut judge: impl FnMut(Option<&MachineSecret>) -> Result<T, Failure>,
 ) -> Result<(T, Option<MachineSecret>), Failure> {
-    let (has, own) = own(&mut keeper, image)?;
+    let (has, own) = machines_own(&mut keeper, image)?;
     let sources = plan(remembered, has).map_err(|withheld| {
         let names = withheld.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" and ");
         Failure::new(Code::MachineElsewhere, format_args!("{names} does not let it move here"))
@@ -135,17 +162,17 @@ pub fn settle<T>(
     let mut refused = vec![];
     for source in sources {
         let secret = match (source, &own) {
-            (Source::Shares, _) => join(remembered),
-            (Source::Own, Some(own)) => MachineSecret::from_bytes(own.as_bytes()),
+            (SecretSource::Shares, _) => join(remembered),
+            (SecretSource::Own, Some(own)) => MachineSecret::from_bytes(own.as_bytes()),
             _ => MachineSecret::generate().code(Code::Machine)?,
         };
         match judge(Some(&secret)) {
             Ok(judged) => {
                 let known = own.is_some_and(|own| own.ct_eq(&secret).into());
-                proven(keeper, image, remembered, (&secret, known, source))?;
+                keep_proven(keeper, image, remembered, (&secret, known, source))?;
                 return Ok((judged, Some(secret)));
             }
-            // Another secret can help this, and nothing else.
+            // Only another secret can help here.
             Err(failure) if matches!(failure.code, Code::JobsHeaderMac | Code::StateHeaderMac) => {
                 refused.push((source, failure));
             }
@@ -158,7 +185,7 @@ pub fn settle<T>(
     Err(Failure::new(*code, details.join("; ")))
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Shares => "with the third factor that all parties' shares give",
@@ -169,18 +196,18 @@ impl fmt::Display for Source {
 }
 
 fn join(remembered: &[Remembered<'_>]) -> MachineSecret {
-    let shares = remembered.iter().filter_map(|r| r.machine.share.as_ref());
+    let shares = remembered.iter().filter_map(|r| r.third_factor.share.as_ref());
     let shares: Vec<_> = shares.map(|share| MachineShare::from_bytes(share)).collect();
     MachineSecret::join(&shares)
 }
 
-/// The headers hold with this secret, or there is none yet: this machine keeps it from now on, if
+/// The headers hold with this secret, or there are none yet: this machine keeps it from now on, if
 /// it did not.
-fn proven(
+fn keep_proven(
     keeper: Keeper<'_>,
     image: &ImageId,
     remembered: &mut [Remembered<'_>],
-    (secret, known, source): (&MachineSecret, bool, Source),
+    (secret, known, source): (&MachineSecret, bool, SecretSource),
 ) -> Result<(), Failure> {
     let said = match (keeper, known, source) {
         (Keeper::Tpm(_), true, _) => "the keys need this machine; its TPM keeps their third factor",
@@ -190,14 +217,16 @@ fn proven(
         (Keeper::Tpm(tpm), false, source) => {
             keep(tpm, Place::Machine, image, secret.as_bytes())?;
             match source {
-                Source::Shares => "moved here: all parties gave their shares of the third factor",
+                SecretSource::Shares => {
+                    "moved here: all parties gave their shares of the third factor"
+                }
                 _ => "from now on the keys need this machine",
             }
         }
         (Keeper::Tee(_), false, _) => {
-            // Telling the shares back would end the move, and the next boot here could not join
-            // them again.
-            remembered.iter_mut().for_each(|r| r.machine.share = None);
+            // To tell the shares back would end the move: the next boot here could not join them
+            // again.
+            remembered.iter_mut().for_each(|r| r.third_factor.share = None);
             "all parties gave their shares of the third factor; a TEE cannot keep it: each boot \
              here needs them"
         }
@@ -206,21 +235,24 @@ fn proven(
     Ok(())
 }
 
-/// What this machine has of the image's third factor, and that.
-fn own(keeper: &mut Keeper<'_>, image: &ImageId) -> Result<(Has, Option<MachineSecret>), Failure> {
+/// What this machine has of the image's third factor, and the secret itself.
+fn machines_own(
+    keeper: &mut Keeper<'_>,
+    image: &ImageId,
+) -> Result<(MachineHas, Option<MachineSecret>), Failure> {
     match keeper {
         Keeper::Tpm(tpm) => Ok(match recall::<32>(*tpm, Place::Machine, image)? {
-            Some(kept) => (Has::Kept, Some(MachineSecret::from_bytes(&kept))),
-            None => (Has::Nothing, None),
+            Some(kept) => (MachineHas::Kept, Some(MachineSecret::from_bytes(&kept))),
+            None => (MachineHas::Nothing, None),
         }),
-        // A refusal is fatal: a host that breaks this interface must not get a first boot without
-        // its third factor.
+        // A refusal is fatal: a host that breaks this interface must not get a first boot without a
+        // third factor.
         Keeper::Tee(device) => match device.derived_key().code(Code::Machine)? {
             Some(key) => {
                 let secret = MachineSecret::from_tee(&key, image).code(Code::Machine)?;
-                Ok((Has::Derived, Some(secret)))
+                Ok((MachineHas::Derived, Some(secret)))
             }
-            None => Ok((Has::Never, None)),
+            None => Ok((MachineHas::Never, None)),
         },
     }
 }
@@ -238,25 +270,13 @@ pub fn recall_system(keeper: Keeper<'_>, image: &ImageId) -> Result<Option<AreaK
 
 /// Keeps the copy where all owners of p3's key allow it now, and removes it where one does not.
 /// Only a TPM can keep one, and a TEE's evidence never leads to it.
-pub fn keep_system(
-    keeper: Keeper<'_>,
-    manifest: &Manifest,
-    remembered: &[Remembered<'_>],
-    secret: &Zeroizing<[u8; 64]>,
-) -> Result<(), Failure> {
+pub fn keep_system(keeper: Keeper<'_>, exchange: &Exchange<'_, Settled>) -> Result<(), Failure> {
     let Keeper::Tpm(tpm) = keeper else { return Ok(()) };
-    let owner = |name: &Name| {
-        manifest
-            .split_key
-            .parties
-            .iter()
-            .any(|p| p.name == *name && p.purposes.contains(&KeyPurpose::System))
-    };
-    let allowed = remembered.iter().filter(|r| owner(r.name)).all(|r| r.machine.allowed.offline);
-    match (allowed, recall::<64>(tpm, Place::System, &manifest.image_id)?) {
-        (true, Some(kept)) if kept == *secret => Ok(()),
+    let (image, secret) = (exchange.image(), exchange.system_secret()?);
+    match (exchange.owners_allow_offline(), recall::<64>(tpm, Place::System, image)?) {
+        (true, Some(kept)) if kept == secret => Ok(()),
         (true, _) => {
-            keep(tpm, Place::System, &manifest.image_id, secret.as_slice())?;
+            keep(tpm, Place::System, image, secret.as_slice())?;
             step("machine", "the TPM keeps p3's key: from now on p3 opens without the network");
             Ok(())
         }
@@ -265,13 +285,18 @@ pub fn keep_system(
 }
 
 /// A kept secret begins with the image's id: one machine may have run another image before.
-fn keep(tpm: &mut dyn Safe, place: Place, image: &ImageId, secret: &[u8]) -> Result<(), Failure> {
+fn keep(
+    tpm: &mut dyn SecretStore,
+    place: Place,
+    image: &ImageId,
+    secret: &[u8],
+) -> Result<(), Failure> {
     let kept = Zeroizing::new([&image.0[..], secret].concat());
     tpm.keep(place, &kept)
 }
 
 fn recall<const N: usize>(
-    tpm: &mut dyn Safe,
+    tpm: &mut dyn SecretStore,
     place: Place,
     image: &ImageId,
 ) -> Result<Option<Zeroizing<[u8; N]>>, Failure> {

@@ -35,9 +35,9 @@ const COMMAND_LINE: &str = "/proc/cmdline";
 const COMMAND_LINE_BYTES: u64 = 16 * 1024;
 const BLOCK: u64 = 4096;
 
-/// What p1 holds of ours.
+/// The files of this system on p1, as bytes.
 #[derive(Debug, Clone, Default)]
-pub struct Documents {
+pub struct P1Documents {
     /// `manifest.json`.
     pub manifest: Option<Vec<u8>>,
     /// `manifest.sig`.
@@ -46,21 +46,21 @@ pub struct Documents {
     pub boot: Option<Vec<u8>>,
     /// `boot.sig`.
     pub boot_signature: Option<Vec<u8>>,
-    /// `endpoints.yaml`, optional and nobody's word but the host's.
+    /// `endpoints.yaml`, optional; the host may have written it.
     pub endpoints: Option<Vec<u8>>,
-    /// `collateral.json`, as optional; believed by whoever trusts its collector.
+    /// `collateral.json`, optional; whoever trusts its collector believes it.
     pub collateral: Option<Vec<u8>>,
-    /// `reference.json`, optional: this boot does not need it, whoever asks about it does.
+    /// `reference.json`, optional: this boot does not need it; who asks about it later does.
     pub reference: Option<Vec<u8>>,
-    /// `reference.sig`, as optional.
+    /// `reference.sig`, optional.
     pub reference_signature: Option<Vec<u8>>,
-    /// `enrolment.txt`, as optional: whose key holder reads it can tell its own permit and mark.
+    /// `enrolment.txt`, optional: a key holder finds its own party's permit and mark in it.
     pub enrolment: Option<Vec<u8>>,
 }
 
 /// What a boot believes: made only by [`verify`].
 #[derive(Debug, Clone)]
-pub struct Verified {
+pub struct VerifiedImage {
     /// The image.
     pub manifest: Manifest,
     /// SHA-256 of the manifest's bytes.
@@ -69,16 +69,16 @@ pub struct Verified {
     pub boot: Verity,
     /// Where key holders are today.
     pub endpoints: Endpoints,
-    /// What travels in the evidence beside it.
+    /// What travels in a TEE's evidence: what its vendor published about it.
     pub collateral: Option<Value>,
     /// The bytes that all this was read from; the reference only if the builder signed it.
-    pub documents: Documents,
+    pub documents: P1Documents,
     /// The builder's public key.
     pub builder: VerifyingKey,
 }
 
-impl Documents {
-    /// What a key holder enrols the image by; none without the reference.
+impl P1Documents {
+    /// By which documents a key holder enrols the image; none without the reference.
     pub fn presented(&self) -> Option<PresentImage> {
         Some(PresentImage {
             manifest: self.manifest.clone()?,
@@ -93,7 +93,7 @@ impl Documents {
 /// Reads p1 and the measured anchors (command line, builder's key) and verifies. The key is in the
 /// initramfs ([`BUILDER_KEY`]), and in the running system where [`crate::handoff::write_image`]
 /// left it.
-pub fn read(disk: &Disk, builder_key: &str) -> Result<Verified, Failure> {
+pub fn read(disk: &Disk, builder_key: &str) -> Result<VerifiedImage, Failure> {
     let path = disk.partition(Which::Esp).path();
     let length = disk.partition(Which::Esp).length;
     if length > esp::MAX_IMAGE_BYTES as u64 {
@@ -113,16 +113,19 @@ pub fn read(disk: &Disk, builder_key: &str) -> Result<Verified, Failure> {
         .map_err(|key| format!("{builder_key}: {} bytes, expected 32", key.len()));
     let key = VerifyingKey::from_bytes(&key.code(Code::BuilderKey)?)
         .code_at(Code::BuilderKey, builder_key)?;
-    verify(&documents, digest, &key)
+    let verified = verify(&documents, digest, &key)?;
+    let Manifest { image_id, role, site, .. } = &verified.manifest;
+    step("manifest", format_args!("image {image_id} of {role} {site}, SHA-256 {digest}"));
+    Ok(verified)
 }
 
 /// Our files out of p1's bytes.
 ///
 /// The host owns p1: its FAT is parsed in user space (the kernel never mounts it before the
 /// handoff), and from one copy in RAM, so that what was checked is what is used.
-pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
+pub fn documents(image: &[u8]) -> Result<P1Documents, esp::EspError> {
     let read = |path: &str| esp::read_file(image, path, MAX_BYTES);
-    Ok(Documents {
+    Ok(P1Documents {
         manifest: read(p1::MANIFEST)?,
         manifest_signature: read(p1::MANIFEST_SIG)?,
         boot: read(p1::BOOT)?,
@@ -138,10 +141,10 @@ pub fn documents(image: &[u8]) -> Result<Documents, esp::EspError> {
 /// Verifies: the manifest is the one that the measured command line names, the builder signed it
 /// and the boot statement, both are of this version and consistent.
 pub fn verify(
-    documents: &Documents,
+    documents: &P1Documents,
     expected: Bytes32,
     builder: &VerifyingKey,
-) -> Result<Verified, Failure> {
+) -> Result<VerifiedImage, Failure> {
     let bytes = documents
         .manifest
         .as_deref()
@@ -176,7 +179,7 @@ pub fn verify(
         documents.collateral.as_deref().map(collateral).transpose().code(Code::Collateral)?;
     let documents = with_signed_reference(documents, builder);
     let boot = boot.boot;
-    Ok(Verified {
+    Ok(VerifiedImage {
         manifest,
         manifest_sha256: found,
         boot,
@@ -188,7 +191,7 @@ pub fn verify(
 }
 
 /// The documents, without a reference that is not the builder's: a boot goes on without one.
-fn with_signed_reference(documents: &Documents, builder: &VerifyingKey) -> Documents {
+fn with_signed_reference(documents: &P1Documents, builder: &VerifyingKey) -> P1Documents {
     let signed = match (&documents.reference, &documents.reference_signature) {
         (Some(reference), Some(signature)) => {
             check_signature(builder, Kind::Reference, reference, signature)
@@ -200,9 +203,9 @@ fn with_signed_reference(documents: &Documents, builder: &VerifyingKey) -> Docum
         Err(problem) => {
             step(
                 "reference",
-                format_args!("left out, this machine will prove itself to nobody: {problem}"),
+                format_args!("left out; nobody can verify this machine by it: {problem}"),
             );
-            Documents { reference: None, reference_signature: None, ..documents.clone() }
+            P1Documents { reference: None, reference_signature: None, ..documents.clone() }
         }
     }
 }
@@ -218,7 +221,7 @@ fn check_signature(
     signed::verify(key, kind, document, signature).map_err(|e| e.to_string())
 }
 
-/// What a schema cannot say: numbers that fit each other, points that are no traps.
+/// What a schema cannot say: numbers that fit each other, public keys that are not of low order.
 fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     manifest.check_version()?;
     if manifest.version != VERSION {
@@ -242,7 +245,7 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     check_volume("site", &manifest.root.site, payload)?;
     let state = manifest.root.state_offset;
     if state < manifest.root.sealed_bytes || !state.is_multiple_of(BLOCK) || state >= root {
-        return Err(format!("state_offset {state} is not behind the sealed area and inside p3"));
+        return Err(format!("state_offset {state} is not after the sealed area and inside p3"));
     }
 
     let key = &manifest.split_key;
@@ -258,7 +261,7 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
             split_key::MAX_PARTIES
         ));
     }
-    // What a site's work leaves opens with all parties or not at all.
+    // What a site's work leaves behind opens with all parties or not at all.
     if let Some(party) =
         key.parties.iter().find(|party| !party.purposes.contains(&KeyPurpose::Jobs))
     {
@@ -277,8 +280,9 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
 }
 
 fn check_volume(name: &str, volume: &Volume, space: u64) -> Result<(), String> {
-    let space =
-        space.checked_sub(volume.offset).ok_or_else(|| format!("{name} starts behind its area"))?;
+    let space = space
+        .checked_sub(volume.offset)
+        .ok_or_else(|| format!("{name} starts after the end of its area"))?;
     check_verity(name, &volume.verity, space)?;
     if volume.offset.is_multiple_of(BLOCK) {
         Ok(())
@@ -330,7 +334,7 @@ fn endpoints(bytes: &[u8], manifest: &Manifest) -> Result<Endpoints, String> {
         manifest.split_key.parties.iter().any(|party| &party.name == name)
     };
     match endpoints.keyholders.keys().find(|name| !known(name)) {
-        Some(name) => Err(format!("{name} holds no half of this image")),
+        Some(name) => Err(format!("{name} does not hold a half of this image")),
         None => Ok(endpoints),
     }
 }

@@ -1,6 +1,6 @@
-//! `mkfs.ext4` of the verified system volume: the initramfs carries none.
+//! Runs `mkfs.ext4` from the verified system volume: the initramfs has none of its own.
 //!
-//! The running system, for which the system volume is `/`, uses it the same way.
+//! The running system, where the system volume is `/`, does the same.
 
 use std::{
     fs, io,
@@ -51,8 +51,8 @@ fn within(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// The program itself: `mkfs.ext4` is a link, absolute on some systems, and would lead out of the
-/// volume.
+/// The program itself: `mkfs.ext4` is a link. On some systems it is absolute, and would lead out of
+/// the volume.
 fn program(path: PathBuf) -> PathBuf {
     match fs::read_link(&path) {
         Ok(target) => path.with_file_name(target.file_name().unwrap_or_default()),
@@ -60,7 +60,7 @@ fn program(path: PathBuf) -> PathBuf {
     }
 }
 
-/// Waits, not for ever, and returns the tool's own words when it fails.
+/// Waits for a bounded time, and returns the tool's own words when it fails.
 fn end_of(mut child: Child) -> io::Result<()> {
     let deadline = Instant::now() + wait::MKFS;
     let status = loop {

@@ -2,20 +2,21 @@
 //! holders remember.
 //!
 //! The disk is the host's, who may wipe it, swap it or put back an old one. The key holders'
-//! memory is not. So: whatever any key holder remembers must be there; only where none remembers
-//! anything may an area be made, and even then one that we evidently finished is kept, because a
-//! first boot may have died between the disk's last write and the registration.
+//! memory is not. So whatever any key holder remembers must be there. An area may be made only
+//! where none remembers anything. Even then, one that was evidently finished is kept: a first boot
+//! may have died between the disk's last write and the registration.
 
 use std::fmt;
 
 use cvm_base::Bytes32;
+use cvm_seal::guard::GuardError;
 
 /// An area's header as the guard saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderState {
     /// Zeros only.
     Blank,
-    /// Something without a seal record: a first boot died in the middle, or somebody wrote here.
+    /// Something without a seal record: a first boot died half-way, or somebody wrote here.
     Unfinished(Fault),
     /// A seal record is there, and the guard refuses the header.
     Foreign(Fault),
@@ -23,7 +24,7 @@ pub enum HeaderState {
     Ours(Bytes32),
 }
 
-/// Why the guard refuses a header.
+/// Why the guard refuses a header, in two kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It says something that we never write.
@@ -32,21 +33,30 @@ pub enum Fault {
     NotAuthentic,
 }
 
+impl From<&GuardError> for Fault {
+    fn from(error: &GuardError) -> Self {
+        match error {
+            GuardError::Mac | GuardError::NoRecord => Self::NotAuthentic,
+            _ => Self::NotWhitelisted,
+        }
+    }
+}
+
 /// What one key holder remembers of an area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// It has no memory (a stock Trustee).
-    None,
+pub enum SealMemory {
+    /// It keeps no memory of seals (a stock Trustee).
+    NotKept,
     /// It never heard of a first boot.
     Fresh,
     /// The image was sealed; for p5 with this header. For `state` no header is remembered.
     Sealed(Option<Bytes32>),
 }
 
-impl fmt::Display for Memory {
+impl fmt::Display for SealMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None => f.write_str("has no memory of seals: a wiped p5 would go unnoticed"),
+            Self::NotKept => f.write_str("has no memory of seals: a wiped p5 would go unnoticed"),
             Self::Fresh => f.write_str("has not seen this image sealed"),
             Self::Sealed(Some(digest)) => write!(f, "remembers p5's header {digest}"),
             Self::Sealed(None) => f.write_str("has seen this image sealed"),
@@ -54,22 +64,22 @@ impl fmt::Display for Memory {
     }
 }
 
-/// What to do.
+/// What to do with an area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plan {
+pub enum SealPlan {
     /// First boot: format, then register.
-    Make,
+    Format,
     /// Open, then register: an earlier boot died before it could, at one key holder or at all.
     Adopt,
     /// Open.
     Open,
     /// End the boot.
-    Refuse(Refusal),
+    Refuse(PlanRefusal),
 }
 
 /// Why a boot must end here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PlanRefusal {
     /// The header is not whitelisted.
     NotWhitelisted,
     /// The header's MAC is wrong or missing.
@@ -82,7 +92,7 @@ pub enum Refusal {
     HoldersDisagree,
 }
 
-impl From<Fault> for Refusal {
+impl From<Fault> for PlanRefusal {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::NotWhitelisted => Self::NotWhitelisted,
@@ -91,45 +101,47 @@ impl From<Fault> for Refusal {
     }
 }
 
-/// Decides.
+/// Decides what to do with an area.
 ///
 /// | disk \ key holders | nobody remembers | somebody remembers D | they remember D and D' |
 /// |---|---|---|---|
-/// | blank | make | refuse: wiped | refuse |
-/// | unfinished | make | refuse: the guard's reason | refuse |
+/// | blank | format | refuse: wiped | refuse |
+/// | unfinished | format | refuse: the guard's reason | refuse |
 /// | foreign | refuse: the guard's reason | refuse: the guard's reason | refuse |
 /// | ours, D | adopt | open; adopt where one is fresh | refuse |
 /// | ours, other | adopt | refuse: not the registered one | refuse |
-pub fn seal_plan(disk: HeaderState, holders: &[Memory]) -> Plan {
-    let remembered = |memory: &Memory| match memory {
-        Memory::Sealed(digest) => Some(*digest),
-        Memory::None | Memory::Fresh => None,
+pub fn seal_plan(disk: HeaderState, holders: &[SealMemory]) -> SealPlan {
+    let remembered = |memory: &SealMemory| match memory {
+        SealMemory::Sealed(digest) => Some(*digest),
+        SealMemory::NotKept | SealMemory::Fresh => None,
     };
     let mut sealed = holders.iter().filter_map(remembered);
     let Some(first) = sealed.next() else {
         return match disk {
-            HeaderState::Blank | HeaderState::Unfinished(_) => Plan::Make,
-            HeaderState::Foreign(fault) => Plan::Refuse(fault.into()),
-            HeaderState::Ours(_) => Plan::Adopt,
+            HeaderState::Blank | HeaderState::Unfinished(_) => SealPlan::Format,
+            HeaderState::Foreign(fault) => SealPlan::Refuse(fault.into()),
+            HeaderState::Ours(_) => SealPlan::Adopt,
         };
     };
     if sealed.any(|other| other != first) {
-        return Plan::Refuse(Refusal::HoldersDisagree);
+        return SealPlan::Refuse(PlanRefusal::HoldersDisagree);
     }
     match disk {
-        HeaderState::Blank => Plan::Refuse(Refusal::Wiped),
-        HeaderState::Unfinished(fault) | HeaderState::Foreign(fault) => Plan::Refuse(fault.into()),
-        HeaderState::Ours(digest) if first.is_some_and(|registered| registered != digest) => {
-            Plan::Refuse(Refusal::NotTheRegistered)
+        HeaderState::Blank => SealPlan::Refuse(PlanRefusal::Wiped),
+        HeaderState::Unfinished(fault) | HeaderState::Foreign(fault) => {
+            SealPlan::Refuse(fault.into())
         }
-        HeaderState::Ours(_) if holders.contains(&Memory::Fresh) => Plan::Adopt,
-        HeaderState::Ours(_) => Plan::Open,
+        HeaderState::Ours(digest) if first.is_some_and(|registered| registered != digest) => {
+            SealPlan::Refuse(PlanRefusal::NotTheRegistered)
+        }
+        HeaderState::Ours(_) if holders.contains(&SealMemory::Fresh) => SealPlan::Adopt,
+        HeaderState::Ours(_) => SealPlan::Open,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Fault::*, HeaderState::*, Memory::*, Plan::*, *};
+    use super::{Fault::*, HeaderState::*, SealMemory::*, SealPlan::*, *};
 
     const D: Bytes32 = Bytes32 { 0: [1; 32] };
     const OTHER: Bytes32 = Bytes32 { 0: [2; 32] };
@@ -142,24 +154,24 @@ mod tests {
         Ours(D),
         Ours(OTHER),
     ];
-    const LISTED: Plan = Refuse(Refusal::NotWhitelisted);
-    const MAC: Plan = Refuse(Refusal::NotAuthentic);
-    const WIPED: Plan = Refuse(Refusal::Wiped);
-    const NOT_IT: Plan = Refuse(Refusal::NotTheRegistered);
-    const DISAGREE: Plan = Refuse(Refusal::HoldersDisagree);
+    const LISTED: SealPlan = Refuse(PlanRefusal::NotWhitelisted);
+    const MAC: SealPlan = Refuse(PlanRefusal::NotAuthentic);
+    const WIPED: SealPlan = Refuse(PlanRefusal::Wiped);
+    const NOT_IT: SealPlan = Refuse(PlanRefusal::NotTheRegistered);
+    const DISAGREE: SealPlan = Refuse(PlanRefusal::HoldersDisagree);
 
     /// A row: two key holders' memories, and the plan for each of `DISKS`.
-    const TABLE: [(Memory, Memory, [Plan; 7]); 10] = [
-        (None, None, [Make, Make, Make, LISTED, MAC, Adopt, Adopt]),
-        (None, Fresh, [Make, Make, Make, LISTED, MAC, Adopt, Adopt]),
-        (Fresh, Fresh, [Make, Make, Make, LISTED, MAC, Adopt, Adopt]),
-        (None, Sealed(Some(D)), [WIPED, LISTED, MAC, LISTED, MAC, Open, NOT_IT]),
+    const TABLE: [(SealMemory, SealMemory, [SealPlan; 7]); 10] = [
+        (NotKept, NotKept, [Format, Format, Format, LISTED, MAC, Adopt, Adopt]),
+        (NotKept, Fresh, [Format, Format, Format, LISTED, MAC, Adopt, Adopt]),
+        (Fresh, Fresh, [Format, Format, Format, LISTED, MAC, Adopt, Adopt]),
+        (NotKept, Sealed(Some(D)), [WIPED, LISTED, MAC, LISTED, MAC, Open, NOT_IT]),
         (Fresh, Sealed(Some(D)), [WIPED, LISTED, MAC, LISTED, MAC, Adopt, NOT_IT]),
         (Sealed(Some(D)), Sealed(Some(D)), [WIPED, LISTED, MAC, LISTED, MAC, Open, NOT_IT]),
         (Sealed(Some(D)), Sealed(Some(OTHER)), [DISAGREE; 7]),
-        (None, Sealed(Option::None), [WIPED, LISTED, MAC, LISTED, MAC, Open, Open]),
-        (Fresh, Sealed(Option::None), [WIPED, LISTED, MAC, LISTED, MAC, Adopt, Adopt]),
-        (Sealed(Option::None), Sealed(Option::None), [WIPED, LISTED, MAC, LISTED, MAC, Open, Open]),
+        (NotKept, Sealed(None), [WIPED, LISTED, MAC, LISTED, MAC, Open, Open]),
+        (Fresh, Sealed(None), [WIPED, LISTED, MAC, LISTED, MAC, Adopt, Adopt]),
+        (Sealed(None), Sealed(None), [WIPED, LISTED, MAC, LISTED, MAC, Open, Open]),
     ];
 
     #[test]
@@ -191,7 +203,7 @@ mod tests {
         for (a, b, plans) in TABLE {
             for (disk, plan) in DISKS.into_iter().zip(plans) {
                 let record = matches!(disk, Foreign(_) | Ours(_));
-                assert!(!(record && plan == Make), "{disk:?} with {a:?} and {b:?}");
+                assert!(!(record && plan == Format), "{disk:?} with {a:?} and {b:?}");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Self-checks, each fatal. "Low-level, hard to modify without breaking": a changed binary is a
-//! changed measurement and gets no key; these checks are the second layer.
+//! Self-checks, each fatal. A changed binary is a changed measurement and gets no key; these checks
+//! are the second layer.
 
 use std::{
     fs::{self, File},
@@ -10,23 +10,29 @@ use cvm_base::{Bytes32, sha256};
 use cvm_ceremony::split_key;
 use cvm_layout::code_digest::code_segment;
 
-use crate::codes::{Code, Coded, Failure};
+use crate::{
+    codes::{Code, Coded, Failure},
+    console::step,
+};
 
 /// Known-answer tests of X25519, HKDF-SHA256 and AES-256.
 pub fn known_answers() -> Result<(), Failure> {
-    split_key::self_test().code(Code::SelfTest)
+    split_key::self_test().code(Code::SelfTest)?;
+    step("self-test", "X25519, HKDF-SHA256 and AES-256 give the known answers");
+    Ok(())
 }
 
 /// The code of this process, as it lies in memory, against the manifest.
 pub fn own_code(expected: Bytes32) -> Result<(), Failure> {
     let found = sha256(&code_in_memory().code(Code::CodeSegment)?);
-    if found == expected {
-        return Ok(());
+    if found != expected {
+        return Err(Failure::new(
+            Code::CodeSegment,
+            format_args!("SHA-256 is {found}, the manifest says {expected}"),
+        ));
     }
-    Err(Failure::new(
-        Code::CodeSegment,
-        format_args!("SHA-256 is {found}, the manifest says {expected}"),
-    ))
+    step("self-check", "the code in memory is the builder's");
+    Ok(())
 }
 
 /// The bytes of the executable segment out of `/proc/self/mem`: what runs, not what was loaded.

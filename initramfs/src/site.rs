@@ -18,7 +18,7 @@ use cvm_release::client::http::{Endpoint, Holder, Limits, Resolve, SystemResolve
 
 use crate::{
     codes::{Code, Coded, Failure},
-    manifest::Verified,
+    manifest::VerifiedImage,
     platform::wait,
     release::{KeyHolder, failure_of},
 };
@@ -32,13 +32,13 @@ const LIMITS: Limits = Limits {
 };
 
 /// Reads the settings from the mounted p4.
-pub fn read(config: &Path, verified: &Verified) -> Result<SiteConf, Failure> {
+pub fn read(config: &Path, verified: &VerifiedImage) -> Result<SiteConf, Failure> {
     let bytes = cvm_base::read_bounded(&config.join(FILE), MAX_BYTES).code(Code::SiteConf)?;
     parse(&bytes, verified).code(Code::SiteConf)
 }
 
 /// Parses the settings; they must be of this site.
-pub fn parse(bytes: &[u8], verified: &Verified) -> Result<SiteConf, String> {
+pub fn parse(bytes: &[u8], verified: &VerifiedImage) -> Result<SiteConf, String> {
     let conf = SiteConf::parse(bytes).map_err(|e| e.to_string())?;
     let manifest = &verified.manifest;
     if conf.site == manifest.site && conf.role == manifest.role {
@@ -53,7 +53,7 @@ pub fn parse(bytes: &[u8], verified: &Verified) -> Result<SiteConf, String> {
 /// One key holder for each party of the stage: identity from the manifest, address from
 /// `endpoints.yaml` if it names one.
 pub fn holders<'a>(
-    verified: &'a Verified,
+    verified: &'a VerifiedImage,
     conf: &SiteConf,
     stage: Stage,
 ) -> Result<BTreeMap<&'a Name, Box<dyn KeyHolder>>, Failure> {

@@ -1,10 +1,13 @@
-//! `make bench`: tokens made and verified a second by an agent on SEV-SNP, and by NVFLARE's own SNP
-//! authorizer with virtee's `snpguest` and with ours, on reports of one minted chip in one run.
+//! `make bench`: tokens made and verified per second by an agent on SEV-SNP, and by NVFLARE's own
+//! SNP authorizer with virtee's `snpguest` and with ours, on reports of one minted chip in one run.
 //! Processor time, of all processes that take part.
 
-#[path = "../tests/common/chip.rs"]
+// The tests use the rest of these.
+#[allow(dead_code)]
+#[path = "../tests/it/chip.rs"]
 mod chip;
-#[path = "../tests/common/mod.rs"]
+#[allow(dead_code)]
+#[path = "../tests/it/common.rs"]
 mod common;
 // cvm-verify's own tests use the rest of it.
 #[allow(dead_code)]
@@ -23,14 +26,14 @@ use std::{
 
 use chip::{Chip, MEASUREMENT, Maker, device, platforms};
 use common::{Federation, Site, token};
-use cvm_agent::{
-    attester::TeeAttester,
-    clock, serve,
+use cvm_agent::{attester::TeeAttester, serve};
+use cvm_layout::names::Role;
+use cvm_peer::{
+    clock,
     token::{Token, Use},
     trust::Trust,
-    verify::{Clocks, Expected, cross_policy, verify},
+    verify::{Clocks, ExpectedToken, cross_policy, verify},
 };
-use cvm_layout::names::Role;
 
 /// Verifications by processes.
 const RUNS: u32 = 40;
@@ -46,7 +49,8 @@ token = base64.b64encode(open(report, "rb").read())
 authorizer = SNPAuthorizer(amd_certs_dir=certs, snpguest_binary=guest, max_retries=1)
 
 def spent():
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, children = (resource.getrusage(who) for who in whose)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 def per_run(work):
@@ -62,7 +66,8 @@ def verify():
         raise SystemExit("the token is refused")
 
 verify()
-print(per_run(verify), per_run(lambda: subprocess.run([guest, "--version"], capture_output=True, check=True)))
+nothing = [guest, "--version"]
+print(per_run(verify), per_run(lambda: subprocess.run(nothing, capture_output=True, check=True)))
 "#;
 
 fn main() {
@@ -71,7 +76,7 @@ fn main() {
     let site = federation.tee_site("site-1", Role::Client, platforms(MEASUREMENT));
     site.write("config/agent.yaml", b"version: 1\nsnp_reports: alone\n");
     let agent = || {
-        let mut own = site.own();
+        let mut own = site.own_image();
         own.trust = own.trust.with_vendors(maker.vendors());
         let agent = site.agent_with(own, Box::new(TeeAttester::new(device(&chip), b"").unwrap()));
         let agent = agent.with_device(device(&chip));
@@ -83,7 +88,8 @@ fn main() {
     let make = rate(|| drop(black_box(token(&at_site, None))));
     let text = token(&at_site, None);
     let policy = cross_policy(None).unwrap();
-    let expected = Expected { use_: Use::Peer, peer: None, challenge: None, report_sha256: None };
+    let expected =
+        ExpectedToken { use_: Use::Peer, peer: None, challenge: None, report_sha256: None };
     let clocks = Clocks { leeway_s: 3600, max_wait_s: 0 };
     let trust =
         Trust::new(federation.agreement.text().as_bytes()).unwrap().with_vendors(maker.vendors());
@@ -180,7 +186,8 @@ fn installed() -> Result<PathBuf, String> {
     }
 }
 
-/// Times a second of this process's own processor time: a policy decides on a thread of its own.
+/// How often per second of this process's own processor time: a policy decides on a thread of its
+/// own.
 fn rate(mut run: impl FnMut()) -> f64 {
     run();
     let (begun, mut count) = (own_cpu(), 0);

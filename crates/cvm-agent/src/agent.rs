@@ -11,22 +11,24 @@ use cvm_policy::Policy;
 use serde_json::{Value, json};
 
 use crate::{
-    Refusal,
     attester::{Attester, GpuAttester, OpenDevice},
-    clock,
-    image::Own,
-    journal::{Entry, Journal},
+    image::OwnImage,
+    journal::{Journal, JournalEntry},
     memory::{CHALLENGE_LIFETIME, Memory},
-    request::{AuditRequest, Request},
-    token::{Statement, Token, Use},
+    request::{AuditRequest, LocalRequest},
     turns::{Rank, Turns},
-    verify::{Clocks, Expected, Peer, Verdict, verify},
+};
+use cvm_peer::{
+    clock,
+    error::AgentRefusal,
+    token::{Statement, Token, Use},
+    verify::{Clocks, ExpectedToken, Peer, Verdict, verify},
 };
 
 /// The clock; tests set another.
 pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// How this CVM is.
+/// What the last self-verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Starting,
@@ -36,7 +38,7 @@ enum State {
 
 /// One agent.
 pub struct Agent {
-    pub(crate) own: Own,
+    pub(crate) own: OwnImage,
     attester: Box<dyn Attester>,
     /// Where the image requires GPUs.
     gpus: Option<GpuAttester>,
@@ -56,7 +58,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Agent {
     /// Not yet verified: [`Self::verify_self`] comes first.
-    pub fn new(own: Own, attester: Box<dyn Attester>, journal: Journal, clock: Clock) -> Self {
+    pub fn new(own: OwnImage, attester: Box<dyn Attester>, journal: Journal, clock: Clock) -> Self {
         let memory = Mutex::new(Memory::new(clock()));
         let device: OpenDevice = Box::new(cvm_collect::open_devices);
         let (turns, state) = (Turns::default(), Mutex::new(State::Starting));
@@ -76,23 +78,23 @@ impl Agent {
     }
 
     /// What it knows of its own image.
-    pub fn own(&self) -> &Own {
+    pub fn own_image(&self) -> &OwnImage {
         &self.own
     }
 
     /// Answers the local socket.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn handle(&self, request: Request) -> Result<Value, Refusal> {
+    /// [`AgentRefusal`].
+    pub fn handle(&self, request: LocalRequest) -> Result<Value, AgentRefusal> {
         match request {
-            Request::Status { .. } => Ok(self.status()),
-            Request::Challenge { peer, .. } => {
+            LocalRequest::Status { .. } => Ok(self.status()),
+            LocalRequest::Challenge { peer, .. } => {
                 self.check_healthy()?;
                 let challenge = lock(&self.memory).issue(&peer, Instant::now())?;
                 Ok(json!({ "challenge": challenge, "lifetime_s": CHALLENGE_LIFETIME.as_secs() }))
             }
-            Request::Generate { challenge, tls_cert_sha256, .. } => {
+            LocalRequest::Generate { challenge, tls_cert_sha256, .. } => {
                 self.check_healthy()?;
                 let made = self.token(Use::Peer, challenge, Some(tls_cert_sha256), None);
                 self.write("generated", None, "issued", made.as_ref().err());
@@ -101,7 +103,7 @@ impl Agent {
                     (clock::rfc3339(statement.issued_at), clock::rfc3339(statement.expires_at));
                 Ok(json!({ "token": token, "issued_at": issued_at, "expires_at": expires_at }))
             }
-            Request::Verify { token, peer, challenge, .. } => {
+            LocalRequest::Verify { token, peer, challenge, .. } => {
                 self.check_healthy()?;
                 let verdict = self.verify_peer(&token, peer.as_ref(), challenge.as_ref());
                 let name = peer.map(|peer| peer.name.to_string());
@@ -109,22 +111,24 @@ impl Agent {
                     name.or_else(|| verdict.as_ref().ok().map(|verdict| verdict.site.to_string()));
                 self.write("verified", name, "accepted", verdict.as_ref().err());
                 let verdict = verdict?;
-                Ok(
-                    json!({ "verified": true, "claims": verdict.claims, "not_checked": verdict.not_checked }),
-                )
+                Ok(json!({
+                    "verified": true,
+                    "claims": verdict.claims,
+                    "not_checked": verdict.not_checked,
+                }))
             }
-            Request::Report { since, until, .. } => {
+            LocalRequest::Report { since, until, .. } => {
                 let report = self.report(&since, &until)?;
                 Ok(json!({ "entries": report.entries, "more": report.more }))
             }
-            Request::SnpReport { report_data, .. } => {
+            LocalRequest::SnpReport { report_data, .. } => {
                 self.check_healthy()?;
                 let made =
                     self.turns.take(Rank::Peer).and_then(|_turn| self.bare_report(&report_data.0));
                 self.write("generated", None, "issued a bare SEV-SNP report", made.as_ref().err());
                 made
             }
-            Request::SnpVerify { report, certificates, .. } => {
+            LocalRequest::SnpVerify { report, certificates, .. } => {
                 self.check_healthy()?;
                 let verdict = self.verify_bare_report(&report.0, &certificates);
                 self.write(
@@ -138,16 +142,16 @@ impl Agent {
         }
     }
 
-    /// Answers the node's port: fresh evidence over the asker's nonce, in any state, for it speaks
-    /// for itself.
+    /// Answers the node's port: fresh evidence over the asker's nonce. It answers in any state,
+    /// because the evidence speaks for itself.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn handle_audit(&self, request: AuditRequest, asker: &str) -> Result<Value, Refusal> {
+    /// [`AgentRefusal`].
+    pub fn handle_audit(&self, request: AuditRequest, asker: &str) -> Result<Value, AgentRefusal> {
         let (nonce, report) = match request {
             AuditRequest::Evidence { nonce, .. } => (nonce, None),
             AuditRequest::Report { since, until, nonce, .. } => {
-                // The exact text is what the evidence is bound to.
+                // The evidence is bound to this exact text.
                 let report =
                     serde_json::to_string(&self.report(&since, &until)?).unwrap_or_default();
                 (nonce, Some(report))
@@ -164,15 +168,15 @@ impl Agent {
     }
 
     /// Fresh evidence of this machine through the same verifier as a peer's, against the self
-    /// policy. What fails once stays failed; a device that gives no evidence is asked again after
-    /// each of `pauses`.
+    /// policy. A machine that fails once stays failed. A device that gives no evidence is asked
+    /// again after each of `pauses`.
     ///
     /// # Errors
-    /// [`Refusal`]: this machine is not what was built, or gives no evidence.
-    pub fn verify_self(&self, pauses: &[Duration]) -> Result<(), Refusal> {
+    /// [`AgentRefusal`]: this machine is not what was built, or gives no evidence.
+    pub fn verify_self(&self, pauses: &[Duration]) -> Result<(), AgentRefusal> {
         let mut verdict = self.check_self();
         for pause in pauses {
-            if !matches!(verdict, Err(Refusal::NoEvidence { .. })) {
+            if !matches!(verdict, Err(AgentRefusal::NoEvidence { .. })) {
                 break;
             }
             std::thread::sleep(*pause);
@@ -190,24 +194,24 @@ impl Agent {
         verdict.map(drop)
     }
 
-    fn check_self(&self) -> Result<Verdict, Refusal> {
+    fn check_self(&self) -> Result<Verdict, AgentRefusal> {
         let challenge = Bytes::<32>(random()?);
         let (text, _) = self.token(Use::Own, Some(challenge), None, None)?;
-        let expected = Expected {
+        let expected = ExpectedToken {
             use_: Use::Own,
             peer: None,
             challenge: Some(&challenge),
             report_sha256: None,
         };
-        self.verify(&Token::parse(&text)?, &expected, &self.own.own)
+        self.verify(&Token::parse(&text)?, &expected, &self.own.self_policy)
     }
 
     fn verify(
         &self,
         token: &Token,
-        expected: &Expected<'_>,
+        expected: &ExpectedToken<'_>,
         policy: &Policy,
-    ) -> Result<Verdict, Refusal> {
+    ) -> Result<Verdict, AgentRefusal> {
         verify(token, expected, &self.own.trust, policy, self.own.config.clocks, (self.clock)())
     }
 
@@ -216,18 +220,18 @@ impl Agent {
         token: &str,
         peer: Option<&Peer>,
         challenge: Option<&Bytes32>,
-    ) -> Result<Verdict, Refusal> {
+    ) -> Result<Verdict, AgentRefusal> {
         let token = Token::parse(token)?;
         // Taken before the work, so that of two requests with one challenge only one can succeed.
         let taken = match (challenge, peer) {
             (Some(challenge), Some(peer)) => {
                 Some(lock(&self.memory).take(challenge, &peer.name, Instant::now())?)
             }
-            (Some(_), None) => return Err(Refusal::NoChallenge),
+            (Some(_), None) => return Err(AgentRefusal::NoChallenge),
             (None, _) => None,
         };
-        let expected = Expected { use_: Use::Peer, peer, challenge, report_sha256: None };
-        let verdict = self.verify(&token, &expected, &self.own.cross).and_then(|verdict| {
+        let expected = ExpectedToken { use_: Use::Peer, peer, challenge, report_sha256: None };
+        let verdict = self.verify(&token, &expected, &self.own.cross_policy).and_then(|verdict| {
             if challenge.is_none() {
                 self.see(&token.statement)?;
             }
@@ -241,7 +245,7 @@ impl Agent {
         verdict
     }
 
-    fn see(&self, statement: &Statement) -> Result<(), Refusal> {
+    fn see(&self, statement: &Statement) -> Result<(), AgentRefusal> {
         let Clocks { leeway_s, .. } = self.own.config.clocks;
         let until = statement.expires_at.saturating_add(leeway_s);
         lock(&self.memory).see(statement.digest(), statement.issued_at, until, (self.clock)())
@@ -253,7 +257,7 @@ impl Agent {
         challenge: Option<Bytes32>,
         tls_cert_sha256: Option<Bytes32>,
         report_sha256: Option<Bytes32>,
-    ) -> Result<(String, Statement), Refusal> {
+    ) -> Result<(String, Statement), AgentRefusal> {
         let _turn = self.turns.take(Rank::of(use_))?;
         let manifest = &self.own.image.manifest;
         let issued_at = (self.clock)();
@@ -296,30 +300,41 @@ impl Agent {
         let kinds: Vec<_> =
             [self.attester.kind()].into_iter().chain(self.gpus.as_ref().map(|_| NVIDIA)).collect();
         json!({
-            "site": manifest.site, "role": manifest.role, "state": state, "reason": reason, "self_verified_at": since,
+            "site": manifest.site, "role": manifest.role,
+            "state": state, "reason": reason, "self_verified_at": since,
             "kinds": kinds, "leeway_s": config.clocks.leeway_s,
             "token_lifetime_s": config.token_lifetime_s,
         })
     }
 
-    fn check_healthy(&self) -> Result<(), Refusal> {
+    fn check_healthy(&self) -> Result<(), AgentRefusal> {
         match *lock(&self.state) {
             State::Healthy { .. } => Ok(()),
-            State::Starting => Err(Refusal::Starting),
-            State::Failing { .. } => Err(Refusal::Failing),
+            State::Starting => Err(AgentRefusal::Starting),
+            State::Failing { .. } => Err(AgentRefusal::Failing),
         }
     }
 
-    fn report(&self, since: &str, until: &str) -> Result<crate::journal::Report, Refusal> {
+    fn report(
+        &self,
+        since: &str,
+        until: &str,
+    ) -> Result<crate::journal::JournalReport, AgentRefusal> {
         let time = |member: &str, text: &str| {
-            let problem = format!("{member} is no time: write 2027-01-15T08:05:00Z");
-            clock::parse(text).ok_or(Refusal::Request { problem })
+            let problem = format!("{member} is not a time: write 2027-01-15T08:05:00Z");
+            clock::parse(text).ok_or(AgentRefusal::Request { problem })
         };
         self.journal.report(time("since", since)?, time("until", until)?)
     }
 
-    fn write(&self, direction: &str, peer: Option<String>, good: &str, refusal: Option<&Refusal>) {
-        let mut entry = Entry::new(
+    fn write(
+        &self,
+        direction: &str,
+        peer: Option<String>,
+        good: &str,
+        refusal: Option<&AgentRefusal>,
+    ) {
+        let mut entry = JournalEntry::new(
             (self.clock)(),
             direction,
             peer,
@@ -331,9 +346,9 @@ impl Agent {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+fn random<const N: usize>() -> Result<[u8; N], AgentRefusal> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
-        .map_err(|e| Refusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
+        .map_err(|e| AgentRefusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
     Ok(bytes)
 }

@@ -2,7 +2,7 @@
 
 use cvm_base::Explain;
 use cvm_collect::{
-    CollectError, Device, Kind,
+    CollectError, Device,
     attester::{Tpm, patiently},
 };
 use cvm_evidence::{
@@ -13,9 +13,9 @@ use cvm_evidence::{
 use cvm_verify::QuotedEvidence;
 use serde_json::Value;
 
-use crate::{Refusal, evidence::Evidence};
+use cvm_peer::{error::AgentRefusal, evidence::Evidence};
 
-/// Something that proves the state of this machine now. It is asked by one at a time (`turns`):
+/// Something that proves the state of this machine now. One caller at a time asks it (`turns`):
 /// libtss2's contexts do not share a TPM without a resource manager.
 pub trait Attester: Send + Sync {
     /// `tpm`, `snp`, `tdx`.
@@ -24,16 +24,16 @@ pub trait Attester: Send + Sync {
     /// Evidence whose nonce is `digest`.
     ///
     /// # Errors
-    /// [`Refusal::NoEvidence`].
-    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal>;
+    /// [`AgentRefusal::NoEvidence`].
+    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, AgentRefusal>;
 }
 
-fn none(error: &impl Explain) -> Refusal {
-    Refusal::NoEvidence { problem: format!("{}: {error}", error.code()) }
+fn no_evidence(error: &impl Explain) -> AgentRefusal {
+    AgentRefusal::NoEvidence { problem: format!("{}: {error}", error.code()) }
 }
 
 /// The TPM. It is opened for each quote, so that nothing of this process stays in it; the
-/// attestation key is derived again, which takes a P-256 key's time.
+/// attestation key is derived again each time, which takes as long as making a P-256 key.
 pub struct TpmAttester {
     tcti: String,
     event_log: Option<Base64>,
@@ -52,13 +52,13 @@ impl Attester for TpmAttester {
         "tpm"
     }
 
-    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
+    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, AgentRefusal> {
         let quoted = patiently(|| {
             let mut tpm = Tpm::open(&self.tcti)?;
             let mut key = tpm.create_quoting_key()?;
             Ok((key.quote(&tpm_nonce(digest))?, key.public().clone()))
         });
-        let (tpm_quote, ak_public) = quoted.map_err(|e| none(&e))?;
+        let (tpm_quote, ak_public) = quoted.map_err(|e| no_evidence(&e))?;
         Ok(Evidence::Tpm(Box::new(QuotedEvidence {
             ak_public,
             tpm_quote,
@@ -86,8 +86,8 @@ impl TeeAttester {
     /// [`CollectError`] when there is none.
     pub fn new(open: OpenDevice, collateral: &[u8]) -> Result<Self, CollectError> {
         let kind = match open()?.kind() {
-            Kind::Snp => "snp",
-            Kind::Tdx => "tdx",
+            cvm_collect::Kind::Snp => "snp",
+            cvm_collect::Kind::Tdx => "tdx",
             other => {
                 let problem = format!("{other:?} evidence is not carried by tokens");
                 return Err(CollectError::Absent {
@@ -106,11 +106,11 @@ impl Attester for TeeAttester {
         self.kind
     }
 
-    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, Refusal> {
+    fn evidence(&self, digest: &[u8; 48]) -> Result<Evidence, AgentRefusal> {
         let raw = (self.open)()
             .and_then(|mut device| device.evidence(&report_data(digest)))
-            .map_err(|e| none(&e))?;
-        let (kind, mut body) = raw.to_trustee(None).map_err(|e| none(&e))?;
+            .map_err(|e| no_evidence(&e))?;
+        let (kind, mut body) = raw.to_trustee(None).map_err(|e| no_evidence(&e))?;
         if let Some(collateral) = &self.collateral {
             body[COLLATERAL] = collateral.clone();
         }
@@ -118,7 +118,7 @@ impl Attester for TeeAttester {
     }
 }
 
-/// The machine's GPUs, or doubles of them. They too are asked by one at a time.
+/// The machine's GPUs, or doubles of them. One caller at a time asks them, too.
 pub struct GpuAttester {
     open: OpenDevice,
 }
@@ -130,36 +130,36 @@ impl GpuAttester {
     }
 
     /// Evidence of each, whose nonce is `digest`: the text of
-    /// [`crate::token::Token::additional_evidence`].
+    /// [`cvm_peer::token::Token::additional_evidence`].
     ///
     /// # Errors
-    /// [`Refusal::NoEvidence`].
-    pub fn additional_evidence(&self, digest: &[u8; 48]) -> Result<String, Refusal> {
+    /// [`AgentRefusal::NoEvidence`].
+    pub fn additional_evidence(&self, digest: &[u8; 48]) -> Result<String, AgentRefusal> {
         let collected =
             (self.open)().and_then(|mut gpus| cvm_collect::gpus::attest(&mut *gpus, digest));
-        Ok(collected.map_err(|e| none(&e))?.additional_evidence())
+        Ok(collected.map_err(|e| no_evidence(&e))?.additional_evidence())
     }
 }
 
 /// What this machine attests with, as `cvm-init` chose at boot: its TEE where it has one, else its
-/// TPM. A TPM beside a TEE is the host's, and no key holder certified its key; a TEE that is there
-/// and gives nothing is an error, and no reason to show what proves less.
+/// TPM. A TPM beside a TEE is the host's, and no key holder certified its key. A TEE that is there
+/// and gives nothing is an error, not a reason to show what proves less.
 ///
 /// # Errors
-/// [`Refusal::NoEvidence`] when it has neither.
+/// [`AgentRefusal::NoEvidence`] when it has neither.
 pub fn choose(
     tcti: &str,
     event_log: &[u8],
     collateral: &[u8],
-) -> Result<Box<dyn Attester>, Refusal> {
+) -> Result<Box<dyn Attester>, AgentRefusal> {
     let absent = match TeeAttester::new(Box::new(cvm_collect::open_devices), collateral) {
         Ok(tee) => return Ok(Box::new(tee)),
         Err(error @ CollectError::Absent { .. }) => error,
-        Err(error) => return Err(none(&error)),
+        Err(error) => return Err(no_evidence(&error)),
     };
     let tpm = TpmAttester::new(tcti, event_log);
     match tpm.evidence(&[0; 48]) {
         Ok(_) => Ok(Box::new(tpm)),
-        Err(problem) => Err(Refusal::NoEvidence { problem: format!("{problem}; {absent}") }),
+        Err(problem) => Err(AgentRefusal::NoEvidence { problem: format!("{problem}; {absent}") }),
     }
 }

@@ -6,7 +6,8 @@ use cvm_base::read_bounded;
 use cvm_layout::agent_conf::{CHECK_FREQUENCY_S, LEEWAY_S, MAX_CLOCK_WAIT_S, TOKEN_LIFETIME_S};
 use serde::Deserialize;
 
-use crate::{SetupError, verify::Clocks};
+use crate::error::SetupError;
+use cvm_peer::verify::Clocks;
 
 /// More than it can need, in bytes.
 const MAX_BYTES: u64 = 16 * 1024;
@@ -30,7 +31,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SnpReports {
-    /// With the certificates that the host gave behind it: a peer that was sealed too needs no
+    /// With the certificates that the host gave, after it: then a peer that was sealed too needs no
     /// service of AMD's.
     WithCertificates,
     /// The 1184 bytes alone, as every `snpguest` reads them.

@@ -1,40 +1,20 @@
 //! The bodies of the fuzz targets, so that ordinary tests run them too. None may panic.
 
-use crate::{
-    audit::read_answer,
-    request::{AuditRequest, Request, parse},
-    token::Token,
-};
+use cvm_peer::audit::read_answer;
 
-/// Bytes as a token's text, and as the JSON in it.
-pub fn agent_token(bytes: &[u8]) {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-    let check = |text: &str| {
-        if let Ok(token) = Token::parse(text) {
-            let _ = token.statement.digest();
-            if let Ok(text) = token.text() {
-                assert_eq!(Token::parse(&text), Ok(token));
-            }
-        }
-    };
-    if let Ok(text) = str::from_utf8(bytes) {
-        check(text);
-    }
-    check(&URL_SAFE_NO_PAD.encode(bytes));
-}
+use crate::request::{AuditRequest, LocalRequest, parse};
 
 /// Bytes as a request of each kind, and as an answer.
 pub fn agent_request(bytes: &[u8]) {
-    let _ = parse::<Request>(bytes);
+    let _ = parse::<LocalRequest>(bytes);
     let _ = parse::<AuditRequest>(bytes);
     let _ = read_answer("fuzzer", bytes);
     if let Ok(text) = str::from_utf8(bytes) {
-        let _ = crate::clock::parse(text);
+        let _ = cvm_peer::clock::parse(text);
     }
 }
 
 /// Bytes as the file of a report: what a peer's token becomes.
-#[cfg(feature = "guest")]
 pub fn snp_report_file(bytes: &[u8]) {
     use crate::snpguest::{display::Text, file::ReportFile};
     if let Ok(file) = ReportFile::parse(bytes) {
@@ -43,9 +23,30 @@ pub fn snp_report_file(bytes: &[u8]) {
 }
 
 /// Bytes as `agent.yaml`.
-#[cfg(feature = "guest")]
 pub fn agent_config(bytes: &[u8]) {
     if let Ok(config) = crate::config::Config::parse(bytes) {
         assert!(config.check_frequency_s > 0 && config.token_lifetime_s > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvm_testkit::seeds::each_seed;
+
+    use super::*;
+
+    #[test]
+    fn agent_requests() {
+        each_seed("agent_request", 5_000, agent_request);
+    }
+
+    #[test]
+    fn snp_report_files() {
+        each_seed("snp_report_file", 3_000, snp_report_file);
+    }
+
+    #[test]
+    fn agent_configs() {
+        each_seed("agent_config", 5_000, agent_config);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use cvm_base::Explain;
 use serde_json::{Value, json};
 
-use crate::{audit, clock};
+use cvm_peer::{audit, clock};
 
 /// Between two looks, and how much more at random, in milliseconds.
 const PAUSE_MS: u64 = 500;
@@ -20,11 +20,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GateError {
-    /// Before what was signed for this image: certificates would look valid that are not, and the
-    /// other way round.
-    #[error(
-        "the clock stands at {found}, before {earliest}, when this image's documents were signed"
-    )]
+    /// The clock is before the time when this image's documents were signed: certificates would
+    /// look valid that are not, and the other way round.
+    #[error("the clock says {found}, before {earliest}, when this image's documents were signed")]
     Clock {
         /// RFC 3339.
         earliest: String,
@@ -112,7 +110,7 @@ pub fn wait(
     }
 }
 
-/// Ten sites that start at once shall not ask at once.
+/// Sites that start together must not all ask at the same moment.
 fn jitter() -> u64 {
     let mut byte = [0];
     let _ = getrandom::fill(&mut byte);

@@ -11,11 +11,11 @@ use cvm_layout::{manifest, p1};
 use cvm_policy::{MAX_POLICY_BYTES, Policy};
 use cvm_verify::ak_certificate::{AkCertificate, MAX_BYTES, MAX_CERTIFICATES};
 
-use crate::{
-    Refusal, SetupError,
-    config::Config,
-    token::Documents,
-    trust::{Image, Trust},
+use crate::{config::Config, error::SetupError};
+use cvm_peer::{
+    error::AgentRefusal,
+    token::ImageDocuments,
+    trust::{SignedImage, Trust},
     verify::{cross_policy, self_policy},
 };
 
@@ -28,7 +28,7 @@ pub const EVENT_LOG: &str = "event_log";
 /// What vendors published about this machine and its peers, in [`IMAGE`]: from p1, where the site
 /// put it.
 pub const COLLATERAL: &str = "collateral.json";
-/// On p4: the public key of whoever collected that, and what comes with peers' evidence.
+/// On p4: the public key of the collector of that, and of what comes with peers' evidence.
 pub const COLLECTOR: &str = "collateral.pub";
 const MAX_AGREEMENT: u64 = cvm_ceremony::MAX_BYTES;
 
@@ -41,31 +41,31 @@ pub struct Folders {
     pub config: PathBuf,
 }
 
-/// All of it, read and verified once.
-pub struct Own {
+/// All that the running image says of itself, read and verified once.
+pub struct OwnImage {
     /// Whom this federation believes.
     pub trust: Trust,
     /// This image.
-    pub image: Arc<Image>,
+    pub image: Arc<SignedImage>,
     /// Its documents, for tokens.
-    pub documents: Documents,
+    pub documents: ImageDocuments,
     /// Who vouches for its attestation key.
     pub ak_certificates: Vec<AkCertificate>,
     /// What the firmware measured; empty where it could not be read.
     pub event_log: Vec<u8>,
     /// What vendors published about this machine; empty where nobody put it there.
     pub collateral: Vec<u8>,
-    /// Why that does not count here; none where it does, or where there is none.
+    /// Why that does not count here; `None` where it counts, or where there is none.
     pub collateral_unused: Option<String>,
     /// How peers are judged.
-    pub cross: Policy,
+    pub cross_policy: Policy,
     /// How this machine is judged.
-    pub own: Policy,
+    pub self_policy: Policy,
     /// `agent.yaml`.
     pub config: Config,
 }
 
-impl Own {
+impl OwnImage {
     /// Reads and verifies everything.
     ///
     /// # Errors
@@ -79,9 +79,12 @@ impl Own {
             trust(&agreement, &folders.config.join(COLLECTOR), &collateral)?;
         if image("builder.pub", 32)? != trust.builder().as_bytes() {
             let builder = trust.agreement().builder().name.clone();
-            return Err(SetupError::Own(Refusal::Document { document: "builder.pub", builder }));
+            return Err(SetupError::Own(AgentRefusal::Document {
+                document: "builder.pub",
+                builder,
+            }));
         }
-        let documents = Documents {
+        let documents = ImageDocuments {
             manifest: image("manifest.json", manifest::MAX_BYTES)?.into(),
             manifest_sig: image("manifest.sig", 64)?.into(),
             reference: image("reference.json", cvm_evidence::reference::MAX_BYTES as u64)?.into(),
@@ -91,14 +94,14 @@ impl Own {
         let certificates = image("ak_certificates.json", (MAX_BYTES * MAX_CERTIFICATES) as u64);
         let limit = MAX_POLICY_BYTES as u64;
         Ok(Self {
-            cross: cross_policy(optional(config("policies/cross.rego", limit))?.as_deref())?,
-            own: self_policy(optional(config("policies/self.rego", limit))?.as_deref())?,
+            cross_policy: cross_policy(optional(config("policies/cross.rego", limit))?.as_deref())?,
+            self_policy: self_policy(optional(config("policies/self.rego", limit))?.as_deref())?,
             config: Config::read(&folders.config.join("agent.yaml"))?,
             ak_certificates: match optional(certificates)? {
                 Some(bytes) => AkCertificate::parse_list(&bytes)?,
                 None => Vec::new(),
             },
-            // SNP and TDX guests may have none.
+            // An SNP or TDX guest may have no log.
             event_log: optional(image(EVENT_LOG, p1::MAX_EVENT_LOG_BYTES))?.unwrap_or_default(),
             collateral,
             collateral_unused,
@@ -109,8 +112,8 @@ impl Own {
     }
 }
 
-/// The agreement's, and the collector's if p4 names one; with what it collected, or why that does
-/// not count. p1 is the host's: what stands there can help, and stop nothing.
+/// Trust in the agreement's parties, and in the collector if p4 names one; with what it collected,
+/// or why that does not count. p1 is the host's: what is there can help, and can stop nothing.
 fn trust(
     agreement: &[u8],
     collector: &Path,
@@ -144,11 +147,11 @@ fn optional(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, FileErr
     }
 }
 
-/// Before this the clock cannot stand: the day of the agreement, and what key holders signed during
-/// this boot.
-pub fn not_before(own: &Own) -> u64 {
+/// The earliest time that the clock can show: the day of the agreement, or when key holders signed
+/// during this boot.
+pub fn not_before(own: &OwnImage) -> u64 {
     let day = &own.trust.agreement().transcript().terms.date;
-    let agreed = crate::clock::parse(&format!("{day}T00:00:00Z")).unwrap_or(0);
+    let agreed = cvm_peer::clock::parse(&format!("{day}T00:00:00Z")).unwrap_or(0);
     let certified = own.trust.certified(&own.ak_certificates, &own.image.manifest);
     certified.iter().map(|statement| statement.issued_at).fold(agreed, u64::max)
 }

@@ -11,10 +11,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Refusal, clock};
+use cvm_peer::{clock, error::AgentRefusal};
 
 /// Where it lies in the guest. The entries of this machine's own verification and those of auditors
-/// stand in files of their own beside it, so that neither a peer nor a stranger can push others'
+/// are in files of their own beside it, so that neither a peer nor a stranger can push the others
 /// out.
 pub const PATH: &str = "/opt/nvflare/logs/flare-cvm/attestation.jsonl";
 /// The longest line.
@@ -24,12 +24,14 @@ const MAX_REASON: usize = 600;
 /// Bytes of entries in one report: it must fit into an answer.
 pub const MAX_REPORT: usize = 512 * 1024;
 // A report is text in JSON: each quote of it takes two bytes more than it had.
-const _: () = assert!(crate::token::MAX_BYTES + 2 * MAX_REPORT + 64 * 1024 < crate::MAX_MESSAGE);
+const _: () = assert!(
+    cvm_peer::token::MAX_BYTES + 2 * MAX_REPORT + 64 * 1024 < cvm_peer::limits::MAX_MESSAGE
+);
 
-/// One line.
+/// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct JournalEntry {
     /// RFC 3339.
     pub time: String,
     /// The other site; null where it was not named.
@@ -44,7 +46,7 @@ pub struct Entry {
     pub reason: Option<String>,
 }
 
-impl Entry {
+impl JournalEntry {
     /// At `now`, without a refusal.
     pub fn new(now: u64, direction: &str, peer: Option<String>, result: &str) -> Self {
         let (direction, result) = (direction.into(), result.into());
@@ -55,10 +57,10 @@ impl Entry {
 /// A period's entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct JournalReport {
     /// Oldest first.
-    pub entries: Vec<Entry>,
-    /// There were more; ask for the period behind the last of these.
+    pub entries: Vec<JournalEntry>,
+    /// There were more; ask for the period after the last of these.
     pub more: bool,
 }
 
@@ -87,7 +89,7 @@ impl Journal {
 
     /// Appends a line. A journal that cannot be written must not stop attestation: the error is
     /// logged.
-    pub fn append(&self, entry: &Entry) {
+    pub fn append(&self, entry: &JournalEntry) {
         let log = match entry.direction.as_str() {
             "self" => &self.own,
             "audit" => &self.auditors,
@@ -105,16 +107,16 @@ impl Journal {
     /// The entries of a period, both ends included.
     ///
     /// # Errors
-    /// [`Refusal::Journal`].
-    pub fn report(&self, since: u64, until: u64) -> Result<Report, Refusal> {
-        let fail = |e: std::io::Error| Refusal::Journal { problem: e.to_string() };
+    /// [`AgentRefusal::Journal`].
+    pub fn report(&self, since: u64, until: u64) -> Result<JournalReport, AgentRefusal> {
+        let fail = |e: std::io::Error| AgentRefusal::Journal { problem: e.to_string() };
         let (since, until) = (clock::rfc3339(since), clock::rfc3339(until));
-        let mut report = Report { entries: Vec::new(), more: false };
+        let mut report = JournalReport { entries: Vec::new(), more: false };
         let mut bytes = 0;
         let mut logs = [&self.own, &self.peers, &self.auditors].map(|log| log.lines().peekable());
         loop {
             let next = |log: &mut Peekable<Lines<'_>>| {
-                // An error is dealt with at once.
+                // An error comes first, and is dealt with at once.
                 log.peek().map(|line| {
                     line.as_ref().map_or_else(|_| String::new(), |(entry, _)| entry.time.clone())
                 })
@@ -169,7 +171,7 @@ impl Log {
             *file = Some((opened, length));
         }
         if let Some((opened, length)) = file.as_mut() {
-            // One call a line: a reader sees whole lines.
+            // One call per line: a reader sees whole lines.
             opened.write_all(line)?;
             *length += line.len() as u64;
         }
@@ -200,7 +202,7 @@ impl Log {
     }
 }
 
-/// The entries of a log's files. Lines that are none are left out: a power cut may tear one.
+/// The entries of a log's files. A line that is not an entry is left out: a power cut may tear one.
 struct Lines<'a> {
     log: &'a Log,
     /// Still to be read, the oldest last.
@@ -209,7 +211,7 @@ struct Lines<'a> {
 }
 
 impl Iterator for Lines<'_> {
-    type Item = std::io::Result<(Entry, usize)>;
+    type Item = std::io::Result<(JournalEntry, usize)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -241,8 +243,8 @@ impl Iterator for Lines<'_> {
 mod tests {
     use super::*;
 
-    fn entry(n: u64, direction: &str) -> Entry {
-        Entry::new(1_800_000_000 + n, direction, Some(format!("site-{n}")), "accepted")
+    fn entry(n: u64, direction: &str) -> JournalEntry {
+        JournalEntry::new(1_800_000_000 + n, direction, Some(format!("site-{n}")), "accepted")
     }
 
     fn sizes(folder: &Path) -> Vec<u64> {

@@ -23,7 +23,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// Where p5 and `state` are mounted; a mount before the one that it shows a folder of.
+/// Where p5 and `state` are mounted; a mount that shows a folder of another comes before that one.
 const DATA: [&str; 4] =
     ["/opt/nvflare/jobs", "/opt/nvflare/workspace", "/opt/nvflare/logs", "/opt/nvflare/state"];
 /// Their mappings, from the top: `cvm-init` names the first, libcryptsetup the one below
@@ -47,7 +47,7 @@ impl Step {
     }
 }
 
-/// Everything, and then the power. Returns only if the kernel refuses to power off.
+/// Does every step, then powers off. Returns only if the kernel refuses to power off.
 pub fn run() -> String {
     let steps = vec![
         Step::new("stop NVFLARE, the key holder and the agent", stop_units),
@@ -94,7 +94,7 @@ fn stop_units() -> Result<(), String> {
         .stdin(Stdio::null())
         .spawn()
         .map_err(|e| format!("systemctl: {e}"))?;
-    // Less than the step has, so that a unit that does not end is killed here.
+    // Less than the step's time, so that a unit that does not end is killed here.
     let deadline = Instant::now() + STEP / 2;
     while Instant::now() < deadline {
         match child.try_wait() {
@@ -166,8 +166,8 @@ fn unmount(folder: &Path) -> Result<(), String> {
         return Ok(());
     }
     umount(folder).or_else(|error| {
-        // Others' mount namespaces may hold it; then it goes with them, and the mapping is emptied
-        // all the same.
+        // Another mount namespace may hold it. Then it goes with that one, and the mapping is
+        // emptied all the same.
         umount2(folder, MntFlags::MNT_DETACH).map_err(|e| format!("{error}, then {e}"))
     })
 }

@@ -5,23 +5,24 @@ use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc, thread,
 use anyhow::{Context, Result};
 use clap::{Args, Parser};
 use cvm_agent::{
-    SOCKET,
     agent::Agent,
     attester::{self, GpuAttester},
-    clock, gate,
-    image::{CONFIG, Folders, IMAGE, Own, not_before},
+    gate,
+    image::{CONFIG, Folders, IMAGE, OwnImage, not_before},
     journal::{self, Journal},
     lockdown, serve,
+    serve::SOCKET,
 };
 use cvm_base::Explain;
 use cvm_collect::{attester::DEFAULT_TCTI, nvml::Nvml};
+use cvm_peer::clock;
 use nix::unistd::{User, geteuid};
 
-/// How the agent ends when this machine is not what was built; systemd answers with the lockdown.
+/// The exit status when this machine is not what was built; systemd answers with the lockdown.
 const FAILED: u8 = 70;
 /// How long the state `failing` can still be asked for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// A TPM that does not answer at once is asked again, after so many seconds.
+/// After how many seconds a TPM that does not answer is asked again.
 const RETRIES_S: [u64; 2] = [1, 3];
 
 /// The in-guest attestation agent of flare-cvm.
@@ -49,8 +50,8 @@ struct Places {
 }
 
 impl Places {
-    fn own(&self) -> Result<Own> {
-        Ok(Own::read(&Folders { image: self.image.clone(), config: self.config.clone() })?)
+    fn own_image(&self) -> Result<OwnImage> {
+        Ok(OwnImage::read(&Folders { image: self.image.clone(), config: self.config.clone() })?)
     }
 }
 
@@ -100,7 +101,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Serve) -> Result<ExitCode> {
-    let own = args.places.own().map_err(explained)?;
+    let own = args.places.own_image().map_err(explained)?;
     let manifest = &own.image.manifest;
     eprintln!("cvm-agent: site {} ({}), image {}", manifest.site, manifest.role, manifest.image_id);
     // The socket first, so that callers learn that the agent is starting.
@@ -138,7 +139,7 @@ fn run(args: &Serve) -> Result<ExitCode> {
     }
     eprintln!("cvm-agent: listening on {}", args.places.socket.display());
     loop {
-        // A TPM that is busy is no reason to end; one that says something else is.
+        // A busy TPM is not a reason to end; a TPM that says something else is.
         if let Err(refusal) = agent.verify_self(&RETRIES_S.map(Duration::from_secs)) {
             thread::sleep(LAST_WORDS);
             return Ok(failed(&refusal));
@@ -147,7 +148,7 @@ fn run(args: &Serve) -> Result<ExitCode> {
     }
 }
 
-fn failed(refusal: &cvm_agent::Refusal) -> ExitCode {
+fn failed(refusal: &cvm_peer::error::AgentRefusal) -> ExitCode {
     eprintln!("cvm-agent: SELF-VERIFICATION FAILED: {}: {refusal}", refusal.code());
     ExitCode::from(FAILED)
 }
@@ -162,7 +163,7 @@ fn users(name: &str) -> Result<Vec<u32>> {
 }
 
 fn wait(args: &Gate) -> Result<ExitCode> {
-    let own = args.places.own().map_err(explained)?;
+    let own = args.places.own_image().map_err(explained)?;
     let earliest = not_before(&own).saturating_sub(own.config.clocks.leeway_s);
     match gate::wait(&args.places.socket, earliest, Duration::from_secs(args.deadline), clock::now)
     {
@@ -174,10 +175,10 @@ fn wait(args: &Gate) -> Result<ExitCode> {
     }
 }
 
-/// With its code and its help, where it has them.
+/// The error with its code and its help, where it has them.
 fn explained(error: anyhow::Error) -> anyhow::Error {
     let explain = error
-        .downcast_ref::<cvm_agent::SetupError>()
+        .downcast_ref::<cvm_agent::error::SetupError>()
         .map(|e| (e.code(), e.help()))
         .or_else(|| error.downcast_ref::<gate::GateError>().map(|e| (e.code(), e.help())));
     match explain {

@@ -1,5 +1,5 @@
-//! Challenges that were issued, and tokens that were accepted without one: both bounded, both
-//! forgotten in time.
+//! Challenges that were issued, and tokens that were accepted without one. Both lists are bounded,
+//! and both forget with time.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 use cvm_base::{Bytes, Bytes32};
 use cvm_layout::names::Name;
 
-use crate::Refusal;
+use cvm_peer::error::AgentRefusal;
 
 /// How long a challenge stays open.
 pub const CHALLENGE_LIFETIME: Duration = Duration::from_secs(120);
@@ -20,8 +20,8 @@ const MAX_CHALLENGES: usize = 4096;
 /// Tokens that are remembered.
 const MAX_SEEN: usize = 4096;
 
-/// What an agent must remember between requests. A restart forgets: open challenges are refused
-/// then, and tokens without one fall under [`Memory::new`]'s rule.
+/// What an agent must remember between requests. A restart forgets it: then open challenges are
+/// refused, and for tokens without one see [`Memory::new`].
 #[derive(Debug)]
 pub struct Memory {
     challenges: HashMap<Bytes32, Challenge>,
@@ -49,8 +49,9 @@ impl Memory {
     /// A new challenge for `peer`.
     ///
     /// # Errors
-    /// [`Refusal::Busy`] when too many are open, [`Refusal::NoEvidence`] without random bytes.
-    pub fn issue(&mut self, peer: &Name, now: Instant) -> Result<Bytes32, Refusal> {
+    /// [`AgentRefusal::Busy`] when too many are open, [`AgentRefusal::NoEvidence`] without random
+    /// bytes.
+    pub fn issue(&mut self, peer: &Name, now: Instant) -> Result<Bytes32, AgentRefusal> {
         self.challenges.retain(|_, challenge| challenge.until > now);
         let of_peer = self.challenges.iter().filter(|(_, challenge)| challenge.peer == *peer);
         if of_peer.clone().count() >= MAX_PER_PEER
@@ -60,11 +61,11 @@ impl Memory {
             self.challenges.remove(&oldest);
         }
         if self.challenges.len() >= MAX_CHALLENGES {
-            return Err(Refusal::Busy { what: "open challenges" });
+            return Err(AgentRefusal::Busy { what: "open challenges" });
         }
         let mut challenge = [0; 32];
         getrandom::fill(&mut challenge)
-            .map_err(|e| Refusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
+            .map_err(|e| AgentRefusal::NoEvidence { problem: format!("no random bytes: {e}") })?;
         self.challenges.insert(
             Bytes(challenge),
             Challenge { peer: peer.clone(), until: now + CHALLENGE_LIFETIME },
@@ -75,18 +76,18 @@ impl Memory {
     /// Closes an open challenge of this peer: of two that show the same, one fails.
     ///
     /// # Errors
-    /// [`Refusal::NoChallenge`].
+    /// [`AgentRefusal::NoChallenge`].
     pub fn take(
         &mut self,
         challenge: &Bytes32,
         peer: &Name,
         now: Instant,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Taken, AgentRefusal> {
         match self.challenges.get(challenge) {
             Some(found) if found.peer == *peer && found.until > now => {}
-            _ => return Err(Refusal::NoChallenge),
+            _ => return Err(AgentRefusal::NoChallenge),
         }
-        let found = self.challenges.remove(challenge).ok_or(Refusal::NoChallenge)?;
+        let found = self.challenges.remove(challenge).ok_or(AgentRefusal::NoChallenge)?;
         Ok(Taken(*challenge, found))
     }
 
@@ -95,24 +96,25 @@ impl Memory {
         self.challenges.insert(taken.0, taken.1);
     }
 
-    /// Remembers a token that answers no challenge, until `until`, by its statement's digest.
+    /// Remembers, until `until`, a token that answers no challenge, by its statement's digest.
     ///
     /// # Errors
-    /// [`Refusal::Replayed`] when it is known, or may have been before this memory began;
-    /// [`Refusal::Busy`] when no more can be remembered: what cannot be remembered is not accepted.
+    /// [`AgentRefusal::Replayed`] when it is known, or may have been before this memory began;
+    /// [`AgentRefusal::Busy`] when no more can be remembered: what cannot be remembered is not
+    /// accepted.
     pub fn see(
         &mut self,
         digest: [u8; 48],
         issued_at: u64,
         until: u64,
         now: u64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AgentRefusal> {
         self.seen.retain(|_, until| *until >= now);
         if issued_at < self.began || self.seen.contains_key(&digest) {
-            return Err(Refusal::Replayed);
+            return Err(AgentRefusal::Replayed);
         }
         if self.seen.len() >= MAX_SEEN {
-            return Err(Refusal::Busy { what: "tokens without a challenge" });
+            return Err(AgentRefusal::Busy { what: "tokens without a challenge" });
         }
         self.seen.insert(digest, until);
         Ok(())
@@ -160,10 +162,10 @@ mod tests {
     fn a_token_without_a_challenge_is_accepted_once() {
         let mut memory = Memory::new(100);
         memory.see([1; 48], 100, 200, 110).unwrap();
-        assert_eq!(memory.see([1; 48], 100, 200, 200), Err(Refusal::Replayed));
+        assert_eq!(memory.see([1; 48], 100, 200, 200), Err(AgentRefusal::Replayed));
         assert_eq!(
             memory.see([2; 48], 99, 200, 110),
-            Err(Refusal::Replayed),
+            Err(AgentRefusal::Replayed),
             "perhaps seen before the restart"
         );
         for n in 0..2 * MAX_SEEN {
@@ -174,7 +176,7 @@ mod tests {
         assert!(memory.seen.len() <= MAX_SEEN);
         assert_eq!(
             memory.see([9; 48], 100, 300, 110),
-            Err(Refusal::Busy { what: "tokens without a challenge" })
+            Err(AgentRefusal::Busy { what: "tokens without a challenge" })
         );
     }
 }

@@ -6,7 +6,7 @@ use cvm_layout::names::Name;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 
-use crate::{MAX_MESSAGE, Refusal, verify::Peer};
+use cvm_peer::{error::AgentRefusal, limits::MAX_MESSAGE, verify::Peer};
 
 /// 1, and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl<'de> Deserialize<'de> for Version {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 #[allow(missing_docs, reason = "the protocol's document says what they are")]
-pub enum Request {
+pub enum LocalRequest {
     Status {
         v: Version,
     },
@@ -77,10 +77,10 @@ pub enum AuditRequest {
 /// Reads one request: a line, its newline included or cut.
 ///
 /// # Errors
-/// [`Refusal::Request`].
-pub fn parse<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, Refusal> {
+/// [`AgentRefusal::Request`].
+pub fn parse<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, AgentRefusal> {
     let refuse =
-        |problem: String| Refusal::Request { problem: problem.chars().take(200).collect() };
+        |problem: String| AgentRefusal::Request { problem: problem.chars().take(200).collect() };
     if line.len() > MAX_MESSAGE {
         return Err(refuse(format!("longer than {MAX_MESSAGE} bytes")));
     }
@@ -89,7 +89,7 @@ pub fn parse<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, Refusal> 
 }
 
 /// The answer to a request: one line.
-pub fn answer(outcome: Result<Value, Refusal>) -> Vec<u8> {
+pub fn answer(outcome: Result<Value, AgentRefusal>) -> Vec<u8> {
     let value = match outcome {
         Ok(mut members) => {
             members["ok"] = json!(true);
@@ -98,7 +98,8 @@ pub fn answer(outcome: Result<Value, Refusal>) -> Vec<u8> {
         Err(refusal) => {
             let reason: String = refusal.to_string().chars().take(2000).collect();
             let mut members = json!({
-                "ok": false, "code": refusal.code(), "reason": reason, "help": refusal.help(), "retry": refusal.retry(),
+                "ok": false, "code": refusal.code(), "reason": reason,
+                "help": refusal.help(), "retry": refusal.retry(),
             });
             if let Some(wait_s) = refusal.wait_s() {
                 members["wait_s"] = json!(wait_s);
@@ -117,19 +118,24 @@ mod tests {
 
     #[test]
     fn requests_are_read_strictly() {
+        let peer = r#"{"name":"a","role":"ROLE","tls_cert_sha256":null}"#;
+        let verify =
+            format!(r#"{{"op":"verify","v":1,"token":"x","peer":{peer},"challenge":null}}"#);
         let good = [
             r#"{"v":1,"op":"status"}"#.to_owned(),
             r#"{"v":1,"op":"challenge","peer":"site-1"}"#.to_owned(),
-            format!(r#"{{"v":1,"op":"generate","challenge":null,"tls_cert_sha256":"{}"}}"#, "ab".repeat(32)),
+            format!(
+                r#"{{"v":1,"op":"generate","challenge":null,"tls_cert_sha256":"{}"}}"#,
+                "ab".repeat(32)
+            ),
             r#"{"v":1,"op":"verify","token":"x","peer":null,"challenge":null}"#.to_owned(),
-            r#"{"op":"verify","v":1,"token":"x","peer":{"name":"a","role":"client","tls_cert_sha256":null},"challenge":null}"#
-                .to_owned(),
+            verify.replace("ROLE", "client"),
             r#"{"v":1,"op":"report","since":"a","until":"b"}"#.to_owned(),
             format!(r#"{{"v":1,"op":"snp-report","report_data":"{}"}}"#, "ab".repeat(64)),
             r#"{"v":1,"op":"snp-verify","report":"AAAA","certificates":["AA=="]}"#.to_owned(),
         ];
         for line in &good {
-            parse::<Request>(line.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e}"));
+            parse::<LocalRequest>(line.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
         for line in [
             "",
@@ -144,11 +150,11 @@ mod tests {
             r#"{"v":1,"op":"snp-report","report_data":"00"}"#,
             r#"{"v":1,"op":"snp-verify","report":"?","certificates":[]}"#,
             r#"{"v":1,"op":"verify","token":"x","challenge":null}"#,
-            r#"{"v":1,"op":"verify","token":"x","peer":{"name":"a","role":"admin","tls_cert_sha256":null},"challenge":null}"#,
+            &verify.replace("ROLE", "admin"),
         ] {
-            assert!(parse::<Request>(line.as_bytes()).is_err(), "{line}");
+            assert!(parse::<LocalRequest>(line.as_bytes()).is_err(), "{line}");
         }
-        assert!(parse::<Request>("[".repeat(MAX_MESSAGE).as_bytes()).is_err());
+        assert!(parse::<LocalRequest>("[".repeat(MAX_MESSAGE).as_bytes()).is_err());
         assert!(parse::<AuditRequest>(br#"{"v":1,"op":"generate"}"#).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The socket and the port: one request a connection, all of it bounded.
+//! The socket and the port: one request per connection, all of it bounded.
 
 use std::{
     fs,
@@ -17,12 +17,18 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::Value;
 
 use crate::{
-    MAX_MESSAGE, MAX_QUESTION, Refusal, SetupError,
     agent::Agent,
+    error::SetupError,
     request::{answer, parse},
+};
+use cvm_peer::{
+    error::AgentRefusal,
+    limits::{MAX_MESSAGE, MAX_QUESTION},
     stream::Stream,
 };
 
+/// Where the agent listens.
+pub const SOCKET: &str = "/run/flare-cvm/agent.sock";
 /// Connections to the socket at once, and of one user.
 const MAX_CONNECTIONS: usize = 32;
 const MAX_PER_USER: usize = 24;
@@ -36,7 +42,7 @@ const AUDITS: Rate = Rate { burst: 5.0, per_second: 0.5 };
 /// Addresses that are remembered.
 const MAX_ADDRESSES: usize = 1024;
 
-/// Binds the socket. Its mode lets everybody connect; the kernel's word on who connected decides
+/// Binds the socket. Its mode lets everybody connect; what the kernel says of who connected decides
 /// ([`local`]).
 ///
 /// # Errors
@@ -49,7 +55,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, SetupError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(fail)?;
     }
-    // Left by an agent that was killed; systemd starts only one.
+    // An agent that was killed may have left it; systemd starts only one agent.
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
         _ => {}
@@ -59,7 +65,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, SetupError> {
     Ok(listener)
 }
 
-/// Serves the local socket for good. `users` may ask: root, and NVFLARE's.
+/// Serves the local socket without end. `users` may ask: root and NVFLARE's user.
 pub fn local(agent: &Arc<Agent>, listener: &UnixListener, users: &[u32]) {
     let doors = Doors::new(MAX_CONNECTIONS, MAX_PER_USER, MAX_MESSAGE);
     for stream in listener.incoming() {
@@ -76,7 +82,7 @@ pub fn local(agent: &Arc<Agent>, listener: &UnixListener, users: &[u32]) {
     }
 }
 
-/// Serves auditors for good.
+/// Serves auditors without end.
 pub fn audits(agent: &Arc<Agent>, listener: &TcpListener) {
     let doors = Doors::new(MAX_AUDITS, MAX_PER_ADDRESS, MAX_QUESTION);
     let mut rates: Buckets<IpAddr> = Buckets::new(AUDITS, MAX_ADDRESSES);
@@ -92,8 +98,8 @@ pub fn audits(agent: &Arc<Agent>, listener: &TcpListener) {
     }
 }
 
-/// So many connections at once, each in a thread of its own. Where there is no place for one more,
-/// the slowest goes.
+/// A bounded number of connections at once, each in a thread of its own. Where there is no place
+/// for one more, the slowest is ended.
 struct Doors<K, S> {
     places: Arc<Mutex<Places<K, S>>>,
     /// The longest request.
@@ -113,20 +119,20 @@ impl<K: Hash + Eq + Copy + Send + 'static, S: Stream> Doors<K, S> {
         &self,
         peer: K,
         mut stream: S,
-        work: impl FnOnce(&[u8]) -> Result<Value, Refusal> + Send + 'static,
+        work: impl FnOnce(&[u8]) -> Result<Value, AgentRefusal> + Send + 'static,
     ) {
         let Ok(handle) = stream.handle() else { return };
         let admitted = lock(&self.places).admit(peer, handle, Instant::now());
         let Some(Place { id, shed }) = admitted else {
             let _ = stream.patience(Duration::from_millis(100));
-            let _ = stream.write_all(&answer(Err(Refusal::Busy { what: "connections" })));
+            let _ = stream.write_all(&answer(Err(AgentRefusal::Busy { what: "connections" })));
             return;
         };
         if let Some(slowest) = shed {
             slowest.hang_up();
         }
         let (place, longest) = (Taken { places: self.places.clone(), id }, self.longest);
-        // Without a thread, the closure goes, and with it the place and the connection.
+        // If no thread starts, the closure is dropped, and with it the place and the connection.
         let _ = thread::Builder::new().spawn(move || {
             let outcome = match read_line(&mut stream, longest, Instant::now() + DEADLINE) {
                 Ok(line) => {
@@ -153,7 +159,7 @@ impl<K: Hash + Eq + Copy, H> Drop for Taken<K, H> {
     }
 }
 
-/// All of it, in time, however little the other side takes at once.
+/// Writes all bytes before the deadline, however little the other side takes at once.
 fn write_whole(stream: &mut impl Stream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     while !bytes.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -174,8 +180,8 @@ fn read_line(
     stream: &mut impl Stream,
     longest: usize,
     deadline: Instant,
-) -> Result<Vec<u8>, Refusal> {
-    let refuse = |problem: &str| Refusal::Request { problem: problem.into() };
+) -> Result<Vec<u8>, AgentRefusal> {
+    let refuse = |problem: &str| AgentRefusal::Request { problem: problem.into() };
     let mut line = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
     loop {

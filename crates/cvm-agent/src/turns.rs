@@ -1,20 +1,20 @@
 //! Who is next to ask the TPM, the TEE and the GPUs. They answer one at a time, for a second or
 //! more each.
 //!
-//! Anybody may ask the node's port for evidence; this machine's own verification, and its peers',
-//! must not stand in line behind them.
+//! Anybody may ask the node's port for evidence. This machine's own verification, and that of its
+//! peers, must not wait until strangers have had their turns.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use crate::{Refusal, token::Use};
+use cvm_peer::{error::AgentRefusal, token::Use};
 
 /// How long anybody but this machine itself waits for a turn.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Who asks: the later, the sooner.
+/// Who asks. A later variant is served sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
     /// Somebody on the node's port.
@@ -52,12 +52,12 @@ impl Turns {
     /// Waits for a turn, which lasts until it is dropped.
     ///
     /// # Errors
-    /// [`Refusal::Busy`], never for [`Rank::Own`].
-    pub(crate) fn take(&self, rank: Rank) -> Result<Turn<'_>, Refusal> {
+    /// [`AgentRefusal::Busy`], never for [`Rank::Own`].
+    pub(crate) fn take(&self, rank: Rank) -> Result<Turn<'_>, AgentRefusal> {
         self.take_within(rank, PATIENCE)
     }
 
-    fn take_within(&self, rank: Rank, patience: Duration) -> Result<Turn<'_>, Refusal> {
+    fn take_within(&self, rank: Rank, patience: Duration) -> Result<Turn<'_>, AgentRefusal> {
         let mut line = self.line();
         line.waiting.push(rank);
         let must_wait =
@@ -76,12 +76,12 @@ impl Turns {
             line.waiting.swap_remove(at);
         }
         line.taken |= mine;
-        // Who waited for this one to go first looks again.
+        // Those that let this one go first look again.
         self.moved.notify_all();
         if mine {
             Ok(Turn(self))
         } else {
-            Err(Refusal::Busy { what: "questions to its TPM, TEE or GPUs" })
+            Err(AgentRefusal::Busy { what: "questions to its TPM, TEE or GPUs" })
         }
     }
 
@@ -136,7 +136,7 @@ mod tests {
         let turns = Turns::default();
         let _first = turns.take(Rank::Own).unwrap();
         let refused = turns.take_within(Rank::Auditor, Duration::from_millis(10)).err();
-        assert!(matches!(refused, Some(Refusal::Busy { .. })), "{refused:?}");
+        assert!(matches!(refused, Some(AgentRefusal::Busy { .. })), "{refused:?}");
         assert!(turns.line().waiting.is_empty());
     }
 }

@@ -4,22 +4,25 @@ use std::{fs, path::Path};
 
 use nix::mount::{MsFlags, mount};
 
-use crate::{DataError, FLAGS, USER_DATA};
+use crate::{
+    error::DataError,
+    mounts::{HOSTS_FLAGS, USER_DATA},
+};
 
 const SERIAL: &[u8] = b"user_data";
 const BLOCK: &str = "/sys/block";
 /// p6, where cvm-init put it.
 const P6: &str = "/opt/nvflare/data";
-/// No machine has more disks.
+/// More disks than any machine has.
 const MAX_DISKS: usize = 256;
 /// A disk's serial number is at most 20 bytes (virtio) or 40 (NVMe), padded.
 const MAX_SERIAL: u64 = 64;
 
-/// Mounts what there is at `/user_data`, and says what it was.
+/// Mounts the data's disk, or else p6, at `/user_data`, and returns which.
 pub fn attach() -> Result<String, DataError> {
     let (source, kind, flags, options) = match find(Path::new(BLOCK))? {
         // No journal replay: the disk is the host's, and nothing is written to it.
-        Some(name) => (format!("/dev/{name}"), Some("ext4"), FLAGS, Some("noload")),
+        Some(name) => (format!("/dev/{name}"), Some("ext4"), HOSTS_FLAGS, Some("noload")),
         None => (P6.to_owned(), None, MsFlags::MS_BIND, None),
     };
     match mount(Some(source.as_str()), USER_DATA, kind, flags, options) {
@@ -32,7 +35,7 @@ pub fn attach() -> Result<String, DataError> {
     }
 }
 
-/// The one disk of that serial number below `block`, sysfs' folder of disks.
+/// The name of the one disk with that serial number below `block`, sysfs' folder of disks.
 pub fn find(block: &Path) -> Result<Option<String>, DataError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(block).into_iter().flatten().flatten().take(MAX_DISKS) {
@@ -72,8 +75,7 @@ mod tests {
         disk("nvme1n1", "device/serial", "user_data           \n");
         assert_eq!(find(dir.path()).unwrap().as_deref(), Some("nvme1n1"));
         disk("vdd", "serial", "user_data");
-        assert!(
-            matches!(find(dir.path()), Err(DataError::SeveralDisks(names)) if names == "nvme1n1, vdd")
-        );
+        let Err(DataError::SeveralDisks(names)) = find(dir.path()) else { panic!("one disk") };
+        assert_eq!(names, "nvme1n1, vdd");
     }
 }

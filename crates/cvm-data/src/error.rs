@@ -9,12 +9,12 @@ pub enum DataError {
     /// More than one disk says that it is the site's data.
     #[error("the disks {0} all have the serial number user_data, expected one")]
     SeveralDisks(String),
-    /// Nobody could mount it.
+    /// The kernel does not mount it.
     #[error("cannot mount {source_name} at {target}: {problem}")]
     Mount {
-        /// What.
+        /// The disk or the export.
         source_name: String,
-        /// Where.
+        /// The mount point.
         target: String,
         /// What the kernel said.
         problem: String,
@@ -30,27 +30,28 @@ pub enum DataError {
         /// The port.
         port: u16,
     },
-    /// The server's name leads nowhere.
+    /// The server's name has no address.
     #[error("ext_mount.conf names the server {server}, which has no address: {problem}")]
     NoAddress {
         /// The server.
         server: String,
-        /// Why.
+        /// What the resolver said.
         problem: String,
     },
-    /// `/user_data/mnt` is not there, or no folder.
-    #[error("/user_data/mnt is no folder that could be mounted on: {0}")]
+    /// `/user_data/mnt` is not there, or is not a folder.
+    #[error("/user_data/mnt is not a folder that something can be mounted on: {0}")]
     NoMountPoint(String),
-    /// A file could not be read.
+    /// A file cannot be read.
     #[error(transparent)]
     File(#[from] cvm_base::FileError),
-    /// The site's settings.
+    /// The site's settings cannot be understood.
     #[error(transparent)]
     Settings(#[from] cvm_layout::site_conf::ConfError),
 }
 
 impl DataError {
-    /// Whether the same may succeed later: it is the server's or the network's, not the data's.
+    /// Whether the same may succeed later, because the server or the network is at fault and not
+    /// the data.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Mount { .. } | Self::NoAddress { .. })
     }

@@ -5,26 +5,26 @@ use std::{fmt, net::IpAddr};
 
 use cvm_layout::site_conf::is_host_name;
 
-use crate::DataError;
+use crate::error::DataError;
 
-/// More than any line needs.
+/// The longest file, in bytes: more than any line needs.
 pub const MAX_BYTES: u64 = 1024;
 
-/// What is to be mounted.
+/// What to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Export {
     /// A host name or an address.
-    pub server: Server,
+    pub server: NfsServer,
     /// An absolute path there.
     pub path: String,
 }
 
-/// Who offers it.
+/// Where the export is offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Server {
-    /// To be looked up.
+pub enum NfsServer {
+    /// A name, which is looked up.
     Name(String),
-    /// As it is.
+    /// An address, used as it is.
     Address(IpAddr),
 }
 
@@ -46,13 +46,13 @@ impl Export {
         };
         let (server, path) = match line.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
             Some((address, path)) => match address.parse() {
-                Ok(address) => (Server::Address(IpAddr::V6(address)), path),
+                Ok(address) => (NfsServer::Address(IpAddr::V6(address)), path),
                 Err(_) => return wrong("has no IPv6 address in its brackets"),
             },
             None => match line.split_once(':') {
                 Some((name, path)) => match name.parse() {
-                    Ok(address) => (Server::Address(IpAddr::V4(address)), path),
-                    Err(_) if is_host_name(name) => (Server::Name(name.into()), path),
+                    Ok(address) => (NfsServer::Address(IpAddr::V4(address)), path),
+                    Err(_) if is_host_name(name) => (NfsServer::Name(name.into()), path),
                     Err(_) => {
                         return wrong("names a server that is neither a host name nor an address");
                     }
@@ -61,7 +61,7 @@ impl Export {
             },
         };
         if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
-            return wrong("names an export that is no absolute path without '..'");
+            return wrong("names an export that is not an absolute path without '..'");
         }
         if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@~".contains(&b)) {
             return wrong("names an export with other than letters, digits and /._-+@~");
@@ -70,7 +70,7 @@ impl Export {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for NfsServer {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),

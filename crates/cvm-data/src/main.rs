@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use cvm_base::Explain;
-use cvm_data::{DataError, USER_DATA, disk, nfs};
+use cvm_data::{DataError, disk, mounts::USER_DATA, nfs};
 
 /// `EX_TEMPFAIL` of sysexits(3): user-data-nfs.service asks again.
 const TRY_AGAIN: u8 = 75;

@@ -13,12 +13,13 @@ use cvm_layout::site_conf::{self, SiteConf};
 use nix::{errno::Errno, fcntl::OFlag, mount::mount};
 
 use crate::{
-    DataError, FLAGS, USER_DATA,
-    export::{Export, MAX_BYTES, Server},
+    error::DataError,
+    export::{Export, MAX_BYTES, NfsServer},
+    mounts::{HOSTS_FLAGS, USER_DATA},
 };
 
-/// NFS version 4's one port. The guide's 111 belongs to version 3's mount protocol, which nothing
-/// here speaks.
+/// The one port of NFS version 4. The guide's 111 belongs to the mount protocol of version 3, which
+/// nothing here speaks.
 pub const PORT: u16 = 2049;
 const SETTINGS: &str = "/opt/nvflare/config/site_conf.yaml";
 /// The versions that are tried. 4.2 adds nothing to a read-only mount, and Linux then reads by
@@ -31,10 +32,9 @@ pub fn attach() -> Result<Option<String>, DataError> {
         return Ok(None);
     };
     let conf = SiteConf::parse(&read_bounded(Path::new(SETTINGS), site_conf::MAX_BYTES)?)?;
-    let export = allowed(&text, &conf)?;
+    let export = allowed_export(&text, &conf)?;
     let address = address(&export.server, &conf)?;
-    // The host may have put a link there, or put one there now: what was opened is what is mounted
-    // on.
+    // The host may put a link there at any time, so the mount goes to the folder that was opened.
     let target = mount_point(&Path::new(USER_DATA).join("mnt"))?;
     let place = format!("/proc/self/fd/{}", target.as_raw_fd());
     let mut result = Err(Errno::EPROTONOSUPPORT);
@@ -44,7 +44,7 @@ pub fn attach() -> Result<Option<String>, DataError> {
             Some(export.to_string().as_str()),
             place.as_str(),
             Some("nfs"),
-            FLAGS,
+            HOSTS_FLAGS,
             Some(options.as_str()),
         );
         if !matches!(result, Err(Errno::EPROTONOSUPPORT | Errno::EINVAL)) {
@@ -74,7 +74,7 @@ pub fn read_conf(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
         other => other.map_err(fail)?,
     };
     if !file.metadata().map_err(fail)?.is_file() {
-        return Err(DataError::Export("is no plain file"));
+        return Err(DataError::Export("is not a plain file"));
     }
     let mut text = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(file, MAX_BYTES + 1), &mut text).map_err(fail)?;
@@ -82,7 +82,7 @@ pub fn read_conf(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
 }
 
 /// What the file names, if the site's firewall lets the CVM go there.
-pub fn allowed(text: &[u8], conf: &SiteConf) -> Result<Export, DataError> {
+pub fn allowed_export(text: &[u8], conf: &SiteConf) -> Result<Export, DataError> {
     let export = Export::parse(text)?;
     if conf.allowed_out_ports.contains(&PORT) {
         return Ok(export);
@@ -91,10 +91,10 @@ pub fn allowed(text: &[u8], conf: &SiteConf) -> Result<Export, DataError> {
 }
 
 /// The site's own entries first, then DNS.
-fn address(server: &Server, conf: &SiteConf) -> Result<IpAddr, DataError> {
+fn address(server: &NfsServer, conf: &SiteConf) -> Result<IpAddr, DataError> {
     let name = match server {
-        Server::Address(address) => return Ok(*address),
-        Server::Name(name) => name,
+        NfsServer::Address(address) => return Ok(*address),
+        NfsServer::Name(name) => name,
     };
     if let Some(address) = conf.hosts_entries.get(name) {
         return Ok(*address);
@@ -104,12 +104,13 @@ fn address(server: &Server, conf: &SiteConf) -> Result<IpAddr, DataError> {
     found.next().map(|address| address.ip()).ok_or_else(|| fail("no answer".into()))
 }
 
-/// What mount(2) is told (nfs(5)): errors after some seconds where the server cannot be reached,
-/// and no calls back. For one that holds the connection and says nothing, Linux waits all the same
-/// (`rpc_check_timeout` in net/sunrpc/clnt.c): its readers can be killed.
+/// The options for mount(2), as nfs(5) explains them: errors after some seconds where the server
+/// cannot be reached, and no calls back. For a server that holds the connection and says nothing,
+/// Linux waits all the same (`rpc_check_timeout` in net/sunrpc/clnt.c); its readers can be killed.
 pub fn options(address: IpAddr, version: &str) -> String {
     format!(
-        "vers={version},proto=tcp,port={PORT},addr={address},clientaddr=0.0.0.0,sec=sys,soft,timeo=50,retrans=2"
+        "vers={version},proto=tcp,port={PORT},addr={address},clientaddr=0.0.0.0,sec=sys,soft,\
+         timeo=50,retrans=2"
     )
 }
 
@@ -138,9 +139,9 @@ mod tests {
 
     #[test]
     fn an_export_is_mounted_only_where_its_port_is_open() {
-        let export = allowed(b"nas:/srv\n", &conf("[111, 2049]")).unwrap();
+        let export = allowed_export(b"nas:/srv\n", &conf("[111, 2049]")).unwrap();
         assert_eq!(address(&export.server, &conf("[]")).unwrap(), IpAddr::from([10, 0, 0, 5]));
-        let error = allowed(b"nas:/srv\n", &conf("[8002, 111]")).unwrap_err();
+        let error = allowed_export(b"nas:/srv\n", &conf("[8002, 111]")).unwrap_err();
         assert_eq!(error.code(), "DATA-004");
         assert!(
             error.to_string().contains("2049") && error.help().contains("allowed_out_ports"),

@@ -1,8 +1,10 @@
 //! The second stage of an image that requires GPUs: p5 and `state`, opened by the running system.
 //!
-//! The chapters are `cvm-init`'s own: the same exchange, derivation, header guard, seal record and
-//! registration, in the same order, with the [`Stage::Running`] halves. What is new is the
-//! evidence: [`Composite`], the CPU in its phase after the handoff, with every GPU beside it.
+//! This program links `cvm-init`'s library, on purpose: an area that a boot makes and one that the
+//! running system makes must not differ, so the same code makes both. It uses the chapters of the
+//! manifest, disk, site, exchange, areas and evidence, with the [`Stage::Running`] halves. What is
+//! new is the evidence: [`Composite`], the CPU in its phase after the handoff, with every GPU
+//! beside it.
 //!
 //! [`Stage::Running`]: cvm_layout::manifest::Stage::Running
 
@@ -24,7 +26,7 @@ pub struct Composite<'a> {
 }
 
 impl<'a> Composite<'a> {
-    /// With every GPU of `gpus`, each of which must attest now: what cannot is found out before
+    /// With every GPU of `gpus`. Each must attest now, so that one that cannot is found out before
     /// anybody is asked.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
-//! `cvm-jobs`: what `cvm-init`'s story lacks where an image requires GPUs, a line a step. It runs
-//! once, as root, before NVFLARE may start; systemd answers its failure with the lockdown.
+//! `cvm-jobs`: the part of `cvm-init`'s story that waits for GPUs where an image requires them, one
+//! line per step. It runs once, as root, before NVFLARE may start; systemd answers its failure with
+//! the lockdown.
 
 use std::{
     fs::{self, DirBuilder},
@@ -12,7 +13,7 @@ use std::{
 
 use cvm_collect::nvml::Nvml;
 use cvm_init::{
-    areas::{Data, Workshop},
+    areas::{JudgedData, Workshop},
     attest::Platform,
     codes::{Code, Coded, Failure},
     console::{self, step},
@@ -30,7 +31,7 @@ const CONFIG: &str = "/opt/nvflare/config";
 /// In RAM, root's alone, in a folder where nobody else can make anything: the agent may write to
 /// `/run/flare-cvm`.
 const SCRATCH: &str = "/run/cvm-jobs";
-/// Until the GPUs' driver has started; CC mode alone takes it some ten seconds a GPU.
+/// Until the GPUs' driver has started; CC mode alone takes it some ten seconds for each GPU.
 const DRIVER: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
@@ -56,7 +57,7 @@ fn open() -> Result<(), Failure> {
     if manifest.stage_of(KeyPurpose::Jobs) != Stage::Running {
         return Err(Failure::new(
             Code::JobsOpen,
-            "this image's p5 and state are its boot's to open",
+            "the boot of this image opens p5 and state itself",
         ));
     }
     let conf = site::read(Path::new(CONFIG), &verified)?;
@@ -67,26 +68,26 @@ fn open() -> Result<(), Failure> {
     step("devices", format_args!("{} and NVIDIA's driver", platform.describe()));
     let cpu = platform.attester(verified.collateral.as_ref())?;
     let evidence = Composite::new(&*cpu, &mut gpus)?;
-    step("attest", format_args!("asking {} key holders at once, with GPUs", holders.len()));
     let exchange = Exchange::new(manifest, verified.manifest_sha256, Stage::Running)
-        .release(&holders, &evidence)?;
-    let exchange = exchange.derive()?;
-    let remembered = exchange.remembered()?;
-    let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
-    let data = Data::judge(&disk, manifest, exchange.data(None)?, &memories)?;
+        .release(&holders, &evidence)?
+        .join()?
+        .settle_running()?;
+    let (keys, memories) = (exchange.header_keys()?, exchange.seal_memories());
+    let data = JudgedData::judge(&disk, manifest, &keys, &memories)?;
     step(
         "guard",
-        format_args!("p5 and state by {}, as the key holders remember them", data.parties()),
+        format_args!("p5 and state by {}, as the key holders remember them", exchange.data_from()),
     );
     make_scratch(Path::new(SCRATCH)).code_at(Code::JobsMake, SCRATCH)?;
-    let header = data.open(Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) })?;
-    exchange.register(&remembered, header, None)?;
+    let workshop = Workshop { root: Path::new("/"), scratch: Path::new(SCRATCH) };
+    let header = data.open_or_format(&exchange.data_keys()?, workshop)?;
+    exchange.register(header)?;
 
     // From here on no key holder releases these halves again to this boot, by what is measured or
     // by what it remembers.
     drop(cpu);
     platform.measure_jobs()?;
-    drop(data);
+    drop(keys);
     exchange.end()?;
     step("jobs", "measured, secrets wiped");
     gpus.make_ready().code(Code::Gpu)?;
@@ -94,7 +95,7 @@ fn open() -> Result<(), Failure> {
     fs::remove_dir(SCRATCH).code_at(Code::JobsMake, SCRATCH)
 }
 
-/// A new folder: what lies there already is nobody's that this program knows.
+/// A new folder: this program does not know whose one is that lies there already.
 fn make_scratch(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }

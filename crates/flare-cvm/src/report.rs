@@ -15,15 +15,12 @@ macro_rules! explained {
     };
 }
 
-/// A failure that has no code of its own: the causes say what it is.
-const UNEXPLAINED: (&str, &str) = ("CLI-000", "see the causes above, and --help of the command");
-
 /// Prints `error[CODE]: …`, the causes, and `help: …` to standard error.
 pub fn print(error: &Error) {
     let explained = explained!(
         error;
         crate::commands::problem::Problem,
-        cvm_agent::audit::AuditError,
+        cvm_peer::audit::AuditError,
         cvm_evidence::AttestError,
         cvm_verify::gpu::GpuError,
         cvm_policy::PolicyError,
@@ -50,7 +47,8 @@ pub fn print(error: &Error) {
         cvm_layout::site_conf::ConfError,
         cvm_seal::SealError,
     );
-    let (code, help) = explained.unwrap_or((UNEXPLAINED.0, UNEXPLAINED.1.into()));
+    let (code, help) =
+        explained.unwrap_or(("CLI-000", "see the causes above, and --help of the command".into()));
     eprintln!("error[{code}]: {error}");
     let mut last = error.to_string();
     for cause in error.chain().skip(1) {

@@ -41,7 +41,7 @@ fn an_snp_guest_sends_what_a_stock_attester_sends() {
 }
 
 #[test]
-fn a_report_is_asked_for_with_the_sessions_digest_and_zeros_behind_it() {
+fn a_report_is_asked_for_with_the_sessions_digest_and_zeros_after_it() {
     let folder = recording("snp/milan-virtee/report.bin", None);
     let device = Box::new(Recorded::open(folder.path()).unwrap());
     let mut platform =

@@ -3,10 +3,10 @@ use cvm_collect::{CollectError, Kind, Raw};
 use cvm_release::messages::MachineRule;
 
 use super::*;
-use crate::release::Machine;
+use crate::release::ThirdFactor;
 
-const FRESH: Memory = Memory::Fresh;
-const SEALED: Memory = Memory::Sealed(Some(Bytes32 { 0: [1; 32] }));
+const FRESH: SealMemory = SealMemory::Fresh;
+const SEALED: SealMemory = SealMemory::Sealed(Some(Bytes32 { 0: [1; 32] }));
 const IMAGE: ImageId = ImageId { 0: [9; 16] };
 const TRANSCRIPT: Bytes32 = Bytes32 { 0: [7; 32] };
 /// The secret to which an image is bound.
@@ -14,21 +14,21 @@ const M: [u8; 32] = [3; 32];
 const ELSE: [u8; 32] = [0x66; 32];
 
 /// One key holder: its memory; whether its policy allows binding, it holds a share, and gives it.
-type Case = (Memory, [bool; 3]);
+type Case = (SealMemory, [bool; 3]);
 
 fn names() -> [Name; 2] {
     ["alice", "bob"].map(|name| name.parse().unwrap())
 }
 
-fn planned(cases: [Case; 2], has: Has) -> Result<Vec<Source>, Vec<String>> {
+fn planned(cases: [Case; 2], has: MachineHas) -> Result<Vec<SecretSource>, Vec<String>> {
     let names = names();
     let remembered: Vec<_> = cases
         .into_iter()
         .zip(&names)
         .map(|((memory, [bind, bound, share]), name)| Remembered {
             name,
-            memory,
-            machine: Machine {
+            seal: memory,
+            third_factor: ThirdFactor {
                 allowed: MachineRule { bind, offline: false },
                 bound,
                 share: share.then(|| Zeroizing::new([1; 32])),
@@ -41,10 +41,13 @@ fn planned(cases: [Case; 2], has: Has) -> Result<Vec<Source>, Vec<String>> {
 /// Every row of what the key holders say, and every column of what the machine has.
 #[test]
 fn every_combination_of_memories_and_machine() {
-    use Source::{New, Own, Shares};
-    let columns = [Has::Nothing, Has::Kept, Has::Derived, Has::Never];
-    let (yes, no, deaf) =
-        ((FRESH, [true, false, false]), (FRESH, [false; 3]), (Memory::None, [true, false, false]));
+    use SecretSource::{New, Own, Shares};
+    let columns = [MachineHas::Nothing, MachineHas::Kept, MachineHas::Derived, MachineHas::Never];
+    let (yes, no, deaf) = (
+        (FRESH, [true, false, false]),
+        (FRESH, [false; 3]),
+        (SealMemory::NotKept, [true, false, false]),
+    );
     let (unbound, held, given) = (
         (SEALED, [true, false, false]),
         (SEALED, [true, true, false]),
@@ -52,7 +55,7 @@ fn every_combination_of_memories_and_machine() {
     );
     let both = || Err(vec!["alice".to_owned(), "bob".to_owned()]);
     let bob = || Err(vec!["bob".to_owned()]);
-    let all = |sources: &[Source]| Ok(sources.to_vec());
+    let all = |sources: &[SecretSource]| Ok(sources.to_vec());
     let rows = [
         // First boots: where every party trusts the machine, and with what an earlier try kept.
         ([yes, yes], [all(&[New]), all(&[Own]), all(&[Own]), all(&[])]),
@@ -84,7 +87,7 @@ fn every_combination_of_memories_and_machine() {
 struct Kept(Option<Vec<u8>>);
 
 impl Kept {
-    fn with(secret: [u8; 32]) -> Self {
+    fn keeping(secret: [u8; 32]) -> Self {
         Self(Some([&IMAGE.0[..], &secret].concat()))
     }
 
@@ -93,7 +96,7 @@ impl Kept {
     }
 }
 
-impl Safe for Kept {
+impl SecretStore for Kept {
     fn keep(&mut self, _: Place, secret: &[u8]) -> Result<(), Failure> {
         self.0 = Some(secret.to_vec());
         Ok(())
@@ -137,12 +140,15 @@ fn shares(of: [u8; 32]) -> Vec<[u8; 32]> {
 /// Two key holders that know the image to be bound, and give these shares.
 fn moving<'a>(names: &'a [Name; 2], given: &[[u8; 32]]) -> Vec<Remembered<'a>> {
     let allowed = MachineRule { bind: true, offline: false };
-    let machine =
-        |share: &[u8; 32]| Machine { allowed, bound: true, share: Some(Zeroizing::new(*share)) };
+    let machine = |share: &[u8; 32]| ThirdFactor {
+        allowed,
+        bound: true,
+        share: Some(Zeroizing::new(*share)),
+    };
     names
         .iter()
         .zip(given)
-        .map(|(name, share)| Remembered { name, memory: SEALED, machine: machine(share) })
+        .map(|(name, share)| Remembered { name, seal: SEALED, third_factor: machine(share) })
         .collect()
 }
 
@@ -159,14 +165,14 @@ fn attack_a_wrong_share_is_kept_by_no_machine_and_ends_one_boot_alone() {
     let names = names();
     let mut tpm = Kept::default();
     let wrong = [shares(M)[0], ELSE];
-    let refused = settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &wrong), made_with(M))
+    let refused = prove(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &wrong), made_with(M))
         .err()
         .unwrap();
     assert_eq!(refused.code, Code::JobsHeaderMac);
     assert!(refused.detail.contains("all parties' shares"), "{refused}");
     assert_eq!(tpm.secret(), None, "nothing is kept that p5's header does not prove");
     let (_, secret) =
-        settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &shares(M)), made_with(M))
+        prove(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &shares(M)), made_with(M))
             .unwrap();
     assert_eq!((secret.unwrap().as_bytes(), tpm.secret()), (&M, Some(&M[..])));
 }
@@ -174,26 +180,26 @@ fn attack_a_wrong_share_is_kept_by_no_machine_and_ends_one_boot_alone() {
 #[test]
 fn a_machine_that_keeps_a_wrong_secret_opens_with_all_shares_and_keeps_the_right_one() {
     let names = names();
-    let mut tpm = Kept::with(ELSE);
-    settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &shares(M)), made_with(M)).unwrap();
+    let mut tpm = Kept::keeping(ELSE);
+    prove(Keeper::Tpm(&mut tpm), &IMAGE, &mut moving(&names, &shares(M)), made_with(M)).unwrap();
     assert_eq!(tpm.secret(), Some(&M[..]));
 }
 
 #[test]
 fn a_wrong_share_does_not_keep_an_image_from_the_machine_that_it_is_bound_to() {
     let names = names();
-    let mut tpm = Kept::with(M);
+    let mut tpm = Kept::keeping(M);
     let mut remembered = moving(&names, &[ELSE, shares(M)[1]]);
-    let (_, secret) = settle(Keeper::Tpm(&mut tpm), &IMAGE, &mut remembered, made_with(M)).unwrap();
+    let (_, secret) = prove(Keeper::Tpm(&mut tpm), &IMAGE, &mut remembered, made_with(M)).unwrap();
     assert_eq!((secret.unwrap().as_bytes(), tpm.secret()), (&M, Some(&M[..])));
 }
 
 #[test]
 fn what_no_secret_helps_is_not_tried_again() {
     let names = names();
-    let mut tpm = Kept::with(M);
+    let mut tpm = Kept::keeping(M);
     let mut tries = 0;
-    let refused = settle(
+    let refused = prove(
         Keeper::Tpm(&mut tpm),
         &IMAGE,
         &mut moving(&names, &shares(M)),
@@ -211,19 +217,18 @@ fn a_tee_opens_what_is_bound_elsewhere_with_the_shares_of_each_boot_and_tells_no
     let own = *MachineSecret::from_tee(&[5; 32], &IMAGE).unwrap().as_bytes();
     let mut chip = Chip([5; 32]);
     let mut elsewhere = moving(&names, &shares(M));
-    settle(Keeper::Tee(&mut chip), &IMAGE, &mut elsewhere, made_with(M)).unwrap();
+    prove(Keeper::Tee(&mut chip), &IMAGE, &mut elsewhere, made_with(M)).unwrap();
     assert!(
-        elsewhere.iter().all(|r| r.machine.share.is_none()),
+        elsewhere.iter().all(|r| r.third_factor.share.is_none()),
         "the parties' permission to move lasts"
     );
     // Where the image is this chip's own, telling the shares back ends the move; a wrong share
     // hinders nothing.
     for given in [shares(own), vec![ELSE, ELSE]] {
         let mut home = moving(&names, &given);
-        let (_, secret) =
-            settle(Keeper::Tee(&mut chip), &IMAGE, &mut home, made_with(own)).unwrap();
+        let (_, secret) = prove(Keeper::Tee(&mut chip), &IMAGE, &mut home, made_with(own)).unwrap();
         assert_eq!(secret.unwrap().as_bytes(), &own);
-        assert!(home.iter().all(|r| r.machine.share.is_some()));
+        assert!(home.iter().all(|r| r.third_factor.share.is_some()));
     }
 }
 
@@ -255,8 +260,8 @@ impl World {
         let allowed = MachineRule { bind: true, offline: false };
         let remembered = |(name, told): (_, &Option<Holder>)| Remembered {
             name,
-            memory: if told.is_some() { SEALED } else { FRESH },
-            machine: Machine {
+            seal: if told.is_some() { SEALED } else { FRESH },
+            third_factor: ThirdFactor {
                 allowed,
                 bound: told.is_some(),
                 share: told
@@ -275,7 +280,7 @@ impl World {
             (Some(made), Some(secret)) if made == *secret.as_bytes() => Ok(()),
             _ => Err(Failure::new(Code::JobsHeaderMac, "its MAC is wrong")),
         };
-        let (_, secret) = settle(Keeper::Tpm(&mut self.tpm), &IMAGE, &mut remembered, judge)?;
+        let (_, secret) = prove(Keeper::Tpm(&mut self.tpm), &IMAGE, &mut remembered, judge)?;
         let secret = *secret.expect("every party allows it").as_bytes();
         if self.tpm.0 != before {
             powered().inspect_err(|_| self.tpm.0 = before)?;
@@ -285,7 +290,7 @@ impl World {
             self.p5 = Some(secret);
         }
         for ((told, known), share) in self.holders.iter_mut().zip(&remembered).zip(shares(secret)) {
-            if known.memory == FRESH || known.machine.share.is_some() {
+            if known.seal == FRESH || known.third_factor.share.is_some() {
                 powered()?;
                 assert!(
                     told.as_ref().is_none_or(|told| told.share == share),

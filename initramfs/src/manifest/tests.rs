@@ -1,74 +1,15 @@
-use cvm_base::{Bytes16, Bytes32};
-use cvm_layout::manifest::{
-    GpuMechanism, KeyHolder, KeyPurpose, PartyShare, PlacedPartition, RootPartition, SplitKey,
-};
+use cvm_base::Bytes16;
+use cvm_layout::manifest::GpuMechanism;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-
-const MIB: u64 = 1 << 20;
-
-/// A consistent manifest; also the fuzz seeds' source.
-pub(crate) fn manifest() -> Manifest {
-    let names = ["ESP", "boot", "root", "config", "jobs", "data"];
-    let place = |(i, name): (usize, &&str)| PlacedPartition {
-        number: i as u32 + 1,
-        name: name.parse().unwrap(),
-        offset: (i as u64 * 64 + 1) * MIB,
-        length: 64 * MIB,
-    };
-    let verity = Verity {
-        data_bytes: MIB,
-        total_bytes: 2 * MIB,
-        salt: Bytes32 { 0: [1; 32] },
-        root_hash: Bytes32 { 0: [2; 32] },
-    };
-    // The X25519 base point is a public key like any other.
-    let mut point = [0; 32];
-    point[0] = 9;
-    let party = |name: &str, purposes| PartyShare {
-        name: name.parse().unwrap(),
-        public: Bytes32 { 0: point },
-        purposes,
-        keyholder: KeyHolder {
-            url: "https://10.0.2.2:8999".into(),
-            certificate_sha256: Bytes32 { 0: [3; 32] },
-        },
-        policy_sha256: Bytes32 { 0: [4; 32] },
-    };
-    Manifest {
-        version: VERSION,
-        image_id: Bytes16 { 0: [5; 16] },
-        project: "demo".parse().unwrap(),
-        site: "server1".parse().unwrap(),
-        role: cvm_layout::names::Role::Server,
-        partitions: names.iter().enumerate().map(place).collect(),
-        config: verity.clone(),
-        root: RootPartition {
-            sealed_bytes: 8 * MIB,
-            system: Volume { offset: 0, verity: verity.clone() },
-            site: Volume { offset: 2 * MIB, verity },
-            state_offset: 8 * MIB,
-        },
-        split_key: SplitKey {
-            ephemeral: Bytes32 { 0: point },
-            transcript: Bytes32 { 0: [6; 32] },
-            parties: vec![
-                party("model-owner", vec![KeyPurpose::System, KeyPurpose::Jobs]),
-                party("data-owner", vec![KeyPurpose::Jobs]),
-            ],
-        },
-        init_code_sha256: Bytes32 { 0: [7; 32] },
-        gpu: None,
-        build: Some("demo-1".parse().unwrap()),
-    }
-}
+use crate::fixtures::{MIB, manifest};
 
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[9; 32])
 }
 
-fn sign(manifest: &Manifest) -> (Documents, Bytes32) {
+fn sign(manifest: &Manifest) -> (P1Documents, Bytes32) {
     let bytes = serde_json::to_vec(manifest).unwrap();
     let boot = BootStatement {
         version: BOOT_VERSION,
@@ -79,24 +20,24 @@ fn sign(manifest: &Manifest) -> (Documents, Bytes32) {
     sign_raw(bytes, serde_json::to_vec(&boot).unwrap())
 }
 
-fn sign_raw(manifest: Vec<u8>, boot: Vec<u8>) -> (Documents, Bytes32) {
+fn sign_raw(manifest: Vec<u8>, boot: Vec<u8>) -> (P1Documents, Bytes32) {
     let digest = sha256(&manifest);
-    let documents = Documents {
+    let documents = P1Documents {
         manifest_signature: Some(signed::sign(&key(), Kind::Manifest, &manifest).to_vec()),
         manifest: Some(manifest),
         boot_signature: Some(signed::sign(&key(), Kind::Boot, &boot).to_vec()),
         boot: Some(boot),
-        ..Documents::default()
+        ..P1Documents::default()
     };
     (documents, digest)
 }
 
-pub(crate) fn verified() -> Verified {
+pub(crate) fn verified() -> VerifiedImage {
     let (documents, digest) = sign(&manifest());
     verify(&documents, digest, &key().verifying_key()).unwrap()
 }
 
-fn code((documents, digest): (Documents, Bytes32)) -> Code {
+fn code((documents, digest): (P1Documents, Bytes32)) -> Code {
     verify(&documents, digest, &key().verifying_key()).unwrap_err().code
 }
 
@@ -110,7 +51,7 @@ fn a_signed_manifest_is_believed() {
 
 #[test]
 fn each_missing_file_has_its_code() {
-    type Strike = fn(&mut Documents);
+    type Strike = fn(&mut P1Documents);
     let strike: [(Strike, Code); 4] = [
         (|d| d.manifest = None, Code::ManifestMissing),
         (|d| d.manifest_signature = None, Code::ManifestMissing),
@@ -137,7 +78,7 @@ fn a_wrong_signature_is_refused() {
     assert_eq!(code((documents, digest)), Code::ManifestSignature);
 
     let (mut documents, digest) = sign(&manifest());
-    // The boot statement's signature is none over the manifest, and the other way round.
+    // The boot statement's signature is not one over the manifest, and the other way round.
     std::mem::swap(&mut documents.manifest_signature, &mut documents.boot_signature);
     assert_eq!(code((documents, digest)), Code::ManifestSignature);
 
@@ -241,7 +182,7 @@ fn collateral_is_any_json_object() {
 #[test]
 fn attack_a_reference_that_is_not_the_builders_is_left_out() {
     let (mut documents, digest) = sign(&manifest());
-    let verified = |documents: &Documents| {
+    let verified = |documents: &P1Documents| {
         verify(documents, digest, &key().verifying_key()).unwrap().documents
     };
     assert_eq!(verified(&documents).reference, None);
@@ -280,7 +221,7 @@ fn fuzz_seeds_and_their_mutations() {
 fn a_reference_is_optional_and_travels_with_its_signature() {
     let (mut documents, digest) = sign(&manifest());
     let verify =
-        |documents: &Documents| super::verify(documents, digest, &key().verifying_key()).unwrap();
+        |documents: &P1Documents| super::verify(documents, digest, &key().verifying_key()).unwrap();
     assert_eq!(verify(&documents).documents.presented(), None);
     documents.reference = Some(b"reference".to_vec());
     assert_eq!(verify(&documents).documents.presented(), None, "without its signature");

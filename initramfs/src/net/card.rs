@@ -2,8 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use super::wait;
-use crate::codes::{Code, Failure};
+use crate::{
+    codes::{Code, Failure},
+    platform::wait,
+};
 
 const FOLDER: &str = "/sys/class/net";
 /// `<linux/if_arp.h>`: ARPHRD_ETHER.

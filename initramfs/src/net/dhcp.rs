@@ -16,8 +16,11 @@ use dhcproto::{
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{Lease, card::Card, wait};
-use crate::codes::{Code, Coded, Failure};
+use super::{card::Card, lease::Lease};
+use crate::{
+    codes::{Code, Coded, Failure},
+    platform::wait,
+};
 
 const CLIENT_PORT: u16 = 68;
 const SERVER_PORT: u16 = 67;

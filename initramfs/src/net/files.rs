@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 use cvm_layout::{names::Name, site_conf::Network};
 
-use super::Lease;
+use super::lease::Lease;
 
 /// `resolv.conf`. The options bound a lookup: two tries of two seconds at each server.
 pub fn resolv_conf(lease: &Lease) -> String {

@@ -21,7 +21,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// The kernel's number for `lo`.
 pub const LOOPBACK: u32 = 1;
-/// An acknowledgement repeats the request behind a header; requests here take less than 100 bytes.
+/// An acknowledgement repeats the request after a header; requests here take less than 100 bytes.
 const REPLY_BYTES: usize = 4096;
 
 /// A conversation with the kernel; every request waits for its acknowledgement.

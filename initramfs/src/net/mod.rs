@@ -3,39 +3,17 @@
 pub mod card;
 pub mod dhcp;
 pub mod files;
+pub mod lease;
 pub mod link;
-
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-};
 
 use cvm_layout::site_conf::Network;
 
-use crate::codes::{Code, Coded, Failure};
-use crate::platform::{sysctl, wait};
-use card::Card;
-
-/// An address in use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// The card's IPv4 address.
-    pub address: Ipv4Addr,
-    /// Length of its network's prefix, 0 to 32.
-    pub prefix: u8,
-    /// Default gateway.
-    pub gateway: Option<Ipv4Addr>,
-    /// Name servers.
-    pub dns: Vec<IpAddr>,
-}
-
-impl fmt::Display for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)?;
-        self.gateway.iter().try_for_each(|gateway| write!(f, ", gateway {gateway}"))?;
-        self.dns.iter().try_for_each(|server| write!(f, ", DNS {server}"))
-    }
-}
+use self::{card::Card, lease::Lease};
+use crate::{
+    codes::{Code, Coded, Failure},
+    console::step,
+    platform::sysctl,
+};
 
 /// Brings the first card up with an address by the site's settings.
 pub fn up(network: &Network) -> Result<(Card, Lease), Failure> {
@@ -59,5 +37,6 @@ pub fn up(network: &Network) -> Result<(Card, Lease), Failure> {
             .add_default_route(card.index, gateway)
             .code_at(Code::NetworkSetup, format_args!("route via {gateway}"))?;
     }
+    step("network", format_args!("{}: {lease}", card.name));
     Ok((card, lease))
 }

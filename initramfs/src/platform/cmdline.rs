@@ -11,17 +11,17 @@ pub enum CommandLineError {
     /// Not UTF-8.
     #[error("the command line is not UTF-8")]
     Text,
-    /// The parameter stands there this many times.
+    /// The parameter is there this many times.
     #[error("expected `flare_cvm.manifest=` once, found it {0} times")]
     Count(usize),
-    /// Its value is no digest.
+    /// Its value is not a digest.
     #[error("flare_cvm.manifest: {0}")]
     Digest(#[from] cvm_base::HexError),
 }
 
 /// The manifest's SHA-256 out of `/proc/cmdline`.
 ///
-/// A second parameter is refused rather than overruled: whoever could append one must not win.
+/// A second parameter is refused, not overruled: somebody who can append one must not win.
 pub fn manifest_digest(cmdline: &[u8]) -> Result<Bytes32, CommandLineError> {
     let text = std::str::from_utf8(cmdline).map_err(|_| CommandLineError::Text)?;
     let values: Vec<_> =
@@ -32,7 +32,7 @@ pub fn manifest_digest(cmdline: &[u8]) -> Result<Bytes32, CommandLineError> {
     }
 }
 
-/// What the fuzz target runs: a digest is only ever found in a text that names it.
+/// What the fuzz target runs: a digest is found only in a text that names it.
 pub fn fuzz(bytes: &[u8]) {
     if let Ok(digest) = manifest_digest(bytes) {
         assert!(String::from_utf8_lossy(bytes).contains(&format!("{MANIFEST}{digest}")));

@@ -12,12 +12,15 @@ use std::{
 use cvm_layout::manifest::{Manifest, PlacedPartition};
 
 use super::wait;
-use crate::codes::{Code, Coded, Failure};
+use crate::{
+    codes::{Code, Coded, Failure},
+    console::step,
+};
 
 const BLOCK: &str = "/sys/class/block";
 /// sysfs counts in these, whatever the disk's sector size.
 const SECTOR: u64 = 512;
-/// The partitions' numbers, and the name of the first: how a sealed disk is told from others.
+/// The partitions' numbers and the name of the first tell a sealed disk from others.
 const NUMBERS: [u32; 6] = [1, 2, 3, 4, 5, 6];
 const FIRST_NAME: &str = "ESP";
 /// sysfs attributes are at most one page.
@@ -117,6 +120,7 @@ impl Disk {
                 )));
             }
         }
+        step("partitions", "as in the manifest");
         Ok(())
     }
 }
@@ -140,7 +144,7 @@ fn scan() -> Result<BTreeMap<String, Vec<Partition>>, String> {
     Ok(disks)
 }
 
-/// A partition from its three sysfs attributes; `None` where they describe none of ours.
+/// A partition from its three sysfs attributes; `None` where they do not describe one of the six.
 ///
 /// The name comes from the host's GPT: at most 36 UTF-16 units by the format, and only ever
 /// compared.
@@ -177,7 +181,7 @@ pub fn fuzz(bytes: &[u8]) {
     }
 }
 
-/// The one disk with the six partitions; a second one is an error, not a choice.
+/// The one disk with the six partitions; a second such disk is an error, not a choice.
 fn pick(disks: BTreeMap<String, Vec<Partition>>) -> Result<Disk, String> {
     let mut found = Vec::new();
     let mut seen = Vec::new();
@@ -281,7 +285,7 @@ mod tests {
     #[test]
     fn a_moved_resized_or_renamed_partition_is_named() {
         let disk = pick(BTreeMap::from([("vda".to_owned(), partitions())])).unwrap();
-        let with = |partitions| Manifest { partitions, ..crate::manifest::tests::manifest() };
+        let with = |partitions| Manifest { partitions, ..crate::fixtures::manifest() };
         disk.equals(&with(placed())).unwrap();
         assert_eq!(disk.partition(Which::Jobs).name, "jobs");
         let spoil: [fn(&mut PlacedPartition); 4] = [

@@ -1,10 +1,13 @@
 //! Whether the host could speak to the programs of the running system. The image's gate keeps every
-//! such channel out (`crates/cvm-image/src/host.rs`); this is what the kernel itself shows, which a
-//! later one may do of its own.
+//! such channel out (`crates/cvm-image/src/host.rs`). This looks at what the kernel itself shows: a
+//! later kernel may open a channel by itself.
 
 use std::{fs, path::Path};
 
-use crate::codes::{Code, Coded, Failure};
+use crate::{
+    codes::{Code, Coded, Failure},
+    console::step,
+};
 
 /// Where SMBIOS, fw_cfg, EFI variables, VSOCK, folders of the host's and USB devices would be.
 const ABSENT: [&str; 7] = [
@@ -18,16 +21,21 @@ const ABSENT: [&str; 7] = [
 ];
 /// File systems that the kernel must not know.
 const FILE_SYSTEMS: [&str; 3] = ["efivarfs", "virtiofs", "9p"];
-/// What switches say: the console's SysRq, and how much of a hardware generator's output counts as
-/// random.
+/// Settings and the values that they must have: the console's SysRq, and how much of a hardware
+/// generator's output counts as random.
 const SETTINGS: [(&str, &str); 2] =
     [("/proc/sys/kernel/sysrq", "0"), ("/sys/module/rng_core/parameters/default_quality", "0")];
 /// PID 1's switch against credentials; systemd believes the last of several.
 const SWITCH: &str = "systemd.import_credentials";
 
-/// Looks, once the modules are loaded.
+/// Looks at what the kernel shows, once the modules are loaded.
 pub fn is_silent() -> Result<(), Failure> {
-    check(Path::new("/"))
+    check(Path::new("/"))?;
+    step(
+        "host",
+        "no program sees SMBIOS, fw_cfg, EFI variables, VSOCK, USB or a folder of the host's",
+    );
+    Ok(())
 }
 
 fn check(root: &Path) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use nix::{
 use super::wait;
 use crate::{
     codes::{Code, Coded, Failure},
-    console::Machine,
+    console::PowerSwitch,
 };
 
 const NOSUID: MsFlags = MsFlags::MS_NOSUID;
@@ -32,7 +32,7 @@ const INTERFACES: [(&str, &str, MsFlags, &str); 6] = [
     ("tmpfs", SCRATCH, NOTHING, "mode=0700"),
 ];
 
-/// RAM in which file systems are made; gone before the handoff.
+/// RAM in which file systems are made; it is unmounted before the handoff.
 pub const SCRATCH: &str = "/scratch";
 
 /// Mounts the kernel's interfaces and a scratch file system in RAM.
@@ -49,7 +49,7 @@ pub fn mount_interfaces() -> Result<(), Failure> {
 /// Where the kernel has its interface for reports of TEEs.
 const CONFIGFS: &str = "/sys/kernel/config";
 
-/// Mounts configfs, if the kernel has it. Its module was loaded before.
+/// Mounts configfs, if the kernel has it; its module is loaded by then.
 pub fn mount_configfs() -> Result<(), Failure> {
     match Path::new(CONFIGFS).is_dir() {
         true => mount(Some("configfs"), CONFIGFS, Some("configfs"), NOTHING, None::<&str>)
@@ -73,13 +73,14 @@ pub fn set_read_only(device: &Path) -> io::Result<()> {
 /// The real machine.
 pub struct Power;
 
-impl Machine for Power {
+impl PowerSwitch for Power {
     fn close(&self) {
         nix::unistd::sync();
     }
 
     fn power_off(&self) {
-        // A kernel that cannot switch off must not go on either, and PID 1 must not end.
+        // Where the kernel cannot switch off, this boot must not go on either, and PID 1 must not
+        // end.
         loop {
             let _ = reboot(RebootMode::RB_POWER_OFF);
             thread::sleep(wait::POLL);

@@ -10,24 +10,28 @@ use std::{
 
 use nix::{errno::Errno, kmod};
 
-use crate::codes::{Code, Coded, Failure};
+use super::sysctl::Applied;
+use crate::{
+    codes::{Code, Coded, Failure},
+    console::step,
+};
 
 /// The list, compiled in, so that the measured binary says what may be loaded.
 const LIST: &str = include_str!("../../modules.list");
 /// Where the kernel's modules lie in the initramfs.
 const FOLDER: &str = "/lib/modules";
-/// The folders of one kernel's modules are no deeper than this.
+/// How deep the folders of one kernel's modules may be.
 const DEPTH: usize = 8;
 
 /// What became of the list.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
+struct Loaded {
     /// How many modules this boot loaded.
-    pub loaded: usize,
+    loaded: usize,
     /// How many are compiled into the kernel: the initramfs has no file of that name.
-    pub built_in: usize,
+    built_in: usize,
     /// Drivers of accelerators that this CPU lacks; others do their work.
-    pub without_hardware: Vec<&'static str>,
+    without_hardware: Vec<&'static str>,
 }
 
 impl fmt::Display for Loaded {
@@ -47,8 +51,14 @@ pub fn names(list: &str) -> impl Iterator<Item = &str> {
         .filter(|name| !name.is_empty())
 }
 
-/// Loads the list. An old CPU's lack of an accelerator is no failure; a refused module is.
-pub fn load() -> Result<Loaded, Failure> {
+/// Loads the list, after the kernel's settings: a network card begins with their defaults. A
+/// refused module is a failure; an accelerator that an old CPU lacks is not.
+pub fn load(_settings: Applied) -> Result<(), Failure> {
+    step("modules", load_list()?);
+    Ok(())
+}
+
+fn load_list() -> Result<Loaded, Failure> {
     let mut files = BTreeMap::new();
     find(Path::new(FOLDER), DEPTH, &mut files).code_at(Code::Module, FOLDER)?;
     let mut result = Loaded::default();

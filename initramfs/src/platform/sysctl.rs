@@ -1,8 +1,8 @@
-//! The kernel's settings, from the first program on: systemd would set them after a card is up and
-//! a console answers.
+//! The kernel's settings, set from the first program on: systemd would set them only after a card
+//! is up and a console answers.
 //!
-//! The list is the running system's own, which systemd-sysctl sets again where a module brought
-//! more of them.
+//! The list is the running system's own. systemd-sysctl sets it again, where a module has brought
+//! more settings.
 
 use std::{
     fs, io,
@@ -15,14 +15,19 @@ use crate::codes::{Code, Coded, Failure};
 const LIST: &str =
     include_str!("../../../stages/nvidia_cc_base/rootfs/etc/sysctl.d/60-sealed.conf");
 const FOLDER: &str = "/proc/sys";
-/// A card without an address would drop the DHCP server's answer by it.
+/// Not set here: with it, a card without an address would drop the DHCP server's answer.
 const LATER: &str = "rp_filter";
-/// What a card begins with.
+/// The name in which the kernel keeps what a card begins with.
 const DEFAULT: &str = "default";
 
+/// The settings hold; [`super::modules::load`] needs them first.
+#[derive(Debug)]
+pub struct Applied(());
+
 /// Sets the list, before the network card's module is loaded.
-pub fn apply() -> Result<(), Failure> {
-    set(Path::new(FOLDER), settings().map(|(name, value)| (name.into(), value)))
+pub fn apply() -> Result<Applied, Failure> {
+    set(Path::new(FOLDER), settings().map(|(name, value)| (name.into(), value)))?;
+    Ok(Applied(()))
 }
 
 /// Sets for one card what the list has for new ones: the kernel may have had it before.

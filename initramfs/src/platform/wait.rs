@@ -9,13 +9,13 @@ use std::{
 pub const DEVICES: Duration = Duration::from_secs(15);
 /// Until a network card has appeared after its driver was loaded.
 pub const NETWORK_DEVICE: Duration = Duration::from_secs(10);
-/// Until its link is up; a card that reports none is used all the same.
+/// Until its link is up; a card that does not report its link is used all the same.
 pub const LINK: Duration = Duration::from_secs(5);
 /// Until a DHCP lease is held.
 pub const DHCP: Duration = Duration::from_secs(30);
 /// Until a key holder's name is resolved.
 pub const RESOLVE: Duration = Duration::from_secs(5);
-/// Until a connection to a key holder stands; TCP, proxy and TLS each.
+/// Until a connection to a key holder is made: TCP, proxy and TLS each.
 pub const CONNECT: Duration = Duration::from_secs(10);
 /// Until a key holder has answered one request, its verification of the evidence included.
 pub const REQUEST: Duration = Duration::from_secs(30);

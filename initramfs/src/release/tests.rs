@@ -6,7 +6,7 @@ use std::{
 use cvm_release::{binding::Binding, messages::Tee};
 
 use super::*;
-use crate::manifest::tests::manifest;
+use crate::fixtures::manifest;
 
 struct NoTpm;
 
@@ -96,6 +96,15 @@ fn holders(manifest: &Manifest, fakes: [Fake; 2]) -> BTreeMap<&Name, Box<dyn Key
     names.zip(fakes.map(|fake| Box::new(fake) as Box<dyn KeyHolder>)).collect()
 }
 
+/// Decided without a disk, whose headers would prove it.
+fn settled<'a>(
+    mut exchange: Exchange<'a, Joined>,
+    machine: Option<MachineSecret>,
+) -> Exchange<'a, Settled> {
+    let remembered = exchange.take_remembered();
+    exchange.settle(machine, remembered)
+}
+
 const DIGEST: Bytes32 = Bytes32 { 0: [0xd1; 32] };
 
 #[test]
@@ -107,9 +116,11 @@ fn all_key_holders_are_asked_at_once_and_their_halves_joined() {
         .release(&holders(&manifest, fakes), &NoTpm)
         .ok()
         .unwrap();
-    let exchange = exchange.derive().ok().unwrap();
-    let data = exchange.data(None).ok().unwrap();
-    let from = [&*exchange.system().ok().unwrap().from, &*data.state.from, &*data.jobs.from];
+    let exchange = exchange.join().ok().unwrap();
+    let system = exchange.system_keys().ok().unwrap();
+    let exchange = settled(exchange, None);
+    let data = exchange.data_keys().ok().unwrap();
+    let from = [&*system.from, &*data.state.from, &*data.jobs.from];
     assert_eq!(from, ["model-owner", "model-owner and data-owner", "model-owner and data-owner"]);
     exchange.end().unwrap();
 }
@@ -158,7 +169,7 @@ fn a_skipped_key_holder_gives_no_key() {
     // As a glitch would: the last party's step did not happen, although its session is there.
     exchange.order = Order::begin(&manifest, DIGEST, Stage::Boot);
     exchange.order.then("half", &manifest.split_key.parties[0].name);
-    assert_eq!(exchange.derive().err().unwrap().code, Code::Order);
+    assert_eq!(exchange.join().err().unwrap().code, Code::Order);
 }
 
 #[test]
@@ -181,11 +192,10 @@ fn only_key_holders_without_a_registration_are_told() {
         .release(&holders(&manifest, fakes), &NoTpm)
         .ok()
         .unwrap();
-    let exchange = exchange.derive().ok().unwrap();
-    let remembered = exchange.remembered().unwrap();
-    let memories: Vec<_> = remembered.iter().map(|r| r.memory).collect();
-    assert_eq!(memories, [Memory::Fresh, Memory::Sealed(Some(DIGEST))]);
-    exchange.register(&remembered, DIGEST, None).unwrap();
+    let exchange = exchange.join().ok().unwrap();
+    let exchange = settled(exchange, None);
+    assert_eq!(exchange.seal_memories(), [SealMemory::Fresh, SealMemory::Sealed(Some(DIGEST))]);
+    exchange.register(DIGEST).unwrap();
     assert_eq!(registered.map(|list| list.lock().unwrap().len()), [1, 0]);
 }
 
@@ -211,8 +221,8 @@ fn a_share_that_is_not_of_the_third_factor_is_not_told_back_and_ends_no_boot() {
         .release(&holders(&manifest, fakes), &NoTpm)
         .ok()
         .unwrap();
-    let exchange = exchange.derive().ok().unwrap();
-    exchange.register(&exchange.remembered().unwrap(), DIGEST, Some(&machine)).unwrap();
+    let exchange = exchange.join().ok().unwrap();
+    settled(exchange, Some(machine)).register(DIGEST).unwrap();
     assert_eq!(registered.map(|list| list.lock().unwrap().len()), [1, 0]);
 }
 
@@ -225,7 +235,7 @@ fn attack_a_share_without_a_header_that_needs_it() {
         .release(&holders(&manifest, [fake(1), odd]), &NoTpm)
         .ok()
         .unwrap();
-    assert_eq!(exchange.derive().ok().unwrap().remembered().err().unwrap().code, Code::SealMemory);
+    assert_eq!(exchange.join().err().unwrap().code, Code::SealMemory);
 }
 
 #[test]
@@ -236,7 +246,7 @@ fn statements_about_the_attestation_key_are_collected_where_there_are_any() {
         .release(&holders(&manifest, fakes), &NoTpm)
         .ok()
         .unwrap();
-    let exchange = exchange.derive().ok().unwrap();
+    let exchange = settled(exchange.join().ok().unwrap(), None);
     assert_eq!(exchange.attestation_keys().ok().unwrap(), [Value::from(1)]);
 }
 
@@ -254,9 +264,9 @@ fn the_boot_of_an_image_with_gpus_asks_who_opens_p3_and_gets_no_key_of_p5_and_st
     let holders = holders(&manifest, [model, data]);
     let exchange =
         Exchange::new(&manifest, DIGEST, Stage::Boot).release(&holders, &NoTpm).ok().unwrap();
-    let exchange = exchange.derive().ok().unwrap();
-    assert_eq!(exchange.system().ok().unwrap().from, "model-owner");
-    assert_eq!(exchange.data(None).err().unwrap().code, Code::Order);
+    let exchange = exchange.join().ok().unwrap();
+    assert_eq!(exchange.system_keys().ok().unwrap().from, "model-owner");
+    assert_eq!(exchange.candidate_header_keys(None).err().unwrap().code, Code::Order);
     // Each of its keys by itself, too: the joined halves of the boot would be a wrong key, not an
     // error.
     for purpose in [Purpose::State, Purpose::HeaderMacState, Purpose::Jobs, Purpose::HeaderMacJobs]
@@ -264,6 +274,9 @@ fn the_boot_of_an_image_with_gpus_asks_who_opens_p3_and_gets_no_key_of_p5_and_st
         assert_eq!(exchange.key(purpose, None).err().unwrap().code, Code::Order, "{purpose}");
     }
     assert_eq!(asked.map(|list| list.lock().unwrap().clone()), [vec![Stage::Boot], vec![]]);
+    let exchange = settled(exchange, None);
+    assert_eq!(exchange.data_keys().err().unwrap().code, Code::Order);
+    assert_eq!(exchange.data_from(), "nobody yet: they wait for GPUs");
     exchange.end().unwrap();
 }
 
@@ -273,10 +286,11 @@ fn the_running_system_asks_everybody_and_gets_the_keys_of_p5_and_state_alone() {
     let holders = holders(&manifest, [fake(1), fake(2)]);
     let exchange =
         Exchange::new(&manifest, DIGEST, Stage::Running).release(&holders, &NoTpm).ok().unwrap();
-    let exchange = exchange.derive().ok().unwrap();
-    let data = exchange.data(None).ok().unwrap();
+    let exchange = exchange.join().ok().unwrap();
+    assert_eq!(exchange.system_keys().err().unwrap().code, Code::Order);
+    let exchange = exchange.settle_running().ok().unwrap();
+    let data = exchange.data_keys().ok().unwrap();
     assert_eq!([data.jobs.from, data.state.from], ["model-owner and data-owner"; 2]);
-    assert_eq!(exchange.system().err().unwrap().code, Code::Order);
     assert_eq!(exchange.system_secret().err().unwrap().code, Code::Order);
     exchange.end().unwrap();
 }
@@ -286,4 +300,36 @@ fn one_stages_order_is_not_the_others() {
     let manifest = with_gpus();
     let order = Order::released(&manifest, DIGEST, Stage::Running);
     assert!(order.check(Order::released(&manifest, DIGEST, Stage::Boot)).is_err());
+}
+
+#[test]
+fn attack_a_boot_whose_machines_part_no_header_has_proved() {
+    let manifest = manifest();
+    let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot)
+        .release(&holders(&manifest, [fake(1), fake(2)]), &NoTpm)
+        .ok()
+        .unwrap();
+    let exchange = exchange.join().ok().unwrap();
+    assert_eq!(exchange.settle_running().err().unwrap().code, Code::Order);
+}
+
+#[test]
+fn the_keys_of_p5_and_state_are_those_of_the_candidate_that_was_settled() {
+    let manifest = manifest();
+    let [with, without] = [Some(MachineSecret::from_bytes(&[3; 32])), None].map(|machine| {
+        let exchange = Exchange::new(&manifest, DIGEST, Stage::Boot)
+            .release(&holders(&manifest, [fake(1), fake(2)]), &NoTpm)
+            .ok()
+            .unwrap();
+        let exchange = exchange.join().ok().unwrap();
+        let mut area = vec![0; cvm_seal::HEADER_BYTES];
+        let judged = exchange.candidate_header_keys(machine.as_ref()).ok().unwrap();
+        cvm_seal::guard::record::write(&mut area, &judged.jobs).unwrap();
+        let keys = settled(exchange, machine).data_keys().ok().unwrap();
+        let mut same = vec![0; cvm_seal::HEADER_BYTES];
+        cvm_seal::guard::record::write(&mut same, &keys.jobs.mac).unwrap();
+        assert!(area == same, "another MAC key than the header was judged with");
+        area
+    });
+    assert!(with != without, "the machine's secret changes the keys");
 }

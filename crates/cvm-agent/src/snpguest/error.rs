@@ -2,17 +2,17 @@
 
 use cvm_base::{Explain, FileError};
 
-use crate::audit::AuditError;
+use cvm_peer::audit::AuditError;
 
 /// `snpguest` could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnpguestError {
-    /// A file that could not be read or written.
+    /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// No report, or nothing known behind it.
-    #[error("no attestation report: {problem}")]
+    /// Not a report, or something unknown after it.
+    #[error("not an attestation report: {problem}")]
     Report {
         /// What is wrong with it.
         problem: String,

@@ -1,10 +1,10 @@
-//! The file of a report: 1184 bytes, and behind them, where the agent gave any, certificates in the
-//! form that the host hands them to its guest (GHCB specification 2.03, §4.1.8.1).
+//! The file of a report: 1184 bytes, and after them, where the agent gave any, certificates in the
+//! form in which the host hands them to its guest (GHCB specification 2.03, §4.1.8.1).
 
 use cvm_evidence::certificate_table::{MAX_TABLE_BYTES, parse_certificate_table};
 use cvm_verify::snp::REPORT_BYTES;
 
-use super::SnpguestError;
+use super::error::SnpguestError;
 
 /// The longest file that is read.
 pub const MAX_BYTES: usize = REPORT_BYTES + MAX_TABLE_BYTES;

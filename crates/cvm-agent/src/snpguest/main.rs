@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cvm_agent::{
-    SOCKET,
-    snpguest::{self, Command},
+    serve::SOCKET,
+    snpguest::run::{self, Command},
 };
 use cvm_base::Explain;
 
@@ -82,7 +82,7 @@ enum Encoding {
     Der,
 }
 
-impl From<Encoding> for snpguest::Encoding {
+impl From<Encoding> for run::Encoding {
     fn from(encoding: Encoding) -> Self {
         match encoding {
             Encoding::Pem => Self::Pem,
@@ -113,7 +113,7 @@ impl From<What> for Command {
 
 fn main() -> ExitCode {
     let Cli { socket, what } = Cli::parse();
-    match snpguest::run(&what.into(), &socket) {
+    match run::run(&what.into(), &socket) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS

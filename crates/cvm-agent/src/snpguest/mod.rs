@@ -1,22 +1,19 @@
-//! `snpguest`, as far as NVFLARE's `SNPAuthorizer` runs it: the same arguments and files as
-//! virtee's program of that name (0.11), but nothing in it touches a device or a network. The agent
+//! `snpguest`, as far as NVFLARE's `SNPAuthorizer` runs it. It has the arguments and files of
+//! virtee's program of that name (0.11), but touches no device and no network. The agent
 //! has the device, the vendors' roots and lists, and the journal; this program carries files to its
 //! socket and back, and has no privilege of its own.
 //!
 //! | NVFLARE runs | here |
 //! |---|---|
-//! | `report FILE REQUEST` | the agent's report over the 64 bytes in REQUEST, with the chip's certificate behind it ([`file`]) |
+//! | `report FILE REQUEST` | a report over REQUEST's 64 bytes, then its certificate ([`file`]) |
 //! | `fetch ca pem FOLDER MODEL` | AMD's certificates, which are built in |
-//! | `fetch vcek pem FOLDER FILE` | the VCEK or VLEK that vouches for this very report, once the agent has verified it |
+//! | `fetch vcek pem FOLDER FILE` | what vouches for this report, which the agent verifies |
 //! | `display report FILE` | the same text as virtee's ([`display`]) |
-//! | `verify attestation FOLDER FILE` | the agent's verdict: chain up to AMD, chip, TCB, signature, no debug mode |
+//! | `verify attestation FOLDER FILE` | the agent's verdict: chain, chip, TCB, no debug mode |
 //!
 //! virtee's takes whatever certificate lies in FOLDER; here it must lead to AMD's root every time.
 
 pub mod display;
-mod error;
+pub mod error;
 pub mod file;
-mod run;
-
-pub use error::SnpguestError;
-pub use run::{Command, Encoding, run};
+pub mod run;

@@ -15,11 +15,11 @@ use cvm_verify::{
 use serde_json::{Value, json};
 
 use super::{
-    SnpguestError,
     display::Text,
+    error::SnpguestError,
     file::{MAX_BYTES, ReportFile},
 };
-use crate::audit::ask_local;
+use cvm_peer::audit::ask_local;
 
 /// NVFLARE gives up after 60 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,7 +79,7 @@ pub enum Command {
     },
 }
 
-/// Runs one, with the agent at `socket`; the text is for standard output.
+/// Runs a subcommand, with the agent at `socket`; the text is for standard output.
 ///
 /// # Errors
 /// [`SnpguestError`].
@@ -119,7 +119,7 @@ pub fn run(command: &Command, socket: &Path) -> Result<String, SnpguestError> {
 
 fn make(report: &Path, request: &Path, socket: &Path) -> Result<(), SnpguestError> {
     let data = read_bounded(request, 4096)?;
-    // As virtee's: what is behind the first 64 bytes is not read.
+    // As virtee's: what follows the first 64 bytes is not read.
     let Some(data) = data.first_chunk::<64>() else {
         return Err(SnpguestError::RequestFile { found: data.len() });
     };
@@ -154,7 +154,8 @@ fn ask_for_verdict(
     }
 }
 
-/// The first endorsement in the folder; none is no error: the agent may have one.
+/// The first endorsement in the folder. It is not an error if there is none: the agent may have
+/// one.
 fn in_folder(folder: &Path) -> Result<Vec<Vec<u8>>, SnpguestError> {
     match ENDORSEMENTS.map(|name| folder.join(name)).into_iter().find(|path| path.is_file()) {
         Some(path) => Ok(vec![read_bounded(&path, MAX_CERTIFICATE)?]),
@@ -200,10 +201,10 @@ fn pem(der: &[u8]) -> String {
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     let mut rest = encoded.as_str();
     while !rest.is_empty() {
-        let (line, behind) = rest.split_at(rest.len().min(64));
+        let (line, after) = rest.split_at(rest.len().min(64));
         text += line;
         text.push('\n');
-        rest = behind;
+        rest = after;
     }
     text + "-----END CERTIFICATE-----\n"
 }

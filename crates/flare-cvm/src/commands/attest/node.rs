@@ -4,14 +4,14 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser};
-use cvm_agent::{
+use cvm_base::{Bytes32, read_bounded, read_text, time::rfc3339};
+use cvm_collateral::read_public_key;
+use cvm_peer::{
     audit::{Audit, Period},
     clock,
     trust::Trust,
     verify::{Clocks, Verdict, cross_policy},
 };
-use cvm_base::{Bytes32, read_bounded, read_text, time::rfc3339};
-use cvm_collateral::read_public_key;
 use cvm_verify::x509::parse_time;
 use serde_json::{Value, json};
 
@@ -134,7 +134,7 @@ pub fn report(args: &Report) -> Result<()> {
         // The node reads RFC 3339 alone.
         (None, Some(seconds)) => Ok(rfc3339(seconds)),
         (None, None) => Problem::result(
-            "CLI-038",
+            "CLI-025",
             format!("{option} {text:?} is no time"),
             "write 2027-01-15T08:05:00Z, or 2027-01-15",
         ),
@@ -208,7 +208,7 @@ impl Terms {
             return Ok(());
         }
         Problem::result(
-            "CLI-039",
+            "CLI-026",
             format!(
                 "{}: no certificate of its attestation key names one of the roots given",
                 verdict.site

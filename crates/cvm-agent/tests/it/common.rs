@@ -1,8 +1,6 @@
 //! A federation: its ceremony, its builder, and sites whose software TPMs have booted and handed
 //! off.
 
-#![allow(dead_code)] // Each test file uses its part.
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -16,13 +14,11 @@ use std::{
 use cvm_agent::{
     agent::Agent,
     attester::{Attester, TpmAttester},
-    clock,
-    image::{Folders, Own},
+    image::{Folders, OwnImage},
     journal::Journal,
     request,
-    token::{Statement, Use},
 };
-use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_base::{Bytes, sha256};
 use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite,
     Terms, Transcript, Unlock, fresh_nonce,
@@ -39,6 +35,10 @@ use cvm_layout::{
     manifest::GpuMechanism,
     names::Role,
     signed::{self, Kind},
+};
+use cvm_peer::{
+    clock,
+    token::{Statement, Use},
 };
 use cvm_testkit::swtpm::{Swtpm, roots};
 use cvm_verify::ak_certificate::{AkCertificate, AkStatement, VERSION};
@@ -183,7 +183,9 @@ impl Federation {
             "image_id": image_id, "project": "p", "site": name, "role": role, "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
-            "split_key": {"ephemeral": "09".repeat(32), "transcript": self.agreement.digest(), "parties": []},
+            "split_key": {
+                "ephemeral": "09".repeat(32), "transcript": self.agreement.digest(), "parties": [],
+            },
             "init_code_sha256": zeros,
         });
         if let Some(gpu) = gpu {
@@ -278,8 +280,8 @@ impl Site {
         self.write("image/ak_certificates.json", &serde_json::to_vec(certificates).unwrap());
     }
 
-    pub fn own(&self) -> Own {
-        Own::read(&Folders { image: self.at("image"), config: self.at("config") }).unwrap()
+    pub fn own_image(&self) -> OwnImage {
+        OwnImage::read(&Folders { image: self.at("image"), config: self.at("config") }).unwrap()
     }
 
     pub fn tcti(&self) -> String {
@@ -287,7 +289,7 @@ impl Site {
     }
 
     /// A token's statement as this machine's root would write it, for whatever evidence.
-    pub fn statement(&self, own: &Own) -> Statement {
+    pub fn statement(&self, own: &OwnImage) -> Statement {
         let manifest = &own.image.manifest;
         let issued_at = clock::now();
         let mut id = [0; 16];
@@ -310,11 +312,11 @@ impl Site {
 
     /// An agent, not yet verified.
     pub fn new_agent(&self) -> Agent {
-        self.agent_with(self.own(), Box::new(TpmAttester::new(&self.tcti(), &self.log)))
+        self.agent_with(self.own_image(), Box::new(TpmAttester::new(&self.tcti(), &self.log)))
     }
 
     /// An agent of what `own` says, with that evidence; not yet verified.
-    pub fn agent_with(&self, own: Own, attester: Box<dyn Attester>) -> Agent {
+    pub fn agent_with(&self, own: OwnImage, attester: Box<dyn Attester>) -> Agent {
         let offset = self.offset.clone();
         let clock = move || clock::now().saturating_add_signed(offset.load(Ordering::Relaxed));
         Agent::new(own, attester, Journal::open(&self.at("attestation.jsonl")), Box::new(clock))
@@ -364,8 +366,4 @@ pub fn verify(agent: &Agent, token: &str, peer: &Value, challenge: Option<&str>)
 pub fn code(answer: &Value) -> &str {
     assert_eq!(answer["ok"], false, "{answer}");
     answer["code"].as_str().unwrap()
-}
-
-pub fn digest(text: &str) -> Bytes32 {
-    text.parse().unwrap()
 }

@@ -1,11 +1,10 @@
-//! TDX: the handoff stands in RTMR3, and Intel's collateral says what the platform is worth.
+//! TDX: the handoff is in RTMR3, and Intel's collateral says what the platform is worth.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use cvm_agent::{
     agent::Agent,
     attester::{OpenDevice, TeeAttester},
-    clock,
 };
 use cvm_base::{Bytes, Explain as _};
 use cvm_collateral::{Item, Writer, content, tee::Vendors};
@@ -14,6 +13,7 @@ use cvm_evidence::{
     platform::TdxReference, reference::Platforms, rtmr, td_handoff_digest, td_jobs_digest,
 };
 use cvm_layout::names::Role;
+use cvm_peer::clock;
 use cvm_verify::{snp::SnpRoots, x509::Certificate};
 use ed25519_dalek::SigningKey;
 use serde_json::json;
@@ -90,7 +90,7 @@ fn collateral(mint: &Mint, advisories: &[&str]) -> (Vec<u8>, String) {
 fn agent(site: &Site, td: &Td, vendors: Vendors, collateral: &[u8]) -> Agent {
     let behind = i64::try_from(NOW).unwrap() - i64::try_from(clock::now()).unwrap();
     site.offset.store(behind, Ordering::Relaxed);
-    let mut own = site.own();
+    let mut own = site.own_image();
     own.trust = own.trust.with_vendors(vendors);
     let td = td.clone();
     let open: OpenDevice = Box::new(move || Ok(Box::new(td.clone())));
@@ -104,7 +104,7 @@ fn two_sites_on_tdx_verify_each_other_with_intels_collateral() {
     let (server, client) = (machine("server1", Role::Server), machine("site-1", Role::Client));
     let td = Td { mint: mint.clone(), handed_off: true, change: |_| {} };
     let (packed, collector) = collateral(&mint, &[]);
-    // Whom a machine believes stands on p4.
+    // p4 says whom a machine believes.
     server.write("config/collateral.pub", format!("{collector}\n").as_bytes());
     let key = cvm_collateral::read_public_key(&server.at("config/collateral.pub")).unwrap();
     let believes = || vendors(&mint).with_collectors(vec![key]);
@@ -112,7 +112,7 @@ fn two_sites_on_tdx_verify_each_other_with_intels_collateral() {
     at_server.verify_self(&[]).unwrap();
     let ask_client = |collateral: &[u8]| {
         let at_client = agent(&client, &td, vendors(&mint), collateral);
-        // No list of a vendor's stops a machine that runs.
+        // A vendor's list does not stop a machine that runs.
         at_client.verify_self(&[]).unwrap();
         let asked = challenge(&at_server, "site-1");
         verify(

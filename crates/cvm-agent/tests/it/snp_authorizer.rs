@@ -1,14 +1,6 @@
 //! NVFLARE's own SNP authorizer, its class as it is installed, over our `snpguest` and two agents
 //! on minted chips.
 
-#[path = "common/chip.rs"]
-mod chip;
-mod common;
-// cvm-verify's own tests use the rest of it.
-#[allow(dead_code)]
-#[path = "../../cvm-verify/tests/snp/mint.rs"]
-mod snp_mint;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -18,14 +10,14 @@ use std::{
     thread,
 };
 
+use crate::chip::{Chip, MEASUREMENT, Maker, device, platforms};
+use crate::common::{Federation, Site, ask, code};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use chip::{Chip, MEASUREMENT, Maker, device, platforms};
-use common::{Federation, Site, ask, code};
 use cvm_agent::{
     agent::Agent,
     attester::TeeAttester,
     serve,
-    snpguest::{self, Encoding, display::Text},
+    snpguest::{display::Text, run as snpguest, run::Encoding},
 };
 use cvm_base::Explain as _;
 use cvm_layout::names::Role;
@@ -42,7 +34,7 @@ fn machine(federation: &Federation, name: &str, role: Role, snp_reports: Option<
 }
 
 fn agent(site: &Site, maker: &Maker, chip: &Arc<Chip>) -> Agent {
-    let mut own = site.own();
+    let mut own = site.own_image();
     own.trust = own.trust.with_vendors(maker.vendors());
     let agent = site
         .agent_with(own, Box::new(TeeAttester::new(device(chip), b"").unwrap()))
@@ -83,7 +75,7 @@ def authorizer(guest, certs):
 client, server = authorizer(client_guest, "of-client"), authorizer(server_guest, "of-server")
 token = client.generate()
 report = base64.b64decode(token)
-assert len(report) > 1184, "the chip's certificate comes behind its report"
+assert len(report) > 1184, "the chip's certificate comes after its report"
 assert open("request.bin", "rb").read() == report[0x50:0x90]
 assert server.verify(token)
 assert {"ark.pem", "ask.pem", "vcek.pem"} < set(os.listdir("of-server")), os.listdir("of-server")
@@ -153,9 +145,9 @@ fn a_report_alone_is_verified_with_the_certificate_in_the_folder() {
         report: report.clone(),
     };
     assert_eq!(run(fetch).unwrap_err().code(), "AGT-083");
-    fs::write(certificates.join("vcek.pem"), snp_mint::pem(&[chip.vcek()])).unwrap();
+    fs::write(certificates.join("vcek.pem"), crate::snp_mint::pem(&[chip.vcek()])).unwrap();
     verify().unwrap();
-    fs::write(certificates.join("vcek.pem"), snp_mint::pem(&[maker.chip().vcek()])).unwrap();
+    fs::write(certificates.join("vcek.pem"), crate::snp_mint::pem(&[maker.chip().vcek()])).unwrap();
     assert_eq!(verify().unwrap_err().code(), "AGT-083", "another chip's");
     fs::write(&request, [0xa5; 63]).unwrap();
     let short = snpguest::Command::Report { report: report.clone(), request };
@@ -188,7 +180,7 @@ fn attack_a_report_over_a_tokens_digest() {
 
     let open = agent(&machine(&federation, "site-1", Role::Client, Some("alone")), &maker, &chip);
     assert_eq!(ask(&open, request(&[7; 64]))["ok"], true);
-    // A statement's digest, a release's binding, a paravisor's: zeros behind.
+    // A statement's digest, a release's binding, a paravisor's: each followed by zeros.
     for digest in [[7; 48], [0; 48]] {
         assert_eq!(
             code(&ask(&open, request(&cvm_evidence::trustee::report_data(&digest)))),
@@ -203,7 +195,7 @@ fn attack_a_report_over_a_tokens_digest() {
     let mut body = serde_json::to_value(body).unwrap();
     body["cert_chain"] = json!([{"cert_type": "VCEK", "data": chip.vcek()}]);
     let refused =
-        maker.vendors().verify("snp", &body, &[7; 48], cvm_agent::clock::now()).unwrap_err();
+        maker.vendors().verify("snp", &body, &[7; 48], cvm_peer::clock::now()).unwrap_err();
     assert!(refused.is_wrong_nonce(), "{refused}");
 }
 
@@ -215,7 +207,8 @@ fn attack_a_bare_report_of_old_firmware() {
     let open = agent(&site, &maker, &maker.chip());
     let verify = |chip: &Chip| {
         let report = STANDARD.encode(chip.report(&[0xa5; 64]));
-        let asked = json!({"op": "snp-verify", "report": report, "certificates": [STANDARD.encode(chip.vcek())]});
+        let certificates = [STANDARD.encode(chip.vcek())];
+        let asked = json!({"op": "snp-verify", "report": report, "certificates": certificates});
         ask(&open, asked)
     };
     assert_eq!(verify(&maker.chip())["verified"], true);

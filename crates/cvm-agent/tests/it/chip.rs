@@ -1,8 +1,6 @@
 //! A chip with SEV-SNP, minted: it signs what its guest asks for, under an authority of the test's
 //! own.
 
-#![allow(dead_code)] // Each test file uses its part.
-
 use std::sync::Arc;
 
 use aws_lc_rs::signature::EcdsaKeyPair;

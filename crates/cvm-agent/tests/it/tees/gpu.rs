@@ -13,12 +13,12 @@ use cvm_agent::{
     agent::Agent,
     attester::{Attester as _, GpuAttester, OpenDevice, TeeAttester},
     serve,
-    token::{Statement, Token},
 };
 use cvm_base::{Explain as _, sha256};
 use cvm_collateral::tee::Vendors;
 use cvm_collect::CollectError;
 use cvm_layout::{manifest::GpuMechanism, names::Role, p1::MAX_COLLATERAL_BYTES};
+use cvm_peer::token::{Statement, Token};
 use ed25519_dalek::SigningKey;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ impl Scene {
     }
 
     fn agent(&self, site: &Site, manifests: bool) -> Agent {
-        let mut own = site.own();
+        let mut own = site.own_image();
         own.trust = own.trust.with_vendors(self.vendors(manifests));
         site.agent_with(own, Box::new(TeeAttester::new(device(&self.chip), b"").unwrap()))
     }
@@ -89,7 +89,7 @@ impl Scene {
 
     /// A token as the client's root would make it: with what `additional` gives for the statement.
     fn made_by_root(&self, additional: impl FnOnce(&Statement) -> Option<String>) -> Token {
-        let own = self.client.own();
+        let own = self.client.own_image();
         let mut statement = self.client.statement(&own);
         let additional_evidence = additional(&statement);
         statement.additional_evidence_sha256 =
@@ -148,7 +148,7 @@ fn a_site_shows_its_gpus_and_its_peer_sees_nvidias_golden_values() {
         accepted["not_checked"],
         json!(["acpi", "certificate-revocation", "host-data", "ocsp"])
     );
-    // A server without GPUs shows none, and need not.
+    // A server without GPUs need not show any.
     let asked = challenge(&client, "server1");
     let accepted =
         verify(&client, &token(&server, Some(&asked)), &peer("server1", "server"), Some(&asked));
@@ -177,7 +177,7 @@ print(len(token) > 700_000, len(claims["submods"]), cpu["collateral"]["collector
     let packed = packed.to_string();
     assert!((most - 200..=most).contains(&packed.len()));
     let agent = |site: &Site, collateral: &str| {
-        let mut own = site.own();
+        let mut own = site.own_image();
         let vendors = scene.vendors(true).with_collectors(vec![collector().verifying_key()]);
         own.trust = own.trust.with_vendors(vendors);
         site.agent_with(
@@ -205,7 +205,8 @@ print(len(token) > 700_000, len(claims["submods"]), cpu["collateral"]["collector
 #[test]
 fn without_nvidias_manifests_a_machine_goes_on_and_a_peer_refuses_it() {
     let scene = scene();
-    // Before the token: an agent believes none without a challenge that is older than itself.
+    // Before the token: an agent does not believe one without a challenge that is older than
+    // itself.
     let (without, with) = (scene.server(false), scene.server(true));
     let client = scene.client(false, scene.gpus(vec![Device::blackwell()]));
     client.verify_self(&[]).unwrap();
@@ -319,8 +320,8 @@ fn a_gpu_that_answers_no_more_ends_its_machine() {
     assert_eq!(scene.agent(&scene.client, true).verify_self(&[]).unwrap_err().code(), "AGT-031");
 }
 
-/// p1 is the host's: its collateral counts where the measured p4 names whoever collected it, and
-/// stops nothing.
+/// p1 is the host's: its collateral counts where the measured p4 names its collector, and stops
+/// nothing.
 #[test]
 fn what_p1_brings_counts_where_p4_names_its_collector() {
     let (federation, world) = (Federation::hold(), Arc::new(World::new()));
@@ -328,7 +329,7 @@ fn what_p1_brings_counts_where_p4_names_its_collector() {
     let client = federation.tpm_site("site-1", Role::Client, Some(GpuMechanism::NvidiaCc));
     let cache = golden(&world, &federation.folder.path().join("collateral")).pack();
     let agent = |site: &Site| {
-        let mut own = site.own();
+        let mut own = site.own_image();
         let vendors = own.trust.vendors().unwrap().clone().with_gpus(world.roots());
         own.trust = own.trust.with_vendors(vendors);
         let unused = own.collateral_unused.clone();

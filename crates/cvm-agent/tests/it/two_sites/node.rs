@@ -2,16 +2,16 @@
 
 use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
-use cvm_agent::{
-    MAX_QUESTION,
-    agent::Agent,
+use cvm_agent::{agent::Agent, serve};
+use cvm_layout::names::Role;
+use cvm_peer::{
     audit::{Audit, AuditError, ask_node},
-    clock, serve,
+    clock,
+    limits::MAX_QUESTION,
     token::Token,
     trust::Trust,
     verify::{Clocks, cross_policy},
 };
-use cvm_layout::names::Role;
 use serde_json::json;
 
 use crate::common::{Federation, Site, code, peer, verify};
@@ -50,7 +50,7 @@ fn an_auditor_challenges_a_node_and_reads_its_report() {
     let refused = ask_node(&node, &long, PATIENCE).unwrap_err();
     assert!(matches!(&refused, AuditError::Refused { code, .. } if code == "AGT-001"), "{refused}");
 
-    // Another federation's auditor believes none of it.
+    // Another federation's auditor does not believe it.
     let other = Trust::new(Federation::hold().agreement.text().as_bytes()).unwrap();
     let audit = Audit { trust: &other, ..audit };
     assert!(matches!(audit.node(&node, None, PATIENCE), Err(AuditError::Verdict(_))));
@@ -63,7 +63,7 @@ fn attack_an_auditors_token_between_sites_and_a_changed_report() {
         (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
     let (server, node) = (server.agent(), serving(&machine));
     let asked = crate::common::challenge(&server, "site-1");
-    // Anybody may have the node answer the server's challenge; the answer is none to the server.
+    // Anybody may have the node answer the server's challenge; for the server it is not an answer.
     let answer =
         ask_node(&node, &json!({"v": 1, "op": "evidence", "nonce": asked}), PATIENCE).unwrap();
     let token = answer["token"].as_str().unwrap();
@@ -71,7 +71,10 @@ fn attack_an_auditors_token_between_sites_and_a_changed_report() {
     site_1["tls_cert_sha256"] = json!(null);
     assert_eq!(code(&verify(&server, token, &site_1, Some(&asked))), "AGT-022");
 
-    let period = json!({"v": 1, "op": "report", "since": "2020-01-01T00:00:00Z", "until": "2120-01-01T00:00:00Z", "nonce": asked});
+    let period = json!({
+        "v": 1, "op": "report", "nonce": asked,
+        "since": "2020-01-01T00:00:00Z", "until": "2120-01-01T00:00:00Z",
+    });
     let answer = ask_node(&node, &period, PATIENCE).unwrap();
     let bound = Token::parse(answer["token"].as_str().unwrap()).unwrap().statement.report_sha256;
     assert_eq!(bound, Some(cvm_base::sha256(answer["report"].as_str().unwrap().as_bytes())));

@@ -1,15 +1,15 @@
-//! Tokens and verifications a second.
+//! Tokens and verifications per second.
 
 use std::time::{Duration, Instant};
 
-use cvm_agent::{
-    attester::{Attester, TpmAttester},
+use cvm_agent::attester::{Attester, TpmAttester};
+use cvm_layout::names::Role;
+use cvm_peer::{
     clock,
     token::{Token, Use},
     trust::Trust,
-    verify::{Clocks, Expected, cross_policy, verify},
+    verify::{Clocks, ExpectedToken, cross_policy, verify},
 };
-use cvm_layout::names::Role;
 
 use crate::common::{Federation, token};
 
@@ -22,7 +22,7 @@ fn per_second(what: &str, mut work: impl FnMut()) {
     println!("{what}: {:.0}/s", f64::from(done) / began.elapsed().as_secs_f64());
 }
 
-/// Run with `cargo test --release -p cvm-agent --test two_sites bench -- --ignored --nocapture`.
+/// Run with `cargo test --release -p cvm-agent --test it bench -- --ignored --nocapture`.
 #[test]
 #[ignore = "a bench"]
 fn bench_tokens() {
@@ -38,7 +38,8 @@ fn bench_tokens() {
     let text = token(&agent, None);
     let policy = cross_policy(None).unwrap();
     let clocks = Clocks { leeway_s: 600, max_wait_s: 0 };
-    let expected = Expected { use_: Use::Peer, peer: None, challenge: None, report_sha256: None };
+    let expected =
+        ExpectedToken { use_: Use::Peer, peer: None, challenge: None, report_sha256: None };
     let agreement = federation.agreement.text();
     let once = |trust: &Trust| {
         let token = Token::parse(&text).unwrap();

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-pub(crate) trait Stream: Read + Write + Send + 'static {
+/// A socket whose reads and writes can be bounded, and which can be ended from elsewhere.
+pub trait Stream: Read + Write + Send + 'static {
     /// Bounds each read and write from now on; `left` is not zero.
     fn patience(&self, left: Duration) -> io::Result<()>;
     /// The same connection once more.

@@ -1,15 +1,13 @@
 //! The program itself, asked by the Python package's client; and how it ends.
 
-mod common;
-
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
 };
 
-use common::{Federation, Site, python};
-use cvm_agent::{MAX_MESSAGE, token::MAX_BYTES};
+use crate::common::{Federation, Site, python};
 use cvm_layout::names::Role;
+use cvm_peer::{limits::MAX_MESSAGE, token::MAX_BYTES};
 use cvm_testkit::bounded::Bounded;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cvm-agent");
@@ -42,7 +40,8 @@ fn serve(site: &Site) -> (Bounded, BufReader<std::process::ChildStderr>) {
 const SCRIPT: &str = r#"
 import time
 from flare_cvm.agent_client import MAX_MESSAGE, MAX_TOKEN, AgentClient, AgentRefused, Peer
-assert [MAX_MESSAGE, MAX_TOKEN] == [int(number) for number in sys.argv[4:]], (MAX_MESSAGE, MAX_TOKEN)
+limits = [MAX_MESSAGE, MAX_TOKEN]
+assert limits == [int(number) for number in sys.argv[4:]], limits
 server, client = AgentClient(sys.argv[2]), AgentClient(sys.argv[3])
 tls = "ab" * 32
 for agent in (server, client):
@@ -50,7 +49,8 @@ for agent in (server, client):
     while agent.status().state != "healthy" and time.monotonic() < deadline:
         time.sleep(0.1)
 status = client.status()
-assert (status.site, status.role, status.kinds, status.state) == ("site-1", "client", ["tpm"], "healthy"), status
+said = (status.site, status.role, status.kinds, status.state)
+assert said == ("site-1", "client", ["tpm"], "healthy"), status
 challenge = server.challenge("site-1")
 token = client.generate(challenge.challenge, tls)
 peer = Peer("site-1", "client", tls)
@@ -64,7 +64,8 @@ except AgentRefused as refused:
 first = client.generate(None, tls)
 assert server.verify(first.token, None, None).not_checked == ["acpi", "peer", "tls-certificate"]
 entries = server.report("2000-01-01T00:00:00+00:00", "2100-01-01T00:00:00Z")
-assert [e["result"] for e in entries if e["direction"] == "verified"] == ["accepted", "refused", "accepted"], entries
+results = [e["result"] for e in entries if e["direction"] == "verified"]
+assert results == ["accepted", "refused", "accepted"], entries
 print("python is content")
 "#;
 

@@ -20,24 +20,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha384};
 
-use crate::{Refusal, evidence::Evidence};
+use crate::{error::AgentRefusal, evidence::Evidence};
 
 /// The one version this program reads and writes.
 pub const VERSION: u32 = 1;
-/// The longest token, as text. Longer ones are refused unread. What p1's collateral, the image's
-/// documents and the evidence of sixteen GPUs take together is less.
+/// The longest token, in characters. Longer ones are refused unread. p1's collateral, the image's
+/// documents and the evidence of sixteen GPUs together take less.
 /// `flare_cvm.agent_client.MAX_TOKEN` is the same number.
 pub const MAX_BYTES: usize = 1536 * 1024;
 const _: () = assert!(
     // Documents are in base64 in the JSON; all of the JSON is again.
     (p1::MAX_COLLATERAL_BYTES + 2 * manifest::MAX_BYTES * 4 / 3 + 2 * 150 * 1024) * 4 / 3
         < MAX_BYTES as u64
-        && MAX_BYTES + 64 * 1024 < crate::MAX_MESSAGE
+        && MAX_BYTES + 64 * 1024 < crate::limits::MAX_MESSAGE
 );
 /// The longest window that a verifier accepts.
 pub const MAX_LIFETIME_S: u64 = *agent_conf::TOKEN_LIFETIME_S.end();
 
-/// To whom a token is shown: one for an auditor, who chooses any challenge, is none between sites.
+/// To whom a token is shown. One for an auditor, who chooses any challenge, does not count between
+/// sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Use {
@@ -62,7 +63,7 @@ impl Use {
 
 /// What the token says; the evidence is bound to it.
 ///
-/// The members stand in the order of RFC 8785, and are numbers below 2^53, hex and names: their
+/// The members are in the order of RFC 8785, and are numbers below 2^53, hex and names. So their
 /// serialization is the canonical one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,7 +113,7 @@ impl Statement {
 /// The image's documents, as the builder signed them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Documents {
+pub struct ImageDocuments {
     /// `manifest.json`.
     pub manifest: Base64,
     /// 64 bytes.
@@ -133,7 +134,7 @@ pub struct Token {
     /// The GPUs': the text of the release protocol's `additional_evidence`.
     pub additional_evidence: Option<String>,
     /// What judges the evidence.
-    pub documents: Documents,
+    pub documents: ImageDocuments,
     /// Who vouches for its attestation key.
     pub ak_certificates: Vec<AkCertificate>,
 }
@@ -147,7 +148,7 @@ struct Wire {
     evidence: Box<RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     additional_evidence: Option<String>,
-    documents: Documents,
+    documents: ImageDocuments,
     ak_certificates: Vec<AkCertificate>,
 }
 
@@ -155,29 +156,31 @@ impl Token {
     /// Reads a token's text.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] or [`Refusal::Kind`].
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
+    /// [`AgentRefusal::Malformed`] or [`AgentRefusal::Kind`].
+    pub fn parse(text: &str) -> Result<Self, AgentRefusal> {
         if text.len() > MAX_BYTES {
-            return Err(Refusal::malformed(format!(
+            return Err(AgentRefusal::malformed(format!(
                 "{} characters, at most {MAX_BYTES} are read",
                 text.len()
             )));
         }
-        let json = URL_SAFE_NO_PAD.decode(text).map_err(Refusal::malformed)?;
-        check_shape(&json).map_err(Refusal::malformed)?;
-        let wire: Wire = serde_json::from_slice(&json).map_err(Refusal::malformed)?;
+        let json = URL_SAFE_NO_PAD.decode(text).map_err(AgentRefusal::malformed)?;
+        check_shape(&json).map_err(AgentRefusal::malformed)?;
+        let wire: Wire = serde_json::from_slice(&json).map_err(AgentRefusal::malformed)?;
         if wire.v != VERSION {
-            return Err(Refusal::malformed(format!(
+            return Err(AgentRefusal::malformed(format!(
                 "version {}, this program reads {VERSION}",
                 wire.v
             )));
         }
         if wire.ak_certificates.len() > MAX_CERTIFICATES {
-            return Err(Refusal::malformed(format!("more than {MAX_CERTIFICATES} certificates")));
+            return Err(AgentRefusal::malformed(format!(
+                "more than {MAX_CERTIFICATES} certificates"
+            )));
         }
         // Above, RFC 8785 would write numbers in another form.
         if wire.statement.expires_at >= 1 << 53 || wire.statement.issued_at >= 1 << 53 {
-            return Err(Refusal::malformed("its times are no times"));
+            return Err(AgentRefusal::malformed("its times are out of range"));
         }
         let evidence = Evidence::from_json(&wire.kind, &wire.evidence)?;
         let Wire { statement, additional_evidence, documents, ak_certificates, .. } = wire;
@@ -187,14 +190,14 @@ impl Token {
     /// Writes it.
     ///
     /// # Errors
-    /// [`Refusal::NoEvidence`] when it is longer than [`MAX_BYTES`], [`Refusal::Malformed`] for a
-    /// body that is no JSON.
-    pub fn text(&self) -> Result<String, Refusal> {
+    /// [`AgentRefusal::NoEvidence`] when it is longer than [`MAX_BYTES`],
+    /// [`AgentRefusal::Malformed`] for a body that is not JSON.
+    pub fn text(&self) -> Result<String, AgentRefusal> {
         let wire = Wire {
             v: VERSION,
             statement: self.statement.clone(),
             kind: self.evidence.kind().into(),
-            evidence: self.evidence.to_json().map_err(Refusal::malformed)?,
+            evidence: self.evidence.to_json().map_err(AgentRefusal::malformed)?,
             additional_evidence: self.additional_evidence.clone(),
             documents: self.documents.clone(),
             ak_certificates: self.ak_certificates.clone(),
@@ -206,7 +209,7 @@ impl Token {
                 "the token would have {} characters, at most {MAX_BYTES} allowed",
                 text.len()
             );
-            return Err(Refusal::NoEvidence { problem });
+            return Err(AgentRefusal::NoEvidence { problem });
         }
         Ok(text)
     }
@@ -260,16 +263,16 @@ mod tests {
     fn attack_a_huge_token() {
         // The length is looked at before anything is decoded or allocated.
         let huge = "A".repeat(64 << 20);
-        assert!(matches!(Token::parse(&huge), Err(Refusal::Malformed { .. })));
+        assert!(matches!(Token::parse(&huge), Err(AgentRefusal::Malformed { .. })));
         let nested = URL_SAFE_NO_PAD.encode("[".repeat(150_000));
-        assert!(matches!(Token::parse(&nested), Err(Refusal::Malformed { .. })));
+        assert!(matches!(Token::parse(&nested), Err(AgentRefusal::Malformed { .. })));
     }
 
     #[test]
     fn other_texts_are_no_tokens() {
         let long = URL_SAFE_NO_PAD.encode("{}");
         for text in ["", "=", "e30=", "é", "a b", "eyJ2IjoxfQ", &long] {
-            assert!(matches!(Token::parse(text), Err(Refusal::Malformed { .. })), "{text}");
+            assert!(matches!(Token::parse(text), Err(AgentRefusal::Malformed { .. })), "{text}");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Each attack, and the code by which it is refused.
 
-use cvm_agent::{
-    MAX_MESSAGE,
-    attester::{Attester, TpmAttester},
-    token::{MAX_BYTES, Token},
-};
+use cvm_agent::attester::{Attester, TpmAttester};
 use cvm_base::Bytes;
 use cvm_layout::names::Role;
+use cvm_peer::{
+    limits::MAX_MESSAGE,
+    token::{MAX_BYTES, Token},
+};
 use serde_json::json;
 
 use crate::common::{Federation, Site, ask, challenge, code, peer, token, verify};
@@ -37,7 +37,7 @@ fn attack_a_replayed_token() {
     let answer = token(&at_client, Some(&asked));
     assert_eq!(verify(&at_server, &answer, &site_1, Some(&asked))["verified"], true);
     assert_eq!(code(&verify(&at_server, &answer, &site_1, Some(&asked))), "AGT-015");
-    // To another challenge, and as one that answers none.
+    // As an answer to another challenge, and to none.
     let other = challenge(&at_server, "site-1");
     assert_eq!(code(&verify(&at_server, &answer, &site_1, Some(&other))), "AGT-014");
     assert_eq!(code(&verify(&at_server, &answer, &site_1, None)), "AGT-014");
@@ -65,7 +65,7 @@ fn attack_a_token_of_another_site() {
     for other in [peer("site-2", "client"), peer("site-1", "server")] {
         assert_eq!(code(&verify(&at_server, &answer, &other, None)), "AGT-013");
     }
-    // The same site behind another certificate.
+    // The same site with another certificate.
     let mut other = peer("site-1", "client");
     other["tls_cert_sha256"] = json!("cd".repeat(32));
     assert_eq!(code(&verify(&at_server, &answer, &other, None)), "AGT-013");
@@ -83,7 +83,7 @@ fn attack_a_peer_that_claims_anothers_name() {
     assert_eq!(code(&verify(&at_server, &renamed.text().unwrap(), &site_2, None)), "AGT-013");
     let fresh = forged(&client, &own, |token| token.statement.site = "site-2".parse().unwrap());
     assert_eq!(code(&verify(&at_server, &fresh, &site_2, None)), "AGT-013");
-    let other = federation.site("site-2", Role::Client).own();
+    let other = federation.site("site-2", Role::Client).own_image();
     let disguised = |certificates: &[_]| {
         forged(&client, &own, |token| {
             token.statement.site = "site-2".parse().unwrap();
@@ -92,7 +92,7 @@ fn attack_a_peer_that_claims_anothers_name() {
             token.ak_certificates = certificates.to_vec();
         })
     };
-    for certificates in [&other.ak_certificates, &client.own().ak_certificates] {
+    for certificates in [&other.ak_certificates, &client.own_image().ak_certificates] {
         assert_eq!(code(&verify(&at_server, &disguised(certificates), &site_2, None)), "AGT-030");
     }
     // A statement that nobody quoted.
@@ -115,13 +115,13 @@ fn attack_documents_of_another_builder() {
     // A reference of its own, beside a manifest of ours.
     let own = token(&client.agent(), None);
     let mixed = forged(&client, &own, |token| {
-        token.documents.reference = stranger.own().documents.reference.clone();
-        token.documents.reference_sig = stranger.own().documents.reference_sig.clone();
+        token.documents.reference = stranger.own_image().documents.reference.clone();
+        token.documents.reference_sig = stranger.own_image().documents.reference_sig.clone();
     });
     assert_eq!(code(&verify(&at_server, &mixed, &site_1, None)), "AGT-023");
     let mixed = forged(&client, &own, |token| {
-        token.documents.reference = server.own().documents.reference.clone();
-        token.documents.reference_sig = server.own().documents.reference_sig.clone();
+        token.documents.reference = server.own_image().documents.reference.clone();
+        token.documents.reference_sig = server.own_image().documents.reference_sig.clone();
     });
     assert_eq!(code(&verify(&at_server, &mixed, &site_1, None)), "AGT-024");
 }
@@ -131,7 +131,7 @@ fn attack_an_ak_nobody_certified() {
     let (federation, server, client) = scene();
     let at_server = server.agent();
     let site_1 = peer("site-1", "client");
-    let image_id = client.own().image.manifest.image_id;
+    let image_id = client.own_image().image.manifest.image_id;
     let with = |certificates: &[_]| {
         client.certify(certificates);
         verify(&at_server, &token(&client.agent(), None), &site_1, None)

@@ -1,16 +1,13 @@
 //! A server and a client, each with a software TPM, and what strangers and broken clocks can do
 //! between them.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod attacks;
 mod bench;
 mod node;
 
 use std::sync::atomic::Ordering;
 
-use common::{Federation, ask, challenge, code, peer, token, verify};
+use crate::common::{Federation, ask, challenge, code, peer, token, verify};
 use cvm_layout::names::Role;
 use serde_json::json;
 
@@ -107,7 +104,8 @@ fn policies_on_p4_replace_the_built_in_ones() {
     let (server, client) =
         (federation.site("server1", Role::Server), federation.site("site-1", Role::Client));
     let text = "package policy\ndefault allow := false\ndeny contains \"not this root\" if \
-                input.submods.cpu0[\"ear.veraison.annotated-evidence\"].tpm.ek_root_sha256 != \"00\"\nallow if input.submods";
+                input.submods.cpu0[\"ear.veraison.annotated-evidence\"].tpm.ek_root_sha256 \
+                != \"00\"\nallow if input.submods";
     server.write("config/policies/cross.rego", text.as_bytes());
     let refused =
         verify(&server.agent(), &token(&client.agent(), None), &peer("site-1", "client"), None);

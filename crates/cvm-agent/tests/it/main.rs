@@ -1,10 +1,13 @@
-//! Tokens of machines that attest with their TEE, on minted chips: verified by themselves and by
-//! each other, with the built-in policies.
+//! The agent's integration tests, in one program. Each has folders, ports and software TPMs of its
+//! own: none depends on which others share the process.
 
-#[path = "../common/chip.rs"]
 mod chip;
-#[path = "../common/mod.rs"]
 mod common;
+mod python_client;
+mod snp_authorizer;
+mod tees;
+mod two_sites;
+
 // cvm-verify's own tests use the rest of these. `documents` and `mint` name each other.
 #[allow(dead_code)]
 #[path = "../../../cvm-verify/tests/tdx_minted/documents.rs"]
@@ -21,10 +24,6 @@ mod gpus;
 #[allow(dead_code)]
 #[path = "../../../cvm-verify/tests/gpu/synthetic.rs"]
 mod synthetic;
-
-mod gpu;
-mod snp;
-mod tdx;
 
 /// 2025-06-15: what `mint` and `documents` mint is valid.
 const NOW: u64 = 1_750_000_000;

@@ -1,4 +1,5 @@
-//! Token → verdict. No I/O, no clock of its own, no memory but what is verified once.
+//! Token → verdict. There is no I/O and no clock here; all that is remembered is which documents
+//! were verified before.
 
 use cvm_base::{Bytes32, Explain};
 use cvm_layout::names::{Name, Role};
@@ -7,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Refusal, devices,
-    evidence::{Against, Judged, short},
+    devices,
+    error::AgentRefusal,
+    evidence::{EvidenceContext, JudgedEvidence, short},
     token::{MAX_LIFETIME_S, Token, Use},
-    trust::{Image, Trust},
+    trust::{SignedImage, Trust},
 };
 
 /// A site as the caller knows it: by the name and certificate that it proved, never by what its
@@ -32,13 +34,13 @@ pub struct Peer {
 pub struct Clocks {
     /// Seconds that do not count.
     pub leeway_s: u64,
-    /// Seconds that this clock may be behind so that waiting is worth it.
+    /// By how many seconds this clock may be late so that waiting is worth it.
     pub max_wait_s: u64,
 }
 
-/// What a token must be.
+/// What a token must be like.
 #[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
+pub struct ExpectedToken<'a> {
     /// Made for this.
     pub use_: Use,
     /// Who shows it, as far as the caller knows.
@@ -83,20 +85,20 @@ pub fn self_policy(text: Option<&[u8]>) -> Result<Policy, PolicyError> {
 /// Verifies a token at `now`, from the cheapest check to the dearest.
 ///
 /// # Errors
-/// [`Refusal`], for the first check that fails.
+/// [`AgentRefusal`], for the first check that fails.
 pub fn verify(
     token: &Token,
-    expected: &Expected<'_>,
+    expected: &ExpectedToken<'_>,
     trust: &Trust,
     policy: &Policy,
     clocks: Clocks,
     now: u64,
-) -> Result<Verdict, Refusal> {
+) -> Result<Verdict, AgentRefusal> {
     let mut not_checked = check_statement(token, expected, clocks, now)?;
     let image = trust.image(&token.documents)?;
     check_image(token, &image, trust)?;
     let certified = trust.certified(&token.ak_certificates, &image.manifest);
-    let against = Against {
+    let against = EvidenceContext {
         digest: &token.statement.digest(),
         reference: &image.reference,
         certified: &certified,
@@ -104,25 +106,27 @@ pub fn verify(
         vendors: trust.vendors()?,
         now,
     };
-    let Judged { claims, status } = token.evidence.verify(&against)?;
+    let JudgedEvidence { claims, status } = token.evidence.verify(&against)?;
     let mut submods = devices::verify(token, &image.manifest, against.vendors, now)?;
-    let cpu = json!({ "ear.status": status, "ear.veraison.annotated-evidence": { token.evidence.kind(): claims } });
+    let claims = json!({ token.evidence.kind(): claims });
+    let cpu = json!({ "ear.status": status, "ear.veraison.annotated-evidence": claims });
     submods.insert("cpu0".into(), cpu);
     let input = json!({ "submods": submods });
     let statement = &token.statement;
     let data = json!({
-        "reference": image.reference, "site": statement.site, "role": statement.role, "image_id": statement.image_id,
+        "reference": image.reference, "site": statement.site, "role": statement.role,
+        "image_id": statement.image_id,
         "use": statement.use_, "now": now,
     });
     let decision = policy
         .decide(&input, &data)
-        .map_err(|e| Refusal::PolicyFailed { problem: format!("{}: {e}", e.code()) })?;
+        .map_err(|e| AgentRefusal::PolicyFailed { problem: format!("{}: {e}", e.code()) })?;
     if !decision.allowed {
         let reasons = match decision.reasons.as_slice() {
             [] => vec!["`allow` is not true".into()],
             reasons => reasons.to_vec(),
         };
-        return Err(Refusal::Policy {
+        return Err(AgentRefusal::Policy {
             policy: policy.name().into(),
             sha256: policy.digest(),
             reasons,
@@ -139,22 +143,25 @@ pub fn verify(
     Ok(Verdict { site: statement.site.clone(), claims, not_checked })
 }
 
-/// What costs nothing: the statement against the caller's knowledge and the clock.
+/// The cheap checks: the statement against what the caller knows, and against the clock.
 fn check_statement(
     token: &Token,
-    expected: &Expected<'_>,
+    expected: &ExpectedToken<'_>,
     clocks: Clocks,
     now: u64,
-) -> Result<Vec<String>, Refusal> {
+) -> Result<Vec<String>, AgentRefusal> {
     let statement = &token.statement;
     if statement.use_ != expected.use_ {
-        return Err(Refusal::OtherUse {
+        return Err(AgentRefusal::OtherUse {
             expected: expected.use_.as_str(),
             found: statement.use_.as_str(),
         });
     }
-    let differ =
-        |member, expected: String, found: String| Refusal::OtherPeer { member, expected, found };
+    let differ = |member, expected: String, found: String| AgentRefusal::OtherPeer {
+        member,
+        expected,
+        found,
+    };
     let mut not_checked = Vec::new();
     match expected.peer {
         Some(peer) => {
@@ -181,10 +188,10 @@ fn check_statement(
     if statement.challenge.as_ref() != expected.challenge {
         let text = |challenge: Option<&Bytes32>| challenge.map_or("none".into(), short);
         let (expected, found) = (text(expected.challenge), text(statement.challenge.as_ref()));
-        return Err(Refusal::OtherChallenge { expected, found });
+        return Err(AgentRefusal::OtherChallenge { expected, found });
     }
     if statement.report_sha256.as_ref() != expected.report_sha256 {
-        return Err(Refusal::malformed(
+        return Err(AgentRefusal::malformed(
             "the report is another than the one that its evidence is bound to",
         ));
     }
@@ -193,23 +200,29 @@ fn check_statement(
     {
         let lifetime_s =
             i64::try_from(i128::from(expires) - i128::from(issued)).unwrap_or(i64::MAX);
-        return Err(Refusal::Window { lifetime_s, allowed: MAX_LIFETIME_S });
+        return Err(AgentRefusal::Window { lifetime_s, allowed: MAX_LIFETIME_S });
     }
     let ahead_s = issued.saturating_sub(now.saturating_add(clocks.leeway_s));
     if ahead_s > 0 {
-        return Err(Refusal::ClockBehind { ahead_s, worth_waiting: ahead_s <= clocks.max_wait_s });
+        return Err(AgentRefusal::ClockBehind {
+            ahead_s,
+            worth_waiting: ahead_s <= clocks.max_wait_s,
+        });
     }
     let ago_s = now.saturating_sub(expires.saturating_add(clocks.leeway_s));
     if ago_s > 0 {
-        return Err(Refusal::Expired { ago_s });
+        return Err(AgentRefusal::Expired { ago_s });
     }
     Ok(not_checked)
 }
 
-fn check_image(token: &Token, image: &Image, trust: &Trust) -> Result<(), Refusal> {
+fn check_image(token: &Token, image: &SignedImage, trust: &Trust) -> Result<(), AgentRefusal> {
     let (statement, manifest) = (&token.statement, &image.manifest);
-    let differ =
-        |member, expected: String, found: String| Refusal::OtherPeer { member, expected, found };
+    let differ = |member, expected: String, found: String| AgentRefusal::OtherPeer {
+        member,
+        expected,
+        found,
+    };
     if statement.image_id != manifest.image_id {
         return Err(differ("image", manifest.image_id.to_string(), statement.image_id.to_string()));
     }
@@ -221,7 +234,7 @@ fn check_image(token: &Token, image: &Image, trust: &Trust) -> Result<(), Refusa
     }
     if statement.transcript != trust.transcript() {
         let (expected, found) = (trust.transcript().to_string(), statement.transcript.to_string());
-        return Err(Refusal::OtherFederation { what: "ceremony", expected, found });
+        return Err(AgentRefusal::OtherFederation { what: "ceremony", expected, found });
     }
     Ok(())
 }
@@ -238,12 +251,24 @@ mod tests {
                     json!({ "ear.status": "warning", "ear.veraison.annotated-evidence": claims });
                 policy.decide(&json!({ "submods": { "cpu0": evidence } }), &json!({})).unwrap()
             };
-            let tpm = |phase: &str| json!({ "tpm": { "phase": phase, "endorsements": [{"party": "a"}], "not_checked": [] } });
+            let tpm = |phase: &str| {
+                let endorsements = [json!({ "party": "a" })];
+                json!({ "tpm": {
+                    "phase": phase, "endorsements": endorsements, "not_checked": [],
+                } })
+            };
             assert!(ask(tpm("after-handoff")).allowed);
             assert!(!ask(tpm("boot")).allowed);
-            let snp = |phase: &str| json!({ "snp": { "phase": phase, "trust": "tee", "not_checked": [] } });
+            let snp = |phase: &str| {
+                let claims = json!({ "phase": phase, "trust": "tee", "not_checked": [] });
+                json!({ "snp": claims })
+            };
             assert!(ask(snp("not-shown")).allowed);
-            let tdx = |phase: &str, status: &str| json!({ "tdx": { "phase": phase, "trust": "tee", "tcb_status": status, "advisory_ids": [] } });
+            let tdx = |phase: &str, status: &str| {
+                json!({ "tdx": {
+                    "phase": phase, "trust": "tee", "tcb_status": status, "advisory_ids": [],
+                } })
+            };
             assert!(ask(tdx("after-handoff", "UpToDate")).allowed);
             assert!(!ask(tdx("boot", "UpToDate")).allowed);
             for unknown in [
@@ -257,16 +282,21 @@ mod tests {
             }
             assert!(!ask(snp("other")).reasons.is_empty() && !ask(json!({})).reasons.is_empty());
         }
-        let uncertified = json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "tpm": {
+        let submods = |claims: Value| {
+            let cpu = json!({ "ear.veraison.annotated-evidence": claims });
+            json!({ "submods": { "cpu0": cpu } })
+        };
+        let uncertified = submods(json!({ "tpm": {
             "phase": "after-handoff", "endorsements": [],
             "not_checked": [{"check": "attestation-key-certificate", "reason": "none"}],
-        }}}}});
+        }}));
         assert!(self_policy(None).unwrap().decide(&uncertified, &json!({})).unwrap().allowed);
         let cross = cross_policy(None).unwrap();
         assert!(!cross.decide(&uncertified, &json!({})).unwrap().allowed);
-        let old = json!({ "submods": { "cpu0": { "ear.veraison.annotated-evidence": { "tdx": {
-            "phase": "after-handoff", "trust": "tee", "tcb_status": "OutOfDate", "advisory_ids": ["INTEL-SA-1"],
-        }}}}});
+        let old = submods(json!({ "tdx": {
+            "phase": "after-handoff", "trust": "tee", "tcb_status": "OutOfDate",
+            "advisory_ids": ["INTEL-SA-1"],
+        }}));
         let refused = cross.decide(&old, &json!({})).unwrap();
         assert!(!refused.allowed && refused.reasons[0].contains("OutOfDate"), "{refused:?}");
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use cvm_agent::{agent::Agent, attester::TeeAttester, token::Token};
+use cvm_agent::{agent::Agent, attester::TeeAttester};
 use cvm_collateral::tee::Vendors;
 use cvm_collect::{Raw, Recorded};
 use cvm_evidence::{reference::Platforms, tcb::TcbFloor, trustee::report_data};
 use cvm_layout::names::Role;
+use cvm_peer::token::Token;
 use serde_json::json;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 
 /// An agent of this machine on that chip, which believes these vendors.
 fn agent(site: &Site, chip: &Arc<Chip>, vendors: Vendors) -> Agent {
-    let mut own = site.own();
+    let mut own = site.own_image();
     own.trust = own.trust.with_vendors(vendors);
     site.agent_with(own, Box::new(TeeAttester::new(device(chip), b"").unwrap()))
 }
@@ -44,7 +45,7 @@ fn two_sites_on_snp_verify_each_other() {
     assert_eq!(accepted["verified"], true, "{accepted}");
     let snp = &accepted["claims"]["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"];
     assert_eq!((&snp["phase"], &snp["trust"]), (&json!("not-shown"), &json!("tee")));
-    // Said, and accepted by name: no list of AMD's was at hand, and nobody expects anything of the
+    // Said, and accepted by name: AMD's list was not at hand, and nobody expects anything of the
     // host's data.
     assert_eq!(accepted["not_checked"], json!(["acpi", "certificate-revocation", "host-data"]));
     let asked = challenge(&at_client, "server1");
@@ -65,7 +66,7 @@ fn attack_a_machine_that_launched_something_else() {
     at_server.verify_self(&[]).unwrap();
     let of_site_1 = |site: &Site, chip: &Arc<Chip>| {
         let at_client = agent(site, chip, maker.vendors());
-        // Whoever launched something else also lies to its own agent's verification.
+        // Who launched something else also lies to its own agent's verification.
         let refused = at_client.verify_self(&[]).unwrap_err();
         (refused.code(), forged(&at_server, site, chip))
     };
@@ -108,7 +109,7 @@ fn forged(verifier: &Agent, site: &Site, chip: &Arc<Chip>) -> String {
 
 fn made_by_root(site: &Site, chip: &Arc<Chip>) -> String {
     use cvm_agent::attester::Attester as _;
-    let own = site.own();
+    let own = site.own_image();
     let statement = site.statement(&own);
     let evidence =
         TeeAttester::new(device(chip), b"").unwrap().evidence(&statement.digest()).unwrap();
@@ -144,7 +145,7 @@ fn attack_a_recorded_report() {
             let device = Recorded::open(&path)?;
             Ok(Box::new(if replay { device.replaying() } else { device }))
         });
-        let mut own = client.own();
+        let mut own = client.own_image();
         own.trust = own.trust.with_vendors(maker.vendors());
         client.agent_with(own, Box::new(TeeAttester::new(open, b"").unwrap()))
     };
@@ -174,7 +175,8 @@ fn a_policy_of_ones_own_may_know_what_the_image_measures() {
     let text = format!(
         "package policy\ndefault allow := false\n\
          accepted_not_checked := {{\"acpi\", \"certificate-revocation\", \"host-data\"}}\n\
-         allow if input.submods.cpu0[\"ear.veraison.annotated-evidence\"].snp.measurement == \"{}\"",
+         allow if input.submods.cpu0[\"ear.veraison.annotated-evidence\"]\
+             .snp.measurement == \"{}\"",
         "3e".repeat(48)
     );
     server.write("config/policies/cross.rego", text.as_bytes());

@@ -11,14 +11,15 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::Refusal;
+use crate::error::AgentRefusal;
 
-/// A phase that SEV-SNP has no register for: the report shows the image, in whatever phase.
+/// The phase of an SEV-SNP guest, which has no register for it: the report shows the image, in
+/// whatever phase.
 ///
-/// It will do for a token. Before the handoff only `cvm-init` runs, which makes no statements; its
-/// own reports carry the digests of the release protocol. After it, the system runs that the same
-/// launch measured, and its agent signs statements for nobody else: what NVFLARE's own authorizer
-/// may have signed cannot be one (`reports`).
+/// That is enough for a token. Before the handoff only `cvm-init` runs, which makes no statements;
+/// its own reports carry the digests of the release protocol. After it, the system runs that the
+/// same launch measured, and its agent has statements signed for nobody else: what it has signed
+/// for NVFLARE's own authorizer cannot be a statement (`reports` in cvm-agent).
 pub const NOT_SHOWN: &str = "not-shown";
 
 /// Evidence, as it arrives.
@@ -27,7 +28,7 @@ pub const NOT_SHOWN: &str = "not-shown";
 pub enum Evidence {
     /// A TPM 2.0 quote.
     Tpm(Box<QuotedEvidence>),
-    /// A TEE's, bound to the statement's digest, zeros behind.
+    /// A TEE's, bound to the statement's digest followed by zeros.
     Tee(TeeBody),
 }
 
@@ -43,7 +44,7 @@ pub struct TeeBody {
 const TEES: [&str; 2] = ["snp", "tdx"];
 
 /// What evidence is held against.
-pub(crate) struct Against<'a> {
+pub(crate) struct EvidenceContext<'a> {
     /// The statement's digest.
     pub digest: &'a [u8; 48],
     /// The image's.
@@ -59,11 +60,11 @@ pub(crate) struct Against<'a> {
 }
 
 /// What evidence says.
-pub(crate) struct Judged {
+pub(crate) struct JudgedEvidence {
     /// As a policy reads them under the kind's name.
     pub claims: Value,
-    /// The EAR's status. A TPM's is genuine, but whoever runs its host could have made it; and a
-    /// TEE's without some check is no better.
+    /// The EAR's status. A TPM's evidence is genuine, but who runs its host could have made it; a
+    /// TEE's with a check left out is not better.
     pub status: &'static str,
 }
 
@@ -71,26 +72,26 @@ impl Evidence {
     /// Reads the body of evidence of the kind `kind`.
     ///
     /// # Errors
-    /// [`Refusal::Kind`] or [`Refusal::Malformed`].
-    pub fn from_json(kind: &str, body: &RawValue) -> Result<Self, Refusal> {
+    /// [`AgentRefusal::Kind`] or [`AgentRefusal::Malformed`].
+    pub fn from_json(kind: &str, body: &RawValue) -> Result<Self, AgentRefusal> {
         if kind == "tpm" {
             return serde_json::from_str(body.get())
                 .map(Box::new)
                 .map(Self::Tpm)
-                .map_err(Refusal::malformed);
+                .map_err(AgentRefusal::malformed);
         }
         match TEES.into_iter().find(|known| *known == kind) {
             Some(kind) => Ok(Self::Tee(TeeBody { kind, body: body.get().to_owned() })),
-            None => Err(Refusal::Kind { found: kind.chars().take(40).collect() }),
+            None => Err(AgentRefusal::Kind { found: kind.chars().take(40).collect() }),
         }
     }
 
     /// A TEE's body.
     ///
     /// # Errors
-    /// [`Refusal::Kind`] for one that tokens do not carry.
-    pub fn tee(kind: &str, body: &Value) -> Result<Self, Refusal> {
-        Self::from_json(kind, &to_raw_value(body).map_err(Refusal::malformed)?)
+    /// [`AgentRefusal::Kind`] for one that tokens do not carry.
+    pub fn tee(kind: &str, body: &Value) -> Result<Self, AgentRefusal> {
+        Self::from_json(kind, &to_raw_value(body).map_err(AgentRefusal::malformed)?)
     }
 
     /// `tpm`, `snp`, `tdx`.
@@ -108,39 +109,45 @@ impl Evidence {
         }
     }
 
-    pub(crate) fn verify(&self, against: &Against<'_>) -> Result<Judged, Refusal> {
+    pub(crate) fn verify(
+        &self,
+        against: &EvidenceContext<'_>,
+    ) -> Result<JudgedEvidence, AgentRefusal> {
         match self {
-            Self::Tpm(body) => Ok(Judged { claims: tpm(body, against)?, status: "warning" }),
+            Self::Tpm(body) => {
+                Ok(JudgedEvidence { claims: tpm(body, against)?, status: "warning" })
+            }
             Self::Tee(body) => body.verify(against),
         }
     }
 }
 
 impl TeeBody {
-    fn verify(&self, against: &Against<'_>) -> Result<Judged, Refusal> {
+    fn verify(&self, against: &EvidenceContext<'_>) -> Result<JudgedEvidence, AgentRefusal> {
         let Self { kind, body } = self;
-        let body = serde_json::from_str(body).map_err(Refusal::malformed)?;
+        let body = serde_json::from_str(body).map_err(AgentRefusal::malformed)?;
         let verified = against.vendors.verify(kind, &body, against.digest, against.now);
-        let TeeClaims { mut claims, incomplete } = verified.map_err(|e| Refusal::evidence(&e))?;
+        let TeeClaims { mut claims, incomplete } =
+            verified.map_err(|e| AgentRefusal::evidence(&e))?;
         let phase = self.phase(&claims, against.reference)?;
         if phase == Phase::Other.as_str() && self.kind == "tdx" {
             acpi::not_compared(&mut claims);
         }
         claims["phase"] = json!(phase);
-        Ok(Judged { claims, status: status(incomplete) })
+        Ok(JudgedEvidence { claims, status: status(incomplete) })
     }
 
     /// The phase's name in claims. A machine that differs from the image's reference values is
     /// refused here, whatever a policy says; without any, the policy must know what the image
     /// measures.
-    fn phase(&self, claims: &Value, reference: &Reference) -> Result<&'static str, Refusal> {
+    fn phase(&self, claims: &Value, reference: &Reference) -> Result<&'static str, AgentRefusal> {
         let Some((phase, problem)) = measured::phase(&json!({ self.kind: claims }), reference)
         else {
-            return Err(Refusal::Kind { found: self.kind.into() });
+            return Err(AgentRefusal::Kind { found: self.kind.into() });
         };
         let known =
             if self.kind == "snp" { !reference.snp.is_empty() } else { !reference.tdx.is_empty() };
-        let refuse = |problem: String| Err(Refusal::State { differences: vec![problem] });
+        let refuse = |problem: String| Err(AgentRefusal::State { differences: vec![problem] });
         match phase {
             Phase::Boot if self.kind == "snp" => Ok(NOT_SHOWN),
             Phase::Boot => refuse("RTMR3 shows the boot, before the handoff".into()),
@@ -152,8 +159,8 @@ impl TeeBody {
     }
 }
 
-fn tpm(body: &QuotedEvidence, against: &Against<'_>) -> Result<Value, Refusal> {
-    let quoted = verify_quoted(body, against.digest).map_err(|e| Refusal::evidence(&e))?;
+fn tpm(body: &QuotedEvidence, against: &EvidenceContext<'_>) -> Result<Value, AgentRefusal> {
+    let quoted = verify_quoted(body, against.digest).map_err(|e| AgentRefusal::evidence(&e))?;
     let vouching: Vec<&AkStatement> =
         against.certified.iter().filter(|statement| statement.ak_name == quoted.ak_name).collect();
     let mut not_checked = vec![json!(acpi::in_pcr1())];
@@ -163,13 +170,13 @@ fn tpm(body: &QuotedEvidence, against: &Against<'_>) -> Result<Value, Refusal> {
             n => format!("{n} certificates, all of other keys"),
         };
         if against.must_be_certified {
-            return Err(Refusal::Uncertified { ak_name: quoted.ak_name.to_string(), problem });
+            return Err(AgentRefusal::Uncertified { ak_name: quoted.ak_name.to_string(), problem });
         }
         not_checked.push(json!({ "check": "attestation-key-certificate", "reason": problem }));
     }
     let differences = quoted.differences(against.reference);
     if !differences.is_empty() {
-        return Err(Refusal::State {
+        return Err(AgentRefusal::State {
             differences: differences.iter().map(ToString::to_string).collect(),
         });
     }
@@ -178,13 +185,18 @@ fn tpm(body: &QuotedEvidence, against: &Against<'_>) -> Result<Value, Refusal> {
     claims["handed_off"] = json!(true);
     claims["ek_root_sha256"] =
         json!(common(vouching.iter().map(|statement| statement.ek_root_sha256)).flatten());
-    // Who vouch may judge differently; then the least is said, which is what a virtual TPM
+    // Those that vouch may judge differently. Then the least is said, which is what a virtual TPM
     // deserves.
     claims["trust"] =
         json!(common(vouching.iter().map(|s| s.trust.as_str())).unwrap_or("untrusted-host"));
     claims["endorsements"] = vouching
         .iter()
-        .map(|s| json!({ "party": s.party, "ek_root_sha256": s.ek_root_sha256, "trust": s.trust, "issued_at": s.issued_at }))
+        .map(|s| {
+            json!({
+                "party": s.party, "ek_root_sha256": s.ek_root_sha256,
+                "trust": s.trust, "issued_at": s.issued_at,
+            })
+        })
         .collect();
     claims["not_checked"] = json!(not_checked);
     Ok(claims)

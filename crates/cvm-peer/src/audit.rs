@@ -13,21 +13,22 @@ use cvm_policy::Policy;
 use serde_json::{Value, json};
 
 use crate::{
-    MAX_MESSAGE, Refusal,
+    error::AgentRefusal,
+    limits::MAX_MESSAGE,
     stream::Stream,
     token::{Token, Use},
     trust::Trust,
-    verify::{Clocks, Expected, Verdict, verify},
+    verify::{Clocks, ExpectedToken, Verdict, verify},
 };
 
 /// The port where nodes are asked, unless another is named.
 pub const PORT: u16 = 8444;
 
-/// A node was asked, and did not prove itself.
+/// A node was asked and did not prove itself.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
-    /// No connection, or none that lasted.
+    /// There was no connection, or it did not last.
     #[error("{at}: {problem}")]
     Unreachable {
         /// Where.
@@ -35,15 +36,15 @@ pub enum AuditError {
         /// What the operating system said.
         problem: String,
     },
-    /// No answer of the protocol.
-    #[error("{at} gave no answer of version 1: {problem}")]
+    /// The answer is not one of the protocol.
+    #[error("{at} did not answer in version 1 of the protocol: {problem}")]
     Answer {
         /// Where.
         at: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// It said no.
+    /// The node refuses.
     #[error("{at} refuses: {code}: {reason}")]
     Refused {
         /// Where.
@@ -55,7 +56,7 @@ pub enum AuditError {
     },
     /// Its evidence does not verify.
     #[error(transparent)]
-    Verdict(#[from] Refusal),
+    Verdict(#[from] AgentRefusal),
 }
 
 impl Explain for AuditError {
@@ -110,7 +111,8 @@ impl Audit<'_> {
         patience: Duration,
     ) -> Result<(Verdict, Option<Value>), AuditError> {
         let mut nonce = [0; 32];
-        getrandom::fill(&mut nonce).map_err(|e| Refusal::NoEvidence { problem: e.to_string() })?;
+        getrandom::fill(&mut nonce)
+            .map_err(|e| AgentRefusal::NoEvidence { problem: e.to_string() })?;
         let nonce = Bytes(nonce);
         let request = match period {
             None => json!({ "v": 1, "op": "evidence", "nonce": nonce }),
@@ -131,20 +133,20 @@ impl Audit<'_> {
     ) -> Result<(Verdict, Option<Value>), AuditError> {
         let bad = |problem: &str| AuditError::Answer { at: at.into(), problem: problem.into() };
         let text = |member: &str| answer.get(member).and_then(Value::as_str);
-        let token = Token::parse(text("token").ok_or_else(|| bad("no token"))?)?;
-        let report =
-            with_report.then(|| text("report").ok_or_else(|| bad("no report"))).transpose()?;
+        let token = Token::parse(text("token").ok_or_else(|| bad("there is no token"))?)?;
+        let report = with_report
+            .then(|| text("report").ok_or_else(|| bad("there is no report")))
+            .transpose()?;
         let digest = report.map(|report| sha256(report.as_bytes()));
-        let expected = Expected {
+        let expected = ExpectedToken {
             use_: Use::Audit,
             peer: None,
             challenge: Some(nonce),
             report_sha256: digest.as_ref(),
         };
         let verdict = verify(&token, &expected, self.trust, self.policy, self.clocks, self.now)?;
-        let report = report.map(|report| {
-            serde_json::from_str(report).map_err(|_| bad("a report that is no JSON"))
-        });
+        let report = report
+            .map(|report| serde_json::from_str(report).map_err(|_| bad("the report is not JSON")));
         Ok((verdict, report.transpose()?))
     }
 }

@@ -16,14 +16,14 @@ use cvm_layout::{
 use cvm_verify::ak_certificate::{AkCertificate, AkStatement};
 use ed25519_dalek::VerifyingKey;
 
-use crate::{Refusal, token::Documents};
+use crate::{error::AgentRefusal, token::ImageDocuments};
 
 /// Verified documents and certificates that are kept: some for each site of the largest federation.
 const MAX_KEPT: usize = 1024;
 
 /// An image that this federation's builder signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
+pub struct SignedImage {
     /// What it is.
     pub manifest: Manifest,
     /// What it measures.
@@ -36,7 +36,7 @@ pub struct Trust {
     transcript: Bytes32,
     builder: VerifyingKey,
     vendors: Result<Vendors, TeeError>,
-    images: Kept<Arc<Image>>,
+    images: Kept<Arc<SignedImage>>,
     certificates: Kept<Arc<AkStatement>>,
 }
 
@@ -44,7 +44,7 @@ impl Trust {
     /// Reads the agreement that all parties signed.
     ///
     /// # Errors
-    /// [`CeremonyError`] when it is none, or not signed by all.
+    /// [`CeremonyError`] when it is not an agreement, or not signed by all.
     pub fn new(agreement: &[u8]) -> Result<Self, CeremonyError> {
         let agreement = Agreement::parse(agreement)?;
         let (transcript, named) = (agreement.digest(), agreement.builder());
@@ -71,9 +71,9 @@ impl Trust {
     /// Who vouches for TEEs.
     ///
     /// # Errors
-    /// [`Refusal::Evidence`] where the built-in roots cannot be read: never in a sound build.
-    pub fn vendors(&self) -> Result<&Vendors, Refusal> {
-        self.vendors.as_ref().map_err(Refusal::evidence)
+    /// [`AgentRefusal::Evidence`] where the built-in roots cannot be read: never in a sound build.
+    pub fn vendors(&self) -> Result<&Vendors, AgentRefusal> {
+        self.vendors.as_ref().map_err(AgentRefusal::evidence)
     }
 
     /// The agreement.
@@ -95,8 +95,8 @@ impl Trust {
     /// belonging together, of a site that the agreement names.
     ///
     /// # Errors
-    /// [`Refusal`], for the first check that fails.
-    pub fn image(&self, documents: &Documents) -> Result<Arc<Image>, Refusal> {
+    /// [`AgentRefusal`], for the first check that fails.
+    pub fn image(&self, documents: &ImageDocuments) -> Result<Arc<SignedImage>, AgentRefusal> {
         let parts = [
             &documents.manifest,
             &documents.manifest_sig,
@@ -107,7 +107,7 @@ impl Trust {
         self.images.get_or(key, || self.check_image(documents).map(Arc::new))
     }
 
-    fn check_image(&self, documents: &Documents) -> Result<Image, Refusal> {
+    fn check_image(&self, documents: &ImageDocuments) -> Result<SignedImage, AgentRefusal> {
         self.check_signature(
             "manifest",
             Kind::Manifest,
@@ -120,7 +120,8 @@ impl Trust {
             &documents.reference.0,
             &documents.reference_sig.0,
         )?;
-        let inconsistent = |document, problem: String| Refusal::Inconsistent { document, problem };
+        let inconsistent =
+            |document, problem: String| AgentRefusal::Inconsistent { document, problem };
         let manifest = &documents.manifest.0;
         if manifest.len() as u64 > manifest::MAX_BYTES {
             return Err(inconsistent(
@@ -137,7 +138,7 @@ impl Trust {
         if reference.manifest_sha256 != digest || reference.image_id != manifest.image_id {
             return Err(inconsistent("reference", "it belongs to another manifest".into()));
         }
-        let other = |what, expected: String, found: String| Refusal::OtherFederation {
+        let other = |what, expected: String, found: String| AgentRefusal::OtherFederation {
             what,
             expected,
             found,
@@ -155,12 +156,12 @@ impl Trust {
         }
         if !terms.sites.iter().any(|site| site.name == manifest.site && site.role == manifest.role)
         {
-            return Err(Refusal::UnknownSite {
+            return Err(AgentRefusal::UnknownSite {
                 site: manifest.site,
                 role: manifest.role.to_string(),
             });
         }
-        Ok(Image { manifest, reference })
+        Ok(SignedImage { manifest, reference })
     }
 
     fn check_signature(
@@ -169,15 +170,15 @@ impl Trust {
         kind: Kind,
         bytes: &[u8],
         signature: &[u8],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AgentRefusal> {
         let unsigned =
-            || Refusal::Document { document, builder: self.agreement.builder().name.clone() };
+            || AgentRefusal::Document { document, builder: self.agreement.builder().name.clone() };
         let signature = signature.try_into().map_err(|_| unsigned())?;
         signed::verify(&self.builder, kind, bytes, signature).map_err(|_| unsigned())
     }
 
     /// Those of the certificates that a party of the agreement signed for this image. Others say
-    /// nothing: whoever shows a token may add as many as fit.
+    /// nothing: who shows a token may add as many as fit.
     pub fn certified(&self, certificates: &[AkCertificate], image: &Manifest) -> Vec<AkStatement> {
         let of_this_image = |statement: &Arc<AkStatement>| {
             statement.image_id == image.image_id && statement.transcript == self.transcript
@@ -198,7 +199,7 @@ impl Trust {
 }
 
 /// What was verified, by the digest of all its bytes. What failed is not kept, so that strangers
-/// fill nothing.
+/// cannot fill it.
 struct Kept<T>(Mutex<HashMap<Bytes32, T>>);
 
 impl<T> Default for Kept<T> {
