@@ -23,9 +23,8 @@ use cvm_attest::{
     reference::{MAX_BYTES as MAX_REFERENCE, Platforms, Reference},
 };
 use cvm_base::{Bytes, Bytes32, sha256};
-use cvm_ceremony::{
-    Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose,
-};
+use cvm_ceremony::{Agreement, Keys, OpenedContribution, build_split_key, split_key::Purpose};
+use cvm_custody::BuilderSecrets;
 use cvm_layout::{
     code_digest,
     layout::{Contents, Layout, Placement, verity_data_room},
