@@ -9,7 +9,8 @@ use cvm_attest::{
     wire::CredentialChallenge,
 };
 use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
-use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
+use cvm_release::{binding::Binding, messages::Tee};
+use cvm_release_https::Attester;
 
 use crate::{
     codes::{Code, Coded, Failure},

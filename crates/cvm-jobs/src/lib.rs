@@ -10,7 +10,8 @@ use std::{error::Error, sync::Mutex};
 
 use cvm_attest::{collect::Device, trustee::NvidiaBody};
 use cvm_init::codes::{Code, Coded, Failure};
-use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
+use cvm_release::{binding::Binding, messages::Tee};
+use cvm_release_https::Attester;
 use serde_json::Value;
 
 /// The CPU's evidence, and that of the machine's GPUs as additional evidence.

@@ -9,7 +9,7 @@ use cvm_layout::{
     names::Name,
     signed::{self, Kind},
 };
-use cvm_release::server::{Effect, Enrolled};
+use cvm_release_server::{Effect, EnrolledImage};
 use ed25519_dalek::VerifyingKey;
 
 use crate::KeyHolderError;
@@ -68,7 +68,7 @@ impl Documents {
     /// The ladder: this party signed the agreement; the agreement's builder signed the manifest and
     /// the reference values; both are of one image of a site that the agreement names with this
     /// party; its key is made of exactly that site's parties.
-    pub fn check(&self, identity: &Identity) -> Result<Enrolled, KeyHolderError> {
+    pub fn check(&self, identity: &Identity) -> Result<EnrolledImage, KeyHolderError> {
         let agreement = identity.agreement(&self.agreement)?;
         let builder = agreement.builder();
         let unsigned =
@@ -110,7 +110,7 @@ impl Documents {
             ));
         }
         let reference = serde_json::to_value(&reference).map_err(|e| malformed(e.to_string()))?;
-        Ok(Enrolled { manifest, reference })
+        Ok(EnrolledImage { manifest, reference })
     }
 
     /// What a presented image must show beyond that: its build is one that this party permits at

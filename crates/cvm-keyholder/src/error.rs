@@ -7,7 +7,7 @@ use cvm_base::{Bytes16, Bytes32, Explain, FileError, time::rfc3339};
 use cvm_ceremony::CeremonyError;
 use cvm_custody::CustodyError;
 use cvm_layout::{names::Name, site_conf::ConfError};
-use cvm_release::server::{MAX_REASON, Subject};
+use cvm_release_server::{MAX_REASON, Subject};
 
 use crate::memory::Withdrawal;
 

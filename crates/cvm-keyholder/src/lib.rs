@@ -15,7 +15,7 @@
 //! | [`evidence`] | `cvm-attest` behind the protocol's verifier trait |
 //! | [`policy`] | Rego |
 //!
-//! The protocol itself is `cvm_release::server`, which knows none of these.
+//! The protocol itself is `cvm_release_server`, which knows none of these.
 
 mod console;
 pub mod enroll;

@@ -8,7 +8,7 @@
 //! intact one.
 
 use cvm_base::{Bytes, Bytes32, sha256, time::rfc3339};
-use cvm_release::server::{Decision, Effect};
+use cvm_release_server::{Decision, Effect};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};

@@ -10,8 +10,8 @@ use std::{
 
 use cvm_base::{Bytes, Bytes16, Bytes32, time::rfc3339};
 use cvm_layout::manifest::ImageId;
-pub use cvm_release::server::{Chip, Subject};
-use cvm_release::server::{Decision, Effect, Step, Verdict};
+pub use cvm_release_server::{Chip, Subject};
+use cvm_release_server::{Decision, Effect, Step, Verdict};
 
 use crate::log::{Entry, Head};
 

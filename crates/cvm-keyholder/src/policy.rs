@@ -9,10 +9,8 @@ use cvm_attest::{
     x509::read_crls,
 };
 use cvm_base::{Bytes32, read_bounded, read_text};
-use cvm_release::{
-    messages::MachineRule,
-    server::{Answer, Fault, Policy},
-};
+use cvm_release::messages::MachineRule;
+use cvm_release_server::{Fault, PolicyAnswer, ReleasePolicy};
 use serde_json::Value;
 
 use crate::KeyHolderError;
@@ -125,17 +123,17 @@ impl RegoPolicy {
     }
 }
 
-impl Policy for RegoPolicy {
+impl ReleasePolicy for RegoPolicy {
     fn digest(&self) -> Bytes32 {
         self.0.digest()
     }
 
-    fn decide(&self, input: &Value, data: &Value) -> Result<Answer, Fault> {
+    fn decide(&self, input: &Value, data: &Value) -> Result<PolicyAnswer, Fault> {
         let decision = self
             .0
             .decide(input, data)
             .map_err(|problem| Fault::new("evaluating the policy", problem))?;
-        Ok(if decision.allowed { Answer::Yes } else { Answer::No(decision.reasons) })
+        Ok(if decision.allowed { PolicyAnswer::Yes } else { PolicyAnswer::No(decision.reasons) })
     }
 
     fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault> {
@@ -158,7 +156,7 @@ mod tests {
     }
 
     fn allows(policy: &RegoPolicy, input: &Value, data: &Value) -> bool {
-        policy.decide(input, data).unwrap() == Answer::Yes
+        policy.decide(input, data).unwrap() == PolicyAnswer::Yes
     }
 
     #[test]
@@ -167,7 +165,7 @@ mod tests {
                     deny contains \"svn 3, expected 4\" if input.svn == 3\n";
         let answer =
             policy(text).unwrap().decide(&json!({"a": true, "svn": 3}), &json!({})).unwrap();
-        assert_eq!(answer, Answer::No(vec!["svn 3, expected 4".into()]));
+        assert_eq!(answer, PolicyAnswer::No(vec!["svn 3, expected 4".into()]));
     }
 
     #[test]

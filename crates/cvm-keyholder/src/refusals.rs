@@ -15,7 +15,7 @@ use cvm_base::{
     peers::{Buckets, Rate, network},
     time::rfc3339,
 };
-use cvm_release::server::{Decision, Reason, Step, Verdict};
+use cvm_release_server::{Decision, Reason, Step, Verdict};
 
 /// How often counts go into the log.
 pub(crate) const EVERY: Duration = Duration::from_secs(600);

@@ -13,11 +13,10 @@ use cvm_base::{Bytes32, sha256, time};
 use cvm_ceremony::Card;
 use cvm_custody::{Party, SECRETS_FILE, Unlock};
 use cvm_layout::manifest::{Manifest, Stage};
-use cvm_release::{
-    paths,
-    server::{
-        Decision, Fault, Halves, Outcome, Policy as _, Reply, Request, Server, SessionKeys, Verdict,
-    },
+use cvm_release::paths;
+use cvm_release_server::{
+    Decision, Fault, Halves, HttpReply, HttpRequest, Outcome, ReleasePolicy as _, ReleaseServer,
+    SessionKeys, Verdict,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -113,7 +112,7 @@ pub struct Service {
 }
 
 struct Shared {
-    server: Server,
+    server: ReleaseServer,
     limits: Limits,
     requests: Limiter,
     bodies: Arc<Seats>,
@@ -151,7 +150,7 @@ impl Service {
         let seed = Zeroizing::new(party.identity().to_bytes());
         let keys = SessionKeys::derive(&seed)
             .map_err(|e| internal("deriving session keys")(e.to_string()))?;
-        let server = Server {
+        let server = ReleaseServer {
             party: card.name.clone(),
             keys,
             evidence: Box::new(Verifier {
@@ -347,7 +346,7 @@ async fn exchange(
         // Held until the body is gone, whether or not the peer still waits.
         let _held = (worker, large);
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let request = Request {
+        let request = HttpRequest {
             method: head.method.as_str(),
             path: head.uri.path(),
             cookie: text(header::COOKIE),
@@ -363,7 +362,7 @@ async fn exchange(
 }
 
 impl Shared {
-    fn answer(&self, request: &Request<'_>, peer: IpAddr) -> Reply {
+    fn answer(&self, request: &HttpRequest<'_>, peer: IpAddr) -> HttpReply {
         let Outcome { reply, decision, attested } = self.server.handle(request, time::now());
         match decision.verdict {
             Verdict::Challenged => {}
@@ -406,7 +405,7 @@ impl Shared {
     }
 }
 
-fn response(reply: Reply) -> Response<Full<Bytes>> {
+fn response(reply: HttpReply) -> Response<Full<Bytes>> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = plain(status);
     if !reply.body.is_empty() {

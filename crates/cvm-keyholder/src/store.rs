@@ -17,7 +17,7 @@ use std::{
 use cvm_base::{Bytes32, sha256, time};
 use cvm_custody::Party;
 use cvm_layout::{manifest::ImageId, names::Name};
-use cvm_release::server::{Decision, Effect, Enrolled, MAX_REASON, Step, Subject, Verdict};
+use cvm_release_server::{Decision, Effect, EnrolledImage, MAX_REASON, Step, Subject, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
@@ -77,7 +77,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Listed {
     /// Its documents.
-    pub enrolled: Enrolled,
+    pub enrolled: EnrolledImage,
     /// What is registered for it.
     pub sealed: Option<Sealed>,
     /// The withdrawal that keeps it from being released.
@@ -174,7 +174,7 @@ impl SqliteStore {
     }
 
     /// Enrols an image; the same one twice is fine.
-    pub fn enroll(&self, documents: &Documents) -> Result<Enrolled, KeyHolderError> {
+    pub fn enroll(&self, documents: &Documents) -> Result<EnrolledImage, KeyHolderError> {
         let enrolled = documents.check(&self.identity)?;
         let manifest = &enrolled.manifest;
         let image = manifest.image_id;
@@ -250,7 +250,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`KeyHolderError::Row`] where its documents are not those that were enrolled.
-    pub fn image(&self, image: &ImageId) -> Result<Enrolled, KeyHolderError> {
+    pub fn image(&self, image: &ImageId) -> Result<EnrolledImage, KeyHolderError> {
         self.read(|connection, memory| match memory.images.get(image) {
             Some(known) => self.intact(connection, image, known),
             None => Err(KeyHolderError::NotEnrolled(*image).into()),
@@ -343,7 +343,12 @@ impl SqliteStore {
     }
 
     /// The image's documents, which must be those that were enrolled.
-    fn intact(&self, connection: &Connection, image: &ImageId, known: &Image) -> Work<Enrolled> {
+    fn intact(
+        &self,
+        connection: &Connection,
+        image: &ImageId,
+        known: &Image,
+    ) -> Work<EnrolledImage> {
         let odd = |problem: &str| KeyHolderError::Row {
             image: image.to_string(),
             problem: problem.to_owned(),
@@ -533,7 +538,7 @@ fn restrict(path: &Path) -> Result<(), KeyHolderError> {
 #[cfg(test)]
 mod tests {
     use cvm_base::Bytes;
-    use cvm_release::server::Store as _;
+    use cvm_release_server::Store as _;
 
     use super::*;
 

@@ -13,10 +13,8 @@ use std::{
 use common::{Ceremony, LOG, client_limits, log, rego};
 use cvm_keyholder::store::FILE;
 use cvm_layout::{keyholder_conf::KeyHolderConf, manifest::Stage};
-use cvm_release::client::{
-    Failure,
-    http::{Endpoint, Holder, SystemResolver},
-};
+use cvm_release::client::Failure;
+use cvm_release_https::{Endpoint, Holder, SystemResolver};
 
 fn start(dir: &Path, state: &Path, config: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cvm-keyholder"));
@@ -68,7 +66,7 @@ fn it_serves_from_a_folder_that_it_only_reads_until_sigterm() {
     // It speaks the protocol: evidence that nobody vouches for is refused, with the reason on
     // stdout alone.
     struct Nothing;
-    impl cvm_release::client::http::Attester for Nothing {
+    impl cvm_release_https::Attester for Nothing {
         fn tee(&self) -> cvm_release::messages::Tee {
             cvm_release::messages::Tee::Sample
         }

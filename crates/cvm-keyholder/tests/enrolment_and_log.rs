@@ -15,7 +15,7 @@ use cvm_keyholder::{
     log::Tampering,
     store::{FILE, SqliteStore},
 };
-use cvm_release::server::Store;
+use cvm_release_server::Store;
 use rusqlite::Connection;
 
 fn code(result: Result<impl Sized, KeyHolderError>) -> &'static str {

@@ -27,10 +27,11 @@ use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
 use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};
 use cvm_release::{
     binding::Binding,
-    client::{Attested, Challenged, Client, Outgoing, http::Attester},
+    client::{Attested, Challenged, Client, Outgoing},
     paths,
-    server::{Fault, Outcome, Reason, Server, SessionKeys, Verdict},
 };
+use cvm_release_https::Attester;
+use cvm_release_server::{Fault, Outcome, Reason, ReleaseServer, SessionKeys, Verdict};
 use cvm_testkit::swtpm::Swtpm;
 use gpus::Gpus;
 use serde_json::json;
@@ -43,7 +44,7 @@ const POLICY: &str = include_str!("../../../keys/policies/tpm.rego");
 struct Scene {
     ceremony: Ceremony,
     manifest: Manifest,
-    server: Server,
+    server: ReleaseServer,
     world: Arc<World>,
     swtpm: Swtpm,
 }
@@ -65,7 +66,7 @@ fn scene_of(party: &str, gpu: Option<GpuMechanism>, manifests: bool) -> Scene {
         vendors = vendors
             .with_collateral(gpus::golden(&world, &ceremony.folder.path().join("collateral")));
     }
-    let server = Server {
+    let server = ReleaseServer {
         party: party.parse().unwrap(),
         keys: SessionKeys::derive(&[7; 32]).unwrap(),
         evidence: Box::new(Verifier {

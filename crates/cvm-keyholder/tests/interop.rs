@@ -11,7 +11,7 @@ use common::{
     swtpm::{boot, root_sha256},
 };
 use cvm_layout::manifest::Stage;
-use cvm_release::server::Reason;
+use cvm_release_server::Reason;
 use cvm_testkit::swtpm::Swtpm;
 use serde_json::Value;
 

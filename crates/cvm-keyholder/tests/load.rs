@@ -27,11 +27,9 @@ use cvm_keyholder::{
     store::{FILE, SqliteStore},
 };
 use cvm_layout::manifest::Stage;
-use cvm_release::{
-    client::http::{Endpoint, Holder, SystemResolver},
-    paths,
-    server::{MAX_DETAIL, Step, Verdict},
-};
+use cvm_release::paths;
+use cvm_release_https::{Endpoint, Holder, SystemResolver};
+use cvm_release_server::{MAX_DETAIL, Step, Verdict};
 use cvm_testkit::swtpm::Swtpm;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{

@@ -26,11 +26,9 @@ use cvm_layout::{
     manifest::{ImageId, Stage},
     names::Role,
 };
-use cvm_release::{
-    client::{ReleaseError, http::Session},
-    messages::PresentImage,
-    server::{Reason, Step, Subject, Verdict},
-};
+use cvm_release::{client::ReleaseError, messages::PresentImage};
+use cvm_release_https::Session;
+use cvm_release_server::{Reason, Step, Subject, Verdict};
 use cvm_testkit::swtpm::Swtpm;
 use ed25519_dalek::VerifyingKey;
 

@@ -14,13 +14,11 @@ use cvm_base::{Bytes, sha256};
 use cvm_layout::manifest::{ImageId, Manifest, Stage};
 use cvm_release::{
     binding::Binding,
-    client::{
-        Attested, Challenged, Client, Failure, SealState,
-        http::{Attester, Holder},
-    },
+    client::{Attested, Challenged, Client, Failure, SealState},
     messages::Tee,
-    server::{Effect, Reason, Step, Subject, Verdict},
 };
+use cvm_release_https::{Attester, Holder};
+use cvm_release_server::{Effect, Reason, Step, Subject, Verdict};
 use cvm_testkit::swtpm::Swtpm;
 use serde_json::Value;
 

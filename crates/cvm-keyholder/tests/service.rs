@@ -20,13 +20,11 @@ use cvm_keyholder::{
 };
 use cvm_layout::manifest::Stage;
 use cvm_release::{
-    client::{
-        Client, Failure, Method, Outgoing,
-        http::{Endpoint, Holder, SystemResolver},
-    },
+    client::{Client, Failure, Method, Outgoing},
     messages::Tee,
     paths,
 };
+use cvm_release_https::{Endpoint, Holder, SystemResolver};
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
 fn serving(limits: Limits) -> (Ceremony, Serving) {
@@ -183,7 +181,7 @@ fn impatient(url: String) -> Holder {
 
 struct NoTpm;
 
-impl cvm_release::client::http::Attester for NoTpm {
+impl cvm_release_https::Attester for NoTpm {
     fn tee(&self) -> Tee {
         Tee::Sample
     }
@@ -203,7 +201,7 @@ impl cvm_release::client::http::Attester for NoTpm {
 /// sends no challenge.
 struct WantsItsProof;
 
-impl cvm_release::client::http::Attester for WantsItsProof {
+impl cvm_release_https::Attester for WantsItsProof {
     fn tee(&self) -> Tee {
         Tee::Sample
     }

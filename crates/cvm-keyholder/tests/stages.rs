@@ -22,7 +22,7 @@ use cvm_attest::{
 use cvm_base::{Bytes, Bytes32};
 use cvm_keyholder::evidence::Verifier;
 use cvm_layout::manifest::{GpuMechanism, Stage};
-use cvm_release::server::{Enrolled, EvidenceVerifier, Reason};
+use cvm_release_server::{EnrolledImage, EvidenceVerifier, Reason};
 use serde_json::{Value, json};
 
 /// Where a guest is: as `cvm-init` and `cvm-jobs` measure it.
@@ -134,12 +134,12 @@ fn tpm(at: At, reference: &Reference) -> Value {
     Claims::Tpm(Box::new(claims)).to_json()
 }
 
-fn scene() -> (Verifier, Enrolled, Reference) {
+fn scene() -> (Verifier, EnrolledImage, Reference) {
     let ceremony = Ceremony::hold("package policy\ndefault allow := false\n");
     let gpu = Some(GpuMechanism::NvidiaCc);
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), platforms());
     let reference = Reference::parse(&documents.reference).unwrap();
-    let enrolled = Enrolled { manifest, reference: serde_json::to_value(&reference).unwrap() };
+    let enrolled = EnrolledImage { manifest, reference: serde_json::to_value(&reference).unwrap() };
     let verifier = Verifier {
         roots: Roots::default(),
         vendors: Vendors::genuine().unwrap(),

@@ -27,10 +27,10 @@ use cvm_layout::manifest::{ImageId, Manifest, Stage};
 use cvm_release::{
     client::{Attested, Challenged, Client, Outgoing},
     messages::Tee,
-    server::{
-        Decision, Effect, Fault, Outcome, Reason, Seal, Server, SessionKeys, Step, Store, Subject,
-        Verdict,
-    },
+};
+use cvm_release_server::{
+    Decision, Effect, Fault, Outcome, Reason, ReleaseServer, Seal, SessionKeys, Step, Store,
+    Subject, Verdict,
 };
 use rusqlite::{Connection, params};
 use serde_json::json;
@@ -38,7 +38,7 @@ use serde_json::json;
 /// Alice's key holder, which takes sample evidence, two enrolled images, and a hand on its file.
 struct Scene {
     ceremony: Ceremony,
-    server: Server,
+    server: ReleaseServer,
     hand: Connection,
     images: Vec<(Documents, Manifest)>,
 }
@@ -48,7 +48,7 @@ fn scene() -> Scene {
     let images: Vec<_> = (1..=2).map(|image| ceremony.build(image, &log(LOG))).collect();
     let store = ceremony.store("alice");
     images.iter().for_each(|(documents, _)| drop(store.enroll(documents).unwrap()));
-    let server = Server {
+    let server = ReleaseServer {
         party: "alice".parse().unwrap(),
         keys: SessionKeys::derive(&[7; 32]).unwrap(),
         evidence: Box::new(Verifier {
@@ -217,7 +217,7 @@ fn attack_a_release_that_the_store_forgets() {
     // A guest that evidence names, in another session of a key holder that was started again.
     let guest: Bytes32 = Bytes([9; 32]);
     let session = |store: &SqliteStore, id: [u8; 16]| {
-        let attested: cvm_release::server::Attested = serde_json::from_value(json!({
+        let attested: cvm_release_server::AttestedSession = serde_json::from_value(json!({
             "tee_pubkey": {"kty": "EC", "alg": "ECDH-ES+A256KW", "crv": "P-256", "x": "", "y": ""}, "claims": {},
         }))
         .unwrap();

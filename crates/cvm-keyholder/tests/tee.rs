@@ -41,7 +41,9 @@ use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};
 use cvm_release::{
     client::{Attested, Challenged, Client, Failure, Outgoing},
     messages::Tee,
-    server::{Answer, Fault, Outcome, Policy, Reason, Server, SessionKeys, Verdict},
+};
+use cvm_release_server::{
+    Fault, Outcome, PolicyAnswer, Reason, ReleasePolicy, ReleaseServer, SessionKeys, Verdict,
 };
 use ed25519_dalek::SigningKey;
 use gpus::{Gpus, golden};
@@ -60,7 +62,7 @@ const POLICY: &str = include_str!("../../../keys/policies/tee.rego");
 struct Scene {
     ceremony: Ceremony,
     manifest: Manifest,
-    server: Server,
+    server: ReleaseServer,
     vcek: (Vec<u8>, EcdsaKeyPair),
 }
 
@@ -110,7 +112,7 @@ fn scene_under(
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), platforms);
     let store = ceremony.store("alice").with_clock(|| NOW);
     store.enroll(&documents).unwrap();
-    let server = Server {
+    let server = ReleaseServer {
         party: "alice".parse().unwrap(),
         keys: SessionKeys::derive(&[7; 32]).unwrap(),
         evidence: Box::new(Verifier { roots: Roots::default(), vendors, allow_sample: false }),
@@ -381,8 +383,8 @@ fn attack_acpi_code_of_the_host_beside_a_genuine_report() {
     let ask = |policy: &str| {
         let policy = RegoPolicy::new(policy.into()).unwrap();
         match policy.decide(&input, &json!({ "reference": enrolled.reference })).unwrap() {
-            Answer::Yes => None,
-            Answer::No(reasons) => Some(reasons),
+            PolicyAnswer::Yes => None,
+            PolicyAnswer::No(reasons) => Some(reasons),
         }
     };
     // As shipped it is accepted, by name; whoever takes the word out refuses every such guest.

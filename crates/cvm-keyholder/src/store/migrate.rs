@@ -3,7 +3,7 @@
 
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_layout::manifest::ImageId;
-use cvm_release::server::{Decision, Effect, Step};
+use cvm_release_server::{Decision, Effect, Step};
 use rusqlite::{Connection, params};
 
 use super::{SCHEMA, SqliteStore, Work, documents};

@@ -2,11 +2,10 @@
 
 use cvm_base::{Bytes32, Explain as _, sha256};
 use cvm_layout::{manifest::ImageId, names::Name};
-use cvm_release::{
-    messages::PresentImage,
-    server::{
-        Attested, Chip, Decision, Effect, Enrolled, Fault, Reason, Refusal, Seal, Store, Subject,
-    },
+use cvm_release::messages::PresentImage;
+use cvm_release_server::{
+    AttestedSession, Chip, Decision, Effect, EnrolledImage, Fault, Reason, ReleaseRefusal, Seal,
+    Store, Subject,
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -42,7 +41,7 @@ impl Store for SqliteStore {
     fn put_attested(
         &self,
         session: &[u8; 16],
-        attested: &Attested,
+        attested: &AttestedSession,
         expires: u64,
         chips: Vec<Chip>,
         decision: Decision,
@@ -58,7 +57,7 @@ impl Store for SqliteStore {
         })?)
     }
 
-    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
+    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<AttestedSession>, Fault> {
         let sql = "SELECT attested FROM sessions WHERE session = ?1";
         let found = self.read(|connection, memory| {
             let Some(known) = memory.session(session).filter(|known| known.expires > now) else {
@@ -80,8 +79,8 @@ impl Store for SqliteStore {
         session: &[u8; 16],
         guest: Option<&Bytes32>,
         decision: Decision,
-    ) -> Result<(), Refusal> {
-        let refusal = |reason, detail: &str| Ok((Err(Refusal::new(reason, detail)), None));
+    ) -> Result<(), ReleaseRefusal> {
+        let refusal = |reason, detail: &str| Ok((Err(ReleaseRefusal::new(reason, detail)), None));
         let once = self.write(|_, memory| {
             let Some(known) = memory.session(session).filter(|known| known.expires > decision.time)
             else {
@@ -114,7 +113,7 @@ impl Store for SqliteStore {
         Ok(self.read(|_, memory| Ok(memory.session(session).and_then(|known| known.released)))?)
     }
 
-    fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault> {
+    fn enrolled(&self, image: &ImageId) -> Result<Option<EnrolledImage>, Fault> {
         match self.image(image) {
             Ok(enrolled) => Ok(Some(enrolled)),
             Err(KeyHolderError::NotEnrolled(_)) => Ok(None),
@@ -127,9 +126,9 @@ impl Store for SqliteStore {
         image: &ImageId,
         presented: &PresentImage,
         decision: Decision,
-    ) -> Result<Enrolled, Refusal> {
+    ) -> Result<EnrolledImage, ReleaseRefusal> {
         let Some(Presented { agreement, party }) = &self.presented else {
-            return Err(Refusal::new(
+            return Err(ReleaseRefusal::new(
                 Reason::EnrolmentClosed,
                 "it is not served with --enroll-presented",
             ));
@@ -141,7 +140,7 @@ impl Store for SqliteStore {
             reference: presented.reference.clone(),
             reference_signature: presented.reference_sig.clone(),
         };
-        let refused = |problem: String| Refusal::new(Reason::DocumentsRefused, problem);
+        let refused = |problem: String| ReleaseRefusal::new(Reason::DocumentsRefused, problem);
         let enrolled = documents.check(&self.identity).map_err(|e| refused(e.to_string()))?;
         let (found, site) = (enrolled.manifest.image_id, enrolled.manifest.site.clone());
         if found != *image {
@@ -158,7 +157,7 @@ impl Store for SqliteStore {
             if let Some(withdrawn) =
                 memory.withdrawn(&[Subject::Image(*image), Subject::Site(site)])
             {
-                return Ok((Err(Refusal::new(Reason::Withdrawn, words(withdrawn))), None));
+                return Ok((Err(ReleaseRefusal::new(Reason::Withdrawn, words(withdrawn))), None));
             }
             // What is enrolled stays: nobody may exchange reference values by presenting others.
             let Some(known) = memory.images.get(image) else {
@@ -222,7 +221,7 @@ impl Store for SqliteStore {
         })?)
     }
 
-    fn withdrawn_images(&self) -> Result<Vec<Enrolled>, Fault> {
+    fn withdrawn_images(&self) -> Result<Vec<EnrolledImage>, Fault> {
         Ok(self.read(|connection, memory| {
             let withdrawn = |site: &Option<String>, image: &ImageId| {
                 let site =

@@ -3,10 +3,8 @@
 use std::sync::Mutex;
 
 use cvm_layout::manifest::{Manifest, Stage};
-use cvm_release::{
-    client::{Method, Outgoing, Reply},
-    server::{Fault, Halves, Outcome, Request, Server},
-};
+use cvm_release::client::{Incoming, Method, Outgoing};
+use cvm_release_server::{Fault, Halves, HttpRequest, Outcome, ReleaseServer};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -25,8 +23,8 @@ impl Halves for PartyHalves {
 }
 
 /// The server's answer to a client's request.
-pub fn send(server: &Server, outgoing: &Outgoing, now: u64) -> Outcome {
-    let request = Request {
+pub fn send(server: &ReleaseServer, outgoing: &Outgoing, now: u64) -> Outcome {
+    let request = HttpRequest {
         method: if outgoing.method == Method::Get { "GET" } else { "POST" },
         path: &outgoing.path,
         cookie: outgoing.cookie.as_deref(),
@@ -38,9 +36,9 @@ pub fn send(server: &Server, outgoing: &Outgoing, now: u64) -> Outcome {
 }
 
 /// As the client reads it.
-pub fn reply(outcome: &Outcome) -> Reply {
+pub fn reply(outcome: &Outcome) -> Incoming {
     let Outcome { reply, .. } = outcome;
-    Reply {
+    Incoming {
         status: reply.status,
         set_cookie: reply.set_cookie.iter().cloned().collect(),
         body: reply.body.clone(),

@@ -36,10 +36,8 @@ use cvm_layout::{
     names::{Name, Role},
     signed::{self, Kind},
 };
-use cvm_release::{
-    client::http::{Endpoint, Holder, SystemResolver},
-    server::{Decision, Reason, Verdict},
-};
+use cvm_release_https::{Endpoint, Holder, SystemResolver};
+use cvm_release_server::{Decision, Reason, Verdict};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -395,9 +393,9 @@ impl Serving {
     }
 }
 
-pub fn client_limits() -> cvm_release::client::http::Limits {
+pub fn client_limits() -> cvm_release_https::Limits {
     let seconds = Duration::from_secs;
-    cvm_release::client::http::Limits {
+    cvm_release_https::Limits {
         resolve: seconds(2),
         connect: seconds(5),
         request: seconds(20),

@@ -8,7 +8,8 @@ use cvm_attest::{
     eventlog::EventLog,
 };
 use cvm_base::Bytes32;
-use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
+use cvm_release::{binding::Binding, messages::Tee};
+use cvm_release_https::Attester;
 use cvm_testkit::swtpm::Swtpm;
 use serde_json::Value;
 

@@ -1,19 +1,19 @@
-//! What the server decided, for the client (little), and for the log (everything).
+//! What the server decided: little of it for the client, everything for the log.
 
 use std::fmt;
 
 use cvm_layout::manifest::ImageId;
-use serde::{Deserialize, Serialize};
-
-use super::{Effect, Fault};
-use crate::{
+use cvm_release::{
     messages::{ERROR_PREFIX, ErrorInformation, NOT_ENROLLED},
     paths,
 };
+use serde::{Deserialize, Serialize};
+
+use crate::{effect::Effect, fault::Fault};
 
 /// An HTTP answer.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct HttpReply {
     /// The status.
     pub status: u16,
     /// Value of a `Set-Cookie` header.
@@ -22,17 +22,17 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-impl Reply {
-    pub(super) fn json(status: u16, body: &impl Serialize) -> Self {
+impl HttpReply {
+    pub(crate) fn json(status: u16, body: &impl Serialize) -> Self {
         // Our own messages are structs of strings; they always serialise.
         Self { status, set_cookie: None, body: serde_json::to_vec(body).unwrap_or_default() }
     }
 
-    pub(super) fn empty(status: u16) -> Self {
+    pub(crate) fn empty(status: u16) -> Self {
         Self { status, set_cookie: None, body: Vec::new() }
     }
 
-    pub(super) fn with_cookie(self, (value, expires): (String, String)) -> Self {
+    pub(crate) fn with_cookie(self, (value, expires): (String, String)) -> Self {
         // `Path=/`: a client with a cookie jar shall show it to the seal endpoint as well.
         let cookie = format!("{}={value}; Expires={expires}; Path=/", paths::COOKIE);
         Self { set_cookie: Some(cookie), ..self }
@@ -43,11 +43,11 @@ impl Reply {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// For the client.
-    pub reply: Reply,
-    /// For the operator. Whatever was answered is in the store's log already; refusals are for the
-    /// caller to record, who knows whether this peer has used up its share of the log.
+    pub reply: HttpReply,
+    /// For the operator. An answer is in the store's log already. A refusal is for the caller to
+    /// record, who knows whether this peer has used up its share of the log.
     pub decision: Decision,
-    /// Whether this session's evidence was accepted: who has none is a stranger.
+    /// Whether this session's evidence was accepted. A peer without any is a stranger.
     pub attested: bool,
 }
 
@@ -75,15 +75,15 @@ pub enum Step {
     SealMove,
     /// The operator enrolled an image.
     Enrol,
-    /// What an earlier version's store held was taken over.
+    /// The content of an earlier version's store was taken over.
     Migrate,
     /// The operator took the party's consent back.
     Withdraw,
-    /// The operator gave it again.
+    /// The operator gave the consent again.
     Restore,
-    /// Nothing that is served here.
+    /// A request for something that is not served here.
     Unknown,
-    /// No request: many refusals of one peer, in one entry.
+    /// Not a request: many refusals of one peer, in one entry.
     Summary,
 }
 
@@ -107,7 +107,7 @@ pub enum Verdict {
     Certified,
     /// The operator did it.
     Done,
-    /// No.
+    /// It was refused.
     Refused,
 }
 
@@ -157,7 +157,7 @@ pub enum Reason {
     DocumentsRefused,
     /// A register differs from the image's reference value.
     WrongPcr,
-    /// A TEE's measurement or TCB is none of the image's reference values.
+    /// A TEE's measurement or TCB is not one of the image's reference values.
     WrongMeasurement,
     /// A genuine guest of a form that keeps no secret: the host may read it, or move it.
     ForbiddenGuest,
@@ -173,7 +173,7 @@ pub enum Reason {
     /// A GPU's evidence was not compared with its maker's golden values, or says something that no
     /// GPU here may.
     GpuNotAccepted,
-    /// The release policy says no.
+    /// The release policy refuses.
     Policy,
     /// The policy in force is not the one that the parties agreed on.
     PolicyChanged,
@@ -195,24 +195,24 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A refusal on its way to the log.
+/// A refused request, on its way to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ReleaseRefusal {
     /// The stable word.
     pub reason: Reason,
     /// Expected and found, for the operator.
     pub detail: String,
 }
 
-impl Refusal {
+impl ReleaseRefusal {
     /// A refusal.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
 
-    /// What the client hears: the stock protocol's few words, never the detail. It would tell an
-    /// attacker which lock to pick next.
-    pub(super) fn reply(&self, step: Step) -> Reply {
+    /// What the client is told: the stock protocol's few words. The detail would tell an attacker
+    /// what to try next.
+    pub(crate) fn reply(&self, step: Step) -> HttpReply {
         let (status, variant, detail) = match (self.reason, step) {
             (Reason::Internal, _) => (503, "PluginInternalError", "temporarily unavailable"),
             (Reason::SealMismatch, _) => {
@@ -253,7 +253,7 @@ impl Refusal {
             (Reason::NoSuchResource, _) => (401, "PluginInternalError", "Plugin internal error"),
             _ => (401, "PolicyDeny", "Access denied by policy"),
         };
-        Reply::json(
+        HttpReply::json(
             status,
             &ErrorInformation {
                 error_type: format!("{ERROR_PREFIX}{variant}"),
@@ -263,7 +263,7 @@ impl Refusal {
     }
 }
 
-impl From<Fault> for Refusal {
+impl From<Fault> for ReleaseRefusal {
     fn from(fault: Fault) -> Self {
         Self::new(Reason::Internal, fault.to_string())
     }
@@ -272,9 +272,8 @@ impl From<Fault> for Refusal {
 /// The most bytes of a decision's detail.
 pub const MAX_DETAIL: usize = 2048;
 
-/// What may stand in a log, on a console and in a terminal of a text that may quote a stranger: one
-/// line, and not long.
-pub(super) fn detail(text: &str) -> String {
+/// One short line of a text that may quote a stranger: for a log, a console or a terminal.
+pub(crate) fn detail(text: &str) -> String {
     const CUT: &str = "…";
     let mut detail = String::new();
     for c in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
@@ -319,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_client_never_hears_the_detail() {
-        let refusal = Refusal::new(Reason::WrongPcr, "PCR 11 is aa, expected bb");
+        let refusal = ReleaseRefusal::new(Reason::WrongPcr, "PCR 11 is aa, expected bb");
         let body = String::from_utf8(refusal.reply(Step::Resource).body).unwrap();
         assert_eq!(
             body,

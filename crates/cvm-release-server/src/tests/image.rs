@@ -1,6 +1,13 @@
 //! Enrolment by presentation, and the statement about the attestation key.
 
-use super::*;
+use cvm_base::Bytes;
+use cvm_layout::manifest::{ImageId, Stage};
+use cvm_release::{messages::PresentImage, paths};
+use serde_json::{Value, json};
+
+use super::{Bench, IMAGE, NOW, OTHER, bench};
+
+use crate::decision::{Reason, Step, Verdict};
 
 /// An image that nobody enrolled.
 const UNKNOWN: ImageId = Bytes([9; 16]);
@@ -96,7 +103,7 @@ fn the_key_is_certified_to_the_session_that_was_given_the_half() {
         let reply = bench.send(&challenged.attest_request(evidence, "").unwrap()).0;
         challenged.attested(&reply).unwrap()
     };
-    let client = attest(serde_json::json!({"image": IMAGE, "key": "ak"}));
+    let client = attest(json!({"image": IMAGE, "key": "ak"}));
     let request = client.attestation_key_request(&IMAGE);
     bench.refused(&request, 401, Reason::NotReleased);
     client.half(&bench.send(&client.half_request(&IMAGE, Stage::Boot)).0).unwrap();
@@ -104,11 +111,11 @@ fn the_key_is_certified_to_the_session_that_was_given_the_half() {
     assert_eq!(decision.verdict, Verdict::Certified);
     assert_eq!(bench.store.memory().log.last().unwrap().step, Step::AttestationKey);
     let certificate = client.attestation_key(&reply).unwrap().unwrap();
-    assert_eq!(certificate, serde_json::json!({"key": "ak", "image": IMAGE, "at": NOW}));
+    assert_eq!(certificate, json!({"key": "ak", "image": IMAGE, "at": NOW}));
     bench.refused(&client.attestation_key_request(&OTHER), 401, Reason::NotReleased);
 
     // Evidence without such a key: nothing to state, and a client goes on as with a stock Trustee.
-    let client = attest(serde_json::json!({"image": IMAGE}));
+    let client = attest(json!({"image": IMAGE}));
     client.half(&bench.send(&client.half_request(&IMAGE, Stage::Boot)).0).unwrap();
     let reply = bench.send(&client.attestation_key_request(&IMAGE)).0;
     assert_eq!((reply.status, client.attestation_key(&reply).unwrap()), (404, None));

@@ -1,8 +1,12 @@
 //! The token of RCAR that stands in for the cookie.
 
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
+use cvm_layout::manifest::Stage;
+use cvm_release::{client::Outgoing, messages::Token};
 
-use super::*;
+use super::{Bench, HALF, IMAGE, NOW, bench};
+
+use crate::{decision::Reason, keys::SessionKeys, session::SESSION_SECONDS};
 
 #[test]
 fn a_token_serves_as_well_as_the_cookie_and_is_not_forged() {
@@ -21,12 +25,21 @@ fn a_token_serves_as_well_as_the_cookie_and_is_not_forged() {
     for header in [r#"{"alg":"none"}"#, r#"{"alg":"ES256","jwk":{"kty":"EC"}}"#] {
         let signed = format!("{}.{payload}", B64.encode(header));
         let forged = format!("Bearer {signed}.{}", B64.encode(own.sign(signed.as_bytes())));
-        assert_eq!(bench.send_with(&request, Some(&forged)).1.reason, Some(Reason::SessionForged));
+        assert_eq!(
+            bench.send_with_token(&request, Some(&forged)).1.reason,
+            Some(Reason::SessionForged)
+        );
     }
     bench.now += SESSION_SECONDS;
-    assert_eq!(bench.send_with(&request, Some(&bearer)).1.reason, Some(Reason::SessionExpired));
+    assert_eq!(
+        bench.send_with_token(&request, Some(&bearer)).1.reason,
+        Some(Reason::SessionExpired)
+    );
     bench.now = NOW;
-    let (reply, _) = bench.send_with(&request, Some(&bearer));
+    let (reply, _) = bench.send_with_token(&request, Some(&bearer));
     assert_eq!(*client.half(&reply).unwrap(), HALF);
-    assert_eq!(bench.send_with(&request, Some(&bearer)).1.reason, Some(Reason::ReleasedBefore));
+    assert_eq!(
+        bench.send_with_token(&request, Some(&bearer)).1.reason,
+        Some(Reason::ReleasedBefore)
+    );
 }

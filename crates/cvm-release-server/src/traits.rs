@@ -2,33 +2,19 @@
 
 use cvm_base::Bytes32;
 use cvm_layout::manifest::{ImageId, Manifest, Stage};
+use cvm_release::{
+    binding::Binding,
+    messages::{MachineRule, PresentImage, Tee, TeePubKey},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Chip, Decision, Reason, Refusal, Subject};
 use crate::{
-    binding::Binding,
-    messages::{MachineRule, PresentImage, Tee, TeePubKey},
+    decision::{Decision, Reason, ReleaseRefusal},
+    effect::{Chip, Subject},
+    fault::Fault,
 };
-
-/// Fills a buffer with randomness that nobody can guess.
-pub type Random = Box<dyn Fn(&mut [u8]) -> Result<(), Fault> + Send + Sync>;
-
-/// Our own side failed; nothing was decided.
-#[derive(Debug, thiserror::Error)]
-#[error("{doing}: {problem}")]
-pub struct Fault {
-    doing: &'static str,
-    problem: String,
-}
-
-impl Fault {
-    /// What was being done, and what went wrong.
-    pub fn new(doing: &'static str, problem: impl ToString) -> Self {
-        Self { doing, problem: problem.to_string() }
-    }
-}
 
 /// What a kind of evidence needs between challenge and answer.
 #[derive(Debug, Default)]
@@ -39,7 +25,7 @@ pub struct Prepared {
     pub kept: Vec<u8>,
 }
 
-/// Evidence that is genuine. Whether it is good enough is decided later.
+/// Genuine evidence. Whether it is good enough is decided later.
 #[derive(Debug)]
 pub struct Verified {
     /// Goes under the kind's name into the token and the policy's input.
@@ -66,7 +52,7 @@ pub struct VerifiedDevice {
 /// Checks evidence.
 pub trait EvidenceVerifier: Send + Sync {
     /// Called at `auth`, for a stranger: must be cheap and must not store anything.
-    fn prepare(&self, tee: Tee, extra_params: &Value) -> Result<Prepared, Refusal>;
+    fn prepare(&self, tee: Tee, extra_params: &Value) -> Result<Prepared, ReleaseRefusal>;
     /// Whether the evidence is genuine, fresh and bound to `binding`.
     fn verify(
         &self,
@@ -75,7 +61,7 @@ pub trait EvidenceVerifier: Send + Sync {
         binding: &Binding,
         kept: &[u8],
         now: u64,
-    ) -> Result<Verified, Refusal>;
+    ) -> Result<Verified, ReleaseRefusal>;
     /// Whether every device in the text of the additional evidence, which is not empty, is genuine,
     /// fresh and bound to `binding`.
     fn devices(
@@ -83,15 +69,20 @@ pub trait EvidenceVerifier: Send + Sync {
         additional: &str,
         binding: &Binding,
         now: u64,
-    ) -> Result<Vec<VerifiedDevice>, Refusal> {
+    ) -> Result<Vec<VerifiedDevice>, ReleaseRefusal> {
         let _ = (additional, binding, now);
-        Err(Refusal::new(Reason::Unsupported, "additional evidence is not supported"))
+        Err(ReleaseRefusal::new(Reason::Unsupported, "additional evidence is not supported"))
     }
     /// Whether the token's claims show exactly this image in the phase to which this stage's halves
     /// are released, and the devices that it requires then.
-    fn compare(&self, claims: &Value, image: &Enrolled, stage: Stage) -> Result<(), Refusal>;
+    fn compare(
+        &self,
+        claims: &Value,
+        image: &EnrolledImage,
+        stage: Stage,
+    ) -> Result<(), ReleaseRefusal>;
     /// The reference values of that phase, for the policy.
-    fn reference(&self, image: &Enrolled, stage: Stage) -> Result<Value, Fault> {
+    fn reference(&self, image: &EnrolledImage, stage: Stage) -> Result<Value, Fault> {
         let _ = stage;
         Ok(image.reference.clone())
     }
@@ -101,7 +92,7 @@ pub trait EvidenceVerifier: Send + Sync {
         None
     }
     /// Whether the token's claims show this image, in whichever phase.
-    fn shows(&self, claims: &Value, image: &Enrolled) -> bool {
+    fn shows(&self, claims: &Value, image: &EnrolledImage) -> bool {
         self.compare(claims, image, Stage::Boot).is_ok()
     }
     /// Names the machine that the claims are of.
@@ -110,9 +101,9 @@ pub trait EvidenceVerifier: Send + Sync {
     }
 }
 
-/// What a policy says of a release.
+/// What a policy says about a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum PolicyAnswer {
     /// Release.
     Yes,
     /// Do not, for these reasons; there may be none.
@@ -120,16 +111,16 @@ pub enum Answer {
 }
 
 /// The release policy.
-pub trait Policy: Send + Sync {
+pub trait ReleasePolicy: Send + Sync {
     /// SHA-256 of the policy's text: what a ceremony's transcript names.
     fn digest(&self) -> Bytes32;
     /// `input` is the token's claims; `data` is the request and the image's reference values.
-    fn decide(&self, input: &Value, data: &Value) -> Result<Answer, Fault>;
+    fn decide(&self, input: &Value, data: &Value) -> Result<PolicyAnswer, Fault>;
     /// What the machine that shows this evidence may keep.
     fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault>;
 }
 
-/// What takes the party's secrets.
+/// What needs the party's secrets.
 pub trait Halves: Send + Sync {
     /// Q for an enrolled image and stage; everything it depends on is in the builder-signed
     /// manifest.
@@ -146,7 +137,7 @@ pub trait Halves: Send + Sync {
 
 /// An image that the party's operator enrolled; the builder's signatures were checked then.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Enrolled {
+pub struct EnrolledImage {
     /// The builder-signed manifest.
     pub manifest: Manifest,
     /// The builder-signed reference values, as JSON.
@@ -155,14 +146,14 @@ pub struct Enrolled {
 
 /// What an attested session is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Attested {
+pub struct AttestedSession {
     /// The key that evidence is bound to, and that releases are encrypted to.
     pub tee_pubkey: TeePubKey,
     /// The token's claims.
     pub claims: Value,
 }
 
-/// What is registered of an image.
+/// What is registered for an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seal {
     /// SHA-256 of p5's header.
@@ -173,67 +164,67 @@ pub struct Seal {
     pub may_move: bool,
 }
 
-/// What must not be forgotten, and the log of what was decided. Sessions are named by their 16
-/// random bytes; `expires` and `now` are Unix seconds, and a session may be dropped once it has
-/// expired.
+/// The key holder's memory, and the log of its decisions. Sessions are named by their 16 random
+/// bytes; `expires` and `now` are Unix seconds, and a session may be dropped once it has expired.
 ///
-/// What takes a decision appends it to the log, with what it changes, in one step: both stand, or
-/// neither.
+/// A method that takes a decision appends it to the log, and makes the change, in one step: both
+/// happen, or neither.
 pub trait Store: Send + Sync {
     /// Marks the session's challenge as answered; false if it was already.
     fn consume(&self, session: &[u8; 16], expires: u64, now: u64) -> Result<bool, Fault>;
-    /// Remembers an attested session, and on which chips.
+    /// Remembers an attested session, and the chips that its evidence names.
     fn put_attested(
         &self,
         session: &[u8; 16],
-        attested: &Attested,
+        attested: &AttestedSession,
         expires: u64,
         chips: Vec<Chip>,
         decision: Decision,
     ) -> Result<(), Fault>;
     /// An attested, unexpired session.
-    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault>;
-    /// Marks the session as having had the decision's image, and the guest, where it has a name.
+    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<AttestedSession>, Fault>;
+    /// Records that the decision's image was released to the session, and to the guest, where it has
+    /// a name.
     ///
     /// # Errors
-    /// [`Reason::ReleasedBefore`] if one of the two had one, [`Reason::NotAttested`] if the session
+    /// [`Reason::ReleasedBefore`] if either had a release, [`Reason::NotAttested`] if the session
     /// has expired, [`Reason::Withdrawn`].
     fn release_once(
         &self,
         session: &[u8; 16],
         guest: Option<&Bytes32>,
         decision: Decision,
-    ) -> Result<(), Refusal>;
+    ) -> Result<(), ReleaseRefusal>;
     /// The image whose half the session was given.
     fn released(&self, session: &[u8; 16]) -> Result<Option<ImageId>, Fault>;
     /// An enrolled image.
-    fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault>;
-    /// Enrols an image by the documents that its CVM presents; `decision` is completed by the
-    /// image's site. What is enrolled already stays as it is.
+    fn enrolled(&self, image: &ImageId) -> Result<Option<EnrolledImage>, Fault>;
+    /// Enrols an image by the documents that its CVM presents, and adds the image's site to
+    /// `decision`. An image that is enrolled already keeps its documents.
     fn present(
         &self,
         image: &ImageId,
         documents: &PresentImage,
         decision: Decision,
-    ) -> Result<Enrolled, Refusal>;
-    /// Whether the party withdrew its consent from this, in words.
+    ) -> Result<EnrolledImage, ReleaseRefusal>;
+    /// The withdrawal of the party's consent from this, in words; `None` if there is none.
     fn withdrawn(&self, subject: &Subject) -> Result<Option<String>, Fault>;
-    /// The same of a machine. Where any chip was withdrawn, a machine that names none may be that
-    /// one.
+    /// The same of a machine. Once any chip is withdrawn, evidence that names no chip counts as
+    /// withdrawn: it may be of that chip.
     fn withdrawn_machine(&self, chips: &[Chip]) -> Result<Option<String>, Fault>;
     /// The enrolled images that were withdrawn, alone or with their site.
-    fn withdrawn_images(&self) -> Result<Vec<Enrolled>, Fault>;
-    /// What is registered of an image.
+    fn withdrawn_images(&self) -> Result<Vec<EnrolledImage>, Fault>;
+    /// What is registered for an image.
     fn seal(&self, image: &ImageId) -> Result<Option<Seal>, Fault>;
-    /// Registers this for the decision's image if nothing is; false if something was.
+    /// Registers this for the decision's image; false if something is registered already.
     fn register_seal(
         &self,
         image: &ImageId,
         seal: &Seal,
         decision: Decision,
     ) -> Result<bool, Fault>;
-    /// The image has moved: its share is given out no more.
+    /// The image has moved: its share is no longer given out.
     fn moved(&self, image: &ImageId, decision: Decision) -> Result<(), Fault>;
-    /// Appends to the log what changed nothing.
+    /// Appends a decision that changed nothing to the log.
     fn record(&self, decision: &Decision) -> Result<(), Fault>;
 }

@@ -6,24 +6,31 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
+use cvm_release::{messages::Tee, paths};
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Random, Reason, Refusal, SessionKeys, keys::COOKIE_CONTEXT};
-use crate::{messages::Tee, paths};
+use crate::{
+    decision::{Reason, ReleaseRefusal},
+    fault::Fault,
+    keys::{COOKIE_CONTEXT, Random, SessionKeys},
+};
 
-/// A session's public name: random.
+/// How long a session lives after `auth`, in seconds.
+pub const SESSION_SECONDS: u64 = 300;
+
+/// A session's public name: 16 random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Id(pub [u8; 16]);
+pub(crate) struct SessionId(pub [u8; 16]);
 
-impl Id {
-    pub(super) fn draw(random: &Random) -> Result<Self, Fault> {
+impl SessionId {
+    pub(crate) fn draw(random: &Random) -> Result<Self, Fault> {
         let mut id = [0; 16];
         random(&mut id)?;
         Ok(Self(id))
     }
 }
 
-impl fmt::Display for Id {
+impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -31,8 +38,8 @@ impl fmt::Display for Id {
 
 /// What `auth` decided and `attest` must know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Session {
-    pub id: Id,
+pub(crate) struct CookieSession {
+    pub id: SessionId,
     /// Unix seconds.
     pub expires: u64,
     pub tee: Tee,
@@ -42,9 +49,9 @@ pub(super) struct Session {
     pub kept: Vec<u8>,
 }
 
-impl Session {
+impl CookieSession {
     /// The cookie's value and its `Expires` date.
-    pub(super) fn cookie(
+    pub(crate) fn cookie(
         &self,
         keys: &SessionKeys,
         random: &Random,
@@ -59,9 +66,9 @@ impl Session {
     }
 
     /// Opens a cookie's value.
-    pub(super) fn open(value: &str, keys: &SessionKeys) -> Result<Self, Refusal> {
+    pub(crate) fn open(value: &str, keys: &SessionKeys) -> Result<Self, ReleaseRefusal> {
         let forged = || {
-            Refusal::new(
+            ReleaseRefusal::new(
                 Reason::SessionForged,
                 "the session cookie is not one of ours, or was changed",
             )
@@ -76,7 +83,7 @@ impl Session {
 }
 
 /// The session's value in a `Cookie` header.
-pub(super) fn value(header: &str) -> Option<&str> {
+pub(crate) fn cookie_value(header: &str) -> Option<&str> {
     header.split(';').find_map(|pair| pair.trim().strip_prefix(paths::COOKIE)?.strip_prefix('='))
 }
 
@@ -85,11 +92,11 @@ mod b64 {
 
     use super::{B64, Engine};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&B64.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<u8>, D::Error> {
         B64.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
@@ -102,9 +109,9 @@ pub fn fuzz_cookie(bytes: &[u8]) {
     let (Ok(header), Ok(keys)) = (std::str::from_utf8(bytes), SessionKeys::derive(&[7; 32])) else {
         return;
     };
-    if let Some(value) = value(header) {
-        let _ = Session::open(value, &keys);
+    if let Some(value) = cookie_value(header) {
+        let _ = CookieSession::open(value, &keys);
     }
     // Past the seal as well: what the parser would do if the key were lost.
-    let _ = serde_json::from_slice::<Session>(bytes);
+    let _ = serde_json::from_slice::<CookieSession>(bytes);
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use cvm_base::{Bytes32, sha256};
+use cvm_release::client::Failure;
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, OtherError,
     SignatureScheme, StreamOwned,
@@ -18,13 +19,11 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-use super::Failure;
-
 /// Wraps the transport before it in TLS.
-pub(super) struct PinnedTls(Arc<ClientConfig>);
+pub(crate) struct PinnedTls(Arc<ClientConfig>);
 
 impl PinnedTls {
-    pub(super) fn new(certificate_sha256: Bytes32) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(certificate_sha256: Bytes32) -> Result<Self, rustls::Error> {
         let provider = Arc::new(ring::default_provider());
         let pin = Arc::new(Pin { expected: certificate_sha256, provider: provider.clone() });
         let config = ClientConfig::builder_with_provider(provider)

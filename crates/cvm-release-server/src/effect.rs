@@ -1,4 +1,5 @@
-//! What a decision changed: a key holder's memory is what the entries of its signed log add up to.
+//! What a decision changed. A key holder's memory is the sum of these changes, read from its signed
+//! log.
 
 use std::{fmt, str::FromStr};
 
@@ -31,7 +32,7 @@ pub enum Effect {
     },
     /// The session had its release, and so had the guest, where it has a name.
     Released {
-        /// See [`super::EvidenceVerifier::guest`].
+        /// See [`crate::EvidenceVerifier::guest`].
         guest: Option<Bytes32>,
     },
     /// p5's header is registered for the image.
@@ -47,7 +48,7 @@ pub enum Effect {
     Moved,
     /// What was registered for the image is forgotten.
     SealForgotten,
-    /// Nothing is released to this any more.
+    /// Nothing more is released to this.
     Withdrawn {
         /// To what.
         subject: Subject,
@@ -89,9 +90,11 @@ impl fmt::Display for Subject {
 #[serde(try_from = "String", into = "String")]
 pub struct Chip(String);
 
-/// Why a text names no chip.
+/// The text is not a chip's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no chip: expected 8 to 64 bytes in lowercase hex that are not all zero")]
+#[error(
+    "{0:?} is not a chip's name: expected 8 to 64 bytes in lowercase hex that are not all zero"
+)]
 pub struct ChipError(String);
 
 impl FromStr for Chip {

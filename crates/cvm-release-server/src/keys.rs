@@ -9,10 +9,13 @@ use p256::ecdsa::{Signature, SigningKey, signature::Signer, signature::Verifier}
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{Fault, Random};
+use crate::fault::Fault;
 
-/// What a sealed session is, and the derivation of the key that seals it.
-pub(super) const COOKIE_CONTEXT: &[u8] = b"flare-cvm/v1/session-cookie";
+/// Fills a buffer with randomness that nobody can guess.
+pub type Random = Box<dyn Fn(&mut [u8]) -> Result<(), Fault> + Send + Sync>;
+
+/// The context of a sealed session, and of the key that seals it.
+pub(crate) const COOKIE_CONTEXT: &[u8] = b"flare-cvm/v1/session-cookie";
 
 /// Seals cookies and signs tokens. The key material is wiped when dropped (by the ciphers).
 pub struct SessionKeys {
@@ -41,7 +44,7 @@ impl SessionKeys {
     }
 
     /// Encrypts what leaves this process; `context` says what it is, and for what.
-    pub(super) fn seal(
+    pub(crate) fn seal(
         &self,
         context: &[u8],
         plain: &[u8],
@@ -56,7 +59,7 @@ impl SessionKeys {
     }
 
     /// Opens what [`Self::seal`] made in the same context.
-    pub(super) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (iv, sealed) = sealed.split_first_chunk::<12>()?;
         self.cookie
             .decrypt(&(*iv).into(), Payload { msg: sealed, aad: context })
@@ -65,12 +68,12 @@ impl SessionKeys {
     }
 
     /// ES256: r ‖ s.
-    pub(super) fn sign(&self, message: &[u8]) -> [u8; 64] {
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
         let signature: Signature = self.token.sign(message);
         signature.to_bytes().into()
     }
 
-    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         Signature::from_slice(signature)
             .is_ok_and(|s| self.token.verifying_key().verify(message, &s).is_ok())
     }

@@ -8,8 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_base::Bytes32;
+use cvm_base::{Bytes32, printable};
 use cvm_layout::manifest::{ImageId, Stage};
+use cvm_release::{
+    binding::Binding,
+    client::{Attested, Client, Failure, Incoming, Method, Outgoing, ReleaseError, SealState},
+    messages::{PresentImage, Tee},
+    paths,
+};
 use serde_json::Value;
 use ureq::{
     Agent, Proxy, Timeout,
@@ -23,16 +29,9 @@ use ureq::{
 };
 use zeroize::Zeroizing;
 
-use super::{
-    Attested, Client, Failure, Method, Outgoing, ReleaseError, Reply, SealState, pinned::PinnedTls,
-};
-use crate::{
-    binding::Binding,
-    messages::{PresentImage, Tee},
-    paths,
-};
+use crate::pinned::PinnedTls;
 
-/// Who is asked, and how it is recognised.
+/// The key holder to ask, and how it is recognised.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// The party's name, for messages.
@@ -46,7 +45,7 @@ pub struct Endpoint {
     pub proxy: Option<String>,
 }
 
-/// How long anything may take.
+/// How long each step may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Name resolution.
@@ -95,11 +94,11 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Makes evidence; implemented by whoever owns the TEE's devices.
+/// Makes evidence; implemented by the program that has the TEE's devices.
 pub trait Attester {
     /// What kind of evidence this is.
     fn tee(&self) -> Tee;
-    /// What goes ahead in `auth`'s `extra-params`; `""` if nothing.
+    /// What `auth` carries in its `extra-params`; `""` if nothing.
     fn auth_params(&self) -> Result<String, Box<dyn std::error::Error + Send + Sync>>;
     /// Evidence of devices beside this one, bound to `binding`: the text of the protocol's
     /// additional evidence, `""` if there are none.
@@ -217,7 +216,7 @@ impl Holder {
     }
 
     /// Carries one request.
-    pub fn send(&self, request: &Outgoing) -> Result<Reply, Failure> {
+    pub fn send(&self, request: &Outgoing) -> Result<Incoming, Failure> {
         let url = format!("{}{}", self.base, request.path);
         let cookie = request.cookie.as_deref();
         let answer = match request.method {
@@ -230,11 +229,12 @@ impl Holder {
         let set_cookie = set_cookie.filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
         let limit = paths::MAX_REPLY_BYTES as u64;
         let body = response.body_mut().with_config().limit(limit).read_to_vec().map_err(failure)?;
-        Ok(Reply { status: response.status().as_u16(), set_cookie, body })
+        Ok(Incoming { status: response.status().as_u16(), set_cookie, body })
     }
 
-    /// Repeats `attempt` while it fails transiently: 0.25 s, doubling to 8 s, each halved at random
-    /// so that sites which lost power together do not come back together.
+    /// Repeats `attempt` while it fails transiently. The pauses begin at 0.25 s and double up to 8 s;
+    /// each is shortened at random, by half at most, so that sites that lost power together do not
+    /// come back together.
     fn persist<T>(
         &self,
         mut attempt: impl FnMut() -> Result<T, Failure>,
@@ -329,7 +329,7 @@ fn proxy(url: &str) -> Result<Proxy, Failure> {
     Proxy::new(url).map_err(|_| bad())
 }
 
-/// A number in 0..1; which one does not matter to anything but politeness.
+/// A number in 0..1. If there is no randomness, any number will do.
 fn fraction() -> f64 {
     getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
 }
@@ -342,7 +342,7 @@ fn failure(error: ureq::Error) -> Failure {
         Error::Timeout(_) => Failure::Timeout("waiting for its answer".into()),
         Error::HostNotFound => Failure::Unreachable("its name is not known here".into()),
         Error::ConnectProxyFailed(reason) => {
-            Failure::Unreachable(format!("the proxy said: {}", super::printable(&reason)))
+            Failure::Unreachable(format!("the proxy said: {}", printable(&reason, 300)))
         }
         Error::Io(e) => io_failure(e),
         Error::BodyExceedsLimit(limit) => {

@@ -1,13 +1,17 @@
 //! The attestation token: an EAT attestation result (EAR) as a JWT, ES256.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
+use cvm_release::{binding::Binding, messages::RuntimeData, paths::MAX_TOKEN_CHARS};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Fault, Reason, Refusal, SessionKeys, Verified, VerifiedDevice, session::Id, session::Session,
+use crate::{
+    decision::{Reason, ReleaseRefusal},
+    fault::Fault,
+    keys::SessionKeys,
+    session::{CookieSession, SessionId},
+    traits::{Verified, VerifiedDevice},
 };
-use crate::{binding::Binding, messages::RuntimeData, paths::MAX_TOKEN_CHARS};
 
 /// Seconds a token is good for; never longer than its session.
 const TOKEN_SECONDS: u64 = 300;
@@ -15,14 +19,14 @@ const TOKEN_SECONDS: u64 = 300;
 const HEADER: &str = r#"{"alg":"ES256","typ":"JWT"}"#;
 
 /// The claims of an attested session: the token's, and the policy's input.
-pub(super) fn claims(session: &Session, evidence: &Evidence<'_>, now: u64) -> Value {
-    let Evidence { runtime_data, additional, verified, devices } = evidence;
+pub(crate) fn claims(session: &CookieSession, evidence: &ShownEvidence<'_>, now: u64) -> Value {
+    let ShownEvidence { runtime_data, additional, verified, devices } = evidence;
     let annotated = json!({
         session.tee.name(): verified.claims,
-        "report_data": hex(&Binding::new(runtime_data, additional).0),
+        "report_data": hex::encode(Binding::new(runtime_data, additional).0),
         "runtime_data_claims": {
-            // Of devices, what their evidence says stands in their own submodules; itself it is as
-            // long as a request.
+            // The claims of devices are in submodules of their own. Their evidence is as long as a
+            // request.
             "additional-evidence": if additional.is_empty() { "" } else { "(verified)" },
             "nonce": runtime_data.nonce,
             "tee-pubkey": runtime_data.tee_pubkey,
@@ -30,8 +34,7 @@ pub(super) fn claims(session: &Session, evidence: &Evidence<'_>, now: u64) -> Va
     });
     let mut submods = json!({ "cpu0": appraisal(verified.status, annotated) });
     for VerifiedDevice { name, kind, claims, status } in *devices {
-        let annotated =
-            json!({ *kind: claims, "report_data": hex(&Binding::of_devices(runtime_data).0) });
+        let annotated = json!({ *kind: claims, "report_data": hex::encode(Binding::of_devices(runtime_data).0) });
         submods[name] = appraisal(status, annotated);
     }
     json!({
@@ -50,7 +53,7 @@ pub(super) fn claims(session: &Session, evidence: &Evidence<'_>, now: u64) -> Va
 }
 
 /// What an attested session showed.
-pub(super) struct Evidence<'a> {
+pub(crate) struct ShownEvidence<'a> {
     pub runtime_data: &'a RuntimeData,
     /// The text.
     pub additional: &'a str,
@@ -66,18 +69,20 @@ fn appraisal(status: &str, evidence: Value) -> Value {
     })
 }
 
-/// Of use to the policy, too much for an HTTP header: a boot's event log has a hundred entries, a
-/// GPU sixty measurements, what its manifests proved stands in `measres`, and each of its claims
-/// has a name in NVIDIA's older vocabulary as well.
+/// Whether a claim is useful to the policy but too long for an HTTP header: a boot's event log has
+/// a hundred entries, a GPU has sixty measurements, and each of its claims has a name in NVIDIA's
+/// older vocabulary as well. What its manifests proved is in `measres`.
 fn is_long(claim: &str) -> bool {
     ["event_log", "uefi_event_logs", "measurements", "config"].contains(&claim)
         || claim.contains("-rim-")
         || claim.starts_with("x-nv-gpu-")
 }
 
+/// The token of these claims, without the long ones.
+///
 /// # Errors
 /// [`Reason::TooLarge`] for claims that no client could read, of some dozen devices.
-pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Refusal> {
+pub(crate) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, ReleaseRefusal> {
     let mut claims = claims.clone();
     let submods = claims.get_mut("submods").and_then(Value::as_object_mut).into_iter().flatten();
     for (_, submod) in submods {
@@ -100,15 +105,20 @@ pub(super) fn sign(keys: &SessionKeys, claims: &Value) -> Result<String, Refusal
             "its token would have {} characters, at most {MAX_TOKEN_CHARS} are read",
             token.len()
         );
-        return Err(Refusal::new(Reason::TooLarge, detail));
+        return Err(ReleaseRefusal::new(Reason::TooLarge, detail));
     }
     Ok(token)
 }
 
 /// Checks a token of ours and names its session.
-pub(super) fn verify(keys: &SessionKeys, token: &str, now: u64) -> Result<Id, Refusal> {
-    let forged =
-        || Refusal::new(Reason::SessionForged, "the token is not one of ours, or was changed");
+pub(crate) fn verify(
+    keys: &SessionKeys,
+    token: &str,
+    now: u64,
+) -> Result<SessionId, ReleaseRefusal> {
+    let forged = || {
+        ReleaseRefusal::new(Reason::SessionForged, "the token is not one of ours, or was changed")
+    };
     if token.len() > MAX_TOKEN_CHARS {
         return Err(forged());
     }
@@ -122,21 +132,20 @@ pub(super) fn verify(keys: &SessionKeys, token: &str, now: u64) -> Result<Id, Re
         return Err(forged());
     }
     let payload = B64.decode(payload).map_err(|_| forged())?;
-    let claims: OwnClaims = serde_json::from_slice(&payload).map_err(|_| forged())?;
+    let claims: TokenClaims = serde_json::from_slice(&payload).map_err(|_| forged())?;
     if claims.exp <= now {
-        return Err(Refusal::new(Reason::SessionExpired, "the token's five minutes are over"));
+        return Err(ReleaseRefusal::new(
+            Reason::SessionExpired,
+            "the token's five minutes are over",
+        ));
     }
-    claims.jti.parse::<cvm_base::Bytes16>().map(|id| Id(id.0)).map_err(|_| forged())
+    claims.jti.parse::<cvm_base::Bytes16>().map(|id| SessionId(id.0)).map_err(|_| forged())
 }
 
 #[derive(Deserialize)]
-struct OwnClaims {
+struct TokenClaims {
     exp: u64,
     jti: String,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Entry point for the fuzzer: an `Authorization` header's token.
