@@ -9,7 +9,7 @@ use cvm_custody::CustodyError;
 use cvm_layout::{names::Name, site_conf::ConfError};
 use cvm_release_server::{MAX_REASON, Subject};
 
-use crate::memory::Withdrawal;
+use crate::{log::Tampering, memory::Withdrawal};
 
 /// A key holder's operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,7 @@ pub enum KeyHolderError {
     NotBound(Bytes16),
     /// The audit log was changed.
     #[error("the audit log is not intact: {0}")]
-    Log(#[from] crate::log::Tampering),
+    Log(#[from] Tampering),
     /// A row is not what the log says, or the log says nothing of it.
     #[error("the store's row of image {image} is not used: {problem}")]
     Row {

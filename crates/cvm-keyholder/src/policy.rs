@@ -13,7 +13,7 @@ use cvm_release::messages::MachineRule;
 use cvm_release_server::{Fault, PolicyAnswer, ReleasePolicy};
 use serde_json::Value;
 
-use crate::KeyHolderError;
+use crate::error::KeyHolderError;
 
 /// The policy's name in its folder.
 pub const POLICY_FILE: &str = "policy.rego";

@@ -7,7 +7,7 @@ use nix::sys::{
     resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
 };
 
-use crate::KeyHolderError;
+use crate::error::KeyHolderError;
 
 /// Linux: lock a page once it is used, not the whole address space (`MCL_ONFAULT`, which nix does
 /// not name).

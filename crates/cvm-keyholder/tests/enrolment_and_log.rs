@@ -11,7 +11,7 @@ use common::{Ceremony, LOG, log, rego};
 use cvm_base::Explain;
 use cvm_keyholder::{
     KeyHolderError,
-    enroll::{Documents, fuzz_documents},
+    documents::{Documents, fuzz_documents},
     log::Tampering,
     store::{FILE, SqliteStore},
 };
@@ -53,16 +53,16 @@ fn attack_documents_that_are_not_the_builders() {
         (foreign, "KEY-010"),
     ];
     for (documents, expected) in attempts {
-        assert_eq!(code(store.enroll(&documents)), expected);
+        assert_eq!(code(store.enrol(&documents)), expected);
     }
     assert!(store.images().unwrap().0.is_empty() && store.log().unwrap().is_empty());
 
-    store.enroll(&good).unwrap();
-    store.enroll(&good).unwrap();
+    store.enrol(&good).unwrap();
+    store.enrol(&good).unwrap();
     assert_eq!(store.images().unwrap().0[0].enrolled.manifest, manifest);
     // A second build under a used image id.
     let (again, _) = ceremony.build(1, &log(LOG));
-    assert_eq!(code(store.enroll(&again)), "KEY-011");
+    assert_eq!(code(store.enrol(&again)), "KEY-011");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn attack_a_store_edited_by_hand_serves_no_image_of_its_own() {
     let ceremony = Ceremony::hold(&rego(None));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
     let store = ceremony.store("alice");
-    store.enroll(&documents).unwrap();
+    store.enrol(&documents).unwrap();
     let text = String::from_utf8(documents.manifest).unwrap().replacen("server1", "server2", 1);
     let connection = Connection::open(ceremony.party_folder("alice").join(FILE)).unwrap();
     connection.execute("UPDATE images SET manifest = ?1", [text.as_bytes()]).unwrap();
@@ -83,7 +83,7 @@ fn logged() -> (Ceremony, SqliteStore, Connection) {
     let ceremony = Ceremony::hold(&rego(None));
     let store = ceremony.store("alice");
     for image in 1..=5 {
-        store.enroll(&ceremony.build(image, &log(LOG)).0).unwrap();
+        store.enrol(&ceremony.build(image, &log(LOG)).0).unwrap();
     }
     let connection = Connection::open(ceremony.party_folder("alice").join(FILE)).unwrap();
     (ceremony, store, connection)
@@ -102,7 +102,7 @@ fn an_intact_log_verifies_and_names_its_end() {
     let head = store.verify_log().unwrap();
     assert_eq!(head.entries, 5);
     let (documents, _) = ceremony.build(6, &log(LOG));
-    store.enroll(&documents).unwrap();
+    store.enrol(&documents).unwrap();
     assert_ne!(store.verify_log().unwrap().hash, head.hash);
 }
 
@@ -140,7 +140,7 @@ fn two_processes_append_to_one_chain() {
         for half in builds.chunks(4) {
             let store = ceremony.store("alice");
             scope.spawn(move || {
-                half.iter().for_each(|documents| drop(store.enroll(documents).unwrap()))
+                half.iter().for_each(|documents| drop(store.enrol(documents).unwrap()))
             });
         }
     });

@@ -60,7 +60,7 @@ fn scene_of(party: &str, gpu: Option<GpuMechanism>, manifests: bool) -> Scene {
     let ceremony = Ceremony::hold(&policy);
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), Platforms::default());
     let store = ceremony.store(party);
-    store.enroll(&documents).unwrap();
+    store.enrol(&documents).unwrap();
     let mut vendors = Vendors::genuine().unwrap().with_gpus(world.roots());
     if manifests {
         vendors = vendors

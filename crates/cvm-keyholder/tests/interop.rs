@@ -42,7 +42,7 @@ fn client(serving: &Serving, resource: &str, more: &[&str]) -> (bool, Value) {
 fn a_stock_client_with_sample_evidence_is_served_where_a_test_allows_it() {
     let ceremony = Ceremony::hold(&rego(None));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
-    ceremony.store("alice").enroll(&documents).unwrap();
+    ceremony.store("alice").enrol(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &[], true);
     std::fs::remove_dir_all(policy.join("ek-roots")).unwrap();
     let serving = Serving::start(&ceremony, &policy, Default::default());
@@ -71,7 +71,7 @@ fn sample_evidence_is_refused_in_production() {
     let swtpm = Swtpm::new();
     let ceremony = Ceremony::hold(&rego(None));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
-    ceremony.store("alice").enroll(&documents).unwrap();
+    ceremony.store("alice").enrol(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
     let serving = Serving::start(&ceremony, &policy, Default::default());
     let (success, answer) = client(&serving, &format!("flare-cvm/half/{}", manifest.image_id), &[]);
@@ -89,7 +89,7 @@ fn attack_a_quote_over_fewer_registers() {
     let swtpm = Swtpm::new();
     let ceremony = Ceremony::hold(&rego(Some(root_sha256(&swtpm))));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
-    ceremony.store("alice").enroll(&documents).unwrap();
+    ceremony.store("alice").enrol(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
     let serving = Serving::start(&ceremony, &policy, Default::default());
     drop(boot(&swtpm, &log(LOG)));
@@ -116,7 +116,7 @@ fn measure() {
     use cvm_release::{client::Client, messages::Tee};
     let ceremony = Ceremony::hold(&rego(None));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
-    ceremony.store("alice").enroll(&documents).unwrap();
+    ceremony.store("alice").enrol(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &[], true);
     std::fs::remove_dir_all(policy.join("ek-roots")).unwrap();
     let rate = cvm_keyholder::limit::Rate { burst: 1e6, per_second: 1e6 };

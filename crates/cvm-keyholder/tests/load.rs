@@ -23,7 +23,7 @@ use common::{
 };
 use cvm_base::Bytes32;
 use cvm_keyholder::{
-    enroll::Identity,
+    documents::Identity,
     store::{FILE, SqliteStore},
 };
 use cvm_layout::manifest::Stage;
@@ -265,7 +265,7 @@ fn attack_ten_hostile_addresses_beside_an_honest_boot() {
         SqliteStore::open(&state, Identity::from(alice.card()), Some(alice.identity().clone()))
             .unwrap()
     };
-    store().enroll(&documents).unwrap();
+    store().enrol(&documents).unwrap();
     ceremony.policy_folder("alice", &swtpm.roots(), false);
     let program = Program::start(&ceremony, &state);
 

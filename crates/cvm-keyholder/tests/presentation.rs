@@ -18,7 +18,7 @@ use cvm_ceremony::{Date, PartyRole};
 use cvm_custody::Unlock;
 use cvm_keyholder::{
     KeyHolderError,
-    enroll::{Documents, Identity},
+    documents::{Documents, Identity},
     service::{Config, Limits, Service},
     store::SqliteStore,
 };
@@ -47,7 +47,7 @@ fn config(ceremony: &Ceremony, party: &str, state: &Path, agreement: Option<Stri
         state: state.join("keyholder"),
         listen: "127.0.0.1:0".into(),
         policy: ceremony.party_folder(party),
-        enroll_presented: agreement.map(String::into_bytes),
+        enrol_presented: agreement.map(String::into_bytes),
         limits: Limits::default(),
     }
 }

@@ -34,7 +34,7 @@ fn scene() -> Scene {
     let swtpm = Swtpm::new();
     let ceremony = Ceremony::hold(&rego(Some(root_sha256(&swtpm))));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
-    ceremony.store("alice").enroll(&documents).unwrap();
+    ceremony.store("alice").enrol(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
     let serving = Serving::start(&ceremony, &policy, Default::default());
     Scene { swtpm, ceremony, manifest, serving }
@@ -276,7 +276,7 @@ fn attack_another_images_half() {
     let scene = scene();
     // The other image measures something else; a guest of the first asks for its half.
     let (documents, other) = scene.ceremony.build(2, &log(OTHER_LOG));
-    scene.ceremony.store("alice").enroll(&documents).unwrap();
+    scene.ceremony.store("alice").enrol(&documents).unwrap();
     let mut tpm = boot(&scene.swtpm, &log(LOG));
     let attester = TpmAttester::new(&mut tpm, log(LOG));
     scene.refused_at_release(&other.image_id, &attester, Reason::WrongPcr);
@@ -341,7 +341,7 @@ fn a_policy_changed_after_the_agreement_releases_nothing() {
     let swtpm = Swtpm::new();
     let ceremony = Ceremony::hold(&rego(Some(root_sha256(&swtpm))));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
-    ceremony.store("alice").enroll(&documents).unwrap();
+    ceremony.store("alice").enrol(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
     let text = std::fs::read_to_string(policy.join("policy.rego")).unwrap();
     std::fs::write(policy.join("policy.rego"), text + "\n# more generous\n").unwrap();
@@ -360,7 +360,7 @@ fn a_policy_that_names_another_root_refuses() {
     let swtpm = Swtpm::new();
     let ceremony = Ceremony::hold(&rego(Some(sha256(b"another root"))));
     let (documents, manifest) = ceremony.build(1, &log(LOG));
-    ceremony.store("alice").enroll(&documents).unwrap();
+    ceremony.store("alice").enrol(&documents).unwrap();
     let policy = ceremony.policy_folder("alice", &swtpm.roots(), false);
     let serving = Serving::start(&ceremony, &policy, Default::default());
     let scene = Scene { swtpm, ceremony, manifest, serving };

@@ -317,7 +317,7 @@ fn a_start_that_fails_says_why() {
     let config = |listen: &str| Config {
         folder: folder.clone(),
         state: folder.clone(),
-        enroll_presented: None,
+        enrol_presented: None,
         listen: listen.into(),
         policy: folder.clone(),
         limits: Limits::default(),

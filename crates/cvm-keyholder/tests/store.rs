@@ -16,7 +16,7 @@ use cvm_base::{Bytes, Bytes32, Explain, sha256, time};
 use cvm_custody::Unlock;
 use cvm_keyholder::{
     KeyHolderError,
-    enroll::{Documents, Identity},
+    documents::{Documents, Identity},
     evidence::Verifier,
     log::Tampering,
     policy::RegoPolicy,
@@ -47,7 +47,7 @@ fn scene() -> Scene {
     let ceremony = Ceremony::hold(&rego(None));
     let images: Vec<_> = (1..=2).map(|image| ceremony.build(image, &log(LOG))).collect();
     let store = ceremony.store("alice");
-    images.iter().for_each(|(documents, _)| drop(store.enroll(documents).unwrap()));
+    images.iter().for_each(|(documents, _)| drop(store.enrol(documents).unwrap()));
     let server = ReleaseServer {
         party: "alice".parse().unwrap(),
         keys: SessionKeys::derive(&[7; 32]).unwrap(),
@@ -120,7 +120,7 @@ impl Scene {
             state: folder.clone(),
             listen: "127.0.0.1:0".into(),
             policy: folder.clone(),
-            enroll_presented: None,
+            enrol_presented: None,
             limits: Limits::default(),
         };
         Service::open(&config, &Unlock::beside(&folder), |_| {})
@@ -430,10 +430,10 @@ fn one_bad_row_is_a_warning_and_the_others_are_served() {
     scene.given();
     // The operator enrols it again, by the same documents alone.
     let store = scene.open().unwrap();
-    store.enroll(&scene.images[1].0).unwrap();
+    store.enrol(&scene.images[1].0).unwrap();
     assert_eq!(store.images().unwrap().1.len(), 1, "the nameless one");
     let other = scene.ceremony.build(2, &log(LOG)).0;
-    assert_eq!(store.enroll(&other).unwrap_err().code(), "KEY-011");
+    assert_eq!(store.enrol(&other).unwrap_err().code(), "KEY-011");
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn attack_a_clock_that_was_set_back() {
     let scene = scene();
     let client = scene.attested("1");
     let ahead = scene.open().unwrap().with_clock(|| time::now() + 3600);
-    ahead.enroll(&scene.images[0].0).unwrap();
+    ahead.enrol(&scene.images[0].0).unwrap();
     let error = scene.serve().map(drop).unwrap_err();
     assert_eq!(error.code(), "KEY-017");
     assert!(error.help().contains("clock"), "{error}");
@@ -463,7 +463,7 @@ fn attack_a_clock_that_was_set_back() {
     let (reason, detail) = scene.release(&client);
     assert_eq!(reason, Some(Reason::Internal));
     assert!(detail.contains("the clock says"), "{detail}");
-    assert_eq!(scene.open().unwrap().enroll(&scene.images[0].0).unwrap_err().code(), "KEY-017");
+    assert_eq!(scene.open().unwrap().enrol(&scene.images[0].0).unwrap_err().code(), "KEY-017");
 }
 
 #[test]
@@ -540,19 +540,19 @@ fn what_is_withdrawn_stays_withdrawn() {
     scene.sql("DELETE FROM images; DELETE FROM shares; DELETE FROM sessions");
     let store = scene.open().unwrap();
     assert!(matches!(store.image(&image), Err(KeyHolderError::Row { .. })));
-    let error = store.enroll(&scene.images[0].0).unwrap_err();
+    let error = store.enrol(&scene.images[0].0).unwrap_err();
     assert!(error.code() == "KEY-018" && error.to_string().contains("sold"), "{error}");
     assert_eq!(scene.release(&scene.attested("1")).0, Some(Reason::Withdrawn));
-    store.enroll(&scene.images[1].0).unwrap();
+    store.enrol(&scene.images[1].0).unwrap();
     store.restore(Subject::Image(image)).unwrap();
     assert_eq!(store.restore(Subject::Image(image)).unwrap_err().code(), "KEY-019");
-    store.enroll(&scene.images[0].0).unwrap();
+    store.enrol(&scene.images[0].0).unwrap();
     scene.given();
 
     let site = Subject::Site("server1".parse().unwrap());
     store.withdraw(site.clone(), "").unwrap();
     assert_eq!(scene.release(&scene.attested("1")).0, Some(Reason::Withdrawn));
-    assert_eq!(store.enroll(&scene.ceremony.build(4, &log(LOG)).0).unwrap_err().code(), "KEY-018");
+    assert_eq!(store.enrol(&scene.ceremony.build(4, &log(LOG)).0).unwrap_err().code(), "KEY-018");
     let (listed, _) = store.images().unwrap();
     assert!(
         listed

@@ -111,7 +111,7 @@ fn scene_under(
     let platforms = Platforms { snp: vec![snp], ..Platforms::default() };
     let (documents, manifest) = ceremony.build_requiring(gpu, &log(LOG), platforms);
     let store = ceremony.store("alice").with_clock(|| NOW);
-    store.enroll(&documents).unwrap();
+    store.enrol(&documents).unwrap();
     let server = ReleaseServer {
         party: "alice".parse().unwrap(),
         keys: SessionKeys::derive(&[7; 32]).unwrap(),

@@ -85,8 +85,12 @@ impl ReleaseServer {
         };
 
         let runtime_data = &body.runtime_data;
-        let shown =
-            token::ShownEvidence { runtime_data, additional, verified: &verified, devices: &devices };
+        let shown = token::ShownEvidence {
+            runtime_data,
+            additional,
+            verified: &verified,
+            devices: &devices,
+        };
         let claims = token::claims(&session, &shown, now);
         context.attested = true;
         let chips = self.consented_machine(&claims)?;

@@ -9,10 +9,13 @@ use cvm_release_server::{
 };
 use rusqlite::{OptionalExtension, params};
 
-use super::{Presented, SqliteStore, Trouble, insert};
+use super::{
+    base::{Presented, SqliteStore, Trouble},
+    rows::insert,
+};
 use crate::{
-    KeyHolderError,
-    enroll::{self, Documents},
+    documents::{Documents, are_twins},
+    error::KeyHolderError,
     memory::{CLOCK_LEEWAY, Withdrawal},
 };
 
@@ -31,7 +34,7 @@ impl Store for SqliteStore {
             )?;
             let sql =
                 "INSERT INTO sessions (session, expires) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-            // A row may be gone; what came of the answer stands in the log.
+            // The row may be gone; the log says whether the challenge was answered.
             let fresh = memory.session(session).is_none()
                 && tx.execute(sql, params![session, expires])? == 1;
             Ok((fresh, None::<Decision>))
@@ -159,14 +162,15 @@ impl Store for SqliteStore {
             {
                 return Ok((Err(ReleaseRefusal::new(Reason::Withdrawn, words(withdrawn))), None));
             }
-            // What is enrolled stays: nobody may exchange reference values by presenting others.
+            // Nobody may exchange the documents of an enrolled image by presenting others: only the
+            // same ones are taken again, below.
             let Some(known) = memory.images.get(image) else {
                 if let Err(error) = admitted {
                     return Ok((Err(refused(error.to_string())), None));
                 }
                 for (other, known) in &memory.images {
                     match self.intact(tx, other, known) {
-                        Ok(other) if enroll::are_twins(&other.manifest, &enrolled.manifest) => {
+                        Ok(other) if are_twins(&other.manifest, &enrolled.manifest) => {
                             let problem = format!(
                                 "image {} of the same build is enrolled for this site",
                                 other.manifest.image_id
@@ -190,7 +194,7 @@ impl Store for SqliteStore {
             }
             match self.intact(tx, image, known) {
                 Ok(enrolled) => Ok((Ok(enrolled), None)),
-                // Its row was lost, and these are the same documents.
+                // Its row was lost or damaged, and these are the same documents: they mend it.
                 Err(Trouble::Holder(_))
                     if known.reference_sha256 == sha256(&documents.reference) =>
                 {
@@ -292,7 +296,7 @@ impl Store for SqliteStore {
     }
 }
 
-/// A withdrawal for the log.
+/// A withdrawal, in words for the log.
 fn words((subject, withdrawal): (&Subject, &Withdrawal)) -> String {
     format!("{subject} was {withdrawal}")
 }

@@ -26,7 +26,7 @@ use cvm_ceremony::{
 };
 use cvm_custody::{BuilderSecrets, Lock, NewParty, Party, Unlock, open_contribution};
 use cvm_keyholder::{
-    enroll::{Documents, Identity},
+    documents::{Documents, Identity},
     policy,
     service::{Config, Limits, Service},
     store::SqliteStore,
@@ -345,7 +345,7 @@ impl Serving {
             state: folder,
             listen: "127.0.0.1:0".into(),
             policy: policy.to_owned(),
-            enroll_presented: None,
+            enrol_presented: None,
             limits,
         })
     }

@@ -12,9 +12,9 @@ use cvm_layout::{
 use cvm_release_server::{Effect, EnrolledImage};
 use ed25519_dalek::VerifyingKey;
 
-use crate::KeyHolderError;
+use crate::{error::KeyHolderError, log::LogEntry};
 
-/// Who we are, from the party's card.
+/// Who this key holder is, from the party's card.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The party's name.
@@ -40,7 +40,7 @@ impl Identity {
     }
 }
 
-/// What the builder and the ceremony leave for enrolment. Nothing in it is believed before
+/// What the builder and the ceremony made for enrolment. Nothing in it is believed before
 /// [`Documents::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents {
@@ -65,9 +65,9 @@ impl Documents {
         }
     }
 
-    /// The ladder: this party signed the agreement; the agreement's builder signed the manifest and
-    /// the reference values; both are of one image of a site that the agreement names with this
-    /// party; its key is made of exactly that site's parties.
+    /// Checks that this party signed the agreement; that the agreement's builder signed the manifest
+    /// and the reference values; that both are of one image of a site that the agreement names with
+    /// this party; and that the image's key is made of exactly that site's parties.
     pub fn check(&self, identity: &Identity) -> Result<EnrolledImage, KeyHolderError> {
         let agreement = identity.agreement(&self.agreement)?;
         let builder = agreement.builder();
@@ -113,9 +113,9 @@ impl Documents {
         Ok(EnrolledImage { manifest, reference })
     }
 
-    /// What a presented image must show beyond that: its build is one that this party permits at
-    /// `now`, and the reference values were made in it. A signature of the builder's may have been
-    /// made by whoever stole its key.
+    /// Checks what a presented image must show besides: this party permits its build at `now`, and
+    /// the reference values were made in that build. The builder's signature alone may be made by
+    /// whoever stole its key.
     pub fn check_presented(
         &self,
         party: &Party,
@@ -133,7 +133,7 @@ impl Documents {
     }
 }
 
-/// Whether both are images of one site in one build, which makes one.
+/// Whether both are images of one site in one build. A build makes one image for each site.
 pub(crate) fn are_twins(one: &Manifest, other: &Manifest) -> bool {
     let of = |manifest: &Manifest| {
         (manifest.split_key.transcript, manifest.site.clone(), manifest.build.clone())
@@ -156,12 +156,12 @@ fn parse_manifest(bytes: &[u8]) -> Result<Manifest, KeyHolderError> {
     Ok(manifest)
 }
 
-/// Entry point for the fuzzer: the parsers behind the signatures, as if the builder were hostile.
+/// Entry point for the fuzzer: the parsers of what is signed, as if the builder were hostile.
 #[doc(hidden)]
 pub fn fuzz_documents(bytes: &[u8]) {
     let _ = Agreement::parse(bytes);
     let _ = parse_manifest(bytes);
     let _ = Reference::parse(bytes);
-    // The store's file is another's to write: so are its log's texts.
-    let _ = serde_json::from_slice::<crate::log::Entry>(bytes);
+    // Others may write the store's file, and so the log's texts.
+    let _ = serde_json::from_slice::<LogEntry>(bytes);
 }
