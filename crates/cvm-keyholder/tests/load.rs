@@ -1,7 +1,8 @@
 //! What ten hostile addresses can take from a key holder that serves with its defaults: no more
 //! memory, disk and log than its bounds say, and not the half of an honest CVM that boots beside
-//! them.
+//! them. A binary of its own: it measures, and other tests beside it would count.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::{
@@ -43,8 +44,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 const ADDRESSES: u8 = 10;
 /// The places of a key holder, and then some: of each address.
 const TRICKLING: usize = 36;
-/// MiB: heads and bodies at their bounds in all places, and what four of them become when they are
-/// parsed.
 /// MiB: heads and bodies at their bounds in all places, and what four become when they are parsed.
 /// Without these bounds it is above 1000.
 const MAX_MEMORY: u64 = 256;

@@ -1,13 +1,11 @@
 //! Documents that do not belong are not enrolled; a log that was touched says so.
 
-mod common;
-
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use common::{Ceremony, LOG, log, rego};
+use crate::common::{Ceremony, LOG, log, rego};
 use cvm_base::Explain;
 use cvm_keyholder::{
     KeyHolderError,

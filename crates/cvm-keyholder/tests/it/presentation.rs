@@ -1,14 +1,12 @@
 //! Images that enrol themselves by their documents, the attacks on that, and what is stated of a
 //! CVM's key.
 
-mod common;
-
 use std::{
     path::Path,
     sync::{Arc, Mutex},
 };
 
-use common::{
+use crate::common::{
     Ceremony, LOG, OTHER_LOG, Serving, log, rego, site,
     swtpm::{TpmAttester, boot, root_sha256},
 };

@@ -2,22 +2,16 @@
 //! software TPM's; the GPUs, their manifests and NVIDIA are the test's own. The server is asked
 //! without a network.
 
-mod common;
-// cvm-attest's own tests use the rest of it.
-#[path = "../../cvm-attest/tests/support/gpus.rs"]
-mod gpus;
-#[allow(dead_code)]
-#[path = "../../cvm-attest/tests/gpu/synthetic.rs"]
-mod synthetic;
-
 use std::sync::{Arc, Mutex};
 
-use common::{
+use crate::common::{
     Ceremony, LOG,
     asked::{PartyHalves, reply, send},
     log,
     swtpm::{TpmAttester, boot, root_sha256},
 };
+use crate::gpus::Gpus;
+use crate::synthetic::{Device, World};
 use cvm_attest::{
     JOBS_PCR, Roots, attester::Tpm, handoff_digest, jobs_digest, reference::Platforms, tee::Vendors,
 };
@@ -33,12 +27,10 @@ use cvm_release::{
 use cvm_release_https::Attester;
 use cvm_release_server::{Fault, Outcome, Reason, ReleaseServer, SessionKeys, Verdict};
 use cvm_testkit::swtpm::Swtpm;
-use gpus::Gpus;
 use serde_json::json;
-use synthetic::{Device, World};
 use zeroize::Zeroizing;
 
-const POLICY: &str = include_str!("../../../keys/policies/tpm.rego");
+const POLICY: &str = include_str!("../../../../keys/policies/tpm.rego");
 
 /// A party's key holder, an image that requires GPUs or not, and a machine that boots it.
 struct Scene {
@@ -63,8 +55,10 @@ fn scene_of(party: &str, gpu: Option<GpuMechanism>, manifests: bool) -> Scene {
     store.enrol(&documents).unwrap();
     let mut vendors = Vendors::genuine().unwrap().with_gpus(world.roots());
     if manifests {
-        vendors = vendors
-            .with_collateral(gpus::golden(&world, &ceremony.folder.path().join("collateral")));
+        vendors = vendors.with_collateral(crate::gpus::golden(
+            &world,
+            &ceremony.folder.path().join("collateral"),
+        ));
     }
     let server = ReleaseServer {
         party: party.parse().unwrap(),

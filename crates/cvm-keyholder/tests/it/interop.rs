@@ -2,11 +2,9 @@
 //!
 //! `FLARE_CVM_PYTHON` names a Python with the `cryptography` package; the default is `python3`.
 
-mod common;
-
 use std::{path::Path, process::Command};
 
-use common::{
+use crate::common::{
     Ceremony, LOG, Serving, log, rego,
     swtpm::{boot, root_sha256},
 };

@@ -1,7 +1,5 @@
 //! What strangers and broken networks can do to the service, and to its client.
 
-mod common;
-
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -10,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Ceremony, Serving, client_limits, rego};
+use crate::common::{Ceremony, Serving, client_limits, rego};
 use cvm_base::{Explain, sha256};
 use cvm_custody::Unlock;
 use cvm_keyholder::{
@@ -57,7 +55,7 @@ fn raw(serving: &Serving) -> StreamOwned<ClientConnection, TcpStream> {
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(common::trusting::Trusting(provider)))
+        .with_custom_certificate_verifier(Arc::new(crate::common::trusting::Trusting(provider)))
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)

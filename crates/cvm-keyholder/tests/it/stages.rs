@@ -2,11 +2,9 @@
 //! stage of its release: what is released is had once, because the evidence shows the phase or the
 //! guest has a name.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Ceremony, LOG, log};
+use crate::common::{Ceremony, LOG, log};
 use cvm_attest::{
     Claims, JOBS_PCR, Reference, Roots, TpmClaims,
     eventlog::extend,

@@ -1,11 +1,9 @@
 //! The whole release with a real TPM, and the attacks on it; each refusal has its own reason in the
 //! log.
 
-mod common;
-
 use std::error::Error;
 
-use common::{
+use crate::common::{
     Ceremony, LOG, OTHER_LOG, Serving, log, rego,
     swtpm::{TpmAttester, boot, root_sha256},
 };

@@ -1,8 +1,6 @@
 //! The program that a server's CVM runs: it serves what lies read-only, and ends when it is told
 //! to.
 
-mod common;
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -10,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use common::{Ceremony, LOG, client_limits, log, rego};
+use crate::common::{Ceremony, LOG, client_limits, log, rego};
 use cvm_keyholder::store::FILE;
 use cvm_layout::{keyholder_conf::KeyHolderConf, manifest::Stage};
 use cvm_release::client::Failure;
