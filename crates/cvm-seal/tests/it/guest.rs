@@ -2,7 +2,7 @@
 //!
 //! Needs `FLARE_CVM_TEST_KERNEL`: an unpacked kernel package (`boot/vmlinuz-*`,
 //! `usr/lib/modules/*`). `make test` sets it. Without it the test says so and passes. `cargo test
-//! --test guest` alone does not build the example: add `--example guest_check`.
+//! --test it` alone does not build the example: add `--example guest_check`.
 
 use std::{
     collections::BTreeSet,
@@ -157,7 +157,7 @@ fn modules_in(folder: &Path) -> Vec<String> {
     let index = fs::read_to_string(folder.join("modules.dep")).unwrap();
     let paths: Vec<_> =
         index.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path).collect();
-    let names = include_str!("../../../initramfs/modules.list").lines();
+    let names = include_str!("../../../../initramfs/modules.list").lines();
     let names = names
         .map(|line| line.split('#').next().unwrap_or_default().trim())
         .filter(|name| !name.is_empty());
