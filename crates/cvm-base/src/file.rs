@@ -22,7 +22,9 @@ pub enum FileError {
         source: io::Error,
     },
     /// The file is longer than its format allows.
-    #[error("{path} is longer than the {limit} bytes that its format allows", path = path.display())]
+    #[error(
+        "{path} is longer than the {limit} bytes that its format allows", path = path.display()
+    )]
     TooLong {
         /// The file.
         path: PathBuf,

@@ -1,8 +1,8 @@
 //! Why a key holder may enrol an image that is only presented to it (`enrolment.txt`).
 //!
-//! The builder's signature alone does not say enough. Its key outlives the build, and whoever steals
-//! it can sign other reference values for an image that exists, or a new image. So a presented
-//! image brings, for each of its parties:
+//! The builder's signature alone does not say enough. Its key outlives the build, and whoever
+//! steals it can sign other reference values for an image that exists, or a new image. So a
+//! presented image brings, for each of its parties:
 //!
 //! - the [`Permit`] that the party signed with its contribution: images of this build, presented
 //!   until that day;

@@ -207,7 +207,7 @@ pub enum CeremonyError {
         what: &'static str,
         /// Who should have made it.
         author: Name,
-        /// What its author read, or what was given; several joined by commas.
+        /// What its author read aloud, or what was given; several are joined by commas.
         expected: String,
         /// What the file at hand has.
         found: Fingerprint,

@@ -1,5 +1,5 @@
-//! The text form of every artifact: small enough to archive, plain enough for a lawyer, and with
-//! exactly one encoding of each value, so that its bytes can be signed.
+//! The text form of every artifact: small enough to archive, plain enough for a lawyer. Each value
+//! has exactly one encoding, so that its bytes can be signed.
 //!
 //! ```text
 //! flare-cvm/v1/KIND
@@ -12,7 +12,7 @@
 //! ASCII, `\n` after each line, keys in a fixed order. What is signed is [`SIGNED_CONTEXT`] and the
 //! *body*: everything up to and including the line `end`. Its first line names the kind, so that a
 //! signature of one kind never verifies as another. The reader accepts only the order that the
-//! writer writes, and [`parse`] also encodes what it read and compares: no second encoding exists.
+//! writer uses, and [`parse`] encodes again what it read and compares: no second encoding exists.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -128,7 +128,8 @@ pub(crate) fn bound(length: usize) -> Result<(), TextError> {
 
 /// The kind of an artifact, by its first line.
 pub(crate) fn kind(bytes: &[u8]) -> Option<&str> {
-    // The kind is also told of a file that an editor saved anew: reading it then says what is wrong.
+    // The kind is also told of a file that an editor saved anew: reading it then says what is
+    // wrong.
     let text = cvm_base::unmarked(bytes).unwrap_or(bytes);
     let line = text.get(..text.len().min(64))?.split(|&b| b == b'\n').next()?;
     std::str::from_utf8(line).ok()?.trim_end_matches('\r').strip_prefix("flare-cvm/v1/")

@@ -236,7 +236,8 @@ impl Party {
         Ok(Signed::sign(join, &self.identity)?)
     }
 
-    /// Signs a transcript that names this party with its own keys, and with its policy as it is now.
+    /// Signs a transcript that names this party with its own keys, and with its policy as it is
+    /// now.
     pub fn sign(&self, draft: &mut Draft) -> Result<(), CustodyError> {
         let member = self.member()?;
         self.check_card(draft.transcript().party(&member.card.name)?, "transcript")?;

@@ -65,9 +65,9 @@ impl Documents {
         }
     }
 
-    /// Checks that this party signed the agreement; that the agreement's builder signed the manifest
-    /// and the reference values; that both are of one image of a site that the agreement names with
-    /// this party; and that the image's key is made of exactly that site's parties.
+    /// Checks that this party signed the agreement; that the agreement's builder signed the
+    /// manifest and the reference values; that both are of one image of a site that the agreement
+    /// names with this party; and that the image's key is made of exactly that site's parties.
     pub fn check(&self, identity: &Identity) -> Result<EnrolledImage, KeyHolderError> {
         let agreement = identity.agreement(&self.agreement)?;
         let builder = agreement.builder();

@@ -1,4 +1,4 @@
-//! `cvm-attest` behind the protocol's verifier trait.
+//! `cvm-attest` as the protocol's verifier.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_attest::{
@@ -25,7 +25,7 @@ const CPU: &str = "/submods/cpu0/ear.veraison.annotated-evidence";
 /// What names the machine in a kind's claims: AMD's chip, Intel's (PPID), a TPM's endorsement
 /// certificate.
 const CHIPS: [&str; 3] = ["chip_id", "platform_provider_id", "ek_certificate_sha256"];
-/// How far a TPM is trusted that does not say.
+/// The trust of a TPM whose claims name none.
 const UNTRUSTED_HOST: &str = "untrusted-host";
 
 /// Checks evidence of TPMs and TEEs, and sample evidence where a test's policy folder says so.
@@ -44,7 +44,7 @@ impl EvidenceVerifier for Verifier {
             Tee::Tpm => prepare_tpm(extra_params),
             Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm => Ok(Prepared::default()),
             // Stock clients send no evidence ahead. Whether sample evidence counts is told only
-            // once it is shown: a stock client is served the protocol up to there.
+            // once it is shown, so that the protocol can be tried with a stock client.
             Tee::Sample => Ok(Prepared::default()),
             other => Err(unsupported(other)),
         }
@@ -155,7 +155,8 @@ impl Verifier {
     ) -> Result<(), ReleaseRefusal> {
         let evidence = claims.pointer(CPU).unwrap_or(&Value::Null);
         if self.allow_sample && evidence.get("sample").is_some() {
-            // It shows no phase and names no guest, so that nothing could be had once.
+            // It shows no phase and names no guest, so that a release could be had any number of
+            // times.
             return match stage {
                 Stage::Boot => Ok(()),
                 Stage::Running => Err(ReleaseRefusal::new(
@@ -169,8 +170,8 @@ impl Verifier {
         let reference: Reference =
             serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
         if let Some((phase, problem)) = tee::phase(evidence, &reference) {
-            // Of SEV-SNP nothing shows the handoff, so what is released later is released to either
-            // phase.
+            // Evidence of SEV-SNP does not show the handoff, so that what is released later is
+            // released in either phase.
             let phase = match (report_id(evidence)?, stage, phase) {
                 (Some(_), Stage::Running, Phase::Boot) => Phase::AfterHandoff,
                 _ => phase,
@@ -211,8 +212,8 @@ fn in_phase(
     }
 }
 
-/// How SEV-SNP's firmware names the launch, in claims of that kind: without it such a guest would
-/// be had any number of times.
+/// How SEV-SNP's firmware names the launch, in claims of that kind. Without it such a guest could
+/// have any number of releases.
 fn report_id(evidence: &Value) -> Result<Option<Bytes32>, ReleaseRefusal> {
     let Some(snp) = evidence.get("snp") else { return Ok(None) };
     let id = snp.get("report_id").and_then(Value::as_str).and_then(|id| id.parse().ok());

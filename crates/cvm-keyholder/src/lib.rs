@@ -1,5 +1,5 @@
-//! The key holder: a party's own HTTPS server, which releases that party's half of an image's key
-//! to evidence that its policy accepts, and remembers and signs what it decided.
+//! The key holder: a party's own HTTPS server. It releases the party's half of an image's key to
+//! evidence that its policy accepts, and keeps a signed log of its decisions.
 //!
 //! | module | does |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | [`memory`] | the sum of the log: images, sessions, releases, seals, withdrawals |
 //! | [`protect`] | the process: no dumps, no swap |
 //! | [`documents`] | checks an image's signed documents against the ceremony's agreement |
-//! | [`evidence`] | `cvm-attest` behind the protocol's verifier trait |
+//! | [`evidence`] | `cvm-attest` as the protocol's verifier |
 //! | [`policy`] | Rego |
 //!
 //! The protocol itself is `cvm_release_server`, which knows none of these.

@@ -21,14 +21,13 @@ pub const POLICY_FILE: &str = "policy.rego";
 pub const EK_ROOTS: &str = "ek-roots";
 /// The folder, beside it, with vendors' collateral as `flare-cvm collateral` collects it.
 pub const COLLATERAL: &str = "collateral";
-/// The public key of whoever collected it, here or on the way: evidence may bring a cache along.
+/// The public key of whoever collected it, here or elsewhere: evidence may bring a cache along.
 pub const COLLECTOR: &str = "collateral.pub";
-/// A file of this name in a test's policy folder lets `sample` evidence, which anybody can make,
-/// pass.
+/// A file of this name in a test's policy folder accepts `sample` evidence, which anybody can make.
 pub const ALLOW_SAMPLE: &str = "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS";
 /// More than any policy or list of roots needs, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
-/// Optional: the set of what the machine may keep, of `"bind"` and `"offline"`.
+/// The optional rule that says what the machine may keep: a set of `"bind"` and `"offline"`.
 const MACHINE_RULE: &str = "machine";
 
 /// A policy folder, read once.
@@ -174,7 +173,10 @@ mod tests {
 default allow = false
 allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["measurement"] == "abc" }"#;
         let policy = policy(text).unwrap();
-        let input = |m: &str| json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}}}});
+        let input = |m: &str| {
+            let evidence = json!({"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}});
+            json!({"submods": {"cpu0": evidence}})
+        };
         assert!(allows(&policy, &input("abc"), &json!({})));
         assert!(!allows(&policy, &input("abd"), &json!({})));
         assert_eq!(policy.digest(), sha256(text.as_bytes()));

@@ -1,5 +1,5 @@
-//! Which bytes of an ELF program are its code: what the build puts into the manifest and what
-//! `cvm-init` compares its own memory with.
+//! Which bytes of an ELF program are its code. The build puts their digest into the manifest, and
+//! `cvm-init` compares its own memory with it.
 
 use cvm_base::{Bytes32, Explain, sha256};
 use object::{

@@ -1,5 +1,5 @@
-//! What lies where on the disk: `partitions/*.yaml`, the placed disk, the signed documents on p1 and
-//! p4 that describe one image, and the bounded readers of what the host may have changed: the
+//! What lies where on the disk: `partitions/*.yaml`, the placed disk, the signed documents on p1
+//! and p4 that describe one image, and the bounded readers of what the host may have changed: the
 //! partition table and p1's file system.
 
 pub mod agent_conf;

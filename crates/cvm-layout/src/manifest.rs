@@ -243,7 +243,9 @@ mod tests {
     /// Model owner and data owner of an image with or without GPUs.
     fn manifest(gpu: Option<GpuMechanism>) -> Manifest {
         let zeros = "00".repeat(32);
-        let verity = serde_json::json!({"data_bytes": 0, "total_bytes": 0, "salt": zeros, "root_hash": zeros});
+        let verity = serde_json::json!({
+            "data_bytes": 0, "total_bytes": 0, "salt": zeros, "root_hash": zeros,
+        });
         let volume = serde_json::json!({"offset": 0, "verity": verity});
         let party = |name: &str, purposes: &[&str]| {
             serde_json::json!({
@@ -252,7 +254,8 @@ mod tests {
             })
         };
         let mut manifest: Manifest = serde_json::from_value(serde_json::json!({
-            "version": VERSION, "image_id": "00".repeat(16), "project": "p", "site": "s", "role": "client", "partitions": [],
+            "version": VERSION, "image_id": "00".repeat(16), "project": "p", "site": "s",
+            "role": "client", "partitions": [],
             "config": verity,
             "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
             "split_key": {"ephemeral": zeros, "transcript": zeros, "parties": [

@@ -13,8 +13,8 @@ pub struct Name(String);
 /// The text is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a name: expected 1 to 64 letters, digits, '.', '_', '@' or '-', not starting with \
-     '.' or '-'"
+    "{0:?} is not a name: expected 1 to 64 letters, digits, '.', '_', '@' or '-', not starting \
+     with '.' or '-'"
 )]
 pub struct NameError(String);
 

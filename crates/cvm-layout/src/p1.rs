@@ -22,8 +22,8 @@ pub const ENDPOINTS: &str = "flare-cvm/endpoints.yaml";
 /// verifier believes it only for its collector's signature. JSON, as `flare-cvm collateral pack`
 /// writes it.
 pub const COLLATERAL: &str = "flare-cvm/collateral.json";
-/// The most bytes of [`COLLATERAL`]: with the rest of the evidence it must fit into a request of the
-/// release protocol, and into a token between sites.
+/// The most bytes of [`COLLATERAL`]: with the rest of the evidence it must fit into a request of
+/// the release protocol, and into a token between sites.
 pub const MAX_COLLATERAL_BYTES: u64 = 512 * 1024;
 /// The most bytes of a boot's event log, of a TPM or of a TD, that evidence carries beside
 /// [`COLLATERAL`].

@@ -168,13 +168,13 @@ impl Holder {
         Ok(Self { name, base, agent, limits, documents: None })
     }
 
-    /// Presents the image's documents, once, where the key holder does not know the image.
+    /// Presents the image's documents, once, to a key holder that does not know the image.
     pub fn presenting(self, documents: Arc<PresentImage>) -> Self {
         Self { documents: Some(documents), ..self }
     }
 
-    /// The whole exchange: challenge, evidence, half. The network is tried again with backoff until
-    /// [`Limits::total`]; a refusal is final.
+    /// The whole exchange: challenge, evidence, half. Failures of the network are tried again, with
+    /// growing pauses, until [`Limits::total`]; a refusal is final.
     pub fn release(
         &self,
         image: &ImageId,
@@ -215,7 +215,7 @@ impl Holder {
         Ok(Session { holder: self.clone(), image: *image, client: attested, half })
     }
 
-    /// Carries one request.
+    /// Sends one request and returns its reply.
     pub fn send(&self, request: &Outgoing) -> Result<Incoming, Failure> {
         let url = format!("{}{}", self.base, request.path);
         let cookie = request.cookie.as_deref();
@@ -232,9 +232,9 @@ impl Holder {
         Ok(Incoming { status: response.status().as_u16(), set_cookie, body })
     }
 
-    /// Repeats `attempt` while it fails transiently. The pauses begin at 0.25 s and double up to 8 s;
-    /// each is shortened at random, by half at most, so that sites that lost power together do not
-    /// come back together.
+    /// Repeats `attempt` while it fails transiently. The pauses begin at 0.25 s and double up to 8
+    /// s; each is shortened at random, by half at most, so that sites that lost power together do
+    /// not come back together.
     fn persist<T>(
         &self,
         mut attempt: impl FnMut() -> Result<T, Failure>,

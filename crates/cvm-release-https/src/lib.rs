@@ -1,5 +1,5 @@
-//! HTTPS to one key holder: the transport of `cvm_release::client` in a boot and in a running guest.
-//! The certificate is pinned, every wait is bounded, and so is every reply.
+//! HTTPS to one key holder: the transport of `cvm_release::client` in a boot and in a running
+//! guest. The certificate is pinned, every wait is bounded, and so is every reply.
 
 mod holder;
 mod pinned;

@@ -322,7 +322,7 @@ mod tests {
         let body = String::from_utf8(refusal.reply(Step::Resource).body).unwrap();
         assert_eq!(
             body,
-            r#"{"type":"https://github.com/confidential-containers/kbs/errors/PolicyDeny","detail":"Access denied by policy"}"#
+            format!(r#"{{"type":"{ERROR_PREFIX}PolicyDeny","detail":"Access denied by policy"}}"#)
         );
         assert_eq!(Reason::WrongPcr.to_string(), "wrong-pcr");
     }

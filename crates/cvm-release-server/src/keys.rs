@@ -32,7 +32,7 @@ impl SessionKeys {
         hkdf.expand(COOKIE_CONTEXT, key.as_mut_slice()).map_err(fault)?;
         let cookie = Aes256Gcm::new_from_slice(key.as_slice())
             .map_err(|e| Fault::new("making the cookie key", e))?;
-        // A draw that is no scalar happens once in 2^32.
+        // The bytes are not a scalar once in 2^32.
         for attempt in 0u8..8 {
             hkdf.expand_multi_info(&[b"flare-cvm/v1/token", &[attempt]], key.as_mut_slice())
                 .map_err(fault)?;

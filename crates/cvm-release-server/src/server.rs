@@ -90,8 +90,8 @@ impl Context {
 }
 
 impl ReleaseServer {
-    /// The session of a request, and the image that its path names after `prefix`. Refused where the
-    /// session was not given that image's half.
+    /// The session of a request, and the image that its path names after `prefix`. Refused where
+    /// the session was not given that image's half.
     pub(crate) fn released_to(
         &self,
         request: &HttpRequest<'_>,

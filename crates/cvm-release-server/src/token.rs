@@ -34,7 +34,8 @@ pub(crate) fn claims(session: &CookieSession, evidence: &ShownEvidence<'_>, now:
     });
     let mut submods = json!({ "cpu0": appraisal(verified.status, annotated) });
     for VerifiedDevice { name, kind, claims, status } in *devices {
-        let annotated = json!({ *kind: claims, "report_data": hex::encode(Binding::of_devices(runtime_data).0) });
+        let bound = hex::encode(Binding::of_devices(runtime_data).0);
+        let annotated = json!({ *kind: claims, "report_data": bound });
         submods[name] = appraisal(status, annotated);
     }
     json!({

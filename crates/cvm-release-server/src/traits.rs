@@ -183,8 +183,8 @@ pub trait Store: Send + Sync {
     ) -> Result<(), Fault>;
     /// An attested, unexpired session.
     fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<AttestedSession>, Fault>;
-    /// Records that the decision's image was released to the session, and to the guest, where it has
-    /// a name.
+    /// Records that the decision's image was released to the session, and to the guest, where it
+    /// has a name.
     ///
     /// # Errors
     /// [`Reason::ReleasedBefore`] if either had a release, [`Reason::NotAttested`] if the session

@@ -75,9 +75,16 @@ impl<'a> From<&'a TeePubKey> for CanonicalKey<'a> {
 mod tests {
     use super::*;
 
+    /// Nonce and key in canonical form.
+    const REST: &str = concat!(
+        r#""nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","#,
+        r#""x":"eA","y":"eQ"}}"#
+    );
+
     fn data() -> RuntimeData {
         serde_json::from_str(
-            r#"{"nonce":"bm9uY2U=","tee-pubkey":{"y":"eQ","x":"eA","kty":"EC","crv":"P-256","alg":"ECDH-ES+A256KW","kid":"dropped"}}"#,
+            r#"{"nonce":"bm9uY2U=","tee-pubkey":{"y":"eQ","x":"eA","kty":"EC","crv":"P-256",
+                "alg":"ECDH-ES+A256KW","kid":"dropped"}}"#,
         )
         .unwrap()
     }
@@ -85,20 +92,23 @@ mod tests {
     /// The digest is Python's `hashlib.sha384` over the text written out by hand.
     #[test]
     fn the_binding_is_the_digest_of_the_canonical_json() {
-        let expected = "412a2cd46689a873a3606a62cc5dadd837d33a7dfe3706531ba537d4c21eb3dfb6a4639a2302472555aa3430cee0bc4e";
+        let expected = concat!(
+            "412a2cd46689a873a3606a62cc5dadd837d33a7dfe370653",
+            "1ba537d4c21eb3dfb6a4639a2302472555aa3430cee0bc4e"
+        );
         let binding = Binding::new(&data(), "");
         assert_eq!(hex::encode(binding.0), expected);
     }
 
     #[test]
     fn devices_bind_nonce_and_key_alone() {
-        let text = r#"{"nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"eA","y":"eQ"}}"#;
+        let text = format!(r#"{{{REST}"#);
         assert_eq!(Binding::of_devices(&data()).0.as_slice(), Sha384::digest(text).as_slice());
     }
 
     #[test]
     fn strings_are_escaped_as_rfc_8785_says() {
-        let text = r#"{"additional-evidence":"{\"a\":\"\u0001ü\n\"}","nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"eA","y":"eQ"}}"#;
+        let text = format!(r#"{{"additional-evidence":"{{\"a\":\"\u0001ü\n\"}}",{REST}"#);
         let binding = Binding::new(&data(), "{\"a\":\"\u{1}ü\n\"}");
         assert_eq!(binding.0.as_slice(), Sha384::digest(text).as_slice());
     }

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | [`verity`] | on the build machine | puts a hash tree after a volume |
 //! | [`luks`] | on the build machine | makes p3's first area: header, ciphertext, seal record |
-//! | [`guard`] | anywhere, pure | decides whether 1 MiB of a stranger's bytes is a header that we made |
-//! | [`guest`] | in the CVM, as root | opens what the guard passed, makes p5 and `state` on the first boot |
+//! | [`guard`] | anywhere, pure | decides whether a stranger's 1 MiB is a header that we made |
+//! | [`guest`] | in the CVM, as root | opens what the guard passed; makes p5 and `state` |
 //!
 //! The build machine needs no device-mapper, no loop device and no root: [`verity`] and [`luks`]
 //! work on plain files.

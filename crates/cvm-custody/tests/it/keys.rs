@@ -112,7 +112,8 @@ fn neither_half_alone_derives(disk: Purpose, mac: Purpose) {
                     )]);
                     assert!(matches!(
                         derive(&split_key, &only, purpose, &IMAGE),
-                        Err(SplitKeyError::MissingHalf { party: missing, .. }) if missing != party.card().name
+                        Err(SplitKeyError::MissingHalf { party: missing, .. })
+                            if missing != party.card().name
                     ));
                     // A program of one's own: everything that the party has, in place of the
                     // other's half.

@@ -1,4 +1,4 @@
-//! The party's secrets behind the protocol.
+//! The party's secrets, as the protocol uses them.
 
 use std::sync::Arc;
 

@@ -215,14 +215,14 @@ impl Service {
                 };
                 let peer = peer.ip();
                 // Before TLS costs anything.
-                let Some(seat) = opening.admits(peer).then(|| seats.take(peer)).flatten().map(Arc::new) else {
-                    continue;
-                };
+                let seat = opening.admits(peer).then(|| seats.take(peer)).flatten();
+                let Some(seat) = seat.map(Arc::new) else { continue };
                 let (shared, tls, closed) = (shared.clone(), tls.clone(), closing.subscribe());
                 tokio::spawn(async move {
                     let limit = shared.limits.connection;
+                    let served = connection(shared, tls, stream, peer, seat.clone(), closed);
                     tokio::select! {
-                        _ = timeout(limit, connection(shared, tls, stream, peer, seat.clone(), closed)) => {}
+                        _ = timeout(limit, served) => {}
                         () = seat.lost() => {}
                     }
                 });

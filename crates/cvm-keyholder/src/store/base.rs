@@ -5,20 +5,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cvm_base::sha256;
 use cvm_custody::Party;
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release_server::{Decision, EnrolledImage, Step, Subject, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use super::rows::stored_documents;
-
 use crate::{
     documents::Identity,
     error::KeyHolderError,
     log::{self, Tampering},
-    memory::{KnownImage, Memory, Sealed, Withdrawal, catch_up},
+    memory::{Memory, Sealed, Withdrawal, catch_up},
 };
 
 /// The tables beside the log's.
@@ -113,8 +110,8 @@ impl SqliteStore {
         run().map_err(|e| self.explained(e))
     }
 
-    /// One transaction, which holds the write lock from its beginning, and appends the decisions that
-    /// `work` returns.
+    /// One transaction, which holds the write lock from its beginning, and appends the decisions
+    /// that `work` returns.
     pub(super) fn write<T, D: IntoIterator<Item = Decision>>(
         &self,
         work: impl FnOnce(&Transaction<'_>, &Memory) -> Work<(T, D)>,
@@ -169,34 +166,6 @@ impl SqliteStore {
             }
             Trouble::Holder(error) => error,
         }
-    }
-
-    /// An image's documents; refused if they are not those that were enrolled.
-    pub(super) fn intact(
-        &self,
-        connection: &Connection,
-        image: &ImageId,
-        known: &KnownImage,
-    ) -> Work<EnrolledImage> {
-        let odd = |problem: &str| KeyHolderError::Row {
-            image: image.to_string(),
-            problem: problem.to_owned(),
-        };
-        let documents =
-            stored_documents(connection, image)?.ok_or_else(|| odd("its documents are missing"))?;
-        for (name, bytes, expected) in [
-            ("manifest.json", &documents.manifest, known.manifest_sha256),
-            ("reference.json", &documents.reference, known.reference_sha256),
-        ] {
-            let found = sha256(bytes);
-            if found != expected {
-                return Err(odd(&format!(
-                    "{expected} was enrolled as its {name}, the store has {found}"
-                ))
-                .into());
-            }
-        }
-        Ok(documents.check(&self.identity)?)
     }
 
     pub(super) fn operator(

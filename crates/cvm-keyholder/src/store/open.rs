@@ -79,7 +79,7 @@ impl SqliteStore {
         Self { clock, ..self }
     }
 
-    /// Refuses a clock that is behind the log's end.
+    /// Refuses a clock that is earlier than the log's last entry.
     ///
     /// # Errors
     /// [`KeyHolderError::Clock`].

@@ -1,12 +1,42 @@
-//! The table of enrolled images' documents.
+//! The table of enrolled images' documents. A row is believed only if the log names its digests.
 
+use cvm_base::sha256;
 use cvm_layout::manifest::ImageId;
-use cvm_release_server::Decision;
+use cvm_release_server::{Decision, EnrolledImage};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::base::Work;
+use super::base::{SqliteStore, Work};
+use crate::{documents::Documents, error::KeyHolderError, memory::KnownImage};
 
-use crate::documents::Documents;
+impl SqliteStore {
+    /// An image's documents; refused if they are not those that were enrolled.
+    pub(super) fn intact(
+        &self,
+        connection: &Connection,
+        image: &ImageId,
+        known: &KnownImage,
+    ) -> Work<EnrolledImage> {
+        let odd = |problem: &str| KeyHolderError::Row {
+            image: image.to_string(),
+            problem: problem.to_owned(),
+        };
+        let documents =
+            stored_documents(connection, image)?.ok_or_else(|| odd("its documents are missing"))?;
+        for (name, bytes, expected) in [
+            ("manifest.json", &documents.manifest, known.manifest_sha256),
+            ("reference.json", &documents.reference, known.reference_sha256),
+        ] {
+            let found = sha256(bytes);
+            if found != expected {
+                return Err(odd(&format!(
+                    "{expected} was enrolled as its {name}, the store has {found}"
+                ))
+                .into());
+            }
+        }
+        Ok(documents.check(&self.identity)?)
+    }
+}
 
 /// The decision that enrols these documents, once they are in their table.
 pub(super) fn insert(

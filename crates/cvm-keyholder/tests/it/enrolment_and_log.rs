@@ -108,10 +108,16 @@ fn an_intact_log_verifies_and_names_its_end() {
 fn attack_a_log_with_an_entry_deleted_changed_moved_or_cut_off() {
     let attacks = [
         ("DELETE FROM log WHERE number = 3", Tampering::Missing { expected: 3 }),
-        ("UPDATE log SET entry = replace(entry, '127', '128') || ' ' WHERE number = 2", Tampering::Changed(2)),
+        (
+            "UPDATE log SET entry = replace(entry, '127', '128') || ' ' WHERE number = 2",
+            Tampering::Changed(2),
+        ),
         ("UPDATE log SET signature = x'00' WHERE number = 4", Tampering::Changed(4)),
         // Renumbered so that no gap shows: genuine entries in other places.
-        ("DELETE FROM log WHERE number = 3; UPDATE log SET number = number - 1 WHERE number > 3", Tampering::Order(3)),
+        (
+            "DELETE FROM log WHERE number = 3; UPDATE log SET number = number - 1 WHERE number > 3",
+            Tampering::Order(3),
+        ),
         (
             "UPDATE log SET number = 100 WHERE number = 2; UPDATE log SET number = 2 WHERE number = 3;
              UPDATE log SET number = 3 WHERE number = 100",

@@ -1,5 +1,5 @@
-//! The key holder from outside and from inside: its protocol, its store, its log, and the attacks on
-//! them. One binary, because each costs a link; `tests/load.rs` measures, and runs alone.
+//! The key holder from outside and from inside: its protocol, its store, its log, and the attacks
+//! on them. One binary, because each costs a link; `tests/load.rs` measures, and runs alone.
 
 mod common;
 mod delegate;

@@ -60,7 +60,11 @@ impl Scene {
     fn refused_at_attest(&self, attester: &dyn Attester, reason: Reason) -> String {
         let failure = self.attest(&self.serving.holder(), attester).map(drop).unwrap_err();
         assert!(
-            matches!(&failure, Failure::Refused { status: 401, error_type, .. } if error_type.ends_with("/AttestationError")),
+            matches!(
+                &failure,
+                Failure::Refused { status: 401, error_type, .. }
+                    if error_type.ends_with("/AttestationError")
+            ),
             "{failure}"
         );
         let (found, detail) = self.serving.last_refusal();

@@ -330,7 +330,7 @@ fn a_start_that_fails_says_why() {
     );
 
     let error = open(&config("127.0.0.1:0"), &Unlock::beside(&ceremony.party_folder("bob")));
-    assert!(matches!(error, KeyHolderError::Ceremony(_)), "{error}");
+    assert!(matches!(error, KeyHolderError::Custody(_)), "{error}");
 
     use std::os::unix::fs::PermissionsExt;
     let secrets = folder.join("secrets.age");

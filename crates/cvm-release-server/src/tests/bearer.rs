@@ -1,4 +1,4 @@
-//! The token of RCAR that stands in for the cookie.
+//! The token of RCAR, which serves in place of the cookie.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use cvm_layout::manifest::Stage;

@@ -170,7 +170,10 @@ impl Store for SharedStore {
 }
 
 fn enrolled(image: ImageId) -> EnrolledImage {
-    let verity = json!({"data_bytes": 4096, "total_bytes": 12288, "salt": "00".repeat(32), "root_hash": "00".repeat(32)});
+    let zeros = "00".repeat(32);
+    let verity = json!({
+        "data_bytes": 4096, "total_bytes": 12288, "salt": zeros, "root_hash": zeros,
+    });
     let volume = json!({"offset": 0, "verity": verity});
     let manifest: Manifest = serde_json::from_value(json!({
         "version": cvm_layout::manifest::VERSION,
@@ -178,7 +181,7 @@ fn enrolled(image: ImageId) -> EnrolledImage {
         "config": verity,
         "root": {"sealed_bytes": 0, "system": volume, "site": volume, "state_offset": 0},
         "split_key": {"ephemeral": "00".repeat(32), "transcript": "00".repeat(32), "parties": [{
-            "name": "alice", "public": "00".repeat(32), "purposes": ["system"], "policy_sha256": "00".repeat(32),
+            "name": "alice", "public": zeros, "purposes": ["system"], "policy_sha256": zeros,
             "keyholder": {"url": "https://localhost:1", "certificate_sha256": "00".repeat(32)},
         }]},
         "init_code_sha256": "00".repeat(32),

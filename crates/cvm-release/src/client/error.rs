@@ -149,18 +149,22 @@ impl Explain for ReleaseError {
                  keyholder log`"
             }
             Failure::Protocol(_) => {
-                "the server is not a key holder, or has another version: it must speak KBS protocol \
-                 0.4.0"
+                "the server is not a key holder, or has another version: it must speak KBS \
+                 protocol 0.4.0"
             }
-            Failure::Address(_) => "addresses are https://HOST:PORT without a path; proxies are \
-                http://HOST:PORT",
+            Failure::Address(_) => {
+                "addresses are https://HOST:PORT without a path; proxies are \
+                http://HOST:PORT"
+            }
             Failure::Evidence(_) => "check that the VM has its TPM (or other TEE) device",
             Failure::NoChallenge => {
                 "a stock Trustee sends none: it cannot serve a CVM that attests with a TPM. Run \
                  flare-cvm's key holder (flare-cvm keyholder serve), or attest with a TEE"
             }
-            Failure::Local(_) => "this is a fault of the system's random generator or of this \
-                program",
+            Failure::Local(_) => {
+                "this is a fault of the system's random generator or of this \
+                program"
+            }
         }
         .into()
     }

@@ -38,7 +38,7 @@ pub enum GuardError {
         /// The value found, at most 80 characters.
         found: String,
     },
-    /// There is no seal record: the area was being made when the power went.
+    /// There is no seal record: the power failed while the area was being made.
     #[error("the header area carries no seal record")]
     NoRecord,
     /// The MAC is wrong: another key's header, or a changed one.

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 16 | [`MAGIC`] |
-//! | 32 | HMAC-SHA-256 (RFC 2104) under the area's `header-mac` key of all bytes before the record |
+//! | 32 | HMAC-SHA-256 (RFC 2104) with the area's `header-mac` key of all bytes before it |
 //! | 4048 | zeros |
 //!
 //! It is written after everything else, so that it also marks an area as finished.

@@ -1,5 +1,5 @@
 //! Attacks on the guard. Unless a test says otherwise the attacker knows the MAC key and mends
-//! every checksum, so that only the whitelist stands in the way.
+//! every checksum, so that only the whitelist can refuse the header.
 
 use std::fs;
 
@@ -187,7 +187,10 @@ fn additions_are_refused() {
 #[test]
 fn integrity_removed_or_changed() {
     let authenticated = Protection::Authenticated;
-    let member = "\"integrity\":{\"type\":\"hmac(sha256)\",\"journal_encryption\":\"none\",\"journal_integrity\":\"none\"}";
+    let member = concat!(
+        r#""integrity":{"type":"hmac(sha256)","#,
+        r#""journal_encryption":"none","journal_integrity":"none"}"#
+    );
     refuses(authenticated, &format!(",{member}"), "", "SEAL-104");
     refuses(authenticated, "hmac(sha256)", "none", "SEAL-104");
     refuses(authenticated, "hmac(sha256)", "poly1305", "SEAL-104");
@@ -265,7 +268,7 @@ fn flipped_bits() {
     for at in everywhere.step_by(7) {
         bytes[at] ^= 1 << (at % 8);
         assert!(check(&bytes, Protection::Authenticated).is_err(), "byte {at}");
-        // The checksums are no secret.
+        // The checksums are not secret.
         let mut mended = bytes.clone();
         if at < 2 * COPY && at % 5 == 0 {
             binary::mend(&mut mended);

@@ -78,7 +78,7 @@ fn a_guest_makes_opens_and_defends_its_disks() {
     }
 }
 
-/// vdc: two volumes with their trees in one sealed area, and something else behind it.
+/// vdc: two volumes with their trees in one sealed area, and something else after it.
 fn seal_area(dir: &Path) -> PathBuf {
     let volumes = [("system", 800), ("site", 3)].map(|(name, blocks)| {
         let path = dir.join(name);

@@ -57,11 +57,11 @@ fn attack_an_emptied_log() {
     let (reason, detail) = scene.release(&client);
     assert_eq!(reason, Some(Reason::Internal));
     assert!(detail.contains("not intact"), "{detail}");
-    // A head of nothing is no head.
+    // A head that names no entry is not accepted either.
     scene.sql("INSERT INTO log_head VALUES (1, 0, zeroblob(32), zeroblob(64))");
     assert_eq!(tampering(scene.open().map(drop)), Tampering::Head);
     scene.sql("DELETE FROM log_head");
-    // Without its images as well, what else stands there betrays it.
+    // Without its images as well, the remaining rows still betray it.
     scene.sql("DELETE FROM images");
     assert_eq!(tampering(scene.open().map(drop)), Tampering::Emptied);
 }

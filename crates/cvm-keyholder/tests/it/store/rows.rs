@@ -202,7 +202,7 @@ fn one_bad_row_is_a_warning_and_the_others_are_served() {
         .hand
         .execute("UPDATE images SET manifest = zeroblob(10) WHERE image = ?1", [bad.to_string()])
         .unwrap();
-    // A name that is no text at all.
+    // A name that is not even text.
     scene.sql(
         "CREATE TEMP TABLE odd AS SELECT * FROM images LIMIT 1; UPDATE odd SET image = \
         CAST(x'ff' AS TEXT)",
