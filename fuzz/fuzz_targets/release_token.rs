@@ -1,4 +1,4 @@
 //! A bearer token.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_release::server::fuzz_token(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_release_server::fuzz_token(bytes));

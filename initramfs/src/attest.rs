@@ -18,7 +18,8 @@ use cvm_evidence::{
     trustee::{COLLATERAL, report_data},
 };
 use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
-use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
+use cvm_release::{binding::Binding, messages::Tee};
+use cvm_release_https::Attester;
 use serde_json::Value;
 
 use crate::{

@@ -45,9 +45,10 @@ use cvm_layout::{
     names::Name,
 };
 use cvm_release::{
-    client::{Failure as Cause, ReleaseError, SealState, http::Attester},
+    client::{Failure as Cause, ReleaseError, SealState},
     messages::MachineRule,
 };
+use cvm_release_https::{Attester, Holder, Session};
 use cvm_seal::{DiskKey, MacKey};
 use serde_json::Value;
 use zeroize::Zeroizing;

@@ -14,7 +14,7 @@ use cvm_layout::{
     names::Name,
     site_conf::{MAX_BYTES, SiteConf},
 };
-use cvm_release::client::http::{Endpoint, Holder, Limits, Resolve, SystemResolver};
+use cvm_release_https::{Endpoint, Holder, Limits, Resolve, SystemResolver};
 
 use crate::{
     codes::{Code, Coded, Failure},

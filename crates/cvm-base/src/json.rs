@@ -1,7 +1,7 @@
-//! JSON of strangers, looked at before a parser makes a tree of it.
+//! Bounds on JSON of strangers, checked before a parser makes a tree of it.
 //!
-//! A tree is many times its text: the seven bytes of `{"":0},` become a map of some 600 bytes. A
-//! bound on the text alone is no bound on the memory.
+//! A tree takes many times the memory of its text: the seven bytes of `{"":0},` become a map of
+//! some 600 bytes. A bound on the text alone does not bound the memory.
 
 /// The most values in one document. Stock attesters write certificates as lists of numbers, some
 /// thousand each.
@@ -11,7 +11,7 @@ pub const MAX_CONTAINERS: usize = 4096;
 /// The deepest nesting.
 pub const MAX_DEPTH: usize = 32;
 
-/// A document of a shape that nothing of ours has.
+/// A document with more values, or deeper nesting, than any of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
     /// More values than [`MAX_VALUES`].
@@ -25,7 +25,7 @@ pub enum ShapeError {
     Depth,
 }
 
-/// Bounds the tree that `json` can become. Whether it is JSON at all is the parser's to say.
+/// Bounds the tree that `json` can become. Whether it is JSON at all, the parser will tell.
 ///
 /// # Errors
 /// [`ShapeError`].
@@ -44,7 +44,7 @@ pub fn check_shape(json: &[u8]) -> Result<(), ShapeError> {
         }
         match byte {
             b'"' => in_string = true,
-            // Its first member; each comma announces another.
+            // Counts its first member; each comma counts another one.
             b'[' | b'{' => (values, containers, depth) = (values + 1, containers + 1, depth + 1),
             b']' | b'}' => depth = depth.saturating_sub(1),
             b',' => values += 1,

@@ -1,5 +1,5 @@
-//! What strangers may take of a service, counted by the network that they come from: pure, bounded,
-//! and the same for every program that listens.
+//! How much of a service strangers may use, counted by the network that they come from. Pure,
+//! bounded, and the same for every program that listens.
 
 use std::{
     cmp::Reverse,
@@ -9,8 +9,8 @@ use std::{
     time::Instant,
 };
 
-/// Whose address this is: an IPv4 address is a peer, and so is an IPv6 network of 64 bits, which
-/// one customer can fill at will.
+/// The peer that an address belongs to: an IPv4 address is a peer of its own; an IPv6 peer is a
+/// network of 64 bits, because one customer can use all of its addresses.
 pub fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -21,9 +21,9 @@ pub fn network(peer: IpAddr) -> IpAddr {
 /// How much one peer may have.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
-    /// At once.
+    /// How many at once.
     pub burst: f64,
-    /// A second, in the long run.
+    /// How many per second, in the long run.
     pub per_second: f64,
 }
 
@@ -36,8 +36,8 @@ pub struct Buckets<K> {
 }
 
 impl<K: Hash + Eq> Buckets<K> {
-    /// At most `most` keys are remembered. Beyond that those are forgotten first that took the
-    /// least: nobody is shut out because of many others.
+    /// Remembers at most `most` keys. Beyond that, those that took the least are forgotten first,
+    /// so that many others cannot shut a newcomer out.
     pub fn new(rate: Rate, most: usize) -> Self {
         Self { rate, most, left: HashMap::new() }
     }
@@ -57,7 +57,7 @@ impl<K: Hash + Eq> Buckets<K> {
         taken
     }
 
-    /// Drops the fuller half, so that this is rare.
+    /// Forgets the fuller half of the buckets, so that this happens rarely.
     fn forget(&mut self, now: Instant) {
         let Rate { burst, per_second } = self.rate;
         let full = |bucket: &(f64, Instant)| refilled(*bucket, burst, per_second, now);
@@ -75,9 +75,9 @@ fn refilled((left, at): (f64, Instant), burst: f64, per_second: f64, now: Instan
     (left + now.saturating_duration_since(at).as_secs_f64() * per_second).min(burst)
 }
 
-/// The places of a service, each held by one connection. Where there is none, the slowest of the
-/// peer with the most makes room: the one that has let the service wait the longest. `H` is how its
-/// holder hears of it.
+/// The places of a service, each held by one connection. When all are taken, the peer with the most
+/// places loses its slowest one: the one for which the service has waited longest. `H` tells the
+/// holder.
 #[derive(Debug)]
 pub struct Places<K, H> {
     all: usize,
@@ -89,7 +89,7 @@ pub struct Places<K, H> {
 #[derive(Debug)]
 struct Held<K, H> {
     peer: K,
-    /// None while the service works for it.
+    /// `None` while the service works for it.
     waited_for_since: Option<Instant>,
     handle: H,
 }
@@ -97,19 +97,19 @@ struct Held<K, H> {
 /// A place that was given.
 #[derive(Debug)]
 pub struct Place<H> {
-    /// Its name in [`Places`].
+    /// Its identifier in [`Places`].
     pub id: u64,
-    /// Who lost a place for it, and must be told.
+    /// The holder that lost its place for this one, and must be told.
     pub shed: Option<H>,
 }
 
 impl<K: Hash + Eq + Copy, H> Places<K, H> {
-    /// So many places, and so many of them for one peer.
+    /// `all` places, and at most `per_peer` of them for one peer.
     pub fn new(all: usize, per_peer: usize) -> Self {
         Self { all, per_peer, held: HashMap::new(), next: 0 }
     }
 
-    /// A place for `peer`; none where the service works for all who could make room.
+    /// A place for `peer`; `None` if the service is working for everyone who could lose a place.
     pub fn admit(&mut self, peer: K, handle: H, now: Instant) -> Option<Place<H>> {
         let mut counts: HashMap<K, usize> = HashMap::new();
         for held in self.held.values() {
@@ -126,7 +126,7 @@ impl<K: Hash + Eq + Copy, H> Places<K, H> {
         let victim = if own >= self.per_peer {
             Some(slowest(&|other| other == peer)?)
         } else if self.held.len() >= self.all {
-            // Who has more than others takes nothing from them.
+            // A peer takes no place from peers that have fewer than it.
             Some(slowest(&|other| count(other) >= own)?)
         } else {
             None
@@ -138,7 +138,7 @@ impl<K: Hash + Eq + Copy, H> Places<K, H> {
         Some(Place { id, shed })
     }
 
-    /// The service works for this one now: it keeps its place.
+    /// The service works for this one now, so that it keeps its place.
     pub fn works_for(&mut self, id: u64) {
         if let Some(held) = self.held.get_mut(&id) {
             held.waited_for_since = None;

@@ -1,12 +1,13 @@
-//! Text as editors save it: with a byte order mark in front, or as UTF-16.
+//! Text as editors save it (with a byte order mark in front, or as UTF-16), and text of strangers
+//! for a log, a console or a terminal.
 
-/// Text in UTF-16, where its format is UTF-8: the text, for a format that allows both.
+/// UTF-16 text in place of UTF-8. Holds the text, for formats that allow both.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it is UTF-16 text, and its format is UTF-8")]
 pub struct Utf16(pub String);
 
-/// Bytes without the byte order mark of UTF-8 (RFC 8259 §8.1 lets a reader pass over it). Other
-/// bytes are as they were.
+/// The bytes without a byte order mark of UTF-8 (which RFC 8259 §8.1 lets a reader skip). Other
+/// bytes are returned as they are.
 ///
 /// # Errors
 /// [`Utf16`], with a mark or without one.
@@ -22,7 +23,7 @@ pub fn unmarked(bytes: &[u8]) -> Result<&[u8], Utf16> {
     let is_marked = units.len() < bytes.len();
     let (units, odd) = units.as_chunks::<2>();
     let text = String::from_utf16(&units.iter().copied().map(read).collect::<Vec<_>>());
-    // Without a mark, binary structures begin like this too: text has no control characters.
+    // Without a mark, binary structures may begin like this too; text has no control characters.
     let is_text = |text: &String| match is_marked {
         true => !text.contains('\0'),
         false => text.bytes().all(is_ascii_text),
@@ -31,6 +32,16 @@ pub fn unmarked(bytes: &[u8]) -> Result<&[u8], Utf16> {
         Some(text) => Err(Utf16(text)),
         None => Ok(bytes),
     }
+}
+
+/// What a console may show of a stranger's text: at most its first `most` bytes, and `?` in place
+/// of each byte that is not printable ASCII.
+pub fn printable(text: impl AsRef<[u8]>, most: usize) -> String {
+    let visible = |byte: &u8| match byte {
+        b' '..=b'~' => char::from(*byte),
+        _ => '?',
+    };
+    text.as_ref().iter().take(most).map(visible).collect()
 }
 
 fn is_ascii_text(byte: u8) -> bool {
@@ -64,5 +75,12 @@ mod tests {
             let found = unmarked(binary);
             assert!(found == Ok(binary) || binary == b"\xff\xfe", "{found:?}");
         }
+    }
+
+    #[test]
+    fn no_control_character_and_no_more_than_asked_for_is_shown() {
+        assert_eq!(printable("a \u{1b}[2J~", 80), "a ?[2J~");
+        assert_eq!(printable("\u{202e}é", 80), "?????");
+        assert_eq!(printable([b'x'; 100], 3), "xxx");
     }
 }

@@ -49,7 +49,9 @@ fn case(parties: usize, role: Role, system: &[usize]) -> Result<Value, SplitKeyE
         .map(|((((s, b), (public, base_key)), boot), secret)| {
             let running = half(secret, base_key, &ephemeral, &image_id, Stage::Running)?;
             let [boot, running] = [boot, &running].map(|half| hex::encode(half.as_bytes()));
-            Ok(json!({"secret": s, "public": public, "base_key": b, "half": boot, "running_half": running}))
+            Ok(json!({
+                "secret": s, "public": public, "base_key": b, "half": boot, "running_half": running,
+            }))
         })
         .collect::<Result<_, SplitKeyError>>()?;
     Ok(json!({

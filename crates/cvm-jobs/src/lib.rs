@@ -12,7 +12,8 @@ use std::{error::Error, sync::Mutex};
 
 use cvm_collect::{Device, gpus};
 use cvm_init::codes::{Code, Coded, Failure};
-use cvm_release::{binding::Binding, client::http::Attester, messages::Tee};
+use cvm_release::{binding::Binding, messages::Tee};
+use cvm_release_https::Attester;
 use serde_json::Value;
 
 /// The CPU's evidence, and that of the machine's GPUs as additional evidence.

@@ -1,5 +1,5 @@
-//! Lines for whoever looks on. A console that takes no more, a paused terminal or a full pipe,
-//! stops nothing: lines are left out then, and counted. What was decided is in the log.
+//! Lines for whoever watches. A console that takes no more (a paused terminal, a full pipe) stops
+//! nothing: lines are then left out, and counted. Decisions are in the log all the same.
 
 use std::{
     io::Write,
@@ -22,14 +22,14 @@ pub(crate) struct Console {
     left_out: Arc<AtomicU64>,
 }
 
-/// Tells when all is written.
+/// Tells when everything is written.
 pub(crate) struct Written(Receiver<()>);
 
 impl Console {
-    /// On `out`.
+    /// A console that writes to `out`.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When the thread cannot be started.
     pub(crate) fn on(mut out: impl Write + Send + 'static) -> std::io::Result<(Self, Written)> {
         let (lines, queue) = sync_channel::<String>(LINES);
         let left_out = Arc::new(AtomicU64::new(0));
@@ -51,7 +51,7 @@ impl Console {
         Ok((Self { lines, left_out }, Written(written)))
     }
 
-    /// One more line; never waits.
+    /// Adds a line; never waits.
     pub(crate) fn say(&self, line: String) {
         if self.lines.try_send(line).is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl Console {
 }
 
 impl Written {
-    /// Waits until all is written, once every [`Console`] is gone; not for long.
+    /// Waits until all is written, for 2 s at most. Every [`Console`] must be gone by then.
     pub(crate) fn wait(self) {
         let _ = self.0.recv_timeout(Duration::from_secs(2));
     }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use cvm_base::{Bytes16, Bytes32, Explain, FileError, time::rfc3339};
 use cvm_ceremony::CeremonyError;
 use cvm_collateral::CacheError;
+use cvm_custody::CustodyError;
 use cvm_evidence::AttestError;
 use cvm_layout::{names::Name, site_conf::ConfError};
-use cvm_release::server::{MAX_REASON, Subject};
+use cvm_release_server::{MAX_REASON, Subject};
 
-use crate::memory::Withdrawal;
+use crate::{log::Tampering, memory::Withdrawal};
 
 /// A key holder's operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +19,12 @@ pub enum KeyHolderError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The party's folder, its unlocking or the agreement.
+    /// The agreement, or another document of the ceremony.
     #[error(transparent)]
     Ceremony(#[from] CeremonyError),
+    /// The party's folder, or its unlocking.
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
     /// A delegated key holder's `keyholder.yaml`.
     #[error("{}: {source}", path.display())]
     Conf {
@@ -126,13 +130,13 @@ pub enum KeyHolderError {
     /// No such image.
     #[error("image {0} is not enrolled here")]
     NotEnrolled(Bytes16),
-    /// The image is free to move anyway.
+    /// The image is not bound to a machine: it may move anyway.
     #[error("image {0} is not bound to a machine")]
     NotBound(Bytes16),
     /// The audit log was changed.
     #[error("the audit log is not intact: {0}")]
-    Log(#[from] crate::log::Tampering),
-    /// A row is not what the log says, or the log says nothing of it.
+    Log(#[from] Tampering),
+    /// A row differs from the log, or the log does not mention it.
     #[error("the store's row of image {image} is not used: {problem}")]
     Row {
         /// The image, as the row names it.
@@ -140,8 +144,10 @@ pub enum KeyHolderError {
         /// Expected and found.
         problem: String,
     },
-    /// The clock has fallen behind the log.
-    #[error("the clock says {}, and the last entry of the log is of {}", rfc3339(*now), rfc3339(*last))]
+    /// The clock is earlier than the log's last entry.
+    #[error(
+        "the clock says {}, and the last entry of the log is of {}", rfc3339(*now), rfc3339(*last)
+    )]
     Clock {
         /// Unix seconds.
         now: u64,
@@ -156,7 +162,7 @@ pub enum KeyHolderError {
         /// When and why.
         withdrawal: Withdrawal,
     },
-    /// It did not.
+    /// The party did not withdraw its consent from this.
     #[error("{0} is not withdrawn")]
     NotWithdrawn(Subject),
     /// A reason that does not fit the log.
@@ -170,7 +176,7 @@ pub enum KeyHolderError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// Anything else on our side.
+    /// Another failure of the key holder itself.
     #[error("{doing}: {problem}")]
     Internal {
         /// What was being done.
@@ -185,6 +191,7 @@ impl Explain for KeyHolderError {
         match self {
             Self::File(e) => e.code(),
             Self::Ceremony(e) => e.code(),
+            Self::Custody(e) => e.code(),
             Self::Conf { source, .. } => source.code(),
             Self::Permissions { .. } => "KEY-001",
             Self::Store { .. } => "KEY-002",
@@ -216,56 +223,100 @@ impl Explain for KeyHolderError {
         match self {
             Self::File(e) => return e.help(),
             Self::Ceremony(e) => return e.help(),
+            Self::Custody(e) => return e.help(),
             Self::Conf { source, .. } => return source.help(),
             Self::Permissions { path, .. } => {
-                return format!("this file opens the party's half of every image: run `chmod 600 {}`", path.display());
+                return format!(
+                    "this file opens the party's half of every image: run `chmod 600 {}`",
+                    path.display()
+                );
             }
             Self::Listen { source, .. } => match source.kind() {
-                std::io::ErrorKind::AddrInUse => "another program listens there, perhaps this key \
-                    holder already: stop it or choose another --listen",
-                std::io::ErrorKind::PermissionDenied => "ports below 1024 are reserved: choose a \
-                    higher one",
-                std::io::ErrorKind::AddrNotAvailable => "this machine has no such address: use one \
-                    of `ip addr`, or 0.0.0.0 for all",
+                std::io::ErrorKind::AddrInUse => {
+                    "another program listens there, perhaps this key \
+                    holder already: stop it or choose another --listen"
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 are reserved: choose a \
+                    higher one"
+                }
+                std::io::ErrorKind::AddrNotAvailable => {
+                    "this machine has no such address: use one \
+                    of `ip addr`, or 0.0.0.0 for all"
+                }
                 _ => "--listen takes ADDRESS:PORT",
             },
-            Self::Store { .. } => "check the folder's permissions and free space; a damaged store \
+            Self::Store { .. } => {
+                "check the folder's permissions and free space; a damaged store \
                 can be replaced by a backup, or removed: then enrol the images again (their seals \
-                are forgotten)",
-            Self::Full { .. } => "free space on its disk: until then nothing is released, clients \
-                are told to try again, and refusals stand on the console alone",
-            Self::Policy { .. } => "the policy folder holds policy.rego (package policy, default \
-                allow = false); `opa check` finds mistakes in it",
+                are forgotten)"
+            }
+            Self::Full { .. } => {
+                "free space on its disk: until then nothing is released, clients \
+                are told to try again, and refusals are on the console alone"
+            }
+            Self::Policy { .. } => {
+                "the policy folder holds policy.rego (package policy, default \
+                allow = false); `opa check` finds mistakes in it"
+            }
             Self::Collateral { source, .. } => return source.help(),
-            Self::Roots { .. } => "put the PEM certificates of the TPM manufacturers that you trust into ek-roots/ of the policy folder",
-            Self::Tls(_) => "the party's folder is damaged: restore tls.pem and secrets.age from a \
-                backup",
-            Self::Signature { .. } => "the bundle is not from the builder you agreed on, or was \
-                changed: ask for it again",
-            Self::Document { .. } => "the file is of another kind or version than this program \
-                reads",
+            Self::Roots { .. } => {
+                "put the PEM certificates of the TPM manufacturers that you trust \
+                into ek-roots/ of the policy folder"
+            }
+            Self::Tls(_) => {
+                "the party's folder is damaged: restore tls.pem and secrets.age from a \
+                backup"
+            }
+            Self::Signature { .. } => {
+                "the bundle is not from the builder you agreed on, or was \
+                changed: ask for it again"
+            }
+            Self::Document { .. } => {
+                "the file is of another kind or version than this program \
+                reads"
+            }
             Self::OtherImage { .. } => "take manifest.json and reference.json from the same bundle",
-            Self::NotOurs(_) => "give the agreement that this party signed, and this party's own folder",
-            Self::Enrolled { .. } => "an image id is used once: provision the site again to get a \
-                new one",
-            Self::NotBound(_) => "it boots on any machine whose evidence the policy accepts; \
-                nothing has to be allowed",
-            Self::NotEnrolled(_) => "`flare-cvm keyholder images` lists the enrolled images; enrol \
-                this one first",
-            Self::Log(_) => "somebody changed the store: keep it as evidence, compare with a \
-                backup, and find out who had access",
-            Self::Row { .. } => "somebody changed the store, or its file is damaged: `flare-cvm \
+            Self::NotOurs(_) => {
+                "give the agreement that this party signed, and this party's own \
+                folder"
+            }
+            Self::Enrolled { .. } => {
+                "an image id is used once: provision the site again to get a \
+                new one"
+            }
+            Self::NotBound(_) => {
+                "it boots on any machine whose evidence the policy accepts; \
+                nothing has to be allowed"
+            }
+            Self::NotEnrolled(_) => {
+                "`flare-cvm keyholder images` lists the enrolled images; enrol \
+                this one first"
+            }
+            Self::Log(_) => {
+                "somebody changed the store: keep it as evidence, compare with a \
+                backup, and find out who had access"
+            }
+            Self::Row { .. } => {
+                "somebody changed the store, or its file is damaged: `flare-cvm \
                 keyholder log verify` says whether the log is intact; enrolling the image again \
-                repairs its row",
-            Self::Clock { .. } => "set this machine's clock; while it is behind, sessions and \
+                repairs its row"
+            }
+            Self::Clock { .. } => {
+                "set this machine's clock; while it is late, sessions and \
                 revocation lists that are over would count again. If an earlier clock was ahead, \
-                wait, or move the store away and enrol the images again",
-            Self::Withdrawn { .. } => "`flare-cvm keyholder withdraw --undo` gives the consent \
-                again; `keyholder images` lists what is withdrawn",
+                wait, or move the store away and enrol the images again"
+            }
+            Self::Withdrawn { .. } => {
+                "`flare-cvm keyholder withdraw --undo` gives the consent \
+                again; `keyholder images` lists what is withdrawn"
+            }
             Self::NotWithdrawn(_) => "`flare-cvm keyholder images` lists what is withdrawn",
             Self::Reason => "say it shorter, and keep the long version beside the log",
-            Self::Protect { .. } => "the kernel or a sandbox forbids it; nothing secret is opened \
-                in a process that others could read",
+            Self::Protect { .. } => {
+                "the kernel or a sandbox forbids it; nothing secret is opened \
+                in a process that others could read"
+            }
             Self::Internal { .. } => "this is a fault of the system or of this program",
         }
         .into()

@@ -1,20 +1,17 @@
-//! The verifiers, under the protocol's verifier trait.
+//! the verifiers as the protocol's verifier.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_base::{Bytes, Bytes32, sha256};
-use cvm_collateral::tee::{self, Submodule, TeeClaims, TeeError, Vendors};
+use cvm_collateral::tee::{Submodule, TeeClaims, TeeError, Vendors};
 use cvm_evidence::{AttestError, Evidence, Reference, wire::HandshakeParams};
 use cvm_layout::{
     manifest::{Manifest, Stage},
     names::Name,
 };
-use cvm_release::{
-    binding::Binding,
-    messages::Tee,
-    server::{
-        Chip, Enrolled, EvidenceVerifier, Fault, Prepared, Reason, Refusal, Verified,
-        VerifiedDevice,
-    },
+use cvm_release::{binding::Binding, messages::Tee};
+use cvm_release_server::{
+    Chip, EnrolledImage, EvidenceVerifier, Fault, Prepared, Reason, ReleaseRefusal, Verified,
+    VerifiedDevice,
 };
 use cvm_verify::{
     Claims, CredentialState, Phase, Roots,
@@ -29,7 +26,7 @@ const CPU: &str = "/submods/cpu0/ear.veraison.annotated-evidence";
 /// What names the machine in a kind's claims: AMD's chip, Intel's (PPID), a TPM's endorsement
 /// certificate.
 const CHIPS: [&str; 3] = ["chip_id", "platform_provider_id", "ek_certificate_sha256"];
-/// How far a TPM is trusted that does not say.
+/// The trust of a TPM whose claims name none.
 const UNTRUSTED_HOST: &str = "untrusted-host";
 
 /// Checks evidence of TPMs and TEEs, and sample evidence where a test's policy folder says so.
@@ -43,12 +40,12 @@ pub struct Verifier {
 }
 
 impl EvidenceVerifier for Verifier {
-    fn prepare(&self, tee: Tee, extra_params: &Value) -> Result<Prepared, Refusal> {
+    fn prepare(&self, tee: Tee, extra_params: &Value) -> Result<Prepared, ReleaseRefusal> {
         match tee {
             Tee::Tpm => prepare_tpm(extra_params),
             Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm => Ok(Prepared::default()),
             // Stock clients send no evidence ahead. Whether sample evidence counts is told only
-            // once it is shown: a stock client is served the protocol up to there.
+            // once it is shown, so that the protocol can be tried with a stock client.
             Tee::Sample => Ok(Prepared::default()),
             other => Err(unsupported(other)),
         }
@@ -61,7 +58,7 @@ impl EvidenceVerifier for Verifier {
         binding: &Binding,
         kept: &[u8],
         now: u64,
-    ) -> Result<Verified, Refusal> {
+    ) -> Result<Verified, ReleaseRefusal> {
         match tee {
             Tee::Tpm => self.verify_tpm(evidence, binding, kept, now),
             Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm => {
@@ -77,7 +74,7 @@ impl EvidenceVerifier for Verifier {
         additional: &str,
         binding: &Binding,
         now: u64,
-    ) -> Result<Vec<VerifiedDevice>, Refusal> {
+    ) -> Result<Vec<VerifiedDevice>, ReleaseRefusal> {
         let found =
             self.vendors.verify_devices(additional, &binding.0, now).map_err(tee_refusal)?;
         let device = |Submodule { name, kind, claims: TeeClaims { claims, incomplete } }| {
@@ -86,7 +83,12 @@ impl EvidenceVerifier for Verifier {
         Ok(found.into_iter().map(device).collect())
     }
 
-    fn compare(&self, claims: &Value, image: &Enrolled, stage: Stage) -> Result<(), Refusal> {
+    fn compare(
+        &self,
+        claims: &Value,
+        image: &EnrolledImage,
+        stage: Stage,
+    ) -> Result<(), ReleaseRefusal> {
         self.compare_cpu(claims, image, stage)?;
         match stage {
             Stage::Boot => Ok(()),
@@ -96,7 +98,7 @@ impl EvidenceVerifier for Verifier {
         }
     }
 
-    fn reference(&self, image: &Enrolled, stage: Stage) -> Result<Value, Fault> {
+    fn reference(&self, image: &EnrolledImage, stage: Stage) -> Result<Value, Fault> {
         let fault = |e: serde_json::Error| Fault::new("reading the reference values", e);
         match stage {
             Stage::Boot => Ok(image.reference.clone()),
@@ -118,7 +120,7 @@ impl EvidenceVerifier for Verifier {
         })
     }
 
-    fn shows(&self, claims: &Value, image: &Enrolled) -> bool {
+    fn shows(&self, claims: &Value, image: &EnrolledImage) -> bool {
         let Some(evidence) = claims.pointer(CPU) else { return false };
         let Ok(reference) = serde_json::from_value::<Reference>(image.reference.clone()) else {
             return false;
@@ -146,76 +148,89 @@ impl EvidenceVerifier for Verifier {
 
 impl Verifier {
     /// Whether the CPU shows this image in the stage's phase.
-    fn compare_cpu(&self, claims: &Value, image: &Enrolled, stage: Stage) -> Result<(), Refusal> {
+    fn compare_cpu(
+        &self,
+        claims: &Value,
+        image: &EnrolledImage,
+        stage: Stage,
+    ) -> Result<(), ReleaseRefusal> {
         let evidence = claims.pointer(CPU).unwrap_or(&Value::Null);
         if self.allow_sample && evidence.get("sample").is_some() {
-            // It shows no phase and names no guest, so that nothing could be had once.
+            // It shows no phase and names no guest, so that a release could be had any number of
+            // times.
             return match stage {
                 Stage::Boot => Ok(()),
-                Stage::Running => Err(Refusal::new(
+                Stage::Running => Err(ReleaseRefusal::new(
                     Reason::Unsupported,
                     "sample evidence shows no running system",
                 )),
             };
         }
-        let fault = |e: String| Refusal::from(Fault::new("comparing with the reference values", e));
+        let fault =
+            |e: String| ReleaseRefusal::from(Fault::new("comparing with the reference values", e));
         let reference: Reference =
             serde_json::from_value(image.reference.clone()).map_err(|e| fault(e.to_string()))?;
         if let Some((phase, problem)) = measured::phase(evidence, &reference) {
-            // Of SEV-SNP nothing shows the handoff, so what is released later is released to either
-            // phase.
+            // Evidence of SEV-SNP does not show the handoff, so that what is released later is
+            // released in either phase.
             let phase = match (report_id(evidence)?, stage, phase) {
                 (Some(_), Stage::Running, Phase::Boot) => Phase::AfterHandoff,
                 _ => phase,
             };
-            return in_phase(stage, phase, || Refusal::new(Reason::WrongMeasurement, problem));
+            return in_phase(stage, phase, || {
+                ReleaseRefusal::new(Reason::WrongMeasurement, problem)
+            });
         }
         let claims = Claims::from_json(evidence).map_err(|e| fault(e.to_string()))?;
         in_phase(stage, claims.phase(&reference), || {
             let found: Vec<String> =
                 claims.mismatches(&reference).iter().map(ToString::to_string).collect();
-            Refusal::new(Reason::WrongPcr, found.join("; "))
+            ReleaseRefusal::new(Reason::WrongPcr, found.join("; "))
         })
     }
 }
 
-fn in_phase(stage: Stage, phase: Phase, differs: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
+fn in_phase(
+    stage: Stage,
+    phase: Phase,
+    differs: impl FnOnce() -> ReleaseRefusal,
+) -> Result<(), ReleaseRefusal> {
     match (stage, phase) {
         (Stage::Boot, Phase::Boot) | (Stage::Running, Phase::AfterHandoff) => Ok(()),
-        (Stage::Boot, Phase::AfterHandoff | Phase::JobsOpened) => Err(Refusal::new(
+        (Stage::Boot, Phase::AfterHandoff | Phase::JobsOpened) => Err(ReleaseRefusal::new(
             Reason::AfterHandoff,
             "the CVM has handed off: it is past the phase of secrets",
         )),
-        (Stage::Running, Phase::Boot) => Err(Refusal::new(
+        (Stage::Running, Phase::Boot) => Err(ReleaseRefusal::new(
             Reason::BeforeHandoff,
             "the CVM still boots: this half is for its running system",
         )),
         (Stage::Running, Phase::JobsOpened) => {
             let detail = "the running system has opened its job store, as its PCR 15 or RTMR3 says";
-            Err(Refusal::new(Reason::AfterJobs, detail))
+            Err(ReleaseRefusal::new(Reason::AfterJobs, detail))
         }
         (_, Phase::Other) => Err(differs()),
     }
 }
 
-/// How SEV-SNP's firmware names the launch, in claims of that kind: without it such a guest would
-/// be had any number of times.
-fn report_id(evidence: &Value) -> Result<Option<Bytes32>, Refusal> {
+/// How SEV-SNP's firmware names the launch, in claims of that kind. Without it such a guest could
+/// have any number of releases.
+fn report_id(evidence: &Value) -> Result<Option<Bytes32>, ReleaseRefusal> {
     let Some(snp) = evidence.get("snp") else { return Ok(None) };
     let id = snp.get("report_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
     id.map(Some).ok_or_else(|| {
-        Refusal::new(Reason::WrongMeasurement, "the SNP report names no launch (REPORT_ID)")
+        ReleaseRefusal::new(Reason::WrongMeasurement, "the SNP report names no launch (REPORT_ID)")
     })
 }
 
 /// Why the devices of a session are not those that an image requires.
-fn gpu_refusal(error: TeeError) -> Refusal {
+fn gpu_refusal(error: TeeError) -> ReleaseRefusal {
     let reason = match &error {
         TeeError::Gpu(GpuError::Topology { .. }) => Reason::NoGpu,
         TeeError::Gpu(_) => Reason::GpuNotAccepted,
         _ => Reason::Internal,
     };
-    Refusal::new(reason, error.to_string())
+    ReleaseRefusal::new(reason, error.to_string())
 }
 
 fn status(incomplete: bool) -> &'static str {
@@ -250,20 +265,23 @@ pub fn attestation_key(
     }))
 }
 
-fn unsupported(tee: Tee) -> Refusal {
-    Refusal::new(
+fn unsupported(tee: Tee) -> ReleaseRefusal {
+    ReleaseRefusal::new(
         Reason::Unsupported,
         format!("evidence of kind {} is not accepted here", tee.name()),
     )
 }
 
-fn prepare_tpm(extra_params: &Value) -> Result<Prepared, Refusal> {
+fn prepare_tpm(extra_params: &Value) -> Result<Prepared, ReleaseRefusal> {
     let text = extra_params.as_str().unwrap_or_default();
     let params: HandshakeParams = serde_json::from_str(text).map_err(|e| {
-        Refusal::new(Reason::Malformed, format!("extra-params do not carry a TPM's keys: {e}"))
+        ReleaseRefusal::new(
+            Reason::Malformed,
+            format!("extra-params do not carry a TPM's keys: {e}"),
+        )
     })?;
     let (challenge, state) = cvm_verify::challenge(&params).map_err(refusal)?;
-    let fault = |e: serde_json::Error| Refusal::from(Fault::new("writing a challenge", e));
+    let fault = |e: serde_json::Error| ReleaseRefusal::from(Fault::new("writing a challenge", e));
     Ok(Prepared {
         extra_params: serde_json::to_string(&challenge).map_err(fault)?,
         kept: serde_json::to_vec(&state).map_err(fault)?,
@@ -277,9 +295,9 @@ impl Verifier {
         binding: &Binding,
         kept: &[u8],
         now: u64,
-    ) -> Result<Verified, Refusal> {
+    ) -> Result<Verified, ReleaseRefusal> {
         let state: CredentialState = serde_json::from_slice(kept)
-            .map_err(|e| Refusal::from(Fault::new("reading a challenge", e)))?;
+            .map_err(|e| ReleaseRefusal::from(Fault::new("reading a challenge", e)))?;
         let evidence = Evidence::from_json(Tee::Tpm.name(), evidence).map_err(refusal)?;
         let binding = cvm_verify::Binding { digest: &binding.0, credential: Some(&state) };
         let claims = cvm_verify::verify(&evidence, &binding, &self.roots, now).map_err(refusal)?;
@@ -298,7 +316,7 @@ impl Verifier {
         evidence: &Value,
         binding: &Binding,
         now: u64,
-    ) -> Result<Verified, Refusal> {
+    ) -> Result<Verified, ReleaseRefusal> {
         let TeeClaims { claims, incomplete } =
             self.vendors.verify(tee.name(), evidence, &binding.0, now).map_err(tee_refusal)?;
         Ok(Verified { claims, status: status(incomplete), trust: "tee".into() })
@@ -306,11 +324,11 @@ impl Verifier {
 }
 
 /// The stock protocol's test evidence: `{"svn", "report_data"}`.
-fn verify_sample(evidence: &Value, binding: &Binding) -> Result<Verified, Refusal> {
+fn verify_sample(evidence: &Value, binding: &Binding) -> Result<Verified, ReleaseRefusal> {
     if evidence.get("report_data").and_then(Value::as_str)
         != Some(STANDARD.encode(binding.0).as_str())
     {
-        return Err(Refusal::new(
+        return Err(ReleaseRefusal::new(
             Reason::WrongNonce,
             "the sample evidence is bound to another session",
         ));
@@ -319,7 +337,7 @@ fn verify_sample(evidence: &Value, binding: &Binding) -> Result<Verified, Refusa
     Ok(Verified { claims, status: "contraindicated", trust: "none".into() })
 }
 
-fn tee_refusal(error: TeeError) -> Refusal {
+fn tee_refusal(error: TeeError) -> ReleaseRefusal {
     let reason = match &error {
         TeeError::Kind { .. } => Reason::Unsupported,
         error if error.is_wrong_nonce() => Reason::WrongNonce,
@@ -327,10 +345,10 @@ fn tee_refusal(error: TeeError) -> Refusal {
         error if error.is_malformed() => Reason::Malformed,
         _ => Reason::EvidenceInvalid,
     };
-    Refusal::new(reason, error.to_string())
+    ReleaseRefusal::new(reason, error.to_string())
 }
 
-fn refusal(error: AttestError) -> Refusal {
+fn refusal(error: AttestError) -> ReleaseRefusal {
     let reason = match &error {
         AttestError::Malformed { .. } => Reason::Malformed,
         AttestError::Kind { .. } => Reason::Unsupported,
@@ -346,5 +364,5 @@ fn refusal(error: AttestError) -> Refusal {
         AttestError::Crypto { .. } => Reason::Internal,
         _ => Reason::EvidenceInvalid,
     };
-    Refusal::new(reason, error.to_string())
+    ReleaseRefusal::new(reason, error.to_string())
 }

@@ -1,5 +1,5 @@
-//! How much of the service one peer may have: connections before TLS, requests, large bodies before
-//! they are read.
+//! How much of the service one peer may use: connections before TLS, requests, and large bodies
+//! before they are read.
 
 use std::{
     net::IpAddr,
@@ -14,18 +14,16 @@ use tokio::sync::Notify;
 /// Bounds on what strangers can make the service hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once. Where there is no place for one more, the slowest of the peer with the
-    /// most makes room.
+    /// Connections at once. When all are taken, the peer with the most loses its slowest one.
     pub connections: usize,
-    /// And of one peer.
+    /// Connections of one peer at once.
     pub connections_per_peer: usize,
-    /// Bodies longer than [`cvm_release::paths::MAX_AUTH_BYTES`] at once, and of one peer; room is
-    /// made in the same way.
+    /// Bodies longer than [`cvm_release::paths::MAX_AUTH_BYTES`] at once. When all are taken, a
+    /// place is freed in the same way.
     pub bodies: usize,
-    /// And of one peer.
+    /// Such bodies of one peer at once.
     pub bodies_per_peer: usize,
-    /// Requests that are worked on at once: what a body becomes in memory is bounded by its text
-    /// many times over.
+    /// Requests that are worked on at once: in memory, a body takes many times its length.
     pub workers: usize,
     /// TLS handshake.
     pub handshake: Duration,
@@ -61,7 +59,7 @@ impl Default for Limits {
 const MAX_PEERS: usize = 16 * 1024;
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What a panic in another thread left is still a table of counts.
+    // After a panic in another thread, this is still a table of counts.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -87,7 +85,7 @@ impl Seats {
         Arc::new(Self(Mutex::new(Places::new(all, per_peer))))
     }
 
-    /// A seat for `peer`, for which the slowest of another may have to go.
+    /// A seat for `peer`; another peer may lose its slowest one for it.
     pub(crate) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Seat> {
         let lost = Arc::new(Notify::new());
         let Place { id, shed } =
@@ -107,7 +105,7 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Ends when the seat is another's.
+    /// Ends when the seat is lost to another peer.
     pub(crate) async fn lost(&self) {
         self.lost.notified().await;
     }

@@ -1,34 +1,35 @@
 //! The audit log: each entry names the one before it by hash and is signed with the party's
-//! identity. What a decision changed stands in its entry, so that the log is also the key holder's
+//! identity. An entry also says what its decision changed, so that the log is the key holder's
 //! memory ([`crate::memory`]).
 //!
-//! An entry's text is JSON of [`Entry`]; its hash is `SHA-256(context ‖ text)`; the signature is
-//! Ed25519 over the same bytes. A signed head names the last entry, so that cutting the end off
-//! shows as well. What only a copy of the head elsewhere can show is a store replaced by an older,
-//! intact one.
+//! An entry's text is JSON of [`LogEntry`]; its hash is `SHA-256(context ‖ text)`; the signature is
+//! Ed25519 over the same bytes. A signed head names the last entry, so that a log without its end
+//! is noticed too. A store that was replaced by an older, intact one is noticed only with a copy of
+//! the head that is kept elsewhere.
 
 use cvm_base::{Bytes, Bytes32, sha256, time::rfc3339};
-use cvm_release::server::{Decision, Effect};
+use cvm_release_server::{Decision, Effect};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
-
-use crate::memory::Memory;
 
 const ENTRY: &[u8] = b"flare-cvm/v1/log-entry\0";
 const HEAD: &[u8] = b"flare-cvm/v1/log-head\0";
 
 pub(crate) const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS log (number INTEGER PRIMARY KEY, entry TEXT NOT NULL, signature BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS log (
+        number INTEGER PRIMARY KEY, entry TEXT NOT NULL, signature BLOB NOT NULL
+    ) STRICT;
     CREATE TABLE IF NOT EXISTS log_head (
-        one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, hash BLOB NOT NULL, signature BLOB NOT NULL
+        one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, hash BLOB NOT NULL,
+        signature BLOB NOT NULL
     ) STRICT;
 ";
 
 /// One decision, in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct LogEntry {
     /// Counts from 1 without gaps.
     pub number: u64,
     /// The hash of the entry before; zeros for the first.
@@ -37,7 +38,7 @@ pub struct Entry {
     pub decision: Decision,
 }
 
-impl std::fmt::Display for Entry {
+impl std::fmt::Display for LogEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:>6} {}", self.number, line(&self.decision))
     }
@@ -90,7 +91,7 @@ pub enum Tampering {
     /// The head is missing or is not this party's.
     #[error("the signed head is missing or was changed")]
     Head,
-    /// There is no log, and something that only stands in a store together with its entry.
+    /// There is no log, but something that is written only together with an entry.
     #[error("the log is empty, and the store is not: its entries were removed")]
     Emptied,
     /// The log is older than what this program saw of it.
@@ -104,7 +105,7 @@ pub enum Tampering {
         /// The last one there is.
         found: u64,
     },
-    /// The log ends before or behind the entry that the head names.
+    /// The log ends before or after the entry that the head names.
     #[error("the log ends at entry {found}, but the signed head names entry {expected}")]
     Cut {
         /// The head's.
@@ -124,18 +125,20 @@ pub struct Head {
 }
 
 impl Head {
-    /// Of no entry.
+    /// The head of an empty log.
     pub(crate) const NONE: Self = Self { entries: 0, hash: Bytes([0; 32]) };
 }
 
-/// Appends behind `last` within a transaction that holds the write lock; the new end.
+/// Appends a decision after `last`, within a transaction that holds the write lock, and returns the
+/// new head.
 pub(crate) fn append(
     tx: &Transaction<'_>,
     key: &SigningKey,
     last: &Head,
     decision: &Decision,
 ) -> rusqlite::Result<Head> {
-    let entry = Entry { number: last.entries + 1, previous: last.hash, decision: decision.clone() };
+    let entry =
+        LogEntry { number: last.entries + 1, previous: last.hash, decision: decision.clone() };
     let text = serde_json::to_string(&entry)
         .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
     let message = [ENTRY, text.as_bytes()].concat();
@@ -154,45 +157,17 @@ pub(crate) fn verify(
     connection: &Connection,
     key: &VerifyingKey,
 ) -> rusqlite::Result<Result<Head, Tampering>> {
-    let each = |_: &Entry, message: &[u8], signature: &[u8], _| signed(key, message, signature);
+    let each = |_: &LogEntry, message: &[u8], signature: &[u8], _| signed(key, message, signature);
     walk(connection, key, Head::NONE, each)
 }
 
-/// Takes into the memory what was appended since. The signed head vouches for the entries that it
-/// ends.
-///
-/// Both are read one after the other: within a transaction. After an error the memory may hold what
-/// nobody vouches for.
-pub(crate) fn catch_up(
-    connection: &Connection,
-    key: &VerifyingKey,
-    memory: &mut Memory,
-) -> rusqlite::Result<Result<(), Tampering>> {
-    let seen = memory.head;
-    if seen != Head::NONE
-        && let Some((head, _)) = stored_head(connection)?
-    {
-        if head == seen {
-            return Ok(Ok(()));
-        }
-        if head.entries <= seen.entries {
-            return Ok(Err(Tampering::SetBack { expected: seen.entries, found: head.entries }));
-        }
-    }
-    let each = |entry: &Entry, _: &[u8], _: &[u8], head| {
-        memory.apply(entry, head);
-        true
-    };
-    Ok(walk(connection, key, seen, each)?.map(drop))
-}
-
-/// Walks what follows `from` to the signed head. `each` gets an entry, its message, its signature
-/// and its end, and says whether to believe it.
-fn walk(
+/// Walks from `from` to the signed head. `each` gets an entry, its message, its signature and the
+/// head that it ends, and says whether to believe it.
+pub(crate) fn walk(
     connection: &Connection,
     key: &VerifyingKey,
     from: Head,
-    mut each: impl FnMut(&Entry, &[u8], &[u8], Head) -> bool,
+    mut each: impl FnMut(&LogEntry, &[u8], &[u8], Head) -> bool,
 ) -> rusqlite::Result<Result<Head, Tampering>> {
     let sql = "SELECT number, entry, signature FROM log WHERE number > ?1 ORDER BY number";
     let mut statement = connection.prepare(sql)?;
@@ -209,7 +184,7 @@ fn walk(
         }
         let message = [ENTRY, text].concat();
         let head = Head { entries: number, hash: sha256(&message) };
-        let Ok(entry) = serde_json::from_slice::<Entry>(text) else {
+        let Ok(entry) = serde_json::from_slice::<LogEntry>(text) else {
             return Ok(Err(Tampering::Changed(number)));
         };
         let follows = entry.number == number && entry.previous == last.hash;
@@ -237,7 +212,7 @@ fn walk(
     })
 }
 
-fn stored_head(connection: &Connection) -> rusqlite::Result<Option<(Head, Vec<u8>)>> {
+pub(crate) fn stored_head(connection: &Connection) -> rusqlite::Result<Option<(Head, Vec<u8>)>> {
     let sql = "SELECT number, hash, signature FROM log_head WHERE one = 1";
     let head =
         |row: &Row<'_>| Ok((Head { entries: row.get(0)?, hash: Bytes(row.get(1)?) }, row.get(2)?));
@@ -259,9 +234,8 @@ fn head_message(number: u64, hash: &Bytes32) -> Vec<u8> {
     [HEAD, &number.to_be_bytes(), &hash.0].concat()
 }
 
-/// All entries, as they stand; [`crate::store::SqliteStore::verify_log`] says whether to believe
-/// them.
-pub(crate) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
+/// All entries, unverified; [`crate::store::SqliteStore::verify_log`] says whether to believe them.
+pub(crate) fn entries(connection: &Connection) -> rusqlite::Result<Vec<LogEntry>> {
     let mut statement = connection.prepare("SELECT entry FROM log ORDER BY number")?;
     let texts = statement
         .query_map([], |row| row.get::<_, String>(0))?

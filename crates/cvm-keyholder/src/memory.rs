@@ -1,7 +1,7 @@
-//! What a key holder remembers: what the entries of its signed log add up to.
+//! What a key holder remembers: the sum of the changes in its signed log.
 //!
-//! The store's other tables hold texts that are too long for the log. Each is named here by its
-//! digest, and whatever a row says beyond that is not asked for.
+//! The store's other tables hold texts that are too long for the log. The memory names each by its
+//! digest; nothing else in a row is believed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -10,17 +10,19 @@ use std::{
 
 use cvm_base::{Bytes, Bytes16, Bytes32, time::rfc3339};
 use cvm_layout::manifest::ImageId;
-pub use cvm_release::server::{Chip, Subject};
-use cvm_release::server::{Decision, Effect, Step, Verdict};
+pub use cvm_release_server::{Chip, Subject};
+use cvm_release_server::{Decision, Effect, Step, Verdict};
+use ed25519_dalek::VerifyingKey;
+use rusqlite::Connection;
 
-use crate::log::{Entry, Head};
+use crate::log::{Head, LogEntry, Tampering, stored_head, walk};
 
-/// How far two clocks, or two requests at once, may lie apart, in seconds.
+/// By how many seconds two clocks, or two requests at once, may differ.
 pub const CLOCK_LEEWAY: u64 = 60;
 
 /// An enrolled image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
+pub struct KnownImage {
     /// Of its manifest.
     pub manifest_sha256: Bytes32,
     /// Of its reference values.
@@ -31,7 +33,7 @@ pub struct Image {
     pub site: Option<String>,
 }
 
-/// What is registered of an image's job store.
+/// What is registered for an image's job store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sealed {
     /// SHA-256 of p5's header.
@@ -75,7 +77,7 @@ pub(crate) struct Memory {
     pub head: Head,
     /// The latest time in the log.
     pub time: u64,
-    pub images: BTreeMap<ImageId, Image>,
+    pub images: BTreeMap<ImageId, KnownImage>,
     pub seals: HashMap<ImageId, Sealed>,
     pub withdrawn: BTreeMap<Subject, Withdrawal>,
     sessions: HashMap<Bytes16, Session>,
@@ -99,7 +101,7 @@ impl Memory {
     }
 
     /// Takes in the next entry.
-    pub(crate) fn apply(&mut self, entry: &Entry, head: Head) {
+    pub(crate) fn apply(&mut self, entry: &LogEntry, head: Head) {
         self.head = head;
         let decision = &entry.decision;
         self.time = self.time.max(decision.time);
@@ -121,7 +123,8 @@ impl Memory {
                 self.unstated.remove(&image);
                 let entry = self.images.get(&image).map_or(number, |image| image.entry);
                 let site = decision.site.clone();
-                self.images.insert(image, Image { manifest_sha256, reference_sha256, entry, site });
+                self.images
+                    .insert(image, KnownImage { manifest_sha256, reference_sha256, entry, site });
             }
             (Effect::Attested { attested_sha256, expires, chips }, _) => {
                 let time = self.time;
@@ -146,7 +149,7 @@ impl Memory {
                 self.withdrawn.insert(subject, Withdrawal { since: decision.time, reason });
             }
             (Effect::Restored { subject }, _) => drop(self.withdrawn.remove(&subject)),
-            // This party signs none of the others without the image that they are about.
+            // This party signs none of the other effects without the image that they concern.
             (_, None) => {}
         }
     }
@@ -175,14 +178,40 @@ impl Memory {
         subjects.into_iter().find_map(|subject| Some((subject, self.withdrawn.get(subject)?)))
     }
 
-    /// Whether a clock that says `now` has fallen behind the log.
+    /// Whether the log is ahead of a clock that says `now`, by more than the leeway.
     pub(crate) fn is_ahead_of(&self, now: u64) -> bool {
         now.saturating_add(CLOCK_LEEWAY) < self.time
     }
 }
 
-/// Whether a session that ends at `expires` can no longer come back, not even by a clock within its
-/// leeway.
+/// Takes what was logged since into the memory. The signed head vouches for the entries before it.
+///
+/// Call it within a transaction, because it reads both. After an error the memory may hold what
+/// nobody vouches for.
+pub(crate) fn catch_up(
+    connection: &Connection,
+    key: &VerifyingKey,
+    memory: &mut Memory,
+) -> rusqlite::Result<Result<(), Tampering>> {
+    let seen = memory.head;
+    if seen != Head::NONE
+        && let Some((head, _)) = stored_head(connection)?
+    {
+        if head == seen {
+            return Ok(Ok(()));
+        }
+        if head.entries <= seen.entries {
+            return Ok(Err(Tampering::SetBack { expected: seen.entries, found: head.entries }));
+        }
+    }
+    let each = |entry: &LogEntry, _: &[u8], _: &[u8], head| {
+        memory.apply(entry, head);
+        true
+    };
+    Ok(walk(connection, key, seen, each)?.map(drop))
+}
+
+/// Whether a session that ends at `expires` is over, even for a clock that is late by the leeway.
 pub(crate) fn is_over(expires: u64, now: u64) -> bool {
     expires.saturating_add(CLOCK_LEEWAY) <= now
 }

@@ -5,14 +5,12 @@ use std::{fs, path::Path};
 use cvm_base::{Bytes32, read_bounded, read_text};
 use cvm_collateral::{Cache, read_public_key, tee::Vendors};
 use cvm_evidence::AttestError;
-use cvm_release::{
-    messages::MachineRule,
-    server::{Answer, Fault, Policy},
-};
+use cvm_release::messages::MachineRule;
+use cvm_release_server::{Fault, PolicyAnswer, ReleasePolicy};
 use cvm_verify::{Roots, x509::read_crls};
 use serde_json::Value;
 
-use crate::KeyHolderError;
+use crate::error::KeyHolderError;
 
 /// The policy's name in its folder.
 pub const POLICY_FILE: &str = "policy.rego";
@@ -20,14 +18,13 @@ pub const POLICY_FILE: &str = "policy.rego";
 pub const EK_ROOTS: &str = "ek-roots";
 /// The folder, beside it, with vendors' collateral as `flare-cvm collateral` collects it.
 pub const COLLATERAL: &str = "collateral";
-/// The public key of whoever collected it, here or on the way: evidence may bring a cache along.
+/// The public key of whoever collected it, here or elsewhere: evidence may bring a cache along.
 pub const COLLECTOR: &str = "collateral.pub";
-/// A file of this name in a test's policy folder lets `sample` evidence, which anybody can make,
-/// pass.
+/// A file of this name in a test's policy folder accepts `sample` evidence, which anybody can make.
 pub const ALLOW_SAMPLE: &str = "ALLOW-SAMPLE-EVIDENCE-FOR-TESTS";
 /// More than any policy or list of roots needs, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
-/// Optional: the set of what the machine may keep, of `"bind"` and `"offline"`.
+/// The optional rule that says what the machine may keep: a set of `"bind"` and `"offline"`.
 const MACHINE_RULE: &str = "machine";
 
 /// A policy folder, read once.
@@ -122,17 +119,17 @@ impl RegoPolicy {
     }
 }
 
-impl Policy for RegoPolicy {
+impl ReleasePolicy for RegoPolicy {
     fn digest(&self) -> Bytes32 {
         self.0.digest()
     }
 
-    fn decide(&self, input: &Value, data: &Value) -> Result<Answer, Fault> {
+    fn decide(&self, input: &Value, data: &Value) -> Result<PolicyAnswer, Fault> {
         let decision = self
             .0
             .decide(input, data)
             .map_err(|problem| Fault::new("evaluating the policy", problem))?;
-        Ok(if decision.allowed { Answer::Yes } else { Answer::No(decision.reasons) })
+        Ok(if decision.allowed { PolicyAnswer::Yes } else { PolicyAnswer::No(decision.reasons) })
     }
 
     fn machine(&self, input: &Value, data: &Value) -> Result<MachineRule, Fault> {
@@ -155,7 +152,7 @@ mod tests {
     }
 
     fn allows(policy: &RegoPolicy, input: &Value, data: &Value) -> bool {
-        policy.decide(input, data).unwrap() == Answer::Yes
+        policy.decide(input, data).unwrap() == PolicyAnswer::Yes
     }
 
     #[test]
@@ -164,7 +161,7 @@ mod tests {
                     deny contains \"svn 3, expected 4\" if input.svn == 3\n";
         let answer =
             policy(text).unwrap().decide(&json!({"a": true, "svn": 3}), &json!({})).unwrap();
-        assert_eq!(answer, Answer::No(vec!["svn 3, expected 4".into()]));
+        assert_eq!(answer, PolicyAnswer::No(vec!["svn 3, expected 4".into()]));
     }
 
     #[test]
@@ -173,7 +170,10 @@ mod tests {
 default allow = false
 allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["measurement"] == "abc" }"#;
         let policy = policy(text).unwrap();
-        let input = |m: &str| json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}}}});
+        let input = |m: &str| {
+            let evidence = json!({"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}});
+            json!({"submods": {"cpu0": evidence}})
+        };
         assert!(allows(&policy, &input("abc"), &json!({})));
         assert!(!allows(&policy, &input("abd"), &json!({})));
         assert_eq!(policy.digest(), sha256(text.as_bytes()));

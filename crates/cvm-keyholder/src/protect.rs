@@ -1,5 +1,5 @@
-//! A process that holds a party's secrets: nothing of its memory reaches a disk or another process
-//! of its user.
+//! Protects a process that holds a party's secrets: its memory reaches no disk, and no other
+//! process of its user.
 
 use nix::sys::{
     mman::{MlockAllFlags, mlockall},
@@ -7,7 +7,7 @@ use nix::sys::{
     resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
 };
 
-use crate::KeyHolderError;
+use crate::error::KeyHolderError;
 
 /// Linux: lock a page once it is used, not the whole address space (`MCL_ONFAULT`, which nix does
 /// not name).
@@ -25,7 +25,7 @@ pub fn no_dumps() -> Result<(), KeyHolderError> {
 
 /// Keeps memory from being swapped out; the error says why it may be.
 ///
-/// Where the limit is small and binding, nothing is locked: each later allocation could fail.
+/// Under a small limit that binds this process nothing is locked: each later allocation could fail.
 pub fn lock_memory() -> Result<(), String> {
     let next = "its secrets may be swapped to disk: run it without swap, or with \
         LimitMEMLOCK=infinity (ulimit -l)";
@@ -35,7 +35,7 @@ pub fn lock_memory() -> Result<(), String> {
     if !unbound(limit) && !may_lock() {
         return Err(format!("memory is not locked (at most {limit} bytes may be): {next}"));
     }
-    // A failure here leaves the soft limit, which the lock itself then meets.
+    // If this fails, the soft limit stays, and the lock may fail at it.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit);
     let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | ON_FAULT;
     mlockall(flags).map_err(|e| format!("memory is not locked ({e}): {next}"))

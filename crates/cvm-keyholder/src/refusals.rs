@@ -1,9 +1,9 @@
 //! How much of the signed log, and of the console, refusals may fill.
 //!
-//! A stranger decides nothing, and can be refused a thousand times in a minute. Each peer has a few
-//! entries; what is beyond them is counted, and the counts go into the log as one entry for each
-//! peer: how many, from when to when, why. Who has shown accepted evidence has a share of its own,
-//! so that no stranger hides what happened to a genuine CVM.
+//! A stranger can be refused a thousand times in a minute. Each peer gets a few entries; further
+//! refusals are only counted, and the counts go into the log as one entry for each peer: how many,
+//! from when to when, why. Peers with accepted evidence have a share of their own, so that no
+//! stranger can hide what happened to a genuine CVM.
 
 use std::{
     collections::HashMap,
@@ -15,22 +15,22 @@ use cvm_base::{
     peers::{Buckets, Rate, network},
     time::rfc3339,
 };
-use cvm_release::server::{Decision, Reason, Step, Verdict};
+use cvm_release_server::{Decision, Reason, Step, Verdict};
 
-/// How often counts go into the log.
+/// How often the counts are logged.
 pub(crate) const EVERY: Duration = Duration::from_secs(600);
-/// Of one stranger: one in ten minutes.
+/// Entries of one stranger: one in ten minutes.
 const STRANGER: Rate = Rate { burst: 20.0, per_second: 1.0 / 600.0 };
-/// Of all strangers together, however many addresses they have: one a minute.
+/// Entries of all strangers together, however many addresses they have: one per minute.
 const STRANGERS: Rate = Rate { burst: 200.0, per_second: 1.0 / 60.0 };
-/// Of one peer with accepted evidence.
+/// Entries of one peer with accepted evidence.
 const ATTESTED: Rate = Rate { burst: 200.0, per_second: 1.0 / 60.0 };
 /// Peers that are remembered.
 const MAX_PEERS: usize = 4096;
 /// Peers that are counted by name; the others are counted together.
 const MAX_COUNTED: usize = 16;
 
-/// Who has had how many entries, and what is not in the log yet.
+/// How many entries each peer has had, and what is not in the log yet.
 pub(crate) struct Refusals {
     stranger: Buckets<IpAddr>,
     strangers: Buckets<()>,
@@ -38,9 +38,9 @@ pub(crate) struct Refusals {
     counts: Vec<Count>,
 }
 
-/// What of one peer has no entry.
+/// The refusals of one peer that have no entry.
 pub(crate) struct Count {
-    /// None: of several.
+    /// `None` if they are of several peers.
     network: Option<IpAddr>,
     first: u64,
     last: u64,
@@ -66,14 +66,14 @@ impl Refusals {
         }
     }
 
-    /// Counts one that has none.
+    /// Counts a refusal that gets no entry.
     pub(crate) fn count(&mut self, peer: IpAddr, decision: &Decision) {
         let Decision { time, reason, .. } = *decision;
         let reasons = HashMap::from([(reason.unwrap_or(Reason::Internal), 1)]);
         self.keep(Count { network: Some(network(peer)), first: time, last: time, reasons });
     }
 
-    /// Adds a count, also one that could not be written.
+    /// Adds a count. Also called for one that could not be written.
     pub(crate) fn keep(&mut self, count: Count) {
         let known = self.counts.iter().any(|of| of.network == count.network);
         let network = count.network.filter(|_| known || self.counts.len() < MAX_COUNTED);
@@ -95,7 +95,7 @@ impl Refusals {
 }
 
 impl Count {
-    /// As the log's entry.
+    /// The count as an entry of the log.
     pub(crate) fn decision(&self, now: u64) -> Decision {
         let Self { network, first, last, reasons } = self;
         let peer = match network {
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!((0..1000).filter(|_| refusals.has_room(loud, false, now)).count(), 20);
         let others = (0..100_000).filter(|n| refusals.has_room(v6(n << 64), false, now)).count();
         assert_eq!(others, 180, "all strangers share one bound");
-        // What happens to a genuine CVM is in the log all the same, even behind the same address.
+        // What happens to a genuine CVM is in the log all the same, even from the same address.
         assert!(refusals.has_room(loud, true, now));
         let tomorrow = now + Duration::from_secs(86_400);
         assert!((0..1000).filter(|_| refusals.has_room(loud, false, tomorrow)).count() <= 20);

@@ -1,7 +1,8 @@
 //! What ten hostile addresses can take from a key holder that serves with its defaults: no more
 //! memory, disk and log than its bounds say, and not the half of an honest CVM that boots beside
-//! them.
+//! them. A binary of its own: it measures, and other tests beside it would count.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::{
@@ -23,15 +24,13 @@ use common::{
 };
 use cvm_base::Bytes32;
 use cvm_keyholder::{
-    enroll::Identity,
+    documents::Identity,
     store::{FILE, SqliteStore},
 };
 use cvm_layout::manifest::Stage;
-use cvm_release::{
-    client::http::{Endpoint, Holder, SystemResolver},
-    paths,
-    server::{MAX_DETAIL, Step, Verdict},
-};
+use cvm_release::paths;
+use cvm_release_https::{Endpoint, Holder, SystemResolver};
+use cvm_release_server::{MAX_DETAIL, Step, Verdict};
 use cvm_testkit::swtpm::Swtpm;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
@@ -45,8 +44,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 const ADDRESSES: u8 = 10;
 /// The places of a key holder, and then some: of each address.
 const TRICKLING: usize = 36;
-/// MiB: heads and bodies at their bounds in all places, and what four of them become when they are
-/// parsed.
 /// MiB: heads and bodies at their bounds in all places, and what four become when they are parsed.
 /// Without these bounds it is above 1000.
 const MAX_MEMORY: u64 = 256;
@@ -267,7 +264,7 @@ fn attack_ten_hostile_addresses_beside_an_honest_boot() {
         SqliteStore::open(&state, Identity::from(alice.card()), Some(alice.identity().clone()))
             .unwrap()
     };
-    store().enroll(&documents).unwrap();
+    store().enrol(&documents).unwrap();
     ceremony.policy_folder("alice", &swtpm.roots(), false);
     let program = Program::start(&ceremony, &state);
 

@@ -7,8 +7,8 @@ use crate::messages::{RuntimeData, TeePubKey};
 
 /// `SHA-384(JCS({"additional-evidence", "nonce", "tee-pubkey"}))`, 48 bytes.
 ///
-/// SNP and TDX carry all 48 (zero-padded to 64) in REPORT_DATA; a TPM quote carries
-/// [`Binding::first_32`] as its qualifying data.
+/// SNP and TDX carry all 48 (zero-padded to 64) in REPORT_DATA. A TPM quote carries the first 32 as
+/// its qualifying data (`extraData`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding(pub [u8; 48]);
 
@@ -26,8 +26,8 @@ impl Binding {
     }
 
     /// The digest for devices beside the primary TEE: `SHA-384(JCS({"nonce", "tee-pubkey"}))`. It
-    /// leaves the additional evidence out, which is made of theirs; the primary evidence binds
-    /// that.
+    /// leaves out the additional evidence, which is made of the devices' evidence; the primary
+    /// evidence binds that.
     pub fn of_devices(runtime_data: &RuntimeData) -> Self {
         let canonical = CanonicalOfDevices {
             nonce: &runtime_data.nonce,
@@ -35,16 +35,9 @@ impl Binding {
         };
         Self(Sha384::digest(serde_json::to_vec(&canonical).unwrap_or_default()).into())
     }
-
-    /// What a TPM quote's `extraData` holds.
-    pub fn first_32(&self) -> [u8; 32] {
-        let mut first = [0; 32];
-        first.copy_from_slice(self.0.split_at(32).0);
-        first
-    }
 }
 
-// RFC 8785 orders members by name, and the fields below stand in that order; for strings its
+// RFC 8785 orders members by name, and the fields below are in that order; for strings its
 // escapes are exactly those of serde_json. No number ever appears, so no other rule applies.
 
 #[derive(Serialize)]
@@ -82,9 +75,16 @@ impl<'a> From<&'a TeePubKey> for CanonicalKey<'a> {
 mod tests {
     use super::*;
 
+    /// Nonce and key in canonical form.
+    const REST: &str = concat!(
+        r#""nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","#,
+        r#""x":"eA","y":"eQ"}}"#
+    );
+
     fn data() -> RuntimeData {
         serde_json::from_str(
-            r#"{"nonce":"bm9uY2U=","tee-pubkey":{"y":"eQ","x":"eA","kty":"EC","crv":"P-256","alg":"ECDH-ES+A256KW","kid":"dropped"}}"#,
+            r#"{"nonce":"bm9uY2U=","tee-pubkey":{"y":"eQ","x":"eA","kty":"EC","crv":"P-256",
+                "alg":"ECDH-ES+A256KW","kid":"dropped"}}"#,
         )
         .unwrap()
     }
@@ -92,21 +92,23 @@ mod tests {
     /// The digest is Python's `hashlib.sha384` over the text written out by hand.
     #[test]
     fn the_binding_is_the_digest_of_the_canonical_json() {
-        let expected = "412a2cd46689a873a3606a62cc5dadd837d33a7dfe3706531ba537d4c21eb3dfb6a4639a2302472555aa3430cee0bc4e";
+        let expected = concat!(
+            "412a2cd46689a873a3606a62cc5dadd837d33a7dfe370653",
+            "1ba537d4c21eb3dfb6a4639a2302472555aa3430cee0bc4e"
+        );
         let binding = Binding::new(&data(), "");
         assert_eq!(hex::encode(binding.0), expected);
-        assert_eq!(hex::encode(binding.first_32()), expected[..64]);
     }
 
     #[test]
     fn devices_bind_nonce_and_key_alone() {
-        let text = r#"{"nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"eA","y":"eQ"}}"#;
+        let text = format!(r#"{{{REST}"#);
         assert_eq!(Binding::of_devices(&data()).0.as_slice(), Sha384::digest(text).as_slice());
     }
 
     #[test]
     fn strings_are_escaped_as_rfc_8785_says() {
-        let text = r#"{"additional-evidence":"{\"a\":\"\u0001ü\n\"}","nonce":"bm9uY2U=","tee-pubkey":{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"eA","y":"eQ"}}"#;
+        let text = format!(r#"{{"additional-evidence":"{{\"a\":\"\u0001ü\n\"}}",{REST}"#);
         let binding = Binding::new(&data(), "{\"a\":\"\u{1}ü\n\"}");
         assert_eq!(binding.0.as_slice(), Sha384::digest(text).as_slice());
     }

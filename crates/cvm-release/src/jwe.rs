@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::messages::TeePubKey;
+use crate::messages::{Jwe, TeePubKey};
 
 /// Key agreement and key wrapping.
 pub const ALG: &str = "ECDH-ES+A256KW";
@@ -23,25 +23,10 @@ pub const CURVE: &str = "P-256";
 /// The longest plaintext, in bytes.
 pub const MAX_PLAINTEXT: usize = 4096;
 
-/// A flattened JWE. Every member is base64url without padding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Jwe {
-    /// JSON of the protected header; its base64url text is the additional authenticated data.
-    pub protected: String,
-    /// The wrapped content key, 40 bytes.
-    pub encrypted_key: String,
-    /// 12 bytes.
-    pub iv: String,
-    /// As long as the plaintext.
-    pub ciphertext: String,
-    /// 16 bytes.
-    pub tag: String,
-}
-
 /// Why a key or a JWE is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JweError {
-    /// A public key is of another kind or no point on the curve.
+    /// A public key is of another kind, or not a point on the curve.
     #[error("the public key is not a {ALG} key on {CURVE}")]
     Key,
     /// Not the one form that is understood.

@@ -72,12 +72,12 @@ impl Tee {
 
 /// Body of POST `auth`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
+pub struct AuthRequest {
     /// [`VERSION`].
     pub version: String,
     /// What will be shown.
     pub tee: Tee,
-    /// Anything the kind of evidence needs before the challenge; `""` if nothing. Must be present.
+    /// What the kind of evidence sends before the challenge; `""` if nothing. Must be present.
     #[serde(rename = "extra-params")]
     pub extra_params: Value,
 }
@@ -119,6 +119,21 @@ pub enum TeePubKey {
     },
 }
 
+/// A flattened JWE. Every member is base64url without padding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jwe {
+    /// JSON of the protected header; its base64url text is the additional authenticated data.
+    pub protected: String,
+    /// The wrapped content key, 40 bytes.
+    pub encrypted_key: String,
+    /// 12 bytes.
+    pub iv: String,
+    /// As long as the plaintext.
+    pub ciphertext: String,
+    /// 16 bytes.
+    pub tag: String,
+}
+
 /// What the evidence is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeData {
@@ -142,7 +157,7 @@ pub struct CompositeEvidence {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Attestation {
-    /// Initialisation data of the guest; ours sends null, and a server of ours refuses any.
+    /// Initialisation data of the guest. Our client sends null, and our server refuses any.
     pub init_data: Option<Value>,
     /// Nonce and key.
     pub runtime_data: RuntimeData,
@@ -186,7 +201,7 @@ pub struct MachineAnswer {
     /// The image's keys need a machine's secret, and this key holder has a share of it.
     pub bound: bool,
     /// The share, once the operator allowed the image to move.
-    pub share: Option<crate::jwe::Jwe>,
+    pub share: Option<Jwe>,
 }
 
 /// What a policy allows to evidence besides the release: its rule `machine`, a set of these words.
@@ -255,7 +270,8 @@ mod tests {
 
     #[test]
     fn messages_have_the_bytes_that_kbs_md_shows() {
-        let request = Request { version: VERSION.into(), tee: Tee::Snp, extra_params: "".into() };
+        let request =
+            AuthRequest { version: VERSION.into(), tee: Tee::Snp, extra_params: "".into() };
         assert_eq!(
             serde_json::to_string(&request).unwrap(),
             r#"{"version":"0.4.0","tee":"snp","extra-params":""}"#
@@ -296,6 +312,6 @@ mod tests {
 
     #[test]
     fn extra_params_must_be_present() {
-        assert!(serde_json::from_str::<Request>(r#"{"version":"0.4.0","tee":"snp"}"#).is_err());
+        assert!(serde_json::from_str::<AuthRequest>(r#"{"version":"0.4.0","tee":"snp"}"#).is_err());
     }
 }

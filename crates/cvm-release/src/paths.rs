@@ -20,7 +20,7 @@ pub const ATTESTATION_KEY: &str = "/flare-cvm/v1/attestation-key/";
 /// The session cookie's name.
 pub const COOKIE: &str = "kbs-session-id";
 
-/// The longest `auth` body that a server reads, in bytes (an EK certificate fits several times).
+/// The longest `auth` body that a server reads, in bytes: several times an EK certificate.
 pub const MAX_AUTH_BYTES: usize = 16 * 1024;
 /// The longest `attest` body that a server reads, in bytes: what p1's collateral, a boot's event
 /// log and the evidence of eight GPUs (some 300 KiB) take together.
@@ -39,7 +39,7 @@ pub const MAX_COOKIE_CHARS: usize = 4096;
 const fn base64(bytes: u64) -> u64 {
     bytes.div_ceil(3) * 4
 }
-// What a CVM may have to show, a server must be able to read.
+// A server must be able to read what a CVM may have to show.
 const _: () = assert!(
     p1::MAX_COLLATERAL_BYTES + base64(MAX_EVENT_LOG_BYTES) + 300 * 1024 < MAX_ATTEST_BYTES as u64
         && 2 * base64(manifest::MAX_BYTES) + 1024 < MAX_IMAGE_BYTES as u64

@@ -1,4 +1,4 @@
-//! `/init` of the guest that `tests/guest.rs` boots twice: makes and opens real devices, attacks
+//! `/init` of the guest that `tests/it/guest.rs` boots twice: makes and opens real devices, attacks
 //! them as a host would, prints how long it took, and powers off.
 //!
 //! vda (10 GiB) and vdb (100 MiB) are blank at the first boot; vdc holds an area that the host

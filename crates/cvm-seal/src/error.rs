@@ -1,3 +1,5 @@
+//! What may go wrong while an area is sealed, opened or made.
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -49,7 +51,7 @@ pub enum SealError {
         /// What the kernel said.
         source: devicemapper::DmError,
     },
-    /// A length or an offset is no multiple of what it must be, or is zero where it must not be.
+    /// A length or an offset is not a multiple of what it must be, or is zero where it must not be.
     #[error("{what} is {found}: expected a multiple of {multiple} above zero")]
     Alignment {
         /// Which number.
@@ -119,23 +121,28 @@ impl Explain for SealError {
     fn help(&self) -> String {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "the disk (or the memory behind tmpfs) is full: free space or choose another folder".into()
+                "the disk (or the memory of a tmpfs) is full: free space or choose another folder"
+                    .into()
             }
             Self::Io { .. } => "see the operating system's message above".into(),
-            Self::Cryptsetup { .. } => "on a build machine: check that the file is writable and that /proc is mounted; \
-                                        in a CVM: a kernel module of the list is missing, or the disk fails"
+            Self::Cryptsetup { .. } => "on a build machine: check that the file is writable and \
+                that /proc is mounted; in a CVM: a kernel module of the list is missing, or the \
+                disk fails"
                 .into(),
             Self::WrongKey { .. } => "the key holders' halves belong to another image or another \
-                ceremony".into(),
+                ceremony"
+                .into(),
             Self::DeviceMapper { .. } => {
                 "a kernel module of the list is missing, the name is taken, or the device is \
                  smaller than the manifest says"
                     .into()
             }
             Self::Alignment { .. } => "this is a mistake in the layout or in the caller: see \
-                partitions/*.yaml".into(),
+                partitions/*.yaml"
+                .into(),
             Self::MakeFileSystem { .. } => "see what mkfs said above; most often memory is too \
-                small for its metadata".into(),
+                small for its metadata"
+                .into(),
             Self::Guard(error) => error.help(),
         }
     }

@@ -2,10 +2,10 @@
 //!
 //! | module | runs | does |
 //! |---|---|---|
-//! | [`verity`] | on the build machine | puts a hash tree behind a volume |
+//! | [`verity`] | on the build machine | puts a hash tree after a volume |
 //! | [`luks`] | on the build machine | makes p3's first area: header, ciphertext, seal record |
-//! | [`guard`] | anywhere, pure | decides whether 1 MiB of a stranger's bytes is a header we made |
-//! | [`guest`] | in the CVM, as root | opens what the guard passed, makes p5 and `state` on the first boot |
+//! | [`guard`] | anywhere, pure | decides whether a stranger's 1 MiB is a header that we made |
+//! | [`guest`] | in the CVM, as root | opens what the guard passed; makes p5 and `state` |
 //!
 //! The build machine needs no device-mapper, no loop device and no root: [`verity`] and [`luks`]
 //! work on plain files.
@@ -22,6 +22,7 @@
 //! | from 1 MiB | ciphertext, or dm-integrity's superblock, journal, tags and ciphertext |
 
 mod error;
+mod format;
 pub mod guard;
 pub mod guest;
 mod keys;
@@ -31,10 +32,5 @@ mod ram;
 pub mod verity;
 
 pub use error::SealError;
+pub use format::{BLOCK, HEADER_BYTES};
 pub use keys::{DiskKey, MacKey};
-
-/// Bytes of a LUKS2 area before its data.
-pub const HEADER_BYTES: usize = cvm_layout::manifest::LUKS_HEADER_BYTES as usize;
-/// Bytes of a sector of dm-crypt, of a block of dm-verity, of erofs and of ext4; the alignment of
-/// everything.
-pub const BLOCK: u64 = 4096;

@@ -1,11 +1,11 @@
 //! Making LUKS2 areas: the parameters, and on the build machine the whole of p3's first area.
 //!
 //! libcryptsetup makes the header. The ciphertext is written by the `aes` and `xts-mode` crates and
-//! not by libcryptsetup's offline re-encryption, for three reasons: re-encryption stretches the
-//! header's keyslots area up to the data at its end, over the place of our seal record; it leaves
-//! its own traces in the header, so that p3's header would need another whitelist than p5's; and it
-//! works in place, so that the plain text (private keys among it) would lie in the image first.
-//! `tests/interop.rs` lets Debian's `cryptsetup` decrypt the result and compares.
+//! not by libcryptsetup's offline re-encryption, for three reasons. Re-encryption stretches the
+//! header's keyslots area up to the data, over the place of our seal record. It leaves traces in
+//! the header, so that p3's header would need another whitelist than p5's. And it works in place,
+//! so that the plain text, with private keys in it, would be in the image first.
+//! `tests/it/interop.rs` lets Debian's `cryptsetup` decrypt the result and compares.
 
 use std::{fs::OpenOptions, io::Read, os::unix::fs::FileExt, path::Path};
 
@@ -28,18 +28,13 @@ use xts_mode::Xts128;
 use zeroize::Zeroizing;
 
 use crate::{
-    BLOCK, DiskKey, HEADER_BYTES, MacKey, SealError,
-    guard::{self, Expected, GuardedHeader, Protection, record},
+    error::SealError,
+    format::{BLOCK, HEADER_BYTES, KEYSLOTS_BYTES, METADATA_BYTES, PBKDF2_ITERATIONS, Protection},
+    guard::{self, Expected, GuardedHeader, record},
+    keys::{DiskKey, MacKey},
     ram::RamFile,
 };
 
-/// Bytes of one copy of the binary header and its JSON.
-pub const METADATA_BYTES: u64 = 16 * 1024;
-/// Bytes of the keyslots area behind both copies.
-pub const KEYSLOTS_BYTES: u64 = 960 * 1024;
-/// Rounds of PBKDF2 over the passphrase, and of the digest. The passphrase has 256 random bits:
-/// stretching adds nothing to it, and this is the least that LUKS2 takes.
-pub const PBKDF2_ITERATIONS: u32 = 1000;
 /// 512-byte units of the tweak in one 4096-byte sector: `plain64` counts those.
 const TWEAK_STEP: u128 = 8;
 /// Bytes read and written at once.
@@ -60,8 +55,8 @@ pub struct Sealed {
 ///
 /// `area` is created if missing and otherwise overwritten in that range only. The header goes last:
 /// an interrupted seal leaves no area that opens. The file is not synced: that is for whoever
-/// finishes the disk image. The volume key is fresh, so two seals of the same content have nothing
-/// in common.
+/// finishes the disk image. The volume key is fresh, so that two seals of the same content have
+/// nothing in common.
 pub fn seal(
     plain: &mut dyn Read,
     plain_bytes: u64,
@@ -72,7 +67,7 @@ pub fn seal(
 ) -> Result<Sealed, SealError> {
     SealError::multiple_of("the length of the content to seal", plain_bytes, BLOCK)?;
     let volume_key = random_volume_key(Protection::Encrypted)?;
-    // libcryptsetup wants to see room for data behind the header.
+    // libcryptsetup wants to see room for data after the header.
     let ram = RamFile::zeroed(2 * HEADER_BYTES as u64)?;
     format_header(&ram, None, Protection::Encrypted, key, &volume_key)?;
     let header = finish_header(&ram, Protection::Encrypted, mac_key)?;

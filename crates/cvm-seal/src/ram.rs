@@ -1,8 +1,8 @@
 //! A file in RAM that only this process can name.
 //!
-//! libcryptsetup reads headers from paths. Giving it the disk would let the host change the header
-//! between the guard's look and libcryptsetup's; so it gets an anonymous memory file, which takes
-//! no name in any file system and vanishes with its descriptor.
+//! libcryptsetup reads headers from paths. With a path on the disk, the host could change the
+//! header between the guard's reading and libcryptsetup's. So libcryptsetup gets an anonymous
+//! memory file, which has no name in any file system and vanishes with its descriptor.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use nix::{
     sys::memfd::{MFdFlags, memfd_create},
 };
 
-use crate::SealError;
+use crate::error::SealError;
 
 /// An anonymous memory file.
 pub(crate) struct RamFile {

@@ -1,4 +1,4 @@
-//! dm-verity trees behind their data: SHA-256, format 1, 4096-byte blocks.
+//! dm-verity trees after their data: SHA-256, format 1, 4096-byte blocks.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use libcryptsetup_rs::{
 };
 use uuid::Uuid;
 
-use crate::{BLOCK, SealError};
+use crate::{error::SealError, format::BLOCK};
 
 /// Digests in one block of the tree.
 const FAN_OUT: u64 = BLOCK / 32;
 
-/// Puts a superblock and a hash tree behind the first `data_bytes` bytes of `file`.
+/// Puts a superblock and a hash tree after the first `data_bytes` bytes of `file`.
 ///
-/// `data_bytes` is a multiple of 4096; whatever stood behind it is overwritten. The same data and
+/// `data_bytes` is a multiple of 4096; whatever was after it is overwritten. The same data and
 /// salt give the same bytes: the superblock's UUID is made of the salt. Debian's
 /// `veritysetup verify --hash-offset=data_bytes FILE FILE ROOT` accepts the result.
 pub fn format(file: &Path, data_bytes: u64, salt: Bytes32) -> Result<Verity, SealError> {

@@ -35,3 +35,25 @@ pub fn each_seed(name: &str, copies: usize, target: fn(&[u8])) {
     }
     assert!(seeds > 0, "no seeds for {name}");
 }
+
+/// Runs `target` on every file of `fuzz/seeds/NAME`, cut at every byte, and with one bit of every
+/// byte flipped.
+///
+/// # Panics
+/// When `target` does, and when there are no seeds.
+pub fn each_cut_and_flip(name: &str, target: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name);
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let seed = std::fs::read(entry.unwrap().path()).unwrap();
+        target(&seed);
+        for at in 0..seed.len() {
+            target(&seed[..at]);
+            let mut changed = seed.clone();
+            changed[at] ^= 1 << (at % 8);
+            target(&changed);
+        }
+        seeds += 1;
+    }
+    assert!(seeds > 0, "no seeds for {name}");
+}

@@ -20,10 +20,10 @@ use cvm_agent::{
 };
 use cvm_base::{Bytes, sha256};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite,
-    Terms, Transcript, Unlock, fresh_nonce,
+    Agreement, Date, Draft, PartyRole, Site as AgreedSite, Terms, Transcript, fresh_nonce,
 };
 use cvm_collect::attester::Tpm;
+use cvm_custody::{BuilderSecrets, Lock, NewParty, Party, Unlock};
 use cvm_evidence::{
     Reference,
     eventlog::{EventLog, PredictedEvent},

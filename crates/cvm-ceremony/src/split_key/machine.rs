@@ -3,20 +3,25 @@
 //! | value | is |
 //! |---|---|
 //! | `M` | 32 random bytes, made on the first boot, kept by the TPM under a PCR policy |
-//! | `K'_purpose` | `HKDF(salt = M; ikm = K_purpose; info = "flare-cvm/v1/machine/" ‖ purpose ‖ image_id)` |
-//! | `M_i` | party *i*'s share, in the transcript's order: `HKDF(salt = T; ikm = M; info = "flare-cvm/v1/machine-share/" ‖ name ‖ image_id)`, and for the last party M ⊕ all others |
+//! | `K'_purpose` | `HKDF(M; K_purpose; "flare-cvm/v1/machine/" ‖ purpose ‖ image_id)` |
+//! | `M_i` | party *i*'s share, see below |
+//!
+//! HKDF takes salt, input key material and info. The shares are in the transcript's order:
+//! `HKDF(T; M; "flare-cvm/v1/machine-share/" ‖ name ‖ image_id)`, and for the last party M ⊕ all
+//! others.
 //!
 //! Every key holder keeps its share, so that the parties together, and nobody else, can move an
 //! image to another machine. The shares follow from M: a first boot that died before it told every
-//! key holder tells them the same when it begins again.
+//! key holder sends the same shares when it begins again.
 
 use cvm_base::Bytes32;
 use cvm_layout::{manifest::ImageId, names::Name};
 
 use super::{
-    CombinedKey, Purpose, SplitKeyError,
     derive::{hkdf, info, twice},
-    secret::{MachineSecret, MachineShare, Secret},
+    error::SplitKeyError,
+    purpose::Purpose,
+    secret::{CombinedKey, MachineSecret, MachineShare, Secret},
 };
 
 impl MachineSecret {

@@ -19,9 +19,8 @@ use std::{
 };
 
 use cvm_base::{Bytes, Bytes32, sha256};
-use cvm_ceremony::{
-    Agreement, BuilderSecrets, Keys, OpenedContribution, build_split_key, split_key::Purpose,
-};
+use cvm_ceremony::{Agreement, Keys, OpenedContribution, build_split_key, split_key::Purpose};
+use cvm_custody::BuilderSecrets;
 use cvm_evidence::reference::{MAX_BYTES as MAX_REFERENCE, Platforms, Reference};
 use cvm_layout::{
     code_digest,

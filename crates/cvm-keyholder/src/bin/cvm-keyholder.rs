@@ -1,6 +1,6 @@
 //! `cvm-keyholder`: the key holder that a server's CVM runs for the clients' CVMs.
 //!
-//! Its secrets lie in the server's sealed `site` volume, its settings and the agreement on the
+//! Its secrets are in the server's sealed `site` volume, its settings and the agreement on the
 //! verified p4, its store and its log on p5. Images of the agreement enrol themselves: nobody can
 //! reach into a sealed CVM to do it.
 
@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use cvm_base::{Explain, read_bounded};
-use cvm_ceremony::Unlock;
+use cvm_custody::Unlock;
 use cvm_keyholder::{
     KeyHolderError, protect,
     service::{Config, Limits, serve},
@@ -17,7 +17,7 @@ use cvm_layout::keyholder_conf::{self, KeyHolderConf};
 
 /// Hold a delegated party's half for the client CVMs, inside the server CVM.
 ///
-/// Prints one line `ready URL certificate=SHA256` and then a line a decision; ends on SIGTERM.
+/// Prints one line `ready URL certificate=SHA256`, then one line per decision; ends on SIGTERM.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -54,7 +54,7 @@ fn run(Arguments { dir, state, config }: Arguments) -> Result<(), KeyHolderError
         folder: dir,
         state,
         listen: conf.listen.to_string(),
-        enroll_presented: Some(agreement),
+        enrol_presented: Some(agreement),
         limits: Limits::default(),
     };
     serve(&config, &unlock)

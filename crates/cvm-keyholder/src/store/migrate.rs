@@ -1,22 +1,24 @@
-//! Stores of an earlier version, whose tables were believed, and whose log did not say what a
+//! Stores of an earlier version. Their tables were believed, and their log did not say what a
 //! decision changed.
 
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_layout::manifest::ImageId;
-use cvm_release::server::{Decision, Effect, Step};
+use cvm_release_server::{Decision, Effect, Step};
 use rusqlite::{Connection, params};
 
-use super::{SCHEMA, SqliteStore, Work, documents};
-use crate::{KeyHolderError, memory::Memory};
+use super::{
+    base::{SCHEMA, SqliteStore, Work},
+    rows::stored_documents,
+};
+use crate::{error::KeyHolderError, memory::Memory};
 
 /// What the earlier version remembered beside `images`.
 const OLD: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'seals')";
 const DROP: &str = "DROP TABLE seals; DROP TABLE guests; DROP TABLE sessions;";
 
 impl SqliteStore {
-    /// Takes an earlier version's store over: what its tables say is logged, this once, as found.
-    /// Only an image that the signed log enrolled counts, and a log that says itself what it
-    /// changed is never changed so again.
+    /// Takes an earlier version's store over, once: logs what its tables say. Only images that the
+    /// signed log enrolled count. A log that says what its decisions changed is left alone.
     pub(super) fn migrate(&self) -> Result<(), KeyHolderError> {
         self.write(|tx, memory| {
             let old: bool = tx.query_row(OLD, [], |row| row.get(0))?;
@@ -37,7 +39,7 @@ impl SqliteStore {
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
         for image in &memory.unstated {
-            let Some(documents) = documents(connection, image)? else { continue };
+            let Some(documents) = stored_documents(connection, image)? else { continue };
             let Ok(enrolled) = documents.check(&self.identity) else { continue };
             if enrolled.manifest.image_id != *image {
                 continue;

@@ -2,18 +2,20 @@
 
 use cvm_base::{Bytes32, Explain as _, sha256};
 use cvm_layout::{manifest::ImageId, names::Name};
-use cvm_release::{
-    messages::PresentImage,
-    server::{
-        Attested, Chip, Decision, Effect, Enrolled, Fault, Reason, Refusal, Seal, Store, Subject,
-    },
+use cvm_release::messages::PresentImage;
+use cvm_release_server::{
+    AttestedSession, Chip, Decision, Effect, EnrolledImage, Fault, Reason, ReleaseRefusal, Seal,
+    Store, Subject,
 };
 use rusqlite::{OptionalExtension, params};
 
-use super::{Presented, SqliteStore, Trouble, insert};
+use super::{
+    base::{Presented, SqliteStore, Trouble},
+    rows::insert,
+};
 use crate::{
-    KeyHolderError,
-    enroll::{self, Documents},
+    documents::{Documents, are_twins},
+    error::KeyHolderError,
     memory::{CLOCK_LEEWAY, Withdrawal},
 };
 
@@ -32,7 +34,7 @@ impl Store for SqliteStore {
             )?;
             let sql =
                 "INSERT INTO sessions (session, expires) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-            // A row may be gone; what came of the answer stands in the log.
+            // The row may be gone; the log says whether the challenge was answered.
             let fresh = memory.session(session).is_none()
                 && tx.execute(sql, params![session, expires])? == 1;
             Ok((fresh, None::<Decision>))
@@ -42,7 +44,7 @@ impl Store for SqliteStore {
     fn put_attested(
         &self,
         session: &[u8; 16],
-        attested: &Attested,
+        attested: &AttestedSession,
         expires: u64,
         chips: Vec<Chip>,
         decision: Decision,
@@ -58,7 +60,7 @@ impl Store for SqliteStore {
         })?)
     }
 
-    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<Attested>, Fault> {
+    fn attested(&self, session: &[u8; 16], now: u64) -> Result<Option<AttestedSession>, Fault> {
         let sql = "SELECT attested FROM sessions WHERE session = ?1";
         let found = self.read(|connection, memory| {
             let Some(known) = memory.session(session).filter(|known| known.expires > now) else {
@@ -80,8 +82,8 @@ impl Store for SqliteStore {
         session: &[u8; 16],
         guest: Option<&Bytes32>,
         decision: Decision,
-    ) -> Result<(), Refusal> {
-        let refusal = |reason, detail: &str| Ok((Err(Refusal::new(reason, detail)), None));
+    ) -> Result<(), ReleaseRefusal> {
+        let refusal = |reason, detail: &str| Ok((Err(ReleaseRefusal::new(reason, detail)), None));
         let once = self.write(|_, memory| {
             let Some(known) = memory.session(session).filter(|known| known.expires > decision.time)
             else {
@@ -114,7 +116,7 @@ impl Store for SqliteStore {
         Ok(self.read(|_, memory| Ok(memory.session(session).and_then(|known| known.released)))?)
     }
 
-    fn enrolled(&self, image: &ImageId) -> Result<Option<Enrolled>, Fault> {
+    fn enrolled(&self, image: &ImageId) -> Result<Option<EnrolledImage>, Fault> {
         match self.image(image) {
             Ok(enrolled) => Ok(Some(enrolled)),
             Err(KeyHolderError::NotEnrolled(_)) => Ok(None),
@@ -127,9 +129,9 @@ impl Store for SqliteStore {
         image: &ImageId,
         presented: &PresentImage,
         decision: Decision,
-    ) -> Result<Enrolled, Refusal> {
+    ) -> Result<EnrolledImage, ReleaseRefusal> {
         let Some(Presented { agreement, party }) = &self.presented else {
-            return Err(Refusal::new(
+            return Err(ReleaseRefusal::new(
                 Reason::EnrolmentClosed,
                 "it is not served with --enroll-presented",
             ));
@@ -141,7 +143,7 @@ impl Store for SqliteStore {
             reference: presented.reference.clone(),
             reference_signature: presented.reference_sig.clone(),
         };
-        let refused = |problem: String| Refusal::new(Reason::DocumentsRefused, problem);
+        let refused = |problem: String| ReleaseRefusal::new(Reason::DocumentsRefused, problem);
         let enrolled = documents.check(&self.identity).map_err(|e| refused(e.to_string()))?;
         let (found, site) = (enrolled.manifest.image_id, enrolled.manifest.site.clone());
         if found != *image {
@@ -158,16 +160,17 @@ impl Store for SqliteStore {
             if let Some(withdrawn) =
                 memory.withdrawn(&[Subject::Image(*image), Subject::Site(site)])
             {
-                return Ok((Err(Refusal::new(Reason::Withdrawn, words(withdrawn))), None));
+                return Ok((Err(ReleaseRefusal::new(Reason::Withdrawn, words(withdrawn))), None));
             }
-            // What is enrolled stays: nobody may exchange reference values by presenting others.
+            // Nobody may exchange the documents of an enrolled image by presenting others: only the
+            // same ones are taken again, below.
             let Some(known) = memory.images.get(image) else {
                 if let Err(error) = admitted {
                     return Ok((Err(refused(error.to_string())), None));
                 }
                 for (other, known) in &memory.images {
                     match self.intact(tx, other, known) {
-                        Ok(other) if enroll::are_twins(&other.manifest, &enrolled.manifest) => {
+                        Ok(other) if are_twins(&other.manifest, &enrolled.manifest) => {
                             let problem = format!(
                                 "image {} of the same build is enrolled for this site",
                                 other.manifest.image_id
@@ -191,7 +194,7 @@ impl Store for SqliteStore {
             }
             match self.intact(tx, image, known) {
                 Ok(enrolled) => Ok((Ok(enrolled), None)),
-                // Its row was lost, and these are the same documents.
+                // Its row was lost or damaged, and these are the same documents: they mend it.
                 Err(Trouble::Holder(_))
                     if known.reference_sha256 == sha256(&documents.reference) =>
                 {
@@ -222,7 +225,7 @@ impl Store for SqliteStore {
         })?)
     }
 
-    fn withdrawn_images(&self) -> Result<Vec<Enrolled>, Fault> {
+    fn withdrawn_images(&self) -> Result<Vec<EnrolledImage>, Fault> {
         Ok(self.read(|connection, memory| {
             let withdrawn = |site: &Option<String>, image: &ImageId| {
                 let site =
@@ -293,7 +296,7 @@ impl Store for SqliteStore {
     }
 }
 
-/// A withdrawal for the log.
+/// A withdrawal, in words for the log.
 fn words((subject, withdrawal): (&Subject, &Withdrawal)) -> String {
     format!("{subject} was {withdrawal}")
 }

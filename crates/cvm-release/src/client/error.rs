@@ -17,7 +17,7 @@ pub struct ReleaseError {
     pub failure: Failure,
 }
 
-/// Why a key holder's half is not here.
+/// Why a key holder released no half.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -28,7 +28,10 @@ pub enum Failure {
     #[error("no answer in time ({0})")]
     Timeout(String),
     /// The deadline of the whole exchange passed; `last` is what the last attempt said.
-    #[error("gave up after {tries} attempts in {seconds} s; the last one: {last}", seconds = after.as_secs())]
+    #[error(
+        "gave up after {tries} attempts in {seconds} s; the last one: {last}",
+        seconds = after.as_secs()
+    )]
     Deadline {
         /// How often it was tried.
         tries: u32,
@@ -73,7 +76,7 @@ pub enum Failure {
         "sent an empty challenge: it does not ask for the proof that a TPM's attestation key needs"
     )]
     NoChallenge,
-    /// The address or the proxy in the configuration is no such thing.
+    /// The address or the proxy in the configuration is malformed.
     #[error("has no usable address: {0}")]
     Address(String),
     /// Our own evidence could not be made.
@@ -92,7 +95,8 @@ impl Failure {
 
     /// Whether the key holder does not know the image: its documents may be presented.
     pub fn is_not_enrolled(&self) -> bool {
-        matches!(self, Self::Refused { error_type, .. } if error_type.strip_prefix(ERROR_PREFIX) == Some(NOT_ENROLLED))
+        let Self::Refused { error_type, .. } = self else { return false };
+        error_type.strip_prefix(ERROR_PREFIX) == Some(NOT_ENROLLED)
     }
 
     /// The failure under a [`Failure::Deadline`], or itself.
@@ -124,12 +128,13 @@ impl Explain for ReleaseError {
     fn help(&self) -> String {
         match self.failure.root() {
             Failure::Unreachable(_) | Failure::Timeout(_) | Failure::Deadline { .. } => {
-                "check that the key holder runs and that the site's network, proxy and firewall let the CVM reach it; \
-                 a moved key holder's new address goes into endpoints.yaml on p1"
+                "check that the key holder runs and that the site's network, proxy and firewall \
+                 let the CVM reach it; a moved key holder's new address goes into endpoints.yaml \
+                 on p1"
             }
             Failure::WrongCertificate { .. } => {
-                "either the address leads to another server, or the party replaced its key holder's certificate: then \
-                 the image must be provisioned again with the new one"
+                "either the address leads to another server, or the party replaced its key \
+                 holder's certificate: then the image must be provisioned again with the new one"
             }
             Failure::Tls(_) => {
                 "a middlebox may be rewriting TLS; the key holder must be reached directly or by \
@@ -144,18 +149,22 @@ impl Explain for ReleaseError {
                  keyholder log`"
             }
             Failure::Protocol(_) => {
-                "the server is no key holder, or of another version: it must speak KBS protocol \
-                 0.4.0"
+                "the server is not a key holder, or has another version: it must speak KBS \
+                 protocol 0.4.0"
             }
-            Failure::Address(_) => "addresses are https://HOST:PORT without a path; proxies are \
-                http://HOST:PORT",
+            Failure::Address(_) => {
+                "addresses are https://HOST:PORT without a path; proxies are \
+                http://HOST:PORT"
+            }
             Failure::Evidence(_) => "check that the VM has its TPM (or other TEE) device",
             Failure::NoChallenge => {
-                "a stock Trustee sends none: it cannot serve a CVM that attests with a TPM. Run flare-cvm's key holder \
-                 (flare-cvm keyholder serve), or attest with a TEE"
+                "a stock Trustee sends none: it cannot serve a CVM that attests with a TPM. Run \
+                 flare-cvm's key holder (flare-cvm keyholder serve), or attest with a TEE"
             }
-            Failure::Local(_) => "this is a fault of the system's random generator or of this \
-                program",
+            Failure::Local(_) => {
+                "this is a fault of the system's random generator or of this \
+                program"
+            }
         }
         .into()
     }

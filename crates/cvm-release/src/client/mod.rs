@@ -1,16 +1,12 @@
 //! The client as a typestate machine: `Client<Start>` → [`Challenged`] → [`Attested`].
 //!
-//! Each state offers only the requests that are legal in it, and consuming a reply moves on or
-//! fails; the exchange cannot be run out of order. Nothing here touches a socket.
+//! Each state offers only the requests that are legal in it. Consuming a reply moves to the next
+//! state or fails, so that no step can be taken out of order. Nothing here touches a socket.
 
 mod error;
-#[cfg(feature = "http-client")]
-pub mod http;
-#[cfg(feature = "http-client")]
-mod pinned;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cvm_base::Bytes32;
+use cvm_base::{Bytes32, printable};
 use cvm_layout::manifest::{ImageId, Stage};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -20,13 +16,16 @@ pub use error::{Failure, ReleaseError};
 
 use crate::{
     binding::Binding,
-    jwe::{Jwe, TeeKey},
+    jwe::TeeKey,
     messages::{
-        Attestation, Challenge, CompositeEvidence, ErrorInformation, MachineRule, PresentImage,
-        RegisterSeal, Request, RuntimeData, SealAnswer, Tee, Token, VERSION,
+        Attestation, AuthRequest, Challenge, CompositeEvidence, ErrorInformation, Jwe, MachineRule,
+        PresentImage, RegisterSeal, RuntimeData, SealAnswer, Tee, Token, VERSION,
     },
     paths,
 };
+
+/// The most bytes of a server's words that an error quotes.
+const MAX_SHOWN: usize = 300;
 
 /// How a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub enum Method {
 /// A request for a transport to carry.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// GET or POST.
+    /// GET, POST or PUT.
     pub method: Method,
     /// Absolute path, ASCII.
     pub path: String,
@@ -54,7 +53,7 @@ pub struct Outgoing {
 
 /// What a transport brought back, at most [`paths::MAX_REPLY_BYTES`] of body.
 #[derive(Debug, Clone, Default)]
-pub struct Reply {
+pub struct Incoming {
     /// The HTTP status.
     pub status: u16,
     /// Values of the `Set-Cookie` headers.
@@ -63,7 +62,7 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// What a key holder remembers of an image's split-key partition, and allows to its machine.
+/// What a key holder remembers of an image's job store (p5), and what it allows to its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SealState {
     /// SHA-256 of the whole 1 MiB header area; `None` before the first boot registered one.
@@ -108,13 +107,16 @@ impl Client<Start> {
 
     /// POST `auth`. `extra_params` is what the kind of evidence sends ahead, `""` if nothing.
     pub fn auth_request(&self, extra_params: &str) -> Result<Outgoing, Failure> {
-        let body =
-            Request { version: VERSION.into(), tee: self.0.tee, extra_params: extra_params.into() };
+        let body = AuthRequest {
+            version: VERSION.into(),
+            tee: self.0.tee,
+            extra_params: extra_params.into(),
+        };
         post(paths::AUTH.into(), None, &body)
     }
 
     /// Consumes the challenge.
-    pub fn challenged(self, reply: &Reply) -> Result<Client<Challenged>, Failure> {
+    pub fn challenged(self, reply: &Incoming) -> Result<Client<Challenged>, Failure> {
         let challenge: Challenge = accept(reply, "challenge")?;
         let length = STANDARD.decode(&challenge.nonce).map(|bytes| bytes.len());
         if length != Ok(32) {
@@ -164,7 +166,7 @@ impl Client<Challenged> {
     }
 
     /// Consumes the answer to [`Self::attest_request`].
-    pub fn attested(self, reply: &Reply) -> Result<Client<Attested>, Failure> {
+    pub fn attested(self, reply: &Incoming) -> Result<Client<Attested>, Failure> {
         let Token { .. } = accept(reply, "token")?;
         // A server may move the session's state into a new cookie.
         let cookie = session_cookie(reply).unwrap_or(self.0.cookie);
@@ -183,7 +185,7 @@ impl Client<Attested> {
     }
 
     /// Decrypts the answer to [`Self::half_request`]: 32 bytes, secret.
-    pub fn half(&self, reply: &Reply) -> Result<Zeroizing<[u8; 32]>, Failure> {
+    pub fn half(&self, reply: &Incoming) -> Result<Zeroizing<[u8; 32]>, Failure> {
         let jwe: Jwe = accept(reply, "resource")?;
         self.secret(&jwe, "half")
     }
@@ -213,7 +215,7 @@ impl Client<Attested> {
     }
 
     /// Reads the answer to [`Self::present_request`].
-    pub fn presented(&self, reply: &Reply) -> Result<(), Failure> {
+    pub fn presented(&self, reply: &Incoming) -> Result<(), Failure> {
         done(reply)
     }
 
@@ -224,7 +226,7 @@ impl Client<Attested> {
 
     /// Reads the answer to [`Self::attestation_key_request`], whose signature is for others to
     /// verify; `None` from a stock Trustee, which makes no such statement.
-    pub fn attestation_key(&self, reply: &Reply) -> Result<Option<Value>, Failure> {
+    pub fn attestation_key(&self, reply: &Incoming) -> Result<Option<Value>, Failure> {
         if reply.status == 404 {
             Ok(None)
         } else {
@@ -239,7 +241,7 @@ impl Client<Attested> {
 
     /// Reads the answer to [`Self::seal_request`]; `None` from a stock Trustee, which has no such
     /// memory.
-    pub fn seal_state(&self, reply: &Reply) -> Result<Option<SealState>, Failure> {
+    pub fn seal_state(&self, reply: &Incoming) -> Result<Option<SealState>, Failure> {
         if reply.status == 404 {
             return Ok(None);
         }
@@ -265,7 +267,7 @@ impl Client<Attested> {
     }
 
     /// Reads the answer to [`Self::register_seal_request`].
-    pub fn seal_registered(&self, reply: &Reply) -> Result<(), Failure> {
+    pub fn seal_registered(&self, reply: &Incoming) -> Result<(), Failure> {
         done(reply)
     }
 
@@ -284,11 +286,11 @@ fn post(path: String, cookie: Option<String>, body: &impl Serialize) -> Result<O
     Ok(Outgoing { method: Method::Post, path, cookie, body })
 }
 
-fn done(reply: &Reply) -> Result<(), Failure> {
+fn done(reply: &Incoming) -> Result<(), Failure> {
     if (200..300).contains(&reply.status) { Ok(()) } else { Err(refusal(reply)) }
 }
 
-fn accept<T: DeserializeOwned>(reply: &Reply, what: &str) -> Result<T, Failure> {
+fn accept<T: DeserializeOwned>(reply: &Incoming, what: &str) -> Result<T, Failure> {
     if reply.body.len() > paths::MAX_REPLY_BYTES {
         return Err(Failure::Protocol(format!(
             "the {what} is longer than {} bytes",
@@ -302,7 +304,7 @@ fn accept<T: DeserializeOwned>(reply: &Reply, what: &str) -> Result<T, Failure> 
         .map_err(|e| Failure::Protocol(format!("the {what} is malformed: {e}")))
 }
 
-fn refusal(reply: &Reply) -> Failure {
+fn refusal(reply: &Incoming) -> Failure {
     let status = reply.status;
     // Busy is not a decision; everything else is, and final.
     if matches!(status, 429 | 503) {
@@ -311,20 +313,15 @@ fn refusal(reply: &Reply) -> Failure {
     match serde_json::from_slice::<ErrorInformation>(&reply.body) {
         Ok(info) => Failure::Refused {
             status,
-            error_type: printable(&info.error_type),
-            detail: printable(&info.detail),
+            error_type: printable(&info.error_type, MAX_SHOWN),
+            detail: printable(&info.detail, MAX_SHOWN),
         },
         Err(_) => Failure::Protocol(format!("HTTP status {status} without an error body")),
     }
 }
 
-/// The part of a server's text that may go to a console.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
-}
-
 /// `NAME=VALUE` of the session cookie, without its attributes.
-fn session_cookie(reply: &Reply) -> Option<String> {
+fn session_cookie(reply: &Incoming) -> Option<String> {
     let pair = |header: &String| {
         let pair = header.split(';').next()?.trim();
         let value = pair.strip_prefix(paths::COOKIE)?.strip_prefix('=')?;
@@ -339,7 +336,7 @@ fn session_cookie(reply: &Reply) -> Option<String> {
 #[doc(hidden)]
 pub fn fuzz_reply(bytes: &[u8]) {
     let Some((status, body)) = bytes.split_first() else { return };
-    let reply = Reply {
+    let reply = Incoming {
         status: if status & 1 == 0 { 200 } else { 401 },
         set_cookie: vec![
             String::from_utf8_lossy(body).into_owned(),

@@ -18,20 +18,22 @@
 //! | 448 | 64 | checksum | SHA-256 of the copy with this field zero, then zeros |
 //! | 512 | 3584 | padding | zeros |
 
+use cvm_base::Reader;
 use sha2::{Digest, Sha256};
 
-use super::GuardError;
+use super::error::GuardError;
+use crate::format::METADATA_BYTES;
 
 /// Bytes of one copy with its JSON.
-const COPY: usize = crate::luks::METADATA_BYTES as usize;
+const COPY: usize = METADATA_BYTES as usize;
 const JSON_OFFSET: usize = 4096;
 const CHECKSUM_OFFSET: usize = 448;
 const MAX_SEQUENCE: u64 = 255;
 
 /// Checks both copies and returns their common JSON: `12288` bytes with the padding.
 pub fn json_of_both(area: &[u8]) -> Result<&[u8], GuardError> {
-    let first = Copy::parse(area, 0, b"LUKS\xba\xbe")?;
-    let second = Copy::parse(area, COPY, b"SKUL\xba\xbe")?;
+    let first = HeaderCopy::parse(area, 0, b"LUKS\xba\xbe")?;
+    let second = HeaderCopy::parse(area, COPY, b"SKUL\xba\xbe")?;
     if first != second {
         return Err(GuardError::Binary { what: "two copies differ" });
     }
@@ -40,23 +42,23 @@ pub fn json_of_both(area: &[u8]) -> Result<&[u8], GuardError> {
 
 /// What both copies must agree on.
 #[derive(PartialEq, Eq)]
-struct Copy<'a> {
+struct HeaderCopy<'a> {
     sequence: u64,
     uuid: &'a [u8],
     json: &'a [u8],
 }
 
-impl<'a> Copy<'a> {
+impl<'a> HeaderCopy<'a> {
     fn parse(area: &'a [u8], offset: usize, magic: &[u8; 6]) -> Result<Self, GuardError> {
         let bad = |what| GuardError::Binary { what };
         let copy = area.get(offset..offset + COPY).ok_or(bad("area is too short"))?;
-        let mut fields = Fields(copy);
+        let mut fields = Reader::new("LUKS2 header", copy);
         let require = |good: bool, what| if good { Ok(()) } else { Err(bad(what)) };
 
         require(fields.take(6)? == magic, "magic is wrong")?;
         require(fields.take(2)? == 2u16.to_be_bytes(), "version is not 2")?;
-        require(fields.number()? == COPY as u64, "length of a copy is not 16 KiB")?;
-        let sequence = fields.number()?;
+        require(fields.u64()? == COPY as u64, "length of a copy is not 16 KiB")?;
+        let sequence = fields.u64()?;
         require((1..=MAX_SEQUENCE).contains(&sequence), "sequence number is not one of ours")?;
         require(is_zero(fields.take(48)?), "label is not empty")?;
         require(is_text(fields.take(32)?, b"sha256"), "checksum algorithm is not sha256")?;
@@ -67,31 +69,13 @@ impl<'a> Copy<'a> {
             text.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-')) && is_zero(padding);
         require(good, "UUID is malformed")?;
         require(is_zero(fields.take(48)?), "subsystem is not empty")?;
-        require(fields.number()? == offset as u64, "copy says that it belongs elsewhere")?;
+        require(fields.u64()? == offset as u64, "copy says that it belongs elsewhere")?;
         require(is_zero(fields.take(184)?), "padding is not zero")?;
         let (checksum, unused) =
             fields.take(64)?.split_at_checked(32).ok_or(bad("checksum is malformed"))?;
         require(checksum == checksum_of(copy).as_slice() && is_zero(unused), "checksum is wrong")?;
         require(is_zero(fields.take(JSON_OFFSET - CHECKSUM_OFFSET - 64)?), "padding is not zero")?;
-        Ok(Self { sequence, uuid, json: fields.0 })
-    }
-}
-
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], GuardError> {
-        let (field, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(GuardError::Binary { what: "area is too short" })?;
-        self.0 = rest;
-        Ok(field)
-    }
-
-    fn number(&mut self) -> Result<u64, GuardError> {
-        let field = self.take(8)?;
-        Ok(field.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(Self { sequence, uuid, json: fields.rest() })
     }
 }
 
@@ -118,8 +102,8 @@ fn checksum_of(copy: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Writes correct checksums into both copies: an attacker can do that, too, so tests and the fuzzer
-/// do.
+/// Writes correct checksums into both copies. An attacker can do that, so tests and the fuzzer do
+/// it too.
 pub fn mend(area: &mut [u8]) {
     for copy in area.chunks_exact_mut(COPY).take(2) {
         let sum = checksum_of(copy);

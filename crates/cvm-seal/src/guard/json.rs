@@ -7,12 +7,12 @@
 //! and the digest of the volume key.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use cvm_base::printable;
 use serde::Deserialize;
 
-use super::{GuardError, Protection};
-use crate::{
-    BLOCK, HEADER_BYTES,
-    luks::{KEYSLOTS_BYTES, METADATA_BYTES, PBKDF2_ITERATIONS},
+use super::error::GuardError;
+use crate::format::{
+    BLOCK, HEADER_BYTES, KEYSLOTS_BYTES, METADATA_BYTES, PBKDF2_ITERATIONS, Protection,
 };
 
 const CIPHER: &str = "aes-xts-plain64";
@@ -118,7 +118,7 @@ struct Config {
     keyslots_size: Number64,
 }
 
-/// Checks a JSON area, zero-padded behind the text.
+/// Checks a JSON area, zero-padded after the text.
 pub fn check(area: &[u8], protection: Protection) -> Result<(), GuardError> {
     let end = area.iter().position(|b| *b == 0).unwrap_or(area.len());
     let (text, padding) = area.split_at_checked(end).unwrap_or_default();
@@ -126,7 +126,7 @@ pub fn check(area: &[u8], protection: Protection) -> Result<(), GuardError> {
         return Err(GuardError::Json { detail: "something follows the end of the text".into() });
     }
     let header: Header = serde_json::from_slice(text)
-        .map_err(|e| GuardError::Json { detail: printable(&e.to_string(), 160) })?;
+        .map_err(|e| GuardError::Json { detail: printable(e.to_string(), 160) })?;
     let Header { keyslots, tokens: Empty {}, segments, digests, config } = header;
     keyslots.zero.check(protection)?;
     segments.zero.check(protection)?;
@@ -199,16 +199,8 @@ fn same(
     if found == expected {
         return Ok(());
     }
-    Err(GuardError::Parameter { name, expected, found: printable(&found, 80) })
-}
-
-/// The host wrote this text: its first characters, without control codes for whoever reads the
-/// console.
-fn printable(text: &str, characters: usize) -> String {
-    text.chars()
-        .take(characters)
-        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
-        .collect()
+    // The host wrote what was found.
+    Err(GuardError::Parameter { name, expected, found: printable(found, 80) })
 }
 
 /// 32 bytes in standard base64.

@@ -2,61 +2,39 @@
 //!
 //! The host owns the disk, so a header is hostile input twice over: to the parser, and in what it
 //! asks for. CVE-2025-59054 and CVE-2025-58356 broke eight confidential-VM systems whose guests
-//! opened whatever header stood on the disk: with cipher `cipher_null` the "encrypted" disk is
-//! plain text of the host's choice, and with a header of the host's own key so is everything later.
+//! opened whatever header was on the disk. With the cipher `cipher_null`, the "encrypted" disk is
+//! plain text of the host's choice. With a header for a key of the host's own, the host reads
+//! whatever the guest writes from then on.
 //!
-//! [`check`] therefore works on one copy in memory, is pure, and wants all of:
-//! 1. the binary headers, both copies, whole and equal ([`binary`]);
-//! 2. a JSON that says exactly what [`crate::luks`] writes, and not a member more ([`json`]);
-//! 3. a valid MAC over every byte before the seal record, and zeros behind it ([`record`]).
+//! [`check`] therefore works on one copy in memory, is pure, and requires all of:
+//! 1. two binary headers, whole and equal ([`binary`]);
+//! 2. a JSON that has exactly the members and values that [`crate::luks`] writes ([`json`]);
+//! 3. a valid MAC over every byte before the seal record, and zeros after the MAC ([`record`]).
 //!
-//! Its result, [`GuardedHeader`], is the only thing from which [`crate::guest`] opens a device.
+//! [`crate::guest`] opens a device only from its result, a [`GuardedHeader`].
 
 pub mod binary;
+mod error;
 pub mod json;
 pub mod record;
 
 use std::fmt;
 
-use cvm_base::{Bytes32, Explain, sha256};
+use cvm_base::{Bytes32, sha256};
 
-use crate::{HEADER_BYTES, MacKey};
+use crate::{format::HEADER_BYTES, keys::MacKey};
 
-/// How an area's sectors are protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protection {
-    /// AES-256-XTS: p3's first area, whose content dm-verity authenticates.
-    Encrypted,
-    /// AES-256-XTS and HMAC-SHA-256 of every sector: p5 and `state`.
-    Authenticated,
-}
+pub use crate::format::Protection;
+pub use error::GuardError;
 
-impl Protection {
-    /// The JSON's `integrity.type`.
-    pub fn integrity(self) -> Option<&'static str> {
-        match self {
-            Self::Encrypted => None,
-            Self::Authenticated => Some("hmac(sha256)"),
-        }
-    }
-
-    /// Bytes of the volume key: two AES-256 keys, and one of HMAC-SHA-256.
-    pub fn volume_key_bytes(self) -> usize {
-        match self {
-            Self::Encrypted => 64,
-            Self::Authenticated => 96,
-        }
-    }
-}
-
-/// What the caller knows of an area, from the manifest and from the layout.
+/// What the caller expects of an area, from the manifest and the layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     protection: Protection,
 }
 
 impl Expected {
-    /// An area with this protection; everything else is fixed by [`crate::luks`].
+    /// An area with this protection. Everything else is the same in all areas ([`crate::luks`]).
     pub fn new(protection: Protection) -> Self {
         Self { protection }
     }
@@ -92,89 +70,10 @@ impl fmt::Debug for GuardedHeader {
     }
 }
 
-/// Why a header area is not one of ours.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GuardError {
-    /// Not [`HEADER_BYTES`] long.
-    #[error("the header area has {found} bytes: expected {HEADER_BYTES}")]
-    Length {
-        /// Its length in bytes.
-        found: usize,
-    },
-    /// Zeros only: never made, or wiped.
-    #[error("the header area is blank")]
-    Blank,
-    /// A binary header is malformed, or its two copies differ.
-    #[error("the LUKS2 header's {what}")]
-    Binary {
-        /// What is wrong, as the rest of the sentence.
-        what: &'static str,
-    },
-    /// The JSON is malformed, or has members that we never write.
-    #[error("the LUKS2 header's JSON is not one that we write: {detail}")]
-    Json {
-        /// The parser's words, with the place.
-        detail: String,
-    },
-    /// A parameter is not the one we write.
-    #[error("the LUKS2 header says {name} = {found}: expected {expected}")]
-    Parameter {
-        /// Path of the parameter in the JSON.
-        name: &'static str,
-        /// The only accepted value.
-        expected: String,
-        /// The value found, at most 80 characters.
-        found: String,
-    },
-    /// There is no seal record: the area was being made when the power went.
-    #[error("the header area carries no seal record")]
-    NoRecord,
-    /// The MAC is wrong: another key's header, or a changed one.
-    #[error("the header area's MAC is wrong")]
-    Mac,
-}
-
-impl Explain for GuardError {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Length { .. } => "SEAL-100",
-            Self::Blank => "SEAL-101",
-            Self::Binary { .. } => "SEAL-102",
-            Self::Json { .. } => "SEAL-103",
-            Self::Parameter { .. } => "SEAL-104",
-            Self::NoRecord => "SEAL-105",
-            Self::Mac => "SEAL-106",
-        }
-    }
-
-    fn help(&self) -> String {
-        match self {
-            Self::Length { .. } => {
-                "the partition is smaller than the manifest says: compare the disk with the bundle".into()
-            }
-            Self::Blank => {
-                "nothing was ever sealed here, or somebody wiped it: restore the disk from the \
-                 bundle or a backup"
-                    .into()
-            }
-            Self::NoRecord => "the first boot was interrupted, or somebody wiped the record: \
-                restore the disk".into(),
-            Self::Binary { .. } | Self::Json { .. } | Self::Parameter { .. } => {
-                "the disk is damaged or somebody replaced the header (CVE-2025-59054, CVE-2025-58356): \
-                 do not use this host before you know which"
-                    .into()
-            }
-            Self::Mac => "the header was made for another key or another image, or somebody changed it: \
-                          do not use this host before you know which"
-                .into(),
-        }
-    }
-}
-
 /// Passes `bytes`, read once from the disk, if they are a header area that we made with `mac_key`.
 ///
-/// The whitelist comes before the MAC so that a refusal names what is wrong; nothing acts on the
-/// parsed values. Time does not depend on the MAC's bytes.
+/// The whitelist comes before the MAC, so that a refusal names what is wrong; nothing acts on the
+/// parsed values. The time that it takes does not depend on the MAC's bytes.
 pub fn check(
     bytes: &[u8],
     expected: &Expected,
@@ -193,10 +92,10 @@ pub fn check(
 
 /// What a fuzzer runs: every parser on any bytes, with a MAC key that the fuzzer knows.
 ///
-/// Returns whether the header passed, so that tests can use it, too.
+/// Returns whether the header passed, for tests.
 pub fn fuzz(bytes: &[u8]) -> bool {
     let key = MacKey::new(&[0x42; 32]);
-    // Most inputs die at the length or at a checksum: mend both, to reach what lies behind.
+    // Most inputs fail at the length or at a checksum: mend both, to reach the rest.
     let mut mended = vec![0; HEADER_BYTES];
     let length = bytes.len().min(HEADER_BYTES);
     if let (Some(to), Some(from)) = (mended.get_mut(..length), bytes.get(..length)) {

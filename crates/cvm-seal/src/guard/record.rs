@@ -3,17 +3,17 @@
 //! | bytes | what |
 //! |---|---|
 //! | 16 | [`MAGIC`] |
-//! | 32 | HMAC-SHA-256 (RFC 2104) under the area's `header-mac` key of all bytes before the record |
+//! | 32 | HMAC-SHA-256 (RFC 2104) with the area's `header-mac` key of all bytes before it |
 //! | 4048 | zeros |
 //!
-//! It is written after everything else, so it also marks an area as finished.
+//! It is written after everything else, so that it also marks an area as finished.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::GuardError;
-use crate::{HEADER_BYTES, MacKey};
+use super::error::GuardError;
+use crate::{format::HEADER_BYTES, keys::MacKey};
 
 /// First bytes of the record.
 pub const MAGIC: &[u8; 16] = b"FLARECVM-SEAL-1\0";

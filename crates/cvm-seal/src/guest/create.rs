@@ -1,9 +1,9 @@
 //! The first boot: an authenticated area with a file system, made without wiping the disk.
 //!
-//! dm-integrity knows no sector's tag until the sector is written, and wiping 10 GiB to give each
-//! one costs a minute. Instead the file system is made in a sparse file in RAM, and only what
-//! `mkfs` wrote is copied to the device: every block that the file system takes for allocated then
-//! has a tag, and a block that it takes for free is written before it is read.
+//! A sector has no integrity tag until it is written, and writing all sectors of 10 GiB takes a
+//! minute. Instead the file system is made in a sparse file in RAM, and only what `mkfs` wrote is
+//! copied to the device. Then every allocated block has a tag, and a free block is written before
+//! it is read.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,10 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{close, extents, open_sealed};
+use super::{device::close, extents, sealed::open_sealed};
 use crate::{
-    DiskKey, HEADER_BYTES, MacKey, SealError,
-    guard::{GuardedHeader, Protection, record},
+    error::SealError,
+    format::{HEADER_BYTES, Protection},
+    guard::{GuardedHeader, record},
+    keys::{DiskKey, MacKey},
     luks,
     ram::RamFile,
 };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cvm_layout::manifest::Verity;
 use devicemapper::{DM, DevId, DmError, DmFlags, DmName, DmOptions};
 
-use crate::{BLOCK, SealError};
+use crate::{error::SealError, format::BLOCK};
 
 /// The kernel's unit of device lengths, in bytes.
 const SECTOR: u64 = 512;
@@ -40,11 +40,11 @@ pub fn linear(name: &str, slice: Slice<'_>, access: Access) -> Result<PathBuf, S
     map(name, "linear", length, table, access)
 }
 
-/// Opens a volume with its tree behind it, from byte `offset` of `device` on, and returns its path.
+/// Opens a volume with its tree after it, from byte `offset` of `device` on, and returns its path.
 ///
-/// Read-only. All parameters come from `verity`, thus from the measured manifest; the superblock on
-/// the disk is not read. A damaged block fails with `EIO` when it is read. With an `offset`, a
-/// slice `NAME-slice` lies below.
+/// Read-only. All parameters come from `verity`, and so from the measured manifest; the superblock
+/// on the disk is not read. A damaged block fails with `EIO` when it is read. With an `offset`, the
+/// mapping lies on a slice `NAME-slice`.
 pub fn open_verity(
     name: &str,
     device: &Path,

@@ -12,7 +12,7 @@ use nix::{
     unistd::{Whence, lseek},
 };
 
-use crate::{BLOCK, SealError};
+use crate::{error::SealError, format::BLOCK};
 
 const CHUNK: usize = 1024 * 1024;
 

@@ -5,11 +5,11 @@
 //! disk's copy. [`open_verity`] takes every parameter from the manifest and reads no superblock.
 //! On the first boot [`create_authenticated`] makes p5 and `state`.
 //!
-//! What stays the host's: dm-integrity's superblock in front of an authenticated area's data is
-//! read by the kernel and authenticated by nobody. Changing it can make the area unreadable (every
-//! sector then fails its HMAC, which covers its position), not readable or writable by others.
-//! Putting back an older ciphertext sector *with its own older tag* is not detected: that is
-//! SECURITY.md's to say.
+//! What the host can still do: nothing authenticates dm-integrity's superblock, which the kernel
+//! reads in front of an authenticated area's data. By changing it the host can make the area
+//! unreadable (every sector then fails its HMAC, which covers its position), but cannot read or
+//! write it. An older ciphertext sector that is put back *with its own older tag* is not detected;
+//! SECURITY.md says so.
 
 mod create;
 mod device;

@@ -14,8 +14,10 @@ use nix::errno::Errno;
 
 use super::device::path_of;
 use crate::{
-    DiskKey, HEADER_BYTES, SealError,
-    guard::{GuardedHeader, Protection},
+    error::SealError,
+    format::{HEADER_BYTES, Protection},
+    guard::GuardedHeader,
+    keys::DiskKey,
     ram::RamFile,
 };
 
@@ -30,10 +32,10 @@ pub fn read_header(device: &Path, offset: u64) -> Result<Vec<u8>, SealError> {
 
 /// Opens the area that fills `device` as the mapping `name`, and returns its path.
 ///
-/// `device` holds the header area and the data, and nothing behind: map a slice with
-/// [`super::linear`] first where it does not. [`Protection::Encrypted`] opens read-only,
+/// `device` holds the header area and the data, and nothing after them: else map a slice with
+/// [`super::linear`] first. [`Protection::Encrypted`] opens read-only,
 /// [`Protection::Authenticated`] read-write. The kernel takes the volume key through the calling
-/// thread's keyring, from which nobody can read it back and which ends with the thread or at
+/// thread's keyring. Nobody can read it back from there, and the keyring ends with the thread or at
 /// `exec`.
 pub fn open_sealed(
     name: &str,

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use cvm_base::read_bounded;
-use cvm_ceremony::{Card, PARTY_FILE, Signed};
+use cvm_ceremony::{Card, Signed};
+use cvm_custody::PARTY_FILE;
 use cvm_keyholder::{
     KeyHolderError,
-    enroll::{Documents, Identity},
+    documents::{Documents, Identity},
     memory::{Chip, Sealed, Subject, Withdrawal},
     protect,
     service::{self, Config, Limits},
@@ -243,7 +244,7 @@ fn serve(args: &Serve) -> Result<()> {
         listen: args.listen.clone(),
         policy: args.policy.clone().unwrap_or_else(|| args.party.dir.clone()),
         state: args.party.dir.clone(),
-        enroll_presented: args
+        enrol_presented: args
             .enroll_presented
             .as_deref()
             .map(|path| read_bounded(path, MAX_DOCUMENT))
@@ -255,7 +256,7 @@ fn serve(args: &Serve) -> Result<()> {
 
 fn enroll(args: &Enroll) -> Result<()> {
     let documents = documents(args)?;
-    let enrolled = args.party.store()?.enroll(&documents)?;
+    let enrolled = args.party.store()?.enrol(&documents)?;
     let manifest = enrolled.manifest;
     println!(
         "enrolled image {} of site {} ({}, project {})",
