@@ -94,7 +94,7 @@ impl Explain for UserDataError {
 pub fn put(bundle: &Path, folder: &Path) -> Result<u64, UserDataError> {
     tool::require(&["mkfs.ext4", "qemu-img", "qemu-io", "cp"])?;
     let path = bundle.join("disk.qcow2");
-    let Content { bytes, entries } = readable(folder, 0)?;
+    let FolderContent { bytes, entries } = readable(folder, 0)?;
     if disk::in_use(&path)? {
         return Err(UserDataError::InUse { disk: path });
     }
@@ -130,7 +130,7 @@ fn not_made(error: BootError, room: u64) -> UserDataError {
 
 /// What a folder holds.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Content {
+struct FolderContent {
     /// Of all files.
     bytes: u64,
     /// Files, folders and links.
@@ -138,7 +138,7 @@ struct Content {
 }
 
 /// What a folder holds; an error names the first file that everybody cannot read.
-fn readable(folder: &Path, depth: usize) -> Result<Content, UserDataError> {
+fn readable(folder: &Path, depth: usize) -> Result<FolderContent, UserDataError> {
     let wrong = |path: &Path, problem| Err(UserDataError::File { path: path.to_owned(), problem });
     let metadata = fs::metadata(folder).map_err(WorkError::io("read", folder))?;
     if !metadata.is_dir() {
@@ -150,7 +150,7 @@ fn readable(folder: &Path, depth: usize) -> Result<Content, UserDataError> {
     if depth > MAX_DEPTH {
         return wrong(folder, "lies too deep");
     }
-    let mut content = Content::default();
+    let mut content = FolderContent::default();
     for entry in fs::read_dir(folder).map_err(WorkError::io("read", folder))? {
         let path = entry.map_err(WorkError::io("read", folder))?.path();
         let metadata = fs::symlink_metadata(&path).map_err(WorkError::io("read", &path))?;
@@ -188,7 +188,7 @@ mod tests {
         let file = dir.path().join("rows.csv");
         fs::write(&file, "1,2").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(readable(dir.path(), 0).unwrap(), Content { bytes: 3, entries: 1 });
+        assert_eq!(readable(dir.path(), 0).unwrap(), FolderContent { bytes: 3, entries: 1 });
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(readable(dir.path(), 0).unwrap_err().code(), "DATA-001");
         fs::remove_file(&file).unwrap();
@@ -208,7 +208,7 @@ mod tests {
         for file in 0..6000 {
             fs::write(dir.path().join(file.to_string()), "").unwrap();
         }
-        let Content { entries, .. } = readable(dir.path(), 0).unwrap();
+        let FolderContent { entries, .. } = readable(dir.path(), 0).unwrap();
         disk::data_ext4(&image.path().join("data"), 16 << 20, dir.path(), entries).unwrap();
     }
 

@@ -43,8 +43,7 @@ pub fn build(
     image: &ImageId,
     contents: [Content; 6],
 ) -> Result<(), BootError> {
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let scratch = Scratch::in_folder(folder)?;
+    let scratch = Scratch::in_folder(tool::folder_of(output))?;
     let (raw_path, packed) = (scratch.join("raw"), scratch.join("qcow2"));
     let fail = |path: &Path| WorkError::io("write", path.to_owned());
     let mut raw = File::options()
@@ -119,8 +118,7 @@ fn copy_sparse(from: &mut dyn Read, to: &mut File) -> std::io::Result<()> {
 ///
 /// Without a journal: the CVM mounts it read-only and could not replay one.
 pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootError> {
-    let hex = image.to_string();
-    let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    let uuid = tool::uuid(image);
     make_ext4(
         path,
         bytes,

@@ -16,7 +16,7 @@ use object::{
 };
 
 use super::BootError;
-use crate::stage::tree;
+use crate::tree;
 
 /// Where Debian's and Ubuntu's loader looks when nothing else is configured, in its order.
 const FOLDERS: [&str; 4] =

@@ -172,7 +172,7 @@ impl Keys {
 
 /// Makes the folder whole or not at all.
 fn create(folder: &Path) -> Result<(), BootError> {
-    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = tool::folder_of(folder);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

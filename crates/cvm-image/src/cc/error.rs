@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use cvm_base::Explain;
 
-use super::paths::BASE_DIR_VARIABLE;
-
 /// A `cc_config` file is refused. Keys are written with their place, as `cc_issuers[0].path`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -60,6 +58,8 @@ pub enum CcConfigError {
         key: String,
         /// The path.
         found: String,
+        /// The environment variable that names a base folder.
+        variable: &'static str,
     },
     /// What a path names is not there.
     #[error("{key}: {path} is {problem}", path = path.display())]
@@ -111,10 +111,10 @@ impl Explain for CcConfigError {
                 format!("correct {key}; a key without a value is better left out")
             }
             Self::Refused { instead, .. } => (*instead).into(),
-            Self::RelativePath { .. } => format!(
+            Self::RelativePath { variable, .. } => format!(
                 "NVFLARE's packager hands on a copy in a temporary folder, so a path cannot be relative to the file: \
                  write it absolute or with ~/, or say what it is relative to with flare_cvm.base_dir or the environment \
-                 variable {BASE_DIR_VARIABLE}"
+                 variable {variable}"
             ),
             Self::NoFile { .. } => {
                 "check the path's spelling, and that the step which makes it has run".into()

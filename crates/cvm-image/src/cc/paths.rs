@@ -8,7 +8,10 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{CcConfigError, section::Item};
+use super::{
+    CcConfigError,
+    section::{Item, cut},
+};
 
 /// The environment variable for files that do not say `flare_cvm.base_dir`.
 pub const BASE_DIR_VARIABLE: &str = "FLARE_CVM_BASE_DIR";
@@ -45,7 +48,8 @@ impl Surroundings {
         let text = item.text("a path")?;
         let relative = |text: &str| CcConfigError::RelativePath {
             key: key.clone(),
-            found: super::section::cut(text),
+            found: cut(text),
+            variable: BASE_DIR_VARIABLE,
         };
         let path = match text.strip_prefix("~/") {
             Some(rest) => self.home.as_ref().ok_or_else(|| relative(&text))?.join(rest),

@@ -12,7 +12,7 @@ use std::{
 use cvm_base::interrupt;
 
 use super::{ProvisionError, files, gzip::Stored};
-use crate::WorkError;
+use crate::{WorkError, tool};
 
 /// Public documents that the key holders need, copied out beside the archive.
 const ENROLMENT: [&str; 4] =
@@ -38,7 +38,7 @@ pub(super) fn write(
     replace: bool,
 ) -> Result<(), ProvisionError> {
     interrupt::checkpoint();
-    let parent = archive.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = tool::folder_of(archive);
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     let temporary = tempfile::Builder::new()
         .prefix(".flare-cvm-")

@@ -46,7 +46,7 @@ pub struct TeeHosts {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct HostsFile {
     version: u32,
     #[serde(default)]
     snp: Vec<SnpHost>,
@@ -105,7 +105,7 @@ impl TeeHosts {
     pub fn read(path: &Path) -> Result<Self, ProvisionError> {
         let fail =
             |problem: String| ProvisionError::Tee { platform: path.display().to_string(), problem };
-        let file: File =
+        let file: HostsFile =
             serde_yaml::from_slice(&read_text(path, MAX_FILE)?).map_err(|e| fail(e.to_string()))?;
         if file.version != VERSION {
             return Err(fail(format!("version {}, this program reads {VERSION}", file.version)));

@@ -85,9 +85,7 @@ pub(super) fn make_compressed(
 }
 
 fn finish(mut command: Command, tree: &Path, out: &Path, id: &Bytes16) -> Result<u64, StageError> {
-    let hex = id.to_string();
-    let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
-    command.args(["--quiet", "-T0", "-x-1", "-U", &uuid]).arg(out).arg(tree);
+    command.args(["--quiet", "-T0", "-x-1", "-U", &tool::uuid(id)]).arg(out).arg(tree);
     tool::run("mkfs.erofs", "packing a file system", command)?;
     let length = fs::metadata(out).map_err(WorkError::io("measure", out))?.len();
     let padded = length.next_multiple_of(4096);

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_base::{Bytes16, Bytes32, interrupt};
+use cvm_base::{Bytes16, Bytes32};
 use cvm_layout::{
     gpt,
     layout::{MIB, Placement},
@@ -18,11 +18,13 @@ use cvm_layout::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 
 use super::{BuiltDriver, StageError, erofs};
-use crate::boot::{BootError, disk};
-use crate::{WorkError, tool};
+use crate::{
+    WorkError,
+    boot::{BootError, disk},
+    tool::{self, Scratch},
+};
 
 /// The version of `stage.json` that this program reads and writes.
 pub(super) const VERSION: u32 = 1;
@@ -83,8 +85,7 @@ pub struct StageImage {
     /// What it is.
     pub meta: StageMeta,
     path: PathBuf,
-    files: TempDir,
-    _guard: interrupt::PathGuard,
+    files: Scratch,
 }
 
 impl StageImage {
@@ -94,17 +95,15 @@ impl StageImage {
         if !path.is_file() {
             return Err(bad("there is no such file".into()));
         }
-        let files =
-            TempDir::new().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
-        let guard = interrupt::guard_path(files.path());
-        let partition = files.path().join("stage.erofs");
+        let files = Scratch::new()?;
+        let partition = files.join("stage.erofs");
         extract(path, STAGE, &partition)?;
         erofs::extract(&partition, files.path()).map_err(|e| match e {
             StageError::Work(WorkError::Tool { .. }) => bad(e.to_string()),
             e => e,
         })?;
         fs::remove_file(&partition).map_err(WorkError::io("remove", &partition))?;
-        let bytes = cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES)
+        let bytes = cvm_base::read_bounded(&files.join("stage.json"), MAX_META_BYTES)
             .map_err(|e| bad(e.to_string()))?;
         let meta: StageMeta =
             serde_json::from_slice(&bytes).map_err(|e| bad(format!("stage.json: {e}")))?;
@@ -114,7 +113,7 @@ impl StageImage {
                 meta.version
             )));
         }
-        Ok(Self { meta, path: path.to_owned(), files, _guard: guard })
+        Ok(Self { meta, path: path.to_owned(), files })
     }
 
     /// Reads `vmlinuz`, `os-release` or a file below `lib/modules/RELEASE/`.
@@ -128,7 +127,7 @@ impl StageImage {
                 problem: "is no path inside a stage image".into(),
             });
         }
-        Ok(cvm_base::read_bounded(&self.files.path().join(name), MAX_FILE_BYTES)?)
+        Ok(cvm_base::read_bounded(&self.files.join(name), MAX_FILE_BYTES)?)
     }
 
     /// The certificate in `db` without which the kernel loads none of the image's own modules;

@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{StageError, tree};
-use crate::{WorkError, tool};
+use super::StageError;
+use crate::{WorkError, tool, tree};
 
 /// The release of the one kernel in a tree.
 pub(super) fn release(tree_folder: &Path) -> Result<String, StageError> {
@@ -55,7 +55,7 @@ pub(super) fn split(
         tree::walk(&from, &mut |path, metadata| {
             count += 1;
             let below = path.strip_prefix(&from).unwrap_or(path);
-            if metadata.is_file() { Ok(copy(path, &to.join(below))?) } else { Ok(()) }
+            if metadata.is_file() { copy(path, &to.join(below)) } else { Ok(()) }
         })?;
         if count == 0 {
             let problem = "is no folder or file of this kernel's modules (boot_modules)".into();

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{StageError, spec::PythonSpec, tree, wheel::Wheel};
+use super::{StageError, edits, spec::PythonSpec, wheel::Wheel};
 use crate::{WorkError, tool};
 
 /// Where wheels lie in the tree while they are installed.
@@ -53,7 +53,7 @@ pub(super) fn install(
     result?;
     let patterns: Vec<String> =
         python.remove.iter().map(|pattern| format!("{}/{pattern}", python.venv)).collect();
-    tree::remove(tree, &patterns)?;
+    edits::remove(tree, &patterns)?;
     compile(tree, &python.venv, &interpreter)?;
     Ok(locked
         .iter()

@@ -3,16 +3,11 @@
 //! Two kinds are found: what looks like a private key in any of its usual forms, and the exact
 //! secrets of this build ([`Needles`]), also where they are written as hex or base64.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt as _,
-    path::Path,
-};
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
 use base64::Engine as _;
 use zeroize::Zeroizing;
 
-use super::{StageError, tree};
 use crate::{WorkError, sparse};
 
 /// The secrets of a build by name; anything of 16 bytes or more.
@@ -112,7 +107,7 @@ const WINDOW: u64 = 16 << 20;
 const OVERLAP: u64 = 64 << 10;
 
 /// Searches a file, such as a partition's image; its holes are zeros, where no secret is.
-pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
+pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, WorkError> {
     let fail = || WorkError::io("read", path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let file = File::open(path).map_err(fail())?;
@@ -137,7 +132,7 @@ pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageEr
 /// Searches a file of programs: as [`scan_file`], but without the shapes of DER keys. Programs
 /// carry PKCS #8 templates (ring has some) and published test vectors (the kernel has one), which
 /// are no secrets.
-pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
+pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, WorkError> {
     Ok(without_der(scan_file(path, needles)?))
 }
 
@@ -151,22 +146,8 @@ fn without_der(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-/// Searches every file below a folder.
-pub fn scan_tree(folder: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
-    let mut findings = Vec::new();
-    tree::walk(folder, &mut |path, metadata| {
-        if metadata.is_file() {
-            let bytes = Zeroizing::new(fs::read(path).map_err(WorkError::io("read", path))?);
-            let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
-            findings.extend(scan_bytes(&name, &bytes, needles));
-        }
-        Ok(())
-    })?;
-    Ok(findings)
-}
-
 /// Searches bytes that `name` stands for.
-pub fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
+fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
     scan_from(name, 0, bytes, needles)
 }
 
@@ -275,10 +256,25 @@ fn is_der_key(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
+pub(crate) mod tests {
+    use std::{fs, process::Command};
 
     use super::*;
+    use crate::tree;
+
+    /// Searches every file below a folder.
+    pub(crate) fn scan_tree(folder: &Path, needles: &Needles) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        tree::walk(folder, &mut |path, metadata| {
+            if metadata.is_file() {
+                let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
+                findings.extend(scan_bytes(&name, &fs::read(path).unwrap(), needles));
+            }
+            Ok(())
+        })
+        .unwrap();
+        findings
+    }
 
     fn openssl(arguments: &[&str], input: Option<&Path>) -> Vec<u8> {
         let mut command = Command::new("openssl");

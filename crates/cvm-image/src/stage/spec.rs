@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{StageError, gate::Check, programs};
+use super::{StageError, check::Check, edits::parse_mode};
 
 /// More than any `stage.yaml` needs.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -119,13 +119,13 @@ impl StageSpec {
             self.keep_only.keys().chain(self.without_settings.keys()).chain(&self.directories);
         for path in self.remove.iter().chain(folders).chain(self.modes.keys()).chain(places) {
             if !path.starts_with('/')
-                || Path::new(path).components().any(|c| c == std::path::Component::ParentDir)
+                || Path::new(path).components().any(|c| c == Component::ParentDir)
             {
                 return Err(format!("{path:?} is no absolute path without '..'"));
             }
         }
         for (name, place) in &self.programs {
-            programs::check(name, place)?;
+            check_program(name, place)?;
         }
         for (path, mode) in &self.modes {
             parse_mode(mode).ok_or_else(|| {
@@ -150,9 +150,15 @@ impl StageSpec {
     }
 }
 
-/// An octal permission without set-id bits.
-pub(super) fn parse_mode(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777)
+/// What `stage.yaml` may say of a program: a file's name, and its place in the guest.
+fn check_program(name: &str, place: &str) -> Result<(), String> {
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(_)), None) if !place.ends_with('/') => Ok(()),
+        _ => Err(format!(
+            "programs: {name:?}: {place:?}: expected a file name and its place in the guest"
+        )),
+    }
 }
 
 #[cfg(test)]

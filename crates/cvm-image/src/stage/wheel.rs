@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use cvm_base::{Bytes32, interrupt, read_bounded, sha256};
+use cvm_base::{Bytes32, read_bounded, sha256};
 
 use super::StageError;
-use crate::{WorkError, tool};
+use crate::tool::{self, Scratch};
 
 /// A wheel of pure Python of ours is a hundredth of this.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -25,9 +25,7 @@ pub(super) struct Wheel {
 
 /// Builds the package in `folder`; the same sources give the same bytes.
 pub(super) fn build(folder: &Path) -> Result<Wheel, StageError> {
-    let out =
-        tempfile::tempdir().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
-    let _guard = interrupt::guard_path(out.path());
+    let out = Scratch::new()?;
     let mut command = tool::command("python3");
     command.args(["-I", "-B", "-c", BUILD]).arg(folder).arg(out.path());
     let printed = tool::run("python3", "making the wheel of this repository's package", command)?;
@@ -41,7 +39,7 @@ pub(super) fn build(folder: &Path) -> Result<Wheel, StageError> {
     else {
         return Err(bad());
     };
-    let bytes = read_bounded(&out.path().join(&file), MAX_BYTES)?;
+    let bytes = read_bounded(&out.join(&file), MAX_BYTES)?;
     let digest = sha256(&bytes);
     let line = format!("{}=={version} --hash=sha256:{digest}", name.replace('_', "-"));
     Ok(Wheel { bytes, sha256: digest, line, file })

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use cvm_base::Explain;
 
-use crate::{WorkError, stage::StageError};
+use crate::WorkError;
 
 /// A workload cannot be sealed.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +32,6 @@ pub enum WorkloadError {
     /// The operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// A folder could not be listed.
-    #[error(transparent)]
-    Stage(#[from] StageError),
 }
 
 impl Explain for WorkloadError {
@@ -44,7 +41,6 @@ impl Explain for WorkloadError {
             Self::NotPlain { .. } => "WL-002",
             Self::Archive(error) => error.code(),
             Self::Work(error) => error.code(),
-            Self::Stage(error) => error.code(),
         }
     }
 
@@ -62,7 +58,6 @@ impl Explain for WorkloadError {
             }
             Self::Archive(error) => error.help(),
             Self::Work(error) => error.help(),
-            Self::Stage(error) => error.help(),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use cvm_base::interrupt;
 
 use super::WorkloadError;
-use crate::{WorkError, stage::tree};
+use crate::{WorkError, tree};
 
 /// Where a model lies in the `site` volume; in the guest below `/opt/nvflare/site`.
 const MODEL: &str = "model";

@@ -50,7 +50,7 @@ impl Kit {
         let python = [format!("nvflare=={nvflare}"), "filelock==4.2.11".into()];
         let site = "site-1".to_owned().try_into().unwrap();
         let kit = self.0.path();
-        check(&Check {
+        check(&ManagerCheck {
             kit,
             role: Role::Client,
             site: &site,
@@ -157,7 +157,7 @@ fn an_authorizer_that_would_fail_in_a_sealed_machine_is_refused_with_what_it_lac
     kit.component("snp_authorizer", GPU, json!({}));
     let python = ["nvflare==2.9.0".to_owned(), "nv-attestation-sdk==2.6.3".to_owned()];
     let site = "site-1".to_owned().try_into().unwrap();
-    let with_sdk = Check {
+    let with_sdk = ManagerCheck {
         kit: kit.0.path(),
         role: Role::Client,
         site: &site,

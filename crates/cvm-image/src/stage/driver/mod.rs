@@ -17,13 +17,8 @@ use std::{
 use cvm_base::{Bytes32, sha256};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Profile, StageError, StageSpec,
-    gate::Check,
-    profile::Beside,
-    tree::{self, inside},
-};
-use crate::{WorkError, tool};
+use super::{Profile, StageError, StageSpec, check::Check, edits, profile::Beside};
+use crate::{WorkError, tool, tree::inside};
 
 pub(super) use signing::MARK;
 use signing::Signer;
@@ -148,7 +143,7 @@ impl Driver {
         make(&root, &source, release, &spec.modules)?;
         let signer = Signer::generate()?;
         let updates = format!("/usr/lib/modules/{release}/updates");
-        tree::finish(tree, std::slice::from_ref(&updates), &Default::default())?;
+        edits::finish(tree, std::slice::from_ref(&updates), &Default::default())?;
         for module in &spec.modules {
             let place = inside(tree, &updates).join(format!("{module}.ko"));
             let signed = signer.sign(&source.join(format!("{module}.ko")))?;
@@ -204,7 +199,7 @@ fn copy(driver: &Path, file: &DriverFile, tree: &Path) -> Result<(), StageError>
         None => Path::new("/").join(from.strip_prefix(driver).unwrap_or(&from)),
     };
     let folder = place.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
-    tree::finish(tree, &[folder], &Default::default())?;
+    edits::finish(tree, &[folder], &Default::default())?;
     let to = inside(tree, &place.to_string_lossy());
     // A library's name is a link to its version; the guest gets the file by the name.
     fs::copy(&from, &to).map_err(WorkError::io("copy", &from))?;

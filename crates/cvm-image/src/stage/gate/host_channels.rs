@@ -1,13 +1,10 @@
 //! Whether a tree lets a host speak to the running guest: by systemd, by a unit, or by a module of
 //! the kernel.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use super::read;
-use crate::{WorkError, host, stage::tree};
+use super::files::{list, name, read};
+use crate::{WorkError, host, tree};
 
 /// Every place from which systemd takes units and their drop-ins, and its own settings.
 const SYSTEMD: [&str; 3] = ["/usr/lib/systemd", "/etc/systemd", "/usr/local/lib/systemd"];
@@ -55,14 +52,6 @@ pub(super) fn check(tree: &Path) -> Result<(), String> {
         units(tree, folder)?;
     }
     modules(tree)
-}
-
-fn list(tree: &Path, folder: &str) -> Result<Vec<PathBuf>, String> {
-    tree::entries(&tree::inside(tree, folder)).map_err(|e| e.to_string())
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The one systemd of the tree is one whose channels are known, and it has the switch.

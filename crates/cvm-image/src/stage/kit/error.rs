@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use cvm_base::Explain;
 use cvm_layout::names::Role;
 
-use crate::stage::StageError;
-
 /// A startup kit cannot be sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum KitError {
@@ -103,9 +101,6 @@ pub enum KitError {
         /// Why.
         problem: String,
     },
-    /// A file could not be read or written, or a tool failed.
-    #[error(transparent)]
-    Stage(#[from] StageError),
     /// A tool or the operating system failed.
     #[error(transparent)]
     Work(#[from] crate::WorkError),
@@ -128,7 +123,6 @@ impl Explain for KitError {
             Self::NotPlain { .. } => "KIT-009",
             Self::RootNotSigned => "KIT-010",
             Self::WrittenAfterSigning { .. } => "KIT-011",
-            Self::Stage(error) => error.code(),
             Self::Work(error) => error.code(),
             Self::File(error) => error.code(),
         }
@@ -156,7 +150,6 @@ impl Explain for KitError {
                 configuration, or provision the kit with a port that is in it"),
             Self::NotPlain { .. } => "user_config takes plain files and folders: put large or \
                 special ones into the site's data (p6)".into(),
-            Self::Stage(error) => error.help(),
             Self::Work(error) => error.help(),
             Self::File(error) => error.help(),
         }

@@ -5,8 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{KitError, MAX_FILE_BYTES, copy_file};
-use crate::{WorkError, stage::tree};
+use super::{
+    KitError,
+    copy::{MAX_FILE_BYTES, public_file},
+};
+use crate::{WorkError, tree};
 
 /// Deeper folders are a mistake.
 const MAX_DEPTH: usize = 32;
@@ -46,7 +49,7 @@ fn entry(source: &Path, target: &Path, depth: usize) -> Result<(), KitError> {
                 "is longer than the 64 MiB that a file of the configuration may have",
             ));
         }
-        return copy_file(source, target, &source.display().to_string());
+        return public_file(source, target, &source.display().to_string());
     }
     if !metadata.is_dir() {
         return Err(refuse("is neither a plain file nor a folder"));

@@ -10,7 +10,7 @@ use std::path::Path;
 use cvm_layout::names::Role;
 use serde_json::Value;
 
-use super::{KitError, KitRequest, MAX_FILE_BYTES};
+use super::{KitError, copy::MAX_FILE_BYTES, request::KitRequest};
 
 /// An address that the kit names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

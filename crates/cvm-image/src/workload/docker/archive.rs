@@ -14,7 +14,7 @@ use tar::EntryType;
 use super::{
     ArchiveError,
     bounds::{Budget, Consumed, Plain},
-    documents::{self, Descriptor, Image, MAX_BYTES, MAX_LAYERS, Oci, Saved},
+    documents::{self, Descriptor, ImageConfig, MAX_BYTES, MAX_LAYERS, OciDocument, SavedImage},
     entries,
 };
 
@@ -39,8 +39,8 @@ enum Place {
 }
 
 /// An image in an archive.
-pub(super) struct Found {
-    pub(super) image: Image,
+pub(super) struct FoundImage {
+    pub(super) image: ImageConfig,
     /// File names of the layers, the lowest first.
     pub(super) layers: Vec<String>,
 }
@@ -79,7 +79,7 @@ impl<R: Read + Seek> Archive<R> {
     pub(super) fn open(mut source: R, budget: &Budget) -> Result<Self, ArchiveError> {
         const PART: &str = "the table of contents";
         let mut files = BTreeMap::new();
-        entries::each(PART, BufReader::new(&mut source), budget, &mut |meta, _| {
+        entries::each_entry(PART, BufReader::new(&mut source), budget, &mut |meta, _| {
             let name = String::from_utf8_lossy(&meta.name).trim_start_matches("./").to_owned();
             let place = match meta.kind {
                 EntryType::Regular => Place::At { offset: meta.position, length: meta.size },
@@ -142,7 +142,7 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     /// The one image of the archive.
-    pub(super) fn image(&self) -> Result<Found, ArchiveError> {
+    pub(super) fn image(&self) -> Result<FoundImage, ArchiveError> {
         let found = if self.files.contains_key("manifest.json") {
             self.saved()?
         } else if self.files.contains_key("index.json") {
@@ -170,9 +170,9 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     /// As `docker save` writes it; newer ones add an OCI layout over the same blobs.
-    fn saved(&self) -> Result<Found, ArchiveError> {
+    fn saved(&self) -> Result<FoundImage, ArchiveError> {
         const NAME: &str = "manifest.json";
-        let saved: Vec<Saved> = documents::parse(NAME, &self.document(NAME)?)?;
+        let saved: Vec<SavedImage> = documents::parse(NAME, &self.document(NAME)?)?;
         let [saved] = saved.as_slice() else {
             return refused("images", saved.len().to_string(), "a workload is one image: save one");
         };
@@ -185,13 +185,16 @@ impl<R: Read + Seek> Archive<R> {
             true => self.verified(&saved.config, digest)?,
             false => self.document(&saved.config)?,
         };
-        Ok(Found { image: documents::parse(&saved.config, &config)?, layers: saved.layers.clone() })
+        Ok(FoundImage {
+            image: documents::parse(&saved.config, &config)?,
+            layers: saved.layers.clone(),
+        })
     }
 
     /// As the OCI image layout has it.
-    fn oci(&self) -> Result<Found, ArchiveError> {
+    fn oci(&self) -> Result<FoundImage, ArchiveError> {
         const NAME: &str = "index.json";
-        let mut index: Oci = documents::parse(NAME, &self.document(NAME)?)?;
+        let mut index: OciDocument = documents::parse(NAME, &self.document(NAME)?)?;
         // An index may lead to an index: of one image for several machines.
         for _ in 0..3 {
             let mut fitting: Vec<&Descriptor> = index
@@ -207,7 +210,7 @@ impl<R: Read + Seek> Archive<R> {
                     "a workload is one image for linux/amd64: save one",
                 );
             };
-            let manifest: Oci = documents::parse(&only.digest, &self.blob(&only.digest)?)?;
+            let manifest: OciDocument = documents::parse(&only.digest, &self.blob(&only.digest)?)?;
             if let Some(config) = &manifest.config {
                 let image = documents::parse(&config.digest, &self.blob(&config.digest)?)?;
                 let layers = manifest
@@ -215,7 +218,7 @@ impl<R: Read + Seek> Archive<R> {
                     .iter()
                     .map(|layer| blob_name(&layer.digest))
                     .collect::<Result<_, _>>()?;
-                return Ok(Found { image, layers });
+                return Ok(FoundImage { image, layers });
             }
             index = manifest;
         }

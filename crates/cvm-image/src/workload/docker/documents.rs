@@ -16,14 +16,14 @@ pub(super) const MAX_LAYERS: usize = 127;
 /// An entry of `manifest.json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Saved {
+pub(super) struct SavedImage {
     pub(super) config: String,
     pub(super) layers: Vec<String>,
 }
 
 /// An OCI index, or an OCI image manifest.
 #[derive(Debug, Deserialize)]
-pub(super) struct Oci {
+pub(super) struct OciDocument {
     #[serde(default)]
     pub(super) manifests: Vec<Descriptor>,
     pub(super) config: Option<Descriptor>,
@@ -53,11 +53,11 @@ impl Platform {
 
 /// An image's configuration.
 #[derive(Debug, Deserialize)]
-pub(super) struct Image {
+pub(super) struct ImageConfig {
     #[serde(flatten)]
     pub(super) platform: Platform,
     #[serde(default)]
-    pub(super) config: Option<Run>,
+    pub(super) config: Option<RunConfig>,
     pub(super) rootfs: RootFs,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct RootFs {
 /// How its program runs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Run {
+pub(super) struct RunConfig {
     #[serde(default)]
     pub(super) entrypoint: Option<Vec<String>>,
     #[serde(default)]

@@ -10,6 +10,7 @@ mod bounds;
 mod documents;
 mod entries;
 mod error;
+mod image;
 mod layer;
 mod tree;
 mod unit;
@@ -21,41 +22,20 @@ use std::{
 };
 
 use cvm_base::interrupt;
-use cvm_layout::names::{Name, Role};
 
 pub use error::ArchiveError;
+pub use image::UnpackRequest;
 pub use layer::Cleared;
 
 use crate::WorkError;
 use archive::Archive;
 use bounds::Budget;
+use image::{LayeredImage, ROOT};
 use layer::Layer;
-use tree::{Node, Tree};
+use tree::Tree;
 
-/// The workload's root in the `site` volume.
-const ROOT: &str = "workload/root";
 /// What `nvflare.service` is told of it; a link in stage 2 leads here.
 const UNIT: &str = "workload/nvflare.service.conf";
-
-/// What is to be unpacked for whom.
-pub struct Unpack<'a> {
-    /// The archive.
-    pub archive: &'a Path,
-    /// The tree of the `site` volume.
-    pub site: &'a Path,
-    /// An empty folder on the same file system.
-    pub scratch: &'a Path,
-    /// Bytes that may come out of the archive.
-    pub limit: u64,
-    /// What the site does.
-    pub role: Role,
-    /// The entries of `user_config` beside the kit, and whether each is a folder.
-    pub user_config: Vec<(Name, bool)>,
-    /// Whether a model is sealed beside it.
-    pub model: bool,
-    /// Whether the image requires GPUs.
-    pub gpus: bool,
-}
 
 /// An unpacked workload.
 #[derive(Debug)]
@@ -69,7 +49,7 @@ pub struct Workload {
 }
 
 /// Unpacks the archive into the tree of the `site` volume.
-pub fn unpack(request: &Unpack) -> Result<Workload, ArchiveError> {
+pub fn unpack(request: &UnpackRequest) -> Result<Workload, ArchiveError> {
     let contents = request.scratch.join("contents");
     fs::create_dir(&contents).map_err(WorkError::io("make", &contents))?;
     let place = |number: usize| contents.join(number.to_string());
@@ -103,19 +83,15 @@ pub fn unpack(request: &Unpack) -> Result<Workload, ArchiveError> {
     Ok(Workload { python, cleared: image.cleared, layers: image.layers })
 }
 
-/// The image in memory.
-struct Image {
-    tree: Tree,
-    run: documents::Run,
-    cleared: Cleared,
-    layers: usize,
-}
-
 /// Keeps a content; the budget says why it could not be read.
 type Keep<'a> = dyn FnMut(&mut dyn Read, &Budget) -> Result<usize, ArchiveError> + 'a;
 
 /// Finds the archive's image and applies its layers.
-fn read(source: impl Read + Seek, limit: u64, keep: &mut Keep) -> Result<Image, ArchiveError> {
+fn read(
+    source: impl Read + Seek,
+    limit: u64,
+    keep: &mut Keep,
+) -> Result<LayeredImage, ArchiveError> {
     let budget = Budget::new(limit);
     let archive = Archive::open(source, &budget)?;
     let found = archive.image()?;
@@ -126,7 +102,7 @@ fn read(source: impl Read + Seek, limit: u64, keep: &mut Keep) -> Result<Image, 
             layer.apply(stream, &budget, &mut |content| keep(content, &budget))
         })?;
     }
-    Ok(Image {
+    Ok(LayeredImage {
         tree,
         run: found.image.config.unwrap_or_default(),
         cleared,
@@ -135,7 +111,7 @@ fn read(source: impl Read + Seek, limit: u64, keep: &mut Keep) -> Result<Image, 
 }
 
 /// The archive without its own compression; a compressed one is expanded into a file first.
-fn expanded(mut source: File, request: &Unpack) -> Result<File, ArchiveError> {
+fn expanded(mut source: File, request: &UnpackRequest) -> Result<File, ArchiveError> {
     let broken = WorkError::io("read", request.archive);
     let mut start = [0; 512];
     let length = source

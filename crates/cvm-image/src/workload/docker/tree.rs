@@ -33,7 +33,7 @@ pub(super) type Id = usize;
 /// What stands somewhere.
 pub(super) enum Node {
     /// Permission bits and entries.
-    Folder(u32, BTreeMap<Vec<u8>, Entry>),
+    Folder(u32, BTreeMap<Vec<u8>, FolderEntry>),
     /// Permission bits and where its content was put.
     File(u32, usize),
     /// What it points to.
@@ -41,7 +41,7 @@ pub(super) enum Node {
 }
 
 /// A name in a folder.
-pub(super) struct Entry {
+pub(super) struct FolderEntry {
     node: Id,
     /// The layer that set it last.
     layer: usize,
@@ -84,7 +84,7 @@ impl Tree {
         Self { nodes: vec![Node::Folder(FOLDER_MODE, BTreeMap::new())] }
     }
 
-    fn folder(&mut self, id: Id) -> Option<&mut BTreeMap<Vec<u8>, Entry>> {
+    fn folder(&mut self, id: Id) -> Option<&mut BTreeMap<Vec<u8>, FolderEntry>> {
         match self.nodes.get_mut(id) {
             Some(Node::Folder(_, entries)) => Some(entries),
             _ => None,
@@ -180,7 +180,7 @@ impl Tree {
     /// Gives a node a name.
     pub(super) fn link(&mut self, folder: Id, name: &[u8], node: Id, layer: usize) {
         if let Some(entries) = self.folder(folder) {
-            entries.insert(name.to_vec(), Entry { node, layer });
+            entries.insert(name.to_vec(), FolderEntry { node, layer });
         }
     }
 

@@ -17,7 +17,10 @@ use cvm_image::{
     boot::secure_boot,
     cc::{self, AgentConf, CcConfig, Surroundings},
     memory::Memory,
-    provision::{Delegate, Form, ProvisionError, Request, TeeHosts},
+    provision::{
+        CeremonyRequest, Delegate, Form, OutputRequest, ProjectRequest, ProvisionError,
+        ProvisionRequest, SiteRequest, TeeHosts,
+    },
     stage::StageImage,
 };
 use cvm_layout::{
@@ -68,28 +71,36 @@ impl Site {
         if self.cc_config.is_some() { Form::Archive } else { Form::Folder }
     }
 
-    pub(super) fn request(&self) -> Request<'_> {
-        Request {
-            base: &self.base,
-            init: &self.init,
-            kit: &self.kit,
-            site_conf: &self.conf,
-            layout: &self.layout,
-            agreement: &self.agreement,
-            build: &self.build,
-            memory: &self.memory,
-            contributions: &self.contributions,
-            delegate: self.delegate.as_ref(),
-            builder: &self.builder.secrets,
-            secure_boot: &self.builder.secure_boot,
-            model: self.model.as_deref(),
-            tee_hosts: &self.tee_hosts,
-            cc_config: self.cc_config.as_ref(),
-            allow_untested_nvflare: self.allow_untested_nvflare,
-            agent: &self.agent,
-            form: self.form(),
-            output: &self.output,
-            replace: self.replace,
+    pub(super) fn request(&self) -> ProvisionRequest<'_> {
+        ProvisionRequest {
+            project: ProjectRequest {
+                base: &self.base,
+                init: &self.init,
+                secure_boot: &self.builder.secure_boot,
+                tee_hosts: &self.tee_hosts,
+                allow_untested_nvflare: self.allow_untested_nvflare,
+            },
+            ceremony: CeremonyRequest {
+                agreement: &self.agreement,
+                build: &self.build,
+                contributions: &self.contributions,
+                builder: &self.builder.secrets,
+            },
+            site: SiteRequest {
+                kit: &self.kit,
+                conf: &self.conf,
+                cc_config: self.cc_config.as_ref(),
+                layout: &self.layout,
+                model: self.model.as_deref(),
+                agent: &self.agent,
+                delegate: self.delegate.as_ref(),
+            },
+            output: OutputRequest {
+                path: &self.output,
+                form: self.form(),
+                replace: self.replace,
+                memory: &self.memory,
+            },
         }
     }
 }
