@@ -13,10 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use cvm_ceremony::{
-    Party, Unlock,
-    split_key::{Half, Purpose, combine},
-};
+use cvm_ceremony::split_key::{Half, Purpose, combine};
+use cvm_custody::{Party, Unlock};
 use cvm_image::boot::disk;
 use cvm_lab::{
     offline::{self, Area},

@@ -14,7 +14,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use cvm_ceremony::{Party, Unlock, split_key::Half};
+use cvm_ceremony::split_key::Half;
+use cvm_custody::{Party, Unlock};
 use cvm_layout::manifest::{Manifest, Stage};
 use serde_json::Value;
 

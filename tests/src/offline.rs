@@ -14,10 +14,8 @@ use aes::{
     cipher::{Array, KeyInit},
 };
 use anyhow::{Context, Result, ensure};
-use cvm_ceremony::{
-    Party,
-    split_key::{Half, Purpose, combine},
-};
+use cvm_ceremony::split_key::{Half, Purpose, combine};
+use cvm_custody::Party;
 use cvm_image::boot::disk;
 use cvm_layout::manifest::{LUKS_HEADER_BYTES, Manifest};
 use xts_mode::Xts128;

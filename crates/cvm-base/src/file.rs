@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Explain, unmarked};
+use crate::{explain::Explain, interrupt, text::unmarked};
 
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +29,8 @@ pub enum FileError {
         /// The most it may hold, in bytes.
         limit: u64,
     },
-    /// A device, a socket or a named pipe: whoever reads it may wait for ever.
-    #[error("{path} is no plain file", path = path.display())]
+    /// A device, a socket or a named pipe: a read of it may never end.
+    #[error("{path} is not a plain file", path = path.display())]
     NotPlain {
         /// What was named.
         path: PathBuf,
@@ -88,8 +88,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
     write(path, bytes, mode, |temporary| temporary.persist(path).map(drop))
 }
 
-/// As [`write_atomic`], where nothing stands at `path` yet; false, and nothing changed, where
-/// something does.
+/// As [`write_atomic`], but only where nothing is at `path` yet. False, with nothing changed, where
+/// something is.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, FileError> {
     match write(path, bytes, mode, |temporary| temporary.persist_noclobber(path).map(drop)) {
         Ok(()) => Ok(true),
@@ -114,8 +114,7 @@ fn write(
         .permissions(std::fs::Permissions::from_mode(mode))
         .tempfile_in(folder)
         .map_err(fail("create a temporary file beside"))?;
-    #[cfg(feature = "interrupt")]
-    let _guard = crate::interrupt::guard_path(temporary.path());
+    let _guard = interrupt::guard_path(temporary.path());
     temporary.write_all(bytes).map_err(fail("write"))?;
     temporary.as_file().sync_all().map_err(fail("sync"))?;
     persist(temporary).map_err(|e| fail("replace")(e.error))?;
@@ -141,8 +140,8 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// Reads text of at most `limit` bytes, without the byte order mark that an editor left. DER, which
-/// may stand for PEM, is as it was.
+/// Reads text of at most `limit` bytes, without the byte order mark that an editor left. Binary
+/// content, such as DER in place of PEM, is returned as it is.
 pub fn read_text(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let bytes = read_bounded(path, limit)?;
     let text = unmarked(&bytes).map_err(|_| FileError::Utf16 { path: path.to_owned() })?;
@@ -158,17 +157,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         write_atomic(&path, b"old", 0o600).unwrap();
-        // A folder stands where the new file should go: the rename fails.
+        // A folder is where the new file should go: the rename fails.
         let blocked = dir.path().join("b");
         std::fs::create_dir(&blocked).unwrap();
         std::fs::write(blocked.join("x"), b"x").unwrap();
         assert!(write_atomic(&blocked, b"new", 0o600).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            2,
-            "no temporary file stays behind"
-        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file is left");
     }
 
     #[test]
@@ -178,11 +173,7 @@ mod tests {
         assert!(write_new(&path, b"first", 0o644).unwrap());
         assert!(!write_new(&path, b"second", 0o644).unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "no temporary file stays behind"
-        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]

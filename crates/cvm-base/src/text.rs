@@ -1,4 +1,5 @@
-//! Text as editors save it: with a byte order mark in front, or as UTF-16.
+//! Text as editors save it (with a byte order mark in front, or as UTF-16), and text of strangers
+//! for a log, a console or a terminal.
 
 /// Text in UTF-16, where its format is UTF-8: the text, for a format that allows both.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +34,16 @@ pub fn unmarked(bytes: &[u8]) -> Result<&[u8], Utf16> {
     }
 }
 
+/// What a console may show of a stranger's text: at most its first `most` bytes, and `?` in place of
+/// each byte that is not printable ASCII.
+pub fn printable(text: impl AsRef<[u8]>, most: usize) -> String {
+    let visible = |byte: &u8| match byte {
+        b' '..=b'~' => char::from(*byte),
+        _ => '?',
+    };
+    text.as_ref().iter().take(most).map(visible).collect()
+}
+
 fn is_ascii_text(byte: u8) -> bool {
     byte == b' ' || byte.is_ascii_graphic() || matches!(byte, b'\t' | b'\r' | b'\n')
 }
@@ -64,5 +75,12 @@ mod tests {
             let found = unmarked(binary);
             assert!(found == Ok(binary) || binary == b"\xff\xfe", "{found:?}");
         }
+    }
+
+    #[test]
+    fn no_control_character_and_no_more_than_asked_for_is_shown() {
+        assert_eq!(printable("a \u{1b}[2J~", 80), "a ?[2J~");
+        assert_eq!(printable("\u{202e}é", 80), "?????");
+        assert_eq!(printable([b'x'; 100], 3), "xxx");
     }
 }

@@ -1,4 +1,4 @@
-//! Times: seconds since 1970 UTC, and RFC 3339.
+//! Times: seconds since 1970 UTC, dates, and RFC 3339.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,14 @@ pub fn now() -> u64 {
 
 /// `2027-01-15T08:05:00Z` (RFC 3339) of Unix seconds.
 pub fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let ((year, month, day), rest) = (date(seconds), seconds % 86_400);
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The UTC date of Unix seconds: year, month 1 to 12, day 1 to 31.
+pub fn date(seconds: u64) -> (u64, u8, u8) {
+    let days = seconds / 86_400;
     // Howard Hinnant's `civil_from_days`: eras of 400 years that begin on 1 March.
     let z = days.saturating_add(719_468);
     let (era, day_of_era) = (z / 146_097, z % 146_097);
@@ -20,8 +27,8 @@ pub fn rfc3339(seconds: u64) -> String {
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    // At most 12 and 31.
+    (year, month as u8, day as u8)
 }
 
 #[cfg(test)]

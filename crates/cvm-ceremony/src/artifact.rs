@@ -7,9 +7,11 @@ use crate::{
     contribution::{Contribution, WHAT},
     enrolment::Enrolment,
     error::CeremonyError,
-    statement::{Builder, Card, Invite, Join, Signed},
+    fingerprint::Fingerprint,
+    statement::{Builder, Card, Invite, Join, Signed, Statement},
     text::{self, Document},
     transcript::{Draft, Transcript},
+    values::{Date, Recipient, Url},
 };
 
 /// One artifact of a ceremony.
@@ -31,14 +33,14 @@ pub enum Artifact {
     Contribution(Contribution),
 }
 
-/// An artifact with what everybody asks of it.
+/// An artifact with what is asked of every artifact.
 #[derive(Debug, Clone, Serialize)]
 pub struct Described {
     /// The artifact.
     pub artifact: Artifact,
     /// SHA-256 of its body; T of a transcript.
     pub digest: Bytes32,
-    /// Whose signatures it carries and are verified.
+    /// Whose verified signatures it carries.
     pub signed_by: Vec<String>,
     /// Whose signatures are still missing, or need an agreement to be verified.
     pub unverified: Vec<String>,
@@ -73,13 +75,13 @@ impl Described {
                     artifact: Artifact::Contribution(contribution),
                 })
             }
-            // Whatever else it is, its error says that no party's statement begins so.
+            // The error for any other text says that a party's statement does not begin like this.
             _ => statement(bytes, Artifact::Party),
         }
     }
 }
 
-fn statement<S: crate::Statement + Clone>(
+fn statement<S: Statement + Clone>(
     bytes: &[u8],
     artifact: impl FnOnce(S) -> Artifact,
 ) -> Result<Described, CeremonyError> {
@@ -92,8 +94,8 @@ fn statement<S: crate::Statement + Clone>(
     })
 }
 
-/// What the fuzzer `ceremony_artifact` runs, and a test over its seeds: any bytes are refused, or
-/// are the one encoding of what they say.
+/// What the fuzzer `ceremony_artifact` runs, and a test over its seeds: any bytes are either
+/// refused, or the one encoding of their content.
 ///
 /// # Panics
 ///
@@ -112,11 +114,11 @@ pub fn check_any_bytes(bytes: &[u8]) {
     assert!(accepted.len() <= 1, "bytes of two kinds");
     assert!(accepted.iter().all(|text| text.as_bytes() == bytes), "a second encoding");
     if let Ok(text) = std::str::from_utf8(bytes) {
-        check_value::<crate::Url>(text, |_| true);
-        check_value::<crate::Date>(text, |_| true);
-        check_value::<crate::Recipient>(text, |_| true);
+        check_value::<Url>(text, |_| true);
+        check_value::<Date>(text, |_| true);
+        check_value::<Recipient>(text, |_| true);
         // A fingerprint forgives how it is typed, so that only its length is certain.
-        check_value::<crate::Fingerprint>(text, |printed| printed.len() != 29);
+        check_value::<Fingerprint>(text, |printed| printed.len() != 29);
     }
 }
 

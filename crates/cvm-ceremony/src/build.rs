@@ -58,7 +58,7 @@ impl Keys {
     }
 }
 
-/// Makes E, the keys of one image and what marks its documents: e lives only in here.
+/// Makes E, the keys of one image and what marks its documents; e exists only in here.
 ///
 /// `contributions`: one per party of the site, all for its role, in any order. They serve every
 /// image of one build whose site has the same parties and role; drop them when it ends.
@@ -69,7 +69,7 @@ pub fn build_split_key(
     image_id: &ImageId,
 ) -> Result<(SplitKey, Keys, Marks), CeremonyError> {
     let parties = agreement.shares(site);
-    let own = parties
+    let contributed = parties
         .iter()
         .map(|party| contribution_of(agreement, contributions, site, &party.name))
         .collect::<Result<Vec<_>, _>>()?;
@@ -78,14 +78,15 @@ pub fn build_split_key(
         site.check_party(extra.party())?;
     }
     let base_keys: Vec<_> =
-        parties.iter().zip(&own).map(|(party, own)| (party.public, &own.base_key)).collect();
+        parties.iter().zip(&contributed).map(|(party, c)| (party.public, &c.base_key)).collect();
     let build = EphemeralBuild::generate()?;
-    let mark = |(own, key): (&&OpenedContribution, _)| Mark {
-        permit: own.permit.clone(),
-        signature: own.permit_signature,
+    let mark = |(contribution, key): (&&OpenedContribution, _)| Mark {
+        permit: contribution.permit.clone(),
+        signature: contribution.permit_signature,
         key,
     };
-    let marks = own.iter().zip(build.enrolment_keys(&base_keys, image_id)?).map(mark).collect();
+    let marks =
+        contributed.iter().zip(build.enrolment_keys(&base_keys, image_id)?).map(mark).collect();
     let (ephemeral, halves) = build.halves(&base_keys, image_id)?;
     let halves = parties.iter().map(|party| party.name.clone()).zip(halves).collect();
     let split_key = SplitKey { ephemeral, transcript: agreement.digest(), parties };

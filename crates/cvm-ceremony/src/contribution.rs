@@ -3,14 +3,16 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_base::Bytes32;
 use cvm_layout::names::{Name, Role};
+use ed25519_dalek::SigningKey;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::{
     enrolment::{Permit, SignatureBytes},
     error::CeremonyError,
     split_key::BaseKey,
     statement::{Signed, verify_one},
-    text::{self, Document, Reader, TextError, Writer},
+    text::{self, Document, Reader, SignatureLine, TextError, Writer},
     transcript::Agreement,
 };
 
@@ -32,6 +34,50 @@ pub struct Contribution {
 }
 
 impl Contribution {
+    /// Makes a party's contribution to one build and signs it with the party's identity. `seal`
+    /// encrypts the secret bytes that it is given to the agreement's builder.
+    ///
+    /// # Errors
+    /// What `seal` returns.
+    pub fn sign<E>(
+        permit: Permit,
+        base_key: &BaseKey,
+        identity: &SigningKey,
+        seal: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+    ) -> Result<Signed<Self>, E> {
+        let permit_signature = permit.sign(identity);
+        let mut this = Self { permit, permit_signature, sealed: Vec::new() };
+        let mut secret = Zeroizing::new(Vec::with_capacity(64));
+        secret.extend_from_slice(&this.binding().0);
+        secret.extend_from_slice(base_key.as_bytes());
+        this.sealed = seal(&secret)?;
+        let body = text::body(&this);
+        let signer = this.permit.party.clone();
+        let line = SignatureLine { signer, bytes: text::sign(identity, &body) };
+        Ok(Signed::verified(this, &body, &[line]))
+    }
+
+    /// Takes the base key out of `unsealed`, which the builder decrypted from [`Self::sealed`].
+    ///
+    /// # Errors
+    /// [`CeremonyError::Sealed`] where it was sealed for another envelope.
+    pub fn open(&self, unsealed: &[u8]) -> Result<OpenedContribution, CeremonyError> {
+        let base_key = unsealed.split_first_chunk::<32>().and_then(|(binding, base_key)| {
+            let base_key: &[u8; 32] = base_key.try_into().ok()?;
+            (*binding == self.binding().0).then_some(base_key)
+        });
+        let Some(base_key) = base_key else {
+            let party = self.permit.party.clone();
+            let reason = "it was sealed for another envelope".into();
+            return Err(CeremonyError::Sealed { party, reason });
+        };
+        Ok(OpenedContribution {
+            permit: self.permit.clone(),
+            permit_signature: self.permit_signature,
+            base_key: BaseKey::from_bytes(self.permit.role, base_key),
+        })
+    }
+
     /// Reads a contribution and verifies that a party of `agreement` made and signed it for this
     /// ceremony.
     pub fn parse(bytes: &[u8], agreement: &Agreement) -> Result<Signed<Self>, CeremonyError> {
@@ -68,7 +114,7 @@ impl Contribution {
     }
 
     /// SHA-256 of the envelope without what is sealed. It is sealed together with the base key, so
-    /// that nobody can put a ciphertext into an envelope of his own.
+    /// that nobody can put the ciphertext into another envelope.
     pub fn binding(&self) -> Bytes32 {
         text::digest(&text::body(&Self { sealed: Vec::new(), ..self.clone() }))
     }

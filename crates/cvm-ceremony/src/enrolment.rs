@@ -1,8 +1,8 @@
 //! Why a key holder may enrol an image that is only presented to it (`enrolment.txt`).
 //!
-//! The builder's signature alone does not say enough: its key outlives the build, and who steals it
-//! signs other reference values for an image that exists, or a new image. So a presented image
-//! brings, for each of its parties:
+//! The builder's signature alone does not say enough. Its key outlives the build, and whoever steals
+//! it can sign other reference values for an image that exists, or a new image. So a presented
+//! image brings, for each of its parties:
 //!
 //! - the [`Permit`] that the party signed with its contribution: images of this build, presented
 //!   until that day;
@@ -15,6 +15,7 @@ use cvm_layout::{
     manifest::Manifest,
     names::{Name, Role},
 };
+use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Serialize;
 use sha2::Sha256;
@@ -22,7 +23,6 @@ use sha2::Sha256;
 use crate::{
     error::CeremonyError,
     split_key::{EnrolmentKey, MAX_PARTIES},
-    statement::role,
     text::{self, Document, Reader, TextError, Writer},
     transcript::Agreement,
     values::Date,
@@ -33,8 +33,8 @@ pub type SignatureBytes = Bytes<64>;
 
 const WHAT: &str = "enrolment";
 
-/// What a party allows with its contribution. It signs this by itself too, because a presented
-/// image shows the permit and not the sealed base key.
+/// What a party allows with its contribution. It carries a signature of its own, because a
+/// presented image shows the permit and not the sealed base key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Permit {
     /// T: the ceremony.
@@ -43,14 +43,19 @@ pub struct Permit {
     pub party: Name,
     /// For which images.
     pub role: Role,
-    /// For which build; a name that the builder chooses and uses once a site.
+    /// For which build: a name that the builder chooses, and uses once for each site.
     pub build: Name,
     /// The last day on which an image of the build may be sealed, or enrolled by being presented.
     pub not_after: Date,
 }
 
 impl Permit {
-    /// Refuses a day after the permit's last.
+    /// The party's signature on the permit alone.
+    pub fn sign(&self, identity: &SigningKey) -> SignatureBytes {
+        Bytes(text::sign(identity, &text::body(self)))
+    }
+
+    /// Refuses a day after the permit's last day.
     pub fn check_day(&self, today: &Date) -> Result<(), CeremonyError> {
         if *today <= self.not_after {
             return Ok(());
@@ -79,14 +84,14 @@ impl Document for Permit {
         Ok(Self {
             transcript: r.parse("transcript", "64 hex digits")?,
             party: r.parse("party", "NAME")?,
-            role: r.field("role", "server or client", role)?,
+            role: r.parse("role", "server or client")?,
             build: r.parse("build", "NAME")?,
             not_after: r.parse("not-after", "a day YYYY-MM-DD")?,
         })
     }
 }
 
-/// What one build marks its own documents with. Wiped on drop, as `e` is when it makes this.
+/// What one build marks its own documents with. Wiped on drop.
 #[derive(Debug)]
 pub struct Marks(pub(crate) Vec<Mark>);
 
@@ -100,7 +105,7 @@ pub(crate) struct Mark {
 impl Marks {
     /// `enrolment.txt` for these reference values.
     pub fn enrolment(&self, reference: &[u8]) -> String {
-        let entry = |mark: &Mark| Entry {
+        let entry = |mark: &Mark| EnrolmentEntry {
             party: mark.permit.party.clone(),
             not_after: mark.permit.not_after.clone(),
             permit: mark.signature,
@@ -110,15 +115,25 @@ impl Marks {
     }
 }
 
-/// The document. Nothing in it is secret, and nothing is believed but by the party that it
-/// concerns.
+/// `enrolment.txt`. Nothing in it is secret. Each party believes only its own entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Enrolment {
-    parties: Vec<Entry>,
+pub struct Enrolment {
+    parties: Vec<EnrolmentEntry>,
+}
+
+/// The party to which an image is presented, and its key `W_i` of that image.
+#[derive(Debug, Clone, Copy)]
+pub struct Permitter<'a> {
+    /// Its name.
+    pub name: &'a Name,
+    /// Its Ed25519 public key.
+    pub identity: &'a Bytes32,
+    /// `W_i`.
+    pub key: &'a EnrolmentKey,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
+struct EnrolmentEntry {
     party: Name,
     not_after: Date,
     permit: SignatureBytes,
@@ -140,7 +155,7 @@ impl Document for Enrolment {
     fn read(r: &mut Reader<'_>) -> Result<Self, TextError> {
         let mut parties = Vec::new();
         while r.at("party") && parties.len() < MAX_PARTIES {
-            parties.push(Entry {
+            parties.push(EnrolmentEntry {
                 party: r.parse("party", "NAME")?,
                 not_after: r.parse("  not-after", "a day YYYY-MM-DD")?,
                 permit: r.parse("  permit", "128 hex digits")?,
@@ -152,23 +167,24 @@ impl Document for Enrolment {
 }
 
 impl Enrolment {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, CeremonyError> {
+    /// Reads the document. Nothing in it is verified here.
+    pub fn parse(bytes: &[u8]) -> Result<Self, CeremonyError> {
         let parsed = text::parse::<Self>(bytes, 0)
             .map_err(|source| CeremonyError::Text { what: WHAT, source });
         Ok(parsed?.0)
     }
 
-    /// Whether the party with this identity permitted the image's build and its key `W_i` marked
-    /// the reference values.
-    pub(crate) fn check(
+    /// Refuses an image whose build the party did not permit, or no longer permits at `today`, and
+    /// reference values that its key `W_i` did not mark.
+    pub fn check(
         &self,
-        own: (&Name, &Bytes32, &EnrolmentKey),
+        party: &Permitter<'_>,
         agreement: &Agreement,
         manifest: &Manifest,
         reference: &[u8],
         today: &Date,
     ) -> Result<(), CeremonyError> {
-        let (name, identity, key) = own;
+        let Permitter { name, identity, key } = *party;
         let refuse = |problem| CeremonyError::NotAdmitted { party: name.clone(), problem };
         let build =
             manifest.build.clone().ok_or_else(|| refuse("the image's manifest names no build"))?;

@@ -1,6 +1,6 @@
 //! Why a ceremony's artifact was refused.
 
-use cvm_base::{Bytes32, Explain, FileError};
+use cvm_base::{Bytes32, Explain};
 use cvm_layout::names::{Name, Role};
 
 use crate::{
@@ -25,9 +25,6 @@ pub enum CeremonyError {
     /// A derivation or a public key was refused.
     #[error(transparent)]
     SplitKey(#[from] SplitKeyError),
-    /// A file could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
     /// A signature does not verify.
     #[error("the signature of {signer} on the {what} does not verify")]
     Signature {
@@ -79,8 +76,8 @@ pub enum CeremonyError {
         /// The most.
         limit: usize,
     },
-    /// An Ed25519 key of small order, or no point at all.
-    #[error("the identity of {0} is no sound Ed25519 public key")]
+    /// An Ed25519 key of small order, or bytes that are not a point.
+    #[error("the identity of {0} is not a sound Ed25519 public key")]
     WeakIdentity(Name),
     /// Epoch 0 names no transcript, a later one must.
     #[error(
@@ -111,9 +108,9 @@ pub enum CeremonyError {
         found: Bytes32,
     },
     /// Not a party of this ceremony.
-    #[error("{0} is no party of this ceremony")]
+    #[error("{0} is not a party of this ceremony")]
     NotAParty(Name),
-    /// The agreement says nothing of this site, or gives it another role.
+    /// The agreement does not name this site, or names it with another role.
     #[error("the agreement names no site {site} with role {role}; it names {agreed}")]
     NotASite {
         /// The site.
@@ -126,7 +123,7 @@ pub enum CeremonyError {
     /// Others hold the halves of this site's image's key.
     #[error("{party} holds no half for site {site}: the agreement names {}", join(.parties))]
     NotOfSite {
-        /// Who is no party of the site.
+        /// Who is not a party of the site.
         party: Name,
         /// The site.
         site: Name,
@@ -134,7 +131,7 @@ pub enum CeremonyError {
         parties: Vec<Name>,
     },
     /// A site names a party that takes no part in the ceremony.
-    #[error("site {site} names {party}, who is no party of this ceremony")]
+    #[error("site {site} names {party}, who is not a party of this ceremony")]
     SiteOfStranger {
         /// The site.
         site: Name,
@@ -203,27 +200,6 @@ pub enum CeremonyError {
     /// An image's public components differ from the agreement.
     #[error("the image's split key differs from the agreement in {0}")]
     SplitKeyDiffers(String),
-    /// A secrets file did not open.
-    #[error("cannot open {path}: {reason}")]
-    Locked {
-        /// The file.
-        path: String,
-        /// What went wrong.
-        reason: String,
-    },
-    /// A folder's secrets do not belong to its public statement.
-    #[error("{path} does not belong to {statement}: {field} differs")]
-    Mismatch {
-        /// The secrets.
-        path: String,
-        /// The public statement.
-        statement: String,
-        /// In what they differ.
-        field: &'static str,
-    },
-    /// Secrets are never overwritten.
-    #[error("{0} exists")]
-    Exists(String),
     /// The fingerprint read aloud is another one.
     #[error("the fingerprint of the {what} of {author} is {found}, not the expected {expected}")]
     Fingerprint {
@@ -264,26 +240,6 @@ pub enum CeremonyError {
         /// Why.
         problem: &'static str,
     },
-    /// A party's contribution for this build was made before.
-    #[error("the contribution for the {role} images of build {build} was made before: {path}")]
-    Contributed {
-        /// The build.
-        build: Name,
-        /// The images' role.
-        role: Role,
-        /// The copy that was kept.
-        path: String,
-    },
-    /// A build's name was used for a site before.
-    #[error("the image of site {site} was sealed in build {build} before ({path})")]
-    BuildUsed {
-        /// The build.
-        build: Name,
-        /// The site.
-        site: Name,
-        /// The builder's record.
-        path: String,
-    },
     /// A document is not the one whose digest the parties signed.
     #[error("{path} is not the legal agreement of the {what}: that names {}, the file has SHA-256 \
         {found}", digest(.expected))]
@@ -297,9 +253,6 @@ pub enum CeremonyError {
         /// The document's.
         found: Bytes32,
     },
-    /// The certificate could not be made.
-    #[error("cannot make the key holder's certificate: {0}")]
-    Certificate(String),
 }
 
 fn digest(value: &Option<Bytes32>) -> String {
@@ -315,7 +268,6 @@ impl Explain for CeremonyError {
         match self {
             Self::Text { source, .. } => source.code(),
             Self::SplitKey(error) => error.code(),
-            Self::File(error) => error.code(),
             Self::Signature { .. } => "CER-001",
             Self::Signer { .. } => "CER-002",
             Self::WrongKey { .. } => "CER-003",
@@ -335,10 +287,6 @@ impl Explain for CeremonyError {
             Self::OtherBuilder { .. } => "CER-017",
             Self::Sealed { .. } => "CER-018",
             Self::SplitKeyDiffers(_) => "CER-019",
-            Self::Locked { .. } => "CER-020",
-            Self::Mismatch { .. } => "CER-021",
-            Self::Exists(_) => "CER-022",
-            Self::Certificate(_) => "CER-023",
             Self::Fingerprint { .. } => "CER-024",
             Self::Unconfirmed { .. } => "CER-025",
             Self::NotASite { .. } => "CER-026",
@@ -348,8 +296,6 @@ impl Explain for CeremonyError {
             Self::NothingToOpen { .. } => "CER-030",
             Self::Expired { .. } => "CER-031",
             Self::NotAdmitted { .. } => "CER-032",
-            Self::Contributed { .. } => "CER-033",
-            Self::BuildUsed { .. } => "CER-034",
             Self::Legal { .. } => "CER-035",
         }
     }
@@ -358,7 +304,6 @@ impl Explain for CeremonyError {
         match self {
             Self::Text { source, .. } => source.help(),
             Self::SplitKey(error) => error.help(),
-            Self::File(error) => error.help(),
             Self::Signature { .. } => {
                 "the file was changed after it was signed, or somebody forged it: get it again \
                  from its author and compare fingerprints by voice"
@@ -439,17 +384,6 @@ impl Explain for CeremonyError {
             Self::SplitKeyDiffers(_) => "this image was not built under this agreement: do not \
                 enrol it"
                 .into(),
-            Self::Locked { .. } => "give the unlock key or passphrase that this folder was made \
-                with"
-                .into(),
-            Self::Mismatch { .. } => {
-                "files of two folders were mixed: restore the folder from its \
-                backup"
-                    .into()
-            }
-            Self::Exists(_) => "secrets are never overwritten: choose another folder, or move the \
-                old one away yourself"
-                .into(),
             Self::Fingerprint { author, .. } => {
                 format!(
                     "somebody may have replaced the file on its way: get it again from \
@@ -475,19 +409,9 @@ impl Explain for CeremonyError {
                  another way, then enrol it by hand: `flare-cvm keyholder enroll`"
                     .into()
             }
-            Self::Contributed { path, .. } => format!(
-                "send the builder {path} again if that got \
-                lost; another build has another name: choose --build anew"
-            ),
-            Self::BuildUsed { .. } => {
-                "a build's name serves once for a site: choose another, and ask the parties to \
-                 contribute to it. A build that failed used up no name"
-                    .into()
-            }
             Self::Legal { .. } => "read the document that the others mean before you sign: do not \
                 go on before all name the same one"
                 .into(),
-            Self::Certificate(_) => "check the key holder's URL".into(),
         }
     }
 }

@@ -14,10 +14,10 @@ const CHARACTERS: usize = 25;
 
 /// The first 125 bits of a statement's SHA-256, as `K7Q2M-…`, to be compared by voice.
 ///
-/// Why 125: somebody between the parties must find a forged statement with the same fingerprint
-/// as the genuine one, 2^125 work. Fewer would do for that, but people also compare a
-/// fingerprint late, of a transcript that both sides had a hand in; there an attacker needs only
-/// a collision, 2^62. Ten words' time on the telephone buys both.
+/// Why 125: an attacker between the parties must find a forged statement with the fingerprint of
+/// the genuine one, 2^125 work. Fewer bits would do for that. But people also compare the
+/// fingerprint of a transcript, to which both sides contributed; there an attacker needs only a
+/// collision, 2^62. Reading 25 characters aloud guards against both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint(String);
 

@@ -64,7 +64,7 @@ pub struct Site {
     pub name: Name,
     /// What it does.
     pub role: Role,
-    /// Who hold halves of its image's key, by name; nobody named means all parties.
+    /// The names of those who hold halves of its image's key; an empty list means all parties.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parties: Vec<Name>,
 }
@@ -389,11 +389,6 @@ impl Document for Builder {
     }
 }
 
-/// `server` or `client`.
-pub(crate) fn role(text: &str) -> Option<Role> {
-    [Role::Server, Role::Client].into_iter().find(|role| role.to_string() == text)
-}
-
 fn words(roles: &[PartyRole]) -> String {
     roles.iter().map(PartyRole::to_string).collect::<Vec<_>>().join(" ")
 }
@@ -440,7 +435,8 @@ impl Document for Terms {
                 while r.at("site") {
                     sites.push(r.field("site", "NAME server|client [PARTY …]", |v| {
                         let mut words = v.split(' ');
-                        let (name, role) = (words.next()?.parse().ok()?, role(words.next()?)?);
+                        let (name, role) =
+                            (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
                         let parties =
                             words.map(|party| party.parse().ok()).collect::<Option<_>>()?;
                         Some(Site { name, role, parties })

@@ -20,7 +20,7 @@ use cvm_base::{Bytes32, Explain, sha256};
 use cvm_layout::names::Name;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
-/// What stands before the body in a signed message.
+/// What comes before the body in a signed message.
 pub const SIGNED_CONTEXT: &[u8] = b"flare-cvm/v1/ceremony\0";
 /// The most bytes of any artifact.
 pub const MAX_BYTES: u64 = 64 * 1024;
@@ -29,15 +29,15 @@ pub(crate) const MAX_SIGNATURE_LINE: usize = "signature : \n".len() + 64 + 128;
 /// The most characters of a line.
 const MAX_LINE: usize = 4096;
 
-/// A text is no well-formed artifact.
+/// The text is not a well-formed artifact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: expected {expected}, found {found:?}")]
 pub struct TextError {
     /// Counted from 1.
     pub line: usize,
-    /// What should stand there.
+    /// What should be there.
     pub expected: String,
-    /// What stands there (shortened).
+    /// What is there (shortened).
     pub found: String,
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn parse<D: Document>(
     Ok((document, body, signatures))
 }
 
-/// Refuses what nobody would read, or should write.
+/// Refuses a text that is longer than [`MAX_BYTES`].
 pub(crate) fn bound(length: usize) -> Result<(), TextError> {
     if length as u64 <= MAX_BYTES {
         return Ok(());
@@ -128,7 +128,7 @@ pub(crate) fn bound(length: usize) -> Result<(), TextError> {
 
 /// The kind of an artifact, by its first line.
 pub(crate) fn kind(bytes: &[u8]) -> Option<&str> {
-    // Of a file that an editor saved anew too: reading it then says so.
+    // The kind is also told of a file that an editor saved anew: reading it then says what is wrong.
     let text = cvm_base::unmarked(bytes).unwrap_or(bytes);
     let line = text.get(..text.len().min(64))?.split(|&b| b == b'\n').next()?;
     std::str::from_utf8(line).ok()?.trim_end_matches('\r').strip_prefix("flare-cvm/v1/")
@@ -172,7 +172,7 @@ impl Writer {
     }
 }
 
-/// Text that a program saved anew: its signatures are of other bytes.
+/// The error for text that a program saved anew: its signatures are of other bytes.
 fn changed(expected: &str, found: &str) -> TextError {
     TextError { line: 1, expected: expected.into(), found: found.into() }
 }
@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
         self.line += 1;
     }
 
-    /// The error that `expected` does not stand in the next line.
+    /// The error that the next line is not `expected`.
     pub fn expected(&self, expected: impl Into<String>) -> TextError {
         TextError {
             line: self.line,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     error::CeremonyError,
     fingerprint::Fingerprint,
-    split_key::MAX_PARTIES,
+    split_key::{MAX_PARTIES, check_public},
     statement::{Builder, Invite, Join, Member, Signed, Site, Terms},
     text::{self, Document, Reader, SignatureLine, TextError, Writer},
     values::PartyRole,
@@ -31,7 +31,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// What follows from an invitation and the answers to it; the same for whoever computes it.
+    /// What follows from an invitation and the answers to it: everybody computes the same.
     pub fn from_statements(
         invite: &Signed<Invite>,
         joins: &[Signed<Join>],
@@ -299,8 +299,8 @@ impl Agreement {
         transcript.parties.iter().filter(|party| site.names(&party.card.name)).map(share).collect()
     }
 
-    /// Whether an image's public components are those that this agreement gives `site` (E is the
-    /// image's own).
+    /// Refuses public components of an image that are not those that this agreement gives `site`. E
+    /// is each image's own.
     pub fn check_split_key(&self, site: &Site, split_key: &SplitKey) -> Result<(), CeremonyError> {
         let (expected, found) = (self.digest(), split_key.transcript);
         if expected != found {
@@ -315,6 +315,6 @@ impl Agreement {
                 return Err(CeremonyError::SplitKeyDiffers(format!("party {}", expected.name)));
             }
         }
-        Ok(crate::split_key::check_public(&split_key.ephemeral)?)
+        Ok(check_public(&split_key.ephemeral)?)
     }
 }

@@ -2,9 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
+use cvm_base::time::date;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// What a party owns; each ceremony has at least one of each.
+/// What a party owns; each ceremony has at least one party of each role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartyRole {
@@ -14,7 +15,7 @@ pub enum PartyRole {
     DataOwner,
 }
 
-/// The text is no value of its kind.
+/// The text is not a value of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not {expected}")]
 pub struct ValueError {
@@ -61,19 +62,14 @@ pub struct Date {
     day: u8,
 }
 
+/// The last second of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 impl Date {
     /// The UTC day of a Unix time in seconds, years 1970 to 9999.
     pub fn from_unix(seconds: u64) -> Self {
-        // Days to civil date, Howard Hinnant's `civil_from_days`, restricted to days after 1970.
-        let days = (seconds / 86_400).min(2_932_896) + 719_468;
-        let era_day = days % 146_097;
-        let era_year = (era_day - era_day / 1_460 + era_day / 36_524 - era_day / 146_096) / 365;
-        let year_day = era_day - (365 * era_year + era_year / 4 - era_year / 100);
-        let shifted = (5 * year_day + 2) / 153;
-        let day = year_day - (153 * shifted + 2) / 5 + 1;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-        let year = era_year + days / 146_097 * 400 + u64::from(month <= 2);
-        Self { year: year as u16, month: month as u8, day: day as u8 }
+        let (year, month, day) = date(seconds.min(LAST_SECOND));
+        Self { year: year as u16, month, day }
     }
 
     /// Year, month 1 to 12, day 1 to 31.

@@ -5,6 +5,7 @@ pub mod boot;
 pub mod cc;
 mod error;
 mod host;
+pub mod interrupt;
 pub mod memory;
 pub mod provision;
 mod sparse;

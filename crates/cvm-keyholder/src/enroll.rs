@@ -2,7 +2,8 @@
 
 use cvm_attest::Reference;
 use cvm_base::{Bytes32, sha256};
-use cvm_ceremony::{Agreement, Card, Date, Party};
+use cvm_ceremony::{Agreement, Card, Date};
+use cvm_custody::Party;
 use cvm_layout::{
     manifest::{self, Manifest},
     names::Name,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use cvm_attest::{AttestError, collateral::CacheError};
 use cvm_base::{Bytes16, Bytes32, Explain, FileError, time::rfc3339};
 use cvm_ceremony::CeremonyError;
+use cvm_custody::CustodyError;
 use cvm_layout::{names::Name, site_conf::ConfError};
 use cvm_release::server::{MAX_REASON, Subject};
 
@@ -17,9 +18,12 @@ pub enum KeyHolderError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The party's folder, its unlocking or the agreement.
+    /// The agreement, or another document of the ceremony.
     #[error(transparent)]
     Ceremony(#[from] CeremonyError),
+    /// The party's folder, or its unlocking.
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
     /// A delegated key holder's `keyholder.yaml`.
     #[error("{}: {source}", path.display())]
     Conf {
@@ -184,6 +188,7 @@ impl Explain for KeyHolderError {
         match self {
             Self::File(e) => e.code(),
             Self::Ceremony(e) => e.code(),
+            Self::Custody(e) => e.code(),
             Self::Conf { source, .. } => source.code(),
             Self::Permissions { .. } => "KEY-001",
             Self::Store { .. } => "KEY-002",
@@ -215,6 +220,7 @@ impl Explain for KeyHolderError {
         match self {
             Self::File(e) => return e.help(),
             Self::Ceremony(e) => return e.help(),
+            Self::Custody(e) => return e.help(),
             Self::Conf { source, .. } => return source.help(),
             Self::Permissions { path, .. } => {
                 return format!("this file opens the party's half of every image: run `chmod 600 {}`", path.display());

@@ -10,7 +10,8 @@ use std::{
 
 use cvm_attest::ak_certificate::AkCertificate;
 use cvm_base::{Bytes32, sha256, time};
-use cvm_ceremony::{Card, Party, Unlock};
+use cvm_ceremony::Card;
+use cvm_custody::{Party, SECRETS_FILE, Unlock};
 use cvm_layout::manifest::{Manifest, Stage};
 use cvm_release::{
     paths,
@@ -130,7 +131,7 @@ impl Service {
         unlock: &Unlock,
         report: impl Fn(&Decision) + Send + Sync + 'static,
     ) -> Result<Self, KeyHolderError> {
-        secret_is_private(&config.folder.join("secrets.age"))?;
+        secret_is_private(&config.folder.join(SECRETS_FILE))?;
         if let Unlock::KeyFile(path) = unlock {
             secret_is_private(path)?;
         }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use cvm_base::{Bytes32, sha256, time};
-use cvm_ceremony::Party;
+use cvm_custody::Party;
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_release::server::{Decision, Effect, Enrolled, MAX_REASON, Step, Subject, Verdict};
 use ed25519_dalek::{SigningKey, VerifyingKey};

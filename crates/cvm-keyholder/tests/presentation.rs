@@ -14,7 +14,8 @@ use common::{
 };
 use cvm_attest::{ak_certificate::AkCertificate, attester::Tpm};
 use cvm_base::{Bytes, Explain, time};
-use cvm_ceremony::{Date, PartyRole, Unlock};
+use cvm_ceremony::{Date, PartyRole};
+use cvm_custody::Unlock;
 use cvm_keyholder::{
     KeyHolderError,
     enroll::{Documents, Identity},

@@ -12,7 +12,7 @@ use std::{
 
 use common::{Ceremony, Serving, client_limits, rego};
 use cvm_base::{Explain, sha256};
-use cvm_ceremony::Unlock;
+use cvm_custody::Unlock;
 use cvm_keyholder::{
     KeyHolderError,
     limit::Rate,

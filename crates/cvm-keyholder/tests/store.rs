@@ -13,7 +13,7 @@ use common::{
 };
 use cvm_attest::{Roots, tee::Vendors};
 use cvm_base::{Bytes, Bytes32, Explain, sha256, time};
-use cvm_ceremony::Unlock;
+use cvm_custody::Unlock;
 use cvm_keyholder::{
     KeyHolderError,
     enroll::{Documents, Identity},

@@ -11,7 +11,7 @@ use object::{
 /// The executable segment of a program: the one `PT_LOAD` with `PF_X`.
 ///
 /// Exactly the bytes `offset .. offset + length` of the file; the kernel maps them unchanged at
-/// `load address + address`. What else their first and last page hold is not counted.
+/// `load address + address`. Other bytes of their first and last pages are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeSegment {
     /// First byte in the file (`p_offset`).
@@ -26,7 +26,7 @@ pub struct CodeSegment {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
     /// Not a little-endian 64-bit ELF file, or a damaged one.
-    #[error("the program is no readable 64-bit ELF file: {0}")]
+    #[error("the program is not a readable 64-bit ELF file: {0}")]
     NotElf(&'static str),
     /// Not exactly one executable segment, or one that is also writable or has no file bytes.
     #[error("the program has {0}, expected exactly one executable segment that is not writable")]
@@ -88,13 +88,13 @@ pub fn code_sha256(elf: &[u8]) -> Result<Bytes32, CodeError> {
 mod tests {
     use super::*;
 
-    fn own() -> Vec<u8> {
+    fn own_program() -> Vec<u8> {
         std::fs::read(std::env::current_exe().unwrap()).unwrap()
     }
 
     #[test]
     fn the_code_in_memory_is_the_code_in_the_file() {
-        let elf = own();
+        let elf = own_program();
         let segment = code_segment(&elf).unwrap();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let exe = std::env::current_exe().unwrap();
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_changed_instruction_changes_the_digest_and_other_bytes_do_not() {
-        let mut elf = own();
+        let mut elf = own_program();
         let (segment, before) = (code_segment(&elf).unwrap(), code_sha256(&elf).unwrap());
         *elf.last_mut().unwrap() ^= 1;
         assert_eq!(code_sha256(&elf).unwrap(), before);
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_damaged_header_is_an_error() {
-        let elf = own();
+        let elf = own_program();
         assert_eq!(code_segment(b"#!/bin/sh").unwrap_err().code(), "ELF-001");
         assert!(code_segment(&elf[..200]).is_err());
         for position in 0..1024 {

@@ -48,7 +48,7 @@ impl Explain for EspError {
 }
 
 /// Reads `path` (`flare-cvm/manifest.json`, case-insensitive) of at most `limit` bytes from a FAT
-/// image; `None` where no such file is.
+/// image; `None` if there is no such file.
 ///
 /// Bounded: memory by `limit`, time by `limit` plus a fixed allowance for directories.
 pub fn read_file(image: &[u8], path: &str, limit: u64) -> Result<Option<Vec<u8>>, EspError> {
@@ -77,7 +77,8 @@ pub fn read_file(image: &[u8], path: &str, limit: u64) -> Result<Option<Vec<u8>>
     Ok(Some(bytes))
 }
 
-/// A read-only image that stops answering when its budget is spent (one a call, one a byte).
+/// A read-only image that stops answering once its budget is spent: one for each call, one for each
+/// byte.
 struct Bounded<'a> {
     image: Cursor<&'a [u8]>,
     budget: u64,
@@ -117,7 +118,7 @@ impl Write for Bounded<'_> {
     }
 }
 
-/// Reads a file of whatever image `bytes` are: the fuzz target, which a unit test drives as well.
+/// The fuzz target: reads a file of the image that `bytes` may be. A unit test drives it too.
 pub fn fuzz(bytes: &[u8]) {
     if let Ok(Some(file)) = read_file(bytes, "flare-cvm/manifest.json", 4096) {
         assert!(file.len() <= 4096);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::site_conf::ConfError;
+use crate::{site_conf::ConfError, yaml};
 
 /// The one schema version this program reads and writes.
 pub const VERSION: u32 = 1;
@@ -32,9 +32,8 @@ impl KeyHolderConf {
     }
 
     /// Reads and checks the file.
-    pub fn parse(yaml: &[u8]) -> Result<Self, ConfError> {
-        let conf: Self =
-            serde_yaml::from_slice(yaml).map_err(|e| ConfError::Yaml(e.to_string()))?;
+    pub fn parse(text: &[u8]) -> Result<Self, ConfError> {
+        let conf: Self = yaml::parse(text).map_err(ConfError::Yaml)?;
         match (conf.version, conf.listen.port()) {
             (VERSION, 1..) => Ok(conf),
             (VERSION, 0) => Err(ConfError::Value {

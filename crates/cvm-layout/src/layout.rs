@@ -1,8 +1,7 @@
 //! `partitions/*.yaml`: the six partitions and how large each is.
 //!
 //! [`Layout::parse`] checks the text once; [`Layout::place`] puts the partitions on a disk, given
-//! what the build made. Names, order and GPT types belong to the design, so that the file chooses
-//! sizes only.
+//! what the build made. Names, order and GPT types are fixed: the file chooses sizes only.
 
 use std::fmt;
 
@@ -15,7 +14,7 @@ use crate::{manifest::PlacedPartition, names::Name};
 pub const MIB: u64 = 1024 * 1024;
 /// The partitions' names, in the order of their numbers.
 pub const NAMES: [&str; 6] = ["ESP", "boot", "root", "config", "jobs", "data"];
-/// Longer files are no layout.
+/// The most bytes of a layout file.
 pub const MAX_BYTES: usize = 16 * 1024;
 /// No partition may be larger than this (bytes).
 const MAX_SIZE: u64 = 64 << 40;
@@ -37,7 +36,7 @@ enum Size {
 /// Sizes in bytes that replace a layout's own; whole mebibytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resize {
-    /// `state`, behind p3's volumes.
+    /// `state`, after p3's volumes.
     pub state: Option<u64>,
     /// p4, from now on exactly this.
     pub config: Option<u64>,
@@ -99,7 +98,7 @@ pub enum LayoutError {
         key: &'static str,
         /// What would be right.
         expected: &'static str,
-        /// What stands there.
+        /// What is there.
         found: String,
     },
     /// The content is larger than its partition.
@@ -133,9 +132,7 @@ impl Explain for LayoutError {
                 partitions, name, size, minimum, state"
                 .into(),
             Self::Version(_) => {
-                "this program reads version 1: use the layout files that came with \
-                it"
-                .into()
+                "this program reads version 1: use the layout files that came with it".into()
             }
             Self::Names(_) => "the boot chain relies on these six: start from a copy of \
                 partitions/default.yaml and change sizes only"
@@ -157,12 +154,12 @@ impl Explain for LayoutError {
 #[serde(deny_unknown_fields)]
 struct File {
     version: u64,
-    partitions: Vec<Entry>,
+    partitions: Vec<PartitionEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct PartitionEntry {
     name: String,
     size: Option<String>,
     minimum: Option<String>,
@@ -268,7 +265,7 @@ impl Layout {
         Ok(self)
     }
 
-    /// Places the partitions one behind another, the first at 1 MiB.
+    /// Places the partitions one after another, the first at 1 MiB.
     pub fn place(&self, contents: &Contents) -> Result<Placement, LayoutError> {
         let needed =
             [contents.esp, contents.boot, contents.root, contents.config, 0, contents.data];
@@ -299,7 +296,7 @@ impl Layout {
 /// How many bytes of data leave room for their verity superblock and tree in a partition of
 /// `length` bytes: all but a sixty-fourth, at least 1 MiB, a multiple of 1 MiB.
 ///
-/// A SHA-256 tree of 4096-byte blocks takes 1/127 of its data and a block a level.
+/// A SHA-256 tree of 4096-byte blocks takes 1/127 of its data, and one block for each level.
 pub fn verity_data_room(length: u64) -> u64 {
     let reserve = (length / 64).next_multiple_of(MIB).max(MIB);
     length.saturating_sub(reserve) / MIB * MIB
@@ -323,7 +320,7 @@ fn parse_size(text: &str) -> Result<u64, &'static str> {
 }
 
 impl fmt::Display for Placement {
-    /// One line a partition: number, name, offset and length in MiB.
+    /// One line per partition: number, name, offset and length in MiB.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for p in &self.partitions {
             writeln!(
@@ -408,20 +405,20 @@ mod tests {
 
     #[test]
     fn a_wrong_layout_names_the_key_and_what_was_expected() {
-        let with =
+        let changed =
             |from: &str, to: &str| Layout::parse(&DEFAULT.replacen(from, to, 1)).unwrap_err();
         for (error, code, part) in [
-            (with("version: 1", "version: 2"), "LAY-002", "expected 1, found 2"),
-            (with("name: root", "name: rot"), "LAY-003", "rot"),
-            (with("size: 10GiB", "size: 10GB"), "LAY-004", "partitions[5] (jobs).size"),
-            (with("size: 10GiB", "size: 010GiB"), "LAY-004", "whole number"),
-            (with("size: 10GiB", "size: 99999999999999999999GiB"), "LAY-004", "whole number"),
-            (with("size: 10GiB", "size: 65TiB"), "LAY-004", "at most 64TiB"),
-            (with("size: 10GiB", "minimum: 10GiB"), "LAY-004", "exact `size`"),
-            (with("    state: 8GiB\n", ""), "LAY-004", "state"),
-            (with("size: 48MiB", "size: 48MiB\n    state: 1MiB"), "LAY-004", "at root alone"),
-            (with("size: 48MiB", "sise: 48MiB"), "LAY-001", "sise"),
-            (with("size: 48MiB", "size: 48MiB\n    minimum: 1MiB"), "LAY-004", "beside"),
+            (changed("version: 1", "version: 2"), "LAY-002", "expected 1, found 2"),
+            (changed("name: root", "name: rot"), "LAY-003", "rot"),
+            (changed("size: 10GiB", "size: 10GB"), "LAY-004", "partitions[5] (jobs).size"),
+            (changed("size: 10GiB", "size: 010GiB"), "LAY-004", "whole number"),
+            (changed("size: 10GiB", "size: 99999999999999999999GiB"), "LAY-004", "whole number"),
+            (changed("size: 10GiB", "size: 65TiB"), "LAY-004", "at most 64TiB"),
+            (changed("size: 10GiB", "minimum: 10GiB"), "LAY-004", "exact `size`"),
+            (changed("    state: 8GiB\n", ""), "LAY-004", "state"),
+            (changed("size: 48MiB", "size: 48MiB\n    state: 1MiB"), "LAY-004", "at root alone"),
+            (changed("size: 48MiB", "sise: 48MiB"), "LAY-001", "sise"),
+            (changed("size: 48MiB", "size: 48MiB\n    minimum: 1MiB"), "LAY-004", "beside"),
         ] {
             assert_eq!(error.code(), code, "{error}");
             assert!(error.to_string().contains(part), "{error}");

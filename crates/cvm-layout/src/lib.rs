@@ -1,10 +1,9 @@
-//! What lies where on the disk: `partitions/*.yaml`, the placed disk, and the signed documents on
-//! p1 that describe one image.
+//! What lies where on the disk: `partitions/*.yaml`, the placed disk, the signed documents on p1 and
+//! p4 that describe one image, and the bounded readers of what the host may have changed: the
+//! partition table and p1's file system.
 
 pub mod agent_conf;
-#[cfg(feature = "code-digest")]
 pub mod code_digest;
-#[cfg(feature = "esp")]
 pub mod esp;
 pub mod gpt;
 pub mod keyholder_conf;

@@ -1,7 +1,7 @@
 //! The image manifest and the boot statement: what `cvm-init` believes about a disk.
 //!
-//! The manifest's SHA-256 stands in the measured kernel command line, and the builder's Ed25519
-//! key signs it. It cannot name p2's verity root, because p2 holds the kernel whose command line
+//! The manifest's SHA-256 is in the measured kernel command line, and the builder's Ed25519 key
+//! signs it. It cannot name p2's verity root, because p2 holds the kernel whose command line
 //! names the manifest; the [`BootStatement`] does.
 
 use cvm_base::{Bytes16, Bytes32};
@@ -102,7 +102,7 @@ impl Manifest {
         }
     }
 
-    /// In which stage the halves of a key are released.
+    /// The stage in which the halves of a key are released.
     pub fn stage_of(&self, purpose: KeyPurpose) -> Stage {
         match (self.gpu, purpose) {
             (Some(_), KeyPurpose::Jobs) => Stage::Running,
@@ -131,7 +131,7 @@ pub struct PlacedPartition {
     pub length: u64,
 }
 
-/// A dm-verity tree behind its data: SHA-256, format 1, 4096-byte data and hash blocks.
+/// A dm-verity tree after its data: SHA-256, format 1, 4096-byte data and hash blocks.
 ///
 /// A superblock lies at `data_bytes` (so that Debian's `veritysetup` finds it); the tree starts one
 /// block later. `cvm-init` takes its parameters from here and never reads the superblock.
@@ -148,7 +148,7 @@ pub struct Verity {
     pub root_hash: Bytes32,
 }
 
-/// p3: a LUKS2 area that holds `system` and `site`, and behind it the area for `state`.
+/// p3: a LUKS2 area that holds `system` and `site`, and after it the area for `state`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootPartition {

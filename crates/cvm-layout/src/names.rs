@@ -1,6 +1,6 @@
 //! Checked names: parsed once, trusted afterwards.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
-/// Why a text is no [`Name`].
+/// The text is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no name: expected 1 to 64 letters, digits, '.', '_', '@' or '-', not starting with \
+    "{0:?} is not a name: expected 1 to 64 letters, digits, '.', '_', '@' or '-', not starting with \
      '.' or '-'"
 )]
 pub struct NameError(String);
@@ -36,7 +36,7 @@ impl TryFrom<String> for Name {
     }
 }
 
-impl std::str::FromStr for Name {
+impl FromStr for Name {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
@@ -66,11 +66,43 @@ pub enum Role {
     Client,
 }
 
+/// The text is not a [`Role`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected server or client, found {0:?}")]
+pub struct RoleError(String);
+
+impl FromStr for Role {
+    type Err = RoleError;
+
+    fn from_str(text: &str) -> Result<Self, RoleError> {
+        match text {
+            "server" => Ok(Self::Server),
+            "client" => Ok(Self::Client),
+            _ => Err(RoleError(text.chars().take(80).collect())),
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Server => "server",
             Self::Client => "client",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_read_as_it_is_written() {
+        for role in [Role::Server, Role::Client] {
+            assert_eq!(role.to_string().parse(), Ok(role));
+        }
+        for bad in ["", "Server", "client "] {
+            assert!(bad.parse::<Role>().is_err(), "{bad:?}");
+        }
     }
 }

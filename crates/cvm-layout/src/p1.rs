@@ -8,7 +8,7 @@ pub const MANIFEST_SIG: &str = "flare-cvm/manifest.sig";
 pub const BOOT: &str = "flare-cvm/boot.json";
 /// The builder's signature over it.
 pub const BOOT_SIG: &str = "flare-cvm/boot.sig";
-/// The measurements that the build predicted: for whoever asks the CVM, its own boot does not need
+/// The measurements that the build predicted, for whoever asks the CVM. Its own boot does not need
 /// them.
 pub const REFERENCE: &str = "flare-cvm/reference.json";
 /// The builder's signature over it.
@@ -18,13 +18,13 @@ pub const REFERENCE_SIG: &str = "flare-cvm/reference.sig";
 pub const ENROLMENT: &str = "flare-cvm/enrolment.txt";
 /// Where key holders are today; the site may write it.
 pub const ENDPOINTS: &str = "flare-cvm/endpoints.yaml";
-/// What vendors publish about this machine, to travel in its evidence: the site may write it, and
-/// whoever verifies believes it only for its collector's signature. JSON, as `flare-cvm collateral
-/// pack` writes it.
+/// What vendors publish about this machine; it travels in the evidence. The site may write it: a
+/// verifier believes it only for its collector's signature. JSON, as `flare-cvm collateral pack`
+/// writes it.
 pub const COLLATERAL: &str = "flare-cvm/collateral.json";
-/// The most that it may have, in bytes: with the rest of the evidence it must fit a request of the
-/// release protocol, and a token between sites.
+/// The most bytes of [`COLLATERAL`]: with the rest of the evidence it must fit into a request of the
+/// release protocol, and into a token between sites.
 pub const MAX_COLLATERAL_BYTES: u64 = 512 * 1024;
-/// The longest event log of a boot that evidence carries, in bytes, of a TPM or of a TD: beside the
-/// above.
+/// The most bytes of a boot's event log, of a TPM or of a TD, that evidence carries beside
+/// [`COLLATERAL`].
 pub const MAX_EVENT_LOG_BYTES: u64 = 128 * 1024;

@@ -13,7 +13,7 @@ pub enum Kind {
     Reference,
     /// The index of a cache of attestation collateral.
     Collateral,
-    /// What a key holder states of an attestation key.
+    /// What a key holder states about an attestation key.
     AttestationKey,
 }
 

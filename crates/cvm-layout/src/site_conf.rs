@@ -15,7 +15,7 @@ use crate::{
 
 /// The one schema version this program reads and writes, of both files.
 pub const VERSION: u32 = 1;
-/// More than any of the two files needs; longer input is refused unread.
+/// More bytes than either file needs; longer input is refused unread.
 pub const MAX_BYTES: u64 = 64 * 1024;
 
 /// Why a `site_conf.yaml` is refused.
@@ -34,7 +34,7 @@ pub enum ConfError {
         key: &'static str,
         /// What would be right.
         expected: &'static str,
-        /// What stands there.
+        /// What is there.
         found: String,
     },
 }
@@ -49,8 +49,9 @@ impl Explain for ConfError {
     }
 
     fn help(&self) -> String {
-        "the keys are version, site, role, network, hosts_entries, allowed_ports, allowed_out_ports, \
-         allowed_out_udp_ports, proxy; the documentation of cvm_layout::site_conf::SiteConf says what each takes"
+        "the keys are version, site, role, network, hosts_entries, allowed_ports, \
+         allowed_out_ports, allowed_out_udp_ports, proxy; the documentation of \
+         cvm_layout::site_conf::SiteConf says what each takes"
             .into()
     }
 }
@@ -118,8 +119,8 @@ impl SiteConf {
     }
 }
 
-/// Whether `name` can stand in a hosts file (RFC 952, RFC 1123; underscores too, as Docker's names
-/// have).
+/// Whether `name` may be in a hosts file (RFC 952, RFC 1123; with underscores, which names of
+/// Docker's have).
 pub fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -133,7 +134,7 @@ pub fn is_host_name(name: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, tag = "mode", rename_all = "snake_case")]
 pub enum Network {
-    /// DHCPv4. Not a unit variant: serde would let unknown keys pass beside the tag of one.
+    /// DHCPv4. Not a unit variant: beside the tag of one, serde lets unknown keys pass.
     Dhcp {},
     /// Fixed.
     Static {
@@ -156,8 +157,8 @@ impl Default for Network {
     }
 }
 
-/// Where key holders are today. Anybody with the disk may change it: it can misdirect, never
-/// impersonate, because the manifest pins each key holder's certificate.
+/// Where key holders are today. Anybody with the disk may change it. That can send the CVM to a
+/// wrong address, but nobody can pose as a key holder: the manifest pins each one's certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoints {

@@ -3,10 +3,10 @@
 use serde::de::DeserializeOwned;
 
 /// No file of ours has more mappings and lists in brackets.
-pub const MAX_BRACKETS: usize = 1024;
+const MAX_BRACKETS: usize = 1024;
 
-/// Whether the file may be given to the YAML scanner, which takes quadratic time where brackets
-/// nest.
+/// Refuses a file that the YAML scanner would work on for too long: nested brackets take it
+/// quadratic time.
 pub fn check(bytes: &[u8]) -> Result<(), String> {
     if bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > MAX_BRACKETS {
         return Err(format!("it has more than {MAX_BRACKETS} opening brackets"));

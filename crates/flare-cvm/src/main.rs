@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     // The key holder has its own orderly end.
     if !matches!(command, Command::Keyholder(_))
-        && let Err(error) = cvm_base::interrupt::install()
+        && let Err(error) = cvm_image::interrupt::install()
     {
         eprintln!("warning: Ctrl-C will leave temporary files behind: {error}");
     }

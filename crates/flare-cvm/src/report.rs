@@ -34,6 +34,7 @@ pub fn print(error: &Error) {
         cvm_base::FileError,
         cvm_ceremony::CeremonyError,
         cvm_ceremony::split_key::SplitKeyError,
+        cvm_custody::CustodyError,
         cvm_image::boot::BootError,
         cvm_image::cc::CcConfigError,
         cvm_image::cc::manager::ManagerError,

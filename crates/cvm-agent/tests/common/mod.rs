@@ -33,9 +33,9 @@ use cvm_attest::{
 };
 use cvm_base::{Bytes, Bytes32, sha256};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite,
-    Terms, Transcript, Unlock, fresh_nonce,
+    Agreement, Date, Draft, PartyRole, Site as AgreedSite, Terms, Transcript, fresh_nonce,
 };
+use cvm_custody::{BuilderSecrets, Lock, NewParty, Party, Unlock};
 use cvm_layout::{
     manifest::GpuMechanism,
     names::Role,

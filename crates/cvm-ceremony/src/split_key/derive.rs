@@ -13,8 +13,9 @@ use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{
-    BaseKey, CombinedKey, EnrolmentKey, Half, MAX_PARTIES, PartySecret, Purpose, SplitKeyError,
-    secret::{Secret, join},
+    error::SplitKeyError,
+    purpose::{MAX_PARTIES, Purpose},
+    secret::{BaseKey, CombinedKey, EnrolmentKey, Half, PartySecret, Secret, join},
 };
 
 /// The text of `W_i`.
@@ -128,17 +129,24 @@ pub fn party_halves(split_key: &SplitKey, purpose: Purpose) -> impl Iterator<Ite
         .map(|party| &party.name)
 }
 
+impl PartySecret {
+    /// `S_i = s_i·G`.
+    pub fn public(&self) -> Bytes32 {
+        public_of(&self.0)
+    }
+}
+
 /// Refuses a public key of low order (whatever the secret, the shared point would be zero).
 pub fn check_public(public: &Bytes32) -> Result<(), SplitKeyError> {
-    // A clamped scalar is a multiple of 8, the cofactor: any one tells.
+    // A clamped scalar is a multiple of 8, the cofactor: any scalar shows it.
     shared(&Secret::copy_of(&[1; 32]), public).map(drop)
 }
 
-pub(super) fn public_of(secret: &Secret) -> Bytes32 {
+fn public_of(secret: &Secret) -> Bytes32 {
     Bytes32 { 0: PublicKey::from(&StaticSecret::from(*secret.bytes())).to_bytes() }
 }
 
-/// What the boot is given says nothing of what the running system will be given.
+/// Two texts, so that a half for the boot says nothing about the half for the running system.
 fn stage_text(stage: Stage) -> &'static str {
     match stage {
         Stage::Boot => "half",
@@ -146,7 +154,7 @@ fn stage_text(stage: Stage) -> &'static str {
     }
 }
 
-/// `Q_i`, `R_i` or `W_i` from either side: own secret, the other's public key.
+/// `Q_i`, `R_i` or `W_i` from either side: its own secret and the other side's public key.
 fn agree(
     own: &Secret,
     other: &Bytes32,

@@ -8,15 +8,16 @@
 //!
 //! Every key holder keeps its share, so that the parties together, and nobody else, can move an
 //! image to another machine. The shares follow from M: a first boot that died before it told every
-//! key holder tells them the same when it begins again.
+//! key holder sends the same shares when it begins again.
 
 use cvm_base::Bytes32;
 use cvm_layout::{manifest::ImageId, names::Name};
 
 use super::{
-    CombinedKey, Purpose, SplitKeyError,
     derive::{hkdf, info, twice},
-    secret::{MachineSecret, MachineShare, Secret},
+    error::SplitKeyError,
+    purpose::Purpose,
+    secret::{CombinedKey, MachineSecret, MachineShare, Secret},
 };
 
 impl MachineSecret {

@@ -1,11 +1,11 @@
-//! The secret values: on the heap (moving one copies a pointer), wiped on drop, without `Clone`,
-//! and with a `Debug` that says nothing.
+//! The secret values: on the heap (moving one copies a pointer only), wiped on drop, without
+//! `Clone`, and with a `Debug` that shows nothing.
 
 use cvm_layout::names::Role;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::SplitKeyError;
+use super::error::SplitKeyError;
 
 /// 32 secret bytes.
 pub(super) struct Secret(Box<[u8; 32]>);
@@ -113,11 +113,6 @@ impl PartySecret {
     /// A new one from the system's random source.
     pub fn generate() -> Result<Self, SplitKeyError> {
         Secret::random().map(Self)
-    }
-
-    /// `S_i = s_i·G`.
-    pub fn public(&self) -> cvm_base::Bytes32 {
-        super::derive::public_of(&self.0)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use cvm_layout::{gpt, layout::Placement, manifest::ImageId};
 
-use super::BootError;
+use super::{BootError, partition_table};
 use crate::{
     WorkError, sparse,
     tool::{self, Scratch},
@@ -53,7 +53,7 @@ pub fn build(
         .open(&raw_path)
         .map_err(fail(&raw_path))?;
     raw.set_len(placement.disk_bytes).map_err(fail(&raw_path))?;
-    gpt::write(&mut raw, placement, image)?;
+    partition_table::write(&mut raw, placement, image)?;
     for (partition, content) in placement.partitions.iter().zip(contents) {
         let room = if partition.number == 3 { placement.state_offset } else { partition.length };
         let length = match content {
@@ -164,7 +164,7 @@ fn make_ext4(path: &Path, bytes: u64, arguments: &[&str]) -> Result<(), BootErro
 }
 
 /// The partitions of a disk.
-pub fn partitions(disk: &Path) -> Result<Vec<gpt::Entry>, BootError> {
+pub fn partitions(disk: &Path) -> Result<Vec<gpt::GptEntry>, BootError> {
     Ok(gpt::read(&table(disk)?)?)
 }
 
@@ -213,7 +213,7 @@ pub(crate) fn in_use(disk: &Path) -> Result<bool, BootError> {
 }
 
 /// Writes `content`, which is as long as the partition, over it.
-pub(crate) fn replace(disk: &Path, entry: &gpt::Entry, content: &Path) -> Result<(), BootError> {
+pub(crate) fn replace(disk: &Path, entry: &gpt::GptEntry, content: &Path) -> Result<(), BootError> {
     let mut command = tool::command("qemu-img");
     command.args(["convert", "-n", "-f", "raw", "--target-image-opts"]).arg(content);
     command.arg(window(disk, entry.offset, entry.length));
@@ -221,7 +221,7 @@ pub(crate) fn replace(disk: &Path, entry: &gpt::Entry, content: &Path) -> Result
     Ok(())
 }
 
-pub(crate) fn partition(disk: &Path, number: u32) -> Result<gpt::Entry, BootError> {
+pub(crate) fn partition(disk: &Path, number: u32) -> Result<gpt::GptEntry, BootError> {
     let missing =
         || BootError::Partition { number, problem: format!("{} has none", disk.display()) };
     partitions(disk)?.into_iter().find(|entry| entry.number == number).ok_or_else(missing)

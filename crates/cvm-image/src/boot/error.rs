@@ -98,9 +98,12 @@ pub enum BootError {
     /// The layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The partition table.
+    /// The partition table cannot be read.
     #[error(transparent)]
     Gpt(#[from] GptError),
+    /// The partition table cannot be written.
+    #[error("cannot write the partition table: {0}")]
+    Table(String),
     /// `cvm-init`'s code segment.
     #[error(transparent)]
     Code(#[from] CodeError),
@@ -123,6 +126,7 @@ impl Explain for BootError {
             Self::HostChannel { .. } => "BOOT-014",
             Self::Layout(e) => e.code(),
             Self::Gpt(e) => e.code(),
+            Self::Table(_) => "GPT-003",
             Self::Code(e) => e.code(),
         }
     }
@@ -166,6 +170,7 @@ impl Explain for BootError {
             }
             Self::Layout(e) => e.help(),
             Self::Gpt(e) => e.help(),
+            Self::Table(_) => "see the message above; most likely the disk is full".into(),
             Self::Code(e) => e.help(),
         }
     }

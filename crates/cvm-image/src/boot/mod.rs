@@ -9,6 +9,7 @@ mod error;
 pub mod fat;
 pub mod initramfs;
 pub(crate) mod libraries;
+pub(crate) mod partition_table;
 pub mod secure_boot;
 pub mod uki;
 mod variables;

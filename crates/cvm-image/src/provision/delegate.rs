@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_ceremony::{
-    Agreement, CERTIFICATE_FILE, PARTY_FILE, POLICY_FILE, Party, SECRETS_FILE, Site, UNLOCK_FILE,
-    Unlock,
+use cvm_ceremony::{Agreement, Site};
+use cvm_custody::{
+    CERTIFICATE_FILE, PARTY_FILE, POLICY_FILE, Party, SECRETS_FILE, UNLOCK_FILE, Unlock,
 };
 use cvm_layout::{
     keyholder_conf::{self, KeyHolderConf},

@@ -56,6 +56,9 @@ pub enum ProvisionError {
     /// In the ceremony's documents or the key derivation.
     #[error(transparent)]
     Ceremony(#[from] cvm_ceremony::CeremonyError),
+    /// In a folder of secrets.
+    #[error(transparent)]
+    Custody(#[from] cvm_custody::CustodyError),
     /// In LUKS2 or dm-verity.
     #[error(transparent)]
     Seal(#[from] cvm_seal::SealError),
@@ -113,6 +116,7 @@ impl Explain for ProvisionError {
             Self::DelegateSealed(_) => "PRO-010",
             Self::Memory(e) => e.code(),
             Self::Ceremony(e) => e.code(),
+            Self::Custody(e) => e.code(),
             Self::Seal(e) => e.code(),
             Self::Boot(e) => e.code(),
             Self::Stage(e) => e.code(),
@@ -161,6 +165,7 @@ impl Explain for ProvisionError {
                 them"
                 .into(),
             Self::Ceremony(e) => e.help(),
+            Self::Custody(e) => e.help(),
             Self::Seal(e) => e.help(),
             Self::Boot(e) => e.help(),
             Self::Stage(e) => e.help(),

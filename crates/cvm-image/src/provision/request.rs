@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use cvm_ceremony::{Agreement, BuilderSecrets, OpenedContribution};
+use cvm_ceremony::{Agreement, OpenedContribution};
+use cvm_custody::BuilderSecrets;
 use cvm_layout::{layout::Layout, names::Name, site_conf::SiteConf};
 
 use super::{Delegate, TeeHosts};

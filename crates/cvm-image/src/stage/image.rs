@@ -12,7 +12,6 @@ use std::{
 
 use cvm_base::{Bytes16, Bytes32};
 use cvm_layout::{
-    gpt,
     layout::{MIB, Placement},
     manifest::{PlacedPartition, Verity},
 };
@@ -22,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::{BuiltDriver, StageError, erofs};
 use crate::{
     WorkError,
-    boot::{BootError, disk},
+    boot::{BootError, disk, partition_table},
     tool::{self, Scratch},
 };
 
@@ -234,7 +233,7 @@ pub(super) fn write(
     let io = |action| WorkError::io(action, raw.clone());
     let mut file = File::create_new(&raw).map_err(io("make"))?;
     file.set_len(placement.disk_bytes).map_err(io("write"))?;
-    gpt::write(&mut file, &placement, &id)
+    partition_table::write(&mut file, &placement, &id)
         .map_err(|e| StageError::NotAnImage { path: output.to_owned(), problem: e.to_string() })?;
     for (partition, source) in placement.partitions.iter().zip([&small, system]) {
         file.seek(SeekFrom::Start(partition.offset)).map_err(io("write"))?;

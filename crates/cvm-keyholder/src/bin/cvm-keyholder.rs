@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use cvm_base::{Explain, read_bounded};
-use cvm_ceremony::Unlock;
+use cvm_custody::Unlock;
 use cvm_keyholder::{
     KeyHolderError, protect,
     service::{Config, Limits, serve},

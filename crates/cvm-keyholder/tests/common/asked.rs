@@ -11,7 +11,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 /// A party's halves, out of its folder.
-pub struct PartyHalves(pub Mutex<cvm_ceremony::Party>);
+pub struct PartyHalves(pub Mutex<cvm_custody::Party>);
 
 impl Halves for PartyHalves {
     fn half(&self, m: &Manifest, stage: Stage) -> Result<Zeroizing<[u8; 32]>, Fault> {

@@ -21,9 +21,10 @@ use cvm_attest::{
 };
 use cvm_base::{Bytes, Bytes32, sha256, time};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms,
-    Transcript, Unlock, build_split_key, fresh_nonce, open_contribution, split_key::Half,
+    Agreement, Date, Draft, PartyRole, Site, Terms, Transcript, build_split_key, fresh_nonce,
+    split_key::Half,
 };
+use cvm_custody::{BuilderSecrets, Lock, NewParty, Party, Unlock, open_contribution};
 use cvm_keyholder::{
     enroll::{Documents, Identity},
     policy,

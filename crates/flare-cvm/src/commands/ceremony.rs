@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use cvm_base::{Bytes32, read_bounded, sha256, write_atomic};
 use cvm_ceremony::{
-    Agreement, Artifact, Builder, BuilderSecrets, CeremonyError, Contribution, Date, Described,
-    Draft, Fingerprint, Invite, Join, MAX_BYTES, NewParty, POLICY_FILE, PartyRole, Signed, Site,
-    Statement, Terms, Transcript, Url, fresh_nonce,
+    Agreement, Artifact, Builder, CeremonyError, Contribution, Date, Described, Draft, Fingerprint,
+    Invite, Join, MAX_BYTES, PartyRole, Signed, Site, Statement, Terms, Transcript, Url,
+    fresh_nonce,
 };
+use cvm_custody::{BuilderSecrets, CustodyError, NewParty, POLICY_FILE};
 use cvm_layout::names::{Name, Role};
 use serde_json::json;
 
@@ -188,7 +189,7 @@ pub struct Contribute {
     #[arg(long, value_name = "FILE")]
     agreement: PathBuf,
     /// For which images: server or client
-    #[arg(long, value_parser = role)]
+    #[arg(long)]
     role: Role,
     /// The build's name, as the builder gave it
     #[arg(long)]
@@ -462,7 +463,7 @@ fn verify(args: Verify) -> Result<()> {
     for (name, path) in &args.policies {
         if sha256(&read_bounded(path, MAX_POLICY)?) != agreement.party(name)?.policy_sha256 {
             let statement = format!("the agreement's policy of {name}");
-            bail!(CeremonyError::Mismatch {
+            bail!(CustodyError::Mismatch {
                 path: path.display().to_string(),
                 statement,
                 field: "SHA-256"
@@ -563,11 +564,6 @@ fn in_days(days: u16) -> Result<Date> {
     Ok(Date::from_unix(now + u64::from(days) * 86_400))
 }
 
-fn role(text: &str) -> Result<Role, String> {
-    let found = [Role::Server, Role::Client].into_iter().find(|role| role.to_string() == text);
-    found.ok_or_else(|| "expected server or client".into())
-}
-
 fn site(text: &str) -> Result<Site, String> {
     let (site, rest) = text.split_once('=').ok_or("expected NAME=server or NAME=client")?;
     let name = |text: &str| text.parse::<Name>().map_err(|e| e.to_string());
@@ -577,7 +573,8 @@ fn site(text: &str) -> Result<Site, String> {
         }
         None => (rest, Vec::new()),
     };
-    let mut site = Site { name: name(site)?, role: role(kind)?, parties };
+    let mut site =
+        Site { name: name(site)?, role: kind.parse::<Role>().map_err(|e| e.to_string())?, parties };
     // A name that occurs twice stays, and is refused with its reason.
     site.parties.sort();
     Ok(site)

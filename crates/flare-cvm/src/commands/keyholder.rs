@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use cvm_base::read_bounded;
-use cvm_ceremony::{Card, PARTY_FILE, Signed};
+use cvm_ceremony::{Card, Signed};
+use cvm_custody::PARTY_FILE;
 use cvm_keyholder::{
     KeyHolderError,
     enroll::{Documents, Identity},

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use cvm_ceremony::{BuilderSecrets, Lock, Party, Unlock};
+use cvm_custody::{BuilderSecrets, Lock, Party, Unlock};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 

@@ -1,9 +1,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use cvm_base::Explain as _;
-use cvm_ceremony::{
-    BuilderSecrets, Date, Draft, Lock, NewParty, PartyRole, Terms, Transcript, fresh_nonce,
-};
+use cvm_ceremony::{Date, Draft, PartyRole, Terms, Transcript, fresh_nonce};
+use cvm_custody::{BuilderSecrets, Lock, NewParty};
 use cvm_layout::names::Name;
 
 use super::*;

@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context, Result};
 use cvm_base::{read_bounded, read_text};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, Contribution, MAX_BYTES, OpenedContribution, Permit, Site as Agreed,
-    open_contribution,
+    Agreement, Contribution, MAX_BYTES, OpenedContribution, Permit, Site as Agreed,
 };
+use cvm_custody::{BuilderSecrets, open_contribution};
 use cvm_image::{
     boot::secure_boot,
     cc::{self, AgentConf, CcConfig, Surroundings},

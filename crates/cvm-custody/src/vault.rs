@@ -1,4 +1,4 @@
-//! Secrets at rest: one `age` file per folder, opened with a key file or a passphrase.
+//! Secrets on the disk: one `age` file per folder, opened with a key file or a passphrase.
 
 use std::{
     fs::Permissions,
@@ -8,9 +8,10 @@ use std::{
 
 use age::secrecy::{ExposeSecret, SecretString};
 use cvm_base::{FileError, interrupt, read_bounded, write_atomic};
+use cvm_ceremony::split_key::SplitKeyError;
 use zeroize::Zeroizing;
 
-use crate::error::CeremonyError;
+use crate::error::CustodyError;
 
 /// The secrets' file in a folder.
 pub const SECRETS_FILE: &str = "secrets.age";
@@ -52,14 +53,14 @@ pub(crate) struct NewFolder {
 }
 
 impl NewFolder {
-    /// Starts a folder (mode 0700) that will stand at `target`; refuses a non-empty one there.
-    pub fn at(target: &Path) -> Result<Self, CeremonyError> {
+    /// Starts a folder (mode 0700) that will be at `target`; refuses a non-empty one there.
+    pub fn at(target: &Path) -> Result<Self, CustodyError> {
         let fail = |action, path: &Path| {
             let path = path.to_owned();
             move |source| FileError::Io { action, path, source }
         };
         match std::fs::read_dir(target).map(|mut entries| entries.next().is_some()) {
-            Ok(true) => return Err(CeremonyError::Exists(target.display().to_string())),
+            Ok(true) => return Err(CustodyError::Exists(target.display().to_string())),
             Ok(false) => (),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
             Err(error) => return Err(fail("read the folder", target)(error).into()),
@@ -77,12 +78,12 @@ impl NewFolder {
     }
 
     /// Writes one file.
-    pub fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), CeremonyError> {
+    pub fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), CustodyError> {
         Ok(write_atomic(&self.staging.path().join(name), bytes, mode)?)
     }
 
     /// Locks `secret` into `secrets.age`, and writes the key file where the lock is one.
-    pub fn write_secrets(&self, secret: &[u8], lock: &Lock) -> Result<(), CeremonyError> {
+    pub fn write_secrets(&self, secret: &[u8], lock: &Lock) -> Result<(), CustodyError> {
         let sealed = match lock {
             Lock::Passphrase(passphrase) => age::encrypt(
                 &age::scrypt::Recipient::new(SecretString::from(passphrase.as_str())),
@@ -101,7 +102,7 @@ impl NewFolder {
                 age::encrypt(&identity.to_public(), secret)
             }
         };
-        let sealed = sealed.map_err(|e| CeremonyError::Locked {
+        let sealed = sealed.map_err(|e| CustodyError::Locked {
             path: SECRETS_FILE.into(),
             reason: e.to_string(),
         })?;
@@ -109,7 +110,7 @@ impl NewFolder {
     }
 
     /// Puts the folder in its place.
-    pub fn finish(self) -> Result<(), CeremonyError> {
+    pub fn finish(self) -> Result<(), CustodyError> {
         let Self { staging, target, _guard } = self;
         std::fs::rename(staging.path(), &target).map_err(|source| FileError::Io {
             action: "rename a new folder to",
@@ -123,13 +124,13 @@ impl NewFolder {
 }
 
 /// Makes a folder below a party's or builder's, where it is missing.
-pub(crate) fn make_folder(path: &Path) -> Result<(), CeremonyError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), CustodyError> {
     let fail = |source| FileError::Io { action: "make the folder", path: path.to_owned(), source };
     Ok(std::fs::create_dir_all(path).map_err(fail)?)
 }
 
 /// Reads a public file of a folder.
-pub(crate) fn read(folder: &Path, name: &str) -> Result<Vec<u8>, CeremonyError> {
+pub(crate) fn read(folder: &Path, name: &str) -> Result<Vec<u8>, CustodyError> {
     Ok(read_bounded(&folder.join(name), MAX_FILE)?)
 }
 
@@ -137,7 +138,7 @@ pub(crate) fn read(folder: &Path, name: &str) -> Result<Vec<u8>, CeremonyError> 
 pub(crate) fn open_secrets(
     folder: &Path,
     unlock: &Unlock,
-) -> Result<Zeroizing<Vec<u8>>, CeremonyError> {
+) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
     let sealed = read(folder, SECRETS_FILE)?;
     let opened = match unlock {
         Unlock::Passphrase(passphrase) => age::decrypt(
@@ -149,15 +150,15 @@ pub(crate) fn open_secrets(
     let path = || folder.join(SECRETS_FILE).display().to_string();
     opened
         .map(Zeroizing::new)
-        .map_err(|e| CeremonyError::Locked { path: path(), reason: e.to_string() })
+        .map_err(|e| CustodyError::Locked { path: path(), reason: e.to_string() })
 }
 
 /// The one age identity of a key file.
-fn identity_file(path: &Path) -> Result<age::x25519::Identity, CeremonyError> {
+fn identity_file(path: &Path) -> Result<age::x25519::Identity, CustodyError> {
     let bytes = Zeroizing::new(read_bounded(path, MAX_FILE)?);
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let refuse = |reason: &str| CeremonyError::Locked {
+    let refuse = |reason: &str| CustodyError::Locked {
         path: path.display().to_string(),
         reason: reason.into(),
     };
@@ -175,9 +176,8 @@ pub(crate) fn take32<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8; 32]> {
 }
 
 /// 32 bytes of the system's random source.
-pub(crate) fn random32() -> Result<Zeroizing<[u8; 32]>, CeremonyError> {
+pub(crate) fn random32() -> Result<Zeroizing<[u8; 32]>, CustodyError> {
     let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut_slice())
-        .map_err(|e| crate::split_key::SplitKeyError::Random(e.to_string()))?;
+    getrandom::fill(bytes.as_mut_slice()).map_err(|e| SplitKeyError::Random(e.to_string()))?;
     Ok(bytes)
 }

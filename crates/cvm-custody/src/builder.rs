@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret;
 use cvm_base::{
-    FileError,
+    Bytes32, FileError,
     interrupt::{PathGuard, guard_path},
 };
+use cvm_ceremony::{Agreement, Builder, CeremonyError, Contribution, OpenedContribution, Signed};
 use cvm_layout::{
     manifest::ImageId,
     names::{Name, Role},
@@ -15,11 +16,7 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::{
-    contribution::{Contribution, OpenedContribution},
-    error::CeremonyError,
-    split_key::BaseKey,
-    statement::{Builder, Signed},
-    transcript::Agreement,
+    error::CustodyError,
     vault::{
         Lock, NewFolder, SECRETS_FILE, Unlock, make_folder, open_secrets, random32, read, take32,
     },
@@ -27,7 +24,7 @@ use crate::{
 
 /// The builder's signed statement: what parties get.
 pub const BUILDER_FILE: &str = "builder.txt";
-/// What the builder sealed.
+/// The records of what the builder sealed.
 const BUILDS: &str = "builds";
 const MAGIC: &[u8] = b"flare-cvm/v1/builder-secrets\n";
 
@@ -42,18 +39,14 @@ pub struct BuilderSecrets {
 
 impl BuilderSecrets {
     /// Makes a builder's keys and its folder, which must be empty or absent.
-    pub fn create(
-        folder: &Path,
-        name: Name,
-        lock: &Lock,
-    ) -> Result<Signed<Builder>, CeremonyError> {
+    pub fn create(folder: &Path, name: Name, lock: &Lock) -> Result<Signed<Builder>, CustodyError> {
         let new = NewFolder::at(folder)?;
         let seed = random32()?;
         let signing = SigningKey::from_bytes(&seed);
         let identity = age::x25519::Identity::generate();
         let builder = Builder {
             name,
-            identity: cvm_base::Bytes32 { 0: signing.verifying_key().to_bytes() },
+            identity: Bytes32 { 0: signing.verifying_key().to_bytes() },
             recipient: identity
                 .to_public()
                 .to_string()
@@ -73,10 +66,10 @@ impl BuilderSecrets {
     }
 
     /// Opens a builder's folder.
-    pub fn load(folder: &Path, unlock: &Unlock) -> Result<Self, CeremonyError> {
+    pub fn load(folder: &Path, unlock: &Unlock) -> Result<Self, CustodyError> {
         let statement = Signed::<Builder>::parse(&read(folder, BUILDER_FILE)?)?;
         let secret = open_secrets(folder, unlock)?;
-        let mismatch = |field| CeremonyError::Mismatch {
+        let mismatch = |field| CustodyError::Mismatch {
             path: folder.join(SECRETS_FILE).display().to_string(),
             statement: BUILDER_FILE.into(),
             field,
@@ -112,20 +105,20 @@ impl BuilderSecrets {
         agreement: &Agreement,
         build: &Name,
         site: &Name,
-    ) -> Result<(), CeremonyError> {
+    ) -> Result<(), CustodyError> {
         let path = self.record_of(agreement, build, site);
         if path.exists() { Err(used(build, site, &path)) } else { Ok(()) }
     }
 
-    /// Records that the site's image was sealed under this build's name. Of two at once, one is
-    /// first. While the guard lives, an interruption takes the record back.
+    /// Records that the site's image was sealed under this build's name. If two do so at once, one
+    /// fails. While the guard lives, an interruption removes the record.
     pub fn record(
         &self,
         agreement: &Agreement,
         build: &Name,
         site: &Name,
         image_id: &ImageId,
-    ) -> Result<PathGuard, CeremonyError> {
+    ) -> Result<PathGuard, CustodyError> {
         let path = self.record_of(agreement, build, site);
         make_folder(path.parent().unwrap_or(&self.folder))?;
         if cvm_base::write_new(&path, format!("image {image_id}\n").as_bytes(), 0o644)? {
@@ -140,7 +133,7 @@ impl BuilderSecrets {
         agreement: &Agreement,
         build: &Name,
         site: &Name,
-    ) -> Result<(), CeremonyError> {
+    ) -> Result<(), CustodyError> {
         let path = self.record_of(agreement, build, site);
         let fail = |source| FileError::Io { action: "remove", path: path.clone(), source };
         Ok(std::fs::remove_file(&path).map_err(fail)?)
@@ -154,53 +147,40 @@ impl BuilderSecrets {
     }
 }
 
-fn used(build: &Name, site: &Name, path: &Path) -> CeremonyError {
-    CeremonyError::BuildUsed {
+fn used(build: &Name, site: &Name, path: &Path) -> CustodyError {
+    CustodyError::BuildUsed {
         build: build.clone(),
         site: site.clone(),
         path: path.display().to_string(),
     }
 }
 
-fn weak(reason: &str) -> CeremonyError {
-    CeremonyError::Locked { path: SECRETS_FILE.into(), reason: reason.into() }
+fn weak(reason: &str) -> CustodyError {
+    CustodyError::Locked { path: SECRETS_FILE.into(), reason: reason.into() }
 }
 
 /// Verifies a contribution and opens its base key.
 ///
-/// Refused: another ceremony's, role's or build's; not signed by its party; sealed to another
-/// builder; a ciphertext that was made for another envelope.
+/// Refused are: one of another ceremony, role or build; one that its party did not sign; one that
+/// is sealed to another builder; a ciphertext that was made for another envelope.
 pub fn open_contribution(
     bytes: &[u8],
     agreement: &Agreement,
     role: Role,
     build: &Name,
     builder: &BuilderSecrets,
-) -> Result<OpenedContribution, CeremonyError> {
+) -> Result<OpenedContribution, CustodyError> {
     let (named, own) = (agreement.builder(), builder.statement.statement());
     if named != own {
-        return Err(CeremonyError::OtherBuilder {
-            named: named.name.clone(),
-            found: own.name.clone(),
-        });
+        let (named, found) = (named.name.clone(), own.name.clone());
+        return Err(CeremonyError::OtherBuilder { named, found }.into());
     }
     let signed = Contribution::parse(bytes, agreement)?;
     let contribution = signed.statement();
     contribution.check_use(role, build)?;
-    let refuse =
-        |reason: String| CeremonyError::Sealed { party: contribution.permit.party.clone(), reason };
-    let secret =
-        age::decrypt(&builder.identity, &contribution.sealed).map_err(|e| refuse(e.to_string()))?;
-    let secret = Zeroizing::new(secret);
-    let mut rest = secret.as_slice();
-    match (take32(&mut rest), take32(&mut rest), rest) {
-        (Some(binding), Some(base_key), []) if *binding == contribution.binding().0 => {
-            Ok(OpenedContribution {
-                permit: contribution.permit.clone(),
-                permit_signature: contribution.permit_signature,
-                base_key: BaseKey::from_bytes(role, base_key),
-            })
-        }
-        _ => Err(refuse("it was sealed for another envelope".into())),
-    }
+    let unsealed = age::decrypt(&builder.identity, &contribution.sealed).map_err(|e| {
+        let party = contribution.permit.party.clone();
+        CeremonyError::Sealed { party, reason: e.to_string() }
+    })?;
+    Ok(contribution.open(&Zeroizing::new(unsealed))?)
 }

@@ -1,9 +1,13 @@
-//! A party's folder: its keys, and what it does with them.
+//! A party's folder: its keys, and what the party does with them.
 
 use std::path::{Path, PathBuf};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_base::{Bytes32, sha256};
+use cvm_ceremony::{
+    Agreement, Card, CeremonyError, Contribution, Date, Draft, Enrolment, Invite, Join, Member,
+    PartyRole, Permit, Permitter, Signed, Terms, Url,
+    split_key::{BaseKey, Half, PartySecret, enrolment_key, half},
+};
 use cvm_layout::{
     manifest::{ImageId, Manifest, SplitKey, Stage},
     names::{Name, Role},
@@ -12,14 +16,8 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::{
-    contribution::Contribution,
-    enrolment::{Enrolment, Permit, SignatureBytes},
-    error::CeremonyError,
-    split_key::{BaseKey, Half, PartySecret, enrolment_key, half},
-    statement::{Card, Invite, Join, Member, Signed, Terms},
-    text::{self, SignatureLine},
-    transcript::{Agreement, Draft},
-    values::{Date, PartyRole, Url},
+    certificate::{pem_digest, self_signed},
+    error::CustodyError,
     vault::{
         Lock, NewFolder, SECRETS_FILE, Unlock, make_folder, open_secrets, random32, read, take32,
     },
@@ -31,12 +29,9 @@ pub const PARTY_FILE: &str = "party.txt";
 pub const CERTIFICATE_FILE: &str = "tls.pem";
 /// The release policy that the party's key holder applies; its digest goes into the transcript.
 pub const POLICY_FILE: &str = "policy.rego";
-/// What the party contributed: a folder per transcript, a file per role and build.
+/// What the party contributed: one folder per transcript, one file per role and build.
 const CONTRIBUTIONS: &str = "contributions";
 const MAGIC: &[u8] = b"flare-cvm/v1/party-secrets\n";
-/// How long the key holder's certificate says it is valid. The image pins it, so that only a new
-/// ceremony can replace it.
-const CERTIFICATE_YEARS: u16 = 20;
 
 /// What a new party needs to say about itself.
 pub struct NewParty {
@@ -55,13 +50,13 @@ pub struct NewParty {
 
 impl NewParty {
     /// Makes the party's keys and its folder, which must be empty or absent.
-    pub fn create(self, folder: &Path, lock: &Lock) -> Result<Signed<Card>, CeremonyError> {
+    pub fn create(self, folder: &Path, lock: &Lock) -> Result<Signed<Card>, CustodyError> {
         let new = NewFolder::at(folder)?;
         let seed = random32()?;
         let identity = SigningKey::from_bytes(&seed);
         let secret = PartySecret::generate()?;
         let (server, client) = (BaseKey::generate(Role::Server)?, BaseKey::generate(Role::Client)?);
-        let tls = certificate(&self.name, &self.keyholder, &self.today)?;
+        let tls = self_signed(&self.name, &self.keyholder, &self.today)?;
         let card = Card {
             name: self.name,
             role: self.role,
@@ -94,36 +89,6 @@ impl NewParty {
     }
 }
 
-struct Tls {
-    certificate_pem: String,
-    key_pem: Zeroizing<String>,
-    sha256: Bytes32,
-}
-
-/// A self-signed P-256 server certificate for the URL's host.
-fn certificate(name: &Name, url: &Url, today: &Date) -> Result<Tls, CeremonyError> {
-    let fail = |error: rcgen::Error| CeremonyError::Certificate(error.to_string());
-    let (year, month, day) = today.parts();
-    // 29 February may not exist twenty years on.
-    let date = |year: u16| rcgen::date_time_ymd(year.into(), month, day.min(28));
-    let mut params = rcgen::CertificateParams::new([url.host().to_owned()]).map_err(fail)?;
-    params.not_before = date(year);
-    params.not_after = date(year + CERTIFICATE_YEARS);
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, format!("flare-cvm key holder of {name}"));
-    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-    let key = rcgen::KeyPair::generate().map_err(fail)?;
-    let certificate = params.self_signed(&key).map_err(fail)?;
-    Ok(Tls {
-        certificate_pem: certificate.pem(),
-        key_pem: Zeroizing::new(key.serialize_pem()),
-        sha256: sha256(certificate.der()),
-    })
-}
-
 /// A party with its secrets open.
 pub struct Party {
     folder: PathBuf,
@@ -138,12 +103,12 @@ pub struct Party {
 
 impl Party {
     /// Opens a party's folder and checks that its files belong together.
-    pub fn load(folder: &Path, unlock: &Unlock) -> Result<Self, CeremonyError> {
+    pub fn load(folder: &Path, unlock: &Unlock) -> Result<Self, CustodyError> {
         let card = Signed::<Card>::parse(&read(folder, PARTY_FILE)?)?;
         let certificate_pem =
             String::from_utf8(read(folder, CERTIFICATE_FILE)?).unwrap_or_default();
         let secrets = open_secrets(folder, unlock)?;
-        let mismatch = |file: &str, field| CeremonyError::Mismatch {
+        let mismatch = |file: &str, field| CustodyError::Mismatch {
             path: folder.join(file).display().to_string(),
             statement: PARTY_FILE.into(),
             field,
@@ -221,7 +186,7 @@ impl Party {
         role: Role,
         image_id: &ImageId,
         stage: Stage,
-    ) -> Result<Half, CeremonyError> {
+    ) -> Result<Half, CustodyError> {
         Ok(half(&self.secret, self.base_key(role), &split_key.ephemeral, image_id, stage)?)
     }
 
@@ -234,7 +199,7 @@ impl Party {
         manifest: &Manifest,
         documents: (&[u8], &[u8]),
         today: &Date,
-    ) -> Result<(), CeremonyError> {
+    ) -> Result<(), CustodyError> {
         let (reference, enrolment) = documents;
         let ephemeral = &manifest.split_key.ephemeral;
         let key = enrolment_key(
@@ -243,47 +208,50 @@ impl Party {
             ephemeral,
             &manifest.image_id,
         )?;
-        let own = (&self.card().name, &self.card().identity, &key);
-        Enrolment::parse(enrolment)?.check(own, agreement, manifest, reference, today)
+        let permitter =
+            Permitter { name: &self.card().name, identity: &self.card().identity, key: &key };
+        let enrolment = Enrolment::parse(enrolment)?;
+        Ok(enrolment.check(&permitter, agreement, manifest, reference, today)?)
     }
 
     /// The release policy of the folder.
-    pub fn policy(&self) -> Result<Vec<u8>, CeremonyError> {
+    pub fn policy(&self) -> Result<Vec<u8>, CustodyError> {
         read(&self.folder, POLICY_FILE)
     }
 
     /// The party as it takes part in a ceremony now: its card and the policy of its folder.
-    pub fn member(&self) -> Result<Member, CeremonyError> {
+    pub fn member(&self) -> Result<Member, CustodyError> {
         Ok(Member { card: self.card().clone(), policy_sha256: sha256(&self.policy()?) })
     }
 
     /// Invites to a ceremony on `terms`.
-    pub fn invite(&self, terms: Terms) -> Result<Signed<Invite>, CeremonyError> {
-        Signed::sign(Invite { terms, inviter: self.member()? }, &self.identity)
+    pub fn invite(&self, terms: Terms) -> Result<Signed<Invite>, CustodyError> {
+        Ok(Signed::sign(Invite { terms, inviter: self.member()? }, &self.identity)?)
     }
 
     /// Joins the ceremony of an invitation. Confirm the invitation's fingerprint with its author
     /// first.
-    pub fn join(&self, invite: &Signed<Invite>) -> Result<Signed<Join>, CeremonyError> {
-        Signed::sign(Join { invite: invite.digest(), joiner: self.member()? }, &self.identity)
+    pub fn join(&self, invite: &Signed<Invite>) -> Result<Signed<Join>, CustodyError> {
+        let join = Join { invite: invite.digest(), joiner: self.member()? };
+        Ok(Signed::sign(join, &self.identity)?)
     }
 
-    /// Signs a transcript, once this party stands in it with its own keys and its policy as it is
-    /// now.
-    pub fn sign(&self, draft: &mut Draft) -> Result<(), CeremonyError> {
-        let own = self.member()?;
-        self.check_own(draft.transcript().party(&own.card.name)?, "transcript")?;
-        if draft.transcript().party(&own.card.name)?.policy_sha256 != own.policy_sha256 {
-            return Err(CeremonyError::Mismatch {
+    /// Signs a transcript that names this party with its own keys, and with its policy as it is now.
+    pub fn sign(&self, draft: &mut Draft) -> Result<(), CustodyError> {
+        let member = self.member()?;
+        self.check_card(draft.transcript().party(&member.card.name)?, "transcript")?;
+        if draft.transcript().party(&member.card.name)?.policy_sha256 != member.policy_sha256 {
+            return Err(CustodyError::Mismatch {
                 path: self.folder.join(POLICY_FILE).display().to_string(),
                 statement: "the transcript".into(),
                 field: "policy",
             });
         }
-        draft.sign(&own.card.name, &self.identity)
+        Ok(draft.sign(&member.card.name, &self.identity)?)
     }
 
-    fn check_own(&self, member: &Member, what: &'static str) -> Result<(), CeremonyError> {
+    /// Refuses a document that names this party with other keys.
+    fn check_card(&self, member: &Member, what: &'static str) -> Result<(), CeremonyError> {
         if member.card == *self.card() {
             Ok(())
         } else {
@@ -299,9 +267,9 @@ impl Party {
         role: Role,
         build: Name,
         not_after: Date,
-    ) -> Result<Signed<Contribution>, CeremonyError> {
+    ) -> Result<Signed<Contribution>, CustodyError> {
         let name = self.card().name.clone();
-        self.check_own(agreement.party(&name)?, "agreement")?;
+        self.check_card(agreement.party(&name)?, "agreement")?;
         if !agreement
             .transcript()
             .terms
@@ -309,13 +277,10 @@ impl Party {
             .iter()
             .any(|site| site.role == role && site.names(&name))
         {
-            return Err(CeremonyError::NothingToOpen { party: name, role });
+            return Err(CeremonyError::NothingToOpen { party: name, role }.into());
         }
         let permit =
             Permit { transcript: agreement.digest(), party: name.clone(), role, build, not_after };
-        let permit_signature =
-            SignatureBytes { 0: text::sign(&self.identity, &text::body(&permit)) };
-        let mut envelope = Contribution { permit, permit_signature, sealed: Vec::new() };
         let refuse = |reason: String| CeremonyError::Sealed { party: name.clone(), reason };
         let recipient: age::x25519::Recipient = agreement
             .builder()
@@ -323,20 +288,16 @@ impl Party {
             .as_str()
             .parse()
             .map_err(|reason: &str| refuse(reason.into()))?;
-        let mut secret = Zeroizing::new(Vec::with_capacity(64));
-        secret.extend_from_slice(&envelope.binding().0);
-        secret.extend_from_slice(self.base_key(role).as_bytes());
-        envelope.sealed = age::encrypt(&recipient, &secret).map_err(|e| refuse(e.to_string()))?;
-        let body = text::body(&envelope);
-        let line = SignatureLine { signer: name, bytes: text::sign(&self.identity, &body) };
-        Ok(Signed::verified(envelope, &body, &[line]))
+        let seal =
+            |secret: &[u8]| age::encrypt(&recipient, secret).map_err(|e| refuse(e.to_string()));
+        Ok(Contribution::sign(permit, self.base_key(role), &self.identity, seal)?)
     }
 
     /// Keeps a copy of a contribution in the folder, before it leaves: a build's name serves once.
     ///
     /// # Errors
-    /// [`CeremonyError::Contributed`] where one was kept for this build and role before.
-    pub fn keep(&self, contribution: &Signed<Contribution>) -> Result<(), CeremonyError> {
+    /// [`CustodyError::Contributed`] where one was kept for this build and role before.
+    pub fn keep(&self, contribution: &Signed<Contribution>) -> Result<(), CustodyError> {
         let Permit { transcript, role, build, .. } = &contribution.statement().permit;
         let folder = self.folder.join(CONTRIBUTIONS).join(transcript.to_string());
         make_folder(&folder)?;
@@ -344,20 +305,10 @@ impl Party {
         if cvm_base::write_new(&path, contribution.text().as_bytes(), 0o644)? {
             return Ok(());
         }
-        Err(CeremonyError::Contributed {
+        Err(CustodyError::Contributed {
             build: build.clone(),
             role: *role,
             path: path.display().to_string(),
         })
     }
-}
-
-/// SHA-256 of the DER of the one certificate in a PEM text.
-fn pem_digest(pem: &str) -> Option<Bytes32> {
-    let inner = pem
-        .trim()
-        .strip_prefix("-----BEGIN CERTIFICATE-----")?
-        .strip_suffix("-----END CERTIFICATE-----")?;
-    let compact: String = inner.split_ascii_whitespace().collect();
-    Some(sha256(&STANDARD.decode(compact).ok()?))
 }

@@ -1,5 +1,4 @@
 //! The fuzzer's seeds and 20 000 mutations of them.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use cvm_ceremony::{Described, check_any_bytes};
 

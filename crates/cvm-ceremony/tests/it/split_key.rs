@@ -1,5 +1,4 @@
 //! The published vectors, and the properties that the split key promises.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeSet;
 

@@ -1,18 +1,33 @@
 //! Two parties, a builder, and their ceremony, through the library.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::path::Path;
 
-use cvm_base::Bytes16;
-use cvm_ceremony::{
-    Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site, Terms,
-    Transcript, Unlock,
+use cvm_base::{Bytes16, Explain};
+use cvm_ceremony::{Agreement, Date, Draft, PartyRole, Site, Terms, Transcript};
+use cvm_custody::{BuilderSecrets, Lock, NewParty, Party, Unlock};
+use cvm_layout::{
+    manifest::ImageId,
+    names::{Name, Role},
 };
-use cvm_layout::names::{Name, Role};
 use tempfile::TempDir;
 
 pub const BUILD: &str = "build-1";
+pub const IMAGE: ImageId = Bytes16 { 0: [9; 16] };
+
+/// The code of an error that must be one, or "no error".
+pub fn code<T, E: Explain>(result: Result<T, E>) -> &'static str {
+    result.err().map_or("no error", |error| error.code())
+}
+
+pub fn server1(agreement: &Agreement) -> &Site {
+    agreement.site(&name("server1"), Role::Server).unwrap()
+}
+
+/// Replaces the first occurrence, which must exist.
+pub fn change(text: &str, from: &str, to: &str) -> Vec<u8> {
+    assert!(text.contains(from), "{from:?} in {text}");
+    text.replacen(from, to, 1).into_bytes()
+}
 
 pub fn name(text: &str) -> Name {
     text.parse().unwrap()

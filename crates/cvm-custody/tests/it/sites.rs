@@ -1,30 +1,20 @@
 //! Sites whose halves only some of the parties hold: a server, two hospitals, and the server's own
 //! key holder.
-#![cfg(feature = "artifacts")]
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::{collections::BTreeMap, path::Path};
 
-use common::{BUILD, Ceremony, last_day, name, party, site};
-use cvm_base::{Bytes16, Explain};
 use cvm_ceremony::{
-    Agreement, BuilderSecrets, CeremonyError, Draft, Lock, Party, PartyRole, Site, Transcript,
-    Unlock, build_split_key, open_contribution,
+    Agreement, Draft, OpenedContribution, PartyRole, Site, Terms, Transcript, build_split_key,
     split_key::{Purpose, SplitKeyError, derive},
 };
+use cvm_custody::{BuilderSecrets, CustodyError, Lock, Party, Unlock, open_contribution};
 use cvm_layout::{
-    manifest::{ImageId, KeyPurpose, Stage},
+    manifest::{KeyPurpose, Stage},
     names::Role,
 };
 use tempfile::TempDir;
 
-const IMAGE: ImageId = Bytes16 { 0: [9; 16] };
-
-fn code<T>(result: Result<T, CeremonyError>) -> &'static str {
-    result.err().map_or("no error", |error| error.code())
-}
+use crate::common::{BUILD, Ceremony, IMAGE, code, last_day, name, party, site};
 
 struct Federation {
     _dir: TempDir,
@@ -48,23 +38,17 @@ impl Federation {
         Self { _dir: dir, builder, parties }
     }
 
-    fn agree(&self, sites: Vec<Site>) -> Result<Agreement, CeremonyError> {
+    fn agree(&self, sites: Vec<Site>) -> Result<Agreement, CustodyError> {
         let [inviter, joiners @ ..] = &self.parties;
-        let invite =
-            inviter.invite(cvm_ceremony::Terms { sites, ..Ceremony::terms(&self.builder, 1) })?;
+        let invite = inviter.invite(Terms { sites, ..Ceremony::terms(&self.builder, 1) })?;
         let joins =
             joiners.iter().map(|party| party.join(&invite)).collect::<Result<Vec<_>, _>>()?;
         let mut draft = Draft::new(Transcript::from_statements(&invite, &joins)?)?;
         self.parties.iter().try_for_each(|party| party.sign(&mut draft))?;
-        Agreement::parse(draft.text().as_bytes())
+        Ok(Agreement::parse(draft.text().as_bytes())?)
     }
 
-    fn opened(
-        &self,
-        agreement: &Agreement,
-        who: usize,
-        role: Role,
-    ) -> cvm_ceremony::OpenedContribution {
+    fn opened(&self, agreement: &Agreement, who: usize, role: Role) -> OpenedContribution {
         let text = self.parties[who]
             .contribute(agreement, role, name(BUILD), last_day())
             .unwrap()
@@ -94,7 +78,7 @@ fn each_image_is_opened_by_its_own_sites_parties_in_the_transcripts_order() {
     assert_eq!(names, ["server1-keyholder", "hospital-1"], "model owners first");
     assert_eq!(split_key.parties[0].purposes, [KeyPurpose::System, KeyPurpose::Jobs]);
     agreement.check_split_key(site_1, &split_key).unwrap();
-    // The same components are no image of another site.
+    // The same components are not those of another site.
     let site_2 = agreement.site(&name("site-2"), Role::Client).unwrap();
     assert_eq!(code(agreement.check_split_key(site_2, &split_key)), "CER-019");
     assert_eq!(code(agreement.site(&name("site-1"), Role::Server)), "CER-026");
@@ -186,7 +170,7 @@ fn a_ceremony_too_long_to_be_read_is_not_begun() {
     assert_eq!(code(f.agree(many)), "CER-201");
 }
 
-/// `cargo test --test sites -- --ignored record` writes the fuzzer's seed anew.
+/// `cargo test -p cvm-custody --test it -- --ignored record` writes the fuzzer's seed anew.
 #[test]
 #[ignore = "writes the fuzzer's seed"]
 fn record() {
