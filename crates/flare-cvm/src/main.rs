@@ -2,6 +2,7 @@
 //! half of the key, and launches what was sealed.
 
 mod commands;
+mod problem;
 mod report;
 
 use std::process::ExitCode;

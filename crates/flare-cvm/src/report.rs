@@ -19,7 +19,7 @@ macro_rules! explained {
 pub fn print(error: &Error) {
     let explained = explained!(
         error;
-        crate::commands::problem::Problem,
+        crate::problem::Problem,
         cvm_agent::audit::AuditError,
         cvm_attest::AttestError,
         cvm_attest::gpu::GpuError,

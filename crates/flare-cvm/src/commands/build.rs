@@ -7,7 +7,8 @@ use clap::Args;
 use cvm_base::Bytes32;
 use cvm_image::stage::{self, BuildRequest, StageSpec};
 
-use super::{problem::Problem, progress::Progress};
+use super::progress::Progress;
+use crate::problem::Problem;
 
 /// Build one of the three stage images.
 ///

@@ -18,10 +18,8 @@ use cvm_layout::p1::MAX_COLLATERAL_BYTES;
 use ed25519_dalek::VerifyingKey;
 use serde_json::{Value, json};
 
-use super::{
-    problem::Problem,
-    progress::{Progress, line},
-};
+use super::progress::{Progress, line};
+use crate::problem::Problem;
 
 /// More than any piece of evidence or collateral has.
 const MAX_FILE: u64 = 8 * 1024 * 1024;

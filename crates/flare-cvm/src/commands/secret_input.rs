@@ -13,7 +13,7 @@ use cvm_custody::{BuilderSecrets, Lock, Party, Unlock};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
 /// Longer than anybody types.
 const MAX_BYTES: u64 = 1024;

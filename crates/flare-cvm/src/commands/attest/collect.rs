@@ -12,10 +12,8 @@ use cvm_attest::{
 use cvm_base::{interrupt, read_bounded, write_atomic};
 use serde_json::json;
 
-use super::super::{
-    problem::Problem,
-    progress::{Progress, line},
-};
+use super::super::progress::{Progress, line};
+use crate::problem::Problem;
 
 /// A TPM's event log, as Linux shows it.
 const TPM_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";

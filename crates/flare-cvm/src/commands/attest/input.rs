@@ -19,7 +19,8 @@ use cvm_base::{Explain as _, FileError, read_bounded};
 use ed25519_dalek::VerifyingKey;
 use serde_json::Value;
 
-use super::{super::problem::Problem, MAX_FILE};
+use super::limits::MAX_FILE;
+use crate::problem::Problem;
 
 /// A folder of one machine holds a folder for each device, and those of GPUs a folder for each GPU.
 const MAX_DEPTH: u32 = 3;

@@ -11,7 +11,8 @@ use cvm_attest::{
 use cvm_base::read_text;
 use serde_json::{Value, json};
 
-use super::{super::problem::Problem, MAX_FILE};
+use super::limits::MAX_FILE;
+use crate::problem::Problem;
 
 /// The policies of the command line, read before any evidence is.
 #[derive(Default)]

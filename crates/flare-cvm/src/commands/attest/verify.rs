@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cvm_attest::{
     Reference, ReferenceSet,
-    appraise::{Appraisal, Enclosed, Explanation, Terms, compare, explain, note_unjudged_tcb},
+    appraise::{
+        Appraisal, Enclosed, EvidenceSet, Explanation, Terms, compare, explain, note_unjudged_tcb,
+    },
     token::{EarKey, Registered, VerifierId},
     x509::parse_time,
 };
@@ -17,12 +19,8 @@ use cvm_base::{read_bounded, read_text, unmarked, write_atomic};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{
-    super::{problem::Problem, progress::line},
-    MAX_FILE,
-    input::Input,
-    policies::Policies,
-};
+use super::{super::progress::line, input::Input, limits::MAX_FILE, policies::Policies};
+use crate::problem::Problem;
 
 /// More than any private key in PEM, in bytes.
 const MAX_KEY: u64 = 16 * 1024;
@@ -126,69 +124,109 @@ pub struct Verify {
 
 /// Verifies and prints.
 pub(super) fn verify(args: &Verify) -> Result<()> {
-    let now = match &args.at {
-        None => SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .context("the clock stands before 1970")?
-            .as_secs(),
-        Some(text) => match parse_time(text) {
-            Some(seconds) => seconds,
-            None => {
-                return Problem::result(
-                    "CLI-020",
-                    format!("{text:?} is no time"),
-                    "write 2025-12-10T00:00:00Z, 2025-12-10 (its first second), or seconds since \
-                     1970",
-                );
-            }
-        },
-    };
+    let now = args.time()?;
     let policies = Policies::read(&args.policy)?;
     let reference: Value = match &args.reference {
         Some(path) => serde_json::from_slice(&read_text(path, MAX_FILE)?)
-            .with_context(|| format!("{} is no JSON", path.display()))?,
+            .with_context(|| format!("{} is not JSON", path.display()))?,
         None => json!({}),
     };
-    let terms = Terms {
-        nonce: args.nonce.clone(),
-        roots: args.roots.as_deref().map(|path| read_text(path, MAX_FILE)).transpose()?,
-        keys: args.jwks.iter().map(|path| read_text(path, MAX_FILE)).collect::<Result<_, _>>()?,
-        issuer: args.issuer.clone(),
-        enclosed: Enclosed {
-            nonce: args.nonce_from_evidence,
-            keys: args.jwks_from_evidence,
-            issuer: args.issuer_from_evidence,
-        },
-        audience: args.audience.clone(),
-        rules: policies.rules(),
-        now,
-    };
+    let terms = args.terms(&policies, now)?;
     let mut input = Input::default();
     args.files.iter().try_for_each(|path| input.add(path))?;
     input.collateral(args.collateral.as_deref(), &args.collateral_signer, now)?;
     let set = input.set;
     let mut appraisal = set.verify(&terms);
     policies.judge(&mut appraisal, &reference)?;
-    let (mut explained, mut compared) = (vec![], None);
-    if let Some(path) = &args.reference
-        && (args.explain || !policies.has_rego())
-    {
-        let reference = reference_set(path)?;
-        explained = explain(&appraisal, &set, &reference);
-        if !policies.has_rego() {
-            compare(&mut appraisal, &explained, &reference);
-            compared = Some(reference);
-        }
-    }
-    // A Rego policy is its owner's whole word on a machine.
-    if !policies.has_rego() {
-        note_unjudged_tcb(&mut appraisal, &terms.rules.snp, compared.as_ref());
-    }
+    let explained = compared(args, &policies, &set, &terms, &mut appraisal)?;
+
     let token = args.ear.as_ref().map(|key| ear(args, key, &appraisal, now)).transpose()?;
     if let (Some(path), Some(token)) = (&args.output, &token) {
         write_atomic(path, token.as_bytes(), 0o644)?;
     }
     let token = token.filter(|_| args.output.is_none());
+    print(args, &appraisal, &explained, token, now)?;
+    if appraisal.accepted() {
+        return Ok(());
+    }
+    let count = appraisal.refusals.len();
+    Problem::result(
+        "ATT-362",
+        format!("the evidence is refused ({count} reason{})", if count == 1 { "" } else { "s" }),
+        "each reason is above, with its code and its cure",
+    )
+}
+
+impl Verify {
+    /// The time to judge by, in seconds since 1970.
+    fn time(&self) -> Result<u64> {
+        let Some(text) = &self.at else {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            return Ok(now.context("the clock is before 1970")?.as_secs());
+        };
+        match parse_time(text) {
+            Some(seconds) => Ok(seconds),
+            None => Problem::result(
+                "CLI-020",
+                format!("{text:?} is not a time"),
+                "write 2025-12-10T00:00:00Z, 2025-12-10 (its first second), or seconds since 1970",
+            ),
+        }
+    }
+
+    fn terms(&self, policies: &Policies, now: u64) -> Result<Terms> {
+        Ok(Terms {
+            nonce: self.nonce.clone(),
+            roots: self.roots.as_deref().map(|path| read_text(path, MAX_FILE)).transpose()?,
+            keys: self
+                .jwks
+                .iter()
+                .map(|path| read_text(path, MAX_FILE))
+                .collect::<Result<_, _>>()?,
+            issuer: self.issuer.clone(),
+            enclosed: Enclosed {
+                nonce: self.nonce_from_evidence,
+                keys: self.jwks_from_evidence,
+                issuer: self.issuer_from_evidence,
+            },
+            audience: self.audience.clone(),
+            rules: policies.rules(),
+            now,
+        })
+    }
+}
+
+/// Compares the claims with the reference values, unless a Rego policy does: that policy is its
+/// owner's whole word on a machine. Gives what explains each difference.
+fn compared(
+    args: &Verify,
+    policies: &Policies,
+    set: &EvidenceSet,
+    terms: &Terms,
+    appraisal: &mut Appraisal,
+) -> Result<Vec<Explanation>> {
+    let has_rego = policies.has_rego();
+    let wanted = args.reference.as_ref().filter(|_| args.explain || !has_rego);
+    let reference = wanted.map(|path| reference_set(path)).transpose()?;
+    let explained =
+        reference.as_ref().map_or(vec![], |reference| explain(appraisal, set, reference));
+    if !has_rego {
+        if let Some(reference) = &reference {
+            compare(appraisal, &explained, reference);
+        }
+        note_unjudged_tcb(appraisal, &terms.rules.snp, reference.as_ref());
+    }
+    Ok(explained)
+}
+
+/// Prints the verdict; and the token, if there is one and it goes to standard output.
+fn print(
+    args: &Verify,
+    appraisal: &Appraisal,
+    explained: &[Explanation],
+    token: Option<String>,
+    now: u64,
+) -> Result<()> {
     if args.json {
         let mut verdict = appraisal.to_json(now);
         if args.explain {
@@ -198,26 +236,18 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
             verdict["ear"] = json!(token);
         }
         line(&serde_json::to_string_pretty(&verdict)?);
-    } else {
-        let text = describe(&appraisal, if args.explain { &explained } else { &[] });
-        match token {
-            None => text.iter().for_each(|text| line(text)),
-            // Standard output is the token's alone.
-            Some(token) => {
-                text.iter().for_each(|text| eprintln!("{text}"));
-                line(&token);
-            }
-        }
-    }
-    if appraisal.accepted() {
         return Ok(());
     }
-    let count = appraisal.refusals.len();
-    Problem::result(
-        "ATT-362",
-        format!("the evidence is refused ({count} reason{})", if count == 1 { "" } else { "s" }),
-        "each reason stands above with its code and its cure",
-    )
+    let text = describe(appraisal, if args.explain { explained } else { &[] });
+    match token {
+        None => text.iter().for_each(|text| line(text)),
+        // Nothing but the token may be on standard output.
+        Some(token) => {
+            text.iter().for_each(|text| eprintln!("{text}"));
+            line(&token);
+        }
+    }
+    Ok(())
 }
 
 /// A bundle's `reference.json`, or a reference set.

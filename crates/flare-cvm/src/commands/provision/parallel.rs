@@ -13,11 +13,8 @@ use anyhow::{Error, Result};
 use cvm_image::provision::{Bundle, Form, provision};
 use serde_json::json;
 
-use super::{
-    super::{problem::Problem, progress::Progress},
-    sites::Site,
-};
-use crate::report;
+use super::{super::progress::Progress, sites::Site};
+use crate::{problem::Problem, report};
 
 /// Seals every site, at most `jobs` at a time.
 pub(super) fn seal(sites: &[Site], jobs: usize, progress: &Progress) -> Result<()> {

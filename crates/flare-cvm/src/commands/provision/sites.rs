@@ -29,10 +29,8 @@ use cvm_layout::{
     site_conf::{self, Network, SiteConf},
 };
 
-use super::{
-    super::{ceremony::today, problem::Problem},
-    Provision,
-};
+use super::{super::day::today, args::Provision};
+use crate::problem::Problem;
 
 /// One site, ready to be sealed.
 pub(super) struct Site {
