@@ -109,7 +109,7 @@ pub struct Policies {
 }
 
 impl Additions {
-    /// Reads the section, and what the file's other paths are relative to.
+    /// Reads the section. Gives it, and what the file's other paths are relative to.
     pub(super) fn read(
         item: Option<Item>,
         outside: &Surroundings,
@@ -117,52 +117,7 @@ impl Additions {
         let Some(item) = item else { return Ok((Self::default(), outside.clone())) };
         let mut section = item.section("a mapping of our additions", KEYS)?;
         let around = outside.with_base(section.optional("base_dir"))?;
-        let path = |section: &mut Section, key: &str| {
-            section.optional(key).map(|item| around.resolve(item)).transpose()
-        };
-        let truth =
-            |section: &mut Section, key: &str| section.optional(key).map_or(Ok(false), Item::truth);
-        let contributions = match section.optional("contributions") {
-            Some(item) => {
-                item.list("a list of paths")?.into_iter().map(|item| around.resolve(item)).collect()
-            }
-            None => Ok(Vec::new()),
-        }?;
-        let build = section.optional("build").map(name).transpose()?;
-        let profile = section
-            .optional("profile")
-            .map(|item| item.text("a profile's name, as debian-12"))
-            .transpose()?;
-        let additions = Self {
-            agreement: path(&mut section, "agreement")?,
-            contributions,
-            build,
-            builder: path(&mut section, "builder")?,
-            unlock_key: path(&mut section, "unlock_key")?,
-            passphrase_file: path(&mut section, "passphrase_file")?,
-            base_image: path(&mut section, "base_image")?,
-            profile,
-            init: path(&mut section, "init")?,
-            layout: path(&mut section, "layout")?,
-            keyholder: section
-                .optional("keyholder")
-                .map(|item| keyholder(item, &around))
-                .transpose()?,
-            memory_folder: path(&mut section, "memory_folder")?,
-            allow_swap: truth(&mut section, "allow_swap")?,
-            model: path(&mut section, "model")?,
-            monitors: section.optional("monitors").map_or(Ok(Vec::new()), monitors::read)?,
-            network: section.optional("network").map_or(Ok(Network::default()), network)?,
-            proxy: section.optional("proxy").map(proxy).transpose()?,
-            collector: path(&mut section, "collector")?,
-            policies: section
-                .optional("policies")
-                .map_or(Ok(Policies::default()), |item| policies(item, &around))?,
-            agent: AgentConf::read(section.optional("attest_port"), section.optional("agent"))?,
-            output: path(&mut section, "output")?,
-            replace: truth(&mut section, "replace")?,
-            allow_untested_nvflare: truth(&mut section, "allow_untested_nvflare")?,
-        };
+        let additions = Self::of_section(&mut section, &around)?;
         if additions.unlock_key.is_some() && additions.passphrase_file.is_some() {
             return Err(CcConfigError::Contradiction {
                 first: "flare_cvm.unlock_key".into(),
@@ -172,6 +127,53 @@ impl Additions {
         }
         Ok((additions, around))
     }
+
+    fn of_section(section: &mut Section, around: &Surroundings) -> Result<Self, CcConfigError> {
+        let path = |section: &mut Section, key: &str| {
+            section.optional(key).map(|item| around.resolve(item)).transpose()
+        };
+        let truth =
+            |section: &mut Section, key: &str| section.optional(key).map_or(Ok(false), Item::truth);
+        Ok(Self {
+            agreement: path(section, "agreement")?,
+            contributions: section
+                .optional("contributions")
+                .map_or(Ok(Vec::new()), |item| paths(item, around))?,
+            build: section.optional("build").map(name).transpose()?,
+            builder: path(section, "builder")?,
+            unlock_key: path(section, "unlock_key")?,
+            passphrase_file: path(section, "passphrase_file")?,
+            base_image: path(section, "base_image")?,
+            profile: section
+                .optional("profile")
+                .map(|item| item.text("a profile's name, as debian-12"))
+                .transpose()?,
+            init: path(section, "init")?,
+            layout: path(section, "layout")?,
+            keyholder: section
+                .optional("keyholder")
+                .map(|item| keyholder(item, around))
+                .transpose()?,
+            memory_folder: path(section, "memory_folder")?,
+            allow_swap: truth(section, "allow_swap")?,
+            model: path(section, "model")?,
+            monitors: section.optional("monitors").map_or(Ok(Vec::new()), monitors::read)?,
+            network: section.optional("network").map_or(Ok(Network::default()), network)?,
+            proxy: section.optional("proxy").map(proxy).transpose()?,
+            collector: path(section, "collector")?,
+            policies: section
+                .optional("policies")
+                .map_or(Ok(Policies::default()), |item| policies(item, around))?,
+            agent: AgentConf::read(section.optional("attest_port"), section.optional("agent"))?,
+            output: path(section, "output")?,
+            replace: truth(section, "replace")?,
+            allow_untested_nvflare: truth(section, "allow_untested_nvflare")?,
+        })
+    }
+}
+
+fn paths(item: Item, around: &Surroundings) -> Result<Vec<PathBuf>, CcConfigError> {
+    item.list("a list of paths")?.into_iter().map(|item| around.resolve(item)).collect()
 }
 
 /// A [`Name`].

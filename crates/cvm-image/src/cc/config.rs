@@ -172,65 +172,57 @@ impl CcConfig {
 
     fn agrees_with_itself(&self) -> Result<(), CcConfigError> {
         if self.additions.keyholder.is_some() && self.role != Role::Server {
-            let (first, second) = ("flare_cvm.keyholder".to_owned(), "role".to_owned());
             let problem = "only a server's CVM holds keys for others".into();
-            return Err(CcConfigError::Contradiction { first, second, problem });
+            return contradiction("flare_cvm.keyholder".into(), "role", problem);
         }
         for (at, issuer) in self.issuers.iter().enumerate() {
-            let contradiction = |field: &str, second: &str, problem: String| {
-                let (first, second) = (format!("cc_issuers[{at}].{field}"), second.to_owned());
-                Err(CcConfigError::Contradiction { first, second, problem })
-            };
-            if issuer.token_expiration >= self.check_frequency {
-                let (expiration, frequency) = (issuer.token_expiration, self.check_frequency);
-                let problem = format!(
-                    "a token of {expiration} s must expire before the next check, {frequency} s later"
-                );
-                return contradiction(
-                    "token_expiration",
-                    "cc_attestation.check_frequency",
-                    problem,
-                );
-            }
-            let class = issuer.path.rsplit('.').next().unwrap_or_default();
-            let (needed, given) = match class {
-                "SNPAuthorizer" => (Some(CpuMechanism::AmdSevSnp), self.cpu),
-                "TDXAuthorizer" => (Some(CpuMechanism::IntelTdx), self.cpu),
-                _ => (None, None),
-            };
-            if given.is_some() && needed != given {
-                return contradiction(
-                    "path",
-                    "cc_cpu_mechanism",
-                    format!("{class} needs the other processor"),
-                );
-            }
-            if let Some(ports) =
-                self.allowed_out_ports.as_ref().filter(|ports| !ports.contains(&HTTPS))
-                && asks_a_service(&issuer.path)
-            {
-                let problem = format!(
-                    "{class} asks its vendor's service over port {HTTPS}, open are {ports:?}"
-                );
-                return contradiction("path", "allowed_out_ports", problem);
-            }
-            if class == "GPUAuthorizer" && self.gpu.is_none() {
-                return contradiction(
-                    "path",
-                    "cc_gpu_mechanism",
-                    "GPUAuthorizer needs nvidia_cc".into(),
-                );
-            }
-            if class == "MockAuthorizer" && self.compute_env != ComputeEnv::Mock {
-                let problem =
-                    "a mock's tokens prove nothing; for a rehearsal say compute_env: mock".into();
-                return contradiction("path", "compute_env", problem);
-            }
+            self.check_issuer(at, issuer)?;
         }
         if let (Role::Client, Some(monitor)) = (self.role, self.additions.monitors.first()) {
-            let (first, second) = (format!("flare_cvm.monitors.{}", monitor.key), "role".into());
             let problem = "only a server collects what monitors show".into();
-            return Err(CcConfigError::Contradiction { first, second, problem });
+            let key = format!("flare_cvm.monitors.{}", monitor.key);
+            return contradiction(key, "role", problem);
+        }
+        Ok(())
+    }
+
+    /// Whether the issuer at `at` can do its work on this site.
+    fn check_issuer(&self, at: usize, issuer: &Issuer) -> Result<(), CcConfigError> {
+        let refuse = |field: &str, second: &'static str, problem: String| {
+            contradiction(format!("cc_issuers[{at}].{field}"), second, problem)
+        };
+        if issuer.token_expiration >= self.check_frequency {
+            let problem = format!(
+                "a token of {} s must expire before the next check, {} s later",
+                issuer.token_expiration, self.check_frequency
+            );
+            return refuse("token_expiration", "cc_attestation.check_frequency", problem);
+        }
+        let class = issuer.path.rsplit('.').next().unwrap_or_default();
+        let (needed, found) = match class {
+            "SNPAuthorizer" => (Some(CpuMechanism::AmdSevSnp), self.cpu),
+            "TDXAuthorizer" => (Some(CpuMechanism::IntelTdx), self.cpu),
+            _ => (None, None),
+        };
+        if found.is_some() && needed != found {
+            let problem = format!("{class} needs the other processor");
+            return refuse("path", "cc_cpu_mechanism", problem);
+        }
+        let closed = self.allowed_out_ports.as_ref().filter(|ports| !ports.contains(&HTTPS));
+        if let Some(ports) = closed
+            && asks_a_service(&issuer.path)
+        {
+            let problem =
+                format!("{class} asks its vendor's service over port {HTTPS}, open are {ports:?}");
+            return refuse("path", "allowed_out_ports", problem);
+        }
+        if class == "GPUAuthorizer" && self.gpu.is_none() {
+            return refuse("path", "cc_gpu_mechanism", "GPUAuthorizer needs nvidia_cc".into());
+        }
+        if class == "MockAuthorizer" && self.compute_env != ComputeEnv::Mock {
+            let problem =
+                "a mock's tokens prove nothing; for a rehearsal say compute_env: mock".into();
+            return refuse("path", "compute_env", problem);
         }
         Ok(())
     }
@@ -282,6 +274,14 @@ impl CcConfig {
             data: self.user_data_drive,
         })
     }
+}
+
+fn contradiction(
+    first: String,
+    second: &'static str,
+    problem: String,
+) -> Result<(), CcConfigError> {
+    Err(CcConfigError::Contradiction { first, second: second.into(), problem })
 }
 
 /// Whether one of NVFLARE's authorizers asks AMD's, NVIDIA's, Intel's or Azure's service while the

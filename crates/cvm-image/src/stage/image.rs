@@ -14,6 +14,7 @@ use cvm_base::{Bytes16, Bytes32};
 use cvm_layout::{
     layout::{MIB, Placement},
     manifest::{PlacedPartition, Verity},
+    names::NameError,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -203,38 +204,16 @@ pub(super) fn write(
     let small = work.join("stage.erofs");
     let stage_bytes = erofs::make_compressed(folder, &small, false, &id)?;
 
-    let name = |text: &str| {
-        text.parse().map_err(|e: cvm_layout::names::NameError| StageError::NotAnImage {
-            path: output.to_owned(),
-            problem: e.to_string(),
-        })
+    let bad = |e: &dyn std::fmt::Display| StageError::NotAnImage {
+        path: output.to_owned(),
+        problem: e.to_string(),
     };
-    let stage_room = stage_bytes.next_multiple_of(MIB);
-    let system_room = meta.system_bytes.next_multiple_of(MIB);
-    let placement = Placement {
-        partitions: vec![
-            PlacedPartition {
-                number: STAGE,
-                name: name("stage")?,
-                offset: MIB,
-                length: stage_room,
-            },
-            PlacedPartition {
-                number: SYSTEM,
-                name: name("system")?,
-                offset: MIB + stage_room,
-                length: system_room,
-            },
-        ],
-        state_offset: 0,
-        disk_bytes: MIB + stage_room + system_room + MIB,
-    };
+    let placement = place(stage_bytes, meta.system_bytes).map_err(|e| bad(&e))?;
     let raw = work.join("disk.raw");
     let io = |action| WorkError::io(action, raw.clone());
     let mut file = File::create_new(&raw).map_err(io("make"))?;
     file.set_len(placement.disk_bytes).map_err(io("write"))?;
-    partition_table::write(&mut file, &placement, &id)
-        .map_err(|e| StageError::NotAnImage { path: output.to_owned(), problem: e.to_string() })?;
+    partition_table::write(&mut file, &placement, &id).map_err(|e| bad(&e))?;
     for (partition, source) in placement.partitions.iter().zip([&small, system]) {
         file.seek(SeekFrom::Start(partition.offset)).map_err(io("write"))?;
         let mut source_file = File::open(source).map_err(WorkError::io("read", source))?;
@@ -250,6 +229,25 @@ pub(super) fn write(
     File::open(&packed).and_then(|f| f.sync_all()).map_err(WorkError::io("sync", &packed))?;
     fs::rename(&packed, output).map_err(WorkError::io("replace", output))?;
     Ok(())
+}
+
+/// Where the two partitions lie, each on whole mebibytes.
+fn place(stage_bytes: u64, system_bytes: u64) -> Result<Placement, NameError> {
+    let (stage, system) = (stage_bytes.next_multiple_of(MIB), system_bytes.next_multiple_of(MIB));
+    let (first, second) = (MIB, MIB + stage);
+    Ok(Placement {
+        partitions: vec![
+            PlacedPartition { number: STAGE, name: "stage".parse()?, offset: first, length: stage },
+            PlacedPartition {
+                number: SYSTEM,
+                name: "system".parse()?,
+                offset: second,
+                length: system,
+            },
+        ],
+        state_offset: 0,
+        disk_bytes: second + system + MIB,
+    })
 }
 
 /// A file system and disk id for images of the same inputs.

@@ -276,39 +276,52 @@ fn field<'a>(stanza: &'a str, name: &str) -> &'a str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_the_suites_own_sources_are_taken() {
-        let apt = tempfile::tempdir().unwrap();
-        let work = tempfile::tempdir().unwrap();
-        let folder = apt.path().join("sources.list.d");
-        fs::create_dir(&folder).unwrap();
-        let list = "# a comment\ndeb http://mirror.test/debian bookworm main\ndeb \
-            http://other.test/ stable main\ndeb-src http://mirror.test/debian bookworm main\n";
-        fs::write(apt.path().join("sources.list"), list).unwrap();
-        let stanza = |suite: &str, more: &str| {
-            format!(
-                "Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\nComponents: \
-                 main\n{more}"
-            )
-        };
-        let text = [
-            stanza("bookworm bookworm-updates", ""),
-            stanza("cloud-bookworm", ""),
-            stanza("bookworm-security", "Enabled: no\n"),
-        ];
-        fs::write(folder.join("a.sources"), text.join("\n")).unwrap();
-        fs::write(folder.join("b.list"), "deb http://docker.test/ bookworm stable\n").unwrap();
-        fs::write(folder.join("c.disabled"), list).unwrap();
+    const LIST: &str = "# a comment\ndeb http://mirror.test/debian bookworm main\ndeb \
+        http://other.test/ stable main\ndeb-src http://mirror.test/debian bookworm main\n";
 
-        let read = |more: &[(&'static str, Option<&'static str>)]| -> Vec<String> {
+    fn stanza(suite: &str, more: &str) -> String {
+        format!(
+            "Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\nComponents: main\n{more}"
+        )
+    }
+
+    /// A machine's `/etc/apt`, with sources that belong to Debian 12 and others.
+    struct Apt {
+        folder: tempfile::TempDir,
+        work: tempfile::TempDir,
+    }
+
+    impl Apt {
+        fn new() -> Self {
+            let apt =
+                Self { folder: tempfile::tempdir().unwrap(), work: tempfile::tempdir().unwrap() };
+            let folder = apt.folder.path().join("sources.list.d");
+            fs::create_dir(&folder).unwrap();
+            fs::write(apt.folder.path().join("sources.list"), LIST).unwrap();
+            let text = [
+                stanza("bookworm bookworm-updates", ""),
+                stanza("cloud-bookworm", ""),
+                stanza("bookworm-security", "Enabled: no\n"),
+            ];
+            fs::write(folder.join("a.sources"), text.join("\n")).unwrap();
+            fs::write(folder.join("b.list"), "deb http://docker.test/ bookworm stable\n").unwrap();
+            fs::write(folder.join("c.disabled"), LIST).unwrap();
+            apt
+        }
+
+        fn read(&self, more: &[(&'static str, Option<&'static str>)]) -> Vec<String> {
             let more = more.iter().copied().collect();
             let files = Profile::named("debian-12")
                 .unwrap()
-                .sources(apt.path(), &more, work.path())
+                .sources(self.folder.path(), &more, self.work.path())
                 .unwrap();
             files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
-        };
-        let texts = read(&[]);
+        }
+    }
+
+    #[test]
+    fn only_the_suites_own_sources_are_taken() {
+        let texts = Apt::new().read(&[]);
         assert_eq!(texts.len(), 2, "{texts:?}");
         assert_eq!(texts[0].trim(), "deb http://mirror.test/debian bookworm main");
         assert!(
@@ -316,25 +329,29 @@ mod tests {
                 && !texts[1].contains("cloud")
                 && !texts[1].contains("security")
         );
-        // A further suite is asked of the first source's mirror, in that source's format.
+    }
+
+    #[test]
+    fn a_further_suite_comes_from_the_first_sources_mirror_in_its_format() {
+        let apt = Apt::new();
         let backports = ("bookworm-backports", None);
         assert_eq!(
-            read(&[backports])[2].trim(),
+            apt.read(&[backports])[2].trim(),
             "deb http://mirror.test/debian bookworm-backports main"
         );
         let other = ("trixie", Some("contrib non-free"));
         assert_eq!(
-            read(&[other])[2].trim(),
+            apt.read(&[other])[2].trim(),
             "deb http://mirror.test/debian trixie contrib non-free"
         );
-        fs::remove_file(apt.path().join("sources.list")).unwrap();
+        fs::remove_file(apt.folder.path().join("sources.list")).unwrap();
         let paragraph = stanza("bookworm bookworm-updates", "")
             .replace("bookworm bookworm-updates\nC", "bookworm-backports\nC");
-        assert_eq!(read(&[backports])[1], paragraph);
-        let moved = read(&[other]);
+        assert_eq!(apt.read(&[backports])[1], paragraph);
+        let moved = apt.read(&[other]);
         assert!(moved[1].contains("\nSuites: trixie\nComponents: contrib non-free\n"), "{moved:?}");
         let files: Vec<PathBuf> =
-            (0..2).map(|n| work.path().join(format!("apt-{n}.sources"))).collect();
+            (0..2).map(|n| apt.work.path().join(format!("apt-{n}.sources"))).collect();
         let said = looked_at(&files, "trixie");
         assert!(
             said.contains("http://mirror.test/") && said.ends_with("Components: contrib non-free"),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use cvm_attest::collateral::{
     Cache, CacheError, Entry, Item, Key, Product, Writer, content,
-    fetch::{Bases, Fetcher, Limits, Network, Progress as Event, Proxy, SystemClock},
+    fetch::{Bases, Fetcher, Limits, Network, Outcome, Progress as Event, Proxy, SystemClock},
     open_or_create_key, public_path, read_public_key, wanted,
 };
 use cvm_base::{Bytes, read_bounded, read_text, time::now, write_atomic};
@@ -231,6 +231,16 @@ fn fetch(args: &Fetch) -> Result<()> {
         };
         fetcher.fetch(&wanted, &mut watch, &mut keep)?
     };
+    report(args, &mut progress, &writer, &outcome, &held);
+    match outcome.failed.into_iter().next() {
+        None => Ok(()),
+        Some((key, error)) => Err(anyhow::Error::new(error).context(format!("{key} is missing"))),
+    }
+}
+
+/// Says what came, what was there, and what is missing.
+fn report(args: &Fetch, progress: &mut Progress, writer: &Writer, outcome: &Outcome, held: &[Key]) {
+    let now = now();
     let expired: Vec<&Entry> = writer
         .entries()
         .filter(|entry| outcome.fetched.contains(&entry.key) && entry.valid_until < now)
@@ -247,17 +257,17 @@ fn fetch(args: &Fetch) -> Result<()> {
         .iter()
         .map(|(key, error)| json!({ "item": key.to_string(), "error": error.to_string() }))
         .collect();
+    let (fetched, there, missing) = (outcome.fetched.len(), held.len(), failed.len());
     progress.done(
-        &format!("{} fetched, {} there before, {} missing", outcome.fetched.len(), held.len(), failed.len()),
+        &format!("{fetched} fetched, {there} there before, {missing} missing"),
         &json!({
-            "cache": args.cache.cache, "fetched": names(&outcome.fetched), "held": names(&held), "missing": failed,
+            "cache": args.cache.cache,
+            "fetched": names(&outcome.fetched),
+            "held": names(held),
+            "missing": failed,
             "expired": expired.iter().map(|entry| entry.key.to_string()).collect::<Vec<_>>(),
         }),
     );
-    match outcome.failed.into_iter().next() {
-        None => Ok(()),
-        Some((key, error)) => Err(anyhow::Error::new(error).context(format!("{key} is missing"))),
-    }
 }
 
 /// What was asked for, by evidence or by name.

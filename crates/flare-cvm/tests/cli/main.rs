@@ -7,9 +7,9 @@ mod cache;
 mod ceremony;
 mod collect;
 mod explain;
-mod given;
 #[path = "../../../cvm-attest/tests/support/igvm.rs"]
 mod igvm_file;
+mod input;
 mod keyholder;
 #[path = "../../../cvm-attest/tests/snp/mint.rs"]
 #[expect(dead_code, reason = "the verifier's own tests use the rest")]

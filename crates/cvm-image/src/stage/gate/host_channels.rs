@@ -209,78 +209,69 @@ mod tests {
         fs::write(path, content).unwrap();
     }
 
+    /// A file, its content, and what the refusal must say.
+    const WAYS_BACK: &[(&str, &str, &str)] = &[
+        // Units, as distributions have them and in forms that systemd takes too.
+        (
+            "usr/lib/systemd/system/a.service",
+            "[Service]\nLoadCredential=tmpfiles.extra\n",
+            "tmpfiles.extra",
+        ),
+        (
+            "usr/lib/systemd/system/a.service",
+            "[Service]\n  LoadCredentialEncrypted = x\n",
+            "LoadCredentialEncrypted",
+        ),
+        (
+            "etc/systemd/system/a.service.d/x.conf",
+            "[Service]\nImportCredential=*\n",
+            "a.service.d/x.conf",
+        ),
+        ("usr/local/lib/systemd/system/b.service", "[Service]\nSetCredential=a:b\n", "b.service"),
+        (
+            "etc/systemd/system/c.service",
+            "[Unit]\nConditionFirmware=smbios-field(sys_vendor=x)\n",
+            "smbios-field",
+        ),
+        ("etc/systemd/system/d.socket", "[Socket]\nListenStream=vsock::22\n", "vsock"),
+        ("etc/systemd/system/data.mount", "[Mount]\nWhat=LABEL=data\n", "LABEL=data"),
+        ("etc/systemd/system/data.mount", "[Mount]\nWhat=/dev/disk/by-label/data\n", "by-label"),
+        ("etc/systemd/system/data.mount", "[Mount]\nWhat=share\nType=virtiofs\n", "virtiofs"),
+        // A console of the host's choice becomes a login.
+        ("usr/lib/systemd/system-generators/systemd-getty-generator", "", "getty-generator"),
+        ("etc/systemd/system-generators/own", "", "own"),
+        // A later systemd, under its own name or another.
+        ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "", "252, 257"),
+        ("usr/lib/systemd/libsystemd-shared-260.1-2.so", "", "260"),
+        (
+            "usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so",
+            "systemd.import_credentials systemd.extra-unit.",
+            "extra-unit",
+        ),
+        ("usr/lib/systemd/systemd", "vmm.notify_socket", "notify_socket"),
+        ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so", "", "does not know"),
+        // Modules, compressed ones and those that a driver's package brings, and a kernel with
+        // one built in.
+        ("usr/lib/modules/6/kernel/drivers/firmware/qemu_fw_cfg.ko", "", "qemu_fw_cfg"),
+        (
+            "usr/lib/modules/6/kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko.xz",
+            "",
+            "vmw_vsock",
+        ),
+        ("usr/lib/modules/6/updates/usb-storage.ko", "", "usb-storage"),
+        ("usr/lib/modules/6/kernel/fs/efivarfs/efivarfs.ko.zst", "", "efivarfs"),
+        (
+            "usr/lib/modules/6/modules.builtin",
+            "kernel/drivers/firmware/qemu_fw_cfg.ko\n",
+            "built in",
+        ),
+        ("usr/lib/modules/6/modules.builtin", "kernel/net/9p/9pnet_virtio.ko\n", "9pnet_virtio"),
+    ];
+
     #[test]
     fn attack_each_way_by_which_a_host_gets_back_to_programs() {
         check(tree().path()).unwrap();
-        for (path, content, expected) in [
-            // Units, as distributions have them and in forms that systemd takes too.
-            (
-                "usr/lib/systemd/system/a.service",
-                "[Service]\nLoadCredential=tmpfiles.extra\n",
-                "tmpfiles.extra",
-            ),
-            (
-                "usr/lib/systemd/system/a.service",
-                "[Service]\n  LoadCredentialEncrypted = x\n",
-                "LoadCredentialEncrypted",
-            ),
-            (
-                "etc/systemd/system/a.service.d/x.conf",
-                "[Service]\nImportCredential=*\n",
-                "a.service.d/x.conf",
-            ),
-            (
-                "usr/local/lib/systemd/system/b.service",
-                "[Service]\nSetCredential=a:b\n",
-                "b.service",
-            ),
-            (
-                "etc/systemd/system/c.service",
-                "[Unit]\nConditionFirmware=smbios-field(sys_vendor=x)\n",
-                "smbios-field",
-            ),
-            ("etc/systemd/system/d.socket", "[Socket]\nListenStream=vsock::22\n", "vsock"),
-            ("etc/systemd/system/data.mount", "[Mount]\nWhat=LABEL=data\n", "LABEL=data"),
-            (
-                "etc/systemd/system/data.mount",
-                "[Mount]\nWhat=/dev/disk/by-label/data\n",
-                "by-label",
-            ),
-            ("etc/systemd/system/data.mount", "[Mount]\nWhat=share\nType=virtiofs\n", "virtiofs"),
-            // A console of the host's choice becomes a login.
-            ("usr/lib/systemd/system-generators/systemd-getty-generator", "", "getty-generator"),
-            ("etc/systemd/system-generators/own", "", "own"),
-            // A later systemd, under its own name or another.
-            ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "", "252, 257"),
-            ("usr/lib/systemd/libsystemd-shared-260.1-2.so", "", "260"),
-            (
-                "usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so",
-                "systemd.import_credentials systemd.extra-unit.",
-                "extra-unit",
-            ),
-            ("usr/lib/systemd/systemd", "vmm.notify_socket", "notify_socket"),
-            ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so", "", "does not know"),
-            // Modules, compressed ones and those that a driver's package brings, and a kernel with
-            // one built in.
-            ("usr/lib/modules/6/kernel/drivers/firmware/qemu_fw_cfg.ko", "", "qemu_fw_cfg"),
-            (
-                "usr/lib/modules/6/kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko.xz",
-                "",
-                "vmw_vsock",
-            ),
-            ("usr/lib/modules/6/updates/usb-storage.ko", "", "usb-storage"),
-            ("usr/lib/modules/6/kernel/fs/efivarfs/efivarfs.ko.zst", "", "efivarfs"),
-            (
-                "usr/lib/modules/6/modules.builtin",
-                "kernel/drivers/firmware/qemu_fw_cfg.ko\n",
-                "built in",
-            ),
-            (
-                "usr/lib/modules/6/modules.builtin",
-                "kernel/net/9p/9pnet_virtio.ko\n",
-                "9pnet_virtio",
-            ),
-        ] {
+        for (path, content, expected) in WAYS_BACK {
             let dir = tree();
             put(dir.path(), path, content);
             let problem = check(dir.path()).unwrap_err();

@@ -173,25 +173,12 @@ impl Shared {
             if args.contributions.is_empty() { &own.contributions } else { &args.contributions };
         let agreed = agreement.site(&conf.site, conf.role)?;
         let contributions = open(contributions, &agreement, agreed, &build, &builder.secrets)?;
-        let keyholder = match (&args.keyholder_party, args.keyholder_listen) {
-            (Some(party), Some(listen)) => Some(cc::KeyHolder { party: party.clone(), listen }),
-            _ => own.keyholder.clone(),
-        };
         let folder = args.memory_folder.as_deref().or(own.memory_folder.as_deref());
         let folder = folder.unwrap_or(Path::new(Memory::DEFAULT));
         let memory =
             Memory::at(folder, args.allow_swap || own.allow_swap).map_err(ProvisionError::from)?;
-        let delegate = keyholder
-            .map(|holder| Delegate::open(&holder.party, holder.listen, &memory))
-            .transpose()?;
-        let layout = match args.layout.as_ref().or(own.layout.as_ref()) {
-            Some(path) => Layout::parse(&text(path, layout::MAX_BYTES as u64)?)?,
-            None => Layout::parse(include_str!("../../../../../partitions/default.yaml"))?,
-        };
-        let layout = match &cc_config {
-            Some(config) => config.layout(layout)?,
-            None => layout,
-        };
+        let delegate = delegate(args, own, &memory)?;
+        let layout = layout(args, own, cc_config.as_ref())?;
         let agent = AgentConf {
             attest_port: args.attest_port.or(own.agent.attest_port),
             ..own.agent.clone()
@@ -282,6 +269,28 @@ fn open(
         }
     }
     Ok(opened)
+}
+
+/// The key holder that a server's CVM is to run, if any.
+fn delegate(args: &Provision, own: &cc::Additions, memory: &Memory) -> Result<Option<Delegate>> {
+    let keyholder = match (&args.keyholder_party, args.keyholder_listen) {
+        (Some(party), Some(listen)) => Some(cc::KeyHolder { party: party.clone(), listen }),
+        _ => own.keyholder.clone(),
+    };
+    let open = |holder: cc::KeyHolder| Delegate::open(&holder.party, holder.listen, memory);
+    Ok(keyholder.map(open).transpose()?)
+}
+
+/// The partitions' sizes, with what a `cc_config` says about them.
+fn layout(args: &Provision, own: &cc::Additions, config: Option<&CcConfig>) -> Result<Layout> {
+    let layout = match args.layout.as_ref().or(own.layout.as_ref()) {
+        Some(path) => Layout::parse(&text(path, layout::MAX_BYTES as u64)?)?,
+        None => Layout::parse(include_str!("../../../../../partitions/default.yaml"))?,
+    };
+    Ok(match config {
+        Some(config) => config.layout(layout)?,
+        None => layout,
+    })
 }
 
 fn init(path: Option<&PathBuf>) -> Result<PathBuf> {
