@@ -19,7 +19,7 @@ use crate::{
 
 /// p6's number.
 const DATA: u32 = 6;
-/// Folders deeper than this are taken for a loop.
+/// Deeper folders are refused: they are most likely a loop.
 const MAX_DEPTH: usize = 64;
 
 /// The data could not be put into the disk.
@@ -31,7 +31,7 @@ pub enum UserDataError {
     /// A tool or the operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// A file would be of no use in the CVM.
+    /// A file could not be used in the CVM.
     #[error("{path} {problem}", path = path.display())]
     File {
         /// The file.
@@ -71,12 +71,13 @@ impl Explain for UserDataError {
             Self::Boot(e) => e.help(),
             Self::Work(e) => e.help(),
             Self::File { .. } => {
-                "in the CVM everything is read by NVFLARE's user, who owns nothing here: chmod -R a+rX FOLDER, and take devices, \
-                 sockets and pipes out; the disk was not changed"
+                "in the CVM everything is read by NVFLARE's user, who owns nothing here: chmod -R \
+                 a+rX FOLDER, and take devices, sockets and pipes out; the disk was not changed"
                     .into()
             }
             Self::InUse { .. } => "power the CVM off first (its power button ends it in order); \
-                the disk was not changed".into(),
+                the disk was not changed"
+                .into(),
             Self::TooLarge { .. } => {
                 "provision with a larger user_data_drive_size (or `data` in the layout file), or \
                  put less in; the disk was not changed"
@@ -86,11 +87,12 @@ impl Explain for UserDataError {
     }
 }
 
-/// Replaces p6's content by a new ext4 with the files of `folder`. The disk is replaced whole, by a
-/// rename, or not at all.
+/// Replaces p6's content by a new ext4 with the files of `folder`, and gives their bytes. The disk is
+/// replaced whole, by one rename, or not at all.
 ///
 /// # Errors
-/// [`UserDataError`]: a file that the CVM's unprivileged user could not read, a disk that a running CVM holds, too much data.
+/// [`UserDataError`]: a file that the CVM's unprivileged user could not read, a disk that a running
+/// CVM holds, or too much data.
 pub fn put(bundle: &Path, folder: &Path) -> Result<u64, UserDataError> {
     tool::require(&["mkfs.ext4", "qemu-img", "qemu-io", "cp"])?;
     let path = bundle.join("disk.qcow2");
@@ -114,8 +116,8 @@ pub fn put(bundle: &Path, folder: &Path) -> Result<u64, UserDataError> {
     Ok(bytes)
 }
 
-/// What `mkfs.ext4` says where blocks run out (libext2fs, `EXT2_ET_BLOCK_ALLOC_FAIL`,
-/// `EXT2_ET_TOOSMALL`); whatever else fails has another cause.
+/// Tells a lack of room from other failures, by what `mkfs.ext4` prints (libext2fs,
+/// `EXT2_ET_BLOCK_ALLOC_FAIL`, `EXT2_ET_TOOSMALL`).
 fn not_made(error: BootError, room: u64) -> UserDataError {
     const NO_ROOM: [&str; 2] = ["Could not allocate block", "Not enough space to build"];
     match error {
@@ -137,7 +139,7 @@ struct FolderContent {
     entries: u64,
 }
 
-/// What a folder holds; an error names the first file that everybody cannot read.
+/// What a folder holds. An error names the first file that not everybody can read.
 fn readable(folder: &Path, depth: usize) -> Result<FolderContent, UserDataError> {
     let wrong = |path: &Path, problem| Err(UserDataError::File { path: path.to_owned(), problem });
     let metadata = fs::metadata(folder).map_err(WorkError::io("read", folder))?;

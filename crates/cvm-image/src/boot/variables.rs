@@ -2,7 +2,7 @@
 //!
 //! A fresh `OVMF_VARS_4M.fd` holds a firmware volume header, a variable store header and erased
 //! flash; variables are appended (edk2 `MdeModulePkg/Include/Guid/VariableFormat.h`). Writing them
-//! ourselves takes forty lines and gives the same bytes each time.
+//! ourselves takes forty lines, and gives the same bytes each time.
 
 use super::BootError;
 
@@ -22,21 +22,21 @@ pub(super) const SECURE_BOOT_ENABLE: Guid =
 pub(super) const CUSTOM_MODE: Guid =
     *b"\x0c\xec\x76\xc0\x28\x70\x99\x43\xa0\x72\x71\xee\x5c\x44\x8b\x9f";
 
-/// aaf32c78-947b-439a-a180-2e144ec37792: a store whose variables carry a time stamp.
+/// aaf32c78-947b-439a-a180-2e144ec37792: a store whose variables have a time stamp.
 const AUTHENTICATED_STORE: Guid =
     *b"\x78\x2c\xf3\xaa\x7b\x94\x9a\x43\xa1\x80\x2e\x14\x4e\xc3\x77\x92";
 const NON_VOLATILE: u32 = 1;
 const BOOT_SERVICE: u32 = 2;
 const RUNTIME: u32 = 4;
 const TIME_BASED_AUTHENTICATED: u32 = 0x20;
-/// 2010-01-01, as virt-firmware dates its first variables: an update needs a later date.
+/// 2010-01-01, the date of virt-firmware's first variables: an update needs a later one.
 const TIME: [u8; 16] = *b"\xda\x07\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// A variable to write.
 pub(super) struct Variable<'a> {
     pub(super) name: &'a str,
     pub(super) vendor: Guid,
-    /// Changes need a signature: the key databases.
+    /// Whether a change needs a signature, as that of a key database does.
     pub(super) authenticated: bool,
     pub(super) data: &'a [u8],
 }
@@ -76,7 +76,7 @@ pub(super) fn fill(empty: &[u8], variables: &[Variable]) -> Result<Vec<u8>, Boot
     Ok(file)
 }
 
-/// The content of a variable in a store, the last one of that name; empty where it is not set.
+/// The content of a variable in a store: of its last record, or empty where it is not set.
 pub(super) fn read<'a>(file: &'a [u8], name: &str, vendor: &Guid) -> Result<&'a [u8], BootError> {
     const HEADER: usize = 60;
     let broken = BootError::Variables;

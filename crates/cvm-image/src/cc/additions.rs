@@ -41,9 +41,9 @@ const KEYS: &[&str] = &[
 /// The section `flare_cvm`. Where the command line has a flag of the same name, the flag wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Additions {
-    /// What all parties signed.
+    /// The agreement, which all parties signed.
     pub agreement: Option<PathBuf>,
-    /// The parties' contributions; those for another role than the site's are left aside.
+    /// The parties' contributions; those for another role than the site's are ignored.
     pub contributions: Vec<PathBuf>,
     /// The name of this build, as the contributions state it.
     pub build: Option<Name>,
@@ -55,7 +55,7 @@ pub struct Additions {
     pub passphrase_file: Option<PathBuf>,
     /// The project's provisioned stage image.
     pub base_image: Option<PathBuf>,
-    /// The distribution that the base image must go back to.
+    /// The distribution that the base image must be built from.
     pub profile: Option<String>,
     /// The initramfs program.
     pub init: Option<PathBuf>,
@@ -63,7 +63,7 @@ pub struct Additions {
     pub layout: Option<PathBuf>,
     /// The key holder that a server's CVM runs for the clients' CVMs.
     pub keyholder: Option<KeyHolder>,
-    /// Where secrets lie while tools read them; it must be memory.
+    /// The folder for secrets while tools read them; it must lie in memory.
     pub memory_folder: Option<PathBuf>,
     /// Whether that memory may be swapped to a disk in the clear.
     pub allow_swap: bool,
@@ -75,10 +75,10 @@ pub struct Additions {
     pub network: Network,
     /// `http://HOST:PORT` of a proxy for the key holders.
     pub proxy: Option<String>,
-    /// The policies that the site itself decides by.
+    /// The site's own policies.
     pub policies: Policies,
-    /// The public key of whoever collected what vendors publish: the agent believes it where it
-    /// comes with a peer's evidence.
+    /// The public key of whoever collected what vendors publish. The agent trusts what that collector
+    /// signed if it comes with a peer's evidence.
     pub collector: Option<PathBuf>,
     /// How the agent in the CVM behaves.
     pub agent: AgentConf,
@@ -204,7 +204,7 @@ fn proxy(item: Item) -> Result<String, CcConfigError> {
     })
 }
 
-/// As in `site_conf.yaml`.
+/// The network, with the same keys as in `site_conf.yaml`.
 fn network(item: Item) -> Result<Network, CcConfigError> {
     const MODES: &str =
         "a mapping with mode: dhcp, or mode: static, address, prefix, gateway and dns";

@@ -1,7 +1,7 @@
 //! What a path in a `cc_config` is relative to.
 //!
 //! NVFLARE's packager copies the file to a temporary folder before it calls us, so the file's own
-//! folder says nothing. One rule for every way in: a path is absolute, or starts with `~/` as in
+//! folder says nothing. One rule holds everywhere: a path is absolute, or starts with `~/` as in
 //! NVFLARE's guide, or is relative to `flare_cvm.base_dir`, or else to `$FLARE_CVM_BASE_DIR`.
 //! Without either, a relative path is refused rather than looked for where the program happens to
 //! run.

@@ -135,7 +135,8 @@ fn every_key_has_its_effect() {
 
 #[test]
 fn what_is_left_out_has_nvflares_meaning() {
-    let least = "compute_env: onprem_cvm\nrole: client\ncc_issuers: [{id: a, path: b.C, token_expiration: 599}]\n";
+    let least = "compute_env: onprem_cvm\nrole: client\n\
+                 cc_issuers: [{id: a, path: b.C, token_expiration: 599}]\n";
     let config = parse(least).unwrap();
     assert_eq!(config.check_frequency, 600);
     let conf = config.site_conf("site-1".to_owned().try_into().unwrap());
@@ -166,7 +167,7 @@ fn what_is_left_out_has_nvflares_meaning() {
         monitor.code() == "CCC-008" && monitor.to_string().contains("flare_cvm.monitors.mlflow"),
         "{monitor}"
     );
-    // Explicitly none is none.
+    // An empty list opens no port.
     let none = parse(&format!("{least}allowed_out_ports: []\n")).unwrap();
     assert_eq!(
         none.site_conf("site-1".to_owned().try_into().unwrap()).allowed_out_ports,
@@ -354,8 +355,9 @@ const DEMO: &str = include_str!("../../../../tests/demo/cc_site-1.yml");
 fn base(kernel: &str, driver: Option<serde_json::Value>) -> crate::stage::StageMeta {
     let digest = "00".repeat(32);
     let mut meta = serde_json::json!({
-        "version": 1, "stage": "provision_build", "profile": "debian-12", "inputs_sha256": digest, "base_sha256": null,
-        "content_sha256": digest, "system_bytes": 1, "system": null, "kernel": kernel, "python": [], "gate": [],
+        "version": 1, "stage": "provision_build", "profile": "debian-12",
+        "inputs_sha256": digest, "base_sha256": null, "content_sha256": digest,
+        "system_bytes": 1, "system": null, "kernel": kernel, "python": [], "gate": [],
         "packages": ["nvidia-smi_535_amd64"],
     });
     if let Some(driver) = driver {
@@ -400,7 +402,7 @@ fn a_relative_path_needs_a_base() {
     let without = GOOD.replace("  base_dir: /srv/project\n", "");
     let error = parse(&without).unwrap_err();
     assert_eq!(error.code(), "CCC-006");
-    assert!(error.to_string().contains("flare_cvm.contributions[0]"), "{error}");
+    assert!(error.to_string().contains("flare_cvm.agreement"), "{error}");
     assert!(
         error.help().contains("flare_cvm.base_dir") && error.help().contains(BASE_DIR_VARIABLE)
     );
@@ -411,13 +413,13 @@ fn a_relative_path_needs_a_base() {
     let yaml = GOOD.replace("role: server", "role: server\ndocker_archive: app.tar.gz");
     let config = CcConfig::parse(yaml.as_bytes(), &base).unwrap();
     assert_eq!(config.docker_archive.as_deref(), Some("/srv/project/app.tar.gz".as_ref()));
-    // A home that nobody knows is no base.
+    // Without a known home, `~/` leads nowhere.
     let homeless = Surroundings::default();
     assert_eq!(CcConfig::parse(GOOD.as_bytes(), &homeless).unwrap_err().code(), "CCC-006");
 }
 
 #[test]
-fn attack_input_that_is_no_configuration() {
+fn attack_input_that_is_not_a_configuration() {
     let bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned()
         + &(b'b'..=b'k')
             .map(|c| {

@@ -152,14 +152,17 @@ impl SmallFiles<'_> {
         let SiteConf { site, role, allowed_ports, .. } = self.site_conf;
         format!(
             "Sealed CVM of site {site} ({role}), image {id}\n\n\
-             ./launch_vm.sh          starts it; its first lines say which settings it takes\n{host}\n\
-             The disk opens only after both key holders have accepted the machine's evidence. Until then the\n\
-             serial console shows each step; a failure shows a code FC-nnn (docs/boot-codes.md of flare-cvm says\n\
-             cause and cure) and the machine powers off. After the line `handoff` the console is silent.\n\n\
-             Open ports: {allowed_ports:?}. Your own data: an ext4 file system without partitions in the file\n\
-             user_data.qcow2 beside launch_vm.sh (or CVM_USER_DATA=FILE), or else in partition 6 of {disk}. The\n\
-             CVM reads it at /user_data and never writes to it. A line SERVER:/EXPORT in its ext_mount.conf, and\n\
-             an empty folder mnt, give NFS at /user_data/mnt where the outbound port 2049 is open.\n\n\
+             ./launch_vm.sh    starts it; its first lines say which settings it takes\n{host}\n\
+             The disk opens only after both key holders have accepted the machine's evidence.\n\
+             Until then the serial console shows each step. A failure shows a code FC-nnn\n\
+             (docs/boot-codes.md of flare-cvm gives its cause and cure) and the machine powers\n\
+             off. After the line `handoff` the console is silent.\n\n\
+             Open ports: {allowed_ports:?}.\n\n\
+             Your own data: an ext4 file system without partitions in the file user_data.qcow2\n\
+             beside launch_vm.sh (or CVM_USER_DATA=FILE), or else in partition 6 of {disk}.\n\
+             The CVM reads it at /user_data and never writes to it. A line SERVER:/EXPORT in its\n\
+             ext_mount.conf, and an empty folder mnt, give NFS at /user_data/mnt if the outbound\n\
+             port 2049 is open.\n\n\
              Key holders enrol {manifest} and {reference} (each with its .sig).\n",
             host = self.host,
             id = self.image_id,

@@ -1,16 +1,19 @@
-//! What TEEs will measure of an image, for its reference values: predicted from files, for each
-//! kind of host that the builder describes in one YAML file.
+//! What TEEs will measure when they start an image, for its reference values: predicted from files,
+//! for each kind of host that the builder describes in one YAML file.
 //!
 //! ```yaml
 //! version: 1
-//! snp:                                # -kernel with kernel-hashes=on: the bundle's UKI is the kernel
+//! # -kernel with kernel-hashes=on: the bundle's UKI is the kernel
+//! snp:
 //!   - {platform: "EPYC-v4, 4 vCPUs", firmware: OVMF.amdsev.fd, vcpus: 4, vcpu_type: EPYC-v4,
 //!      tcb_floor: {Milan-B1: {bootloader: 4, tee: 0, snp: 24, microcode: 219}}}   # docs/tcb.md
-//! tdx:                                # -kernel; the digests are of etc/table-loader, etc/acpi/rsdp, etc/acpi/tables
+//! # -kernel; the digests are those of etc/table-loader, etc/acpi/rsdp and etc/acpi/tables
+//! tdx:
 //!   - {platform: "q35", firmware: OVMF.inteltdx.fd, memory_mib: 4096,
 //!      acpi: {loader: 96 hex digits, rsdp: …, tables: …}}
-//! azure: []                           # as reference.json has them, over SEV-SNP with tcb_floor: Azure's paravisor
-//!                                     # cannot be predicted
+//! # as reference.json has them, those over SEV-SNP with tcb_floor: Azure's paravisor cannot be
+//! # predicted
+//! azure: []
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -100,8 +103,8 @@ impl TeeHosts {
     /// Reads the file and the firmware that it names.
     ///
     /// # Errors
-    /// [`ProvisionError::Tee`] for another form, [`ProvisionError::File`] for a file that cannot be
-    /// read.
+    /// [`ProvisionError::Tee`] if the file has another form, [`ProvisionError::File`] if a file
+    /// cannot be read.
     pub fn read(path: &Path) -> Result<Self, ProvisionError> {
         let fail =
             |problem: String| ProvisionError::Tee { platform: path.display().to_string(), problem };
@@ -120,8 +123,9 @@ impl TeeHosts {
             file.snp.iter().map(|host| (&host.platform, &host.tcb_floor)).chain(azure_snp);
         if let Some((platform, _)) = hosts.find(|(_, floor)| floor.is_empty()) {
             return Err(fail(format!(
-                "{platform:?} has no tcb_floor, as {{Milan-B1: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}: \
-                 without it, firmware with known holes gets keys. docs/tcb.md says where the numbers stand"
+                "{platform:?} has no tcb_floor, such as {{Milan-B1: {{bootloader: 4, tee: 0, snp: \
+                 24, microcode: 219}}}}: without it, firmware with known holes gets keys. \
+                 docs/tcb.md says where to find the numbers"
             )));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -158,7 +162,7 @@ impl SnpHost {
         let fail =
             |problem: String| ProvisionError::Tee { platform: self.platform.clone(), problem };
         let vcpu_type = VcpuType::from_model(&self.vcpu_type)
-            .ok_or_else(|| fail(format!("{:?} is no vCPU type that is known", self.vcpu_type)))?;
+            .ok_or_else(|| fail(format!("{:?} is not a known vCPU type", self.vcpu_type)))?;
         let inputs = LaunchInputs {
             firmware,
             kernel: Some(Kernel { image: uki, initrd: &[], command_line: "" }),

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A check. Its id in `stage.yaml` and in `stage.json` is its name in lowercase with dashes.
+/// A check of the gate. Its id in `stage.yaml` and `stage.json` is its name in lower case with
+/// dashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
@@ -10,23 +11,23 @@ pub enum Check {
     NoLogin,
     /// No file has a set-user-id or set-group-id bit.
     NoSetuid,
-    /// nftables drops by default in all directions, from the start on.
+    /// nftables drops packets by default in all directions, from the start of the boot.
     DefaultDeny,
-    /// Nothing takes what the host says: no unit, no module, no systemd whose ways nobody has
-    /// checked.
+    /// Nothing takes in what the host says: no unit and no module. The systemd is a version that was
+    /// checked for it.
     HostChannels,
-    /// Nothing that installs software.
+    /// There is no program that installs software.
     NoPackageManager,
     /// The Python environment sees none of the distribution's packages.
     VenvIsolated,
     /// NVFLARE runs as its own user, behind the firewall, on the sealed partitions.
     NvflareService,
-    /// Our programs are there with every library that they need, and their failure ends the
-    /// machine.
+    /// Our programs are there with every library that they need, and their failure powers the
+    /// machine off.
     Programs,
-    /// Python puts our CC manager in the place of NVFLARE's.
+    /// Python loads our CC manager instead of NVFLARE's.
     CcManager,
-    /// NVIDIA's driver is whole: signed modules, firmware, programs with their libraries.
+    /// NVIDIA's driver is complete: signed modules, firmware, programs with their libraries.
     NvidiaDriver,
 }
 

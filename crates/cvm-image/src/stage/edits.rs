@@ -13,7 +13,7 @@ use crate::{
     tree::{entries, inside, walk},
 };
 
-/// Deletes what matches the guest's absolute `patterns`; a pattern without a match is no error.
+/// Deletes what matches the guest's absolute `patterns`; a pattern may match nothing.
 pub(super) fn remove(tree: &Path, patterns: &[String]) -> Result<(), StageError> {
     for pattern in patterns {
         let whole = format!("{}{pattern}", glob::Pattern::escape(&tree.to_string_lossy()));
@@ -29,7 +29,7 @@ pub(super) fn remove(tree: &Path, patterns: &[String]) -> Result<(), StageError>
     Ok(())
 }
 
-/// Deletes a file, link or folder; one that is gone already is no error.
+/// Deletes a file, link or folder; it may be gone already.
 fn delete(path: &Path) -> Result<(), WorkError> {
     let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
     let done = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
@@ -57,14 +57,14 @@ pub(super) fn keep_only(
         {
             return Err(StageError::Tree {
                 path: format!("{folder}/{missing}"),
-                problem: "is to be kept and is not there".into(),
+                problem: "is to be kept, but is not there".into(),
             });
         }
     }
     Ok(())
 }
 
-/// Takes the named settings out of every unit in each folder; the lines go, whatever they say.
+/// Removes the named settings from every unit in each folder, whatever their values.
 pub(super) fn without_settings(
     tree: &Path,
     folders: &BTreeMap<String, Vec<String>>,
@@ -89,8 +89,8 @@ pub(super) fn without_settings(
     Ok(())
 }
 
-/// Copies an overlay over the tree: files with 0644 or 0755, folders with 0755, links as they are,
-/// all of them the user's.
+/// Copies an overlay over the tree: files with 0644 or 0755, folders with 0755, links as they are.
+/// All of them belong to the user who builds.
 pub(super) fn overlay(source: &Path, tree: &Path) -> Result<(), StageError> {
     for from in entries(source)? {
         let name = from.file_name().unwrap_or_default();
@@ -153,7 +153,7 @@ fn make_folder(path: &Path) -> Result<(), WorkError> {
         .map_err(WorkError::io("set the mode of", path))
 }
 
-/// Removes links below `folder` whose target is gone: units that were removed leave some behind.
+/// Removes links below `folder` whose target is gone: removed units leave such links.
 pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), WorkError> {
     walk(&inside(tree, folder), &mut |path, metadata| {
         if metadata.is_symlink() {
@@ -164,7 +164,7 @@ pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), WorkError> {
             } else {
                 parent.join(target)
             };
-            // What a site brings along is not there yet.
+            // What a site adds later is not there yet.
             let is_sites = target.starts_with(tree.join("opt/nvflare/site"));
             if !is_sites && target != Path::new("/dev/null") && target.symlink_metadata().is_err() {
                 return delete(path);
@@ -174,7 +174,7 @@ pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), WorkError> {
     })
 }
 
-/// Takes the set-user-id and set-group-id bits off everything: nothing in the guest needs them.
+/// Clears every set-user-id and set-group-id bit: nothing in the guest needs one.
 pub(super) fn strip_set_id(tree: &Path) -> Result<(), WorkError> {
     walk(tree, &mut |path, metadata| {
         let mode = metadata.permissions().mode();

@@ -1,7 +1,7 @@
 //! A stage's image: a qcow2 disk with two partitions.
 //!
 //! `stage` (erofs): `stage.json`, and the kernel for images that are provisioned from the stage:
-//! `vmlinuz`, `os-release`, `lib/modules/RELEASE/…`. `system` (erofs, its verity tree behind it
+//! `vmlinuz`, `os-release`, `lib/modules/RELEASE/…`. `system` (erofs, followed by its verity tree
 //! where the stage asks for one): the tree.
 
 use std::{
@@ -36,17 +36,17 @@ const MAX_FILE_BYTES: u64 = 64 * MIB;
 const STAGE: u32 = 1;
 const SYSTEM: u32 = 2;
 
-/// `stage.json`: what an image is, and what it was made of.
+/// `stage.json`: what an image is, and what it was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageMeta {
-    /// 1.
+    /// Always 1.
     pub version: u32,
     /// The stage's name.
     pub stage: String,
-    /// The distribution that it goes back to.
+    /// The profile of the distribution that it began with.
     pub profile: String,
-    /// SHA-256 over everything that the build was given; the cache's key.
+    /// SHA-256 of all of the build's inputs; the cache's key.
     pub inputs_sha256: Bytes32,
     /// The base image's `content_sha256`.
     pub base_sha256: Option<Bytes32>,
@@ -56,7 +56,7 @@ pub struct StageMeta {
     pub system_bytes: u64,
     /// The system volume's verity tree, where the stage has one.
     pub system: Option<Verity>,
-    /// The kernel's release, as `uname -r` says it.
+    /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
     /// The distribution's packages, `NAME_VERSION_ARCH` each.
     pub packages: Vec<String>,
@@ -69,7 +69,8 @@ pub struct StageMeta {
     pub gate: Vec<String>,
 }
 
-/// Copies a partition of the image at `path` to `to`; a failure that is not the image's says so.
+/// Copies a partition of the image at `path` to `to`. Only a failure that is the image's fault is
+/// reported as [`StageError::NotAnImage`].
 fn extract(path: &Path, number: u32, to: &Path) -> Result<(), StageError> {
     disk::extract(path, number, to).map_err(|error| match error {
         BootError::Work(error @ (WorkError::MissingTool { .. } | WorkError::DiskFull { .. })) => {
@@ -89,7 +90,7 @@ pub struct StageImage {
 }
 
 impl StageImage {
-    /// Opens an image and unpacks its small partition; about a fifth of a second.
+    /// Opens an image and unpacks its small partition, in about a fifth of a second.
     pub fn open(path: &Path) -> Result<Self, StageError> {
         let bad = |problem: String| StageError::NotAnImage { path: path.to_owned(), problem };
         if !path.is_file() {
@@ -124,13 +125,13 @@ impl StageImage {
         if !inside {
             return Err(StageError::Tree {
                 path: name.into(),
-                problem: "is no path inside a stage image".into(),
+                problem: "is not a path inside a stage image".into(),
             });
         }
         Ok(cvm_base::read_bounded(&self.files.join(name), MAX_FILE_BYTES)?)
     }
 
-    /// The certificate in `db` without which the kernel loads none of the image's own modules;
+    /// The certificate that `db` must hold so that the kernel loads the image's own modules. It is
     /// checked against its digest.
     pub fn module_signer(&self) -> Result<Option<Vec<u8>>, StageError> {
         let Some(driver) = &self.meta.driver else { return Ok(None) };
@@ -250,7 +251,7 @@ fn place(stage_bytes: u64, system_bytes: u64) -> Result<Placement, NameError> {
     })
 }
 
-/// A file system and disk id for images of the same inputs.
+/// The id of the file systems and the disk: the same inputs give the same id.
 pub(super) fn image_id(inputs: &Bytes32) -> Bytes16 {
     let mut id = [0; 16];
     id.copy_from_slice(&inputs.0[..16]);
@@ -324,7 +325,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn other_files_are_no_images() {
+    fn other_files_are_not_images() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.qcow2");
         fs::write(&path, b"not a disk").unwrap();

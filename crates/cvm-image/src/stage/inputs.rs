@@ -17,14 +17,14 @@ use super::{
 };
 use crate::{WorkError, tool, tree};
 
-/// Counts up when the same inputs give another tree, or one that is no longer let through: older
+/// Incremented when the same inputs give another tree, or a tree that the gate now refuses: older
 /// images are then built anew.
 const RECIPE: u32 = 2;
 /// More than any lock file needs.
 const MAX_LOCK_BYTES: u64 = 1024 * 1024;
 
-/// What is installed beside the distribution's packages: read once, before the cache's key is
-/// known.
+/// What is installed besides the distribution's packages. It is read once, before the cache's key
+/// is computed.
 #[derive(Default)]
 pub(super) struct Sources {
     pub(super) lock: String,
@@ -70,7 +70,8 @@ pub(super) struct Inputs {
     profile: &'static str,
     base: Option<Bytes32>,
     tools: Vec<String>,
-    /// Left out where there is none: an image without one keeps the digest that it always had.
+    /// The digest of the driver's `driver.yaml`, and its overlay. Left out where there is none: an
+    /// image without a driver keeps its digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     driver: Option<(Bytes32, Overlay)>,
 }
@@ -121,7 +122,7 @@ impl Inputs {
     }
 }
 
-/// What an overlay holds.
+/// The files of an overlay.
 fn files_of(root: &Path) -> Result<Overlay, StageError> {
     let mut overlay = Vec::new();
     tree::walk(root, &mut |path, metadata| {

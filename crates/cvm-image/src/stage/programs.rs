@@ -13,7 +13,7 @@ use crate::{WorkError, tree};
 /// A release build of a program has a tenth of this.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A program that was read once, so that what the cache's key names is what is installed.
+/// A program in memory, so that the bytes that are installed are those that the cache's key names.
 pub(super) struct Program {
     pub(super) name: String,
     pub(super) sha256: Bytes32,

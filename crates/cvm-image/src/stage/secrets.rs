@@ -1,7 +1,7 @@
-//! The search for secrets in what the host can read: invariant 1 of the design.
+//! The search for secrets in what the host can read: invariant 1 of ARCHITECTURE.md.
 //!
-//! Two kinds are found: what looks like a private key in any of its usual forms, and the exact
-//! secrets of this build ([`Needles`]), also where they are written as hex or base64.
+//! It finds two kinds: what looks like a private key in any of its usual forms, and the exact
+//! secrets of this build ([`Needles`]), also as hex or base64.
 
 use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{WorkError, sparse};
 
-/// The secrets of a build by name; anything of 16 bytes or more.
+/// The secrets of a build, by name. Shorter ones than 16 bytes are left out.
 #[derive(Default)]
 pub struct Needles(Vec<Needle>);
 
@@ -20,7 +20,7 @@ struct Needle {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// A secret where none may be. It says what and where, never the secret itself.
+/// A secret where none may be. It says what was found and where, never the secret itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The file and the first byte's offset in it: `config.img at byte 8192`.
@@ -29,7 +29,7 @@ pub struct Finding {
     pub what: String,
 }
 
-/// Shorter ones would be found everywhere.
+/// Shorter secrets would be found everywhere, by chance.
 const SHORTEST: usize = 16;
 
 impl Needles {
@@ -77,8 +77,8 @@ impl Needles {
 
 impl Needles {
     /// Calls `found` for the first place of each needle. One pass for all of them, because
-    /// partitions are large and needles many: only where the first two bytes of one stand is
-    /// anything compared.
+    /// partitions are large and needles many: a needle is compared only where its first two bytes
+    /// are found.
     fn places(&self, bytes: &[u8], mut found: impl FnMut(usize, &Needle)) {
         let head = |bytes: &[u8]| {
             bytes.first_chunk().map_or(0, |pair| usize::from(u16::from_le_bytes(*pair)))
@@ -106,7 +106,7 @@ impl Needles {
 const WINDOW: u64 = 16 << 20;
 const OVERLAP: u64 = 64 << 10;
 
-/// Searches a file, such as a partition's image; its holes are zeros, where no secret is.
+/// Searches a file, such as a partition's image. Its holes are zeros and hold no secret.
 pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, WorkError> {
     let fail = || WorkError::io("read", path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -131,7 +131,7 @@ pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, WorkErr
 
 /// Searches a file of programs: as [`scan_file`], but without the shapes of DER keys. Programs
 /// carry PKCS #8 templates (ring has some) and published test vectors (the kernel has one), which
-/// are no secrets.
+/// are not secrets.
 pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, WorkError> {
     Ok(without_der(scan_file(path, needles)?))
 }
@@ -146,12 +146,12 @@ fn without_der(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-/// Searches bytes that `name` stands for.
+/// Searches bytes; `name` says what they are.
 fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
     scan_from(name, 0, bytes, needles)
 }
 
-/// The same for bytes that stand at `start`.
+/// Searches bytes that begin at the offset `start` of `name`.
 fn scan_from(name: &str, start: u64, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
     let finding = |at: usize, what: String| Finding {
         place: format!("{name} at byte {}", start + at as u64),
@@ -185,7 +185,7 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     }
 }
 
-/// How a private key begins: a first byte to look for, and a test of what stands there.
+/// How a private key begins: a first byte to look for, and a test of the bytes from there.
 type Shape = (u8, &'static str, fn(&[u8]) -> bool);
 
 const DER_KEY: &str = "a private key (DER)";
@@ -203,7 +203,7 @@ fn key_shapes(bytes: &[u8]) -> impl Iterator<Item = (usize, &'static str)> {
     })
 }
 
-/// `-----BEGIN … PRIVATE KEY-----` and a line of base64 (or of a header) behind it: programs that
+/// `-----BEGIN … PRIVATE KEY-----`, followed by a line of base64 (or of a header): programs that
 /// read PEM have the words without the line.
 fn is_pem_key(bytes: &[u8]) -> bool {
     let Some(rest) = bytes.strip_prefix(b"-----BEGIN ") else { return false };
@@ -376,7 +376,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn certificates_public_keys_and_programs_are_no_findings() {
+    fn certificates_public_keys_and_programs_are_not_findings() {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         fs::write(&key, openssl(&["genpkey", "-algorithm", "ED25519"], None)).unwrap();

@@ -11,11 +11,11 @@ use crate::WorkError;
 #[non_exhaustive]
 pub enum WorkloadError {
     /// The folder is not laid out as a model.
-    #[error("{folder} is no model: {problem}", folder = folder.display())]
+    #[error("{folder} is not a model: {problem}", folder = folder.display())]
     NotAModel {
         /// The folder.
         folder: PathBuf,
-        /// What is missing, or what does not belong there.
+        /// What is missing, or does not belong there.
         problem: String,
     },
     /// A link, a device, or a folder in too many others.
@@ -26,7 +26,7 @@ pub enum WorkloadError {
         /// What it is.
         problem: &'static str,
     },
-    /// In the image that it runs.
+    /// The Docker archive is refused.
     #[error(transparent)]
     Archive(#[from] super::docker::ArchiveError),
     /// The operating system failed.
@@ -52,8 +52,8 @@ impl Explain for WorkloadError {
                     .into()
             }
             Self::NotPlain { .. } => {
-                "a model takes plain files and folders: put a copy where a link stands, and leave \
-                 the rest out"
+                "a model takes plain files and folders: replace each link by a copy, and leave the \
+                 rest out"
                     .into()
             }
             Self::Archive(error) => error.help(),

@@ -75,10 +75,10 @@ pub struct CacheArgs {
 
 /// Ask AMD, Intel and NVIDIA for what evidence needs.
 ///
-/// Evidence says what that is: a report its chip and TCB, a quote its platform. What is in the
-/// folder and valid for another week is not asked for again (--refresh does). AMD answers one
-/// request in ten seconds: three of them take half a minute. When a service is down, everything
-/// else is kept, the rest is named, and the exit status is 1: run the same command again.
+/// Evidence tells what it needs: a report names its chip and TCB, a quote its platform. What is in
+/// the folder and valid for another week is not asked for again, except with --refresh. AMD answers
+/// one request in ten seconds: three of them take half a minute. If a service is down, what came is
+/// kept, what is missing is named, and the exit status is 1: run the same command again.
 #[derive(Args)]
 pub struct Fetch {
     #[command(flatten)]
@@ -129,8 +129,8 @@ pub struct Fetch {
 
 /// Take files, or another collector's folder, into the folder.
 ///
-/// For what no service gives away (a cloud provider's VLEK comes with the evidence), and for
-/// machines without a network. Each file is told by its content: VCEK or VLEK (DER), AMD's chain
+/// For what no service hands out (a cloud provider's VLEK comes with the evidence), and for machines
+/// without a network. Each file is recognised by its content: VCEK or VLEK (DER), AMD's chain
 /// (PEM), AMD's list (DER), DCAP collateral (the JSON of dcap-qvl), or NAME=FILE for an NVIDIA
 /// manifest, which does not say its own name. A folder with an index.json is another collector's;
 /// its --signer must be given.
@@ -169,8 +169,8 @@ pub struct Show {
 ///
 /// Put it on the machine's p1 as flare-cvm/collateral.json: cvm-init sends it along with the TEE's
 /// evidence, and each key holder that trusts the collector (collateral.pub beside its policy) finds
-/// there what it has not collected itself. Nobody needs to trust the site: a changed file is no
-/// collector's.
+/// there what it has not collected itself. Nobody needs to trust the site: a changed file has no
+/// valid signature of a collector.
 #[derive(Args)]
 pub struct Pack {
     /// The folder: one machine's
@@ -315,7 +315,7 @@ fn import(args: &Import) -> Result<()> {
     let mut writer = args.cache.open(&mut progress)?;
     let (mut filed, mut older) = (Vec::new(), Vec::new());
     for file in &args.files {
-        // A path may hold a =, but not behind a manifest's name.
+        // A path may hold a `=` itself: a file that exists is not NAME=FILE.
         let (name, path) = match file.split_once('=') {
             Some((name, path)) if !Path::new(file).exists() => (Some(name), PathBuf::from(path)),
             _ => (None, PathBuf::from(file)),
@@ -362,8 +362,9 @@ fn show(args: &Show) -> Result<()> {
         expired += usize::from(over);
         if args.json {
             list.push(json!({
-                "kind": entry.key.kind(), "name": entry.key.name(), "sha256": entry.sha256.to_string(),
-                "source": entry.source, "fetched_at": entry.fetched_at, "valid_until": entry.valid_until,
+                "kind": entry.key.kind(), "name": entry.key.name(),
+                "sha256": entry.sha256.to_string(), "source": entry.source,
+                "fetched_at": entry.fetched_at, "valid_until": entry.valid_until,
                 "expired": over,
             }));
         } else {

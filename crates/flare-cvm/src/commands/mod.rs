@@ -1,4 +1,4 @@
-//! One module a command family.
+//! One module per family of commands.
 
 pub mod attest;
 pub mod build;

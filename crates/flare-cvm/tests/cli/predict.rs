@@ -143,7 +143,7 @@ fn igvm(bundle: &Bundle) {
     for more in ["--direct", "--vcpus 2", "--vmm ec2"] {
         bundle.predict(&format!("{launch} {more}")).failed("CLI-028");
     }
-    let damaged = write(bundle.folder.join("damaged.igvm"), b"IGVM and nothing behind it");
+    let damaged = write(bundle.folder.join("damaged.igvm"), b"IGVM and nothing after it");
     bundle.predict(&format!("--platform snp --firmware {damaged}")).failed("ATT-393");
 }
 

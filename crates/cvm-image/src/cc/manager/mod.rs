@@ -38,7 +38,7 @@ struct Nvflare {
 pub struct ManagerCheck<'a> {
     /// The startup kit.
     pub kit: &'a Path,
-    /// Whose it is.
+    /// The site's role.
     pub role: Role,
     /// The site's name.
     pub site: &'a Name,
@@ -46,11 +46,11 @@ pub struct ManagerCheck<'a> {
     pub python: &'a [String],
     /// What the kit must follow from, where it is known.
     pub config: Option<&'a CcConfig>,
-    /// Whether an NVFLARE will do that flare-cvm was not tested with.
+    /// Whether the image may hold an NVFLARE that flare-cvm was not tested with.
     pub allow_untested: bool,
 }
 
-/// Checks the kit's CC manager. Returns remarks: what only the running site can show.
+/// Checks the kit's CC manager. Gives remarks: what only the running site can show.
 pub fn check(check: &ManagerCheck) -> Result<Vec<String>, ManagerError> {
     let mut remarks = Vec::new();
     let nvflare = nvflare(check, &mut remarks)?;
@@ -88,7 +88,7 @@ pub fn names_snp_authorizer(kit: &Path, role: Role) -> Result<bool, ManagerError
     Ok(components(kit, role)?.iter().any(|component| component.path.ends_with(authorizers::SNP)))
 }
 
-/// The image's NVFLARE, where it says which; one that must be told is a remark.
+/// The image's NVFLARE, if its version is known. One that was not tested is an error or a remark.
 fn nvflare(
     check: &ManagerCheck,
     remarks: &mut Vec<String>,
@@ -239,8 +239,8 @@ fn issuers(manager: &Component) -> Result<Vec<(&str, u64, String)>, ManagerError
     Ok(issuers)
 }
 
-/// A name outside the list counts as valid without a token: this site's own and the server's must
-/// be in.
+/// NVFLARE trusts a site without a token if its name is not in the list: so this site's own name and
+/// the server's must be in it.
 fn sites(check: &ManagerCheck, manager: &Component) -> Result<(), ManagerError> {
     let sites = manager.names("cc_enabled_sites", "a list of at least one site")?;
     let own = if check.role == Role::Server { SERVER } else { check.site.as_str() };

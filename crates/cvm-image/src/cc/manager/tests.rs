@@ -23,7 +23,10 @@ impl Kit {
         kit.write("startup/fed_client.json", &json!({"format_version": 2}));
         kit.write(
             "local/resources.json.default",
-            &json!({"class_allow_list": ["a.B"], "components": [{"id": "resource_manager", "path": "a.B"}]}),
+            &json!({
+                "class_allow_list": ["a.B"],
+                "components": [{"id": "resource_manager", "path": "a.B"}],
+            }),
         );
         kit.component("cc_manager", MANAGER, manager_args);
         kit.component("snp_authorizer", SNP, json!({"max_retries": 5}));
@@ -91,8 +94,13 @@ fn kit_with(argument: &str, value: Value) -> Kit {
 }
 
 fn old(change: impl FnOnce(&mut Value)) -> Value {
-    let mut verifier = json!({"devices": "gpu", "env": "local", "url": "", "appraisal_policy_file": "local/evidence.plc",
-        "result_policy_file": "local/result.plc"});
+    let mut verifier = json!({
+        "devices": "gpu",
+        "env": "local",
+        "url": "",
+        "appraisal_policy_file": "local/evidence.plc",
+        "result_policy_file": "local/result.plc",
+    });
     change(&mut verifier);
     json!({"verifiers": [verifier]})
 }
@@ -402,8 +410,9 @@ fn a_result_policy_has_exactly_the_28_claims() {
 #[test]
 fn a_kit_of_another_configuration_is_refused() {
     let yaml = format!(
-        "compute_env: onprem_cvm\nrole: client\nclass_allow_list: [a.B]\ncc_issuers: [{{id: snp_authorizer, path: {SNP}, \
-         token_expiration: 100, args: {{max_retries: 5}}}}]\ncc_attestation: {{check_frequency: 120}}\n"
+        "compute_env: onprem_cvm\nrole: client\nclass_allow_list: [a.B]\n\
+         cc_issuers: [{{id: snp_authorizer, path: {SNP}, token_expiration: 100, \
+         args: {{max_retries: 5}}}}]\ncc_attestation: {{check_frequency: 120}}\n"
     );
     let parse = |from: &str, to: &str| {
         assert!(yaml.contains(from), "{from}");

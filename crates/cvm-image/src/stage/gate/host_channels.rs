@@ -8,9 +8,10 @@ use crate::{WorkError, host, tree};
 
 /// Every place from which systemd takes units and their drop-ins, and its own settings.
 const SYSTEMD: [&str; 3] = ["/usr/lib/systemd", "/etc/systemd", "/usr/local/lib/systemd"];
-/// What makes units of what it finds: consoles, labels of disks, the command line.
+/// Folders of programs that make units from what they find: consoles, labels of disks, the command
+/// line.
 const GENERATORS: [&str; 2] = ["system-generators", "system-environment-generators"];
-/// Settings by which a unit takes, or depends on, what the host says.
+/// Settings by which a unit takes in, or depends on, what the host says.
 const SETTINGS: [&str; 9] = [
     "LoadCredential",
     "LoadCredentialEncrypted",
@@ -28,14 +29,14 @@ const VALUES: [&str; 7] =
 /// The settings whose values these are.
 const REACHING: [&str; 6] =
     ["ListenStream", "ListenDatagram", "ListenSequentialPacket", "What", "Type", "FileSystem"];
-/// The systemd whose channels were looked for in its source: another may have more.
+/// The version of systemd whose source was searched for channels: another may have more.
 const CHECKED: &str = "252";
-/// What only later ones have: units, drop-ins and a socket of the host's, by credential.
+/// What only later versions have: the host's units, drop-ins and socket, by credential.
 const LATER: [&str; 3] = ["systemd.extra-unit.", "systemd.unit-dropin.", "vmm.notify_socket"];
 /// How names of units and of drop-ins end.
 const UNITS: [&str; 10] =
     ["conf", "service", "socket", "mount", "automount", "swap", "target", "path", "timer", "slice"];
-/// How PID 1 is told to import none.
+/// The switch by which PID 1 imports no credentials.
 const SWITCH: &str = "systemd.import_credentials";
 
 pub(super) fn check(tree: &Path) -> Result<(), String> {
@@ -54,7 +55,7 @@ pub(super) fn check(tree: &Path) -> Result<(), String> {
     modules(tree)
 }
 
-/// The one systemd of the tree is one whose channels are known, and it has the switch.
+/// The tree has one systemd, of the version whose channels are known, and it has the switch.
 fn systemd(tree: &Path) -> Result<(), String> {
     let mut folders = vec!["/usr/lib/systemd".to_owned()];
     // Debian's folder of libraries is the architecture's.
@@ -83,7 +84,7 @@ fn systemd(tree: &Path) -> Result<(), String> {
     if versions != [CHECKED] {
         let found = if versions.is_empty() { "none".into() } else { versions.join(", ") };
         return Err(format!(
-            "of systemd {found} nobody has checked what it takes from a host, expected {CHECKED}"
+            "nobody has checked what systemd {found} takes from a host, expected {CHECKED}"
         ));
     }
     let mut has_switch = false;
@@ -103,7 +104,7 @@ fn units(tree: &Path, folder: &str) -> Result<(), String> {
     let mut found = Ok(());
     tree::walk(&tree::inside(tree, folder), &mut |path, metadata| {
         let inside = Path::new("/").join(path.strip_prefix(tree).unwrap_or(path));
-        // A link to another unit is read where it leads; what a site brings along is not there yet.
+        // A link to another unit is read where it leads. What a site adds later is not there yet.
         let file = tree::resolve(tree, &inside).filter(|file| file.is_file());
         if metadata.is_symlink() && leads_to_folder(tree, path) {
             found = Err(format!(
@@ -114,7 +115,7 @@ fn units(tree: &Path, folder: &str) -> Result<(), String> {
         let is_unit = path.extension().is_some_and(|kind| UNITS.iter().any(|unit| kind == *unit));
         let Some(file) = file.filter(|_| is_unit && !metadata.is_dir()) else { return Ok(()) };
         let bytes = fs::read(&file).map_err(WorkError::io("read", &file))?;
-        // As systemd reads a unit: one line that is no text costs that line alone.
+        // As systemd does: only the line that is not text is lost, not the whole unit.
         if let Some(line) = String::from_utf8_lossy(&bytes).lines().find(|line| reaches(line)) {
             found = Err(format!("{} says {:?}", inside.display(), line.trim()));
         }
@@ -133,7 +134,7 @@ fn leads_to_folder(tree: &Path, link: &Path) -> bool {
     }
 }
 
-/// Whether a line of a unit lets the host in. An empty value takes earlier ones back, and is none.
+/// Whether a line of a unit lets the host in. An empty value does not: it takes earlier ones back.
 fn reaches(line: &str) -> bool {
     let Some((setting, value)) = line.split_once('=') else { return false };
     let (setting, value) = (setting.trim(), value.trim());
@@ -142,7 +143,7 @@ fn reaches(line: &str) -> bool {
             || REACHING.contains(&setting) && VALUES.iter().any(|start| value.starts_with(start)))
 }
 
-/// No kernel of the tree has a channel as a module, nor built in and not switched off.
+/// No kernel of the tree has a channel as a module, or built in without being switched off.
 fn modules(tree: &Path) -> Result<(), String> {
     for kernel in list(tree, "/usr/lib/modules")? {
         let release = name(&kernel);
@@ -211,7 +212,7 @@ mod tests {
 
     /// A file, its content, and what the refusal must say.
     const WAYS_BACK: &[(&str, &str, &str)] = &[
-        // Units, as distributions have them and in forms that systemd takes too.
+        // Units, as distributions have them, and in other forms that systemd accepts.
         (
             "usr/lib/systemd/system/a.service",
             "[Service]\nLoadCredential=tmpfiles.extra\n",
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_a_unit_with_a_line_that_is_no_text() {
+    fn attack_a_unit_with_a_line_that_is_not_text() {
         let dir = tree();
         let unit = dir.path().join("etc/systemd/system/own.service");
         fs::write(unit, b"# \xff\n[Service]\nLoadCredential=x\n").unwrap();

@@ -62,7 +62,8 @@ pub(super) fn programs(tree: &Path) -> Result<(), String> {
     has_user(tree, "cvm-keyholder", 988)
 }
 
-/// Our units start in order, and the failure of any of them powers the machine off.
+/// Our units start in order; a failure of the agent, of the jobs' opener or of the gate powers the
+/// machine off.
 fn units_end_in_lockdown(tree: &Path) -> Result<(), String> {
     let ends_in_lockdown = "OnFailure=cvm-lockdown.service";
     // Nobody looks for what is on `state` or p5 before cvm-jobs had its chance to open both.

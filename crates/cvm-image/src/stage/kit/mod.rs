@@ -1,8 +1,8 @@
-//! A participant's startup kit, split into what anybody may read (p4) and its private key (p3).
+//! A participant's startup kit, split into what anybody may read (p4) and the private key (p3).
 //!
 //! The kit stays as NVFLARE signed it, so that `sub_start.sh --verify` passes in the guest: nothing
-//! is rewritten. Where the kit names paths for jobs and logs, the service's mount namespace puts
-//! the sealed partitions (`stages/nvflare_cc_base/rootfs/etc/systemd/system/nvflare.service`).
+//! is rewritten. The service's mount namespace puts the sealed partitions at the paths that the kit
+//! names for jobs and logs (`stages/nvflare_cc_base/rootfs/etc/systemd/system/nvflare.service`).
 
 mod copy;
 mod error;
@@ -88,7 +88,7 @@ fn check_shape(request: &KitRequest, key_name: &str) -> Result<(), KitError> {
     }
 }
 
-/// The certificate must bear the site's name: the parties agreed to seal for that site.
+/// The certificate must have the site's name: the parties agreed to seal for that site.
 fn check_owner(request: &KitRequest) -> Result<(), KitError> {
     let mut command = tool::command("openssl");
     command.args(["x509", "-noout", "-subject", "-nameopt", "multiline,utf8,-esc_msb", "-in"]);
@@ -107,7 +107,7 @@ fn check_owner(request: &KitRequest) -> Result<(), KitError> {
     Err(KitError::OtherSite { kit: request.kit.into(), found, expected: expected.into() })
 }
 
-/// What the kit writes must land on the sealed partitions.
+/// What the kit's programs write must land on the sealed partitions.
 fn check_paths(kit: &Path) -> Result<(), KitError> {
     let read = |file: &str| -> Result<Value, KitError> {
         let bytes = cvm_base::read_bounded(&kit.join(file), MAX_FILE_BYTES)?;
@@ -136,7 +136,7 @@ fn check_paths(kit: &Path) -> Result<(), KitError> {
         let config = read(file)?;
         let handlers = config.get("handlers").and_then(Value::as_object).into_iter().flatten();
         let names = handlers.filter_map(|(_, handler)| handler.get("filename")?.as_str());
-        // A plain name lands in the workspace, which is sealed as well.
+        // A plain name is in the workspace, which is sealed as well.
         for name in names.filter(|name| name.contains('/')) {
             below(file, name, LOGS)?;
         }
@@ -149,7 +149,7 @@ fn take_key(kit: &Path, file: &str) -> Result<Zeroizing<Vec<u8>>, KitError> {
     if !secrets::holds_private_key(&key) {
         return Err(KitError::Malformed {
             file: file.into(),
-            problem: "is no private key in PEM form".into(),
+            problem: "is not a private key in PEM form".into(),
         });
     }
     Ok(key)

@@ -16,8 +16,10 @@ fn openssl(arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-const RESOURCES: &str = r#"{"components": [{"id": "job_manager", "args": {"uri_root": "/tmp/nvflare/jobs-storage"}}],
- "snapshot_persistor": {"args": {"storage": {"args": {"root_dir": "/tmp/nvflare/snapshot-storage"}}}}}"#;
+const RESOURCES: &str = r#"{
+ "components": [{"id": "job_manager", "args": {"uri_root": "/tmp/nvflare/jobs-storage"}}],
+ "snapshot_persistor": {"args": {"storage": {"args": {"root_dir": "/tmp/nvflare/snapshot-storage"}}}}
+}"#;
 
 impl Fixture {
     fn new(change: impl FnOnce(&Path)) -> Self {

@@ -31,8 +31,8 @@ pub(super) struct Archive<R> {
     files: BTreeMap<String, Place>,
 }
 
-/// Where a file lies, or which other it stands for (older Dockers save a layer that occurs twice
-/// so).
+/// Where a file lies, or which other file it is the same as: older versions of Docker save a layer
+/// that occurs twice in this way.
 enum Place {
     At { offset: u64, length: u64 },
     Same(String),
@@ -75,7 +75,7 @@ fn refused<T>(
 }
 
 impl<R: Read + Seek> Archive<R> {
-    /// Reads the table of contents. `budget` bounds nothing here but the error's words.
+    /// Reads the table of contents. `budget` only words the error here.
     pub(super) fn open(mut source: R, budget: &Budget) -> Result<Self, ArchiveError> {
         const PART: &str = "the table of contents";
         let mut files = BTreeMap::new();
@@ -169,15 +169,15 @@ impl<R: Read + Seek> Archive<R> {
         Ok(found)
     }
 
-    /// As `docker save` writes it; newer ones add an OCI layout over the same blobs.
+    /// The image as `docker save` writes it; newer versions add an OCI layout over the same blobs.
     fn saved(&self) -> Result<FoundImage, ArchiveError> {
         const NAME: &str = "manifest.json";
         let saved: Vec<SavedImage> = documents::parse(NAME, &self.document(NAME)?)?;
         let [saved] = saved.as_slice() else {
             return refused("images", saved.len().to_string(), "a workload is one image: save one");
         };
-        // Docker, skopeo and crane name the configuration by its digest, Jib does not: then nothing
-        // else says what it was.
+        // Docker, skopeo and crane name the configuration by its digest. Jib does not, and nothing
+        // else says what the digest was.
         let name = saved.config.rsplit('/').next().unwrap_or_default();
         let digest = name.strip_suffix(".json").unwrap_or(name);
         let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
@@ -191,11 +191,11 @@ impl<R: Read + Seek> Archive<R> {
         })
     }
 
-    /// As the OCI image layout has it.
+    /// The image as the OCI image layout has it.
     fn oci(&self) -> Result<FoundImage, ArchiveError> {
         const NAME: &str = "index.json";
         let mut index: OciDocument = documents::parse(NAME, &self.document(NAME)?)?;
-        // An index may lead to an index: of one image for several machines.
+        // An index may lead to another index: that of one image for several machines.
         for _ in 0..3 {
             let mut fitting: Vec<&Descriptor> = index
                 .manifests
@@ -229,8 +229,8 @@ impl<R: Read + Seek> Archive<R> {
         self.verified(&blob_name(digest)?, documents::sha256_of("index.json", digest)?)
     }
 
-    /// Hands a layer's tar stream to `apply`, and then compares what went by with the digests: the
-    /// blob's own where its name says one, and the unpacked layer's.
+    /// Hands a layer's tar stream to `apply`, and then compares what it read with the digests: the
+    /// blob's own, if its name has one, and the unpacked layer's.
     pub(super) fn layer(
         &self,
         name: &str,
@@ -257,7 +257,7 @@ fn blob_name(digest: &str) -> Result<String, ArchiveError> {
     Ok(format!("blobs/sha256/{}", documents::sha256_of("index.json", digest)?))
 }
 
-/// What a link of the table of contents means; `..` only leads to another of its files.
+/// The file that a link in the table of contents means. `..` can only lead to another of its files.
 fn beside(name: &str, link: &str) -> String {
     let mut parts: Vec<&str> = name.split('/').collect();
     parts.pop();

@@ -1,6 +1,6 @@
-//! What an archive says of itself: `manifest.json` of `docker save`, or an OCI image layout's
-//! `index.json`, and the image's configuration. Of the configuration every key that changes how the
-//! workload runs is read; the rest describes the image to people.
+//! What an archive says about itself: `manifest.json` of `docker save`, or `index.json` of an OCI
+//! image layout, and the image's configuration. Every key of the configuration that changes how the
+//! workload runs is read; the others describe the image to people.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,7 @@ pub(super) fn sha256_of<'a>(part: &str, digest: &'a str) -> Result<&'a str, Arch
         None => Err(ArchiveError::Corrupt {
             part: part.into(),
             problem: format!(
-                "{:?} is no sha256 digest",
+                "{:?} is not a sha256 digest",
                 digest.chars().take(80).collect::<String>()
             ),
         }),

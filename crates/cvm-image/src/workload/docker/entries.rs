@@ -1,6 +1,6 @@
-//! A tar stream, entry by entry. The `tar` crate reads headers and PAX records; the walk is here,
-//! because that crate's own either keeps an extension of any length in memory, or takes no size
-//! from one.
+//! A tar stream, entry by entry. The `tar` crate reads headers and PAX records. The walk is here,
+//! because that crate's own walk either keeps an extension of any length in memory, or ignores the
+//! size in one.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use tar::{EntryType, Header};
 
 use super::{ArchiveError, bounds::Budget};
 
-/// What a tar is made of, in bytes.
+/// The size of a tar's blocks, in bytes.
 const BLOCK: usize = 512;
 /// More than any path or PAX header needs.
 const MAX_EXTENSION: u64 = 256 * 1024;
@@ -167,7 +167,7 @@ impl Extensions {
                         b"linkpath" => self.link = Some(value),
                         b"size" => {
                             self.size =
-                                Some(number(&value).ok_or("a PAX header's size is no number")?)
+                                Some(number(&value).ok_or("a PAX header's size is not a number")?)
                         }
                         b"SCHILY.xattr.security.capability" => self.capabilities = true,
                         key if key.starts_with(b"GNU.sparse.") => {

@@ -11,13 +11,14 @@ use super::{
     tree::{self, Components, Node, Tree},
 };
 
-/// The prefix of a name that takes one away.
+/// The prefix of a name that hides an earlier one.
 const WHITEOUT: &[u8] = b".wh.";
 /// A folder that hides what earlier layers have in it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// AUFS's own files at a layer's root, older Dockers' storage; Docker passes them over.
+/// AUFS's own files at a layer's root: the storage of older versions of Docker, which Docker passes
+/// over.
 const METADATA: &[u8] = b".wh..wh.";
-/// Where AUFS keeps the files that several names of a layer lead to.
+/// Where AUFS keeps a file that has several names in a layer.
 const LINKED: &[u8] = b".wh..wh.plnk";
 
 /// What was left out on the way.
@@ -29,7 +30,7 @@ pub struct Cleared {
     pub capabilities: usize,
 }
 
-/// Gets a file's bytes, keeps them, and gives the number under which it did.
+/// Keeps a file's bytes, and gives the number under which it did.
 pub(super) type Keep<'a> = dyn FnMut(&mut dyn Read) -> Result<usize, ArchiveError> + 'a;
 
 /// Where one layer is applied.
@@ -39,7 +40,7 @@ pub(super) struct Layer<'a> {
     number: usize,
     tree: &'a mut Tree,
     cleared: &'a mut Cleared,
-    /// What lies in [`LINKED`], for this layer's hard links alone.
+    /// The files in [`LINKED`], for the hard links of this layer only.
     linked: BTreeMap<Vec<u8>, tree::Id>,
 }
 
@@ -165,7 +166,7 @@ impl<'a> Layer<'a> {
         self.cleared.capabilities += usize::from(meta.capabilities);
     }
 
-    /// The file that a hard link means: one of the image's, never a folder.
+    /// The node that a hard link means: a file or link of the image, never a folder.
     fn hard_link(&mut self, target: &[u8]) -> Result<tree::Id, tree::Problem> {
         let path: Components =
             tree::components(target).map_err(|_| "is a hard link out of the image")?;

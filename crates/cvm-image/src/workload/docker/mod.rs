@@ -1,9 +1,9 @@
-//! `docker_archive`: an image as `docker save` or the OCI image layout has it, unpacked without
-//! Docker into the `site` volume, to run confined in the place of the guest's own NVFLARE.
+//! `docker_archive`: an image from `docker save` or in the OCI image layout, unpacked without Docker
+//! into the `site` volume. It runs confined, instead of the guest's own NVFLARE.
 //!
 //! Layers are applied in memory ([`tree`]), so that nothing in an archive can name a place on the
 //! builder's disk; only file contents are written, under numbers, and move to their places at the
-//! end. Every layer's digest is compared. What could not run confined is refused, not weakened.
+//! end. Every layer's digest is compared. An image that could not run confined is refused.
 
 mod archive;
 mod bounds;
@@ -34,7 +34,7 @@ use image::{LayeredImage, ROOT};
 use layer::Layer;
 use tree::Tree;
 
-/// What `nvflare.service` is told of it; a link in stage 2 leads here.
+/// The drop-in for `nvflare.service`; a link in stage 2 leads here.
 const UNIT: &str = "workload/nvflare.service.conf";
 
 /// An unpacked workload.
@@ -83,7 +83,7 @@ pub fn unpack(request: &UnpackRequest) -> Result<Workload, ArchiveError> {
     Ok(Workload { python, cleared: image.cleared, layers: image.layers })
 }
 
-/// Keeps a content; the budget says why it could not be read.
+/// Keeps a file's content under a number; the budget says why it could not be read.
 type Keep<'a> = dyn FnMut(&mut dyn Read, &Budget) -> Result<usize, ArchiveError> + 'a;
 
 /// Finds the archive's image and applies its layers.
@@ -118,7 +118,7 @@ fn expanded(mut source: File, request: &UnpackRequest) -> Result<File, ArchiveEr
         .read(&mut start)
         .and_then(|count| source.rewind().map(|()| count))
         .map_err(broken)?;
-    // A tar begins with a name, and says so at its 257th byte.
+    // A tar begins with a name, and has `ustar` at byte 257.
     if start.get(257..262) == Some(b"ustar") && length == start.len() {
         return Ok(source);
     }
@@ -132,7 +132,7 @@ fn expanded(mut source: File, request: &UnpackRequest) -> Result<File, ArchiveEr
     Ok(file)
 }
 
-/// A failed copy: either the disk is full, or the source is no good.
+/// Why a copy failed: either the disk is full, or the source is damaged.
 fn failed(part: &str, to: &Path, budget: &Budget, error: io::Error) -> ArchiveError {
     match error.kind() {
         io::ErrorKind::StorageFull => WorkError::io("write", to)(error).into(),
@@ -140,7 +140,7 @@ fn failed(part: &str, to: &Path, budget: &Budget, error: io::Error) -> ArchiveEr
     }
 }
 
-/// Reads whatever `bytes` are, as an uncompressed archive and as a layer: the fuzz target.
+/// Reads any `bytes`, as an uncompressed archive and as a layer: the fuzz target.
 ///
 /// # Panics
 /// When a tree is accepted that has a name outside itself.

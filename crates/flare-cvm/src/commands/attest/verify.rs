@@ -29,21 +29,21 @@ const EAR_LIFETIME: u64 = 3600;
 
 /// Verify evidence offline: SEV-SNP, TDX, Azure, TPM, NVIDIA GPUs, and other verifiers' tokens.
 ///
-/// Give the files of one machine's evidence in any order, or a folder for each device: what a file
-/// is, is told by its content. Vendors' roots are built in; certificates, DCAP collateral,
-/// reference manifests and revocation lists lie beside the evidence or in a collateral folder.
-/// Nothing is fetched.
+/// Give the files of one machine's evidence in any order, or one folder per device: each file is
+/// recognised by its content. Vendors' roots are built in; certificates, DCAP collateral, reference
+/// manifests and revocation lists are taken from the evidence or from a collateral folder. Nothing is
+/// fetched.
 ///
-/// Ends with 0 only if everything was genuine and accepted. What could not be checked is listed; a
-/// Rego policy refuses it unless it accepts it by name. Whatever is given and cannot be read is
-/// refused, also in a folder or a JSON member: a policy's rules may accept it by name
-/// ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
+/// The exit status is 0 only if everything was genuine and accepted. What could not be checked is
+/// listed; a Rego policy refuses each such check unless it accepts it by name. A file that cannot be
+/// read as anything is refused, also in a folder or a JSON member, unless a policy's rules accept it
+/// by name ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
 ///
-/// What judges must not come from the same hand as what is judged. A nonce, a token's keys and its
-/// issuer count only as given here; among the evidence they are refused where none is given. The
-/// three flags --…-from-evidence believe them nevertheless, and the verdict says so. Without any
-/// nonce the verdict lists it as not checked, and several pieces of evidence are refused: they may
-/// be of several machines, or of several days.
+/// What evidence is judged by must not come with the evidence. A nonce, a token's keys and its issuer
+/// count only if they are given here; if they are only among the evidence, they are refused. The
+/// three flags --…-from-evidence believe them nevertheless, and the verdict says so. Without a nonce
+/// the verdict lists it as not checked, and several pieces of evidence are refused: they may be of
+/// several machines, or of several days.
 ///
 /// A signed result (--ear) is a JWT that says of each attester affirming, warning (checks were left
 /// out) or contraindicated, with all claims, for an hour. Its key, and the public half for those
@@ -62,7 +62,7 @@ pub struct Verify {
     /// What all of the evidence must answer: hex, or a text's own bytes
     #[arg(long, value_name = "NONCE")]
     nonce: Option<String>,
-    /// Believe the nonce that lies among the evidence: it then answers one nonce, of any day
+    /// Believe the nonce among the evidence: the evidence may then be of any day
     #[arg(long, conflicts_with = "nonce")]
     nonce_from_evidence: bool,
     /// Certificates (PEM or DER) to trust instead of the vendors' own
@@ -72,8 +72,8 @@ pub struct Verify {
     /// sign, nothing else
     #[arg(long, value_name = "DIR")]
     collateral: Option<PathBuf>,
-    /// Who may have signed that cache, or one that lies among the evidence: a public key file; give
-    /// it once per signer
+    /// Who may have signed that cache, or one among the evidence: a public key file; give it once per
+    /// signer
     #[arg(long, value_name = "FILE")]
     collateral_signer: Vec<PathBuf>,
     /// The time at which all must be valid: 2025-12-10T00:00:00Z, 2025-12-10, or seconds since
@@ -91,13 +91,13 @@ pub struct Verify {
     /// The keys of a token's issuer: a JWKS, or a PEM public key; give it once per file
     #[arg(long, value_name = "FILE")]
     jwks: Vec<PathBuf>,
-    /// Believe the keys that lie among the evidence: then anybody may have signed the token
+    /// Believe the keys among the evidence: anybody may then have signed the token
     #[arg(long, conflicts_with = "jwks")]
     jwks_from_evidence: bool,
     /// Whose tokens are believed (their `iss`)
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
-    /// Believe whom a token names as its issuer
+    /// Believe the issuer that a token names
     #[arg(long, conflicts_with = "issuer")]
     issuer_from_evidence: bool,
     /// Whom tokens must be meant for (their `aud`)
@@ -113,8 +113,8 @@ pub struct Verify {
     /// What the token names as its issuer
     #[arg(long, default_value = "flare-cvm", requires = "ear", value_name = "NAME")]
     ear_issuer: String,
-    /// Write the token to this file. Without it, it is all that stands on standard output, or a
-    /// member of --json
+    /// Write the token to this file. Otherwise it is all that standard output gets, or a member of
+    /// --json
     #[arg(short, long, requires = "ear", value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print the verdict with all claims as one JSON object
@@ -285,7 +285,7 @@ fn ear(args: &Verify, key: &Path, appraisal: &Appraisal, now: u64) -> Result<Str
     appraisal.to_ear(verifier, registered, nonce).sign(&key).context("no token is signed")
 }
 
-/// Claims that say most in a line, by their name there and where they stand.
+/// The claims that a line shows, by their name in it and their place (a JSON pointer).
 const SHOWN: [(&str, &str); 9] = [
     ("measurement", "/measurement"),
     ("mr_td", "/quote/body/mr_td"),
@@ -301,7 +301,7 @@ const SHOWN: [(&str, &str); 9] = [
 fn describe(appraisal: &Appraisal, explained: &[Explanation]) -> Vec<String> {
     let mut text = Vec::new();
     for (name, kind, claims) in appraisal.claims() {
-        // Nobody signs a log.
+        // A log has no signature.
         let proven =
             if matches!(kind, "event-log" | "cc-event-log") { "consistent" } else { "genuine" };
         let facts = SHOWN

@@ -32,9 +32,14 @@ pub struct InviteArgs {
     builder: PathBuf,
     /// A site whose image is built, as NAME=server or NAME=client; give it once per site
     ///
-    /// All parties hold a half of its image's key, or those that are named behind a colon: at least
-    /// a model owner and a data owner.
-    #[arg(long = "site", value_name = "NAME=ROLE[:PARTY,PARTY…]", value_parser = site, required = true)]
+    /// All parties hold a half of its image's key, or only those that are named after a colon: at
+    /// least a model owner and a data owner.
+    #[arg(
+        long = "site",
+        value_name = "NAME=ROLE[:PARTY,PARTY…]",
+        value_parser = site,
+        required = true
+    )]
     sites: Vec<Site>,
     /// The document of the legal agreement; its SHA-256 goes into the transcript
     #[arg(long, value_name = "FILE")]
@@ -52,8 +57,8 @@ pub struct InviteArgs {
 
 /// Join a ceremony, after comparing the invitation's fingerprint
 ///
-/// Call its author and have the fingerprint read aloud: a file on its way can be replaced, a known
-/// voice is harder to replace. In a script, --expect-fingerprint carries what was read.
+/// Call its author and have the fingerprint read aloud: it is easier to replace a file on its way
+/// than a voice that you know. In a script, give what was read with --expect-fingerprint.
 #[derive(Args)]
 pub struct JoinArgs {
     /// This party's folder
@@ -74,8 +79,8 @@ pub struct JoinArgs {
 
 /// Sign the transcript: make the agreement, or co-sign the other party's
 ///
-/// The transcript follows from the invitation and the answers, so that every party computes it
-/// itself and refuses another. The agreement is the transcript with the signatures of all.
+/// The transcript follows from the invitation and the answers: every party computes it itself and
+/// refuses any other. The agreement is the transcript with the signatures of all parties.
 #[derive(Args)]
 pub struct Agree {
     /// This party's folder
@@ -175,13 +180,13 @@ pub(super) fn agree(args: Agree) -> Result<()> {
             theirs
         }
     };
-    let own = |card: &cvm_ceremony::Card| card == party.card();
-    let invited = own(&invite.statement().inviter.card);
-    if !invited && !joins.iter().any(|join| own(&join.statement().joiner.card)) {
+    let is_own = |card: &cvm_ceremony::Card| card == party.card();
+    let invited = is_own(&invite.statement().inviter.card);
+    if !invited && !joins.iter().any(|join| is_own(&join.statement().joiner.card)) {
         bail!(CeremonyError::NotAParty(party.card().name.clone()));
     }
-    // Whoever joined confirmed the invitation then: its own answer names the invitation's digest.
-    for join in joins.iter().filter(|join| !own(&join.statement().joiner.card)) {
+    // A party that joined has confirmed the invitation: its answer names the invitation's digest.
+    for join in joins.iter().filter(|join| !is_own(&join.statement().joiner.card)) {
         args.confirm.check(join)?;
     }
     party.sign(&mut draft)?;
@@ -212,7 +217,7 @@ fn site(text: &str) -> Result<Site, String> {
     };
     let mut site =
         Site { name: name(site)?, role: kind.parse::<Role>().map_err(|e| e.to_string())?, parties };
-    // A name that occurs twice stays, and is refused with its reason.
+    // A name that occurs twice stays in the list: it is refused later, with the reason.
     site.parties.sort();
     Ok(site)
 }

@@ -10,7 +10,7 @@ use super::files::list;
 
 #[derive(Args)]
 pub struct Confirm {
-    /// Go on without asking: the file came by a way that nobody else can change
+    /// Go on without asking: the file came by a way on which nobody can change it
     #[arg(long, conflicts_with = "expect_fingerprint")]
     yes: bool,
     /// The fingerprint as its author read it; the file must have it. Once per author
@@ -19,7 +19,7 @@ pub struct Confirm {
 }
 
 impl Confirm {
-    /// Has a human, or the command line, vouch for the author of a statement.
+    /// Has a person, or the command line, vouch for the author of a statement.
     pub(super) fn check<S: Statement>(&self, signed: &Signed<S>) -> Result<()> {
         let (what, found) = (S::WHAT, signed.fingerprint());
         let author = signed.statement().signer().0.clone();

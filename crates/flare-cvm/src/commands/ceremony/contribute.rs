@@ -12,9 +12,9 @@ use super::super::{day::in_days, secret_input::UnlockArgs};
 
 /// Seal this party's base key to the builder, for one build
 ///
-/// It is refused in another ceremony, for another role, in another build and after its last day. It
-/// also permits key holders of this party to enrol the build's images by what they present
-/// (`keyholder serve --enroll-presented`), one for each site, until that day. A build's name serves
+/// The contribution is refused in another ceremony, for another role, in another build and after its
+/// last day. Until that day, this party's key holders may also enrol the build's images by what they
+/// present (`keyholder serve --enroll-presented`), one for each site. A build's name can be used
 /// once: the folder keeps a copy of every contribution.
 #[derive(Args)]
 pub struct Contribute {
@@ -30,7 +30,12 @@ pub struct Contribute {
     #[arg(long)]
     build: Name,
     /// How many days from today the build, and its images' first boots, may take
-    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u16).range(0..=3660))]
+    #[arg(
+        long,
+        value_name = "DAYS",
+        default_value_t = 7,
+        value_parser = clap::value_parser!(u16).range(0..=3660)
+    )]
     valid_days: u16,
     /// Where the contribution goes
     #[arg(short, long, value_name = "FILE")]

@@ -15,7 +15,7 @@ pub(super) fn legal_digest(path: &Path) -> Result<Bytes32> {
     Ok(sha256(&read_bounded(path, MAX_LEGAL)?))
 }
 
-/// Refuses a document that is not the one which `what` names.
+/// Refuses a document other than the one that `what` names.
 pub(super) fn check_legal(
     path: &Path,
     what: &'static str,

@@ -32,7 +32,7 @@ pub struct Init {
     /// Where the party's key holder will listen: https://HOST:PORT
     #[arg(long, value_name = "URL")]
     keyholder: Url,
-    /// The release policy (Rego); may also be put at policy.rego later, before invite or join
+    /// The release policy (Rego); it may also be put at policy.rego later, before invite or join
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     #[command(flatten)]

@@ -56,7 +56,7 @@ pub(super) fn show(args: &Show) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
-    // The file is its own best description, and its parser has bounded it to printable ASCII.
+    // The file describes itself best, and its parser lets only printable ASCII through.
     print!("{}", String::from_utf8_lossy(&bytes));
     println!();
     println!("sha256:      {}", described.digest);
@@ -109,7 +109,8 @@ pub(super) fn verify(args: Verify) -> Result<()> {
     }
     if args.json {
         let value = json!({
-            "valid": true, "digest": digest, "fingerprint": agreement.fingerprint(), "transcript": transcript, "checked": checked,
+            "valid": true, "digest": digest, "fingerprint": agreement.fingerprint(),
+            "transcript": transcript, "checked": checked,
         });
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());

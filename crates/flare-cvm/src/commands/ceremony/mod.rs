@@ -17,10 +17,10 @@ use inspect::{Show, Verify};
 
 /// Hold the key ceremony between a model owner and a data owner.
 ///
-/// Nobody alone can open a sealed image's job store: each party keeps one half of its key. The
-/// ceremony makes the parties' keys, lets them sign one transcript (who takes part, which policy
-/// releases a half, which builder may build), and hands the builder what one build needs. Every
-/// file that is exchanged is a small signed text: read it, archive it.
+/// Nobody can open a sealed image's job store alone: each party keeps one half of its key. The
+/// ceremony makes the parties' keys, has the parties sign one transcript (who takes part, which
+/// policy releases a half, which builder may build), and gives the builder what one build needs.
+/// Every file that is exchanged is a small signed text: read it, and archive it.
 ///
 /// In order (model owner M, data owner D, builder B; each folder is its owner's own):
 ///
@@ -37,7 +37,7 @@ use inspect::{Show, Verify};
 #[derive(Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum Ceremony {
-    // Each one's help is its arguments' documentation.
+    // The help of each is the documentation of its arguments.
     Init(Init),
     InitBuilder(InitBuilder),
     Invite(InviteArgs),

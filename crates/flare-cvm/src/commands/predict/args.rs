@@ -35,15 +35,15 @@ pub(super) enum Pages {
 
 /// Predict what a platform will measure of a bundle, with every input named.
 ///
-/// tpm predicts the PCRs from loader, UKI and Secure Boot variables, and compares with
+/// tpm predicts the PCRs from loader, UKI and Secure Boot variables, and compares them with
 /// reference.json. snp computes the launch digest of --firmware, with the bundle's UKI as its
 /// kernel if --direct says so (the firmware must have a kernel-hashes table: OVMF's AmdSev build).
-/// Firmware in an IGVM file says itself what a guest starts with, one vCPU and no kernel. tdx
+/// Firmware in an IGVM file states itself what a guest starts with: one vCPU and no kernel. tdx
 /// computes MRTD and the RTMRs, and says of each register that it cannot predict why: with
 /// --direct, --memory and --acpi it predicts all.
 ///
-/// With --observed, an SNP measurement that differs is explained: which input, changed alone, gives
-/// it.
+/// With --observed, an SNP measurement that differs is explained: by the one input whose change
+/// leads to it.
 #[derive(Args)]
 pub struct Predict {
     /// The bundle's folder
@@ -82,7 +82,7 @@ pub struct Predict {
     /// tdx: how the host adds firmware's pages: page by page since Linux 6.16
     #[arg(long, value_enum, default_value_t = Pages::Page)]
     pub(super) pages: Pages,
-    /// tdx: a register that hangs on the host's devices, from whoever knows them: N=HEX; give it
+    /// tdx: a register that depends on the host's devices, from whoever knows them: N=HEX; give it
     /// once per register
     #[arg(long, value_name = "N=HEX")]
     pub(super) rtmr: Vec<String>,
@@ -94,7 +94,7 @@ pub struct Predict {
     pub(super) also_command_line: Vec<String>,
     /// snp, with --set: the least firmware that is accepted of a product and stepping, as
     /// milan-b1=BOOTLOADER.TEE.SNP.MICROCODE (turin-c1=FMC.BOOTLOADER.TEE.SNP.MICROCODE); give it
-    /// once per kind of machine. docs/tcb.md says where the numbers stand
+    /// once per kind of machine. docs/tcb.md says where to find the numbers
     #[arg(long, value_name = "CHIP=VERSIONS")]
     pub(super) min_tcb: Vec<TcbFloor>,
     /// Add the prediction to this reference set, for `policy new` and `attest verify --explain`

@@ -60,7 +60,7 @@ fn inputs<'a>(
         let known: Vec<_> = VcpuType::models().map(|model| model.to_string()).collect();
         return Problem::result(
             "CLI-023",
-            format!("{:?} is not a vCPU type that is known", args.vcpu_type),
+            format!("{:?} is not a known vCPU type", args.vcpu_type),
             format!("one of {}", known.join(", ")),
         );
     };

@@ -11,13 +11,13 @@ use super::super::secret_input::UnlockArgs;
 ///
 /// Takes the project's provisioned stage image, participants' folders as `nvflare provision` made
 /// them, and what the ceremony left: the agreement, and a contribution of every party of the site
-/// for its role; those that the site does not need are left aside. A bundle is a folder with
+/// for its role. Contributions that the site does not need are ignored. A bundle is a folder with
 /// disk.qcow2, the firmware with this project's Secure Boot keys, the signed manifest, the
 /// predicted measurements and launch_vm.sh. No privileges are needed.
 ///
-/// What is secret of a site lies in memory only, twice as much as its sealed volume has: a killed
-/// build leaves nothing on a disk. Core dumps are off. A build's name serves once for a site; one
-/// that failed used up no name.
+/// A site's secrets lie in memory only, so that a killed build leaves nothing on a disk; this takes
+/// twice the size of its sealed volume. Core dumps are off. A build's name can be used once for a
+/// site; a build that failed does not use up its name.
 ///
 /// One site, everything on the command line; the bundle is a folder:
 ///
@@ -30,14 +30,14 @@ use super::super::secret_input::UnlockArgs;
 ///
 ///   flare-cvm provision --cc-config cc_server1.yml --cc-config cc_site-1.yml --kit-root prod_00
 ///
-/// What a flag says, it says for every site; what no flag says, the file's section flare_cvm does.
+/// A flag holds for every site; without a flag, the section flare_cvm of the site's file holds.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Provision {
     /// The participant's startup kit, as prod_00/server1
     #[arg(long, value_name = "FOLDER", required_unless_present = "cc_config")]
     pub(super) kit: Option<PathBuf>,
-    /// A site's cc_config; give it once per site. SITE= where the file is not named cc_SITE.yml
+    /// A site's cc_config; give it once per site, with SITE= if the file is not named cc_SITE.yml
     #[arg(long, value_name = "[SITE=]FILE", conflicts_with_all = ["kit", "site_conf"])]
     pub(super) cc_config: Vec<String>,
     /// Where the kits of all sites lie, as prod_00; by default each cc_config says
@@ -50,8 +50,8 @@ pub struct Provision {
     /// What all parties signed
     #[arg(long, value_name = "FILE", required_unless_present = "cc_config")]
     pub(super) agreement: Option<PathBuf>,
-    /// A party's contribution; give it once per party and role, those that a site does not need are
-    /// left aside
+    /// A party's contribution; give it once per party and role. Those that a site does not need are
+    /// ignored
     #[arg(long = "contribution", value_name = "FILE", required_unless_present = "cc_config")]
     pub(super) contributions: Vec<PathBuf>,
     /// The name of this build, as the contributions state it
@@ -68,12 +68,17 @@ pub struct Provision {
     ///
     /// It must be a party of its own, which client sites name and the server's site does not
     /// (`ceremony invite --site`), and its folder must lie in memory: make it there (`ceremony init
-    /// /dev/shm/NAME`). Its secrets are sealed into the server's image, and destroyed when that is
+    /// /dev/shm/NAME`). Its secrets are sealed into the server's image, and destroyed once that is
     /// whole.
     #[arg(long, value_name = "FOLDER", requires_all = ["kit", "keyholder_listen"])]
     pub(super) keyholder_party: Option<PathBuf>,
     /// The TCP port of that key holder
-    #[arg(long, value_name = "PORT", requires = "keyholder_party", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "PORT",
+        requires = "keyholder_party",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(super) keyholder_listen: Option<u16>,
     /// A port at which anybody may challenge the running CVM: `flare-cvm attest HOST:PORT`
     /// [default: none]
@@ -92,7 +97,8 @@ pub struct Provision {
     /// The folder of the model's code/ and weights/, sealed into p3 for jobs that carry no code
     #[arg(long, value_name = "FOLDER")]
     pub(super) model: Option<PathBuf>,
-    /// Where secrets lie while tools read them: a folder in memory (tmpfs) [default: /dev/shm]
+    /// The folder for secrets while tools read them; it must lie in memory (tmpfs) [default:
+    /// /dev/shm]
     #[arg(long, value_name = "FOLDER")]
     pub(super) memory_folder: Option<PathBuf>,
     /// Let that memory be swapped to a disk that is not encrypted

@@ -148,7 +148,7 @@ impl Shared {
         let config = CcConfig::parse(&bytes, &Surroundings::of_process()).with_context(in_file)?;
         let kit = kit_of(args, name, file, &config)?;
         let site: Name = folder_name(&kit)?.try_into().with_context(in_file)?;
-        // NVFLARE's packager gives a temporary file: its name would say nothing.
+        // NVFLARE's packager passes a temporary file, whose name would say nothing.
         let of_site = format!("the cc_config of {site}");
         let conf = config.site_conf(site);
         conf.check().with_context(|| of_site.clone())?;
@@ -246,7 +246,7 @@ fn chosen<T: Clone>(flag: &Option<T>, own: &Option<T>, name: &str, key: &str) ->
     }
 }
 
-/// Opens the contributions that the site needs; other parties' and the other role's are left aside.
+/// Opens the contributions that the site needs; those of other parties or the other role are ignored.
 fn open(
     paths: &[PathBuf],
     agreement: &Agreement,
@@ -371,8 +371,8 @@ fn folder_name(kit: &Path) -> Result<String> {
     Ok(kit.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// The given file, or what follows from the kit: its folder's name and whose configuration it
-/// holds.
+/// The site's configuration from `file`; or else from the kit: its folder's name, and whether it is
+/// a server's or a client's.
 fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
     if let Some(path) = file {
         return SiteConf::parse(&read_text(path, site_conf::MAX_BYTES)?)
@@ -388,7 +388,7 @@ fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
             return Problem::result(
                 "CLI-003",
                 format!(
-                    "{} is no server's or client's startup kit: expected one of \
+                    "{} is not the startup kit of a server or client: expected one of \
                      startup/fed_server.json, startup/fed_client.json",
                     kit.display()
                 ),

@@ -6,7 +6,7 @@ use super::{h100_nonce, switch_nonce};
 use crate::{EVIDENCE, NOW, VECTORS, claims, folder, verify, write};
 
 /// Evidence that is accepted: its submodule and kind, one claim, and the checks that were left out.
-struct Good {
+struct Accepted {
     arguments: String,
     submodule: &'static str,
     kind: &'static str,
@@ -14,9 +14,9 @@ struct Good {
     not_checked: &'static [&'static str],
 }
 
-/// `rules` accept what two of the platforms are, knowingly.
-fn good(rules: &str) -> Vec<Good> {
-    let case = |arguments: String, submodule, kind, claim, not_checked| Good {
+/// `rules` accept a weakness of two platforms.
+fn accepted(rules: &str) -> Vec<Accepted> {
+    let case = |arguments: String, submodule, kind, claim, not_checked| Accepted {
         arguments,
         submodule,
         kind,
@@ -140,9 +140,12 @@ fn good(rules: &str) -> Vec<Good> {
 
 #[test]
 fn each_kind_of_evidence_is_accepted_and_says_what_was_not_checked() {
-    let rules = r#"{"tdx": {"allow_unknown_tcb": true}, "sgx": {"tcb_statuses": ["ConfigurationAndSWHardeningNeeded"]}}"#;
+    let rules = r#"{
+        "tdx": {"allow_unknown_tcb": true},
+        "sgx": {"tcb_statuses": ["ConfigurationAndSWHardeningNeeded"]}
+    }"#;
     let rules = write(folder("good").join("rules.json"), rules);
-    for Good { arguments, submodule, kind, claim, not_checked } in good(&rules) {
+    for Accepted { arguments, submodule, kind, claim, not_checked } in accepted(&rules) {
         let expected: Vec<_> = not_checked.iter().map(|check| (submodule, *check)).collect();
         let text = verify(&arguments).good();
         text.says(&format!("{submodule}: {kind}, genuine")).not_checked(&expected);
@@ -167,7 +170,7 @@ fn each_kind_of_evidence_is_accepted_and_says_what_was_not_checked() {
     }
 }
 
-/// What vouches for evidence, alone: nothing was attested, and nobody vouches for a log.
+/// Collateral without evidence: nothing was attested, and nobody vouches for a log.
 #[test]
 fn what_attests_nothing_says_so() {
     for (arguments, line, left_out) in [

@@ -2,9 +2,10 @@
 
 use crate::{EVIDENCE, NOW, VECTORS, folder, read, verify, write};
 
-/// Files that were named must be something; a folder may hold others, and says which were left out.
+/// A file that is named must be evidence. A folder may hold other files, which are listed as left
+/// out.
 #[test]
-fn what_is_no_evidence_is_named() {
+fn a_file_that_is_not_evidence_is_named() {
     let run = verify("README.md").failed("ATT-362");
     run.says("refused[ATT-360]: README.md: ")
         .says("refused[ATT-360]: the files: there is no evidence among them");
@@ -22,8 +23,7 @@ fn what_is_no_evidence_is_named() {
         .says("(15 bytes)");
     let verdict = verify(&format!("{arguments} --json")).good().json();
     assert!(verdict["left_out"][0]["of"].as_str().unwrap().ends_with("notes.txt"), "{verdict:#}");
-    // The report, damaged: its folder attests nothing, and is not accepted for the certificate in
-    // it.
+    // With a damaged report its folder attests nothing: the certificate in it is not enough.
     write(
         folder.join("report.bin"),
         &read(&format!("{EVIDENCE}/snp/milan-virtee/report.bin"))[..1000],
@@ -35,7 +35,8 @@ fn what_is_no_evidence_is_named() {
         .says("(1000 bytes)");
 }
 
-/// What is no file, lies too deep, or is there twice by a link: named, refused, read once.
+/// What is not a file is named, what lies too deep is refused, and what a link shows again is read
+/// once.
 #[test]
 fn folders_are_read_whole_and_once() {
     let folder = folder("whole");
@@ -63,7 +64,7 @@ fn folders_are_read_whole_and_once() {
     verify(&arguments).failed("ATT-362").says("quote.msg: it is neither a file nor a folder");
 }
 
-/// The case as it was found: a genuine quote, and a report that nobody could read, in one folder.
+/// As it was found: a genuine quote, and a report that could not be read, in one folder.
 #[test]
 fn attack_an_unread_report_beside_a_genuine_quote() {
     let folder = folder("dropped");
@@ -77,7 +78,7 @@ fn attack_an_unread_report_beside_a_genuine_quote() {
     run.says("the verifier's verdict on tpm0 is \"contraindicated\"")
         .says("verdict on refused0 is");
     verify(&format!("{VECTORS}/cases/snp-version-6.bin")).failed("ATT-362").says("version 6");
-    // Also where a signed verdict has nothing genuine in it.
+    // The same for a signed verdict without anything genuine in it.
     verify(&format!("{VECTORS}/cases/snp-version-6.bin --ear {key} -o {jwt} --at {NOW}"))
         .failed("ATT-362");
     verify(&format!("{jwt} --jwks {public} --issuer flare-cvm --at {NOW}"))

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{h100_nonce, switch_nonce};
 use crate::{EVIDENCE, NOW, VECTORS, explain::machine, folder, verify, write};
 
-/// Whose word counts is said on the command line, and the evidence's own only where that is wanted.
+/// The command line says whose word counts; the evidence's own word counts only if it says so.
 #[test]
 fn what_judges_does_not_come_with_the_evidence() {
     let h100 = format!("{EVIDENCE}/gpu/h100-545.00-e2e");

@@ -80,7 +80,7 @@ fn mistakes_on_the_command_line_end_before_any_verdict() {
 #[test]
 fn help_teaches() {
     let help = flare_cvm(&["attest", "verify", "--help"]).good();
-    help.says("openssl genpkey").says("--ear").says("What could not be checked is listed");
+    help.says("openssl genpkey").says("--ear").says("What could not be checked is");
     help.says("--nonce-from-evidence")
         .says("--jwks-from-evidence")
         .says("--issuer-from-evidence")

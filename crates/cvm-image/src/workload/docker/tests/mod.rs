@@ -64,7 +64,12 @@ fn files(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
 
 fn config(run: Value, layers: &[Vec<u8>]) -> Value {
     let ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
-    json!({ "architecture": "amd64", "os": "linux", "config": run, "rootfs": { "type": "layers", "diff_ids": ids } })
+    json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": run,
+        "rootfs": { "type": "layers", "diff_ids": ids },
+    })
 }
 
 /// As `docker save` before 25 writes it.
@@ -79,7 +84,7 @@ fn saved(config: &Value, layers: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
     entries
 }
 
-/// As the OCI image layout has it, layers compressed, behind an index of two machines.
+/// As the OCI image layout has it: layers compressed, and an index of two machines first.
 fn oci(config: &Value, layers: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
     let mut entries =
         vec![("oci-layout".to_owned(), b"{\"imageLayoutVersion\":\"1.0.0\"}".to_vec())];
@@ -155,8 +160,8 @@ impl Unpacked {
 fn run() -> Value {
     json!({
         "User": "1000", "Env": ["PATH=/usr/bin:/bin", "GREETING=a \"b\" $c %d", "PYTHONPATH=/app"],
-        "Entrypoint": ["start"], "Cmd": ["--name", "x y"], "WorkingDir": "/app", "Volumes": {"/tmp": {}},
-        "Labels": {"a": "b"}
+        "Entrypoint": ["start"], "Cmd": ["--name", "x y"], "WorkingDir": "/app",
+        "Volumes": {"/tmp": {}}, "Labels": {"a": "b"}
     })
 }
 
