@@ -1,7 +1,7 @@
-//! The ways by which a host could speak to a running guest without being measured: strings in SMBIOS
-//! and fw_cfg, EFI variables, VSOCK, shared folders, devices that nobody asked for. The stage's gate
-//! keeps them out of a tree, and `boot` out of what starts it. `cvm-init` checks once more
-//! (`initramfs/src/platform/host.rs`).
+//! The ways by which a host could speak to a running guest without being measured: strings in
+//! SMBIOS and fw_cfg, EFI variables, VSOCK, shared folders, devices that nobody asked for. The
+//! stage's gate keeps them out of a tree, and `boot` out of what starts it. `cvm-init` checks once
+//! more (`initramfs/src/platform/host.rs`).
 
 /// What the command line of every image says, among other things.
 ///

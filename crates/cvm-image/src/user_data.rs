@@ -87,8 +87,8 @@ impl Explain for UserDataError {
     }
 }
 
-/// Replaces p6's content by a new ext4 with the files of `folder`, and gives their bytes. The disk is
-/// replaced whole, by one rename, or not at all.
+/// Replaces p6's content by a new ext4 with the files of `folder`, and gives their bytes. The disk
+/// is replaced whole, by one rename, or not at all.
 ///
 /// # Errors
 /// [`UserDataError`]: a file that the CVM's unprivileged user could not read, a disk that a running

@@ -202,7 +202,8 @@ mod tests {
     use super::*;
 
     const DEP: &str = "kernel/md/dm-mod.ko:\nkernel/md/dm-bufio.ko: kernel/md/dm-mod.ko\n\
-                       kernel/md/dm-verity.ko: kernel/md/dm-bufio.ko kernel/md/dm-mod.ko\nkernel/fs/zipped.ko.xz:\n";
+                       kernel/md/dm-verity.ko: kernel/md/dm-bufio.ko kernel/md/dm-mod.ko\n\
+                       kernel/fs/zipped.ko.xz:\n";
 
     fn kernel_file(path: &str) -> Result<Vec<u8>, String> {
         match path {

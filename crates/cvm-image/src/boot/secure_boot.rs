@@ -217,7 +217,7 @@ fn signature_list(kind: Guid, signature: &[u8]) -> Vec<u8> {
 /// The first signature of the first list.
 fn first_entry(lists: &[u8]) -> Option<&[u8]> {
     // EFI_SIGNATURE_LIST: type, then the lengths of the list, of a further header and of an entry.
-    let list = u32::from_le_bytes(lists.get(16..20)?.try_into().ok()?);
+    let list = variables::u32_at(lists, 16)?;
     lists.get(28..list as usize)
 }
 

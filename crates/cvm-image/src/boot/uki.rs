@@ -40,9 +40,10 @@ pub struct Parts<'a> {
 /// partitions that it recognises; an inner kernel log stays off the console (`loglevel=3`);
 /// `no_timer_check` leaves out a test of the timer that a machine on a busy host fails with a
 /// panic.
-const FIXED: &str = "console=ttyS0 panic=-1 loglevel=3 lockdown=integrity init_on_alloc=1 init_on_free=1 slab_nomerge \
-                     page_alloc.shuffle=1 randomize_kstack_offset=on vsyscall=none debugfs=off module.sig_enforce=1 \
-                     systemd.gpt_auto=0 no_timer_check";
+const FIXED: &str = "console=ttyS0 panic=-1 loglevel=3 lockdown=integrity init_on_alloc=1 \
+                     init_on_free=1 slab_nomerge page_alloc.shuffle=1 randomize_kstack_offset=on \
+                     vsyscall=none debugfs=off module.sig_enforce=1 systemd.gpt_auto=0 \
+                     no_timer_check";
 
 /// The kernel's command line for the image whose `manifest.json` has this SHA-256.
 pub fn cmdline(manifest_sha256: &Bytes32) -> String {

@@ -77,8 +77,8 @@ pub struct Additions {
     pub proxy: Option<String>,
     /// The site's own policies.
     pub policies: Policies,
-    /// The public key of whoever collected what vendors publish. The agent trusts what that collector
-    /// signed if it comes with a peer's evidence.
+    /// The public key of whoever collected what vendors publish. The agent trusts what that
+    /// collector signed if it comes with a peer's evidence.
     pub collector: Option<PathBuf>,
     /// How the agent in the CVM behaves.
     pub agent: AgentConf,
@@ -146,7 +146,7 @@ impl Additions {
             base_image: path(section, "base_image")?,
             profile: section
                 .optional("profile")
-                .map(|item| item.text("a profile's name, as debian-12"))
+                .map(|item| item.text("a profile's name, such as debian-12"))
                 .transpose()?,
             init: path(section, "init")?,
             layout: path(section, "layout")?,

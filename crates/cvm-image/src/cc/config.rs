@@ -227,8 +227,9 @@ impl CcConfig {
         Ok(())
     }
 
-    /// The site's `site_conf.yaml`. If the file names no ports, those of NVFLARE are open: a server's
-    /// to others; for a client, the server's; and the port of a service that an issuer asks.
+    /// The site's `site_conf.yaml`. If the file names no ports, those of NVFLARE are open: a
+    /// server's to others; for a client, the server's; and the port of a service that an issuer
+    /// asks.
     pub fn site_conf(&self, site: Name) -> SiteConf {
         let nvflare = |role| if self.role == role { vec![8002, 8003] } else { Vec::new() };
         let own_out = || {
@@ -259,8 +260,8 @@ impl CcConfig {
 
     /// A layout with the drive sizes in place of its own.
     ///
-    /// NVFLARE's root drive holds the job store and the workspace, and either may fill it: so p5 and
-    /// `state` each get its size (what is not written takes no room). Logs add to `state`.
+    /// NVFLARE's root drive holds the job store and the workspace, and either may fill it: so p5
+    /// and `state` each get its size (what is not written takes no room). Logs add to `state`.
     pub fn layout(&self, layout: Layout) -> Result<Layout, LayoutError> {
         let state = match (self.root_drive, self.applog_drive) {
             (None, None) => None,
@@ -388,7 +389,7 @@ fn classes(item: Item) -> Result<Vec<String>, CcConfigError> {
             return item.refuse(
                 "a job could then name any class of Python's, and so run what it likes without \
                  carrying code",
-                "list the model's packages, each with a dot at its end, as acme.",
+                "list the model's packages, each with a dot at its end, such as `acme.`",
             );
         }
         item.parsed(ENTRY, |text| {

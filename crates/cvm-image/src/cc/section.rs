@@ -1,5 +1,5 @@
-//! One mapping of a configuration file, read key by key. An unknown key is an error, so that nothing
-//! is silently ignored.
+//! One mapping of a configuration file, read key by key. An unknown key is an error, so that
+//! nothing is silently ignored.
 
 use std::ops::RangeInclusive;
 
@@ -22,7 +22,7 @@ pub(super) struct Section {
 
 /// A value with its place in the file, which a reader then turns into what it must be.
 pub(super) struct Item {
-    /// The key with its place, as `cc_issuers[0].path`.
+    /// The key with its place, such as `cc_issuers[0].path`.
     pub(super) key: String,
     value: Value,
 }

@@ -12,9 +12,9 @@ use crate::stage::{
     secrets::{Finding, Needles, scan_file, scan_program_bytes, scan_programs},
 };
 
-/// Fails on the first partition that holds one of the kit's private keys, a delegate's secrets or the
-/// image's keys, or anything that looks like a private key. `initramfs` is p2's archive, which is
-/// searched unpacked because compression would hide a secret.
+/// Fails on the first partition that holds one of the kit's private keys, a delegate's secrets or
+/// the image's keys, or anything that looks like a private key. `initramfs` is p2's archive, which
+/// is searched unpacked because compression would hide a secret.
 pub(super) fn search(
     partitions: &[(&'static str, PathBuf)],
     initramfs: &[u8],

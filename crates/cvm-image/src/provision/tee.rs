@@ -252,7 +252,8 @@ mod tests {
             ),
             (
                 format!(
-                    "version: 1\nazure: [{{platform: a, tee: snp, measurement: {0}{0}, pcrs: {{}}}}]\n",
+                    "version: 1\n\
+                     azure: [{{platform: a, tee: snp, measurement: {0}{0}, pcrs: {{}}}}]\n",
                     "00".repeat(24)
                 ),
                 "docs/tcb.md",
@@ -269,7 +270,8 @@ mod tests {
     fn firmware_that_would_not_measure_the_kernel_is_refused() {
         let host = |vcpu_type: &str| {
             read(&format!(
-                "version: 1\nsnp: [{{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: {vcpu_type}, \
+                "version: 1\n\
+                 snp: [{{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: {vcpu_type}, \
                  tcb_floor: {{Milan: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}}}]\n"
             ))
         };

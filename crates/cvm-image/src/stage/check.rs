@@ -13,10 +13,10 @@ pub enum Check {
     NoSetuid,
     /// nftables drops packets by default in all directions, from the start of the boot.
     DefaultDeny,
-    /// Nothing takes in what the host says: no unit and no module. The systemd is a version that was
-    /// checked for it.
+    /// Nothing takes in what the host says: no unit and no module. The systemd is a version that
+    /// was checked for it.
     HostChannels,
-    /// There is no program that installs software.
+    /// No program installs software.
     NoPackageManager,
     /// The Python environment sees none of the distribution's packages.
     VenvIsolated,

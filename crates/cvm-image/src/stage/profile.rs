@@ -120,8 +120,8 @@ impl Profile {
         packages.iter().map(|name| name.replace(KERNEL_SUITE, self.kernel_suite)).collect()
     }
 
-    /// Writes sources to `work`: those of this suite's `main` in the machine's apt configuration, and
-    /// the suites `more` on the same mirror, each with its own components if it has any.
+    /// Writes sources to `work`: those of this suite's `main` in the machine's apt configuration,
+    /// and the suites `more` on the same mirror, each with its own components if it has any.
     fn sources(self, apt: &Path, more: &Suites, work: &Path) -> Result<Vec<PathBuf>, StageError> {
         let mut files = vec![apt.join("sources.list")];
         let folder = apt.join("sources.list.d");
@@ -285,7 +285,8 @@ mod tests {
 
     fn stanza(suite: &str, more: &str) -> String {
         format!(
-            "Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\nComponents: main\n{more}"
+            "Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\n\
+             Components: main\n{more}"
         )
     }
 

@@ -73,11 +73,11 @@ pub struct StageSpec {
 pub struct PythonSpec {
     /// Where it lies in the guest.
     pub venv: String,
-    /// The lock file beside `stage.yaml`: `name==version --hash=sha256:…` for every wheel, including
-    /// pip's.
+    /// The lock file beside `stage.yaml`: `name==version --hash=sha256:…` for every wheel,
+    /// including pip's.
     pub lock: PathBuf,
-    /// The folder of a package of this repository, relative to the folder of `stage.yaml`. The wheel
-    /// that its `build_backend.py` makes is installed too.
+    /// The folder of a package of this repository, relative to the folder of `stage.yaml`. The
+    /// wheel that its `build_backend.py` makes is installed too.
     #[serde(default)]
     pub local: Option<PathBuf>,
     /// What to delete from its site-packages.

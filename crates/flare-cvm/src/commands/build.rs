@@ -14,8 +14,8 @@ use crate::problem::Problem;
 ///
 /// nvidia_cc_base (a hardened Debian) → nvflare_cc_base (NVFLARE's Python environment) →
 /// provision_build (the project's locked-down image). Each stage names its base by digest and ends
-/// with its gate: checks on the tree, of which one failure stops the build. A stage whose inputs did
-/// not change is taken from the cache.
+/// with its gate: checks on the tree, of which one failure stops the build. A stage whose inputs
+/// did not change is taken from the cache.
 ///
 ///   flare-cvm build nvidia_cc_base -o nvcc_image.qcow2
 ///   flare-cvm build nvflare_cc_base --base-image nvcc_image.qcow2 -o nvflare_cc_base.qcow2

@@ -92,7 +92,7 @@ pub struct Fetch {
     /// A TDX or SGX quote; give it once per platform
     #[arg(long = "tdx-quote", value_name = "FILE")]
     tdx_quotes: Vec<PathBuf>,
-    /// An NVIDIA manifest's name, as NV_GPU_DRIVER_GH100_550.90.07
+    /// An NVIDIA manifest's name, such as NV_GPU_DRIVER_GH100_550.90.07
     #[arg(long = "rim", value_name = "ID")]
     rims: Vec<String>,
     /// Anything else by its name in `show`, as "amd-crl vlek/Genoa" or "dcap
@@ -129,11 +129,11 @@ pub struct Fetch {
 
 /// Take files, or another collector's folder, into the folder.
 ///
-/// For what no service hands out (a cloud provider's VLEK comes with the evidence), and for machines
-/// without a network. Each file is recognised by its content: VCEK or VLEK (DER), AMD's chain
-/// (PEM), AMD's list (DER), DCAP collateral (the JSON of dcap-qvl), or NAME=FILE for an NVIDIA
-/// manifest, which does not say its own name. A folder with an index.json is another collector's;
-/// its --signer must be given.
+/// For what no service hands out (a cloud provider's VLEK comes with the evidence), and for
+/// machines without a network. Each file is recognised by its content: VCEK or VLEK (DER), AMD's
+/// chain (PEM), AMD's list (DER), DCAP collateral (the JSON of dcap-qvl), or NAME=FILE for an
+/// NVIDIA manifest, which does not say its own name. A folder with an index.json is another
+/// collector's; its --signer must be given.
 #[derive(Args)]
 pub struct Import {
     #[command(flatten)]

@@ -54,12 +54,12 @@ pub enum Keyholder {
 
 /// Serve the party's half over HTTPS until Ctrl-C or SIGTERM.
 ///
-/// Prints one line `ready URL certificate=SHA256`, and then one line per decision. The policy folder
-/// holds policy.rego (package policy; `allow` decides); in ek-roots/ the PEM certificates of those
-/// who may endorse a TPM, and what they revoked (*.crl); in collateral/ what AMD and Intel publish,
-/// as `flare-cvm collateral` collects it, beside its collector's key collateral.pub. Nothing is
-/// reloaded while it runs: restart it after a change. Refusals show their reason here and in the
-/// log only; the client hears no more than "denied".
+/// Prints one line `ready URL certificate=SHA256`, and then one line per decision. The policy
+/// folder holds policy.rego (package policy; `allow` decides); in ek-roots/ the PEM certificates of
+/// those who may endorse a TPM, and what they revoked (*.crl); in collateral/ what AMD and Intel
+/// publish, as `flare-cvm collateral` collects it, beside its collector's key collateral.pub.
+/// Nothing is reloaded while it runs: restart it after a change. Refusals show their reason here
+/// and in the log only; the client hears no more than "denied".
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]

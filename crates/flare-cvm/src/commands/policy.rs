@@ -28,9 +28,9 @@ pub enum PolicyCommand {
 
 /// Write boot.rego, self.rego and cross.rego from an image's predicted reference values.
 ///
-/// boot.rego decides on the release of keys. A running CVM judges itself by self.rego, and its peers
-/// by cross.rego. All three deny by default and say why. Read them, and edit them: they are yours. A
-/// check that was left out is refused unless the policy lists it in accepted_not_checked.
+/// boot.rego decides on the release of keys. A running CVM judges itself by self.rego, and its
+/// peers by cross.rego. All three deny by default and say why. Read them, and edit them: they are
+/// yours. A check that was left out is refused unless the policy lists it in accepted_not_checked.
 #[derive(Args)]
 pub struct New {
     /// The bundle's reference.json, or a reference set (flare-cvm predict prints one)

@@ -99,7 +99,8 @@ fn another_banks_quote_is_not_compared() {
 fn a_tds_register() {
     let folder = folder("explain-tdx");
     let files = format!(
-        "{EVIDENCE}/tdx/quotes/near-mpc.bin {EVIDENCE}/tdx/collateral/near-mpc.json {EVIDENCE}/ccel/near-mpc/tcb_info.json \
+        "{EVIDENCE}/tdx/quotes/near-mpc.bin {EVIDENCE}/tdx/collateral/near-mpc.json \
+         {EVIDENCE}/ccel/near-mpc/tcb_info.json \
          --at 1787894500"
     );
     let verdict = verify(&format!("{files} --json")).good().json();

@@ -88,8 +88,8 @@ fn a_token_without_a_file_can_be_piped() {
     }
 }
 
-/// The key's file is no key, or of another curve: no token, and an error that says which key is
-/// needed.
+/// A file that is not a key, or a key on another curve: no token, and an error that says which key
+/// is needed.
 #[test]
 fn another_kind_of_key_signs_nothing() {
     let folder = folder("token-key");

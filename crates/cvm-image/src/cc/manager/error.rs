@@ -198,7 +198,7 @@ impl Explain for ManagerError {
                     .into()
             }
             Self::Outlives { .. } => "set token_expiration below cc_attestation.check_frequency, \
-                as 100 and 120, and provision again"
+                such as 100 below 120, and provision again"
                 .into(),
             Self::Sites { .. } => "cc_enabled_sites holds the names of all CC clients, and \
                 literally `server` for the server: give each participant a cc_config, and \
@@ -212,7 +212,7 @@ impl Explain for ManagerError {
                 yourself"
                 .into(),
             Self::NoPolicyFile { .. } => "policy files lie in the signed kit: name them relative \
-                to its folder, as local/result.plc"
+                to its folder, such as local/result.plc"
                 .into(),
             Self::UnknownClaim { closest: Some(closest), .. } => format!("did you mean {closest}?"),
             Self::UnknownClaim { .. } | Self::MissingClaim { .. } => "the policy has exactly the \

@@ -239,8 +239,8 @@ fn issuers(manager: &Component) -> Result<Vec<(&str, u64, String)>, ManagerError
     Ok(issuers)
 }
 
-/// NVFLARE trusts a site without a token if its name is not in the list: so this site's own name and
-/// the server's must be in it.
+/// NVFLARE trusts a site without a token if its name is not in the list: so this site's own name
+/// and the server's must be in it.
 fn sites(check: &ManagerCheck, manager: &Component) -> Result<(), ManagerError> {
     let sites = manager.names("cc_enabled_sites", "a list of at least one site")?;
     let own = if check.role == Role::Server { SERVER } else { check.site.as_str() };

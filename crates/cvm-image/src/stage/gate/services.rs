@@ -75,7 +75,8 @@ fn units_end_in_lockdown(tree: &Path) -> Result<(), String> {
         "cvm-jobs.service",
         &[
             "ConditionPathIsMountPoint=!/opt/nvflare/jobs",
-            "ExecStartPost=/usr/bin/systemd-tmpfiles --create --remove --boot --prefix=/opt/nvflare",
+            "ExecStartPost=/usr/bin/systemd-tmpfiles --create --remove --boot \
+             --prefix=/opt/nvflare",
             ends_in_lockdown,
         ],
     )?;

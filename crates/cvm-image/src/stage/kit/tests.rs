@@ -18,7 +18,9 @@ fn openssl(arguments: &[&str]) {
 
 const RESOURCES: &str = r#"{
  "components": [{"id": "job_manager", "args": {"uri_root": "/tmp/nvflare/jobs-storage"}}],
- "snapshot_persistor": {"args": {"storage": {"args": {"root_dir": "/tmp/nvflare/snapshot-storage"}}}}
+ "snapshot_persistor": {
+  "args": {"storage": {"args": {"root_dir": "/tmp/nvflare/snapshot-storage"}}}
+ }
 }"#;
 
 impl Fixture {

@@ -1,5 +1,5 @@
-//! `docker_archive`: an image from `docker save` or in the OCI image layout, unpacked without Docker
-//! into the `site` volume. It runs confined, instead of the guest's own NVFLARE.
+//! `docker_archive`: an image from `docker save` or in the OCI image layout, unpacked without
+//! Docker into the `site` volume. It runs confined, instead of the guest's own NVFLARE.
 //!
 //! Layers are applied in memory ([`tree`]), so that nothing in an archive can name a place on the
 //! builder's disk; only file contents are written, under numbers, and move to their places at the

@@ -110,8 +110,8 @@ impl Input {
         }
     }
 
-    /// Takes what the evidence needs from signed caches: the one at `at`, and those that came with the
-    /// evidence. If `at` is a plain folder, takes everything in it.
+    /// Takes what the evidence needs from signed caches: the one at `at`, and those that came with
+    /// the evidence. If `at` is a plain folder, takes everything in it.
     pub(super) fn collateral(
         &mut self,
         at: Option<&Path>,

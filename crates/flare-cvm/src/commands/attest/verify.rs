@@ -31,19 +31,19 @@ const EAR_LIFETIME: u64 = 3600;
 ///
 /// Give the files of one machine's evidence in any order, or one folder per device: each file is
 /// recognised by its content. Vendors' roots are built in; certificates, DCAP collateral, reference
-/// manifests and revocation lists are taken from the evidence or from a collateral folder. Nothing is
-/// fetched.
+/// manifests and revocation lists are taken from the evidence or from a collateral folder. Nothing
+/// is fetched.
 ///
 /// The exit status is 0 only if everything was genuine and accepted. What could not be checked is
-/// listed; a Rego policy refuses each such check unless it accepts it by name. A file that cannot be
-/// read as anything is refused, also in a folder or a JSON member, unless a policy's rules accept it
-/// by name ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
+/// listed; a Rego policy refuses each such check unless it accepts it by name. A file that cannot
+/// be read as anything is refused, also in a folder or a JSON member, unless a policy's rules
+/// accept it by name ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
 ///
-/// What evidence is judged by must not come with the evidence. A nonce, a token's keys and its issuer
-/// count only if they are given here; if they are only among the evidence, they are refused. The
-/// three flags --…-from-evidence believe them nevertheless, and the verdict says so. Without a nonce
-/// the verdict lists it as not checked, and several pieces of evidence are refused: they may be of
-/// several machines, or of several days.
+/// What evidence is judged by must not come with the evidence. A nonce, a token's keys and its
+/// issuer count only if they are given here; if they are only among the evidence, they are refused.
+/// The three flags --…-from-evidence believe them nevertheless, and the verdict says so. Without a
+/// nonce the verdict lists it as not checked, and several pieces of evidence are refused: they may
+/// be of several machines, or of several days.
 ///
 /// A signed result (--ear) is a JWT that says of each attester affirming, warning (checks were left
 /// out) or contraindicated, with all claims, for an hour. Its key, and the public half for those
@@ -72,8 +72,8 @@ pub struct Verify {
     /// sign, nothing else
     #[arg(long, value_name = "DIR")]
     collateral: Option<PathBuf>,
-    /// Who may have signed that cache, or one among the evidence: a public key file; give it once per
-    /// signer
+    /// Who may have signed that cache, or one among the evidence: a public key file; give it once
+    /// per signer
     #[arg(long, value_name = "FILE")]
     collateral_signer: Vec<PathBuf>,
     /// The time at which all must be valid: 2025-12-10T00:00:00Z, 2025-12-10, or seconds since

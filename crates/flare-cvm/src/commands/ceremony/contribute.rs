@@ -12,10 +12,10 @@ use super::super::{day::in_days, secret_input::UnlockArgs};
 
 /// Seal this party's base key to the builder, for one build
 ///
-/// The contribution is refused in another ceremony, for another role, in another build and after its
-/// last day. Until that day, this party's key holders may also enrol the build's images by what they
-/// present (`keyholder serve --enroll-presented`), one for each site. A build's name can be used
-/// once: the folder keeps a copy of every contribution.
+/// The contribution is refused in another ceremony, for another role, in another build and after
+/// its last day. Until that day, this party's key holders may also enrol the build's images by what
+/// they present (`keyholder serve --enroll-presented`), one for each site. A build's name can be
+/// used once: the folder keeps a copy of every contribution.
 #[derive(Args)]
 pub struct Contribute {
     /// This party's folder

@@ -166,8 +166,8 @@ fn floor(args: &Predict) -> Result<TcbFloor> {
         return Problem::result(
             "CLI-032",
             "no least firmware was stated for the SEV-SNP machines of this reference set",
-            "give --min-tcb once per product and stepping, as milan-b1=4.0.24.219: docs/tcb.md \
-             says where to find the numbers",
+            "give --min-tcb once per product and stepping, such as milan-b1=4.0.24.219: \
+             docs/tcb.md says where to find the numbers",
         );
     }
     TcbFloor::merge(args.min_tcb.iter().cloned()).context("--min-tcb")

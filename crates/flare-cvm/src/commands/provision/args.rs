@@ -34,14 +34,14 @@ use super::super::secret_input::UnlockArgs;
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Provision {
-    /// The participant's startup kit, as prod_00/server1
+    /// The participant's startup kit, such as prod_00/server1
     #[arg(long, value_name = "FOLDER", required_unless_present = "cc_config")]
     pub(super) kit: Option<PathBuf>,
     /// A site's cc_config; give it once per site, with SITE= if the file is not named cc_SITE.yml
     #[arg(long, value_name = "[SITE=]FILE", conflicts_with_all = ["kit", "site_conf"])]
     pub(super) cc_config: Vec<String>,
-    /// Where the kits of all sites lie, as prod_00; by default each cc_config says
-    /// user_config.nvflare
+    /// The folder of all sites' kits, such as prod_00; by default user_config.nvflare of each
+    /// cc_config is the kit
     #[arg(long, value_name = "FOLDER", requires = "cc_config")]
     pub(super) kit_root: Option<PathBuf>,
     /// The image that `flare-cvm build provision_build` made

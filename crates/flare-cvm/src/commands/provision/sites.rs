@@ -246,7 +246,8 @@ fn chosen<T: Clone>(flag: &Option<T>, own: &Option<T>, name: &str, key: &str) ->
     }
 }
 
-/// Opens the contributions that the site needs; those of other parties or the other role are ignored.
+/// Opens the contributions that the site needs; those of other parties or the other role are
+/// ignored.
 fn open(
     paths: &[PathBuf],
     agreement: &Agreement,
@@ -360,7 +361,7 @@ fn kit_of(args: &Provision, name: Option<&str>, file: &Path, config: &CcConfig) 
         (None, None) => Problem::result(
             "CLI-008",
             format!("{shown} names no startup kit"),
-            "say --kit-root with the folder that `nvflare provision` made, as prod_00; its \
+            "say --kit-root with the folder that `nvflare provision` made, such as prod_00; its \
              packager sets user_config.nvflare itself",
         ),
     }
@@ -392,7 +393,7 @@ fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
                      startup/fed_server.json, startup/fed_client.json",
                     kit.display()
                 ),
-                "give a participant's folder, as workspace/PROJECT/prod_00/server1",
+                "give a participant's folder, such as workspace/PROJECT/prod_00/server1",
             );
         }
     };

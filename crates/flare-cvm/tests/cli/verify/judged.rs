@@ -45,7 +45,8 @@ fn what_judges_does_not_come_with_the_evidence() {
 /// A policy as NVIDIA writes them.
 fn policy(folder: &Path, name: &str, overall: &str, detached: &str) -> String {
     let text = format!(
-        r#"{{"version": "4.0", "authorization-rules": {{"type": "JWT", "overall-claims": {overall}, "detached-claims": {detached}}}}}"#
+        r#"{{"version": "4.0", "authorization-rules":
+            {{"type": "JWT", "overall-claims": {overall}, "detached-claims": {detached}}}}}"#
     );
     write(folder.join(name), text)
 }
@@ -113,7 +114,8 @@ fn nvidias_policies_judge_switches_and_the_service_too() {
     verify(&format!("{switch} --policy {measured}")).failed("ATT-362").says("devices is 0");
     // The verdict of NVIDIA's service is judged by the same rules, and there OCSP was asked.
     let nras = format!(
-        "{EVIDENCE}/nras/hopperClaimsv3_detached_eat.json --jwks {EVIDENCE}/nras/nras-prod-20250609.recovered.pub.pem \
+        "{EVIDENCE}/nras/hopperClaimsv3_detached_eat.json \
+         --jwks {EVIDENCE}/nras/nras-prod-20250609.recovered.pub.pem \
          --issuer https://nras.attestation.nvidia.com --at 1749601918"
     );
     for good in [&measured, &asked] {

@@ -63,7 +63,8 @@ fn mistakes_on_the_command_line_end_before_any_verdict() {
     ]);
     let floor = |chip: &str| {
         format!(
-            r#"{{"snp": {{"allow_debug": true, "min_tcb": {{"{chip}": {{"bootloader": 2, "tee": 0, "snp": 5, "microcode": 68}}}}}}}}"#
+            r#"{{"snp": {{"allow_debug": true, "min_tcb":
+                {{"{chip}": {{"bootloader": 2, "tee": 0, "snp": 5, "microcode": 68}}}}}}}}"#
         )
     };
     for (chip, accepted) in [("Milan", true), ("Siena", false), ("Milan-B1", false)] {

@@ -43,7 +43,8 @@ fn layers_are_applied_in_order_from_either_layout_and_compression() {
             "Environment=\"GREETING=a \\\"b\\\" $c %%d\"",
             "Environment=\"PYTHONPATH=/app:/opt/nvflare/site/model/code\"",
             "Environment=\"HOME=/vault/workspace/nvflare\"",
-            "BindReadOnlyPaths=/opt/nvflare/site/keys/client.key:/user_config/nvflare/startup/client.key",
+            "BindReadOnlyPaths=/opt/nvflare/site/keys/client.key:\
+             /user_config/nvflare/startup/client.key",
             "BindReadOnlyPaths=/opt/nvflare/config/user_config/mine:/user_config/mine",
             "TemporaryFileSystem=",
             "TemporaryFileSystem=/run:mode=0755,nodev,nosuid,noexec",
