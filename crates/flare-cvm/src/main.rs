@@ -29,7 +29,7 @@ struct Cli {
     command: Command,
 }
 
-// Each command's help is its type's documentation.
+// The help of each command is the documentation of its type.
 #[derive(Subcommand)]
 enum Command {
     Build(commands::build::Build),

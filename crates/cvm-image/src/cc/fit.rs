@@ -20,7 +20,7 @@ impl CcConfig {
             return Err(CcConfigError::Contradiction {
                 first: "flare_cvm.profile".into(),
                 second: "flare_cvm.base_image".into(),
-                problem: format!("the image goes back to {}, not to {profile}", base.profile),
+                problem: format!("the image is built from {}, not from {profile}", base.profile),
             });
         }
         // A workload brings its own Python.

@@ -84,7 +84,7 @@ fn install_from(
     )?;
 
     let mut command = tool::command("pip");
-    // What an interrupted pip leaves goes with the wheels.
+    // What an interrupted pip leaves is removed with the wheels.
     command.env("TMPDIR", wheels);
     command.args(["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]);
     command.args(["--disable-pip-version-check", "--no-input", "--implementation", "cp"]);

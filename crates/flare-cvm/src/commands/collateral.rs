@@ -47,7 +47,7 @@ const FRESH: u64 = 7 * 86_400;
 #[derive(Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum Collateral {
-    // Each one's help is its arguments' documentation.
+    // The help of each is the documentation of its arguments.
     Fetch(Box<Fetch>),
     Import(Import),
     Show(Show),

@@ -30,7 +30,7 @@ const MAX_DOCUMENT: u64 = manifest::MAX_BYTES;
 ///
 /// A key holder is one party's own server. It releases that party's half of an image's key when,
 /// and only when, the image was enrolled, the evidence is genuine and matches the image's reference
-/// values, and the party's policy says yes. Every decision goes into a signed, hash-chained log.
+/// values, and the party's policy allows it. Every decision goes into a signed, hash-chained log.
 ///
 /// The party's folder is the one that `flare-cvm ceremony init` made. In order:
 ///
@@ -42,7 +42,7 @@ const MAX_DOCUMENT: u64 = manifest::MAX_BYTES;
 #[derive(Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum Keyholder {
-    // Each one's help is its arguments' documentation.
+    // The help of each is the documentation of its arguments.
     Serve(Serve),
     Enroll(Enroll),
     Images(Look),

@@ -1,5 +1,5 @@
 //! `attest verify --reference … --explain`: one deliberately changed input of each kind, and what
-//! is said of it.
+//! is said about it.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ use crate::{
     EVIDENCE, NOW, VECTORS, bundle::Bundle, claims, folder, mint, predict, read, verify, write,
 };
 
-/// What a wrong value ends in, as text and as JSON; the right one is accepted.
+/// What a wrong value leads to, as text and as JSON. The right value is accepted.
 fn explained(
     arguments: &str,
     reference: &str,
@@ -72,8 +72,8 @@ fn a_tpms_register() {
     explained(&format!("{session}/evidence.json --at {now}"), &wrong, &right, expected);
 }
 
-/// Reference values are of the SHA-256 bank: another bank's quote is compared with nothing, and
-/// says so.
+/// Reference values are for the SHA-256 bank: the quote of another bank is not compared, and the
+/// verdict says so.
 #[test]
 fn another_banks_quote_is_not_compared() {
     let gce = format!("{EVIDENCE}/tpm/gce-cos-85-nonce9009");

@@ -72,7 +72,7 @@ fn a_refused_machines_verdict_is_signed_and_refused_again() {
     run.says("refused[ATT-396]: ").says("the verifier's verdict on cpu0 is \"contraindicated\"");
 }
 
-/// A token that goes to standard output is alone there.
+/// A token without a file is all that standard output gets.
 #[test]
 fn a_token_without_a_file_can_be_piped() {
     let folder = folder("token-pipe");

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use super::files::{list, name, read};
 use crate::{WorkError, host, tree};
 
-/// Every place from which systemd takes units and their drop-ins, and its own settings.
+/// Every folder from which systemd takes units, drop-ins and its own settings.
 const SYSTEMD: [&str; 3] = ["/usr/lib/systemd", "/etc/systemd", "/usr/local/lib/systemd"];
 /// Folders of programs that make units from what they find: consoles, labels of disks, the command
 /// line.
@@ -23,7 +23,7 @@ const SETTINGS: [&str; 9] = [
     "ConditionFirmware",
     "AssertFirmware",
 ];
-/// Values by which a unit reaches for the host or for whatever disk bears a label.
+/// Values by which a unit uses the host, or any disk that has a certain label.
 const VALUES: [&str; 7] =
     ["vsock:", "vsock-stream:", "LABEL=", "UUID=", "/dev/disk/", "virtiofs", "9p"];
 /// The settings whose values these are.
@@ -238,7 +238,7 @@ mod tests {
         ("etc/systemd/system/data.mount", "[Mount]\nWhat=LABEL=data\n", "LABEL=data"),
         ("etc/systemd/system/data.mount", "[Mount]\nWhat=/dev/disk/by-label/data\n", "by-label"),
         ("etc/systemd/system/data.mount", "[Mount]\nWhat=share\nType=virtiofs\n", "virtiofs"),
-        // A console of the host's choice becomes a login.
+        // A console that the host chooses becomes a login.
         ("usr/lib/systemd/system-generators/systemd-getty-generator", "", "getty-generator"),
         ("etc/systemd/system-generators/own", "", "own"),
         // A later systemd, under its own name or another.

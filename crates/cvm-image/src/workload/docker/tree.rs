@@ -202,7 +202,7 @@ impl Tree {
         }
     }
 
-    /// A whiteout: what earlier layers have at a name goes.
+    /// A whiteout: removes what earlier layers have at a name.
     pub(super) fn hide(&mut self, folder: Id, name: &[u8], layer: usize) {
         let Some(entry) = self.folder(folder).and_then(|entries| entries.remove(name)) else {
             return;
@@ -213,7 +213,7 @@ impl Tree {
         }
     }
 
-    /// An opaque folder: what earlier layers have in it goes. Says whether nothing is left.
+    /// An opaque folder: removes what earlier layers have in it. Says whether nothing is left.
     pub(super) fn hide_below(&mut self, id: Id, layer: usize) -> bool {
         let Some(entries) = self.folder(id) else { return true };
         let names: Components = entries.keys().cloned().collect();

@@ -164,7 +164,7 @@ impl Input {
         let reports = Reports::of(&self.set);
         let of_amd = reports.snp.iter().flat_map(|report| cache.for_snp_report(report, now));
         let of_intel = reports.quotes.iter().filter_map(|quote| cache.for_quote(quote, now));
-        // Manifests are told apart by the reports themselves.
+        // The reports say which manifests they need.
         let of_nvidia = cache.entries().filter(|entry| matches!(entry.key, Key::Rim(_)));
         let of_nvidia = of_nvidia.filter_map(|entry| cache.find(&entry.key, now).ok());
         for found in of_amd.chain(of_intel).chain(of_nvidia) {

@@ -262,7 +262,7 @@ fn print(address: &str, verdict: &Verdict) {
     }
 }
 
-/// A text of a node's, which may be anybody's.
+/// A node's text as it is shown: a stranger may have written it.
 fn shown(text: &str) -> String {
     printable(text, MAX_SHOWN)
 }

@@ -21,7 +21,7 @@ pub(super) fn reference(args: &Predict) -> Result<Reference> {
     Ok(Reference::parse(&read_bounded(&args.bundle.join("reference.json"), MAX_FILE)?)?)
 }
 
-/// What a boot of the bundle's disk measures.
+/// The bundle's files that its boot measures.
 pub(super) struct BundleFiles {
     pub(super) loader: Vec<u8>,
     pub(super) uki: Vec<u8>,

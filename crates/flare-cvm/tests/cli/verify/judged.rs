@@ -51,8 +51,8 @@ fn policy(folder: &Path, name: &str, overall: &str, detached: &str) -> String {
     write(folder.join(name), text)
 }
 
-/// NVIDIA's own policies ask for OCSP responses, which are not at hand; what else they ask for,
-/// holds.
+/// NVIDIA's own policies ask for OCSP responses, which an offline check does not have. Everything
+/// else that they ask for holds.
 #[test]
 fn nvidias_policies_say_which_check_was_not_made() {
     let h100 = format!("{EVIDENCE}/gpu/h100-545.00-e2e");
