@@ -48,7 +48,7 @@ use cvm_release::{
     client::{Failure as Cause, ReleaseError, SealState},
     messages::MachineRule,
 };
-use cvm_release_https::{Attester, Holder, Session};
+use cvm_release_https::Attester;
 use cvm_seal::{DiskKey, MacKey};
 use serde_json::Value;
 use zeroize::Zeroizing;

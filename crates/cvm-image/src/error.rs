@@ -1,4 +1,4 @@
-//! What every step of every build can meet.
+//! What can go wrong in every step of every build.
 
 use std::{io, path::PathBuf};
 
@@ -12,7 +12,7 @@ pub enum WorkError {
     MissingTool {
         /// The program.
         tool: &'static str,
-        /// Debian's and Ubuntu's package of it.
+        /// Its package in Debian and Ubuntu.
         package: &'static str,
     },
     /// A program failed.
@@ -37,7 +37,7 @@ pub enum WorkError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The disk filled up in the middle.
+    /// The disk is full.
     #[error("no space is left on the disk while {step}")]
     DiskFull {
         /// What was being done.
@@ -79,7 +79,9 @@ impl Explain for WorkError {
                  configuration, and run again; nothing was replaced"
                     .into()
             }
-            Self::Tool { .. } => "the tool's last words stand above; nothing was replaced".into(),
+            Self::Tool { .. } => {
+                "the end of the tool's output is above; nothing was replaced".into()
+            }
             Self::Io { .. } => {
                 "see the operating system's message above; nothing was replaced".into()
             }

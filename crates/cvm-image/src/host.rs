@@ -1,22 +1,22 @@
-//! What a host could say to a running guest without anybody's measuring it, by name: strings in
-//! SMBIOS and fw_cfg, EFI variables, VSOCK, shared folders, devices that nobody ordered. The
-//! stage's gate keeps all of it out of a tree, the boot artifacts' makers out of what starts it,
-//! and `cvm-init` looks once more (`initramfs/src/platform/host.rs`).
+//! The ways by which a host could speak to a running guest without being measured: strings in
+//! SMBIOS and fw_cfg, EFI variables, VSOCK, shared folders, devices that nobody asked for. The
+//! stage's gate keeps them out of a tree, and `boot` out of what starts it. `cvm-init` checks once
+//! more (`initramfs/src/platform/host.rs`).
 
-/// What the command line of every image says, whatever else it says.
+/// What the command line of every image says, among other things.
 ///
 /// `systemd.import_credentials=no`: PID 1 takes no credentials from SMBIOS, fw_cfg or an initramfs
 /// (systemd 251 and later; the command line overrules the EFI variable `SystemdOptions`).
 /// `initcall_blacklist`: kernels have these [built in](SWITCHED_OFF); without them no program sees
 /// an SMBIOS table (`dmi_init`, `dmi_id_init`, `dmi_sysfs_init`) or can mount a folder of the
-/// host's. `rng_core.default_quality=0` and `random.trust_bootloader=off`: what the host's random
-/// device and its firmware give is mixed in and counts for nothing.
+/// host's. `rng_core.default_quality=0` and `random.trust_bootloader=off`: the random bytes of the
+/// host's device and firmware are mixed in, and count for nothing.
 pub(crate) const SWITCHES: &str = "systemd.import_credentials=no \
-     initcall_blacklist=dmi_init,dmi_id_init,dmi_sysfs_init,virtio_fs_init rng_core.default_quality=0 \
-     random.trust_bootloader=off";
+     initcall_blacklist=dmi_init,dmi_id_init,dmi_sysfs_init,virtio_fs_init \
+     rng_core.default_quality=0 random.trust_bootloader=off";
 
-/// Modules that bring a host's words or devices to programs, by what they bring: whole names, or
-/// with `*` how they begin.
+/// Modules that bring a host's words or devices to programs, by what they bring. A `*` stands for
+/// any end of a name.
 const MODULES: [(&str, &[&str]); 6] = [
     ("SMBIOS and fw_cfg", &["dmi_sysfs", "qemu_fw_cfg", "iscsi_ibft"]),
     ("EFI variables", &["efivarfs", "efivars", "efi_pstore", "efi_test"]),
@@ -28,13 +28,13 @@ const MODULES: [(&str, &[&str]); 6] = [
     ),
     ("a hypervisor's keys and orders", &["virtio_input", "hv_utils", "vboxguest"]),
 ];
-/// Of these, what kernels have built in and the command line switches off.
+/// Those of them that kernels have built in, and that the command line switches off.
 const SWITCHED_OFF: [&str; 2] = ["dmi_sysfs", "virtiofs"];
-/// Where boot programs look for a command line of the host's: `io.systemd.stub.…` (systemd 254),
-/// `io.systemd.boot.…`.
+/// The end of the SMBIOS names under which boot programs look for a host's command line:
+/// `io.systemd.stub.…` (systemd 254), `io.systemd.boot.…`.
 const COMMAND_LINE_OF_HOST: &[u8] = b".kernel-cmdline-extra";
 
-/// What a module, by its file's name or the kernel's, brings of the host's.
+/// What a module brings from the host, if anything. Its name is the file's or the kernel's.
 pub(crate) fn channel(module: &str) -> Option<&'static str> {
     let name = module.replace('-', "_");
     let is_named = |named: &&str| match named.strip_suffix('*') {
@@ -49,7 +49,7 @@ pub(crate) fn open_channel(builtin: &str) -> Option<&'static str> {
     channel(builtin).filter(|_| !SWITCHED_OFF.contains(&builtin.replace('-', "_").as_str()))
 }
 
-/// What of [`SWITCHES`] a command line lacks, or has another word for beside it.
+/// The first of [`SWITCHES`] that a command line lacks, or contradicts with another word.
 pub(crate) fn missing_switch(cmdline: &str) -> Option<&'static str> {
     SWITCHES.split(' ').find(|switch| {
         let name = switch.split_inclusive('=').next().unwrap_or(switch);
@@ -58,7 +58,7 @@ pub(crate) fn missing_switch(cmdline: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether an EFI program of systemd's appends what SMBIOS says to the kernel's command line.
+/// Whether an EFI program of systemd appends text from SMBIOS to the kernel's command line.
 pub(crate) fn takes_command_line(program: &[u8]) -> bool {
     let wide: Vec<u8> = COMMAND_LINE_OF_HOST.iter().flat_map(|byte| [*byte, 0]).collect();
     [COMMAND_LINE_OF_HOST, &wide]

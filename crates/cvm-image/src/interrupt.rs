@@ -51,6 +51,10 @@ pub fn install() -> io::Result<()> {
 fn clean_up() {
     for _ in 0..PASSES {
         end(&descendants());
+        // What was started meanwhile.
+        for pid in descendants() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
         let paths = interrupt::guarded();
         let left: Vec<_> = paths.iter().filter(|path| path.symlink_metadata().is_ok()).collect();
         if left.is_empty() && descendants().is_empty() {
@@ -61,7 +65,7 @@ fn clean_up() {
 }
 
 /// Ends the processes of `family`, and kills those that do not end in time. They were listed before
-/// any signal: a process whose parent is gone is nobody's descendant.
+/// any signal: a process whose parent is gone is no longer a descendant.
 fn end(family: &[Pid]) {
     for pid in family {
         let _ = kill(*pid, Signal::SIGTERM);
@@ -70,7 +74,7 @@ fn end(family: &[Pid]) {
     while Instant::now() < deadline && family.iter().any(|pid| is_running(*pid)) {
         thread::sleep(Duration::from_millis(20));
     }
-    for pid in family.iter().filter(|pid| is_running(**pid)).chain(&descendants()) {
+    for pid in family.iter().filter(|pid| is_running(**pid)) {
         let _ = kill(*pid, Signal::SIGKILL);
     }
 }
@@ -87,7 +91,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// A line of `/proc/PID/status`, as `PPid`.
+/// A line of `/proc/PID/status`, such as `PPid`.
 fn status(pid: i32, key: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status
@@ -144,10 +148,10 @@ mod tests {
     /// The shell and its `sleep`, among whatever other tests of this process run.
     fn members(shell: &Child) -> Vec<Pid> {
         let shell = shell.id() as i32;
-        let own = |pid: &Pid| {
+        let is_member = |pid: &Pid| {
             pid.as_raw() == shell || status(pid.as_raw(), "PPid") == Some(shell.to_string())
         };
-        descendants().into_iter().filter(own).collect()
+        descendants().into_iter().filter(is_member).collect()
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod provision;
 mod sparse;
 pub mod stage;
 mod tool;
+mod tree;
 pub mod user_data;
 pub mod workload;
 

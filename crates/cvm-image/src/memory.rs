@@ -1,9 +1,9 @@
-//! Where a build keeps what no disk may see: a folder in memory.
+//! A folder in memory, for what a build must not write to a disk.
 //!
 //! Tools read files, so a kit's private keys and a delegate's secrets must lie in files for a
 //! while. On a disk, deleting a file leaves its blocks, and a killed build leaves the file. So
-//! these files lie in a tmpfs or ramfs, and no swap may carry its pages to a disk in the clear. A
-//! power cut leaves nothing; what a killed build leaves in memory, the next one removes.
+//! these files lie in a tmpfs or ramfs, whose pages must not be swapped to a disk in the clear. A
+//! power cut leaves nothing. What a killed build leaves in memory, the next build removes.
 
 use std::{
     fs::{self, File},
@@ -26,24 +26,24 @@ use crate::WorkError;
 
 /// Memory that never swaps; `linux/magic.h`.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
-/// How the folders of builds begin; the next build looks for them by it.
+/// How the names of builds' folders begin: the next build looks for them by it.
 const PREFIX: &str = ".flare-cvm-secrets-";
 
-/// A folder's files do not stay in memory.
+/// A folder's files would not stay in memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// Another file system, or no folder at all.
+    /// The folder is missing, or on another file system.
     #[error("{} does not lie in memory (tmpfs): secrets may lie nowhere else", .0.display())]
     OnDisk(PathBuf),
-    /// Memory goes to swap in the clear.
+    /// The memory can be swapped to a disk in the clear.
     #[error("what lies in {} can be swapped to {device}, which is not encrypted", folder.display())]
     Swapped {
         /// The folder.
         folder: PathBuf,
-        /// Where to.
+        /// The swap area.
         device: String,
     },
-    /// The operating system refused.
+    /// The operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
 }
@@ -79,7 +79,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Where every Linux has a tmpfs.
+    /// The tmpfs that every Linux has.
     pub const DEFAULT: &str = "/dev/shm";
 
     /// Checks a folder for the secrets of builds.
@@ -92,7 +92,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Whether another folder lies in memory as well, under the same rule.
+    /// Checks that another folder lies in memory as well, under the same rule.
     pub fn check(&self, folder: &Path) -> Result<(), MemoryError> {
         let fail =
             |e: nix::Error| WorkError::io("look at the file system of", folder)(io::Error::from(e));
@@ -115,8 +115,8 @@ impl Memory {
         }
     }
 
-    /// A build's own folder, which goes with the value, or when the user interrupts. Folders of
-    /// builds that were killed go now.
+    /// A build's own folder. It is removed with this value, or when the user interrupts. Folders of
+    /// builds that were killed are removed now.
     pub(crate) fn folder(&self) -> Result<SecretFolder, WorkError> {
         // A crash of this program or of a tool must not write its memory to a disk either.
         let limit =
@@ -126,7 +126,7 @@ impl Memory {
         loop {
             let folder = tempfile::Builder::new()
                 .prefix(PREFIX)
-                // The folder above it is everybody's.
+                // Everybody can read the folder above it.
                 .permissions(fs::Permissions::from_mode(0o700))
                 .tempdir_in(&self.folder)
                 .map_err(WorkError::io("make a folder in", &self.folder))?;
@@ -147,14 +147,14 @@ impl Memory {
         }
     }
 
-    /// Removes what builds left that were killed: nobody holds its lock any more.
+    /// Removes what killed builds left: nobody holds its lock any more.
     fn sweep(&self) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for path in entries
             .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()))
         {
             let path = path.path();
-            // Another user's does not open, and stays.
+            // Another user's folder does not open, and stays.
             if let Ok(lock) = File::open(&path)
                 && lock.try_lock().is_ok()
             {
@@ -168,7 +168,7 @@ impl Memory {
 pub(crate) struct SecretFolder {
     folder: TempDir,
     _guard: PathGuard,
-    /// Held while the build lives, whatever kills it.
+    /// Held until the build ends, however it ends.
     _lock: File,
 }
 
@@ -201,7 +201,7 @@ fn mounted_without_swap(mountinfo: &str, device: &str) -> bool {
     })
 }
 
-/// The first swap area on something else than memory or an encrypted device.
+/// The first swap area that is neither in memory nor on an encrypted device.
 fn in_the_clear(swaps: &str, is_encrypted: &dyn Fn(&str) -> bool) -> Option<String> {
     let areas = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     areas

@@ -8,14 +8,14 @@ use nix::{
     unistd::{Whence, lseek},
 };
 
-/// The parts of a file that are no holes, in order. Moves the file's position.
+/// The parts of a file that are not holes, in order. Moves the file's position.
 pub(crate) fn extents(file: &File) -> io::Result<Vec<Range<u64>>> {
     let mut extents = Vec::new();
     let mut at = 0;
     loop {
         let start = match lseek(file, at, Whence::SeekData) {
             Ok(start) => start,
-            // Nothing but a hole is left.
+            // The rest is a hole.
             Err(Errno::ENXIO) => return Ok(extents),
             Err(error) => return Err(error.into()),
         };

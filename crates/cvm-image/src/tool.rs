@@ -6,12 +6,15 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use cvm_base::interrupt::{PathGuard, checkpoint, guard_path};
+use cvm_base::{
+    Bytes16,
+    interrupt::{PathGuard, checkpoint, guard_path},
+};
 use tempfile::TempDir;
 
 use crate::WorkError;
 
-/// Every program that is run, with its Debian package.
+/// Every program that a build runs, with its Debian package.
 const TOOLS: [(&str, &str); 19] = [
     ("chroot", "coreutils"),
     ("cp", "coreutils"),
@@ -75,7 +78,8 @@ pub(crate) fn command(tool: &'static str) -> Command {
     command
 }
 
-/// A folder for a tool's input and output. It goes with this value, or when the user interrupts.
+/// A folder for temporary files. It is removed with this value, or when the user interrupts.
+#[derive(Debug)]
 pub(crate) struct Scratch {
     folder: TempDir,
     _guard: PathGuard,
@@ -87,6 +91,14 @@ impl Scratch {
         Self::in_folder(&std::env::temp_dir())
     }
 
+    /// In the folder of `output`, which is made if it is missing, so that a result can be renamed
+    /// into place.
+    pub(crate) fn beside(output: &Path) -> Result<Self, WorkError> {
+        let parent = folder_of(output);
+        std::fs::create_dir_all(parent).map_err(WorkError::io("make", parent))?;
+        Self::in_folder(parent)
+    }
+
     /// In `parent`, so that a result can be renamed into place.
     pub(crate) fn in_folder(parent: &Path) -> Result<Self, WorkError> {
         let folder = tempfile::Builder::new()
@@ -96,12 +108,33 @@ impl Scratch {
         Ok(Self { _guard: guard_path(folder.path()), folder })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+
+    /// Leaves whatever is at its path: it has become a result.
+    pub(crate) fn keep(self) {
+        let _ = self.folder.keep();
+    }
 }
 
-/// Runs it to its end; an unsuccessful one's last words go into the error.
+/// The folder that `path` lies in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// An id as tools take it: `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+pub(crate) fn uuid(id: &Bytes16) -> String {
+    let hex = id.to_string();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// Runs `command` to its end and gives its standard output. If it fails, the end of what it printed
+/// goes into the error.
 pub(crate) fn run(
     tool: &'static str,
     step: &'static str,
@@ -111,8 +144,8 @@ pub(crate) fn run(
     ended(tool, step, command.output())
 }
 
-/// The same with `input` on its standard input, for a key that is to lie in no file: a few
-/// kilobytes, which a pipe holds.
+/// The same with `input` on its standard input: for a key that must not lie in a file. `input` is a
+/// few kilobytes, which a pipe holds.
 pub(crate) fn run_with_input(
     tool: &'static str,
     step: &'static str,
@@ -122,7 +155,7 @@ pub(crate) fn run_with_input(
     checkpoint();
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let output = child.and_then(|mut child| {
-        // A tool that ends without reading says itself why.
+        // A tool that ends without reading its input says why itself.
         let _ = child.stdin.take().map(|mut pipe| pipe.write_all(input));
         child.wait_with_output()
     });
@@ -154,7 +187,7 @@ fn ended(
     Err(fail(output.status.to_string(), last.join("; ")))
 }
 
-/// What a tool says of its own version: part of a build's inputs.
+/// The version that a tool prints: part of a build's inputs.
 pub(crate) fn version(tool: &'static str) -> Result<String, WorkError> {
     let flag = if tool == "mkfs.erofs" { "--help" } else { "--version" };
     let output = command(tool).arg(flag).output().map_err(|_| missing(tool))?;

@@ -19,7 +19,7 @@ use crate::{
 
 /// p6's number.
 const DATA: u32 = 6;
-/// Folders deeper than this are taken for a loop.
+/// Deeper folders are refused: they are most likely a loop.
 const MAX_DEPTH: usize = 64;
 
 /// The data could not be put into the disk.
@@ -31,7 +31,7 @@ pub enum UserDataError {
     /// A tool or the operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// A file would be of no use in the CVM.
+    /// A file could not be used in the CVM.
     #[error("{path} {problem}", path = path.display())]
     File {
         /// The file.
@@ -71,12 +71,13 @@ impl Explain for UserDataError {
             Self::Boot(e) => e.help(),
             Self::Work(e) => e.help(),
             Self::File { .. } => {
-                "in the CVM everything is read by NVFLARE's user, who owns nothing here: chmod -R a+rX FOLDER, and take devices, \
-                 sockets and pipes out; the disk was not changed"
+                "in the CVM everything is read by NVFLARE's user, who owns nothing here: chmod -R \
+                 a+rX FOLDER, and take devices, sockets and pipes out; the disk was not changed"
                     .into()
             }
             Self::InUse { .. } => "power the CVM off first (its power button ends it in order); \
-                the disk was not changed".into(),
+                the disk was not changed"
+                .into(),
             Self::TooLarge { .. } => {
                 "provision with a larger user_data_drive_size (or `data` in the layout file), or \
                  put less in; the disk was not changed"
@@ -86,15 +87,16 @@ impl Explain for UserDataError {
     }
 }
 
-/// Replaces p6's content by a new ext4 with the files of `folder`. The disk is replaced whole, by a
-/// rename, or not at all.
+/// Replaces p6's content by a new ext4 with the files of `folder`, and gives their bytes. The disk
+/// is replaced whole, by one rename, or not at all.
 ///
 /// # Errors
-/// [`UserDataError`]: a file that the CVM's unprivileged user could not read, a disk that a running CVM holds, too much data.
+/// [`UserDataError`]: a file that the CVM's unprivileged user could not read, a disk that a running
+/// CVM holds, or too much data.
 pub fn put(bundle: &Path, folder: &Path) -> Result<u64, UserDataError> {
     tool::require(&["mkfs.ext4", "qemu-img", "qemu-io", "cp"])?;
     let path = bundle.join("disk.qcow2");
-    let Content { bytes, entries } = readable(folder, 0)?;
+    let FolderContent { bytes, entries } = readable(folder, 0)?;
     if disk::in_use(&path)? {
         return Err(UserDataError::InUse { disk: path });
     }
@@ -114,8 +116,8 @@ pub fn put(bundle: &Path, folder: &Path) -> Result<u64, UserDataError> {
     Ok(bytes)
 }
 
-/// What `mkfs.ext4` says where blocks run out (libext2fs, `EXT2_ET_BLOCK_ALLOC_FAIL`,
-/// `EXT2_ET_TOOSMALL`); whatever else fails has another cause.
+/// Tells a lack of room from other failures, by what `mkfs.ext4` prints (libext2fs,
+/// `EXT2_ET_BLOCK_ALLOC_FAIL`, `EXT2_ET_TOOSMALL`).
 fn not_made(error: BootError, room: u64) -> UserDataError {
     const NO_ROOM: [&str; 2] = ["Could not allocate block", "Not enough space to build"];
     match error {
@@ -130,15 +132,15 @@ fn not_made(error: BootError, room: u64) -> UserDataError {
 
 /// What a folder holds.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Content {
+struct FolderContent {
     /// Of all files.
     bytes: u64,
     /// Files, folders and links.
     entries: u64,
 }
 
-/// What a folder holds; an error names the first file that everybody cannot read.
-fn readable(folder: &Path, depth: usize) -> Result<Content, UserDataError> {
+/// What a folder holds. An error names the first file that not everybody can read.
+fn readable(folder: &Path, depth: usize) -> Result<FolderContent, UserDataError> {
     let wrong = |path: &Path, problem| Err(UserDataError::File { path: path.to_owned(), problem });
     let metadata = fs::metadata(folder).map_err(WorkError::io("read", folder))?;
     if !metadata.is_dir() {
@@ -150,7 +152,7 @@ fn readable(folder: &Path, depth: usize) -> Result<Content, UserDataError> {
     if depth > MAX_DEPTH {
         return wrong(folder, "lies too deep");
     }
-    let mut content = Content::default();
+    let mut content = FolderContent::default();
     for entry in fs::read_dir(folder).map_err(WorkError::io("read", folder))? {
         let path = entry.map_err(WorkError::io("read", folder))?.path();
         let metadata = fs::symlink_metadata(&path).map_err(WorkError::io("read", &path))?;
@@ -188,7 +190,7 @@ mod tests {
         let file = dir.path().join("rows.csv");
         fs::write(&file, "1,2").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(readable(dir.path(), 0).unwrap(), Content { bytes: 3, entries: 1 });
+        assert_eq!(readable(dir.path(), 0).unwrap(), FolderContent { bytes: 3, entries: 1 });
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(readable(dir.path(), 0).unwrap_err().code(), "DATA-011");
         fs::remove_file(&file).unwrap();
@@ -208,7 +210,7 @@ mod tests {
         for file in 0..6000 {
             fs::write(dir.path().join(file.to_string()), "").unwrap();
         }
-        let Content { entries, .. } = readable(dir.path(), 0).unwrap();
+        let FolderContent { entries, .. } = readable(dir.path(), 0).unwrap();
         disk::data_ext4(&image.path().join("data"), 16 << 20, dir.path(), entries).unwrap();
     }
 

@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cvm_base::{Bytes, Bytes32, sha256};
-use cvm_collateral::tee::{Submodule, TeeClaims, TeeError, Vendors};
+use cvm_collateral::tee::{self, Submodule, TeeClaims, TeeError, Vendors};
 use cvm_evidence::{AttestError, Evidence, Reference, wire::HandshakeParams};
 use cvm_layout::{
     manifest::{Manifest, Stage},

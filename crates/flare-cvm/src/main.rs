@@ -1,7 +1,12 @@
 //! `flare-cvm`: builds sealed CVM images for NVIDIA FLARE, holds the key ceremony, serves a party's
-//! half of the key, and checks what machines prove.
+//! half of the key, and verifies what a machine proves about itself.
+//!
+//! The libraries do the work. What is here: the arguments and their defaults, which files are read
+//! and how they combine (a `cc_config` with flags, a folder of evidence), several sites at a time,
+//! and how results and errors are printed.
 
 mod commands;
+mod problem;
 mod report;
 
 use std::process::ExitCode;
@@ -12,11 +17,11 @@ use clap::{Parser, Subcommand};
 ///
 /// A model owner and a data owner each hold one half of every image's key. The order of work:
 ///
-///   1. flare-cvm build nvidia_cc_base, nvflare_cc_base, provision_build (project admin)
-///   2. flare-cvm ceremony …                                             (both owners, builder)
-///   3. flare-cvm provision …                                            (project admin, per site)
-///   4. flare-cvm keyholder enroll …, flare-cvm keyholder serve …        (each owner)
-///   5. flare-cvm data BUNDLE FOLDER, ./launch_vm.sh in the bundle       (the site)
+///   1. flare-cvm build nvidia_cc_base, nvflare_cc_base, provision_build  (project admin)
+///   2. flare-cvm ceremony …                                              (owners and builder)
+///   3. flare-cvm provision …                         (project admin, one bundle per site)
+///   4. flare-cvm keyholder enroll …, flare-cvm keyholder serve …         (each owner)
+///   5. flare-cvm data BUNDLE FOLDER, ./launch_vm.sh in the bundle        (the site)
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Cli {
@@ -24,7 +29,7 @@ struct Cli {
     command: Command,
 }
 
-// Each command's help is its type's documentation.
+// The help of each command is the documentation of its type.
 #[derive(Subcommand)]
 enum Command {
     Build(commands::build::Build),
@@ -45,11 +50,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    // The key holder has its own orderly end.
+    // The key holder ends in order by itself.
     if !matches!(command, Command::Keyholder(_))
         && let Err(error) = cvm_image::interrupt::install()
     {
-        eprintln!("warning: Ctrl-C will leave temporary files behind: {error}");
+        eprintln!("warning: Ctrl-C will not remove temporary files: {error}");
     }
     let result = match command {
         Command::Build(c) => commands::build::run(c),
@@ -62,7 +67,7 @@ fn main() -> ExitCode {
         Command::Predict(c) => commands::predict::run(*c),
         Command::Policy(c) => commands::policy::run(c),
     };
-    // What failed now, failed for that reason: the handler has the last word, and the exit status.
+    // After an interruption, errors follow from it: the handler prints the last word, and exits.
     cvm_base::interrupt::checkpoint();
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 use anyhow::Error;
 use cvm_base::Explain;
 
-/// Finds the first explained error in the chain, whichever crate it is from.
+/// Finds the first error in the chain that explains itself, whichever crate it is from.
 macro_rules! explained {
     ($error:expr; $($type:ty),+ $(,)?) => {
         $error.chain().find_map(|cause| {
@@ -19,7 +19,7 @@ macro_rules! explained {
 pub fn print(error: &Error) {
     let explained = explained!(
         error;
-        crate::commands::problem::Problem,
+        crate::problem::Problem,
         cvm_peer::audit::AuditError,
         cvm_evidence::AttestError,
         cvm_verify::gpu::GpuError,
@@ -54,7 +54,7 @@ pub fn print(error: &Error) {
     let mut last = error.to_string();
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
-        // Errors that quote their source would say it twice.
+        // An error that quotes its source would say it twice.
         if !last.contains(&text) {
             eprintln!("  caused by: {text}");
         }

@@ -2,10 +2,8 @@
 
 use cvm_base::Bytes32;
 use cvm_layout::manifest::{ImageId, Stage};
-use cvm_release::client::{
-    ReleaseError, SealState,
-    http::{Attester, Holder, Session},
-};
+use cvm_release::client::{ReleaseError, SealState};
+use cvm_release_https::{Attester, Holder, Session};
 use serde_json::Value;
 
 /// A key holder that can be asked for its half.

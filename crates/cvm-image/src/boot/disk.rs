@@ -36,15 +36,14 @@ pub enum Content<'a> {
 
 /// Makes `output` (qcow2), whole or not at all, from the contents of p1 to p6 in order.
 ///
-/// Beside `output` it needs room for one uncompressed copy of the contents while it works.
+/// While it works, it needs room beside `output` for one uncompressed copy of the contents.
 pub fn build(
     output: &Path,
     placement: &Placement,
     image: &ImageId,
     contents: [Content; 6],
 ) -> Result<(), BootError> {
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let scratch = Scratch::in_folder(folder)?;
+    let scratch = Scratch::in_folder(tool::folder_of(output))?;
     let (raw_path, packed) = (scratch.join("raw"), scratch.join("qcow2"));
     let fail = |path: &Path| WorkError::io("write", path.to_owned());
     let mut raw = File::options()
@@ -93,7 +92,7 @@ pub fn build(
     Ok(())
 }
 
-/// Copies everything, and seeks over zeros.
+/// Copies all of `from`, and seeks over zeros instead of writing them.
 fn copy_sparse(from: &mut dyn Read, to: &mut File) -> std::io::Result<()> {
     let mut buffer = vec![0; BLOCK];
     loop {
@@ -119,8 +118,7 @@ fn copy_sparse(from: &mut dyn Read, to: &mut File) -> std::io::Result<()> {
 ///
 /// Without a journal: the CVM mounts it read-only and could not replay one.
 pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootError> {
-    let hex = image.to_string();
-    let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    let uuid = tool::uuid(image);
     make_ext4(
         path,
         bytes,
@@ -133,17 +131,17 @@ pub fn empty_ext4(path: &Path, bytes: u64, image: &ImageId) -> Result<(), BootEr
     )
 }
 
-/// The same with the files of `folder` in it, which has `entries` files, folders and links.
+/// Makes the same with the files of `folder` in it, which has `entries` files, folders and links.
 ///
-/// ext4 fixes the number of its inodes when it is made, and takes one for each 16 KiB where nobody
-/// says how many: small files would run out of them before they run out of room.
+/// An ext4 has a fixed number of inodes; by default it is one for each 16 KiB, so that small files
+/// would run out of inodes before they run out of room.
 pub(crate) fn data_ext4(
     path: &Path,
     bytes: u64,
     folder: &Path,
     entries: u64,
 ) -> Result<(), BootError> {
-    /// ext4's own: eleven, of which the root folder and `lost+found` are two.
+    /// ext4 itself uses eleven, two of them for the root folder and `lost+found`.
     const RESERVED: u64 = 16;
     let (folder, inodes) = (folder.display().to_string(), (entries + RESERVED).to_string());
     make_ext4(
@@ -189,7 +187,7 @@ pub fn patch(disk: &Path, number: u32, offset: u64, bytes: &[u8]) -> Result<(), 
     let entry = partition(disk, number)?;
     let end = offset.saturating_add(bytes.len() as u64);
     if end > entry.length {
-        let problem = format!("byte {end} lies behind its end");
+        let problem = format!("byte {end} lies after its end");
         return Err(BootError::Partition { number, problem });
     }
     let scratch = Scratch::new()?;
@@ -239,12 +237,13 @@ fn extract_window(disk: &Path, offset: u64, length: u64, to: &Path) -> Result<()
     Ok(())
 }
 
-/// qemu's name for a part of a qcow2 disk.
+/// A part of a qcow2 disk, as qemu names it.
 fn window(disk: &Path, offset: u64, length: u64) -> String {
-    // A comma in a path is doubled in qemu's option syntax.
+    // In qemu's option syntax, a comma in a path is doubled.
     let path = disk.display().to_string().replace(',', ",,");
     format!(
-        "driver=raw,offset={offset},size={length},file.driver=qcow2,file.file.driver=file,file.file.filename={path}"
+        "driver=raw,offset={offset},size={length},file.driver=qcow2,file.file.driver=file,\
+         file.file.filename={path}"
     )
 }
 

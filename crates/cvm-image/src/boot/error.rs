@@ -13,12 +13,12 @@ pub enum BootError {
     /// A tool or the operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// A file that a package brings is missing.
+    /// A file of a package is missing.
     #[error("{path} is missing", path = path.display())]
     MissingFile {
         /// The file.
         path: PathBuf,
-        /// Debian's and Ubuntu's package of it.
+        /// Its package in Debian and Ubuntu.
         package: &'static str,
     },
     /// A file could not be read or written.
@@ -61,7 +61,7 @@ pub enum BootError {
         largest: String,
     },
     /// An EFI program cannot be read as one.
-    #[error("{what} is no usable EFI program: {problem}")]
+    #[error("{what} is not a usable EFI program: {problem}")]
     Efi {
         /// Which one.
         what: &'static str,
@@ -87,12 +87,12 @@ pub enum BootError {
         /// What is wrong.
         problem: String,
     },
-    /// Something of the boot's would let the host speak to the running guest.
+    /// A part of the boot chain would let the host speak to the running guest.
     #[error("{what} {problem}")]
     HostChannel {
-        /// What.
+        /// The part.
         what: &'static str,
-        /// How.
+        /// How it would.
         problem: String,
     },
     /// The layout.
@@ -139,33 +139,39 @@ impl Explain for BootError {
             }
             Self::File(e) => e.help(),
             Self::Fat { .. } => "give the partition a larger `size` in the layout file, or put \
-                less in".into(),
+                less in"
+                .into(),
             Self::Modules { .. } => {
-                "correct initramfs/modules.list: one name a line, a module below those that it needs; or build the stage \
-                 with the kernel that the list was written for"
+                "correct initramfs/modules.list: one name per line, each module below those that \
+                 it needs; or build the stage with the kernel that the list was written for"
                     .into()
             }
             Self::Library { .. } => {
-                "build cvm-init on the profile's own distribution (Debian 12 for debian-12) with its libraries installed: \
-                 apt-get install libcryptsetup12 libtss2-tcti-device0"
+                "build cvm-init on the profile's own distribution (Debian 12 for debian-12) with \
+                 its libraries installed: apt-get install libcryptsetup12 libtss2-tcti-device0"
                     .into()
             }
             Self::InitramfsTooLarge { .. } => {
                 "take modules out of initramfs/modules.list, or dependencies out of cvm-init".into()
             }
             Self::Efi { .. } => "reinstall the package that it comes from: systemd-boot-efi, or \
-                the stage's kernel".into(),
-            Self::Variables(_) => "use the OVMF_VARS_4M.fd of the package ovmf, fresh and empty".into(),
+                the stage's kernel"
+                .into(),
+            Self::Variables(_) => {
+                "use the OVMF_VARS_4M.fd of the package ovmf, fresh and empty".into()
+            }
             Self::Keys { .. } => {
-                "restore the folder from a backup, or move it away so that new keys are made: every image must then be \
-                 provisioned anew"
+                "restore the folder from a backup, or move it away so that new keys are made: \
+                 every image must then be provisioned anew"
                     .into()
             }
             Self::Partition { .. } => "place the partitions with the sizes of the files that go \
-                into them".into(),
+                into them"
+                .into(),
             Self::HostChannel { .. } => {
-                "build on Debian 12 with its systemd-boot-efi and an unchanged flare-cvm: whoever runs the machine \
-                 could otherwise give orders to what it cannot look into"
+                "build on Debian 12 with its systemd-boot-efi and an unchanged flare-cvm: \
+                 otherwise whoever runs the machine could give orders to a guest that it cannot \
+                 look into"
                     .into()
             }
             Self::Layout(e) => e.help(),

@@ -13,23 +13,23 @@ use cvm_base::read_bounded;
 use super::{BootError, libraries};
 use crate::{WorkError, host};
 
-/// The compressed archive is never larger than this (bytes).
+/// The most bytes of the compressed archive.
 pub const LIMIT: usize = 16_000_000;
 /// About a second; the highest level takes ten times as long and saves a tenth.
 const ZSTD_LEVEL: i32 = 12;
-/// Where the builder's Ed25519 public key (32 raw bytes) stands in the archive.
+/// Where the builder's Ed25519 public key (32 raw bytes) is in the archive.
 pub const BUILDER_KEY: &str = "/etc/flare-cvm/builder.pub";
 
 /// What the archive is made of.
 pub struct Sources<'a> {
     /// `cvm-init`'s ELF file.
     pub init: &'a Path,
-    /// The kernel's release, as `6.1.0-56-cloud-amd64`.
+    /// The kernel's release, such as `6.1.0-56-cloud-amd64`.
     pub kernel_release: &'a str,
     /// The text of `initramfs/modules.list`.
     pub modules: &'a str,
     /// Reads a file of the kernel's module folder by its path there: `modules.dep`,
-    /// `modules.builtin`, `kernel/drivers/md/dm-mod.ko`. The error is a sentence.
+    /// `modules.builtin`, `kernel/drivers/md/dm-mod.ko`. The error is a sentence for people.
     pub kernel_file: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
     /// The builder's Ed25519 public key.
     pub builder_public: &'a [u8; 32],
@@ -45,7 +45,7 @@ pub struct Initramfs {
 }
 
 impl fmt::Display for Initramfs {
-    /// One line a file: size and path.
+    /// One line per file: size and path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.list.iter().try_for_each(|(path, bytes)| writeln!(f, "{bytes:>9} {path}"))
     }
@@ -85,13 +85,13 @@ fn refuse(module: &str, problem: impl Into<String>) -> BootError {
     BootError::Modules { module: module.to_owned(), problem: problem.into() }
 }
 
-/// The files of the listed modules, after a check that each stands below what it needs and that
-/// every name is a module of this kernel, loadable or built in. A name with `?` is one that a
-/// kernel may lack.
+/// The files of the listed modules, after a check that each is listed below the modules that it
+/// needs, and that this kernel has it, loadable or built in. A kernel may lack a module whose name
+/// has a `?`.
 fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
     let text = |file: &str| -> Result<String, BootError> {
         let bytes = (sources.kernel_file)(file).map_err(|problem| refuse(file, problem))?;
-        String::from_utf8(bytes).map_err(|_| refuse(file, "it is no text"))
+        String::from_utf8(bytes).map_err(|_| refuse(file, "it is not text"))
     };
     let dep = text("modules.dep")?;
     let loadable: BTreeMap<String, (&str, &str)> = dep
@@ -126,7 +126,7 @@ fn modules(sources: &Sources) -> Result<Vec<String>, BootError> {
         {
             return Err(refuse(
                 name,
-                format!("it needs {}, which no line above names", module_name(missing)),
+                format!("it needs {}, which is not on a line above it", module_name(missing)),
             ));
         }
         if !path.ends_with(".ko") {
@@ -202,7 +202,8 @@ mod tests {
     use super::*;
 
     const DEP: &str = "kernel/md/dm-mod.ko:\nkernel/md/dm-bufio.ko: kernel/md/dm-mod.ko\n\
-                       kernel/md/dm-verity.ko: kernel/md/dm-bufio.ko kernel/md/dm-mod.ko\nkernel/fs/zipped.ko.xz:\n";
+                       kernel/md/dm-verity.ko: kernel/md/dm-bufio.ko kernel/md/dm-mod.ko\n\
+                       kernel/fs/zipped.ko.xz:\n";
 
     fn kernel_file(path: &str) -> Result<Vec<u8>, String> {
         match path {

@@ -1,7 +1,7 @@
 //! The shared libraries that a program needs, found without running it.
 //!
-//! `ldd` runs the program's own interpreter; reading `DT_NEEDED` ourselves gives the same closure
-//! and names a missing library before it becomes a boot that says nothing.
+//! `ldd` runs the program's own interpreter. Reading `DT_NEEDED` ourselves gives the same closure,
+//! and names a missing library now, rather than in a boot that fails in silence.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,17 +16,17 @@ use object::{
 };
 
 use super::BootError;
-use crate::stage::tree;
+use crate::tree;
 
 /// Where Debian's and Ubuntu's loader looks when nothing else is configured, in its order.
 const FOLDERS: [&str; 4] =
     ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib"];
-/// Larger files are no libraries of ours.
+/// More than any of our libraries has, in bytes.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Loaded by name at run time (`dlopen`): the TPM's device driver interface.
 const LOADED_AT_RUN_TIME: [&str; 1] = ["libtss2-tcti-device.so.0"];
 
-/// Path → content, for the loader of `program` and every library that it needs, as they are found
+/// Path → content of `program`'s loader and of every library that it needs. They are looked for
 /// below `root`: this machine's `/`, or a stage's tree.
 pub(crate) fn closure(root: &Path, program: &Path) -> Result<BTreeMap<String, Vec<u8>>, BootError> {
     let missing = |name: &str| BootError::Library {
@@ -60,7 +60,7 @@ pub(crate) fn closure(root: &Path, program: &Path) -> Result<BTreeMap<String, Ve
 fn needs(path: &Path, elf: &[u8]) -> Result<(Option<String>, Vec<String>), BootError> {
     let refuse =
         |problem: &str| BootError::Library { path: path.to_owned(), problem: problem.into() };
-    let unreadable = |_: object::Error| refuse("it is no readable 64-bit ELF file");
+    let unreadable = |_: object::Error| refuse("it is not a readable 64-bit ELF file");
     let header = FileHeader64::<Endianness>::parse(elf).map_err(unreadable)?;
     let endian = header.endian().map_err(unreadable)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();

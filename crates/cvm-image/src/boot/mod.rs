@@ -24,5 +24,3 @@ pub const LOADER_CONF_PATH: &str = "loader/loader.conf";
 pub const LOADER_CONF: &str = "timeout 0\neditor no\n";
 /// Where the kernel image lies on p2.
 pub const UKI_PATH: &str = "EFI/Linux/flare-cvm.efi";
-/// The launcher that goes into a bundle (mode 0755).
-pub const LAUNCH_VM: &str = include_str!("../../../../scripts/launch_vm.sh");

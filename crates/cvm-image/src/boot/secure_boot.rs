@@ -1,6 +1,7 @@
-//! A project's own Secure Boot keys, signatures with them, and the firmware that knows no others.
+//! A project's own Secure Boot keys, the signatures made with them, and the firmware that knows no
+//! other keys.
 //!
-//! PK, KEK and db are made once a project. No key of Microsoft or of a distribution is enrolled:
+//! PK, KEK and db are made once per project. No key of Microsoft or of a distribution is enrolled:
 //! the firmware starts what this project signed and nothing else.
 
 use std::{
@@ -20,7 +21,7 @@ use crate::{
     tool::{self, Scratch},
 };
 
-/// f1a7ec00-0000-4000-8000-000000000001: who owns the enrolled certificates.
+/// f1a7ec00-0000-4000-8000-000000000001: the owner of the enrolled certificates.
 pub const OWNER: [u8; 16] = *b"\x00\xec\xa7\xf1\x00\x00\x00\x40\x80\x00\x00\x00\x00\x00\x00\x01";
 /// a5c059a1-94e4-4aa7-87b5-ab155c2bf072: EFI_CERT_X509_GUID.
 const X509: Guid = *b"\xa1\x59\xc0\xa5\xe4\x94\xa7\x4a\x87\xb5\xab\x15\x5c\x2b\xf0\x72";
@@ -37,7 +38,7 @@ pub struct Keys {
     folder: PathBuf,
 }
 
-/// The firmware and its variables as they go into a bundle, and what PCR 7 will measure of them.
+/// The firmware and its variables as a bundle has them, and what PCR 7 measures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firmware {
     /// `OVMF_CODE.fd`.
@@ -60,15 +61,15 @@ pub struct Databases {
     /// `dbx`: one entry that matches nothing, because some firmware wants the variable to exist.
     pub dbx: Vec<u8>,
     /// db's first `EFI_SIGNATURE_DATA` (owner GUID ‖ certificate): the authority that PCR 7
-    /// records. Behind it stands who signed the image's own kernel modules, if it has any.
+    /// records. The certificate of whoever signed the image's own kernel modules comes after it.
     pub db_authority: Vec<u8>,
 }
 
 impl Databases {
-    /// Reads them back out of a bundle's `OVMF_VARS.fd`.
+    /// Reads the databases back from a bundle's `OVMF_VARS.fd`.
     ///
     /// # Errors
-    /// [`BootError::Variables`] for what is no variable store.
+    /// [`BootError::Variables`] for bytes that are not a variable store.
     pub fn read(store: &[u8]) -> Result<Self, BootError> {
         let content = |name, vendor| variables::read(store, name, vendor).map(<[u8]>::to_vec);
         let db = content("db", &IMAGE_SECURITY)?;
@@ -107,7 +108,7 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Signs an EFI program for db; `name` says which in an error.
+    /// Signs an EFI program with db's key. `name` names the program in an error.
     pub fn sign(&self, name: &'static str, program: &[u8]) -> Result<Vec<u8>, BootError> {
         let scratch = Scratch::new()?;
         let (from, to) = (scratch.join("unsigned.efi"), scratch.join("signed.efi"));
@@ -170,9 +171,9 @@ impl Keys {
     }
 }
 
-/// Makes the folder whole or not at all.
+/// Makes the folder with all its keys, or not at all.
 fn create(folder: &Path) -> Result<(), BootError> {
-    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = tool::folder_of(folder);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -200,7 +201,7 @@ fn create(folder: &Path) -> Result<(), BootError> {
         tool::run("openssl", "encoding a certificate", command)?;
     }
     match fs::rename(&made, folder) {
-        // Another program was faster: its keys are the project's.
+        // Another program was faster: its keys are now the project's.
         Err(_) if folder.is_dir() => Ok(()),
         renamed => Ok(renamed.map_err(WorkError::io("make", folder))?),
     }
@@ -216,11 +217,11 @@ fn signature_list(kind: Guid, signature: &[u8]) -> Vec<u8> {
 /// The first signature of the first list.
 fn first_entry(lists: &[u8]) -> Option<&[u8]> {
     // EFI_SIGNATURE_LIST: type, then the lengths of the list, of a further header and of an entry.
-    let list = u32::from_le_bytes(lists.get(16..20)?.try_into().ok()?);
+    let list = variables::u32_at(lists, 16)?;
     lists.get(28..list as usize)
 }
 
-/// One of systemd's EFI programs, which adds nothing of the host's to the kernel's command line.
+/// One of systemd's EFI programs. It must add nothing from the host to the kernel's command line.
 pub(super) fn boot_program(path: &str, what: &'static str) -> Result<Vec<u8>, BootError> {
     let program = package_file(path, "systemd-boot-efi")?;
     if host::takes_command_line(&program) {
@@ -252,8 +253,7 @@ mod tests {
         assert_eq!(Keys::open_or_create(&folder).unwrap().firmware(None).unwrap(), firmware);
         assert_eq!(firmware.databases.db[28..], firmware.databases.db_authority);
         assert_eq!(Databases::read(&firmware.variables).unwrap(), firmware.databases);
-        // A signer of modules stands behind the project's own certificate, and changes nothing
-        // else.
+        // A signer of modules comes after the project's own certificate, and changes nothing else.
         let with_signer = keys.firmware(Some(b"its certificate")).unwrap().databases;
         let db = [
             firmware.databases.db.clone(),

@@ -28,34 +28,36 @@ pub struct Parts<'a> {
     pub initrd: &'a [u8],
     /// The content of the base's `/etc/os-release`.
     pub os_release: &'a str,
-    /// [`cmdline`]'s result.
+    /// The result of [`cmdline`].
     pub cmdline: &'a str,
 }
 
-/// Everything that the kernel is told, beside the manifest's digest.
+/// What the kernel's command line says besides the manifest's digest and the switches against the
+/// host.
 ///
 /// The hardening switches are those of the stage's list. `panic=-1` reboots at once, which
 /// `-no-reboot` turns into the end of the VM; `systemd.gpt_auto=0` keeps systemd from mounting
 /// partitions that it recognises; an inner kernel log stays off the console (`loglevel=3`);
 /// `no_timer_check` leaves out a test of the timer that a machine on a busy host fails with a
 /// panic.
-const FIXED: &str = "console=ttyS0 panic=-1 loglevel=3 lockdown=integrity init_on_alloc=1 init_on_free=1 slab_nomerge \
-                     page_alloc.shuffle=1 randomize_kstack_offset=on vsyscall=none debugfs=off module.sig_enforce=1 \
-                     systemd.gpt_auto=0 no_timer_check";
+const FIXED: &str = "console=ttyS0 panic=-1 loglevel=3 lockdown=integrity init_on_alloc=1 \
+                     init_on_free=1 slab_nomerge page_alloc.shuffle=1 randomize_kstack_offset=on \
+                     vsyscall=none debugfs=off module.sig_enforce=1 systemd.gpt_auto=0 \
+                     no_timer_check";
 
 /// The kernel's command line for the image whose `manifest.json` has this SHA-256.
 pub fn cmdline(manifest_sha256: &Bytes32) -> String {
     format!("flare_cvm.manifest={manifest_sha256} {FIXED} {}", host::SWITCHES)
 }
 
-/// Joins the parts to one EFI program, not yet signed; the same parts give the same bytes.
+/// Joins the parts into one EFI program, not yet signed. The same parts give the same bytes.
 pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
     let stub = boot_program(STUB, "systemd's stub")?;
     if parts.kernel.get(0x202..0x206) != Some(b"HdrS") {
-        return Err(BootError::Efi { what: "the kernel", problem: "it is no bzImage".into() });
+        return Err(BootError::Efi { what: "the kernel", problem: "it is not a bzImage".into() });
     }
     if let Some(switch) = host::missing_switch(parts.cmdline) {
-        let problem = format!("does not say {switch}, once and nothing else of the kind");
+        let problem = format!("must say {switch} once, and nothing else of the kind");
         return Err(BootError::HostChannel { what: "the kernel's command line", problem });
     }
     let scratch = Scratch::new()?;
@@ -63,7 +65,7 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
     // The header's date stays the stub's; without this objcopy writes the time of the build there.
     command.arg("--preserve-dates");
     let mut address = first_free_address(&stub)?;
-    // The kernel comes last: its own decompressor may use memory behind its section.
+    // The kernel comes last: its own decompressor may use the memory after its section.
     for (name, content) in [
         (".osrel", parts.os_release.as_bytes()),
         (".cmdline", parts.cmdline.as_bytes()),
@@ -99,7 +101,7 @@ pub fn build(parts: &Parts) -> Result<Vec<u8>, BootError> {
     Ok(uki)
 }
 
-/// A section's bytes, without the padding behind them: what PCR 11 measures.
+/// A section's bytes, without the padding after them: what PCR 11 measures.
 pub fn section<'a>(uki: &'a [u8], name: &str) -> Result<&'a [u8], BootError> {
     let refuse = |problem: String| BootError::Efi { what: "the kernel image", problem };
     let file = PeFile64::parse(uki).map_err(|e| refuse(e.to_string()))?;
@@ -110,7 +112,7 @@ pub fn section<'a>(uki: &'a [u8], name: &str) -> Result<&'a [u8], BootError> {
     data.get(..size).ok_or_else(|| refuse(format!("{name} is cut off")))
 }
 
-/// The first page behind the stub's own sections.
+/// The address of the first page after the stub's own sections.
 fn first_free_address(stub: &[u8]) -> Result<u64, BootError> {
     let refuse = |problem: String| BootError::Efi { what: "systemd's stub", problem };
     let file = PeFile64::parse(stub).map_err(|e| refuse(e.to_string()))?;
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_kernel_is_refused() {
+    fn bytes_that_are_not_a_kernel_are_refused() {
         let parts = Parts { kernel: b"MZ", initrd: &[], os_release: "", cmdline: "" };
         assert!(matches!(build(&parts), Err(BootError::Efi { what: "the kernel", .. })));
     }

@@ -2,7 +2,7 @@
 //!
 //! A fresh `OVMF_VARS_4M.fd` holds a firmware volume header, a variable store header and erased
 //! flash; variables are appended (edk2 `MdeModulePkg/Include/Guid/VariableFormat.h`). Writing them
-//! ourselves takes forty lines and gives the same bytes each time.
+//! ourselves takes forty lines, and gives the same bytes each time.
 
 use super::BootError;
 
@@ -22,21 +22,23 @@ pub(super) const SECURE_BOOT_ENABLE: Guid =
 pub(super) const CUSTOM_MODE: Guid =
     *b"\x0c\xec\x76\xc0\x28\x70\x99\x43\xa0\x72\x71\xee\x5c\x44\x8b\x9f";
 
-/// aaf32c78-947b-439a-a180-2e144ec37792: a store whose variables carry a time stamp.
+/// aaf32c78-947b-439a-a180-2e144ec37792: a store whose variables have a time stamp.
 const AUTHENTICATED_STORE: Guid =
     *b"\x78\x2c\xf3\xaa\x7b\x94\x9a\x43\xa1\x80\x2e\x14\x4e\xc3\x77\x92";
+/// The length of a store's header, in bytes.
+const STORE_HEADER: usize = 28;
 const NON_VOLATILE: u32 = 1;
 const BOOT_SERVICE: u32 = 2;
 const RUNTIME: u32 = 4;
 const TIME_BASED_AUTHENTICATED: u32 = 0x20;
-/// 2010-01-01, as virt-firmware dates its first variables: an update needs a later date.
+/// 2010-01-01, the date of virt-firmware's first variables: an update needs a later one.
 const TIME: [u8; 16] = *b"\xda\x07\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// A variable to write.
 pub(super) struct Variable<'a> {
     pub(super) name: &'a str,
     pub(super) vendor: Guid,
-    /// Changes need a signature: the key databases.
+    /// Whether a change needs a signature, as that of a key database does.
     pub(super) authenticated: bool,
     pub(super) data: &'a [u8],
 }
@@ -44,23 +46,15 @@ pub(super) struct Variable<'a> {
 /// Appends `variables` to an empty store and gives the whole file back.
 pub(super) fn fill(empty: &[u8], variables: &[Variable]) -> Result<Vec<u8>, BootError> {
     let broken = BootError::Variables;
-    let u16_at =
-        |at: usize| empty.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
-    if empty.get(40..44) != Some(b"_FVH") {
-        return Err(broken("it does not begin with a firmware volume"));
-    }
-    let store = u16_at(48).ok_or(broken("its header is cut off"))?;
-    let header = empty.get(store..store + 28).ok_or(broken("its header is cut off"))?;
-    if header[..16] != AUTHENTICATED_STORE {
-        return Err(broken("its variables are of another kind than authenticated ones"));
-    }
+    let store = store_offset(empty)?;
+    let header = empty.get(store..store + STORE_HEADER).ok_or(broken("its header is cut off"))?;
     // Formatted and healthy (edk2's VARIABLE_STORE_FORMATTED, VARIABLE_STORE_HEALTHY).
     if header[20..22] != [0x5a, 0xfe] {
         return Err(broken("it is not formatted"));
     }
-    let size = u32::from_le_bytes([header[16], header[17], header[18], header[19]]) as usize;
+    let size = u32_at(header, 16).ok_or(broken("its header is cut off"))? as usize;
     let end = store + size;
-    let mut at = store + 28;
+    let mut at = store + STORE_HEADER;
     let room = empty.get(at..end).ok_or(broken("it ends before its stated size"))?;
     if room.iter().any(|byte| *byte != 0xff) {
         return Err(broken("it holds variables already"));
@@ -76,25 +70,15 @@ pub(super) fn fill(empty: &[u8], variables: &[Variable]) -> Result<Vec<u8>, Boot
     Ok(file)
 }
 
-/// The content of a variable in a store, the last one of that name; empty where it is not set.
+/// The content of a variable in a store: of its last record, or empty where it is not set.
 pub(super) fn read<'a>(file: &'a [u8], name: &str, vendor: &Guid) -> Result<&'a [u8], BootError> {
     const HEADER: usize = 60;
     let broken = BootError::Variables;
-    let u16_at =
-        |at: usize| file.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
-    let store = u16_at(48).filter(|_| file.get(40..44) == Some(b"_FVH"));
-    let store = store.ok_or(broken("it does not begin with a firmware volume"))?;
-    if file.get(store..store + 16) != Some(&AUTHENTICATED_STORE[..]) {
-        return Err(broken("its variables are of another kind than authenticated ones"));
-    }
     let wanted: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-    let (mut at, mut found) = (store + 28, &[][..]);
+    let (mut at, mut found) = (store_offset(file)? + STORE_HEADER, &[][..]);
     while let Some(header) = file.get(at..at + HEADER).filter(|header| header[..2] == [0xaa, 0x55])
     {
-        let length = |at: usize| {
-            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-                as usize
-        };
+        let length = |at| u32_at(header, at).map_or(0, |length| length as usize);
         let (name, data) = (length(36), length(40));
         let record = file.get(at + HEADER..).and_then(|rest| rest.get(..name.checked_add(data)?));
         let record = record.ok_or(broken("a variable is longer than the store"))?;
@@ -105,6 +89,27 @@ pub(super) fn read<'a>(file: &'a [u8], name: &str, vendor: &Guid) -> Result<&'a 
         at = (at + HEADER + record.len()).next_multiple_of(4);
     }
     Ok(found)
+}
+
+/// Where the variable store begins: after the firmware volume's header, which states its length.
+fn store_offset(file: &[u8]) -> Result<usize, BootError> {
+    let broken = BootError::Variables;
+    if file.get(40..44) != Some(b"_FVH") {
+        return Err(broken("it does not begin with a firmware volume"));
+    }
+    let length = file.get(48..50).and_then(<[u8]>::first_chunk);
+    let length = length.ok_or(broken("its header is cut off"))?;
+    let store = usize::from(u16::from_le_bytes(*length));
+    let kind = file.get(store..store + 16).ok_or(broken("its header is cut off"))?;
+    if kind != AUTHENTICATED_STORE {
+        return Err(broken("its variables are of another kind than authenticated ones"));
+    }
+    Ok(store)
+}
+
+/// The little-endian number at an offset.
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// `AUTHENTICATED_VARIABLE_HEADER`, name, data.

@@ -41,9 +41,9 @@ const KEYS: &[&str] = &[
 /// The section `flare_cvm`. Where the command line has a flag of the same name, the flag wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Additions {
-    /// What all parties signed.
+    /// The agreement, which all parties signed.
     pub agreement: Option<PathBuf>,
-    /// The parties' contributions; those for another role than the site's are left aside.
+    /// The parties' contributions; those for another role than the site's are ignored.
     pub contributions: Vec<PathBuf>,
     /// The name of this build, as the contributions state it.
     pub build: Option<Name>,
@@ -55,7 +55,7 @@ pub struct Additions {
     pub passphrase_file: Option<PathBuf>,
     /// The project's provisioned stage image.
     pub base_image: Option<PathBuf>,
-    /// The distribution that the base image must go back to.
+    /// The distribution that the base image must be built from.
     pub profile: Option<String>,
     /// The initramfs program.
     pub init: Option<PathBuf>,
@@ -63,7 +63,7 @@ pub struct Additions {
     pub layout: Option<PathBuf>,
     /// The key holder that a server's CVM runs for the clients' CVMs.
     pub keyholder: Option<KeyHolder>,
-    /// Where secrets lie while tools read them; it must be memory.
+    /// The folder for secrets while tools read them; it must lie in memory.
     pub memory_folder: Option<PathBuf>,
     /// Whether that memory may be swapped to a disk in the clear.
     pub allow_swap: bool,
@@ -75,10 +75,10 @@ pub struct Additions {
     pub network: Network,
     /// `http://HOST:PORT` of a proxy for the key holders.
     pub proxy: Option<String>,
-    /// The policies that the site itself decides by.
+    /// The site's own policies.
     pub policies: Policies,
-    /// The public key of whoever collected what vendors publish: the agent believes it where it
-    /// comes with a peer's evidence.
+    /// The public key of whoever collected what vendors publish. The agent trusts what that
+    /// collector signed if it comes with a peer's evidence.
     pub collector: Option<PathBuf>,
     /// How the agent in the CVM behaves.
     pub agent: AgentConf,
@@ -109,7 +109,7 @@ pub struct Policies {
 }
 
 impl Additions {
-    /// Reads the section, and what the file's other paths are relative to.
+    /// Reads the section. Gives it, and what the file's other paths are relative to.
     pub(super) fn read(
         item: Option<Item>,
         outside: &Surroundings,
@@ -117,52 +117,7 @@ impl Additions {
         let Some(item) = item else { return Ok((Self::default(), outside.clone())) };
         let mut section = item.section("a mapping of our additions", KEYS)?;
         let around = outside.with_base(section.optional("base_dir"))?;
-        let path = |section: &mut Section, key: &str| {
-            section.optional(key).map(|item| around.resolve(item)).transpose()
-        };
-        let truth =
-            |section: &mut Section, key: &str| section.optional(key).map_or(Ok(false), Item::truth);
-        let contributions = match section.optional("contributions") {
-            Some(item) => {
-                item.list("a list of paths")?.into_iter().map(|item| around.resolve(item)).collect()
-            }
-            None => Ok(Vec::new()),
-        }?;
-        let build = section.optional("build").map(name).transpose()?;
-        let profile = section
-            .optional("profile")
-            .map(|item| item.text("a profile's name, as debian-12"))
-            .transpose()?;
-        let additions = Self {
-            agreement: path(&mut section, "agreement")?,
-            contributions,
-            build,
-            builder: path(&mut section, "builder")?,
-            unlock_key: path(&mut section, "unlock_key")?,
-            passphrase_file: path(&mut section, "passphrase_file")?,
-            base_image: path(&mut section, "base_image")?,
-            profile,
-            init: path(&mut section, "init")?,
-            layout: path(&mut section, "layout")?,
-            keyholder: section
-                .optional("keyholder")
-                .map(|item| keyholder(item, &around))
-                .transpose()?,
-            memory_folder: path(&mut section, "memory_folder")?,
-            allow_swap: truth(&mut section, "allow_swap")?,
-            model: path(&mut section, "model")?,
-            monitors: section.optional("monitors").map_or(Ok(Vec::new()), monitors::read)?,
-            network: section.optional("network").map_or(Ok(Network::default()), network)?,
-            proxy: section.optional("proxy").map(proxy).transpose()?,
-            collector: path(&mut section, "collector")?,
-            policies: section
-                .optional("policies")
-                .map_or(Ok(Policies::default()), |item| policies(item, &around))?,
-            agent: AgentConf::read(section.optional("attest_port"), section.optional("agent"))?,
-            output: path(&mut section, "output")?,
-            replace: truth(&mut section, "replace")?,
-            allow_untested_nvflare: truth(&mut section, "allow_untested_nvflare")?,
-        };
+        let additions = Self::of_section(&mut section, &around)?;
         if additions.unlock_key.is_some() && additions.passphrase_file.is_some() {
             return Err(CcConfigError::Contradiction {
                 first: "flare_cvm.unlock_key".into(),
@@ -172,6 +127,53 @@ impl Additions {
         }
         Ok((additions, around))
     }
+
+    fn of_section(section: &mut Section, around: &Surroundings) -> Result<Self, CcConfigError> {
+        let path = |section: &mut Section, key: &str| {
+            section.optional(key).map(|item| around.resolve(item)).transpose()
+        };
+        let truth =
+            |section: &mut Section, key: &str| section.optional(key).map_or(Ok(false), Item::truth);
+        Ok(Self {
+            agreement: path(section, "agreement")?,
+            contributions: section
+                .optional("contributions")
+                .map_or(Ok(Vec::new()), |item| paths(item, around))?,
+            build: section.optional("build").map(name).transpose()?,
+            builder: path(section, "builder")?,
+            unlock_key: path(section, "unlock_key")?,
+            passphrase_file: path(section, "passphrase_file")?,
+            base_image: path(section, "base_image")?,
+            profile: section
+                .optional("profile")
+                .map(|item| item.text("a profile's name, such as debian-12"))
+                .transpose()?,
+            init: path(section, "init")?,
+            layout: path(section, "layout")?,
+            keyholder: section
+                .optional("keyholder")
+                .map(|item| keyholder(item, around))
+                .transpose()?,
+            memory_folder: path(section, "memory_folder")?,
+            allow_swap: truth(section, "allow_swap")?,
+            model: path(section, "model")?,
+            monitors: section.optional("monitors").map_or(Ok(Vec::new()), monitors::read)?,
+            network: section.optional("network").map_or(Ok(Network::default()), network)?,
+            proxy: section.optional("proxy").map(proxy).transpose()?,
+            collector: path(section, "collector")?,
+            policies: section
+                .optional("policies")
+                .map_or(Ok(Policies::default()), |item| policies(item, around))?,
+            agent: AgentConf::read(section.optional("attest_port"), section.optional("agent"))?,
+            output: path(section, "output")?,
+            replace: truth(section, "replace")?,
+            allow_untested_nvflare: truth(section, "allow_untested_nvflare")?,
+        })
+    }
+}
+
+fn paths(item: Item, around: &Surroundings) -> Result<Vec<PathBuf>, CcConfigError> {
+    item.list("a list of paths")?.into_iter().map(|item| around.resolve(item)).collect()
 }
 
 /// A [`Name`].
@@ -202,7 +204,7 @@ fn proxy(item: Item) -> Result<String, CcConfigError> {
     })
 }
 
-/// As in `site_conf.yaml`.
+/// The network, with the same keys as in `site_conf.yaml`.
 fn network(item: Item) -> Result<Network, CcConfigError> {
     const MODES: &str =
         "a mapping with mode: dhcp, or mode: static, address, prefix, gateway and dns";

@@ -9,7 +9,7 @@ use super::{
     section::{Item, Section},
 };
 
-/// `agent.yaml`. What is left out has the agent's default.
+/// `agent.yaml`. Values that are left out are the agent's defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct AgentConf {
     /// The TCP port at which anybody may challenge the running CVM; none by default.
@@ -24,7 +24,7 @@ pub struct AgentConf {
     /// Seconds by which a peer's clock may differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leeway_s: Option<u64>,
-    /// Seconds that a token of a peer whose clock is ahead is waited for.
+    /// Seconds to wait for the token of a peer whose clock is ahead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_clock_wait_s: Option<u64>,
     /// Bare SEV-SNP reports, for NVFLARE's own authorizer: [`Self::for_kit`] asks for them.
@@ -75,15 +75,15 @@ impl AgentConf {
         Ok(conf)
     }
 
-    /// For a kit that names NVFLARE's SNP authorizer, or does not: no other image's agent signs
-    /// bare reports.
+    /// The settings for a kit: the agent signs bare reports only if the kit names NVFLARE's SNP
+    /// authorizer.
     #[must_use]
     pub fn for_kit(&self, names_snp_authorizer: bool) -> Self {
         let form = self.snp_reports.unwrap_or(SnpReports::WithCertificates);
         Self { snp_reports: names_snp_authorizer.then_some(form), ..self.clone() }
     }
 
-    /// The file's content; none where nothing was said.
+    /// The file's content, unless every value is the default.
     pub fn yaml(&self) -> Option<String> {
         if *self == Self::default() {
             return None;

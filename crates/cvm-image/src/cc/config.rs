@@ -1,8 +1,8 @@
 //! A site's `cc_config` file: NVFLARE's keys, checked once.
 //!
 //! NVFLARE reads the file twice: its `CCBuilder` writes the CC manager's configuration into the
-//! startup kit, and its packager hands the file to us. We read every key, the first reader's too:
-//! the kit must say the same ([`super::manager`]).
+//! startup kit, and its packager hands the file to us. We read every key, including those for
+//! `CCBuilder`: the kit must say the same ([`super::manager`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,13 +25,13 @@ use super::{
 
 /// More than any `cc_config` needs; longer input is refused unread.
 pub const MAX_BYTES: u64 = 64 * 1024;
-/// NVFLARE's "GB" are powers of two, as its image builder hands them to qemu-img.
+/// NVFLARE's "GB" is a power of two, as its image builder passes it to qemu-img.
 const GB: u64 = 1 << 30;
 /// What NVFLARE's `CCBuilder` assumes where the file says nothing.
 const CHECK_FREQUENCY: u32 = 600;
 /// Where vendors' attestation services answer.
 const HTTPS: u16 = 443;
-/// The longest that a token or a check may take, a year of seconds: what is above is a mistake.
+/// The longest time of a token or a check: a year, in seconds. More is a mistake.
 const MAX_SECONDS: u64 = 366 * 24 * 3600;
 
 const KEYS: [&str; 19] = [
@@ -63,9 +63,9 @@ pub struct CcConfig {
     pub compute_env: ComputeEnv,
     /// The processor's isolation.
     pub cpu: Option<CpuMechanism>,
-    /// The GPU's.
+    /// The GPU's isolation.
     pub gpu: Option<GpuMechanism>,
-    /// What the site does.
+    /// The site's role.
     pub role: Role,
     /// Bytes for what the run writes: `root_drive_size`.
     pub root_drive: Option<u64>,
@@ -83,11 +83,11 @@ pub struct CcConfig {
     pub user_config: BTreeMap<Name, PathBuf>,
     /// Names that the CVM resolves without DNS.
     pub hosts_entries: BTreeMap<String, IpAddr>,
-    /// TCP ports that others may open, where the file says.
+    /// TCP ports that others may connect to, if the file says so.
     pub allowed_ports: Option<Vec<u16>>,
-    /// TCP ports that the CVM may open elsewhere, where the file says.
+    /// TCP ports that the CVM may connect to, if the file says so.
     pub allowed_out_ports: Option<Vec<u16>>,
-    /// Classes that a job may name beyond NVFLARE's own list.
+    /// Classes that a job may name in addition to NVFLARE's own list.
     pub class_allow_list: Vec<String>,
     /// The bundle's name, if it is not the site's.
     pub image_name: Option<Name>,
@@ -127,7 +127,7 @@ pub struct Issuer {
     pub path: String,
     /// Seconds that its tokens are valid.
     pub token_expiration: u32,
-    /// What its class is made with.
+    /// The arguments of its class.
     pub args: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -172,71 +172,64 @@ impl CcConfig {
 
     fn agrees_with_itself(&self) -> Result<(), CcConfigError> {
         if self.additions.keyholder.is_some() && self.role != Role::Server {
-            let (first, second) = ("flare_cvm.keyholder".to_owned(), "role".to_owned());
             let problem = "only a server's CVM holds keys for others".into();
-            return Err(CcConfigError::Contradiction { first, second, problem });
+            return contradiction("flare_cvm.keyholder".into(), "role", problem);
         }
         for (at, issuer) in self.issuers.iter().enumerate() {
-            let contradiction = |field: &str, second: &str, problem: String| {
-                let (first, second) = (format!("cc_issuers[{at}].{field}"), second.to_owned());
-                Err(CcConfigError::Contradiction { first, second, problem })
-            };
-            if issuer.token_expiration >= self.check_frequency {
-                let (expiration, frequency) = (issuer.token_expiration, self.check_frequency);
-                let problem = format!(
-                    "a token of {expiration} s must expire before the next check, {frequency} s later"
-                );
-                return contradiction(
-                    "token_expiration",
-                    "cc_attestation.check_frequency",
-                    problem,
-                );
-            }
-            let class = issuer.path.rsplit('.').next().unwrap_or_default();
-            let (needed, given) = match class {
-                "SNPAuthorizer" => (Some(CpuMechanism::AmdSevSnp), self.cpu),
-                "TDXAuthorizer" => (Some(CpuMechanism::IntelTdx), self.cpu),
-                _ => (None, None),
-            };
-            if given.is_some() && needed != given {
-                return contradiction(
-                    "path",
-                    "cc_cpu_mechanism",
-                    format!("{class} needs the other processor"),
-                );
-            }
-            if let Some(ports) =
-                self.allowed_out_ports.as_ref().filter(|ports| !ports.contains(&HTTPS))
-                && asks_a_service(&issuer.path)
-            {
-                let problem = format!(
-                    "{class} asks its vendor's service over port {HTTPS}, open are {ports:?}"
-                );
-                return contradiction("path", "allowed_out_ports", problem);
-            }
-            if class == "GPUAuthorizer" && self.gpu.is_none() {
-                return contradiction(
-                    "path",
-                    "cc_gpu_mechanism",
-                    "GPUAuthorizer needs nvidia_cc".into(),
-                );
-            }
-            if class == "MockAuthorizer" && self.compute_env != ComputeEnv::Mock {
-                let problem =
-                    "a mock's tokens prove nothing; for a rehearsal say compute_env: mock".into();
-                return contradiction("path", "compute_env", problem);
-            }
+            self.check_issuer(at, issuer)?;
         }
         if let (Role::Client, Some(monitor)) = (self.role, self.additions.monitors.first()) {
-            let (first, second) = (format!("flare_cvm.monitors.{}", monitor.key), "role".into());
             let problem = "only a server collects what monitors show".into();
-            return Err(CcConfigError::Contradiction { first, second, problem });
+            let key = format!("flare_cvm.monitors.{}", monitor.key);
+            return contradiction(key, "role", problem);
         }
         Ok(())
     }
 
-    /// The site's `site_conf.yaml`. Where the file names no ports, NVFLARE's own are open: the
-    /// server's to others, for a client the server's, and that of the service which an issuer asks.
+    /// Whether the issuer at `at` can do its work on this site.
+    fn check_issuer(&self, at: usize, issuer: &Issuer) -> Result<(), CcConfigError> {
+        let refuse = |field: &str, second: &'static str, problem: String| {
+            contradiction(format!("cc_issuers[{at}].{field}"), second, problem)
+        };
+        if issuer.token_expiration >= self.check_frequency {
+            let problem = format!(
+                "a token of {} s must expire before the next check, {} s later",
+                issuer.token_expiration, self.check_frequency
+            );
+            return refuse("token_expiration", "cc_attestation.check_frequency", problem);
+        }
+        let class = issuer.path.rsplit('.').next().unwrap_or_default();
+        let (needed, found) = match class {
+            "SNPAuthorizer" => (Some(CpuMechanism::AmdSevSnp), self.cpu),
+            "TDXAuthorizer" => (Some(CpuMechanism::IntelTdx), self.cpu),
+            _ => (None, None),
+        };
+        if found.is_some() && needed != found {
+            let problem = format!("{class} needs the other processor");
+            return refuse("path", "cc_cpu_mechanism", problem);
+        }
+        let closed = self.allowed_out_ports.as_ref().filter(|ports| !ports.contains(&HTTPS));
+        if let Some(ports) = closed
+            && asks_a_service(&issuer.path)
+        {
+            let problem =
+                format!("{class} asks its vendor's service over port {HTTPS}, open are {ports:?}");
+            return refuse("path", "allowed_out_ports", problem);
+        }
+        if class == "GPUAuthorizer" && self.gpu.is_none() {
+            return refuse("path", "cc_gpu_mechanism", "GPUAuthorizer needs nvidia_cc".into());
+        }
+        if class == "MockAuthorizer" && self.compute_env != ComputeEnv::Mock {
+            let problem =
+                "a mock's tokens prove nothing; for a rehearsal say compute_env: mock".into();
+            return refuse("path", "compute_env", problem);
+        }
+        Ok(())
+    }
+
+    /// The site's `site_conf.yaml`. If the file names no ports, those of NVFLARE are open: a
+    /// server's to others; for a client, the server's; and the port of a service that an issuer
+    /// asks.
     pub fn site_conf(&self, site: Name) -> SiteConf {
         let nvflare = |role| if self.role == role { vec![8002, 8003] } else { Vec::new() };
         let own_out = || {
@@ -267,9 +260,8 @@ impl CcConfig {
 
     /// A layout with the drive sizes in place of its own.
     ///
-    /// NVFLARE's root drive holds the job store and the workspace, either of which may fill it: p5
-    /// and `state` get its size each (what is not written takes no room). Logs come on top of
-    /// `state`.
+    /// NVFLARE's root drive holds the job store and the workspace, and either may fill it: so p5
+    /// and `state` each get its size (what is not written takes no room). Logs add to `state`.
     pub fn layout(&self, layout: Layout) -> Result<Layout, LayoutError> {
         let state = match (self.root_drive, self.applog_drive) {
             (None, None) => None,
@@ -282,6 +274,14 @@ impl CcConfig {
             data: self.user_data_drive,
         })
     }
+}
+
+fn contradiction(
+    first: String,
+    second: &'static str,
+    problem: String,
+) -> Result<(), CcConfigError> {
+    Err(CcConfigError::Contradiction { first, second: second.into(), problem })
 }
 
 /// Whether one of NVFLARE's authorizers asks AMD's, NVIDIA's, Intel's or Azure's service while the
@@ -334,7 +334,7 @@ fn user_config(
     for (key, item) in item.map_or(Ok(Vec::new()), |item| item.entries(ENTRIES))? {
         let Ok(name) = Name::try_from(key.clone()) else {
             return item.refuse(
-                "its name is no safe folder name",
+                "its name is not a safe folder name",
                 "use letters, digits, '.', '_' and '-'",
             );
         };
@@ -347,7 +347,7 @@ fn user_config(
     Ok((kit, others))
 }
 
-/// NVFLARE's guide spells the key in two ways.
+/// Host names; NVFLARE's guide spells the key in two ways.
 fn hosts(file: &mut Section) -> Result<BTreeMap<String, IpAddr>, CcConfigError> {
     let item = match (file.optional("hosts_entries"), file.optional("host_entries")) {
         (Some(first), Some(second)) => {
@@ -365,7 +365,7 @@ fn hosts(file: &mut Section) -> Result<BTreeMap<String, IpAddr>, CcConfigError> 
         item.map_or(Ok(Vec::new()), |item| item.entries("a mapping of host names to IP addresses"))?
     {
         if !is_host_name(&host) {
-            return item.refuse("its name is no host name", "use letters, digits, '-' and '.'");
+            return item.refuse("its name is not a host name", "use letters, digits, '-' and '.'");
         }
         hosts.insert(host, item.parsed("an IP address", |text| text.parse().ok())?);
     }
@@ -389,7 +389,7 @@ fn classes(item: Item) -> Result<Vec<String>, CcConfigError> {
             return item.refuse(
                 "a job could then name any class of Python's, and so run what it likes without \
                  carrying code",
-                "list the model's packages, each with a dot at its end, as acme.",
+                "list the model's packages, each with a dot at its end, such as `acme.`",
             );
         }
         item.parsed(ENTRY, |text| {
@@ -455,7 +455,7 @@ pub(super) fn is_class(text: &str) -> bool {
     text.contains('.') && text.split('.').all(identifier)
 }
 
-/// Why, and what instead.
+/// Why `failure_action` is refused, and what to do instead.
 const FAILURE_ACTION: (&str, &str) = (
     "NVFLARE no longer reads it: a failed attestation shuts the site down, and the server's shuts \
      the federation down",

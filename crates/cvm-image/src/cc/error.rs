@@ -4,23 +4,21 @@ use std::path::PathBuf;
 
 use cvm_base::Explain;
 
-use super::paths::BASE_DIR_VARIABLE;
-
-/// A `cc_config` file is refused. Keys are written with their place, as `cc_issuers[0].path`.
+/// A `cc_config` file is refused. Keys are written with their place, such as `cc_issuers[0].path`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CcConfigError {
-    /// Not YAML, or no mapping.
+    /// The file is not YAML, or not a mapping.
     #[error("the cc_config is not readable: {0}")]
     Yaml(String),
-    /// Nobody knows this key.
+    /// The key is unknown.
     #[error("{key}: there is no such key")]
     UnknownKey {
         /// The key with its place.
         key: String,
         /// The closest known key.
         closest: Option<String>,
-        /// All keys that may stand there.
+        /// All keys that are allowed there.
         known: String,
     },
     /// A key is needed.
@@ -38,15 +36,15 @@ pub enum CcConfigError {
         key: String,
         /// What would be right.
         expected: &'static str,
-        /// What stands there.
+        /// What was found.
         found: String,
     },
-    /// NVFLARE knows the value, a sealed bundle cannot have it.
+    /// NVFLARE knows the value, but a sealed bundle cannot have it.
     #[error("{key}: {found} is refused: {reason}")]
     Refused {
         /// The key with its place.
         key: String,
-        /// What stands there.
+        /// What was found.
         found: String,
         /// Why.
         reason: &'static str,
@@ -60,6 +58,8 @@ pub enum CcConfigError {
         key: String,
         /// The path.
         found: String,
+        /// The environment variable that names a base folder.
+        variable: &'static str,
     },
     /// What a path names is not there.
     #[error("{key}: {path} is {problem}", path = path.display())]
@@ -111,10 +111,10 @@ impl Explain for CcConfigError {
                 format!("correct {key}; a key without a value is better left out")
             }
             Self::Refused { instead, .. } => (*instead).into(),
-            Self::RelativePath { .. } => format!(
-                "NVFLARE's packager hands on a copy in a temporary folder, so a path cannot be relative to the file: \
-                 write it absolute or with ~/, or say what it is relative to with flare_cvm.base_dir or the environment \
-                 variable {BASE_DIR_VARIABLE}"
+            Self::RelativePath { variable, .. } => format!(
+                "NVFLARE's packager hands on a copy in a temporary folder, so a path cannot be \
+                 relative to the file: write it absolute or with ~/, or say what it is relative to \
+                 with flare_cvm.base_dir or the environment variable {variable}"
             ),
             Self::NoFile { .. } => {
                 "check the path's spelling, and that the step which makes it has run".into()

@@ -1,4 +1,4 @@
-//! Whether a `cc_config` can be sealed here: its files, the base image, and what is not built yet.
+//! Whether a `cc_config` can be sealed here: its files, and the base image.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::{CcConfig, CcConfigError, CpuMechanism, GpuMechanism};
 use crate::stage::{StageMeta, kit::Extra};
 
 impl CcConfig {
-    /// What only the file system and the base image can tell.
+    /// Checks what only the file system and the base image can tell.
     pub fn check_surroundings(&self, base: &StageMeta) -> Result<(), CcConfigError> {
         let refused = |key: &str, found: String, reason, instead| {
             Err(CcConfigError::Refused { key: key.into(), found, reason, instead })
@@ -20,7 +20,7 @@ impl CcConfig {
             return Err(CcConfigError::Contradiction {
                 first: "flare_cvm.profile".into(),
                 second: "flare_cvm.base_image".into(),
-                problem: format!("the image goes back to {}, not to {profile}", base.profile),
+                problem: format!("the image is built from {}, not from {profile}", base.profile),
             });
         }
         // A workload brings its own Python.
@@ -43,18 +43,20 @@ impl CcConfig {
                 "nvidia_cc".into(),
                 "the base image holds no NVIDIA driver, so no GPU could attest and the job store \
                  would never open",
-                "build the three stages with it: flare-cvm build nvidia_cc_base --profile debian-12-nvidia, the other two on \
-                 its image, and give the last one's as the base image; or leave cc_gpu_mechanism out",
+                "build the three stages with it: flare-cvm build nvidia_cc_base --profile \
+                 debian-12-nvidia, the other two on its image, and give the last image as the base \
+                 image; or leave cc_gpu_mechanism out",
             );
         }
         if self.cpu == Some(CpuMechanism::IntelTdx) && !extends_rtmr3(&base.kernel) {
             return refused(
                 "cc_cpu_mechanism",
                 "intel_tdx".into(),
-                "the base image's kernel cannot extend RTMR3 (Linux 6.16 and later can), so no TD could prove where its boot \
-                 ended, and none would boot",
-                "build the three stages with a later kernel: flare-cvm build nvidia_cc_base --profile debian-12-tdx, the other \
-                 two on its image, and give the last one's as the base image",
+                "the base image's kernel cannot extend RTMR3 (Linux 6.16 and later can), so no TD \
+                 could prove where its boot ended, and none would boot",
+                "build the three stages with a later kernel: flare-cvm build nvidia_cc_base \
+                 --profile debian-12-tdx, the other two on its image, and give the last image as \
+                 the base image",
             );
         }
         self.extras()

@@ -2,7 +2,7 @@
 //! ([`CcConfig`]), and the CC manager that NVFLARE configured in its startup kit ([`manager`]).
 //!
 //! Nothing is silently ignored. A key either has its effect, or is refused with a reason and a
-//! stable code; a kit whose CC manager would fail or prove nothing at run time is no bundle.
+//! stable code. A kit whose CC manager would fail or prove nothing at run time is refused too.
 
 mod additions;
 mod agent;
@@ -22,10 +22,10 @@ pub use error::CcConfigError;
 pub use monitors::{Monitor, Port};
 pub use paths::{BASE_DIR_VARIABLE, Surroundings};
 
-/// Reads whatever `bytes` are: the fuzz target, which a unit test drives as well.
+/// Reads any `bytes`: the fuzz target, which a unit test drives as well.
 ///
 /// # Panics
-/// When a configuration is accepted that contradicts itself.
+/// If a configuration is accepted that contradicts itself.
 pub fn fuzz(bytes: &[u8]) {
     let surroundings = Surroundings { home: Some("/home/x".into()), base_dir: None };
     if let Ok(config) = CcConfig::parse(bytes, &surroundings) {

@@ -1,6 +1,6 @@
 //! Where a server's NVFLARE reports to. NVFLARE's own configuration names the address (its
-//! `StatsDReporter`, a job's MLflow or W&B receiver); what the sealed machine adds is an open port,
-//! and the check that the Python package is there.
+//! `StatsDReporter`, a job's MLflow or W&B receiver). The sealed machine adds an open port, and the
+//! check that the Python package is there.
 
 use super::{
     CcConfigError,
@@ -28,9 +28,9 @@ pub enum Port {
 }
 
 /// Key, package and protocol.
-type Known = (&'static str, &'static str, fn(u16) -> Port);
+type KnownMonitor = (&'static str, &'static str, fn(u16) -> Port);
 
-const KNOWN: [Known; 3] = [
+const KNOWN: [KnownMonitor; 3] = [
     ("mlflow", "mlflow", Port::Tcp),
     ("statsd", "datadog", Port::Udp),
     ("wandb", "wandb", Port::Tcp),
@@ -50,7 +50,7 @@ pub(super) fn read(item: Item) -> Result<Vec<Monitor>, CcConfigError> {
              which the project admin downloads",
         );
     }
-    let monitor = |(key, package, port): Known| {
+    let monitor = |(key, package, port): KnownMonitor| {
         let item = section.optional(key)?;
         Some(item.number(PORT, 1..=65535).map(|number| Monitor {
             key,

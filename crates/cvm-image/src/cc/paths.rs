@@ -1,14 +1,17 @@
 //! What a path in a `cc_config` is relative to.
 //!
 //! NVFLARE's packager copies the file to a temporary folder before it calls us, so the file's own
-//! folder says nothing. One rule for every way in: a path is absolute, or starts with `~/` as in
+//! folder says nothing. One rule holds everywhere: a path is absolute, or starts with `~/` as in
 //! NVFLARE's guide, or is relative to `flare_cvm.base_dir`, or else to `$FLARE_CVM_BASE_DIR`.
 //! Without either, a relative path is refused rather than looked for where the program happens to
 //! run.
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{CcConfigError, section::Item};
+use super::{
+    CcConfigError,
+    section::{Item, cut},
+};
 
 /// The environment variable for files that do not say `flare_cvm.base_dir`.
 pub const BASE_DIR_VARIABLE: &str = "FLARE_CVM_BASE_DIR";
@@ -45,7 +48,8 @@ impl Surroundings {
         let text = item.text("a path")?;
         let relative = |text: &str| CcConfigError::RelativePath {
             key: key.clone(),
-            found: super::section::cut(text),
+            found: cut(text),
+            variable: BASE_DIR_VARIABLE,
         };
         let path = match text.strip_prefix("~/") {
             Some(rest) => self.home.as_ref().ok_or_else(|| relative(&text))?.join(rest),

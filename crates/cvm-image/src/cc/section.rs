@@ -1,5 +1,5 @@
-//! One mapping of a configuration file, read key by key. What no key asked for is an error, so
-//! that nothing is silently ignored.
+//! One mapping of a configuration file, read key by key. An unknown key is an error, so that
+//! nothing is silently ignored.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +9,7 @@ use super::CcConfigError;
 
 type Result<T> = std::result::Result<T, CcConfigError>;
 
-/// A longer text from the file is cut in an error.
+/// An error shows at most this many characters of a text from the file.
 const SHOWN: usize = 80;
 /// No list of the file may be longer.
 const MAX_ITEMS: usize = 1024;
@@ -20,9 +20,9 @@ pub(super) struct Section {
     map: Mapping,
 }
 
-/// A value with its place in the file; the reader has looked it up and now says what it must be.
+/// A value with its place in the file, which a reader then turns into what it must be.
 pub(super) struct Item {
-    /// The key with its place, as `cc_issuers[0].path`.
+    /// The key with its place, such as `cc_issuers[0].path`.
     pub(super) key: String,
     value: Value,
 }
@@ -158,7 +158,7 @@ impl Item {
         }
     }
 
-    /// A whole number; a text of digits, a fraction or a truth value is none.
+    /// A whole number, and not a text of digits, a fraction or a truth value.
     pub(super) fn number(self, expected: &'static str, range: RangeInclusive<u64>) -> Result<u64> {
         match &self.value {
             Value::Number(number) => number.as_u64().filter(|number| range.contains(number)),
@@ -212,7 +212,7 @@ impl Item {
         map.into_iter().map(entry).collect()
     }
 
-    /// What NVFLARE hands to Python as it stands, in JSON.
+    /// What NVFLARE passes to Python unchanged, as JSON.
     pub(super) fn json_object(self) -> Result<serde_json::Map<String, serde_json::Value>> {
         match &self.value {
             Value::Mapping(map) => match serde_json::to_value(map) {

@@ -66,7 +66,7 @@ fn parse(yaml: &str) -> Result<CcConfig, CcConfigError> {
 }
 
 /// The good file with a part replaced.
-fn with(from: &str, to: &str) -> Result<CcConfig, CcConfigError> {
+fn good_with(from: &str, to: &str) -> Result<CcConfig, CcConfigError> {
     assert!(GOOD.contains(from), "{from:?} is not in the file");
     parse(&GOOD.replacen(from, to, 1))
 }
@@ -135,7 +135,8 @@ fn every_key_has_its_effect() {
 
 #[test]
 fn what_is_left_out_has_nvflares_meaning() {
-    let least = "compute_env: onprem_cvm\nrole: client\ncc_issuers: [{id: a, path: b.C, token_expiration: 599}]\n";
+    let least = "compute_env: onprem_cvm\nrole: client\n\
+                 cc_issuers: [{id: a, path: b.C, token_expiration: 599}]\n";
     let config = parse(least).unwrap();
     assert_eq!(config.check_frequency, 600);
     let conf = config.site_conf("site-1".to_owned().try_into().unwrap());
@@ -166,7 +167,7 @@ fn what_is_left_out_has_nvflares_meaning() {
         monitor.code() == "CCC-008" && monitor.to_string().contains("flare_cvm.monitors.mlflow"),
         "{monitor}"
     );
-    // Explicitly none is none.
+    // An empty list opens no port.
     let none = parse(&format!("{least}allowed_out_ports: []\n")).unwrap();
     assert_eq!(
         none.site_conf("site-1".to_owned().try_into().unwrap()).allowed_out_ports,
@@ -185,157 +186,125 @@ fn what_is_left_out_has_nvflares_meaning() {
     assert_eq!(anchors.allowed_out_ports, Some(vec![1]));
 }
 
+/// A part of the good file, what takes its place, the code, and the key that the error names.
+const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
+    ("compute_env: onprem_cvm", "compute_env: onprem", "CCC-004", "compute_env"),
+    ("compute_env: onprem_cvm", "compute_env: azure_cvm", "CCC-005", "compute_env"),
+    (
+        "compute_env: onprem_cvm",
+        "compute_env: azure_confidential_container",
+        "CCC-005",
+        "compute_env",
+    ),
+    ("compute_env: onprem_cvm\n", "", "CCC-003", "compute_env"),
+    (
+        "cc_cpu_mechanism: amd_sev_snp",
+        "cc_cpu_mechanism: [amd_sev_snp]",
+        "CCC-004",
+        "cc_cpu_mechanism",
+    ),
+    ("cc_cpu_mechanism: amd_sev_snp", "cc_cpu_mechanism: intel_tdx", "CCC-008", "cc_cpu_mechanism"),
+    ("role: server", "role: admin", "CCC-004", "role"),
+    ("role: server\n", "", "CCC-003", "role"),
+    ("attest_port: 8555", "attest_port: 0", "CCC-004", "flare_cvm.attest_port"),
+    ("leeway: 0", "leeway: 301", "CCC-004", "flare_cvm.agent.leeway"),
+    ("leeway: 0", "lee_way: 0", "CCC-002", "flare_cvm.agent.lee_way"),
+    ("role: server", "role: server\ncc_gpu_mechanism: amd", "CCC-004", "cc_gpu_mechanism"),
+    ("root_drive_size: 45", "root_drive_size: '45'", "CCC-004", "root_drive_size"),
+    ("root_drive_size: 45", "root_drive_size: 0", "CCC-004", "root_drive_size"),
+    ("root_drive_size: 45", "root_drive_size: 1.5", "CCC-004", "root_drive_size"),
+    ("root_drive_size: 45", "root_drive_size: 99999999999999999999", "CCC-001", "root_drive_size"),
+    ("applog_drive_size: 1", "applog_drive_size: -1", "CCC-004", "applog_drive_size"),
+    (
+        "user_config_drive_size: 1",
+        "user_config_drive_size: 1GB",
+        "CCC-004",
+        "user_config_drive_size",
+    ),
+    ("user_data_drive_size: 2", "user_data_drive_size: true", "CCC-004", "user_data_drive_size"),
+    ("role: server", "role: server\ndocker_archive: [x]", "CCC-004", "docker_archive"),
+    ("  mine: ~/mine", "  ../mine: ~/mine", "CCC-005", "user_config.../mine"),
+    ("  mine: ~/mine", "  mine: 7", "CCC-004", "user_config.mine"),
+    ("server1: 10.176.200.152", "server1: 10.176.200", "CCC-004", "hosts_entries.server1"),
+    ("server1: 10.176.200.152", "ser ver1: 10.176.200.152", "CCC-005", "hosts_entries.ser ver1"),
+    ("role: server", "role: server\nhost_entries: {a: 10.0.0.1}", "CCC-008", "host_entries"),
+    ("allowed_ports: [8002, 8002]", "allowed_ports: 8002", "CCC-004", "allowed_ports"),
+    ("allowed_ports: [8002, 8002]", "allowed_ports: ['8002']", "CCC-004", "allowed_ports[0]"),
+    ("allowed_out_ports: [443", "allowed_out_ports: [65536", "CCC-004", "allowed_out_ports[0]"),
+    ("[my.pkg.Executor, my.other.]", "my.pkg.Executor", "CCC-004", "class_allow_list"),
+    ("[my.pkg.Executor, my.other.]", "[my.pkg.Executor, '']", "CCC-004", "class_allow_list[1]"),
+    ("[my.pkg.Executor, my.other.]", "['*']", "CCC-005", "class_allow_list[0]"),
+    ("[my.pkg.Executor, my.other.]", "[my]", "CCC-004", "class_allow_list[0]"),
+    ("[my.pkg.Executor, my.other.]", "[' my.a']", "CCC-004", "class_allow_list[0]"),
+    ("[my.pkg.Executor, my.other.]", "[my..a]", "CCC-004", "class_allow_list[0]"),
+    ("snp_reports: alone", "snp_reports: always", "CCC-004", "flare_cvm.agent.snp_reports"),
+    ("statsd: 9125", "statsd: host:9125", "CCC-004", "flare_cvm.monitors.statsd"),
+    ("statsd: 9125", "statsd: 0", "CCC-004", "flare_cvm.monitors.statsd"),
+    ("statsd: 9125", "tensorboard: 6006", "CCC-005", "flare_cvm.monitors.tensorboard"),
+    ("cvm_image_name: federation-server", "cvm_image_name: a/b", "CCC-004", "cvm_image_name"),
+    ("id: snp_authorizer", "id: ../snp", "CCC-004", "cc_issuers[0].id"),
+    ("    token_expiration: 100\n", "", "CCC-003", "cc_issuers[0].token_expiration"),
+    (
+        "token_expiration: 100",
+        "token_expiration: 100.5",
+        "CCC-004",
+        "cc_issuers[0].token_expiration",
+    ),
+    ("token_expiration: 100", "token_expiration: 120", "CCC-008", "cc_issuers[0].token_expiration"),
+    ("path: nvflare.app_opt", "path: os; import", "CCC-004", "cc_issuers[0].path"),
+    ("args: {snpguest_binary", "args: [snpguest_binary", "CCC-001", ""),
+    (
+        "args: {snpguest_binary: /host/bin/snpguest, max_retries: 5}",
+        "args: 5",
+        "CCC-004",
+        "cc_issuers[0].args",
+    ),
+    ("snp_authorizer.SNPAuthorizer", "gpu_authorizer.GPUAuthorizer", "CCC-008", "cc_gpu_mechanism"),
+    (
+        "snp_authorizer.SNPAuthorizer",
+        "mock_authorizer.MockAuthorizer",
+        "CCC-008",
+        "compute_env: mock",
+    ),
+    ("check_frequency: 120", "check_frequency: often", "CCC-004", "cc_attestation.check_frequency"),
+    (
+        "check_frequency: 120",
+        "check_frequency: 120\n  failure_action: stop_job",
+        "CCC-005",
+        "failure_action",
+    ),
+    ("flare_cvm:", "flare_cvm: x #", "CCC-001", ""),
+    (
+        "contributions: [a.txt, /b.txt]",
+        "contributions: a.txt",
+        "CCC-004",
+        "flare_cvm.contributions",
+    ),
+    ("build: v1", "build: v 1", "CCC-004", "flare_cvm.build"),
+    ("prefix: 24", "prefix: 33", "CCC-004", "flare_cvm.network.prefix"),
+    ("listen: 8443", "listen: 65536", "CCC-004", "flare_cvm.keyholder.listen"),
+    ("{party: delegate, ", "{", "CCC-003", "flare_cvm.keyholder.party"),
+    ("role: server", "role: client", "CCC-008", "flare_cvm.keyholder"),
+    ("{mode: static,", "{mode: dhcp,", "CCC-005", "flare_cvm.network.address"),
+    ("{mode: static,", "{", "CCC-003", "flare_cvm.network.mode"),
+    ("proxy: http://", "proxy: ftp://", "CCC-004", "flare_cvm.proxy"),
+    ("{self: self.rego", "{boot: b.rego, self: self.rego", "CCC-005", "ceremony"),
+    ("replace: true", "replace: 'yes'", "CCC-004", "flare_cvm.replace"),
+    (
+        "replace: true",
+        "replace: true\n  unlock_key: k\n  passphrase_file: p",
+        "CCC-008",
+        "flare_cvm.unlock_key",
+    ),
+    ("base_dir: /srv/project", "base_dir: project", "CCC-006", "flare_cvm.base_dir"),
+];
+
 #[test]
 fn a_wrong_value_is_refused_with_its_key() {
-    for (from, to, code, key) in [
-        ("compute_env: onprem_cvm", "compute_env: onprem", "CCC-004", "compute_env"),
-        ("compute_env: onprem_cvm", "compute_env: azure_cvm", "CCC-005", "compute_env"),
-        (
-            "compute_env: onprem_cvm",
-            "compute_env: azure_confidential_container",
-            "CCC-005",
-            "compute_env",
-        ),
-        ("compute_env: onprem_cvm\n", "", "CCC-003", "compute_env"),
-        (
-            "cc_cpu_mechanism: amd_sev_snp",
-            "cc_cpu_mechanism: [amd_sev_snp]",
-            "CCC-004",
-            "cc_cpu_mechanism",
-        ),
-        (
-            "cc_cpu_mechanism: amd_sev_snp",
-            "cc_cpu_mechanism: intel_tdx",
-            "CCC-008",
-            "cc_cpu_mechanism",
-        ),
-        ("role: server", "role: admin", "CCC-004", "role"),
-        ("role: server\n", "", "CCC-003", "role"),
-        ("attest_port: 8555", "attest_port: 0", "CCC-004", "flare_cvm.attest_port"),
-        ("leeway: 0", "leeway: 301", "CCC-004", "flare_cvm.agent.leeway"),
-        ("leeway: 0", "lee_way: 0", "CCC-002", "flare_cvm.agent.lee_way"),
-        ("role: server", "role: server\ncc_gpu_mechanism: amd", "CCC-004", "cc_gpu_mechanism"),
-        ("root_drive_size: 45", "root_drive_size: '45'", "CCC-004", "root_drive_size"),
-        ("root_drive_size: 45", "root_drive_size: 0", "CCC-004", "root_drive_size"),
-        ("root_drive_size: 45", "root_drive_size: 1.5", "CCC-004", "root_drive_size"),
-        (
-            "root_drive_size: 45",
-            "root_drive_size: 99999999999999999999",
-            "CCC-001",
-            "root_drive_size",
-        ),
-        ("applog_drive_size: 1", "applog_drive_size: -1", "CCC-004", "applog_drive_size"),
-        (
-            "user_config_drive_size: 1",
-            "user_config_drive_size: 1GB",
-            "CCC-004",
-            "user_config_drive_size",
-        ),
-        (
-            "user_data_drive_size: 2",
-            "user_data_drive_size: true",
-            "CCC-004",
-            "user_data_drive_size",
-        ),
-        ("role: server", "role: server\ndocker_archive: [x]", "CCC-004", "docker_archive"),
-        ("  mine: ~/mine", "  ../mine: ~/mine", "CCC-005", "user_config.../mine"),
-        ("  mine: ~/mine", "  mine: 7", "CCC-004", "user_config.mine"),
-        ("server1: 10.176.200.152", "server1: 10.176.200", "CCC-004", "hosts_entries.server1"),
-        (
-            "server1: 10.176.200.152",
-            "ser ver1: 10.176.200.152",
-            "CCC-005",
-            "hosts_entries.ser ver1",
-        ),
-        ("role: server", "role: server\nhost_entries: {a: 10.0.0.1}", "CCC-008", "host_entries"),
-        ("allowed_ports: [8002, 8002]", "allowed_ports: 8002", "CCC-004", "allowed_ports"),
-        ("allowed_ports: [8002, 8002]", "allowed_ports: ['8002']", "CCC-004", "allowed_ports[0]"),
-        ("allowed_out_ports: [443", "allowed_out_ports: [65536", "CCC-004", "allowed_out_ports[0]"),
-        ("[my.pkg.Executor, my.other.]", "my.pkg.Executor", "CCC-004", "class_allow_list"),
-        ("[my.pkg.Executor, my.other.]", "[my.pkg.Executor, '']", "CCC-004", "class_allow_list[1]"),
-        ("[my.pkg.Executor, my.other.]", "['*']", "CCC-005", "class_allow_list[0]"),
-        ("[my.pkg.Executor, my.other.]", "[my]", "CCC-004", "class_allow_list[0]"),
-        ("[my.pkg.Executor, my.other.]", "[' my.a']", "CCC-004", "class_allow_list[0]"),
-        ("[my.pkg.Executor, my.other.]", "[my..a]", "CCC-004", "class_allow_list[0]"),
-        ("snp_reports: alone", "snp_reports: always", "CCC-004", "flare_cvm.agent.snp_reports"),
-        ("statsd: 9125", "statsd: host:9125", "CCC-004", "flare_cvm.monitors.statsd"),
-        ("statsd: 9125", "statsd: 0", "CCC-004", "flare_cvm.monitors.statsd"),
-        ("statsd: 9125", "tensorboard: 6006", "CCC-005", "flare_cvm.monitors.tensorboard"),
-        ("cvm_image_name: federation-server", "cvm_image_name: a/b", "CCC-004", "cvm_image_name"),
-        ("id: snp_authorizer", "id: ../snp", "CCC-004", "cc_issuers[0].id"),
-        ("    token_expiration: 100\n", "", "CCC-003", "cc_issuers[0].token_expiration"),
-        (
-            "token_expiration: 100",
-            "token_expiration: 100.5",
-            "CCC-004",
-            "cc_issuers[0].token_expiration",
-        ),
-        (
-            "token_expiration: 100",
-            "token_expiration: 120",
-            "CCC-008",
-            "cc_issuers[0].token_expiration",
-        ),
-        ("path: nvflare.app_opt", "path: os; import", "CCC-004", "cc_issuers[0].path"),
-        ("args: {snpguest_binary", "args: [snpguest_binary", "CCC-001", ""),
-        (
-            "args: {snpguest_binary: /host/bin/snpguest, max_retries: 5}",
-            "args: 5",
-            "CCC-004",
-            "cc_issuers[0].args",
-        ),
-        (
-            "snp_authorizer.SNPAuthorizer",
-            "gpu_authorizer.GPUAuthorizer",
-            "CCC-008",
-            "cc_gpu_mechanism",
-        ),
-        (
-            "snp_authorizer.SNPAuthorizer",
-            "mock_authorizer.MockAuthorizer",
-            "CCC-008",
-            "compute_env: mock",
-        ),
-        (
-            "check_frequency: 120",
-            "check_frequency: often",
-            "CCC-004",
-            "cc_attestation.check_frequency",
-        ),
-        (
-            "check_frequency: 120",
-            "check_frequency: 120\n  failure_action: stop_job",
-            "CCC-005",
-            "failure_action",
-        ),
-        ("flare_cvm:", "flare_cvm: x #", "CCC-001", ""),
-        (
-            "contributions: [a.txt, /b.txt]",
-            "contributions: a.txt",
-            "CCC-004",
-            "flare_cvm.contributions",
-        ),
-        ("build: v1", "build: v 1", "CCC-004", "flare_cvm.build"),
-        ("prefix: 24", "prefix: 33", "CCC-004", "flare_cvm.network.prefix"),
-        ("listen: 8443", "listen: 65536", "CCC-004", "flare_cvm.keyholder.listen"),
-        ("{party: delegate, ", "{", "CCC-003", "flare_cvm.keyholder.party"),
-        ("role: server", "role: client", "CCC-008", "flare_cvm.keyholder"),
-        ("{mode: static,", "{mode: dhcp,", "CCC-005", "flare_cvm.network.address"),
-        ("{mode: static,", "{", "CCC-003", "flare_cvm.network.mode"),
-        ("proxy: http://", "proxy: ftp://", "CCC-004", "flare_cvm.proxy"),
-        ("{self: self.rego", "{boot: b.rego, self: self.rego", "CCC-005", "ceremony"),
-        ("replace: true", "replace: 'yes'", "CCC-004", "flare_cvm.replace"),
-        (
-            "replace: true",
-            "replace: true\n  unlock_key: k\n  passphrase_file: p",
-            "CCC-008",
-            "flare_cvm.unlock_key",
-        ),
-        ("base_dir: /srv/project", "base_dir: project", "CCC-006", "flare_cvm.base_dir"),
-    ] {
-        let error = with(from, to).unwrap_err();
+    for (from, to, code, key) in WRONG_VALUES {
+        let error = good_with(from, to).unwrap_err();
         let text = format!("{error}; {}", error.help());
-        assert_eq!(error.code(), code, "{to}: {text}");
+        assert_eq!(error.code(), *code, "{to}: {text}");
         assert!(text.contains(key), "{to}: {text}");
     }
 }
@@ -373,7 +342,7 @@ fn an_unknown_key_is_named_with_the_closest_known_one() {
             "the keys are",
         ),
     ] {
-        let error = with(from, to).unwrap_err();
+        let error = good_with(from, to).unwrap_err();
         assert_eq!(error.code(), "CCC-002", "{to}: {error}");
         assert!(error.to_string().starts_with(&format!("{key}: ")), "{error}");
         assert!(error.help().contains(help), "{to}: {}", error.help());
@@ -386,8 +355,9 @@ const DEMO: &str = include_str!("../../../../tests/demo/cc_site-1.yml");
 fn base(kernel: &str, driver: Option<serde_json::Value>) -> crate::stage::StageMeta {
     let digest = "00".repeat(32);
     let mut meta = serde_json::json!({
-        "version": 1, "stage": "provision_build", "profile": "debian-12", "inputs_sha256": digest, "base_sha256": null,
-        "content_sha256": digest, "system_bytes": 1, "system": null, "kernel": kernel, "python": [], "gate": [],
+        "version": 1, "stage": "provision_build", "profile": "debian-12",
+        "inputs_sha256": digest, "base_sha256": null, "content_sha256": digest,
+        "system_bytes": 1, "system": null, "kernel": kernel, "python": [], "gate": [],
         "packages": ["nvidia-smi_535_amd64"],
     });
     if let Some(driver) = driver {
@@ -432,7 +402,7 @@ fn a_relative_path_needs_a_base() {
     let without = GOOD.replace("  base_dir: /srv/project\n", "");
     let error = parse(&without).unwrap_err();
     assert_eq!(error.code(), "CCC-006");
-    assert!(error.to_string().contains("flare_cvm.contributions[0]"), "{error}");
+    assert!(error.to_string().contains("flare_cvm.agreement"), "{error}");
     assert!(
         error.help().contains("flare_cvm.base_dir") && error.help().contains(BASE_DIR_VARIABLE)
     );
@@ -443,13 +413,13 @@ fn a_relative_path_needs_a_base() {
     let yaml = GOOD.replace("role: server", "role: server\ndocker_archive: app.tar.gz");
     let config = CcConfig::parse(yaml.as_bytes(), &base).unwrap();
     assert_eq!(config.docker_archive.as_deref(), Some("/srv/project/app.tar.gz".as_ref()));
-    // A home that nobody knows is no base.
+    // Without a known home, `~/` leads nowhere.
     let homeless = Surroundings::default();
     assert_eq!(CcConfig::parse(GOOD.as_bytes(), &homeless).unwrap_err().code(), "CCC-006");
 }
 
 #[test]
-fn attack_input_that_is_no_configuration() {
+fn attack_input_that_is_not_a_configuration() {
     let bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned()
         + &(b'b'..=b'k')
             .map(|c| {

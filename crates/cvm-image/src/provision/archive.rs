@@ -1,4 +1,4 @@
-//! A bundle as one file, `SITE.tgz` with a folder `cvm_ID/`, as NVFLARE's packager hands it on.
+//! A bundle as one file, `SITE.tgz` with a folder `cvm_ID/`, as NVFLARE's packager expects it.
 //!
 //! Nearly all of it is ciphertext, which does not compress: the gzip stream stores its blocks (see
 //! [`super::gzip`]).
@@ -12,9 +12,9 @@ use std::{
 use cvm_base::interrupt;
 
 use super::{ProvisionError, files, gzip::Stored};
-use crate::WorkError;
+use crate::{WorkError, tool};
 
-/// Public documents that the key holders need, copied out beside the archive.
+/// The public documents that the key holders need: copies lie beside the archive.
 const ENROLMENT: [&str; 4] =
     [files::MANIFEST, files::MANIFEST_SIG, files::REFERENCE, files::REFERENCE_SIG];
 /// 1980-01-01: the date of everything in a bundle.
@@ -38,7 +38,7 @@ pub(super) fn write(
     replace: bool,
 ) -> Result<(), ProvisionError> {
     interrupt::checkpoint();
-    let parent = archive.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = tool::folder_of(archive);
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     let temporary = tempfile::Builder::new()
         .prefix(".flare-cvm-")
@@ -68,7 +68,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The same folder gives the same bytes.
+/// Packs the folder; the same files give the same bytes.
 fn pack(folder: &Path, inner: &str, to: impl Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(Stored::new(to)?);
     let mut names: Vec<_> =
@@ -80,7 +80,7 @@ fn pack(folder: &Path, inner: &str, to: impl Write) -> io::Result<()> {
         let path = folder.join(&name);
         let metadata = path.symlink_metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::other(format!("{} is no plain file", path.display())));
+            return Err(io::Error::other(format!("{} is not a plain file", path.display())));
         }
         let mode = if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0
         {
@@ -95,7 +95,7 @@ fn pack(folder: &Path, inner: &str, to: impl Write) -> io::Result<()> {
     archive.into_inner()?.finish()?.flush()
 }
 
-/// Nobody's, and of no date.
+/// A header without an owner, and always with the same date.
 fn header(kind: tar::EntryType, length: u64, mode: u32) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);

@@ -1,5 +1,5 @@
-//! Invariant 1: no cleartext partition holds a secret. Searched in the finished bytes, not in the
-//! sources, so that nothing on the way can add one unseen.
+//! Invariant 1: no cleartext partition holds a secret. The search is in the finished bytes and not
+//! in the sources, so that no step can add a secret unseen.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,9 @@ use crate::stage::{
     secrets::{Finding, Needles, scan_file, scan_program_bytes, scan_programs},
 };
 
-/// Fails on the first partition that holds the kit's private keys, a delegate's secrets, one of the
-/// image's keys, or anything that looks like a private key. `initramfs` is p2's archive: it is
-/// searched unpacked, because its compression would hide what it holds.
+/// Fails on the first partition that holds one of the kit's private keys, a delegate's secrets or
+/// the image's keys, or anything that looks like a private key. `initramfs` is p2's archive, which
+/// is searched unpacked because compression would hide a secret.
 pub(super) fn search(
     partitions: &[(&'static str, PathBuf)],
     initramfs: &[u8],

@@ -19,8 +19,7 @@ use zeroize::Zeroizing;
 use super::ProvisionError;
 use crate::{WorkError, memory::Memory, stage::erofs};
 
-/// What a party's folder may hold to judge evidence with: who may endorse a TPM, and vendors'
-/// collateral.
+/// The folders by which a party judges evidence: who may endorse a TPM, and vendors' collateral.
 const FOLDERS: [&str; 2] = ["ek-roots", "collateral"];
 /// The public key of whoever collected the collateral.
 const COLLECTOR: &str = "collateral.pub";
@@ -40,13 +39,12 @@ impl Delegate {
     /// Opens the party's folder with the key file in it: nobody types a passphrase into a CVM.
     ///
     /// # Errors
-    /// The ceremony's, where the folder does not open; where it lies on a disk; where it was sealed
-    /// before.
+    /// The folder does not open, lies on a disk, or was sealed before.
     pub fn open(folder: &Path, port: u16, memory: &Memory) -> Result<Self, ProvisionError> {
         if folder.join(PARTY_FILE).exists() && !folder.join(SECRETS_FILE).exists() {
             return Err(ProvisionError::DelegateSealed(folder.to_owned()));
         }
-        // The files too: a link may lead to a disk.
+        // The files as well: a link may lead to a disk.
         for path in [folder.to_owned(), folder.join(SECRETS_FILE), folder.join(UNLOCK_FILE)] {
             memory.check(&path)?;
         }
@@ -54,11 +52,11 @@ impl Delegate {
         Ok(Self { folder: folder.to_owned(), party, port })
     }
 
-    /// Its secrets lie in the sealed image now, and nowhere else: they were made for this one.
+    /// Destroys the folder's secrets: from now on they lie in the sealed image and nowhere else.
     pub(super) fn destroy(&self) -> Result<(), ProvisionError> {
         for name in [UNLOCK_FILE, SECRETS_FILE] {
             let path = self.folder.join(name);
-            // Where it is a link, what it leads to.
+            // If it is a link, this empties the file that it leads to.
             let emptied = fs::OpenOptions::new().write(true).truncate(true).open(&path);
             emptied.map_err(WorkError::io("empty", &path))?;
             fs::remove_file(&path).map_err(WorkError::io("remove", &path))?;
@@ -66,8 +64,8 @@ impl Delegate {
         Ok(())
     }
 
-    /// It must be of use to a client, and the server must open without it: its secrets lie in the
-    /// server's image.
+    /// Some client must need it. The server itself must open without it, because its secrets lie in
+    /// the server's image.
     pub(super) fn check(&self, agreement: &Agreement, site: &Site) -> Result<(), ProvisionError> {
         let name = &self.party.card().name;
         let refuse = |problem: &str| {
@@ -99,15 +97,15 @@ impl Delegate {
         Ok(())
     }
 
-    /// Lets others reach it.
+    /// Opens its port in the site's firewall.
     pub(super) fn open_port(&self, conf: &mut SiteConf) {
         if !conf.allowed_ports.contains(&self.port) {
             conf.allowed_ports.push(self.port);
         }
     }
 
-    /// Writes `keyholder.yaml` to p4's tree and what serves to the site volume's, never the store:
-    /// who the files of the site volume belong to.
+    /// Writes `keyholder.yaml` to p4's tree, and the party's folder without its store to the site
+    /// volume's. Gives the owner of the site volume's files.
     pub(super) fn install(
         &self,
         config: &Path,
@@ -130,7 +128,7 @@ impl Delegate {
         Ok(erofs::Owner::NvflareAndKeyHolder(keyholder_conf::FOLDER))
     }
 
-    /// What must stand in no partition that the host can read.
+    /// What must not be in any partition that the host can read.
     pub(super) fn secrets(&self) -> Vec<(String, Zeroizing<Vec<u8>>)> {
         let name = &self.party.card().name;
         let secrets = self

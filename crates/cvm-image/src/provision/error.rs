@@ -1,4 +1,4 @@
-//! Why no bundle came about.
+//! Why a bundle was not made.
 
 use std::path::PathBuf;
 
@@ -7,17 +7,17 @@ use cvm_layout::names::Name;
 
 use crate::WorkError;
 
-/// Why no bundle came about. An earlier bundle at the same place is untouched.
+/// Why a bundle was not made. An earlier bundle at the same place is untouched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProvisionError {
     /// A tool or the operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// Somebody's bundle stands there.
+    /// A bundle is already there.
     #[error("{path} exists already", path = .0.display())]
     Exists(PathBuf),
-    /// The key holder that a server's CVM shall run does not fit the agreement.
+    /// The key holder that a server's CVM is to run does not fit the agreement.
     #[error("{party} cannot hold keys in the CVM of site {site}: {problem}")]
     Delegate {
         /// The key holder's party.
@@ -27,8 +27,11 @@ pub enum ProvisionError {
         /// Why.
         problem: String,
     },
-    /// A delegate serves one image.
-    #[error("the secrets of the key holder in {} were sealed into an image and destroyed", .0.display())]
+    /// The delegate already serves another image.
+    #[error(
+        "the secrets of the key holder in {} were sealed into an image and destroyed",
+        .0.display()
+    )]
     DelegateSealed(PathBuf),
     /// Secrets would lie on a disk.
     #[error(transparent)]
@@ -155,8 +158,8 @@ impl Explain for ProvisionError {
                 "give it `size` instead of `minimum` in the layout file".into()
             }
             Self::Secret { .. } => {
-                "a startup kit or site configuration carries key material where \
-                the host can read it: move it out; the bundle was not made"
+                "a startup kit or site configuration has key material where the host can read it: \
+                 move it out; the bundle was not made"
                     .into()
             }
             Self::Random(_) => "the kernel's generator is not ready: try again".into(),

@@ -1,16 +1,19 @@
-//! What TEEs will measure of an image, for its reference values: predicted from files, for each
-//! kind of host that the builder describes in one YAML file.
+//! What TEEs will measure when they start an image, for its reference values: predicted from files,
+//! for each kind of host that the builder describes in one YAML file.
 //!
 //! ```yaml
 //! version: 1
-//! snp:                                # -kernel with kernel-hashes=on: the bundle's UKI is the kernel
+//! # -kernel with kernel-hashes=on: the bundle's UKI is the kernel
+//! snp:
 //!   - {platform: "EPYC-v4, 4 vCPUs", firmware: OVMF.amdsev.fd, vcpus: 4, vcpu_type: EPYC-v4,
 //!      tcb_floor: {Milan-B1: {bootloader: 4, tee: 0, snp: 24, microcode: 219}}}   # docs/tcb.md
-//! tdx:                                # -kernel; the digests are of etc/table-loader, etc/acpi/rsdp, etc/acpi/tables
+//! # -kernel; the digests are those of etc/table-loader, etc/acpi/rsdp and etc/acpi/tables
+//! tdx:
 //!   - {platform: "q35", firmware: OVMF.inteltdx.fd, memory_mib: 4096,
 //!      acpi: {loader: 96 hex digits, rsdp: …, tables: …}}
-//! azure: []                           # as reference.json has them, over SEV-SNP with tcb_floor: Azure's paravisor
-//!                                     # cannot be predicted
+//! # as reference.json has them, those over SEV-SNP with tcb_floor: Azure's paravisor cannot be
+//! # predicted
+//! azure: []
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -46,7 +49,7 @@ pub struct TeeHosts {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct HostsFile {
     version: u32,
     #[serde(default)]
     snp: Vec<SnpHost>,
@@ -100,12 +103,12 @@ impl TeeHosts {
     /// Reads the file and the firmware that it names.
     ///
     /// # Errors
-    /// [`ProvisionError::Tee`] for another form, [`ProvisionError::File`] for a file that cannot be
-    /// read.
+    /// [`ProvisionError::Tee`] if the file has another form, [`ProvisionError::File`] if a file
+    /// cannot be read.
     pub fn read(path: &Path) -> Result<Self, ProvisionError> {
         let fail =
             |problem: String| ProvisionError::Tee { platform: path.display().to_string(), problem };
-        let file: File =
+        let file: HostsFile =
             serde_yaml::from_slice(&read_text(path, MAX_FILE)?).map_err(|e| fail(e.to_string()))?;
         if file.version != VERSION {
             return Err(fail(format!("version {}, this program reads {VERSION}", file.version)));
@@ -120,8 +123,9 @@ impl TeeHosts {
             file.snp.iter().map(|host| (&host.platform, &host.tcb_floor)).chain(azure_snp);
         if let Some((platform, _)) = hosts.find(|(_, floor)| floor.is_empty()) {
             return Err(fail(format!(
-                "{platform:?} has no tcb_floor, as {{Milan-B1: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}: \
-                 without it, firmware with known holes gets keys. docs/tcb.md says where the numbers stand"
+                "{platform:?} has no tcb_floor, such as {{Milan-B1: {{bootloader: 4, tee: 0, snp: \
+                 24, microcode: 219}}}}: without it, firmware with known holes gets keys. \
+                 docs/tcb.md says where to find the numbers"
             )));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -158,7 +162,7 @@ impl SnpHost {
         let fail =
             |problem: String| ProvisionError::Tee { platform: self.platform.clone(), problem };
         let vcpu_type = VcpuType::from_model(&self.vcpu_type)
-            .ok_or_else(|| fail(format!("{:?} is no vCPU type that is known", self.vcpu_type)))?;
+            .ok_or_else(|| fail(format!("{:?} is not a known vCPU type", self.vcpu_type)))?;
         let inputs = LaunchInputs {
             firmware,
             kernel: Some(Kernel { image: uki, initrd: &[], command_line: "" }),
@@ -248,7 +252,8 @@ mod tests {
             ),
             (
                 format!(
-                    "version: 1\nazure: [{{platform: a, tee: snp, measurement: {0}{0}, pcrs: {{}}}}]\n",
+                    "version: 1\n\
+                     azure: [{{platform: a, tee: snp, measurement: {0}{0}, pcrs: {{}}}}]\n",
                     "00".repeat(24)
                 ),
                 "docs/tcb.md",
@@ -265,7 +270,8 @@ mod tests {
     fn firmware_that_would_not_measure_the_kernel_is_refused() {
         let host = |vcpu_type: &str| {
             read(&format!(
-                "version: 1\nsnp: [{{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: {vcpu_type}, \
+                "version: 1\n\
+                 snp: [{{platform: here, firmware: OVMF.fd, vcpus: 1, vcpu_type: {vcpu_type}, \
                  tcb_floor: {{Milan: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}}}]\n"
             ))
         };

@@ -7,15 +7,15 @@ use cvm_base::Bytes16;
 use super::StageError;
 use crate::{WorkError, tool};
 
-/// Whose files an image holds.
+/// Who owns the files of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// Root's, all of them.
+    /// Root owns all of them.
     Root,
-    /// The service's (uid and gid 990), all of them.
+    /// The service (uid and gid 990) owns all of them.
     Nvflare,
-    /// The service's, but for the tree's folder of this name: that is the key holder's (988), who
-    /// shares it with nobody.
+    /// The service owns all of them but the folder of this name: that belongs to the key holder
+    /// (988), who shares it with nobody.
     NvflareAndKeyHolder(&'static str),
 }
 
@@ -27,7 +27,7 @@ const KEY_HOLDER_ID: u32 = 988;
 /// Makes an uncompressed erofs of `tree` at `out`, and gives its length, a multiple of 4096.
 ///
 /// The same tree and id give the same bytes: times are 1970-01-01. Each file's content lies in one
-/// piece and as it is, so that the search for secrets sees what a reader of the disk would see.
+/// piece and uncompressed, so that the search for secrets sees what a reader of the disk would see.
 pub fn make(tree: &Path, out: &Path, owner: Owner, id: &Bytes16) -> Result<u64, StageError> {
     let mut command = tool::command("mkfs.erofs");
     command.args(["-E", "noinline_data"]);
@@ -43,8 +43,8 @@ pub fn make(tree: &Path, out: &Path, owner: Owner, id: &Bytes16) -> Result<u64, 
     finish(command, tree, out, id)
 }
 
-/// mkfs.erofs takes owners from the files alone, and only root may give files away: fakeroot
-/// pretends it.
+/// mkfs.erofs takes the owners from the files, and only root may give files away: fakeroot pretends
+/// it.
 fn make_with_two_owners(
     tree: &Path,
     folder: &str,
@@ -65,14 +65,15 @@ fn make_with_two_owners(
     finish(command, tree, out, id)
 }
 
-/// fakeroot, which keeps in `state` what it pretended before.
+/// fakeroot, which remembers in `state` what it pretended before.
 fn fakeroot(state: &Path) -> Command {
     let mut command = tool::command("fakeroot");
     command.arg("-i").arg(state).arg("-s").arg(state).arg("--");
     command
 }
 
-/// Makes an erofs of `tree` at `out`, owners as they are; `small` spends seconds to save space.
+/// Makes a compressed erofs of `tree` at `out`, with the files' own owners. `small` spends seconds
+/// to save space.
 pub(super) fn make_compressed(
     tree: &Path,
     out: &Path,
@@ -85,9 +86,7 @@ pub(super) fn make_compressed(
 }
 
 fn finish(mut command: Command, tree: &Path, out: &Path, id: &Bytes16) -> Result<u64, StageError> {
-    let hex = id.to_string();
-    let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
-    command.args(["--quiet", "-T0", "-x-1", "-U", &uuid]).arg(out).arg(tree);
+    command.args(["--quiet", "-T0", "-x-1", "-U", &tool::uuid(id)]).arg(out).arg(tree);
     tool::run("mkfs.erofs", "packing a file system", command)?;
     let length = fs::metadata(out).map_err(WorkError::io("measure", out))?.len();
     let padded = length.next_multiple_of(4096);

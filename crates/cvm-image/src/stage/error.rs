@@ -12,7 +12,7 @@ pub enum StageError {
     /// A tool or the operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// Unpacking a distribution needs root.
+    /// Building a stage needs root.
     #[error("building a stage needs root, and this is user {uid}")]
     NotRoot {
         /// The user's id.
@@ -38,7 +38,10 @@ pub enum StageError {
         base: String,
     },
     /// A base was given to a stage that has none.
-    #[error("stage {stage} builds on nothing, but the base image {path} was given", path = path.display())]
+    #[error(
+        "stage {stage} builds on nothing, but the base image {path} was given",
+        path = path.display()
+    )]
     BaseUnwanted {
         /// This stage.
         stage: String,
@@ -65,8 +68,8 @@ pub enum StageError {
         /// What it should be.
         expected: Bytes32,
     },
-    /// Not a stage's image.
-    #[error("{path} is no stage image: {problem}", path = path.display())]
+    /// The file is not a stage's image.
+    #[error("{path} is not a stage image: {problem}", path = path.display())]
     NotAnImage {
         /// The file.
         path: PathBuf,
@@ -88,7 +91,7 @@ pub enum StageError {
         suite: &'static str,
     },
     /// No source of the machine has the driver that the profile adds.
-    #[error("NVIDIA's driver cannot be had from {looked_at}: {problem}")]
+    #[error("NVIDIA's driver is not in {looked_at}: {problem}")]
     NoDriver {
         /// Apt's sources.
         looked_at: String,

@@ -1,7 +1,7 @@
 //! A stage's image: a qcow2 disk with two partitions.
 //!
 //! `stage` (erofs): `stage.json`, and the kernel for images that are provisioned from the stage:
-//! `vmlinuz`, `os-release`, `lib/modules/RELEASE/…`. `system` (erofs, its verity tree behind it
+//! `vmlinuz`, `os-release`, `lib/modules/RELEASE/…`. `system` (erofs, followed by its verity tree
 //! where the stage asks for one): the tree.
 
 use std::{
@@ -10,18 +10,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cvm_base::{Bytes16, Bytes32, interrupt};
+use cvm_base::{Bytes16, Bytes32};
 use cvm_layout::{
     layout::{MIB, Placement},
     manifest::{PlacedPartition, Verity},
+    names::NameError,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 
 use super::{BuiltDriver, StageError, erofs};
-use crate::boot::{BootError, disk, partition_table};
-use crate::{WorkError, tool};
+use crate::{
+    WorkError,
+    boot::{BootError, disk, partition_table},
+    tool::{self, Scratch},
+};
 
 /// The version of `stage.json` that this program reads and writes.
 pub(super) const VERSION: u32 = 1;
@@ -33,17 +36,17 @@ const MAX_FILE_BYTES: u64 = 64 * MIB;
 const STAGE: u32 = 1;
 const SYSTEM: u32 = 2;
 
-/// `stage.json`: what an image is, and what it was made of.
+/// `stage.json`: what an image is, and what it was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageMeta {
-    /// 1.
+    /// Always 1.
     pub version: u32,
     /// The stage's name.
     pub stage: String,
-    /// The distribution that it goes back to.
+    /// The profile of the distribution that it began with.
     pub profile: String,
-    /// SHA-256 over everything that the build was given; the cache's key.
+    /// SHA-256 of all of the build's inputs; the cache's key.
     pub inputs_sha256: Bytes32,
     /// The base image's `content_sha256`.
     pub base_sha256: Option<Bytes32>,
@@ -53,7 +56,7 @@ pub struct StageMeta {
     pub system_bytes: u64,
     /// The system volume's verity tree, where the stage has one.
     pub system: Option<Verity>,
-    /// The kernel's release, as `uname -r` says it.
+    /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
     /// The distribution's packages, `NAME_VERSION_ARCH` each.
     pub packages: Vec<String>,
@@ -66,7 +69,8 @@ pub struct StageMeta {
     pub gate: Vec<String>,
 }
 
-/// Copies a partition of the image at `path` to `to`; a failure that is not the image's says so.
+/// Copies a partition of the image at `path` to `to`. Only a failure that is the image's fault is
+/// reported as [`StageError::NotAnImage`].
 fn extract(path: &Path, number: u32, to: &Path) -> Result<(), StageError> {
     disk::extract(path, number, to).map_err(|error| match error {
         BootError::Work(error @ (WorkError::MissingTool { .. } | WorkError::DiskFull { .. })) => {
@@ -82,28 +86,25 @@ pub struct StageImage {
     /// What it is.
     pub meta: StageMeta,
     path: PathBuf,
-    files: TempDir,
-    _guard: interrupt::PathGuard,
+    files: Scratch,
 }
 
 impl StageImage {
-    /// Opens an image and unpacks its small partition; about a fifth of a second.
+    /// Opens an image and unpacks its small partition, in about a fifth of a second.
     pub fn open(path: &Path) -> Result<Self, StageError> {
         let bad = |problem: String| StageError::NotAnImage { path: path.to_owned(), problem };
         if !path.is_file() {
             return Err(bad("there is no such file".into()));
         }
-        let files =
-            TempDir::new().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
-        let guard = interrupt::guard_path(files.path());
-        let partition = files.path().join("stage.erofs");
+        let files = Scratch::new()?;
+        let partition = files.join("stage.erofs");
         extract(path, STAGE, &partition)?;
         erofs::extract(&partition, files.path()).map_err(|e| match e {
             StageError::Work(WorkError::Tool { .. }) => bad(e.to_string()),
             e => e,
         })?;
         fs::remove_file(&partition).map_err(WorkError::io("remove", &partition))?;
-        let bytes = cvm_base::read_bounded(&files.path().join("stage.json"), MAX_META_BYTES)
+        let bytes = cvm_base::read_bounded(&files.join("stage.json"), MAX_META_BYTES)
             .map_err(|e| bad(e.to_string()))?;
         let meta: StageMeta =
             serde_json::from_slice(&bytes).map_err(|e| bad(format!("stage.json: {e}")))?;
@@ -113,7 +114,7 @@ impl StageImage {
                 meta.version
             )));
         }
-        Ok(Self { meta, path: path.to_owned(), files, _guard: guard })
+        Ok(Self { meta, path: path.to_owned(), files })
     }
 
     /// Reads `vmlinuz`, `os-release` or a file below `lib/modules/RELEASE/`.
@@ -124,13 +125,13 @@ impl StageImage {
         if !inside {
             return Err(StageError::Tree {
                 path: name.into(),
-                problem: "is no path inside a stage image".into(),
+                problem: "is not a path inside a stage image".into(),
             });
         }
-        Ok(cvm_base::read_bounded(&self.files.path().join(name), MAX_FILE_BYTES)?)
+        Ok(cvm_base::read_bounded(&self.files.join(name), MAX_FILE_BYTES)?)
     }
 
-    /// The certificate in `db` without which the kernel loads none of the image's own modules;
+    /// The certificate that `db` must hold so that the kernel loads the image's own modules. It is
     /// checked against its digest.
     pub fn module_signer(&self) -> Result<Option<Vec<u8>>, StageError> {
         let Some(driver) = &self.meta.driver else { return Ok(None) };
@@ -204,38 +205,16 @@ pub(super) fn write(
     let small = work.join("stage.erofs");
     let stage_bytes = erofs::make_compressed(folder, &small, false, &id)?;
 
-    let name = |text: &str| {
-        text.parse().map_err(|e: cvm_layout::names::NameError| StageError::NotAnImage {
-            path: output.to_owned(),
-            problem: e.to_string(),
-        })
+    let bad = |e: &dyn std::fmt::Display| StageError::NotAnImage {
+        path: output.to_owned(),
+        problem: e.to_string(),
     };
-    let stage_room = stage_bytes.next_multiple_of(MIB);
-    let system_room = meta.system_bytes.next_multiple_of(MIB);
-    let placement = Placement {
-        partitions: vec![
-            PlacedPartition {
-                number: STAGE,
-                name: name("stage")?,
-                offset: MIB,
-                length: stage_room,
-            },
-            PlacedPartition {
-                number: SYSTEM,
-                name: name("system")?,
-                offset: MIB + stage_room,
-                length: system_room,
-            },
-        ],
-        state_offset: 0,
-        disk_bytes: MIB + stage_room + system_room + MIB,
-    };
+    let placement = place(stage_bytes, meta.system_bytes).map_err(|e| bad(&e))?;
     let raw = work.join("disk.raw");
     let io = |action| WorkError::io(action, raw.clone());
     let mut file = File::create_new(&raw).map_err(io("make"))?;
     file.set_len(placement.disk_bytes).map_err(io("write"))?;
-    partition_table::write(&mut file, &placement, &id)
-        .map_err(|e| StageError::NotAnImage { path: output.to_owned(), problem: e.to_string() })?;
+    partition_table::write(&mut file, &placement, &id).map_err(|e| bad(&e))?;
     for (partition, source) in placement.partitions.iter().zip([&small, system]) {
         file.seek(SeekFrom::Start(partition.offset)).map_err(io("write"))?;
         let mut source_file = File::open(source).map_err(WorkError::io("read", source))?;
@@ -253,7 +232,26 @@ pub(super) fn write(
     Ok(())
 }
 
-/// A file system and disk id for images of the same inputs.
+/// Where the two partitions lie, each on whole mebibytes.
+fn place(stage_bytes: u64, system_bytes: u64) -> Result<Placement, NameError> {
+    let (stage, system) = (stage_bytes.next_multiple_of(MIB), system_bytes.next_multiple_of(MIB));
+    let (first, second) = (MIB, MIB + stage);
+    Ok(Placement {
+        partitions: vec![
+            PlacedPartition { number: STAGE, name: "stage".parse()?, offset: first, length: stage },
+            PlacedPartition {
+                number: SYSTEM,
+                name: "system".parse()?,
+                offset: second,
+                length: system,
+            },
+        ],
+        state_offset: 0,
+        disk_bytes: second + system + MIB,
+    })
+}
+
+/// The id of the file systems and the disk: the same inputs give the same id.
 pub(super) fn image_id(inputs: &Bytes32) -> Bytes16 {
     let mut id = [0; 16];
     id.copy_from_slice(&inputs.0[..16]);
@@ -327,7 +325,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn other_files_are_no_images() {
+    fn other_files_are_not_images() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.qcow2");
         fs::write(&path, b"not a disk").unwrap();

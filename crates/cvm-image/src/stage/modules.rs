@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{StageError, tree};
-use crate::{WorkError, tool};
+use super::StageError;
+use crate::{WorkError, tool, tree};
 
 /// The release of the one kernel in a tree.
 pub(super) fn release(tree_folder: &Path) -> Result<String, StageError> {
@@ -33,7 +33,7 @@ pub(super) fn split(
     depmod(tree_folder, &release)?;
 
     let out = files.join("lib/modules").join(&release);
-    // Debian's kernels since 2026 lie beside their modules.
+    // Since 2026, Debian's kernels are in the folder of their modules.
     let beside = ["vmlinuz", "System.map", "config"].map(|name| folder.join(name));
     let older = tree_folder.join("boot").join(format!("vmlinuz-{release}"));
     copy(if beside[0].exists() { &beside[0] } else { &older }, &files.join("vmlinuz"))?;
@@ -55,10 +55,11 @@ pub(super) fn split(
         tree::walk(&from, &mut |path, metadata| {
             count += 1;
             let below = path.strip_prefix(&from).unwrap_or(path);
-            if metadata.is_file() { Ok(copy(path, &to.join(below))?) } else { Ok(()) }
+            if metadata.is_file() { copy(path, &to.join(below)) } else { Ok(()) }
         })?;
         if count == 0 {
-            let problem = "is no folder or file of this kernel's modules (boot_modules)".into();
+            let problem =
+                "is neither a folder nor a file of this kernel's modules (boot_modules)".into();
             return Err(StageError::Tree { path: module.clone(), problem });
         }
     }
@@ -77,8 +78,8 @@ pub(super) fn split(
     Ok(release)
 }
 
-/// Some kernels' modules are compressed one by one. The images that they go to are compressed as a
-/// whole, and `cvm-init` has no decompressor. A module's signature is of its plain bytes.
+/// Decompresses modules that are compressed one by one: the images that they go to are compressed
+/// as a whole, and `cvm-init` has no decompressor. A module's signature covers its plain bytes.
 fn decompress(kernel: &Path) -> Result<(), StageError> {
     let mut compressed = Vec::new();
     tree::walk(kernel, &mut |path, _| {
@@ -126,7 +127,7 @@ fn closure(dep: &str, names: &[String]) -> Result<BTreeSet<String>, StageError> 
     for name in names {
         let (file, needs) = table.get(&name.replace('-', "_")).ok_or_else(|| StageError::Tree {
             path: name.clone(),
-            problem: "is no module of this kernel (system_modules)".into(),
+            problem: "is not a module of this kernel (system_modules)".into(),
         })?;
         files.insert((*file).to_owned());
         files.extend(needs.split_whitespace().map(str::to_owned));

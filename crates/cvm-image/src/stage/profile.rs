@@ -18,7 +18,7 @@ pub struct Profile {
     suite: &'static str,
     /// The suite that the kernel comes from.
     kernel_suite: &'static str,
-    /// The folder in the first stage's own with what this profile adds: a driver.
+    /// A folder in the first stage's folder, with what this profile adds: a driver.
     pub(super) addition: Option<&'static str>,
 }
 
@@ -35,13 +35,13 @@ const PROFILES: [Profile; 3] = [
     Profile { name: "debian-12-tdx", kernel_suite: "trixie-backports", ..DEBIAN_12 },
 ];
 
-/// In a package's suite: the profile's own.
+/// In the suite of a package: replaced by the profile's suite for kernels.
 const KERNEL_SUITE: &str = "@KERNEL_SUITE@";
 
 /// Where the unpacking leaves the packages' names.
 const PACKAGE_LIST: &str = ".flare-cvm-packages";
 
-/// Packages of another suite that are unpacked beside a root, without what they depend on.
+/// Packages of another suite that are unpacked beside a root, without their dependencies.
 pub(super) struct Beside<'a> {
     pub(super) packages: &'a [String],
     pub(super) suite: &'a str,
@@ -67,10 +67,10 @@ impl Profile {
 
     /// Unpacks `packages` and what they depend on into the new folder `tree`; gives their names.
     /// `NAME/SUITE`, as apt-get writes it, takes a package from another suite of the same mirror,
-    /// as bookworm-backports.
+    /// such as bookworm-backports.
     ///
-    /// Unpacked and not installed: no maintainer script runs, so that nothing of this machine finds
-    /// its way into the tree. The mirror is the one that this machine's own apt uses.
+    /// The packages are unpacked and not installed: no maintainer script runs, so that nothing of
+    /// this machine gets into the tree. The mirror is the one that this machine's apt uses.
     pub(super) fn unpack(
         self,
         packages: &[String],
@@ -85,7 +85,8 @@ impl Profile {
         names(&tree.join(PACKAGE_LIST))
     }
 
-    /// The same, and `beside` unpacked in a folder of its own; gives the names of these.
+    /// As [`Self::unpack`], with `beside` unpacked in a folder of its own. Gives the names of the
+    /// packages of `beside`.
     pub(super) fn unpack_beside(
         self,
         packages: &[String],
@@ -119,8 +120,8 @@ impl Profile {
         packages.iter().map(|name| name.replace(KERNEL_SUITE, self.kernel_suite)).collect()
     }
 
-    /// The sources of this suite's `main` from the machine's apt configuration, and `more` suites
-    /// of the same mirror, each with components of its own if it has any, as files in `work`.
+    /// Writes sources to `work`: those of this suite's `main` in the machine's apt configuration,
+    /// and the suites `more` on the same mirror, each with its own components if it has any.
     fn sources(self, apt: &Path, more: &Suites, work: &Path) -> Result<Vec<PathBuf>, StageError> {
         let mut files = vec![apt.join("sources.list")];
         let folder = apt.join("sources.list.d");
@@ -140,7 +141,7 @@ impl Profile {
                 _ => {}
             }
         }
-        // The machine's own sources need not name a further suite: its mirror has it.
+        // The machine's own sources need not name a further suite: the mirror has it.
         let moved = |(suite, components): (&&str, &Option<&str>)| {
             kept.iter()
                 .find_map(|(text, format)| Some((self.moved(text, suite, *components)?, *format)))
@@ -189,7 +190,7 @@ impl Profile {
         word.strip_prefix(self.suite).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 
-    /// Of a file in the deb822 format, the paragraphs that belong here.
+    /// The paragraphs of a deb822 file that belong to this suite.
     fn stanzas(self, text: &str) -> String {
         let own = |stanza: &&str| {
             field(stanza, "Suites").split_whitespace().any(|word| self.is_own_suite(word))
@@ -200,7 +201,7 @@ impl Profile {
         text.split("\n\n").filter(own).collect::<Vec<_>>().join("\n\n")
     }
 
-    /// Of a file with one source a line, the lines that belong here.
+    /// The lines of a file with one source per line that belong to this suite.
     fn lines(self, text: &str) -> String {
         let own = |line: &&str| {
             let mut words = line.split_whitespace();
@@ -212,7 +213,7 @@ impl Profile {
     }
 }
 
-/// Further suites, and their components where they are others than `main`.
+/// Further suites, and their components where these are not just `main`.
 type Suites<'a> = BTreeMap<&'a str, Option<&'a str>>;
 
 /// The suites that packages name.
@@ -247,13 +248,16 @@ fn mmdebstrap(
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
     }
     // Merged /usr, as every installed Debian 12 and Ubuntu 22.04 has it.
-    command.arg(r#"--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s usr/$d "$1/$d"; done"#);
+    command.arg(concat!(
+        r#"--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; "#,
+        r#"ln -s usr/$d "$1/$d"; done"#
+    ));
     command.arg(hook);
     command.arg(suite).arg(tree).args(sources);
     tool::run("mmdebstrap", step, command).map(drop)
 }
 
-/// The packages in a list of their files, which goes.
+/// Reads the packages from a list of their files, and removes the list.
 fn names(list: &Path) -> Result<Vec<String>, StageError> {
     let names = fs::read_to_string(list).map_err(WorkError::io("read", list))?;
     fs::remove_file(list).map_err(WorkError::io("remove", list))?;
@@ -276,39 +280,53 @@ fn field<'a>(stanza: &'a str, name: &str) -> &'a str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_the_suites_own_sources_are_taken() {
-        let apt = tempfile::tempdir().unwrap();
-        let work = tempfile::tempdir().unwrap();
-        let folder = apt.path().join("sources.list.d");
-        fs::create_dir(&folder).unwrap();
-        let list = "# a comment\ndeb http://mirror.test/debian bookworm main\ndeb \
-            http://other.test/ stable main\ndeb-src http://mirror.test/debian bookworm main\n";
-        fs::write(apt.path().join("sources.list"), list).unwrap();
-        let stanza = |suite: &str, more: &str| {
-            format!(
-                "Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\nComponents: \
-                 main\n{more}"
-            )
-        };
-        let text = [
-            stanza("bookworm bookworm-updates", ""),
-            stanza("cloud-bookworm", ""),
-            stanza("bookworm-security", "Enabled: no\n"),
-        ];
-        fs::write(folder.join("a.sources"), text.join("\n")).unwrap();
-        fs::write(folder.join("b.list"), "deb http://docker.test/ bookworm stable\n").unwrap();
-        fs::write(folder.join("c.disabled"), list).unwrap();
+    const LIST: &str = "# a comment\ndeb http://mirror.test/debian bookworm main\ndeb \
+        http://other.test/ stable main\ndeb-src http://mirror.test/debian bookworm main\n";
 
-        let read = |more: &[(&'static str, Option<&'static str>)]| -> Vec<String> {
+    fn stanza(suite: &str, more: &str) -> String {
+        format!(
+            "Types: deb\nURIs: http://mirror.test/{suite}\nSuites: {suite}\n\
+             Components: main\n{more}"
+        )
+    }
+
+    /// A machine's `/etc/apt`, with sources that belong to Debian 12 and others.
+    struct Apt {
+        folder: tempfile::TempDir,
+        work: tempfile::TempDir,
+    }
+
+    impl Apt {
+        fn new() -> Self {
+            let apt =
+                Self { folder: tempfile::tempdir().unwrap(), work: tempfile::tempdir().unwrap() };
+            let folder = apt.folder.path().join("sources.list.d");
+            fs::create_dir(&folder).unwrap();
+            fs::write(apt.folder.path().join("sources.list"), LIST).unwrap();
+            let text = [
+                stanza("bookworm bookworm-updates", ""),
+                stanza("cloud-bookworm", ""),
+                stanza("bookworm-security", "Enabled: no\n"),
+            ];
+            fs::write(folder.join("a.sources"), text.join("\n")).unwrap();
+            fs::write(folder.join("b.list"), "deb http://docker.test/ bookworm stable\n").unwrap();
+            fs::write(folder.join("c.disabled"), LIST).unwrap();
+            apt
+        }
+
+        fn read(&self, more: &[(&'static str, Option<&'static str>)]) -> Vec<String> {
             let more = more.iter().copied().collect();
             let files = Profile::named("debian-12")
                 .unwrap()
-                .sources(apt.path(), &more, work.path())
+                .sources(self.folder.path(), &more, self.work.path())
                 .unwrap();
             files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
-        };
-        let texts = read(&[]);
+        }
+    }
+
+    #[test]
+    fn only_the_suites_own_sources_are_taken() {
+        let texts = Apt::new().read(&[]);
         assert_eq!(texts.len(), 2, "{texts:?}");
         assert_eq!(texts[0].trim(), "deb http://mirror.test/debian bookworm main");
         assert!(
@@ -316,25 +334,29 @@ mod tests {
                 && !texts[1].contains("cloud")
                 && !texts[1].contains("security")
         );
-        // A further suite is asked of the first source's mirror, in that source's format.
+    }
+
+    #[test]
+    fn a_further_suite_comes_from_the_first_sources_mirror_in_its_format() {
+        let apt = Apt::new();
         let backports = ("bookworm-backports", None);
         assert_eq!(
-            read(&[backports])[2].trim(),
+            apt.read(&[backports])[2].trim(),
             "deb http://mirror.test/debian bookworm-backports main"
         );
         let other = ("trixie", Some("contrib non-free"));
         assert_eq!(
-            read(&[other])[2].trim(),
+            apt.read(&[other])[2].trim(),
             "deb http://mirror.test/debian trixie contrib non-free"
         );
-        fs::remove_file(apt.path().join("sources.list")).unwrap();
+        fs::remove_file(apt.folder.path().join("sources.list")).unwrap();
         let paragraph = stanza("bookworm bookworm-updates", "")
             .replace("bookworm bookworm-updates\nC", "bookworm-backports\nC");
-        assert_eq!(read(&[backports])[1], paragraph);
-        let moved = read(&[other]);
+        assert_eq!(apt.read(&[backports])[1], paragraph);
+        let moved = apt.read(&[other]);
         assert!(moved[1].contains("\nSuites: trixie\nComponents: contrib non-free\n"), "{moved:?}");
         let files: Vec<PathBuf> =
-            (0..2).map(|n| work.path().join(format!("apt-{n}.sources"))).collect();
+            (0..2).map(|n| apt.work.path().join(format!("apt-{n}.sources"))).collect();
         let said = looked_at(&files, "trixie");
         assert!(
             said.contains("http://mirror.test/") && said.ends_with("Components: contrib non-free"),

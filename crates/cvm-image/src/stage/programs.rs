@@ -2,18 +2,18 @@
 
 use std::{
     fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use cvm_base::{Bytes32, read_bounded, sha256};
 
-use super::{StageError, spec::StageSpec, tree};
-use crate::WorkError;
+use super::{StageError, edits, spec::StageSpec};
+use crate::{WorkError, tree};
 
 /// A release build of a program has a tenth of this.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A program that was read once, so that what the cache's key names is what is installed.
+/// A program in memory, so that the bytes that are installed are those that the cache's key names.
 pub(super) struct Program {
     pub(super) name: String,
     pub(super) sha256: Bytes32,
@@ -40,21 +40,10 @@ pub(super) fn install(programs: &[Program], tree: &Path) -> Result<(), StageErro
     for program in programs {
         let path = tree::inside(tree, &program.place);
         let folder: PathBuf = Path::new(&program.place).parent().unwrap_or(Path::new("/")).into();
-        tree::finish(tree, &[folder.to_string_lossy().into_owned()], &Default::default())?;
+        edits::finish(tree, &[folder.to_string_lossy().into_owned()], &Default::default())?;
         fs::write(&path, &program.bytes).map_err(WorkError::io("write", &path))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&path, mode).map_err(WorkError::io("set the mode of", &path))?;
     }
     Ok(())
-}
-
-/// What `stage.yaml` may say of a program: a file's name, and its place in the guest.
-pub(super) fn check(name: &str, place: &str) -> Result<(), String> {
-    let mut parts = Path::new(name).components();
-    match (parts.next(), parts.next()) {
-        (Some(Component::Normal(_)), None) if !place.ends_with('/') => Ok(()),
-        _ => Err(format!(
-            "programs: {name:?}: {place:?} is no file name with its place in the guest"
-        )),
-    }
 }

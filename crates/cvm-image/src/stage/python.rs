@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{StageError, spec::PythonSpec, tree, wheel::Wheel};
+use super::{StageError, edits, spec::PythonSpec, wheel::Wheel};
 use crate::{WorkError, tool};
 
 /// Where wheels lie in the tree while they are installed.
 const WHEELS: &str = ".flare-cvm-wheels";
-/// The wheels that a glibc 2.36 runs.
+/// The platforms of wheels that run with glibc 2.36.
 const PLATFORMS: [&str; 6] = [
     "manylinux_2_34_x86_64",
     "manylinux_2_28_x86_64",
@@ -39,7 +39,7 @@ pub(super) fn install(
 ) -> Result<Vec<String>, StageError> {
     let bad = |problem| StageError::Spec { path: python.lock.clone(), problem };
     let locked = parse(lock).map_err(bad)?;
-    // Its digest was taken when it was built: pip checks it as it checks the others'.
+    // Its digest was computed when it was built: pip checks it like the others.
     let own_locked = own.map(|own| line(&own.line)).transpose().map_err(bad)?.flatten();
     let interpreter = interpreter(tree)?;
     let wheels = tree.join(WHEELS);
@@ -53,7 +53,7 @@ pub(super) fn install(
     result?;
     let patterns: Vec<String> =
         python.remove.iter().map(|pattern| format!("{}/{pattern}", python.venv)).collect();
-    tree::remove(tree, &patterns)?;
+    edits::remove(tree, &patterns)?;
     compile(tree, &python.venv, &interpreter)?;
     Ok(locked
         .iter()
@@ -84,7 +84,7 @@ fn install_from(
     )?;
 
     let mut command = tool::command("pip");
-    // What an interrupted pip leaves goes with the wheels.
+    // What an interrupted pip leaves is removed with the wheels.
     command.env("TMPDIR", wheels);
     command.args(["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]);
     command.args(["--disable-pip-version-check", "--no-input", "--implementation", "cp"]);
@@ -119,8 +119,8 @@ fn install_from(
     Ok(())
 }
 
-/// Compiles the library and the environment ahead: the guest's root is read-only, and could never
-/// keep what it compiles. Hash-based, so that the file times in the image do not matter.
+/// Compiles the library and the environment now: the guest's root is read-only, and could not keep
+/// what it compiles. Hash-based, so that the file times in the image do not matter.
 fn compile(tree: &Path, venv: &str, interpreter: &str) -> Result<(), StageError> {
     let mut command = in_tree(tree);
     command.arg(format!("{venv}/bin/python"));
@@ -130,7 +130,7 @@ fn compile(tree: &Path, venv: &str, interpreter: &str) -> Result<(), StageError>
     Ok(())
 }
 
-/// A program of the tree, in the tree, with nothing of this machine's environment.
+/// Runs a program of the tree, in the tree, without this machine's environment.
 fn in_tree(tree: &Path) -> Command {
     let mut command = tool::command("chroot");
     let path = command
@@ -151,19 +151,19 @@ fn interpreter(tree: &Path) -> Result<String, StageError> {
     Ok(target.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned())
 }
 
-/// Reads a lock file: `name==version --hash=sha256:HEX` a line, comments with `#`.
+/// Reads a lock file: `name==version --hash=sha256:HEX` on each line, comments after `#`.
 pub(super) fn parse(lock: &str) -> Result<Vec<Locked<'_>>, String> {
     let mut locked = Vec::new();
     for (number, text) in lock.lines().enumerate() {
         locked.extend(line(text).map_err(|problem| format!("line {}: {problem}", number + 1))?);
     }
     if locked.iter().all(|l| l.name != "pip") {
-        return Err("pip is not in it: the environment is installed with a locked pip".into());
+        return Err("it does not name pip: the environment is installed with a locked pip".into());
     }
     Ok(locked)
 }
 
-/// One line; none of it where it holds nothing but a comment.
+/// Reads one line; `None` where it has nothing but a comment.
 fn line(text: &str) -> Result<Option<Locked<'_>>, String> {
     let line = text.split('#').next().unwrap_or_default().trim();
     if line.is_empty() {

@@ -1,21 +1,16 @@
 //! The search for secrets in what the host can read: invariant 1 of ARCHITECTURE.md.
 //!
-//! Two kinds are found: what looks like a private key in any of its usual forms, and the exact
-//! secrets of this build ([`Needles`]), also where they are written as hex or base64.
+//! It finds two kinds: what looks like a private key in any of its usual forms, and the exact
+//! secrets of this build ([`Needles`]), also as hex or base64.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt as _,
-    path::Path,
-};
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
 use base64::Engine as _;
 use zeroize::Zeroizing;
 
-use super::{StageError, tree};
 use crate::{WorkError, sparse};
 
-/// The secrets of a build by name; anything of 16 bytes or more.
+/// The secrets of a build, by name. Shorter ones than 16 bytes are left out.
 #[derive(Default)]
 pub struct Needles(Vec<Needle>);
 
@@ -25,7 +20,7 @@ struct Needle {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// A secret where none may be. It says what and where, never the secret itself.
+/// A secret where none may be. It says what was found and where, never the secret itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The file and the first byte's offset in it: `config.img at byte 8192`.
@@ -34,7 +29,7 @@ pub struct Finding {
     pub what: String,
 }
 
-/// Shorter ones would be found everywhere.
+/// Shorter secrets would be found everywhere, by chance.
 const SHORTEST: usize = 16;
 
 impl Needles {
@@ -82,8 +77,8 @@ impl Needles {
 
 impl Needles {
     /// Calls `found` for the first place of each needle. One pass for all of them, because
-    /// partitions are large and needles many: only where the first two bytes of one stand is
-    /// anything compared.
+    /// partitions are large and needles many: a needle is compared only where its first two bytes
+    /// are found.
     fn places(&self, bytes: &[u8], mut found: impl FnMut(usize, &Needle)) {
         let head = |bytes: &[u8]| {
             bytes.first_chunk().map_or(0, |pair| usize::from(u16::from_le_bytes(*pair)))
@@ -111,8 +106,8 @@ impl Needles {
 const WINDOW: u64 = 16 << 20;
 const OVERLAP: u64 = 64 << 10;
 
-/// Searches a file, such as a partition's image; its holes are zeros, where no secret is.
-pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
+/// Searches a file, such as a partition's image. Its holes are zeros and hold no secret.
+pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, WorkError> {
     let fail = || WorkError::io("read", path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let file = File::open(path).map_err(fail())?;
@@ -136,8 +131,8 @@ pub fn scan_file(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageEr
 
 /// Searches a file of programs: as [`scan_file`], but without the shapes of DER keys. Programs
 /// carry PKCS #8 templates (ring has some) and published test vectors (the kernel has one), which
-/// are no secrets.
-pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
+/// are not secrets.
+pub fn scan_programs(path: &Path, needles: &Needles) -> Result<Vec<Finding>, WorkError> {
     Ok(without_der(scan_file(path, needles)?))
 }
 
@@ -151,26 +146,12 @@ fn without_der(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-/// Searches every file below a folder.
-pub fn scan_tree(folder: &Path, needles: &Needles) -> Result<Vec<Finding>, StageError> {
-    let mut findings = Vec::new();
-    tree::walk(folder, &mut |path, metadata| {
-        if metadata.is_file() {
-            let bytes = Zeroizing::new(fs::read(path).map_err(WorkError::io("read", path))?);
-            let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
-            findings.extend(scan_bytes(&name, &bytes, needles));
-        }
-        Ok(())
-    })?;
-    Ok(findings)
-}
-
-/// Searches bytes that `name` stands for.
-pub fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
+/// Searches bytes; `name` says what they are.
+fn scan_bytes(name: &str, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
     scan_from(name, 0, bytes, needles)
 }
 
-/// The same for bytes that stand at `start`.
+/// Searches bytes that begin at the offset `start` of `name`.
 fn scan_from(name: &str, start: u64, bytes: &[u8], needles: &Needles) -> Vec<Finding> {
     let finding = |at: usize, what: String| Finding {
         place: format!("{name} at byte {}", start + at as u64),
@@ -204,7 +185,7 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     }
 }
 
-/// How a private key begins: a first byte to look for, and a test of what stands there.
+/// How a private key begins: a first byte to look for, and a test of the bytes from there.
 type Shape = (u8, &'static str, fn(&[u8]) -> bool);
 
 const DER_KEY: &str = "a private key (DER)";
@@ -222,7 +203,7 @@ fn key_shapes(bytes: &[u8]) -> impl Iterator<Item = (usize, &'static str)> {
     })
 }
 
-/// `-----BEGIN … PRIVATE KEY-----` and a line of base64 (or of a header) behind it: programs that
+/// `-----BEGIN … PRIVATE KEY-----`, followed by a line of base64 (or of a header): programs that
 /// read PEM have the words without the line.
 fn is_pem_key(bytes: &[u8]) -> bool {
     let Some(rest) = bytes.strip_prefix(b"-----BEGIN ") else { return false };
@@ -250,9 +231,12 @@ fn is_der_key(bytes: &[u8]) -> bool {
         _ => return false,
     };
     const PKCS8: [&[u8]; 3] = [
-        b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x04", // rsaEncryption, NULL, OCTET STRING
-        b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06", // id-ecPublicKey and its curve
-        b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04", // the same, a curve of SECG
+        // rsaEncryption, NULL, OCTET STRING.
+        b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x04",
+        // id-ecPublicKey and its curve.
+        b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06",
+        // The same with a curve of SECG.
+        b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04",
     ];
     if let Some(rest) =
         content.strip_prefix(b"\x02\x01\x00").or_else(|| content.strip_prefix(b"\x02\x01\x01"))
@@ -275,10 +259,25 @@ fn is_der_key(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
+pub(crate) mod tests {
+    use std::{fs, process::Command};
 
     use super::*;
+    use crate::tree;
+
+    /// Searches every file below a folder.
+    pub(crate) fn scan_tree(folder: &Path, needles: &Needles) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        tree::walk(folder, &mut |path, metadata| {
+            if metadata.is_file() {
+                let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
+                findings.extend(scan_bytes(&name, &fs::read(path).unwrap(), needles));
+            }
+            Ok(())
+        })
+        .unwrap();
+        findings
+    }
 
     fn openssl(arguments: &[&str], input: Option<&Path>) -> Vec<u8> {
         let mut command = Command::new("openssl");
@@ -380,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_public_keys_and_programs_are_no_findings() {
+    fn certificates_public_keys_and_programs_are_not_findings() {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         fs::write(&key, openssl(&["genpkey", "-algorithm", "ED25519"], None)).unwrap();

@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{StageError, gate::Check, programs};
+use super::{StageError, check::Check, edits::parse_mode};
 
 /// More than any `stage.yaml` needs.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -17,11 +17,11 @@ const MAX_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageSpec {
-    /// 1.
+    /// Always 1.
     pub version: u32,
-    /// The stage's name, which its folder bears too.
+    /// The stage's name, which is also its folder's.
     pub stage: String,
-    /// The file name of its image, which lies in the stage's folder if nothing else is asked for.
+    /// The file name of its image, which goes into the stage's folder by default.
     pub image: String,
     /// The stage it builds on; without one it starts from a distribution.
     #[serde(default)]
@@ -29,7 +29,7 @@ pub struct StageSpec {
     /// The distribution, where there is no base.
     #[serde(default)]
     pub profile: Option<String>,
-    /// Packages of the distribution, whose dependencies come along.
+    /// Packages of the distribution; their dependencies are unpacked too.
     #[serde(default)]
     pub packages: Vec<String>,
     /// What to delete after unpacking.
@@ -38,7 +38,7 @@ pub struct StageSpec {
     /// Folder → the only entries that stay in it.
     #[serde(default)]
     pub keep_only: BTreeMap<String, Vec<String>>,
-    /// Folder → settings that are taken out of every unit in it.
+    /// Folder → settings that are removed from every unit in it.
     #[serde(default)]
     pub without_settings: BTreeMap<String, Vec<String>>,
     /// Kernel modules for the initramfs: folders or files below the kernel's module folder.
@@ -73,11 +73,11 @@ pub struct StageSpec {
 pub struct PythonSpec {
     /// Where it lies in the guest.
     pub venv: String,
-    /// The lock file beside `stage.yaml`: `name==version --hash=sha256:…` for every wheel, pip's
-    /// too.
+    /// The lock file beside `stage.yaml`: `name==version --hash=sha256:…` for every wheel,
+    /// including pip's.
     pub lock: PathBuf,
-    /// The folder of a package of this repository, relative to `stage.yaml`'s: its
-    /// `build_backend.py` makes the wheel that is installed too.
+    /// The folder of a package of this repository, relative to the folder of `stage.yaml`. The
+    /// wheel that its `build_backend.py` makes is installed too.
     #[serde(default)]
     pub local: Option<PathBuf>,
     /// What to delete from its site-packages.
@@ -103,13 +103,16 @@ impl StageSpec {
         if self.stage.is_empty()
             || self.stage.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'_')
         {
-            return Err(format!("stage: {:?} is no name of letters, digits and '_'", self.stage));
+            return Err(format!(
+                "stage: {:?} is not a name of letters, digits and '_'",
+                self.stage
+            ));
         }
         if !self.image.ends_with(".qcow2") || self.image.contains('/') {
-            return Err(format!("image: {:?} is no file name that ends in .qcow2", self.image));
+            return Err(format!("image: {:?} is not a file name that ends in .qcow2", self.image));
         }
         if self.base.is_some() == self.profile.is_some() {
-            return Err("exactly one of `base` and `profile` must be given".into());
+            return Err("exactly one of `base` and `profile` is needed".into());
         }
         if self.base.is_some() && !(self.packages.is_empty() && self.boot_modules.is_empty()) {
             return Err("`packages` and `boot_modules` belong to a stage with a profile".into());
@@ -119,17 +122,17 @@ impl StageSpec {
             self.keep_only.keys().chain(self.without_settings.keys()).chain(&self.directories);
         for path in self.remove.iter().chain(folders).chain(self.modes.keys()).chain(places) {
             if !path.starts_with('/')
-                || Path::new(path).components().any(|c| c == std::path::Component::ParentDir)
+                || Path::new(path).components().any(|c| c == Component::ParentDir)
             {
-                return Err(format!("{path:?} is no absolute path without '..'"));
+                return Err(format!("{path:?} is not an absolute path without '..'"));
             }
         }
         for (name, place) in &self.programs {
-            programs::check(name, place)?;
+            check_program(name, place)?;
         }
         for (path, mode) in &self.modes {
             parse_mode(mode).ok_or_else(|| {
-                format!("modes: {path}: {mode:?} is no octal permission up to 0777")
+                format!("modes: {path}: {mode:?} is not an octal permission up to 0777")
             })?;
         }
         Ok(())
@@ -150,9 +153,15 @@ impl StageSpec {
     }
 }
 
-/// An octal permission without set-id bits.
-pub(super) fn parse_mode(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777)
+/// What `stage.yaml` may say of a program: a file's name, and its place in the guest.
+fn check_program(name: &str, place: &str) -> Result<(), String> {
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(_)), None) if !place.ends_with('/') => Ok(()),
+        _ => Err(format!(
+            "programs: {name:?}: {place:?}: expected a file name and its place in the guest"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +196,7 @@ mod tests {
         for (bad, word) in [
             ("version: 2\nstage: a\nimage: a.qcow2\nprofile: debian-12\n", "version 2"),
             ("version: 1\nstage: a\nimage: a.qcow2\n", "exactly one"),
-            ("version: 1\nstage: a/b\nimage: a.qcow2\nprofile: debian-12\n", "no name"),
+            ("version: 1\nstage: a/b\nimage: a.qcow2\nprofile: debian-12\n", "not a name"),
             ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nremove: [/../etc]\n", "'..'"),
             ("version: 1\nstage: a\nimage: a.qcow2\nprofile: p\nmodes: {/x: '4755'}\n", "octal"),
             (

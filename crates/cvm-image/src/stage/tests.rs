@@ -1,6 +1,15 @@
-use cvm_base::Explain as _;
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
-use super::*;
+use cvm_base::{Explain as _, sha256};
+
+use super::{
+    inputs::{Inputs, Sources},
+    *,
+};
 
 fn stages() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../stages")
@@ -87,12 +96,8 @@ fn a_change_of_any_input_changes_the_digest() {
     )
     .unwrap();
     fs::write(stage.join("rootfs/etc/x"), "1").unwrap();
-    let request = BuildRequest {
-        stage_dir: stage.clone(),
-        ..request("nvidia_cc_base", None, dir.path().join("o"))
-    };
     let gather = |sources: &Sources| {
-        Inputs::gather(&request, Profile::named("debian-12").unwrap(), None, sources)
+        Inputs::gather(&stage, Profile::named("debian-12").unwrap(), None, sources)
             .unwrap()
             .digest()
     };

@@ -2,46 +2,44 @@
 
 use std::path::Path;
 
-use cvm_base::{Bytes32, interrupt, read_bounded, sha256};
+use cvm_base::{Bytes32, read_bounded, sha256};
 
 use super::StageError;
-use crate::{WorkError, tool};
+use crate::tool::{self, Scratch};
 
-/// A wheel of pure Python of ours is a hundredth of this.
+/// Our own wheels of pure Python have a hundredth of this.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Runs the folder's own PEP 517 backend, which needs nothing but Python.
 const BUILD: &str = "import sys; sys.path.insert(0, sys.argv[1]); import build_backend; \
     print(build_backend.build_wheel(sys.argv[2]))";
 
-/// A wheel in memory, so that what the cache's key names is what is installed.
+/// A wheel in memory, so that the bytes that are installed are those that the cache's key names.
 pub(super) struct Wheel {
     /// `flare_cvm-0.1.0-py3-none-any.whl`
     pub(super) file: String,
     pub(super) bytes: Vec<u8>,
     pub(super) sha256: Bytes32,
-    /// A line of a lock file.
+    /// Its line of a lock file.
     pub(super) line: String,
 }
 
 /// Builds the package in `folder`; the same sources give the same bytes.
 pub(super) fn build(folder: &Path) -> Result<Wheel, StageError> {
-    let out =
-        tempfile::tempdir().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
-    let _guard = interrupt::guard_path(out.path());
+    let out = Scratch::new()?;
     let mut command = tool::command("python3");
     command.args(["-I", "-B", "-c", BUILD]).arg(folder).arg(out.path());
     let printed = tool::run("python3", "making the wheel of this repository's package", command)?;
     let file = String::from_utf8_lossy(&printed).trim().to_owned();
     let bad = || StageError::Tree {
         path: file.clone(),
-        problem: "is no wheel's file name (python: local)".into(),
+        problem: "is not a wheel's file name (python: local)".into(),
     };
     let mut parts = file.split('-');
     let (Some(name), Some(version), true) = (parts.next(), parts.next(), file.ends_with(".whl"))
     else {
         return Err(bad());
     };
-    let bytes = read_bounded(&out.path().join(&file), MAX_BYTES)?;
+    let bytes = read_bounded(&out.join(&file), MAX_BYTES)?;
     let digest = sha256(&bytes);
     let line = format!("{}=={version} --hash=sha256:{digest}", name.replace('_', "-"));
     Ok(Wheel { bytes, sha256: digest, line, file })
@@ -61,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_no_package_is_named() {
+    fn a_folder_that_is_not_a_package_is_named() {
         let folder = tempfile::tempdir().unwrap();
         assert!(build(folder.path()).err().unwrap().to_string().contains("build_backend"));
     }

@@ -4,18 +4,18 @@ use std::path::PathBuf;
 
 use cvm_base::Explain;
 
-use crate::{WorkError, stage::StageError};
+use crate::WorkError;
 
 /// A workload cannot be sealed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkloadError {
     /// The folder is not laid out as a model.
-    #[error("{folder} is no model: {problem}", folder = folder.display())]
+    #[error("{folder} is not a model: {problem}", folder = folder.display())]
     NotAModel {
         /// The folder.
         folder: PathBuf,
-        /// What is missing, or what does not belong there.
+        /// What is missing, or does not belong there.
         problem: String,
     },
     /// A link, a device, or a folder in too many others.
@@ -26,15 +26,12 @@ pub enum WorkloadError {
         /// What it is.
         problem: &'static str,
     },
-    /// In the image that it runs.
+    /// The Docker archive is refused.
     #[error(transparent)]
     Archive(#[from] super::docker::ArchiveError),
     /// The operating system failed.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// A folder could not be listed.
-    #[error(transparent)]
-    Stage(#[from] StageError),
 }
 
 impl Explain for WorkloadError {
@@ -44,7 +41,6 @@ impl Explain for WorkloadError {
             Self::NotPlain { .. } => "WL-002",
             Self::Archive(error) => error.code(),
             Self::Work(error) => error.code(),
-            Self::Stage(error) => error.code(),
         }
     }
 
@@ -56,13 +52,12 @@ impl Explain for WorkloadError {
                     .into()
             }
             Self::NotPlain { .. } => {
-                "a model takes plain files and folders: put a copy where a link stands, and leave \
-                 the rest out"
+                "a model takes plain files and folders: replace each link by a copy, and leave the \
+                 rest out"
                     .into()
             }
             Self::Archive(error) => error.help(),
             Self::Work(error) => error.help(),
-            Self::Stage(error) => error.help(),
         }
     }
 }

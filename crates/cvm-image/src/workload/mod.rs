@@ -1,5 +1,5 @@
 //! What a site works with, sealed into its `site` volume: the model that its jobs name, and the
-//! image that it runs in the place of the guest's own NVFLARE.
+//! image that it runs instead of the guest's own NVFLARE.
 
 pub mod docker;
 mod error;

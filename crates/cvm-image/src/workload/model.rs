@@ -1,8 +1,8 @@
 //! A model: the code and start weights that jobs use without carrying them (NVFLARE calls a job
 //! that carries code BYOC, and its CC manager blocks one).
 //!
-//! `code/` is on Python's path of the running site, behind NVFLARE's own packages and the standard
-//! library, so that it can add modules and replace none. `weights/` is what that code reads.
+//! In the running site, `code/` is on Python's path after NVFLARE's own packages and the standard
+//! library: it can add modules, and replace none. `weights/` is what that code reads.
 
 use std::{
     fs::{self, Permissions},
@@ -13,13 +13,13 @@ use std::{
 use cvm_base::interrupt;
 
 use super::WorkloadError;
-use crate::{WorkError, stage::tree};
+use crate::{WorkError, tree};
 
-/// Where a model lies in the `site` volume; in the guest below `/opt/nvflare/site`.
+/// The model's folder in the `site` volume, which the guest mounts at `/opt/nvflare/site`.
 const MODEL: &str = "model";
 /// What a model may consist of.
 const PARTS: [&str; 2] = ["code", "weights"];
-/// Python's own leavings, which would be stale in the guest.
+/// Python's compiled files, which would be stale in the guest.
 const BYTECODE: &str = "__pycache__";
 /// Deeper folders are a mistake.
 const MAX_DEPTH: usize = 32;
@@ -28,7 +28,7 @@ const MAX_DEPTH: usize = 32;
 pub fn seal(model: &Path, site: &Path) -> Result<(), WorkloadError> {
     let wrong = |problem| Err(WorkloadError::NotAModel { folder: model.into(), problem });
     if !model.is_dir() {
-        return wrong("it is no folder".into());
+        return wrong("it is not a folder".into());
     }
     let parts = tree::entries(model)?;
     let stranger =
@@ -37,7 +37,7 @@ pub fn seal(model: &Path, site: &Path) -> Result<(), WorkloadError> {
         return wrong(format!("{} is neither code/ nor weights/", stranger.display()));
     }
     if let Some(file) = parts.iter().find(|path| !path.is_dir()) {
-        return wrong(format!("{} is no folder", file.display()));
+        return wrong(format!("{} is not a folder", file.display()));
     }
     if parts.is_empty() {
         return wrong("it has neither code/ nor weights/".into());
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_model_is_refused() {
+    fn a_folder_that_is_not_a_model_is_refused() {
         let site = tempfile::tempdir().unwrap();
         let refused = |spoil: &dyn Fn(&Path), code: &str| {
             let model = model();

@@ -7,14 +7,15 @@ use clap::Args;
 use cvm_base::Bytes32;
 use cvm_image::stage::{self, BuildRequest, StageSpec};
 
-use super::{problem::Problem, progress::Progress};
+use super::progress::Progress;
+use crate::problem::Problem;
 
 /// Build one of the three stage images.
 ///
 /// nvidia_cc_base (a hardened Debian) → nvflare_cc_base (NVFLARE's Python environment) →
 /// provision_build (the project's locked-down image). Each stage names its base by digest and ends
-/// with its gate: checks on the tree, one failure stops the build. A stage whose inputs did not
-/// change is taken from the cache.
+/// with its gate: checks on the tree, of which one failure stops the build. A stage whose inputs
+/// did not change is taken from the cache.
 ///
 ///   flare-cvm build nvidia_cc_base -o nvcc_image.qcow2
 ///   flare-cvm build nvflare_cc_base --base-image nvcc_image.qcow2 -o nvflare_cc_base.qcow2
@@ -24,19 +25,19 @@ use super::{problem::Problem, progress::Progress};
 pub struct Build {
     /// A stage's name, or the folder of its stage.yaml
     stage: PathBuf,
-    /// The image of the stage before
+    /// The image of the previous stage
     #[arg(long, value_name = "FILE")]
     base_image: Option<PathBuf>,
-    /// What the base must be: content_sha256 of its stage, as its own build printed it
+    /// The digest that the base must have: content_sha256, as its own build printed it
     #[arg(long, value_name = "SHA256")]
     base_digest: Option<Bytes32>,
-    /// The distribution, for the first stage; the later ones inherit it. debian-12-nvidia is
-    /// debian-12 with NVIDIA's driver, for cc_gpu_mechanism: nvidia_cc; debian-12-tdx with a later
+    /// The distribution, for the first stage; the later ones inherit it. debian-12-nvidia adds
+    /// NVIDIA's driver to debian-12, for cc_gpu_mechanism: nvidia_cc; debian-12-tdx has a later
     /// kernel, for cc_cpu_mechanism: intel_tdx
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// Where cvm-agent and cvm-keyholder lie, which run in the guest [default: the folder of this
-    /// program]
+    /// The folder of the programs that run in the guest, such as cvm-agent [default: the folder of
+    /// this program]
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
     /// The stage image to write [default: the stage's folder and the name its stage.yaml gives]
@@ -45,7 +46,7 @@ pub struct Build {
     /// Where stages are looked for by name
     #[arg(long, value_name = "FOLDER", default_value = "stages")]
     stages: PathBuf,
-    /// Build even if the inputs did not change: takes the mirror's newest packages
+    /// Build even if the inputs did not change: this takes the mirror's newest packages
     #[arg(long)]
     rebuild: bool,
     /// Print one JSON object at the end instead of progress
@@ -97,7 +98,9 @@ pub fn run(args: Build) -> Result<()> {
         ),
         &serde_json::json!({
             "image": built.image, "stage": built.meta.stage, "cached": built.cached, "bytes": bytes,
-            "content_sha256": built.meta.content_sha256.to_string(), "inputs_sha256": built.meta.inputs_sha256.to_string(), "seconds": built.seconds,
+            "content_sha256": built.meta.content_sha256.to_string(),
+            "inputs_sha256": built.meta.inputs_sha256.to_string(),
+            "seconds": built.seconds,
         }),
     );
     Ok(())

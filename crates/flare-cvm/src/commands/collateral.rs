@@ -13,15 +13,13 @@ use cvm_collateral::{
     Cache, CacheError, Entry, Item, Key, Product, Writer, content, open_or_create_key, public_path,
     read_public_key, wanted,
 };
-use cvm_fetch::{Bases, Fetcher, Limits, Network, Progress as Event, Proxy, SystemClock};
+use cvm_fetch::{Bases, Fetcher, Limits, Network, Outcome, Progress as Event, Proxy, SystemClock};
 use cvm_layout::p1::MAX_COLLATERAL_BYTES;
 use ed25519_dalek::VerifyingKey;
 use serde_json::{Value, json};
 
-use super::{
-    problem::Problem,
-    progress::{Progress, line},
-};
+use super::progress::{Progress, line};
+use crate::problem::Problem;
 
 /// More than any piece of evidence or collateral has.
 const MAX_FILE: u64 = 8 * 1024 * 1024;
@@ -49,7 +47,7 @@ const FRESH: u64 = 7 * 86_400;
 #[derive(Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum Collateral {
-    // Each one's help is its arguments' documentation.
+    // The help of each is the documentation of its arguments.
     Fetch(Box<Fetch>),
     Import(Import),
     Show(Show),
@@ -77,10 +75,10 @@ pub struct CacheArgs {
 
 /// Ask AMD, Intel and NVIDIA for what evidence needs.
 ///
-/// Evidence says what that is: a report its chip and TCB, a quote its platform. What is in the
-/// folder and valid for another week is not asked for again (--refresh does). AMD answers one
-/// request in ten seconds: three of them take half a minute. When a service is down, everything
-/// else is kept, the rest is named, and the exit status is 1: run the same command again.
+/// Evidence tells what it needs: a report names its chip and TCB, a quote its platform. What is in
+/// the folder and valid for another week is not asked for again, except with --refresh. AMD answers
+/// one request in ten seconds: three of them take half a minute. If a service is down, what came is
+/// kept, what is missing is named, and the exit status is 1: run the same command again.
 #[derive(Args)]
 pub struct Fetch {
     #[command(flatten)]
@@ -94,7 +92,7 @@ pub struct Fetch {
     /// A TDX or SGX quote; give it once per platform
     #[arg(long = "tdx-quote", value_name = "FILE")]
     tdx_quotes: Vec<PathBuf>,
-    /// An NVIDIA manifest's name, as NV_GPU_DRIVER_GH100_550.90.07
+    /// An NVIDIA manifest's name, such as NV_GPU_DRIVER_GH100_550.90.07
     #[arg(long = "rim", value_name = "ID")]
     rims: Vec<String>,
     /// Anything else by its name in `show`, as "amd-crl vlek/Genoa" or "dcap
@@ -131,11 +129,11 @@ pub struct Fetch {
 
 /// Take files, or another collector's folder, into the folder.
 ///
-/// For what no service gives away (a cloud provider's VLEK comes with the evidence), and for
-/// machines without a network. Each file is told by its content: VCEK or VLEK (DER), AMD's chain
-/// (PEM), AMD's list (DER), DCAP collateral (the JSON of dcap-qvl), or NAME=FILE for an NVIDIA
-/// manifest, which does not say its own name. A folder with an index.json is another collector's;
-/// its --signer must be given.
+/// For what no service hands out (a cloud provider's VLEK comes with the evidence), and for
+/// machines without a network. Each file is recognised by its content: VCEK or VLEK (DER), AMD's
+/// chain (PEM), AMD's list (DER), DCAP collateral (the JSON of dcap-qvl), or NAME=FILE for an
+/// NVIDIA manifest, which does not say its own name. A folder with an index.json is another
+/// collector's; its --signer must be given.
 #[derive(Args)]
 pub struct Import {
     #[command(flatten)]
@@ -171,8 +169,8 @@ pub struct Show {
 ///
 /// Put it on the machine's p1 as flare-cvm/collateral.json: cvm-init sends it along with the TEE's
 /// evidence, and each key holder that trusts the collector (collateral.pub beside its policy) finds
-/// there what it has not collected itself. Nobody needs to trust the site: a changed file is no
-/// collector's.
+/// there what it has not collected itself. Nobody needs to trust the site: a changed file has no
+/// valid signature of a collector.
 #[derive(Args)]
 pub struct Pack {
     /// The folder: one machine's
@@ -233,6 +231,16 @@ fn fetch(args: &Fetch) -> Result<()> {
         };
         fetcher.fetch(&wanted, &mut watch, &mut keep)?
     };
+    report(args, &mut progress, &writer, &outcome, &held);
+    match outcome.failed.into_iter().next() {
+        None => Ok(()),
+        Some((key, error)) => Err(anyhow::Error::new(error).context(format!("{key} is missing"))),
+    }
+}
+
+/// Says what came, what was there, and what is missing.
+fn report(args: &Fetch, progress: &mut Progress, writer: &Writer, outcome: &Outcome, held: &[Key]) {
+    let now = now();
     let expired: Vec<&Entry> = writer
         .entries()
         .filter(|entry| outcome.fetched.contains(&entry.key) && entry.valid_until < now)
@@ -249,17 +257,17 @@ fn fetch(args: &Fetch) -> Result<()> {
         .iter()
         .map(|(key, error)| json!({ "item": key.to_string(), "error": error.to_string() }))
         .collect();
+    let (fetched, there, missing) = (outcome.fetched.len(), held.len(), failed.len());
     progress.done(
-        &format!("{} fetched, {} there before, {} missing", outcome.fetched.len(), held.len(), failed.len()),
+        &format!("{fetched} fetched, {there} there before, {missing} missing"),
         &json!({
-            "cache": args.cache.cache, "fetched": names(&outcome.fetched), "held": names(&held), "missing": failed,
+            "cache": args.cache.cache,
+            "fetched": names(&outcome.fetched),
+            "held": names(held),
+            "missing": failed,
             "expired": expired.iter().map(|entry| entry.key.to_string()).collect::<Vec<_>>(),
         }),
     );
-    match outcome.failed.into_iter().next() {
-        None => Ok(()),
-        Some((key, error)) => Err(anyhow::Error::new(error).context(format!("{key} is missing"))),
-    }
 }
 
 /// What was asked for, by evidence or by name.
@@ -307,7 +315,7 @@ fn import(args: &Import) -> Result<()> {
     let mut writer = args.cache.open(&mut progress)?;
     let (mut filed, mut older) = (Vec::new(), Vec::new());
     for file in &args.files {
-        // A path may hold a =, but not behind a manifest's name.
+        // A path may hold a `=` itself: a file that exists is not NAME=FILE.
         let (name, path) = match file.split_once('=') {
             Some((name, path)) if !Path::new(file).exists() => (Some(name), PathBuf::from(path)),
             _ => (None, PathBuf::from(file)),
@@ -354,8 +362,9 @@ fn show(args: &Show) -> Result<()> {
         expired += usize::from(over);
         if args.json {
             list.push(json!({
-                "kind": entry.key.kind(), "name": entry.key.name(), "sha256": entry.sha256.to_string(),
-                "source": entry.source, "fetched_at": entry.fetched_at, "valid_until": entry.valid_until,
+                "kind": entry.key.kind(), "name": entry.key.name(),
+                "sha256": entry.sha256.to_string(), "source": entry.source,
+                "fetched_at": entry.fetched_at, "valid_until": entry.valid_until,
                 "expired": over,
             }));
         } else {

@@ -9,10 +9,10 @@ use super::progress::Progress;
 
 /// Put a site's own data into its bundle's disk (p6).
 ///
-/// The CVM mounts it read-only at /opt/nvflare/data. It is the site's: neither encrypted nor
-/// authenticated, and no key or new image is needed to change it. What stood there before is
-/// replaced; everything else on the disk stays. The CVM must be off, and every file readable by
-/// everybody, because the CVM's own user reads it.
+/// The CVM mounts it read-only at /opt/nvflare/data. The data stays the site's: it is neither
+/// encrypted nor authenticated, and needs no key or new image to change. It replaces what p6 held;
+/// everything else on the disk stays. The CVM must be off, and everybody must be able to read every
+/// file, because the CVM's own user reads them.
 ///
 ///   tar -xzf site-1.tgz && flare-cvm data cvm_4a1bc2d0 /srv/biopsies && cvm_4a1bc2d0/launch_vm.sh
 #[derive(Args)]

@@ -30,7 +30,7 @@ const MAX_DOCUMENT: u64 = manifest::MAX_BYTES;
 ///
 /// A key holder is one party's own server. It releases that party's half of an image's key when,
 /// and only when, the image was enrolled, the evidence is genuine and matches the image's reference
-/// values, and the party's policy says yes. Every decision goes into a signed, hash-chained log.
+/// values, and the party's policy allows it. Every decision goes into a signed, hash-chained log.
 ///
 /// The party's folder is the one that `flare-cvm ceremony init` made. In order:
 ///
@@ -42,7 +42,7 @@ const MAX_DOCUMENT: u64 = manifest::MAX_BYTES;
 #[derive(Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum Keyholder {
-    // Each one's help is its arguments' documentation.
+    // The help of each is the documentation of its arguments.
     Serve(Serve),
     Enroll(Enroll),
     Images(Look),
@@ -54,12 +54,12 @@ pub enum Keyholder {
 
 /// Serve the party's half over HTTPS until Ctrl-C or SIGTERM.
 ///
-/// Prints one line `ready URL certificate=SHA256` and then a line a decision. The policy folder
-/// holds policy.rego (package policy; `allow` decides); in ek-roots/ the PEM certificates of those
-/// who may endorse a TPM, and what they revoked (*.crl); in collateral/ what AMD and Intel publish,
-/// as `flare-cvm collateral` collects it, beside its collector's key collateral.pub. Nothing is
-/// reloaded while it runs: restart it after a change. Refusals show their reason here and in the
-/// log only; the client hears no more than "denied".
+/// Prints one line `ready URL certificate=SHA256`, and then one line per decision. The policy
+/// folder holds policy.rego (package policy; `allow` decides); in ek-roots/ the PEM certificates of
+/// those who may endorse a TPM, and what they revoked (*.crl); in collateral/ what AMD and Intel
+/// publish, as `flare-cvm collateral` collects it, beside its collector's key collateral.pub.
+/// Nothing is reloaded while it runs: restart it after a change. Refusals show their reason here
+/// and in the log only; the client hears no more than "denied".
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]
@@ -102,9 +102,9 @@ pub struct Enroll {
 /// Take this party's consent back: nothing is released any more to an image, to all images of a
 /// site, or to any image on a machine.
 ///
-/// The withdrawal stands in the signed log. No enrolment and no presentation revives what is
-/// withdrawn; only --undo gives the consent again. What runs already goes on running: it has had
-/// its keys. `keyholder images` lists what is withdrawn.
+/// The withdrawal goes into the signed log. Neither an enrolment nor a presentation revives what is
+/// withdrawn: only --undo gives the consent again. A CVM that runs goes on running, because it has
+/// its keys already. `keyholder images` lists what is withdrawn.
 #[derive(Args)]
 #[group(id = "subject", required = true, multiple = false, args = ["image", "site", "chip"])]
 pub struct Withdraw {
@@ -148,7 +148,7 @@ pub struct Log {
     /// The party's folder
     #[arg(long, value_name = "DIR", required = true)]
     dir: Option<PathBuf>,
-    /// One JSON object a line
+    /// One JSON object per line
     #[arg(long)]
     json: bool,
 }
@@ -286,9 +286,11 @@ fn images(args: &Look) -> Result<()> {
             let bound = sealed.is_some_and(|sealed| sealed.share_sha256.is_some());
             let withdrawn =
                 withdrawn.map(|(subject, withdrawal)| withdrawal_json(&subject, &withdrawal));
-            let line = json!({ "image_id": m.image_id, "project": m.project, "site": m.site, "role": m.role,
-                               "sealed_header_sha256": sealed.map(|sealed| sealed.header_sha256),
-                               "machine_bound": bound, "withdrawn": withdrawn });
+            let line = json!({
+                "image_id": m.image_id, "project": m.project, "site": m.site, "role": m.role,
+                "sealed_header_sha256": sealed.map(|sealed| sealed.header_sha256),
+                "machine_bound": bound, "withdrawn": withdrawn,
+            });
             println!("{line}");
         } else {
             let state = sealed.map_or("not booted yet".into(), |sealed| describe(&sealed));
@@ -391,7 +393,7 @@ fn reset_seal(image: &ImageId, party: &PartyArgs) -> Result<()> {
     Ok(())
 }
 
-/// The store, for looking only: no secret is needed.
+/// The store, to look at only: this needs no secret.
 fn reader(dir: &Path) -> Result<SqliteStore> {
     let card = read_bounded(&dir.join(PARTY_FILE), MAX_DOCUMENT)?;
     let card = Signed::<Card>::parse(&card)?;

@@ -1,14 +1,14 @@
-//! One module a command family.
+//! One module per family of commands.
 
 pub mod attest;
 pub mod build;
 pub mod ceremony;
 pub mod collateral;
 pub mod data;
+mod day;
 pub mod keyholder;
 pub mod policy;
 pub mod predict;
-pub mod problem;
 mod progress;
 pub mod provision;
 mod secret_input;

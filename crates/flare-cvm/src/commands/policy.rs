@@ -26,10 +26,9 @@ pub enum PolicyCommand {
 
 /// Write boot.rego, self.rego and cross.rego from an image's predicted reference values.
 ///
-/// boot.rego decides on the release of keys, self.rego is what a running CVM holds itself against,
-/// and cross.rego what it holds its peers against. All three deny by default and say why. Read
-/// them, and edit them: they are yours. A check that was left out is refused unless the policy
-/// lists it in accepted_not_checked.
+/// boot.rego decides on the release of keys. A running CVM judges itself by self.rego, and its
+/// peers by cross.rego. All three deny by default and say why. Read them, and edit them: they are
+/// yours. A check that was left out is refused unless the policy lists it in accepted_not_checked.
 #[derive(Args)]
 pub struct New {
     /// The bundle's reference.json, or a reference set (flare-cvm predict prints one)
@@ -42,10 +41,10 @@ pub struct New {
     /// per kind of host
     #[arg(long, value_name = "LOG")]
     firmware: Vec<PathBuf>,
-    /// SEV-SNP: the least firmware that is accepted of a product and stepping, in the place of the
+    /// SEV-SNP: the least firmware that is accepted of a product and stepping, instead of the
     /// reference's own, as milan-b1=BOOTLOADER.TEE.SNP.MICROCODE
     /// (turin-c1=FMC.BOOTLOADER.TEE.SNP.MICROCODE); give it once per kind of machine. docs/tcb.md
-    /// says where the numbers stand
+    /// says where to find the numbers
     #[arg(long, value_name = "CHIP=VERSIONS")]
     min_tcb: Vec<TcbFloor>,
     /// The folder to write them to
@@ -55,12 +54,12 @@ pub struct New {
 
 /// Print what a TPM policy names of a machine's firmware: PCR 0 and 1.
 ///
-/// They hang on the site's firmware and virtual hardware, not on the image, and cover the ACPI
-/// tables that the host gives: code which the guest's kernel runs. Take the log of an honest
+/// They depend on the site's firmware and virtual hardware, not on the image, and cover the host's
+/// ACPI tables: code that the guest's kernel runs. Take the log of an honest
 /// machine that is built like the site's (in Linux
 /// /sys/kernel/security/tpm0/binary_bios_measurements), and put the line into `firmware` of
 /// keys/policies/tpm.rego. A log of firmware that measures no ACPI tables, as Debian 12's OVMF, is
-/// refused: its PCR 1 is the same whatever they hold.
+/// refused: its PCR 1 is the same whatever the tables hold.
 #[derive(Args)]
 pub struct Firmware {
     /// The event log

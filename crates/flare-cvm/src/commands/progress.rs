@@ -1,4 +1,4 @@
-//! Progress of long work: a line a step on standard output, each flushed, with the time it took.
+//! Progress of long work: one line per step on standard output, each flushed, with the time so far.
 
 use std::{
     io::{Write, stdout},
@@ -10,7 +10,7 @@ use std::{
 pub struct Progress {
     json: bool,
     started: Instant,
-    /// Whose steps these are, with what separates it from them.
+    /// Whose steps these are, and a colon.
     prefix: String,
 }
 
@@ -19,7 +19,7 @@ impl Progress {
         Self { json, started: Instant::now(), prefix: String::new() }
     }
 
-    /// The same for one of several that work at the same time.
+    /// The same, for one of several that work at the same time.
     pub fn of(&self, name: &str) -> Self {
         Self { prefix: format!("{name}: "), ..self.clone() }
     }
@@ -33,7 +33,7 @@ impl Progress {
         ));
     }
 
-    /// A line as it stands, for people.
+    /// A line without a time, for people.
     pub fn line(&self, text: &str) {
         if !self.json {
             line(text);
@@ -53,7 +53,7 @@ impl Progress {
     }
 }
 
-/// A reader that went away (a closed pipe) is no reason to stop the work.
+/// Prints a line. The work goes on if its reader went away (a closed pipe).
 pub(super) fn line(text: &str) {
     let mut out = stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());

@@ -13,9 +13,9 @@ use cvm_custody::{BuilderSecrets, Lock, Party, Unlock};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
-/// Longer than anybody types.
+/// More than anybody types, in bytes.
 const MAX_BYTES: u64 = 1024;
 
 /// How a new folder's secrets are locked.
@@ -28,7 +28,7 @@ pub struct LockArgs {
 }
 
 impl LockArgs {
-    /// As the library takes it.
+    /// The same as the library takes it.
     pub fn lock(&self) -> Result<Lock> {
         Ok(match &self.passphrase_file {
             Some(path) => Lock::Passphrase(passphrase(path, true)?),
@@ -49,16 +49,18 @@ pub struct UnlockArgs {
 }
 
 impl UnlockArgs {
-    /// The flags, or where none is given what a file says.
+    /// The flags; or, if there are none, what a file says.
     pub fn or(&self, unlock_key: Option<&Path>, passphrase_file: Option<&Path>) -> Self {
         if self.unlock_key.is_some() || self.passphrase_file.is_some() {
             return self.clone();
         }
-        let own = |path: Option<&Path>| path.map(Path::to_owned);
-        Self { unlock_key: own(unlock_key), passphrase_file: own(passphrase_file) }
+        Self {
+            unlock_key: unlock_key.map(Path::to_owned),
+            passphrase_file: passphrase_file.map(Path::to_owned),
+        }
     }
 
-    /// As the library takes it.
+    /// The same as the library takes it.
     pub fn unlock(&self, folder: &Path) -> Result<Unlock> {
         Ok(match (&self.passphrase_file, &self.unlock_key) {
             (Some(path), _) => Unlock::Passphrase(passphrase(path, false)?),
@@ -78,8 +80,8 @@ impl UnlockArgs {
     }
 }
 
-/// The first line of `path`, or of the terminal (unseen) where `path` is `-`; a `new` one is asked
-/// twice.
+/// The first line of `path`; or, if that is `-`, what is typed unseen at the terminal. A `new`
+/// passphrase is asked for twice.
 fn passphrase(path: &Path, new: bool) -> Result<Zeroizing<String>> {
     let text = if path == Path::new("-") {
         let first = ask("Passphrase: ")?;
@@ -98,14 +100,14 @@ fn passphrase(path: &Path, new: bool) -> Result<Zeroizing<String>> {
         return Problem::result(
             "CLI-005",
             "the passphrase is empty",
-            "it is the file's first line, or what is typed",
+            "the passphrase is the file's first line, or what is typed",
         );
     }
     Ok(text)
 }
 
 fn first_line(from: impl BufRead) -> Result<Zeroizing<String>> {
-    // Room for all of it at once: a growing string would leave copies behind.
+    // Room for all of it at once: a growing string would leave copies in memory.
     let mut line = Zeroizing::new(String::with_capacity(MAX_BYTES as usize + 1));
     from.take(MAX_BYTES).read_line(&mut line)?;
     let length = line.trim_end_matches(['\n', '\r']).len();
@@ -128,7 +130,7 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>> {
     answer
 }
 
-/// No echo while it lives.
+/// The terminal does not echo while this value lives.
 struct Silent<'a>(&'a File, Termios);
 
 impl<'a> Silent<'a> {

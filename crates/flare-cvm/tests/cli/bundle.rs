@@ -64,7 +64,7 @@ impl Bundle {
         Self { folder: bundle, uki, reference }
     }
 
-    /// `predict`, its arguments behind the bundle separated by blanks.
+    /// Runs `predict` on the bundle; its further arguments are separated by blanks.
     pub fn predict(&self, arguments: &str) -> crate::Run {
         let folder = self.folder.display().to_string();
         crate::flare_cvm(

@@ -1,4 +1,4 @@
-//! A signed cache of collateral, filled with `collateral import`, in the place of loose files.
+//! A signed cache of collateral, filled with `collateral import`, instead of loose files.
 
 use crate::{EVIDENCE, NOW, VECTORS, flare_cvm, folder, verify, verify::h100_nonce};
 

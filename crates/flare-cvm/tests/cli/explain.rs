@@ -1,5 +1,5 @@
 //! `attest verify --reference … --explain`: one deliberately changed input of each kind, and what
-//! is said of it.
+//! is said about it.
 
 use std::{fs, path::Path};
 
@@ -18,7 +18,7 @@ use crate::{
     EVIDENCE, NOW, VECTORS, bundle::Bundle, claims, folder, mint, predict, read, verify, write,
 };
 
-/// What a wrong value ends in, as text and as JSON; the right one is accepted.
+/// What a wrong value leads to, as text and as JSON. The right value is accepted.
 fn explained(
     arguments: &str,
     reference: &str,
@@ -73,8 +73,8 @@ fn a_tpms_register() {
     explained(&format!("{session}/evidence.json --at {now}"), &wrong, &right, expected);
 }
 
-/// Reference values are of the SHA-256 bank: another bank's quote is compared with nothing, and
-/// says so.
+/// Reference values are for the SHA-256 bank: the quote of another bank is not compared, and the
+/// verdict says so.
 #[test]
 fn another_banks_quote_is_not_compared() {
     let gce = format!("{EVIDENCE}/tpm/gce-cos-85-nonce9009");
@@ -100,7 +100,8 @@ fn another_banks_quote_is_not_compared() {
 fn a_tds_register() {
     let folder = folder("explain-tdx");
     let files = format!(
-        "{EVIDENCE}/tdx/quotes/near-mpc.bin {EVIDENCE}/tdx/collateral/near-mpc.json {EVIDENCE}/ccel/near-mpc/tcb_info.json \
+        "{EVIDENCE}/tdx/quotes/near-mpc.bin {EVIDENCE}/tdx/collateral/near-mpc.json \
+         {EVIDENCE}/ccel/near-mpc/tcb_info.json \
          --at 1787894500"
     );
     let verdict = verify(&format!("{files} --json")).good().json();

@@ -8,9 +8,9 @@ mod ceremony;
 mod collect;
 mod examples;
 mod explain;
-mod given;
 #[path = "../../../cvm-predict/tests/support/igvm.rs"]
 mod igvm_file;
+mod input;
 mod keyholder;
 #[path = "../../../cvm-verify/tests/snp/mint.rs"]
 #[expect(dead_code, reason = "the verifier's own tests use the rest")]

@@ -140,7 +140,7 @@ fn igvm(bundle: &Bundle) {
     for more in ["--direct", "--vcpus 2", "--vmm ec2"] {
         bundle.predict(&format!("{launch} {more}")).failed("CLI-028");
     }
-    let damaged = write(bundle.folder.join("damaged.igvm"), b"IGVM and nothing behind it");
+    let damaged = write(bundle.folder.join("damaged.igvm"), b"IGVM and nothing after it");
     bundle.predict(&format!("--platform snp --firmware {damaged}")).failed("ATT-393");
 }
 
@@ -154,7 +154,7 @@ fn tdx(bundle: &Bundle) {
         let known = "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057fb887fed0744d5631a212967fb231c47";
         assert_eq!(found["mrtd"], known);
     }
-    // The host's ACPI tables are nobody's guess.
+    // Nobody can guess the host's ACPI tables.
     assert!(found["rtmr"].get("0").is_none(), "{found:#}");
     assert!(found["not_predicted"][0].as_str().unwrap().contains("RTMR0: "), "{found:#}");
     assert_eq!(found["rtmr"]["3"], "00".repeat(48));
@@ -200,7 +200,7 @@ fn tdx(bundle: &Bundle) {
 fn sets(bundle: &Bundle) {
     let set = bundle.folder.join("set.json").display().to_string();
     let snp = format!("--platform snp --firmware {AMD_SEV} --direct --set {set}");
-    // A digest that any firmware may have made is nobody's reference.
+    // A digest that any firmware may have made is not a reference.
     assert!(bundle.predict(&snp).failed("CLI-032").err.contains("docs/tcb.md"));
     bundle
         .predict(&format!("{snp} --min-tcb milan=4.0.24.219 --min-tcb milan=4.0.24.68"))

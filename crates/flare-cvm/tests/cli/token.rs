@@ -72,7 +72,7 @@ fn a_refused_machines_verdict_is_signed_and_refused_again() {
     run.says("refused[ATT-396]: ").says("the verifier's verdict on cpu0 is \"contraindicated\"");
 }
 
-/// A token that goes to standard output is alone there.
+/// A token without a file is all that standard output gets.
 #[test]
 fn a_token_without_a_file_can_be_piped() {
     let folder = folder("token-pipe");
@@ -88,8 +88,8 @@ fn a_token_without_a_file_can_be_piped() {
     }
 }
 
-/// The key's file is no key, or of another curve: no token, and an error that says which key is
-/// needed.
+/// A file that is not a key, or a key on another curve: no token, and an error that says which key
+/// is needed.
 #[test]
 fn another_kind_of_key_signs_nothing() {
     let folder = folder("token-key");

@@ -4,14 +4,14 @@ use super::{ManagerError, kit::Component, policy};
 use std::path::Path;
 
 /// A class of NVFLARE 2.7 to 2.9.
-struct Known {
+struct KnownAuthorizer {
     class: &'static str,
     args: &'static [&'static str],
-    /// Without which Python refuses.
+    /// The arguments that Python cannot do without.
     required: &'static [&'static str],
     /// What the guest must have and the build cannot see.
     needs: &'static str,
-    /// Why it cannot run in a sealed machine, if that is so.
+    /// Why it cannot run in a sealed machine, if it cannot.
     missing: Option<&'static str>,
     /// A Python package that it imports, beyond NVFLARE's own.
     package: Option<&'static str>,
@@ -21,16 +21,16 @@ struct Known {
 const SUDO: Option<&str> =
     Some("sudo: it starts a program as root, and a sealed machine gives nobody root");
 
-/// The one whose `snpguest` is ours.
+/// The authorizer whose `snpguest` is ours.
 pub(super) const SNP: &str = "snp_authorizer.SNPAuthorizer";
-/// Where the guest has it: by its name on PATH, and where NVIDIA's guide puts it.
+/// Where the guest has `snpguest`: by its name on PATH, and where NVIDIA's guide puts it.
 const SNPGUEST: [&str; 2] = ["snpguest", "/host/bin/snpguest"];
-/// What the service may write and its authorizer could keep certificates in.
+/// Where the service may write, and its authorizer can keep certificates.
 const WRITABLE: [&str; 3] = ["/opt/certs", "/tmp/", "/opt/nvflare/workspace/"];
 
 const PACKAGE: &str = "nvflare.app_opt.confidential_computing.";
-const KNOWN: [Known; 6] = [
-    Known {
+const KNOWN: [KnownAuthorizer; 6] = [
+    KnownAuthorizer {
         class: SNP,
         args: &[
             "max_nonce_history",
@@ -47,7 +47,7 @@ const KNOWN: [Known; 6] = [
         missing: None,
         package: Some("filelock"),
     },
-    Known {
+    KnownAuthorizer {
         class: "tdx_authorizer.TDXAuthorizer",
         args: &["tdx_cli_command", "config_dir"],
         required: &["tdx_cli_command", "config_dir"],
@@ -55,7 +55,7 @@ const KNOWN: [Known; 6] = [
         missing: SUDO,
         package: None,
     },
-    Known {
+    KnownAuthorizer {
         class: "gpu_authorizer.GPUAuthorizer",
         args: &["verifier_url", "policy_file", "max_nonce_history", "verifiers"],
         required: &[],
@@ -63,7 +63,7 @@ const KNOWN: [Known; 6] = [
         missing: None,
         package: Some("nv-attestation-sdk"),
     },
-    Known {
+    KnownAuthorizer {
         class: "aci_authorizer.ACIAuthorizer",
         args: &["maa_endpoint", "retry_count", "retry_sleep"],
         required: &[],
@@ -74,7 +74,7 @@ const KNOWN: [Known; 6] = [
         ),
         package: None,
     },
-    Known {
+    KnownAuthorizer {
         class: "az_cvm_authorizer.AZCVMAuthorizer",
         args: &["attester_binary", "maa_endpoint"],
         required: &[],
@@ -82,7 +82,7 @@ const KNOWN: [Known; 6] = [
         missing: SUDO,
         package: None,
     },
-    Known {
+    KnownAuthorizer {
         class: "mock_authorizer.MockAuthorizer",
         args: &[],
         required: &[],
@@ -91,7 +91,7 @@ const KNOWN: [Known; 6] = [
         package: None,
     },
 ];
-/// Where our own lie.
+/// The package of our own authorizers.
 const OURS: &str = "flare_cvm.";
 
 /// The program and the folder must be there.
@@ -121,7 +121,7 @@ fn snp(component: &Component) -> Result<(), ManagerError> {
     }
 }
 
-/// Checks one authorizer; says what the build could not check.
+/// Checks one authorizer. Gives what the build could not check.
 pub(super) fn check(
     kit: &Path,
     python: &[String],
@@ -142,7 +142,7 @@ pub(super) fn check(
         if !component.args.contains_key(*argument) {
             return component.wrong(
                 argument,
-                "a value: Python refuses to make it without",
+                "a value: Python cannot make the component without it",
                 &serde_json::Value::Null,
             );
         }
@@ -164,7 +164,7 @@ pub(super) fn check(
     }
     let installed =
         |package: &str| python.iter().any(|found| found.starts_with(&format!("{package}==")));
-    // Of a workload's image only NVFLARE's release is known.
+    // Nothing but NVFLARE's release is known about a workload's image.
     let unknown = known.class == SNP && python.len() <= 1;
     let package = known.package.filter(|package| !unknown && !installed(package));
     if let Some(missing) = known.missing.or(package) {

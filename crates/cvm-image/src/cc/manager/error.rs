@@ -6,7 +6,7 @@ use cvm_base::Explain;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManagerError {
-    /// There is none.
+    /// The kit has no CC manager.
     #[error(
         "the startup kit configures no CC manager: no file of local/ has a component of {class}"
     )]
@@ -21,7 +21,7 @@ pub enum ManagerError {
         place: String,
         /// What would be right.
         expected: &'static str,
-        /// What stands there.
+        /// What was found.
         found: String,
     },
     /// The component's class takes no such argument.
@@ -34,7 +34,7 @@ pub enum ManagerError {
         /// All of them.
         known: String,
     },
-    /// Named, and not in the kit.
+    /// A component is named that is not in the kit.
     #[error("{place} names the component {id:?}, which no file of the startup kit defines")]
     NoComponent {
         /// Where it is named.
@@ -55,7 +55,7 @@ pub enum ManagerError {
     /// A token outlives the check.
     #[error("{place}: a token of {token} s is valid beyond the next check, {check} s later")]
     Outlives {
-        /// Where the token's time stands.
+        /// The place of the token's time.
         place: String,
         /// Seconds of the token.
         token: u64,
@@ -65,7 +65,7 @@ pub enum ManagerError {
     /// A site would not be verified.
     #[error("{place}: {missing:?} is missing, so {consequence}; found {found}")]
     Sites {
-        /// Where the list stands.
+        /// The place of the list.
         place: String,
         /// Who is not in it.
         missing: String,
@@ -147,7 +147,7 @@ pub enum ManagerError {
         /// What the kit says.
         found: String,
     },
-    /// In a small file.
+    /// A file could not be read.
     #[error(transparent)]
     File(#[from] cvm_base::FileError),
     /// The operating system failed.
@@ -198,7 +198,7 @@ impl Explain for ManagerError {
                     .into()
             }
             Self::Outlives { .. } => "set token_expiration below cc_attestation.check_frequency, \
-                as 100 and 120, and provision again"
+                such as 100 below 120, and provision again"
                 .into(),
             Self::Sites { .. } => "cc_enabled_sites holds the names of all CC clients, and \
                 literally `server` for the server: give each participant a cc_config, and \
@@ -212,7 +212,7 @@ impl Explain for ManagerError {
                 yourself"
                 .into(),
             Self::NoPolicyFile { .. } => "policy files lie in the signed kit: name them relative \
-                to its folder, as local/result.plc"
+                to its folder, such as local/result.plc"
                 .into(),
             Self::UnknownClaim { closest: Some(closest), .. } => format!("did you mean {closest}?"),
             Self::UnknownClaim { .. } | Self::MissingClaim { .. } => "the policy has exactly the \

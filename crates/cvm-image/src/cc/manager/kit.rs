@@ -51,7 +51,7 @@ impl Component {
         only(&self.args, known, |argument| self.place(argument))
     }
 
-    /// A list of texts; none twice.
+    /// A list of at least one text.
     pub(super) fn names(
         &self,
         argument: &str,
@@ -89,7 +89,7 @@ pub(super) fn read(kit: &Path, file: &str) -> Result<Value, ManagerError> {
     })
 }
 
-/// The site's resources file: NVFLARE takes the default where there is no other.
+/// The site's resources file: its own, or else NVFLARE's default.
 pub(super) fn resources_file(kit: &Path) -> &'static str {
     let own = "local/resources.json";
     if kit.join(own).is_file() { own } else { "local/resources.json.default" }

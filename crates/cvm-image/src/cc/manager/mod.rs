@@ -34,11 +34,11 @@ struct Nvflare {
     release: (u32, u32),
 }
 
-/// What is to be checked.
-pub struct Check<'a> {
+/// A kit, and what its CC manager must agree with.
+pub struct ManagerCheck<'a> {
     /// The startup kit.
     pub kit: &'a Path,
-    /// Whose it is.
+    /// The site's role.
     pub role: Role,
     /// The site's name.
     pub site: &'a Name,
@@ -46,12 +46,12 @@ pub struct Check<'a> {
     pub python: &'a [String],
     /// What the kit must follow from, where it is known.
     pub config: Option<&'a CcConfig>,
-    /// Whether an NVFLARE will do that flare-cvm was not tested with.
+    /// Whether the image may hold an NVFLARE that flare-cvm was not tested with.
     pub allow_untested: bool,
 }
 
-/// Checks the kit's CC manager. Returns remarks: what only the running site can show.
-pub fn check(check: &Check) -> Result<Vec<String>, ManagerError> {
+/// Checks the kit's CC manager. Gives remarks: what only the running site can show.
+pub fn check(check: &ManagerCheck) -> Result<Vec<String>, ManagerError> {
     let mut remarks = Vec::new();
     let nvflare = nvflare(check, &mut remarks)?;
     let components = components(check.kit, check.role)?;
@@ -88,8 +88,11 @@ pub fn names_snp_authorizer(kit: &Path, role: Role) -> Result<bool, ManagerError
     Ok(components(kit, role)?.iter().any(|component| component.path.ends_with(authorizers::SNP)))
 }
 
-/// The image's NVFLARE, where it says which; one that must be told is a remark.
-fn nvflare(check: &Check, remarks: &mut Vec<String>) -> Result<Option<Nvflare>, ManagerError> {
+/// The image's NVFLARE, if its version is known. One that was not tested is an error or a remark.
+fn nvflare(
+    check: &ManagerCheck,
+    remarks: &mut Vec<String>,
+) -> Result<Option<Nvflare>, ManagerError> {
     let version = check.python.iter().find_map(|package| package.strip_prefix("nvflare=="));
     let nvflare = version.and_then(|version| {
         let mut parts = version.split(|c: char| !c.is_ascii_digit());
@@ -110,7 +113,7 @@ fn nvflare(check: &Check, remarks: &mut Vec<String>) -> Result<Option<Nvflare>, 
 
 /// `verifiers`, before NVFLARE 2.5.
 fn old_style(
-    check: &Check,
+    check: &ManagerCheck,
     manager: &Component,
     nvflare: Option<&Nvflare>,
 ) -> Result<(), ManagerError> {
@@ -128,7 +131,7 @@ fn old_style(
 
 /// Issuers, verifiers, frequency and sites, from NVFLARE 2.5 on.
 fn new_style(
-    check: &Check,
+    check: &ManagerCheck,
     manager: &Component,
     components: &[Component],
     remarks: &mut Vec<String>,
@@ -236,9 +239,9 @@ fn issuers(manager: &Component) -> Result<Vec<(&str, u64, String)>, ManagerError
     Ok(issuers)
 }
 
-/// A name outside the list counts as valid without a token: this site's own and the server's must
-/// be in.
-fn sites(check: &Check, manager: &Component) -> Result<(), ManagerError> {
+/// NVFLARE trusts a site without a token if its name is not in the list: so this site's own name
+/// and the server's must be in it.
+fn sites(check: &ManagerCheck, manager: &Component) -> Result<(), ManagerError> {
     let sites = manager.names("cc_enabled_sites", "a list of at least one site")?;
     let own = if check.role == Role::Server { SERVER } else { check.site.as_str() };
     for (name, consequence) in [
@@ -260,7 +263,7 @@ fn sites(check: &Check, manager: &Component) -> Result<(), ManagerError> {
 
 /// The kit must follow from the `cc_config` that it is sealed with.
 fn follows(
-    check: &Check,
+    check: &ManagerCheck,
     config: &CcConfig,
     manager: &Component,
     components: &[Component],

@@ -23,7 +23,10 @@ impl Kit {
         kit.write("startup/fed_client.json", &json!({"format_version": 2}));
         kit.write(
             "local/resources.json.default",
-            &json!({"class_allow_list": ["a.B"], "components": [{"id": "resource_manager", "path": "a.B"}]}),
+            &json!({
+                "class_allow_list": ["a.B"],
+                "components": [{"id": "resource_manager", "path": "a.B"}],
+            }),
         );
         kit.component("cc_manager", MANAGER, manager_args);
         kit.component("snp_authorizer", SNP, json!({"max_retries": 5}));
@@ -50,7 +53,7 @@ impl Kit {
         let python = [format!("nvflare=={nvflare}"), "filelock==4.2.11".into()];
         let site = "site-1".to_owned().try_into().unwrap();
         let kit = self.0.path();
-        check(&Check {
+        check(&ManagerCheck {
             kit,
             role: Role::Client,
             site: &site,
@@ -81,7 +84,7 @@ fn good() -> Value {
 }
 
 /// The good arguments with one replaced, or taken out where `value` is null.
-fn with(argument: &str, value: Value) -> Kit {
+fn kit_with(argument: &str, value: Value) -> Kit {
     let mut args = good();
     match value {
         Value::Null => drop(args.as_object_mut().unwrap().remove(argument)),
@@ -91,8 +94,13 @@ fn with(argument: &str, value: Value) -> Kit {
 }
 
 fn old(change: impl FnOnce(&mut Value)) -> Value {
-    let mut verifier = json!({"devices": "gpu", "env": "local", "url": "", "appraisal_policy_file": "local/evidence.plc",
-        "result_policy_file": "local/result.plc"});
+    let mut verifier = json!({
+        "devices": "gpu",
+        "env": "local",
+        "url": "",
+        "appraisal_policy_file": "local/evidence.plc",
+        "result_policy_file": "local/result.plc",
+    });
     change(&mut verifier);
     json!({"verifiers": [verifier]})
 }
@@ -120,7 +128,7 @@ fn nvflares_own_configuration_passes_and_says_what_the_image_must_have() {
     assert_eq!(kit.check("2.9.0", None, false).unwrap(), Vec::<String>::new());
     assert!(!names_snp_authorizer(kit.0.path(), Role::Client).unwrap());
     // The frequency's default is NVFLARE's.
-    with("verify_frequency", Value::Null).check("2.9.0", None, false).unwrap();
+    kit_with("verify_frequency", Value::Null).check("2.9.0", None, false).unwrap();
 }
 
 #[test]
@@ -157,7 +165,7 @@ fn an_authorizer_that_would_fail_in_a_sealed_machine_is_refused_with_what_it_lac
     kit.component("snp_authorizer", GPU, json!({}));
     let python = ["nvflare==2.9.0".to_owned(), "nv-attestation-sdk==2.6.3".to_owned()];
     let site = "site-1".to_owned().try_into().unwrap();
-    let with_sdk = Check {
+    let with_sdk = ManagerCheck {
         kit: kit.0.path(),
         role: Role::Client,
         site: &site,
@@ -170,11 +178,11 @@ fn an_authorizer_that_would_fail_in_a_sealed_machine_is_refused_with_what_it_lac
 
 #[test]
 fn a_wrong_argument_is_named() {
-    let issuer = |entry: Value| with("cc_issuers_conf", json!([entry]));
+    let issuer = |entry: Value| kit_with("cc_issuers_conf", json!([entry]));
     for (kit, code, words) in [
-        (with("cc_isuers_conf", json!([])), "CCC-012", "did you mean cc_issuers_conf?"),
-        (with("cc_issuers_conf", json!([])), "CCC-011", "cc_issuers_conf"),
-        (with("cc_issuers_conf", Value::Null), "CCC-011", "cc_issuers_conf"),
+        (kit_with("cc_isuers_conf", json!([])), "CCC-012", "did you mean cc_issuers_conf?"),
+        (kit_with("cc_issuers_conf", json!([])), "CCC-011", "cc_issuers_conf"),
+        (kit_with("cc_issuers_conf", Value::Null), "CCC-011", "cc_issuers_conf"),
         (issuer(json!("snp_authorizer")), "CCC-011", "an object"),
         (issuer(json!({"issuer_id": "snp_authorizer"})), "CCC-011", "token_expiration"),
         (
@@ -193,26 +201,34 @@ fn a_wrong_argument_is_named() {
             "CCC-012",
             "url",
         ),
-        (with("cc_verifier_ids", json!([])), "CCC-011", "cc_verifier_ids"),
-        (with("cc_verifier_ids", json!([1])), "CCC-011", "cc_verifier_ids"),
+        (kit_with("cc_verifier_ids", json!([])), "CCC-011", "cc_verifier_ids"),
+        (kit_with("cc_verifier_ids", json!([1])), "CCC-011", "cc_verifier_ids"),
         (
-            with("cc_verifier_ids", json!(["snp_authorizer", "tdx"])),
+            kit_with("cc_verifier_ids", json!(["snp_authorizer", "tdx"])),
             "CCC-013",
             "cc_verifier_ids[1]",
         ),
         (
-            with("cc_verifier_ids", json!(["snp_authorizer", "snp_authorizer"])),
+            kit_with("cc_verifier_ids", json!(["snp_authorizer", "snp_authorizer"])),
             "CCC-014",
             "same class",
         ),
-        (with("verify_frequency", json!("120")), "CCC-011", "verify_frequency"),
-        (with("verify_frequency", json!(true)), "CCC-011", "verify_frequency"),
-        (with("verify_frequency", json!(120.0)), "CCC-011", "verify_frequency"),
-        (with("cc_enabled_sites", Value::Null), "CCC-011", "cc_enabled_sites"),
-        (with("cc_enabled_sites", json!(["server"])), "CCC-016", "\"site-1\""),
-        (with("cc_enabled_sites", json!(["server1", "site-1"])), "CCC-016", "literally `server`"),
-        (with("get_site_request_timeout", json!(0)), "CCC-011", "get_site_request_timeout"),
-        (with("get_token_request_timeout", json!("10")), "CCC-011", "get_token_request_timeout"),
+        (kit_with("verify_frequency", json!("120")), "CCC-011", "verify_frequency"),
+        (kit_with("verify_frequency", json!(true)), "CCC-011", "verify_frequency"),
+        (kit_with("verify_frequency", json!(120.0)), "CCC-011", "verify_frequency"),
+        (kit_with("cc_enabled_sites", Value::Null), "CCC-011", "cc_enabled_sites"),
+        (kit_with("cc_enabled_sites", json!(["server"])), "CCC-016", "\"site-1\""),
+        (
+            kit_with("cc_enabled_sites", json!(["server1", "site-1"])),
+            "CCC-016",
+            "literally `server`",
+        ),
+        (kit_with("get_site_request_timeout", json!(0)), "CCC-011", "get_site_request_timeout"),
+        (
+            kit_with("get_token_request_timeout", json!("10")),
+            "CCC-011",
+            "get_token_request_timeout",
+        ),
     ] {
         let (found, text) = kit.refused();
         assert_eq!(found, code, "{text}");
@@ -220,10 +236,11 @@ fn a_wrong_argument_is_named() {
     }
 }
 
-#[test]
-fn the_components_of_the_kit_are_checked() {
-    type Change = fn(&Kit);
-    let cases: [(Change, &str, &str); 11] = [
+type Change = fn(&Kit);
+
+/// A change of a kit's components, the code, and what the refusal must say.
+fn changes_of_components() -> [(Change, &'static str, &'static str); 11] {
+    [
         (
             |kit| fs::remove_file(kit.0.path().join("local/cc_manager__p_resources.json")).unwrap(),
             "CCC-010",
@@ -296,8 +313,12 @@ fn the_components_of_the_kit_are_checked() {
             "CCC-019",
             "outside the startup kit",
         ),
-    ];
-    for (change, code, words) in cases {
+    ]
+}
+
+#[test]
+fn the_components_of_the_kit_are_checked() {
+    for (change, code, words) in changes_of_components() {
         let kit = Kit::new(good());
         change(&kit);
         let (found, text) = kit.refused();
@@ -389,8 +410,9 @@ fn a_result_policy_has_exactly_the_28_claims() {
 #[test]
 fn a_kit_of_another_configuration_is_refused() {
     let yaml = format!(
-        "compute_env: onprem_cvm\nrole: client\nclass_allow_list: [a.B]\ncc_issuers: [{{id: snp_authorizer, path: {SNP}, \
-         token_expiration: 100, args: {{max_retries: 5}}}}]\ncc_attestation: {{check_frequency: 120}}\n"
+        "compute_env: onprem_cvm\nrole: client\nclass_allow_list: [a.B]\n\
+         cc_issuers: [{{id: snp_authorizer, path: {SNP}, token_expiration: 100, \
+         args: {{max_retries: 5}}}}]\ncc_attestation: {{check_frequency: 120}}\n"
     );
     let parse = |from: &str, to: &str| {
         assert!(yaml.contains(from), "{from}");

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     boot::fat,
     provision::cleartext::search_for,
-    stage::secrets::{Needles, scan_tree},
+    stage::secrets::{Needles, tests::scan_tree},
 };
 
 const PARTIES: [(&str, PartyRole); 3] = [
@@ -18,7 +18,7 @@ const PARTIES: [(&str, PartyRole); 3] = [
     ("hospital", PartyRole::DataOwner),
 ];
 
-/// Swapped or not: these secrets are the tests' own.
+/// Swap is allowed: these secrets are the tests' own.
 fn memory() -> Memory {
     Memory::at(Path::new(Memory::DEFAULT), true).unwrap()
 }
@@ -31,7 +31,7 @@ fn site(text: &str, role: Role, parties: &[&str]) -> Site {
     Site { name: name(text), role, parties: parties.iter().copied().map(name).collect() }
 }
 
-/// Three parties' folders, and what they agree on.
+/// Makes three parties' folders, and their agreement.
 fn agree(folder: &Path, sites: Vec<Site>) -> Agreement {
     let today: Date = "2026-11-22".parse().unwrap();
     let parties = PARTIES.map(|(who, role)| {
@@ -196,7 +196,7 @@ fn attack_a_delegate_that_outlives_its_build() {
     let on_disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let open = |folder: &Path| Delegate::open(folder, 8443, &memory());
     assert_eq!(open(on_disk.path()).err().unwrap().code(), "MEM-001");
-    // Neither may a link lead there.
+    // A link must not lead there either.
     let (key, moved) = (folder.join("unlock.key"), on_disk.path().join("unlock.key"));
     fs::copy(&key, &moved).unwrap();
     fs::remove_file(&key).unwrap();
@@ -233,11 +233,11 @@ fn attack_a_delegates_secret_in_a_cleartext_partition() {
             "{what}: {error}"
         );
     }
-    // What is public of the party may stand there.
+    // What is public about the party may be there.
     let public = dir.path().join("public");
     fs::create_dir(&public).unwrap();
     for file in ["party.txt", "tls.pem", "policy.rego"] {
         fs::copy(dir.path().join("delegate").join(file), public.join(file)).unwrap();
     }
-    assert_eq!(scan_tree(&public, &needles).unwrap(), []);
+    assert_eq!(scan_tree(&public, &needles), []);
 }

@@ -3,8 +3,8 @@
 //!
 //! The stage without it stays as it is, to the byte: nothing of the addition is in its
 //! `stage.yaml`. Modules are built for the image's kernel in a root that is thrown away with its
-//! compiler, and signed with a key that lives as long ([`Signer`]). What goes into the tree is
-//! named file by file, so that no package of the driver brings anything else.
+//! compiler, and signed with a key that lives no longer ([`Signer`]). Each file that goes into the
+//! tree is named, so that no package of the driver adds anything else.
 
 mod signing;
 
@@ -17,13 +17,8 @@ use std::{
 use cvm_base::{Bytes32, sha256};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Profile, StageError, StageSpec,
-    gate::Check,
-    profile::Beside,
-    tree::{self, inside},
-};
-use crate::{WorkError, tool};
+use super::{Profile, StageError, StageSpec, check::Check, edits, profile::Beside};
+use crate::{WorkError, tool, tree::inside};
 
 pub(super) use signing::MARK;
 use signing::Signer;
@@ -33,7 +28,7 @@ const MAX_BYTES: u64 = 64 * 1024;
 /// In `driver.yaml`: the kernel's release, as `uname -r` says it.
 const KERNEL: &str = "@KERNEL@";
 
-/// The driver of an image, as its `stage.json` says it.
+/// The driver of an image, as its `stage.json` describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuiltDriver {
@@ -64,10 +59,10 @@ struct DriverSpec {
     /// The folder of the modules' source: a pattern with one match, as all below.
     source: String,
     modules: Vec<String>,
-    /// What else of the driver's packages the guest gets, each file at its own place, or in the
-    /// folder `to`.
+    /// Further files of the driver's packages for the guest, each at its own place or in the folder
+    /// `to`.
     files: Vec<DriverFile>,
-    /// What the stage has beside its own: packages, modules of the kernel, checks.
+    /// What the driver adds to the stage's own: packages, modules of the kernel, checks.
     packages: Vec<String>,
     system_modules: Vec<String>,
     gate: Vec<Check>,
@@ -103,7 +98,7 @@ impl Driver {
         if let Some(path) =
             places.chain([&spec.source]).find(|path| !path.starts_with('/') || path.contains(".."))
         {
-            return Err(fail(format!("{path:?} is no absolute path without '..'")));
+            return Err(fail(format!("{path:?} is not an absolute path without '..'")));
         }
         Ok(Self { spec, folder, sha256: sha256(&bytes) })
     }
@@ -123,7 +118,7 @@ impl Driver {
     }
 
     /// Puts the driver into `tree`, its modules built for the one kernel there and signed, and the
-    /// signer's certificate into `files`. Gives what it is, and the names of its packages.
+    /// signer's certificate into `files`. Gives what was built, and the names of its packages.
     pub(super) fn install(
         &self,
         profile: Profile,
@@ -148,7 +143,7 @@ impl Driver {
         make(&root, &source, release, &spec.modules)?;
         let signer = Signer::generate()?;
         let updates = format!("/usr/lib/modules/{release}/updates");
-        tree::finish(tree, std::slice::from_ref(&updates), &Default::default())?;
+        edits::finish(tree, std::slice::from_ref(&updates), &Default::default())?;
         for module in &spec.modules {
             let place = inside(tree, &updates).join(format!("{module}.ko"));
             let signed = signer.sign(&source.join(format!("{module}.ko")))?;
@@ -168,11 +163,11 @@ impl Driver {
     }
 }
 
-/// Builds the modules and takes their debugging information off, with nothing of this machine but
-/// its processors.
+/// Builds the modules and strips their debugging information. Nothing of this machine but its
+/// processors takes part.
 fn make(root: &Path, source: &Path, release: &str, modules: &[String]) -> Result<(), StageError> {
     let inner = Path::new("/").join(source.strip_prefix(root).unwrap_or(source));
-    // Unpacked and not installed: what an alternative's link would name.
+    // The packages are unpacked and not installed, so the link of the alternative is missing.
     let awk = root.join("usr/bin/awk");
     symlink("mawk", &awk).map_err(WorkError::io("make the link", &awk))?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
@@ -185,7 +180,7 @@ fn make(root: &Path, source: &Path, release: &str, modules: &[String]) -> Result
     command
         .arg(format!("KERNEL_UNAME={release}"))
         .arg(format!("NV_KERNEL_MODULES={}", modules.join(" ")));
-    // Types for BPF, which has no use in an image that lets nobody load any.
+    // No types for BPF: the image lets nobody load BPF programs.
     command.args(["CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]);
     tool::run("chroot", "building the driver's modules", command)?;
 
@@ -204,9 +199,9 @@ fn copy(driver: &Path, file: &DriverFile, tree: &Path) -> Result<(), StageError>
         None => Path::new("/").join(from.strip_prefix(driver).unwrap_or(&from)),
     };
     let folder = place.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
-    tree::finish(tree, &[folder], &Default::default())?;
+    edits::finish(tree, &[folder], &Default::default())?;
     let to = inside(tree, &place.to_string_lossy());
-    // A library's name is a link to its version; the guest gets the file by the name.
+    // A library's name is a link to its version: the guest gets the file under that name.
     fs::copy(&from, &to).map_err(WorkError::io("copy", &from))?;
     Ok(())
 }

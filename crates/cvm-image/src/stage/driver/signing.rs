@@ -15,14 +15,13 @@ use crate::{
 
 /// What the kernel looks for at a module's end (`include/linux/module_signature.h`).
 pub(in crate::stage) const MARK: &[u8] = b"~Module signature appended~\n";
-/// `struct module_signature` without its length: no algorithm, no hash, PKEY_ID_PKCS7, nothing
-/// else.
+/// `struct module_signature` without its length: only PKEY_ID_PKCS7 is set.
 const PKCS7: [u8; 8] = [0, 0, 2, 0, 0, 0, 0, 0];
-/// Code signing, and the kernel's own purpose "modules only", under which shim starts no program.
-/// EDK2 looks at neither.
+/// Code signing, and the kernel's own purpose "modules only", which keeps shim from starting a
+/// program that is signed with it. EDK2 looks at neither.
 const PURPOSE: &str = "extendedKeyUsage=codeSigning,1.3.6.1.4.1.2312.16.1.2";
 
-/// A key for the modules of one build. Its private half is in no file.
+/// A key for the modules of one build. Its private half is never in a file.
 pub(in crate::stage) struct Signer {
     key: Zeroizing<Vec<u8>>,
     certificate: Vec<u8>,
@@ -70,12 +69,12 @@ impl Signer {
         Ok(Self { key, certificate, scratch })
     }
 
-    /// In DER.
+    /// The certificate, in DER.
     pub(in crate::stage) fn certificate(&self) -> &[u8] {
         &self.certificate
     }
 
-    /// The module with its signature behind it, as the kernel's `scripts/sign-file` writes it.
+    /// The module followed by its signature, as the kernel's `scripts/sign-file` writes it.
     pub(in crate::stage) fn sign(&self, module: &Path) -> Result<Vec<u8>, WorkError> {
         let mut command = tool::command("openssl");
         command.args([

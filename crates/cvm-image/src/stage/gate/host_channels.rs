@@ -1,19 +1,17 @@
 //! Whether a tree lets a host speak to the running guest: by systemd, by a unit, or by a module of
 //! the kernel.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use super::read;
-use crate::{WorkError, host, stage::tree};
+use super::files::{list, name, read};
+use crate::{WorkError, host, tree};
 
-/// Every place from which systemd takes units and their drop-ins, and its own settings.
+/// Every folder from which systemd takes units, drop-ins and its own settings.
 const SYSTEMD: [&str; 3] = ["/usr/lib/systemd", "/etc/systemd", "/usr/local/lib/systemd"];
-/// What makes units of what it finds: consoles, labels of disks, the command line.
+/// Folders of programs that make units from what they find: consoles, labels of disks, the command
+/// line.
 const GENERATORS: [&str; 2] = ["system-generators", "system-environment-generators"];
-/// Settings by which a unit takes, or depends on, what the host says.
+/// Settings by which a unit takes in, or depends on, what the host says.
 const SETTINGS: [&str; 9] = [
     "LoadCredential",
     "LoadCredentialEncrypted",
@@ -25,20 +23,20 @@ const SETTINGS: [&str; 9] = [
     "ConditionFirmware",
     "AssertFirmware",
 ];
-/// Values by which a unit reaches for the host or for whatever disk bears a label.
+/// Values by which a unit uses the host, or any disk that has a certain label.
 const VALUES: [&str; 7] =
     ["vsock:", "vsock-stream:", "LABEL=", "UUID=", "/dev/disk/", "virtiofs", "9p"];
 /// The settings whose values these are.
 const REACHING: [&str; 6] =
     ["ListenStream", "ListenDatagram", "ListenSequentialPacket", "What", "Type", "FileSystem"];
-/// The systemd whose channels were looked for in its source: another may have more.
+/// The version of systemd whose source was searched for channels: another may have more.
 const CHECKED: &str = "252";
-/// What only later ones have: units, drop-ins and a socket of the host's, by credential.
+/// What only later versions have: the host's units, drop-ins and socket, by credential.
 const LATER: [&str; 3] = ["systemd.extra-unit.", "systemd.unit-dropin.", "vmm.notify_socket"];
 /// How names of units and of drop-ins end.
 const UNITS: [&str; 10] =
     ["conf", "service", "socket", "mount", "automount", "swap", "target", "path", "timer", "slice"];
-/// How PID 1 is told to import none.
+/// The switch by which PID 1 imports no credentials.
 const SWITCH: &str = "systemd.import_credentials";
 
 pub(super) fn check(tree: &Path) -> Result<(), String> {
@@ -57,15 +55,7 @@ pub(super) fn check(tree: &Path) -> Result<(), String> {
     modules(tree)
 }
 
-fn list(tree: &Path, folder: &str) -> Result<Vec<PathBuf>, String> {
-    tree::entries(&tree::inside(tree, folder)).map_err(|e| e.to_string())
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// The one systemd of the tree is one whose channels are known, and it has the switch.
+/// The tree has one systemd, of the version whose channels are known, and it has the switch.
 fn systemd(tree: &Path) -> Result<(), String> {
     let mut folders = vec!["/usr/lib/systemd".to_owned()];
     // Debian's folder of libraries is the architecture's.
@@ -94,7 +84,7 @@ fn systemd(tree: &Path) -> Result<(), String> {
     if versions != [CHECKED] {
         let found = if versions.is_empty() { "none".into() } else { versions.join(", ") };
         return Err(format!(
-            "of systemd {found} nobody has checked what it takes from a host, expected {CHECKED}"
+            "nobody has checked what systemd {found} takes from a host, expected {CHECKED}"
         ));
     }
     let mut has_switch = false;
@@ -114,7 +104,7 @@ fn units(tree: &Path, folder: &str) -> Result<(), String> {
     let mut found = Ok(());
     tree::walk(&tree::inside(tree, folder), &mut |path, metadata| {
         let inside = Path::new("/").join(path.strip_prefix(tree).unwrap_or(path));
-        // A link to another unit is read where it leads; what a site brings along is not there yet.
+        // A link to another unit is read where it leads. What a site adds later is not there yet.
         let file = tree::resolve(tree, &inside).filter(|file| file.is_file());
         if metadata.is_symlink() && leads_to_folder(tree, path) {
             found = Err(format!(
@@ -125,7 +115,7 @@ fn units(tree: &Path, folder: &str) -> Result<(), String> {
         let is_unit = path.extension().is_some_and(|kind| UNITS.iter().any(|unit| kind == *unit));
         let Some(file) = file.filter(|_| is_unit && !metadata.is_dir()) else { return Ok(()) };
         let bytes = fs::read(&file).map_err(WorkError::io("read", &file))?;
-        // As systemd reads a unit: one line that is no text costs that line alone.
+        // As systemd does: only the line that is not text is lost, not the whole unit.
         if let Some(line) = String::from_utf8_lossy(&bytes).lines().find(|line| reaches(line)) {
             found = Err(format!("{} says {:?}", inside.display(), line.trim()));
         }
@@ -144,7 +134,7 @@ fn leads_to_folder(tree: &Path, link: &Path) -> bool {
     }
 }
 
-/// Whether a line of a unit lets the host in. An empty value takes earlier ones back, and is none.
+/// Whether a line of a unit lets the host in. An empty value does not: it takes earlier ones back.
 fn reaches(line: &str) -> bool {
     let Some((setting, value)) = line.split_once('=') else { return false };
     let (setting, value) = (setting.trim(), value.trim());
@@ -153,7 +143,7 @@ fn reaches(line: &str) -> bool {
             || REACHING.contains(&setting) && VALUES.iter().any(|start| value.starts_with(start)))
 }
 
-/// No kernel of the tree has a channel as a module, nor built in and not switched off.
+/// No kernel of the tree has a channel as a module, or built in without being switched off.
 fn modules(tree: &Path) -> Result<(), String> {
     for kernel in list(tree, "/usr/lib/modules")? {
         let release = name(&kernel);
@@ -220,78 +210,69 @@ mod tests {
         fs::write(path, content).unwrap();
     }
 
+    /// A file, its content, and what the refusal must say.
+    const WAYS_BACK: &[(&str, &str, &str)] = &[
+        // Units, as distributions have them, and in other forms that systemd accepts.
+        (
+            "usr/lib/systemd/system/a.service",
+            "[Service]\nLoadCredential=tmpfiles.extra\n",
+            "tmpfiles.extra",
+        ),
+        (
+            "usr/lib/systemd/system/a.service",
+            "[Service]\n  LoadCredentialEncrypted = x\n",
+            "LoadCredentialEncrypted",
+        ),
+        (
+            "etc/systemd/system/a.service.d/x.conf",
+            "[Service]\nImportCredential=*\n",
+            "a.service.d/x.conf",
+        ),
+        ("usr/local/lib/systemd/system/b.service", "[Service]\nSetCredential=a:b\n", "b.service"),
+        (
+            "etc/systemd/system/c.service",
+            "[Unit]\nConditionFirmware=smbios-field(sys_vendor=x)\n",
+            "smbios-field",
+        ),
+        ("etc/systemd/system/d.socket", "[Socket]\nListenStream=vsock::22\n", "vsock"),
+        ("etc/systemd/system/data.mount", "[Mount]\nWhat=LABEL=data\n", "LABEL=data"),
+        ("etc/systemd/system/data.mount", "[Mount]\nWhat=/dev/disk/by-label/data\n", "by-label"),
+        ("etc/systemd/system/data.mount", "[Mount]\nWhat=share\nType=virtiofs\n", "virtiofs"),
+        // A console that the host chooses becomes a login.
+        ("usr/lib/systemd/system-generators/systemd-getty-generator", "", "getty-generator"),
+        ("etc/systemd/system-generators/own", "", "own"),
+        // A later systemd, under its own name or another.
+        ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "", "252, 257"),
+        ("usr/lib/systemd/libsystemd-shared-260.1-2.so", "", "260"),
+        (
+            "usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so",
+            "systemd.import_credentials systemd.extra-unit.",
+            "extra-unit",
+        ),
+        ("usr/lib/systemd/systemd", "vmm.notify_socket", "notify_socket"),
+        ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so", "", "does not know"),
+        // Modules, compressed ones and those that a driver's package brings, and a kernel with
+        // one built in.
+        ("usr/lib/modules/6/kernel/drivers/firmware/qemu_fw_cfg.ko", "", "qemu_fw_cfg"),
+        (
+            "usr/lib/modules/6/kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko.xz",
+            "",
+            "vmw_vsock",
+        ),
+        ("usr/lib/modules/6/updates/usb-storage.ko", "", "usb-storage"),
+        ("usr/lib/modules/6/kernel/fs/efivarfs/efivarfs.ko.zst", "", "efivarfs"),
+        (
+            "usr/lib/modules/6/modules.builtin",
+            "kernel/drivers/firmware/qemu_fw_cfg.ko\n",
+            "built in",
+        ),
+        ("usr/lib/modules/6/modules.builtin", "kernel/net/9p/9pnet_virtio.ko\n", "9pnet_virtio"),
+    ];
+
     #[test]
     fn attack_each_way_by_which_a_host_gets_back_to_programs() {
         check(tree().path()).unwrap();
-        for (path, content, expected) in [
-            // Units, as distributions have them and in forms that systemd takes too.
-            (
-                "usr/lib/systemd/system/a.service",
-                "[Service]\nLoadCredential=tmpfiles.extra\n",
-                "tmpfiles.extra",
-            ),
-            (
-                "usr/lib/systemd/system/a.service",
-                "[Service]\n  LoadCredentialEncrypted = x\n",
-                "LoadCredentialEncrypted",
-            ),
-            (
-                "etc/systemd/system/a.service.d/x.conf",
-                "[Service]\nImportCredential=*\n",
-                "a.service.d/x.conf",
-            ),
-            (
-                "usr/local/lib/systemd/system/b.service",
-                "[Service]\nSetCredential=a:b\n",
-                "b.service",
-            ),
-            (
-                "etc/systemd/system/c.service",
-                "[Unit]\nConditionFirmware=smbios-field(sys_vendor=x)\n",
-                "smbios-field",
-            ),
-            ("etc/systemd/system/d.socket", "[Socket]\nListenStream=vsock::22\n", "vsock"),
-            ("etc/systemd/system/data.mount", "[Mount]\nWhat=LABEL=data\n", "LABEL=data"),
-            (
-                "etc/systemd/system/data.mount",
-                "[Mount]\nWhat=/dev/disk/by-label/data\n",
-                "by-label",
-            ),
-            ("etc/systemd/system/data.mount", "[Mount]\nWhat=share\nType=virtiofs\n", "virtiofs"),
-            // A console of the host's choice becomes a login.
-            ("usr/lib/systemd/system-generators/systemd-getty-generator", "", "getty-generator"),
-            ("etc/systemd/system-generators/own", "", "own"),
-            // A later systemd, under its own name or another.
-            ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so", "", "252, 257"),
-            ("usr/lib/systemd/libsystemd-shared-260.1-2.so", "", "260"),
-            (
-                "usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so",
-                "systemd.import_credentials systemd.extra-unit.",
-                "extra-unit",
-            ),
-            ("usr/lib/systemd/systemd", "vmm.notify_socket", "notify_socket"),
-            ("usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-252.so", "", "does not know"),
-            // Modules, compressed ones and those that a driver's package brings, and a kernel with
-            // one built in.
-            ("usr/lib/modules/6/kernel/drivers/firmware/qemu_fw_cfg.ko", "", "qemu_fw_cfg"),
-            (
-                "usr/lib/modules/6/kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko.xz",
-                "",
-                "vmw_vsock",
-            ),
-            ("usr/lib/modules/6/updates/usb-storage.ko", "", "usb-storage"),
-            ("usr/lib/modules/6/kernel/fs/efivarfs/efivarfs.ko.zst", "", "efivarfs"),
-            (
-                "usr/lib/modules/6/modules.builtin",
-                "kernel/drivers/firmware/qemu_fw_cfg.ko\n",
-                "built in",
-            ),
-            (
-                "usr/lib/modules/6/modules.builtin",
-                "kernel/net/9p/9pnet_virtio.ko\n",
-                "9pnet_virtio",
-            ),
-        ] {
+        for (path, content, expected) in WAYS_BACK {
             let dir = tree();
             put(dir.path(), path, content);
             let problem = check(dir.path()).unwrap_err();
@@ -318,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_a_unit_with_a_line_that_is_no_text() {
+    fn attack_a_unit_with_a_line_that_is_not_text() {
         let dir = tree();
         let unit = dir.path().join("etc/systemd/system/own.service");
         fs::write(unit, b"# \xff\n[Service]\nLoadCredential=x\n").unwrap();

@@ -5,13 +5,11 @@ use std::path::PathBuf;
 use cvm_base::Explain;
 use cvm_layout::names::Role;
 
-use crate::stage::StageError;
-
 /// A startup kit cannot be sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum KitError {
     /// Not a kit of this role.
-    #[error("{kit} is no startup kit of a {role}: {missing} is missing", kit = kit.display())]
+    #[error("{kit} is not a startup kit of a {role}: {missing} is missing", kit = kit.display())]
     NotAKit {
         /// The folder.
         kit: PathBuf,
@@ -21,7 +19,10 @@ pub enum KitError {
         missing: String,
     },
     /// The kit is another participant's.
-    #[error("the startup kit {kit} belongs to {found:?}, expected {expected:?}", kit = kit.display())]
+    #[error(
+        "the startup kit {kit} belongs to {found:?}, expected {expected:?}",
+        kit = kit.display()
+    )]
     OtherSite {
         /// The folder.
         kit: PathBuf,
@@ -57,7 +58,7 @@ pub enum KitError {
         /// What is wrong.
         problem: String,
     },
-    /// A private key lies where none is expected.
+    /// A private key is where none is expected.
     #[error("{file} holds a private key, and would lie where anybody can read it")]
     UnexpectedKey {
         /// The file.
@@ -87,7 +88,7 @@ pub enum KitError {
         /// What that list holds.
         allowed: Vec<u16>,
     },
-    /// The user's configuration has something that p4 cannot.
+    /// The user's configuration has something that p4 cannot hold.
     #[error("{path} {problem}", path = path.display())]
     NotPlain {
         /// The file.
@@ -95,7 +96,7 @@ pub enum KitError {
         /// What it is.
         problem: String,
     },
-    /// Not readable as what it should be.
+    /// A file cannot be read as what it should be.
     #[error("{file} of the startup kit: {problem}")]
     Malformed {
         /// The file.
@@ -103,9 +104,6 @@ pub enum KitError {
         /// Why.
         problem: String,
     },
-    /// A file could not be read or written, or a tool failed.
-    #[error(transparent)]
-    Stage(#[from] StageError),
     /// A tool or the operating system failed.
     #[error(transparent)]
     Work(#[from] crate::WorkError),
@@ -128,7 +126,6 @@ impl Explain for KitError {
             Self::NotPlain { .. } => "KIT-009",
             Self::RootNotSigned => "KIT-010",
             Self::WrittenAfterSigning { .. } => "KIT-011",
-            Self::Stage(error) => error.code(),
             Self::Work(error) => error.code(),
             Self::File(error) => error.code(),
         }
@@ -136,27 +133,42 @@ impl Explain for KitError {
 
     fn help(&self) -> String {
         match self {
-            Self::NotAKit { .. } => "give the participant's own folder below prod_NN that `nvflare \
-                provision` made".into(),
+            Self::NotAKit { .. } => {
+                "give the participant's own folder below prod_NN that `nvflare \
+                provision` made"
+                    .into()
+            }
             Self::OtherSite { .. } => "give this site's kit, or correct the site's name in its \
-                configuration".into(),
+                configuration"
+                .into(),
             Self::NotSigned { .. } => "NVFLARE signs the kits of participants with a cc_config: \
                 add one, and CCBuilder and SignatureBuilder, to project.yml \
-                (tests/demo/project.yml shows how)".into(),
-            Self::RootNotSigned => "NVFLARE 2.7.0 and 2.7.1 sign no kit as a whole, so a file could be added to it: provision it again with NVFLARE 2.7.2 or later".into(),
-            Self::WrittenAfterSigning { .. } => "NVFLARE makes it for a participant with a listening_host: take that out of project.yml and provision again; a sealed site's jobs run in its own machine and need no listener".into(),
+                (tests/demo/project.yml shows how)"
+                .into(),
+            Self::RootNotSigned => "NVFLARE 2.7.0 and 2.7.1 do not sign a kit as a whole, so a \
+                file could be added to it: provision it again with NVFLARE 2.7.2 or later"
+                .into(),
+            Self::WrittenAfterSigning { .. } => "NVFLARE makes it for a participant with a \
+                listening_host: take that out of project.yml and provision again; a sealed site's \
+                jobs run in its own machine and need no listener"
+                .into(),
             Self::BadSignature { .. } => "the kit was changed after `nvflare provision` made it; \
-                provision it again and change nothing in it".into(),
+                provision it again and change nothing in it"
+                .into(),
             Self::UnexpectedKey { .. } => "only the participant's own key may be in a kit, and \
-                none in user_config: take this file out".into(),
+                none in user_config: take this file out"
+                .into(),
             Self::OtherPath { .. } => "leave NVFLARE's own paths in the project's template: the \
-                sealed site puts the encrypted partitions there".into(),
+                sealed site puts the encrypted partitions there"
+                .into(),
             Self::Malformed { .. } => "provision the kit again".into(),
-            Self::ClosedPort { key, port, .. } => format!("add {port} to {key} of the site's \
-                configuration, or provision the kit with a port that is in it"),
+            Self::ClosedPort { key, port, .. } => format!(
+                "add {port} to {key} of the site's \
+                configuration, or provision the kit with a port that is in it"
+            ),
             Self::NotPlain { .. } => "user_config takes plain files and folders: put large or \
-                special ones into the site's data (p6)".into(),
-            Self::Stage(error) => error.help(),
+                special ones into the site's data (p6)"
+                .into(),
             Self::Work(error) => error.help(),
             Self::File(error) => error.help(),
         }

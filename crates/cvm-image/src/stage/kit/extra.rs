@@ -1,12 +1,15 @@
-//! What a site adds to p4 beside its kit: entries of `user_config`, and policies.
+//! What a site adds to p4 besides its kit: entries of `user_config`, and policies.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use super::{KitError, MAX_FILE_BYTES, copy_file};
-use crate::{WorkError, stage::tree};
+use super::{
+    KitError,
+    copy::{MAX_FILE_BYTES, public_file},
+};
+use crate::{WorkError, tree};
 
 /// Deeper folders are a mistake.
 const MAX_DEPTH: usize = 32;
@@ -14,21 +17,20 @@ const MAX_DEPTH: usize = 32;
 /// A file or a folder for p4.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
-    /// Where it goes, relative to p4's root, as `user_config/NAME`.
+    /// Where it goes, relative to p4's root, such as `user_config/NAME`.
     pub place: PathBuf,
     /// Where it comes from.
     pub source: PathBuf,
 }
 
-/// Copies everything; links, devices and private keys are errors, because p4 is readable to
-/// anybody.
+/// Copies everything. Links, devices and private keys are errors, because anybody can read p4.
 pub(super) fn copy(extras: &[Extra], config: &Path) -> Result<(), KitError> {
     for extra in extras {
         let target = config.join(&extra.place);
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent).map_err(WorkError::io("make", parent))?;
         }
-        // The user may well name a link; what lies inside must be plain.
+        // The user may name a link; what is inside must be plain.
         let source =
             fs::canonicalize(&extra.source).map_err(WorkError::io("read", &extra.source))?;
         entry(&source, &target, 0)?;
@@ -46,7 +48,7 @@ fn entry(source: &Path, target: &Path, depth: usize) -> Result<(), KitError> {
                 "is longer than the 64 MiB that a file of the configuration may have",
             ));
         }
-        return copy_file(source, target, &source.display().to_string());
+        return public_file(source, target, &source.display().to_string());
     }
     if !metadata.is_dir() {
         return Err(refuse("is neither a plain file nor a folder"));

@@ -1,47 +1,34 @@
-//! A participant's startup kit, split into what anybody may read (p4) and its private key (p3).
+//! A participant's startup kit, split into what anybody may read (p4) and the private key (p3).
 //!
 //! The kit stays as NVFLARE signed it, so that `sub_start.sh --verify` passes in the guest: nothing
-//! is rewritten. Where the kit names paths for jobs and logs, the service's mount namespace puts
-//! the sealed partitions (`stages/nvflare_cc_base/rootfs/etc/systemd/system/nvflare.service`).
+//! is rewritten. The service's mount namespace puts the sealed partitions at the paths that the kit
+//! names for jobs and logs (`stages/nvflare_cc_base/rootfs/etc/systemd/system/nvflare.service`).
 
+mod copy;
 mod error;
 mod extra;
+mod firewall;
 mod ports;
+mod request;
 mod signature;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, path::Path};
 
-use cvm_layout::{manifest::GpuMechanism, names::Role, site_conf::SiteConf};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{secrets, tree};
-use crate::{WorkError, tool};
+use super::secrets;
+use crate::{WorkError, tool, tree};
+use copy::MAX_FILE_BYTES;
+
 pub use error::KitError;
 pub use extra::Extra;
+pub use request::KitRequest;
 
-/// The largest file of a kit.
-const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Where a kit's job store and snapshots lie, and where p5 is bound.
 const JOBS: &str = "/tmp/nvflare/";
 /// Where a kit's logs go, and where `state`'s logs are bound.
 const LOGS: &str = "/applog/";
-
-/// What is to be split.
-pub struct KitRequest<'a> {
-    /// The participant's folder below `prod_NN`.
-    pub kit: &'a Path,
-    /// What it must be a kit for.
-    pub role: Role,
-    /// The site's configuration: becomes `site_conf.yaml` and the site's firewall rules.
-    pub site_conf: &'a SiteConf,
-    /// Becomes `split_key.json`: public components only.
-    pub split_key_json: &'a [u8],
-    /// What else goes to p4.
-    pub extras: &'a [Extra],
-    /// The GPUs that the running system shows to the key holders.
-    pub gpu: Option<GpuMechanism>,
-}
 
 /// The private part, for the search in the cleartext partitions.
 pub struct SplitKit {
@@ -73,7 +60,7 @@ pub fn split(request: &KitRequest, config: &Path, site: &Path) -> Result<SplitKi
     fs::create_dir_all(&rules).map_err(WorkError::io("make", &rules))?;
     cvm_base::write_atomic(
         &rules.join("site.nft"),
-        firewall(request.site_conf, request.gpu).as_bytes(),
+        firewall::rules(request.site_conf, request.gpu).as_bytes(),
         0o644,
     )?;
     let yaml = serde_yaml::to_string(request.site_conf).map_err(|e| KitError::Malformed {
@@ -101,7 +88,7 @@ fn check_shape(request: &KitRequest, key_name: &str) -> Result<(), KitError> {
     }
 }
 
-/// The certificate must bear the site's name: the parties agreed to seal for that site.
+/// The certificate must have the site's name: the parties agreed to seal for that site.
 fn check_owner(request: &KitRequest) -> Result<(), KitError> {
     let mut command = tool::command("openssl");
     command.args(["x509", "-noout", "-subject", "-nameopt", "multiline,utf8,-esc_msb", "-in"]);
@@ -120,7 +107,7 @@ fn check_owner(request: &KitRequest) -> Result<(), KitError> {
     Err(KitError::OtherSite { kit: request.kit.into(), found, expected: expected.into() })
 }
 
-/// What the kit writes must land on the sealed partitions.
+/// What the kit's programs write must land on the sealed partitions.
 fn check_paths(kit: &Path) -> Result<(), KitError> {
     let read = |file: &str| -> Result<Value, KitError> {
         let bytes = cvm_base::read_bounded(&kit.join(file), MAX_FILE_BYTES)?;
@@ -149,7 +136,7 @@ fn check_paths(kit: &Path) -> Result<(), KitError> {
         let config = read(file)?;
         let handlers = config.get("handlers").and_then(Value::as_object).into_iter().flatten();
         let names = handlers.filter_map(|(_, handler)| handler.get("filename")?.as_str());
-        // A plain name lands in the workspace, which is sealed as well.
+        // A plain name is in the workspace, which is sealed as well.
         for name in names.filter(|name| name.contains('/')) {
             below(file, name, LOGS)?;
         }
@@ -162,7 +149,7 @@ fn take_key(kit: &Path, file: &str) -> Result<Zeroizing<Vec<u8>>, KitError> {
     if !secrets::holds_private_key(&key) {
         return Err(KitError::Malformed {
             file: file.into(),
-            problem: "is no private key in PEM form".into(),
+            problem: "is not a private key in PEM form".into(),
         });
     }
     Ok(key)
@@ -182,52 +169,9 @@ fn copy_public(kit: &Path, to: &Path, from: &Path, key_file: &str) -> Result<(),
             cvm_base::write_atomic(&target, b"", 0o644)?;
             continue;
         }
-        copy_file(&entry, &target, &name)?;
+        copy::public_file(&entry, &target, &name)?;
     }
     Ok(())
-}
-
-/// Copies a file that anybody may read; `name` is for the error.
-fn copy_file(from: &Path, to: &Path, name: &str) -> Result<(), KitError> {
-    let bytes = Zeroizing::new(cvm_base::read_bounded(from, MAX_FILE_BYTES)?);
-    if secrets::holds_private_key(&bytes) {
-        return Err(KitError::UnexpectedKey { file: name.into() });
-    }
-    let metadata = from.metadata().map_err(WorkError::io("look at", from))?;
-    let mode = if metadata.permissions().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
-    Ok(cvm_base::write_atomic(to, &bytes, mode)?)
-}
-
-/// The site's part of the firewall: its ports, name servers where it may connect anywhere, and the
-/// key holders' for `cvm-jobs` where the image requires GPUs.
-fn firewall(conf: &SiteConf, gpu: Option<GpuMechanism>) -> String {
-    let mut text =
-        "# The site's ports, from its site_conf.yaml; /etc/nftables.conf includes this.\n"
-            .to_owned();
-    for (set, ports) in
-        [("allowed_in", &conf.allowed_ports), ("allowed_out", &conf.allowed_out_ports)]
-    {
-        if !ports.is_empty() {
-            let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-            text += &format!("add element inet filter {set} {{ {list} }}\n");
-        }
-    }
-    if !conf.allowed_out_udp_ports.is_empty() {
-        let list =
-            conf.allowed_out_udp_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        text += &format!("add rule inet filter site_out udp dport {{ {list} }} accept\n");
-    }
-    if !(conf.allowed_out_ports.is_empty() && conf.allowed_out_udp_ports.is_empty()) {
-        text += "add rule inet filter site_out udp dport 53 accept\nadd rule inet filter site_out \
-            tcp dport 53 accept\n";
-    }
-    if gpu.is_some() {
-        // By its user: nobody knows today at which ports key holders will answer
-        // (`endpoints.yaml`), and root here is the sealed system's own programs.
-        text += "add rule inet filter site_out meta skuid 0 meta l4proto { tcp, udp } ct state new \
-            accept\n";
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! The ports that a kit's own configuration needs must be open in the site's firewall: a bundle
+//! The ports that a kit's own configuration needs must be open in the site's firewall. So a bundle
 //! that nobody can reach, or that reaches nobody, is found at build time.
 //!
-//! Where NVFLARE 2.7 to 2.9 writes an address (`nvflare.lighter.impl.static_file`): a server's
-//! target, 2.7's overseer agent, the relay that a client goes through, and a listener of the site's
-//! own.
+//! NVFLARE 2.7 to 2.9 writes addresses in four places (`nvflare.lighter.impl.static_file`): a
+//! server's target, the overseer agent of 2.7, the relay that a client goes through, and the site's
+//! own listener.
 
 use std::path::Path;
 
 use cvm_layout::names::Role;
 use serde_json::Value;
 
-use super::{KitError, KitRequest, MAX_FILE_BYTES};
+use super::{KitError, copy::MAX_FILE_BYTES, request::KitRequest};
 
 /// An address that the kit names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,13 +113,13 @@ fn of_overseer(role: Role, agent: &Value) -> Result<Vec<Address>, String> {
     }
 }
 
-/// The relay that stands between a client and its server.
+/// The relay between a client and its server.
 fn of_relay(_: Role, config: &Value) -> Result<Vec<Address>, String> {
     let address = config.pointer("/relay_config/address").ok_or("relay_config has no address")?;
     Ok(vec![Address::Connects(port(address)?)])
 }
 
-/// A listener of the site's own (`listening_host`); one on the loopback needs no opening.
+/// The site's own listener (`listening_host`). One on the loopback needs no open port.
 fn of_listener(_: Role, config: &Value) -> Result<Vec<Address>, String> {
     let resources = config.pointer("/internal/resources");
     let host =
@@ -178,7 +178,10 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_read_are_refused() {
-        let overseer = json!({"path": "x.HttpOverseerAgent", "args": {"overseer_end_point": "https://o:8443/api/v1"}});
+        let overseer = json!({
+            "path": "x.HttpOverseerAgent",
+            "args": {"overseer_end_point": "https://o:8443/api/v1"},
+        });
         for client in [
             json!({}),
             json!({"servers": [{"service": {"scheme": "tcp"}}]}),

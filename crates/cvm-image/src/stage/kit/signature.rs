@@ -7,8 +7,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 use base64::Engine as _;
 
 use super::KitError;
-use crate::stage::tree;
-use crate::{WorkError, tool};
+use crate::{
+    WorkError,
+    tool::{self, Scratch},
+    tree,
+};
 
 const SIGNATURES: &str = "signature.json";
 /// The configuration of a participant's own listener; `StaticFileBuilder` writes it when all
@@ -21,14 +24,12 @@ const MAX_BYTES: u64 = 1024 * 1024;
 ///
 /// As `sub_start.sh --verify` does, and it refuses the same: a file without a signature, a link.
 pub(super) fn verify(kit: &Path) -> Result<(), KitError> {
-    let work =
-        tempfile::tempdir().map_err(WorkError::io("make a folder in", std::env::temp_dir()))?;
-    let _guard = cvm_base::interrupt::guard_path(work.path());
+    let work = Scratch::new()?;
     let root = kit.join("startup/rootCA.pem");
     let mut command = tool::command("openssl");
     command.args(["x509", "-pubkey", "-noout", "-in"]).arg(&root);
     let public = tool::run("openssl", "reading the kit's root certificate", command)?;
-    let public_file = work.path().join("public.pem");
+    let public_file = work.join("public.pem");
     fs::write(&public_file, public).map_err(WorkError::io("write", &public_file))?;
     folder(kit, kit, &Checker { public: &public_file, work: work.path() })
 }

@@ -1,7 +1,9 @@
-use std::{path::PathBuf, process::Command};
+use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 
 use super::*;
+use crate::stage::secrets::tests::scan_tree;
 use cvm_base::Explain as _;
+use cvm_layout::{manifest::GpuMechanism, names::Role, site_conf::SiteConf};
 
 /// A small kit signed as NVFLARE signs, and what is around it.
 struct Fixture {
@@ -14,8 +16,12 @@ fn openssl(arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-const RESOURCES: &str = r#"{"components": [{"id": "job_manager", "args": {"uri_root": "/tmp/nvflare/jobs-storage"}}],
- "snapshot_persistor": {"args": {"storage": {"args": {"root_dir": "/tmp/nvflare/snapshot-storage"}}}}}"#;
+const RESOURCES: &str = r#"{
+ "components": [{"id": "job_manager", "args": {"uri_root": "/tmp/nvflare/jobs-storage"}}],
+ "snapshot_persistor": {
+  "args": {"storage": {"args": {"root_dir": "/tmp/nvflare/snapshot-storage"}}}
+ }
+}"#;
 
 impl Fixture {
     fn new(change: impl FnOnce(&Path)) -> Self {
@@ -144,8 +150,8 @@ fn the_private_key_goes_to_the_site_volume_alone() {
 
     let mut needles = secrets::Needles::default();
     needles.add_pem("server.key", &key);
-    assert_eq!(secrets::scan_tree(&config, &needles).unwrap(), []);
-    assert!(!secrets::scan_tree(&site, &needles).unwrap().is_empty());
+    assert_eq!(scan_tree(&config, &needles), []);
+    assert!(!scan_tree(&site, &needles).is_empty());
 
     for file in [
         "signature.json",
@@ -170,7 +176,7 @@ fn the_private_key_goes_to_the_site_volume_alone() {
     let conf: SiteConf =
         serde_yaml::from_slice(&fs::read(config.join("site_conf.yaml")).unwrap()).unwrap();
     assert_eq!(conf.allowed_ports, [8002]);
-    assert!(firewall(&conf, Some(GpuMechanism::NvidiaCc)).contains("meta skuid 0 "));
+    assert!(firewall::rules(&conf, Some(GpuMechanism::NvidiaCc)).contains("meta skuid 0 "));
 }
 
 #[test]

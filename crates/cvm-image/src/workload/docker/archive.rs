@@ -14,7 +14,7 @@ use tar::EntryType;
 use super::{
     ArchiveError,
     bounds::{Budget, Consumed, Plain},
-    documents::{self, Descriptor, Image, MAX_BYTES, MAX_LAYERS, Oci, Saved},
+    documents::{self, Descriptor, ImageConfig, MAX_BYTES, MAX_LAYERS, OciDocument, SavedImage},
     entries,
 };
 
@@ -31,16 +31,16 @@ pub(super) struct Archive<R> {
     files: BTreeMap<String, Place>,
 }
 
-/// Where a file lies, or which other it stands for (older Dockers save a layer that occurs twice
-/// so).
+/// Where a file lies, or which other file it is the same as: older versions of Docker save a layer
+/// that occurs twice in this way.
 enum Place {
     At { offset: u64, length: u64 },
     Same(String),
 }
 
 /// An image in an archive.
-pub(super) struct Found {
-    pub(super) image: Image,
+pub(super) struct FoundImage {
+    pub(super) image: ImageConfig,
     /// File names of the layers, the lowest first.
     pub(super) layers: Vec<String>,
 }
@@ -75,11 +75,11 @@ fn refused<T>(
 }
 
 impl<R: Read + Seek> Archive<R> {
-    /// Reads the table of contents. `budget` bounds nothing here but the error's words.
+    /// Reads the table of contents. `budget` only words the error here.
     pub(super) fn open(mut source: R, budget: &Budget) -> Result<Self, ArchiveError> {
         const PART: &str = "the table of contents";
         let mut files = BTreeMap::new();
-        entries::each(PART, BufReader::new(&mut source), budget, &mut |meta, _| {
+        entries::each_entry(PART, BufReader::new(&mut source), budget, &mut |meta, _| {
             let name = String::from_utf8_lossy(&meta.name).trim_start_matches("./").to_owned();
             let place = match meta.kind {
                 EntryType::Regular => Place::At { offset: meta.position, length: meta.size },
@@ -142,7 +142,7 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     /// The one image of the archive.
-    pub(super) fn image(&self) -> Result<Found, ArchiveError> {
+    pub(super) fn image(&self) -> Result<FoundImage, ArchiveError> {
         let found = if self.files.contains_key("manifest.json") {
             self.saved()?
         } else if self.files.contains_key("index.json") {
@@ -169,15 +169,15 @@ impl<R: Read + Seek> Archive<R> {
         Ok(found)
     }
 
-    /// As `docker save` writes it; newer ones add an OCI layout over the same blobs.
-    fn saved(&self) -> Result<Found, ArchiveError> {
+    /// The image as `docker save` writes it; newer versions add an OCI layout over the same blobs.
+    fn saved(&self) -> Result<FoundImage, ArchiveError> {
         const NAME: &str = "manifest.json";
-        let saved: Vec<Saved> = documents::parse(NAME, &self.document(NAME)?)?;
+        let saved: Vec<SavedImage> = documents::parse(NAME, &self.document(NAME)?)?;
         let [saved] = saved.as_slice() else {
             return refused("images", saved.len().to_string(), "a workload is one image: save one");
         };
-        // Docker, skopeo and crane name the configuration by its digest, Jib does not: then nothing
-        // else says what it was.
+        // Docker, skopeo and crane name the configuration by its digest. Jib does not, and nothing
+        // else says what the digest was.
         let name = saved.config.rsplit('/').next().unwrap_or_default();
         let digest = name.strip_suffix(".json").unwrap_or(name);
         let digest = digest.strip_prefix("sha256:").unwrap_or(digest);
@@ -185,14 +185,17 @@ impl<R: Read + Seek> Archive<R> {
             true => self.verified(&saved.config, digest)?,
             false => self.document(&saved.config)?,
         };
-        Ok(Found { image: documents::parse(&saved.config, &config)?, layers: saved.layers.clone() })
+        Ok(FoundImage {
+            image: documents::parse(&saved.config, &config)?,
+            layers: saved.layers.clone(),
+        })
     }
 
-    /// As the OCI image layout has it.
-    fn oci(&self) -> Result<Found, ArchiveError> {
+    /// The image as the OCI image layout has it.
+    fn oci(&self) -> Result<FoundImage, ArchiveError> {
         const NAME: &str = "index.json";
-        let mut index: Oci = documents::parse(NAME, &self.document(NAME)?)?;
-        // An index may lead to an index: of one image for several machines.
+        let mut index: OciDocument = documents::parse(NAME, &self.document(NAME)?)?;
+        // An index may lead to another index: that of one image for several machines.
         for _ in 0..3 {
             let mut fitting: Vec<&Descriptor> = index
                 .manifests
@@ -207,7 +210,7 @@ impl<R: Read + Seek> Archive<R> {
                     "a workload is one image for linux/amd64: save one",
                 );
             };
-            let manifest: Oci = documents::parse(&only.digest, &self.blob(&only.digest)?)?;
+            let manifest: OciDocument = documents::parse(&only.digest, &self.blob(&only.digest)?)?;
             if let Some(config) = &manifest.config {
                 let image = documents::parse(&config.digest, &self.blob(&config.digest)?)?;
                 let layers = manifest
@@ -215,7 +218,7 @@ impl<R: Read + Seek> Archive<R> {
                     .iter()
                     .map(|layer| blob_name(&layer.digest))
                     .collect::<Result<_, _>>()?;
-                return Ok(Found { image, layers });
+                return Ok(FoundImage { image, layers });
             }
             index = manifest;
         }
@@ -226,8 +229,8 @@ impl<R: Read + Seek> Archive<R> {
         self.verified(&blob_name(digest)?, documents::sha256_of("index.json", digest)?)
     }
 
-    /// Hands a layer's tar stream to `apply`, and then compares what went by with the digests: the
-    /// blob's own where its name says one, and the unpacked layer's.
+    /// Hands a layer's tar stream to `apply`, and then compares what it read with the digests: the
+    /// blob's own, if its name has one, and the unpacked layer's.
     pub(super) fn layer(
         &self,
         name: &str,
@@ -254,7 +257,7 @@ fn blob_name(digest: &str) -> Result<String, ArchiveError> {
     Ok(format!("blobs/sha256/{}", documents::sha256_of("index.json", digest)?))
 }
 
-/// What a link of the table of contents means; `..` only leads to another of its files.
+/// The file that a link in the table of contents means. `..` can only lead to another of its files.
 fn beside(name: &str, link: &str) -> String {
     let mut parts: Vec<&str> = name.split('/').collect();
     parts.pop();

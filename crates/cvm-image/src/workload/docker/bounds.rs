@@ -10,16 +10,16 @@ use sha2::{Digest as _, Sha256};
 
 use super::ArchiveError;
 
-/// What compresses better than this is no file system: gzip itself ends at 1032.
+/// No file system compresses better than this; gzip itself ends at 1032.
 const MAX_RATIO: u64 = 200;
-/// Where the ratio begins to count: a layer of some empty megabytes is an ordinary one.
+/// Where the ratio begins to count, in bytes: a layer of some empty megabytes is ordinary.
 const RATIO_FLOOR: u64 = 64 << 20;
 
 /// The bytes that may come out of all compressed streams together.
 pub(super) struct Budget {
     limit: u64,
     used: Cell<u64>,
-    /// Why a stream was cut off: readers between here and there replace the error.
+    /// Why a stream was cut off: the readers around it replace the error.
     cut: Cell<Option<Cut>>,
 }
 

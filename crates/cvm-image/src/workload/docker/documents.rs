@@ -1,6 +1,6 @@
-//! What an archive says of itself: `manifest.json` of `docker save`, or an OCI image layout's
-//! `index.json`, and the image's configuration. Of the configuration every key that changes how the
-//! workload runs is read; the rest describes the image to people.
+//! What an archive says about itself: `manifest.json` of `docker save`, or `index.json` of an OCI
+//! image layout, and the image's configuration. Every key of the configuration that changes how the
+//! workload runs is read; the others describe the image to people.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ pub(super) const MAX_LAYERS: usize = 127;
 /// An entry of `manifest.json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Saved {
+pub(super) struct SavedImage {
     pub(super) config: String,
     pub(super) layers: Vec<String>,
 }
 
 /// An OCI index, or an OCI image manifest.
 #[derive(Debug, Deserialize)]
-pub(super) struct Oci {
+pub(super) struct OciDocument {
     #[serde(default)]
     pub(super) manifests: Vec<Descriptor>,
     pub(super) config: Option<Descriptor>,
@@ -53,11 +53,11 @@ impl Platform {
 
 /// An image's configuration.
 #[derive(Debug, Deserialize)]
-pub(super) struct Image {
+pub(super) struct ImageConfig {
     #[serde(flatten)]
     pub(super) platform: Platform,
     #[serde(default)]
-    pub(super) config: Option<Run>,
+    pub(super) config: Option<RunConfig>,
     pub(super) rootfs: RootFs,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct RootFs {
 /// How its program runs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Run {
+pub(super) struct RunConfig {
     #[serde(default)]
     pub(super) entrypoint: Option<Vec<String>>,
     #[serde(default)]
@@ -98,7 +98,7 @@ pub(super) fn sha256_of<'a>(part: &str, digest: &'a str) -> Result<&'a str, Arch
         None => Err(ArchiveError::Corrupt {
             part: part.into(),
             problem: format!(
-                "{:?} is no sha256 digest",
+                "{:?} is not a sha256 digest",
                 digest.chars().take(80).collect::<String>()
             ),
         }),

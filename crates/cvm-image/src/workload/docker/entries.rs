@@ -1,6 +1,6 @@
-//! A tar stream, entry by entry. The `tar` crate reads headers and PAX records; the walk is here,
-//! because that crate's own either keeps an extension of any length in memory, or takes no size
-//! from one.
+//! A tar stream, entry by entry. The `tar` crate reads headers and PAX records. The walk is here,
+//! because that crate's own walk either keeps an extension of any length in memory, or ignores the
+//! size in one.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use tar::{EntryType, Header};
 
 use super::{ArchiveError, bounds::Budget};
 
-/// What a tar is made of, in bytes.
+/// The size of a tar's blocks, in bytes.
 const BLOCK: usize = 512;
 /// More than any path or PAX header needs.
 const MAX_EXTENSION: u64 = 256 * 1024;
@@ -18,7 +18,7 @@ const MAX_NAME: usize = 4096;
 const MAX_ENTRIES: usize = 2_000_000;
 
 /// An entry's header, with what extensions say.
-pub(super) struct Meta {
+pub(super) struct EntryHeader {
     pub(super) name: Vec<u8>,
     pub(super) link: Vec<u8>,
     pub(super) kind: EntryType,
@@ -30,17 +30,17 @@ pub(super) struct Meta {
     pub(super) capabilities: bool,
 }
 
-impl Meta {
+impl EntryHeader {
     /// The name as an error shows it.
     pub(super) fn shown(&self) -> String {
         String::from_utf8_lossy(&self.name).chars().take(120).collect()
     }
 }
 
-type Visit<'a> = dyn FnMut(&Meta, &mut dyn Read) -> Result<(), ArchiveError> + 'a;
+type Visit<'a> = dyn FnMut(&EntryHeader, &mut dyn Read) -> Result<(), ArchiveError> + 'a;
 
 /// Calls `visit` for every entry of the stream `part`.
-pub(super) fn each(
+pub(super) fn each_entry(
     part: &str,
     mut stream: impl Read,
     budget: &Budget,
@@ -59,56 +59,50 @@ pub(super) fn each(
             )));
         }
         position += BLOCK as u64;
-        let kind = header.entry_type();
         let stated = header.entry_size().map_err(broken)?;
-        let is_extension = matches!(
-            kind,
-            EntryType::GNULongName
-                | EntryType::GNULongLink
-                | EntryType::XHeader
-                | EntryType::XGlobalHeader
-        );
+        let is_extension = is_extension(header.entry_type());
         if is_extension && stated > MAX_EXTENSION {
             return Err(corrupt("a header's extension is longer than 256 KiB"));
         }
         // A header's own field ends at 8 GiB; what is longer says so in the PAX header before it.
         let size = if is_extension { stated } else { extensions.size.unwrap_or(stated) };
-        let behind = size
+        let end = size
             .checked_next_multiple_of(BLOCK as u64)
             .and_then(|blocks| blocks.checked_add(position));
-        let behind = behind.ok_or_else(|| corrupt("an entry is longer than any file"))?;
+        let end = end.ok_or_else(|| corrupt("an entry is longer than any file"))?;
         let mut content = stream.by_ref().take(size);
         if is_extension {
             let mut bytes = Vec::new();
             content.read_to_end(&mut bytes).map_err(broken)?;
-            extensions.add(kind, bytes).map_err(corrupt)?;
+            extensions.add(header.entry_type(), bytes).map_err(corrupt)?;
         } else {
-            let own = std::mem::take(&mut extensions);
-            let link =
-                || header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
-            let meta = Meta {
-                name: own.name.unwrap_or_else(|| header.path_bytes().into_owned()),
-                link: own.link.unwrap_or_else(link),
-                kind,
-                mode: header.mode().map_err(broken)?,
-                size,
-                position,
-                capabilities: own.capabilities,
-            };
-            let good = |name: &[u8]| name.len() <= MAX_NAME && !name.contains(&0);
-            if meta.name.is_empty() || !good(&meta.name) || !good(&meta.link) {
+            let extensions = std::mem::take(&mut extensions);
+            let meta = extensions.applied_to(&header, size, position).map_err(broken)?;
+            let is_good = |name: &[u8]| name.len() <= MAX_NAME && !name.contains(&0);
+            if meta.name.is_empty() || !is_good(&meta.name) || !is_good(&meta.link) {
                 return Err(corrupt("a name is empty, longer than 4096 bytes, or has a zero byte"));
             }
             visit(&meta, &mut content)?;
         }
         // What nobody read of the content, and what fills its last block.
-        let rest = content.limit() + (behind - position - size);
+        let rest = content.limit() + (end - position - size);
         if io::copy(&mut stream.by_ref().take(rest), &mut io::sink()).map_err(broken)? != rest {
             return Err(corrupt("it ends within an entry"));
         }
-        position = behind;
+        position = end;
     }
     Ok(())
+}
+
+/// Whether an entry only says something about others.
+fn is_extension(kind: EntryType) -> bool {
+    matches!(
+        kind,
+        EntryType::GNULongName
+            | EntryType::GNULongLink
+            | EntryType::XHeader
+            | EntryType::XGlobalHeader
+    )
 }
 
 /// The next entry's header; none where the stream ends, or a block of zeros says that it does.
@@ -142,6 +136,20 @@ struct Extensions {
 }
 
 impl Extensions {
+    /// The header of the entry that they belong to.
+    fn applied_to(self, header: &Header, size: u64, position: u64) -> io::Result<EntryHeader> {
+        let link = || header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
+        Ok(EntryHeader {
+            name: self.name.unwrap_or_else(|| header.path_bytes().into_owned()),
+            link: self.link.unwrap_or_else(link),
+            kind: header.entry_type(),
+            mode: header.mode()?,
+            size,
+            position,
+            capabilities: self.capabilities,
+        })
+    }
+
     fn add(&mut self, kind: EntryType, content: Vec<u8>) -> Result<(), &'static str> {
         let text = || content.strip_suffix(b"\0").unwrap_or(&content).to_vec();
         match kind {
@@ -159,7 +167,7 @@ impl Extensions {
                         b"linkpath" => self.link = Some(value),
                         b"size" => {
                             self.size =
-                                Some(number(&value).ok_or("a PAX header's size is no number")?)
+                                Some(number(&value).ok_or("a PAX header's size is not a number")?)
                         }
                         b"SCHILY.xattr.security.capability" => self.capabilities = true,
                         key if key.starts_with(b"GNU.sparse.") => {

@@ -8,7 +8,7 @@ use crate::WorkError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// Truncated, changed, or something else altogether.
+    /// The archive is truncated or changed, or is not an archive.
     #[error("{part} of the docker_archive cannot be read: {problem}")]
     Corrupt {
         /// Which part.
@@ -46,7 +46,7 @@ pub enum ArchiveError {
         /// What it is.
         kind: &'static str,
     },
-    /// More than anybody asked for comes out of it.
+    /// More comes out of it than fits.
     #[error("the docker_archive does not fit: {0}")]
     TooLarge(String),
     /// The image asks for something that a sealed workload cannot have.
@@ -56,7 +56,7 @@ pub enum ArchiveError {
         key: &'static str,
         /// Its value.
         found: String,
-        /// Why not.
+        /// Why a sealed workload cannot have it.
         reason: &'static str,
     },
     /// The operating system failed.
@@ -80,21 +80,30 @@ impl Explain for ArchiveError {
     fn help(&self) -> String {
         match self {
             Self::Corrupt { .. } => {
-                "make it again: docker save IMAGE | gzip > FILE.tar.gz, with one linux/amd64 image".into()
+                "make it again: docker save IMAGE | gzip > FILE.tar.gz, with one linux/amd64 image"
+                    .into()
             }
             Self::Digest { .. } => {
-                "the file was changed or damaged after it was made: make it again, or copy it again".into()
+                "the file was changed or damaged after it was made: make it again, or copy it \
+                 again"
+                    .into()
             }
-            Self::Path { .. } => "`docker save` writes no such path: find out who made this archive".into(),
+            Self::Path { .. } => {
+                "`docker save` writes no such path: find out who made this archive".into()
+            }
             Self::Kind { .. } => {
                 "remove it in the image's Dockerfile: the sealed workload gets its devices from \
-                 the guest".into()
+                 the guest"
+                    .into()
             }
             Self::TooLarge(_) => {
-                "make the image smaller, or root_drive_size larger; if you do not know what is in it, do neither".into()
+                "make the image smaller, or root_drive_size larger; if you do not know what is in \
+                 it, do neither"
+                    .into()
             }
             Self::Refused { .. } => {
-                "change it in the image's Dockerfile; docs/cc-config.md says what a workload gets".into()
+                "change it in the image's Dockerfile; docs/cc-config.md says what a workload gets"
+                    .into()
             }
             Self::Work(error) => error.help(),
         }

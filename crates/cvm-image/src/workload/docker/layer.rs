@@ -7,17 +7,18 @@ use tar::EntryType;
 use super::{
     ArchiveError,
     bounds::Budget,
-    entries::{self, Meta},
+    entries::{self, EntryHeader},
     tree::{self, Components, Node, Tree},
 };
 
-/// The prefix of a name that takes one away.
+/// The prefix of a name that hides an earlier one.
 const WHITEOUT: &[u8] = b".wh.";
 /// A folder that hides what earlier layers have in it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// AUFS's own files at a layer's root, older Dockers' storage; Docker passes them over.
+/// AUFS's own files at a layer's root: the storage of older versions of Docker, which Docker passes
+/// over.
 const METADATA: &[u8] = b".wh..wh.";
-/// Where AUFS keeps the files that several names of a layer lead to.
+/// Where AUFS keeps a file that has several names in a layer.
 const LINKED: &[u8] = b".wh..wh.plnk";
 
 /// What was left out on the way.
@@ -29,7 +30,7 @@ pub struct Cleared {
     pub capabilities: usize,
 }
 
-/// Gets a file's bytes, keeps them, and gives the number under which it did.
+/// Keeps a file's bytes, and gives the number under which it did.
 pub(super) type Keep<'a> = dyn FnMut(&mut dyn Read) -> Result<usize, ArchiveError> + 'a;
 
 /// Where one layer is applied.
@@ -39,7 +40,7 @@ pub(super) struct Layer<'a> {
     number: usize,
     tree: &'a mut Tree,
     cleared: &'a mut Cleared,
-    /// What lies in [`LINKED`], for this layer's hard links alone.
+    /// The files in [`LINKED`], for the hard links of this layer only.
     linked: BTreeMap<Vec<u8>, tree::Id>,
 }
 
@@ -61,49 +62,78 @@ impl<'a> Layer<'a> {
         keep: &mut Keep,
     ) -> Result<(), ArchiveError> {
         let name = self.name;
-        entries::each(name, stream, budget, &mut |meta, content| self.entry(meta, content, keep))
+        entries::each_entry(name, stream, budget, &mut |meta, content| {
+            self.entry(meta, content, keep)
+        })
     }
 
     fn entry(
         &mut self,
-        meta: &Meta,
+        meta: &EntryHeader,
         content: &mut dyn Read,
         keep: &mut Keep,
     ) -> Result<(), ArchiveError> {
-        let refuse =
-            |problem| ArchiveError::Path { layer: self.name.into(), name: meta.shown(), problem };
-        let path = tree::components(&meta.name).map_err(refuse)?;
-        let number = self.number;
-        let (last, parents) = match path.split_last() {
-            Some((last, parents)) => (last.as_slice(), parents),
-            None if meta.kind == EntryType::Directory => {
-                self.tree.set_root_mode(meta.mode);
-                return Ok(());
+        let path = tree::components(&meta.name).map_err(|problem| self.refusal(meta, problem))?;
+        let Some((last, parents)) = path.split_last() else {
+            if meta.kind != EntryType::Directory {
+                return Err(self.refusal(meta, "names the root and is not a folder"));
             }
-            None => return Err(refuse("names the root and is no folder")),
+            self.tree.set_root_mode(meta.mode);
+            return Ok(());
         };
         if path.first().is_some_and(|first| first.starts_with(METADATA) && first != OPAQUE) {
             if meta.kind == EntryType::Regular && matches!(parents, [folder] if folder == LINKED) {
                 self.count(meta);
                 let node = self.tree.unnamed(Node::File(meta.mode, keep(content)?));
-                self.linked.insert(last.to_vec(), node);
+                self.linked.insert(last.clone(), node);
             }
             return Ok(());
         }
         if parents.iter().any(|part| part.starts_with(WHITEOUT)) {
-            return Err(refuse("lies in a whiteout"));
+            return Err(self.refusal(meta, "lies in a whiteout"));
         }
-        if let Some(hidden) = last.strip_prefix(WHITEOUT) {
-            // Where the folder is not there, there is nothing to hide.
-            let Ok(folder) = self.tree.walk(parents, None) else { return Ok(()) };
-            match last {
-                OPAQUE => drop(self.tree.hide_below(folder, number)),
-                _ if hidden.is_empty() => return Err(refuse("is no known whiteout")),
-                _ => self.tree.hide(folder, hidden, number),
+        match last.strip_prefix(WHITEOUT) {
+            Some(hidden) => self.whiteout(meta, parents, last, hidden),
+            None => self.put(meta, parents, last, content, keep),
+        }
+    }
+
+    fn refusal(&self, meta: &EntryHeader, problem: tree::Problem) -> ArchiveError {
+        ArchiveError::Path { layer: self.name.into(), name: meta.shown(), problem }
+    }
+
+    /// Hides what earlier layers have: one name of a folder, or all of them.
+    fn whiteout(
+        &mut self,
+        meta: &EntryHeader,
+        parents: &[Vec<u8>],
+        last: &[u8],
+        hidden: &[u8],
+    ) -> Result<(), ArchiveError> {
+        // In a folder that is not there, there is nothing to hide.
+        let Ok(folder) = self.tree.walk(parents, None) else { return Ok(()) };
+        match last {
+            OPAQUE => drop(self.tree.hide_below(folder, self.number)),
+            _ if hidden.is_empty() => {
+                return Err(self.refusal(meta, "is not a whiteout that is known"));
             }
-            return Ok(());
+            _ => self.tree.hide(folder, hidden, self.number),
         }
-        let folder = self.tree.walk(parents, Some(number)).map_err(refuse)?;
+        Ok(())
+    }
+
+    /// Puts a folder, file or link at its name.
+    fn put(
+        &mut self,
+        meta: &EntryHeader,
+        parents: &[Vec<u8>],
+        last: &[u8],
+        content: &mut dyn Read,
+        keep: &mut Keep,
+    ) -> Result<(), ArchiveError> {
+        let number = self.number;
+        let folder = self.tree.walk(parents, Some(number));
+        let folder = folder.map_err(|problem| self.refusal(meta, problem))?;
         match meta.kind {
             EntryType::Directory => self.tree.put_folder(folder, last, meta.mode, number),
             EntryType::Regular => {
@@ -112,39 +142,31 @@ impl<'a> Layer<'a> {
                 self.tree.put(folder, last, node, number);
             }
             EntryType::Symlink if meta.link.is_empty() => {
-                return Err(refuse("is a link to nothing"));
+                return Err(self.refusal(meta, "is a link to nothing"));
             }
             EntryType::Symlink => {
-                drop(self.tree.put(folder, last, Node::Link(meta.link.clone()), number))
+                self.tree.put(folder, last, Node::Link(meta.link.clone()), number);
             }
             EntryType::Link => {
-                let target = self.hard_link(&meta.link).map_err(refuse)?;
+                let target = self.hard_link(&meta.link);
+                let target = target.map_err(|problem| self.refusal(meta, problem))?;
                 self.tree.link(folder, last, target, number);
             }
             kind => {
-                let kind = match kind {
-                    EntryType::Char | EntryType::Block => "a device node",
-                    EntryType::Fifo => "a named pipe",
-                    EntryType::GNUSparse => "a sparse file, which `docker save` does not write",
-                    _ => "of a kind that no file system has",
-                };
-                return Err(ArchiveError::Kind {
-                    layer: self.name.into(),
-                    name: meta.shown(),
-                    kind,
-                });
+                let (layer, name) = (self.name.into(), meta.shown());
+                return Err(ArchiveError::Kind { layer, name, kind: special(kind) });
             }
         }
         Ok(())
     }
 
     /// Nothing in the guest needs such bits, and its mounts would not honour them.
-    fn count(&mut self, meta: &Meta) {
+    fn count(&mut self, meta: &EntryHeader) {
         self.cleared.set_id += usize::from(meta.mode & 0o6000 != 0);
         self.cleared.capabilities += usize::from(meta.capabilities);
     }
 
-    /// The file that a hard link means: one of the image's, never a folder.
+    /// The node that a hard link means: a file or link of the image, never a folder.
     fn hard_link(&mut self, target: &[u8]) -> Result<tree::Id, tree::Problem> {
         let path: Components =
             tree::components(target).map_err(|_| "is a hard link out of the image")?;
@@ -158,5 +180,15 @@ impl<'a> Layer<'a> {
             Some(Node::File(..) | Node::Link(_)) => Ok(id),
             _ => Err("is a hard link to a folder"),
         }
+    }
+}
+
+/// What an entry is that a workload cannot have.
+fn special(kind: EntryType) -> &'static str {
+    match kind {
+        EntryType::Char | EntryType::Block => "a device node",
+        EntryType::Fifo => "a named pipe",
+        EntryType::GNUSparse => "a sparse file, which `docker save` does not write",
+        _ => "of a kind that no file system has",
     }
 }

@@ -1,15 +1,16 @@
-//! `docker_archive`: an image as `docker save` or the OCI image layout has it, unpacked without
-//! Docker into the `site` volume, to run confined in the place of the guest's own NVFLARE.
+//! `docker_archive`: an image from `docker save` or in the OCI image layout, unpacked without
+//! Docker into the `site` volume. It runs confined, instead of the guest's own NVFLARE.
 //!
 //! Layers are applied in memory ([`tree`]), so that nothing in an archive can name a place on the
 //! builder's disk; only file contents are written, under numbers, and move to their places at the
-//! end. Every layer's digest is compared. What could not run confined is refused, not weakened.
+//! end. Every layer's digest is compared. An image that could not run confined is refused.
 
 mod archive;
 mod bounds;
 mod documents;
 mod entries;
 mod error;
+mod image;
 mod layer;
 mod tree;
 mod unit;
@@ -21,41 +22,20 @@ use std::{
 };
 
 use cvm_base::interrupt;
-use cvm_layout::names::{Name, Role};
 
 pub use error::ArchiveError;
+pub use image::UnpackRequest;
 pub use layer::Cleared;
 
 use crate::WorkError;
 use archive::Archive;
 use bounds::Budget;
+use image::{LayeredImage, ROOT};
 use layer::Layer;
-use tree::{Node, Tree};
+use tree::Tree;
 
-/// The workload's root in the `site` volume.
-const ROOT: &str = "workload/root";
-/// What `nvflare.service` is told of it; a link in stage 2 leads here.
+/// The drop-in for `nvflare.service`; a link in stage 2 leads here.
 const UNIT: &str = "workload/nvflare.service.conf";
-
-/// What is to be unpacked for whom.
-pub struct Unpack<'a> {
-    /// The archive.
-    pub archive: &'a Path,
-    /// The tree of the `site` volume.
-    pub site: &'a Path,
-    /// An empty folder on the same file system.
-    pub scratch: &'a Path,
-    /// Bytes that may come out of the archive.
-    pub limit: u64,
-    /// What the site does.
-    pub role: Role,
-    /// The entries of `user_config` beside the kit, and whether each is a folder.
-    pub user_config: Vec<(Name, bool)>,
-    /// Whether a model is sealed beside it.
-    pub model: bool,
-    /// Whether the image requires GPUs.
-    pub gpus: bool,
-}
 
 /// An unpacked workload.
 #[derive(Debug)]
@@ -69,7 +49,7 @@ pub struct Workload {
 }
 
 /// Unpacks the archive into the tree of the `site` volume.
-pub fn unpack(request: &Unpack) -> Result<Workload, ArchiveError> {
+pub fn unpack(request: &UnpackRequest) -> Result<Workload, ArchiveError> {
     let contents = request.scratch.join("contents");
     fs::create_dir(&contents).map_err(WorkError::io("make", &contents))?;
     let place = |number: usize| contents.join(number.to_string());
@@ -103,19 +83,15 @@ pub fn unpack(request: &Unpack) -> Result<Workload, ArchiveError> {
     Ok(Workload { python, cleared: image.cleared, layers: image.layers })
 }
 
-/// The image in memory.
-struct Image {
-    tree: Tree,
-    run: documents::Run,
-    cleared: Cleared,
-    layers: usize,
-}
-
-/// Keeps a content; the budget says why it could not be read.
+/// Keeps a file's content under a number; the budget says why it could not be read.
 type Keep<'a> = dyn FnMut(&mut dyn Read, &Budget) -> Result<usize, ArchiveError> + 'a;
 
 /// Finds the archive's image and applies its layers.
-fn read(source: impl Read + Seek, limit: u64, keep: &mut Keep) -> Result<Image, ArchiveError> {
+fn read(
+    source: impl Read + Seek,
+    limit: u64,
+    keep: &mut Keep,
+) -> Result<LayeredImage, ArchiveError> {
     let budget = Budget::new(limit);
     let archive = Archive::open(source, &budget)?;
     let found = archive.image()?;
@@ -126,7 +102,7 @@ fn read(source: impl Read + Seek, limit: u64, keep: &mut Keep) -> Result<Image, 
             layer.apply(stream, &budget, &mut |content| keep(content, &budget))
         })?;
     }
-    Ok(Image {
+    Ok(LayeredImage {
         tree,
         run: found.image.config.unwrap_or_default(),
         cleared,
@@ -135,14 +111,14 @@ fn read(source: impl Read + Seek, limit: u64, keep: &mut Keep) -> Result<Image, 
 }
 
 /// The archive without its own compression; a compressed one is expanded into a file first.
-fn expanded(mut source: File, request: &Unpack) -> Result<File, ArchiveError> {
+fn expanded(mut source: File, request: &UnpackRequest) -> Result<File, ArchiveError> {
     let broken = WorkError::io("read", request.archive);
     let mut start = [0; 512];
     let length = source
         .read(&mut start)
         .and_then(|count| source.rewind().map(|()| count))
         .map_err(broken)?;
-    // A tar begins with a name, and says so at its 257th byte.
+    // A tar begins with a name, and has `ustar` at byte 257.
     if start.get(257..262) == Some(b"ustar") && length == start.len() {
         return Ok(source);
     }
@@ -156,7 +132,7 @@ fn expanded(mut source: File, request: &Unpack) -> Result<File, ArchiveError> {
     Ok(file)
 }
 
-/// A failed copy: either the disk is full, or the source is no good.
+/// Why a copy failed: either the disk is full, or the source is damaged.
 fn failed(part: &str, to: &Path, budget: &Budget, error: io::Error) -> ArchiveError {
     match error.kind() {
         io::ErrorKind::StorageFull => WorkError::io("write", to)(error).into(),
@@ -164,7 +140,7 @@ fn failed(part: &str, to: &Path, budget: &Budget, error: io::Error) -> ArchiveEr
     }
 }
 
-/// Reads whatever `bytes` are, as an uncompressed archive and as a layer: the fuzz target.
+/// Reads any `bytes`, as an uncompressed archive and as a layer: the fuzz target.
 ///
 /// # Panics
 /// When a tree is accepted that has a name outside itself.

@@ -21,7 +21,7 @@ use crate::WorkError;
 
 /// Deeper folders are refused: no image has them, and walks over the tree recurse.
 const MAX_DEPTH: usize = 128;
-/// A kernel follows as many.
+/// As many as a kernel follows.
 const MAX_LINKS: usize = 40;
 /// Linux's `NAME_MAX`.
 const MAX_COMPONENT: usize = 255;
@@ -30,18 +30,18 @@ const FOLDER_MODE: u32 = 0o755;
 /// A node's number.
 pub(super) type Id = usize;
 
-/// What stands somewhere.
+/// A folder, file or link.
 pub(super) enum Node {
     /// Permission bits and entries.
-    Folder(u32, BTreeMap<Vec<u8>, Entry>),
-    /// Permission bits and where its content was put.
+    Folder(u32, BTreeMap<Vec<u8>, FolderEntry>),
+    /// Permission bits, and the number of its content.
     File(u32, usize),
     /// What it points to.
     Link(Vec<u8>),
 }
 
 /// A name in a folder.
-pub(super) struct Entry {
+pub(super) struct FolderEntry {
     node: Id,
     /// The layer that set it last.
     layer: usize,
@@ -84,7 +84,7 @@ impl Tree {
         Self { nodes: vec![Node::Folder(FOLDER_MODE, BTreeMap::new())] }
     }
 
-    fn folder(&mut self, id: Id) -> Option<&mut BTreeMap<Vec<u8>, Entry>> {
+    fn folder(&mut self, id: Id) -> Option<&mut BTreeMap<Vec<u8>, FolderEntry>> {
         match self.nodes.get_mut(id) {
             Some(Node::Folder(_, entries)) => Some(entries),
             _ => None,
@@ -140,7 +140,7 @@ impl Tree {
                         rest.push_front(part.to_vec());
                     }
                 }
-                _ => return Err("goes through something that is no folder"),
+                _ => return Err("goes through something that is not a folder"),
             }
         }
         Ok(way.last().copied().unwrap_or(ROOT))
@@ -156,7 +156,7 @@ impl Tree {
         Ok(Some((self.walk(parent, make)?, name)))
     }
 
-    /// What stands at a path, its last component not followed.
+    /// The node at a path, whose last component is not followed.
     pub(super) fn find(&mut self, path: &[Vec<u8>]) -> Result<Id, Problem> {
         match self.parent(path, None)? {
             Some((folder, name)) => self.child(folder, name).ok_or("is not there"),
@@ -164,7 +164,7 @@ impl Tree {
         }
     }
 
-    /// Puts a new node at a name; what stood there is gone.
+    /// Puts a new node at a name, in place of what was there.
     pub(super) fn put(&mut self, folder: Id, name: &[u8], node: Node, layer: usize) -> Id {
         let id = self.unnamed(node);
         self.link(folder, name, id, layer);
@@ -180,7 +180,7 @@ impl Tree {
     /// Gives a node a name.
     pub(super) fn link(&mut self, folder: Id, name: &[u8], node: Id, layer: usize) {
         if let Some(entries) = self.folder(folder) {
-            entries.insert(name.to_vec(), Entry { node, layer });
+            entries.insert(name.to_vec(), FolderEntry { node, layer });
         }
     }
 
@@ -202,7 +202,7 @@ impl Tree {
         }
     }
 
-    /// A whiteout: what earlier layers have at a name goes.
+    /// A whiteout: removes what earlier layers have at a name.
     pub(super) fn hide(&mut self, folder: Id, name: &[u8], layer: usize) {
         let Some(entry) = self.folder(folder).and_then(|entries| entries.remove(name)) else {
             return;
@@ -213,7 +213,7 @@ impl Tree {
         }
     }
 
-    /// An opaque folder: what earlier layers have in it goes. Says whether nothing is left.
+    /// An opaque folder: removes what earlier layers have in it. Says whether nothing is left.
     pub(super) fn hide_below(&mut self, id: Id, layer: usize) -> bool {
         let Some(entries) = self.folder(id) else { return true };
         let names: Components = entries.keys().cloned().collect();
@@ -246,7 +246,7 @@ impl Tree {
         false
     }
 
-    /// Every path whose last component matches, up to a depth.
+    /// Every name that matches, wherever it is.
     pub(super) fn names(&self, matches: &dyn Fn(&str) -> bool) -> Vec<String> {
         let (mut found, mut todo) = (Vec::new(), vec![ROOT]);
         while let Some(id) = todo.pop() {
@@ -261,9 +261,8 @@ impl Tree {
         found
     }
 
-    /// Writes the file system to the new folder `to`. Contents come from the files that `content`
-    /// names, which move to their places. Everything will be the service's, so its owner can read
-    /// all of it.
+    /// Writes the file system to the new folder `to`. The files that `content` names move to their
+    /// places. Everything will belong to the service, so the owner may read all of it.
     pub(super) fn write(
         &self,
         to: &Path,

@@ -6,15 +6,21 @@
 
 use std::{fmt::Write as _, io::Read};
 
-use super::{ArchiveError, Image, Node, ROOT, Tree, Unpack, tree};
+use cvm_layout::names::{Name, Role};
 
-/// Where the kit lies for the workload, as NVFLARE's guide says; its run-time workspace follows
-/// from that.
+use super::{
+    ArchiveError,
+    image::{LayeredImage, ROOT, UnpackRequest},
+    tree::{self, Node, Tree},
+};
+
+/// Where the workload finds the kit, as NVFLARE's guide says; its run-time workspace follows from
+/// that.
 const KIT: &str = "/user_config/nvflare";
 const WORKSPACE: &str = "/vault/workspace/nvflare";
-/// Libraries of the guest's NVIDIA driver, for images that look for a host's there.
+/// The libraries of the guest's NVIDIA driver, where images look for a host's.
 const CUDA: &str = "/usr/local/nvidia/lib64";
-/// Docker's, where the image says none.
+/// Docker's own `PATH`, for images that set none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Folders that the guest mounts something on.
 const FOLDERS: [&str; 10] = [
@@ -31,11 +37,11 @@ const FOLDERS: [&str; 10] = [
 ];
 /// The same for files.
 const FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
-/// Where an image's `VOLUME` is a place that the guest mounts anyway.
+/// Where an image may have a `VOLUME`: the guest mounts these places anyway.
 const MOUNTED: [&str; 5] = ["/applog", "/tmp", "/user_config", "/user_data", "/vault"];
 const SIGNALS: [&str; 7] =
     ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL"];
-/// Arguments and environment together; a line of a unit ends at a mebibyte.
+/// Arguments and environment together, in bytes; systemd ends a unit's line at a mebibyte.
 const MAX_TEXT: usize = 64 * 1024;
 
 type Keep<'a> = dyn FnMut(&mut dyn Read) -> Result<usize, ArchiveError> + 'a;
@@ -47,15 +53,55 @@ fn refused<T>(key: &'static str, found: &str, reason: &'static str) -> Result<T,
 
 /// Makes the mount points in the image's tree, and gives the drop-in's text.
 pub(super) fn write(
-    image: &mut Image,
-    request: &Unpack,
+    image: &mut LayeredImage,
+    request: &UnpackRequest,
     keep: &mut Keep,
 ) -> Result<String, ArchiveError> {
-    let user_config = |name| format!("/user_config/{name}");
+    let directory =
+        image.run.working_dir.take().filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into());
+    mount_points(image, request, &directory, keep)?;
+    check_volumes(image)?;
+    let environment = environment(image, request)?;
+    let mut text = service(&Service {
+        directory: plain(&directory)?,
+        command: command(image, &directory, &environment)?,
+        signal: stop_signal(image)?,
+        role: request.role,
+    });
+    // Writing to a text cannot fail.
+    for (name, _) in &request.user_config {
+        let _ = writeln!(
+            text,
+            "BindReadOnlyPaths=/opt/nvflare/config/user_config/{name}:{}",
+            in_user_config(name)
+        );
+    }
+    if request.model {
+        text += "BindReadOnlyPaths=/opt/nvflare/site/model\n";
+    }
+    if request.gpus {
+        let _ = writeln!(text, "BindReadOnlyPaths={CUDA}");
+    }
+    for (name, value) in &environment {
+        let _ = writeln!(text, "Environment={}", quoted("Env", &format!("{name}={value}"), false)?);
+    }
+    if text.len() > MAX_TEXT {
+        return refused("Env", "", "its commands and environment are longer than 64 KiB");
+    }
+    Ok(text)
+}
+
+/// Makes a folder or an empty file wherever the unit mounts one: the workload's root is read-only.
+fn mount_points(
+    image: &mut LayeredImage,
+    request: &UnpackRequest,
+    directory: &str,
+    keep: &mut Keep,
+) -> Result<(), ArchiveError> {
     let mut folders: Vec<String> = FOLDERS.map(str::to_owned).to_vec();
     let mut files: Vec<String> = FILES.map(str::to_owned).to_vec();
     for (name, is_folder) in &request.user_config {
-        if *is_folder { &mut folders } else { &mut files }.push(user_config(name));
+        if *is_folder { &mut folders } else { &mut files }.push(in_user_config(name));
     }
     if request.model {
         folders.push("/opt/nvflare/site/model".into());
@@ -63,9 +109,7 @@ pub(super) fn write(
     if request.gpus {
         folders.push(CUDA.into());
     }
-    let directory =
-        image.run.working_dir.take().filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into());
-    folders.push(directory.clone());
+    folders.push(directory.to_owned());
     let number = image.layers + 1;
     for folder in &folders {
         mount_point(&mut image.tree, folder, None, number)?;
@@ -73,28 +117,49 @@ pub(super) fn write(
     for file in &files {
         mount_point(&mut image.tree, file, Some(keep), number)?;
     }
-    if let Some(volume) =
-        image.run.volumes.take().unwrap_or_default().into_keys().find(|v| !is_mounted(v))
-    {
-        return refused(
+    Ok(())
+}
+
+fn in_user_config(name: &Name) -> String {
+    format!("/user_config/{name}")
+}
+
+/// Refuses a `VOLUME` outside the places that the workload can write to.
+fn check_volumes(image: &mut LayeredImage) -> Result<(), ArchiveError> {
+    let mut volumes = image.run.volumes.take().unwrap_or_default().into_keys();
+    match volumes.find(|volume| !is_mounted(volume)) {
+        Some(volume) => refused(
             "Volumes",
             &volume,
             "the workload can write only to /vault/workspace, /applog and /tmp",
-        );
+        ),
+        None => Ok(()),
     }
+}
 
-    let environment = environment(image, request)?;
-    let command = command(image, &directory, &environment)?;
+fn stop_signal(image: &mut LayeredImage) -> Result<String, ArchiveError> {
     let signal = image.run.stop_signal.take().unwrap_or_else(|| "SIGTERM".into());
-    if !SIGNALS.contains(&signal.as_str()) {
-        return refused(
-            "StopSignal",
-            &signal,
-            "systemd sends SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2 or SIGKILL",
-        );
+    if SIGNALS.contains(&signal.as_str()) {
+        return Ok(signal);
     }
-    let role = request.role;
-    let mut text = format!(
+    refused(
+        "StopSignal",
+        &signal,
+        "systemd sends SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2 or SIGKILL",
+    )
+}
+
+/// What the drop-in takes from the image and the site.
+struct Service<'a> {
+    directory: &'a str,
+    command: String,
+    signal: String,
+    role: Role,
+}
+
+/// The drop-in's settings that every workload has.
+fn service(Service { directory, command, signal, role }: &Service) -> String {
+    format!(
         "# Made by flare-cvm from the configuration of the site's docker_archive.
 [Unit]
 ConditionPathExists=!/opt/nvflare/workspace/shutdown.fl
@@ -127,34 +192,11 @@ BindReadOnlyPaths=/opt/nvflare/site/keys/{role}.key:{KIT}/startup/{role}.key
 BindReadOnlyPaths=/opt/nvflare/data /user_data /run/flare-cvm
 BindReadOnlyPaths=/run/flare-cvm/hosts:/etc/hosts /run/flare-cvm/resolv.conf:/etc/resolv.conf
 Environment=
-",
-        directory = plain(&directory)?,
-    );
-    // Writing to a text cannot fail.
-    for (name, _) in &request.user_config {
-        let _ = writeln!(
-            text,
-            "BindReadOnlyPaths=/opt/nvflare/config/user_config/{name}:{}",
-            user_config(name)
-        );
-    }
-    if request.model {
-        text += "BindReadOnlyPaths=/opt/nvflare/site/model\n";
-    }
-    if request.gpus {
-        let _ = writeln!(text, "BindReadOnlyPaths={CUDA}");
-    }
-    for (name, value) in &environment {
-        let _ = writeln!(text, "Environment={}", quoted("Env", &format!("{name}={value}"), false)?);
-    }
-    if text.len() > MAX_TEXT {
-        return refused("Env", "", "its commands and environment are longer than 64 KiB");
-    }
-    Ok(text)
+"
+    )
 }
 
-/// A folder, or with `keep` an empty file, that something is mounted on: the workload's root is
-/// read-only.
+/// Makes a folder, or with `keep` an empty file.
 fn mount_point(
     tree: &mut Tree,
     path: &str,
@@ -164,7 +206,7 @@ fn mount_point(
     let in_the_way = |_| ArchiveError::Refused {
         key: "rootfs",
         found: path.into(),
-        reason: "something stands where the guest mounts a part of NVFLARE's",
+        reason: "something is where the guest mounts a part of NVFLARE",
     };
     let absolute = path.strip_prefix('/').ok_or("").map_err(in_the_way)?;
     let parts = tree::components(absolute.as_bytes()).map_err(in_the_way)?;
@@ -185,8 +227,12 @@ fn is_mounted(path: &str) -> bool {
     MOUNTED.iter().any(|place| below(place)) && !path.split('/').any(|part| part == "..")
 }
 
-/// The image's variables, and those without which a program would not find its way.
-fn environment(image: &mut Image, request: &Unpack) -> Result<Vec<(String, String)>, ArchiveError> {
+/// The image's variables, and those that every program needs: PATH, HOME, and the folders of the
+/// model and of the driver.
+fn environment(
+    image: &mut LayeredImage,
+    request: &UnpackRequest,
+) -> Result<Vec<(String, String)>, ArchiveError> {
     let mut variables: Vec<(String, String)> = Vec::new();
     for entry in image.run.env.take().unwrap_or_default() {
         let Some((name, value)) = entry.split_once('=') else {
@@ -223,9 +269,9 @@ fn environment(image: &mut Image, request: &Unpack) -> Result<Vec<(String, Strin
     Ok(variables)
 }
 
-/// Entrypoint and Cmd as one command line, its program found as Docker would find it.
+/// Entrypoint and Cmd as one command line. Its program is found as Docker would find it.
 fn command(
-    image: &mut Image,
+    image: &mut LayeredImage,
     directory: &str,
     environment: &[(String, String)],
 ) -> Result<String, ArchiveError> {
@@ -244,22 +290,8 @@ fn command(
             "without Entrypoint and Cmd there is nothing to run",
         );
     };
-    let paths = environment
-        .iter()
-        .find(|(name, _)| name == "PATH")
-        .map_or(PATH, |(_, value)| value.as_str());
-    let candidates: Vec<String> = if program.starts_with('/') {
-        vec![program.clone()]
-    } else if program.contains('/') {
-        vec![format!("{}/{program}", directory.trim_end_matches('/'))]
-    } else {
-        paths
-            .split(':')
-            .filter(|path| path.starts_with('/'))
-            .map(|path| format!("{path}/{program}"))
-            .collect()
-    };
-    // The kit is mounted when the machine runs.
+    let candidates = candidates(program, directory, environment);
+    // The kit is mounted only when the machine runs.
     let is_kits = |path: &String| {
         path.starts_with(&format!("{KIT}/")) && !path.split('/').any(|part| part == "..")
     };
@@ -272,7 +304,7 @@ fn command(
             return refused(
                 "Entrypoint",
                 program,
-                "it is no program of the image, and none of the kit's",
+                "it is neither a program of the image nor one of the kit",
             );
         }
     }
@@ -281,8 +313,22 @@ fn command(
     Ok(words.join(" "))
 }
 
-/// A word as systemd reads it back (systemd.syntax(7)): quotes and escapes, no specifiers, no
-/// variables.
+/// Where Docker looks for a program: as an absolute path, below the working folder, or in PATH.
+fn candidates(program: &str, directory: &str, environment: &[(String, String)]) -> Vec<String> {
+    if program.starts_with('/') {
+        return vec![program.to_owned()];
+    }
+    if program.contains('/') {
+        return vec![format!("{}/{program}", directory.trim_end_matches('/'))];
+    }
+    let paths = environment.iter().find(|(name, _)| name == "PATH");
+    let paths = paths.map_or(PATH, |(_, value)| value.as_str());
+    let absolute = paths.split(':').filter(|path| path.starts_with('/'));
+    absolute.map(|path| format!("{path}/{program}")).collect()
+}
+
+/// A word that systemd reads back as it is (systemd.syntax(7)): quoted and escaped, so that it is
+/// neither a specifier nor, with `variables`, a variable.
 fn quoted(key: &'static str, word: &str, variables: bool) -> Result<String, ArchiveError> {
     let mut text = String::from("\"");
     for c in word.chars() {
@@ -302,7 +348,7 @@ fn quoted(key: &'static str, word: &str, variables: bool) -> Result<String, Arch
     Ok(text)
 }
 
-/// A path that stands in a unit without quotes.
+/// A path that a unit can hold without quotes.
 fn plain(path: &str) -> Result<&str, ArchiveError> {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"/._-+@".contains(&b);
     if path.bytes().all(good) {

@@ -15,7 +15,7 @@ use cvm_evidence::{
     platform::SnpReference,
     reference::Platforms,
     tcb::TcbFloor,
-    trustee::{CertificateEntry, NvidiaBody, SnpBody, report_data},
+    trustee::{CertificateEntry, SnpBody, report_data},
 };
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
 use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};

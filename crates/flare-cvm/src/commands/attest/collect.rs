@@ -15,10 +15,8 @@ use cvm_collect::{
 };
 use serde_json::json;
 
-use super::super::{
-    problem::Problem,
-    progress::{Progress, line},
-};
+use super::super::progress::{Progress, line};
+use crate::problem::Problem;
 
 /// A TPM's event log, as Linux shows it.
 const TPM_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
@@ -39,7 +37,7 @@ const NONCE: std::ops::RangeInclusive<usize> = 32..=64;
 enum Source {
     /// SEV-SNP or TDX: configfs-tsm, or the older devices.
     Tee,
-    /// Azure's vTPM, which stands for the TEE behind it.
+    /// Azure's vTPM, with the TEE's report that it keeps.
     Azure,
     /// A TPM 2.0.
     Tpm,
@@ -49,17 +47,17 @@ enum Source {
 
 /// Ask this machine for its evidence, and leave it in a folder.
 ///
-/// Run it in the confidential machine, as root, with a nonce that whoever will verify has drawn:
-/// that is what makes the evidence fresh. The folder has a folder for each device, and goes to the
-/// verifier as it is:
+/// Run it in the confidential machine, as root, with a nonce that the verifier has drawn: the nonce
+/// makes the evidence fresh. The folder has one folder per device, and goes to the verifier as it
+/// is:
 ///
 ///   verifier$ openssl rand -hex 32
 ///   machine#  flare-cvm attest collect --nonce HEX -o evidence/
 ///   verifier$ flare-cvm attest verify evidence/ --nonce HEX --collateral cache/
 ///   --collateral-signer my.key.pub
 ///
-/// Without --device, everything that is there is asked: the TEE, else Azure's vTPM, else the TPM;
-/// and the GPUs. A device that is named must be there. With --collateral the cache travels along,
+/// Without --device, it asks what is there: the TEE, or else Azure's vTPM, or else the TPM; and the
+/// GPUs. A device that is named must be there. With --collateral the cache travels along,
 /// and the verifier needs only the collector's key.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
@@ -105,7 +103,7 @@ pub(super) fn collect(args: &Collect) -> Result<()> {
         }
         None => None,
     };
-    // Appears whole: written beside, then renamed.
+    // Written beside the output and then renamed, so that it appears whole.
     let parent = args
         .output
         .parent()
@@ -142,7 +140,7 @@ pub(super) fn collect(args: &Collect) -> Result<()> {
     Ok(())
 }
 
-/// The nonce, zeros behind it.
+/// The nonce, padded with zeros.
 fn report_data(nonce: &str) -> Result<[u8; 64]> {
     let mut data = [0; 64];
     match hex::decode(nonce.trim()) {
@@ -152,7 +150,7 @@ fn report_data(nonce: &str) -> Result<[u8; 64]> {
         }
         _ => Problem::result(
             "CLI-033",
-            format!("{nonce:?} is no nonce of 32 to 64 bytes in hex"),
+            format!("{nonce:?} is not a nonce of 32 to 64 bytes in hex"),
             "let the verifier draw one: openssl rand -hex 32",
         ),
     }
@@ -163,7 +161,7 @@ fn devices(args: &Collect) -> Result<Vec<Box<dyn Device>>> {
     if !args.device.is_empty() {
         return args.device.iter().map(|source| Ok(open(*source, args)?)).collect();
     }
-    // A TPM beside a TEE is the host's, and proves nothing against the host.
+    // A TPM beside a TEE belongs to the host, and proves nothing against the host.
     let mut missing = Vec::new();
     let mut first = |sources: &[Source]| -> Result<Option<Box<dyn Device>>> {
         for source in sources {
@@ -209,8 +207,8 @@ fn open(source: Source, args: &Collect) -> Result<Box<dyn Device>, CollectError>
     })
 }
 
-/// Whether this is one of Azure's machines, by what its firmware says of the chassis. A guess,
-/// which only spares other TPMs a question: the evidence proves what it is.
+/// Whether this is one of Azure's machines, by what its firmware says about the chassis. It is only
+/// a guess, which spares other TPMs a question: the evidence proves what the machine is.
 fn in_azure() -> bool {
     std::fs::read_to_string(CHASSIS).is_ok_and(|tag| tag.trim() == AZURE_CHASSIS)
 }
@@ -238,7 +236,7 @@ fn place(kind: cvm_collect::Kind) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// The log explains registers and proves nothing: without it the evidence is as good.
+/// The log explains registers and proves nothing: the evidence is as good without it.
 fn add_log(log: &Path, to: &Path, progress: &mut Progress) -> Result<()> {
     match read_bounded(log, MAX_LOG) {
         Ok(bytes) => Ok(write_atomic(to, &bytes, 0o644)?),

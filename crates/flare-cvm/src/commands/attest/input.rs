@@ -19,19 +19,20 @@ use cvm_verify::{
 use ed25519_dalek::VerifyingKey;
 use serde_json::Value;
 
-use super::{super::problem::Problem, MAX_FILE};
+use super::limits::MAX_FILE;
+use crate::problem::Problem;
 
-/// A folder of one machine holds a folder for each device, and those of GPUs a folder for each GPU.
+/// A machine's folder holds one folder per device, and that of the GPUs one folder per GPU.
 const MAX_DEPTH: u32 = 3;
 
 /// What was read.
 #[derive(Default)]
 pub(super) struct Input {
     pub(super) set: EvidenceSet,
-    /// Files and folders that were read, by device and inode: links may lead to one again. A file
-    /// in another folder may vouch for what is there too.
+    /// Files and folders that were read, by device and inode, because links may lead to one again;
+    /// and the groups that have each, because a certificate may vouch in several folders.
     seen: BTreeMap<(u64, u64), BTreeSet<String>>,
-    /// Signed caches that lay among the evidence: the file's name and its bytes.
+    /// Signed caches among the evidence: each file's name and bytes.
     travelled: Vec<(String, Vec<u8>)>,
 }
 
@@ -109,8 +110,8 @@ impl Input {
         }
     }
 
-    /// Takes what the evidence needs out of signed caches: the one at `at`, if it is one, and those
-    /// that travelled with the evidence. Of a plain folder, everything.
+    /// Takes what the evidence needs from signed caches: the one at `at`, and those that came with
+    /// the evidence. If `at` is a plain folder, takes everything in it.
     pub(super) fn collateral(
         &mut self,
         at: Option<&Path>,
@@ -144,7 +145,8 @@ impl Input {
             match Cache::unpack(&packed, &trusted) {
                 Ok(cache) => self.take(&cache, now),
                 Err(error) => {
-                    let help = "name its collector's public key with --collateral-signer, if you trust that collector";
+                    let help = "name its collector's public key with --collateral-signer, if you \
+                                trust that collector";
                     self.set.leave_out(Refusal::policy(
                         &name,
                         error.code(),
@@ -162,7 +164,7 @@ impl Input {
         let reports = Reports::of(&self.set);
         let of_amd = reports.snp.iter().flat_map(|report| cache.for_snp_report(report, now));
         let of_intel = reports.quotes.iter().filter_map(|quote| cache.for_quote(quote, now));
-        // Manifests are told apart by the reports themselves.
+        // The reports say which manifests they need.
         let of_nvidia = cache.entries().filter(|entry| matches!(entry.key, Key::Rim(_)));
         let of_nvidia = of_nvidia.filter_map(|entry| cache.find(&entry.key, now).ok());
         for found in of_amd.chain(of_intel).chain(of_nvidia) {
@@ -176,7 +178,7 @@ pub(super) fn cache(path: &Path, trusted: &[VerifyingKey]) -> Result<Cache> {
     if trusted.is_empty() {
         return Problem::result(
             "CLI-021",
-            format!("{} is a signed cache, and nobody says whose signature counts", path.display()),
+            format!("{} is a signed cache, but no trusted signer is named", path.display()),
             "name the collector's public key with --collateral-signer (flare-cvm collateral show \
              prints the signer)",
         );
@@ -192,7 +194,7 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Whether these bytes attest something themselves: then they do so once, wherever links show them.
+/// Whether these bytes are evidence: that is read once, wherever links show it.
 fn holds_evidence(bytes: &[u8]) -> bool {
     unpack(bytes).is_ok_and(|found| found.pieces.iter().any(|piece| piece.form.is_evidence()))
 }

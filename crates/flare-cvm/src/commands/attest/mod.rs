@@ -2,15 +2,13 @@
 
 mod collect;
 mod input;
+mod limits;
 mod node;
 mod policies;
 mod verify;
 
 use anyhow::Result;
 use clap::Subcommand;
-
-/// More than any piece of evidence or collateral, in bytes.
-const MAX_FILE: u64 = cvm_verify::files::MAX_FILE_BYTES as u64;
 
 /// Check what a confidential machine proves about itself.
 #[derive(Subcommand)]

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser};
-use cvm_base::{Bytes32, read_bounded, read_text, time::rfc3339};
+use cvm_base::{Bytes32, printable, read_bounded, read_text, time::rfc3339};
 use cvm_collateral::read_public_key;
 use cvm_peer::{
     audit::{Audit, Period},
@@ -15,14 +15,12 @@ use cvm_peer::{
 use cvm_verify::x509::parse_time;
 use serde_json::{Value, json};
 
-use super::{
-    super::{problem::Problem, progress::line},
-    input::cache,
-};
+use super::{super::progress::line, input::cache};
+use crate::problem::Problem;
 
 /// More than an agreement or a policy has, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
-/// The rest, measurements above all, is in the JSON.
+/// The claims of a GPU or switch that are shown. The rest, mainly measurements, is in the JSON.
 const SHOWN_OF_DEVICES: [&str; 7] = [
     "hwmodel",
     "ueid",
@@ -32,15 +30,17 @@ const SHOWN_OF_DEVICES: [&str; 7] = [
     "x-nvidia-gpu-driver-version",
     "x-nvidia-gpu-vbios-version",
 ];
-/// An auditor's clock is nobody's to wait for.
+/// The longest text of a node's that is shown, in bytes.
+const MAX_SHOWN: usize = 4096;
+/// Nobody waits for an auditor's clock.
 const MAX_WAIT_S: u64 = 0;
 
 /// Challenge a running CVM with a fresh nonce, and print what it proves, claim by claim.
 ///
-/// The node's `agent.yaml` must name its `attest_port`, and its firewall let it in. What is
-/// believed is what the ceremony's parties signed: the agreement names the builder whose images
-/// count and the parties whose key holders vouch for attestation keys. Ends with 0 only if the node
-/// is in the state of its image and the policy accepts it.
+/// The node's `agent.yaml` must name its `attest_port`, and its firewall must let connections in.
+/// Trust comes from what the ceremony's parties signed: the agreement names the builder whose
+/// images count and the parties whose key holders vouch for attestation keys. The exit status is 0
+/// only if the node is in the state of its image and the policy accepts it.
 #[derive(Args)]
 pub struct Node {
     /// HOST or HOST:PORT; the port is 8444 where none is named
@@ -50,7 +50,7 @@ pub struct Node {
     terms: Terms,
 }
 
-/// Print a node's attestation report: who verified whom, when, with what result.
+/// Print a node's attestation report: who verified whom, when, and with what result.
 ///
 /// The node is challenged as by `attest node`, and its evidence is bound to the report as well.
 #[derive(Args)]
@@ -73,20 +73,20 @@ struct Terms {
     /// The ceremony's agreement
     #[arg(long, value_name = "FILE")]
     agreement: PathBuf,
-    /// A Rego policy in the place of the built-in one
+    /// A Rego policy in place of the built-in one
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// What vendors published about the node's processor and GPUs: a cache that `flare-cvm
-    /// collateral` made or packed. GPUs are refused without their manifests, TDX without Intel's
-    /// collateral
+    /// collateral` made or packed. Without it, GPUs are refused for lack of their manifests, and
+    /// TDX for lack of Intel's collateral
     #[arg(long, value_name = "DIR", requires = "collateral_signer")]
     collateral: Option<PathBuf>,
     /// Who may have signed that cache, or one that the node shows: a public key file; give it once
     /// per signer
     #[arg(long, value_name = "FILE")]
     collateral_signer: Vec<PathBuf>,
-    /// SHA-256 of a root that may endorse the node's TPM; give it once per root. By default those
-    /// count that the parties' key holders accepted
+    /// SHA-256 of a root that may endorse the node's TPM; give it once per root. By default, the
+    /// roots that the parties' key holders accepted
     #[arg(long, value_name = "HEX")]
     ek_root: Vec<Bytes32>,
     /// Seconds by which the clocks may differ
@@ -108,7 +108,7 @@ struct Spelled {
     node: Node,
 }
 
-/// Runs `attest HOST …`: what names no other command is a host.
+/// Runs `attest HOST …`: a word that is not a command is a host.
 pub fn spelled(arguments: &[String]) -> Result<()> {
     let program = std::iter::once("flare-cvm attest").chain(arguments.iter().map(String::as_str));
     node(&Spelled::try_parse_from(program).unwrap_or_else(|error| error.exit()).node)
@@ -135,7 +135,7 @@ pub fn report(args: &Report) -> Result<()> {
         (None, Some(seconds)) => Ok(rfc3339(seconds)),
         (None, None) => Problem::result(
             "CLI-025",
-            format!("{option} {text:?} is no time"),
+            format!("{option} {text:?} is not a time"),
             "write 2027-01-15T08:05:00Z, or 2027-01-15",
         ),
     };
@@ -152,8 +152,7 @@ pub fn report(args: &Report) -> Result<()> {
     let entries =
         report.get("entries").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     for entry in entries {
-        let text =
-            |member: &str| printable(entry.get(member).and_then(Value::as_str).unwrap_or("-"));
+        let text = |member: &str| shown(entry.get(member).and_then(Value::as_str).unwrap_or("-"));
         let why = if entry.get("code").is_some_and(Value::is_string) {
             format!(" {} {}", text("code"), text("reason"))
         } else {
@@ -171,7 +170,7 @@ pub fn report(args: &Report) -> Result<()> {
     line(&format!(
         "{} entries{}",
         entries.len(),
-        if more { "; there are more behind the last one's time" } else { "" }
+        if more { "; there are more after the last one's time" } else { "" }
     ));
     Ok(())
 }
@@ -219,14 +218,14 @@ impl Terms {
     }
 }
 
-/// The claims of its evidence.
+/// The claims of the node's own evidence.
 fn claims(verdict: &Verdict) -> &Value {
     let kind = verdict.claims.get("kind").and_then(Value::as_str).unwrap_or_default();
     let evidence = verdict.claims.pointer("/submods/cpu0/ear.veraison.annotated-evidence");
     evidence.and_then(|evidence| evidence.get(kind)).unwrap_or(&Value::Null)
 }
 
-/// The claims of its GPUs and switches.
+/// The claims of the node's GPUs and switches.
 fn devices(verdict: &Verdict) -> impl Iterator<Item = (&String, &Value)> {
     let submods = verdict.claims.get("submods").and_then(Value::as_object).into_iter().flatten();
     submods.filter_map(|(name, of)| {
@@ -237,7 +236,7 @@ fn devices(verdict: &Verdict) -> impl Iterator<Item = (&String, &Value)> {
 fn print(address: &str, verdict: &Verdict) {
     line(&format!("{address}: {} proves to be what was built", verdict.site));
     let show = |name: &str, value: &Value| match value {
-        Value::String(text) => line(&format!("  {name:<24} {}", printable(text))),
+        Value::String(text) => line(&format!("  {name:<24} {}", shown(text))),
         other => line(&format!("  {name:<24} {other}")),
     };
     for (name, value) in
@@ -246,7 +245,7 @@ fn print(address: &str, verdict: &Verdict) {
         show(name, value);
     }
     for (name, value) in claims(verdict).as_object().into_iter().flatten() {
-        // The same registers stand there by their number.
+        // `pcrs` repeats registers by their number.
         if name != "pcrs" && name != "not_checked" {
             show(name, value);
         }
@@ -260,11 +259,11 @@ fn print(address: &str, verdict: &Verdict) {
         }
     }
     for check in &verdict.not_checked {
-        line(&format!("  not checked: {}", printable(check)));
+        line(&format!("  not checked: {}", shown(check)));
     }
 }
 
-/// A node's words may be anybody's: one line, no control characters.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+/// A node's text as it is shown: a stranger may have written it.
+fn shown(text: &str) -> String {
+    printable(text, MAX_SHOWN)
 }

@@ -1,4 +1,5 @@
-//! The policies that judge claims: Rego, NVIDIA's result policies, rules of each kind.
+//! The policies that judge claims: Rego, NVIDIA's result policies, and rules for each kind of
+//! evidence.
 
 use std::path::PathBuf;
 
@@ -11,12 +12,13 @@ use cvm_verify::{
 };
 use serde_json::{Value, json};
 
-use super::{super::problem::Problem, MAX_FILE};
+use super::limits::MAX_FILE;
+use crate::problem::Problem;
 
 /// The policies of the command line, read before any evidence is.
 #[derive(Default)]
 pub(super) struct Policies {
-    /// Of each kind of evidence, and the file that they are from.
+    /// The rules for each kind of evidence, and the file that they are from.
     rules: Option<(String, Rules)>,
     rego: Vec<Policy>,
     nvidia: Vec<(String, ResultPolicy)>,

@@ -10,19 +10,17 @@ use clap::Args;
 use cvm_base::{read_bounded, read_text, unmarked, write_atomic};
 use cvm_evidence::{Reference, ReferenceSet};
 use cvm_verify::{
-    appraise::{Appraisal, Enclosed, Explanation, Terms, compare, explain, note_unjudged_tcb},
+    appraise::{
+        Appraisal, Enclosed, EvidenceSet, Explanation, Terms, compare, explain, note_unjudged_tcb,
+    },
     token::{EarKey, Registered, VerifierId},
     x509::parse_time,
 };
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{
-    super::{problem::Problem, progress::line},
-    MAX_FILE,
-    input::Input,
-    policies::Policies,
-};
+use super::{super::progress::line, input::Input, limits::MAX_FILE, policies::Policies};
+use crate::problem::Problem;
 
 /// More than any private key in PEM, in bytes.
 const MAX_KEY: u64 = 16 * 1024;
@@ -31,19 +29,19 @@ const EAR_LIFETIME: u64 = 3600;
 
 /// Verify evidence offline: SEV-SNP, TDX, Azure, TPM, NVIDIA GPUs, and other verifiers' tokens.
 ///
-/// Give the files of one machine's evidence in any order, or a folder for each device: what a file
-/// is, is told by its content. Vendors' roots are built in; certificates, DCAP collateral,
-/// reference manifests and revocation lists lie beside the evidence or in a collateral folder.
-/// Nothing is fetched.
+/// Give the files of one machine's evidence in any order, or one folder per device: each file is
+/// recognised by its content. Vendors' roots are built in; certificates, DCAP collateral, reference
+/// manifests and revocation lists are taken from the evidence or from a collateral folder. Nothing
+/// is fetched.
 ///
-/// Ends with 0 only if everything was genuine and accepted. What could not be checked is listed; a
-/// Rego policy refuses it unless it accepts it by name. Whatever is given and cannot be read is
-/// refused, also in a folder or a JSON member: a policy's rules may accept it by name
-/// ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
+/// The exit status is 0 only if everything was genuine and accepted. What could not be checked is
+/// listed; a Rego policy refuses each such check unless it accepts it by name. A file that cannot
+/// be read as anything is refused, also in a folder or a JSON member, unless a policy's rules
+/// accept it by name ({"accept_unread": ["snp.bin", "evidence.json: sgx"]}).
 ///
-/// What judges must not come from the same hand as what is judged. A nonce, a token's keys and its
-/// issuer count only as given here; among the evidence they are refused where none is given. The
-/// three flags --…-from-evidence believe them nevertheless, and the verdict says so. Without any
+/// What evidence is judged by must not come with the evidence. A nonce, a token's keys and its
+/// issuer count only if they are given here; if they are only among the evidence, they are refused.
+/// The three flags --…-from-evidence believe them nevertheless, and the verdict says so. Without a
 /// nonce the verdict lists it as not checked, and several pieces of evidence are refused: they may
 /// be of several machines, or of several days.
 ///
@@ -64,7 +62,7 @@ pub struct Verify {
     /// What all of the evidence must answer: hex, or a text's own bytes
     #[arg(long, value_name = "NONCE")]
     nonce: Option<String>,
-    /// Believe the nonce that lies among the evidence: it then answers one nonce, of any day
+    /// Believe the nonce among the evidence: the evidence may then be of any day
     #[arg(long, conflicts_with = "nonce")]
     nonce_from_evidence: bool,
     /// Certificates (PEM or DER) to trust instead of the vendors' own
@@ -74,8 +72,8 @@ pub struct Verify {
     /// sign, nothing else
     #[arg(long, value_name = "DIR")]
     collateral: Option<PathBuf>,
-    /// Who may have signed that cache, or one that lies among the evidence: a public key file; give
-    /// it once per signer
+    /// Who may have signed that cache, or one among the evidence: a public key file; give it once
+    /// per signer
     #[arg(long, value_name = "FILE")]
     collateral_signer: Vec<PathBuf>,
     /// The time at which all must be valid: 2025-12-10T00:00:00Z, 2025-12-10, or seconds since
@@ -93,13 +91,13 @@ pub struct Verify {
     /// The keys of a token's issuer: a JWKS, or a PEM public key; give it once per file
     #[arg(long, value_name = "FILE")]
     jwks: Vec<PathBuf>,
-    /// Believe the keys that lie among the evidence: then anybody may have signed the token
+    /// Believe the keys among the evidence: anybody may then have signed the token
     #[arg(long, conflicts_with = "jwks")]
     jwks_from_evidence: bool,
     /// Whose tokens are believed (their `iss`)
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
-    /// Believe whom a token names as its issuer
+    /// Believe the issuer that a token names
     #[arg(long, conflicts_with = "issuer")]
     issuer_from_evidence: bool,
     /// Whom tokens must be meant for (their `aud`)
@@ -115,8 +113,8 @@ pub struct Verify {
     /// What the token names as its issuer
     #[arg(long, default_value = "flare-cvm", requires = "ear", value_name = "NAME")]
     ear_issuer: String,
-    /// Write the token to this file. Without it, it is all that stands on standard output, or a
-    /// member of --json
+    /// Write the token to this file. Otherwise it is all that standard output gets, or a member of
+    /// --json
     #[arg(short, long, requires = "ear", value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print the verdict with all claims as one JSON object
@@ -126,69 +124,109 @@ pub struct Verify {
 
 /// Verifies and prints.
 pub(super) fn verify(args: &Verify) -> Result<()> {
-    let now = match &args.at {
-        None => SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .context("the clock stands before 1970")?
-            .as_secs(),
-        Some(text) => match parse_time(text) {
-            Some(seconds) => seconds,
-            None => {
-                return Problem::result(
-                    "CLI-020",
-                    format!("{text:?} is no time"),
-                    "write 2025-12-10T00:00:00Z, 2025-12-10 (its first second), or seconds since \
-                     1970",
-                );
-            }
-        },
-    };
+    let now = args.time()?;
     let policies = Policies::read(&args.policy)?;
     let reference: Value = match &args.reference {
         Some(path) => serde_json::from_slice(&read_text(path, MAX_FILE)?)
-            .with_context(|| format!("{} is no JSON", path.display()))?,
+            .with_context(|| format!("{} is not JSON", path.display()))?,
         None => json!({}),
     };
-    let terms = Terms {
-        nonce: args.nonce.clone(),
-        roots: args.roots.as_deref().map(|path| read_text(path, MAX_FILE)).transpose()?,
-        keys: args.jwks.iter().map(|path| read_text(path, MAX_FILE)).collect::<Result<_, _>>()?,
-        issuer: args.issuer.clone(),
-        enclosed: Enclosed {
-            nonce: args.nonce_from_evidence,
-            keys: args.jwks_from_evidence,
-            issuer: args.issuer_from_evidence,
-        },
-        audience: args.audience.clone(),
-        rules: policies.rules(),
-        now,
-    };
+    let terms = args.terms(&policies, now)?;
     let mut input = Input::default();
     args.files.iter().try_for_each(|path| input.add(path))?;
     input.collateral(args.collateral.as_deref(), &args.collateral_signer, now)?;
     let set = input.set;
     let mut appraisal = set.verify(&terms);
     policies.judge(&mut appraisal, &reference)?;
-    let (mut explained, mut compared) = (vec![], None);
-    if let Some(path) = &args.reference
-        && (args.explain || !policies.has_rego())
-    {
-        let reference = reference_set(path)?;
-        explained = explain(&appraisal, &set, &reference);
-        if !policies.has_rego() {
-            compare(&mut appraisal, &explained, &reference);
-            compared = Some(reference);
-        }
-    }
-    // A Rego policy is its owner's whole word on a machine.
-    if !policies.has_rego() {
-        note_unjudged_tcb(&mut appraisal, &terms.rules.snp, compared.as_ref());
-    }
+    let explained = compared(args, &policies, &set, &terms, &mut appraisal)?;
+
     let token = args.ear.as_ref().map(|key| ear(args, key, &appraisal, now)).transpose()?;
     if let (Some(path), Some(token)) = (&args.output, &token) {
         write_atomic(path, token.as_bytes(), 0o644)?;
     }
     let token = token.filter(|_| args.output.is_none());
+    print(args, &appraisal, &explained, token, now)?;
+    if appraisal.accepted() {
+        return Ok(());
+    }
+    let count = appraisal.refusals.len();
+    Problem::result(
+        "ATT-362",
+        format!("the evidence is refused ({count} reason{})", if count == 1 { "" } else { "s" }),
+        "each reason is above, with its code and its cure",
+    )
+}
+
+impl Verify {
+    /// The time to judge by, in seconds since 1970.
+    fn time(&self) -> Result<u64> {
+        let Some(text) = &self.at else {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            return Ok(now.context("the clock is before 1970")?.as_secs());
+        };
+        match parse_time(text) {
+            Some(seconds) => Ok(seconds),
+            None => Problem::result(
+                "CLI-020",
+                format!("{text:?} is not a time"),
+                "write 2025-12-10T00:00:00Z, 2025-12-10 (its first second), or seconds since 1970",
+            ),
+        }
+    }
+
+    fn terms(&self, policies: &Policies, now: u64) -> Result<Terms> {
+        Ok(Terms {
+            nonce: self.nonce.clone(),
+            roots: self.roots.as_deref().map(|path| read_text(path, MAX_FILE)).transpose()?,
+            keys: self
+                .jwks
+                .iter()
+                .map(|path| read_text(path, MAX_FILE))
+                .collect::<Result<_, _>>()?,
+            issuer: self.issuer.clone(),
+            enclosed: Enclosed {
+                nonce: self.nonce_from_evidence,
+                keys: self.jwks_from_evidence,
+                issuer: self.issuer_from_evidence,
+            },
+            audience: self.audience.clone(),
+            rules: policies.rules(),
+            now,
+        })
+    }
+}
+
+/// Compares the claims with the reference values, unless a Rego policy does: that policy is its
+/// owner's whole word on a machine. Gives what explains each difference.
+fn compared(
+    args: &Verify,
+    policies: &Policies,
+    set: &EvidenceSet,
+    terms: &Terms,
+    appraisal: &mut Appraisal,
+) -> Result<Vec<Explanation>> {
+    let has_rego = policies.has_rego();
+    let wanted = args.reference.as_ref().filter(|_| args.explain || !has_rego);
+    let reference = wanted.map(|path| reference_set(path)).transpose()?;
+    let explained =
+        reference.as_ref().map_or(vec![], |reference| explain(appraisal, set, reference));
+    if !has_rego {
+        if let Some(reference) = &reference {
+            compare(appraisal, &explained, reference);
+        }
+        note_unjudged_tcb(appraisal, &terms.rules.snp, reference.as_ref());
+    }
+    Ok(explained)
+}
+
+/// Prints the verdict; and the token, if there is one and it goes to standard output.
+fn print(
+    args: &Verify,
+    appraisal: &Appraisal,
+    explained: &[Explanation],
+    token: Option<String>,
+    now: u64,
+) -> Result<()> {
     if args.json {
         let mut verdict = appraisal.to_json(now);
         if args.explain {
@@ -198,26 +236,18 @@ pub(super) fn verify(args: &Verify) -> Result<()> {
             verdict["ear"] = json!(token);
         }
         line(&serde_json::to_string_pretty(&verdict)?);
-    } else {
-        let text = describe(&appraisal, if args.explain { &explained } else { &[] });
-        match token {
-            None => text.iter().for_each(|text| line(text)),
-            // Standard output is the token's alone.
-            Some(token) => {
-                text.iter().for_each(|text| eprintln!("{text}"));
-                line(&token);
-            }
-        }
-    }
-    if appraisal.accepted() {
         return Ok(());
     }
-    let count = appraisal.refusals.len();
-    Problem::result(
-        "ATT-362",
-        format!("the evidence is refused ({count} reason{})", if count == 1 { "" } else { "s" }),
-        "each reason stands above with its code and its cure",
-    )
+    let text = describe(appraisal, if args.explain { explained } else { &[] });
+    match token {
+        None => text.iter().for_each(|text| line(text)),
+        // Nothing but the token may be on standard output.
+        Some(token) => {
+            text.iter().for_each(|text| eprintln!("{text}"));
+            line(&token);
+        }
+    }
+    Ok(())
 }
 
 /// A bundle's `reference.json`, or a reference set.
@@ -255,7 +285,7 @@ fn ear(args: &Verify, key: &Path, appraisal: &Appraisal, now: u64) -> Result<Str
     appraisal.to_ear(verifier, registered, nonce).sign(&key).context("no token is signed")
 }
 
-/// Claims that say most in a line, by their name there and where they stand.
+/// The claims that a line shows, by their name in it and their place (a JSON pointer).
 const SHOWN: [(&str, &str); 9] = [
     ("measurement", "/measurement"),
     ("mr_td", "/quote/body/mr_td"),
@@ -271,7 +301,7 @@ const SHOWN: [(&str, &str); 9] = [
 fn describe(appraisal: &Appraisal, explained: &[Explanation]) -> Vec<String> {
     let mut text = Vec::new();
     for (name, kind, claims) in appraisal.claims() {
-        // Nobody signs a log.
+        // A log has no signature.
         let proven =
             if matches!(kind, "event-log" | "cc-event-log") { "consistent" } else { "genuine" };
         let facts = SHOWN

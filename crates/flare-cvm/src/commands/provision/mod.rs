@@ -1,125 +1,14 @@
 //! `flare-cvm provision`: startup kits, sealed into bundles.
 
+mod args;
 mod parallel;
 mod sites;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use clap::Args;
-use cvm_layout::names::Name;
 
-use super::{progress::Progress, secret_input::UnlockArgs};
+use super::progress::Progress;
 
-/// Seal NVFLARE startup kits into bundles that boot.
-///
-/// Takes the project's provisioned stage image, participants' folders as `nvflare provision` made
-/// them, and what the ceremony left: the agreement, and a contribution of every party of the site
-/// for its role; those that the site does not need are left aside. A bundle is a folder with
-/// disk.qcow2, the firmware with this project's Secure Boot keys, the signed manifest, the
-/// predicted measurements and launch_vm.sh. No privileges are needed.
-///
-/// What is secret of a site lies in memory only, twice as much as its sealed volume has: a killed
-/// build leaves nothing on a disk. Core dumps are off. A build's name serves once for a site; one
-/// that failed used up no name.
-///
-/// One site, everything on the command line; the bundle is a folder:
-///
-///   flare-cvm provision --kit prod_00/server1 --base-image provisioned.qcow2 --agreement
-///   agreement.txt
-///     --contribution a.txt --contribution b.txt --build v1 --builder builder -o bundles/server1
-///
-/// Any number of sites at once, by the cc_config files that NVFLARE's project.yml names; each
-/// bundle is a SITE.tgz that holds a folder cvm_ID, as NVFLARE's packager makes them:
-///
-///   flare-cvm provision --cc-config cc_server1.yml --cc-config cc_site-1.yml --kit-root prod_00
-///
-/// What a flag says, it says for every site; what no flag says, the file's section flare_cvm does.
-#[derive(Args)]
-#[command(verbatim_doc_comment)]
-pub struct Provision {
-    /// The participant's startup kit, as prod_00/server1
-    #[arg(long, value_name = "FOLDER", required_unless_present = "cc_config")]
-    kit: Option<PathBuf>,
-    /// A site's cc_config; give it once per site. SITE= where the file is not named cc_SITE.yml
-    #[arg(long, value_name = "[SITE=]FILE", conflicts_with_all = ["kit", "site_conf"])]
-    cc_config: Vec<String>,
-    /// Where the kits of all sites lie, as prod_00; by default each cc_config says
-    /// user_config.nvflare
-    #[arg(long, value_name = "FOLDER", requires = "cc_config")]
-    kit_root: Option<PathBuf>,
-    /// The image that `flare-cvm build provision_build` made
-    #[arg(long, value_name = "FILE", required_unless_present = "cc_config")]
-    base_image: Option<PathBuf>,
-    /// What all parties signed
-    #[arg(long, value_name = "FILE", required_unless_present = "cc_config")]
-    agreement: Option<PathBuf>,
-    /// A party's contribution; give it once per party and role, those that a site does not need are
-    /// left aside
-    #[arg(long = "contribution", value_name = "FILE", required_unless_present = "cc_config")]
-    contributions: Vec<PathBuf>,
-    /// The name of this build, as the contributions state it
-    #[arg(long, value_name = "NAME", required_unless_present = "cc_config")]
-    build: Option<Name>,
-    /// The builder's folder; the project's Secure Boot keys are kept in it too
-    #[arg(long, value_name = "FOLDER", required_unless_present = "cc_config")]
-    builder: Option<PathBuf>,
-    /// The site's configuration (network, hosts, ports); by default DHCP and NVFLARE's ports
-    #[arg(long, value_name = "FILE")]
-    site_conf: Option<PathBuf>,
-    /// Run a key holder for the clients' CVMs in this server's CVM: its party's folder, with
-    /// unlock.key in it
-    ///
-    /// It must be a party of its own, which client sites name and the server's site does not
-    /// (`ceremony invite --site`), and its folder must lie in memory: make it there (`ceremony init
-    /// /dev/shm/NAME`). Its secrets are sealed into the server's image, and destroyed when that is
-    /// whole.
-    #[arg(long, value_name = "FOLDER", requires_all = ["kit", "keyholder_listen"])]
-    keyholder_party: Option<PathBuf>,
-    /// The TCP port of that key holder
-    #[arg(long, value_name = "PORT", requires = "keyholder_party", value_parser = clap::value_parser!(u16).range(1..))]
-    keyholder_listen: Option<u16>,
-    /// A port at which anybody may challenge the running CVM: `flare-cvm attest HOST:PORT`
-    /// [default: none]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    attest_port: Option<u16>,
-    /// Sizes of the partitions; by default partitions/default.yaml as it was when this program was
-    /// built
-    #[arg(long, value_name = "FILE")]
-    layout: Option<PathBuf>,
-    /// Hosts with SEV-SNP or TDX (YAML): what their TEEs will measure goes into reference.json
-    #[arg(long, value_name = "FILE")]
-    tee_hosts: Option<PathBuf>,
-    /// The initramfs program; by default `cvm-init` beside this program
-    #[arg(long, value_name = "FILE")]
-    init: Option<PathBuf>,
-    /// The folder of the model's code/ and weights/, sealed into p3 for jobs that carry no code
-    #[arg(long, value_name = "FOLDER")]
-    model: Option<PathBuf>,
-    /// Where secrets lie while tools read them: a folder in memory (tmpfs) [default: /dev/shm]
-    #[arg(long, value_name = "FOLDER")]
-    memory_folder: Option<PathBuf>,
-    /// Let that memory be swapped to a disk that is not encrypted
-    #[arg(long)]
-    allow_swap: bool,
-    /// The bundle's folder; with --cc-config the folder for each SITE.tgz [default: beside the kit]
-    #[arg(short, long, value_name = "FOLDER", required_unless_present = "cc_config")]
-    output: Option<PathBuf>,
-    /// Replace an earlier bundle; what its CVM stored is lost
-    #[arg(long)]
-    replace: bool,
-    /// Seal an NVFLARE release that flare-cvm was not tested with
-    #[arg(long)]
-    allow_untested_nvflare: bool,
-    /// At most so many sites at a time [default: the number of processors]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
-    jobs: Option<u16>,
-    /// Print one JSON object at the end instead of progress
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    unlock: UnlockArgs,
-}
+pub use args::Provision;
 
 /// Reads and checks everything before the first site is sealed, then seals all.
 pub fn run(args: Provision) -> Result<()> {

@@ -1,5 +1,4 @@
-//! Several sites at a time. A site that fails does not stop the others, and takes nothing from
-//! them.
+//! Several sites at a time. A site that fails does not stop the others.
 
 use std::{
     sync::{
@@ -13,11 +12,8 @@ use anyhow::{Error, Result};
 use cvm_image::provision::{Bundle, Form, provision};
 use serde_json::json;
 
-use super::{
-    super::{problem::Problem, progress::Progress},
-    sites::Site,
-};
-use crate::report;
+use super::{super::progress::Progress, sites::Site};
+use crate::{problem::Problem, report};
 
 /// Seals every site, at most `jobs` at a time.
 pub(super) fn seal(sites: &[Site], jobs: usize, progress: &Progress) -> Result<()> {
@@ -28,13 +24,14 @@ pub(super) fn seal(sites: &[Site], jobs: usize, progress: &Progress) -> Result<(
         for _ in 0..jobs.min(sites.len()) {
             scope.spawn(|| {
                 while let Some((site, outcome)) = at(&next, sites, &outcomes) {
-                    let own = if several { progress.of(site.name()) } else { progress.clone() };
-                    let result =
-                        provision(&site.request(), &mut |line| own.step(line)).map_err(Error::from);
+                    let progress =
+                        if several { progress.of(site.name()) } else { progress.clone() };
+                    let result = provision(&site.request(), &mut |line| progress.step(line))
+                        .map_err(Error::from);
                     match &result {
-                        Ok(bundle) => announce(site, bundle, several, &own),
+                        Ok(bundle) => announce(site, bundle, several, &progress),
                         // The reason comes once, at the end.
-                        Err(_) if several => own.step("failed"),
+                        Err(_) if several => progress.step("failed"),
                         Err(_) => {}
                     }
                     *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
@@ -119,6 +116,6 @@ fn all(
     Problem::result(
         "CLI-012",
         format!("{} of {} sites are not sealed: {}", failed.len(), sites.len(), failed.join(", ")),
-        "their reasons stand above; the other bundles are whole and need not be made again",
+        "their reasons are above; the other bundles are whole and need not be made again",
     )
 }

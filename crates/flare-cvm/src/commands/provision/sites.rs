@@ -17,7 +17,10 @@ use cvm_image::{
     boot::secure_boot,
     cc::{self, AgentConf, CcConfig, Surroundings},
     memory::Memory,
-    provision::{Delegate, Form, ProvisionError, Request, TeeHosts},
+    provision::{
+        CeremonyRequest, Delegate, Form, OutputRequest, ProjectRequest, ProvisionError,
+        ProvisionRequest, SiteRequest, TeeHosts,
+    },
     stage::StageImage,
 };
 use cvm_layout::{
@@ -26,10 +29,8 @@ use cvm_layout::{
     site_conf::{self, Network, SiteConf},
 };
 
-use super::{
-    super::{ceremony::today, problem::Problem},
-    Provision,
-};
+use super::{super::day::today, args::Provision};
+use crate::problem::Problem;
 
 /// One site, ready to be sealed.
 pub(super) struct Site {
@@ -68,28 +69,36 @@ impl Site {
         if self.cc_config.is_some() { Form::Archive } else { Form::Folder }
     }
 
-    pub(super) fn request(&self) -> Request<'_> {
-        Request {
-            base: &self.base,
-            init: &self.init,
-            kit: &self.kit,
-            site_conf: &self.conf,
-            layout: &self.layout,
-            agreement: &self.agreement,
-            build: &self.build,
-            memory: &self.memory,
-            contributions: &self.contributions,
-            delegate: self.delegate.as_ref(),
-            builder: &self.builder.secrets,
-            secure_boot: &self.builder.secure_boot,
-            model: self.model.as_deref(),
-            tee_hosts: &self.tee_hosts,
-            cc_config: self.cc_config.as_ref(),
-            allow_untested_nvflare: self.allow_untested_nvflare,
-            agent: &self.agent,
-            form: self.form(),
-            output: &self.output,
-            replace: self.replace,
+    pub(super) fn request(&self) -> ProvisionRequest<'_> {
+        ProvisionRequest {
+            project: ProjectRequest {
+                base: &self.base,
+                init: &self.init,
+                secure_boot: &self.builder.secure_boot,
+                tee_hosts: &self.tee_hosts,
+                allow_untested_nvflare: self.allow_untested_nvflare,
+            },
+            ceremony: CeremonyRequest {
+                agreement: &self.agreement,
+                build: &self.build,
+                contributions: &self.contributions,
+                builder: &self.builder.secrets,
+            },
+            site: SiteRequest {
+                kit: &self.kit,
+                conf: &self.conf,
+                cc_config: self.cc_config.as_ref(),
+                layout: &self.layout,
+                model: self.model.as_deref(),
+                agent: &self.agent,
+                delegate: self.delegate.as_ref(),
+            },
+            output: OutputRequest {
+                path: &self.output,
+                form: self.form(),
+                replace: self.replace,
+                memory: &self.memory,
+            },
         }
     }
 }
@@ -139,7 +148,7 @@ impl Shared {
         let config = CcConfig::parse(&bytes, &Surroundings::of_process()).with_context(in_file)?;
         let kit = kit_of(args, name, file, &config)?;
         let site: Name = folder_name(&kit)?.try_into().with_context(in_file)?;
-        // NVFLARE's packager gives a temporary file: its name would say nothing.
+        // NVFLARE's packager passes a temporary file, whose name would say nothing.
         let of_site = format!("the cc_config of {site}");
         let conf = config.site_conf(site);
         conf.check().with_context(|| of_site.clone())?;
@@ -164,25 +173,12 @@ impl Shared {
             if args.contributions.is_empty() { &own.contributions } else { &args.contributions };
         let agreed = agreement.site(&conf.site, conf.role)?;
         let contributions = open(contributions, &agreement, agreed, &build, &builder.secrets)?;
-        let keyholder = match (&args.keyholder_party, args.keyholder_listen) {
-            (Some(party), Some(listen)) => Some(cc::KeyHolder { party: party.clone(), listen }),
-            _ => own.keyholder.clone(),
-        };
         let folder = args.memory_folder.as_deref().or(own.memory_folder.as_deref());
         let folder = folder.unwrap_or(Path::new(Memory::DEFAULT));
         let memory =
             Memory::at(folder, args.allow_swap || own.allow_swap).map_err(ProvisionError::from)?;
-        let delegate = keyholder
-            .map(|holder| Delegate::open(&holder.party, holder.listen, &memory))
-            .transpose()?;
-        let layout = match args.layout.as_ref().or(own.layout.as_ref()) {
-            Some(path) => Layout::parse(&text(path, layout::MAX_BYTES as u64)?)?,
-            None => Layout::parse(include_str!("../../../../../partitions/default.yaml"))?,
-        };
-        let layout = match &cc_config {
-            Some(config) => config.layout(layout)?,
-            None => layout,
-        };
+        let delegate = delegate(args, own, &memory)?;
+        let layout = layout(args, own, cc_config.as_ref())?;
         let agent = AgentConf {
             attest_port: args.attest_port.or(own.agent.attest_port),
             ..own.agent.clone()
@@ -250,7 +246,8 @@ fn chosen<T: Clone>(flag: &Option<T>, own: &Option<T>, name: &str, key: &str) ->
     }
 }
 
-/// Opens the contributions that the site needs; other parties' and the other role's are left aside.
+/// Opens the contributions that the site needs; those of other parties or the other role are
+/// ignored.
 fn open(
     paths: &[PathBuf],
     agreement: &Agreement,
@@ -273,6 +270,28 @@ fn open(
         }
     }
     Ok(opened)
+}
+
+/// The key holder that a server's CVM is to run, if any.
+fn delegate(args: &Provision, own: &cc::Additions, memory: &Memory) -> Result<Option<Delegate>> {
+    let keyholder = match (&args.keyholder_party, args.keyholder_listen) {
+        (Some(party), Some(listen)) => Some(cc::KeyHolder { party: party.clone(), listen }),
+        _ => own.keyholder.clone(),
+    };
+    let open = |holder: cc::KeyHolder| Delegate::open(&holder.party, holder.listen, memory);
+    Ok(keyholder.map(open).transpose()?)
+}
+
+/// The partitions' sizes, with what a `cc_config` says about them.
+fn layout(args: &Provision, own: &cc::Additions, config: Option<&CcConfig>) -> Result<Layout> {
+    let layout = match args.layout.as_ref().or(own.layout.as_ref()) {
+        Some(path) => Layout::parse(&text(path, layout::MAX_BYTES as u64)?)?,
+        None => Layout::parse(include_str!("../../../../../partitions/default.yaml"))?,
+    };
+    Ok(match config {
+        Some(config) => config.layout(layout)?,
+        None => layout,
+    })
 }
 
 fn init(path: Option<&PathBuf>) -> Result<PathBuf> {
@@ -342,7 +361,7 @@ fn kit_of(args: &Provision, name: Option<&str>, file: &Path, config: &CcConfig) 
         (None, None) => Problem::result(
             "CLI-008",
             format!("{shown} names no startup kit"),
-            "say --kit-root with the folder that `nvflare provision` made, as prod_00; its \
+            "say --kit-root with the folder that `nvflare provision` made, such as prod_00; its \
              packager sets user_config.nvflare itself",
         ),
     }
@@ -353,8 +372,8 @@ fn folder_name(kit: &Path) -> Result<String> {
     Ok(kit.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// The given file, or what follows from the kit: its folder's name and whose configuration it
-/// holds.
+/// The site's configuration from `file`; or else from the kit: its folder's name, and whether it is
+/// a server's or a client's.
 fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
     if let Some(path) = file {
         return SiteConf::parse(&read_text(path, site_conf::MAX_BYTES)?)
@@ -370,11 +389,11 @@ fn site_conf(kit: &Path, file: Option<&Path>) -> Result<SiteConf> {
             return Problem::result(
                 "CLI-003",
                 format!(
-                    "{} is no server's or client's startup kit: expected one of \
+                    "{} is not the startup kit of a server or client: expected one of \
                      startup/fed_server.json, startup/fed_client.json",
                     kit.display()
                 ),
-                "give a participant's folder, as workspace/PROJECT/prod_00/server1",
+                "give a participant's folder, such as workspace/PROJECT/prod_00/server1",
             );
         }
     };

@@ -13,7 +13,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// As a command's result.
+    /// The problem as a command's result. `code` never changes its meaning.
     pub fn result<T>(
         code: &'static str,
         problem: impl Into<String>,

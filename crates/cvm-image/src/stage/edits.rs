@@ -1,17 +1,19 @@
-//! Edits of a tree: everything between the unpacked packages and the packed file system.
+//! The edits of a tree: everything between the unpacked packages and the packed file system.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
 
-use super::{StageError, spec::parse_mode};
-use crate::WorkError;
+use super::StageError;
+use crate::{
+    WorkError,
+    tree::{entries, inside, walk},
+};
 
-/// Deletes what matches the guest's absolute `patterns`; a pattern without a match is no error.
+/// Deletes what matches the guest's absolute `patterns`; a pattern may match nothing.
 pub(super) fn remove(tree: &Path, patterns: &[String]) -> Result<(), StageError> {
     for pattern in patterns {
         let whole = format!("{}{pattern}", glob::Pattern::escape(&tree.to_string_lossy()));
@@ -27,7 +29,7 @@ pub(super) fn remove(tree: &Path, patterns: &[String]) -> Result<(), StageError>
     Ok(())
 }
 
-/// Deletes a file, link or folder; one that is gone already is no error.
+/// Deletes a file, link or folder; it may be gone already.
 fn delete(path: &Path) -> Result<(), WorkError> {
     let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
     let done = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
@@ -55,14 +57,14 @@ pub(super) fn keep_only(
         {
             return Err(StageError::Tree {
                 path: format!("{folder}/{missing}"),
-                problem: "is to be kept and is not there".into(),
+                problem: "is to be kept, but is not there".into(),
             });
         }
     }
     Ok(())
 }
 
-/// Takes the named settings out of every unit in each folder; the lines go, whatever they say.
+/// Removes the named settings from every unit in each folder, whatever their values.
 pub(super) fn without_settings(
     tree: &Path,
     folders: &BTreeMap<String, Vec<String>>,
@@ -87,8 +89,8 @@ pub(super) fn without_settings(
     Ok(())
 }
 
-/// Copies an overlay over the tree: files with 0644 or 0755, folders with 0755, links as they are,
-/// all of them the user's.
+/// Copies an overlay over the tree: files with 0644 or 0755, folders with 0755, links as they are.
+/// All of them belong to the user who builds.
 pub(super) fn overlay(source: &Path, tree: &Path) -> Result<(), StageError> {
     for from in entries(source)? {
         let name = from.file_name().unwrap_or_default();
@@ -140,14 +142,19 @@ pub(super) fn finish(
     Ok(())
 }
 
+/// An octal permission without set-id bits.
+pub(super) fn parse_mode(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777)
+}
+
 fn make_folder(path: &Path) -> Result<(), WorkError> {
     fs::create_dir_all(path).map_err(WorkError::io("make", path))?;
     fs::set_permissions(path, Permissions::from_mode(0o755))
         .map_err(WorkError::io("set the mode of", path))
 }
 
-/// Removes links below `folder` whose target is gone: units that were removed leave some behind.
-pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), StageError> {
+/// Removes links below `folder` whose target is gone: removed units leave such links.
+pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), WorkError> {
     walk(&inside(tree, folder), &mut |path, metadata| {
         if metadata.is_symlink() {
             let target = fs::read_link(path).map_err(WorkError::io("read the link", path))?;
@@ -157,18 +164,18 @@ pub(super) fn prune_links(tree: &Path, folder: &str) -> Result<(), StageError> {
             } else {
                 parent.join(target)
             };
-            // What a site brings along is not there yet.
+            // What a site adds later is not there yet.
             let is_sites = target.starts_with(tree.join("opt/nvflare/site"));
             if !is_sites && target != Path::new("/dev/null") && target.symlink_metadata().is_err() {
-                return Ok(delete(path)?);
+                return delete(path);
             }
         }
         Ok(())
     })
 }
 
-/// Takes the set-user-id and set-group-id bits off everything: nothing in the guest needs them.
-pub(super) fn strip_set_id(tree: &Path) -> Result<(), StageError> {
+/// Clears every set-user-id and set-group-id bit: nothing in the guest needs one.
+pub(super) fn strip_set_id(tree: &Path) -> Result<(), WorkError> {
     walk(tree, &mut |path, metadata| {
         let mode = metadata.permissions().mode();
         if !metadata.is_symlink() && mode & 0o6000 != 0 {
@@ -177,68 +184,6 @@ pub(super) fn strip_set_id(tree: &Path) -> Result<(), StageError> {
         }
         Ok(())
     })
-}
-
-/// Calls `visit` for everything below `folder`, links not followed, in the order of names.
-pub(super) fn walk(
-    folder: &Path,
-    visit: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<(), StageError>,
-) -> Result<(), StageError> {
-    for path in entries(folder)? {
-        let metadata = path.symlink_metadata().map_err(WorkError::io("look at", &path))?;
-        visit(&path, &metadata)?;
-        if metadata.is_dir() && path.symlink_metadata().is_ok() {
-            walk(&path, visit)?;
-        }
-    }
-    Ok(())
-}
-
-/// The sorted entries of a folder; none where there is no such folder.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
-    let fail = || WorkError::io("list", folder);
-    let listing = match fs::read_dir(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        listing => listing.map_err(fail())?,
-    };
-    let mut paths: Vec<PathBuf> =
-        listing.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(fail())?;
-    paths.sort();
-    Ok(paths)
-}
-
-/// The file that `path` is for a program whose root is `root`: links are followed, but never out of
-/// the tree.
-pub(crate) fn resolve(root: &Path, path: &Path) -> Option<PathBuf> {
-    const LINKS: usize = 40; // as Linux
-    let mut links = 0;
-    let mut ahead: Vec<OsString> =
-        path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
-    let mut found = PathBuf::new();
-    while let Some(part) = ahead.pop() {
-        match part.to_str() {
-            Some("/") => found = PathBuf::new(),
-            Some(".") => {}
-            Some("..") => drop(found.pop()),
-            _ => {
-                let Ok(target) = fs::read_link(root.join(&found).join(&part)) else {
-                    found.push(part);
-                    continue;
-                };
-                links += 1;
-                if links > LINKS {
-                    return None;
-                }
-                ahead.extend(target.components().rev().map(|part| part.as_os_str().to_owned()));
-            }
-        }
-    }
-    Some(root.join(found)).filter(|path| path.is_file())
-}
-
-/// The guest's absolute `path` in the tree.
-pub(super) fn inside(tree: &Path, path: &str) -> PathBuf {
-    tree.join(path.trim_start_matches('/'))
 }
 
 #[cfg(test)]
@@ -314,21 +259,6 @@ mod tests {
         fs::write(over.path().join("opt/x"), "x").unwrap();
         assert!(overlay(over.path(), dir.path()).is_err());
         assert_eq!(entries(outside.path()).unwrap().len(), 0);
-    }
-
-    #[test]
-    fn links_are_followed_inside_the_tree_only() {
-        let dir = tree();
-        let link = |target: &str, name: &str| symlink(target, dir.path().join(name)).unwrap();
-        link("usr/bin", "bin");
-        link("/bin/x", "etc/x");
-        link("../../../../../../etc/b.conf", "usr/lib/b");
-        link("/etc/hostname", "etc/outside");
-        link("loop", "loop");
-        let found = |path: &str| resolve(dir.path(), Path::new(path));
-        assert_eq!(found("/etc/x"), Some(dir.path().join("usr/bin/x")));
-        assert_eq!(found("/bin/../lib/b"), Some(dir.path().join("etc/b.conf")));
-        assert_eq!((found("/etc/outside"), found("/loop"), found("/usr")), (None, None, None));
     }
 
     #[test]

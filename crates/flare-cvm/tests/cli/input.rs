@@ -1,5 +1,4 @@
-//! What users give on the command line: dates, standard input, pipes, links, and files of every
-//! editor.
+//! What a command line names: dates, standard input, pipes, links, and files of every editor.
 
 use std::{
     fs::{self, File},
@@ -45,7 +44,7 @@ fn standard_input_is_a_file() {
     piped("README.md").failed("ATT-362").says("standard input: it is no evidence");
 }
 
-/// Whoever opens a pipe that nobody writes into waits for ever.
+/// Opening a pipe that nobody writes to would wait for ever.
 #[test]
 fn a_named_pipe_is_refused_and_nobody_waits() {
     let folder = folder("pipe");
@@ -60,7 +59,7 @@ fn a_named_pipe_is_refused_and_nobody_waits() {
     for option in ["--roots", "--jwks", "--policy", "--reference"] {
         verify(&format!("{MILAN} --at {NOW} {option} {pipe}")).failed("FILE-004");
     }
-    // What a shell opened for its program is read.
+    // A file that a shell opened for the program is read.
     let shell = format!(
         "{} attest verify <(cat {MILAN}/report.bin) {MILAN}/vcek.der --at {NOW}",
         env!("CARGO_BIN_EXE_flare-cvm")
