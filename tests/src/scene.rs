@@ -101,9 +101,9 @@ impl Scene {
         Self { accepts_host_acpi: false, ..self }
     }
 
-    /// The command line program, as `cargo build --release` made it.
+    /// The command line program, as `make build` made it; beside it are those for images.
     pub fn program(&self) -> PathBuf {
-        self.repository.join("target/release/flare-cvm")
+        self.repository.join("target/programs/flare-cvm")
     }
 
     /// The bundle.

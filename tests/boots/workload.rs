@@ -42,7 +42,7 @@ fn image(work: &Path) -> PathBuf {
     run(Command::new(bin.join("busybox")).arg("--install").arg(&bin)).expect("BusyBox's names");
     let config = serde_json::json!({
         "User": "0:0", "WorkingDir": "/work", "Env": ["PATH=/bin", "ACME=100 % of \"$HOME\""],
-        "Entrypoint": ["sh", "-c", include_str!("workload/entrypoint.sh"), "acme"], "Cmd": [GUEST_PORT.to_string()],
+        "Entrypoint": ["sh", "-c", include_str!("../workload/entrypoint.sh"), "acme"], "Cmd": [GUEST_PORT.to_string()],
     });
     docker::save(work, &root, &config).expect("an archive")
 }

@@ -17,11 +17,11 @@ use cvm_lab::{
     vm::{BOOT_LIMIT, Machine, Vm},
 };
 
-use crate::{PORT, READY_LIMIT, lab};
+use super::{PORT, READY_LIMIT, lab};
 
 /// What made a host root in a guest: systemd-tmpfiles made a unit and a udev rule of it. It prints
 /// `PWNED`.
-const TMPFILES: &str = include_str!("vectors/host-smbios/tmpfiles.extra");
+const TMPFILES: &str = include_str!("../../vectors/host-smbios/tmpfiles.extra");
 /// The credentials that units and programs of systemd 252 name, and of the versions after it.
 const CREDENTIALS: &[(&str, &str)] = &[
     ("tmpfiles.extra", TMPFILES),
