@@ -57,7 +57,7 @@ class Server:
         parts = urlsplit(url)
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        self.connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=20, context=context)
+        self.connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=200, context=context)
         self.connection.connect()
         found = hashlib.sha256(self.connection.sock.getpeercert(binary_form=True)).hexdigest()
         if found != pin:

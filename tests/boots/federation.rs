@@ -346,8 +346,10 @@ fn attack_a_replayed_token_and_another_name(
 
 fn attack_a_killed_agent(federation: &Federation, running: &mut Running) -> Result<()> {
     for _ in 0..2 {
+        let main = "systemctl show --property=MainPID --value cvm-agent.service";
+        let killed = drill("site-2", main)?;
         drill("site-2", "systemctl kill --signal=KILL cvm-agent.service")?;
-        thread::sleep(Duration::from_secs(10));
+        another("site-2", main, &killed)?;
     }
     running
         .site("site-2")?
@@ -412,6 +414,23 @@ fn attack_a_server_without_a_cvm(federation: &Federation, running: &mut Running)
         );
     }
     Ok(())
+}
+
+/// Waits until a CVM answers `line` with another process's number than `before`, or has powered
+/// off.
+fn another(site: &str, line: &str, before: &str) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        match drill(site, line) {
+            Ok(answer) if [before.trim(), "0", ""].contains(&answer.trim()) => {}
+            _ => return Ok(()),
+        }
+        ensure!(
+            begin.elapsed() < STOP_LIMIT,
+            "{site} has neither another process than {before} nor powered off in {STOP_LIMIT:?}"
+        );
+        thread::sleep(Duration::from_secs(2));
+    }
 }
 
 /// Waits until NVFLARE has stopped in a CVM.

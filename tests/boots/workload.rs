@@ -98,7 +98,7 @@ fn text(path: &Path) -> String {
 /// A file of the workload's, as its lines KEY=VALUE.
 fn fetch(path: &str) -> Result<BTreeMap<String, String>> {
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     write!(stream, "GET /{path} HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

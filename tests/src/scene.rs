@@ -11,7 +11,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{process::Process, run, run_shown, tpm::Tpm, vm::Machine};
+use crate::{
+    process::{PATIENCE, Process},
+    run, run_shown,
+    tpm::Tpm,
+    vm::Machine,
+};
 
 /// The two parties: folder, role in the ceremony.
 pub const PARTIES: [(&str, &str); 2] =
@@ -442,7 +447,7 @@ impl Scene {
         command.arg("--policy").arg(policy.unwrap_or(&folder));
         let mut process =
             Process::start(&format!("key holder of {}", PARTIES[index].0), &mut command)?;
-        process.wait_for(&["ready https"], Duration::from_secs(20))?;
+        process.wait_for(&["ready https"], PATIENCE)?;
         Ok(process)
     }
 

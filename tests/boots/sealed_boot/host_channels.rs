@@ -7,7 +7,6 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -155,7 +154,8 @@ fn attack_everything_that_a_host_can_say_to_a_running_guest() {
     let status = lab.scene.admin_status(PORT, READY_LIMIT).expect("NVFLARE's status");
     assert!(status["server_status"].is_string(), "{status}");
     sysrq(&mut vm).expect("the host's keyboard");
-    thread::sleep(Duration::from_secs(1));
+    // Whoever answers has had time to listen to it.
+    lab.scene.admin_status(PORT, READY_LIMIT).expect("NVFLARE's status once more");
     let console = vm.console.text();
     assert!(console.contains("] host:"), "cvm-init has looked for the host's channels:\n{console}");
     let running = console.lines().skip_while(|line| !line.contains("] handoff:")).skip(1);

@@ -21,7 +21,7 @@ def extend(register: int) -> bytes:
 
 def agent(request: str) -> bytes:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(60)
+        connection.settimeout(300)
         connection.connect("/run/flare-cvm/agent.sock")
         connection.sendall(request.encode() + b"\n")
         with connection.makefile("rb") as answer:
@@ -38,7 +38,7 @@ class Drill(socketserver.StreamRequestHandler):
         if verb == "agent":
             self.wfile.write(agent(argument))
             return
-        shell = subprocess.run(["/usr/bin/bash", "-c", line], capture_output=True, timeout=60, check=False)
+        shell = subprocess.run(["/usr/bin/bash", "-c", line], capture_output=True, timeout=300, check=False)
         self.wfile.write(shell.stdout + shell.stderr)
 
 
