@@ -1,4 +1,4 @@
-# The workload of tests/workload.rs: serves what it sees as lines KEY=VALUE; what it cannot say is empty. It judges nothing.
+# The workload of tests/boots/workload.rs: serves what it sees as lines KEY=VALUE; what it cannot say is empty. It judges nothing.
 www=/tmp/nvflare/www; mkdir -p $www
 say() { printf '%s=%s\n' "$1" "$(echo "$2" | tr -s '\n' ' ' | sed 's/ *$//')"; }
 status() { sed -n "s/^$1:[[:space:]]*//p" /proc/self/status | tr -s '\t' ' '; }
