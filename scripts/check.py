@@ -16,7 +16,13 @@ WORKSPACE = ["--release", "--locked", "--workspace"]
 # Minutes of boots, of load and of building images: `make test` runs them.
 SLOW = {"boots", "builder", "guest", "load"}
 # Folders outside of any package that tests of one read.
-READS = {"stages": "cvm-image", "partitions": "cvm-image", "python": "cvm-image", "keys": "flare-cvm", "docs": "cvm-init"}
+READS = {
+    "stages": "cvm-image",
+    "partitions": "cvm-image",
+    "python": "cvm-image",
+    "keys": "flare-cvm",
+    "docs": "cvm-init",
+}
 
 
 def output(*command: str) -> str:
@@ -25,8 +31,14 @@ def output(*command: str) -> str:
 
 def changed_files() -> list[str]:
     mains = ("origin/main", "main")
-    found = [name for name in mains if subprocess.run(["git", "rev-parse", "-q", "--verify", name], cwd=ROOT,
-                                                      capture_output=True, check=False).returncode == 0]
+    found = [
+        name
+        for name in mains
+        if subprocess.run(
+            ["git", "rev-parse", "-q", "--verify", name], cwd=ROOT, capture_output=True, check=False
+        ).returncode
+        == 0
+    ]
     base = output("git", "merge-base", "HEAD", found[0]).strip() if found else "HEAD"
     tracked = output("git", "diff", "--name-only", base)
     return (tracked + output("git", "ls-files", "--others", "--exclude-standard")).splitlines()
@@ -48,8 +60,11 @@ def changed_packages(files: list[str], packages: dict[str, dict]) -> set[str]:
 def with_dependents(changed: set[str], packages: dict[str, dict]) -> set[str]:
     found = set(changed)
     while True:
-        more = {name for name, package in packages.items()
-                if any(needed["name"] in found for needed in package["dependencies"])}
+        more = {
+            name
+            for name, package in packages.items()
+            if any(needed["name"] in found for needed in package["dependencies"])
+        }
         if more <= found:
             return found
         found |= more
@@ -70,8 +85,11 @@ def main() -> int:
     if python.exists() and any(file.startswith("python/") for file in files):
         steps.append([str(python), "-B", "-m", "unittest", "discover", "-s", "python/tests", "-t", "python"])
     wanted = with_dependents(changed, packages)
-    env = {**os.environ, "CHECK_PACKAGES": " ".join(wanted),
-           "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER": f"{ROOT}/scripts/times.py run"}
+    env = {
+        **os.environ,
+        "CHECK_PACKAGES": " ".join(wanted),
+        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER": f"{ROOT}/scripts/times.py run",
+    }
     for step in steps:
         if subprocess.run(step, cwd=ROOT, env=env, check=False).returncode != 0:
             return 1
