@@ -469,7 +469,7 @@ fn ctrl_c_during_a_build_leaves_nothing_behind() {
     let (out, first) = (out.display().to_string(), image("nvcc_image.qcow2"));
     let second = || flare_cvm(&["build", "nvflare_cc_base", "--base-image", &first, "-o", &out]);
     interrupted(&folder, second(), "unpacking", When::Soon, CtrlC::Alone);
-    interrupted(&folder, second(), "installing the locked", When::Runs("python3"), CtrlC::Group);
+    interrupted(&folder, second(), "installing the locked", When::Runs("pip"), CtrlC::Group);
     // mmdebstrap, with apt and dpkg below it.
     let first = || flare_cvm(&["build", "nvidia_cc_base", "-o", &out]);
     interrupted(&folder, first(), "unpacking", When::Runs("apt-get"), CtrlC::Alone);
