@@ -3,11 +3,21 @@ CARGO ?= cargo
 NVFLARE = target/tools/nvflare/.ready
 ORACLES = target/tools/oracles/.ready
 PYTHON_LINT = target/tools/python-lint/.ready
-CARGO_TEST = $(CARGO) test --release --locked --workspace --no-fail-fast
 PEERS = target/tools/peers
 NFS_SERVER = target/tools/ganesha/.ready
+PYTHON = target/tools/nvflare/bin/python3
+# What runs on a builder, at a party and in a guest; all else that cargo makes serves tests.
+PROGRAMS = cvm-agent cvm-data cvm-init cvm-jobs cvm-keyholder cvm-snpguest flare-cvm
+# Notes the time of a step, and of each test.
+STEP = scripts/times.py step
+TIMED = env CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/scripts/times.py run"
+# One selection of packages in every build, so that each has one set of features.
+WORKSPACE = --release --locked --workspace
+CARGO_TEST = $(TIMED) $(CARGO) test $(WORKSPACE) --no-fail-fast
+BOOTS = $(CARGO_TEST) --test boots -- --test-threads=1
 
-.PHONY: demo demo-federation drills test boots boots-of-a-server boots-of-sites lint bench build deps
+.PHONY: demo demo-federation drills test tests check boots boots-of-a-server boots-of-sites builder \
+  python times lint bench build deps
 .DELETE_ON_ERROR:
 
 demo: build $(NVFLARE)
@@ -17,46 +27,62 @@ demo: build $(NVFLARE)
 demo-federation: build $(NVFLARE)
 	target/release/federation
 
-# Programs and examples in one build, with what tests ask of shared crates: after a build of programs alone those would be
-# compiled once more.
-test: deps $(NVFLARE) $(ORACLES) $(NFS_SERVER)
-	$(CARGO) build --release --locked --workspace --bins --examples
-	target/release/kernel target/tools/kernel
-	FLARE_CVM_PYTHON=$(CURDIR)/target/tools/nvflare/bin/python3 FLARE_CVM_TEST_KERNEL=$(CURDIR)/target/tools/kernel \
-	FLARE_CVM_SEV_SNP_MEASURE=$(CURDIR)/target/tools/oracles/bin/sev-snp-measure \
-	$(CARGO_TEST) --tests
-	$(MAKE) --jobs=2 --keep-going boots
-	$(CARGO_TEST) --test federation
-	target/tools/nvflare/bin/python3 tests/split_key.py
-	target/tools/nvflare/bin/python3 -B -m unittest discover -s python/tests -t python
+# Everything, and then how long it took, whether it passed or not.
+test:
+	@rm -rf target/times
+	@status=0; $(STEP) "make test" $(MAKE) tests || status=$$?; scripts/times.py show; exit $$status
 
-# An emulated machine keeps one processor busy: two of them run beside each other.
-boots: boots-of-a-server boots-of-sites
+tests: deps $(NVFLARE) $(ORACLES) $(NFS_SERVER)
+	$(STEP) "compiling programs" $(MAKE) build
+	$(STEP) "compiling examples" $(CARGO) build $(WORKSPACE) --examples
+	$(STEP) "compiling tests" $(CARGO) test $(WORKSPACE) --no-run --tests --test builder --test boots
+	$(STEP) "stages, a kernel" target/release/kernel target/tools/kernel
+	FLARE_CVM_PYTHON=$(CURDIR)/$(PYTHON) FLARE_CVM_TEST_KERNEL=$(CURDIR)/target/tools/kernel \
+	FLARE_CVM_SEV_SNP_MEASURE=$(CURDIR)/target/tools/oracles/bin/sev-snp-measure \
+	$(STEP) "tests without machines" $(CARGO_TEST) --tests
+	$(STEP) "boots and what runs beside them" $(MAKE) --jobs=2 --keep-going boots
+	$(STEP) "a federation" $(BOOTS) federation::
+	$(STEP) "the programs are the same" $(CARGO_TEST) --test builder -- programs::
+
+# An emulated machine keeps one processor busy: two of these run beside each other, the longest first.
+boots: boots-of-a-server boots-of-sites builder python
 boots-of-a-server:
-	$(CARGO_TEST) --test sealed_boot
+	$(STEP) "$@" $(BOOTS) sealed_boot::
 boots-of-sites:
-	$(CARGO_TEST) --test machine_bound --test host_acpi --test packager --test workload
+	$(STEP) "$@" $(BOOTS) machine_bound:: host_acpi:: packager:: workload::
+builder:
+	$(STEP) "$@" $(CARGO_TEST) --test builder
+python:
+	$(STEP) "split key in Python" $(PYTHON) tests/split_key.py
+	$(STEP) "$@" $(PYTHON) -B -m unittest discover -s python/tests -t python
 
 # Images of the other profiles: NVIDIA's driver without a GPU, a later kernel for TDX. What a federation does when a part of
-# it fails, and ten cold starts in a row: more than an hour.
+# it fails, and ten cold starts in a row: more than an hour. CI runs one of them in turn (scripts/drill.sh).
 drills: build $(NVFLARE)
-	$(CARGO_TEST) --test profiles -- --ignored --nocapture --test-threads=1
-	$(CARGO_TEST) --test federation -- --ignored --nocapture --test-threads=1
+	$(BOOTS) --ignored --nocapture profiles:: federation::
+
+# A developer's own loop: lint, and the unit tests of what changed since main, and of what is made of it.
+check:
+	scripts/check.py
+
+# How long the last `make test` took.
+times:
+	scripts/times.py show
 
 lint: $(PYTHON_LINT)
 	$(CARGO) fmt --all --check
 	target/tools/python-lint/bin/ruff format --check --quiet .
 	target/tools/python-lint/bin/ruff check --quiet .
 	cd python && ../target/tools/python-lint/bin/mypy
-	$(CARGO) clippy --release --locked --workspace --all-targets \
-		--features flare-cvm-fuzz/targets -- -D warnings
+	$(CARGO) clippy $(WORKSPACE) --all-targets --features flare-cvm-fuzz/targets -- -D warnings
 
 bench: build $(NVFLARE) $(PEERS)/snpguest/.ready $(PEERS)/nvidia/.ready
 	target/release/bench
 	$(CARGO) bench --locked --workspace --bench verify --bench tokens
 
 build: deps
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) build $(WORKSPACE) --bins
+	scripts/install-programs.sh $(PROGRAMS)
 
 deps:
 	@scripts/install-deps.sh

@@ -4,7 +4,7 @@
 # would show nothing before the end.
 set -eu
 exec 2>&1
-program=${FLARE_CVM:-$(dirname "$(readlink -f "$0")")/../target/release/flare-cvm}
+program=${FLARE_CVM:-$(dirname "$(readlink -f "$0")")/../target/programs/flare-cvm}
 [ $# = 1 ] || { echo "usage: build_cvm_image.sh CC_CONFIG.yml"; exit 2; }
 command -v "$program" >/dev/null || {
   echo "error: no program $program: run \`make build\`, or set FLARE_CVM"

@@ -102,7 +102,7 @@ class Site:
     ) -> None:
         self.agent = FakeAgent(name, role)
         self.participant = participant
-        self.authorizer = CVMAuthorizer(socket=self.agent.socket, timeout=5.0, max_wait_s=2.0)
+        self.authorizer = CVMAuthorizer(socket=self.agent.socket, timeout=50.0, max_wait_s=2.0)
         kind = manager.pop("kind", CVMManager)
         self.manager = kind(
             cc_issuers_conf=[{"issuer_id": "cvm_authorizer", "token_expiration": 300}],

@@ -28,7 +28,7 @@ class AgentTest(unittest.TestCase):
     def setUp(self) -> None:
         self.agent = FakeAgent("site-1", "client")
         self.addCleanup(self.agent.close)
-        self.client = AgentClient(self.agent.socket, timeout=5.0)
+        self.client = AgentClient(self.agent.socket, timeout=50.0)
 
     def answer(self, op: str, override: Override) -> None:
         self.agent.overrides[op] = override

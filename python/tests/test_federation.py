@@ -44,7 +44,7 @@ builders:
   - path: nvflare.lighter.impl.signature.SignatureBuilder
 """
 _FREQUENCY_S = 4
-_PATIENCE_S = 90.0
+_PATIENCE_S = 600.0
 
 
 class Process:

@@ -1,3 +1,3 @@
 #!/bin/sh
-here="$(dirname "$0")"; PATH="$PATH:$here/../../target/release"
+here="$(dirname "$0")"; PATH="$PATH:$here/../../target/programs"
 exec flare-cvm build "$here" "$@"

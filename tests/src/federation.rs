@@ -20,7 +20,7 @@ use cvm_layout::manifest::{Manifest, Stage};
 use serde_json::Value;
 
 use crate::{
-    process::Process,
+    process::{PATIENCE, Process},
     run,
     scene::{Scene, text, unpack},
     tpm::Tpm,
@@ -52,6 +52,8 @@ const KEYHOLDER_PORT: u16 = 8443;
 const ATTEST_PORT: u16 = 8445;
 /// How long the whole federation may take from its start until both clients are registered.
 const REGISTERED: Duration = Duration::from_secs(600);
+/// How long a running federation may take for one answer.
+const ANSWERED: Duration = Duration::from_secs(600);
 
 /// Where the root shell of an image for drills listens.
 const DRILL_PORT: u16 = 9999;
@@ -414,7 +416,7 @@ impl Federation {
             .arg("--policy")
             .arg(&folder);
         let mut process = Process::start(&format!("key holder of {party}"), &mut command)?;
-        process.wait_for(&["ready https"], Duration::from_secs(20))?;
+        process.wait_for(&["ready https"], PATIENCE)?;
         Ok(process)
     }
 
@@ -503,8 +505,7 @@ impl Federation {
         anyhow::ensure!(ended["status"] == "FINISHED:COMPLETED", "the job ended as {ended}");
         let results = self.scene.root.join("results");
         fs::create_dir_all(&results)?;
-        let downloaded =
-            self.admin(Duration::from_secs(120), &["download", &job, &text(&results)])?;
+        let downloaded = self.admin(ANSWERED, &["download", &job, &text(&results)])?;
         Ok((job, downloaded))
     }
 
@@ -523,9 +524,8 @@ impl Federation {
     /// A researcher asks for a job's results; the server must refuse. Returns its words.
     pub fn download_refused(&self, job: &str) -> Result<String> {
         let (kit, folder) = (self.kit("researcher@acme.com"), self.at("results"));
-        let limit = Duration::from_secs(60);
         refusal(
-            self.scene.admin(&kit, FL_PORT, limit, &["download", job, &folder]),
+            self.scene.admin(&kit, FL_PORT, ANSWERED, &["download", job, &folder]),
             "AuthorizationError",
         )
     }
@@ -577,7 +577,7 @@ fn number(site: &str) -> u16 {
 pub fn drill(site: &str, line: &str) -> Result<String> {
     let mut shell =
         TcpStream::connect(("127.0.0.1", drill_port(site))).context("the shell for drills")?;
-    shell.set_read_timeout(Some(Duration::from_secs(90)))?;
+    shell.set_read_timeout(Some(ANSWERED))?;
     writeln!(shell, "{line}")?;
     let mut answer = Vec::new();
     shell.read_to_end(&mut answer)?;

@@ -4,16 +4,14 @@ use std::{
     fs,
     path::{Path, PathBuf, absolute},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Result, ensure};
 
-use crate::process::Process;
+use crate::process::{PATIENCE, Process};
 
 /// Where the server shows its export.
 pub const EXPORT: &str = "/export";
-const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A server that ends when dropped.
 pub struct Server {
@@ -54,7 +52,7 @@ impl Server {
         let paths: [PathBuf; 2] = [libraries, root.join("usr/lib/ganesha")];
         command.env("LD_LIBRARY_PATH", std::env::join_paths(paths)?);
         let mut process = Process::start("ganesha.nfsd", &mut command)?;
-        process.wait_for(&["NFS SERVER INITIALIZED"], START_LIMIT)?;
+        process.wait_for(&["NFS SERVER INITIALIZED"], PATIENCE)?;
         Ok(Self { _process: process })
     }
 }

@@ -14,6 +14,12 @@ use nix::{
     unistd::Pid,
 };
 
+/// How long a program of ours may take until it is ready, and until it has ended: seconds where it
+/// is alone, and many times that on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(200);
+/// How long what a process left in its pipes may take to arrive.
+const REST: Duration = Duration::from_secs(10);
+
 /// One line that a process printed, and when it arrived here.
 #[derive(Debug, Clone)]
 pub struct Line {
@@ -125,8 +131,7 @@ impl Process {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                thread::sleep(Duration::from_millis(50)); // the readers take what is left in the pipes
-                self.output();
+                self.rest();
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -137,18 +142,28 @@ impl Process {
         }
     }
 
+    /// Takes what is left in the pipes. A child of the process may keep them open.
+    fn rest(&mut self) {
+        let deadline = Instant::now() + REST;
+        while let Ok(line) =
+            self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            self.seen.push(line);
+        }
+    }
+
     /// The process's id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Asks the process to end (SIGTERM), and insists after five seconds.
+    /// Asks the process to end (SIGTERM), and insists after [`PATIENCE`].
     pub fn stop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
         let _ = kill(self.pid(), Signal::SIGTERM);
-        if self.wait(Duration::from_secs(5)).is_err() {
+        if self.wait(PATIENCE).is_err() {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -196,12 +211,7 @@ mod tests {
     #[test]
     fn a_line_is_found_and_its_absence_named() {
         let mut p = Process::start("echo", Command::new("echo").arg("hello there")).unwrap();
-        assert_eq!(p.wait_for(&["hello"], Duration::from_secs(5)).unwrap().text, "hello there");
-        assert!(
-            p.wait_for(&["absent"], Duration::from_secs(5))
-                .unwrap_err()
-                .to_string()
-                .contains("absent")
-        );
+        assert_eq!(p.wait_for(&["hello"], PATIENCE).unwrap().text, "hello there");
+        assert!(p.wait_for(&["absent"], PATIENCE).unwrap_err().to_string().contains("absent"));
     }
 }

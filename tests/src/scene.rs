@@ -11,7 +11,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{process::Process, run, run_shown, tpm::Tpm, vm::Machine};
+use crate::{
+    process::{PATIENCE, Process},
+    run, run_shown,
+    tpm::Tpm,
+    vm::Machine,
+};
 
 /// The two parties: folder, role in the ceremony.
 pub const PARTIES: [(&str, &str); 2] =
@@ -101,9 +106,9 @@ impl Scene {
         Self { accepts_host_acpi: false, ..self }
     }
 
-    /// The command line program, as `cargo build --release` made it.
+    /// The command line program, as `make build` made it; beside it are those for images.
     pub fn program(&self) -> PathBuf {
-        self.repository.join("target/release/flare-cvm")
+        self.repository.join("target/programs/flare-cvm")
     }
 
     /// The bundle.
@@ -442,7 +447,7 @@ impl Scene {
         command.arg("--policy").arg(policy.unwrap_or(&folder));
         let mut process =
             Process::start(&format!("key holder of {}", PARTIES[index].0), &mut command)?;
-        process.wait_for(&["ready https"], Duration::from_secs(20))?;
+        process.wait_for(&["ready https"], PATIENCE)?;
         Ok(process)
     }
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    process::{Line, Process},
+    process::{Line, PATIENCE, Process},
     run,
     tpm::Tpm,
 };
@@ -117,7 +117,8 @@ impl Vm {
     pub fn handoff(&mut self) -> Result<Line> {
         let line = self.console.wait_for(&["] handoff:", " FC-"], BOOT_LIMIT)?;
         if line.text.contains(" FC-") {
-            std::thread::sleep(Duration::from_secs(1));
+            // The rest of what it says: it powers the machine off.
+            let _ = self.console.wait(PATIENCE);
             bail!("the boot failed: {}\n{}", line.text, self.console.text());
         }
         Ok(line)

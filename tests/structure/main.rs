@@ -1,6 +1,7 @@
 //! What holds of the repository as a whole, read from cargo and from its sources.
 
 mod codes;
+mod features;
 mod links;
 mod modules;
 mod pages;

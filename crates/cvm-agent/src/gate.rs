@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn it_opens_for_a_healthy_agent_and_for_nobody_else() {
-        let patience = Duration::from_secs(20);
+        let patience = Duration::from_secs(200);
         let (_folder, socket) = agent(&["starting", "healthy"]);
         wait(&socket, 100, patience, || 100).unwrap();
         let (_folder, socket) = agent(&["starting", "failing"]);
@@ -172,7 +172,7 @@ mod tests {
         let refused = wait(&socket, 101, Duration::ZERO, || 100).unwrap_err();
         assert!(matches!(refused, GateError::Clock { .. }));
         let ticks = std::cell::Cell::new(99);
-        wait(&socket, 101, Duration::from_secs(20), || {
+        wait(&socket, 101, Duration::from_secs(200), || {
             ticks.set(ticks.get() + 1);
             ticks.get()
         })

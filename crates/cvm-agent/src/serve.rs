@@ -226,7 +226,7 @@ mod tests {
                 let _ = ours.write_all(&bytes);
                 (!close).then_some(ours)
             });
-            let line = read_line(&mut theirs, 1 << 20, Instant::now() + Duration::from_millis(500));
+            let line = read_line(&mut theirs, 1 << 20, Instant::now() + Duration::from_secs(5));
             drop(theirs);
             drop(writer.join());
             line

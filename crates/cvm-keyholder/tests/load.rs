@@ -275,7 +275,7 @@ fn attack_ten_hostile_addresses_beside_an_honest_boot() {
         (2..2 + ADDRESSES).for_each(|last| attack.from(Ipv4Addr::new(127, 0, 0, last)));
         let began = Instant::now();
         while attack.answered.load(Relaxed) < 60 {
-            assert!(began.elapsed() < Duration::from_secs(120), "the attack does not come about");
+            assert!(began.elapsed() < Duration::from_secs(600), "the attack does not come about");
             sleep(Duration::from_millis(50)).await;
         }
     });

@@ -59,7 +59,7 @@ sys.modules["flare_cvm"] = package
 pub fn python(script: &str) -> Command {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/flare_cvm");
     let mut python = Command::new("timeout");
-    python.args(["120", "python3", "-c", &format!("{PYTHON}{script}")]).arg(package);
+    python.args(["900", "python3", "-c", &format!("{PYTHON}{script}")]).arg(package);
     python
 }
 

@@ -45,7 +45,7 @@ assert limits == [int(number) for number in sys.argv[4:]], limits
 server, client = AgentClient(sys.argv[2]), AgentClient(sys.argv[3])
 tls = "ab" * 32
 for agent in (server, client):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while agent.status().state != "healthy" and time.monotonic() < deadline:
         time.sleep(0.1)
 status = client.status()

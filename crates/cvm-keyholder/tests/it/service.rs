@@ -49,7 +49,7 @@ fn auth() -> Outgoing {
 /// A TLS connection to write anything on.
 fn raw(serving: &Serving) -> StreamOwned<ClientConnection, TcpStream> {
     let socket = TcpStream::connect(serving.url.strip_prefix("https://").unwrap()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(100))).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -86,7 +86,7 @@ fn attack_oversize_bodies() {
             .unwrap();
         let (answer, took) = rest(&mut stream);
         assert!(answer.starts_with("HTTP/1.1 413"), "{method} {path}: {answer}");
-        assert!(took < Duration::from_secs(5));
+        assert!(took < Duration::from_secs(50), "{took:?}");
     }
     let mut stream = raw(&serving);
     // Hyper may buffer one read more than its bound of 128 KiB, so a head that is over it by little
@@ -120,7 +120,7 @@ fn attack_slow_loris() {
         .unwrap();
     for stream in [&mut head, &mut body] {
         let (_, took) = rest(stream);
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(took < Duration::from_secs(50), "{took:?}");
     }
 }
 
@@ -249,7 +249,7 @@ fn a_server_that_accepts_and_says_nothing_is_a_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let keep = thread::spawn(move || {
-        listener.accept().map(|(stream, _)| (stream, thread::sleep(Duration::from_secs(6))))
+        listener.accept().map(|(stream, _)| (stream, thread::sleep(Duration::from_secs(60))))
     });
     let failure = impatient(url).send(&auth()).unwrap_err();
     assert!(matches!(failure, Failure::Timeout(_)), "{failure}");

@@ -395,9 +395,9 @@ impl Serving {
 pub fn client_limits() -> cvm_release_https::Limits {
     let seconds = Duration::from_secs;
     cvm_release_https::Limits {
-        resolve: seconds(2),
-        connect: seconds(5),
-        request: seconds(20),
+        resolve: seconds(20),
+        connect: seconds(50),
+        request: seconds(200),
         total: seconds(3),
     }
 }

@@ -12,11 +12,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cvm_lab::{
-    process::Process,
+    process::{PATIENCE, Process},
     run,
     scene::{Scene, text},
 };
@@ -221,7 +221,9 @@ impl Disk {
         let server =
             command.arg("-f").arg(&self.image).arg(&self.mounted).stdout(Stdio::null()).spawn();
         let server = self.server.insert(server.expect("fuse2fs starts"));
+        let deadline = Instant::now() + LIMIT;
         while server.try_wait().expect("its state").is_none() {
+            assert!(Instant::now() < deadline, "fuse2fs has not mounted within {LIMIT:?}");
             if self.mounted.join("lost+found").is_dir() {
                 return true;
             }
@@ -233,16 +235,14 @@ impl Disk {
     /// Unmounts, so that every block is in the image file, and says which of `needles` stand in any
     /// of them.
     fn search(&mut self, needles: &[String]) -> Vec<String> {
-        let unmounted = (0..100).any(|_| {
-            thread::sleep(Duration::from_millis(100));
-            Command::new("umount")
-                .arg(&self.mounted)
-                .stderr(Stdio::null())
-                .status()
-                .is_ok_and(|s| s.success())
-        });
-        assert!(unmounted, "the disk is still in use");
-        // fuse2fs goes on writing behind umount(2).
+        let deadline = Instant::now() + LIMIT;
+        let mut umount = Command::new("umount");
+        umount.arg(&self.mounted).stderr(Stdio::null());
+        while !umount.status().is_ok_and(|status| status.success()) {
+            assert!(Instant::now() < deadline, "the disk is still in use after {LIMIT:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        // fuse2fs goes on writing after umount(2).
         self.server.as_mut().expect("a mounted disk").wait().expect("its end");
         let mut grep = Command::new("grep");
         grep.args(["-a", "-o", "-F"]).env("LC_ALL", "C");
@@ -295,9 +295,10 @@ fn attack_what_a_killed_provisioning_leaves_on_the_builders_disk() {
         let mut process = Process::start("flare-cvm", command.env("TMPDIR", &tmp).process_group(0))
             .expect("flare-cvm starts");
         process.wait_for(&[step], LIMIT).expect("the step");
+        // A little into the step: nothing depends on how far it got.
         thread::sleep(Duration::from_millis(50));
         kill(Pid::from_raw(-process.pid().as_raw()), Signal::SIGKILL).expect("the program runs");
-        process.wait(Duration::from_secs(20)).expect("an end");
+        process.wait(PATIENCE).expect("an end");
         assert_eq!(disk.search(&needles), none, "killed at {step:?}");
         assert!(!bundle.exists() && setup.left_in_memory() <= 1, "{step}");
         // What it left on the disk holds no secret; its blocks become free ones for the next

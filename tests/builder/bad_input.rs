@@ -12,10 +12,14 @@ use std::{
     process::{Command, Output},
     sync::OnceLock,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use cvm_lab::{process::Process, run, scene::Scene};
+use cvm_lab::{
+    process::{PATIENCE, Process},
+    run,
+    scene::Scene,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -23,7 +27,7 @@ use nix::{
 
 /// What a full disk is called, wherever it is noticed.
 const FULL: [&str; 3] = ["WORK-004", "FILE-002", "SEAL-002"];
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// The one scene: stage images, a ceremony, a kit and a good bundle.
 fn scene() -> &'static Scene {
@@ -400,20 +404,45 @@ enum CtrlC {
     Group,
 }
 
-/// Starts `command`, interrupts it a while after a line of progress, and checks what is left.
-fn interrupted(folder: &Path, mut command: Command, line: &str, after: Duration, to: CtrlC) {
+/// When a Ctrl-C comes after a line of progress.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    /// A little into the step: nothing depends on how far it got.
+    Soon,
+    /// While a program of this name works for the step.
+    Runs(&'static str),
+}
+
+/// Waits until a program of that name works in `folder`.
+fn runs(name: &str, folder: &Path) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let users = users(folder);
+        if users.iter().any(|user| user.trim() == name) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no {name} within {LIMIT:?}, but {users:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Starts `command`, interrupts it after a line of progress, and checks what is left.
+fn interrupted(folder: &Path, mut command: Command, line: &str, when: When, to: CtrlC) {
     let before = inventory(folder);
     command.env("TMPDIR", folder.join("tmp")).process_group(0);
     let mut process = Process::start("flare-cvm", &mut command).expect("flare-cvm starts");
     process.wait_for(&[line], LIMIT).expect("progress");
-    thread::sleep(after);
+    match when {
+        When::Soon => thread::sleep(Duration::from_millis(100)),
+        When::Runs(name) => runs(name, folder),
+    }
     let pid = process.pid();
     let target = match to {
         CtrlC::Alone => pid,
         CtrlC::Group => Pid::from_raw(-pid.as_raw()),
     };
     kill(target, Signal::SIGINT).expect("the program runs");
-    let status = process.wait(Duration::from_secs(20)).expect("an end");
+    let status = process.wait(PATIENCE).expect("an end");
     let text = process.text();
     assert_eq!(status.code(), Some(130), "{line} {to:?}: {text}");
     assert!(text.contains("interrupted: ") && !text.contains("error["), "{line} {to:?}: {text}");
@@ -439,12 +468,12 @@ fn ctrl_c_during_a_build_leaves_nothing_behind() {
     write(&out, "an earlier good image");
     let (out, first) = (out.display().to_string(), image("nvcc_image.qcow2"));
     let second = || flare_cvm(&["build", "nvflare_cc_base", "--base-image", &first, "-o", &out]);
-    interrupted(&folder, second(), "unpacking", Duration::from_millis(100), CtrlC::Alone);
-    interrupted(&folder, second(), "installing the locked", Duration::from_secs(3), CtrlC::Group);
+    interrupted(&folder, second(), "unpacking", When::Soon, CtrlC::Alone);
+    interrupted(&folder, second(), "installing the locked", When::Runs("pip"), CtrlC::Group);
     // mmdebstrap, with apt and dpkg below it.
     let first = || flare_cvm(&["build", "nvidia_cc_base", "-o", &out]);
-    interrupted(&folder, first(), "unpacking", Duration::from_secs(8), CtrlC::Alone);
-    interrupted(&folder, first(), "unpacking", Duration::from_secs(12), CtrlC::Group);
+    interrupted(&folder, first(), "unpacking", When::Runs("apt-get"), CtrlC::Alone);
+    interrupted(&folder, first(), "unpacking", When::Runs("tar"), CtrlC::Group);
 }
 
 #[test]
@@ -461,6 +490,6 @@ fn ctrl_c_during_provisioning_leaves_nothing_behind() {
     ] {
         let mut command = provision(&bundle, &[]);
         command.arg("--replace");
-        interrupted(&folder, command, line, Duration::from_millis(100), to);
+        interrupted(&folder, command, line, When::Soon, to);
     }
 }

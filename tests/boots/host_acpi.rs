@@ -11,7 +11,7 @@ use cvm_lab::{
 };
 
 /// Compiled from the `.dsl` beside it.
-const TABLE: &[u8] = include_bytes!("vectors/host-acpi/writes-kernel-memory.aml");
+const TABLE: &[u8] = include_bytes!("../vectors/host-acpi/writes-kernel-memory.aml");
 /// Where `console_printk` lies in the kernel that it was written for.
 const OFFSET: u32 = 0x1cc_c340;
 /// AML's prefix of a 32-bit constant.

@@ -42,7 +42,7 @@ fn image(work: &Path) -> PathBuf {
     run(Command::new(bin.join("busybox")).arg("--install").arg(&bin)).expect("BusyBox's names");
     let config = serde_json::json!({
         "User": "0:0", "WorkingDir": "/work", "Env": ["PATH=/bin", "ACME=100 % of \"$HOME\""],
-        "Entrypoint": ["sh", "-c", include_str!("workload/entrypoint.sh"), "acme"], "Cmd": [GUEST_PORT.to_string()],
+        "Entrypoint": ["sh", "-c", include_str!("../workload/entrypoint.sh"), "acme"], "Cmd": [GUEST_PORT.to_string()],
     });
     docker::save(work, &root, &config).expect("an archive")
 }
@@ -98,7 +98,7 @@ fn text(path: &Path) -> String {
 /// A file of the workload's, as its lines KEY=VALUE.
 fn fetch(path: &str) -> Result<BTreeMap<String, String>> {
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     write!(stream, "GET /{path} HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

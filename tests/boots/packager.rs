@@ -11,7 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cvm_lab::{docker, process::Process, run, scene::Scene};
+use cvm_lab::{
+    docker,
+    process::{PATIENCE, Process},
+    run,
+    scene::Scene,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -19,6 +24,8 @@ use nix::{
 
 const SITES: [(&str, &str); 2] = [("server1", "server"), ("site-1", "client")];
 const PARTIES: [(&str, &str); 2] = [("model-owner", "model_owner"), ("data-owner", "data_owner")];
+/// How long provisioning may take until a line of its progress.
+const LIMIT: Duration = Duration::from_secs(600);
 const PROJECT: &str = "flare-cvm-federation";
 /// `python3 -m nvflare.lighter.provision` without the 100 s that its packager sleeps between
 /// participants.
@@ -458,11 +465,11 @@ fn ctrl_c_leaves_nothing_of_any_site_behind() {
         let mut command = seal(&scene().root.join("project"), &kits(), &out);
         command.arg("--builder").arg(&own).env("TMPDIR", &temporary).process_group(0);
         let mut process = Process::start("flare-cvm", &mut command).expect("flare-cvm starts");
-        process.wait_for(&[line], Duration::from_secs(120)).expect("progress");
+        process.wait_for(&[line], LIMIT).expect("progress");
         let pid = process.pid();
         let target = if group { Pid::from_raw(-pid.as_raw()) } else { pid };
         kill(target, Signal::SIGINT).expect("the program runs");
-        let status = process.wait(Duration::from_secs(20)).expect("an end");
+        let status = process.wait(PATIENCE).expect("an end");
         assert_eq!(status.code(), Some(130), "{line}: {}", process.text());
         // A bundle that was finished before stays; of the others nothing does.
         let whole: Vec<_> = names(&out).into_iter().filter(|name| name.ends_with(".tgz")).collect();

@@ -7,7 +7,6 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -17,11 +16,11 @@ use cvm_lab::{
     vm::{BOOT_LIMIT, Machine, Vm},
 };
 
-use crate::{PORT, READY_LIMIT, lab};
+use super::{PORT, READY_LIMIT, lab};
 
 /// What made a host root in a guest: systemd-tmpfiles made a unit and a udev rule of it. It prints
 /// `PWNED`.
-const TMPFILES: &str = include_str!("vectors/host-smbios/tmpfiles.extra");
+const TMPFILES: &str = include_str!("../../vectors/host-smbios/tmpfiles.extra");
 /// The credentials that units and programs of systemd 252 name, and of the versions after it.
 const CREDENTIALS: &[(&str, &str)] = &[
     ("tmpfiles.extra", TMPFILES),
@@ -155,7 +154,8 @@ fn attack_everything_that_a_host_can_say_to_a_running_guest() {
     let status = lab.scene.admin_status(PORT, READY_LIMIT).expect("NVFLARE's status");
     assert!(status["server_status"].is_string(), "{status}");
     sysrq(&mut vm).expect("the host's keyboard");
-    thread::sleep(Duration::from_secs(1));
+    // Whoever answers has had time to listen to it.
+    lab.scene.admin_status(PORT, READY_LIMIT).expect("NVFLARE's status once more");
     let console = vm.console.text();
     assert!(console.contains("] host:"), "cvm-init has looked for the host's channels:\n{console}");
     let running = console.lines().skip_while(|line| !line.contains("] handoff:")).skip(1);
