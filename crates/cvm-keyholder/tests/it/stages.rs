@@ -98,7 +98,10 @@ fn claims(kind: &str, at: At, reference: &Reference) -> Value {
     };
     let body = |rtmr3: &Bytes<48>| {
         let byte = |byte: u8| Bytes([byte; 48]);
-        json!({ "body": { "mr_td": byte(1), "rtmr_0": byte(2), "rtmr_1": byte(3), "rtmr_2": byte(4), "rtmr_3": rtmr3 } })
+        json!({ "body": {
+            "mr_td": byte(1), "rtmr_0": byte(2), "rtmr_1": byte(3), "rtmr_2": byte(4),
+            "rtmr_3": rtmr3,
+        } })
     };
     let (pcr11, pcr15) = registers(Bytes([11; 32]), at);
     let vtpm = json!({ "pcr04": Bytes([4; 32]), "pcr11": pcr11, "pcr15": pcr15 });
