@@ -50,7 +50,7 @@ pub fn install() -> io::Result<()> {
 /// interrupted work may have started or made more before its next checkpoint.
 fn clean_up() {
     for _ in 0..PASSES {
-        end(&descendants());
+        end(descendants);
         let paths = interrupt::guarded();
         let left: Vec<_> = paths.iter().filter(|path| path.symlink_metadata().is_ok()).collect();
         if left.is_empty() && descendants().is_empty() {
@@ -60,17 +60,19 @@ fn clean_up() {
     }
 }
 
-/// Ends the processes of `family`, and kills those that do not end in time. They were listed before
-/// any signal: a process whose parent is gone is nobody's descendant.
-fn end(family: &[Pid]) {
-    for pid in family {
+/// Ends the processes that `family` lists, and kills those that do not end in time, with those that
+/// were started meanwhile. They are listed before any signal: a process whose parent is gone is
+/// nobody's descendant.
+fn end(family: impl Fn() -> Vec<Pid>) {
+    let first = family();
+    for pid in &first {
         let _ = kill(*pid, Signal::SIGTERM);
     }
     let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline && family.iter().any(|pid| is_running(*pid)) {
+    while Instant::now() < deadline && first.iter().any(|pid| is_running(*pid)) {
         thread::sleep(Duration::from_millis(20));
     }
-    for pid in family.iter().filter(|pid| is_running(**pid)).chain(&descendants()) {
+    for pid in first.iter().filter(|pid| is_running(**pid)).chain(&family()) {
         let _ = kill(*pid, Signal::SIGKILL);
     }
 }
@@ -142,7 +144,7 @@ mod tests {
     }
 
     /// The shell and its `sleep`, among whatever other tests of this process run.
-    fn members(shell: &Child) -> Vec<Pid> {
+    fn members_of(shell: &Child) -> Vec<Pid> {
         let shell = shell.id() as i32;
         let own = |pid: &Pid| {
             pid.as_raw() == shell || status(pid.as_raw(), "PPid") == Some(shell.to_string())
@@ -154,10 +156,11 @@ mod tests {
     fn children_and_grandchildren_end_and_stubborn_ones_are_killed() {
         for (ignore, patient) in [("", true), ("trap '' TERM;", false)] {
             let mut shell = started(ignore);
-            let members = members(&shell);
+            let members = members_of(&shell);
             assert_eq!(members.len(), 2, "the shell and its sleep");
             let started = Instant::now();
-            end(&members);
+            // Only this shell's: other tests of this process have children too.
+            end(|| members_of(&shell));
             shell.wait().unwrap();
             assert_eq!(started.elapsed() < PATIENCE, patient, "{ignore}");
             let deadline = Instant::now() + Duration::from_secs(2);
