@@ -100,6 +100,7 @@ fn statement<S: Statement + Clone>(
 /// # Panics
 ///
 /// When that does not hold.
+#[doc(hidden)]
 pub fn check_any_bytes(bytes: &[u8]) {
     let _ = Described::parse(bytes);
     let texts = [

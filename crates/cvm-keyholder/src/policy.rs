@@ -166,9 +166,11 @@ mod tests {
 
     #[test]
     fn nvflares_published_policy_runs_unchanged() {
-        let text = r#"package policy
-default allow = false
-allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["measurement"] == "abc" }"#;
+        let text = concat!(
+            "package policy\ndefault allow = false\n",
+            r#"allow { input["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]"#,
+            r#"["measurement"] == "abc" }"#
+        );
         let policy = policy(text).unwrap();
         let input = |m: &str| {
             let evidence = json!({"ear.veraison.annotated-evidence": {"snp": {"measurement": m}}});

@@ -128,18 +128,18 @@ impl Attack {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(common::trusting::Trusting(provider)))
             .with_no_client_auth();
-        let with = |evidence: String| {
+        let body_of = |evidence: String| {
             let key = r#"{"kty":"EC","alg":"ECDH-ES+A256KW","crv":"P-256","x":"","y":""}"#;
-            format!(
-                r#"{{"init-data":null,"runtime-data":{{"nonce":"","tee-pubkey":{key}}},"tee-evidence":{{"primary_evidence":{evidence},"additional_evidence":""}}}}"#
-            )
+            let evidence = format!(r#"{{"primary_evidence":{evidence},"additional_evidence":""}}"#);
+            let data = format!(r#"{{"nonce":"","tee-pubkey":{key}}}"#);
+            format!(r#"{{"init-data":null,"runtime-data":{data},"tee-evidence":{evidence}}}"#)
         };
         let many = |what: &str, times: usize| vec![what; times].join(",");
         let bodies = [
             // A tree of a hundred times its text.
-            with(format!("[{}]", many("{\"\":0}", 140_000))),
+            body_of(format!("[{}]", many("{\"\":0}", 140_000))),
             // As much of one as is read.
-            with(format!(
+            body_of(format!(
                 "[{},{},\"{}\"]",
                 many("{\"\":0}", 3900),
                 many("0", 50_000),

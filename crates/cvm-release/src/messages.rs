@@ -294,7 +294,11 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&attestation).unwrap(),
-            r#"{"init-data":null,"runtime-data":{"nonce":"n","tee-pubkey":{"kty":"EC","alg":"a","crv":"P-256","x":"x","y":"y"}},"tee-evidence":{"primary_evidence":null,"additional_evidence":""}}"#
+            concat!(
+                r#"{"init-data":null,"runtime-data":{"nonce":"n","tee-pubkey":{"kty":"EC","#,
+                r#""alg":"a","crv":"P-256","x":"x","y":"y"}},"#,
+                r#""tee-evidence":{"primary_evidence":null,"additional_evidence":""}}"#
+            )
         );
     }
 

@@ -13,18 +13,19 @@
 //! | `b_i,role` | party *i*'s base key for the role, 32 random bytes |
 //! | `e`, `E` | one image's ephemeral secret and its public point `e·G` |
 //! | `P_i` | `X25519(e, S_i) = X25519(s_i, E)`; an all-zero result is refused |
-//! | `Q_i` | `HKDF(salt = b_i,role; ikm = P_i; info = "flare-cvm/v1/half" ‖ image_id)` |
+//! | `Q_i` | `HKDF(b_i,role; P_i; "flare-cvm/v1/half" ‖ image_id)` |
 //! | `R_i` | as `Q_i` with `"flare-cvm/v1/running-half"` |
 //! | `W_i` | as `Q_i` with `"flare-cvm/v1/enrolment"` |
 //! | `T` | SHA-256 of the ceremony's transcript, without its signatures |
-//! | `K_purpose` | `HKDF(salt = T; ikm = Q_1 ‖ … ‖ Q_n; info = "flare-cvm/v1/" ‖ purpose ‖ image_id)`|
+//! | `K_purpose` | `HKDF(T; Q_1 ‖ … ‖ Q_n; "flare-cvm/v1/" ‖ purpose ‖ image_id)` |
 //!
-//! Where an image requires GPUs, `R_i` takes the place of `Q_i` in the keys of p5 and `state`. `W_i`
-//! is never released: it is the build's mark on what may enrol itself.
+//! HKDF takes salt, input key material and info. Where an image requires GPUs, `R_i` takes the place
+//! of `Q_i` in the keys of p5 and `state`. `W_i` is never released: it is the build's mark on what
+//! may enrol itself.
 //!
 //! The halves of `K_purpose` are those of the parties that take part in the purpose, in the
 //! transcript's order: for `system` the owners that the agreement names, for `state` and `jobs`
-//! all parties of the site; a header's MAC key needs whom its area's key needs.
+//! all parties of the site; a header's MAC key needs the same halves as its area's key.
 //! (Images whose manifest has version 1 or 2 made the keys of `state` from `system`'s halves.)
 //! `tests/vectors/split-key.json` holds vectors and `tests/split_key.py` an independent
 //! implementation.

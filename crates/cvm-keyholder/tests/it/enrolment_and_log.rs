@@ -119,7 +119,8 @@ fn attack_a_log_with_an_entry_deleted_changed_moved_or_cut_off() {
             Tampering::Order(3),
         ),
         (
-            "UPDATE log SET number = 100 WHERE number = 2; UPDATE log SET number = 2 WHERE number = 3;
+            "UPDATE log SET number = 100 WHERE number = 2;
+             UPDATE log SET number = 2 WHERE number = 3;
              UPDATE log SET number = 3 WHERE number = 100",
             Tampering::Order(2),
         ),

@@ -7,17 +7,7 @@ use std::collections::BTreeMap;
 use crate::common::{Ceremony, LOG, log};
 use cvm_base::{Bytes, Bytes32};
 use cvm_collateral::tee::Vendors;
-use cvm_evidence::{
-    JOBS_PCR, Reference,
-    eventlog::extend,
-    handoff_digest, jobs_digest,
-    platform::{AzureReference, AzureTee, SnpReference, TdxReference},
-    reference::Platforms,
-    rtmr,
-    tcb::TcbFloor,
-    td_handoff_digest, td_jobs_digest,
-    tpm::ClockInfo,
-};
+use cvm_evidence::{JOBS_PCR, Reference, eventlog::extend, handoff_digest, jobs_digest, platform::{AzureReference, AzureTee, SnpReference, TdxReference}, reference::Platforms, rtmr, tcb::TcbFloor, td_handoff_digest, td_jobs_digest, tpm::ClockInfo};
 use cvm_keyholder::evidence::Verifier;
 use cvm_layout::manifest::{GpuMechanism, Stage};
 use cvm_release_server::{EnrolledImage, EvidenceVerifier, Reason};
@@ -99,7 +89,10 @@ fn claims(kind: &str, at: At, reference: &Reference) -> Value {
     };
     let body = |rtmr3: &Bytes<48>| {
         let byte = |byte: u8| Bytes([byte; 48]);
-        json!({ "body": { "mr_td": byte(1), "rtmr_0": byte(2), "rtmr_1": byte(3), "rtmr_2": byte(4), "rtmr_3": rtmr3 } })
+        json!({ "body": {
+            "mr_td": byte(1), "rtmr_0": byte(2), "rtmr_1": byte(3), "rtmr_2": byte(4),
+            "rtmr_3": rtmr3,
+        } })
     };
     let (pcr11, pcr15) = registers(Bytes([11; 32]), at);
     let vtpm = json!({ "pcr04": Bytes([4; 32]), "pcr11": pcr11, "pcr15": pcr15 });

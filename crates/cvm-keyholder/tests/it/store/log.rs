@@ -146,7 +146,9 @@ fn a_store_of_an_earlier_version_is_taken_over_once() {
     ids[..2].iter().for_each(|image| store.record(&done(Step::Enrol, *image)).unwrap());
     drop(store);
     hand.execute_batch(
-        "CREATE TABLE guests (guest BLOB PRIMARY KEY, image TEXT NOT NULL, released INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+        "CREATE TABLE guests (
+             guest BLOB PRIMARY KEY, image TEXT NOT NULL, released INTEGER NOT NULL
+         ) STRICT, WITHOUT ROWID;
          CREATE TABLE seals (
              image TEXT PRIMARY KEY, header_sha256 BLOB NOT NULL, registered INTEGER NOT NULL,
              share BLOB, may_move INTEGER NOT NULL DEFAULT 0

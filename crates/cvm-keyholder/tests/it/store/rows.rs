@@ -83,14 +83,17 @@ fn attack_a_release_that_the_store_forgets() {
     scene.sql(
         "UPDATE sessions SET expires = expires;
          CREATE TABLE guests (guest BLOB, image TEXT, released INTEGER);
-         CREATE TABLE seals (image TEXT, header_sha256 BLOB, registered INTEGER, share BLOB, may_move INTEGER);",
+         CREATE TABLE seals (
+             image TEXT, header_sha256 BLOB, registered INTEGER, share BLOB, may_move INTEGER
+         );",
     );
     assert_eq!(scene.release(&client).0, Some(Reason::ReleasedBefore));
     // A guest that evidence names, in another session of a key holder that was started again.
     let guest: Bytes32 = Bytes([9; 32]);
     let session = |store: &SqliteStore, id: [u8; 16]| {
         let attested: cvm_release_server::AttestedSession = serde_json::from_value(json!({
-            "tee_pubkey": {"kty": "EC", "alg": "ECDH-ES+A256KW", "crv": "P-256", "x": "", "y": ""}, "claims": {},
+            "tee_pubkey": {"kty": "EC", "alg": "ECDH-ES+A256KW", "crv": "P-256", "x": "", "y": ""},
+            "claims": {},
         }))
         .unwrap();
         let expires = time::now() + 300;
@@ -135,7 +138,8 @@ fn attack_a_share_that_may_move_by_an_update() {
     assert_eq!(scene.open().unwrap().seal(&first).unwrap(), Some(seal(1)));
     // Shares that were exchanged, changed or taken away are none.
     let attacks = [
-        "UPDATE shares SET image = image || 'x'; UPDATE shares SET image = (CASE WHEN share = (SELECT share FROM shares LIMIT 1)
+        "UPDATE shares SET image = image || 'x';
+         UPDATE shares SET image = (CASE WHEN share = (SELECT share FROM shares LIMIT 1)
              THEN '02020202020202020202020202020202' ELSE '01010101010101010101010101010101' END)",
         "UPDATE shares SET share = zeroblob(60)",
         "DELETE FROM shares",
