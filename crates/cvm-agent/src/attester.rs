@@ -5,7 +5,11 @@ use cvm_collect::{
     CollectError, Device,
     attester::{Tpm, patiently},
 };
-use cvm_evidence::{tpm_nonce, trustee::{COLLATERAL, report_data}, wire::Base64};
+use cvm_evidence::{
+    tpm_nonce,
+    trustee::{COLLATERAL, report_data},
+    wire::Base64,
+};
 use cvm_verify::QuotedEvidence;
 use serde_json::Value;
 

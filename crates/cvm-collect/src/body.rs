@@ -3,7 +3,11 @@
 use serde_json::Value;
 
 use super::{CertificateKind, Raw, gpus};
-use cvm_evidence::{AttestError, trustee::{self, CertificateEntry, SnpBody, TdxBody}, wire::Base64};
+use cvm_evidence::{
+    AttestError,
+    trustee::{self, CertificateEntry, SnpBody, TdxBody},
+    wire::Base64,
+};
 
 impl Raw {
     /// The protocol's name of the kind and its `primary_evidence`, or of GPUs their part of the

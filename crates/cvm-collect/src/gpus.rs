@@ -1,7 +1,11 @@
 //! GPUs' evidence as the release protocol carries it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cvm_evidence::{AttestError, trustee::{NvidiaBody, NvidiaDevice, report_data}, wire::Base64};
+use cvm_evidence::{
+    AttestError,
+    trustee::{NvidiaBody, NvidiaDevice, report_data},
+    wire::Base64,
+};
 
 use crate::{CollectError, Device, Gpu, Raw};
 

@@ -35,7 +35,10 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use cvm_evidence::{certificate_table::parse_certificate_table, wire::{Base64, TpmQuote}};
+use cvm_evidence::{
+    certificate_table::parse_certificate_table,
+    wire::{Base64, TpmQuote},
+};
 
 pub use cvm_evidence::certificate_table::{CertificateKind, SnpCertificate, certificate_table};
 pub use error::CollectError;

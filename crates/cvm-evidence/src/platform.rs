@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use cvm_base::{Bytes, Bytes32};
 use serde::{Deserialize, Serialize};
 
-use crate::{eventlog::extend, moments::handoff_digest, rtmr::RtmrEvent, tcb::{Tcb, TcbFloor}};
+use crate::{
+    eventlog::extend,
+    moments::handoff_digest,
+    rtmr::RtmrEvent,
+    tcb::{Tcb, TcbFloor},
+};
 
 /// One SEV-SNP platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

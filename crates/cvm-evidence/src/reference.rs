@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttestError, eventlog::extend, moments::td_handoff_digest, platform::{AzureReference, SnpReference, TdxReference, after_handoff}, rtmr};
+use crate::{
+    AttestError,
+    eventlog::extend,
+    moments::td_handoff_digest,
+    platform::{AzureReference, SnpReference, TdxReference, after_handoff},
+    rtmr,
+};
 
 pub use crate::eventlog::PredictedEvent;
 

@@ -6,7 +6,12 @@
 use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttestError, eventlog::EventLog, platform::{AzureReference, AzureTee, SnpReference, TdxReference}, reference::{Reference, TpmReference}};
+use crate::{
+    AttestError,
+    eventlog::EventLog,
+    platform::{AzureReference, AzureTee, SnpReference, TdxReference},
+    reference::{Reference, TpmReference},
+};
 
 /// The one schema version this program reads and writes.
 pub const VERSION: u32 = 1;

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use cvm_evidence::{AttestError, eventlog::{EventLog, MAX_BYTES}};
+use cvm_evidence::{
+    AttestError,
+    eventlog::{EventLog, MAX_BYTES},
+};
 
 fn vector(name: &str) -> Vec<u8> {
     fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(name))

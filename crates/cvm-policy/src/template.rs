@@ -6,7 +6,11 @@ use cvm_base::Bytes32;
 use serde_json::{Value, json};
 
 use super::PolicyError;
-use cvm_evidence::{platform::{AzureTee, SnpReference, after_handoff}, reference_set::ReferenceSet, rtmr::{self, Bytes48}};
+use cvm_evidence::{
+    platform::{AzureTee, SnpReference, after_handoff},
+    reference_set::ReferenceSet,
+    rtmr::{self, Bytes48},
+};
 
 /// When a policy is asked, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,11 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use cvm_base::{Bytes, Explain, sha256};
-use cvm_evidence::{eventlog::EventLog, reference::{Platforms, Reference, TpmReference}, rtmr::sha384};
+use cvm_evidence::{
+    eventlog::EventLog,
+    reference::{Platforms, Reference, TpmReference},
+    rtmr::sha384,
+};
 use cvm_predict::{Inputs, PredictError, tdx};
 
 fn vector(name: &str) -> Vec<u8> {

@@ -5,7 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::acpi;
-use cvm_evidence::{AttestError, JOBS_PCR, Reference, UNTOUCHED, eventlog::{PredictedEvent, extend, first_difference}, handoff_digest, tpm::{ClockInfo, REQUIRED_PCRS}};
+use cvm_evidence::{
+    AttestError, JOBS_PCR, Reference, UNTOUCHED,
+    eventlog::{PredictedEvent, extend, first_difference},
+    handoff_digest,
+    tpm::{ClockInfo, REQUIRED_PCRS},
+};
 
 /// What evidence proved. A new kind is a variant here.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::Phase;
-use cvm_evidence::{JOBS_PCR, Reference, UNTOUCHED, eventlog::extend, handoff_digest, platform::{AzureReference, AzureTee, SnpReference, TdxReference}, rtmr::{self, Bytes48}, tcb::{Shortfall, ShownTcb, TcbFloor}, td_handoff_digest, td_jobs_digest};
+use cvm_evidence::{
+    JOBS_PCR, Reference, UNTOUCHED,
+    eventlog::extend,
+    handoff_digest,
+    platform::{AzureReference, AzureTee, SnpReference, TdxReference},
+    rtmr::{self, Bytes48},
+    tcb::{Shortfall, ShownTcb, TcbFloor},
+    td_handoff_digest, td_jobs_digest,
+};
 
 /// Compares `annotated`, the content of `ear.veraison.annotated-evidence`, with the image's
 /// reference values: the phase, and for [`Phase::Other`] what differs. `None` where `annotated` is

@@ -12,7 +12,14 @@ use std::{
 
 use cvm_base::{Bytes, sha256};
 use cvm_collect::attester::{Place, Tpm, TpmError};
-use cvm_evidence::{AttestError, Evidence, HANDOFF_EVENT, Reference, eventlog::{EventLog, PredictedEvent}, handoff_digest, reference::{Platforms, TpmReference}, tpm, wire::HandshakeParams};
+use cvm_evidence::{
+    AttestError, Evidence, HANDOFF_EVENT, Reference,
+    eventlog::{EventLog, PredictedEvent},
+    handoff_digest,
+    reference::{Platforms, TpmReference},
+    tpm,
+    wire::HandshakeParams,
+};
 use cvm_testkit::swtpm::{Swtpm, roots};
 use cvm_verify::{Binding, Phase, Roots, challenge, verify};
 

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use cvm_evidence::{eventlog::{Form, Log, LoggedEvent, MAX_BYTES, Registers}, tpm::{Digest, HashAlg}};
+use cvm_evidence::{
+    eventlog::{Form, Log, LoggedEvent, MAX_BYTES, Registers},
+    tpm::{Digest, HashAlg},
+};
 use serde_json::Value;
 
 fn evidence(name: &str) -> Vec<u8> {

@@ -1,8 +1,9 @@
 //! A DHCPv4 client (RFC 2131) for one lease: discover, offer, request, acknowledge.
 //!
 //! The host answers, so an answer is hostile. It can misdirect the VM, which pinned certificates
-//! make harmless, and it must not get further: only the options that are used reach the decoder, of
-//! bounded number and length. The running system renews the lease; this client only begins it.
+//! make harmless, and it must not get further: only the options that are used are read, each once
+//! and of the length that it must have. The running system renews the lease; this client only
+//! begins it.
 
 use std::{
     io,
@@ -10,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dhcproto::{
-    Decodable, Decoder, Encodable,
-    v4::{DhcpOption, DhcpOptions, Flags, MAGIC, Message, MessageType, OptionCode},
-};
 use nix::sys::socket::{setsockopt, sockopt};
+use smoltcp::wire::{
+    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOpCode, DhcpPacket, DhcpRepr,
+    EthernetAddress,
+};
 
 use super::{card::Card, lease::Lease};
 use crate::{
@@ -22,8 +23,6 @@ use crate::{
     platform::wait,
 };
 
-const CLIENT_PORT: u16 = 68;
-const SERVER_PORT: u16 = 67;
 /// A DHCP message fits one Ethernet frame; longer ones are cut, and then refused.
 const MAX_BYTES: usize = 1500;
 /// Bytes before the options: the fixed fields, and the magic number.
@@ -33,8 +32,15 @@ const MAX_DNS: usize = 3;
 /// The first wait for an answer; each further one is twice as long, to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LAST_WAIT: Duration = Duration::from_secs(4);
-/// The options that are read: subnet mask, routers, name servers, message type, server identifier.
-const OPTIONS: [u8; 5] = [1, 3, 6, 53, 54];
+/// What the bytes before the options end in.
+const MAGIC: [u8; 4] = [99, 130, 83, 99];
+/// The options that are read (RFC 2132). No others are.
+const SUBNET_MASK: u8 = 1;
+const ROUTERS: u8 = 3;
+const NAME_SERVERS: u8 = 6;
+const MESSAGE_TYPE: u8 = 53;
+const SERVER_IDENTIFIER: u8 = 54;
+const OPTIONS: [u8; 5] = [SUBNET_MASK, ROUTERS, NAME_SERVERS, MESSAGE_TYPE, SERVER_IDENTIFIER];
 
 /// How messages travel: a socket, or a test's server.
 pub trait Wire {
@@ -60,7 +66,7 @@ pub fn lease(card: &Card) -> Result<Lease, Failure> {
 /// A number that tells our answers from others'; it protects against confusion, not attack.
 fn transaction() -> u32 {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(CLIENT_PORT) as u32
+    RandomState::new().hash_one(DHCP_CLIENT_PORT) as u32
 }
 
 /// Talks until a lease is held or `limit` has passed.
@@ -127,83 +133,126 @@ pub enum Answer {
     Refused,
 }
 
+/// What is read of a server's message.
+struct Reply {
+    kind: DhcpMessageType,
+    address: Ipv4Addr,
+    server: Ipv4Addr,
+    mask: Option<Ipv4Addr>,
+    routers: Vec<Ipv4Addr>,
+    name_servers: Vec<Ipv4Addr>,
+}
+
 impl Client {
     fn discover(&self) -> Vec<u8> {
-        self.message(MessageType::Discover, [])
+        encode(&self.message(DhcpMessageType::Discover))
     }
 
     fn request(&self, offer: &Offer) -> Vec<u8> {
-        let options = [
-            DhcpOption::RequestedIpAddress(offer.address),
-            DhcpOption::ServerIdentifier(offer.server),
-        ];
-        self.message(MessageType::Request, options)
+        encode(&DhcpRepr {
+            requested_ip: Some(offer.address),
+            server_identifier: Some(offer.server),
+            ..self.message(DhcpMessageType::Request)
+        })
     }
 
-    fn message<const N: usize>(&self, kind: MessageType, options: [DhcpOption; N]) -> Vec<u8> {
-        let mut message = Message::default();
-        // Answers are broadcast, because a card without an address hears nothing else.
-        message.set_xid(self.xid).set_chaddr(&self.mac).set_flags(Flags::default().set_broadcast());
-        message.set_opts(DhcpOptions::from_iter(options));
-        let wanted = vec![OptionCode::SubnetMask, OptionCode::Router, OptionCode::DomainNameServer];
-        message.opts_mut().insert(DhcpOption::MessageType(kind));
-        message.opts_mut().insert(DhcpOption::ParameterRequestList(wanted));
-        // Encoding to memory fails only for options longer than 255 bytes, and these are constants.
-        message.to_vec().unwrap_or_default()
+    fn message(&self, kind: DhcpMessageType) -> DhcpRepr<'static> {
+        DhcpRepr {
+            message_type: kind,
+            transaction_id: self.xid,
+            secs: 0,
+            client_hardware_address: EthernetAddress(self.mac),
+            client_ip: Ipv4Addr::UNSPECIFIED,
+            your_ip: Ipv4Addr::UNSPECIFIED,
+            server_ip: Ipv4Addr::UNSPECIFIED,
+            relay_agent_ip: Ipv4Addr::UNSPECIFIED,
+            // Answers are broadcast, because a card without an address hears nothing else.
+            broadcast: true,
+            parameter_request_list: Some(&[SUBNET_MASK, ROUTERS, NAME_SERVERS]),
+            router: None,
+            subnet_mask: None,
+            requested_ip: None,
+            client_identifier: None,
+            server_identifier: None,
+            dns_servers: None,
+            max_size: None,
+            lease_duration: None,
+            renew_duration: None,
+            rebind_duration: None,
+            additional_options: &[],
+        }
     }
 
     /// An offer to us, if the bytes are one.
     pub fn offer(&self, bytes: &[u8]) -> Option<Offer> {
-        let message = self.decode(bytes)?;
-        let server = server(&message)?;
-        let address = usable(message.yiaddr())?;
-        message.opts().has_msg_type(MessageType::Offer).then_some(Offer { address, server })
+        let reply = self.decode(bytes)?;
+        let address = usable(reply.address)?;
+        (reply.kind == DhcpMessageType::Offer).then_some(Offer { address, server: reply.server })
     }
 
     /// The server's answer to our request, if the bytes are one.
     pub fn answer(&self, offer: &Offer, bytes: &[u8]) -> Option<Answer> {
-        let message = self.decode(bytes)?;
-        (server(&message)? == offer.server).then_some(())?;
-        match message.opts().msg_type()? {
-            MessageType::Nak => Some(Answer::Refused),
-            MessageType::Ack => Some(Answer::Held(
-                lease_of(&message).filter(|lease| lease.address == offer.address)?,
-            )),
+        let reply = self.decode(bytes)?;
+        (reply.server == offer.server).then_some(())?;
+        match reply.kind {
+            DhcpMessageType::Nak => Some(Answer::Refused),
+            DhcpMessageType::Ack => {
+                Some(Answer::Held(reply.lease().filter(|lease| lease.address == offer.address)?))
+            }
             _ => None,
         }
     }
 
-    fn decode(&self, bytes: &[u8]) -> Option<Message> {
-        let known = keep_known_options(bytes)?;
-        let message = Message::decode(&mut Decoder::new(&known)).ok()?;
-        let ours = message.xid() == self.xid && message.hlen() == 6 && message.chaddr() == self.mac;
-        (ours && message.opcode() == dhcproto::v4::Opcode::BootReply).then_some(message)
+    fn decode(&self, bytes: &[u8]) -> Option<Reply> {
+        well_formed(bytes)?;
+        let message = DhcpPacket::new_checked(bytes).ok()?;
+        let ours = message.opcode() == DhcpOpCode::Reply
+            && message.transaction_id() == self.xid
+            && message.hardware_len() == 6
+            && message.client_hardware_address() == EthernetAddress(self.mac);
+        ours.then_some(())?;
+        let option = |code| message.options().find(|option| option.kind == code);
+        let [kind] = option(MESSAGE_TYPE)?.data else { return None };
+        let addresses = |code| option(code).map_or(Some(vec![]), |option| addresses(option.data));
+        let one = |code| match addresses(code)?.as_slice() {
+            [] => Some(None),
+            [address] => Some(Some(*address)),
+            _ => None,
+        };
+        Some(Reply {
+            kind: DhcpMessageType::from(*kind),
+            address: message.your_ip(),
+            server: one(SERVER_IDENTIFIER)?.and_then(usable)?,
+            mask: one(SUBNET_MASK)?,
+            routers: addresses(ROUTERS)?,
+            name_servers: addresses(NAME_SERVERS)?,
+        })
     }
 }
 
-fn server(message: &Message) -> Option<Ipv4Addr> {
-    match message.opts().get(OptionCode::ServerIdentifier)? {
-        DhcpOption::ServerIdentifier(address) => usable(*address),
-        _ => None,
+impl Reply {
+    fn lease(&self) -> Option<Lease> {
+        let name_servers = self.name_servers.iter().copied().filter_map(usable);
+        Some(Lease {
+            address: usable(self.address)?,
+            prefix: prefix(self.mask?)?,
+            gateway: self.routers.first().copied().and_then(usable),
+            dns: name_servers.map(IpAddr::V4).take(MAX_DNS).collect(),
+        })
     }
 }
 
-fn lease_of(message: &Message) -> Option<Lease> {
-    let prefix = match message.opts().get(OptionCode::SubnetMask)? {
-        DhcpOption::SubnetMask(mask) => prefix(*mask)?,
-        _ => return None,
-    };
-    let gateway = match message.opts().get(OptionCode::Router) {
-        Some(DhcpOption::Router(routers)) => routers.first().copied().and_then(usable),
-        _ => None,
-    };
-    let dns = match message.opts().get(OptionCode::DomainNameServer) {
-        Some(DhcpOption::DomainNameServer(servers)) => {
-            servers.iter().copied().filter_map(usable).map(IpAddr::V4).take(MAX_DNS).collect()
-        }
-        _ => vec![],
-    };
-    Some(Lease { address: usable(message.yiaddr())?, prefix, gateway, dns })
+fn encode(message: &DhcpRepr) -> Vec<u8> {
+    let mut bytes = vec![0; message.buffer_len()];
+    // It fails only for a buffer that is too short, and this one has the length that it asks for.
+    let _ = message.emit(&mut DhcpPacket::new_unchecked(bytes.as_mut_slice()));
+    bytes
+}
+
+/// An option's addresses, if it holds nothing else.
+fn addresses(option: &[u8]) -> Option<Vec<Ipv4Addr>> {
+    let (addresses, rest) = option.as_chunks::<4>();
+    rest.is_empty().then(|| addresses.iter().copied().map(Ipv4Addr::from).collect())
 }
 
 /// An address that a host may have.
@@ -221,37 +270,31 @@ fn prefix(mask: Ipv4Addr) -> Option<u8> {
     (bits.leading_ones() + bits.trailing_zeros() >= 32).then_some(bits.leading_ones() as u8)
 }
 
-/// The message with only the options that are read, each once, so that the decoder's other
-/// parsers (domain names, relay information, …) never run on hostile bytes.
+/// Whether the options can be read without doubt. The decoder ends at an option that is cut, and
+/// takes the first of two.
 ///
-/// Bounds: [`MAX_BYTES`]; an option ends within the message; a doubled option is refused.
-fn keep_known_options(bytes: &[u8]) -> Option<Vec<u8>> {
+/// Bounds: [`MAX_BYTES`]; an option ends within the message; a doubled option that is read is
+/// refused.
+fn well_formed(bytes: &[u8]) -> Option<()> {
     if bytes.len() > MAX_BYTES {
         return None;
     }
     let (fixed, mut options) = bytes.split_at_checked(FIXED_BYTES)?;
     fixed.ends_with(&MAGIC).then_some(())?;
-    let mut kept = fixed.to_vec();
     let mut seen = [false; 256];
     loop {
         options = match options {
             [0, rest @ ..] => rest,
-            [] | [255, ..] => break,
+            [] | [255, ..] => return Some(()),
             [code, length, rest @ ..] => {
-                let (value, rest) = rest.split_at_checked(usize::from(*length))?;
-                if OPTIONS.contains(code) {
-                    let seen = seen.get_mut(usize::from(*code))?;
-                    (!std::mem::replace(seen, true)).then_some(())?;
-                    kept.extend([*code, *length]);
-                    kept.extend(value);
-                }
+                let (_, rest) = rest.split_at_checked(usize::from(*length))?;
+                let seen = seen.get_mut(usize::from(*code))?;
+                (!std::mem::replace(seen, true) || !OPTIONS.contains(code)).then_some(())?;
                 rest
             }
             [_] => return None,
         };
     }
-    kept.push(255);
-    Some(kept)
 }
 
 /// UDP over one card, before it has an address.
@@ -259,7 +302,7 @@ struct Broadcast(UdpSocket);
 
 impl Broadcast {
     fn open(card: &str) -> io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, CLIENT_PORT))?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DHCP_CLIENT_PORT))?;
         socket.set_broadcast(true)?;
         setsockopt(&socket, sockopt::BindToDevice, &card.into())?;
         Ok(Self(socket))
@@ -268,7 +311,7 @@ impl Broadcast {
 
 impl Wire for Broadcast {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        self.0.send_to(message, (Ipv4Addr::BROADCAST, SERVER_PORT)).map(drop)
+        self.0.send_to(message, (Ipv4Addr::BROADCAST, DHCP_SERVER_PORT)).map(drop)
     }
 
     fn receive(&mut self, limit: Duration) -> io::Result<Option<Vec<u8>>> {

@@ -1,7 +1,10 @@
 //! The bodies of the fuzz targets, so that ordinary tests run them too. None may panic.
 
 use cvm_evidence::eventlog::LoggedEvent;
-use cvm_evidence::{eventlog::{EventLog, Log, Registers}, tpm::{Public, parse_quote, parse_signature}};
+use cvm_evidence::{
+    eventlog::{EventLog, Log, Registers},
+    tpm::{Public, parse_quote, parse_signature},
+};
 
 /// Bytes as a quote, as a signature and as a public area.
 pub fn tpm_structure(bytes: &[u8]) {

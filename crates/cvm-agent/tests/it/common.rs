@@ -24,7 +24,13 @@ use cvm_ceremony::{
 };
 use cvm_collect::attester::Tpm;
 use cvm_custody::{BuilderSecrets, Lock, NewParty, Party, Unlock};
-use cvm_evidence::{Reference, eventlog::{EventLog, PredictedEvent}, handoff_digest, reference::{Platforms, TpmReference}, tpm::Public};
+use cvm_evidence::{
+    Reference,
+    eventlog::{EventLog, PredictedEvent},
+    handoff_digest,
+    reference::{Platforms, TpmReference},
+    tpm::Public,
+};
 use cvm_layout::{
     manifest::GpuMechanism,
     names::Role,

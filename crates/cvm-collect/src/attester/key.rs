@@ -22,7 +22,11 @@ use tss_esapi::{
 };
 
 use super::{Tpm, TpmError, is_missing, patiently, quoted_pcrs, read_pcrs, selection};
-use cvm_evidence::{tpm::{self, parse_quote, pcr_digest}, tpm_nonce, wire::{Base64, CredentialChallenge, HandshakeParams, TpmEvidence, TpmQuote}};
+use cvm_evidence::{
+    tpm::{self, parse_quote, pcr_digest},
+    tpm_nonce,
+    wire::{Base64, CredentialChallenge, HandshakeParams, TpmEvidence, TpmQuote},
+};
 
 const EK: AsymmetricAlgorithmSelection = AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048);
 

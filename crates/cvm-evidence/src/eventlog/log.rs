@@ -1,6 +1,9 @@
 //! Logs of every bank: the crypto-agile form, the older SHA-1 form, and a TDX guest's CCEL.
 
-use crate::{AttestError, tpm::{HashAlg, Reader}};
+use crate::{
+    AttestError,
+    tpm::{HashAlg, Reader},
+};
 
 use super::{LAST_PCR, MAX_BYTES, event_type};
 

@@ -22,7 +22,10 @@ pub use self::{
 };
 pub use replay::LoggedEvent;
 
-use crate::{AttestError, tpm::{HashAlg, Reader}};
+use crate::{
+    AttestError,
+    tpm::{HashAlg, Reader},
+};
 
 /// More than any firmware logs; longer input is refused unread.
 pub const MAX_BYTES: usize = 1024 * 1024;

@@ -19,7 +19,12 @@
 use std::path::{Path, PathBuf};
 
 use cvm_base::{Bytes, read_bounded, read_text};
-use cvm_evidence::{platform::{AzureReference, AzureTee, SnpReference, TdxReference}, reference::Platforms, rtmr::Bytes48, tcb::TcbFloor};
+use cvm_evidence::{
+    platform::{AzureReference, AzureTee, SnpReference, TdxReference},
+    reference::Platforms,
+    rtmr::Bytes48,
+    tcb::TcbFloor,
+};
 use cvm_predict::{
     snp::{self, Kernel, LaunchInputs, VcpuType, Vmm},
     tdx::{self, Acpi, Boot, PageOrder, TdxInputs},

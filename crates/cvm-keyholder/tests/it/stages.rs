@@ -7,7 +7,17 @@ use std::collections::BTreeMap;
 use crate::common::{Ceremony, LOG, log};
 use cvm_base::{Bytes, Bytes32};
 use cvm_collateral::tee::Vendors;
-use cvm_evidence::{JOBS_PCR, Reference, eventlog::extend, handoff_digest, jobs_digest, platform::{AzureReference, AzureTee, SnpReference, TdxReference}, reference::Platforms, rtmr, tcb::TcbFloor, td_handoff_digest, td_jobs_digest, tpm::ClockInfo};
+use cvm_evidence::{
+    JOBS_PCR, Reference,
+    eventlog::extend,
+    handoff_digest, jobs_digest,
+    platform::{AzureReference, AzureTee, SnpReference, TdxReference},
+    reference::Platforms,
+    rtmr,
+    tcb::TcbFloor,
+    td_handoff_digest, td_jobs_digest,
+    tpm::ClockInfo,
+};
 use cvm_keyholder::evidence::Verifier;
 use cvm_layout::manifest::{GpuMechanism, Stage};
 use cvm_release_server::{EnrolledImage, EvidenceVerifier, Reason};

@@ -4,7 +4,13 @@
 use std::collections::BTreeMap;
 
 use cvm_base::{Bytes, Bytes32};
-use cvm_evidence::{ReferenceSet, eventlog::{EventLog, PredictedEvent}, platform::TdxReference, reference::TpmReference, reference_set::FirmwareReference};
+use cvm_evidence::{
+    ReferenceSet,
+    eventlog::{EventLog, PredictedEvent},
+    platform::TdxReference,
+    reference::TpmReference,
+    reference_set::FirmwareReference,
+};
 use cvm_policy::{Decision, Policy, new_policies};
 use serde_json::{Value, json};
 

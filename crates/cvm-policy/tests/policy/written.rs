@@ -3,7 +3,14 @@
 use std::collections::BTreeMap;
 
 use cvm_base::{Bytes, Bytes16, Bytes32};
-use cvm_evidence::{ReferenceSet, eventlog::PredictedEvent, platform::{AzureReference, AzureTee, SnpReference, TdxReference, after_handoff}, reference::TpmReference, reference_set::NvidiaReference, tcb::TcbFloor};
+use cvm_evidence::{
+    ReferenceSet,
+    eventlog::PredictedEvent,
+    platform::{AzureReference, AzureTee, SnpReference, TdxReference, after_handoff},
+    reference::TpmReference,
+    reference_set::NvidiaReference,
+    tcb::TcbFloor,
+};
 use cvm_policy::{Decision, Policy, PolicyError, new_policies};
 use serde_json::{Value, json};
 

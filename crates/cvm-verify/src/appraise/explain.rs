@@ -9,7 +9,15 @@ use serde_json::{Value, json};
 
 use super::{Appraisal, EvidenceSet, Refusal};
 use crate::{NotChecked, acpi, files::Form, snp::SnpPolicy, tdx::TdxClaims};
-use cvm_evidence::{eventlog::{self, Difference, Log, LoggedEvent, first_difference, likely_cause}, handoff_digest, platform::{SnpReference, TdxReference}, reference_set::{FirmwareReference, ReferenceSet}, rtmr, tcb::{Shortfall, ShownTcb, TcbFloor}, tpm::HashAlg};
+use cvm_evidence::{
+    eventlog::{self, Difference, Log, LoggedEvent, first_difference, likely_cause},
+    handoff_digest,
+    platform::{SnpReference, TdxReference},
+    reference_set::{FirmwareReference, ReferenceSet},
+    rtmr,
+    tcb::{Shortfall, ShownTcb, TcbFloor},
+    tpm::HashAlg,
+};
 
 /// One difference between evidence and reference values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

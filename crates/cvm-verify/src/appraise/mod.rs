@@ -18,7 +18,11 @@ use cvm_base::Explain;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{NotChecked, gpu::ResultPolicy, token::{self, EarToken, Registered, Tier, VerifierId}};
+use crate::{
+    NotChecked,
+    gpu::ResultPolicy,
+    token::{self, EarToken, Registered, Tier, VerifierId},
+};
 
 pub use explain::{Explanation, compare, explain, note_unjudged_tcb};
 pub use reports::Reports;

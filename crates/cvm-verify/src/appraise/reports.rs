@@ -3,7 +3,11 @@
 use serde_json::Value;
 
 use super::{EvidenceSet, kinds};
-use crate::{azure::{AzureEvidence, HardwareKind, HclReport}, files::Form, snp::SnpEvidence};
+use crate::{
+    azure::{AzureEvidence, HardwareKind, HclReport},
+    files::Form,
+    snp::SnpEvidence,
+};
 
 /// Reports and quotes, none of them verified.
 #[derive(Debug, Default)]

@@ -5,7 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{Appraisal, Refusal, kinds, trust::Shared};
-use crate::{files::{Form, MAX_FILE_BYTES, Piece, UnpackError, Unpacked, is_note, signs, unpack}, gpu::GpuPolicy, quote::TpmPolicy, snp::SnpPolicy, tdx::{SgxPolicy, TdxPolicy}};
+use crate::{
+    files::{Form, MAX_FILE_BYTES, Piece, UnpackError, Unpacked, is_note, signs, unpack},
+    gpu::GpuPolicy,
+    quote::TpmPolicy,
+    snp::SnpPolicy,
+    tdx::{SgxPolicy, TdxPolicy},
+};
 
 /// More than any set has (8 GPUs and 4 switches of a few files each, and what vouches for them).
 const MAX_FILES: usize = 256;

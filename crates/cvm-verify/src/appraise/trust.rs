@@ -13,7 +13,13 @@ use super::{
     EvidenceSet, Refusal, Submodule,
     set::{Enclosed, Terms},
 };
-use crate::{NotChecked, files::{Form, UnpackError, unpack}, gpu::Roots as GpuRoots, snp::SnpRoots, x509::Certificate};
+use crate::{
+    NotChecked,
+    files::{Form, UnpackError, unpack},
+    gpu::Roots as GpuRoots,
+    snp::SnpRoots,
+    x509::Certificate,
+};
 
 /// What vouches for evidence, of whichever group, and what it must answer.
 pub(super) struct Shared {

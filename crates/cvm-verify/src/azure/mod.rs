@@ -19,7 +19,12 @@ pub use self::{
     hcl::{HardwareKind, HclReport, RuntimeClaims, SNP_REPORT_BYTES, TD_REPORT_BYTES},
 };
 
-use crate::{acpi, quote::{Nonce, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, verify}, snp::{self, SnpClaims, SnpEvidence, SnpExpected, SnpReport, SnpRoots}, x509::Certificate};
+use crate::{
+    acpi,
+    quote::{Nonce, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, verify},
+    snp::{self, SnpClaims, SnpEvidence, SnpExpected, SnpReport, SnpRoots},
+    x509::Certificate,
+};
 
 /// Where an SNP report has its VMPL and its report data (SEV-SNP ABI, table 23).
 const SNP_VMPL: usize = 0x30;

@@ -16,7 +16,10 @@ use serde_json::Value;
 
 use crate::quote::is_ecdsa_signature;
 use crate::snp::REPORT_BYTES;
-use cvm_evidence::{eventlog::{Log, Record, Registers}, tpm::HashAlg};
+use cvm_evidence::{
+    eventlog::{Log, Record, Registers},
+    tpm::HashAlg,
+};
 
 pub use notes::{is_note, signs};
 pub use unpack::signed_member;

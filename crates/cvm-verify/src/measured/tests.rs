@@ -1,7 +1,10 @@
 use serde_json::json;
 
 use super::*;
-use cvm_evidence::{eventlog::PredictedEvent, reference::{Platforms, TpmReference}};
+use cvm_evidence::{
+    eventlog::PredictedEvent,
+    reference::{Platforms, TpmReference},
+};
 
 fn hex48(byte: u8) -> String {
     Bytes([byte; 48]).to_string()

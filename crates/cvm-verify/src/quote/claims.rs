@@ -6,8 +6,14 @@ use cvm_base::Bytes32;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{NotChecked, claims::{hex_bytes, hex_u64}};
-use cvm_evidence::{eventlog::LoggedEvent, tpm::{ClockInfo, Digest, HashAlg}};
+use crate::{
+    NotChecked,
+    claims::{hex_bytes, hex_u64},
+};
+use cvm_evidence::{
+    eventlog::LoggedEvent,
+    tpm::{ClockInfo, Digest, HashAlg},
+};
 
 /// A bank's registers.
 pub type Registers = BTreeMap<u32, Digest>;

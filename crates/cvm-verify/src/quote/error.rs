@@ -3,7 +3,10 @@
 use cvm_base::Explain;
 
 use crate::x509::X509Error;
-use cvm_evidence::{AttestError, tpm::{Digest, HashAlg}};
+use cvm_evidence::{
+    AttestError,
+    tpm::{Digest, HashAlg},
+};
 
 /// A quote, or something shown with it, was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,10 @@ use x509_cert::{
     spki::SubjectPublicKeyInfoRef,
 };
 
-use cvm_evidence::{AttestError, tpm::{Digest, HashAlg, Key, Public, SigningScheme, spki}};
+use cvm_evidence::{
+    AttestError,
+    tpm::{Digest, HashAlg, Key, Public, SigningScheme, spki},
+};
 
 /// More than any public key here; longer ones are refused unread.
 const MAX_BYTES: usize = 4096;

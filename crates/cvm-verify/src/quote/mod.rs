@@ -27,7 +27,10 @@ pub use self::{
 pub(crate) use self::sign::is_ecdsa_signature;
 
 use self::sign::QuoteSignature;
-use crate::{NotChecked, acpi, x509::{self, Certificate}};
+use crate::{
+    NotChecked, acpi,
+    x509::{self, Certificate},
+};
 use cvm_evidence::eventlog::{self, Log};
 use cvm_evidence::tpm::{Digest, HashAlg, PcrSelection, Quote, parse_quote};
 

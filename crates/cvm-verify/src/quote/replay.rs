@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Registers, TpmError, TpmPolicy};
 use crate::NotChecked;
-use cvm_evidence::{eventlog::{Log, LoggedEvent}, tpm::{Digest, HashAlg}};
+use cvm_evidence::{
+    eventlog::{Log, LoggedEvent},
+    tpm::{Digest, HashAlg},
+};
 
 /// What a log explained.
 #[derive(Default)]

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use cvm_evidence::{AttestError, tpm::{Digest, HashAlg, Quote}};
+use cvm_evidence::{
+    AttestError,
+    tpm::{Digest, HashAlg, Quote},
+};
 
 /// Four banks of 24 registers in hex, indented, are 20 KiB.
 const MAX_BYTES: usize = 64 * 1024;

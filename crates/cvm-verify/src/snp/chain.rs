@@ -10,7 +10,10 @@ use super::{
     SigningKey, SnpError,
     endorsement::{Endorsement, names},
 };
-use crate::{NotChecked, x509::{Certificate, MAX_CRL_BYTES, Path, X509Error}};
+use crate::{
+    NotChecked,
+    x509::{Certificate, MAX_CRL_BYTES, Path, X509Error},
+};
 
 /// AMD's certificates as its KDS serves them: ASK (or ASVK) and ARK of each product line.
 pub const KDS_CERTIFICATES: [&[u8]; 6] = [

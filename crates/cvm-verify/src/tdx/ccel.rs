@@ -10,7 +10,11 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha384};
 
 use super::TdxError;
-use cvm_evidence::{eventlog::{Log, Record, Registers, event_type, event_type_name, variable_name}, rtmr::{self, Bytes48, RTMRS, RtmrEvent, sha384}, tpm::HashAlg};
+use cvm_evidence::{
+    eventlog::{Log, Record, Registers, event_type, event_type_name, variable_name},
+    rtmr::{self, Bytes48, RTMRS, RtmrEvent, sha384},
+    tpm::HashAlg,
+};
 
 /// More than any log; longer input is refused unread.
 pub const MAX_LOG_BYTES: usize = 1024 * 1024;

@@ -11,7 +11,11 @@ use x509_cert::{
 };
 
 use super::{TdxError, pck::read_chain, qe::QeIdentity, tcb::TcbInfo};
-use crate::{claims::hex_bytes, files::signed_member, x509::{Certificate, MAX_CRL_BYTES, Path}};
+use crate::{
+    claims::hex_bytes,
+    files::signed_member,
+    x509::{Certificate, MAX_CRL_BYTES, Path},
+};
 
 /// More than any collateral; longer input is refused unread.
 pub const MAX_COLLATERAL_BYTES: usize = 4 * 1024 * 1024;

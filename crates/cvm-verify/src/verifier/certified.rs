@@ -11,7 +11,14 @@ use serde_json::{Value, json};
 
 use super::{check_replay, quote};
 use crate::{Phase, claims::measurements};
-use cvm_evidence::{AttestError, Reference, eventlog::{EventLog, PredictedEvent, extend, first_difference}, handoff_digest, tpm::{ClockInfo, Public, REQUIRED_PCRS, parse_quote, parse_signature}, tpm_nonce, wire::{Base64, TpmQuote}};
+use cvm_evidence::{
+    AttestError, Reference,
+    eventlog::{EventLog, PredictedEvent, extend, first_difference},
+    handoff_digest,
+    tpm::{ClockInfo, Public, REQUIRED_PCRS, parse_quote, parse_signature},
+    tpm_nonce,
+    wire::{Base64, TpmQuote},
+};
 
 /// What a running CVM shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::ek;
-use cvm_evidence::{AttestError, tpm::{Key, Public}, wire::{Base64, CredentialChallenge, HandshakeParams}};
+use cvm_evidence::{
+    AttestError,
+    tpm::{Key, Public},
+    wire::{Base64, CredentialChallenge, HandshakeParams},
+};
 
 /// More than any client sends: three fields, a certificate and two public areas.
 const MAX_CERTIFICATE: usize = 8192;

@@ -12,7 +12,14 @@ pub use ek::Roots;
 use cvm_base::{Bytes, Bytes32, sha256};
 
 use crate::{Claims, TpmClaims};
-use cvm_evidence::{AttestError, Evidence, eventlog::{EventLog, PredictedEvent, extend}, handoff_digest, tpm::{Public, REQUIRED_PCRS, parse_quote, parse_signature}, tpm_nonce, wire::TpmEvidence};
+use cvm_evidence::{
+    AttestError, Evidence,
+    eventlog::{EventLog, PredictedEvent, extend},
+    handoff_digest,
+    tpm::{Public, REQUIRED_PCRS, parse_quote, parse_signature},
+    tpm_nonce,
+    wire::TpmEvidence,
+};
 
 /// What evidence must be bound to: this session, and no other.
 #[derive(Debug, Clone, Copy)]

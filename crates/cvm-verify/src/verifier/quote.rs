@@ -6,7 +6,10 @@ use aws_lc_rs::signature::{
 };
 use cvm_base::Bytes32;
 
-use cvm_evidence::{AttestError, tpm::{HashAlg, Key, PcrSelection, Public, Quote, REQUIRED_PCRS, Signature}};
+use cvm_evidence::{
+    AttestError,
+    tpm::{HashAlg, Key, PcrSelection, Public, Quote, REQUIRED_PCRS, Signature},
+};
 
 const SHA256: u16 = 0x000b;
 const SHA384: u16 = 0x000c;

@@ -6,7 +6,11 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::Phase;
-use cvm_evidence::{Reference, tpm::{HashAlg, Signature, attributes}, wire::{Base64, HandshakeParams}};
+use cvm_evidence::{
+    Reference,
+    tpm::{HashAlg, Signature, attributes},
+    wire::{Base64, HandshakeParams},
+};
 
 const DIGEST: [u8; 48] = [0x5a; 48];
 

@@ -1,7 +1,13 @@
 //! `--explain`: one deliberately changed input of each kind, and what is said of it.
 
 use cvm_base::{Bytes, sha256};
-use cvm_evidence::{Reference, ReferenceSet, platform::{AzureReference, AzureTee, SnpReference, SnpVariant, TdxReference}, reference::TpmReference, rtmr::{replay, sha384}, tcb::TcbFloor};
+use cvm_evidence::{
+    Reference, ReferenceSet,
+    platform::{AzureReference, AzureTee, SnpReference, SnpVariant, TdxReference},
+    reference::TpmReference,
+    rtmr::{replay, sha384},
+    tcb::TcbFloor,
+};
 use cvm_predict::snp::{LaunchInputs, VcpuType, Vmm, launch, variants};
 use cvm_verify::{
     appraise::{Appraisal, EvidenceSet, Explanation, Terms, explain},

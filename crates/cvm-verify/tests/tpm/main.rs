@@ -8,7 +8,10 @@ mod endorsed;
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use cvm_base::Explain;
-use cvm_evidence::{AttestError, tpm::{Digest, HashAlg, Key, Public}};
+use cvm_evidence::{
+    AttestError,
+    tpm::{Digest, HashAlg, Key, Public},
+};
 use cvm_verify::{
     quote::{
         AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use cvm_base::{read_bounded, read_text, write_atomic};
-use cvm_evidence::{Reference, ReferenceSet, platform::AzureTee, reference_set::FirmwareReference, tcb::TcbFloor};
+use cvm_evidence::{
+    Reference, ReferenceSet, platform::AzureTee, reference_set::FirmwareReference, tcb::TcbFloor,
+};
 use cvm_policy::new_policies;
 
 use super::progress::line;

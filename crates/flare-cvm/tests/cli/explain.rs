@@ -4,7 +4,13 @@
 use std::{fs, path::Path};
 
 use cvm_base::{Bytes, sha256};
-use cvm_evidence::{Reference, ReferenceSet, platform::TdxReference, reference::TpmReference, reference_set::FirmwareReference, rtmr::{replay, sha384}};
+use cvm_evidence::{
+    Reference, ReferenceSet,
+    platform::TdxReference,
+    reference::TpmReference,
+    reference_set::FirmwareReference,
+    rtmr::{replay, sha384},
+};
 use cvm_verify::tdx::TdxClaims;
 use serde_json::json;
 

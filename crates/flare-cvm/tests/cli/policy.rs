@@ -4,7 +4,11 @@ use std::{fs, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_base::Bytes;
-use cvm_evidence::{Reference, ReferenceSet, platform::{SnpReference, SnpVariant}, reference::TpmReference};
+use cvm_evidence::{
+    Reference, ReferenceSet,
+    platform::{SnpReference, SnpVariant},
+    reference::TpmReference,
+};
 
 use crate::{NOW, VECTORS, ak::Ak, explain::machine, flare_cvm, folder, read, verify, write};
 

@@ -9,7 +9,9 @@ use cvm_agent::{
 use cvm_base::{Bytes, Explain as _};
 use cvm_collateral::{Item, Writer, content, tee::Vendors};
 use cvm_collect::{CollectError, Device, Kind, Raw};
-use cvm_evidence::{platform::TdxReference, reference::Platforms, rtmr, td_handoff_digest, td_jobs_digest};
+use cvm_evidence::{
+    platform::TdxReference, reference::Platforms, rtmr, td_handoff_digest, td_jobs_digest,
+};
 use cvm_layout::names::Role;
 use cvm_peer::clock;
 use cvm_verify::{snp::SnpRoots, x509::Certificate};

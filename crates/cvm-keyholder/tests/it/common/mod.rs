@@ -20,7 +20,11 @@ use cvm_ceremony::{
     split_key::Half,
 };
 use cvm_custody::{BuilderSecrets, Lock, NewParty, Party, Unlock, open_contribution};
-use cvm_evidence::{Reference, eventlog::{EventLog, PredictedEvent}, reference::{Platforms, TpmReference}};
+use cvm_evidence::{
+    Reference,
+    eventlog::{EventLog, PredictedEvent},
+    reference::{Platforms, TpmReference},
+};
 use cvm_keyholder::{
     documents::{Documents, Identity},
     policy,

@@ -11,7 +11,12 @@ use std::sync::Mutex;
 use aws_lc_rs::signature::EcdsaKeyPair;
 use cvm_base::Bytes;
 use cvm_collateral::{Cache, Item, Writer, content, tee::Vendors};
-use cvm_evidence::{platform::SnpReference, reference::Platforms, tcb::TcbFloor, trustee::{CertificateEntry, SnpBody, report_data}};
+use cvm_evidence::{
+    platform::SnpReference,
+    reference::Platforms,
+    tcb::TcbFloor,
+    trustee::{CertificateEntry, SnpBody, report_data},
+};
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};
 use cvm_layout::manifest::{GpuMechanism, Manifest, Stage};
 use cvm_release::{

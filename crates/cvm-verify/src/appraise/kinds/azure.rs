@@ -4,7 +4,12 @@ use super::{
     super::stage::first_good, Group, Refusal, Shared, Submodule, Terms, Verified,
     dcap::with_collateral, snp::certificates, submodule,
 };
-use crate::{azure::{AzureEvidence, Hardware, HardwareKind, HclReport, QuoteFiles}, files::Form, snp::SnpPolicy, tdx::{TdxEvidence, TdxPolicy}};
+use crate::{
+    azure::{AzureEvidence, Hardware, HardwareKind, HclReport, QuoteFiles},
+    files::Form,
+    snp::SnpPolicy,
+    tdx::{TdxEvidence, TdxPolicy},
+};
 
 pub(super) fn files(group: &Group, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the Azure evidence", e);

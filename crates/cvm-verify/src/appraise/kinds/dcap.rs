@@ -6,7 +6,11 @@ use super::{
     super::stage::first_good, Group, Refusal, Shared, Terms, Verified, check_nonce_fits,
     report_data, submodule,
 };
-use crate::{files::Form, tdx::{self, DcapVerifier, Quote, TdxError, TdxEvidence}, x509::Certificate};
+use crate::{
+    files::Form,
+    tdx::{self, DcapVerifier, Quote, TdxError, TdxEvidence},
+    x509::Certificate,
+};
 
 /// Runs `verify` on a quote, by the name that a refusal gives it, with the collateral that is at
 /// hand: the group's own, or whichever of the shared ones fits. Without any, the claims say so.

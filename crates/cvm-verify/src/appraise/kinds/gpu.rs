@@ -3,7 +3,12 @@
 use serde_json::json;
 
 use super::{Group, Refusal, Shared, Submodule, Terms, Verified, submodule};
-use crate::{NotChecked, files::Form, gpu::{self, DeviceClaims, DeviceEvidence, GpuError, GpuPolicy, OcspResponse, Rim}, x509::Certificate};
+use crate::{
+    NotChecked,
+    files::Form,
+    gpu::{self, DeviceClaims, DeviceEvidence, GpuError, GpuPolicy, OcspResponse, Rim},
+    x509::Certificate,
+};
 
 pub(super) fn report(report: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new("the device's report", e);

@@ -3,7 +3,12 @@
 use serde_json::Value;
 
 use super::{Group, Refusal, Shared, Submodule, Terms, azure, gpu, snp};
-use crate::{azure::{AzureEvidence, HardwareKind}, files::{Form, members::is_azure}, gpu::DeviceEvidence, snp::SnpEvidence};
+use crate::{
+    azure::{AzureEvidence, HardwareKind},
+    files::{Form, members::is_azure},
+    gpu::DeviceEvidence,
+    snp::SnpEvidence,
+};
 
 /// Evidence in the forms that KBS clients send.
 pub(super) fn verify(

@@ -16,7 +16,12 @@ use super::{
     set::{Group, Terms},
     trust::Shared,
 };
-use crate::{azure::{HardwareKind, HclReport}, files::Form, gpu::{Expectation, GpuClaims, ResultPolicy, SwitchClaims, Topology}, token::NrasClaims};
+use crate::{
+    azure::{HardwareKind, HclReport},
+    files::Form,
+    gpu::{Expectation, GpuClaims, ResultPolicy, SwitchClaims, Topology},
+    token::NrasClaims,
+};
 
 pub(super) use kbs::azure_kind;
 

@@ -5,7 +5,12 @@ use serde_json::json;
 use super::{
     Group, Refusal, Shared, Submodule, Terms, Verified, check_nonce_fits, report_data, submodule,
 };
-use crate::{NotChecked, files::Form, snp::{self, SigningKey, SnpEvidence, SnpExpected, SnpReport, VerifiedChain}, x509::Certificate};
+use crate::{
+    NotChecked,
+    files::Form,
+    snp::{self, SigningKey, SnpEvidence, SnpExpected, SnpReport, VerifiedChain},
+    x509::Certificate,
+};
 
 pub(super) fn report(
     report: &[u8],

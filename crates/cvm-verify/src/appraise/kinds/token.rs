@@ -6,7 +6,13 @@ use super::{
     super::{shortened, stage::first_good, trust::From},
     Refusal, Shared, Submodule, Terms, Verified,
 };
-use crate::{NotChecked, acpi, token::{self, DetachedEat, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaPolicy, NrasPolicy, PROFILE, PROFILE_TRUSTEE, Rules, Tier, Token, TokenError}};
+use crate::{
+    NotChecked, acpi,
+    token::{
+        self, DetachedEat, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaPolicy, NrasPolicy,
+        PROFILE, PROFILE_TRUSTEE, Rules, Tier, Token, TokenError,
+    },
+};
 
 pub(super) fn jwt(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new(name, e);

@@ -5,8 +5,20 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{super::stage::first_good, Group, Refusal, Shared, Submodule, Terms, Verified};
-use crate::{NotChecked, files::Form, quote::{self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError}, tdx::CcEventLog, x509::{Certificate, Path}};
-use cvm_evidence::{eventlog::{Log, Registers}, rtmr::RtmrEvent, tpm::{HashAlg, Quote, parse_quote}};
+use crate::{
+    NotChecked,
+    files::Form,
+    quote::{
+        self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError,
+    },
+    tdx::CcEventLog,
+    x509::{Certificate, Path},
+};
+use cvm_evidence::{
+    eventlog::{Log, Registers},
+    rtmr::RtmrEvent,
+    tpm::{HashAlg, Quote, parse_quote},
+};
 
 /// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed,
 /// not refused. A signature of none of them is `unread`.

@@ -4,7 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use cvm_base::{Bytes, read_bounded};
-use cvm_evidence::{ReferenceSet, platform::{SnpReference, SnpVariant}, tcb::TcbFloor};
+use cvm_evidence::{
+    ReferenceSet,
+    platform::{SnpReference, SnpVariant},
+    tcb::TcbFloor,
+};
 use cvm_image::boot::UKI_PATH;
 use cvm_predict::snp::{self, Kernel, LaunchInput, LaunchInputs, VcpuType, Vmm};
 use serde_json::{Value, json};
