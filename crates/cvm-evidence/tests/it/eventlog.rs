@@ -142,7 +142,7 @@ fn two_startup_localities_that_differ_are_refused() {
         (0, 8, b"x"),
     ]);
     assert!(EventLog::parse(&twice).unwrap_err().to_string().contains("StartupLocalities"));
-    // Wherever it stands and however often: PCR 0 began with it, which the quote proves or not.
+    // Wherever it is and however often: PCR 0 began with it, which the quote proves or not.
     let early = synthetic(&[(0, 3, b"StartupLocality\0\x03"), (0, 8, b"x")]);
     let late = synthetic(&[
         (0, 8, b"x"),
