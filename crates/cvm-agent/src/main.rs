@@ -14,7 +14,7 @@ use cvm_agent::{
     lockdown, serve,
 };
 use cvm_base::Explain;
-use cvm_collect::{attester::DEFAULT_TCTI, nvml::Nvml};
+use cvm_collect::{nvml::Nvml, tpm::DEFAULT_TCTI};
 use nix::unistd::{User, geteuid};
 
 /// How the agent ends when this machine is not what was built; systemd answers with the lockdown.

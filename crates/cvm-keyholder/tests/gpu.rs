@@ -20,7 +20,7 @@ use common::{
 };
 use cvm_base::{sha256, time};
 use cvm_collateral::tee::Vendors;
-use cvm_collect::attester::Tpm;
+use cvm_collect::tpm::Tpm;
 use cvm_evidence::{JOBS_PCR, handoff_digest, jobs_digest, reference::Platforms};
 use cvm_jobs::Composite;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};

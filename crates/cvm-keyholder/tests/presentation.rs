@@ -14,7 +14,7 @@ use common::{
 };
 use cvm_base::{Bytes, Explain, time};
 use cvm_ceremony::{Date, PartyRole, Unlock};
-use cvm_collect::attester::Tpm;
+use cvm_collect::tpm::Tpm;
 use cvm_keyholder::{
     KeyHolderError,
     enroll::{Documents, Identity},

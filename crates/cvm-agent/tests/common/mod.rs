@@ -27,7 +27,7 @@ use cvm_ceremony::{
     Agreement, BuilderSecrets, Date, Draft, Lock, NewParty, Party, PartyRole, Site as AgreedSite,
     Terms, Transcript, Unlock, fresh_nonce,
 };
-use cvm_collect::attester::Tpm;
+use cvm_collect::tpm::Tpm;
 use cvm_evidence::{
     Reference,
     eventlog::{EventLog, PredictedEvent},

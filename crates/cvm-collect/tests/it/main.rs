@@ -296,12 +296,13 @@ fn recordings_answer_only_the_challenge_they_were_made_for() {
     let report = vector("gpu/h100-545.00-e2e/report.bin");
     let mut data = [0; 64];
     data[..32].copy_from_slice(&report[4..36]);
-    let gpu = cvm_collect::Gpu {
-        uuid: "GPU-0".into(),
-        report,
+    // A recording keeps no device's name.
+    let gpu = |index| cvm_collect::Gpu {
+        uuid: format!("recorded-{index}"),
+        report: report.clone(),
         certificates: vector("gpu/h100-545.00-e2e/chain.pem"),
     };
-    let raw = Raw::Gpus(vec![gpu.clone(), gpu]);
+    let raw = Raw::Gpus(vec![gpu(0), gpu(1)]);
     Recorded::write(folder.path(), &raw).unwrap();
     let mut device = Recorded::open(folder.path()).unwrap();
     assert_eq!(device.evidence(&data).unwrap(), raw);

@@ -1,9 +1,9 @@
-//! What only this TPM gives back, and only to this image in its boot phase: NV indices under a PCR
-//! policy.
+//! Secrets that only this TPM gives back, and only to this image in its boot phase: NV indices
+//! under a PCR policy.
 //!
 //! The policy names the registers as they are when the secret is kept: the firmware's boot chain,
 //! Secure Boot's keys, the command line, the UKI and what could be slipped in beside it. Another
-//! image has other values, and this one has too once it has measured its handoff: the running
+//! image has other values. So has this image after it has measured its handoff, so the running
 //! system cannot ask. Reading and writing both need the policy, so nobody can put a secret of their
 //! own there in this state. (TPM 2.0 part 1 §37.2, NV index; part 3 §23.7, TPM2_PolicyPCR.)
 
@@ -23,7 +23,10 @@ use tss_esapi::{
 };
 use zeroize::Zeroizing;
 
-use super::{Tpm, TpmError, is_missing, selection};
+use super::{
+    connection::{Tpm, is_missing, selection},
+    error::TpmError,
+};
 
 /// The registers that say which image boots, and how far it is.
 const POLICY_PCRS: [u8; 6] = [4, 7, 9, 11, 12, 13];
@@ -110,7 +113,7 @@ impl Tpm {
         Ok(Some(Zeroizing::new(data.value().to_vec())))
     }
 
-    /// Frees the place; nothing there is no error.
+    /// Frees the place. A place that is free already is fine.
     ///
     /// # Errors
     /// [`TpmError::Command`].

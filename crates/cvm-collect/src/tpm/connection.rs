@@ -1,15 +1,4 @@
-//! A TPM, seen from the CVM: keys, quotes, measurements (tss-esapi over libtss2).
-//!
-//! One [`Tpm`] per process; it and its [`AttestationKey`] are `Send` but not `Sync`: several
-//! exchanges share a key behind a mutex. Nothing persistent is written except what [`Tpm::keep`]
-//! keeps, and every transient object is flushed. Each command is bounded by the kernel's own
-//! time-outs, which a software TPM on a busy host may miss. Its connection is of no use then; what
-//! changes nothing that must not change twice is done again over a new one ([`patiently`]).
-
-mod error;
-mod keep;
-mod key;
-mod quoting;
+//! A connection to a TPM: commands that are repeated where no answer came, and its PCRs.
 
 use std::{
     path::Path,
@@ -27,17 +16,13 @@ use tss_esapi::{
     tcti_ldr::TctiNameConf,
 };
 
-pub use error::TpmError;
-pub use keep::{MAX_KEPT_BYTES, Place};
-pub use key::AttestationKey;
-pub use quoting::QuotingKey;
-
+use super::error::TpmError;
 use cvm_evidence::{eventlog, tpm::REQUIRED_PCRS};
 
 /// The kernel's resource-managed TPM.
 pub const DEFAULT_TCTI: &str = "device:/dev/tpmrm0";
 
-/// How long a TPM is asked again that does not answer in the kernel's time.
+/// How long to go on asking a TPM that does not answer in the kernel's time.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A connection to a TPM 2.0.
@@ -46,8 +31,8 @@ pub struct Tpm {
     tcti: String,
 }
 
-/// Does `attempt` again, for some seconds, where the TPM did not answer in the time that Linux
-/// gives it. `attempt` opens the TPM itself, and does nothing that must not be done twice.
+/// Repeats `attempt`, for 15 seconds, while the TPM does not answer in the time that Linux gives
+/// it. `attempt` opens the TPM itself, and must be safe to run twice.
 ///
 /// # Errors
 /// The last attempt's.
@@ -74,15 +59,15 @@ impl Tpm {
     /// # Errors
     /// [`TpmError::Open`] when there is no such TPM.
     pub fn open(tcti: &str) -> Result<Self, TpmError> {
-        // One that is not there is not waited for.
+        // Nobody waits for a TPM that does not exist.
         let there = tcti.strip_prefix("device:").is_some_and(|path| Path::new(path).exists());
         let context = if there { patiently(|| connect(tcti))? } else { connect(tcti)? };
         Ok(Self { context, tcti: tcti.into() })
     }
 
-    /// Does `work`, and where no answer came does it again over a new connection: whatever it
-    /// changes, it may change twice, and nothing of the old connection lives on in it.
-    fn again<T>(
+    /// Does `work`. Where no answer came, does it again over a new connection. So `work` must be
+    /// safe to run twice, and must keep nothing of the old connection.
+    pub(super) fn again<T>(
         &mut self,
         mut work: impl FnMut(&mut Self) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
@@ -96,27 +81,9 @@ impl Tpm {
         })
     }
 
-    fn reconnect(&mut self) -> Result<(), TpmError> {
+    pub(super) fn reconnect(&mut self) -> Result<(), TpmError> {
         self.context = connect(&self.tcti)?;
         Ok(())
-    }
-
-    /// Makes the attestation key: finds the endorsement key and its certificate, and creates a
-    /// P-256 restricted signing key that lives until this value is dropped.
-    ///
-    /// # Errors
-    /// [`TpmError`] when the TPM has no endorsement certificate or refuses a command.
-    pub fn create_ak(&mut self) -> Result<AttestationKey<'_>, TpmError> {
-        AttestationKey::create(self)
-    }
-
-    /// Makes the same attestation key again, for quotes alone: no endorsement key, which takes a
-    /// TPM long to make.
-    ///
-    /// # Errors
-    /// [`TpmError`] when the TPM refuses a command.
-    pub fn create_quoting_key(&mut self) -> Result<QuotingKey<'_>, TpmError> {
-        QuotingKey::create(&mut self.context)
     }
 
     /// A SHA-256 PCR's value.
@@ -127,9 +94,9 @@ impl Tpm {
         self.again(|tpm| read_pcrs(&mut tpm.context, &[pcr])).map(|values| values[0])
     }
 
-    /// Extends a register of the SHA-256 bank by TPM2_PCR_Extend, exactly once, and looks: where no
-    /// answer came, the register tells whether the command did, and a TPM that only says so is
-    /// found out.
+    /// Extends a register of the SHA-256 bank by TPM2_PCR_Extend, exactly once, and reads it back.
+    /// Where no answer came, the register tells whether the command ran. A TPM that only claims to
+    /// have extended it is found out.
     ///
     /// # Errors
     /// [`TpmError::Command`], [`TpmError::NotExtended`].
@@ -191,11 +158,14 @@ pub(crate) fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
 }
 
 /// The PCRs that a quote covers.
-fn quoted_pcrs() -> Vec<u8> {
+pub(super) fn quoted_pcrs() -> Vec<u8> {
     (0..REQUIRED_PCRS as u8).collect()
 }
 
 /// Whether the TPM says that a handle, such as an NV index, does not exist.
 pub(crate) fn is_missing(error: &tss_esapi::Error) -> bool {
-    matches!(error, tss_esapi::Error::Tss2Error(code) if code.kind() == Some(Tss2ResponseCodeKind::Handle))
+    matches!(
+        error,
+        tss_esapi::Error::Tss2Error(code) if code.kind() == Some(Tss2ResponseCodeKind::Handle)
+    )
 }

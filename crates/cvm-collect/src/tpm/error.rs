@@ -49,13 +49,13 @@ pub enum TpmError {
 }
 
 impl TpmError {
-    /// Whether the TPM did not answer at all: what libtss2 then says is no response of a TPM's.
-    pub(super) fn is_silence(&self) -> bool {
+    /// Whether the TPM did not answer at all: what libtss2 then says is not a TPM's response.
+    pub(crate) fn is_silence(&self) -> bool {
         let (Self::Open { source, .. } | Self::Command { source, .. }) = self else { return false };
         matches!(source, tss_esapi::Error::Tss2Error(code) if code.kind().is_none())
     }
 
-    pub(super) fn command(command: &'static str) -> impl Fn(tss_esapi::Error) -> Self {
+    pub(crate) fn command(command: &'static str) -> impl Fn(tss_esapi::Error) -> Self {
         move |source| Self::Command { command, source }
     }
 }
@@ -87,8 +87,7 @@ impl Explain for TpmError {
             }
             Self::NoBank => "manufacture the virtual TPM with `swtpm_setup --pcr-banks sha256`",
             Self::Unstable | Self::NotExtended { .. } => {
-                "something else measures during boot: \
-                start the VM again"
+                "something else measures during boot: start the VM again"
             }
             Self::Answer(_) => "this TPM or libtss2 is not one that this program knows",
         }

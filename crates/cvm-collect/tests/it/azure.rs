@@ -1,6 +1,6 @@
 //! Azure's vTPM, played by swtpm: its paravisor's report and key are put there first.
 
-use cvm_collect::{attester::Tpm, azure::Azure};
+use cvm_collect::{azure::Azure, tpm::Tpm};
 use cvm_evidence::tpm::parse_quote;
 use cvm_testkit::swtpm::Swtpm;
 use sha2::{Digest as _, Sha256};

@@ -1,4 +1,4 @@
-//! The attestation key after the handoff: it quotes, and is shown to nobody's challenge.
+//! The attestation key after the handoff: it quotes, and answers no challenge.
 //!
 //! The key is a primary of the endorsement hierarchy, so the TPM derives the same one from the same
 //! template: its Name is the one that key holders certified during boot.
@@ -6,7 +6,8 @@
 use tss_esapi::{Context, handles::KeyHandle, traits::Marshall};
 
 use super::{
-    TpmError,
+    connection::Tpm,
+    error::TpmError,
     key::{ak_template, create_primary, quote},
 };
 use cvm_evidence::wire::{Base64, TpmQuote};
@@ -26,8 +27,19 @@ impl Drop for QuotingKey<'_> {
     }
 }
 
+impl Tpm {
+    /// Makes the same attestation key again, for quotes alone: no endorsement key, which takes a
+    /// TPM long to make.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM refuses a command.
+    pub fn create_quoting_key(&mut self) -> Result<QuotingKey<'_>, TpmError> {
+        QuotingKey::create(&mut self.context)
+    }
+}
+
 impl<'tpm> QuotingKey<'tpm> {
-    pub(super) fn create(context: &'tpm mut Context) -> Result<Self, TpmError> {
+    fn create(context: &'tpm mut Context) -> Result<Self, TpmError> {
         let fail = TpmError::command("CreatePrimary of the attestation key");
         let ak =
             ak_template().and_then(|template| create_primary(context, template)).map_err(&fail)?;

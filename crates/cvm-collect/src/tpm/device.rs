@@ -1,10 +1,12 @@
-//! A TPM 2.0, through libtss2: a quote of the SHA-256 bank under this machine's own attestation
-//! key.
+//! The TPM as a source of evidence: a quote of the SHA-256 bank under its attestation key.
 
-use super::{CollectError, Device, Kind, Raw, short_nonce};
-use crate::attester::{Tpm, TpmError};
+use super::{connection::Tpm, error::TpmError};
+use crate::{
+    device::{Device, Kind, Raw, short_nonce},
+    error::CollectError,
+};
 
-/// A TPM.
+/// A TPM as a [`Device`]: it gives a quote.
 pub struct TpmDevice(Tpm);
 
 impl TpmDevice {

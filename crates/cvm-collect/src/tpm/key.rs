@@ -21,7 +21,10 @@ use tss_esapi::{
     traits::Marshall,
 };
 
-use super::{Tpm, TpmError, is_missing, patiently, quoted_pcrs, read_pcrs, selection};
+use super::{
+    connection::{Tpm, is_missing, patiently, quoted_pcrs, read_pcrs, selection},
+    error::TpmError,
+};
 use cvm_evidence::{
     tpm::{self, parse_quote, pcr_digest},
     tpm_nonce,
@@ -38,7 +41,7 @@ pub struct AttestationKey<'tpm> {
     spki: Vec<u8>,
 }
 
-/// The same two keys of each TPM, whenever they are made.
+/// One TPM makes the same two keys each time.
 struct Keys {
     ek: CreatePrimaryKeyResult,
     ak: CreatePrimaryKeyResult,
@@ -73,8 +76,19 @@ impl Keys {
     }
 }
 
+impl Tpm {
+    /// Makes the attestation key: finds the endorsement key and its certificate, and creates a
+    /// P-256 restricted signing key that lives until this value is dropped.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM has no endorsement certificate or refuses a command.
+    pub fn create_ak(&mut self) -> Result<AttestationKey<'_>, TpmError> {
+        AttestationKey::create(self)
+    }
+}
+
 impl<'tpm> AttestationKey<'tpm> {
-    pub(super) fn create(tpm: &'tpm mut Tpm) -> Result<Self, TpmError> {
+    fn create(tpm: &'tpm mut Tpm) -> Result<Self, TpmError> {
         let fail = TpmError::command("CreatePrimary of the attestation key");
         let (certificate, keys) = tpm.again(|tpm| {
             let certificate =
@@ -144,7 +158,7 @@ impl<'tpm> AttestationKey<'tpm> {
         quote(&mut self.tpm.context, self.keys.ak.key_handle, nonce)
     }
 
-    /// As [`Tpm::again`]: with the connection its keys are gone, and made again.
+    /// As [`Tpm::again`]. The keys went with the old connection, so this makes them again.
     fn again<T>(
         &mut self,
         mut work: impl FnMut(&mut Self) -> Result<T, TpmError>,
