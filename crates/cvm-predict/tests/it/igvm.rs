@@ -5,10 +5,7 @@ use cvm_predict::snp::{LaunchError, LaunchInputs, VcpuType, Vmm, launch, launch_
 use igvm::IgvmDirectiveHeader as Directive;
 use igvm_defs::{IgvmPageDataType, IgvmPlatformType};
 
-#[path = "support/igvm.rs"]
-mod files;
-
-use files::{VMSA, directives, file, page, vmsa};
+use crate::files::{VMSA, directives, file, page, vmsa};
 
 /// The digest was computed with sev-snp-measure 0.0.13's `GCTX` over the same pages.
 #[test]
@@ -17,7 +14,8 @@ fn pages_of_every_type() {
     let predicted = launch_igvm(&bytes).unwrap();
     assert_eq!(
         predicted.measurement.to_string(),
-        "0eda219f881b0edeb4c74707ad9162df0eac1958127c045ca73c9cf5c1846f4bccdc3b313c1d4a8635b62d6343816119"
+        "0eda219f881b0edeb4c74707ad9162df0eac1958127c045c\
+         a73c9cf5c1846f4bccdc3b313c1d4a8635b62d6343816119"
     );
     let named: Vec<_> = predicted.inputs.iter().map(|input| input.name.as_str()).collect();
     assert_eq!(named, ["firmware", "vcpus", "vmm"]);

@@ -32,7 +32,7 @@ fn inputs(firmware: &[u8]) -> LaunchInputs<'_> {
 const EMPTY: Kernel<'_> = Kernel { image: b"", initrd: b"", command_line: "" };
 const CONSOLE: Kernel<'_> = Kernel { command_line: "console=ttyS0 loglevel=7", ..EMPTY };
 
-/// From sev-snp-measure 8f2b337e tests/test_guest.py; the QEMU ones also stand in the sev crate's
+/// From sev-snp-measure 8f2b337e tests/test_guest.py; the QEMU ones are also in the sev crate's
 /// tests.
 #[test]
 fn published_digests() {
@@ -41,43 +41,53 @@ fn published_digests() {
     for (inputs, digest) in [
         (
             amd,
-            "19358ba9a7615534a9a1e2f0dfc29384dcd4dcb7062ff9c6013b26869a5fc6ecabe033c48dd6f6db5d6d76e7c5df632d",
+            "19358ba9a7615534a9a1e2f0dfc29384dcd4dcb7062ff9c6\
+             013b26869a5fc6ecabe033c48dd6f6db5d6d76e7c5df632d",
         ),
         (
             LaunchInputs { guest_features: 0x21, ..amd },
-            "e1e1ca029dd7973ab9513295be68198472dcd4fc834bd9af9b63f6e8a1674dbf281a9278a4a2ebe0eed9f22adbcd0e2b",
+            "e1e1ca029dd7973ab9513295be68198472dcd4fc834bd9af\
+             9b63f6e8a1674dbf281a9278a4a2ebe0eed9f22adbcd0e2b",
         ),
         (
             LaunchInputs { kernel: Some(EMPTY), vcpus: 4, ..amd },
-            "5061fffb019493a903613d56d54b94912a1a2f9e4502385f5c194616753720a92441310ba6c4933de877c36e23046ad5",
+            "5061fffb019493a903613d56d54b94912a1a2f9e4502385f\
+             5c194616753720a92441310ba6c4933de877c36e23046ad5",
         ),
         (
             LaunchInputs { kernel: Some(EMPTY), vcpus: 4, guest_features: 0x21, ..amd },
-            "4953b1fb416fa874980e8442b3706d345926d5f38879134e00813c5d7abcbe78eafe7b422907be0b4698e2414a631942",
+            "4953b1fb416fa874980e8442b3706d345926d5f38879134e\
+             00813c5d7abcbe78eafe7b422907be0b4698e2414a631942",
         ),
         (
             LaunchInputs { kernel: Some(CONSOLE), ..amd },
-            "6d287813eb5222d770f75005c664e34c204f385ce832cc2ce7d0d6f354454362f390ef83a92046c042e706363b4b08fa",
+            "6d287813eb5222d770f75005c664e34c204f385ce832cc2c\
+             e7d0d6f354454362f390ef83a92046c042e706363b4b08fa",
         ),
         (
             LaunchInputs { kernel: Some(CONSOLE), guest_features: 0x21, ..amd },
-            "803f691094946e42068aaa3a8f9e26a5c89f36f7b73ecfb28c653360fe4b3aba7e534442e7e1e17895dfe778d0228977",
+            "803f691094946e42068aaa3a8f9e26a5c89f36f7b73ecfb2\
+             8c653360fe4b3aba7e534442e7e1e17895dfe778d0228977",
         ),
         (
             LaunchInputs { kernel: Some(EMPTY), vmm: Vmm::Ec2, ..amd },
-            "0883bd0eeb716e65b7b977a321c278d1e51b33b5c655fab985443bbcc65c086b9c15e8a0bd8811050dec7e24964e5056",
+            "0883bd0eeb716e65b7b977a321c278d1e51b33b5c655fab9\
+             85443bbcc65c086b9c15e8a0bd8811050dec7e24964e5056",
         ),
         (
             LaunchInputs { kernel: Some(EMPTY), vmm: Vmm::Ec2, guest_features: 0x21, ..amd },
-            "0ce9ccc06bab55eebe8abc234f3df6514883977a68a591b71052498ab52b2f1aa415db338033946ef93aa8278c0d67fb",
+            "0ce9ccc06bab55eebe8abc234f3df6514883977a68a591b7\
+             1052498ab52b2f1aa415db338033946ef93aa8278c0d67fb",
         ),
         (
             inputs(&x64),
-            "da0296de8193586a5512078dcd719eccecbd87e2b825ad4148c44f665dc87df21e5b49e21523a9ad993afdb6a30b4005",
+            "da0296de8193586a5512078dcd719eccecbd87e2b825ad41\
+             48c44f665dc87df21e5b49e21523a9ad993afdb6a30b4005",
         ),
         (
             LaunchInputs { guest_features: 0x21, ..inputs(&x64) },
-            "28797ae0afaba4005a81e629acebfb59e6687949d6be44007cd5506823b0dd66f146aaae26ff291eed7b493d8a64c385",
+            "28797ae0afaba4005a81e629acebfb59e6687949d6be4400\
+             7cd5506823b0dd66f146aaae26ff291eed7b493d8a64c385",
         ),
     ] {
         assert_eq!(
@@ -101,7 +111,8 @@ fn debians_ovmf() {
     let predicted = launch(&inputs(&ovmf)).unwrap().measurement.to_string();
     assert_eq!(
         predicted,
-        "11570979c77a0adb515761a702527c8b9e11554e730552621d950988613a3a75c6ff1703f540bd22a9beede8fe7a97e3"
+        "11570979c77a0adb515761a702527c8b9e11554e73055262\
+         1d950988613a3a75c6ff1703f540bd22a9beede8fe7a97e3"
     );
     let kernel = LaunchInputs { kernel: Some(CONSOLE), ..inputs(&ovmf) };
     assert_eq!(launch(&kernel), Err(LaunchError::KernelHashes));
@@ -206,7 +217,7 @@ fn damaged_firmware_is_refused_or_measured_but_never_a_panic() {
     }
     assert_eq!(measure(&vec![0; 4096]).unwrap_err().code(), "ATT-390");
     let original = measure(&image).unwrap().measurement;
-    // Where the metadata and the table of GUIDs stand: every byte of theirs, with values that make
+    // Where the metadata and the table of GUIDs are: every byte of theirs, with values that make
     // lengths absurd.
     let metadata = image.windows(4).position(|bytes| bytes == b"ASEV").unwrap();
     let table = image.len() - 300..image.len() - 32;

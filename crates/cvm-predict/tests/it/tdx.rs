@@ -92,14 +92,16 @@ fn mrtd_is_what_an_independent_tool_computes() {
     };
     assert_eq!(
         mrtd(&firmware()),
-        "617dcdda5ef2fa4b9430db337290d98f075726946345415abbd792080747f02413adda7efe18ce2809740782fbddd064"
+        "617dcdda5ef2fa4b9430db337290d98f075726946345415a\
+         bbd792080747f02413adda7efe18ce2809740782fbddd064"
     );
     let debian = fs::read("/usr/share/ovmf/OVMF.fd").expect("Debian's ovmf is installed");
     let known = "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773";
     if sha256(&debian).to_string() == known {
         assert_eq!(
             mrtd(&debian),
-            "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057fb887fed0744d5631a212967fb231c47"
+            "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5a\
+             a9c4999a08de4057fb887fed0744d5631a212967fb231c47"
         );
     } else {
         println!("another ovmf than 2022.11-6+deb12u2: not compared");
@@ -200,9 +202,10 @@ fn what_is_not_known_is_not_predicted() {
     let prediction = tdx(&TdxInputs { boot, ..inputs(&image) }).unwrap();
     let reasons: Vec<_> =
         prediction.not_predicted.iter().map(|missing| (missing.rtmr, missing.reason)).collect();
-    assert!(
-        matches!(&reasons[..], [(0, hob), (0, acpi)] if hob.contains("memory size") && acpi.contains("ACPI"))
-    );
+    assert!(matches!(
+        &reasons[..],
+        [(0, hob), (0, acpi)] if hob.contains("memory size") && acpi.contains("ACPI")
+    ));
     assert_eq!(prediction.rtmrs[0], None);
     assert!(prediction.rtmrs[1].is_some());
     // Such a kernel measures neither its command line nor its initramfs.
