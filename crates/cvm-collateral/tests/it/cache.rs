@@ -1,17 +1,14 @@
 //! The signed cache: what is filed under what, what a changed folder gives, and what a date means.
 
-#[path = "support/collateral.rs"]
-mod support;
-
 use std::{fs, path::Path};
 
+use crate::support::{amd_crl, vector};
 use cvm_base::Explain as _;
 use cvm_collateral::{
     Cache, CacheError, CollateralError, DcapTee, Item, Key, PckCa, Product, QuoteCollateral,
     Signer, Tcb, Writer, content, wanted,
 };
 use ed25519_dalek::SigningKey;
-use support::{amd_crl, vector};
 
 const COLLECTED: u64 = 1_760_000_000; // 2025-10-09
 
@@ -71,44 +68,42 @@ fn every_kind_is_found_under_what_it_says_of_itself() {
     }
     let Key::Vcek { product, hwid, tcb } = &wanted[0] else { panic!("{:?}", wanted[0]) };
     assert_eq!(tcb.to_string(), "bl3-tee0-snp8-ucode115");
-    let vcek = cache.vcek(*product, hwid, *tcb, COLLECTED).unwrap();
+    let vcek_key = |product, hwid: &[u8], tcb| Key::Vcek { product, hwid: hwid.to_vec(), tcb };
+    let vcek = cache.find(&vcek_key(*product, hwid, *tcb), COLLECTED).unwrap();
     assert_eq!(vcek.bytes, vector("snp/milan-virtee/vcek.der"));
     assert_eq!(vcek.entry.valid_until, 1_901_474_623, "2030-04-03T19:23:43Z, as openssl prints it");
     let other = Tcb { microcode: 116, ..*tcb };
     assert!(matches!(
-        cache.vcek(*product, hwid, other, COLLECTED),
+        cache.find(&vcek_key(*product, hwid, other), COLLECTED),
         Err(CollateralError::Missing { .. })
     ));
 
     let turin = Tcb { fmc: Some(0), boot_loader: 0, tee: 0, snp: 0, microcode: 9 };
     let chip = [0x1e, 0x55, 0x0a, 0x8e, 0xe5, 0xcf, 0x9f, 0x4d];
-    cache.vcek(Product::Turin, &chip, turin, COLLECTED).unwrap();
+    cache.find(&vcek_key(Product::Turin, &chip, turin), COLLECTED).unwrap();
 
     let vlek = Tcb { fmc: None, boot_loader: 4, tee: 0, snp: 24, microcode: 217 };
-    assert_eq!(cache.vleks(Product::Milan, vlek, COLLECTED).count(), 1);
-    assert_eq!(
-        cache.vleks(Product::Milan, vlek, 1_766_000_000).count(),
-        0,
-        "a VLEK lives one year"
-    );
-    assert_eq!(
-        cache.amd_chain(Signer::Vlek, Product::Milan, COLLECTED).unwrap().entry.source,
-        "a test"
-    );
-    assert_eq!(cache.crls(Signer::Vcek, Product::Milan, COLLECTED).unwrap().len(), 1);
+    let csp = "CN=cc-us-east-2.amazonaws.com".to_owned();
+    let vlek = Key::Vlek { product: Product::Milan, csp, tcb: vlek };
+    cache.find(&vlek, COLLECTED).unwrap();
+    let late = cache.find(&vlek, 1_766_000_000).unwrap_err();
+    assert!(matches!(late, CollateralError::Expired { .. }), "a VLEK lives one year: {late}");
+    let chain = cache.find(&Key::AmdChain(Signer::Vlek, Product::Milan), COLLECTED).unwrap();
+    assert_eq!(chain.entry.source, "a test");
+    cache.find(&Key::AmdCrl(Signer::Vcek, Product::Milan), COLLECTED).unwrap();
 
     for (quote, tee, ca, now) in [
         ("phala-sgx_quote", DcapTee::Sgx, PckCa::Processor, 1_751_624_924),
         ("near-mpc", DcapTee::Tdx, PckCa::Platform, 1_787_894_500),
     ] {
         let keys = wanted::by_quote(&vector(&format!("tdx/quotes/{quote}.bin"))).unwrap();
-        cache.find(&keys[0], now).unwrap();
-        let [Key::Dcap { tee: found, fmspc, ca: authority }] = keys[..] else { panic!("{keys:?}") };
+        let [Key::Dcap { tee: found, ca: authority, .. }] = keys[..] else { panic!("{keys:?}") };
         assert_eq!((found, authority), (tee, ca), "{quote}");
-        let collateral = cache.dcap(tee, fmspc, ca, now).unwrap();
+        let stored = cache.find(&keys[0], now).unwrap();
+        let collateral = QuoteCollateral::parse(stored.bytes).unwrap();
         let file = vector(&format!("tdx/collateral/{quote}.json"));
         assert_eq!(collateral, QuoteCollateral::parse(&file).unwrap());
-        let late = cache.dcap(tee, fmspc, ca, now + 90 * 86_400).unwrap_err();
+        let late = cache.find(&keys[0], now + 90 * 86_400).unwrap_err();
         assert_eq!(late.code(), "ATT-375", "{late}");
     }
     let rim = cache.rim("NV_GPU_DRIVER_GH100_545.00", 1_700_000_000).unwrap();
@@ -288,7 +283,7 @@ fn a_power_cut_before_the_index_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path());
     let before = open(folder.path()).unwrap();
-    // What a cut leaves behind: a new file that no index names, and a temporary one.
+    // What a power cut leaves: a new file that no index names, and a temporary one.
     fs::write(folder.path().join("files/amd-crl-00.crl"), b"x").unwrap();
     fs::write(folder.path().join("files/.flare-cvm-x"), b"x").unwrap();
     assert_eq!(open(folder.path()).unwrap(), before);
