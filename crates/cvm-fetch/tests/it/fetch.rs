@@ -1,21 +1,18 @@
 //! The fetcher against doubles of AMD's, Intel's and NVIDIA's services on this machine. Time is the
 //! test's.
 
-#[path = "support/server.rs"]
-mod server;
-#[path = "../../cvm-collateral/tests/support/collateral.rs"]
-mod support;
-
 use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
 
+use crate::{
+    server::{Answer, Server, response},
+    support::{amd_crl, vector},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_base::{Explain as _, sha256};
 use cvm_collateral::{Item, Key, QuoteCollateral, content};
 use cvm_fetch::{
     Bases, Clock, FetchError, Fetcher, Limits, Network, Outcome, Progress, Proxy, requests,
 };
-use server::{Answer, Server, response};
-use support::{amd_crl, vector};
 
 const RIM: &str = "NV_GPU_DRIVER_GH100_545.00";
 
@@ -135,7 +132,8 @@ fn intel(path: &str, collateral: &QuoteCollateral) -> Answer {
 fn nvidia(id: &str, rim: &[u8]) -> Answer {
     let digest = sha256(rim);
     let body = format!(
-        "{{\"id\":\"{id}\",\"rim\":\"{}\",\"sha256\":\"{digest}\",\"rim_format\":\"TCG\",\"request_id\":\"1\"}}",
+        "{{\"id\":\"{id}\",\"rim\":\"{}\",\"sha256\":\"{digest}\",\"rim_format\":\"TCG\",\
+         \"request_id\":\"1\"}}",
         STANDARD.encode(rim)
     );
     response(200, "content-type: application/json\r\n", body.as_bytes())
@@ -158,9 +156,8 @@ fn requests_are_the_vendors_byte_for_byte() {
     );
     assert_eq!(
         urls(key("vcek", "Turin/1e550a8ee5cf9f4d/fmc1-bl2-tee3-snp4-ucode9")),
-        [
-            "https://kdsintf.amd.com/vcek/v1/Turin/1e550a8ee5cf9f4d?fmcSPL=1&blSPL=2&teeSPL=3&snpSPL=4&ucodeSPL=9"
-        ]
+        ["https://kdsintf.amd.com/vcek/v1/Turin/1e550a8ee5cf9f4d\
+             ?fmcSPL=1&blSPL=2&teeSPL=3&snpSPL=4&ucodeSPL=9"]
     );
     assert_eq!(
         urls(key("amd-chain", "vlek/Genoa")),
@@ -172,7 +169,8 @@ fn requests_are_the_vendors_byte_for_byte() {
         [
             "https://api.trustedservices.intel.com/tdx/certification/v4/tcb?fmspc=50806f000000",
             "https://api.trustedservices.intel.com/tdx/certification/v4/qe/identity",
-            "https://api.trustedservices.intel.com/sgx/certification/v4/pckcrl?ca=processor&encoding=der",
+            "https://api.trustedservices.intel.com/sgx/certification/v4/pckcrl\
+             ?ca=processor&encoding=der",
             "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der",
         ]
     );
