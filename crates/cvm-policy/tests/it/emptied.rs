@@ -1,5 +1,5 @@
 //! Every shipped policy, with each set, list and member that it reads emptied: a rule over nothing
-//! is no "yes".
+//! must not allow.
 
 use cvm_base::Bytes;
 use cvm_policy::{Policy, new_policies};
@@ -270,7 +270,7 @@ fn a_policy_that_has_nothing_to_compare_with_says_no() {
             "tdx" => "/reference/tdx",
             _ => "/reference/azure",
         };
-        // Which entry of several is this machine's, and what stands in it for people.
+        // Which entry of several is this machine's, and what it says for people.
         let own = |at: &str| match case.kind {
             "tpm" => !at.contains("/explain") && !at.contains("/bank"),
             "az-tdx-vtpm" => !at.starts_with("/reference/azure/0"),

@@ -73,9 +73,12 @@ fn registers(pcrs: &BTreeMap<u8, Bytes32>, booting: bool) -> Value {
 
 fn snp(byte: u8) -> Value {
     json!({
-        "product": "Milan", "stepping": "B1", "launch_tcb": {"bootloader": 3, "tee": 0, "snp": 8, "microcode": 115},
-        "measurement": Bytes([byte; 48]), "policy_debug_allowed": false, "policy_migrate_ma": false, "vmpl": 0,
-        "reported_tcb_bootloader": 3, "reported_tcb_tee": 0, "reported_tcb_snp": 8, "reported_tcb_microcode": 200,
+        "product": "Milan", "stepping": "B1",
+        "launch_tcb": {"bootloader": 3, "tee": 0, "snp": 8, "microcode": 115},
+        "measurement": Bytes([byte; 48]), "vmpl": 0,
+        "policy_debug_allowed": false, "policy_migrate_ma": false,
+        "reported_tcb_bootloader": 3, "reported_tcb_tee": 0,
+        "reported_tcb_snp": 8, "reported_tcb_microcode": 200,
         "not_checked": [],
     })
 }
@@ -84,8 +87,11 @@ fn tdx(rtmr0: u8, rtmr1: u8) -> Value {
     let [mr_td, rtmr_0, rtmr_1, rtmr_2, rtmr_3] =
         [0x33, rtmr0, rtmr1, 0x36, 0].map(|byte| Bytes([byte; 48]));
     json!({
-        "quote": {"body": {"mr_td": mr_td, "rtmr_0": rtmr_0, "rtmr_1": rtmr_1, "rtmr_2": rtmr_2, "rtmr_3": rtmr_3}},
-        "td_attributes": {"debug": false}, "tcb_status": "UpToDate", "advisory_ids": [], "not_checked": [],
+        "quote": {"body": {
+            "mr_td": mr_td, "rtmr_0": rtmr_0, "rtmr_1": rtmr_1, "rtmr_2": rtmr_2, "rtmr_3": rtmr_3,
+        }},
+        "td_attributes": {"debug": false}, "tcb_status": "UpToDate", "advisory_ids": [],
+        "not_checked": [],
     })
 }
 
@@ -113,7 +119,8 @@ pub fn gpu() -> Value {
     json!({
         "measres": "success", "secboot": true, "dbgstat": "disabled", "hwmodel": "GH100 A01 GSP \
             BROM",
-        "x-nvidia-gpu-driver-version": "550.90.07", "x-nvidia-gpu-attestation-report-nonce-match": true,
+        "x-nvidia-gpu-driver-version": "550.90.07",
+        "x-nvidia-gpu-attestation-report-nonce-match": true,
         "x-nvidia-device-type": "gpu", "not_checked": [],
     })
 }
@@ -353,11 +360,17 @@ fn sets_of_reference_values() {
         ),
         (
             "snp",
-            json!([{"platform": "p", "measurement": "00".repeat(48), "tcb_floor": {"bootloader": 3}}]),
+            json!([{
+                "platform": "p", "measurement": "00".repeat(48),
+                "tcb_floor": {"bootloader": 3},
+            }]),
         ),
         (
             "snp",
-            json!([{"platform": "p", "measurement": "00".repeat(48), "min_tcb": {"bootloader": 3}}]),
+            json!([{
+                "platform": "p", "measurement": "00".repeat(48),
+                "min_tcb": {"bootloader": 3},
+            }]),
         ),
         ("tdx", json!([{"platform": "p", "mrtd": "00"}])),
         ("ek_roots", json!(vec!["00".repeat(32); 65])),
@@ -367,7 +380,10 @@ fn sets_of_reference_values() {
         ),
         (
             "azure",
-            json!([{"platform": "p", "tee": "snp", "measurement": "00".repeat(48), "pcrs": {"24": "00".repeat(32)}}]),
+            json!([{
+                "platform": "p", "tee": "snp", "measurement": "00".repeat(48),
+                "pcrs": {"24": "00".repeat(32)},
+            }]),
         ),
     ] {
         let mut bad = json.clone();
@@ -431,9 +447,8 @@ fn a_recorded_boot_and_the_policy_of_its_image() {
         let input =
             json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": claims.to_json()}}});
         let policy = Policy::compile(name, text.as_bytes()).unwrap();
-        policy
-            .decide(&input, &json!({"plugin": "resource", "resource-path": ["flare-cvm", "half", set.image_id]}))
-            .unwrap()
+        let path = json!(["flare-cvm", "half", set.image_id]);
+        policy.decide(&input, &json!({"plugin": "resource", "resource-path": path})).unwrap()
     };
     let unnamed = ask(&set);
     assert!(

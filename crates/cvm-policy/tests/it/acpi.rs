@@ -155,7 +155,10 @@ fn written_policies_check_acpi_where_a_register_covers_it() {
         "{refused:?}"
     );
 
-    let snp = json!({"measurement": Bytes([1; 48]), "policy_debug_allowed": false, "policy_migrate_ma": false, "vmpl": 0});
+    let snp = json!({
+        "measurement": Bytes([1; 48]), "policy_debug_allowed": false, "policy_migrate_ma": false,
+        "vmpl": 0,
+    });
     let refused = ask(&set, "snp", snp);
     assert!(
         refused.iter().any(|reason| reason == left_out[0]),
@@ -165,7 +168,10 @@ fn written_policies_check_acpi_where_a_register_covers_it() {
         let [mr_td, rtmr_0, rtmr_1, rtmr_2, rtmr_3] =
             [2, rtmr0, 4, 5, 0].map(|byte| Bytes([byte; 48]));
         json!({
-            "quote": {"body": {"mr_td": mr_td, "rtmr_0": rtmr_0, "rtmr_1": rtmr_1, "rtmr_2": rtmr_2, "rtmr_3": rtmr_3}},
+            "quote": {"body": {
+                "mr_td": mr_td, "rtmr_0": rtmr_0, "rtmr_1": rtmr_1,
+                "rtmr_2": rtmr_2, "rtmr_3": rtmr_3,
+            }},
             "td_attributes": {"debug": false}, "tcb_status": "UpToDate", "advisory_ids": [],
         })
     };

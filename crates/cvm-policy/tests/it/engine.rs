@@ -9,7 +9,8 @@ fn compile(text: &str) -> Result<Policy, PolicyError> {
 }
 
 fn measured(measurement: &str) -> Value {
-    json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": {"snp": {"measurement": measurement}}}}})
+    let annotated = json!({"snp": {"measurement": measurement}});
+    json!({"submods": {"cpu0": {"ear.veraison.annotated-evidence": annotated}}})
 }
 
 #[test]
@@ -103,13 +104,15 @@ fn policies_that_cannot_be_used() {
 fn attack_policies_that_never_end() {
     let head = "package policy\nimport rego.v1\ndefault allow := false\n";
     let error = compile(&format!(
-        "{head}allow if {{ some i in numbers.range(1, 99999); some j in numbers.range(1, 99999); i * j == -1 }}"
+        "{head}allow if {{ some i in numbers.range(1, 99999); \
+         some j in numbers.range(1, 99999); i * j == -1 }}"
     ))
     .unwrap_err();
     assert!(matches!(error, PolicyError::Stopped { .. }), "{error}");
     // The same, but only for some input.
     let patient = compile(&format!(
-        "{head}allow if {{ input.a; some i in numbers.range(1, 99999); some j in numbers.range(1, 99999); i * j == -1 }}"
+        "{head}allow if {{ input.a; some i in numbers.range(1, 99999); \
+         some j in numbers.range(1, 99999); i * j == -1 }}"
     ))
     .unwrap();
     assert!(matches!(
@@ -156,8 +159,10 @@ fn attack_policies_that_want_the_whole_memory() {
     }
     // What they are for still works.
     let policy = compile(&format!(
-        "{head}allow if {{ numbers.range(3, 1) == [3, 2, 1]; numbers.range_step(1, 6, 2) == [1, 3, 5]; \
-         sprintf(\"%s %3d %v\", [\"a\", 7, {{\"b\": 1}}]) == \"a   7 {{\\\"b\\\": 1}}\"; replace(\"aba\", \"a\", \"cc\") == \"ccbcc\"; \
+        "{head}allow if {{ numbers.range(3, 1) == [3, 2, 1]; \
+         numbers.range_step(1, 6, 2) == [1, 3, 5]; \
+         sprintf(\"%s %3d %v\", [\"a\", 7, {{\"b\": 1}}]) == \"a   7 {{\\\"b\\\": 1}}\"; \
+         replace(\"aba\", \"a\", \"cc\") == \"ccbcc\"; \
          concat(\"-\", [\"x\", \"y\"]) == \"x-y\"; array.concat([1], [2]) == [1, 2]; input.a }}"
     ))
     .unwrap();
