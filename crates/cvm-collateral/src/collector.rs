@@ -42,7 +42,7 @@ pub fn read_public_key(path: &Path) -> Result<VerifyingKey, CacheError> {
         .map_err(|_| no_key(path, "not a point of the curve").into())
 }
 
-/// Where the public half of the key in `path` lies.
+/// The path of the public half of the key in `path`.
 pub fn public_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");

@@ -188,7 +188,7 @@ pub(crate) fn platform(pck: &Certificate) -> Result<([u8; 6], PckCa), Collateral
     Ok((fmspc, ca))
 }
 
-/// The member's own text, which is what Intel signed, and the signature.
+/// The member's own text, which Intel signed, and the signature.
 fn signed(body: &[u8], member: &str) -> Result<(String, String), String> {
     signed_member(body, member)
         .ok_or_else(|| format!("expected JSON with {member} and its signature"))

@@ -45,7 +45,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens a folder, or makes it. What is in it must be signed by `key` or by one of `trusted`,
+    /// Opens a folder, or makes it. Its content must be signed by `key` or by one of `trusted`,
     /// and whole.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub enum CollectError {
     Refused {
         /// The device.
         device: String,
-        /// What was asked of it.
+        /// What it was asked to do.
         action: &'static str,
         /// What the system or the firmware said.
         problem: String,
@@ -34,7 +34,7 @@ pub enum CollectError {
         /// Expected and found.
         problem: String,
     },
-    /// Others kept using the device, or it did not answer, for as long as is waited.
+    /// Others kept using the device, or it did not answer in the time allowed.
     #[error("{device} gave no answer of ours: {problem}")]
     Busy {
         /// The device.

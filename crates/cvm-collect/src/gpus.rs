@@ -15,8 +15,8 @@ use crate::{
 /// A request and the fixed part of an SPDM response; a report is longer.
 const LEAST_REPORT: usize = 37 + 42;
 
-/// What all GPUs of a machine answer to `binding`, a session's digest for devices. There is at
-/// least one.
+/// The answers of all GPUs of a machine, at least one, to `binding`: a session's digest for
+/// devices.
 ///
 /// # Errors
 /// [`CollectError`]; also for an answer that no verifier would read.

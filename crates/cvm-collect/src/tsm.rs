@@ -38,14 +38,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The time between two looks at the counter.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A folder of ours under `…/tsm/report`. It goes with this value.
+/// This process's own folder under `…/tsm/report`. Dropping this value removes it.
 #[derive(Debug)]
 pub struct Tsm {
     folder: PathBuf,
     kind: Kind,
 }
 
-/// What the kernel gives for one write.
+/// The kernel's answer to one write.
 struct Blobs {
     report: Vec<u8>,
     certificates: Vec<u8>,

@@ -19,7 +19,7 @@ use crate::{
     request::{ServiceReply, ServiceRequest},
 };
 
-/// Through whom services are asked.
+/// The proxy to ask services through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Proxy {
     /// As the environment says: `HTTPS_PROXY`, `NO_PROXY`.

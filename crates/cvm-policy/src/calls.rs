@@ -42,8 +42,8 @@ pub(crate) fn check_nesting(source: &str) -> Result<(), (u32, String)> {
     Ok(())
 }
 
-/// Refuses a policy by the line at which a function that calls itself begins, or for too many
-/// rules.
+/// Refuses a policy for a function that leads back to itself, with the line where it begins, or for
+/// too many rules.
 pub(crate) fn check(engine: &mut Engine) -> Result<(), (u32, String)> {
     let mut mentions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut functions: BTreeMap<String, u32> = BTreeMap::new();

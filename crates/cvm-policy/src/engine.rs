@@ -202,7 +202,7 @@ fn load(name: &str, source: &str, v0: bool) -> Result<(Engine, String), (u32, St
     Ok((engine, package))
 }
 
-/// Strings of a set or an array; another element is shown as JSON, so that a reason is never lost.
+/// Strings of a set or an array. Any other element is shown as JSON, so that no reason is lost.
 fn strings(value: &regorus::Value) -> Vec<String> {
     let text = |value: &regorus::Value| {
         value.as_string().map(|text| text.to_string()).unwrap_or_else(|_| value.to_string())

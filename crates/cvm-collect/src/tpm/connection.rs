@@ -57,7 +57,7 @@ impl Tpm {
     /// `swtpm:host=…,port=…` for a process.
     ///
     /// # Errors
-    /// [`TpmError::Open`] when there is no such TPM.
+    /// [`TpmError::Open`] when no TPM is there.
     pub fn open(tcti: &str) -> Result<Self, TpmError> {
         // Nobody waits for a TPM that does not exist.
         let there = tcti.strip_prefix("device:").is_some_and(|path| Path::new(path).exists());

@@ -33,7 +33,7 @@ pub enum TpmError {
     /// Registers changed between quote and read.
     #[error("the PCRs changed while they were quoted")]
     Unstable,
-    /// The TPM says that it extended a register, which says otherwise.
+    /// The TPM claims to have extended a register, but its value says otherwise.
     #[error("PCR {pcr} is {found} after it was extended, expected {expected}")]
     NotExtended {
         /// The register.

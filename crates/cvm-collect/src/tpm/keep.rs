@@ -28,7 +28,7 @@ use super::{
     error::TpmError,
 };
 
-/// The registers that say which image boots, and how far it is.
+/// The registers that tell which image boots, and in which phase it is.
 const POLICY_PCRS: [u8; 6] = [4, 7, 9, 11, 12, 13];
 /// The most that is kept in one place; TPMs take at least 512 bytes at once (PC Client Platform TPM
 /// Profile).
