@@ -166,7 +166,7 @@ pub fn tee_evidence(bytes: &[u8]) {
 pub fn launch(bytes: &[u8]) {
     use cvm_predict::snp::{Kernel, LaunchInputs, VcpuType, Vmm, launch, launch_igvm};
 
-    let vcpu_type = VcpuType::from_signature(0x0080_0f12);
+    let Some(vcpu_type) = VcpuType::from_model("EPYC") else { return };
     let kernel = Kernel { image: bytes, initrd: b"", command_line: "" };
     for (kernel, vmm) in [(None, Vmm::Qemu), (Some(kernel), Vmm::Ec2)] {
         let inputs =

@@ -28,27 +28,22 @@ const MODELS: [(&str, u32, u32, u32); 18] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VcpuType {
     signature: u32,
-    name: Option<&'static str>,
+    name: &'static str,
 }
 
 impl VcpuType {
     /// The type of one of QEMU's models, such as `EPYC-v4`.
     pub fn from_model(name: &str) -> Option<Self> {
-        Self::models().find(|model| model.name == Some(name))
+        Self::models().find(|model| model.name == name)
     }
 
-    /// A type without a name, by EAX of CPUID leaf 1 (with `-cpu host`, the machine's own).
-    pub fn from_signature(signature: u32) -> Self {
-        Self { signature, name: None }
-    }
-
-    /// Every type with a name.
+    /// The types of all of QEMU's models.
     pub fn models() -> impl Iterator<Item = Self> {
         MODELS.iter().map(|(name, family, model, stepping)| {
             let (low, extended) = if *family > 15 { (15, *family - 15) } else { (*family, 0) };
             let signature =
                 extended << 20 | (model >> 4) << 16 | low << 8 | (model & 15) << 4 | stepping;
-            Self { signature, name: Some(name) }
+            Self { signature, name }
         })
     }
 
@@ -59,9 +54,6 @@ impl VcpuType {
 
 impl fmt::Display for VcpuType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name {
-            Some(name) => write!(f, "{name} (CPUID {:#010x})", self.signature),
-            None => write!(f, "CPUID {:#010x}", self.signature),
-        }
+        write!(f, "{} (CPUID {:#010x})", self.name, self.signature)
     }
 }
