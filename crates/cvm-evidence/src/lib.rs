@@ -12,7 +12,7 @@
 //! | [`tpm`] | TPM 2.0 structures, and the bounded [`tpm::Reader`] |
 //! | [`eventlog`], [`rtmr`] | what firmware and guest measured, and its replay |
 //! | [`certificate_table`] | what an SEV-SNP host hands over beside a report |
-//! | [`reference`], [`reference_set`], [`platform`] | reference values of an image |
+//! | [`mod@reference`], [`reference_set`], [`platform`] | reference values of an image |
 //! | [`tcb`] | the least firmware of a host |
 //! | [`moments`] | what the guest measures of its own boot |
 //!
