@@ -12,7 +12,7 @@
 
 use std::{error::Error, path::Path, sync::Mutex};
 
-use cvm_collect::{CollectError, Device, Kind, RTMR3, Rtmr, attester::Tpm};
+use cvm_collect::{CollectError, Device, Kind, RTMR3, Rtmr, tpm::Tpm};
 use cvm_evidence::{
     td_handoff_digest, td_jobs_digest,
     trustee::{COLLATERAL, report_data},

@@ -23,7 +23,7 @@ use std::fmt;
 use cvm_ceremony::split_key::{MachineSecret, MachineShare};
 use cvm_collect::{
     Device,
-    attester::{Place, Tpm},
+    tpm::{Place, Tpm},
 };
 use cvm_layout::{manifest::ImageId, names::Name};
 use cvm_seal::{DiskKey, MacKey};

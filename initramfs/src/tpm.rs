@@ -2,7 +2,7 @@
 
 use std::{error::Error, path::Path, sync::Mutex};
 
-use cvm_collect::attester::{AttestationKey, DEFAULT_TCTI, Tpm};
+use cvm_collect::tpm::{AttestationKey, DEFAULT_TCTI, Tpm};
 use cvm_evidence::{JOBS_PCR, handoff_digest, jobs_digest, wire::CredentialChallenge};
 use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
 use cvm_release::{binding::Binding, messages::Tee};

@@ -2,8 +2,8 @@
 
 use cvm_base::Explain;
 use cvm_collect::{
-    CollectError, Device,
-    attester::{Tpm, patiently},
+    CollectError, Device, Kind,
+    tpm::{Tpm, patiently},
 };
 use cvm_evidence::{
     tpm_nonce,
@@ -40,7 +40,7 @@ pub struct TpmAttester {
 }
 
 impl TpmAttester {
-    /// The TPM at `tcti` (`cvm_collect::attester::DEFAULT_TCTI`), and its boot's log.
+    /// The TPM at `tcti` (`cvm_collect::tpm::DEFAULT_TCTI`), and its boot's log.
     pub fn new(tcti: &str, event_log: &[u8]) -> Self {
         let event_log = (!event_log.is_empty()).then(|| Base64(event_log.to_vec()));
         Self { tcti: tcti.into(), event_log }

@@ -14,7 +14,7 @@ use cvm_agent::{
     serve::SOCKET,
 };
 use cvm_base::Explain;
-use cvm_collect::{attester::DEFAULT_TCTI, nvml::Nvml};
+use cvm_collect::{nvml::Nvml, tpm::DEFAULT_TCTI};
 use cvm_peer::clock;
 use nix::unistd::{User, geteuid};
 

@@ -10,36 +10,36 @@ use cvm_base::{FileError, read_bounded, sha256, time::rfc3339};
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CacheError, CollateralError, DcapTee, Entry, INDEX_FILE, Key, MAX_INDEX_BYTES, MAX_TOTAL_BYTES,
-    PckCa, Product, QuoteCollateral, Signer, Tcb, content, index, wanted,
+use crate::{
+    content,
+    error::{CacheError, CollateralError},
+    index::{self, INDEX_FILE, IndexEntry, MAX_INDEX_BYTES, MAX_TOTAL_BYTES},
+    key::Key,
+    wanted,
 };
 
 /// The folder of the pieces.
-pub(super) const FILES: &str = "files";
-/// The most that a packed cache may have: its files in base64, and its index.
+pub(crate) const FILES: &str = "files";
+/// The most bytes that a packed cache may have: its files in base64, and its index.
 const MAX_PACKED_BYTES: usize =
     (MAX_TOTAL_BYTES + MAX_TOTAL_BYTES / 2 + 2 * MAX_INDEX_BYTES) as usize;
 
-/// Collateral that was collected by somebody trusted, and is whole.
+/// Collateral that a trusted collector signed, and that is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
     index: Vec<u8>,
     signer: VerifyingKey,
-    held: BTreeMap<Key, (Entry, Vec<u8>)>,
+    held: BTreeMap<Key, (IndexEntry, Vec<u8>)>,
 }
 
-/// A piece that was looked up, valid at the time asked for.
+/// A piece that a lookup found, valid at the time asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found<'a> {
-    /// Its content: DER, PEM, JSON or XML, as its kind says.
+    /// Its content: DER, PEM, JSON or XML, depending on its kind.
     pub bytes: &'a [u8],
-    /// Where it is from, and until when it is valid.
-    pub entry: &'a Entry,
+    /// Its source, and the end of its validity.
+    pub entry: &'a IndexEntry,
 }
-
-/// A revocation list that was found.
-pub type Crl<'a> = Found<'a>;
 
 /// A cache in one document.
 #[derive(Serialize, Deserialize)]
@@ -53,7 +53,7 @@ impl Cache {
     /// Reads a folder that one of `trusted` collected.
     ///
     /// # Errors
-    /// [`CacheError`]: who signed it, what was changed, what is missing.
+    /// [`CacheError`]: an unknown signer, a changed piece, a missing one.
     pub fn open(folder: &Path, trusted: &[VerifyingKey]) -> Result<Self, CacheError> {
         let index = read_bounded(&ordinary(folder.join(INDEX_FILE))?, MAX_INDEX_BYTES)?;
         Self::from_parts(index, trusted, |entry| {
@@ -64,14 +64,14 @@ impl Cache {
         })
     }
 
-    /// The same from bytes: the index, and a function that gives each entry's file.
+    /// Reads a cache from bytes: its index, and a function that gives each entry's file.
     ///
     /// # Errors
     /// As [`Cache::open`], and what `read` returns.
-    pub fn from_parts<E: From<CollateralError>>(
+    fn from_parts<E: From<CollateralError>>(
         index: Vec<u8>,
         trusted: &[VerifyingKey],
-        mut read: impl FnMut(&Entry) -> Result<Vec<u8>, E>,
+        mut read: impl FnMut(&IndexEntry) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let (entries, signer) = index::read(&index, trusted)?;
         let mut held = BTreeMap::new();
@@ -139,11 +139,11 @@ impl Cache {
     }
 
     /// Everything in it, by key, whether still valid or not.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &IndexEntry> {
         self.held.values().map(|(entry, _)| entry)
     }
 
-    /// What is filed under `key`, valid at `now`.
+    /// The piece under `key`, valid at `now` (seconds since 1970 UTC, as in all lookups).
     ///
     /// # Errors
     /// [`CollateralError::Missing`]; [`CollateralError::Expired`] past its date.
@@ -160,10 +160,10 @@ impl Cache {
         Ok(Found { bytes, entry })
     }
 
-    /// What can vouch for an SNP report (or its signed part), valid at `now`: see
+    /// The pieces that can vouch for an SNP report (or for its signed part), valid at `now`: see
     /// [`wanted::serves_snp_report`].
     pub fn for_snp_report(&self, report: &[u8], now: u64) -> impl Iterator<Item = Found<'_>> {
-        let serves = move |entry: &Entry| {
+        let serves = move |entry: &IndexEntry| {
             now <= entry.valid_until && wanted::serves_snp_report(&entry.key, report)
         };
         self.held
@@ -177,82 +177,6 @@ impl Cache {
         wanted::by_quote(quote).ok()?.iter().find_map(|key| self.find(key, now).ok())
     }
 
-    /// A chip's certificate (DER) at one TCB.
-    ///
-    /// # Errors
-    /// As [`Cache::find`].
-    pub fn vcek(
-        &self,
-        product: Product,
-        hwid: &[u8],
-        tcb: Tcb,
-        now: u64,
-    ) -> Result<Found<'_>, CollateralError> {
-        self.find(&Key::Vcek { product, hwid: hwid.to_vec(), tcb }, now)
-    }
-
-    /// The certificates (DER) of cloud providers at one TCB: a report does not say whose it is
-    /// signed with.
-    pub fn vleks(&self, product: Product, tcb: Tcb, now: u64) -> impl Iterator<Item = Found<'_>> {
-        self.held
-            .values()
-            .filter(move |(entry, _)| matches!(&entry.key, Key::Vlek { product: p, tcb: t, .. } if (*p, *t) == (product, tcb)))
-            .filter(move |(entry, _)| now <= entry.valid_until)
-            .map(|(entry, bytes)| Found { bytes, entry })
-    }
-
-    /// AMD's intermediate and root (PEM, in this order).
-    ///
-    /// # Errors
-    /// As [`Cache::find`].
-    pub fn amd_chain(
-        &self,
-        signer: Signer,
-        product: Product,
-        now: u64,
-    ) -> Result<Found<'_>, CollateralError> {
-        self.find(&Key::AmdChain(signer, product), now)
-    }
-
-    /// What AMD revoked (DER): for reports under a VLEK both lists, one for the root's and one for
-    /// the ASVK's. The first error if one of them is missing or expired and none is there.
-    ///
-    /// # Errors
-    /// As [`Cache::find`]: also when one of them is there and expired.
-    pub fn crls(
-        &self,
-        signer: Signer,
-        product: Product,
-        now: u64,
-    ) -> Result<Vec<Crl<'_>>, CollateralError> {
-        let first = self.find(&Key::AmdCrl(signer, product), now)?;
-        if signer == Signer::Vcek {
-            return Ok(vec![first]);
-        }
-        match self.find(&Key::AmdCrl(Signer::Vcek, product), now) {
-            Ok(second) => Ok(vec![first, second]),
-            Err(CollateralError::Missing { .. }) => Ok(vec![first]),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Intel's collateral for one family of platforms.
-    ///
-    /// # Errors
-    /// As [`Cache::find`].
-    pub fn dcap(
-        &self,
-        tee: DcapTee,
-        fmspc: [u8; 6],
-        ca: PckCa,
-        now: u64,
-    ) -> Result<QuoteCollateral, CollateralError> {
-        let key = Key::Dcap { tee, fmspc, ca };
-        let found = self.find(&key, now)?;
-        QuoteCollateral::parse(found.bytes)
-            .map_err(|problem| CollateralError::content(&key, problem))
-    }
-
     /// An NVIDIA reference manifest (XML).
     ///
     /// # Errors
@@ -262,13 +186,13 @@ impl Cache {
     }
 
     /// Its parts, for the writer.
-    pub(super) fn into_held(self) -> BTreeMap<Key, (Entry, Vec<u8>)> {
+    pub(crate) fn into_held(self) -> BTreeMap<Key, (IndexEntry, Vec<u8>)> {
         self.held
     }
 }
 
 /// Whether `bytes` are what `entry` says.
-fn verify(entry: &Entry, bytes: &[u8]) -> Result<(), CollateralError> {
+fn verify(entry: &IndexEntry, bytes: &[u8]) -> Result<(), CollateralError> {
     let found = sha256(bytes);
     if found != entry.sha256 {
         return Err(CollateralError::Digest { file: entry.file(), expected: entry.sha256, found });

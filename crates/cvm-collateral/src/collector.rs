@@ -6,12 +6,12 @@ use cvm_base::{FileError, read_bounded, unmarked, write_atomic};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
-use super::{CacheError, CollateralError};
+use crate::error::{CacheError, CollateralError};
 
 /// 64 hex digits and a line's end.
 const MAX_BYTES: u64 = 80;
 
-/// Reads a collector's key, or makes one where there is no file; says whether it did.
+/// Reads a collector's key, or makes one if the file does not exist; says whether it did.
 ///
 /// # Errors
 /// [`CacheError`]; [`CollateralError::Unknown`] for a file that holds no key.
@@ -42,7 +42,7 @@ pub fn read_public_key(path: &Path) -> Result<VerifyingKey, CacheError> {
         .map_err(|_| no_key(path, "not a point of the curve").into())
 }
 
-/// Where the public half of the key in `path` lies.
+/// The path of the public half of the key in `path`.
 pub fn public_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");

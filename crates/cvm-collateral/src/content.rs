@@ -1,22 +1,29 @@
-//! What a piece of collateral says of itself: filed only under that, and only until its own date.
+//! What a piece of collateral says about itself. It is filed only under that key, and only until
+//! its own date.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{CollateralError, Key, Product, QuoteCollateral, Signer, key::is_csp};
+use crate::{
+    certificates::{chain, earliest},
+    dcap::QuoteCollateral,
+    error::CollateralError,
+    key::{Key, Product, Signer, is_csp},
+};
 use cvm_verify::{
     snp::{Endorsement, SigningKey},
     x509::{Certificate, crl_due},
 };
 
-/// More certificates than any manifest carries (four).
+/// The most certificates that a manifest may carry. Known ones carry four.
 const MAX_RIM_CERTIFICATES: usize = 16;
 
-/// Whether `bytes` are what `key` says: until when they are valid, in seconds since 1970 UTC.
+/// Checks that `bytes` are what `key` says. Returns the last second at which all of them are valid,
+/// since 1970 UTC.
 ///
-/// Signatures are not checked: that is the verifiers' work, whenever they use it.
+/// Checks no signature: the verifiers do that, each time they use a piece.
 ///
 /// # Errors
-/// [`CollateralError::Content`], [`CollateralError::TooMuch`].
+/// [`CollateralError::Content`] for other bytes, [`CollateralError::TooMuch`] for too many.
 pub fn check(key: &Key, bytes: &[u8]) -> Result<u64, CollateralError> {
     let fail = |problem: String| CollateralError::content(key, problem);
     if bytes.len() as u64 > key.limit() {
@@ -28,7 +35,7 @@ pub fn check(key: &Key, bytes: &[u8]) -> Result<u64, CollateralError> {
     }
     let (found, until) = match key {
         Key::Rim(id) => return rim(id, bytes).map_err(fail),
-        // AMD's two lists have the same issuer: which one it is, its URL said.
+        // AMD's two lists have the same issuer. Only the URL tells which one it is.
         Key::AmdCrl(signer, _) => {
             let (product, until) = amd_crl(bytes).map_err(fail)?;
             (Key::AmdCrl(*signer, product), until)
@@ -46,17 +53,20 @@ pub fn check(key: &Key, bytes: &[u8]) -> Result<u64, CollateralError> {
     if found == *key { Ok(until) } else { Err(fail(format!("it is {found}"))) }
 }
 
-/// What a file is that somebody brings, in the form in which it is stored. Manifests do not say
-/// their own name, and AMD's lists not whose: those are filed under a key that is given.
+/// Recognises a file that a user imports: its key, and its bytes in the form in which a cache
+/// stores them.
+///
+/// An NVIDIA manifest does not say its own name, so it needs a key from the caller. AMD's list for
+/// VCEKs and its list for VLEKs look alike; a list is taken as the one for VCEKs.
 ///
 /// # Errors
-/// [`CollateralError::Unknown`].
+/// [`CollateralError::Unknown`] for any other file, and as [`check`].
 pub fn identify(bytes: &[u8]) -> Result<(Key, Vec<u8>), CollateralError> {
     let fail = |problem: String| CollateralError::unknown("a file to import", problem);
     let text = std::str::from_utf8(bytes).map(str::trim_start).unwrap_or_default();
     let (key, stored) = if text.starts_with('{') {
         let collateral =
-            QuoteCollateral::parse(bytes).map_err(|e| fail(format!("no DCAP collateral: {e}")))?;
+            QuoteCollateral::parse(bytes).map_err(|e| fail(format!("not DCAP collateral: {e}")))?;
         (
             collateral.inspect().map_err(|e| fail(format!("DCAP collateral: {e}")))?.0,
             collateral.to_json(),
@@ -115,7 +125,7 @@ fn amd_chain(pem: &[u8]) -> Result<(Key, u64), String> {
         .and_then(Product::from_name)
         .filter(|product| root == format!("ARK-{}", product.as_str()));
     let product = product
-        .ok_or_else(|| format!("{authority:?} and {root:?} are no ASK and ARK of one product"))?;
+        .ok_or_else(|| format!("{authority:?} and {root:?} are not ASK and ARK of one product"))?;
     Ok((Key::AmdChain(signer, product), earliest(&chain).unwrap_or(0)))
 }
 
@@ -129,12 +139,11 @@ fn amd_crl(der: &[u8]) -> Result<(Product, u64), String> {
     Ok((product, until))
 }
 
-/// An NVIDIA manifest: its version is the name's last part, and its signers' certificates limit its
-/// life.
+/// An NVIDIA manifest: its name ends in its version, and its signers' certificates limit its life.
 fn rim(id: &str, xml: &[u8]) -> Result<u64, String> {
     let text = std::str::from_utf8(xml).map_err(|_| "not UTF-8 text")?;
     if !text.trim_start().starts_with('<') || !text.contains("SoftwareIdentity") {
-        return Err("no SWID tag".into());
+        return Err("not a SWID tag".into());
     }
     let version = text.split("colloquialVersion=\"").nth(1).and_then(|rest| rest.split('"').next());
     let version = version
@@ -159,14 +168,4 @@ fn rim(id: &str, xml: &[u8]) -> Result<u64, String> {
         rest = after.split_once("X509Certificate>").ok_or("a certificate without an end")?.1;
     }
     Err(format!("more than {MAX_RIM_CERTIFICATES} certificates"))
-}
-
-/// PEM certificates in their order.
-pub(super) fn chain(pem: &[u8]) -> Result<Vec<Certificate>, String> {
-    Certificate::read_all(pem).map_err(|e| e.to_string())
-}
-
-/// The earliest end among certificates; `None` without any.
-pub(super) fn earliest(certificates: &[Certificate]) -> Option<u64> {
-    certificates.iter().map(|certificate| certificate.validity().1).min()
 }

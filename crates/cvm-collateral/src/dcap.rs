@@ -4,9 +4,10 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use x509_cert::der::DateTime;
 
-use super::{
-    CollateralError, DcapTee, Key, PckCa,
-    content::{self, earliest},
+use crate::{
+    certificates::{self, earliest},
+    error::CollateralError,
+    key::{DcapTee, Key, PckCa},
 };
 use cvm_verify::{
     files::signed_member,
@@ -14,7 +15,7 @@ use cvm_verify::{
     x509::{Certificate, crl_due},
 };
 
-/// The longest header with a chain of Intel's has some 4 KiB.
+/// The longest issuer chain in a header that is read, in bytes. Intel's have some 4 KiB.
 const MAX_CHAIN_BYTES: usize = 32 * 1024;
 
 /// Everything that the verification of a quote needs from Intel: the layout of the dcap-qvl crate's
@@ -105,11 +106,11 @@ impl QuoteCollateral {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// What it must be filed under, and until when all of it is valid.
+    /// The key to file it under, and the last second at which all of it is valid.
     ///
     /// # Errors
     /// What is wrong with one of its parts.
-    pub(super) fn inspect(&self) -> Result<(Key, u64), String> {
+    pub(crate) fn inspect(&self) -> Result<(Key, u64), String> {
         let info: TcbInfo =
             serde_json::from_str(&self.tcb_info).map_err(|e| format!("TCB info: {e}"))?;
         let qe: QeIdentity =
@@ -152,7 +153,7 @@ impl QuoteCollateral {
             &self.tcb_info_issuer_chain,
             &self.qe_identity_issuer_chain,
         ] {
-            until = until.min(earliest(&content::chain(chain.as_bytes())?).unwrap_or(0));
+            until = until.min(earliest(&certificates::chain(chain.as_bytes())?).unwrap_or(0));
         }
         Ok((Key::Dcap { tee, fmspc, ca }, until))
     }
@@ -176,7 +177,7 @@ struct QeIdentity {
 }
 
 /// The FMSPC and the authority of a PCK certificate.
-pub(super) fn platform(pck: &Certificate) -> Result<([u8; 6], PckCa), CollateralError> {
+pub(crate) fn platform(pck: &Certificate) -> Result<([u8; 6], PckCa), CollateralError> {
     let fail = |problem: String| CollateralError::unknown("a PCK certificate", problem);
     let ca = match pck.issuer_cn().as_str() {
         "Intel SGX PCK Platform CA" => PckCa::Platform,
@@ -187,7 +188,7 @@ pub(super) fn platform(pck: &Certificate) -> Result<([u8; 6], PckCa), Collateral
     Ok((fmspc, ca))
 }
 
-/// The member's own text, which is what Intel signed, and the signature.
+/// The member's own text, which Intel signed, and the signature.
 fn signed(body: &[u8], member: &str) -> Result<(String, String), String> {
     signed_member(body, member)
         .ok_or_else(|| format!("expected JSON with {member} and its signature"))
@@ -201,7 +202,7 @@ fn crl_der(body: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(body).map_err(|_| "neither DER nor text")?.trim();
     let der = if text.starts_with("-----BEGIN X509 CRL-----") {
         rustls_pki_types::CertificateRevocationListDer::from_pem_slice(text.as_bytes())
-            .map_err(|e| format!("no PEM: {e}"))?
+            .map_err(|e| format!("not PEM: {e}"))?
             .to_vec()
     } else {
         hex::decode(text).map_err(|_| "neither DER, PEM nor hex")?
@@ -238,13 +239,13 @@ fn chain(header: &str) -> Result<String, String> {
         rest = after;
     }
     let text = String::from_utf8(decoded).map_err(|_| "the issuer chain is not text")?;
-    content::chain(text.as_bytes())?;
+    certificates::chain(text.as_bytes())?;
     Ok(text)
 }
 
 /// `2026-09-12T10:45:38Z` in seconds since 1970 UTC.
 fn date(text: &str) -> Result<u64, String> {
     let date: DateTime =
-        text.parse().map_err(|_| format!("{text:?} is no date as 2026-09-12T10:45:38Z"))?;
+        text.parse().map_err(|_| format!("{text:?} is not a date such as 2026-09-12T10:45:38Z"))?;
     Ok(date.unix_duration().as_secs())
 }

@@ -2,7 +2,7 @@
 
 use cvm_base::{Bytes32, Explain, FileError, time::rfc3339};
 
-use super::Key;
+use crate::key::Key;
 
 /// Collateral, or a cache of it, was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +36,8 @@ pub enum CollateralError {
         /// What the file has.
         found: Bytes32,
     },
-    /// A file that the index names is missing, or no ordinary file.
-    #[error("the file {file}, which the index names, is missing or no ordinary file")]
+    /// A file that the index names is missing, or is not an ordinary file.
+    #[error("the file {file}, which the index names, is missing or not an ordinary file")]
     NoFile {
         /// The file's name.
         file: String,
@@ -117,8 +117,7 @@ impl Explain for CollateralError {
     fn help(&self) -> String {
         match self {
             Self::Index { .. } => {
-                "the folder was made by another program or version, or changed: \
-                collect again"
+                "the folder was made by another program or version, or changed: collect again"
             }
             Self::Signer { .. } => {
                 "if this collector may be trusted, name its public key (FILE.pub) as a signer"
@@ -127,21 +126,21 @@ impl Explain for CollateralError {
                 "the folder was changed or copied in part: copy it whole, or collect again"
             }
             Self::Content { .. } => {
-                "the vendor's service or a proxy answered with something else, \
-                or the file is another one: look at it"
+                "the vendor's service or a proxy answered with something else, or the file is \
+                 another one: look at it"
             }
             Self::Missing { .. } => {
-                "run `flare-cvm collateral fetch` with this evidence where \
-                there is a network, and carry the folder here"
+                "run `flare-cvm collateral fetch` with this evidence where there is a network, and \
+                 carry the folder here"
             }
             Self::Expired { .. } => {
-                "run `flare-cvm collateral fetch` again; for old evidence, \
-                verify at the time when it was made"
+                "run `flare-cvm collateral fetch` again; for old evidence, verify at the time when \
+                 it was made"
             }
             Self::TooMuch { .. } => "this is probably something else: check the path",
             Self::Unknown { .. } => {
-                "check that the file is what the option asks for; `flare-cvm \
-                collateral --help` lists what is understood"
+                "check that the file is what the option asks for; `flare-cvm collateral --help` \
+                 lists what is understood"
             }
         }
         .into()

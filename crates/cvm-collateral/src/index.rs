@@ -6,17 +6,17 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{CollateralError, Key};
+use crate::{error::CollateralError, key::Key};
 
 /// The index's name in a cache's folder. Signature and document are one file, so that they change
 /// together.
-pub const INDEX_FILE: &str = "index.json";
-/// More than any index needs; longer ones are refused unread.
-pub const MAX_INDEX_BYTES: u64 = 1024 * 1024;
+pub(crate) const INDEX_FILE: &str = "index.json";
+/// The longest index that is read, in bytes. Longer ones are refused unread.
+pub(crate) const MAX_INDEX_BYTES: u64 = 1024 * 1024;
 /// The most pieces that a cache holds.
-pub const MAX_ENTRIES: usize = 1024;
-/// The most that all of them may have together, in bytes.
-pub const MAX_TOTAL_BYTES: u64 = 64 * 1024 * 1024;
+pub(crate) const MAX_ENTRIES: usize = 1024;
+/// The most bytes that all of them may have together.
+pub(crate) const MAX_TOTAL_BYTES: u64 = 64 * 1024 * 1024;
 /// The one schema version that this program reads and writes.
 const VERSION: u32 = 1;
 /// The longest source that is written down.
@@ -24,7 +24,7 @@ const MAX_SOURCE: usize = 512;
 
 /// One piece of collateral.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct IndexEntry {
     /// What it is.
     pub key: Key,
     /// Its digest, which names its file.
@@ -38,7 +38,7 @@ pub struct Entry {
     pub valid_until: u64,
 }
 
-impl Entry {
+impl IndexEntry {
     /// Its file's name in `files/`: never from the index, so it cannot lead elsewhere.
     pub fn file(&self) -> String {
         format!("{}-{}.{}", self.key.kind(), self.sha256, self.key.suffix())
@@ -65,7 +65,7 @@ struct Document {
     entries: Vec<EntryText>,
 }
 
-/// `collateral` is signed as it stands, byte for byte.
+/// The signature covers `collateral` byte for byte.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope<'a> {
@@ -76,7 +76,7 @@ struct Envelope<'a> {
 }
 
 /// Writes and signs an index.
-pub(super) fn write(entries: &[Entry], key: &SigningKey) -> Result<Vec<u8>, CollateralError> {
+pub(crate) fn write(entries: &[IndexEntry], key: &SigningKey) -> Result<Vec<u8>, CollateralError> {
     let fail = |e: serde_json::Error| CollateralError::index(e.to_string());
     let entries = entries
         .iter()
@@ -102,10 +102,10 @@ pub(super) fn write(entries: &[Entry], key: &SigningKey) -> Result<Vec<u8>, Coll
 }
 
 /// Reads an index that one of `trusted` signed: its entries, by key, and who signed it.
-pub(super) fn read(
+pub(crate) fn read(
     bytes: &[u8],
     trusted: &[VerifyingKey],
-) -> Result<(Vec<Entry>, VerifyingKey), CollateralError> {
+) -> Result<(Vec<IndexEntry>, VerifyingKey), CollateralError> {
     let limit = |what: &str, found: u64, limit: u64| CollateralError::TooMuch {
         what: what.into(),
         found,
@@ -134,9 +134,9 @@ pub(super) fn read(
     if document.entries.len() > MAX_ENTRIES {
         return Err(limit("entries", document.entries.len() as u64, MAX_ENTRIES as u64));
     }
-    let mut entries: Vec<Entry> = Vec::with_capacity(document.entries.len());
+    let mut entries: Vec<IndexEntry> = Vec::with_capacity(document.entries.len());
     for text in document.entries {
-        let entry = Entry {
+        let entry = IndexEntry {
             key: Key::parse(&text.kind, &text.key)?,
             sha256: text.sha256,
             source: text.source,
@@ -164,7 +164,7 @@ pub(super) fn read(
 }
 
 /// A source as an index holds it: printable, bounded.
-pub(super) fn source(text: &str) -> String {
+pub(crate) fn source(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let end = clean
         .char_indices()

@@ -2,39 +2,62 @@
 //!
 //! Vendors' services limit and fail (AMD answers one request in ten seconds, Intel and NVIDIA have
 //! outages), so nothing that verifies or boots asks them. Somebody collects once, where there is a
-//! network; the folder travels with the evidence or lies in a local cache:
+//! network. The folder travels with the evidence or lies in a local cache:
 //!
 //! ```text
 //! collateral/
-//!   index.json   what is there, where it is from, until when it is valid; signed by who collected it
+//!   index.json   the entries, their sources and dates; signed by the collector
 //!   files/       the pieces, each named by its digest
 //! ```
 //!
 //! Every piece carries its vendor's signature, which verifiers check each time. The collector's
 //! signature over the index keeps others from adding, hiding or setting back pieces unnoticed. A
-//! piece is filed only under what it says of itself ([`content::check`]), and a lookup past its
+//! piece is filed only under what it says about itself ([`content::check`]), and a lookup past its
 //! date is an error, never an answer.
 //!
-//! The parts: [`Key`] (what is filed), [`content`] (what bytes are), [`Cache`] (reading, pure but
-//! for [`Cache::open`]), [`Writer`], [`wanted`] (what evidence needs), and [`tee`], which verifies
-//! a TEE's evidence with all of it. What asks vendors is another crate, `cvm-fetch`, which no
-//! program of a guest or a key holder links.
+//! Programs that verify link this crate: the key holder, `cvm-agent` and `flare-cvm`. PID 1 and
+//! `cvm-jobs` must not: they verify no evidence. `cvm-fetch` is another crate, because it asks
+//! vendors over a network; nothing here does.
+//!
+//! | module | content |
+//! |---|---|
+//! | `key`, `spelling` | [`Key`]: what a piece is filed under, written and read back |
+//! | [`content`], `dcap`, `certificates` | what bytes say about themselves |
+//! | `index`, `cache`, `writer` | the signed list of [`IndexEntry`], [`Cache`], [`Writer`] |
+//! | `collector` | a collector's key in a file |
+//! | [`wanted`] | which keys a piece of evidence needs |
+//! | [`tee`] | the release protocol's TEE evidence, verified with a cache |
+//!
+//! ```
+//! use cvm_collateral::{Key, Product, wanted};
+//!
+//! // What to carry to where this report will be verified.
+//! let report = std::fs::read(concat!(
+//!     env!("CARGO_MANIFEST_DIR"),
+//!     "/../../tests/vectors/evidence/snp/milan-virtee/report.bin"
+//! ))?;
+//! let keys = wanted::by_snp_report(&report, Some(Product::Milan))?;
+//! assert!(keys.iter().any(|key| matches!(key, Key::Vcek { .. })));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod cache;
+mod certificates;
 mod collector;
 pub mod content;
 mod dcap;
 mod error;
 mod index;
 mod key;
+mod spelling;
 pub mod tee;
 pub mod wanted;
 mod writer;
 
-pub use cache::{Cache, Crl, Found};
+pub use cache::{Cache, Found};
 pub use collector::{open_or_create_key, public_path, read_public_key};
 pub use dcap::{Answer, QuoteCollateral};
 pub use error::{CacheError, CollateralError};
-pub use index::{Entry, INDEX_FILE, MAX_ENTRIES, MAX_INDEX_BYTES, MAX_TOTAL_BYTES};
+pub use index::IndexEntry;
 pub use key::{DcapTee, Key, PckCa, Product, Signer, Tcb, is_rim_id};
 pub use writer::{Item, Writer};

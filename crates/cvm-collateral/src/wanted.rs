@@ -1,17 +1,23 @@
-//! Which collateral a piece of evidence needs. Only what names it is read; nothing is verified.
+//! Which collateral a piece of evidence needs. Only the fields that name it are read, and nothing
+//! is verified.
 
-use super::{CollateralError, DcapTee, Key, Product, Signer, Tcb, content, dcap};
+use crate::{
+    certificates, dcap,
+    error::CollateralError,
+    key::{DcapTee, Key, Product, Signer, Tcb},
+};
+use cvm_evidence::tpm::Reader;
 use cvm_verify::snp::REPORT_BYTES;
 
-/// What a SEV-SNP report needs: certificate, chain and revocation list. `product` for reports of
-/// version 2, which do not say theirs; a report that does, must agree.
+/// What an SEV-SNP report needs: certificate, chain and revocation list. Give `product` for reports
+/// of version 2, which do not name theirs; a report that does must agree.
 ///
 /// A VLEK is not among them: only the cloud provider can get it, and gives it to the guest with the
 /// report.
 ///
 /// # Errors
-/// [`CollateralError::Unknown`] for bytes that are no report, and where it is not known whose they
-/// are.
+/// [`CollateralError::Unknown`] for bytes that are not a report, and for one without a product or a
+/// chip.
 pub fn by_snp_report(report: &[u8], product: Option<Product>) -> Result<Vec<Key>, CollateralError> {
     if report.len() < REPORT_BYTES {
         return Err(not_snp(NO_REPORT));
@@ -44,8 +50,8 @@ pub fn by_snp_report(report: &[u8], product: Option<Product>) -> Result<Vec<Key>
     Ok(keys)
 }
 
-/// Whether what is filed under `key` can vouch for a report (or its signed part). A report of
-/// version 2 does not name its product, and none its cloud provider: there may be several that can.
+/// Whether the piece under `key` can vouch for a report (or for its signed part). Several may: a
+/// report of version 2 does not name its product, and no report names its cloud provider.
 pub fn serves_snp_report(key: &Key, report: &[u8]) -> bool {
     let Ok(named) = SnpReport::read(report) else { return false };
     let of_product = |product: Product| named.product.is_none_or(|stated| stated == product);
@@ -65,7 +71,7 @@ pub fn serves_snp_report(key: &Key, report: &[u8]) -> bool {
     }
 }
 
-/// What a report says of who signed it (AMD 56860, table 23).
+/// The fields of a report that tell who signed it (AMD 56860, table 23).
 struct SnpReport<'a> {
     product: Option<Product>,
     signer: Signer,
@@ -122,17 +128,15 @@ fn not_snp(problem: &str) -> CollateralError {
 /// What a TDX or SGX quote needs: the DCAP collateral for the platform in its PCK certificate.
 ///
 /// # Errors
-/// [`CollateralError::Unknown`] for bytes that are no quote, or have no PCK certificate in them.
+/// [`CollateralError::Unknown`] for bytes that are not a quote, or have no PCK certificate in them.
 pub fn by_quote(quote: &[u8]) -> Result<Vec<Key>, CollateralError> {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     const END: &[u8] = b"-----END CERTIFICATE-----";
     let fail = |problem: &str| CollateralError::unknown("a quote", problem);
-    let u16_at =
-        |at: usize| quote.get(at..).and_then(<[u8]>::first_chunk).map(|v| u16::from_le_bytes(*v));
-    let tee = quote.get(4..).and_then(<[u8]>::first_chunk).map(|v| u32::from_le_bytes(*v));
-    let tee = match (u16_at(0), tee) {
-        (Some(3..=5), Some(0)) => DcapTee::Sgx,
-        (Some(4 | 5), Some(0x81)) => DcapTee::Tdx,
+    let mut header = Reader::new("quote", quote);
+    let tee = match (header.u16_le(), header.u16_le(), header.u32_le()) {
+        (Ok(3..=5), Ok(_key_type), Ok(0)) => DcapTee::Sgx,
+        (Ok(4 | 5), Ok(_key_type), Ok(0x81)) => DcapTee::Tdx,
         _ => return Err(fail("version 3 to 5 for SGX or TDX expected")),
     };
     // The certification data of type 5 is PEM, its leaf first; where it lies differs from version
@@ -145,7 +149,7 @@ pub fn by_quote(quote: &[u8]) -> Result<Vec<Key>, CollateralError> {
     let length =
         at(END, begin).ok_or_else(|| fail("a PCK certificate without an end"))? + END.len();
     let pem = quote.get(begin..begin + length).unwrap_or_default();
-    let leaf = content::chain(pem).map_err(|problem| fail(&problem))?;
+    let leaf = certificates::chain(pem).map_err(|problem| fail(&problem))?;
     let (fmspc, ca) =
         dcap::platform(leaf.first().ok_or_else(|| fail("no PCK certificate in it"))?)?;
     Ok(vec![Key::Dcap { tee, fmspc, ca }])

@@ -10,9 +10,12 @@ use std::{
 use cvm_base::{FileError, sha256, write_atomic};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
-use super::{
-    Cache, CacheError, CollateralError, Entry, INDEX_FILE, Key, MAX_ENTRIES, cache::FILES, content,
-    index,
+use crate::{
+    cache::{Cache, FILES},
+    content,
+    error::{CacheError, CollateralError},
+    index::{self, INDEX_FILE, IndexEntry, MAX_ENTRIES},
+    key::Key,
 };
 
 /// A piece to file.
@@ -30,18 +33,19 @@ pub struct Item {
 
 /// A cache's folder, open for one writer.
 ///
-/// Files are named by their digest and written first; then the index changes in one rename; then
-/// what it no longer names is removed. A reader, or a power cut, sees the old cache or the new one.
+/// Files are named by their digest and written first. Then the index changes in one rename. Then
+/// the files that it no longer names are removed. A reader, or a power cut, sees the old cache or
+/// the new one.
 #[derive(Debug)]
 pub struct Writer {
     folder: PathBuf,
     key: SigningKey,
-    entries: BTreeMap<Key, Entry>,
+    entries: BTreeMap<Key, IndexEntry>,
     _lock: File,
 }
 
 impl Writer {
-    /// Opens a folder, or makes it. What is in it must be signed by `key` or by one of `trusted`,
+    /// Opens a folder, or makes it. Its content must be signed by `key` or by one of `trusted`,
     /// and whole.
     ///
     /// # Errors
@@ -69,12 +73,12 @@ impl Writer {
     }
 
     /// What the cache holds.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &IndexEntry> {
         self.entries.values()
     }
 
-    /// Files `item`, unless what is there under its key was collected later: then `false`. The
-    /// cache is whole again when this returns.
+    /// Files `item`, unless the piece under its key was collected later: then `false`. The cache is
+    /// whole again when this returns.
     ///
     /// # Errors
     /// [`CollateralError::Content`] and others for bytes that are not what their key says;
@@ -84,7 +88,7 @@ impl Writer {
         if self.entries.get(&item.key).is_some_and(|held| held.fetched_at > item.fetched_at) {
             return Ok(false);
         }
-        let entry = Entry {
+        let entry = IndexEntry {
             key: item.key.clone(),
             sha256: sha256(&item.bytes),
             source: index::source(&item.source),
@@ -98,7 +102,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Files everything of another cache that is newer: how many.
+    /// Files all newer pieces of another cache; returns how many.
     ///
     /// # Errors
     /// As [`Writer::put`].
@@ -111,12 +115,12 @@ impl Writer {
         Ok(filed)
     }
 
-    fn commit(&mut self, entries: BTreeMap<Key, Entry>) -> Result<(), CacheError> {
+    fn commit(&mut self, entries: BTreeMap<Key, IndexEntry>) -> Result<(), CacheError> {
         if entries.len() > MAX_ENTRIES {
             let (found, limit) = (entries.len() as u64, MAX_ENTRIES as u64);
             return Err(CollateralError::TooMuch { what: "entries".into(), found, limit }.into());
         }
-        let list: Vec<Entry> = entries.values().cloned().collect();
+        let list: Vec<IndexEntry> = entries.values().cloned().collect();
         write_atomic(&self.folder.join(INDEX_FILE), &index::write(&list, &self.key)?, 0o644)?;
         self.entries = entries;
         self.sweep();
@@ -125,7 +129,7 @@ impl Writer {
 
     /// Removes files that no entry names. One that stays costs only space.
     fn sweep(&self) {
-        let named: BTreeSet<String> = self.entries.values().map(Entry::file).collect();
+        let named: BTreeSet<String> = self.entries.values().map(IndexEntry::file).collect();
         for file in fs::read_dir(self.folder.join(FILES)).into_iter().flatten().flatten() {
             if file.file_name().to_str().is_some_and(|name| !named.contains(name)) {
                 let _ = fs::remove_file(file.path());

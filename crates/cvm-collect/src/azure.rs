@@ -1,12 +1,12 @@
 //! Azure's confidential VMs: evidence through the vTPM of the paravisor (HCL).
 //!
-//! The guest has no TEE device of its own. What it wants in the report it writes to one NV index;
-//! the paravisor then leaves at another a report whose report data is the digest of the runtime
-//! data, which name the vTPM's attestation key and the guest's data. A quote under that key binds
-//! the challenge and the PCRs.
+//! The guest has no TEE device of its own. It writes its data to one NV index. The paravisor then
+//! leaves a report at another. That report's data is the digest of the runtime data, which name the
+//! vTPM's attestation key and the guest's data. A quote under that key binds the challenge and the
+//! PCRs.
 //!
-//! A TDX guest's report must still be turned into a quote by Azure's metadata service: that is a
-//! request over HTTP, which this crate does not make. The verifier names the missing quote.
+//! Azure's metadata service must still turn a TDX guest's report into a quote. That takes a request
+//! over HTTP, which this crate does not make. The verifier names the missing quote.
 
 use std::{
     thread,
@@ -27,9 +27,12 @@ use tss_esapi::{
     traits::Marshall,
 };
 
-use super::{CollectError, Device, Kind, Raw, short_nonce};
-use crate::attester::{Tpm, is_missing, read_pcrs, selection};
-use cvm_evidence::tpm::{parse_quote, pcr_digest};
+use crate::{
+    device::{Device, Kind, Raw, short_nonce},
+    error::CollectError,
+    tpm::{Tpm, is_missing, read_pcrs, selection},
+};
+use cvm_evidence::tpm::{Reader, parse_quote, pcr_digest};
 
 /// Where the paravisor leaves its report.
 const REPORT_INDEX: u32 = 0x0140_0001;
@@ -64,7 +67,7 @@ impl Azure {
         Ok(Self { tpm, patience: PATIENCE })
     }
 
-    /// Waits another time for a new report: for tests.
+    /// Changes how long to wait for a new report: for tests.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
@@ -154,7 +157,7 @@ fn report(context: &mut Context) -> Result<Vec<u8>, CollectError> {
     if report.len() > MAX_REPORT_BYTES || !report.starts_with(b"HCLA") {
         return Err(CollectError::answer(
             NAME,
-            format!("{} bytes that are no HCL report", report.len()),
+            format!("{} bytes that are not an HCL report", report.len()),
         ));
     }
     Ok(report)
@@ -190,19 +193,15 @@ fn write_user_data(context: &mut Context, data: &[u8; 64]) -> tss_esapi::Result<
     })
 }
 
-/// The member `user-data` of the runtime data: behind the header (0x20), the hardware report (1184)
-/// and five numbers, the last of which is its length.
+/// The member `user-data` of the runtime data. They follow the header (0x20 bytes), the hardware
+/// report (1184) and five numbers, the last of which is their length.
 fn user_data(report: &[u8]) -> Result<Option<String>, CollectError> {
     let fail = |problem: &str| CollectError::answer(NAME, format!("an HCL report {problem}"));
-    let length = report
-        .get(0x4d0..0x4d4)
-        .and_then(<[u8]>::first_chunk)
-        .map(|v| u32::from_le_bytes(*v) as usize);
-    let length = length.ok_or_else(|| fail("without runtime data"))?;
-    let end = 0x4d4_usize.checked_add(length).ok_or_else(|| fail("with endless runtime data"))?;
-    let json = report.get(0x4d4..end).ok_or_else(|| fail("whose runtime data are cut off"))?;
+    let mut r = Reader::at("HCL report", report, 0x4d0);
+    let length = r.u32_le().map_err(|_| fail("without runtime data"))?;
+    let json = r.take(length as usize).map_err(|_| fail("whose runtime data are cut off"))?;
     let json: serde_json::Value =
-        serde_json::from_slice(json).map_err(|_| fail("whose runtime data are no JSON"))?;
+        serde_json::from_slice(json).map_err(|_| fail("whose runtime data are not JSON"))?;
     Ok(json.get("user-data").and_then(serde_json::Value::as_str).map(str::to_owned))
 }
 

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::{CertificateKind, Raw, gpus};
+use crate::{device::Raw, gpus};
 use cvm_evidence::{
     AttestError,
+    certificate_table::CertificateKind,
     trustee::{self, CertificateEntry, SnpBody, TdxBody},
     wire::Base64,
 };
@@ -15,7 +16,7 @@ impl Raw {
     /// TDX.
     ///
     /// # Errors
-    /// [`AttestError::Kind`] for kinds that are not written here, [`AttestError::Malformed`] for a
+    /// [`AttestError::Kind`] for kinds without such a body, [`AttestError::Malformed`] for a
     /// report of another length.
     pub fn to_trustee(
         &self,

@@ -8,7 +8,7 @@ use cvm_base::{Explain, FileError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CollectError {
-    /// There is no such device here.
+    /// No such device exists here.
     #[error("there is no {device}: {problem}")]
     Absent {
         /// The device, or what leads to it.
@@ -21,7 +21,7 @@ pub enum CollectError {
     Refused {
         /// The device.
         device: String,
-        /// What was asked of it.
+        /// What it was asked to do.
         action: &'static str,
         /// What the system or the firmware said.
         problem: String,
@@ -34,7 +34,7 @@ pub enum CollectError {
         /// Expected and found.
         problem: String,
     },
-    /// Others kept using the device, or it did not answer, for as long as is waited.
+    /// Others kept using the device, or it did not answer in the time allowed.
     #[error("{device} gave no answer of ours: {problem}")]
     Busy {
         /// The device.
@@ -58,7 +58,7 @@ pub enum CollectError {
 }
 
 impl CollectError {
-    pub(super) fn refused(
+    pub(crate) fn refused(
         device: impl Into<String>,
         action: &'static str,
         problem: impl ToString,
@@ -66,12 +66,12 @@ impl CollectError {
         Self::Refused { device: device.into(), action, problem: problem.to_string() }
     }
 
-    pub(super) fn answer(device: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn answer(device: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Answer { device: device.into(), problem: problem.into() }
     }
 
     /// A device that is not there is `Absent`; every other error is a refusal.
-    pub(super) fn io(device: impl Into<String>, action: &'static str, error: &io::Error) -> Self {
+    pub(crate) fn io(device: impl Into<String>, action: &'static str, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => {
                 Self::Absent { device: device.into(), problem: error.to_string() }

@@ -1,4 +1,4 @@
-//! GPUs' evidence as the release protocol carries it.
+//! GPU evidence as the release protocol carries it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_evidence::{
@@ -7,13 +7,16 @@ use cvm_evidence::{
     wire::Base64,
 };
 
-use crate::{CollectError, Device, Gpu, Raw};
+use crate::{
+    device::{Device, Gpu, Raw},
+    error::CollectError,
+};
 
 /// A request and the fixed part of an SPDM response; a report is longer.
 const LEAST_REPORT: usize = 37 + 42;
 
-/// What all GPUs of a machine answer to `binding`, a session's digest for devices. There is at
-/// least one.
+/// The answers of all GPUs of a machine, at least one, to `binding`: a session's digest for
+/// devices.
 ///
 /// # Errors
 /// [`CollectError`]; also for an answer that no verifier would read.
@@ -54,8 +57,8 @@ pub fn body(gpus: &[Gpu]) -> Result<NvidiaBody, AttestError> {
 
 /// The architecture by the model that the device's certificates name (`GH100 A01 GSP BROM`).
 ///
-/// A hint for the verifier, which reads it out of verified certificates: the text is searched for
-/// and not parsed.
+/// This is a hint for the verifier, which reads the architecture out of verified certificates. So
+/// the text is searched for and not parsed.
 fn architecture(pem: &[u8]) -> Option<&'static str> {
     let text = std::str::from_utf8(pem).ok()?;
     let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);

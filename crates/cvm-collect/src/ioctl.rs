@@ -52,7 +52,7 @@ struct SnpKeyRequest {
 /// What a derived key depends on besides the chip: GUEST_POLICY, IMAGE_ID, FAMILY_ID and
 /// MEASUREMENT, so exactly this image under exactly this policy. Not GUEST_SVN, which nobody sets
 /// here, and not TCB_VERSION: an update of the host's firmware must not lose the image's data, and
-/// a rolled-back one is a policy's to refuse (reported_tcb).
+/// refusing a rolled-back one is a policy's work (reported_tcb).
 const SNP_KEY_FIELDS: u64 = 0b1111;
 /// `struct snp_derived_key_resp`: status (4), reserved (28), key (32).
 const SNP_KEY_RESPONSE_BYTES: usize = 64;
@@ -70,17 +70,17 @@ nix::ioctl_readwrite!(tdx_get_report, b'T', 0x1, TdxReportRequest);
 
 /// What the firmware or the hypervisor said, beside the system's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SnpFailure {
-    pub(super) errno: Errno,
-    pub(super) firmware: u32,
-    pub(super) hypervisor: u32,
+pub(crate) struct SnpFailure {
+    pub(crate) errno: Errno,
+    pub(crate) firmware: u32,
+    pub(crate) hypervisor: u32,
 }
 
 /// The hypervisor has more certificates than there is room for (SNP_GUEST_VMM_ERR_INVALID_LEN).
-pub(super) const SNP_VMM_INVALID_LENGTH: u32 = 1;
+pub(crate) const SNP_VMM_INVALID_LENGTH: u32 = 1;
 
 /// `MSG_REPORT_RSP` for this report data at VMPL 0; with room for certificates also those.
-pub(super) fn snp_report(
+pub(crate) fn snp_report(
     device: &File,
     report_data: &[u8; 64],
     certificates: Option<&mut [u8]>,
@@ -114,7 +114,7 @@ pub(super) fn snp_report(
 }
 
 /// `MSG_KEY_RSP`: secret.
-pub(super) fn snp_derived_key(
+pub(crate) fn snp_derived_key(
     device: &File,
 ) -> Result<Zeroizing<[u8; SNP_KEY_RESPONSE_BYTES]>, SnpFailure> {
     let mut response = Zeroizing::new([0_u8; SNP_KEY_RESPONSE_BYTES]);
@@ -150,7 +150,7 @@ impl SnpFailure {
 }
 
 /// A TDREPORT: signed with a key of this processor only, so of use to nobody elsewhere.
-pub(super) fn tdx_report(device: &File, report_data: &[u8; 64]) -> Result<[u8; 1024], Errno> {
+pub(crate) fn tdx_report(device: &File, report_data: &[u8; 64]) -> Result<[u8; 1024], Errno> {
     let mut request = TdxReportRequest { report_data: *report_data, report: [0; 1024] };
     // SAFETY: the descriptor is open, and `request` outlives the call.
     unsafe { tdx_get_report(device.as_raw_fd(), &raw mut request) }?;

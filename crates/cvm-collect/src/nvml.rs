@@ -8,7 +8,11 @@ use std::{
 
 use nvml_wrapper::error::NvmlError;
 
-use super::{CollectError, Device, Gpu, Kind, Raw, check_bound, short_nonce};
+use crate::{
+    bound::check_bound,
+    device::{Device, Gpu, Kind, Raw, short_nonce},
+    error::CollectError,
+};
 
 /// More GPUs than one machine has.
 const MAX_GPUS: u32 = 64;
@@ -32,12 +36,12 @@ impl Nvml {
         })
     }
 
-    /// Lets the GPUs take work, all at once, which one in confidential-computing mode does not by
-    /// itself (`nvidia-smi conf-compute -srs 1`). Whoever calls it has seen them attest.
+    /// Lets all GPUs take work (`nvidia-smi conf-compute -srs 1`). In confidential-computing mode
+    /// they take none until then. The caller must have seen them attest.
     ///
     /// # Errors
-    /// [`CollectError::Refused`] with the driver's reason, also where it still reports them as not
-    /// ready.
+    /// [`CollectError::Refused`] with the driver's reason, or where the driver still reports them
+    /// as not ready.
     pub fn make_ready(&self) -> Result<(), CollectError> {
         const ACTION: &str = "let the GPUs take work";
         let ready = || -> Result<bool, NvmlError> {
@@ -61,8 +65,8 @@ impl Nvml {
             let chain = device.confidential_compute_gpu_certificate()?.attestation_cert_chain;
             Ok((device.uuid()?, report, chain))
         };
-        // The wrapper cuts its arrays at the lengths that the library states, and panics where one
-        // is too long.
+        // The wrapper cuts its arrays at the lengths that the library states, and panics if one is
+        // too long.
         let read = catch_unwind(AssertUnwindSafe(read))
             .map_err(|_| CollectError::answer(&name, "a length beyond its buffer"))?;
         let (uuid, report, mut certificates) = read.map_err(|error| {
@@ -73,7 +77,7 @@ impl Nvml {
             CollectError::refused(&name, "attest", problem)
         })?;
         check_bound(&name, Kind::Gpu, &report, &nonce)?;
-        // The text's length may count the NUL behind it.
+        // The text's length may count the NUL after it.
         certificates
             .truncate(certificates.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
         if !certificates.starts_with(b"-----BEGIN CERTIFICATE-----") {

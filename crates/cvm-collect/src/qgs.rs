@@ -5,7 +5,8 @@
 
 use std::io::{Read, Write};
 
-use super::{CollectError, MAX_QUOTE_BYTES};
+use crate::{bound::MAX_QUOTE_BYTES, error::CollectError};
+use cvm_evidence::{AttestError, tpm::Reader};
 
 const NAME: &str = "the host's quote generation service";
 /// `qgs_msg_header_t`: major and minor version, type, size, error.
@@ -14,7 +15,7 @@ const HEADER_BYTES: usize = 16;
 /// Sends a TDREPORT and receives a quote over `stream`, whose time-outs bound the wait.
 ///
 /// # Errors
-/// [`CollectError`] with the service's error code, or for an answer that is no quote.
+/// [`CollectError`] with the service's error code, or for an answer that is not a quote.
 pub fn quote_over(
     stream: &mut (impl Read + Write),
     td_report: &[u8; 1024],
@@ -45,23 +46,28 @@ pub fn quote_over(
     }
     let mut message = vec![0; length];
     stream.read_exact(&mut message).map_err(failed("answer"))?;
-    let u32_at =
-        |at: usize| message.get(at..).and_then(<[u8]>::first_chunk).map(|v| u32::from_le_bytes(*v));
-    let major = message.first_chunk().map(|v| u16::from_le_bytes(*v));
-    match (major, u32_at(4), u32_at(8), u32_at(12)) {
-        (Some(1), Some(1), Some(size), Some(0)) if size as usize == length => {}
-        (Some(1), Some(1), _, Some(code)) if code != 0 => {
+    quote_in(&message)
+}
+
+/// The quote in a response: `qgs_msg_header_t`, the sizes of an id and of the quote, then both.
+fn quote_in(message: &[u8]) -> Result<Vec<u8>, CollectError> {
+    let fail = |problem: &str| CollectError::answer(NAME, problem);
+    let mut r = Reader::new("response", message);
+    let mut header = || Ok::<_, AttestError>((r.u16_le()?, r.u16_le()?, r.u32_le()?, r.u32_le()?));
+    let (major, _minor, kind, size) = header().map_err(|_| fail("cut off"))?;
+    let error = r.u32_le().map_err(|_| fail("cut off"))?;
+    match (major, kind, error) {
+        (1, 1, 0) if size as usize == message.len() => {}
+        (1, 1, code) if code != 0 => {
             return Err(CollectError::refused(NAME, "make a quote", format!("error {code:#x}")));
         }
-        _ => return Err(fail("no response to a request for a quote".into())),
+        _ => return Err(fail("not a response to a request for a quote")),
     }
-    let (Some(id), Some(size)) = (u32_at(16), u32_at(20)) else {
-        return Err(fail("cut off".into()));
-    };
-    let begin = (HEADER_BYTES + 8).checked_add(id as usize);
-    let quote = begin.and_then(|begin| message.get(begin..begin.checked_add(size as usize)?));
-    quote
-        .filter(|quote| !quote.is_empty())
-        .map(<[u8]>::to_vec)
-        .ok_or_else(|| fail("a quote that is cut off".into()))
+    let mut sizes = || Ok::<_, AttestError>((r.u32_le()?, r.u32_le()?));
+    let (id, size) = sizes().map_err(|_| fail("cut off"))?;
+    let quote = r.take(id as usize).and_then(|_id| r.take(size as usize));
+    match quote {
+        Ok(quote) if !quote.is_empty() => Ok(quote.to_vec()),
+        _ => Err(fail("a quote that is cut off")),
+    }
 }

@@ -9,19 +9,20 @@
 //!   gpu/0/report.bin, gpu/0/chain.pem, gpu/1/…    or GPUs
 //! ```
 //!
-//! A TPM's and Azure's evidence is recorded too ([`Recorded::write`]), for verifiers: no key is
-//! left that could answer another challenge.
+//! [`Recorded::write`] records a TPM's and Azure's evidence too, for verifiers. [`Recorded::open`]
+//! does not read those: no key is left that could answer a challenge.
 
 use std::path::{Path, PathBuf};
 
 use cvm_base::{FileError, read_bounded, write_atomic};
 use zeroize::Zeroizing;
 
-use cvm_evidence::certificate_table::MAX_TABLE_BYTES;
+use cvm_evidence::certificate_table::{MAX_TABLE_BYTES, certificate_table};
 
-use super::{
-    CollectError, Device, Gpu, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, bound_to,
-    certificate_table, host_certificates, short_nonce,
+use crate::{
+    bound::{MAX_QUOTE_BYTES, SNP_REPORT_BYTES, bound_to, host_certificates},
+    device::{Device, Gpu, Kind, Raw, short_nonce},
+    error::CollectError,
 };
 
 /// More GPUs than one machine has.
@@ -114,7 +115,7 @@ impl Recorded {
         let Some(recorded) = bound_to(self.kind, bytes) else {
             return Err(CollectError::answer(
                 folder,
-                format!("{} bytes that are no evidence of its kind", bytes.len()),
+                format!("{} bytes that are not evidence of its kind", bytes.len()),
             ));
         };
         if self.replay || recorded == asked {

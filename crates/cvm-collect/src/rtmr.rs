@@ -1,8 +1,8 @@
 //! A TD's own measurements: registers that the running system extends (Linux 6.16).
 //!
 //! `Documentation/ABI/testing/sysfs-devices-virtual-misc-tdx_guest`: reading a file under
-//! `measurements` gives the register, writing a digest extends it. Older kernels offer nothing of
-//! the kind.
+//! `measurements` gives the register, writing a digest extends it. Older kernels have no such
+//! files.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,7 +12,7 @@ use std::{
 
 use cvm_base::{Bytes, read_bounded};
 
-use super::CollectError;
+use crate::error::CollectError;
 use cvm_evidence::rtmr::{Bytes48, extend};
 
 /// RTMR3, the system's own.
@@ -36,7 +36,8 @@ impl Rtmr {
         Ok(Self { path: path.into() })
     }
 
-    /// Extends the register, and reads it back: a kernel that only says that it did is refused.
+    /// Extends the register, and reads it back: a kernel that only claims to have done so is found
+    /// out.
     ///
     /// # Errors
     /// [`CollectError`].

@@ -4,15 +4,17 @@ use std::{fmt, fs::File, path::Path};
 
 use zeroize::Zeroizing;
 
-use cvm_evidence::certificate_table::MAX_TABLE_BYTES;
+use cvm_evidence::{certificate_table::MAX_TABLE_BYTES, tpm::Reader};
 
-use super::{
-    CollectError, Device, Kind, Raw, SNP_REPORT_BYTES, check_bound, host_certificates,
+use crate::{
+    bound::{SNP_REPORT_BYTES, check_bound, host_certificates},
+    device::{Device, Kind, Raw},
+    error::CollectError,
     ioctl::{SNP_VMM_INVALID_LENGTH, SnpFailure, snp_derived_key, snp_report},
 };
 
 /// Where the kernel has it.
-pub(super) const DEVICE: &str = "/dev/sev-guest";
+pub(crate) const DEVICE: &str = "/dev/sev-guest";
 
 /// `/dev/sev-guest`.
 #[derive(Debug)]
@@ -87,19 +89,17 @@ fn key(response: &[u8; 64]) -> Result<Zeroizing<[u8; 32]>, String> {
 
 /// The report in a `MSG_REPORT_RSP` (AMD 56860, table 25): status, size, 24 reserved bytes, report.
 fn report(response: &[u8]) -> Result<&[u8], String> {
-    let u32_at = |at: usize| {
-        response.get(at..).and_then(<[u8]>::first_chunk).map(|v| u32::from_le_bytes(*v))
-    };
-    match (u32_at(0), u32_at(4)) {
-        (Some(0), Some(size)) if size as usize == SNP_REPORT_BYTES => response
-            .get(32..32 + SNP_REPORT_BYTES)
-            .ok_or_else(|| "a response that is cut off".into()),
-        (Some(0), Some(size)) => {
-            Err(format!("a report of {size} bytes, expected {SNP_REPORT_BYTES}"))
-        }
-        (Some(status), _) => Err(format!("firmware status {status:#x}")),
-        _ => Err("a response that is cut off".into()),
+    let cut_off = |_| "a response that is cut off".to_owned();
+    let mut r = Reader::new("response", response);
+    let status = r.u32_le().map_err(cut_off)?;
+    if status != 0 {
+        return Err(format!("firmware status {status:#x}"));
     }
+    let size = r.u32_le().map_err(cut_off)?;
+    if size as usize != SNP_REPORT_BYTES {
+        return Err(format!("a report of {size} bytes, expected {SNP_REPORT_BYTES}"));
+    }
+    r.take(24).and_then(|_reserved| r.take(SNP_REPORT_BYTES)).map_err(cut_off)
 }
 
 #[cfg(test)]

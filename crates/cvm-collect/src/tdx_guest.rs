@@ -1,9 +1,9 @@
 //! TDX quotes on kernels before 6.7: `/dev/tdx_guest` and the host's quote generation service over
 //! vsock.
 //!
-//! The device itself gives only a TDREPORT, which no one but this processor can check; the
-//! service's enclave turns it into a quote. The configfs interface does both in the kernel, and is
-//! always preferred.
+//! The device itself gives only a TDREPORT, which only this processor can check. The service's
+//! enclave turns it into a quote. The configfs interface does both in the kernel, and is always
+//! preferred.
 
 use std::{
     fs::File,
@@ -17,10 +17,16 @@ use nix::sys::{
     time::{TimeVal, TimeValLike as _},
 };
 
-use super::{CollectError, Device, Kind, Raw, check_bound, ioctl::tdx_report, quote_over};
+use crate::{
+    bound::check_bound,
+    device::{Device, Kind, Raw},
+    error::CollectError,
+    ioctl::tdx_report,
+    qgs::quote_over,
+};
 
 /// Where the kernel has it.
-pub(super) const DEVICE: &str = "/dev/tdx_guest";
+pub(crate) const DEVICE: &str = "/dev/tdx_guest";
 /// How long one read or write may take, in seconds.
 const PATIENCE: i64 = 30;
 

@@ -1,9 +1,9 @@
 //! SNP and TDX through configfs: the kernel's one interface for reports (Linux 6.7 and later).
 //!
-//! `Documentation/ABI/testing/configfs-tsm-report`: a folder made under `…/tsm/report` is one
-//! user's; writing 64 bytes to its `inblob` and reading `outblob` gives a report, `auxblob` the
-//! host's certificates, `provider` whose it is, and `generation` counts the writes, so that a
-//! report which somebody else's write caused shows.
+//! `Documentation/ABI/testing/configfs-tsm-report`: each user makes a folder under `…/tsm/report`.
+//! Writing 64 bytes to its `inblob` and reading `outblob` gives a report. `auxblob` holds the
+//! host's certificates, and `provider` names the driver. `generation` counts the writes, and so
+//! tells a report that somebody else's write caused.
 
 use std::{
     fs::{self, OpenOptions},
@@ -20,30 +20,32 @@ use zeroize::Zeroizing;
 
 use cvm_evidence::certificate_table::MAX_TABLE_BYTES;
 
-use super::{
-    CollectError, Device, Kind, MAX_QUOTE_BYTES, Raw, SNP_REPORT_BYTES, SevGuest, check_bound,
-    host_certificates, sev_guest,
+use crate::{
+    bound::{MAX_QUOTE_BYTES, SNP_REPORT_BYTES, check_bound, host_certificates},
+    device::{Device, Kind, Raw},
+    error::CollectError,
+    sev_guest::{self, SevGuest},
 };
 
 /// Where the kernel has it.
 pub const TSM_REPORTS: &str = "/sys/kernel/config/tsm/report";
 
-/// How often a report is asked for again when somebody else's write came in between, or the kernel
-/// was busy.
+/// How often to ask for a report when somebody else's write comes in between, or the kernel is
+/// busy.
 const TRIES: u32 = 5;
-/// How long a write may take to be counted. The kernel counts at once.
+/// How long the kernel may take to count a write. It counts at once.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often that is looked at.
+/// The time between two looks at the counter.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A folder of ours under `…/tsm/report`. It goes with this value.
+/// This process's own folder under `…/tsm/report`. Dropping this value removes it.
 #[derive(Debug)]
 pub struct Tsm {
     folder: PathBuf,
     kind: Kind,
 }
 
-/// What the kernel gives for one write.
+/// The kernel's answer to one write.
 struct Blobs {
     report: Vec<u8>,
     certificates: Vec<u8>,
@@ -133,7 +135,7 @@ impl Tsm {
             self.patiently(|tsm| tsm.text("generation").ok().filter(|text| !text.is_empty()));
         let text = text.ok_or_else(|| CollectError::answer(self.name(), "no generation"))?;
         text.parse()
-            .map_err(|_| CollectError::answer(self.name(), "a generation that is no number"))
+            .map_err(|_| CollectError::answer(self.name(), "a generation that is not a number"))
     }
 
     fn text(&self, attribute: &str) -> io::Result<String> {

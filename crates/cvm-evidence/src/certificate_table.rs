@@ -1,7 +1,7 @@
-//! The certificates that an SNP host hands to its guest beside a report: the one reader of that
-//! table, for whoever collects, verifies or serves it.
+//! The certificates that an SNP host hands to its guest beside a report. Whoever collects, verifies
+//! or serves that table uses this reader.
 
-use crate::AttestError;
+use crate::{AttestError, tpm::Reader};
 
 /// The longest table that Linux hands over (`SEV_FW_BLOB_MAX_SIZE`), in bytes.
 pub const MAX_TABLE_BYTES: usize = 16 * 1024;
@@ -19,7 +19,7 @@ const KNOWN: [(u128, CertificateKind); 5] = [
     (0x92f81bc3_5811_4d3d_97ff_d19f88dc67ea, CertificateKind::Crl),
 ];
 
-/// Which certificate it is said to be (by GUID).
+/// Which certificate the host says it is (by GUID).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertificateKind {
     /// The chip's.
@@ -63,16 +63,12 @@ pub fn parse_certificate_table(table: &[u8]) -> Result<Vec<SnpCertificate>, Atte
         if found.len() == MAX_ENTRIES {
             return Err(fail(format!("more than {MAX_ENTRIES} entries")));
         }
-        let (guid, range) =
-            entry.split_first_chunk::<16>().ok_or_else(|| fail("cut off".into()))?;
-        let (offset, length) =
-            range.split_first_chunk::<4>().ok_or_else(|| fail("cut off".into()))?;
-        let offset = u32::from_le_bytes(*offset) as usize;
-        let length = length.first_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
-        let bytes = offset.checked_add(length).and_then(|end| table.get(offset..end));
-        let bytes =
-            bytes.ok_or_else(|| fail(format!("{length} bytes at {offset} lie outside")))?.to_vec();
-        found.push(SnpCertificate { kind: kind(*guid), bytes });
+        let mut r = Reader::new("certificate table", entry);
+        let (guid, offset, length) = (r.array()?, r.u32_le()? as usize, r.u32_le()? as usize);
+        let bytes = Reader::at("certificate table", table, offset)
+            .take(length)
+            .map_err(|_| fail(format!("{length} bytes at {offset} lie outside")))?;
+        found.push(SnpCertificate { kind: kind(guid), bytes: bytes.to_vec() });
     }
     if table.is_empty() { Ok(found) } else { Err(fail("no end".into())) }
 }

@@ -138,57 +138,50 @@ impl Explain for AttestError {
     fn help(&self) -> String {
         match self {
             Self::Malformed { .. } => {
-                "the sender is another program or version, or the bytes were \
-                changed on the way"
+                "the sender is another program or version, or the bytes were changed on the way"
             }
             Self::Kind { .. } => "boot the image on a machine whose kind of evidence is supported",
             Self::AttestationKey { .. } => {
-                "a key outside the TPM, or one that signs anything, \
-                proves nothing: use cvm-init's own key"
+                "a key outside the TPM, or one that signs anything, proves nothing: use cvm-init's \
+                 own key"
             }
             Self::EndorsementTemplate { .. } => {
-                "use the TPM's factory endorsement key (TCG \
-                template L-1, RSA, or L-2, P-256)"
+                "use the TPM's factory endorsement key (TCG template L-1, RSA, or L-2, P-256)"
             }
             Self::EndorsementMismatch => {
-                "the TPM's NV certificate belongs to another TPM or \
-                template: manufacture the vTPM again"
+                "the TPM's NV certificate belongs to another TPM or template: manufacture the vTPM \
+                 again"
             }
             Self::UnknownRoot => {
-                "if this TPM may be trusted, add its manufacturer's root (and \
-                intermediates) to the policy's endorsement roots"
+                "if this TPM may be trusted, add its manufacturer's root (and intermediates) to \
+                 the policy's endorsement roots"
             }
             Self::EndorsementCertificate { .. } => {
-                "check the key holder's clock and the \
-                certificate's dates, and that the roots hold every intermediate"
+                "check the key holder's clock and the certificate's dates, and that the roots hold \
+                 every intermediate"
             }
             Self::NotEndorsed { .. } => {
-                "a stock client without an endorsement certificate cannot \
-                be served: boot a flare-cvm image"
+                "a stock client without an endorsement certificate cannot be served: boot a \
+                 flare-cvm image"
             }
             Self::Credential | Self::Substituted { .. } => {
-                "somebody relays or mixes two TPMs' \
-                answers; a genuine CVM simply starts a new session"
+                "somebody relays or mixes two TPMs' answers; a genuine CVM simply starts a new \
+                 session"
             }
             Self::QuoteSignature | Self::PcrDigest => {
-                "the evidence was changed after the TPM made \
-                it"
+                "the evidence was changed after the TPM made it"
             }
             Self::Nonce { .. } => {
-                "a replayed or relayed quote; a genuine CVM simply starts a new \
-                session"
+                "a replayed or relayed quote; a genuine CVM simply starts a new session"
             }
             Self::Selection { .. } => {
-                "a quote over fewer registers hides the others: use \
-                cvm-init's own quote"
+                "a quote over fewer registers hides the others: use cvm-init's own quote"
             }
             Self::Replay { .. } => {
-                "the log was changed, or software measured into this register \
-                without logging it"
+                "the log was changed, or software measured into this register without logging it"
             }
             Self::Roots { .. } => {
-                "give PEM certificates, the root and its intermediates, at most \
-                64"
+                "give PEM certificates, the root and its intermediates, at most 64"
             }
             Self::Crypto { .. } => "restart the program; if it happens again, suspect the machine",
         }

@@ -2,7 +2,7 @@
 
 use crate::{AttestError, wire::TpmEvidence};
 
-/// What a CVM offers as proof. A new kind is a variant here and an arm in [`cvm_verify::verify`].
+/// What a CVM offers as proof. A new kind is a variant here and an arm in `cvm_verify::verify`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evidence {
     /// A TPM 2.0 quote (`tee` = `tpm`).

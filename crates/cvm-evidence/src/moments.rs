@@ -12,9 +12,9 @@ pub const HANDOFF_EVENT: &str = "flare-cvm:handoff";
 /// What the running system of an image that requires GPUs measures once p5 is open: SHA-256 of
 /// this text into PCR 15, or its SHA-384 into a TD's RTMR3.
 pub const JOBS_EVENT: &str = "flare-cvm:jobs";
-/// The register for it: nothing that is predicted of an image lies in it.
+/// The register for it. No predicted value of an image is in it.
 pub const JOBS_PCR: u8 = 15;
-/// A PCR that nobody has extended since the machine was started.
+/// A PCR that nobody has extended since the machine started.
 pub const UNTOUCHED: Bytes32 = Bytes([0; 32]);
 
 /// The digest that `cvm-init` extends into PCR 11 before it hands off.

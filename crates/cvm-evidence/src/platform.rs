@@ -23,8 +23,8 @@ pub struct SnpReference {
     /// The least TCB of the machines: without one, none is accepted.
     #[serde(skip_serializing_if = "TcbFloor::is_empty")]
     pub tcb_floor: TcbFloor,
-    /// What the digest would be if one input of the prediction were another: a digest does not say
-    /// what went into it. For explanations alone; no policy accepts one.
+    /// The digests for predictions with one other input: a digest does not say what went into it.
+    /// For explanations alone; no policy accepts one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<SnpVariant>,
 }
@@ -121,8 +121,8 @@ impl AzureTee {
     }
 }
 
-/// A register after `cvm-init` has measured its handoff: PCR 11 once more extended, the others as
-/// they were.
+/// The registers after `cvm-init` has measured its handoff: PCR 11 is extended once more, the
+/// others are as they were.
 pub fn after_handoff(pcrs: &BTreeMap<u8, Bytes32>) -> BTreeMap<u8, Bytes32> {
     let handoff = handoff_digest();
     let later = |(pcr, value): (&u8, &Bytes32)| match pcr {

@@ -17,12 +17,12 @@ pub use crate::eventlog::PredictedEvent;
 
 /// The schema's version without values of TEEs.
 pub const VERSION: u32 = 1;
-/// The schema's version with some: an older program refuses it, and does not pass over what it
-/// cannot compare.
+/// The schema's version with values of TEEs. An older program refuses it, and does not pass over
+/// what it cannot compare.
 pub const VERSION_TEE: u32 = 2;
-/// Platforms of a kind.
+/// The most platforms of a kind.
 const MAX_PLATFORMS: usize = 32;
-/// More than any reference needs; longer input is refused unread.
+/// The longest document that is read, in bytes. Longer input is refused unread.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// The registers that every reference names: loader and UKI, Secure Boot, the UKI's sections.
 pub const ALWAYS: [u8; 3] = [4, 7, 11];
@@ -39,7 +39,7 @@ pub struct Reference {
     pub manifest_sha256: Bytes32,
     /// What a TPM must quote.
     pub tpm: TpmReference,
-    /// SEV-SNP launch digests, one entry a platform.
+    /// SEV-SNP launch digests, one entry per platform.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snp: Vec<SnpReference>,
     /// TDX measurements.
@@ -119,7 +119,7 @@ impl Reference {
         Self { version, image_id, manifest_sha256, tpm, snp, tdx, azure }
     }
 
-    /// Reads `reference.json` (its signature is the caller's to check first).
+    /// Reads `reference.json`. The caller must have checked its signature.
     ///
     /// # Errors
     /// [`AttestError::Malformed`] for unknown members, another version, a register above 15, a
@@ -174,8 +174,8 @@ impl Reference {
         Ok(reference)
     }
 
-    /// What the image measures once it has handed off: what the running system shows. Of SEV-SNP,
-    /// which measures nothing then, the same.
+    /// The reference values after the handoff, which the running system shows. SEV-SNP measures
+    /// nothing then, so its values stay.
     #[must_use]
     pub fn after_handoff(&self) -> Self {
         let mut after = self.clone();

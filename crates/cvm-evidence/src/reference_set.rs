@@ -1,7 +1,7 @@
 //! Reference values of an image for every kind of machine that it may run on.
 //!
-//! [`crate::Reference`] is what a build signs of one image; this also holds whom to believe, one
-//! entry a platform, and is what `flare-cvm policy new` writes policies from.
+//! A build signs a [`crate::Reference`] of one image. A set also names whom to believe, with one
+//! entry per platform. `flare-cvm policy new` writes policies from it.
 
 use cvm_base::{Bytes, Bytes16, Bytes32};
 use serde::{Deserialize, Serialize};
@@ -15,17 +15,18 @@ use crate::{
 
 /// The one schema version this program reads and writes.
 pub const VERSION: u32 = 1;
-/// EV_POST_CODE, EV_PLATFORM_CONFIG_FLAGS, EV_POST_CODE2: as what firmware records the tables.
+/// The types with which firmware logs ACPI tables: EV_POST_CODE, EV_PLATFORM_CONFIG_FLAGS,
+/// EV_POST_CODE2.
 const EVENT_TYPES: [u32; 3] = [0x01, 0x0a, 0x13];
 /// Such an event's data (TCG PC Client Platform Firmware Profile, EV_POSTCODE_INFO_ACPI_DATA).
 const EVENT_DATA: &[u8] = b"ACPI DATA";
 
-/// More than any set needs; longer input is refused unread.
+/// The longest document that is read, in bytes. Longer input is refused unread.
 pub const MAX_BYTES: usize = 1024 * 1024;
-/// Platforms of a kind.
+/// The most entries of a kind.
 const MAX_ENTRIES: usize = 64;
 
-/// What an image measures, by kind of evidence. A kind that is empty is one that policies refuse.
+/// What an image measures, by kind of evidence. Policies refuse a kind without values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReferenceSet {
@@ -101,7 +102,7 @@ impl ReferenceSet {
         }
     }
 
-    /// Reads a set (its signature is the caller's to check first).
+    /// Reads a set. The caller must have checked its signature.
     ///
     /// # Errors
     /// [`AttestError::Malformed`] for unknown members, another version, a register above 23, or too
@@ -152,8 +153,8 @@ impl ReferenceSet {
 }
 
 impl FirmwareReference {
-    /// What an event log leads to, for a policy to name. A log's texts are its writer's: it must be
-    /// of a machine that the policy's owner trusts, or built like the one at the site.
+    /// The values of an event log, for a policy to name. Nothing vouches for a log: take one from a
+    /// machine that the policy's owner trusts, or from one built like the site's.
     ///
     /// # Errors
     /// [`AttestError::Malformed`] for another form, and for firmware that measured no ACPI tables:

@@ -4,7 +4,7 @@
 //! Versions of two products say nothing about each other: Siena's patched microcode has a lower
 //! number than Genoa's unpatched one. Microcode even counts anew with each stepping, as its number
 //! is the patch level's last byte. So a [`TcbFloor`] is stated for a product, or for one stepping
-//! of it, and what it does not name is refused.
+//! of it. A product that it does not name is refused.
 
 mod layout;
 
@@ -57,7 +57,9 @@ impl FromStr for Stepping {
 
     fn from_str(text: &str) -> Result<Self, InvalidFloor> {
         let fail = || {
-            InvalidFloor::new(format!("{text:.20?} is no stepping: a letter and a number, as B1"))
+            InvalidFloor::new(format!(
+                "{text:.20?} is not a stepping: a letter and a number, such as B1"
+            ))
         };
         let (letter, number) = text.split_at_checked(1).ok_or_else(fail)?;
         let base = letter
@@ -69,7 +71,7 @@ impl FromStr for Stepping {
     }
 }
 
-/// What security versions are counted for: a product, and its stepping where that is known.
+/// The unit that security versions are counted for: a product, and its stepping if that is known.
 /// `Milan`, `Milan-B1`.
 ///
 /// A report states its stepping since version 3. Certificates name one too, and a wrong one:
@@ -104,7 +106,7 @@ impl FromStr for Chip {
             "turin" => Product::Turin,
             _ => {
                 return Err(InvalidFloor::new(format!(
-                    "{name:.20?} is no product; known: milan, genoa, siena, turin"
+                    "{name:.20?} is not a product; known: milan, genoa, siena, turin"
                 )));
             }
         };
@@ -214,7 +216,7 @@ impl From<TcbClaims> for ShownTcb {
     }
 }
 
-/// The least TCB of each product, or of a stepping of it. An empty one accepts nothing.
+/// The least TCB of each product, or of a stepping of it. An empty floor accepts nothing.
 ///
 /// In JSON: `{"Milan-B1": {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}}`. On a command
 /// line: `milan-b1=4.0.24.219`, in that order; Turin's begins with its `fmc`.
@@ -266,7 +268,7 @@ impl TcbFloor {
         Ok(Self(BTreeMap::from([(chip, least)])))
     }
 
-    /// Several in one.
+    /// Several floors in one.
     ///
     /// # Errors
     /// [`InvalidFloor`] for a chip that is named twice.
@@ -285,8 +287,8 @@ impl TcbFloor {
         self.0.is_empty()
     }
 
-    /// Whether the machine is at least this patched: as its certificate says, and when it launched
-    /// the guest.
+    /// Checks that the machine is at least this patched: as its certificate says, and when it
+    /// launched the guest.
     ///
     /// # Errors
     /// [`Shortfall`], the first one.
@@ -294,7 +296,7 @@ impl TcbFloor {
         self.shortfalls(shown).first().map_or(Ok(()), |first| Err(*first))
     }
 
-    /// Everything in which the machine is below it.
+    /// Every component in which the machine is below the floor.
     pub fn shortfalls(&self, shown: &ShownTcb) -> Vec<Shortfall> {
         let ShownTcb { chip, reported, launch } = *shown;
         let of_product = Chip { stepping: None, ..chip };
@@ -335,7 +337,7 @@ impl FromStr for TcbFloor {
         let fail = || {
             let form = "PRODUCT-STEPPING=BOOTLOADER.TEE.SNP.MICROCODE, of Turin \
                 FMC.BOOTLOADER.TEE.SNP.MICROCODE";
-            InvalidFloor::new(format!("{text:.60?} has not the form {form}"))
+            InvalidFloor::new(format!("{text:.60?} does not have the form {form}"))
         };
         let (chip, versions) = text.split_once('=').ok_or_else(fail)?;
         let versions: Option<Vec<u8>> = versions.split('.').map(decimal).collect();

@@ -106,7 +106,8 @@ impl Explain for FetchError {
                  check the evidence"
             }
             Self::Redirect { .. } | Self::Wrong { .. } | Self::TooLong { .. } => {
-                "a proxy or a login page may stand in between: look at the URL with a browser, or name a mirror"
+                "a proxy or a login page may be in between: look at the URL with a browser, or \
+                 name a mirror"
             }
             Self::Unavailable { .. } | Self::ServiceDown { .. } => {
                 "try again later: what was fetched is kept, and only the rest is asked for again"
@@ -116,8 +117,9 @@ impl Explain for FetchError {
                  seconds"
             }
             Self::Content(refused) => return refused.help(),
-            Self::Setup { .. } => "give https://HOST[:PORT] (http only for this machine), and PEM \
-                certificates",
+            Self::Setup { .. } => {
+                "give https://HOST[:PORT] (http only for this machine), and PEM certificates"
+            }
         }
         .into()
     }

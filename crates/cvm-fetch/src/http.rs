@@ -13,9 +13,13 @@ use ureq::{
     tls::{Certificate, RootCerts, TlsConfig},
 };
 
-use super::{FetchError, Limits, Reply, Request};
+use crate::{
+    error::FetchError,
+    limits::Limits,
+    request::{ServiceReply, ServiceRequest},
+};
 
-/// Through whom services are asked.
+/// The proxy to ask services through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Proxy {
     /// As the environment says: `HTTPS_PROXY`, `NO_PROXY`.
@@ -27,17 +31,18 @@ pub enum Proxy {
     Url(String),
 }
 
-/// What stands between this machine and the services.
+/// What lies between this machine and the services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
     /// A proxy.
     pub proxy: Proxy,
-    /// PEM: who signs the servers' certificates, instead of the public authorities. For mirrors.
+    /// PEM: the authorities that sign the servers' certificates, instead of the public ones. For
+    /// mirrors.
     pub authorities: Option<Vec<u8>>,
 }
 
 /// How one attempt failed.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It may work later; not before the time given.
     Transient {
         what: String,
@@ -49,12 +54,12 @@ pub(super) enum Failure {
     Final(FetchError),
 }
 
-pub(super) struct Http {
+pub(crate) struct Http {
     agent: Agent,
 }
 
 impl Http {
-    pub(super) fn new(network: &Network, limits: &Limits) -> Result<Self, FetchError> {
+    pub(crate) fn new(network: &Network, limits: &Limits) -> Result<Self, FetchError> {
         let setup = |what: &str, problem: String| FetchError::Setup { what: what.into(), problem };
         let roots = match &network.authorities {
             None => RootCerts::WebPki,
@@ -96,7 +101,7 @@ impl Http {
     }
 
     /// Carries one request. `now` is for dates in `Retry-After`.
-    pub(super) fn get(&self, request: &Request, now: u64) -> Result<Reply, Failure> {
+    pub(crate) fn get(&self, request: &ServiceRequest, now: u64) -> Result<ServiceReply, Failure> {
         let url = || request.url.clone();
         let mut response = self
             .agent
@@ -139,12 +144,12 @@ impl Http {
             }
             other => transient(other),
         })?;
-        Ok(Reply { body, issuer_chain })
+        Ok(ServiceReply { body, issuer_chain })
     }
 }
 
 /// Whether a base URL may be used: HTTPS, or this machine itself (doubles in tests, tunnels).
-pub(super) fn check_base(base: &str) -> Result<(), FetchError> {
+pub(crate) fn check_base(base: &str) -> Result<(), FetchError> {
     let fail =
         |problem: &str| FetchError::Setup { what: format!("{base:?}"), problem: problem.into() };
     let uri: Uri = base.parse().map_err(|_| fail("not a URL"))?;

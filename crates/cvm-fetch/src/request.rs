@@ -1,10 +1,10 @@
-//! What is asked of whom: pure functions from a key to requests, and from their answers to a piece.
+//! What to ask whom: pure functions from a key to requests, and from their answers to a piece.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cvm_base::{Bytes32, sha256};
 use serde::Deserialize;
 
-use super::FetchError;
+use crate::error::FetchError;
 use cvm_collateral::{Answer, Key, QuoteCollateral, is_rim_id};
 
 /// A vendor's service.
@@ -58,7 +58,7 @@ impl Bases {
 
 /// One GET request, and what its answer must be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Request {
+pub struct ServiceRequest {
     /// Who is asked.
     pub service: Service,
     /// The whole URL.
@@ -73,10 +73,10 @@ pub struct Request {
 
 /// An answer with status 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct ServiceReply {
     /// The body.
     pub body: Vec<u8>,
-    /// The header that [`Request::issuer_chain`] names; empty without.
+    /// The header that [`ServiceRequest::issuer_chain`] names; empty without.
     pub issuer_chain: String,
 }
 
@@ -84,8 +84,8 @@ pub struct Reply {
 ///
 /// # Errors
 /// [`FetchError::NotOffered`] for what no service gives away: a VLEK.
-pub fn requests(key: &Key, bases: &Bases) -> Result<Vec<Request>, FetchError> {
-    let get = |service: Service, path: String, accept, limit| Request {
+pub fn requests(key: &Key, bases: &Bases) -> Result<Vec<ServiceRequest>, FetchError> {
+    let get = |service: Service, path: String, accept, limit| ServiceRequest {
         service,
         url: format!("{}{path}", bases.of(service)),
         accept,
@@ -133,7 +133,7 @@ pub fn requests(key: &Key, bases: &Bases) -> Result<Vec<Request>, FetchError> {
             vec![tcb, qe, pck, root]
         }
         Key::Rim(id) if is_rim_id(id) => {
-            // Base64 is a third longer, and JSON stands around it.
+            // Base64 is a third longer, and JSON surrounds it.
             let limit = key.limit() / 2 * 3;
             vec![get(Service::NvidiaRim, format!("/v1/rim/{id}"), "application/json", limit)]
         }
@@ -141,11 +141,11 @@ pub fn requests(key: &Key, bases: &Bases) -> Result<Vec<Request>, FetchError> {
     })
 }
 
-/// The piece out of the answers to [`requests`], in the form in which it is stored.
+/// Makes the piece out of the answers to [`requests`], in the form in which a cache stores it.
 ///
 /// # Errors
 /// What is wrong with one of them.
-pub fn assemble(key: &Key, replies: &[&Reply]) -> Result<Vec<u8>, String> {
+pub fn assemble(key: &Key, replies: &[&ServiceReply]) -> Result<Vec<u8>, String> {
     match (key, replies) {
         (Key::Dcap { .. }, [tcb, qe, pck, root]) => {
             let [tcb, qe, pck, root] = [*tcb, *qe, *pck, *root]

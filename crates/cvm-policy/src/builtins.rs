@@ -1,9 +1,8 @@
-//! Builtins that make much of little, bounded.
+//! Bounded forms of the builtins that could make gigabytes out of a short rule.
 //!
 //! The engine looks at its clock between builtins, not within them, and an allocation that fails
-//! ends the process. So those by which a short rule asks for gigabytes are answered here. These
-//! bounds are against mistakes and hostile input; an author who wants to waste his own machine's
-//! time finds other ways.
+//! ends the process. So these builtins are answered here. The bounds are against mistakes and
+//! hostile input. An author who wants to waste his own machine's time finds other ways.
 
 use regorus::{Engine, Value};
 
@@ -14,15 +13,15 @@ const MAX_TEXT: usize = 1024 * 1024;
 /// The widest field that `sprintf` may pad to has this many digits.
 const MAX_WIDTH_DIGITS: usize = 3;
 
-/// What OPA calls undefined is `Ok(Undefined)`: arguments of other types. An error stops the
+/// `Ok(Undefined)` is what OPA calls undefined: arguments of other types. An error stops the
 /// policy.
 type Answer = Result<Value, String>;
 
 /// Its name, the number of its arguments, and what it does.
 type Bounded = (&'static str, u8, fn(&[Value]) -> Answer);
 
-/// Puts them before the engine's own.
-pub(super) fn install(engine: &mut Engine) -> Result<(), String> {
+/// Installs them in the place of the engine's own.
+pub(crate) fn install(engine: &mut Engine) -> Result<(), String> {
     let bounded: [Bounded; 7] = [
         ("numbers.range", 2, range),
         ("numbers.range_step", 3, range),

@@ -1,9 +1,9 @@
-//! Recursion and nesting, which OPA refuses or reads, and regorus follows until the stack or the
-//! day ends.
+//! Bounds on recursion and nesting. OPA refuses the one and reads the other; regorus would follow
+//! both until the stack or the day ends.
 //!
-//! By names, as the parser delimits the rules: a function whose text leads back to its own name,
-//! over any other rules, is refused. A local variable with a function's name counts as a mention;
-//! that errs on the safe side.
+//! Recursion is found by names: a function whose text leads back to its own name, over any other
+//! rules, is refused. A local variable with a function's name counts as a mention. That errs on the
+//! safe side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +13,13 @@ use regorus::{
 };
 
 /// A rule may lead to a rule, each on the stack of the one before: their number bounds the depth.
-pub(super) const MAX_RULES: usize = 1000;
-/// Brackets within brackets. The parser reads each level twice (as a comprehension, then as a
-/// list), so the time doubles with each; policies have five or six.
+pub(crate) const MAX_RULES: usize = 1000;
+/// The deepest nesting of brackets. The parser reads each level twice (as a comprehension, then as
+/// a list), so the time doubles with each level. Policies have five or six.
 const MAX_NESTING: usize = 10;
 
 /// Refuses text that would keep the parser busy, by its line.
-pub(super) fn check_nesting(source: &str) -> Result<(), (u32, String)> {
+pub(crate) fn check_nesting(source: &str) -> Result<(), (u32, String)> {
     let (mut depth, mut line, mut rest) = (0_usize, 1_u32, source);
     while let Some(first) = rest.chars().next() {
         let taken = match first {
@@ -42,9 +42,9 @@ pub(super) fn check_nesting(source: &str) -> Result<(), (u32, String)> {
     Ok(())
 }
 
-/// Refuses a policy by the line at which a function that calls itself begins, or for too many
-/// rules.
-pub(super) fn check(engine: &mut Engine) -> Result<(), (u32, String)> {
+/// Refuses a policy for a function that leads back to itself, with the line where it begins, or for
+/// too many rules.
+pub(crate) fn check(engine: &mut Engine) -> Result<(), (u32, String)> {
     let mut mentions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut functions: BTreeMap<String, u32> = BTreeMap::new();
     for module in engine.get_modules() {
@@ -52,7 +52,7 @@ pub(super) fn check(engine: &mut Engine) -> Result<(), (u32, String)> {
             return Err((0, format!("{} rules, at most {MAX_RULES} allowed", module.policy.len())));
         }
         for import in &module.imports {
-            // Under another name, a rule could be led to unseen.
+            // An alias would hide the rules that it leads to.
             if words(import.refr.span().text()).iter().take(2).eq(["data", "policy"]) {
                 return Err((import.span.line, "it imports itself".into()));
             }
@@ -155,6 +155,7 @@ mod tests {
     fn words_of_a_rule() {
         let found = words("f(x) := g[\"h\"] # i\n\"j k\" `l` \"m\\\"n\" o-p.q");
         assert_eq!(found, ["f", "x", "g", "h", "l", "o", "p", "q"]);
-        assert!(words("\"").is_empty() && words("").is_empty() && words("é\u{1f600}\"").len() == 1);
+        assert!(words("\"").is_empty() && words("").is_empty());
+        assert_eq!(words("é\u{1f600}\"").len(), 1);
     }
 }

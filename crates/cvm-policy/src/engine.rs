@@ -6,7 +6,7 @@ use cvm_base::{Bytes32, sha256};
 use regorus::{Engine, utils::limits::ExecutionTimerConfig};
 use serde_json::Value;
 
-use super::{PolicyError, builtins, calls};
+use crate::{builtins, calls, error::PolicyError};
 
 /// The longest policy that is read.
 pub const MAX_POLICY_BYTES: usize = 1024 * 1024;
@@ -18,9 +18,9 @@ const MAX_TIME: Duration = Duration::from_secs(2);
 const STACK: usize = 256 * 1024 * 1024;
 /// Work units between two looks at the clock.
 const CHECK_EVERY: NonZeroU32 = NonZeroU32::new(16).unwrap();
-/// More reasons help nobody.
+/// The most reasons that a decision lists.
 const MAX_REASONS: usize = 64;
-/// Characters of a reason.
+/// The most characters of a reason.
 const MAX_REASON: usize = 1000;
 
 /// Rules in `package policy`: `allow` decides; `deny`, if there is such a rule, refuses with
@@ -33,10 +33,10 @@ pub struct Policy {
     digest: Bytes32,
 }
 
-/// What a policy said.
+/// A policy's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Yes: `allow` is true, nothing in `deny`, and every check that was left out is accepted by
+    /// Whether `allow` is true, `deny` is empty, and every check that was left out is accepted by
     /// name.
     pub allowed: bool,
     /// Why not; may be empty where the policy has no `deny` rule.
@@ -46,8 +46,7 @@ pub struct Decision {
 }
 
 impl Policy {
-    /// Compiles a policy, in Rego v1 or, as policies in circulation are, v0. `name` stands in
-    /// messages.
+    /// Compiles a policy in Rego v1, or in v0 as older policies are. Messages contain `name`.
     ///
     /// # Errors
     /// [`PolicyError`]; also for a policy that allows an empty input, which would let everybody in.
@@ -73,7 +72,7 @@ impl Policy {
             return Err(PolicyError::Package { name: name.to_owned(), found });
         }
         let policy = Self { name: name.to_owned(), engine, digest: sha256(text) };
-        // A policy that cannot decide the emptiest question shall not wait for a boot to say so.
+        // A policy that cannot decide even this question fails here, and not at the next boot.
         if policy
             .decide(&Value::Object(Default::default()), &Value::Object(Default::default()))?
             .allowed
@@ -93,17 +92,18 @@ impl Policy {
         self.digest
     }
 
-    /// Asks. `input` is laid out like Trustee's EAR; `data` holds reference values and the request.
+    /// Asks the policy. `input` is laid out like Trustee's EAR; `data` holds reference values and
+    /// the request.
     ///
     /// # Errors
-    /// [`PolicyError`], when the policy cannot decide: that is a no as well.
+    /// [`PolicyError`] when the policy cannot decide. That is a refusal as well.
     pub fn decide(&self, input: &Value, data: &Value) -> Result<Decision, PolicyError> {
         let failed =
             |problem| PolicyError::Evaluation { name: self.name.clone(), line: 0, problem };
         apart(|| self.ask(input, data)).unwrap_or_else(|problem| Err(failed(problem)))
     }
 
-    /// The words of a rule that is a set or an array of strings; none where there is no such rule.
+    /// The words of a rule that is a set or an array of strings; none if the rule is missing.
     ///
     /// # Errors
     /// As [`Self::decide`].
@@ -141,14 +141,14 @@ impl Policy {
         reasons.iter_mut().for_each(|reason| *reason = reason.chars().take(MAX_REASON).collect());
         reasons.sort();
         reasons.dedup();
-        // Anything but the boolean true, a missing rule as well, is a no.
+        // Only the boolean true allows; a missing rule does not.
         let allow = self.query(&mut engine, "allow")? == regorus::Value::from(true);
         let allowed = allow && reasons.is_empty();
         reasons.truncate(MAX_REASONS);
         Ok(Decision { allowed, reasons, not_checked })
     }
 
-    /// A rule's value; undefined where there is no such rule or it does not apply.
+    /// A rule's value; undefined if the rule is missing or does not apply.
     fn query(&self, engine: &mut Engine, rule: &str) -> Result<regorus::Value, PolicyError> {
         let results = engine
             .eval_query(format!("data.policy.{rule}"), false)
@@ -173,8 +173,8 @@ impl Policy {
     }
 }
 
-/// On a thread of its own: rules that lead to rules need stack, and a panic of the engine is a no
-/// like any other.
+/// Runs `work` on a thread of its own: rules that lead to rules need stack, and a panic of the
+/// engine counts as a refusal.
 fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
@@ -202,7 +202,7 @@ fn load(name: &str, source: &str, v0: bool) -> Result<(Engine, String), (u32, St
     Ok((engine, package))
 }
 
-/// Strings of a set or an array; another element is shown as JSON, so that a reason is never lost.
+/// Strings of a set or an array. Any other element is shown as JSON, so that no reason is lost.
 fn strings(value: &regorus::Value) -> Vec<String> {
     let text = |value: &regorus::Value| {
         value.as_string().map(|text| text.to_string()).unwrap_or_else(|_| value.to_string())

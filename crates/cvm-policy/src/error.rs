@@ -34,13 +34,13 @@ pub enum PolicyError {
         /// Its package.
         found: String,
     },
-    /// A policy that says yes to nobody.
+    /// A policy that allows a machine without evidence.
     #[error("{name}: it allows without any evidence")]
     AllowsNothing {
         /// The policy's file name.
         name: String,
     },
-    /// Longer than a policy may think.
+    /// An evaluation that took too long.
     #[error("{name}: stopped after {milliseconds} ms of evaluation")]
     Stopped {
         /// The policy's file name.
@@ -81,18 +81,25 @@ impl Explain for PolicyError {
 
     fn help(&self) -> String {
         match self {
-            Self::TooLarge { .. } => "policies are a few KiB, claims a few hundred: is this the \
-                right file?",
-            Self::Syntax { .. } => {
-                "`opa check` finds mistakes as well; new policies should be Rego v1 (`allow if { … }`)"
+            Self::TooLarge { .. } => {
+                "policies are a few KiB, claims a few hundred: is this the right file?"
             }
-            Self::Package { .. } => "begin the file with `package policy`, as Trustee's policies do",
-            Self::AllowsNothing { .. } => "begin with `default allow := false`, and let `allow` \
-                depend on `input`",
-            Self::Stopped { .. } => "the rules loop over too much: compare values instead of \
-                searching for them",
-            Self::Evaluation { .. } => "two rules give one name different values, or a rule calls \
-                itself",
+            Self::Syntax { .. } => {
+                "`opa check` finds mistakes as well; new policies should be Rego v1 \
+                 (`allow if { … }`)"
+            }
+            Self::Package { .. } => {
+                "begin the file with `package policy`, as Trustee's policies do"
+            }
+            Self::AllowsNothing { .. } => {
+                "begin with `default allow := false`, and let `allow` depend on `input`"
+            }
+            Self::Stopped { .. } => {
+                "the rules loop over too much: compare values instead of searching for them"
+            }
+            Self::Evaluation { .. } => {
+                "two rules give one name different values, or a rule calls itself"
+            }
             Self::Reference { .. } => {
                 "predict the image's measurements first (`flare-cvm predict`), for SEV-SNP with \
                  --min-tcb (docs/tcb.md)"

@@ -55,7 +55,7 @@ pub enum PredictError {
         problem: String,
     },
     /// A command line that the loader would change.
-    #[error("the UKI's command line holds something else than printable ASCII")]
+    #[error("the UKI's command line holds something other than printable ASCII")]
     CommandLine,
 }
 
@@ -77,16 +77,13 @@ impl Explain for PredictError {
         match self {
             Self::Image { .. } | Self::Section { .. } => "give the files that the build made",
             Self::Unsigned { .. } | Self::Changed { .. } => {
-                "sign the file last, with the \
-                project's db key"
+                "sign the file last, with the project's db key"
             }
             Self::NotAuthorised { .. } => {
-                "sign it with the key whose certificate the bundle's db \
-                holds"
+                "sign it with the key whose certificate the bundle's db holds"
             }
             Self::Variable { .. } => {
-                "give the variable's raw content, without efivarfs's four \
-                attribute bytes"
+                "give the variable's raw content, without efivarfs's four attribute bytes"
             }
             Self::Firmware { .. } => {
                 "give the whole image, code and variables, of an OVMF with TDX metadata (Debian: \

@@ -4,14 +4,26 @@
 use cvm_base::Bytes;
 use sha2::{Digest as _, Sha384};
 
-use super::{PredictError, tdx::PageOrder};
-use cvm_evidence::rtmr::Bytes48;
+use crate::{
+    error::PredictError,
+    ovmf::{Guid, GuidTable, guid},
+};
+use cvm_evidence::{AttestError, rtmr::Bytes48, tpm::Reader};
 
-/// More than any firmware.
+/// How the host adds firmware's pages to the TD; MRTD depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageOrder {
+    /// Each page is added, then measured: KVM as of Linux 6.16.
+    PageByPage,
+    /// All pages of a section are added, then all are measured: hosts before that.
+    SectionBySection,
+}
+
+/// The largest image that is read, in bytes.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// More than any firmware has.
+/// The most sections that are read; OVMF has six.
 const MAX_SECTIONS: u32 = 64;
-/// More memory than any firmware asks for, all sections together.
+/// The most memory that all sections together may ask for, in bytes.
 const MAX_MEMORY: u64 = 128 * 1024 * 1024;
 const PAGE: u64 = 4096;
 /// TDH.MR.EXTEND measures this much.
@@ -24,16 +36,11 @@ const TEMP_MEM: u32 = 3;
 const MR_EXTEND: u32 = 1;
 const PAGE_AUG: u32 = 2;
 
-// EFI_GUIDs in memory order: OVMF's table footer, and its entry that leads to the metadata.
-const FOOTER: [u8; 16] = [
-    0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45, 0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d,
-];
-const METADATA: [u8; 16] = [
-    0x35, 0x65, 0x7a, 0xe4, 0x4a, 0x98, 0x98, 0x47, 0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf, 0x8e, 0xc2,
-];
+/// OVMF's entry that leads to the metadata.
+const METADATA: Guid = guid(0xe47a6535, 0x984a, 0x4798, 0x865e_4685a7bf8ec2);
 
 /// A parsed image.
-pub(super) struct Tdvf<'a> {
+pub(crate) struct Tdvf<'a> {
     sections: Vec<Section<'a>>,
 }
 
@@ -47,13 +54,13 @@ struct Section<'a> {
 }
 
 impl<'a> Tdvf<'a> {
-    pub(super) fn parse(image: &'a [u8]) -> Result<Self, PredictError> {
+    pub(crate) fn parse(image: &'a [u8]) -> Result<Self, PredictError> {
         parse(image).map_err(|problem| PredictError::Firmware { problem: problem.into() })
     }
 
     /// MRTD: SHA-384 over what the host tells the TDX module to add and to measure (Intel TDX
     /// Module Base Architecture Specification, TDH.MEM.PAGE.ADD, TDH.MR.EXTEND).
-    pub(super) fn mrtd(&self, order: PageOrder) -> Bytes48 {
+    pub(crate) fn mrtd(&self, order: PageOrder) -> Bytes48 {
         let mut hash = Sha384::new();
         for section in &self.sections {
             let pages = (0..section.size / PAGE).map(|page| page * PAGE);
@@ -72,13 +79,13 @@ impl<'a> Tdvf<'a> {
     }
 
     /// The configuration volume (variables), as firmware measures it.
-    pub(super) fn configuration(&self) -> Option<&'a [u8]> {
+    pub(crate) fn configuration(&self) -> Option<&'a [u8]> {
         self.sections.iter().find(|section| section.kind == CFV).map(|section| section.data)
     }
 
     /// The hand-off blocks with which QEMU (q35) describes `memory` bytes to the TD (PI 1.7 vol. 3
     /// §5).
-    pub(super) fn hob(&self, memory: u64) -> Result<Vec<u8>, PredictError> {
+    pub(crate) fn hob(&self, memory: u64) -> Result<Vec<u8>, PredictError> {
         /// Memory from here on moves above 4 GiB when there is at least `SPLIT_AT` of it.
         const BELOW_4G: u64 = 0x8000_0000;
         const SPLIT_AT: u64 = 0xb000_0000;
@@ -171,36 +178,59 @@ fn parse(image: &[u8]) -> Result<Tdvf<'_>, &'static str> {
     if image.len() > MAX_BYTES {
         return Err("more than 64 MiB");
     }
-    let offset = metadata_offset(image)?;
-    let start = image.len().checked_sub(offset).ok_or(CUT)?;
-    let metadata = image.get(start..).ok_or(CUT)?;
-    let u32_at = |at: usize| {
-        let field = metadata.get(at..).and_then(|bytes| bytes.first_chunk()).ok_or(CUT)?;
-        Ok::<u32, &str>(u32::from_le_bytes(*field))
-    };
-    let u64_at = |at: usize| {
-        let field = metadata.get(at..).and_then(|bytes| bytes.first_chunk()).ok_or(CUT)?;
-        Ok::<u64, &str>(u64::from_le_bytes(*field))
-    };
-    if !metadata.starts_with(b"TDVF") || u32_at(8)? != 1 {
+    let start = image.len().checked_sub(metadata_offset(image)?).ok_or(CUT)?;
+    let mut r = Reader::at("TDX metadata", image, start);
+    let mut header = || Ok::<_, AttestError>((r.array()?, r.u32_le()?, r.u32_le()?, r.u32_le()?));
+    let (signature, _length, version, count) = header().map_err(|_| CUT)?;
+    if signature != *b"TDVF" || version != 1 {
         return Err("no TDVF descriptor of version 1");
     }
-    let count = u32_at(12)?;
     if count == 0 || count > MAX_SECTIONS {
         return Err("too many sections, or none");
     }
     let mut sections = Vec::new();
     let mut memory = 0;
-    for index in 0..count as usize {
-        let at = 16 + 32 * index;
-        let (data_offset, data_size) = (u32_at(at)? as usize, u32_at(at + 4)?);
-        let (address, size) = (u64_at(at + 8)?, u64_at(at + 16)?);
-        let (kind, attributes) = (u32_at(at + 24)?, u32_at(at + 28)?);
-        let data = image.get(data_offset..).and_then(|bytes| bytes.get(..data_size as usize));
-        let data =
-            data.ok_or("a section lies past its end: is this the code without its variables?")?;
-        if address % PAGE != 0
-            || size % PAGE != 0
+    for _ in 0..count {
+        let section = Fields::read(&mut r).map_err(|_| CUT)?.section(image)?;
+        memory += section.size;
+        if memory > MAX_MEMORY {
+            return Err("its sections take more than 128 MiB");
+        }
+        sections.push(section);
+    }
+    Ok(Tdvf { sections })
+}
+
+/// A section as the metadata describe it.
+struct Fields {
+    data_offset: u32,
+    data_size: u32,
+    address: u64,
+    size: u64,
+    kind: u32,
+    attributes: u32,
+}
+
+impl Fields {
+    fn read(r: &mut Reader<'_>) -> Result<Self, AttestError> {
+        Ok(Self {
+            data_offset: r.u32_le()?,
+            data_size: r.u32_le()?,
+            address: r.u64_le()?,
+            size: r.u64_le()?,
+            kind: r.u32_le()?,
+            attributes: r.u32_le()?,
+        })
+    }
+
+    fn section<'a>(&self, image: &'a [u8]) -> Result<Section<'a>, &'static str> {
+        let Self { data_offset, data_size, address, size, kind, attributes } = *self;
+        let data = image
+            .get(data_offset as usize..)
+            .and_then(|bytes| bytes.get(..data_size as usize))
+            .ok_or("a section lies past its end: is this the code without its variables?")?;
+        if !address.is_multiple_of(PAGE)
+            || !size.is_multiple_of(PAGE)
             || size > MAX_MEMORY
             || address.checked_add(size).is_none()
         {
@@ -211,41 +241,14 @@ fn parse(image: &[u8]) -> Result<Tdvf<'_>, &'static str> {
         {
             return Err("a section's data does not fit its memory");
         }
-        memory += size;
-        if memory > MAX_MEMORY {
-            return Err("its sections take more than 128 MiB");
-        }
-        sections.push(Section { data, address, size, kind, attributes });
+        Ok(Section { data, address, size, kind, attributes })
     }
-    Ok(Tdvf { sections })
 }
 
-/// Where the metadata starts, counted from the image's end: in OVMF's table of GUIDs, which is read
-/// backwards from 32 bytes before the end; each entry is data, length of all three, GUID.
+/// Where the metadata starts, counted from the image's end.
 fn metadata_offset(image: &[u8]) -> Result<usize, &'static str> {
     const NONE: &str = "no TDX metadata: this build is not for TDs";
-    let table = image.get(..image.len().saturating_sub(32)).unwrap_or_default();
-    let (guid, length, rest) = entry(table).ok_or(NONE)?;
-    if guid != FOOTER {
-        return Err(NONE);
-    }
-    let mut table = rest.get(rest.len().saturating_sub(length)..).unwrap_or_default();
-    while let Some((guid, length, rest)) = entry(table) {
-        let (before, data) =
-            rest.split_at_checked(rest.len().saturating_sub(length)).ok_or(NONE)?;
-        if guid == METADATA {
-            let offset = data.first_chunk().filter(|_| length == 4).ok_or(NONE)?;
-            return Ok(u32::from_le_bytes(*offset) as usize);
-        }
-        table = before;
-    }
-    Err(NONE)
-}
-
-/// The last entry of a table: its GUID, the length of its data, and everything before its length.
-fn entry(table: &[u8]) -> Option<([u8; 16], usize, &[u8])> {
-    let (rest, guid) = table.split_last_chunk::<16>()?;
-    let (rest, length) = rest.split_last_chunk::<2>()?;
-    let length = usize::from(u16::from_le_bytes(*length)).checked_sub(18)?;
-    Some((*guid, length, rest))
+    let table = GuidTable::read(image).map_err(|_| NONE)?;
+    let offset = table.find(&METADATA).and_then(|data| data.try_into().ok()).ok_or(NONE)?;
+    Ok(u32::from_le_bytes(offset) as usize)
 }

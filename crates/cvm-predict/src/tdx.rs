@@ -3,37 +3,36 @@
 //!
 //! | register | events | checked against |
 //! |---|---|---|
-//! | MRTD | pages that the host adds, firmware's code | td-shim's `td_shim_tee_info_hash.py` on the same images |
-//! | RTMR0 | TD HOB, variables, Secure Boot, separator, ACPI tables, boot options | a production TD's log (`ccel/near-mpc`), event by event |
-//! | RTMR1 | what firmware starts, and the calls around it | the same log, but for the kernel's own bytes |
-//! | RTMR2 | command line, initramfs; systemd-stub's sections | rules of Linux 6.9 and systemd 256; no log at hand |
+//! | MRTD | pages that the host adds, firmware's code | td-shim's tool on the same images |
+//! | RTMR0 | TD HOB, variables, separator, ACPI tables, boot options | a production TD's log |
+//! | RTMR1 | what firmware starts, and the calls around it | the same log, except the kernel |
+//! | RTMR2 | command line, initramfs; systemd-stub's sections | rules of Linux 6.9, systemd 256 |
 //! | RTMR3 | nothing | |
 //!
-//! What hangs on inputs that only the host knows is not guessed: it stands in
-//! [`Prediction::not_predicted`], and the register has no value.
+//! td-shim's tool is `td_shim_tee_info_hash.py`. The log is `ccel/near-mpc`, compared event by
+//! event. No log was at hand for RTMR2.
+//!
+//! Nothing is guessed about inputs that only the host knows. A register that depends on one has no
+//! value, and [`Prediction::not_predicted`] says why.
 
-use super::{
-    PredictError, SECTIONS, command_line,
+use crate::{
+    error::PredictError,
+    inputs::Inputs,
+    ovmf::{Guid, guid},
     pe::{Pe, contains},
     tdvf::Tdvf,
-    utf16, variables,
+    uki::{SECTIONS, command_line, utf16},
+    variables,
 };
-use cvm_evidence::rtmr::{Bytes48, RtmrEvent, replay, sha384};
+use cvm_evidence::{
+    rtmr::{Bytes48, RtmrEvent, replay, sha384},
+    tpm::Reader,
+};
 
-/// EFI_CC_MEASUREMENT_PROTOCOL (UEFI 2.10 §38.2) in memory order. A program without it measures
-/// nothing in a TD.
-const CC_PROTOCOL: [u8; 16] = [
-    0x3d, 0x1a, 0x75, 0x96, 0xf4, 0x72, 0xa6, 0x41, 0xa7, 0x94, 0xed, 0x5d, 0x0e, 0x67, 0xae, 0x6b,
-];
+pub use crate::tdvf::PageOrder;
 
-/// How the host adds firmware's pages to the TD; MRTD depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PageOrder {
-    /// Each page is added, then measured: KVM as of Linux 6.16.
-    PageByPage,
-    /// All pages of a section are added, then all are measured: hosts before that.
-    SectionBySection,
-}
+/// EFI_CC_MEASUREMENT_PROTOCOL (UEFI 2.10 §38.2). A program without it measures nothing in a TD.
+const CC_PROTOCOL: Guid = guid(0x96751a3d, 0x72f4, 0x41a6, 0xa794_ed5d0e67ae6b);
 
 /// SHA-384 of the ACPI tables as the host hands them over in fw_cfg. They describe its devices, so
 /// only a host of the same configuration can tell.
@@ -63,13 +62,13 @@ pub enum Boot<'a> {
     /// A disk, under Secure Boot.
     Disk {
         /// Loader, UKI and Secure Boot variables.
-        inputs: &'a super::Inputs<'a>,
+        inputs: &'a Inputs<'a>,
         /// The disk's first sectors: GPT header and entries (at least 34 × 512 bytes).
         gpt: Option<&'a [u8]>,
     },
 }
 
-/// What a TD's measurements hang on.
+/// What a TD's measurements depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct TdxInputs<'a> {
     /// The whole firmware image, code and variables.
@@ -109,7 +108,7 @@ pub struct Prediction {
 /// Predicts what a TD will measure.
 ///
 /// # Errors
-/// [`PredictError`] for firmware without TDX metadata, and as [`super::tpm`].
+/// [`PredictError`] for firmware without TDX metadata, and as [`crate::tpm()`].
 pub fn tdx(inputs: &TdxInputs<'_>) -> Result<Prediction, PredictError> {
     let firmware = Tdvf::parse(inputs.firmware)?;
     let mut events = Events::default();
@@ -222,7 +221,7 @@ impl Events {
         Ok(())
     }
 
-    fn disk(&mut self, inputs: &super::Inputs<'_>, gpt: Option<&[u8]>) -> Result<(), PredictError> {
+    fn disk(&mut self, inputs: &Inputs<'_>, gpt: Option<&[u8]>) -> Result<(), PredictError> {
         let loader = Pe::parse("boot loader", inputs.loader)?;
         let uki = Pe::parse("UKI", inputs.uki)?;
         for image in [&loader, &uki] {
@@ -254,7 +253,7 @@ impl Events {
         let options = utf16(command_line(uki)?);
         let kernel = uki.section(".linux")?;
         let by_kernel = contains(kernel, &CC_PROTOCOL);
-        // The stub is what of the UKI is not a section that it loads.
+        // The stub is every section of the UKI that it does not load.
         let by_stub = [".text", ".rdata", ".rodata", ".data"]
             .iter()
             .filter_map(|name| uki.section(name).ok())
@@ -293,13 +292,14 @@ impl Events {
 /// EFI_LOAD_OPTION of OVMF's "UiApp" in its firmware volume.
 const UI_APP: [u8; 62] = *b"\x09\x01\x00\x00\x2c\x00U\x00i\x00A\x00p\x00p\x00\x00\x00\
     \x04\x07\x14\x00\xc9\xbd\xb8\x7c\xeb\xf8\x34\x4f\xaa\xea\x3e\xe4\xaf\x65\x16\xa1\
-    \x04\x06\x14\x00\x21\xaa\x2c\x46\x14\x76\x03\x45\x83\x6e\x8a\xb6\xf4\x66\x23\x31\x7f\xff\x04\x00";
+    \x04\x06\x14\x00\x21\xaa\x2c\x46\x14\x76\x03\x45\x83\x6e\x8a\xb6\xf4\x66\x23\x31\
+    \x7f\xff\x04\x00";
 
 /// UEFI_GPT_DATA (TCG PFP §10.2.8): the header, the number of entries in use, those entries.
 fn gpt_event(disk: &[u8]) -> Option<Vec<u8>> {
     const SECTOR: usize = 512;
     let header = disk.get(SECTOR..SECTOR + 92)?;
-    let field = |at: usize| Some(u32::from_le_bytes(*header.get(at..)?.first_chunk()?) as usize);
+    let field = |at: usize| Some(Reader::at("GPT", header, at).u32_le().ok()? as usize);
     let (first, count, size) = (field(72)?, field(80)?, field(84)?);
     if !header.starts_with(b"EFI PART")
         || !(128..=4096).contains(&size)

@@ -1,22 +1,21 @@
-//! Secure Boot variables (UEFI 2.10 §32.4.1) and how firmware measures them (TCG PFP 1.05 §10.4.6).
+//! Secure Boot variables (UEFI 2.10 §32.4.1), and how firmware measures them (TCG PFP 1.05
+//! §10.4.6).
 
-use super::{
-    Inputs, PredictError,
+use cvm_evidence::tpm::Reader;
+
+use crate::{
+    error::PredictError,
+    inputs::Inputs,
+    ovmf::{Guid, guid},
     pe::{Pe, contains},
 };
 
-// EFI_GUIDs in memory order.
-const GLOBAL: [u8; 16] =
-    [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
-const IMAGE_SECURITY: [u8; 16] = [
-    0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f,
-];
-const CERT_X509: [u8; 16] = [
-    0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72,
-];
+const GLOBAL: Guid = guid(0x8be4df61, 0x93ca, 0x11d2, 0xaa0d_00e098032b8c);
+const IMAGE_SECURITY: Guid = guid(0xd719b2cb, 0x3d3a, 0x4596, 0xa3bc_dad00e67656f);
+const CERT_X509: Guid = guid(0xa5c059a1, 0x94e4, 0x4aa7, 0x87b5_ab155c2bf072);
 
 /// The EV_EFI_VARIABLE_DRIVER_CONFIG events, with Secure Boot on: name and what is hashed.
-pub(super) fn configuration(inputs: &Inputs<'_>) -> [(&'static str, Vec<u8>); 5] {
+pub(crate) fn configuration(inputs: &Inputs<'_>) -> [(&'static str, Vec<u8>); 5] {
     [
         ("SecureBoot", variable_data(&GLOBAL, "SecureBoot", &[1])),
         ("PK", variable_data(&GLOBAL, "PK", inputs.pk)),
@@ -27,7 +26,7 @@ pub(super) fn configuration(inputs: &Inputs<'_>) -> [(&'static str, Vec<u8>); 5]
 }
 
 /// The same with Secure Boot off and no keys enrolled: no variable exists.
-pub(super) fn no_configuration() -> [(&'static str, Vec<u8>); 5] {
+pub(crate) fn no_configuration() -> [(&'static str, Vec<u8>); 5] {
     let of = |guid, name| (name, variable_data(guid, name, &[]));
     [
         of(&GLOBAL, "SecureBoot"),
@@ -40,7 +39,7 @@ pub(super) fn no_configuration() -> [(&'static str, Vec<u8>); 5] {
 
 /// What is hashed in the EV_EFI_VARIABLE_AUTHORITY event, after a check that the entry is one of
 /// db's and that its certificate signed both images.
-pub(super) fn authority(
+pub(crate) fn authority(
     inputs: &Inputs<'_>,
     images: [&Pe<'_>; 2],
 ) -> Result<Vec<u8>, PredictError> {
@@ -63,7 +62,7 @@ pub(super) fn authority(
 }
 
 /// UEFI_VARIABLE_DATA: GUID, characters in the name, bytes of data, name in UTF-16, data.
-fn variable_data(guid: &[u8; 16], name: &str, data: &[u8]) -> Vec<u8> {
+fn variable_data(guid: &Guid, name: &str, data: &[u8]) -> Vec<u8> {
     let mut out = guid.to_vec();
     out.extend((name.len() as u64).to_le_bytes());
     out.extend((data.len() as u64).to_le_bytes());
@@ -76,14 +75,10 @@ fn variable_data(guid: &[u8; 16], name: &str, data: &[u8]) -> Vec<u8> {
 fn x509_entries(mut lists: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     let mut entries = Vec::new();
     while !lists.is_empty() {
-        let field = |at: usize| {
-            let field = lists
-                .get(at..at + 4)
-                .and_then(|b| b.try_into().ok())
-                .ok_or("a list's header is cut off")?;
-            Ok::<_, &str>(u32::from_le_bytes(field) as usize)
-        };
-        let (size, header, entry) = (field(16)?, field(20)?, field(24)?);
+        let mut r = Reader::at("EFI_SIGNATURE_LIST", lists, 16);
+        let mut field =
+            || r.u32_le().map(|field| field as usize).map_err(|_| "a list's header is cut off");
+        let (size, header, entry) = (field()?, field()?, field()?);
         let list = lists.get(..size).filter(|_| size >= 28).ok_or("a list's size is wrong")?;
         let body = list
             .get(28..)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use cvm_base::{Bytes, sha256};
-use cvm_collect::attester::{Place, Tpm, TpmError};
+use cvm_collect::tpm::{Place, Tpm, TpmError};
 use cvm_evidence::{
     AttestError, Evidence, HANDOFF_EVENT, Reference,
     eventlog::{EventLog, PredictedEvent},

@@ -1,8 +1,11 @@
 //! The bodies of the fuzz targets, so that ordinary tests run them too. None may panic.
+//!
+//! `fuzz/` (a workspace of its own) and this crate's own tests link this crate; no product may. A
+//! body is here if it needs only public functions. Those that need a crate's private parsers are in
+//! that crate.
 
-use cvm_evidence::eventlog::LoggedEvent;
 use cvm_evidence::{
-    eventlog::{EventLog, Log, Registers},
+    eventlog::{EventLog, Log, LoggedEvent, Registers},
     tpm::{Public, parse_quote, parse_signature},
 };
 
@@ -104,7 +107,7 @@ pub fn snp_evidence(bytes: &[u8]) {
         );
     };
     let _ = (SnpReport::parse(bytes), SnpRoots::from_pem(bytes));
-    // A file of a report and the table behind it, as some tools write.
+    // A file of a report and then its table, as some tools write it.
     if let Some((report, table)) = bytes.split_at_checked(REPORT_BYTES)
         && let Ok(evidence) = SnpEvidence::from_extended(report, table)
     {
@@ -163,7 +166,7 @@ pub fn tee_evidence(bytes: &[u8]) {
 pub fn launch(bytes: &[u8]) {
     use cvm_predict::snp::{Kernel, LaunchInputs, VcpuType, Vmm, launch, launch_igvm};
 
-    let vcpu_type = VcpuType::from_signature(0x0080_0f12);
+    let Some(vcpu_type) = VcpuType::from_model("EPYC") else { return };
     let kernel = Kernel { image: bytes, initrd: b"", command_line: "" };
     for (kernel, vmm) in [(None, Vmm::Qemu), (Some(kernel), Vmm::Ec2)] {
         let inputs =
@@ -186,7 +189,7 @@ pub fn tpm_quote(bytes: &[u8]) {
     if let Ok(ak) = &ak {
         assert!(!ak.spki().is_empty());
     }
-    // Anything as the fallback: nothing verifies under it.
+    // Any key will do as the fallback: nothing verifies under it.
     let Ok(ak) = ak.or_else(|_| AttestationKey::rsassa_sha256(&[0xff; 256], 65_537)) else {
         return;
     };

@@ -1,5 +1,7 @@
 //! What the fuzzer starts from, and damaged copies of it, in an ordinary test run.
 
+use std::{fs, path::Path};
+
 use cvm_testkit::seeds::each_seed;
 
 #[test]
@@ -95,4 +97,24 @@ fn collateral() {
 #[test]
 fn collected() {
     each_seed("collected", 5_000, cvm_fuzzing::collected);
+}
+
+/// A target whose body is in this crate has seeds, and a test above that runs them.
+#[test]
+fn every_target_has_seeds_that_a_test_runs() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    let mut targets = 0;
+    for file in fs::read_dir(fuzz.join("fuzz_targets")).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+        if fs::read_to_string(&path).unwrap().contains("cvm_fuzzing::") {
+            assert!(fuzz.join("seeds").join(name).is_dir(), "{name} has no seeds");
+            let run = format!("each_seed(\"{name}\", ");
+            assert!(include_str!("seeds.rs").contains(&run), "{name}");
+            targets += 1;
+        }
+    }
+    assert!(targets > 15, "{targets}");
 }

@@ -22,7 +22,7 @@ use cvm_base::{Bytes, sha256};
 use cvm_ceremony::{
     Agreement, Date, Draft, PartyRole, Site as AgreedSite, Terms, Transcript, fresh_nonce,
 };
-use cvm_collect::attester::Tpm;
+use cvm_collect::tpm::Tpm;
 use cvm_custody::{BuilderSecrets, Lock, NewParty, Party, Unlock};
 use cvm_evidence::{
     Reference,

@@ -1,21 +1,24 @@
 //! Devices beside a CPU: `additional_evidence` of the release protocol.
 //!
 //! The CPU's evidence is bound to the text of this evidence, and every device to the same session
-//! (nonce and key), so that both are of one exchange. What is NVIDIA's is verified here; a set is
-//! one machine's ([`Topology`]).
+//! (nonce and key), so that both are of one exchange. Only NVIDIA's devices are verified here. A
+//! set must be of one machine ([`Topology`]).
 
 use cvm_base::json::check_shape;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{TeeClaims, TeeError, Vendors, json};
+use super::{
+    error::TeeError,
+    vendors::{TeeClaims, Vendors, json},
+};
 use cvm_evidence::trustee::NVIDIA;
 use cvm_verify::gpu::{
     self, DeviceClaims, DeviceEvidence, Expectation, GpuClaims, GpuError, GpuPolicy, Rim,
     SwitchClaims, Topology,
 };
 
-/// Sixteen GPUs fit; longer text is refused unread.
+/// The longest text that is read, in bytes: sixteen GPUs fit.
 pub const MAX_ADDITIONAL_BYTES: usize = 1024 * 1024;
 
 /// What one device proved.
@@ -25,7 +28,7 @@ pub struct Submodule {
     pub name: String,
     /// The kind's member in the annotated evidence: `nvidia`.
     pub kind: &'static str,
-    /// And its content.
+    /// That member's content.
     pub claims: TeeClaims,
 }
 
@@ -34,9 +37,8 @@ impl Vendors {
     /// evidence body. `binding` is the session's digest for devices, of which they answer the first
     /// 32 bytes.
     ///
-    /// Manifests come from the local cache. Where one that a report needs is not there,
-    /// measurements are not compared, and the claims' `not_checked` says so; a measurement that
-    /// differs is an error.
+    /// Manifests come from the local cache. If one that a report needs is missing, measurements are
+    /// not compared, and the claims' `not_checked` says so. A measurement that differs is an error.
     ///
     /// # Errors
     /// [`TeeError`], for the first check that fails.
@@ -71,7 +73,7 @@ impl Vendors {
                 DeviceClaims::Switch(claims) => switches.push(claims),
             }
         }
-        // A GPU that is listed twice, or one of another machine, is none.
+        // A GPU that is listed twice, or one of another machine, does not count.
         Topology::check(&gpus, &switches, Expectation::default())?;
         let of = |class: &str, at: usize, claims| {
             let claims = TeeClaims::new(json(claims)?);
@@ -101,12 +103,12 @@ impl Vendors {
     }
 }
 
-/// What is asked of a machine's devices before any policy, where GPUs are required: at least one,
-/// and each with measurements that are NVIDIA's golden values, in this session. `submods` is a
-/// token's.
+/// Checks a machine's devices before any policy, where GPUs are required. At least one GPU must be
+/// there, and each device must have measured NVIDIA's golden values, in this session. `submods` is
+/// a token's member of that name.
 ///
 /// # Errors
-/// [`TeeError`], for the first device that lacks it.
+/// [`TeeError`], for the first device that fails.
 pub fn check_gpus(submods: &Value) -> Result<(), TeeError> {
     let policy = GpuPolicy::default();
     let mut gpus = 0;

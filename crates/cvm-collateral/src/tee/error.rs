@@ -2,6 +2,7 @@
 
 use cvm_base::Explain;
 
+use super::kinds::KINDS;
 use cvm_verify::{azure::AzureError, gpu::GpuError, quote::TpmError, snp::SnpError, tdx::TdxError};
 
 /// A TEE's evidence was refused.
@@ -9,7 +10,7 @@ use cvm_verify::{azure::AzureError, gpu::GpuError, quote::TpmError, snp::SnpErro
 #[non_exhaustive]
 pub enum TeeError {
     /// A kind that has no verifier here.
-    #[error("evidence of kind {found:?} is none of {}, nor nvidia beside one", super::KINDS.join(", "))]
+    #[error("evidence of kind {found:?} is none of {}, nor nvidia beside one", KINDS.join(", "))]
     Kind {
         /// What was named.
         found: String,
@@ -37,7 +38,7 @@ pub enum TeeError {
 }
 
 impl TeeError {
-    /// The evidence is genuine as far as it was looked at, but answers another challenge.
+    /// Whether the evidence is genuine as far as it was checked, but answers another challenge.
     pub fn is_wrong_nonce(&self) -> bool {
         match self {
             Self::Snp(SnpError::Binding { field, .. }) => *field == "REPORT_DATA",
@@ -52,7 +53,8 @@ impl TeeError {
         }
     }
 
-    /// A genuine guest of a form that may never keep a secret: debug mode, migration, another VMPL.
+    /// Whether this is a genuine guest that may never get a secret: debug mode, migration, another
+    /// VMPL.
     pub fn is_forbidden(&self) -> bool {
         matches!(
             self,
@@ -66,7 +68,7 @@ impl TeeError {
         )
     }
 
-    /// Bytes of another form than the kind has.
+    /// Whether the bytes do not have the form of their kind.
     pub fn is_malformed(&self) -> bool {
         matches!(
             self,

@@ -1,10 +1,13 @@
-//! What vendors published, as far as it is at hand: in the local cache, and in the one that
+//! What vendors published, as far as it is at hand: in the local cache, and in the cache that
 //! travelled in the evidence.
 
+use ed25519_dalek::VerifyingKey;
 use serde_json::{Value, json};
 
-use super::Vendors;
-use crate::{Cache, Found, Key};
+use crate::{
+    cache::{Cache, Found},
+    key::Key,
+};
 use cvm_evidence::trustee::COLLATERAL;
 use cvm_verify::x509::Certificate;
 
@@ -23,30 +26,23 @@ pub(super) struct Endorsements {
     pub(super) crls: Vec<Vec<u8>>,
 }
 
-impl Vendors {
-    /// The local cache, and the evidence's own if one of the collectors signed it.
+impl<'a> Published<'a> {
+    /// The local cache, and the evidence's own if one of `collectors` signed it.
     ///
-    /// Another collector's is passed over, and the claims say so: a CVM shows the same bytes to
-    /// every party's key holder, and parties need not trust the same collector.
-    pub(super) fn published(&self, body: &Value) -> Published<'_> {
-        let own = self.collateral.as_ref();
+    /// A cache that another collector signed is passed over, and the claims say so: a CVM shows the
+    /// same bytes to every party's key holder, and parties need not trust the same collector.
+    pub(super) fn new(own: Option<&'a Cache>, collectors: &[VerifyingKey], body: &Value) -> Self {
         let Some(packed) = body.get(COLLATERAL).filter(|packed| !packed.is_null()) else {
-            return Published { own, travelled: None, note: None };
+            return Self { own, travelled: None, note: None };
         };
-        match Cache::unpack(packed.to_string().as_bytes(), &self.collectors) {
+        match Cache::unpack(packed.to_string().as_bytes(), collectors) {
             Ok(cache) => {
                 let collector = cvm_base::Bytes(cache.signer().to_bytes());
-                Published {
-                    own,
-                    travelled: Some(cache),
-                    note: Some(json!({ "collector": collector })),
-                }
+                Self { own, travelled: Some(cache), note: Some(json!({ "collector": collector })) }
             }
-            Err(error) => Published {
-                own,
-                travelled: None,
-                note: Some(json!({ "not_used": error.to_string() })),
-            },
+            Err(error) => {
+                Self { own, travelled: None, note: Some(json!({ "not_used": error.to_string() })) }
+            }
         }
     }
 }

@@ -10,8 +10,14 @@ use std::{
 const SOURCE: &str = r#"
 #include <string.h>
 #include <stdio.h>
-typedef struct { unsigned cec, size, cec_size; unsigned char nonce[32], report[8192], cec_report[4096]; } report_t;
-typedef struct { unsigned size, attestation_size; unsigned char chain[4096], attestation_chain[5120]; } chain_t;
+typedef struct {
+    unsigned cec, size, cec_size;
+    unsigned char nonce[32], report[8192], cec_report[4096];
+} report_t;
+typedef struct {
+    unsigned size, attestation_size;
+    unsigned char chain[4096], attestation_chain[5120];
+} chain_t;
 static unsigned load(const char *name, unsigned char *to, unsigned limit) {
     char path[4096]; snprintf(path, sizeof path, "%s/%s", FOLDER, name);
     FILE *file = fopen(path, "rb"); unsigned n = fread(to, 1, limit, file); fclose(file); return n;
@@ -21,7 +27,10 @@ int nvmlShutdown(void) { return 0; }
 const char *nvmlErrorString(int code) { return "fake"; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = COUNT; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)8; return 0; }
-int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) { strcpy(uuid, "GPU-0"); return 0; }
+int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) {
+    strcpy(uuid, "GPU-0");
+    return 0;
+}
 int nvmlDeviceGetConfComputeGpuAttestationReport(void *device, report_t *out) {
     if (CODE) return CODE;
     out->size = load("report.bin", out->report, sizeof out->report);
@@ -30,10 +39,15 @@ int nvmlDeviceGetConfComputeGpuAttestationReport(void *device, report_t *out) {
     return 0;
 }
 static unsigned ready = 0;
-int nvmlSystemSetConfComputeGpusReadyState(unsigned to) { if (CODE) return CODE; if (!DEAF) ready = to; return 0; }
+int nvmlSystemSetConfComputeGpusReadyState(unsigned to) {
+    if (CODE) return CODE;
+    if (!DEAF) ready = to;
+    return 0;
+}
 int nvmlSystemGetConfComputeGpusReadyState(unsigned *is) { *is = ready; return 0; }
 int nvmlDeviceGetConfComputeGpuCertificate(void *device, chain_t *out) {
-    out->attestation_size = load("chain.pem", out->attestation_chain, sizeof out->attestation_chain) + 1;
+    unsigned length = load("chain.pem", out->attestation_chain, sizeof out->attestation_chain);
+    out->attestation_size = length + 1;
     return 0;
 }
 "#;

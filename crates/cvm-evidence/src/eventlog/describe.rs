@@ -1,8 +1,8 @@
-//! What events are called, and what they say about themselves.
+//! Names of events, and what they say about themselves.
 
-use super::{Record, event_type};
+use super::{event_type, log::Record};
 
-/// Longer texts are cut: a kernel command line fits.
+/// The longest text that is kept, in characters: a kernel command line fits.
 const MAX_TEXT: usize = 2048;
 
 /// What an event's data says, and the bytes whose digest would prove it.
@@ -112,7 +112,7 @@ fn utf16(data: &[u8]) -> Vec<u8> {
     data.chunks_exact(2).map(|unit| if let [low, 0] = unit { *low } else { b'?' }).collect()
 }
 
-/// Text of one byte or two a character, with or without NUL at its end.
+/// Text with one byte or two for each character, with or without NUL at its end.
 fn string(data: &[u8]) -> Option<EventText<'_>> {
     let starts_wide = matches!(data, [low, 0, ..] if *low != 0) && data.len().is_multiple_of(2);
     let wide = starts_wide && data.chunks_exact(2).take(8).all(|unit| matches!(unit, [_, 0]));

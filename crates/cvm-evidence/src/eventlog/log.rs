@@ -1,17 +1,22 @@
 //! Logs of every bank: the crypto-agile form, the older SHA-1 form, and a TDX guest's CCEL.
 
 use crate::{
-    AttestError,
+    error::AttestError,
     tpm::{HashAlg, Reader},
 };
 
-use super::{LAST_PCR, MAX_BYTES, event_type};
+use super::event_type;
+
+/// The longest log that is read, in bytes. Longer input is refused unread.
+pub const MAX_BYTES: usize = 1024 * 1024;
+/// Highest register that firmware measures into.
+const LAST_PCR: u32 = 23;
 
 const MAX_ALGORITHMS: u32 = 16;
 /// MRTD is 0, RTMR 0 to 3 are 1 to 4 (UEFI 2.10 §38.4.1, table 38.1).
 const LAST_CC_MR: u32 = 4;
 
-/// What a log's register indices stand for.
+/// What a log's register indices mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registers {
     /// A TPM's PCRs, 0 to 23.
@@ -24,7 +29,7 @@ pub enum Registers {
 /// How a log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// TCG_PCR_EVENT2 behind a Spec ID Event03: every event has a digest for every active bank.
+    /// TCG_PCR_EVENT2 after a Spec ID Event03: every event has a digest for every active bank.
     CryptoAgile,
     /// TCG_PCR_EVENT alone: SHA-1, from before TPM 2.0.
     Sha1,
@@ -63,7 +68,7 @@ pub struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    /// Reads a log. Zero or 0xff padding behind the last event is allowed.
+    /// Reads a log. Zero or 0xff padding after the last event is allowed.
     ///
     /// # Errors
     /// [`AttestError::Malformed`] for an event of a bank that the header does not list, any size
@@ -79,8 +84,7 @@ impl<'a> Log<'a> {
         let banks = listed.iter().filter_map(|(id, _)| HashAlg::from_id(*id)).collect();
         let mut log = Self { form, banks, records: Vec::new(), startup_locality: 0 };
         let mut locality_seen = None;
-        // Looked for once: asking at every event whether only padding follows would take quadratic
-        // time.
+        // Found once: to ask at every event whether only padding follows would take quadratic time.
         let padding = padding(bytes);
         while r.rest().len() > padding {
             let record = match form {

@@ -1,163 +1,25 @@
 //! TCG event logs (PC Client Platform Firmware Profile 1.05, §10), of every bank and form.
 //!
-//! [`EventLog`] is the SHA-256 bank of a TPM's log, which the rest of flare-cvm uses; [`Log`] is a
+//! [`EventLog`] is the SHA-256 bank of a TPM's log, which the rest of flare-cvm uses. [`Log`] is a
 //! log of any banks, and of a TDX guest's registers.
+//!
+//! | module | content |
+//! |---|---|
+//! | `log` | [`Log`], [`Record`]: the parser |
+//! | `sha256` | [`EventLog`], [`Event`], [`PredictedEvent`] |
+//! | `replay` | replay in any bank, [`LoggedEvent`] |
+//! | `describe`, [`event_type`] | names of events, and their texts |
+//! | `explain` | [`Difference`] of two lists of measurements |
 
 mod describe;
+pub mod event_type;
 mod explain;
 mod log;
 mod replay;
+mod sha256;
 
-use std::collections::BTreeMap;
-
-use cvm_base::{Bytes, Bytes32, sha256};
-use describe::printable;
-pub use describe::variable_name;
-use serde::{Deserialize, Serialize};
-
-pub use self::{
-    describe::{EventText, event_type_name},
-    explain::{Difference, first_difference, likely_cause},
-    log::{Form, Log, Record, Registers},
-};
+pub use describe::{EventText, event_type_name, variable_name};
+pub use explain::{Difference, first_difference, likely_cause};
+pub use log::{Form, Log, MAX_BYTES, Record, Registers};
 pub use replay::LoggedEvent;
-
-use crate::{
-    AttestError,
-    tpm::{HashAlg, Reader},
-};
-
-/// More than any firmware logs; longer input is refused unread.
-pub const MAX_BYTES: usize = 1024 * 1024;
-/// Highest register that firmware measures into.
-const LAST_PCR: u32 = 23;
-
-/// TCG_EVENTTYPE values that this crate names (profile §10.4.1).
-pub mod event_type {
-    /// Informs, extends nothing.
-    pub const NO_ACTION: u32 = 3;
-    /// Ends a phase of measurement.
-    pub const SEPARATOR: u32 = 4;
-    /// Boot loader's own (systemd-stub's sections, for one).
-    pub const IPL: u32 = 0x0d;
-    /// A UEFI variable's value.
-    pub const EFI_VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
-    /// A boot application: loader, UKI.
-    pub const EFI_BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
-    /// A step that the firmware takes.
-    pub const EFI_ACTION: u32 = 0x8000_0007;
-    /// The entry of db that authorised an image.
-    pub const EFI_VARIABLE_AUTHORITY: u32 = 0x8000_00e0;
-}
-
-/// One measurement of the SHA-256 bank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event<'a> {
-    /// The register, 0 to 23.
-    pub pcr: u8,
-    /// TCG_EVENTTYPE.
-    pub kind: u32,
-    /// What was extended.
-    pub digest: Bytes32,
-    /// What the log says about it. Not measured as such: believe it only where its hash is
-    /// `digest`.
-    pub data: &'a [u8],
-}
-
-impl<'a> Event<'a> {
-    fn from_record(record: &Record<'a>) -> Option<Self> {
-        let digest = Bytes(record.digest(HashAlg::Sha256)?.try_into().ok()?);
-        // Registers above 23 were refused.
-        Some(Self {
-            pcr: u8::try_from(record.register).ok()?,
-            kind: record.kind,
-            digest,
-            data: record.data,
-        })
-    }
-
-    /// A name for people: the event's text where the digest proves it, else its type.
-    pub fn describe(&self) -> String {
-        let proven = sha256(self.data) == self.digest;
-        match self.kind {
-            event_type::SEPARATOR => "separator".into(),
-            event_type::EFI_ACTION if proven => printable(self.data),
-            event_type::EFI_VARIABLE_DRIVER_CONFIG if proven => {
-                format!("variable {}", variable_name(self.data))
-            }
-            event_type::EFI_VARIABLE_AUTHORITY if proven => {
-                format!("authority {}", variable_name(self.data))
-            }
-            event_type::EFI_VARIABLE_DRIVER_CONFIG => "variable".into(),
-            event_type::EFI_VARIABLE_AUTHORITY => "authority".into(),
-            event_type::EFI_BOOT_SERVICES_APPLICATION => "application".into(),
-            event_type::IPL => "loader event".into(),
-            other => format!("event {other:#010x}"),
-        }
-    }
-}
-
-/// One measurement: one that a boot of the image makes, or made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PredictedEvent {
-    /// The register.
-    pub pcr: u8,
-    /// What is measured, for people.
-    pub event: String,
-    /// What is extended.
-    pub digest: Bytes32,
-}
-
-impl From<&Event<'_>> for PredictedEvent {
-    fn from(event: &Event<'_>) -> Self {
-        Self { pcr: event.pcr, event: event.describe(), digest: event.digest }
-    }
-}
-
-/// A parsed log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventLog<'a> {
-    events: Vec<Event<'a>>,
-    startup_locality: u8,
-}
-
-impl<'a> EventLog<'a> {
-    /// Reads a log that has a SHA-256 bank. Zero or 0xff padding behind the last event is allowed.
-    ///
-    /// # Errors
-    /// [`AttestError::Malformed`] for a log without a SHA-256 digest in every event, any size that
-    /// does not fit, or two StartupLocalities that differ.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, AttestError> {
-        let log = Log::parse(bytes, Registers::Pcrs)?;
-        let startup_locality = log.startup_locality();
-        let events = log.records().iter().map(Event::from_record).collect::<Option<_>>();
-        match events.filter(|_| log.banks().contains(&HashAlg::Sha256)) {
-            Some(events) => Ok(Self { events, startup_locality }),
-            None => Err(Reader::new("event log", bytes).error("no SHA-256 bank")),
-        }
-    }
-
-    /// The events that extend a register, in order.
-    pub fn events(&self) -> &[Event<'a>] {
-        &self.events
-    }
-
-    /// The SHA-256 values the log leads to, for every register it extends, and for PCR 0.
-    pub fn replay(&self) -> BTreeMap<u8, Bytes32> {
-        // Profile §10.4.5.3: PCR 0 starts as the locality of TPM2_Startup.
-        let mut start = [0; 32];
-        start[31] = self.startup_locality;
-        let mut pcrs = BTreeMap::from([(0, Bytes(start))]);
-        for event in &self.events {
-            let value = pcrs.entry(event.pcr).or_insert(Bytes([0; 32]));
-            *value = extend(value, &event.digest);
-        }
-        pcrs
-    }
-}
-
-/// TPM2_PCR_Extend in the SHA-256 bank: SHA-256(`pcr` ‖ `digest`).
-pub fn extend(pcr: &Bytes32, digest: &Bytes32) -> Bytes32 {
-    sha256(&[pcr.0, digest.0].concat())
-}
+pub use sha256::{Event, EventLog, PredictedEvent, extend};

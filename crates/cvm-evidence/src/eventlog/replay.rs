@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
-use super::{Log, Record, event_type_name};
+use super::{
+    describe::event_type_name,
+    log::{Log, Record},
+};
 use crate::tpm::{Digest, HashAlg};
 
 impl HashAlg {
@@ -88,8 +91,8 @@ impl<'a> Log<'a> {
             return match steps.last() {
                 None => "the log lists no event of this register".into(),
                 Some((record, _)) => format!(
-                    "no beginning of the log's {} events leads to it: one was changed or left out, or something was \
-                     measured that is not logged; the last logged one is {}",
+                    "no beginning of the log's {} events leads to it: one was changed or left out, \
+                     or something was measured that is not logged; the last logged one is {}",
                     steps.len(),
                     LoggedEvent::new(record, bank).name()
                 ),
@@ -126,7 +129,7 @@ pub struct LoggedEvent {
 }
 
 impl LoggedEvent {
-    /// The event in a bank that it has a digest for (one of zeros stands for a bank that it lacks).
+    /// The event in a bank that it has a digest for (zeros in a bank that it lacks).
     pub fn new(record: &Record<'_>, bank: HashAlg) -> Self {
         let digest = record
             .digest(bank)

@@ -53,7 +53,7 @@ pub struct ClockInfo {
 pub struct PcrSelection {
     /// TPM_ALG_ID of the bank: 0x000b is SHA-256.
     pub hash: u16,
-    /// Bit *n* of the little-endian bitmap stands for PCR *n*.
+    /// Bit *n* of the little-endian bitmap selects PCR *n*.
     pub bitmap: Vec<u8>,
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HashAlg {
-    /// SHA-1: read, for old logs and banks; no policy believes it unless it says so.
+    /// SHA-1: for old logs and banks. No policy believes it unless it says so.
     Sha1,
     /// SHA-256.
     Sha256,
@@ -69,7 +69,7 @@ impl fmt::Display for HashAlg {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     alg: HashAlg,
-    /// Zero behind the algorithm's size.
+    /// Zeros after the algorithm's size.
     bytes: [u8; 64],
 }
 

@@ -78,8 +78,8 @@ impl std::fmt::Display for SigningScheme {
     }
 }
 
-/// The signing scheme in a key's public area: TPM_ALG_ID and its hash, if any.
-/// TPMI_ALG_SIG_SCHEME or TPMI_ALG_RSA_SCHEME, and its hash.
+/// The signing scheme in a key's public area: its TPM_ALG_ID (TPMI_ALG_SIG_SCHEME or
+/// TPMI_ALG_RSA_SCHEME), and its hash's, if any.
 pub type Scheme = (u16, Option<u16>);
 
 /// A parsed TPMT_PUBLIC.
@@ -290,7 +290,7 @@ fn read_scheme(r: &mut Reader<'_>) -> Result<Scheme, AttestError> {
         scheme @ (ALG_NULL | ALG_RSAES) => Ok((scheme, None)),
         scheme @ (ALG_RSASSA | ALG_RSAPSS | ALG_OAEP | ALG_ECDSA) => Ok((scheme, Some(r.u16()?))),
         other => {
-            Err(r.error(format!("scheme {other:#06x} is none that a PC Client TPM uses here")))
+            Err(r.error(format!("scheme {other:#06x} is not one that a PC Client TPM uses here")))
         }
     }
 }
@@ -298,7 +298,7 @@ fn read_scheme(r: &mut Reader<'_>) -> Result<Scheme, AttestError> {
 fn read_rsa(r: &mut Reader<'_>) -> Result<Key, AttestError> {
     let bits = usize::from(r.u16()?);
     let exponent = match r.u32()? {
-        0 => 65_537, // Part 2 §12.2.3.5: zero stands for the default exponent.
+        0 => 65_537, // Part 2 §12.2.3.5: zero means the default exponent.
         other => other,
     };
     let modulus = r.sized(512)?.to_vec();

@@ -2,7 +2,7 @@
 
 use crate::AttestError;
 
-/// Reads from a slice and never past it; names the structure in every error.
+/// Reads numbers and fields from a slice, never past its end. Every error names the structure.
 pub struct Reader<'a> {
     what: &'static str,
     rest: &'a [u8],
@@ -14,12 +14,19 @@ impl<'a> Reader<'a> {
         Self { what, rest: bytes }
     }
 
+    /// Reads `bytes` from `offset` on.
+    ///
+    /// An offset past the end leaves nothing to read, so the next [`Reader::take`] fails.
+    pub fn at(what: &'static str, bytes: &'a [u8], offset: usize) -> Self {
+        Self::new(what, bytes.get(offset..).unwrap_or_default())
+    }
+
     /// An error about this structure.
     pub fn error(&self, problem: impl Into<String>) -> AttestError {
         AttestError::malformed(self.what, problem)
     }
 
-    /// What was not read yet.
+    /// The bytes that are not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -27,7 +34,7 @@ impl<'a> Reader<'a> {
     /// The next `count` bytes.
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] when fewer are left; so in all that follow.
+    /// [`AttestError::Malformed`] when fewer are left.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], AttestError> {
         match self.rest.split_at_checked(count) {
             Some((head, tail)) => {
@@ -50,7 +57,7 @@ impl<'a> Reader<'a> {
         Ok(array)
     }
 
-    /// Big-endian.
+    /// One byte.
     ///
     /// # Errors
     /// As [`Reader::take`].
@@ -58,7 +65,7 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    /// Big-endian.
+    /// Two bytes, big-endian.
     ///
     /// # Errors
     /// As [`Reader::take`].
@@ -66,7 +73,7 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// Big-endian.
+    /// Four bytes, big-endian.
     ///
     /// # Errors
     /// As [`Reader::take`].
@@ -74,7 +81,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// Big-endian.
+    /// Eight bytes, big-endian.
     ///
     /// # Errors
     /// As [`Reader::take`].
@@ -82,7 +89,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// Little-endian.
+    /// Two bytes, little-endian.
     ///
     /// # Errors
     /// As [`Reader::take`].
@@ -90,7 +97,7 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_le_bytes)
     }
 
-    /// Little-endian.
+    /// Four bytes, little-endian.
     ///
     /// # Errors
     /// As [`Reader::take`].
@@ -98,7 +105,18 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// A TPM2B: a two-byte size and that many bytes, at most `limit`.
+    /// Eight bytes, little-endian.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
+    pub fn u64_le(&mut self) -> Result<u64, AttestError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A TPM2B: a size of two bytes, big-endian, then that many bytes, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Reader::take`], and for a size above `limit`.
     pub fn sized(&mut self, limit: usize) -> Result<&'a [u8], AttestError> {
         let size = usize::from(self.u16()?);
         if size > limit {
@@ -107,10 +125,10 @@ impl<'a> Reader<'a> {
         self.take(size)
     }
 
-    /// Compares a field that was read with the one value that it may have.
+    /// Compares a field that was read with the only value that it may have.
     ///
     /// # Errors
-    /// [`AttestError::Malformed`] for another.
+    /// [`AttestError::Malformed`] for any other value.
     pub fn require(&self, field: &str, expected: u32, found: u32) -> Result<(), AttestError> {
         if expected == found {
             return Ok(());

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::Base64;
 
-/// The member of a TEE's body that holds a cache of collateral, as `collateral::Cache::pack` writes
-/// it. Stock verifiers pass it over.
+/// The member of a TEE's body that holds a cache of collateral, as `cvm_collateral::Cache::pack`
+/// writes it. Stock verifiers pass it over.
 pub const COLLATERAL: &str = "collateral";
 
 /// `tdx`: a DCAP quote, and the log of what the firmware measured.
@@ -28,7 +28,7 @@ pub struct TdxBody {
     pub quote: Base64,
 }
 
-/// What the protocol's digest looks like in a TEE's 64 bytes of report data: zeros behind it.
+/// The protocol's digest in a TEE's 64 bytes of report data: zeros follow it.
 pub fn report_data(binding: &[u8; 48]) -> [u8; 64] {
     let mut data = [0; 64];
     data[..48].copy_from_slice(binding);

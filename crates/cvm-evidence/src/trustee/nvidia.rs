@@ -19,16 +19,16 @@ pub struct NvidiaBody {
 pub struct NvidiaDevice {
     /// `HOPPER`, `BLACKWELL`.
     pub arch: String,
-    /// NVML's name of the device, for people; nobody vouches for it.
+    /// NVML's name of the device, for people. Nobody vouches for it.
     pub uuid: String,
-    /// Request and response.
+    /// SPDM GET_MEASUREMENTS request and response.
     pub evidence: Base64,
     /// PEM, leaf first.
     pub certificate: Base64,
 }
 
 impl NvidiaBody {
-    /// The text of `additional_evidence` with nothing but these devices.
+    /// The text of `additional_evidence` with only these devices.
     pub fn additional_evidence(&self) -> String {
         serde_json::json!({ NVIDIA: self }).to_string()
     }

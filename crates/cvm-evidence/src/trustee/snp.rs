@@ -1,12 +1,14 @@
 //! `snp`: the serde form of the `sev` crate's `AttestationReport`, to and from the report's bytes.
-//! Fields that this form does not have are zeros in every report known; a signature shows whether
-//! that holds.
+//! Fields that this form does not have are zeros in every report known. The report's signature
+//! shows whether that holds.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::AttestError;
+use crate::{AttestError, tpm::Reader};
 
+/// The structure's name in errors.
+const WHAT: &str = "Trustee's snp evidence";
 /// A report's length (SEV-SNP ABI 56860, table 23).
 const REPORT_BYTES: usize = 1184;
 /// CPUID's extended family of Turin, whose TCB has another layout.
@@ -131,62 +133,46 @@ impl Report {
         if bytes.len() != REPORT_BYTES {
             return Err(fail(format!("{} bytes, {REPORT_BYTES} expected", bytes.len())));
         }
-        // Every range lies within the length that was checked.
-        let field =
-            |at: usize, length: usize| bytes.get(at..at + length).unwrap_or_default().to_vec();
-        let number = |at: usize, length: usize| {
-            field(at, length)
-                .iter()
-                .rev()
-                .fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+        let at = |offset: usize| Reader::at(WHAT, bytes, offset);
+        let field = |offset, length| at(offset).take(length).map(<[u8]>::to_vec);
+        let version = at(0).u32_le()?;
+        let turin = is_turin(version, at(0x188).u8()?, at(0x1a0).take(64)?);
+        let tcb = |offset| at(offset).array().map(|bytes| TcbVersion::from_bytes(bytes, turin));
+        let since = |least: u32, offset| (version >= least).then(|| at(offset).u8()).transpose();
+        let vector = |offset| (version >= 5).then(|| at(offset).u64_le()).transpose();
+        let firmware = |offset| {
+            at(offset).array().map(|[build, minor, major]| Version { major, minor, build })
         };
-        let u32_at = |at| number(at, 4) as u32;
-        let u8_at = |at| number(at, 1) as u8;
-        let version = u32_at(0);
-        let chip_id = field(0x1a0, 64);
-        let turin = match version {
-            // Reports of version 2 name no processor; Turin's chip ids have 8 bytes.
-            ..3 => {
-                chip_id.iter().any(|byte| *byte != 0)
-                    && chip_id.iter().skip(8).all(|byte| *byte == 0)
-            }
-            _ => u8_at(0x188) == TURIN_FAMILY,
-        };
-        let tcb = |at| TcbVersion::from_bytes(&field(at, 8), turin);
-        let since = |least: u32, at| (version >= least).then(|| u8_at(at));
-        let firmware =
-            |at| Version { build: u8_at(at), minor: u8_at(at + 1), major: u8_at(at + 2) };
-        let vector = |at| (version >= 5).then(|| number(at, 8));
         Ok(Self {
             version,
-            guest_svn: u32_at(0x04),
-            policy: number(0x08, 8),
-            family_id: field(0x10, 16),
-            image_id: field(0x20, 16),
-            vmpl: u32_at(0x30),
-            sig_algo: u32_at(0x34),
-            current_tcb: tcb(0x38),
-            plat_info: number(0x40, 8),
-            key_info: u32_at(0x48),
-            report_data: field(0x50, 64),
-            measurement: field(0x90, 48),
-            host_data: field(0xc0, 32),
-            id_key_digest: field(0xe0, 48),
-            author_key_digest: field(0x110, 48),
-            report_id: field(0x140, 32),
-            report_id_ma: field(0x160, 32),
-            reported_tcb: tcb(0x180),
-            cpuid_fam_id: since(3, 0x188),
-            cpuid_mod_id: since(3, 0x189),
-            cpuid_step: since(3, 0x18a),
-            chip_id,
-            committed_tcb: tcb(0x1e0),
-            current: firmware(0x1e8),
-            committed: firmware(0x1ec),
-            launch_tcb: tcb(0x1f0),
-            launch_mit_vector: vector(0x1f8),
-            current_mit_vector: vector(0x200),
-            signature: Signature { r: field(0x2a0, 72), s: field(0x2a0 + 72, 72) },
+            guest_svn: at(0x04).u32_le()?,
+            policy: at(0x08).u64_le()?,
+            family_id: field(0x10, 16)?,
+            image_id: field(0x20, 16)?,
+            vmpl: at(0x30).u32_le()?,
+            sig_algo: at(0x34).u32_le()?,
+            current_tcb: tcb(0x38)?,
+            plat_info: at(0x40).u64_le()?,
+            key_info: at(0x48).u32_le()?,
+            report_data: field(0x50, 64)?,
+            measurement: field(0x90, 48)?,
+            host_data: field(0xc0, 32)?,
+            id_key_digest: field(0xe0, 48)?,
+            author_key_digest: field(0x110, 48)?,
+            report_id: field(0x140, 32)?,
+            report_id_ma: field(0x160, 32)?,
+            reported_tcb: tcb(0x180)?,
+            cpuid_fam_id: since(3, 0x188)?,
+            cpuid_mod_id: since(3, 0x189)?,
+            cpuid_step: since(3, 0x18a)?,
+            chip_id: field(0x1a0, 64)?,
+            committed_tcb: tcb(0x1e0)?,
+            current: firmware(0x1e8)?,
+            committed: firmware(0x1ec)?,
+            launch_tcb: tcb(0x1f0)?,
+            launch_mit_vector: vector(0x1f8)?,
+            current_mit_vector: vector(0x200)?,
+            signature: Signature { r: field(0x2a0, 72)?, s: field(0x2a0 + 72, 72)? },
         })
     }
 
@@ -234,18 +220,13 @@ impl Report {
 
 impl TcbVersion {
     /// Only Turin's layout has an FMC.
-    fn from_bytes(bytes: &[u8], turin: bool) -> Self {
-        let at = |index: usize| bytes.get(index).copied().unwrap_or_default();
-        match turin {
-            true => Self {
-                fmc: Some(at(0)),
-                bootloader: at(1),
-                tee: at(2),
-                snp: at(3),
-                microcode: at(7),
-            },
-            false => {
-                Self { fmc: None, bootloader: at(0), tee: at(1), snp: at(6), microcode: at(7) }
+    fn from_bytes(bytes: [u8; 8], turin: bool) -> Self {
+        match (turin, bytes) {
+            (true, [fmc, bootloader, tee, snp, .., microcode]) => {
+                Self { fmc: Some(fmc), bootloader, tee, snp, microcode }
+            }
+            (false, [bootloader, tee, .., snp, microcode]) => {
+                Self { fmc: None, bootloader, tee, snp, microcode }
             }
         }
     }
@@ -259,12 +240,22 @@ impl TcbVersion {
     }
 }
 
+/// Whether a report is of a Turin. Reports of version 2 name no processor; Turin's chip ids have 8
+/// bytes.
+fn is_turin(version: u32, family: u8, chip_id: &[u8]) -> bool {
+    let is_set = |byte: &u8| *byte != 0;
+    match version {
+        ..3 => chip_id.iter().any(is_set) && !chip_id.iter().skip(8).any(is_set),
+        _ => family == TURIN_FAMILY,
+    }
+}
+
 fn sized<const N: usize>(field: &str, bytes: &[u8]) -> Result<[u8; N], AttestError> {
     bytes.try_into().map_err(|_| fail(format!("{field} has {} bytes, {N} expected", bytes.len())))
 }
 
 fn fail(problem: String) -> AttestError {
-    AttestError::malformed("Trustee's snp evidence", problem)
+    AttestError::malformed(WHAT, problem)
 }
 
 #[cfg(test)]

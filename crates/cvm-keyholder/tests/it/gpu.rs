@@ -14,7 +14,7 @@ use crate::gpus::Gpus;
 use crate::synthetic::{Device, World};
 use cvm_base::{sha256, time};
 use cvm_collateral::tee::Vendors;
-use cvm_collect::attester::Tpm;
+use cvm_collect::tpm::Tpm;
 use cvm_evidence::{JOBS_PCR, handoff_digest, jobs_digest, reference::Platforms};
 use cvm_jobs::Composite;
 use cvm_keyholder::{evidence::Verifier, policy::RegoPolicy};

@@ -12,7 +12,7 @@ use crate::common::{
 };
 use cvm_base::{Bytes, Explain, time};
 use cvm_ceremony::{Date, PartyRole};
-use cvm_collect::attester::Tpm;
+use cvm_collect::tpm::Tpm;
 use cvm_custody::Unlock;
 use cvm_keyholder::{
     KeyHolderError,

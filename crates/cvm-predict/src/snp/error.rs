@@ -55,16 +55,14 @@ impl Explain for LaunchError {
     fn help(&self) -> String {
         match self {
             Self::Firmware { .. } => {
-                "give OVMF as one file (not CODE and VARS apart), built with \
-                SEV support"
+                "give OVMF as one file (not CODE and VARS apart), built with SEV support"
             }
             Self::KernelHashes => {
-                "use OVMF's AmdSev build (OvmfPkg/AmdSev), or put kernel, initrd \
-                and command line into a signed UKI on the disk"
+                "use OVMF's AmdSev build (OvmfPkg/AmdSev), or put kernel, initrd and command line \
+                 into a signed UKI on the disk"
             }
             Self::Igvm { .. } => {
-                "give an IGVM file made for SEV-SNP under QEMU (igvmbuilder's \
-                qemu target)"
+                "give an IGVM file made for SEV-SNP under QEMU (igvmbuilder's qemu target)"
             }
             Self::Vcpus { .. } => {
                 "give the number of vCPUs that the host will start the guest with"

@@ -5,8 +5,13 @@ use std::fmt;
 use cvm_base::Bytes;
 
 use super::{
-    Kernel, LaunchError, LaunchInputs, VcpuType, Vmm, digest::LaunchDigest, firmware::Firmware,
-    metadata, vcpu,
+    digest::LaunchDigest,
+    error::LaunchError,
+    firmware::Firmware,
+    inputs::{Kernel, LaunchInputs, Vmm},
+    launch::{measure, metadata},
+    vcpu_type::VcpuType,
+    vmsa,
 };
 
 /// vCPU counts that are tried.
@@ -38,8 +43,9 @@ impl fmt::Display for LaunchDifference {
             Self::Unknown => {
                 return write!(
                     f,
-                    "firmware, kernel, initrd or command line changed, or two inputs at once: no other vCPU count up to \
-                     {VCPUS}, vCPU type, guest feature or VMM alone gives this launch digest"
+                    "firmware, kernel, initrd or command line changed, or two inputs at once: no \
+                     other vCPU count up to {VCPUS}, vCPU type, guest feature or VMM alone gives \
+                     this launch digest"
                 );
             }
             Self::Input { expected, found, .. } => (expected, found),
@@ -73,16 +79,16 @@ pub fn explain(
     inputs: &LaunchInputs<'_>,
     observed: &Bytes<48>,
 ) -> Result<LaunchDifference, LaunchError> {
-    if super::measure(inputs)? == observed.0 {
+    if measure(inputs)? == observed.0 {
         return Ok(LaunchDifference::None);
     }
     let found = variants(inputs)?.into_iter().find(|(_, measurement)| measurement == observed);
     Ok(found.map_or(LaunchDifference::Unknown, |(difference, _)| difference))
 }
 
-/// The digests of launches that differ in one input, and in which.
+/// The digests of launches that differ in one input, each with that input.
 ///
-/// These are: 1 to 64 vCPUs, QEMU's models, each bit of the guest features, the other VMMs, a
+/// Tried are: 1 to 64 vCPUs, QEMU's models, each bit of the guest features, the other VMMs, a
 /// launch without the kernel, without its initrd, without its command line. Contents of files
 /// cannot be told from a digest.
 ///
@@ -91,7 +97,7 @@ pub fn explain(
 pub fn variants(
     inputs: &LaunchInputs<'_>,
 ) -> Result<Vec<(LaunchDifference, Bytes<48>)>, LaunchError> {
-    let predicted = super::measure(inputs)?;
+    let predicted = measure(inputs)?;
     let firmware = Firmware::parse(inputs.firmware)?;
     let memory = firmware.memory(LaunchDigest::default());
     let pages = metadata(&firmware, memory, inputs.kernel.as_ref(), inputs.vmm)?;
@@ -101,9 +107,9 @@ pub fn variants(
             let (expected, found) = (expected.to_string(), found.to_string());
             all.push((LaunchDifference::Input { name, expected, found }, Bytes(digest.finish())));
         };
-    let with = |changed: &LaunchInputs<'_>| vcpu::add(pages, &firmware, changed, changed.vcpus);
+    let with = |changed: &LaunchInputs<'_>| vmsa::add(pages, &firmware, changed, changed.vcpus);
 
-    for (vcpus, digest) in (1..=VCPUS).zip(vcpu::each(pages, &firmware, inputs)) {
+    for (vcpus, digest) in (1..=VCPUS).zip(vmsa::each(pages, &firmware, inputs)) {
         add("vcpus", &inputs.vcpus, &vcpus, digest);
     }
     for vcpu_type in VcpuType::models() {
@@ -119,10 +125,10 @@ pub fn variants(
             [inputs.guest_features, guest_features].map(|features| format!("{features:#x}"));
         add("guest_features", &expected, &found, with(&LaunchInputs { guest_features, ..*inputs }));
     }
-    // These change pages in front of the vCPUs'.
+    // These change pages that are added before the vCPUs'.
     let again = |changed: &LaunchInputs<'_>| {
         let pages = metadata(&firmware, memory, changed.kernel.as_ref(), changed.vmm)?;
-        Ok::<_, LaunchError>(vcpu::add(pages, &firmware, changed, changed.vcpus))
+        Ok::<_, LaunchError>(vmsa::add(pages, &firmware, changed, changed.vcpus))
     };
     for vmm in Vmm::ALL {
         add("vmm", &inputs.vmm.name(), &vmm.name(), again(&LaunchInputs { vmm, ..*inputs })?);

@@ -1,7 +1,7 @@
 //! Launch digests of IGVM files: firmware that says itself which pages a guest starts with.
 //!
 //! The rules are those of COCONUT-SVSM's `igvmmeasure --check-kvm --native-zero`, which QEMU with
-//! KVM follows: directives in their order, pages without data as zero pages, and one VMSA, at its
+//! KVM follows: directives in their order, pages without data as zero pages, and one VMSA, at the
 //! end.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,9 @@ use igvm_defs::{IgvmPageDataFlags, IgvmPageDataType};
 use zerocopy::IntoBytes as _;
 
 use super::{
-    LaunchError, LaunchInput, LaunchPrediction,
     digest::{LaunchDigest, sha384},
+    error::LaunchError,
+    inputs::{LaunchInput, LaunchPrediction},
 };
 
 const MAX_IGVM_BYTES: usize = 256 * 1024 * 1024;
@@ -113,7 +114,7 @@ impl Measured {
         Ok(())
     }
 
-    /// What the VMM tells the guest is not measured; that it has a place is.
+    /// A parameter area's content, which the VMM chooses, is not measured; its place is.
     fn parameter(&mut self, gpa: u64, index: u32) -> Result<(), LaunchError> {
         self.before_vmsa()?;
         match self.parameters.get(&index) {

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use cvm_base::{Bytes, read_bounded, read_text, time::now, write_atomic};
 use cvm_collateral::{
-    Cache, CacheError, Entry, Item, Key, Product, Writer, content, open_or_create_key, public_path,
-    read_public_key, wanted,
+    Cache, CacheError, IndexEntry, Item, Key, Product, Writer, content, open_or_create_key,
+    public_path, read_public_key, wanted,
 };
 use cvm_fetch::{Bases, Fetcher, Limits, Network, Outcome, Progress as Event, Proxy, SystemClock};
 use cvm_layout::p1::MAX_COLLATERAL_BYTES;
@@ -241,7 +241,7 @@ fn fetch(args: &Fetch) -> Result<()> {
 /// Says what came, what was there, and what is missing.
 fn report(args: &Fetch, progress: &mut Progress, writer: &Writer, outcome: &Outcome, held: &[Key]) {
     let now = now();
-    let expired: Vec<&Entry> = writer
+    let expired: Vec<&IndexEntry> = writer
         .entries()
         .filter(|entry| outcome.fetched.contains(&entry.key) && entry.valid_until < now)
         .collect();

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use cvm_base::Bytes32;
-use cvm_collect::attester::{AttestationKey, Tpm};
+use cvm_collect::tpm::{AttestationKey, Tpm};
 use cvm_evidence::eventlog::EventLog;
 use cvm_release::{binding::Binding, messages::Tee};
 use cvm_release_https::Attester;

@@ -8,10 +8,9 @@ use cvm_base::{interrupt, read_bounded, write_atomic};
 use cvm_collateral::{Cache, read_public_key};
 use cvm_collect::{
     CollectError, Device, Recorded,
-    attester::{DEFAULT_TCTI, Tpm},
     azure::Azure,
     nvml::Nvml,
-    tpm::TpmDevice,
+    tpm::{DEFAULT_TCTI, Tpm, TpmDevice},
 };
 use serde_json::json;
 

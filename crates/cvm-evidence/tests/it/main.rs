@@ -1,0 +1,3 @@
+//! Evidence formats, against recorded ones.
+
+mod eventlog;
