@@ -14,7 +14,7 @@ use base64::{Engine as _, alphabet, engine::GeneralPurpose, engine::GeneralPurpo
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::AzureError;
+use super::{AzureError, HardwareKind};
 use crate::quote::AttestationKey;
 use cvm_evidence::tpm::{Digest, HashAlg, Reader};
 
@@ -39,34 +39,6 @@ pub(super) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new()
         .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
 );
-
-/// The hardware under a vTPM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HardwareKind {
-    /// AMD SEV-SNP.
-    Snp,
-    /// Intel TDX.
-    Tdx,
-}
-
-impl HardwareKind {
-    /// Trustee's name of the vTPM kind over this hardware: `az-snp-vtpm`, `az-tdx-vtpm`.
-    pub fn tee(self) -> &'static str {
-        match self {
-            Self::Snp => "az-snp-vtpm",
-            Self::Tdx => "az-tdx-vtpm",
-        }
-    }
-}
-
-impl std::fmt::Display for HardwareKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Snp => "SEV-SNP",
-            Self::Tdx => "TDX",
-        })
-    }
-}
 
 /// A parsed HCL report.
 #[derive(Debug, Clone, PartialEq, Eq)]

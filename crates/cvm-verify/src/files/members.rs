@@ -2,10 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    Form,
-    unpack::{UnpackError, encoded},
-};
+use super::{Form, UnpackError, encoding::encoded};
 
 /// What stands beside evidence and is none: what the attester bound or was told, and collateral
 /// whose signature is checked elsewhere. Nobody signs these members.

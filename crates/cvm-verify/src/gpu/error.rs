@@ -2,7 +2,7 @@
 
 use cvm_base::Explain;
 
-use super::rim::Mismatch;
+use super::Mismatch;
 
 /// Evidence, a reference manifest, an OCSP response or a policy of NVIDIA's kind was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

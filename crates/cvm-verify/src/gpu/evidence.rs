@@ -9,6 +9,7 @@ use super::{
     Arch, GpuError,
     chain::{Chain, MAX_CHAIN_BYTES},
     identity::Identity,
+    needed::Needed,
     report::{MAX_REPORT_BYTES, Report},
 };
 use crate::x509::Certificate;
@@ -101,7 +102,7 @@ impl DeviceEvidence {
     /// # Errors
     /// [`GpuError::Malformed`] when the report lacks what the names are made of.
     pub fn rim_ids(&self) -> Result<Vec<String>, GpuError> {
-        let names = super::verify::Needed::of(self)?;
+        let names = Needed::of(&self.report, &self.identity)?;
         Ok(names.into_iter().map(|needed| needed.id).collect())
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Product, SnpError};
+use super::{Product, SigningKey, SnpError};
 
 /// A report's size, of every version.
 pub const REPORT_BYTES: usize = 1184;
@@ -14,25 +14,6 @@ pub(super) const SIGNED_BYTES: usize = 0x2a0;
 const PLATFORM_BITS: u64 = 0b1011_1111;
 /// The header of the runtime data that follows the report in Azure's HCL report.
 const AZURE_HEADER_BYTES: usize = 20;
-
-/// Which key signed a report (`KEY_INFO.SIGNING_KEY`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum SigningKey {
-    /// The versioned chip endorsement key: this chip's own.
-    Vcek,
-    /// The versioned loaded endorsement key: one that AMD gave to a cloud for its machines.
-    Vlek,
-}
-
-impl fmt::Display for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Vcek => "VCEK",
-            Self::Vlek => "VLEK",
-        })
-    }
-}
 
 /// The guest policy of the launch (SEV-SNP ABI, §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Expected, KeySet, MAX_TOKEN_BYTES, Registered, Rules, Token, TokenError,
-    jws::short,
+    json::short,
     rules::{mismatch, text},
 };
 

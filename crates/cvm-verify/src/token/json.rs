@@ -46,6 +46,11 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Enough of a stranger's text for a message.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,

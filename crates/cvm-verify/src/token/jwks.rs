@@ -17,8 +17,8 @@ use x509_cert::{
 };
 
 use super::{
-    TokenError, json,
-    jws::{Algorithm, short},
+    Algorithm, TokenError,
+    json::{self, short},
 };
 use crate::x509::{Certificate, Path};
 

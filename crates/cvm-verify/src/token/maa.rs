@@ -125,7 +125,7 @@ impl MaaClaims {
             other => {
                 return Err(TokenError::claims(format!(
                     "attestation type {:?} is not known",
-                    super::jws::short(other)
+                    super::json::short(other)
                 )));
             }
         };

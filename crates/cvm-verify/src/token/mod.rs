@@ -22,6 +22,7 @@
 //! duplicate members, judges by algorithm family and not by curve, ignores `crit`, and takes its
 //! clock from the system.
 
+mod algorithm;
 mod ear;
 mod error;
 mod ita;
@@ -32,13 +33,14 @@ mod maa;
 mod nras;
 mod rules;
 
+pub use algorithm::Algorithm;
 pub use ear::{
     EarKey, EarToken, PROFILE, PROFILE_TRUSTEE, Submodule, Tier, TrustVector, VerifierId,
 };
 pub use error::TokenError;
 pub use ita::{ItaClaims, ItaPolicy, verify_ita};
 pub use jwks::{KeySet, MAX_KEY_SET_BYTES};
-pub use jws::{Algorithm, MAX_TOKEN_BYTES, Token};
+pub use jws::{MAX_TOKEN_BYTES, Token};
 pub use maa::{MaaClaims, MaaPolicy, verify_maa};
 pub use nras::{DetachedEat, MAX_DETACHED_BYTES, NrasClaims, NrasPolicy, verify_nras};
 pub use rules::{DEFAULT_LEEWAY, Expected, MAX_LEEWAY, Registered, Rules};

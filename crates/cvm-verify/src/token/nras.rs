@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Expected, KeySet, Registered, Rules, Token, TokenError,
-    jws::short,
+    json::short,
     rules::{boolean, map, mismatch, text},
 };
 use crate::{NotChecked, gpu::ClaimSet};

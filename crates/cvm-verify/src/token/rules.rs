@@ -4,7 +4,10 @@ use cvm_base::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{TokenError, json, jws::short};
+use super::{
+    TokenError,
+    json::{self, short},
+};
 use crate::NotChecked;
 
 /// Seconds by which clocks may differ, unless the policy says otherwise. A guest's clock that is

@@ -9,7 +9,7 @@ use cvm_base::{Bytes, Bytes32, sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{check_replay, quote};
+use super::{quote, replay};
 use crate::{Phase, claims::measurements};
 use cvm_evidence::{
     AttestError, Reference,
@@ -116,7 +116,7 @@ fn check_replay_but_11(
     log: &EventLog<'_>,
     pcrs: &[Bytes32; REQUIRED_PCRS],
 ) -> Result<(), AttestError> {
-    match check_replay(log, pcrs) {
+    match replay::check(log, pcrs) {
         Ok(_) | Err(AttestError::Replay { pcr: 11, .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -4,12 +4,14 @@ use std::{fs, path::PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use cvm_base::{Bytes, Bytes32};
+
 use super::*;
-use crate::Phase;
+use crate::{Claims, Phase, TpmClaims};
 use cvm_evidence::{
-    Reference,
-    tpm::{HashAlg, Signature, attributes},
-    wire::{Base64, HandshakeParams},
+    AttestError, Evidence, Reference,
+    tpm::{HashAlg, Public, Signature, attributes, parse_quote, parse_signature},
+    wire::{Base64, HandshakeParams, TpmEvidence},
 };
 
 const DIGEST: [u8; 48] = [0x5a; 48];

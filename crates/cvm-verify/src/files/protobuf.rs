@@ -18,19 +18,19 @@ pub(super) struct Message {
 /// `None` for anything else. What the TEE under the TPM reported stands there as fields, not as the
 /// bytes that were signed.
 pub(super) fn attestation(bytes: &[u8]) -> Option<Message> {
-    let fields = fields(bytes)?;
+    let message = fields(bytes)?;
     let (mut parts, mut unread) = (Vec::new(), Vec::new());
     let mut banks = Map::new();
-    let has = |number: u64| fields.iter().any(|(found, _)| *found == number);
+    let has = |number: u64| message.iter().any(|(found, _)| *found == number);
     if !(has(1) && has(2)) {
         return None;
     }
-    for (number, value) in &fields {
+    for (number, value) in &message {
         let Field::Bytes(content) = value else { continue };
         match number {
             1 | 3 | 6 | 7 if !content.is_empty() => parts.push(content.to_vec()),
             2 => {
-                let quote = self::fields(content)?;
+                let quote = fields(content)?;
                 for (number, value) in quote {
                     match (number, value) {
                         (1 | 2, Field::Bytes(content)) => parts.push(content.to_vec()),

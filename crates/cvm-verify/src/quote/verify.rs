@@ -1,0 +1,99 @@
+//! The checks of a quote, in their order.
+
+use std::collections::BTreeMap;
+
+use cvm_base::sha256;
+
+use super::{
+    AkEndorsement, Nonce, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, endorsement, replay,
+    selection::Selected,
+};
+use crate::{NotChecked, acpi};
+
+/// Verifies a quote: signature, nonce, that the values shown are those quoted, that the log leads
+/// to them, and the attestation key's certificate. `now` is in seconds since 1970 UTC.
+///
+/// What was not given is not checked, and listed in [`QuoteClaims::not_checked`].
+///
+/// # Errors
+/// [`TpmError`], for the first check that fails.
+pub fn verify(
+    evidence: &QuoteEvidence<'_>,
+    nonce: Option<&Nonce>,
+    endorsement: Option<&AkEndorsement<'_>>,
+    policy: &TpmPolicy,
+    now: u64,
+) -> Result<QuoteClaims, TpmError> {
+    let QuoteEvidence { quote, ak, .. } = evidence;
+    let mut not_checked = Vec::new();
+
+    let scheme = evidence.signature.verify(ak, evidence.message)?;
+    match nonce {
+        Some(nonce) => nonce.check(&quote.nonce)?,
+        None => not_checked
+            .push(NotChecked::new("nonce", "no nonce was given: the quote may be a replay")),
+    }
+    let selected = Selected::parse(&quote.selection, policy)?;
+    let banks = match &evidence.pcrs {
+        Some(values) => selected.check(values, scheme.hash(), &quote.pcr_digest)?,
+        None => {
+            not_checked.push(NotChecked::new(
+                "pcr-values",
+                "no PCR values were given: the quote's digest stands alone",
+            ));
+            BTreeMap::new()
+        }
+    };
+    let shown = banks.get(&selected.bank);
+    if let Some(register) =
+        policy.required.iter().find(|r| shown.is_none_or(|shown| !shown.contains_key(r)))
+    {
+        let problem =
+            format!("register {register} of bank {} must be quoted and shown", selected.bank);
+        return Err(TpmError::Selection { found: selected.text, problem });
+    }
+    let replayed = match &evidence.log {
+        Some((_, log)) => replay::check(log, selected.bank, &banks, policy, &mut not_checked)?,
+        None => {
+            not_checked.push(NotChecked::new(
+                "event-log",
+                "no event log was given: nothing explains the PCR values",
+            ));
+            replay::Replayed::default()
+        }
+    };
+    let ak_root_sha256 = match endorsement {
+        Some(own) => Some(endorsement::check(ak, own, now, &mut not_checked)?),
+        None => {
+            let reason = "no certificate binds the attestation key to an endorsed TPM: any \
+                software could own it";
+            not_checked.push(NotChecked::new("ak-endorsement", reason));
+            None
+        }
+    };
+    if ak.name().is_none() {
+        let reason = "only the key's value was given: whether it signs nothing but TPM statements \
+            is unknown";
+        not_checked.push(NotChecked::new("ak-attributes", reason));
+    }
+    not_checked.push(acpi::in_pcr1());
+    let mut banks = banks;
+    Ok(QuoteClaims {
+        bank: selected.bank,
+        pcrs: banks.remove(&selected.bank).unwrap_or_default(),
+        other_banks: banks,
+        selection: selected.text,
+        pcr_digest: quote.pcr_digest.clone(),
+        nonce: quote.nonce.clone(),
+        ak_sha256: ak.sha256(),
+        ak_name: ak.name().map(hex::encode),
+        ak_scheme: scheme.to_string(),
+        ak_root_sha256,
+        firmware_version: quote.firmware_version,
+        clock: quote.clock,
+        event_log: replayed.events,
+        event_log_sha256: evidence.log.as_ref().map(|(bytes, _)| sha256(bytes)),
+        not_replayed: replayed.not_replayed,
+        not_checked,
+    })
+}
