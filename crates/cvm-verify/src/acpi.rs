@@ -4,10 +4,8 @@
 //! No verifier of evidence alone can accept them. What can is a comparison, with a value that
 //! somebody vouches for, of the register that covers them: RTMR0 of a TD, PCR 1 of a TPM whose
 //! firmware measures them. SEV-SNP's launch digest covers none. So claims list [`CHECK`] among
-//! `not_checked` until such a comparison was made: by whoever asks [`crate::measured::phase`] about a
-//! TD, with reference values, or by a policy, which then names it in its rule `checked`.
-
-use serde_json::{Value, json};
+//! `not_checked` until such a comparison was made: by whoever asks [`crate::measured::phase`] about
+//! a TD, with reference values, or by a policy, which then names it in its rule `checked`.
 
 use crate::NotChecked;
 
@@ -22,8 +20,8 @@ pub(crate) fn beside_a_launch_digest() -> NotChecked {
     )
 }
 
-/// Of a TD.
-pub(crate) fn in_rtmr0() -> NotChecked {
+/// Of a TD whose RTMR0 there is nothing to compare with.
+pub fn in_rtmr0() -> NotChecked {
     NotChecked::new(
         CHECK,
         "host: RTMR0 covers the ACPI tables, whose code the kernel runs, and was not compared",
@@ -45,16 +43,7 @@ pub(crate) fn in_a_token() -> NotChecked {
     )
 }
 
-/// A comparison that covers the tables was made: the check leaves the claims of a kind.
-pub fn compared(claims: &mut Value) {
-    if let Some(list) = claims.get_mut("not_checked").and_then(Value::as_array_mut) {
-        list.retain(|skipped| skipped["check"] != CHECK);
-    }
-}
-
-/// There is nothing to compare a TD's RTMR0 with: the check returns.
-pub fn not_compared(claims: &mut Value) {
-    if let Some(list) = claims.get_mut("not_checked").and_then(Value::as_array_mut) {
-        list.push(json!(in_rtmr0()));
-    }
+/// A comparison that covers the tables was made: the check leaves the claims' `not_checked`.
+pub fn compared(not_checked: &mut Vec<NotChecked>) {
+    not_checked.retain(|skipped| skipped.check != CHECK);
 }

@@ -11,8 +11,7 @@ use serde_json::{Map, Value};
 use super::{TeeClaims, TeeError, Vendors, json};
 use cvm_evidence::trustee::NVIDIA;
 use cvm_verify::gpu::{
-    self, DeviceClaims, DeviceEvidence, Expectation, GpuClaims, GpuError, GpuPolicy, Rim,
-    SwitchClaims, Topology,
+    self, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, Rim, SwitchClaims, Topology,
 };
 
 /// Sixteen GPUs fit; longer text is refused unread.
@@ -72,7 +71,7 @@ impl Vendors {
             }
         }
         // A GPU that is listed twice, or one of another machine, is none.
-        Topology::check(&gpus, &switches, Expectation::default())?;
+        Topology::check(&gpus, &switches)?;
         let of = |class: &str, at: usize, claims| {
             let claims = TeeClaims::new(json(claims)?);
             Ok(Submodule { name: format!("{class}{at}"), kind: NVIDIA, claims })

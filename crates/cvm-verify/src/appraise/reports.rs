@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{EvidenceSet, kinds};
+use super::{EvidenceSet, kinds::azure_kind};
 use crate::{
     azure::{AzureEvidence, HardwareKind, HclReport},
     files::Form,
@@ -34,7 +34,7 @@ impl Reports {
         {
             if let Ok(evidence) = SnpEvidence::from_kbs(&body) {
                 found.snp.push(evidence.report.signed().to_vec());
-            } else if let Ok(evidence) = AzureEvidence::from_json(kinds::azure_kind(&body), &body) {
+            } else if let Ok(evidence) = AzureEvidence::from_json(azure_kind(&body), &body) {
                 found.hcl(evidence.hcl());
                 found.quotes.extend(evidence.td_quote().map(<[u8]>::to_vec));
             }

@@ -7,18 +7,13 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
-
-use super::{
-    EvidenceSet, Refusal, Submodule,
-    set::{Enclosed, Terms},
-};
+use super::{Enclosed, EvidenceSet, Refusal, Terms, submodule::Submodule};
 use crate::{
     NotChecked,
     files::{Form, UnpackError, unpack},
     gpu::Roots as GpuRoots,
     snp::SnpRoots,
-    x509::Certificate,
+    x509::{Certificate, X509Error},
 };
 
 /// What vouches for evidence, of whichever group, and what it must answer.
@@ -104,19 +99,16 @@ impl Shared {
             From::Evidence => "the nonce came with the evidence: its freshness was not checked",
             From::Nobody | From::EvidenceUnasked => "no nonce was given: freshness was not checked",
         };
-        if let Some(claims) =
-            submodule.claims.as_object_mut().filter(|_| submodule.prefix != "collateral")
-            && let Value::Array(list) = claims.entry("not_checked").or_insert_with(|| json!([]))
-            && !list.iter().any(|entry| entry["check"] == "nonce")
-        {
-            list.push(json!(NotChecked::new("nonce", reason)));
+        let claims = &mut submodule.claims;
+        if claims.attests() && !claims.not_checked().iter().any(|entry| entry.check == "nonce") {
+            claims.not_checked_mut().push(NotChecked::new("nonce", reason));
         }
         submodule
     }
 
     pub(super) fn read(set: &EvidenceSet, terms: &Terms) -> Result<Self, Refusal> {
         let all = |form| set.all(form).map(<[u8]>::to_vec).collect::<Vec<_>>();
-        let refused = |name: &str, e: &crate::x509::X509Error| Refusal::new(name, e);
+        let refused = |name: &str, e: &X509Error| Refusal::new(name, e);
         let mut certificates = Vec::new();
         for (name, bytes) in set.loose(Form::Certificates) {
             certificates.extend(Certificate::read_all(bytes).map_err(|e| refused(name, &e))?);

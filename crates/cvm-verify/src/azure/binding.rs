@@ -1,8 +1,8 @@
 //! Everything between the vTPM's quote and the hardware's signature.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{AzureError, AzureEvidence, Hardware, HardwareKind, RuntimeClaims, td};
+use super::{AzureError, AzureEvidence, Hardware, HardwareKind, RuntimeClaims, VtpmClaims, td};
 use crate::{
     acpi,
     quote::{Nonce, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, verify},
@@ -13,8 +13,6 @@ use crate::{
 /// Where an SNP report has its VMPL and its report data (SEV-SNP ABI, table 23).
 const SNP_VMPL: usize = 0x30;
 const SNP_REPORT_DATA: usize = 0x50;
-/// Where Trustee's attesters extend the hash of the initialisation data.
-const INIT_DATA_PCR: u32 = 8;
 
 /// Azure evidence of which everything holds but the hardware report's own signature.
 ///
@@ -141,24 +139,19 @@ impl AzureBound<'_> {
         Ok(snp::verify(&evidence, roots, crls, &expected, now)?)
     }
 
-    /// The claims as Trustee lays them out: the hardware's, with `tpm`, `report_data` (the nonce)
-    /// and `init_data` (PCR 8) of the vTPM in place of the hardware's. Pass the claims of a
-    /// hardware report that was verified, as an object.
-    pub fn claims(&self, hardware: Value) -> Value {
-        let mut claims = if hardware.is_object() { hardware } else { json!({}) };
-        let mut tpm = self.quote.members();
-        // The paravisor runs this vTPM inside the confidential VM.
-        tpm["trust"] = json!("hardware-bound");
-        claims["tpm"] = tpm;
-        claims["report_data"] = json!(hex::encode(&self.quote.nonce));
-        if let Some(init_data) = self.quote.pcrs.get(&INIT_DATA_PCR) {
-            claims["init_data"] = json!(init_data);
+    /// What the vTPM and its paravisor say, to be believed once the hardware's report is.
+    pub fn vtpm(&self) -> VtpmClaims {
+        VtpmClaims {
+            quote: self.quote.clone(),
+            user_data: self.runtime.user_data.clone(),
+            vm_configuration: self.runtime.vm_configuration.clone(),
         }
-        claims["runtime"] = json!({
-            "user_data": self.runtime.user_data.as_ref().map(hex::encode),
-            "vm_configuration": self.runtime.vm_configuration,
-        });
-        claims
+    }
+
+    /// The claims of a hardware report that was verified (an object), with the vTPM's: see
+    /// [`VtpmClaims::beside`].
+    pub fn claims(&self, hardware: Value) -> Value {
+        self.vtpm().beside(hardware)
     }
 }
 

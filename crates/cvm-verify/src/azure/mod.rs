@@ -7,6 +7,7 @@
 //! quotes, must accept.
 
 mod binding;
+mod claims;
 mod error;
 mod evidence;
 mod hardware;
@@ -15,6 +16,7 @@ mod td;
 
 pub use self::{
     binding::AzureBound,
+    claims::{AzureClaims, VtpmClaims},
     error::AzureError,
     evidence::{AzureEvidence, Hardware, QuoteFiles},
     hardware::HardwareKind,

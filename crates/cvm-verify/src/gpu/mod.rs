@@ -52,5 +52,5 @@ pub use policy::{ClaimSet, MAX_POLICY_BYTES, PolicyMismatch, ResultPolicy};
 pub use report::{MAX_REPORT_BYTES, Report};
 pub use rim::Rim;
 pub use roots::Roots;
-pub use topology::{Expectation, Topology};
+pub use topology::Topology;
 pub use verify::{Collateral, DeviceClaims, Verifier, verify};

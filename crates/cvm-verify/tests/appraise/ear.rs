@@ -46,10 +46,11 @@ fn a_signed_verdict_is_verified_by_those_who_have_its_key() {
     };
     let read = judged(&[&jwks], "flare-cvm", NONCE, NOW + 60);
     assert!(read.accepted(), "{:?}", read.refusals);
-    let cpu = &claims(&read, "ear")["submods"]["cpu0"];
+    let ear = claims(&read, "ear");
+    let cpu = &ear["submods"]["cpu0"];
     // Checks were left out: no nonce, no revocation list.
     assert_eq!(cpu["ear.status"], "warning");
-    assert_eq!(&cpu["ear.veraison.annotated-evidence"]["snp"], claims(&verdict, "snp"));
+    assert_eq!(cpu["ear.veraison.annotated-evidence"]["snp"], claims(&verdict, "snp"));
 
     assert_eq!(code(&judged(&[&jwks], "somebody else", NONCE, NOW)), ["ATT-354"]);
     assert_eq!(

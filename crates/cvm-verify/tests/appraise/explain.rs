@@ -78,7 +78,7 @@ fn platform(claims: &TdxClaims) -> TdxReference {
 fn a_tds_register_by_its_log() {
     let files = set(&[read("forms/cos-113.quote.dat"), read("forms/cos-113.ccel")]);
     let verdict = files.verify(&terms(None, NOW));
-    let tdx: TdxClaims = serde_json::from_value(claims(&verdict, "tdx").clone()).unwrap();
+    let tdx: TdxClaims = serde_json::from_value(claims(&verdict, "tdx")).unwrap();
     let of = |platforms: Vec<TdxReference>| {
         explain(
             &verdict,

@@ -92,7 +92,8 @@ fn dcap_collateral_as_intels_service_answers() {
 #[test]
 fn quotes_with_logs_and_rests_of_buffers() {
     let cos = appraise(&["forms/cos-113.quote.dat", "forms/cos-113.ccel"], None, NOW);
-    let events = claims(&cos, "tdx")["uefi_event_logs"].as_array().unwrap();
+    let td = claims(&cos, "tdx");
+    let events = td["uefi_event_logs"].as_array().unwrap();
     assert!(events.len() > 20, "{} events", events.len());
     // Without collateral the platform's status is unknown, and that alone is refused.
     assert_eq!(code(&cos), ["ATT-416"]);
@@ -222,7 +223,7 @@ fn composite_evidence_of_a_kbs_request() {
         "additional_evidence": additional,
     } });
     let verdict = set(&[body.to_string().into_bytes()]).verify(&terms(None, NOW));
-    let kinds: Vec<_> = verdict.claims().map(|(name, kind, _)| (name, kind)).collect();
+    let kinds: Vec<_> = verdict.claims().map(|(name, claims)| (name, claims.kind())).collect();
     assert_eq!(kinds, [("cpu0", "tdx"), ("switch0", "nvswitch")], "{:?}", verdict.refusals);
     assert!(
         code(&verdict).contains(&"ATT-361"),

@@ -71,9 +71,10 @@ fn appraise(files: &[&str], nonce: Option<&str>, now: u64) -> Appraisal {
     set(&files.iter().map(|file| read(file)).collect::<Vec<_>>()).verify(&terms(nonce, now))
 }
 
-fn claims<'a>(appraisal: &'a Appraisal, kind: &str) -> &'a Value {
-    let found = appraisal.claims().find(|(_, of, _)| *of == kind);
-    found.unwrap_or_else(|| panic!("no {kind}: {:?}", appraisal.refusals)).2
+/// The first claims of a kind, as a policy reads them.
+fn claims(appraisal: &Appraisal, kind: &str) -> Value {
+    let found = appraisal.claims().find(|(_, claims)| claims.kind() == kind);
+    found.unwrap_or_else(|| panic!("no {kind}: {:?}", appraisal.refusals)).1.to_json()
 }
 
 fn code(appraisal: &Appraisal) -> Vec<&str> {

@@ -2,9 +2,7 @@
 
 use std::sync::LazyLock;
 
-use cvm_verify::gpu::{
-    Expectation, Feature, GpuClaims, GpuError, ResultPolicy, SwitchClaims, Topology,
-};
+use cvm_verify::gpu::{Feature, GpuClaims, GpuError, ResultPolicy, SwitchClaims, Topology};
 use serde_json::json;
 
 use crate::synthetic::{Device, World};
@@ -19,15 +17,10 @@ static MACHINE: LazyLock<(Vec<GpuClaims>, Vec<SwitchClaims>)> = LazyLock::new(||
 #[test]
 fn eight_gpus_and_four_switches() {
     let (gpus, switches) = &*MACHINE;
-    for expect in [Expectation::ppcie(), Expectation::default()] {
-        let topology = Topology::check(gpus, switches, expect).unwrap();
-        assert_eq!((topology.gpu_count, topology.switch_count), (8, 4));
-        assert_eq!(
-            (topology.mode, topology.driver_version.as_str()),
-            (Some(Feature::Ppcie), "575.32")
-        );
-        assert_eq!(topology.not_checked, []);
-    }
+    let topology = Topology::check(gpus, switches).unwrap();
+    assert_eq!((topology.gpu_count, topology.switch_count), (8, 4));
+    assert_eq!((topology.mode, topology.driver_version.as_str()), (Some(Feature::Ppcie), "575.32"));
+    assert_eq!(topology.not_checked, []);
     // Switches that know their GPUs by other names than the GPUs' certificates: genuine perhaps,
     // and said.
     let mut others = switches.clone();
@@ -36,7 +29,7 @@ fn eight_gpus_and_four_switches() {
             pdi.0[1] = 1;
         }
     }
-    let topology = Topology::check(gpus, &others, Expectation::ppcie()).unwrap();
+    let topology = Topology::check(gpus, &others).unwrap();
     assert_eq!(topology.not_checked[0].check, "gpu-pdis");
 }
 
@@ -48,18 +41,9 @@ fn gpus_without_a_fabric() {
         world.gpu(&Device { serial: serial.into(), nonce, pdi, ..Device::blackwell() })
     };
     let two = [gpu(1, [7; 32]), gpu(2, [7; 32])];
-    let topology = Topology::check(&two, &[], Expectation::default()).unwrap();
+    let topology = Topology::check(&two, &[]).unwrap();
     assert_eq!((topology.gpu_count, topology.mode), (2, Some(Feature::Spt)));
-    for (expect, good) in [
-        (Expectation { gpus: Some(2), ..Expectation::default() }, true),
-        (Expectation { gpus: Some(8), ..Expectation::default() }, false),
-        (Expectation { mode: Some(Feature::Mpt), ..Expectation::default() }, false),
-        (Expectation { mode: Some(Feature::Spt), ..Expectation::default() }, true),
-        (Expectation::ppcie(), false),
-    ] {
-        assert_eq!(Topology::check(&two, &[], expect).is_ok(), good, "{expect:?}");
-    }
-    assert!(Topology::check(&[], &[], Expectation::default()).is_err());
+    assert!(Topology::check(&[], &[]).is_err());
 }
 
 #[test]
@@ -68,11 +52,9 @@ fn attack_sets_that_are_no_machine() {
     let refused = |change: &dyn Fn(&mut Vec<GpuClaims>, &mut Vec<SwitchClaims>), expected: &str| {
         let (mut gpus, mut switches) = (gpus.clone(), switches.clone());
         change(&mut gpus, &mut switches);
-        for expect in [Expectation::ppcie(), Expectation::default()] {
-            let error = Topology::check(&gpus, &switches, expect).unwrap_err();
-            let GpuError::Topology { problem } = &error else { panic!("{error}") };
-            assert!(problem.contains(expected), "{problem}");
-        }
+        let error = Topology::check(&gpus, &switches).unwrap_err();
+        let GpuError::Topology { problem } = &error else { panic!("{error}") };
+        assert!(problem.contains(expected), "{problem}");
     };
     refused(&|gpus, _| gpus[7] = gpus[0].clone(), "is there twice");
     refused(&|_, switches| switches[3] = switches[0].clone(), "is there twice");
@@ -109,9 +91,9 @@ fn attack_sets_that_are_no_machine() {
     old.set(21, vec![0xaa]);
     let old = World::new().gpu(&old);
     assert_eq!(old.feature, Some(Feature::Ppcie));
-    assert!(Topology::check(&[old], &[], Expectation::default()).is_err());
+    assert!(Topology::check(&[old], &[]).is_err());
     // A GPU in PPCIE mode alone: its links to others would be in clear, and nobody looked at them.
-    let error = Topology::check(&gpus[..1], &[], Expectation::default()).unwrap_err();
+    let error = Topology::check(&gpus[..1], &[]).unwrap_err();
     assert!(error.to_string().contains("1 GPUs in PPCIE mode, 8 expected"), "{error}");
 }
 

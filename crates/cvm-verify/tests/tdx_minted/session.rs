@@ -105,9 +105,9 @@ fn attack_evidence_that_brings_an_older_tcb_list() {
         ));
         let roots = [mint.root.pem.as_bytes(), &of_nvidia.unwrap()].concat();
         let appraisal = files.verify(&Terms { roots: Some(roots), now: NOW, ..Terms::default() });
-        let (_, _, claims) =
+        let (_, claims) =
             appraisal.claims().next().unwrap_or_else(|| panic!("{:?}", appraisal.refusals));
-        claims["tcb_status"].clone()
+        claims.to_json()["tcb_status"].clone()
     };
     assert_eq!(verdict(None), "UpToDate");
     assert_eq!(verdict(Some(&newer)), "OutOfDate");

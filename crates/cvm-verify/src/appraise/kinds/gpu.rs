@@ -1,10 +1,13 @@
 //! NVIDIA's devices and their reference manifests.
 
-use serde_json::json;
-
-use super::{Group, Refusal, Shared, Submodule, Terms, Verified, submodule};
 use crate::{
     NotChecked,
+    appraise::{
+        EvidenceClaims, ManifestClaims, Refusal, Terms,
+        set::Group,
+        submodule::{Submodule, Verified},
+        trust::Shared,
+    },
     files::Form,
     gpu::{self, DeviceClaims, DeviceEvidence, GpuError, GpuPolicy, OcspResponse, Rim},
     x509::Certificate,
@@ -69,14 +72,17 @@ pub(super) fn device(
     };
     let claims = verified.map_err(|e| fail(&e))?;
     let policy = GpuPolicy::from(terms.rules.gpu);
-    match &claims {
+    let (claims, verdict) = match claims {
         DeviceClaims::Gpu(claims) => {
-            Ok(submodule("gpu", "nvidia", claims)?.judged(policy.check(claims)))
+            let verdict = policy.check(&claims);
+            (EvidenceClaims::Gpu(Box::new(claims)), verdict)
         }
         DeviceClaims::Switch(claims) => {
-            Ok(submodule("switch", "nvswitch", claims)?.judged(policy.check_switch(claims)))
+            let verdict = policy.check_switch(&claims);
+            (EvidenceClaims::Switch(Box::new(claims)), verdict)
         }
-    }
+    };
+    Ok(Submodule::judged(claims, verdict))
 }
 
 fn is_another_nonce(tried: &Result<DeviceClaims, GpuError>) -> bool {
@@ -87,10 +93,12 @@ pub(super) fn rim(name: &str, xml: &[u8], shared: &Shared, now: u64) -> Verified
     let fail = |e: &_| Refusal::new(name, e);
     let rim = Rim::parse(xml, None).map_err(|e| fail(&e))?;
     rim.check(&shared.gpu_roots, now).map_err(|e| fail(&e))?;
-    let claims = json!({
-        "product": rim.product(), "version": rim.version(), "golden_values": rim.golden_values(),
-        "not_checked": [NotChecked::new("report", "a manifest alone was given: no device was \
-            attested")],
+    let unattested = "a manifest alone was given: no device was attested";
+    let claims = EvidenceClaims::Manifest(ManifestClaims {
+        product: rim.product().into(),
+        version: rim.version().into(),
+        golden_values: rim.golden_values(),
+        not_checked: vec![NotChecked::new("report", unattested)],
     });
-    Ok(Submodule { prefix: "collateral", kind: "nvidia-rim", claims, refusals: vec![] })
+    Ok(claims.into())
 }

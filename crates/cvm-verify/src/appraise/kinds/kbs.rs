@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Group, Refusal, Shared, Submodule, Terms, azure, gpu, snp};
+use super::{azure, gpu, snp};
 use crate::{
+    appraise::{Refusal, Terms, set::Group, submodule::Submodule, trust::Shared},
     azure::{AzureEvidence, HardwareKind},
     files::{Form, members::is_azure},
     gpu::DeviceEvidence,
