@@ -1,12 +1,8 @@
 //! Differences from reference values as refusals, and what nothing was compared with.
 
-use super::{Appraisal, EvidenceClaims, Explanation, Refusal};
-use crate::{NotChecked, acpi, quote::QuoteClaims, snp::SnpPolicy};
-use cvm_evidence::{
-    platform::AzureTee,
-    reference_set::{FirmwareReference, ReferenceSet},
-    tpm::HashAlg,
-};
+use super::{Appraisal, EvidenceClaims, Explanation, Refusal, explain::known_firmware};
+use crate::{NotChecked, acpi, snp::SnpPolicy};
+use cvm_evidence::{platform::AzureTee, reference_set::ReferenceSet, tpm::HashAlg};
 
 /// Refuses every difference that was explained; evidence of a kind that the reference values do not
 /// know was not compared, and its claims say so. For those who have no policy that does it.
@@ -76,14 +72,4 @@ fn covers_acpi(reference: &ReferenceSet, claims: &EvidenceClaims) -> bool {
         EvidenceClaims::Tpm(quote) => known_firmware(quote, reference),
         _ => false,
     }
-}
-
-/// Whether the set names this PCR 0 and 1: its owner says that they cover the host's ACPI tables.
-pub(super) fn known_firmware(quote: &QuoteClaims, reference: &ReferenceSet) -> bool {
-    let quoted = |pcr: u32| {
-        let digest = quote.pcrs.get(&pcr)?.as_bytes().try_into().ok()?;
-        Some(cvm_base::Bytes(digest))
-    };
-    let found = quoted(0).zip(quoted(1)).map(|(pcr0, pcr1)| FirmwareReference { pcr0, pcr1 });
-    found.is_some_and(|found| reference.firmware.contains(&found))
 }

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, fmt};
 use cvm_base::{Bytes, Bytes32};
 use serde::Serialize;
 
-use super::{Appraisal, EvidenceClaims, EvidenceSet, compare::known_firmware};
+use super::{Appraisal, EvidenceClaims, EvidenceSet};
 use crate::{azure::VtpmClaims, files::Form, quote::QuoteClaims, snp::SnpClaims, tdx::TdxClaims};
 use cvm_evidence::{
     eventlog::{self, Difference, Log, LoggedEvent, first_difference, likely_cause},
     handoff_digest,
     platform::{AzureReference, AzureTee, SnpReference, TdxReference},
-    reference_set::ReferenceSet,
+    reference_set::{FirmwareReference, ReferenceSet},
     rtmr::{self, Bytes48},
     tcb::{Shortfall, ShownTcb, TcbFloor},
     tpm::HashAlg,
@@ -144,6 +144,16 @@ fn firmware(of: &str, quote: &QuoteClaims, reference: &ReferenceSet) -> Option<E
         Some(format!("{} and {}", quoted(0), quoted(1))),
         "other firmware or virtual hardware than named, or ACPI tables that the host changed",
     ))
+}
+
+/// Whether the set names this PCR 0 and 1: its owner says that they cover the host's ACPI tables.
+pub(super) fn known_firmware(quote: &QuoteClaims, reference: &ReferenceSet) -> bool {
+    let quoted = |pcr: u32| {
+        let digest = quote.pcrs.get(&pcr)?.as_bytes().try_into().ok()?;
+        Some(Bytes(digest))
+    };
+    let found = quoted(0).zip(quoted(1)).map(|(pcr0, pcr1)| FirmwareReference { pcr0, pcr1 });
+    found.is_some_and(|found| reference.firmware.contains(&found))
 }
 
 /// Register, name and digest of each measurement.

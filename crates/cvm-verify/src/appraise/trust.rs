@@ -5,8 +5,6 @@
 //! signed them. A nonce, a token's keys and its issuer may not: whoever made the evidence may have
 //! made them too.
 
-use std::collections::BTreeSet;
-
 use super::{Enclosed, EvidenceSet, Refusal, Terms, submodule::Submodule};
 use crate::{
     NotChecked,
@@ -156,15 +154,10 @@ type Nonce = (Vec<Vec<u8>>, From, Option<Refusal>, Vec<Refusal>);
 /// The nonce that everything must answer: the verifier's, or the only one among the evidence, if it
 /// may count.
 fn nonce(set: &EvidenceSet, terms: &Terms) -> Result<Nonce, Refusal> {
-    let forms = |text: &str| {
-        let bytes = hex::decode(text).ok().filter(|bytes| !bytes.is_empty());
-        bytes.into_iter().chain([text.as_bytes().to_vec()]).collect::<Vec<_>>()
-    };
     let text =
         |bytes: &[u8]| std::str::from_utf8(bytes).unwrap_or_default().trim().to_ascii_lowercase();
     let enclosed: Vec<(&str, String)> =
         set.named(Form::Nonce).map(|(name, bytes)| (name, text(bytes))).collect();
-    let distinct: BTreeSet<&String> = enclosed.iter().map(|(_, text)| text).collect();
     let from = From::of(terms.nonce.is_some(), !enclosed.is_empty(), terms.enclosed.nonce);
     match (from, &terms.nonce, &enclosed[..]) {
         (From::Verifier, Some(given), _) => {
@@ -174,51 +167,49 @@ fn nonce(set: &EvidenceSet, terms: &Terms) -> Result<Nonce, Refusal> {
                     was asked with";
                 return Err(Refusal::input("the nonce", "it is empty", help));
             }
-            let other = |(name, _): &(&str, String)| {
-                let help = "if the machine was asked with that one, give it with --nonce";
-                Refusal::input(
-                    name,
-                    "it came with the evidence and is another nonce than the one given",
-                    help,
-                )
-            };
-            let others = enclosed
-                .iter()
-                .filter(|(_, text)| !text.eq_ignore_ascii_case(given))
-                .map(other)
-                .collect();
-            Ok((forms(given), from, None, others))
+            let others = enclosed.iter().filter(|(_, text)| !text.eq_ignore_ascii_case(given));
+            Ok((forms(given), from, None, others.map(|(name, _)| another_nonce(name)).collect()))
         }
-        (From::Evidence, _, [(name, text), ..]) if distinct.len() > 1 => {
-            let other =
-                enclosed.iter().find(|(_, other)| other != text).map_or(*name, |(name, _)| *name);
-            let reason = format!(
-                "{name} and {other} hold two nonces, and one machine's evidence answers one"
-            );
-            Err(Refusal::policy(
-                "the nonce",
-                UNASKED_NONCE,
-                reason,
-                "give --nonce, the one that the machine was asked with",
-            ))
+        (From::Evidence, _, [(name, text), ..]) => {
+            match enclosed.iter().find(|(_, other)| other != text) {
+                Some((other, _)) => Err(two_nonces(name, other)),
+                None => Ok((forms(text), from, None, vec![])),
+            }
         }
-        (From::Evidence, _, [(_, text), ..]) => Ok((forms(text), from, None, vec![])),
         (From::EvidenceUnasked, _, [(name, _), ..]) => {
-            let reason = format!(
-                "{name} came with the evidence, and no nonce was given: whoever replays evidence \
-                 brings its nonce"
-            );
-            let help = "give --nonce, the one that the machine was asked with; --nonce-from-evidence believes the one that \
-                        came along, which says nothing of freshness";
-            Ok((
-                vec![],
-                from,
-                Some(Refusal::policy("the nonce", UNASKED_NONCE, reason, help)),
-                vec![],
-            ))
+            Ok((vec![], from, Some(unasked_nonce(name)), vec![]))
         }
         _ => Ok((vec![], From::Nobody, None, vec![])),
     }
+}
+
+/// A nonce as people type it: hex, or the text's own bytes.
+fn forms(text: &str) -> Vec<Vec<u8>> {
+    let bytes = hex::decode(text).ok().filter(|bytes| !bytes.is_empty());
+    bytes.into_iter().chain([text.as_bytes().to_vec()]).collect()
+}
+
+fn another_nonce(name: &str) -> Refusal {
+    let reason = "it came with the evidence and is another nonce than the one given";
+    let help = "if the machine was asked with that one, give it with --nonce";
+    Refusal::input(name, reason, help)
+}
+
+fn two_nonces(name: &str, other: &str) -> Refusal {
+    let reason =
+        format!("{name} and {other} hold two nonces, and one machine's evidence answers one");
+    let help = "give --nonce, the one that the machine was asked with";
+    Refusal::policy("the nonce", UNASKED_NONCE, reason, help)
+}
+
+fn unasked_nonce(name: &str) -> Refusal {
+    let reason = format!(
+        "{name} came with the evidence, and no nonce was given: whoever replays evidence brings \
+         its nonce"
+    );
+    let help = "give --nonce, the one that the machine was asked with; --nonce-from-evidence \
+        believes the one that came along, which says nothing of freshness";
+    Refusal::policy("the nonce", UNASKED_NONCE, reason, help)
 }
 
 /// A nonce came with the evidence.

@@ -72,20 +72,22 @@ fn binary(bytes: &[u8]) -> Option<Form> {
         }
         _ => None,
     }
-    .or_else(|| {
-        let is_text = bytes.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
-        match bytes.len() {
-            _ if is_text => None,
-            // RSA's, or r ‖ s of P-256 or P-384. Two, three, eight, twelve or sixteen SHA-256
-            // values are as long: what signs the quote is a signature, what hashes to its digest
-            // are values.
-            64 | 96 | 256 | 384 | 512 => Some(Form::TpmSignature),
-            // Of a whole bank, or of the registers that a quote covers.
-            480 | 768 | 1152 => Some(Form::PcrValues),
-            length if length % 32 == 0 && (128..768).contains(&length) => Some(Form::PcrValues),
-            _ => None,
-        }
-    })
+    .or_else(|| unmarked(bytes))
+}
+
+/// Raw signatures and register values, which only their length tells.
+fn unmarked(bytes: &[u8]) -> Option<Form> {
+    let is_text = bytes.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+    match bytes.len() {
+        _ if is_text => None,
+        // RSA's, or r ‖ s of P-256 or P-384. Two, three, eight, twelve or sixteen SHA-256 values
+        // are as long: what signs the quote is a signature, what hashes to its digest are values.
+        64 | 96 | 256 | 384 | 512 => Some(Form::TpmSignature),
+        // Of a whole bank, or of the registers that a quote covers.
+        480 | 768 | 1152 => Some(Form::PcrValues),
+        length if length % 32 == 0 && (128..768).contains(&length) => Some(Form::PcrValues),
+        _ => None,
+    }
 }
 
 /// Whether this is a log without a mark: events to the end, and not all of them zeros.

@@ -57,7 +57,23 @@ pub(super) fn inside(text: &str) -> Result<Inside, UnpackError> {
         let devices = Value::Array(vec![Value::Object(object)]).to_string().into_bytes();
         return Ok(Inside { parts: vec![("evidence".into(), devices)], ..Inside::default() });
     }
-    let known: &[&str] = match () {
+    let known = known_members(&object);
+    let mut found = Inside::default();
+    for name in known {
+        let part = object
+            .get(*name)
+            .and_then(as_bytes)
+            .filter(|text| !matches!(&text[..], b"" | b"{}" | b"[]"));
+        found.parts.extend(part.map(|part| ((*name).to_owned(), part)));
+    }
+    found.beside(&object, known);
+    Ok(found)
+}
+
+/// The members of a wrapper that must be readable.
+fn known_members(object: &Map<String, Value>) -> &'static [&'static str] {
+    let has = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
+    match () {
         // A quote and what came with it: Trustee's, Intel's and dstack's clients name the log
         // differently.
         () if object.get("quote").is_some_and(Value::is_string) => {
@@ -85,17 +101,7 @@ pub(super) fn inside(text: &str) -> Result<Inside, UnpackError> {
             "tpm",
             "nvidia",
         ],
-    };
-    let mut found = Inside::default();
-    for name in known {
-        let part = object
-            .get(*name)
-            .and_then(as_bytes)
-            .filter(|text| !matches!(&text[..], b"" | b"{}" | b"[]"));
-        found.parts.extend(part.map(|part| ((*name).to_owned(), part)));
     }
-    found.beside(&object, known);
-    Ok(found)
 }
 
 /// What stands beside the members that a verifier of KBS evidence reads.

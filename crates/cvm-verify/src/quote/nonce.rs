@@ -12,13 +12,6 @@ impl Nonce {
         Self(vec![bytes.to_vec()])
     }
 
-    /// A nonce as people type it: hex, or the text's own bytes. A quote over either is fresh, as
-    /// both are the verifier's.
-    pub fn from_text(text: &str) -> Self {
-        let bytes = hex::decode(text).ok().filter(|bytes| !bytes.is_empty());
-        Self(bytes.into_iter().chain([text.as_bytes().to_vec()]).collect())
-    }
-
     /// Any of these: one nonce in the forms in which it may have been asked. A refusal names the
     /// first.
     pub fn any_of(forms: Vec<Vec<u8>>) -> Self {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use cvm_base::sha256;
 
 use super::{
-    AkEndorsement, Nonce, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, endorsement, replay,
-    selection::Selected,
+    AkEndorsement, Nonce, QuoteClaims, QuoteEvidence, Registers, TpmError, TpmPolicy, endorsement,
+    replay, selection::Selected,
 };
 use crate::{NotChecked, acpi};
+use cvm_evidence::tpm::HashAlg;
 
 /// Verifies a quote: signature, nonce, that the values shown are those quoted, that the log leads
 /// to them, and the attestation key's certificate. `now` is in seconds since 1970 UTC.
@@ -34,31 +35,13 @@ pub fn verify(
             .push(NotChecked::new("nonce", "no nonce was given: the quote may be a replay")),
     }
     let selected = Selected::parse(&quote.selection, policy)?;
-    let banks = match &evidence.pcrs {
-        Some(values) => selected.check(values, scheme.hash(), &quote.pcr_digest)?,
-        None => {
-            not_checked.push(NotChecked::new(
-                "pcr-values",
-                "no PCR values were given: the quote's digest stands alone",
-            ));
-            BTreeMap::new()
-        }
-    };
-    let shown = banks.get(&selected.bank);
-    if let Some(register) =
-        policy.required.iter().find(|r| shown.is_none_or(|shown| !shown.contains_key(r)))
-    {
-        let problem =
-            format!("register {register} of bank {} must be quoted and shown", selected.bank);
-        return Err(TpmError::Selection { found: selected.text, problem });
-    }
+    let mut banks = values(evidence, &selected, scheme.hash(), &mut not_checked)?;
+    check_required(&selected, &banks, policy)?;
     let replayed = match &evidence.log {
         Some((_, log)) => replay::check(log, selected.bank, &banks, policy, &mut not_checked)?,
         None => {
-            not_checked.push(NotChecked::new(
-                "event-log",
-                "no event log was given: nothing explains the PCR values",
-            ));
+            let reason = "no event log was given: nothing explains the PCR values";
+            not_checked.push(NotChecked::new("event-log", reason));
             replay::Replayed::default()
         }
     };
@@ -77,7 +60,6 @@ pub fn verify(
         not_checked.push(NotChecked::new("ak-attributes", reason));
     }
     not_checked.push(acpi::in_pcr1());
-    let mut banks = banks;
     Ok(QuoteClaims {
         bank: selected.bank,
         pcrs: banks.remove(&selected.bank).unwrap_or_default(),
@@ -96,4 +78,36 @@ pub fn verify(
         not_replayed: replayed.not_replayed,
         not_checked,
     })
+}
+
+/// The values of the registers covered, in all banks; none where none were shown.
+fn values(
+    evidence: &QuoteEvidence<'_>,
+    selected: &Selected,
+    hash: HashAlg,
+    not_checked: &mut Vec<NotChecked>,
+) -> Result<BTreeMap<HashAlg, Registers>, TpmError> {
+    let Some(values) = &evidence.pcrs else {
+        let reason = "no PCR values were given: the quote's digest stands alone";
+        not_checked.push(NotChecked::new("pcr-values", reason));
+        return Ok(BTreeMap::new());
+    };
+    selected.check(values, hash, &evidence.quote.pcr_digest)
+}
+
+fn check_required(
+    selected: &Selected,
+    banks: &BTreeMap<HashAlg, Registers>,
+    policy: &TpmPolicy,
+) -> Result<(), TpmError> {
+    let shown = banks.get(&selected.bank);
+    let is_shown = |register: &u32| shown.is_some_and(|shown| shown.contains_key(register));
+    match policy.required.iter().find(|register| !is_shown(register)) {
+        None => Ok(()),
+        Some(register) => {
+            let bank = selected.bank;
+            let problem = format!("register {register} of bank {bank} must be quoted and shown");
+            Err(TpmError::Selection { found: selected.text.clone(), problem })
+        }
+    }
 }

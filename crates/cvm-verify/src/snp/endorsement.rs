@@ -77,11 +77,7 @@ impl Endorsement {
             ))),
         };
         let product_name = text(PRODUCT_NAME)?;
-        let product = Product::from_name(&product_name).ok_or_else(|| {
-            SnpError::product(format!(
-                "the certificate names {product_name:?}, which this program does not know"
-            ))
-        })?;
+        let product = product(&product_name)?;
         let fmc = match product {
             Product::Turin => Some(number(FMC)?),
             _ => None,
@@ -107,9 +103,7 @@ impl Endorsement {
                 (None, Some(csp))
             }
         };
-        let point = <[u8; 97]>::try_from(certificate.public_key()).map_err(|_| {
-            SnpError::certificates(format!("the {kind}'s key is no uncompressed point of P-384"))
-        })?;
+        let point = point(certificate, kind)?;
         Ok(Self { kind, product, product_name, tcb, hw_id, csp_id, point })
     }
 
@@ -120,6 +114,20 @@ impl Endorsement {
             SigningKey::Vlek => format!("SEV-VLEK-{}", self.product.line()),
         }
     }
+}
+
+fn product(name: &str) -> Result<Product, SnpError> {
+    Product::from_name(name).ok_or_else(|| {
+        SnpError::product(format!(
+            "the certificate names {name:?}, which this program does not know"
+        ))
+    })
+}
+
+fn point(certificate: &Certificate, kind: SigningKey) -> Result<[u8; 97], SnpError> {
+    certificate.public_key().try_into().map_err(|_| {
+        SnpError::certificates(format!("the {kind}'s key is no uncompressed point of P-384"))
+    })
 }
 
 /// Whether a name (RFC 4514) has this common name. AMD's need no escapes; one could hide a comma.

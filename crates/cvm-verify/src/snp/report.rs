@@ -171,26 +171,12 @@ impl SnpReport {
             5 => Some((fields.u64(0x1f8)?, fields.u64(0x200)?)),
             _ => None,
         };
-        let behind_cpuid = if cpuid.is_some() { 0x18b } else { 0x188 };
-        let behind_tcbs = if mitigations.is_some() { 0x208 } else { 0x1f8 };
-        for reserved in
-            [0x4c..0x50, behind_cpuid..0x1a0, 0x1eb..0x1ec, 0x1ef..0x1f0, behind_tcbs..SIGNED_BYTES]
-        {
-            let bytes = fields.0.get(reserved.clone()).unwrap_or_default();
-            unknown.extend(
-                reserved
-                    .zip(bytes)
-                    .filter(|(_, byte)| **byte != 0)
-                    .map(|(at, _)| format!("byte {at:#x}")),
-            );
-        }
-        match fields.u32(0x34)? {
-            1 => {}
-            algorithm => {
-                return Err(fail(format!(
-                    "signature algorithm {algorithm}; only 1 (P-384, SHA-384) exists"
-                )));
-            }
+        unknown.extend(fields.reserved(cpuid.is_some(), mitigations.is_some()));
+        let algorithm = fields.u32(0x34)?;
+        if algorithm != 1 {
+            let problem =
+                format!("signature algorithm {algorithm}; only 1 (P-384, SHA-384) exists");
+            return Err(fail(problem));
         }
         fields.zero(SIGNED_BYTES + 144, REPORT_BYTES - SIGNED_BYTES - 144)?;
         Ok(Self {
@@ -247,6 +233,16 @@ impl SnpReport {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
+    /// The bytes that the ABI reserves as zero, and that are not, by name.
+    fn reserved(&self, has_cpuid: bool, has_mitigations: bool) -> Vec<String> {
+        let after_cpuid = if has_cpuid { 0x18b } else { 0x188 };
+        let after_tcbs = if has_mitigations { 0x208 } else { 0x1f8 };
+        let reserved =
+            [0x4c..0x50, after_cpuid..0x1a0, 0x1eb..0x1ec, 0x1ef..0x1f0, after_tcbs..SIGNED_BYTES];
+        let set = |at: &usize| self.0.get(*at).is_some_and(|byte| *byte != 0);
+        reserved.into_iter().flatten().filter(set).map(|at| format!("byte {at:#x}")).collect()
+    }
+
     fn array<const N: usize>(&self, at: usize) -> Result<[u8; N], SnpError> {
         let field = self.0.get(at..).and_then(<[u8]>::first_chunk);
         field.copied().ok_or_else(|| fail(format!("nothing at {at:#x}")))

@@ -84,11 +84,6 @@ impl KeySet {
         Self { roots: Some(roots), ..self }
     }
 
-    /// The names of the keys.
-    pub fn kids(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().filter_map(|key| key.kid.as_deref())
-    }
-
     /// The one key that a header's `kid` names, if it is of the type that `alg` needs.
     pub(super) fn select(
         &self,

@@ -50,7 +50,7 @@ impl Files {
             ak: file(GCE, "ak.tpmt_public"),
             pcrs: Some(file(GCE, &format!("pcrs-{bank}.json"))),
             log: Some(file(GCE, "eventlog.bin")),
-            nonce: Some(Nonce::from_text("9009")),
+            nonce: Some(Nonce::exact(&[0x90, 0x09])),
             policy: TpmPolicy::default(),
         }
     }
@@ -62,7 +62,7 @@ impl Files {
             ak: file(OWN, &format!("{name}.ak.tpm2b")),
             pcrs: Some(file(OWN, "pcrs.json")),
             log: None,
-            nonce: Some(Nonce::from_text(OWN_NONCE)),
+            nonce: Some(Nonce::exact(&hex::decode(OWN_NONCE).unwrap())),
             policy: TpmPolicy::default(),
         }
     }
@@ -219,7 +219,7 @@ fn our_first_quote_verifies_without_values() {
         ak: file(OWN_ECDSA, "ak.pub"),
         pcrs: None,
         log: None,
-        nonce: Some(Nonce::from_text("nonce-1234567890")),
+        nonce: Some(Nonce::exact(b"nonce-1234567890")),
         policy: TpmPolicy::default(),
     };
     let claims = files.verify().unwrap();
@@ -270,14 +270,17 @@ fn values_in_every_form_are_read() {
 
 #[test]
 fn a_nonce_is_the_verifiers_own() {
-    for nonce in [Nonce::exact(&[0x90, 0x09]), Nonce::from_text("9009")] {
+    for nonce in [
+        Nonce::exact(&[0x90, 0x09]),
+        Nonce::any_of(vec![b"9009".to_vec(), vec![0x90, 0x09]]),
+    ] {
         Files { nonce: Some(nonce), ..Files::gce("sha256") }.verify().unwrap();
     }
     for nonce in [
         Nonce::exact(b"9009"),
         Nonce::exact(&[0x90]),
-        Nonce::from_text("900900"),
-        Nonce::from_text("9010"),
+        Nonce::exact(&[0x90, 0x09, 0x00]),
+        Nonce::any_of(vec![vec![0x90, 0x10], b"9010".to_vec()]),
     ] {
         let refused = Files { nonce: Some(nonce), ..Files::gce("sha256") }.verify().unwrap_err();
         assert!(matches!(refused, TpmError::Nonce { .. }), "{refused}");
