@@ -218,69 +218,69 @@ mod tests {
 
     use super::*;
 
+    /// Files of the real evidence, by their form.
+    const REAL: [(Form, &str); 19] = [
+        (
+            Form::SnpReport,
+            "snp/milan-virtee/report.bin snp/constellation-azure/report.raw \
+             snp/trustee-vlek/report.bin",
+        ),
+        (
+            Form::Certificates,
+            "snp/milan-virtee/vcek.der snp/_amd-roots/ask_ark_turin_vcek.pem \
+             gpu/h100-550.90.07/chain.pem",
+        ),
+        (
+            Form::TdxQuote,
+            "tdx/quotes/near-mpc.bin tdx/quotes/trustee-tdx_quote_4.bin \
+             azure/tdx-trustee-evidence-v0/td_quote.bin",
+        ),
+        (Form::SgxQuote, "tdx/quotes/phala-sgx_quote.bin"),
+        (Form::DcapCollateral, "tdx/collateral/near-mpc.json tdx/collateral/near-mpc-nopck.json"),
+        (Form::DstackLog, "ccel/near-mpc/tcb_info.json"),
+        (
+            Form::HclReport,
+            "azure/snp-trustee-evidence-v1/hcl.bin azure/tdx-trustee-evidence-v0/hcl.bin",
+        ),
+        (
+            Form::TpmQuote,
+            "azure/snp-trustee-evidence-v0/quote.msg tpm/own-swtpm-ecdsa-quote/quote.msg",
+        ),
+        (
+            Form::TpmSignature,
+            "azure/snp-trustee-evidence-v0/quote.sig tpm/own-swtpm-ecdsa-quote/quote.sig \
+             tpm/gce-cos-85-nonce9009/quote-sha1.sig",
+        ),
+        (
+            Form::TpmPublic,
+            "tpm/gce-cos-85-nonce9009/ak.tpmt_public tpm/own-swtpm-ecdsa-quote/ak.pub",
+        ),
+        (
+            Form::PcrValues,
+            "azure/snp-trustee-evidence-v0/pcrs.bin tpm/gce-cos-85-nonce9009/pcrs-sha384.json \
+             tpm/eventlogs/rhel8-uefi.bin.pcrs.json",
+        ),
+        (
+            Form::EventLog,
+            "tpm/eventlogs/rhel8-uefi.bin tpm/gce-cos-85-nonce9009/eventlog.bin \
+             tpm/eventlogs/cos-93-amd-sev.bin",
+        ),
+        (Form::GpuReport, "gpu/h100-545.00-e2e/report.bin gpu/h100-560.00-BADSIG/report.bin"),
+        (Form::Nonce, "gpu/h100-545.00-e2e/nonce.hex"),
+        (
+            Form::Rim,
+            "gpu/h100-545.00-e2e/vbios-rim.xml gpu/rims/g520_0200_885_9600740001_PROD.swidtag",
+        ),
+        (Form::Jwt, "maa/maa-1-sgx.jwt maa/azurevm-token-nokey.jwt"),
+        (Form::Jwks, "maa/maa-1-sgx.jwks.json"),
+        (Form::DetachedEat, "nras/hopperClaimsv3_detached_eat.json"),
+        (Form::PublicKey, "nras/nras-prod-20250609.recovered.pub.pem"),
+    ];
+
     #[test]
     fn every_file_of_real_evidence_is_told_by_its_content() {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/evidence");
-        for (form, names) in [
-            (
-                Form::SnpReport,
-                "snp/milan-virtee/report.bin snp/constellation-azure/report.raw \
-                 snp/trustee-vlek/report.bin",
-            ),
-            (
-                Form::Certificates,
-                "snp/milan-virtee/vcek.der snp/_amd-roots/ask_ark_turin_vcek.pem \
-                 gpu/h100-550.90.07/chain.pem",
-            ),
-            (
-                Form::TdxQuote,
-                "tdx/quotes/near-mpc.bin tdx/quotes/trustee-tdx_quote_4.bin \
-                 azure/tdx-trustee-evidence-v0/td_quote.bin",
-            ),
-            (Form::SgxQuote, "tdx/quotes/phala-sgx_quote.bin"),
-            (
-                Form::DcapCollateral,
-                "tdx/collateral/near-mpc.json tdx/collateral/near-mpc-nopck.json",
-            ),
-            (Form::DstackLog, "ccel/near-mpc/tcb_info.json"),
-            (
-                Form::HclReport,
-                "azure/snp-trustee-evidence-v1/hcl.bin azure/tdx-trustee-evidence-v0/hcl.bin",
-            ),
-            (
-                Form::TpmQuote,
-                "azure/snp-trustee-evidence-v0/quote.msg tpm/own-swtpm-ecdsa-quote/quote.msg",
-            ),
-            (
-                Form::TpmSignature,
-                "azure/snp-trustee-evidence-v0/quote.sig tpm/own-swtpm-ecdsa-quote/quote.sig \
-                 tpm/gce-cos-85-nonce9009/quote-sha1.sig",
-            ),
-            (
-                Form::TpmPublic,
-                "tpm/gce-cos-85-nonce9009/ak.tpmt_public tpm/own-swtpm-ecdsa-quote/ak.pub",
-            ),
-            (
-                Form::PcrValues,
-                "azure/snp-trustee-evidence-v0/pcrs.bin tpm/gce-cos-85-nonce9009/pcrs-sha384.json \
-                 tpm/eventlogs/rhel8-uefi.bin.pcrs.json",
-            ),
-            (
-                Form::EventLog,
-                "tpm/eventlogs/rhel8-uefi.bin tpm/gce-cos-85-nonce9009/eventlog.bin \
-                 tpm/eventlogs/cos-93-amd-sev.bin",
-            ),
-            (Form::GpuReport, "gpu/h100-545.00-e2e/report.bin gpu/h100-560.00-BADSIG/report.bin"),
-            (Form::Nonce, "gpu/h100-545.00-e2e/nonce.hex"),
-            (
-                Form::Rim,
-                "gpu/h100-545.00-e2e/vbios-rim.xml gpu/rims/g520_0200_885_9600740001_PROD.swidtag",
-            ),
-            (Form::Jwt, "maa/maa-1-sgx.jwt maa/azurevm-token-nokey.jwt"),
-            (Form::Jwks, "maa/maa-1-sgx.jwks.json"),
-            (Form::DetachedEat, "nras/hopperClaimsv3_detached_eat.json"),
-            (Form::PublicKey, "nras/nras-prod-20250609.recovered.pub.pem"),
-        ] {
+        for (form, names) in REAL {
             for name in names.split_whitespace() {
                 let bytes = fs::read(folder.join(name)).unwrap();
                 assert_eq!(Form::of(&bytes), Some(form), "{name}");

@@ -48,17 +48,11 @@ pub fn verify(
     let ak_root_sha256 = match endorsement {
         Some(own) => Some(endorsement::check(ak, own, now, &mut not_checked)?),
         None => {
-            let reason = "no certificate binds the attestation key to an endorsed TPM: any \
-                software could own it";
-            not_checked.push(NotChecked::new("ak-endorsement", reason));
+            not_checked.push(unendorsed());
             None
         }
     };
-    if ak.name().is_none() {
-        let reason = "only the key's value was given: whether it signs nothing but TPM statements \
-            is unknown";
-        not_checked.push(NotChecked::new("ak-attributes", reason));
-    }
+    not_checked.extend(ak.name().is_none().then(unknown_attributes));
     not_checked.push(acpi::in_pcr1());
     Ok(QuoteClaims {
         bank: selected.bank,
@@ -78,6 +72,18 @@ pub fn verify(
         not_replayed: replayed.not_replayed,
         not_checked,
     })
+}
+
+fn unendorsed() -> NotChecked {
+    let reason = "no certificate binds the attestation key to an endorsed TPM: any software could \
+        own it";
+    NotChecked::new("ak-endorsement", reason)
+}
+
+fn unknown_attributes() -> NotChecked {
+    let reason = "only the key's value was given: whether it signs nothing but TPM statements is \
+        unknown";
+    NotChecked::new("ak-attributes", reason)
 }
 
 /// The values of the registers covered, in all banks; none where none were shown.

@@ -160,13 +160,7 @@ impl SnpReport {
         let platform = fields.u64(0x40)?;
         let mut unknown = unknown_bits("PLATFORM_INFO", platform & !PLATFORM_BITS);
         unknown.extend(unknown_bits("KEY_INFO", u64::from(key_info >> 5) << 5));
-        let cpuid = match version {
-            2 => None,
-            _ => {
-                let [family, model, stepping] = fields.array(0x188)?;
-                Some(Cpuid { family, model, stepping })
-            }
-        };
+        let cpuid = if version == 2 { None } else { Some(fields.cpuid()?) };
         let mitigations = match version {
             5 => Some((fields.u64(0x1f8)?, fields.u64(0x200)?)),
             _ => None,
@@ -269,6 +263,11 @@ impl Fields<'_> {
     fn firmware(&self, at: usize) -> Result<FirmwareVersion, SnpError> {
         let [build, minor, major] = self.array(at)?;
         Ok(FirmwareVersion { major, minor, build })
+    }
+
+    fn cpuid(&self) -> Result<Cpuid, SnpError> {
+        let [family, model, stepping] = self.array(0x188)?;
+        Ok(Cpuid { family, model, stepping })
     }
 
     /// The ABI's r and s are 72 bytes each, little endian; crypto libraries want the curve's 48,

@@ -270,10 +270,9 @@ fn values_in_every_form_are_read() {
 
 #[test]
 fn a_nonce_is_the_verifiers_own() {
-    for nonce in [
-        Nonce::exact(&[0x90, 0x09]),
-        Nonce::any_of(vec![b"9009".to_vec(), vec![0x90, 0x09]]),
-    ] {
+    for nonce in
+        [Nonce::exact(&[0x90, 0x09]), Nonce::any_of(vec![b"9009".to_vec(), vec![0x90, 0x09]])]
+    {
         Files { nonce: Some(nonce), ..Files::gce("sha256") }.verify().unwrap();
     }
     for nonce in [
