@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::mint::MRSIGNER;
+use super::mint::MRSIGNER;
 
 pub fn tcb_info() -> Value {
     let components = |svns: &[u8]| -> Value {
