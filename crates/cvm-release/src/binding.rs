@@ -7,8 +7,8 @@ use crate::messages::{RuntimeData, TeePubKey};
 
 /// `SHA-384(JCS({"additional-evidence", "nonce", "tee-pubkey"}))`, 48 bytes.
 ///
-/// SNP and TDX carry all 48 (zero-padded to 64) in REPORT_DATA; a TPM quote carries
-/// [`Binding::first_32`] as its qualifying data.
+/// SNP and TDX carry all 48 (zero-padded to 64) in REPORT_DATA; a TPM quote carries the first 32
+/// as its qualifying data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding(pub [u8; 48]);
 
@@ -34,13 +34,6 @@ impl Binding {
             tee_pubkey: CanonicalKey::from(&runtime_data.tee_pubkey),
         };
         Self(Sha384::digest(serde_json::to_vec(&canonical).unwrap_or_default()).into())
-    }
-
-    /// What a TPM quote's `extraData` holds.
-    pub fn first_32(&self) -> [u8; 32] {
-        let mut first = [0; 32];
-        first.copy_from_slice(self.0.split_at(32).0);
-        first
     }
 }
 
@@ -95,7 +88,6 @@ mod tests {
         let expected = "412a2cd46689a873a3606a62cc5dadd837d33a7dfe3706531ba537d4c21eb3dfb6a4639a2302472555aa3430cee0bc4e";
         let binding = Binding::new(&data(), "");
         assert_eq!(hex::encode(binding.0), expected);
-        assert_eq!(hex::encode(binding.first_32()), expected[..64]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct TpmClaims {
     /// SHA-256 PCRs 0 to 15, as quoted.
     #[serde(with = "pcr_map")]
     pub pcrs: [Bytes32; REQUIRED_PCRS],
-    /// PCR 11 was extended by the handoff behind everything that the log explains.
+    /// PCR 11 was extended by the handoff, after everything that the log explains.
     pub handed_off: bool,
     /// SHA-256 of the root certificate that endorses this TPM. The policy must name it.
     pub ek_root_sha256: Bytes32,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A check that was not made, because nothing to make it with was given. It stands in the claims: a
+/// A check that was not made, because what it needs was not given. The claims list it: a
 /// verdict is never good because a check was left out silently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotChecked {

@@ -19,7 +19,7 @@ pub struct Appraisal {
     pub refusals: Vec<Refusal>,
     /// What was presented, is not understood, and is accepted by name.
     pub(super) unread: Vec<Refusal>,
-    /// What lay beside the evidence, is none, and was not used.
+    /// What lay beside the evidence, is not evidence itself, and was not used.
     pub left_out: Vec<Refusal>,
 }
 
@@ -43,14 +43,14 @@ impl Appraisal {
     /// What a Rego policy gets as its input: `{"submods": {"cpu0": {"ear.status",
     /// "ear.veraison.annotated-evidence"}}}`.
     ///
-    /// What is not understood and accepted by name is a submodule `unread0` … there, so that a
-    /// policy sees it.
+    /// What is not understood and accepted by name is a submodule `unread0` …, so that a policy
+    /// sees it.
     pub fn input(&self) -> Value {
         json!({ "submods": self.appraised() })
     }
 
     /// Each submodule with its status: affirmed, affirmed with checks left out (a warning), or
-    /// contraindicated, by itself or by what was refused of all.
+    /// contraindicated: for its own sake, or because the whole set was refused.
     fn appraised(&self) -> BTreeMap<String, token::Submodule> {
         let of_all = self.refusals.iter().any(|refusal| !self.submods.contains_key(&refusal.of));
         let not_checked = self.not_checked();

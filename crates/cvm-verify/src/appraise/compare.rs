@@ -1,11 +1,11 @@
-//! Differences from reference values as refusals, and what nothing was compared with.
+//! Refuses what differs from the reference values, and notes what nothing was compared with.
 
 use super::{Appraisal, EvidenceClaims, Explanation, Refusal, explain::known_firmware};
 use crate::{NotChecked, acpi, snp::SnpPolicy};
 use cvm_evidence::{platform::AzureTee, reference_set::ReferenceSet, tpm::HashAlg};
 
-/// Refuses every difference that was explained; evidence of a kind that the reference values do not
-/// know was not compared, and its claims say so. For those who have no policy that does it.
+/// Refuses every difference that was explained, for those who have no policy that does so. Evidence
+/// of a kind that the reference values do not know was not compared, and its claims say so.
 pub fn compare(appraisal: &mut Appraisal, explained: &[Explanation], reference: &ReferenceSet) {
     for difference in explained {
         let Explanation { of, register, likely, .. } = difference;
@@ -27,8 +27,8 @@ pub fn compare(appraisal: &mut Appraisal, explained: &[Explanation], reference: 
 }
 
 /// Notes the TCB of SEV-SNP as not checked where neither `rules` nor the reference values that were
-/// compared state a floor. Of Intel's platforms, rules judge a status; of AMD's there are only
-/// numbers.
+/// compared state a floor. Intel states a status of its platforms, which rules judge; AMD states
+/// only numbers.
 pub fn note_unjudged_tcb(
     appraisal: &mut Appraisal,
     rules: &SnpPolicy,

@@ -28,8 +28,8 @@ pub struct Explanation {
     /// The first measurement that differs, where a log and the reference name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
-    /// What the reference has there: of the event, else of the register. Nothing for one more than
-    /// expected.
+    /// What the reference has there: of the event, else of the register. `None` for an event that
+    /// the reference does not have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
     /// What the evidence has.
@@ -50,7 +50,7 @@ impl fmt::Display for Explanation {
 }
 
 impl Explanation {
-    /// A register as a whole: no log says where it differs.
+    /// A difference of a whole register: no log says at which event.
     fn of_register(
         of: &str,
         register: impl Into<String>,
@@ -76,7 +76,7 @@ impl Explanation {
 
 /// Every difference between what was verified and the reference values of its kind.
 ///
-/// Of several platforms in the reference, the one that differs least is compared with. Logs in the
+/// Where the reference has several platforms, the one that differs least is compared. Logs in the
 /// set name measurements of registers that software extended after the firmware closed its log.
 pub fn explain(
     appraisal: &Appraisal,
@@ -229,7 +229,7 @@ fn sides<D>(difference: Difference<D>) -> (Side<D>, Side<D>) {
     }
 }
 
-/// The measurements that a log in the set lists, else those that the claims prove.
+/// The measurements that a log in the set lists; without a log, those that the claims prove.
 fn measured(quote: &QuoteClaims, set: &EvidenceSet) -> Measurements {
     let logs: Vec<&[u8]> = set.all(Form::EventLog).collect();
     for log in logs.iter().filter_map(|bytes| Log::parse(bytes, eventlog::Registers::Pcrs).ok()) {

@@ -26,7 +26,7 @@ impl Refusal {
         }
     }
 
-    /// Files that make no evidence.
+    /// A refusal of files from which nothing can be verified.
     pub fn input(of: &str, reason: impl Into<String>, help: &str) -> Self {
         Self { of: of.into(), code: "ATT-360".into(), reason: reason.into(), help: help.into() }
     }
@@ -37,7 +37,7 @@ impl Refusal {
     }
 }
 
-/// A reason without what readers of JSON quote of it: a word that is longer than any digest is
+/// A reason without the data that JSON readers quote: a word that is longer than any digest is
 /// data.
 pub(super) fn shortened(reason: &str) -> String {
     const LONGEST: usize = 192;

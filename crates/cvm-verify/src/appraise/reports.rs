@@ -1,4 +1,4 @@
-//! What vendors sign in a set, wherever it stands: what collateral is looked up for.
+//! The reports and quotes in a set, for which collateral is looked up.
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Those of a set, also inside Azure's reports and what KBS clients send.
+    /// Reads those of a set, also inside Azure's reports and what KBS clients send.
     pub fn of(set: &EvidenceSet) -> Self {
         let mut found = Self::default();
         found.snp.extend(set.all(Form::SnpReport).map(<[u8]>::to_vec));

@@ -14,11 +14,11 @@ pub struct EvidenceSet {
     /// By group (a folder, or the loose files), then by form: name and bytes.
     pub(super) groups: BTreeMap<String, Group>,
     count: usize,
-    /// The names of the files that came from the verifier's own hand.
+    /// The names of the files that the verifier gave.
     given: BTreeSet<String>,
     /// What was presented and is not understood.
     unread: Vec<Refusal>,
-    /// What lies beside it and is no evidence.
+    /// What lies beside it and is not evidence.
     pub(super) left_out: Vec<Refusal>,
 }
 
@@ -49,7 +49,7 @@ impl Group {
         }
     }
 
-    /// [`Self::one`], where the evidence is nothing without it.
+    /// [`Self::one`], where nothing can be verified without it.
     pub(super) fn needed(&self, form: Form, by: &str) -> Result<&[u8], Refusal> {
         let missing = || {
             let reason = format!("{by} cannot be verified without {}", form.describe());
@@ -79,13 +79,13 @@ impl EvidenceSet {
         self.unread.push(refusal);
     }
 
-    /// Notes what lies beside the evidence, is none, and was not used.
+    /// Notes what lies beside the evidence, is not evidence itself, and was not used.
     pub fn leave_out(&mut self, refusal: Refusal) {
         self.left_out.push(refusal);
     }
 
-    /// Adds a file of what vendors published, from the verifier's own hand: collateral alone
-    /// counts, nothing else in it is evidence, a nonce or a key.
+    /// Adds a file of what vendors published, given by the verifier. Only collateral in it counts;
+    /// evidence, nonces and keys do not.
     pub fn add_collateral(&mut self, name: &str, bytes: Vec<u8>) {
         let Unpacked { pieces, .. } = match unpacked(name, &bytes) {
             Ok(found) => found,
@@ -107,17 +107,17 @@ impl EvidenceSet {
     }
 
     /// Adds a file. Files of one `group` belong together; those of the group `""` go with every
-    /// other as well, as far as they vouch for evidence and are none.
+    /// other as well, as far as they vouch for evidence and are not evidence themselves.
     ///
     /// # Errors
-    /// [`Refusal`] for content that is none of [`Form`], and beyond 256 files.
+    /// [`Refusal`] for content of no known [`Form`], and for more than 256 files.
     pub fn add(&mut self, group: &str, name: &str, bytes: Vec<u8>) -> Result<(), Refusal> {
         self.count += 1;
         match self.count.cmp(&(MAX_FILES + 1)) {
             std::cmp::Ordering::Less => {}
             std::cmp::Ordering::Equal => {
                 let reason = format!(
-                    "more than {MAX_FILES} files: this one and those behind it are not read"
+                    "more than {MAX_FILES} files: this one and those after it are not read"
                 );
                 return Err(Refusal::input(name, reason, "give one machine's evidence at a time"));
             }
@@ -126,8 +126,8 @@ impl EvidenceSet {
         }
         let Unpacked { pieces, unread } = unpacked(name, &bytes)?;
         self.unread.extend(unread.into_iter().map(|part| {
-            let help = "leave that part out, give it in a form that is known here, or accept it by name in a policy's \
-                        accept_unread";
+            let help = "leave that part out, give it in a form that is known here, or accept it by \
+                name in a policy's accept_unread";
             Refusal::input(&format!("{name}: {}", part.at), part.why, help)
         }));
         let files = &mut self.groups.entry(group.to_owned()).or_default().0;
@@ -153,7 +153,7 @@ impl EvidenceSet {
             .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
     }
 
-    /// The files of a form that came from the verifier's own hand.
+    /// The files of a form that the verifier gave.
     pub(super) fn given(&self, form: Form) -> Vec<Vec<u8>> {
         let given = self.loose(form).iter().filter(|(name, _)| self.given.contains(name));
         given.map(|(_, bytes)| bytes.clone()).collect()
@@ -164,7 +164,7 @@ impl EvidenceSet {
         self.groups.get("").map(|group| group.all(form)).unwrap_or_default()
     }
 
-    /// What cannot be read, less signatures over files that can be: those are left out.
+    /// What cannot be read, and apart from it signatures over files that can be read.
     pub(super) fn unreadable(&self) -> (Vec<Refusal>, Vec<Refusal>) {
         let names = || {
             self.groups
@@ -176,20 +176,26 @@ impl EvidenceSet {
     }
 }
 
-/// Everything in a file, or why it is of no use.
+/// Everything in a file, or why it cannot be used.
 fn unpacked(name: &str, bytes: &[u8]) -> Result<Unpacked, Refusal> {
     let size = bytes.len();
     unpack(bytes).map_err(|error| {
         let (problem, help) = match error {
-            UnpackError::Unsupported(why) => (why, "give evidence of a kind that is verified here; \
-                see --help"),
-            UnpackError::Unknown if size > MAX_FILE_BYTES => ("it is too long", "no evidence is \
-                that long"),
+            UnpackError::Unsupported(why) => (
+                why,
+                "give evidence of a kind that is verified here; \
+                see --help",
+            ),
+            UnpackError::Unknown if size > MAX_FILE_BYTES => (
+                "it is too long",
+                "no evidence is \
+                that long",
+            ),
             UnpackError::Unknown => (
-                "it is no evidence and no collateral that is known here",
-                "reports, quotes, logs, certificates, lists, manifests, tokens and key sets are told by their content, \
-                 also in hex, base64 or JSON; leave other files out, or accept this one by name in a policy's \
-                 accept_unread",
+                "it is neither evidence nor collateral that is known here",
+                "reports, quotes, logs, certificates, lists, manifests, tokens and key sets are \
+                 told by their content, also in hex, base64 or JSON; leave other files out, or \
+                 accept this one by name in a policy's accept_unread",
             ),
         };
         Refusal::input(name, format!("{problem} ({size} bytes)"), help)

@@ -32,9 +32,8 @@ pub struct Terms {
     pub now: u64,
 }
 
-/// What judges evidence, and may come from the same hand as the evidence. By default nothing:
-/// whoever made it may have made that too. What is allowed here stands in the claims'
-/// `not_checked`.
+/// What judges evidence, and may yet come with the evidence. By default nothing may:
+/// whoever made it may have made that too. The claims' `not_checked` lists what is allowed here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Enclosed {
     /// A nonce, which then binds the pieces to each other and proves no freshness.
@@ -45,8 +44,8 @@ pub struct Enclosed {
     pub issuer: bool,
 }
 
-/// Each kind's own rules; what is not given has its safe default. Read from JSON with unknown
-/// members refused.
+/// Each kind's own rules; what is not given has its safe default. JSON with unknown members is
+/// refused.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
@@ -60,7 +59,7 @@ pub struct Rules {
     pub tpm: TpmPolicy,
     /// NVIDIA: whether golden values, a nonce and OCSP are required.
     pub gpu: GpuRules,
-    /// Pieces that need not be understood, by name: a file's, or `FILE: MEMBER`. They stand in
+    /// Pieces that need not be understood, by name: a file's, or `FILE: MEMBER`. They are in
     /// `not_checked`.
     pub accept_unread: BTreeSet<String>,
 }

@@ -1,5 +1,4 @@
-//! What judges evidence, and from whose hand it comes: the verifier's, or that of who presents the
-//! evidence.
+//! What judges evidence, and who gave it: the verifier, or whoever presents the evidence.
 //!
 //! A vendor's certificates, lists and manifests may come with the evidence, because the vendor
 //! signed them. A nonce, a token's keys and its issuer may not: whoever made the evidence may have
@@ -23,13 +22,13 @@ pub(super) struct Shared {
     pub(super) dcap: Vec<Vec<u8>>,
     pub(super) tcb_infos: Vec<Vec<u8>>,
     pub(super) qe_identities: Vec<Vec<u8>>,
-    /// Those of the last three that are from the verifier's own hand: they come first.
+    /// Those of the last three that the verifier gave: they come first.
     pub(super) given: [Vec<Vec<u8>>; 3],
     /// Whose signatures on tokens count.
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) keys_from: From,
     pub(super) roots: Option<Vec<Certificate>>,
-    /// Where the user's roots are none of AMD's form, SNP evidence is refused, and nothing else.
+    /// Where the user's roots are not of AMD's form, SNP evidence is refused, and nothing else.
     pub(super) snp_roots: Result<SnpRoots, Refusal>,
     pub(super) gpu_roots: GpuRoots,
     /// The one nonce's possible bytes, hex first.
@@ -41,16 +40,16 @@ pub(super) struct Shared {
     pub(super) unused: Vec<Refusal>,
 }
 
-/// From whose hand something is.
+/// Who gave something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum From {
-    /// There is none.
+    /// Nobody.
     Nobody,
-    /// The verifier's own.
+    /// The verifier.
     Verifier,
-    /// The evidence's, and the verifier wants that.
+    /// Whoever presents the evidence, and the verifier accepts that.
     Evidence,
-    /// The evidence's, and nobody said that it counts.
+    /// Whoever presents the evidence, and nobody said that it counts.
     EvidenceUnasked,
 }
 
@@ -73,8 +72,7 @@ impl Shared {
         self.nonces.iter().cloned().chain(short.map(|nonce| nonce.to_vec())).collect()
     }
 
-    /// Says of a refusal that shows the nonce's bytes which text they are, where they were given as
-    /// one.
+    /// Adds the nonce's text to a refusal that shows its bytes, where it was given as a text.
     pub(super) fn name_nonce(&self, refusal: &mut Refusal) {
         let text = self.nonces.first().filter(|nonce| !nonce.is_empty());
         let Some(text) =
@@ -89,8 +87,8 @@ impl Shared {
         }
     }
 
-    /// Says in the claims of whatever attests that nobody knows how old it is, unless a nonce of
-    /// the verifier's says so.
+    /// Notes in the claims that nobody knows how old the evidence is, unless it answers the
+    /// verifier's nonce.
     pub(super) fn dated(&self, mut submodule: Submodule) -> Submodule {
         let reason = match self.nonce_from {
             From::Verifier => return submodule,

@@ -6,8 +6,8 @@ use super::{Appraisal, EvidenceSet, Refusal, Terms, kinds, trust::Shared};
 use crate::files::signs;
 
 impl EvidenceSet {
-    /// Verifies everything. Claims stand in the appraisal even where a policy refuses them; where a
-    /// verifier does, there are none to believe.
+    /// Verifies everything. The appraisal has claims even where a policy refuses them; where a
+    /// verifier refuses the evidence, there are no claims to believe.
     pub fn verify(&self, terms: &Terms) -> Appraisal {
         let (mut unread, signatures) = self.unreadable();
         let left_out = self.left_out.iter().cloned().chain(signatures).collect();
@@ -65,7 +65,7 @@ impl EvidenceSet {
     }
 }
 
-/// Of many files that are refused for one reason, the first few and how many more there are.
+/// Where many files are refused for one reason: the first few, and how many more there are.
 fn summarized(refused: Vec<Refusal>) -> Vec<Refusal> {
     const NAMED: usize = 8;
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();

@@ -16,7 +16,7 @@ const SNP_REPORT_DATA: usize = 0x50;
 
 /// Azure evidence of which everything holds but the hardware report's own signature.
 ///
-/// Nothing here may be believed before the hardware report is: [`AzureBound::claims`] takes its
+/// Believe nothing here before the hardware report was verified: [`AzureBound::claims`] takes its
 /// claims.
 #[derive(Debug, Clone)]
 pub struct AzureBound<'a> {
@@ -41,8 +41,8 @@ impl AzureEvidence {
     /// the TD quote is of the HCL's TDREPORT, and from version 2 on the nonce in the runtime data.
     ///
     /// # Errors
-    /// [`AzureError`], for the first check that fails; an empty nonce is refused, as it is
-    /// everybody's.
+    /// [`AzureError`], for the first check that fails; an empty nonce is refused, because
+    /// everybody can answer it.
     pub fn check_binding(
         &self,
         nonce: &[u8],
@@ -89,8 +89,8 @@ impl AzureEvidence {
             evidence = evidence.with_event_log(log)?;
         }
         let mut quote = verify(&evidence, Some(&Nonce::exact(nonce)), None, policy, 0)?;
-        // The hardware report stands for the key: the paravisor's vTPM uses it for its own
-        // statements alone. Of the host's ACPI tables the hardware's claims speak.
+        // The hardware report vouches for the key: the paravisor's vTPM uses it for its own
+        // statements alone. The hardware's claims list the host's ACPI tables.
         quote
             .not_checked
             .retain(|skipped| !skipped.check.starts_with("ak-") && skipped.check != acpi::CHECK);

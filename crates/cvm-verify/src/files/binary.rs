@@ -6,8 +6,8 @@ use super::{Form, UnpackError, content::begins_snp_report, number};
 use crate::snp::{REPORT_BYTES, read_certificate_table};
 use cvm_evidence::tpm::HashAlg;
 
-/// Where a structure ends that says so itself. Tools leave buffers' rests behind quotes and
-/// reports; what lies there is no part of the evidence, and nobody's signature covers it.
+/// Where a structure ends that states its length. Tools leave the rest of a buffer after quotes and
+/// reports; it is not part of the evidence, and no signature covers it.
 pub(super) fn stated_length(form: Form, bytes: &[u8]) -> Option<usize> {
     let u32_at = |at: usize| usize::try_from(number::u32_at(bytes, at)?).ok();
     let u16_at = |at: usize| number::u16_at(bytes, at).map(usize::from);
@@ -38,7 +38,7 @@ pub(super) fn parts(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, UnpackError> {
     let u32_at = |at: usize| usize::try_from(number::u32_at(bytes, at)?).ok();
     let u64_at = |at: usize| number::u64_at(bytes, at);
     let is_report = |bytes: &[u8]| bytes.len() >= REPORT_BYTES && begins_snp_report(bytes);
-    // An extended report: the certificate table lies behind (go-sev-guest writes them so).
+    // An extended report: the certificate table follows (go-sev-guest writes them so).
     if bytes.len() > REPORT_BYTES && is_report(bytes) {
         let (report, table) = bytes.split_at(REPORT_BYTES);
         let mut parts = vec![report.to_vec()];
@@ -59,7 +59,7 @@ pub(super) fn parts(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, UnpackError> {
         return Ok(Some(certificates));
     }
     match bytes {
-        // The ACPI table that says where the log lies: evidence of nothing, and no harm beside the
+        // The ACPI table that says where the log lies: it proves nothing, and may lie beside the
         // log.
         [b'C', b'C', b'E', b'L', ..] => return Ok(Some(vec![])),
         // COSE_Sign1 of AWS Nitro; a tagged CBOR token of Arm CCA.
@@ -112,7 +112,7 @@ fn bincode_quote(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     (rest.is_empty() && Form::of(&parts[1]) == Some(Form::TpmQuote)).then_some(parts)
 }
 
-/// What `tpm2_quote --pcr` writes: TPML_PCR_SELECTION and TPML_DIGESTs as they stand in memory
+/// What `tpm2_quote --pcr` writes: TPML_PCR_SELECTION and TPML_DIGESTs as they are in memory
 /// (tpm2-tools, `pcr_fwrite_serialized`). Comes out as JSON.
 fn tpm2_tools_pcrs(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     const SELECTION: usize = 4 + 16 * 8;

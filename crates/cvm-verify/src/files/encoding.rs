@@ -1,12 +1,12 @@
-//! Text that stands for bytes.
+//! Text that encodes bytes.
 
 use base64::{Engine, engine::general_purpose};
 use serde_json::Value;
 
 use cvm_evidence::tpm::HashAlg;
 
-/// Register values as `tpm2_pcrread` prints them: a bank's name with a colon, and a line a
-/// register. Comes out as JSON.
+/// Register values as `tpm2_pcrread` prints them: a bank's name with a colon, and one
+/// line for each register. Comes out as JSON.
 pub(super) fn registers(text: &str) -> Option<Vec<u8>> {
     let mut banks = serde_json::Map::new();
     let mut bank = None;
@@ -19,7 +19,7 @@ pub(super) fn registers(text: &str) -> Option<Vec<u8>> {
                     .entry(bank?.name())
                     .or_insert_with(|| Value::Object(serde_json::Map::new()));
                 let value = value.strip_prefix("0x").unwrap_or(value).to_ascii_lowercase();
-                // Two values of a register are none.
+                // A register with two values makes the whole text unusable.
                 if values.as_object_mut()?.insert(register.into(), value.into()).is_some() {
                     return None;
                 }

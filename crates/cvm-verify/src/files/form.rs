@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum Form {
     /// A SEV-SNP attestation report: 1184 bytes (AMD 56860, ATTESTATION_REPORT), also of a version
-    /// that no verifier here reads, so that it can say so.
+    /// that no verifier here reads, so that the verifier can say so.
     SnpReport,
     /// A TDX quote (Intel's DCAP ECDSA quote, TEE type 0x81).
     TdxQuote,
@@ -19,7 +19,7 @@ pub enum Form {
     TpmSignature,
     /// A `TPMT_PUBLIC` or `TPM2B_PUBLIC`.
     TpmPublic,
-    /// Register values: JSON, or 24 digests behind each other.
+    /// Register values: JSON, or 24 digests in a row.
     PcrValues,
     /// A TCG event log, of a TPM or a CCEL table.
     EventLog,
@@ -37,7 +37,7 @@ pub enum Form {
     Rim,
     /// A compact JWT.
     Jwt,
-    /// NVIDIA's detached EAT: a JSON array of an overall token and one a device.
+    /// NVIDIA's detached EAT: a JSON array of an overall token and one for each device.
     DetachedEat,
     /// A JSON Web Key Set.
     Jwks,
@@ -75,7 +75,7 @@ impl Form {
         )
     }
 
-    /// What vendors publish: it vouches for evidence, and is itself signed by who made the device.
+    /// What vendors publish: it vouches for evidence, and the device's maker signed it.
     pub fn is_collateral(self) -> bool {
         use Form::*;
         matches!(self, Certificates | Crl | Ocsp | Rim | DcapCollateral | TcbInfo | QeIdentity)

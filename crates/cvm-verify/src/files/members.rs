@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::{Form, UnpackError, encoding::encoded};
 
-/// What stands beside evidence and is none: what the attester bound or was told, and collateral
-/// whose signature is checked elsewhere. Nobody signs these members.
+/// Members beside evidence that are not evidence: what the attester bound or was told, and
+/// collateral whose signature is checked elsewhere. Nobody signs these members.
 ///
 /// Names are compared in lower case, without dashes.
 const LABELS: [&str; 9] = [
@@ -19,7 +19,7 @@ const LABELS: [&str; 9] = [
     "activatedcredential",
     "verifiernonce",
 ];
-/// What a challenge is called. It came from the same hand as the evidence.
+/// What a challenge is called. Whoever sent the evidence sent it too.
 const NONCES: [&str; 5] = ["nonce", "challenge", "eatnonce", "usernonce", "sessionnonce"];
 /// More characters than any label has.
 const MAX_LABEL: usize = 128;
@@ -104,7 +104,7 @@ fn known_members(object: &Map<String, Value>) -> &'static [&'static str] {
     }
 }
 
-/// What stands beside the members that a verifier of KBS evidence reads.
+/// The members beside those that a verifier of KBS evidence reads.
 pub(super) fn beside_kbs(json: &[u8]) -> Inside {
     let mut found = Inside::default();
     match serde_json::from_slice(json) {
@@ -209,7 +209,7 @@ fn listed(parts: &[Value]) -> Inside {
     found
 }
 
-/// Text as it is meant, bytes that stand there as numbers, and JSON as it is.
+/// Text as it is meant, bytes that are written as numbers, and JSON as it is.
 fn as_bytes(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.clone().into_bytes()),

@@ -1,12 +1,12 @@
 //! Which file of an evidence set is what: told by its content, never by its name.
 //!
-//! Nobody labels what a CVM's tools leave behind, and a wrong label must not decide which verifier
-//! runs. A form is told by what can be read as it, not by a length that is usual for it. Raw
-//! signatures and raw register values are bytes without a mark: what their length leaves open is
-//! told beside the quote that they belong to.
+//! Nobody labels the files that a CVM's tools write, and a wrong label must not decide which
+//! verifier runs. A form is told by what can be read as it, not by a length that is usual for it.
+//! Raw signatures and raw register values are bytes without a mark: what their length leaves open
+//! is told beside the quote that they belong to.
 //!
-//! A name says one thing only: which unreadable file of a folder is about evidence and none itself
-//! ([`is_note`], [`signs`]).
+//! A name says one thing only: which unreadable file of a folder is about evidence, and is not
+//! evidence itself ([`is_note`], [`signs`]).
 
 mod binary;
 mod content;

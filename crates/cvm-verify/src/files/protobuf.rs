@@ -15,7 +15,7 @@ pub(super) struct Message {
 }
 
 /// The attestation key, each bank's quote, signature and values, the event log and certificates;
-/// `None` for anything else. What the TEE under the TPM reported stands there as fields, not as the
+/// `None` for anything else. What the TEE under the TPM reported is there as fields, not as the
 /// bytes that were signed.
 pub(super) fn attestation(bytes: &[u8]) -> Option<Message> {
     let message = fields(bytes)?;

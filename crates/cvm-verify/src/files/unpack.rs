@@ -1,8 +1,8 @@
 //! Files that hold evidence inside something else: hex, base64, tables, answers of services, JSON
 //! around it.
 //!
-//! What comes out is told by its content again, so a wrapper decides nothing: it only says where to
-//! look.
+//! What comes out is again told by its content, so a wrapper decides nothing: it only says where
+//! to look.
 
 use std::borrow::Cow;
 
@@ -81,7 +81,7 @@ fn open(bytes: &[u8], depth: u32, at: &str, found: &mut Unpacked) -> Result<(), 
     let bytes = &*plain(bytes)?;
     if is_ambiguous(bytes) {
         return Err(UnpackError::Unsupported(
-            "a JSON member stands there twice, or too deep: readers differ on it",
+            "a JSON member is there twice, or too deep: readers differ on it",
         ));
     }
     if let Some(form) = Form::of(bytes) {
@@ -128,7 +128,7 @@ fn open(bytes: &[u8], depth: u32, at: &str, found: &mut Unpacked) -> Result<(), 
     parts.into_iter().try_for_each(|part| open(&part, depth + 1, at, found))
 }
 
-/// Whether this is JSON of which one reader takes the first of two members and another the last.
+/// Whether this is JSON in which one reader takes the first of two members, and another the last.
 fn is_ambiguous(bytes: &[u8]) -> bool {
     matches!(bytes.trim_ascii_start(), [b'{' | b'[', ..])
         && crate::token::json::value("a file", bytes).is_err()
@@ -141,7 +141,7 @@ fn open_inside(inside: Inside, depth: u32, at: &str, found: &mut Unpacked) -> Op
     let mut note = |found: &mut Unpacked, name: &str, error: UnpackError| {
         let why = match error {
             UnpackError::Unsupported(why) => why,
-            UnpackError::Unknown => "it is no evidence and no collateral that is known here",
+            UnpackError::Unknown => "it is neither evidence nor collateral that is known here",
         };
         if !found.is_full() {
             found.unread.push(Unread { at: join(at, name), why });
@@ -156,7 +156,7 @@ fn open_inside(inside: Inside, depth: u32, at: &str, found: &mut Unpacked) -> Op
             open(&bytes, depth + 1, &join(at, &name), &mut part)
         };
         match opened {
-            // Where evidence is due, a few bytes in hex are none.
+            // Where evidence is due, a few bytes in hex are not evidence.
             Ok(()) if part.pieces.iter().all(|piece| piece.form == Form::Nonce) => {
                 note(found, &name, UnpackError::Unknown)
             }
@@ -165,10 +165,10 @@ fn open_inside(inside: Inside, depth: u32, at: &str, found: &mut Unpacked) -> Op
         }
     }
     found.pieces.extend(inside.nonces.into_iter().map(|bytes| Piece { form: Form::Nonce, bytes }));
-    // Members that no form names: what is in them counts as much, wherever it stands.
+    // Members that no form names: what is in them counts as much as the rest.
     let (mut vouch, mut pieces) = (vec![], vec![]);
     for (name, bytes) in inside.others {
-        // A digest, or another number, that no nonce's name stands at.
+        // A digest, or another number, in a member that is not called a nonce.
         if Form::of(&bytes) == Some(Form::Nonce) {
             continue;
         }
@@ -200,7 +200,7 @@ fn join(at: &str, name: &str) -> String {
 }
 
 /// Text without its byte order mark. XML may be UTF-16 (XML 1.0 §4.3.3); JSON, PEM, tokens and hex
-/// may not, and then that is what is said of them.
+/// may not, and the refusal says so.
 fn plain(bytes: &[u8]) -> Result<Cow<'_, [u8]>, UnpackError> {
     match unmarked(bytes) {
         Ok(text) => Ok(Cow::Borrowed(text)),
@@ -211,7 +211,7 @@ fn plain(bytes: &[u8]) -> Result<Cow<'_, [u8]>, UnpackError> {
     }
 }
 
-/// The member that Intel signed, as its text stands, and the signature (hex).
+/// The text of the member that Intel signed, unchanged, and the signature (hex).
 pub fn signed_member(document: &[u8], member: &str) -> Option<(String, String)> {
     #[derive(Deserialize)]
     struct Document<'a>(#[serde(borrow)] std::collections::BTreeMap<String, &'a RawValue>);

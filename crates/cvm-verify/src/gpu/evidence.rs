@@ -57,7 +57,7 @@ impl DeviceEvidence {
     ///
     /// # Errors
     /// As [`DeviceEvidence::parse`]; [`GpuError::Identity`] when a device is not of the
-    /// architecture or its report not over the nonce that stands beside it.
+    /// architecture or its report not over the nonce that is beside it.
     pub fn parse_set(json: &[u8]) -> Result<Vec<Self>, GpuError> {
         if json.len() > MAX_SET_BYTES {
             let problem = format!("{} bytes, at most {MAX_SET_BYTES} allowed", json.len());

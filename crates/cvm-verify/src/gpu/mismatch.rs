@@ -1,4 +1,4 @@
-//! A measurement that is none of its golden values.
+//! A measurement that differs from its golden values.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub enum Source {
     Firmware,
 }
 
-/// A measurement that is none of its golden values. Its JSON is NVIDIA's
+/// A measurement that differs from each of its golden values. Its JSON is NVIDIA's
 /// `x-nvidia-mismatch-measurement-records`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

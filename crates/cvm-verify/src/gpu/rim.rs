@@ -2,7 +2,7 @@
 //! tag.
 //!
 //! ISO/IEC 19770-2:2015 in TCG's Reference Integrity Manifest profile, as NVIDIA writes it. What is
-//! read is held to that form exactly (that stands for the schema validation of NVIDIA's SDK): root,
+//! read is held to that form exactly (in place of the schema validation of NVIDIA's SDK): root,
 //! `Entity`, `Meta`, `Payload` of `Resource`s, signature; unknown attributes of a measurement are
 //! refused.
 
@@ -22,7 +22,8 @@ use super::{
 };
 
 const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
-const TCG_RIM: &str = "https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/";
+const TCG_RIM: &str = "https://trustedcomputinggroup.org/resource/\
+    tcg-reference-integrity-manifest-rim-information-model/";
 /// The namespace of the `HashN` attributes.
 const SHA384: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
 /// The longest list of alternatives known has 4.
@@ -119,8 +120,9 @@ impl Rim {
         self.golden.len()
     }
 
-    /// The measurements of a report that are none of this manifest's golden values. No verdict:
-    /// neither need be genuine, nor does an empty answer say that the manifest is the report's.
+    /// The measurements of a report that differ from this manifest's golden values. This is not a
+    /// verdict: neither need be genuine, nor does an empty answer say that the manifest is the
+    /// report's.
     pub fn compare(&self, report: &Report, source: Source) -> Result<Vec<Mismatch>, GpuError> {
         let exempt = report.opaque.nvdec0_disabled()?;
         let mut mismatches = Vec::new();
@@ -208,9 +210,9 @@ fn payload(payload: Node<'_, '_>) -> Result<BTreeMap<u8, Golden>, String> {
 fn measurement(resource: Node<'_, '_>) -> Result<(u8, bool, Golden), String> {
     let text = |name| attribute(resource, (None, name));
     let number =
-        |name| text(name)?.parse::<u8>().map_err(|_| format!("{name} is no number up to 255"));
+        |name| text(name)?.parse::<u8>().map_err(|_| format!("{name} is not a number up to 255"));
     if text("type")? != "Measurement" {
-        return Err("a Resource that is no Measurement".into());
+        return Err("a Resource that is not a Measurement".into());
     }
     let (index, alternatives, size) =
         (number("index")?, usize::from(number("alternatives")?), number("size")?);

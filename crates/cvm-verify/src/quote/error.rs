@@ -37,7 +37,7 @@ pub enum TpmError {
         /// The quote's `extraData`, hex.
         found: String,
     },
-    /// A nonce without bytes is everybody's.
+    /// A nonce without bytes, which every quote can answer.
     #[error("the expected nonce is empty")]
     EmptyNonce,
     /// A bank that the policy does not accept, or that is unknown here.

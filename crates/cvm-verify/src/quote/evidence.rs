@@ -43,7 +43,7 @@ impl<'a> QuoteEvidence<'a> {
     /// With the event log that explains the values.
     ///
     /// # Errors
-    /// [`TpmError::Structure`] for what is no log.
+    /// [`TpmError::Structure`] for what is not a log.
     pub fn with_event_log(self, log: &'a [u8]) -> Result<Self, TpmError> {
         let parsed = Log::parse(log, eventlog::Registers::Pcrs)?;
         Ok(Self { log: Some((log, parsed)), ..self })

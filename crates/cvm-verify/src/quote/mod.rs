@@ -1,9 +1,9 @@
 //! A TPM 2.0 quote alone, without flare-cvm's release protocol around it: message, signature,
 //! attestation key, PCR values and an event log in, claims out.
 //!
-//! What such a quote proves hangs on the attestation key. [`crate::verify`] binds it to an endorsed
-//! TPM by credential activation; here a certificate may, and otherwise the claims say `not_checked:
-//! ak-endorsement`.
+//! What such a quote proves depends on the attestation key. [`crate::verify`] binds it to an
+//! endorsed TPM by credential activation; here a certificate may, and otherwise the claims say
+//! `not_checked: ak-endorsement`.
 
 mod claims;
 mod endorsement;

@@ -74,7 +74,7 @@ pub(super) fn check(
 fn leads_to(register: u32, replayed: Option<&Digest>, quoted: &Digest) -> bool {
     match (register, replayed) {
         (_, Some(value)) => value == quoted,
-        // PC Client Profile §4.7.2: without a dynamic launch these stand at all ones.
+        // PC Client Profile §4.7.2: without a dynamic launch these are all ones.
         (17..=22, None) => {
             [0, 0xff].iter().any(|fill| *quoted == Digest::filled(quoted.alg(), *fill))
         }

@@ -94,7 +94,7 @@ fn values(
     not_checked: &mut Vec<NotChecked>,
 ) -> Result<BTreeMap<HashAlg, Registers>, TpmError> {
     let Some(values) = &evidence.pcrs else {
-        let reason = "no PCR values were given: the quote's digest stands alone";
+        let reason = "no PCR values were given: nothing shows what the quote's digest covers";
         not_checked.push(NotChecked::new("pcr-values", reason));
         return Ok(BTreeMap::new());
     };

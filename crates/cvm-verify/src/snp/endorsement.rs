@@ -59,14 +59,16 @@ impl Endorsement {
         let number = |oid: &'static str| {
             u8::from_der(required(oid)?).map_err(|_| {
                 SnpError::certificates(format!(
-                    "extension {oid} of the {kind} is no number below 256"
+                    "extension {oid} of the {kind} is not a number below 256"
                 ))
             })
         };
         let text = |oid: &'static str| {
             Ia5StringRef::from_der(required(oid)?).map(|text| text.as_str().to_owned()).map_err(
                 |_| {
-                    SnpError::certificates(format!("extension {oid} of the {kind} is no IA5String"))
+                    SnpError::certificates(format!(
+                        "extension {oid} of the {kind} is not an IA5String"
+                    ))
                 },
             )
         };
@@ -126,7 +128,7 @@ fn product(name: &str) -> Result<Product, SnpError> {
 
 fn point(certificate: &Certificate, kind: SigningKey) -> Result<[u8; 97], SnpError> {
     certificate.public_key().try_into().map_err(|_| {
-        SnpError::certificates(format!("the {kind}'s key is no uncompressed point of P-384"))
+        SnpError::certificates(format!("the {kind}'s key is not an uncompressed point of P-384"))
     })
 }
 

@@ -5,7 +5,7 @@ use cvm_base::Explain;
 use super::{SigningKey, TcbComponent};
 use crate::x509::X509Error;
 
-/// SEV-SNP evidence was refused. Nothing was learned that may be believed.
+/// SEV-SNP evidence was refused. Nothing in it may be believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnpError {

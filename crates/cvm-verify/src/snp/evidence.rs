@@ -16,7 +16,7 @@ impl SnpEvidence {
     /// Reads a report, and certificates as one DER or any number of PEM ones.
     ///
     /// # Errors
-    /// [`SnpError`] as of [`SnpReport::parse`]; [`SnpError::Chain`] for what is no certificate.
+    /// [`SnpError`] as of [`SnpReport::parse`]; [`SnpError::Chain`] for what is not a certificate.
     pub fn parse(report: &[u8], certificates: &[u8]) -> Result<Self, SnpError> {
         Ok(Self {
             report: SnpReport::parse(report)?,

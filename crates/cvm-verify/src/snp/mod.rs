@@ -6,10 +6,10 @@
 //!
 //! | check | specification |
 //! |---|---|
-//! | layout, known version; reserved fields are claims | SEV-SNP ABI 56860, §7.3, `ATTESTATION_REPORT` |
+//! | layout, version; reserved fields are claims | SEV-SNP ABI 56860, §7.3, `ATTESTATION_REPORT` |
 //! | signature, ECDSA P-384 with SHA-384 | the same, §10 |
 //! | VCEK → ASK → ARK, or VLEK → ASVK → ARK, dates, revocation | RFC 5280; AMD 57230, 58369 |
-//! | the key's TCB, chip, product, kind against the report | AMD 57230 §3.1, 58369 §3.1 (as go-sev-guest and Trustee do) |
+//! | the key's TCB, chip, product and kind against the report | AMD 57230 §3.1, 58369 §3.1 |
 //!
 //! Nothing is fetched; without a revocation list, a nonce or an unmasked chip id, the claims say
 //! so.

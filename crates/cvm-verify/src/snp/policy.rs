@@ -34,8 +34,8 @@ pub struct SnpPolicy {
     /// runs at 1, and AWS's reports say 1. An image without a paravisor runs at 0, and its owner
     /// may require that.
     pub max_vmpl: u8,
-    /// The oldest report version. Version 2 names no processor; its product is the certificate's
-    /// word.
+    /// The oldest report version. Version 2 names no processor; only the certificate states its
+    /// product.
     pub min_report_version: u32,
     /// The least ABI version that the guest's policy must ask for: major, minor.
     pub min_abi: (u8, u8),

@@ -134,7 +134,7 @@ pub struct SnpReport {
 }
 
 impl SnpReport {
-    /// Reads a report of version 2 to 5 and nothing behind it, but for one documented case: the
+    /// Reads a report of version 2 to 5 and nothing after it, but for one documented case: the
     /// 20-byte header of Azure's runtime data, which follows the report in an HCL report ("Guest
     /// attestation for confidential VMs", `IGVM_REQUEST_DATA`). Whoever cuts one out with it keeps
     /// a valid report.
@@ -216,8 +216,8 @@ impl SnpReport {
         let Some(Cpuid { family, model, .. }) = self.cpuid else { return Ok(None) };
         let product = Product::from_cpuid(family, model).ok_or_else(|| {
             SnpError::product(format!(
-                "the report's CPUID family {family:#04x}, model {model:#04x} is none that this \
-                 program knows"
+                "the report's CPUID family {family:#04x}, model {model:#04x} is not one that \
+                 this program knows"
             ))
         })?;
         Ok(Some(product))
@@ -289,7 +289,7 @@ fn fail(problem: String) -> SnpError {
     SnpError::malformed("report", problem)
 }
 
-/// Its own length and that of the data behind it, version, type 2 (SNP), hash (1 SHA-256, 2 -384, 3
+/// Its own length and that of the data after it, version, type 2 (SNP), hash (1 SHA-256, 2 -384, 3
 /// -512).
 fn is_azure_header(bytes: &[u8]) -> bool {
     let Ok(header) = <[u8; AZURE_HEADER_BYTES]>::try_from(bytes) else { return false };

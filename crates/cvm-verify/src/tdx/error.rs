@@ -9,7 +9,7 @@ use cvm_evidence::rtmr::Bytes48;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TdxError {
-    /// Bytes that are no quote.
+    /// Bytes that are not a quote.
     #[error("the quote cannot be read: {problem}")]
     Quote {
         /// Expected and found.
@@ -82,7 +82,7 @@ pub enum TdxError {
         /// The quote's, hex.
         found: String,
     },
-    /// Bytes that are no event log.
+    /// Bytes that are not an event log.
     #[error("the event log cannot be read: {problem}")]
     EventLog {
         /// Expected and found.
@@ -105,7 +105,12 @@ pub enum TdxError {
         problem: String,
     },
     /// A part of the collateral is not yet, or no longer, valid.
-    #[error("{what} is valid from {} to {}, not at {}", rfc3339(*.from), rfc3339(*.until), rfc3339(*.now))]
+    #[error(
+        "{what} is valid from {} to {}, not at {}",
+        rfc3339(*.from),
+        rfc3339(*.until),
+        rfc3339(*.now)
+    )]
     Time {
         /// Which part.
         what: &'static str,
@@ -151,7 +156,7 @@ pub enum TdxError {
 }
 
 impl TdxError {
-    /// Whether collateral is at fault, whatever quote it stands beside.
+    /// Whether collateral is at fault, whatever quote it is beside.
     pub(crate) fn is_of_collateral(&self) -> bool {
         let of_collateral = |what: &str| matches!(what, "TCB info" | "QE identity");
         match self {

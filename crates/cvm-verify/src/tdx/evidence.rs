@@ -27,9 +27,9 @@ impl TdxEvidence {
 }
 
 impl Quote {
-    /// What says that collateral is another platform's: the words of both, neither of them
-    /// believed. Collateral that was refused is explained with it; what is wrong with another
-    /// platform's does not matter.
+    /// The error that says that collateral is another platform's, by what both state, neither of
+    /// them believed. It explains why collateral was refused: what else is wrong with another
+    /// platform's collateral does not matter.
     pub(crate) fn differs_from(&self, collateral: &Collateral) -> Option<TdxError> {
         let chain = pck::read_chain(self.signature.pck_chain.as_deref()?).ok()?;
         let platform = pck::sgx_extension(chain.first()?).ok()?;

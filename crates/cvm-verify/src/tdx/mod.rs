@@ -10,11 +10,11 @@
 //!
 //! **Why our own code** and not the crate `dcap-qvl`, which is good: it verifies all collateral
 //! with each quote (`benches/verify.rs` measures both), its errors name no check, it brings 30
-//! crates, and three of its ways are not ours: collateral's `pck_certificate_chain` replaces the
-//! quote's own chain, the PCE id is not compared, and a revocation list from the future is
-//! believed. It is the oracle in our tests instead: on every vector, on hundreds of damaged quotes
-//! and collaterals and on every minted one, what we accept it must accept with the same status and
-//! advisories, and what it alone accepts must fail one of our stricter checks.
+//! crates, and it does three things that we do not want: collateral's `pck_certificate_chain`
+//! replaces the quote's own chain, the PCE id is not compared, and a revocation list from the
+//! future is believed. It is the oracle in our tests instead: on every vector, on hundreds of
+//! damaged quotes and collaterals and on every minted one, what we accept it must accept with the
+//! same status and advisories, and what it alone accepts must fail one of our stricter checks.
 //!
 //! Status, advisories and attributes are claims; [`TdxPolicy`] refuses what is not safe. Revoked
 //! platforms are refused here.

@@ -28,7 +28,7 @@ const MAX_CACHED_PLATFORMS: usize = 1024;
 /// Verifies one quote. Who verifies many keeps a [`DcapVerifier`].
 ///
 /// `roots` are trusted ([`intel_roots`] in production), `report_data` is what REPORT_DATA must be
-/// (up to 64 bytes; zeros behind), `now` is in seconds since 1970 UTC.
+/// (up to 64 bytes, then zeros), `now` is in seconds since 1970 UTC.
 ///
 /// # Errors
 /// [`TdxError`], for the first check that fails.
@@ -42,8 +42,8 @@ pub fn verify(
     DcapVerifier::new(roots, collateral, now)?.verify(evidence, report_data, now)
 }
 
-/// Roots and collateral, verified once; platforms' chains are verified once each. What has dates is
-/// checked against `now` with every quote.
+/// Roots and collateral, verified once; each platform's chain is verified once. Dates are checked
+/// against `now` with every quote.
 #[derive(Debug)]
 pub struct DcapVerifier {
     roots: Vec<Certificate>,
@@ -54,7 +54,7 @@ pub struct DcapVerifier {
 
 impl DcapVerifier {
     /// Verifies the collateral. Without any, quotes are held against Intel's known quoting
-    /// enclaves, and what could not be checked stands in the claims.
+    /// enclaves, and the claims list what could not be checked.
     ///
     /// # Errors
     /// [`TdxError`] for collateral that is not signed below one of the roots or not valid at `now`.
@@ -94,7 +94,7 @@ impl DcapVerifier {
         if evidence.event_log.is_none() {
             not_checked.push(NotChecked::new(
                 "event-log",
-                "no event log was given: the RTMRs stand unexplained",
+                "no event log was given: nothing explains the RTMRs",
             ));
         }
         not_checked.push(acpi::in_rtmr0());
@@ -201,8 +201,8 @@ impl DcapVerifier {
         let chain = match (&signature.pck_chain, from_collateral) {
             (Some(own), None) => own,
             (Some(own), Some(other)) => {
-                let same = own == other
-                    || matches!((read_chain(own), read_chain(other)), (Ok(own), Ok(other)) if own == other);
+                let read = || Some((read_chain(own).ok()?, read_chain(other).ok()?));
+                let same = own == other || read().is_some_and(|(own, other)| own == other);
                 if !same {
                     return Err(TdxError::pck("the collateral holds another chain than the quote"));
                 }

@@ -38,7 +38,7 @@ pub struct KeySet {
 pub(super) struct Key {
     /// `None` only for a PEM key, which is the only one of its set.
     kid: Option<String>,
-    /// The key's own idea of its algorithm.
+    /// The algorithm that the key itself names.
     alg: Option<String>,
     material: Material,
     chain: Vec<Certificate>,

@@ -16,7 +16,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Reads one DER certificate with nothing behind it.
+    /// Reads one DER certificate with nothing after it.
     ///
     /// # Errors
     /// [`X509Error::Malformed`].

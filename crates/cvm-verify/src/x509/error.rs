@@ -6,7 +6,7 @@ use cvm_base::Explain;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum X509Error {
-    /// Bytes that are no certificate, or more than the bound.
+    /// Bytes that are not a certificate, or more than the bound.
     #[error("{what} cannot be read: {problem}")]
     Malformed {
         /// Which one.

@@ -92,6 +92,6 @@ mod tests {
         assert!(verify(&[], &milan[1..], NOW).is_err());
         assert!(verify(&milan[..1], &[], NOW).is_err());
         assert!(verify(&milan[..1], &milan[1..], 1_766_000_000).is_err(), "a VLEK lives one year");
-        assert!(verify(&milan[..1], &leaf, NOW).is_err(), "a leaf is no root of itself");
+        assert!(verify(&milan[..1], &leaf, NOW).is_err(), "a leaf is not its own root");
     }
 }

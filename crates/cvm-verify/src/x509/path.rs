@@ -83,7 +83,7 @@ impl Path<'_> {
                 .build()
         });
         // Each root is tried alone, so that the answer says which one it was. The reason of the one
-        // that got furthest stands.
+        // that got furthest counts.
         let mut refused = (0, "no root is trusted".to_owned());
         let mut refuse = |reached, problem| {
             if reached > refused.0 {
@@ -93,7 +93,7 @@ impl Path<'_> {
         for root in self.roots {
             let anchor = anchor_from_trusted_cert(&root.der)
                 .map_err(|e| fail(format!("the root: {}", in_words(&e))))?;
-            // A root that is out of date vouches for nothing; RFC 5280 leaves that to the one who
+            // A root that is out of date vouches for nothing; RFC 5280 leaves that to whoever
             // trusts it.
             let (from, until) = root.validity();
             if !(from..=until).contains(&now.as_secs()) {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// PEM files joined without a newline between them, with one: readers look for boundaries where
-/// lines begin (RFC 7468 §2), and would pass over what follows such a seam without a word.
+/// lines begin (RFC 7468 §2), and would silently pass over what follows such a seam.
 pub(crate) fn pem_apart(pem: &[u8]) -> Cow<'_, [u8]> {
     const SEAM: &str = "----------BEGIN ";
     match std::str::from_utf8(pem) {

@@ -30,14 +30,14 @@ pub(crate) fn in_words(error: &webpki::Error) -> String {
         Error::InvalidCrlSignatureForPublicKey => {
             "its issuer's key did not sign the revocation list".into()
         }
-        Error::EndEntityUsedAsCa => "an authority was expected, and it is none".into(),
+        Error::EndEntityUsedAsCa => "an authority was expected, and it is not one".into(),
         Error::CaUsedAsEndEntity => {
-            "an authority's certificate stands where a device's or a signer's is due".into()
+            "an authority's certificate is there in place of a device's or a signer's".into()
         }
         Error::UnsupportedCriticalExtension => "a critical extension is not known here".into(),
         Error::UnsupportedSignatureAlgorithmContext(_)
         | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            "it is signed with an algorithm that is not believed (SHA-1 is none)".into()
+            "it is signed with an algorithm that is not believed (SHA-1 is not)".into()
         }
         // The names of the rest are words (`MaximumPathDepthExceeded`).
         other => {

@@ -106,7 +106,8 @@ impl Files {
                 json!({ "tpm_quote": arrays, "hcl_report": self.hcl, "td_quote": self.td_quote })
             }
             (version, true) => json!({
-                "version": version, "tpm_quote": hex, "hcl_report": base64(&self.hcl), "vcek": base64(&self.vcek),
+                "version": version, "tpm_quote": hex, "hcl_report": base64(&self.hcl),
+                "vcek": base64(&self.vcek),
             }),
             (version, false) => json!({
                 "version": version, "tpm_quote": hex, "hcl_report": base64(&self.hcl),
@@ -452,7 +453,7 @@ fn attack_lengths_that_lie() {
     }
     for end in 0..files.hcl.len() {
         let cut = HclReport::parse(&files.hcl[..end]);
-        // Only the zeros behind the runtime data may be missing.
+        // Only the zeros after the runtime data may be missing.
         assert_eq!(cut.is_ok(), end >= RUNTIME + files.runtime().len(), "cut at {end}");
     }
     assert!(HclReport::parse(&vec![0; 70_000]).is_err());

@@ -180,7 +180,7 @@ fn events_are_described_by_what_their_digests_prove() {
         };
         assert!(proven("EV_EFI_VARIABLE_DRIVER_CONFIG", "SecureBoot"), "{bank}");
         assert!(proven("EV_EFI_ACTION", "Calling EFI Application from Boot Option"));
-        // An image's digest is Authenticode's: the path stands in the log alone.
+        // An image's digest is Authenticode's: the path is in the log alone.
         assert!(claimed("EV_EFI_BOOT_SERVICES_APPLICATION", "\\EFI\\ubuntu\\shimx64.efi"));
         assert!(
             events.iter().any(|event| event.kind == "EV_IPL" && event.text.is_some()),

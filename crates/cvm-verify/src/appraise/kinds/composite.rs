@@ -1,4 +1,4 @@
-//! What holds of all pieces of evidence together: one nonce, and devices that are one machine's.
+//! What must hold for all pieces of evidence together: one nonce, and one machine.
 
 use cvm_base::Bytes32;
 
@@ -110,7 +110,7 @@ impl Appraisal {
         for token in &tokens {
             broken.extend(policy.evaluate_set(token).err().unwrap_or_default());
         }
-        // Without any device at all, that is what the policy refuses.
+        // Without any device at all, the policy refuses that.
         if tokens.is_empty() || !gpus.is_empty() || !switches.is_empty() {
             broken.extend(policy.evaluate_devices(&gpus, &switches).err().unwrap_or_default());
         }

@@ -56,7 +56,7 @@ pub(super) fn with_collateral<T>(
     if !(tcb_infos.is_empty() && qe_identities.is_empty()) {
         candidates.extend(assemble(tcb_infos, qe_identities));
     }
-    // A folder of collateral holds several platforms'.
+    // A folder may hold collateral of several platforms.
     let with = first_good(candidates, |collateral| {
         let collateral = collateral?;
         let verifier = DcapVerifier::new(roots.clone(), Some(&collateral), now);

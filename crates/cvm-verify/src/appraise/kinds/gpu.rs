@@ -48,14 +48,14 @@ pub(super) fn device(
         shared.ocsp.iter().map(|der| OcspResponse::parse(der, None)).collect::<Result<Vec<_>, _>>();
     let ocsp = ocsp.map_err(|e| Refusal::new("an OCSP response", &e))?;
     let collateral = gpu::Collateral { rims: &rims, ocsp: &ocsp, crls: &shared.crls };
-    // Of a longer one (the release protocol's has 48 bytes) a device answers the first 32.
+    // A device answers the first 32 bytes of a longer nonce (the release protocol's has 48).
     let verify = |nonce: Option<&[u8; 32]>| {
         gpu::verify(evidence, &shared.gpu_roots, collateral, nonce, terms.now)
     };
     let forms = || shared.nonces.iter().filter_map(|nonce| nonce.first_chunk::<32>());
     let verified = match shared.nonces.first() {
         None => verify(None),
-        // What stands there in hex is also text of twice the length; few ask with that.
+        // A nonce in hex is also text of twice the length; few ask with that.
         Some(nonce) => {
             match forms().map(|form| verify(Some(form))).find(|tried| !is_another_nonce(tried)) {
                 Some(verified) => verified,

@@ -31,8 +31,7 @@ pub(in crate::appraise) fn verify(group: &Group, shared: &Shared, terms: &Terms)
     }
     let hardware =
         |kind| hcl.as_ref().filter(|hcl| hcl.kind() == kind).map(HclReport::hardware_report);
-    // Azure's own report may lie beside the one that holds it; another one is evidence of another
-    // machine.
+    // Azure's own report may lie beside the one that holds it; any other is of another machine.
     let own =
         |report: &[u8]| hardware(HardwareKind::Snp).is_some_and(|own| report.starts_with(own));
     found.each(
@@ -54,7 +53,7 @@ pub(in crate::appraise) fn verify(group: &Group, shared: &Shared, terms: &Terms)
     found
 }
 
-/// What vouches for evidence, where there is none anywhere.
+/// What vouches for evidence, in a set without evidence.
 pub(in crate::appraise) fn vouch(group: &Group, shared: &Shared, terms: &Terms) -> Found {
     let mut found = Found::default();
     for (name, bytes) in group.all(Form::Rim) {

@@ -23,7 +23,7 @@ pub(super) fn verify(
         let unknown = || {
             Refusal::input(
                 name,
-                format!("{name} is no evidence body that is known here"),
+                format!("{name} is not an evidence body that is known here"),
                 "give the files themselves",
             )
         };

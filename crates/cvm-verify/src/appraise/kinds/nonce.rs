@@ -2,7 +2,7 @@
 
 use crate::appraise::{Refusal, trust::Shared};
 
-/// The nonce's form that the evidence shows, padded with zeros; another one, if none is. Nothing
+/// The form of the nonce that the evidence shows, padded with zeros, or else the first form; `None`
 /// without a nonce.
 pub(super) fn report_data(shared: &Shared, found: &[u8]) -> Option<[u8; 64]> {
     let forms = || shared.nonces.iter().filter_map(|nonce| padded(nonce));

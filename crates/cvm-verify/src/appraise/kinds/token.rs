@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A token of whichever service its claims are laid out like.
+/// A token; the layout of its claims tells which service issued it.
 pub(super) fn jwt(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new(name, e);
     let token = Token::parse(bytes.trim_ascii()).map_err(|e| fail(&e))?;
@@ -46,7 +46,7 @@ pub(super) fn jwt(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> V
 
 fn maa(name: &str, token: &Token, issuer: Issuer, shared: &Shared, now: u64) -> Verified {
     let Issuer { rules, not_checked, refusals } = issuer;
-    // Which kind of TEE is acceptable is the reader's matter; all that Azure knows are read.
+    // The reader decides which kind of TEE is acceptable; all that Azure knows are read.
     let types = ["sgx", "sevsnpvm", "tdxvm", "azurevm"].map(str::to_owned).to_vec();
     let policy = MaaPolicy { rules: rules.clone(), types, ..MaaPolicy::new(rules.issuer) };
     let mut claims =
@@ -110,8 +110,8 @@ struct Issuer {
     refusals: Vec<Refusal>,
 }
 
-/// The issuer's rules. Where nobody named an issuer, the token's own word stands: it is refused,
-/// unless that is wanted.
+/// The issuer's rules. Where nobody named an issuer, there is only the token's own word: it is
+/// refused, unless that is wanted.
 fn issuer(token: &Token, shared: &Shared, terms: &Terms) -> Result<Issuer, Refusal> {
     let claims = token.unverified_claims().map_err(|e| Refusal::new("the token", &e))?;
     let own = claims.get("iss").and_then(Value::as_str).unwrap_or_default().to_owned();

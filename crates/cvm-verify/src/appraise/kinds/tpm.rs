@@ -23,8 +23,8 @@ use cvm_evidence::{
     tpm::{HashAlg, Quote, parse_quote},
 };
 
-/// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed,
-/// not refused. A signature of none of them is `unread`.
+/// Every quote of a TPM. Where several banks were quoted, a quote of a bank that the policy does
+/// not accept is listed, not refused. A signature that belongs to no quote is `unread`.
 pub(super) fn quotes(
     group: &Group,
     shared: &Shared,
@@ -94,8 +94,7 @@ fn are_values_of(quote: &[u8], bytes: &[u8]) -> bool {
     parse_quote(quote).is_ok_and(|quote| digest(&quote))
 }
 
-/// One quote, with whichever of the signatures and keys at hand is its own: that one is then
-/// `used`.
+/// One quote, with the signature and the key at hand that fit it; the signature is then `used`.
 #[expect(clippy::too_many_arguments, reason = "what is at hand for a quote, listed once")]
 fn quote(
     group: &Group,
@@ -113,7 +112,7 @@ fn quote(
         roots: shared.roots.as_deref().unwrap_or_default(),
         crls: &shared.crls,
     };
-    // A log that cannot be read is none, whichever signature is the quote's.
+    // A log that cannot be read is refused, whichever signature is the quote's.
     log.map(|log| Log::parse(log, Registers::Pcrs)).transpose()?;
     let verify = |signature: &[u8], key: &AttestationKey, certificate: Option<&Certificate>| {
         let mut evidence = QuoteEvidence::parse(message, signature, key.clone())?;
@@ -185,7 +184,7 @@ pub(super) fn event_log(group: &Group) -> Verified {
     };
     let bytes = group.needed(Form::EventLog, "an event log")?;
     let log = match Log::parse(bytes, Registers::Pcrs) {
-        // A TD's log has no other bank, and firmware names another register first.
+        // A TD's log has no bank but SHA-384, and its first register is not PCR 0.
         Ok(log) if log.banks() != [HashAlg::Sha384] => log,
         other => {
             let log = CcEventLog::parse(bytes);

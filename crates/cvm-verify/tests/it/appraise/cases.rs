@@ -39,7 +39,7 @@ fn certificate_tables_in_either_byte_order() {
     accepted(&collected.verify(&terms(None, NOW)));
 }
 
-/// The security version of the guest stands where an event log has its first event's type.
+/// The security version of the guest is where an event log has its first event's type.
 #[test]
 fn an_extended_report_of_any_guest_svn_is_no_event_log() {
     for svn in 0..=0x20 {
@@ -143,7 +143,7 @@ fn byte_order_marks_are_read_or_named() {
     let utf8 = String::from_utf8(case("byte-order-mark/rim-bom.xml")).unwrap();
     let utf16: Vec<u8> = utf8.encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert_eq!(unpack(&utf16).unwrap().pieces[0].form, Form::Rim);
-    // The mark stands in front of PEM, hex and tokens as well; lines may end in CRLF.
+    // The mark may be in front of PEM, hex and tokens as well; lines may end in CRLF.
     let marked = |text: &str| [b"\xef\xbb\xbf", text.as_bytes()].concat();
     let report = hex::encode(read("snp/milan-virtee/report.bin"));
     let lines: Vec<_> =
@@ -180,7 +180,7 @@ fn vceks_of_several_machines_beside_a_report() {
     assert_eq!(stranger.refusals[0].code, "ATT-306", "{:?}", stranger.refusals);
 }
 
-/// Two chips' reports, each genuine, are no machine with two processors.
+/// Two chips' reports, each genuine, are not a machine with two processors.
 #[test]
 fn attack_two_machines_as_one() {
     let mut two = EvidenceSet::default();

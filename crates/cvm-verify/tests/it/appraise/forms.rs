@@ -264,7 +264,7 @@ fn what_is_known_and_not_verified_is_refused_by_name() {
         let refusal = EvidenceSet::default().add("", "file", bytes).unwrap_err();
         assert!(refusal.code == "ATT-360" && refusal.reason.contains(name), "{refusal:?}");
     }
-    // The table beside a log is no evidence, and no reason to refuse.
+    // The table beside a log is not evidence, and not a reason to refuse.
     let table = [b"CCEL8\0\0\0", &[0; 48][..]].concat();
     assert!(EvidenceSet::default().add("", "table", table).is_ok());
 }

@@ -163,11 +163,13 @@ fn what_was_not_given_is_named() {
             assert!(found.contains(*check), "{kind}: {found:?}");
         }
     }
-    let floor = json!({ "snp": { "min_tcb": { "Milan": { "bootloader": 3, "tee": 0, "snp": 8, "microcode": 115 } } } });
+    let floor = json!({ "snp": { "min_tcb": { "Milan": { "bootloader": 3, "tee": 0, "snp": 8,
+        "microcode": 115 } } } });
     let judged = Case::new("SEV-SNP", "snp/milan-virtee", "report.bin vcek.der", NOW).rules(floor);
     let verdict = judged.verdict(&judged.bytes(), None, None);
     assert!(verdict.accepted() && !named(&verdict).contains("tcb-floor"), "{:?}", verdict.refusals);
-    let floor = json!({ "snp": { "min_tcb": { "Siena": { "bootloader": 3, "tee": 0, "snp": 8, "microcode": 25 } } } });
+    let floor = json!({ "snp": { "min_tcb": { "Siena": { "bootloader": 3, "tee": 0, "snp": 8,
+        "microcode": 25 } } } });
     let other = Case { rules: floor, ..judged };
     assert_eq!(code(&other.verdict(&other.bytes(), None, None)), ["ATT-309"]);
 }
@@ -221,7 +223,8 @@ fn attack_a_bare_sgx_quote_without_collateral() {
     let status = json!({ "sgx": { "tcb_statuses": ["ConfigurationAndSWHardeningNeeded"] } });
     assert!(sgx(whole, status.clone()).accepted());
     assert_eq!(code(&sgx(bare, status)), ["ATT-416"]);
-    let none = json!({ "sgx": { "tcb_statuses": ["ConfigurationAndSWHardeningNeeded"], "accepted_advisories": [] } });
+    let none = json!({ "sgx": { "tcb_statuses": ["ConfigurationAndSWHardeningNeeded"],
+        "accepted_advisories": [] } });
     assert_eq!(code(&sgx(whole, none)), ["ATT-415"], "its advisories are open");
     let knowingly = sgx(bare, json!({ "sgx": { "allow_unknown_tcb": true } }));
     assert!(
@@ -243,7 +246,7 @@ fn a_part_of_the_collateral_is_none() {
             .rules(json!({ "sgx": { "tcb_statuses": ["ConfigurationAndSWHardeningNeeded"] } }));
         let verdict = |document: &Value| {
             let files = [case.bytes().remove(0), document.to_string().into_bytes()];
-            // What is no collateral any more is no file that is known.
+            // What is not collateral any more is not a file that is known.
             let mut all = cvm_verify::appraise::EvidenceSet::default();
             all.add("", "quote", files[0].clone()).unwrap();
             all.add("", "collateral", files[1].clone()).ok()?;

@@ -202,7 +202,8 @@ fn a_report_in_base64_under_trustees_name_is_read() {
 #[test]
 fn a_token_of_a_service_that_nobody_here_reads_is_called_that() {
     let part = |value: serde_json::Value| b64::URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({ "iss": "https://confidentialcomputing.googleapis.com", "eat_nonce": "x", "hwmodel": "INTEL_TDX" });
+    let claims = json!({ "iss": "https://confidentialcomputing.googleapis.com", "eat_nonce": "x",
+        "hwmodel": "INTEL_TDX" });
     let token =
         [part(json!({ "alg": "RS256", "kid": "1" })), part(claims), "AAAA".into()].join(".");
     let keys = ear::key().jwks().to_string().into_bytes();

@@ -50,11 +50,16 @@ fn attack_evidence_that_brings_its_own_nonce() {
         wrapped("nonce"),
         wrapped("challenge"),
         wrapped("eat_nonce"),
-        vec![json!({ "evidence": report64, "nonce": NONCE, "cert": vcek64 }).to_string().into_bytes()],
         vec![
-            json!({ "oak": { "remoteAttestationReport": report64, "nonce": NONCE }, "cert": vcek64 })
+            json!({ "evidence": report64, "nonce": NONCE, "cert": vcek64 })
                 .to_string()
-                .into(),
+                .into_bytes(),
+        ],
+        vec![
+            json!({ "oak": { "remoteAttestationReport": report64, "nonce": NONCE },
+                "cert": vcek64 })
+            .to_string()
+            .into(),
         ],
         vec![json!([{ "snp": report64 }, { "challenge": NONCE }, vcek64]).to_string().into_bytes()],
     ] {
@@ -65,7 +70,8 @@ fn attack_evidence_that_brings_its_own_nonce() {
         };
         let replayed = judged(Some(OTHER), Enclosed::default());
         assert_eq!(code(&replayed), ["ATT-308"]);
-        assert!(replayed.left_out.iter().any(|note| note.reason.contains("another nonce")), "{:?}", replayed.left_out);
+        let left_out = &replayed.left_out;
+        assert!(left_out.iter().any(|note| note.reason.contains("another nonce")), "{left_out:?}");
         // A flag that is given beside a nonce changes nothing.
         assert_eq!(code(&judged(Some(OTHER), ALL)), ["ATT-308"]);
 
@@ -75,7 +81,8 @@ fn attack_evidence_that_brings_its_own_nonce() {
 
         let wanted = judged(None, ALL);
         assert!(wanted.accepted(), "{:?}", wanted.refusals);
-        assert!(checks(&wanted, "cpu0").iter().any(|(check, why)| *check == "nonce" && why.contains("came with")));
+        let of_nonce = |(check, why): &(&str, &str)| *check == "nonce" && why.contains("came with");
+        assert!(checks(&wanted, "cpu0").iter().any(of_nonce));
         assert_eq!(status(&wanted, "cpu0"), "warning");
 
         let fresh = judged(Some(NONCE), Enclosed::default());
@@ -246,7 +253,7 @@ fn attack_a_token_that_brings_its_own_keys() {
     }
 }
 
-/// Keys that were given and are none end the verification, for their own reason.
+/// Something given as keys that is not keys ends the verification, for that reason.
 #[test]
 fn unusable_keys_are_named() {
     let verdict =
@@ -270,8 +277,8 @@ fn unusable_keys_are_named() {
     }
 }
 
-/// What lies in the verifier's collateral folder vouches for evidence, and is no nonce, no key and
-/// no evidence.
+/// What lies in the verifier's collateral folder vouches for evidence, and is not a nonce, a key or
+/// evidence itself.
 #[test]
 fn a_collateral_folder_holds_collateral() {
     let (report, vcek, roots) = machine(|report| asked(report, NONCE));

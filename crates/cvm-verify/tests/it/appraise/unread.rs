@@ -174,7 +174,7 @@ fn attack_a_member_that_nobody_reads() {
     // A good one under a name that nobody knows is evidence all the same.
     let verdict = judged("a_new_name", json!(STANDARD.encode(&report)), &terms(None, NOW));
     assert_eq!(code(&verdict), ["ATT-303"], "its VCEK is missing: {:?}", verdict.refusals);
-    // In a list, and behind another of its name.
+    // In a list, and after another of its name.
     let genuine = json!({ "tpm_quote": quote, "ak_public": tpm("ak.pub") });
     let judged_text = |text: String| {
         let mut files = EvidenceSet::default();
@@ -272,7 +272,7 @@ fn attack_pieces_that_belong_to_nothing() {
     );
 }
 
-/// Notes, signatures over files, and collateral of other machines are no evidence.
+/// Notes, signatures over files, and collateral of other machines are not evidence.
 #[test]
 fn innocent_companions_are_left_out() {
     let mut files = EvidenceSet::default();

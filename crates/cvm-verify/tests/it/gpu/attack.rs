@@ -50,7 +50,8 @@ fn attack_chains_that_are_wrong() {
     let [leaf, identity, family_ca, family, root] =
         pems.iter().map(String::as_str).collect::<Vec<_>>().try_into().unwrap();
     verify(&[leaf, identity, family_ca, family, root]).unwrap();
-    // The order is no secret: the path is found, whoever sends it how. A root need not be sent.
+    // The order does not count: the path is found in whatever order it is sent. A root need not be
+    // sent.
     verify(&[root, family, family_ca, identity, leaf]).unwrap();
     verify(&[leaf, family_ca, identity, family]).unwrap();
     // Missing links, a missing or a second leaf, the root alone.

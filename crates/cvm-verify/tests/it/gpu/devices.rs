@@ -113,12 +113,12 @@ fn what_is_no_report() {
         ((|device| device.opaque.push((3, b"1.0".to_vec()))) as fn(&mut Device), "twice"),
         (|device| device.set(34, vec![2, 0]), "version 2"),
         (|device| device.set(36, vec![3, 0]), "feature flag 3"),
-        (|device| device.set(3, b"../x".to_vec()), "no name"),
-        (|device| device.set(3, vec![0; 4]), "no name"),
+        (|device| device.set(3, b"../x".to_vec()), "not a name"),
+        (|device| device.set(3, vec![0; 4]), "not a name"),
         (|device| device.set(6, vec![1; 7]), "7 bytes"),
         (|device| device.set(22, vec![1; 7]), "8 bytes"),
         (|device| device.opaque.retain(|(field, _)| *field != 17), "no Project"),
-        (|device| device.chip = "GA100", "none that NVIDIA attests"),
+        (|device| device.chip = "GA100", "not one that NVIDIA attests"),
     ] {
         let error = refused(change).to_string();
         assert!(error.contains(expected), "{error}");

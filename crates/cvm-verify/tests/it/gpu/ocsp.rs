@@ -73,9 +73,9 @@ fn named(der: &[u8]) -> Named {
     let mut rest = read(read(der).1).1;
     let mut fields = Vec::new();
     while !rest.is_empty() {
-        let (whole, content, behind) = read(rest);
+        let (whole, content, after) = read(rest);
         fields.push((whole, content));
-        rest = behind;
+        rest = after;
     }
     let bits = read(read(fields[6].1).2).1;
     Named { serial: fields[1].1.to_vec(), subject: fields[5].0.to_vec(), key: bits[1..].to_vec() }

@@ -195,7 +195,8 @@ fn rules_are_compared_as_python_compares() {
 fn older_vocabularies_of_nvidias_sdk() {
     let local_3_0 = json!({"version": "3.0", "authorization-rules": {
         "type": "JWT",
-        "overall-claims": {"iss": "LOCAL_GPU_VERIFIER", "x-nvidia-overall-att-result": true, "x-nvidia-ver": "2.0"},
+        "overall-claims": {"iss": "LOCAL_GPU_VERIFIER", "x-nvidia-overall-att-result": true,
+        "x-nvidia-ver": "2.0"},
         "detached-claims": {
             "measres": "success",
             "x-nvidia-gpu-attestation-report-cert-chain-validated": true,
@@ -208,13 +209,15 @@ fn older_vocabularies_of_nvidias_sdk() {
     policy.evaluate(&[with_ocsp()]).unwrap();
     assert!(policy.evaluate(&[complete(&rims(), IN_2024).unwrap()]).is_err());
     // SDK 1.1 renamed the claim.
-    let renamed = json!({"version": "1.0", "authorization-rules": {"x-nv-gpu-vbios-index-no-conflict": true}});
+    let renamed = json!({"version": "1.0",
+        "authorization-rules": {"x-nv-gpu-vbios-index-no-conflict": true}});
     ResultPolicy::parse(renamed.to_string().as_bytes()).unwrap().evaluate(&[with_ocsp()]).unwrap();
 }
 
 #[test]
 fn what_is_no_policy() {
-    let unknown = json!({"version": "1.0", "authorization-rules": {"x-nv-gpu-available": true, "x-nv-gpu-fine": true}});
+    let unknown = json!({"version": "1.0", "authorization-rules": {"x-nv-gpu-available": true,
+        "x-nv-gpu-fine": true}});
     let error = ResultPolicy::parse(unknown.to_string().as_bytes()).unwrap_err();
     assert_eq!(
         error,
@@ -228,9 +231,8 @@ fn what_is_no_policy() {
         rules(json!({"overall-claims": {}, "detached-claims": {"a": 1}})),
         rules(json!({"type": "JWT", "overall-claims": {}, "detached-claims": {}})),
         rules(json!({"type": "JWT", "overall-claims": [], "detached-claims": {"a": 1}})),
-        rules(
-            json!({"type": "JWT", "overall-claims": {}, "detached-claims": {"a": 1}, "detached-claim": {}}),
-        ),
+        rules(json!({"type": "JWT", "overall-claims": {}, "detached-claims": {"a": 1},
+                "detached-claim": {}})),
         json!({"version": "1.0", "authorization-rules": {}}).to_string(),
         json!({"version": "5.0", "authorization-rules": {}}).to_string(),
         json!({"version": "1.1", "authorization-rules": {"x-nv-gpu-available": true}}).to_string(),

@@ -53,7 +53,7 @@ fn attack_any_change_of_the_signed_content() {
             _ => bytes.insert(at, b'0'),
         }
         let changed = String::from_utf8(bytes).unwrap();
-        // Space within a tag is no content.
+        // Space within a tag is not content.
         if !changed.split_whitespace().eq(xml.split_whitespace()) {
             assert!(verdict(&changed).is_err(), "byte {at}");
             refused += 1;
@@ -151,7 +151,7 @@ fn attack_signature_wrapping() {
     let signature = &signature[..signature.find("</SoftwareIdentity>").unwrap()];
     let head = &xml[..xml.find('>').unwrap() + 1];
     for wrapped in [
-        // The genuine document within another one, within the signature, behind it, as an object of
+        // The genuine document within another one, within the signature, after it, as an object of
         // it.
         format!("{head}{xml}{body}{signature}</SoftwareIdentity>"),
         format!(
@@ -163,7 +163,7 @@ fn attack_signature_wrapping() {
             signature.trim_end_matches("</ds:Signature>")
         ),
         format!("{body}{signature}{xml}</SoftwareIdentity>"),
-        // A second payload, before and behind the genuine one; a second signature; the signature
+        // A second payload, before and after the genuine one; a second signature; the signature
         // elsewhere.
         forged.replacen("</ns0:Payload>", "</ns0:Payload><ns0:Payload/>", 1),
         xml.replacen("<ns0:Payload", "<ns0:Payload></ns0:Payload><ns0:Payload", 1),

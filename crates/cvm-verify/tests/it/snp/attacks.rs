@@ -273,7 +273,7 @@ fn revocation_lists_of_the_root() {
             .contains(&"certificate-revocation")
     );
 
-    // Revoked, also in a second list behind one that does not revoke it.
+    // Revoked, also in a second list after one that does not revoke it.
     let ask = serial(&milan_line.ask.0);
     let revoking = crl(ark, &[&ask], (2025, 2026), None);
     for lists in [

@@ -23,7 +23,7 @@ fn lengths() {
     }
 }
 
-/// constellation's report.raw is a report with the header of Azure's runtime data behind it.
+/// constellation's report.raw is a report with the header of Azure's runtime data after it.
 #[test]
 fn azures_header_and_no_other_tail() {
     let raw = vector("constellation-azure/report.raw");
@@ -166,8 +166,8 @@ fn certificate_tables() {
     check(&SnpEvidence::from_extended(&vector("trustee-vlek/report.bin"), &cloud).unwrap(), NOW)
         .unwrap();
 
-    let mut behind = table(&[(VCEK, &leaf)], true);
-    behind.pop();
+    let mut trailing = table(&[(VCEK, &leaf)], true);
+    trailing.pop();
     let mut far = table(&[(VCEK, &leaf)], true);
     far[16..20].fill(0xff);
     let mut long = table(&[(VCEK, &leaf)], true);
@@ -175,7 +175,7 @@ fn certificate_tables() {
     let garbage = table(&[(VCEK, b"no certificate")], true);
     let unended = table(&[(VCEK, b"")], false);
     let many = vec![(OTHER, b"".as_slice()); 40];
-    for bad in [behind, far, long, garbage, unended, table(&many, true), vec![0; 65 * 1024]] {
+    for bad in [trailing, far, long, garbage, unended, table(&many, true), vec![0; 65 * 1024]] {
         assert!(SnpEvidence::from_extended(&report, &bad).is_err());
     }
     // An empty table is a table; the VCEK must then come from elsewhere.
@@ -190,7 +190,7 @@ fn roots() {
     for bad in [b"".as_slice(), b"no PEM", &vector("milan-virtee/vcek.der")] {
         assert!(SnpRoots::from_pem(bad).is_err());
     }
-    // What is embedded is what stands in keys/roots.
+    // What is embedded is what is in keys/roots.
     let milan = SnpRoots::from_pem(&repository("keys/roots/amd/ask_ark_milan.pem")).unwrap();
     let evidence = evidence("milan-virtee");
     cvm_verify::snp::verify(&evidence, &milan, &[], &Default::default(), NOW).unwrap();

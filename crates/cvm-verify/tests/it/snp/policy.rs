@@ -63,7 +63,7 @@ fn each_rule_refuses_what_it_names() {
         (floor("milan=3.1.8.115"), "reported_tcb"),
         (floor("milan=3.0.9.115"), "reported_tcb"),
         (floor("milan=3.0.8.116"), "reported_tcb"),
-        // A floor for others only is no free pass; and nobody knows this report's stepping.
+        // A floor for others only is not a free pass; and nobody knows this report's stepping.
         (floor("genoa=3.0.8.115"), "product"),
         (floor("milan-b1=3.0.8.115"), "product"),
     ] {

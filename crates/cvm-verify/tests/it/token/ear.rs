@@ -102,7 +102,8 @@ fn the_key_holders_token_is_read_as_well() {
         "ear.verifier-id": {"developer": "flare-cvm", "build": "cvm-keyholder 0.1.0"},
         "aud": "them",
         "submods": {"cpu0": {
-            "ear.status": "affirming", "ear.appraisal-policy-id": "default", "ear.veraison.annotated-evidence": {"tpm": {}},
+            "ear.status": "affirming", "ear.appraisal-policy-id": "default",
+            "ear.veraison.annotated-evidence": {"tpm": {}},
         }},
         "flare-cvm": {"tee": "tpm", "trust": "untrusted-host"},
     });

@@ -8,9 +8,11 @@ use super::signer::{NOW, SIGNER, keys, registered, token, with};
 
 fn tdx() -> Value {
     json!({
-        "attester_type": "TDX", "attester_tcb_status": "UpToDate", "attester_advisory_ids": [], "dbgstat": "disabled",
+        "attester_type": "TDX", "attester_tcb_status": "UpToDate", "attester_advisory_ids": [],
+        "dbgstat": "disabled",
         "attester_held_data": "AQID", "tdx_is_debuggable": false, "tdx_td_attributes_debug": false,
-        "tdx_mrtd": "0c".repeat(48), "tdx_rtmr0": "00".repeat(48), "tdx_report_data": "31".repeat(64),
+        "tdx_mrtd": "0c".repeat(48), "tdx_rtmr0": "00".repeat(48),
+        "tdx_report_data": "31".repeat(64),
     })
 }
 
@@ -18,7 +20,8 @@ fn tdx() -> Value {
 fn common() -> Value {
     let service = json!({
         "ver": "2.0.0", "policy_ids_matched": [{"id": "p1", "version": "v1", "hash": "x"}],
-        "policy_ids_unmatched": null, "verifier_nonce": {"val": "Ym05dVkyVT0=", "iat": "", "signature": ""},
+        "policy_ids_unmatched": null, "verifier_nonce": {"val": "Ym05dVkyVT0=", "iat": "",
+        "signature": ""},
     });
     with(&registered("ita"), service)
 }
@@ -56,7 +59,8 @@ fn both_claim_versions_say_the_same() {
         assert_eq!(ita.to_json()["ita"]["tee"]["tdx_rtmr0"], "00".repeat(48));
     }
     // SEV-SNP has no status of Intel's.
-    let snp = json!({"sevsnp": {"sevsnp_is_debuggable": false, "sevsnp_launchmeasurement": "70".repeat(48)}});
+    let snp = json!({"sevsnp": {"sevsnp_is_debuggable": false,
+        "sevsnp_launchmeasurement": "70".repeat(48)}});
     let snp = verdict(&with(&common(), snp), &policy).unwrap();
     assert_eq!(snp.attester_type, "sevsnp");
     assert!(

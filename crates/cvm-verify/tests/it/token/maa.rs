@@ -191,8 +191,10 @@ fn a_confidential_vm_and_each_thing_that_spoils_it() {
 #[test]
 fn a_tdx_vm_and_what_a_policy_may_allow() {
     let tdx = json!({
-        "x-ms-attestation-type": "tdxvm", "x-ms-compliance-status": "azure-compliant-cvm", "dbgstat": "disabled",
-        "attester_tcb_status": "UpToDate", "tdx_td_attributes_debug": false, "tdx_mrtd": "aa".repeat(48),
+        "x-ms-attestation-type": "tdxvm", "x-ms-compliance-status": "azure-compliant-cvm",
+        "dbgstat": "disabled",
+        "attester_tcb_status": "UpToDate", "tdx_td_attributes_debug": false,
+        "tdx_mrtd": "aa".repeat(48),
         "tdx_report_data": "bb".repeat(64), "nonce": "ADE0101",
     });
     let good = with(&registered("maa"), tdx);

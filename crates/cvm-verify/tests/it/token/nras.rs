@@ -114,7 +114,8 @@ fn overall(version: &str) -> Value {
 fn device_v2(kind: &str) -> Value {
     let mut claims = with(
         &registered(ISSUER),
-        json!({"eat_nonce": NONCE, "measres": "comparison-successful", "dbgstat": "disabled", "secboot": true}),
+        json!({"eat_nonce": NONCE, "measres": "comparison-successful", "dbgstat": "disabled",
+            "secboot": true}),
     );
     for check in ["parsed", "nonce-match", "signature-verified", "cert-chain-validated"] {
         claims[format!("x-nvidia-{kind}-attestation-report-{check}")] = json!(true);

@@ -84,7 +84,7 @@ fn issuer_and_audience_are_the_policys() {
     }
     assert!(
         verdict(&Rules::new(""), &with(&claims, json!({"iss": ""})), NOW).is_err(),
-        "nobody is no issuer"
+        "nobody is not an issuer"
     );
 }
 

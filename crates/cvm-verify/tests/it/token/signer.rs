@@ -94,7 +94,8 @@ impl Signer {
         let point = |key: &EcdsaKeyPair, curve: &str, kid: &str| {
             let (x, y) =
                 key.public_key().as_ref()[1..].split_at(if curve == "P-256" { 32 } else { 48 });
-            json!({"kty": "EC", "crv": curve, "kid": kid, "use": "sig", "x": B64.encode(x), "y": B64.encode(y)})
+            json!({"kty": "EC", "crv": curve, "kid": kid, "use": "sig", "x": B64.encode(x),
+                "y": B64.encode(y)})
         };
         let rsa = self.rsa.public_key();
         let n = B64.encode(rsa.modulus().big_endian_without_leading_zero());
