@@ -2,7 +2,7 @@
 
 use cvm_base::Explain;
 use cvm_collect::{
-    CollectError, Device, Kind,
+    CollectError, Device,
     tpm::{Tpm, patiently},
 };
 use cvm_evidence::{

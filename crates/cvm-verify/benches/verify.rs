@@ -206,8 +206,10 @@ fn tpm_quote() {
     let name = |ending: &str| file(&format!("ecdsa-p256-sha256.{ending}"));
     let (message, signature, ak, pcrs) =
         (name("msg"), name("sig"), name("ak.tpm2b"), file("pcrs.json"));
-    let (nonce, policy) =
-        (Nonce::from_text("00112233445566778899aabbccddeeff"), TpmPolicy::default());
+    let (nonce, policy) = (
+        Nonce::exact(&hex::decode("00112233445566778899aabbccddeeff").unwrap()),
+        TpmPolicy::default(),
+    );
     let ours = rate(|| {
         let key = AttestationKey::parse(black_box(&ak)).unwrap();
         let evidence = QuoteEvidence::parse(&message, &signature, key).unwrap();

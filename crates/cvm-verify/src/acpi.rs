@@ -1,20 +1,18 @@
 //! The host's ACPI tables: code that the host writes and the guest's kernel runs with its own
 //! rights, before PID 1 ("BadAML"; `tests/host_acpi.rs` boots an attack).
 //!
-//! No verifier of evidence alone can accept them. What can is a comparison, with a value that
-//! somebody vouches for, of the register that covers them: RTMR0 of a TD, PCR 1 of a TPM whose
-//! firmware measures them. SEV-SNP's launch digest covers none. So claims list [`CHECK`] among
-//! `not_checked` until such a comparison was made: by whoever asks [`crate::measured::phase`] about a
-//! TD, with reference values, or by a policy, which then names it in its rule `checked`.
-
-use serde_json::{Value, json};
+//! Evidence alone does not show whether they are acceptable. The register that covers them must be
+//! compared with a value that somebody vouches for: RTMR0 of a TD, or PCR 1 of a TPM whose firmware
+//! measures them. SEV-SNP's launch digest does not cover them. So claims list [`CHECK`] among
+//! `not_checked` until somebody compared: the caller of [`crate::measured::phase`] for a TD, with
+//! reference values, or a policy, which then names it in its rule `checked`.
 
 use crate::NotChecked;
 
 /// The check's name in `not_checked`, and in a policy's `accepted_not_checked` and `checked`.
 pub const CHECK: &str = "acpi";
 
-/// Of a launch digest, native or a paravisor's.
+/// For a launch digest, native or a paravisor's.
 pub(crate) fn beside_a_launch_digest() -> NotChecked {
     NotChecked::new(
         CHECK,
@@ -22,22 +20,22 @@ pub(crate) fn beside_a_launch_digest() -> NotChecked {
     )
 }
 
-/// Of a TD.
-pub(crate) fn in_rtmr0() -> NotChecked {
+/// For a TD, where there is nothing to compare RTMR0 with.
+pub fn in_rtmr0() -> NotChecked {
     NotChecked::new(
         CHECK,
         "host: RTMR0 covers the ACPI tables, whose code the kernel runs, and was not compared",
     )
 }
 
-/// Of a TPM.
+/// For a TPM.
 pub fn in_pcr1() -> NotChecked {
     let reason =
         "host: PCR 0 and 1, which show ACPI tables if firmware measures them, were not compared";
     NotChecked::new(CHECK, reason)
 }
 
-/// Of a machine that another verifier judged.
+/// For a machine that another verifier judged.
 pub(crate) fn in_a_token() -> NotChecked {
     NotChecked::new(
         CHECK,
@@ -45,16 +43,7 @@ pub(crate) fn in_a_token() -> NotChecked {
     )
 }
 
-/// A comparison that covers the tables was made: the check leaves the claims of a kind.
-pub fn compared(claims: &mut Value) {
-    if let Some(list) = claims.get_mut("not_checked").and_then(Value::as_array_mut) {
-        list.retain(|skipped| skipped["check"] != CHECK);
-    }
-}
-
-/// There is nothing to compare a TD's RTMR0 with: the check returns.
-pub fn not_compared(claims: &mut Value) {
-    if let Some(list) = claims.get_mut("not_checked").and_then(Value::as_array_mut) {
-        list.push(json!(in_rtmr0()));
-    }
+/// A comparison that covers the tables was made: the check leaves the claims' `not_checked`.
+pub fn compared(not_checked: &mut Vec<NotChecked>) {
+    not_checked.retain(|skipped| skipped.check != CHECK);
 }

@@ -1,10 +1,10 @@
 //! What a key holder states of an attestation key: that it lives in a TPM which the key holder saw
 //! endorsed.
 //!
-//! RFC 9334's passport model. Credential activation proves to a key holder, once a boot, that an
-//! attestation key lives in an endorsed TPM; the key holder signs that, and peers who cannot repeat
-//! the activation believe the parties of their own agreement. The statement says nothing of the
-//! CVM's state: a fresh quote does. So it has no expiry, and a policy may bound its age.
+//! RFC 9334's passport model. Credential activation proves to a key holder, once in each boot, that
+//! an attestation key lives in an endorsed TPM; the key holder signs that, and peers who cannot
+//! repeat the activation believe the parties of their own agreement. The statement says nothing of
+//! the CVM's state: a fresh quote does. So it has no expiry, and a policy may bound its age.
 
 use cvm_base::{Bytes, Bytes16, Bytes32, Explain};
 use cvm_layout::{
@@ -68,7 +68,7 @@ pub enum AkCertificateError {
         /// Expected and found.
         problem: String,
     },
-    /// Another party's statement than the one whose key verifies it.
+    /// A statement of another party than the one whose key verifies it.
     #[error("the attestation key's certificate is party {found}'s, expected {expected}'s")]
     Party {
         /// Whose key was to verify it.
@@ -122,7 +122,7 @@ fn check_length(bytes: &[u8]) -> Result<(), AkCertificateError> {
 }
 
 impl AkStatement {
-    /// Reads a statement's bytes. It is nobody's before its signature is verified.
+    /// Reads a statement's bytes. Nobody vouches for it before its signature is verified.
     ///
     /// # Errors
     /// [`AkCertificateError::Malformed`].

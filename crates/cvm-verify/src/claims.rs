@@ -20,23 +20,6 @@ pub enum Claims {
     Tpm(Box<TpmClaims>),
 }
 
-/// A check that was not made, because nothing to make it with was given. It stands in the claims: a
-/// verdict is never good because a check was left out silently.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotChecked {
-    /// Which: `certificate-revocation`, `ocsp`, `nonce`, ….
-    pub check: String,
-    /// What was missing.
-    pub reason: String,
-}
-
-impl NotChecked {
-    /// A check that was not made, and why.
-    pub fn new(check: &str, reason: &str) -> Self {
-        Self { check: check.into(), reason: reason.into() }
-    }
-}
-
 /// When in an image's life the evidence was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -72,7 +55,7 @@ pub struct TpmClaims {
     /// SHA-256 PCRs 0 to 15, as quoted.
     #[serde(with = "pcr_map")]
     pub pcrs: [Bytes32; REQUIRED_PCRS],
-    /// PCR 11 was extended by the handoff behind everything that the log explains.
+    /// PCR 11 was extended by the handoff, after everything that the log explains.
     pub handed_off: bool,
     /// SHA-256 of the root certificate that endorses this TPM. The policy must name it.
     pub ek_root_sha256: Bytes32,

@@ -53,6 +53,7 @@ mod claims;
 pub mod files;
 pub mod gpu;
 pub mod measured;
+mod not_checked;
 pub mod quote;
 pub mod snp;
 pub mod tdx;
@@ -60,7 +61,8 @@ pub mod token;
 mod verifier;
 pub mod x509;
 
-pub use claims::{Claims, NotChecked, PcrMismatch, Phase, TpmClaims};
+pub use claims::{Claims, PcrMismatch, Phase, TpmClaims};
+pub use not_checked::NotChecked;
 pub use verifier::{
     Binding, CredentialState, Difference, QuotedEvidence, QuotedTpm, Roots, challenge, verify,
     verify_quoted,

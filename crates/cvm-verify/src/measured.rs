@@ -18,11 +18,11 @@ use cvm_evidence::{
 };
 
 /// Compares `annotated`, the content of `ear.veraison.annotated-evidence`, with the image's
-/// reference values: the phase, and for [`Phase::Other`] what differs. `None` where `annotated` is
-/// of no kind known here.
+/// reference values: the phase, and for [`Phase::Other`] what differs. `None` where the kind of
+/// `annotated` is not known here.
 ///
 /// SEV-SNP has no register that a running guest could extend: its claims show the image, and never
-/// that it has handed off. Who releases to it must remember to which guest (REPORT_ID) it did.
+/// that it has handed off. Whoever releases to a guest must remember which one (REPORT_ID) it was.
 pub fn phase(annotated: &Value, reference: &Reference) -> Option<(Phase, String)> {
     let claims = |kind: &str| annotated.get(kind);
     let compared = if let Some(claims) = claims("snp") {
@@ -72,8 +72,8 @@ fn patched(kind: &str, shown: &ShownTcb, floor: &TcbFloor) -> Result<(), String>
     floor.check(shown).map_err(|shortfall| match shortfall {
         Shortfall::Below { .. } => format!("{kind}: {shortfall}"),
         Shortfall::Unnamed { chip } => format!(
-            "{kind}: {shortfall} in the image's reference values: provision it with a tcb_floor for {chip} (docs/tcb.md), \
-             and enrol what the builder then signs"
+            "{kind}: {shortfall} in the image's reference values: provision it with a tcb_floor \
+             for {chip} (docs/tcb.md), and enrol what the builder then signs"
         ),
     })
 }

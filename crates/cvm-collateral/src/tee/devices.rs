@@ -14,8 +14,7 @@ use super::{
 };
 use cvm_evidence::trustee::NVIDIA;
 use cvm_verify::gpu::{
-    self, DeviceClaims, DeviceEvidence, Expectation, GpuClaims, GpuError, GpuPolicy, Rim,
-    SwitchClaims, Topology,
+    self, DeviceClaims, DeviceEvidence, GpuClaims, GpuError, GpuPolicy, Rim, SwitchClaims, Topology,
 };
 
 /// The longest text that is read, in bytes: sixteen GPUs fit.
@@ -74,7 +73,7 @@ impl Vendors {
             }
         }
         // A GPU that is listed twice, or one of another machine, does not count.
-        Topology::check(&gpus, &switches, Expectation::default())?;
+        Topology::check(&gpus, &switches)?;
         let of = |class: &str, at: usize, claims| {
             let claims = TeeClaims::new(json(claims)?);
             Ok(Submodule { name: format!("{class}{at}"), kind: NVIDIA, claims })

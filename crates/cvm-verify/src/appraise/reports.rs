@@ -1,8 +1,8 @@
-//! What vendors sign in a set, wherever it stands: what collateral is looked up for.
+//! The reports and quotes in a set, for which collateral is looked up.
 
 use serde_json::Value;
 
-use super::{EvidenceSet, kinds};
+use super::{EvidenceSet, kinds::azure_kind};
 use crate::{
     azure::{AzureEvidence, HardwareKind, HclReport},
     files::Form,
@@ -19,7 +19,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Those of a set, also inside Azure's reports and what KBS clients send.
+    /// Reads those of a set, also inside Azure's reports and what KBS clients send.
     pub fn of(set: &EvidenceSet) -> Self {
         let mut found = Self::default();
         found.snp.extend(set.all(Form::SnpReport).map(<[u8]>::to_vec));
@@ -34,7 +34,7 @@ impl Reports {
         {
             if let Ok(evidence) = SnpEvidence::from_kbs(&body) {
                 found.snp.push(evidence.report.signed().to_vec());
-            } else if let Ok(evidence) = AzureEvidence::from_json(kinds::azure_kind(&body), &body) {
+            } else if let Ok(evidence) = AzureEvidence::from_json(azure_kind(&body), &body) {
                 found.hcl(evidence.hcl());
                 found.quotes.extend(evidence.td_quote().map(<[u8]>::to_vec));
             }

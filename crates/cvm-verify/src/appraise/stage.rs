@@ -1,8 +1,8 @@
 //! Of several candidates' reasons, the one that says most: that of the candidate which got
 //! furthest.
 //!
-//! Several keys, signatures, nonces' forms or collections of collateral may lie beside evidence,
-//! and one of them is its own. Why the others do not fit is no news.
+//! Several keys, signatures, forms of a nonce or collections of collateral may lie beside evidence,
+//! and one of them belongs to it. Why the others do not fit says nothing.
 
 use crate::{azure::AzureError, quote::TpmError, tdx::TdxError, token::TokenError};
 
@@ -31,7 +31,7 @@ pub(super) trait Staged {
 }
 
 /// Tries candidates in their order: what the first good one gave, or the reason of the one that got
-/// furthest. Of equals the first stands; `None` where there is no candidate.
+/// furthest. Of equals the first counts; `None` where there is no candidate.
 pub(super) fn first_good<T, C, E: Staged>(
     candidates: impl IntoIterator<Item = C>,
     mut attempt: impl FnMut(C) -> Result<T, E>,

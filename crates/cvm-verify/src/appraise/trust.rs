@@ -1,24 +1,16 @@
-//! What judges evidence, and from whose hand it comes: the verifier's, or that of who presents the
-//! evidence.
+//! What judges evidence, and who gave it: the verifier, or whoever presents the evidence.
 //!
 //! A vendor's certificates, lists and manifests may come with the evidence, because the vendor
 //! signed them. A nonce, a token's keys and its issuer may not: whoever made the evidence may have
 //! made them too.
 
-use std::collections::BTreeSet;
-
-use serde_json::{Value, json};
-
-use super::{
-    EvidenceSet, Refusal, Submodule,
-    set::{Enclosed, Terms},
-};
+use super::{Enclosed, EvidenceSet, Refusal, Terms, submodule::Submodule};
 use crate::{
     NotChecked,
     files::{Form, UnpackError, unpack},
     gpu::Roots as GpuRoots,
     snp::SnpRoots,
-    x509::Certificate,
+    x509::{Certificate, X509Error},
 };
 
 /// What vouches for evidence, of whichever group, and what it must answer.
@@ -30,13 +22,13 @@ pub(super) struct Shared {
     pub(super) dcap: Vec<Vec<u8>>,
     pub(super) tcb_infos: Vec<Vec<u8>>,
     pub(super) qe_identities: Vec<Vec<u8>>,
-    /// Those of the last three that are from the verifier's own hand: they come first.
+    /// Those of the last three that the verifier gave: they come first.
     pub(super) given: [Vec<Vec<u8>>; 3],
     /// Whose signatures on tokens count.
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) keys_from: From,
     pub(super) roots: Option<Vec<Certificate>>,
-    /// Where the user's roots are none of AMD's form, SNP evidence is refused, and nothing else.
+    /// Where the user's roots are not of AMD's form, SNP evidence is refused, and nothing else.
     pub(super) snp_roots: Result<SnpRoots, Refusal>,
     pub(super) gpu_roots: GpuRoots,
     /// The one nonce's possible bytes, hex first.
@@ -48,16 +40,16 @@ pub(super) struct Shared {
     pub(super) unused: Vec<Refusal>,
 }
 
-/// From whose hand something is.
+/// Who gave something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum From {
-    /// There is none.
+    /// Nobody.
     Nobody,
-    /// The verifier's own.
+    /// The verifier.
     Verifier,
-    /// The evidence's, and the verifier wants that.
+    /// Whoever presents the evidence, and the verifier accepts that.
     Evidence,
-    /// The evidence's, and nobody said that it counts.
+    /// Whoever presents the evidence, and nobody said that it counts.
     EvidenceUnasked,
 }
 
@@ -80,8 +72,7 @@ impl Shared {
         self.nonces.iter().cloned().chain(short.map(|nonce| nonce.to_vec())).collect()
     }
 
-    /// Says of a refusal that shows the nonce's bytes which text they are, where they were given as
-    /// one.
+    /// Adds the nonce's text to a refusal that shows its bytes, where it was given as a text.
     pub(super) fn name_nonce(&self, refusal: &mut Refusal) {
         let text = self.nonces.first().filter(|nonce| !nonce.is_empty());
         let Some(text) =
@@ -96,27 +87,24 @@ impl Shared {
         }
     }
 
-    /// Says in the claims of whatever attests that nobody knows how old it is, unless a nonce of
-    /// the verifier's says so.
+    /// Notes in the claims that nobody knows how old the evidence is, unless it answers the
+    /// verifier's nonce.
     pub(super) fn dated(&self, mut submodule: Submodule) -> Submodule {
         let reason = match self.nonce_from {
             From::Verifier => return submodule,
             From::Evidence => "the nonce came with the evidence: its freshness was not checked",
             From::Nobody | From::EvidenceUnasked => "no nonce was given: freshness was not checked",
         };
-        if let Some(claims) =
-            submodule.claims.as_object_mut().filter(|_| submodule.prefix != "collateral")
-            && let Value::Array(list) = claims.entry("not_checked").or_insert_with(|| json!([]))
-            && !list.iter().any(|entry| entry["check"] == "nonce")
-        {
-            list.push(json!(NotChecked::new("nonce", reason)));
+        let claims = &mut submodule.claims;
+        if claims.attests() && !claims.not_checked().iter().any(|entry| entry.check == "nonce") {
+            claims.not_checked_mut().push(NotChecked::new("nonce", reason));
         }
         submodule
     }
 
     pub(super) fn read(set: &EvidenceSet, terms: &Terms) -> Result<Self, Refusal> {
         let all = |form| set.all(form).map(<[u8]>::to_vec).collect::<Vec<_>>();
-        let refused = |name: &str, e: &crate::x509::X509Error| Refusal::new(name, e);
+        let refused = |name: &str, e: &X509Error| Refusal::new(name, e);
         let mut certificates = Vec::new();
         for (name, bytes) in set.loose(Form::Certificates) {
             certificates.extend(Certificate::read_all(bytes).map_err(|e| refused(name, &e))?);
@@ -164,15 +152,10 @@ type Nonce = (Vec<Vec<u8>>, From, Option<Refusal>, Vec<Refusal>);
 /// The nonce that everything must answer: the verifier's, or the only one among the evidence, if it
 /// may count.
 fn nonce(set: &EvidenceSet, terms: &Terms) -> Result<Nonce, Refusal> {
-    let forms = |text: &str| {
-        let bytes = hex::decode(text).ok().filter(|bytes| !bytes.is_empty());
-        bytes.into_iter().chain([text.as_bytes().to_vec()]).collect::<Vec<_>>()
-    };
     let text =
         |bytes: &[u8]| std::str::from_utf8(bytes).unwrap_or_default().trim().to_ascii_lowercase();
     let enclosed: Vec<(&str, String)> =
         set.named(Form::Nonce).map(|(name, bytes)| (name, text(bytes))).collect();
-    let distinct: BTreeSet<&String> = enclosed.iter().map(|(_, text)| text).collect();
     let from = From::of(terms.nonce.is_some(), !enclosed.is_empty(), terms.enclosed.nonce);
     match (from, &terms.nonce, &enclosed[..]) {
         (From::Verifier, Some(given), _) => {
@@ -182,51 +165,49 @@ fn nonce(set: &EvidenceSet, terms: &Terms) -> Result<Nonce, Refusal> {
                     was asked with";
                 return Err(Refusal::input("the nonce", "it is empty", help));
             }
-            let other = |(name, _): &(&str, String)| {
-                let help = "if the machine was asked with that one, give it with --nonce";
-                Refusal::input(
-                    name,
-                    "it came with the evidence and is another nonce than the one given",
-                    help,
-                )
-            };
-            let others = enclosed
-                .iter()
-                .filter(|(_, text)| !text.eq_ignore_ascii_case(given))
-                .map(other)
-                .collect();
-            Ok((forms(given), from, None, others))
+            let others = enclosed.iter().filter(|(_, text)| !text.eq_ignore_ascii_case(given));
+            Ok((forms(given), from, None, others.map(|(name, _)| another_nonce(name)).collect()))
         }
-        (From::Evidence, _, [(name, text), ..]) if distinct.len() > 1 => {
-            let other =
-                enclosed.iter().find(|(_, other)| other != text).map_or(*name, |(name, _)| *name);
-            let reason = format!(
-                "{name} and {other} hold two nonces, and one machine's evidence answers one"
-            );
-            Err(Refusal::policy(
-                "the nonce",
-                UNASKED_NONCE,
-                reason,
-                "give --nonce, the one that the machine was asked with",
-            ))
+        (From::Evidence, _, [(name, text), ..]) => {
+            match enclosed.iter().find(|(_, other)| other != text) {
+                Some((other, _)) => Err(two_nonces(name, other)),
+                None => Ok((forms(text), from, None, vec![])),
+            }
         }
-        (From::Evidence, _, [(_, text), ..]) => Ok((forms(text), from, None, vec![])),
         (From::EvidenceUnasked, _, [(name, _), ..]) => {
-            let reason = format!(
-                "{name} came with the evidence, and no nonce was given: whoever replays evidence \
-                 brings its nonce"
-            );
-            let help = "give --nonce, the one that the machine was asked with; --nonce-from-evidence believes the one that \
-                        came along, which says nothing of freshness";
-            Ok((
-                vec![],
-                from,
-                Some(Refusal::policy("the nonce", UNASKED_NONCE, reason, help)),
-                vec![],
-            ))
+            Ok((vec![], from, Some(unasked_nonce(name)), vec![]))
         }
         _ => Ok((vec![], From::Nobody, None, vec![])),
     }
+}
+
+/// A nonce as people type it: hex, or the text's own bytes.
+fn forms(text: &str) -> Vec<Vec<u8>> {
+    let bytes = hex::decode(text).ok().filter(|bytes| !bytes.is_empty());
+    bytes.into_iter().chain([text.as_bytes().to_vec()]).collect()
+}
+
+fn another_nonce(name: &str) -> Refusal {
+    let reason = "it came with the evidence and is another nonce than the one given";
+    let help = "if the machine was asked with that one, give it with --nonce";
+    Refusal::input(name, reason, help)
+}
+
+fn two_nonces(name: &str, other: &str) -> Refusal {
+    let reason =
+        format!("{name} and {other} hold two nonces, and one machine's evidence answers one");
+    let help = "give --nonce, the one that the machine was asked with";
+    Refusal::policy("the nonce", UNASKED_NONCE, reason, help)
+}
+
+fn unasked_nonce(name: &str) -> Refusal {
+    let reason = format!(
+        "{name} came with the evidence, and no nonce was given: whoever replays evidence brings \
+         its nonce"
+    );
+    let help = "give --nonce, the one that the machine was asked with; --nonce-from-evidence \
+        believes the one that came along, which says nothing of freshness";
+    Refusal::policy("the nonce", UNASKED_NONCE, reason, help)
 }
 
 /// A nonce came with the evidence.

@@ -110,20 +110,26 @@ impl Explain for AzureError {
             Self::Structure(error) => return error.help(),
             Self::Quote(error) => return error.help(),
             Self::Snp(error) => return error.help(),
-            Self::Version { .. } => "use a flare-cvm that knows this version, or an attester that \
-                writes an older one",
-            Self::ReportType { .. } => "the VM runs on hardware whose reports are not verified here",
+            Self::Version { .. } => {
+                "use a flare-cvm that knows this version, or an attester that \
+                writes an older one"
+            }
+            Self::ReportType { .. } => "the VM's hardware is of a kind that is not verified here",
             Self::Kind { .. } => "name the kind of the VM that made the evidence",
-            Self::RuntimeClaims { .. } => "read NV index 0x01400001 again; a genuine paravisor \
-                names its key once",
+            Self::RuntimeClaims { .. } => {
+                "read NV index 0x01400001 again; a genuine paravisor \
+                names its key once"
+            }
             Self::RuntimeBinding { .. } => {
                 "the runtime data was changed, or is another report's: a key could be anybody's"
             }
-            Self::Vmpl { .. } => "send the report from NV index 0x01400001, not one that the guest \
-                asked for itself",
+            Self::Vmpl { .. } => {
+                "send the report from NV index 0x01400001, not one that the guest \
+                asked for itself"
+            }
             Self::TdReport { .. } => "send the quote that IMDS returned for this HCL report",
             Self::UserData { .. } => {
-                "write the nonce to NV index 0x01400002 and read the report again, at least 3 s later"
+                "write the nonce to NV index 0x01400002, and read the report 3 s later or more"
             }
             Self::Certificate(_) => "send the VCEK that IMDS returns for this machine",
         }

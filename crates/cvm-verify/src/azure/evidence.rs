@@ -204,7 +204,8 @@ impl AzureEvidence {
     ) -> Result<Self, AzureError> {
         let pcrs: Option<Vec<Digest>> =
             quote.pcrs.iter().map(|value| Digest::of_length(value)).collect();
-        let pcrs = pcrs.ok_or_else(|| malformed(kind, "a PCR value that is no digest".into()))?;
+        let pcrs =
+            pcrs.ok_or_else(|| malformed(kind, "a PCR value that is not a digest".into()))?;
         let evidence = Self {
             version: 0,
             hcl: HclReport::parse(hcl)?,

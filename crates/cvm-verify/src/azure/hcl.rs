@@ -7,14 +7,15 @@
 //! | 0x4c0 | size, version, report type, hash type, length of the runtime data: u32 each |
 //! | 0x4d4 | runtime data: the JSON whose hash the hardware report carries |
 //!
-//! Nothing in it is believed for where it stands: the hardware's signature covers its own report,
-//! whose report data covers the runtime data, which names the vTPM's attestation key.
+//! Nothing in it is believed because of where it was found: the hardware's signature covers the
+//! hardware's report, whose report data covers the runtime data, which names the vTPM's attestation
+//! key.
 
 use base64::{Engine as _, alphabet, engine::GeneralPurpose, engine::GeneralPurposeConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::AzureError;
+use super::{AzureError, HardwareKind};
 use crate::quote::AttestationKey;
 use cvm_evidence::tpm::{Digest, HashAlg, Reader};
 
@@ -40,34 +41,6 @@ pub(super) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
 );
 
-/// The hardware under a vTPM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HardwareKind {
-    /// AMD SEV-SNP.
-    Snp,
-    /// Intel TDX.
-    Tdx,
-}
-
-impl HardwareKind {
-    /// Trustee's name of the vTPM kind over this hardware: `az-snp-vtpm`, `az-tdx-vtpm`.
-    pub fn tee(self) -> &'static str {
-        match self {
-            Self::Snp => "az-snp-vtpm",
-            Self::Tdx => "az-tdx-vtpm",
-        }
-    }
-}
-
-impl std::fmt::Display for HardwareKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Snp => "SEV-SNP",
-            Self::Tdx => "TDX",
-        })
-    }
-}
-
 /// A parsed HCL report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HclReport {
@@ -78,7 +51,7 @@ pub struct HclReport {
 }
 
 impl HclReport {
-    /// Reads an HCL report; what fills the NV index behind it is ignored, and must be zeros.
+    /// Reads an HCL report; what fills the NV index after it must be zeros.
     ///
     /// # Errors
     /// [`AzureError`] naming the field.
@@ -111,13 +84,13 @@ impl HclReport {
         r.require("size of the request data", length + REQUEST_DATA_BYTES, data_size)?;
         r.require("size of the report", length + HEADER_BYTES, report_size)?;
         if r.rest().iter().any(|byte| *byte != 0) {
-            return Err(r.error("something other than zeros behind the runtime data").into());
+            return Err(r.error("something other than zeros after the runtime data").into());
         }
         let hardware_report = match kind {
             HardwareKind::Snp => hardware,
             HardwareKind::Tdx => match hardware.split_at_checked(TD_REPORT_BYTES) {
                 Some((report, filler)) if filler.iter().all(|byte| *byte == 0) => report,
-                _ => return Err(r.error("something other than zeros behind the TDREPORT").into()),
+                _ => return Err(r.error("something other than zeros after the TDREPORT").into()),
             },
         };
         Ok(Self {

@@ -6,183 +6,19 @@
 //! hardware's signature and returns the report that [`AzureBound::verify_snp`], or a verifier of TD
 //! quotes, must accept.
 
+mod binding;
+mod claims;
 mod error;
 mod evidence;
+mod hardware;
 mod hcl;
 mod td;
 
-use serde_json::{Value, json};
-
 pub use self::{
+    binding::AzureBound,
+    claims::{AzureClaims, VtpmClaims},
     error::AzureError,
     evidence::{AzureEvidence, Hardware, QuoteFiles},
-    hcl::{HardwareKind, HclReport, RuntimeClaims, SNP_REPORT_BYTES, TD_REPORT_BYTES},
+    hardware::HardwareKind,
+    hcl::{HclReport, RuntimeClaims, SNP_REPORT_BYTES, TD_REPORT_BYTES},
 };
-
-use crate::{
-    acpi,
-    quote::{Nonce, QuoteClaims, QuoteEvidence, TpmError, TpmPolicy, verify},
-    snp::{self, SnpClaims, SnpEvidence, SnpExpected, SnpReport, SnpRoots},
-    x509::Certificate,
-};
-
-/// Where an SNP report has its VMPL and its report data (SEV-SNP ABI, table 23).
-const SNP_VMPL: usize = 0x30;
-const SNP_REPORT_DATA: usize = 0x50;
-/// Where Trustee's attesters extend the hash of the initialisation data.
-const INIT_DATA_PCR: u32 = 8;
-
-/// Azure evidence of which everything holds but the hardware report's own signature.
-///
-/// Nothing here may be believed before the hardware report is: [`AzureBound::claims`] takes its
-/// claims.
-#[derive(Debug, Clone)]
-pub struct AzureBound<'a> {
-    /// The hardware.
-    pub kind: HardwareKind,
-    /// What must be verified: the SNP report, or the TD quote.
-    pub hardware_report: &'a [u8],
-    /// The SNP report's signing certificate, where the evidence brings it.
-    pub vcek: Option<&'a Certificate>,
-    /// How the hardware report's 64 bytes of report data must begin: SHA-256 of the runtime data.
-    /// It was compared with the bytes in `hardware_report`.
-    pub report_data: [u8; 32],
-    /// What the vTPM quoted.
-    pub quote: QuoteClaims,
-    /// What the paravisor says.
-    pub runtime: &'a RuntimeClaims,
-}
-
-impl AzureEvidence {
-    /// Checks everything below the hardware's signature: the vTPM's quote over `nonce` by the key
-    /// that the runtime data names, the runtime data's hash in the hardware report, VMPL 0, that
-    /// the TD quote is of the HCL's TDREPORT, and from version 2 on the nonce in the runtime data.
-    ///
-    /// # Errors
-    /// [`AzureError`], for the first check that fails; an empty nonce is refused, as it is
-    /// everybody's.
-    pub fn check_binding(
-        &self,
-        nonce: &[u8],
-        policy: &TpmPolicy,
-    ) -> Result<AzureBound<'_>, AzureError> {
-        if nonce.is_empty() {
-            return Err(TpmError::EmptyNonce.into());
-        }
-        let expected = self.hcl.runtime_data_sha256();
-        let (hardware_report, vcek, found) = match &self.hardware {
-            Hardware::Snp(vcek) => {
-                let report = self.hcl.hardware_report();
-                let vmpl = report
-                    .get(SNP_VMPL..)
-                    .and_then(|b| b.first_chunk())
-                    .map(|b| u32::from_le_bytes(*b));
-                match vmpl {
-                    Some(0) => {}
-                    other => return Err(AzureError::Vmpl { found: other.unwrap_or(u32::MAX) }),
-                }
-                (report, vcek.as_deref(), report.get(SNP_REPORT_DATA..))
-            }
-            Hardware::Tdx(quote) => {
-                let report_data = td::check(self.hcl.hardware_report(), quote)?;
-                (&quote[..], None, Some(report_data))
-            }
-        };
-        let found: &[u8; 32] = found.and_then(|data| data.first_chunk()).unwrap_or(&[0; 32]);
-        if found[..] != *expected.as_bytes() {
-            return Err(AzureError::RuntimeBinding {
-                expected: expected.to_string(),
-                found: hex::encode(found),
-            });
-        }
-        let runtime = self.hcl.runtime();
-        if self.version >= 2 {
-            check_user_data(runtime, nonce)?;
-        }
-
-        let mut evidence =
-            QuoteEvidence::parse(&self.message, &self.signature, runtime.ak.clone())?
-                .with_pcrs(self.pcrs.clone());
-        if let Some(log) = &self.event_log {
-            evidence = evidence.with_event_log(log)?;
-        }
-        let mut quote = verify(&evidence, Some(&Nonce::exact(nonce)), None, policy, 0)?;
-        // The hardware report stands for the key: the paravisor's vTPM uses it for its own
-        // statements alone. Of the host's ACPI tables the hardware's claims speak.
-        quote
-            .not_checked
-            .retain(|skipped| !skipped.check.starts_with("ak-") && skipped.check != acpi::CHECK);
-        Ok(AzureBound {
-            kind: self.hcl.kind(),
-            hardware_report,
-            vcek,
-            report_data: *found,
-            quote,
-            runtime,
-        })
-    }
-}
-
-impl AzureBound<'_> {
-    /// The hardware report's whole report data: the paravisor pads the hash of the runtime data
-    /// with zeros. What verifies a TD quote compares it with this.
-    pub fn expected_report_data(&self) -> [u8; 64] {
-        let mut report_data = [0; 64];
-        report_data.iter_mut().zip(self.report_data).for_each(|(to, from)| *to = from);
-        report_data
-    }
-
-    /// Verifies the SNP report at `now` (seconds since 1970 UTC), with the evidence's VCEK and
-    /// whatever other `certificates` are at hand; `crls` are DER. Whether its claims are acceptable
-    /// is an [`snp::SnpPolicy`]'s matter; that it was made at VMPL 0 was checked.
-    ///
-    /// # Errors
-    /// [`AzureError::Kind`] over TDX, [`AzureError::Snp`].
-    pub fn verify_snp(
-        &self,
-        certificates: &[Certificate],
-        roots: &SnpRoots,
-        crls: &[Vec<u8>],
-        now: u64,
-    ) -> Result<SnpClaims, AzureError> {
-        if self.kind != HardwareKind::Snp {
-            return Err(AzureError::Kind { expected: HardwareKind::Snp, found: self.kind });
-        }
-        let evidence = SnpEvidence {
-            report: SnpReport::parse(self.hardware_report)?,
-            certificates: self.vcek.into_iter().chain(certificates).cloned().collect(),
-        };
-        let report_data = self.expected_report_data();
-        let expected = SnpExpected { report_data: Some(&report_data), host_data: None };
-        Ok(snp::verify(&evidence, roots, crls, &expected, now)?)
-    }
-
-    /// The claims as Trustee lays them out: the hardware's, with `tpm`, `report_data` (the nonce)
-    /// and `init_data` (PCR 8) of the vTPM in place of the hardware's. Pass the claims of a
-    /// hardware report that was verified, as an object.
-    pub fn claims(&self, hardware: Value) -> Value {
-        let mut claims = if hardware.is_object() { hardware } else { json!({}) };
-        let mut tpm = self.quote.members();
-        // The paravisor runs this vTPM inside the confidential VM.
-        tpm["trust"] = json!("hardware-bound");
-        claims["tpm"] = tpm;
-        claims["report_data"] = json!(hex::encode(&self.quote.nonce));
-        if let Some(init_data) = self.quote.pcrs.get(&INIT_DATA_PCR) {
-            claims["init_data"] = json!(init_data);
-        }
-        claims["runtime"] = json!({
-            "user_data": self.runtime.user_data.as_ref().map(hex::encode),
-            "vm_configuration": self.runtime.vm_configuration,
-        });
-        claims
-    }
-}
-
-fn check_user_data(runtime: &RuntimeClaims, nonce: &[u8]) -> Result<(), AzureError> {
-    let user_data = runtime.user_data.as_deref().unwrap_or_default();
-    let rest = user_data.strip_prefix(nonce);
-    if rest.is_some_and(|rest| rest.iter().all(|byte| *byte == 0)) {
-        return Ok(());
-    }
-    Err(AzureError::UserData { expected: hex::encode(nonce), found: hex::encode(user_data) })
-}

@@ -25,8 +25,8 @@ const FIELDS: [(&str, usize, usize, usize); 15] = [
     ("report data", 128, 520, 64),
 ];
 
-/// Compares a TDREPORT with a quote of version 4 or 5; the quote's report data. Whether Intel's
-/// chain signed the quote is not looked at.
+/// Compares a TDREPORT with a quote of version 4 or 5, and returns the quote's report data. Whether
+/// Intel's chain signed the quote is not checked.
 pub(super) fn check<'a>(td_report: &[u8], quote: &'a [u8]) -> Result<&'a [u8], AzureError> {
     let malformed = |problem: &str| AzureError::from(AttestError::malformed("TD quote", problem));
     let header: &[u8; 48] =

@@ -2,13 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    Form,
-    unpack::{UnpackError, encoded},
-};
+use super::{Form, UnpackError, encoding::encoded};
 
-/// What stands beside evidence and is none: what the attester bound or was told, and collateral
-/// whose signature is checked elsewhere. Nobody signs these members.
+/// Members beside evidence that are not evidence: what the attester bound or was told, and
+/// collateral whose signature is checked elsewhere. Nobody signs these members.
 ///
 /// Names are compared in lower case, without dashes.
 const LABELS: [&str; 9] = [
@@ -22,7 +19,7 @@ const LABELS: [&str; 9] = [
     "activatedcredential",
     "verifiernonce",
 ];
-/// What a challenge is called. It came from the same hand as the evidence.
+/// What a challenge is called. Whoever sent the evidence sent it too.
 const NONCES: [&str; 5] = ["nonce", "challenge", "eatnonce", "usernonce", "sessionnonce"];
 /// More characters than any label has.
 const MAX_LABEL: usize = 128;
@@ -60,7 +57,23 @@ pub(super) fn inside(text: &str) -> Result<Inside, UnpackError> {
         let devices = Value::Array(vec![Value::Object(object)]).to_string().into_bytes();
         return Ok(Inside { parts: vec![("evidence".into(), devices)], ..Inside::default() });
     }
-    let known: &[&str] = match () {
+    let known = known_members(&object);
+    let mut found = Inside::default();
+    for name in known {
+        let part = object
+            .get(*name)
+            .and_then(as_bytes)
+            .filter(|text| !matches!(&text[..], b"" | b"{}" | b"[]"));
+        found.parts.extend(part.map(|part| ((*name).to_owned(), part)));
+    }
+    found.beside(&object, known);
+    Ok(found)
+}
+
+/// The members of a wrapper that must be readable.
+fn known_members(object: &Map<String, Value>) -> &'static [&'static str] {
+    let has = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
+    match () {
         // A quote and what came with it: Trustee's, Intel's and dstack's clients name the log
         // differently.
         () if object.get("quote").is_some_and(Value::is_string) => {
@@ -88,20 +101,10 @@ pub(super) fn inside(text: &str) -> Result<Inside, UnpackError> {
             "tpm",
             "nvidia",
         ],
-    };
-    let mut found = Inside::default();
-    for name in known {
-        let part = object
-            .get(*name)
-            .and_then(as_bytes)
-            .filter(|text| !matches!(&text[..], b"" | b"{}" | b"[]"));
-        found.parts.extend(part.map(|part| ((*name).to_owned(), part)));
     }
-    found.beside(&object, known);
-    Ok(found)
 }
 
-/// What stands beside the members that a verifier of KBS evidence reads.
+/// The members beside those that a verifier of KBS evidence reads.
 pub(super) fn beside_kbs(json: &[u8]) -> Inside {
     let mut found = Inside::default();
     match serde_json::from_slice(json) {
@@ -206,7 +209,7 @@ fn listed(parts: &[Value]) -> Inside {
     found
 }
 
-/// Text as it is meant, bytes that stand there as numbers, and JSON as it is.
+/// Text as it is meant, bytes that are written as numbers, and JSON as it is.
 fn as_bytes(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.clone().into_bytes()),

@@ -1,5 +1,5 @@
-//! What lies in a folder beside evidence and is none: notes of people, and signatures over the
-//! files themselves.
+//! Files beside evidence that are not evidence: notes of people, and signatures over the files
+//! themselves.
 //!
 //! Anything else that nobody can read may be evidence that was damaged, or of a kind that is not
 //! known here.
@@ -15,7 +15,7 @@ const MAX_NOTE: usize = 256 * 1024;
 
 /// Whether an unreadable file is a note: text that is called one (`README`, `*.md`, `LICENSE`,
 /// `SHA256SUMS`) or reads as one; a hidden file, as desktops and version control leave them; or a
-/// short text that is called a nonce, and counts as none.
+/// short text that is called a nonce, and does not count as one.
 pub fn is_note(name: &str, bytes: &[u8]) -> bool {
     let name = file_name(name);
     if name.starts_with('.') {
@@ -50,7 +50,7 @@ fn is_called_a_nonce(name: &str, text: &str) -> bool {
     matches!(stem.as_str(), "nonce" | "challenge" | "eat_nonce") && text.trim().len() <= MAX_NONCE
 }
 
-/// Words, no data: neither a structure, nor a dump, nor register values.
+/// Words, not data: neither a structure, nor a dump, nor register values.
 fn is_prose(text: &str) -> bool {
     let structured =
         text.trim_start().starts_with(['{', '[', '"', '<']) || text.contains("-----BEGIN");

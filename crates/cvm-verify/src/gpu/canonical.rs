@@ -1,6 +1,6 @@
 //! Canonical XML 1.1 without comments (W3C, 2008), as far as NVIDIA's manifests need it.
 //!
-//! What is outside is refused rather than treated: processing instructions, comments, `xml:`
+//! Everything else is refused: processing instructions, comments, `xml:`
 //! attributes, empty namespaces, a document type. roxmltree does the parsing: line ends, references
 //! and attribute values are normalised there, entities other than the predefined five do not exist
 //! without a document type.

@@ -1,5 +1,4 @@
-//! Certificate chains of NVIDIA's: put in order by who issued whom, then validated to a trusted
-//! root.
+//! NVIDIA's certificate chains: put in order by who issued whom, then validated to a trusted root.
 //!
 //! Senders list a chain leaf first; nothing here relies on it. The leaf is the one certificate that
 //! issued no other one, and every certificate given must lie on the path from it: a second leaf
@@ -150,7 +149,7 @@ impl Chain {
         [&self.leaf].into_iter().chain(&self.above).map(|link| &link.certificate)
     }
 
-    /// Validates the path at `now`. What comes back ends in the trusted root, whatever stood at the
+    /// Validates the path at `now`. What comes back ends in the trusted root, whatever was at the
     /// end.
     pub(super) fn verify(
         &self,

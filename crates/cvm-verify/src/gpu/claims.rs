@@ -56,16 +56,16 @@ impl ChainClaims {
 /// What is said of a GPU and of a switch under the same names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceFacts {
-    /// By its certificates, not by its sender's word.
+    /// What its certificates say, not its sender.
     pub arch: Arch,
-    /// By its sender's word: proves nothing.
+    /// What its sender says: it proves nothing.
     pub uuid: Option<String>,
     /// By SPDM's index, counted from 1; hex.
     #[serde(deserialize_with = "by_index")]
     pub measurements: BTreeMap<u8, String>,
     /// The opaque data.
     pub config: BTreeMap<String, Value>,
-    /// The opaque data's types that are not known here; they stand in `config` too.
+    /// The opaque data's types that are not known here; they are in `config` too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_fields: Vec<u16>,
     /// The nonce in the report, hex.
@@ -300,7 +300,7 @@ pub struct LegacyClaims {
     pub x_nv_gpu_measurements_match: bool,
 }
 
-/// What the 28 claims depend on; the rest of them is true of everything that was not refused.
+/// What the 28 claims depend on; the others are true of everything that was not refused.
 pub(super) struct LegacyInputs {
     pub nonce: bool,
     pub rims: bool,
@@ -325,8 +325,8 @@ impl LegacyClaims {
             x_nv_gpu_measurement_available: true,
             x_nv_gpu_attestation_report_parsed: true,
             x_nv_gpu_nonce_match: nonce,
-            // NVIDIA compares with what NVML says; from afar, the manifest of that version stands
-            // for it.
+            // NVIDIA compares with what NVML says; a remote verifier has the manifest of that
+            // version instead.
             x_nv_gpu_attestation_report_driver_version_match: rims,
             x_nv_gpu_attestation_report_vbios_version_match: rims,
             x_nv_gpu_attestation_report_verified: true,

@@ -44,7 +44,7 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// The content of the one element of this tag that `bytes` are.
+    /// The content of `bytes`, which must be one element of this tag.
     pub(super) fn only(bytes: &'a [u8], tag: u8) -> Result<&'a [u8], Problem> {
         let mut reader = Self(bytes);
         let value = reader.read(tag)?;
@@ -104,18 +104,18 @@ impl<'a> Reader<'a> {
 
     /// Nothing may be left.
     pub(super) fn end(&self) -> Result<(), Problem> {
-        if self.is_empty() { Ok(()) } else { Err("more behind its last element") }
+        if self.is_empty() { Ok(()) } else { Err("more after its last element") }
     }
 }
 
-/// The whole bytes that a BIT STRING's content is.
+/// The content of a BIT STRING of whole bytes.
 pub(super) fn bits(content: &[u8]) -> Result<&[u8], Problem> {
     content.strip_prefix(&[0]).ok_or("a BIT STRING that is not of whole bytes")
 }
 
 /// UTCTime or GeneralizedTime, in seconds since 1970 UTC.
 pub(super) fn time(element: Element<'_>) -> Result<u64, Problem> {
-    let bad = "a time that is none";
+    let bad = "it is not a time";
     let since = match element.tag {
         GENERALIZED_TIME => {
             GeneralizedTime::from_der(element.whole).map_err(|_| bad)?.to_unix_duration()
@@ -165,7 +165,7 @@ mod tests {
         ] {
             assert!(Reader::sequence(bad).is_err(), "{bad:02x?}");
         }
-        assert!(Reader::sequence(&[0x30, 0, 0]).is_err(), "one byte behind it");
+        assert!(Reader::sequence(&[0x30, 0, 0]).is_err(), "one byte after it");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use cvm_base::Explain;
 
-use super::rim::Mismatch;
+use super::Mismatch;
 
 /// Evidence, a reference manifest, an OCSP response or a policy of NVIDIA's kind was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +68,11 @@ pub enum GpuError {
         index: u8,
     },
     /// Firmware or configuration other than NVIDIA's golden values.
-    #[error("{} of the measurements differ from the golden values: {}", .mismatches.len(), list(.mismatches))]
+    #[error(
+        "{} of the measurements differ from the golden values: {}",
+        .mismatches.len(),
+        list(.mismatches)
+    )]
     Measurements {
         /// Each of them.
         mismatches: Vec<Mismatch>,
@@ -141,32 +145,59 @@ impl Explain for GpuError {
 
     fn help(&self) -> String {
         match self {
-            Self::Malformed { .. } => "the sender is another program or version, or the bytes were \
-                changed on the way",
-            Self::Chain { .. } => "check the clock and the certificates' dates (a manifest's \
-                signer lives two years: fetch the manifest again), and that the roots are NVIDIA's",
-            Self::Nonce { .. } => "a replayed report, or one made for another session: collect \
-                evidence again",
-            Self::Signature => "the report was changed after the device made it, or it belongs to \
-                another certificate chain",
-            Self::Identity { .. } => "parts of several devices' evidence, or of two firmware \
-                versions, were mixed: collect evidence again",
-            Self::RimSignature { .. } => "the manifest was changed, or is not one of NVIDIA's \
-                signed SWID tags: fetch it again from the RIM service",
-            Self::RimMismatch { .. } => "fetch the manifest of this name from NVIDIA's RIM service \
-                into the collateral",
-            Self::IndexConflict { .. } => "a manifest of another product was given, or NVIDIA published two that contradict each other",
-            Self::Measurements { .. } => "the device runs other firmware or another configuration \
+            Self::Malformed { .. } => {
+                "the sender is another program or version, or the bytes were \
+                changed on the way"
+            }
+            Self::Chain { .. } => {
+                "check the clock and the certificates' dates (a manifest's \
+                signer lives two years: fetch the manifest again), and that the roots are NVIDIA's"
+            }
+            Self::Nonce { .. } => {
+                "a replayed report, or one made for another session: collect \
+                evidence again"
+            }
+            Self::Signature => {
+                "the report was changed after the device made it, or it belongs to \
+                another certificate chain"
+            }
+            Self::Identity { .. } => {
+                "parts of several devices' evidence, or of two firmware \
+                versions, were mixed: collect evidence again"
+            }
+            Self::RimSignature { .. } => {
+                "the manifest was changed, or is not one of NVIDIA's \
+                signed SWID tags: fetch it again from the RIM service"
+            }
+            Self::RimMismatch { .. } => {
+                "fetch the manifest of this name from NVIDIA's RIM service \
+                into the collateral"
+            }
+            Self::IndexConflict { .. } => {
+                "a manifest of another product was given, or \
+                NVIDIA published two that contradict each other"
+            }
+            Self::Measurements { .. } => {
+                "the device runs other firmware or another configuration \
                 than NVIDIA released under this version: update or reflash it, and do not trust it \
-                before",
-            Self::Ocsp { .. } => "a revoked certificate means that NVIDIA withdrew the firmware or \
-                the device; a stale response: fetch it again",
-            Self::Topology { .. } => "collect evidence from every GPU and switch of the one \
-                machine, in one go, with one nonce",
-            Self::Policy { .. } => "give what is missing (manifests, nonce, OCSP responses), or \
-                change the policy if this is meant",
-            Self::ResultPolicy { .. } | Self::UnknownRule { .. } => "start from \
-                keys/policies/nvidia-result-policy-1.0.json or -4.0.json",
+                before"
+            }
+            Self::Ocsp { .. } => {
+                "a revoked certificate means that NVIDIA withdrew the firmware or \
+                the device; a stale response: fetch it again"
+            }
+            Self::Topology { .. } => {
+                "collect evidence from every GPU and switch of the one \
+                machine, in one go, with one nonce"
+            }
+            Self::Policy { .. } => {
+                "give what is missing (manifests, nonce, OCSP responses), or \
+                change the policy if this is meant"
+            }
+            Self::ResultPolicy { .. } | Self::UnknownRule { .. } => {
+                "start from \
+                keys/policies/nvidia-result-policy-1.0.json or -4.0.json"
+            }
         }
         .into()
     }

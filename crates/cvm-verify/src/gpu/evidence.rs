@@ -9,6 +9,7 @@ use super::{
     Arch, GpuError,
     chain::{Chain, MAX_CHAIN_BYTES},
     identity::Identity,
+    needed::Needed,
     report::{MAX_REPORT_BYTES, Report},
 };
 use crate::x509::Certificate;
@@ -56,7 +57,7 @@ impl DeviceEvidence {
     ///
     /// # Errors
     /// As [`DeviceEvidence::parse`]; [`GpuError::Identity`] when a device is not of the
-    /// architecture or its report not over the nonce that stands beside it.
+    /// architecture or its report not over the nonce that is beside it.
     pub fn parse_set(json: &[u8]) -> Result<Vec<Self>, GpuError> {
         if json.len() > MAX_SET_BYTES {
             let problem = format!("{} bytes, at most {MAX_SET_BYTES} allowed", json.len());
@@ -101,7 +102,7 @@ impl DeviceEvidence {
     /// # Errors
     /// [`GpuError::Malformed`] when the report lacks what the names are made of.
     pub fn rim_ids(&self) -> Result<Vec<String>, GpuError> {
-        let names = super::verify::Needed::of(self)?;
+        let names = Needed::of(&self.report, &self.identity)?;
         Ok(names.into_iter().map(|needed| needed.id).collect())
     }
 }

@@ -80,7 +80,7 @@ impl Identity {
             .ok_or_else(|| fail("the identity key's certificate names no model"))?;
         let chip = hwmodel.split(' ').next().unwrap_or_default().replace('_', "");
         let arch =
-            Arch::of_chip(&chip).ok_or_else(|| fail("its chip is none that NVIDIA attests"))?;
+            Arch::of_chip(&chip).ok_or_else(|| fail("its chip is not one that NVIDIA attests"))?;
         let fwid = fwid(&chain.leaf, arch)?;
         let serial = issuer.serial_number();
         let pdi = serial

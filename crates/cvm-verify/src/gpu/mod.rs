@@ -25,11 +25,14 @@ mod der;
 mod error;
 mod evidence;
 mod identity;
+mod mismatch;
+mod needed;
 mod ocsp;
 mod opaque;
 mod policy;
 mod report;
 mod rim;
+mod roots;
 mod topology;
 mod verify;
 mod xmldsig;
@@ -42,44 +45,12 @@ pub use claims::{
 pub use error::GpuError;
 pub use evidence::{DeviceEvidence, MAX_DEVICES, MAX_SET_BYTES};
 pub use identity::Arch;
+pub use mismatch::{Mismatch, Source};
 pub use ocsp::{MAX_OCSP_BYTES, OcspResponse};
 pub use opaque::{Feature, Pdi};
 pub use policy::{ClaimSet, MAX_POLICY_BYTES, PolicyMismatch, ResultPolicy};
 pub use report::{MAX_REPORT_BYTES, Report};
-pub use rim::{Mismatch, Rim, Source};
-pub use topology::{Expectation, Topology};
+pub use rim::Rim;
+pub use roots::Roots;
+pub use topology::Topology;
 pub use verify::{Collateral, DeviceClaims, Verifier, verify};
-
-use crate::x509::Certificate;
-
-const DEVICE_ROOT: &[u8] = include_bytes!("../../../../keys/roots/nvidia/verifier_device_root.pem");
-const RIM_ROOT: &[u8] = include_bytes!("../../../../keys/roots/nvidia/verifier_RIM_root.pem");
-
-/// Who is trusted to vouch for devices, and who for their firmware's golden values; by default
-/// nobody.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Roots {
-    device: Vec<Certificate>,
-    rim: Vec<Certificate>,
-}
-
-impl Roots {
-    /// NVIDIA's: `NVIDIA Device Identity CA` and `NVIDIA CoRIM signing Root CA`.
-    ///
-    /// # Errors
-    /// None: the files are part of this program, and a test reads them.
-    pub fn nvidia() -> Result<Self, GpuError> {
-        Self::from_pem(DEVICE_ROOT, RIM_ROOT)
-    }
-
-    /// Others: PEM or DER certificates, each trusted alone.
-    ///
-    /// # Errors
-    /// [`GpuError::Malformed`].
-    pub fn from_pem(device: &[u8], rim: &[u8]) -> Result<Self, GpuError> {
-        let read = |bytes| {
-            Certificate::read_all(bytes).map_err(|e| GpuError::malformed("roots", e.to_string()))
-        };
-        Ok(Self { device: read(device)?, rim: read(rim)? })
-    }
-}

@@ -270,8 +270,9 @@ fn read(der: &[u8]) -> Result<OcspResponse, Problem> {
         let mut given = Reader::sequence(given)?;
         while !given.is_empty() && certificates.len() < MAX_CERTIFICATES {
             let certificate = Certificate::from_der(given.next()?.whole)
-                .map_err(|_| "a certificate that is none")?;
-            certificates.push(Link::new(certificate).map_err(|_| "a certificate that is none")?);
+                .map_err(|_| "something that is not a certificate")?;
+            certificates
+                .push(Link::new(certificate).map_err(|_| "something that is not a certificate")?);
         }
         given.end()?;
     }

@@ -56,7 +56,7 @@ pub enum Feature {
 pub struct Pdi(pub [u8; 8]);
 
 impl Pdi {
-    /// What stands for a link that leads nowhere.
+    /// The name of a link that leads nowhere.
     pub const DISABLED: Self = Self([0; 8]);
 }
 
@@ -125,7 +125,7 @@ impl Opaque {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         if text.is_empty() || text.len() > MAX_TEXT || !text.iter().all(plain) {
             let problem =
-                format!("field {field:?} is no name of letters, digits, '.', '-' and '_'");
+                format!("field {field:?} is not a name of letters, digits, '.', '-' and '_'");
             return Err(GpuError::malformed(WHAT, problem));
         }
         Ok(Some(text.iter().copied().map(char::from).collect()))
@@ -237,7 +237,7 @@ impl Opaque {
     fn number(&self, field: Field) -> Result<Option<u64>, GpuError> {
         let Some(bytes) = self.get(field) else { return Ok(None) };
         if bytes.is_empty() || bytes.len() > 8 {
-            return Err(GpuError::malformed(WHAT, format!("field {field:?} is no number")));
+            return Err(GpuError::malformed(WHAT, format!("field {field:?} is not a number")));
         }
         Ok(Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))))
     }

@@ -10,7 +10,7 @@
 //! same verdict.
 //!
 //! Stricter than the SDK, which would accept or crash: a policy without rules, a version-1.0 rule
-//! that is none of the 28 claims, members of no known meaning, claims of no device.
+//! that is not one of the 28 claims, members of no known meaning, claims of no device.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub const MAX_POLICY_BYTES: usize = 64 * 1024;
 const ISSUER_GPU: &str = "LOCAL_GPU_VERIFIER";
 const ISSUER_SWITCH: &str = "LOCAL_SWITCH_VERIFIER";
 
-/// The 28 claims of version 1.0, behind `x-nv-gpu-`, and the name that SDK 1.1 gave the last but
+/// The 28 claims of version 1.0, after `x-nv-gpu-`, and the name that SDK 1.1 gave the last but
 /// one.
 const VERSION_1_0: [&str; 29] = [
     "available",
@@ -86,7 +86,7 @@ pub struct ClaimSet {
 pub struct PolicyMismatch {
     /// `overall`, `GPU-0`, `SWITCH-3`, ….
     pub device: String,
-    /// The claim; a member of one behind a `/`.
+    /// The claim; a member of one after a `/`.
     pub rule: String,
     /// What the policy requires.
     pub expected: Value,
@@ -122,7 +122,7 @@ impl ResultPolicy {
     ///
     /// # Errors
     /// [`GpuError::ResultPolicy`] for another form or version, [`GpuError::UnknownRule`] for a rule
-    /// of version 1.0 that is none of its 28.
+    /// of version 1.0 that is not one of its 28.
     pub fn parse(bytes: &[u8]) -> Result<Self, GpuError> {
         let fail = |problem: String| GpuError::ResultPolicy { problem };
         if bytes.len() > MAX_POLICY_BYTES {

@@ -32,7 +32,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads a request and its response, with nothing behind them.
+    /// Reads a request and its response, with nothing after them.
     ///
     /// # Errors
     /// [`GpuError::Malformed`].
@@ -61,7 +61,7 @@ impl Report {
         if !input.0.is_empty() {
             return Err(GpuError::malformed(
                 WHAT,
-                format!("{} bytes behind the signature", input.0.len()),
+                format!("{} bytes after the signature", input.0.len()),
             ));
         }
         Ok(Self { bytes: bytes.to_vec(), nonce, measurements, opaque })
@@ -130,7 +130,7 @@ fn parse_record(record: &[u8], blocks: u8) -> Result<BTreeMap<u8, Vec<u8>>, GpuE
         [] => Err(GpuError::malformed(WHAT, "no measurements")),
         rest => Err(GpuError::malformed(
             WHAT,
-            format!("{} bytes behind the last measurement", rest.len()),
+            format!("{} bytes after the last measurement", rest.len()),
         )),
     }
 }

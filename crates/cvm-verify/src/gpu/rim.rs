@@ -2,28 +2,28 @@
 //! tag.
 //!
 //! ISO/IEC 19770-2:2015 in TCG's Reference Integrity Manifest profile, as NVIDIA writes it. What is
-//! read is held to that form exactly (that stands for the schema validation of NVIDIA's SDK): root,
+//! read is held to that form exactly (in place of the schema validation of NVIDIA's SDK): root,
 //! `Entity`, `Meta`, `Payload` of `Resource`s, signature; unknown attributes of a measurement are
 //! refused.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use aws_lc_rs::{
     digest,
     signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey},
 };
 use roxmltree::Node;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    GpuError, Roots, canonical,
+    GpuError, Mismatch, Roots, Source, canonical,
     chain::{Chain, TrustedPath},
     report::Report,
     xmldsig::{self, elements},
 };
 
 const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
-const TCG_RIM: &str = "https://trustedcomputinggroup.org/resource/tcg-reference-integrity-manifest-rim-information-model/";
+const TCG_RIM: &str = "https://trustedcomputinggroup.org/resource/\
+    tcg-reference-integrity-manifest-rim-information-model/";
 /// The namespace of the `HashN` attributes.
 const SHA384: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
 /// The longest list of alternatives known has 4.
@@ -49,47 +49,6 @@ pub struct Rim {
 struct Golden {
     name: String,
     alternatives: Vec<Vec<u8>>,
-}
-
-/// Whose golden value a measurement differs from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Source {
-    /// The driver's manifest.
-    Driver,
-    /// The VBIOS's, or the switch's BIOS's.
-    Firmware,
-}
-
-/// A measurement that is none of its golden values. Its JSON is NVIDIA's
-/// `x-nvidia-mismatch-measurement-records`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Mismatch {
-    /// Counted from 0, as manifests do; SPDM counts from 1.
-    pub index: u8,
-    /// Bytes of the first golden value.
-    pub golden_size: usize,
-    /// The first golden value, hex.
-    pub golden_value: String,
-    /// Bytes measured; 0 when the report has no such measurement.
-    pub runtime_size: usize,
-    /// What was measured, hex; `NA` when the report has no such measurement.
-    pub runtime_value: String,
-    /// Whose golden value.
-    pub measurement_source: Source,
-    /// Its name in the manifest.
-    pub name: String,
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, name, golden_value, runtime_value, measurement_source, .. } = self;
-        write!(
-            f,
-            "{index} ({name}, {measurement_source:?}): expected {golden_value:.16}…, measured \
-             {runtime_value:.16}…"
-        )
-    }
 }
 
 impl Rim {
@@ -161,8 +120,9 @@ impl Rim {
         self.golden.len()
     }
 
-    /// The measurements of a report that are none of this manifest's golden values. No verdict:
-    /// neither need be genuine, nor does an empty answer say that the manifest is the report's.
+    /// The measurements of a report that differ from this manifest's golden values. This is not a
+    /// verdict: neither need be genuine, nor does an empty answer say that the manifest is the
+    /// report's.
     pub fn compare(&self, report: &Report, source: Source) -> Result<Vec<Mismatch>, GpuError> {
         let exempt = report.opaque.nvdec0_disabled()?;
         let mut mismatches = Vec::new();
@@ -250,9 +210,9 @@ fn payload(payload: Node<'_, '_>) -> Result<BTreeMap<u8, Golden>, String> {
 fn measurement(resource: Node<'_, '_>) -> Result<(u8, bool, Golden), String> {
     let text = |name| attribute(resource, (None, name));
     let number =
-        |name| text(name)?.parse::<u8>().map_err(|_| format!("{name} is no number up to 255"));
+        |name| text(name)?.parse::<u8>().map_err(|_| format!("{name} is not a number up to 255"));
     if text("type")? != "Measurement" {
-        return Err("a Resource that is no Measurement".into());
+        return Err("a Resource that is not a Measurement".into());
     }
     let (index, alternatives, size) =
         (number("index")?, usize::from(number("alternatives")?), number("size")?);

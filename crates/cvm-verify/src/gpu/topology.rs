@@ -16,24 +16,6 @@ use crate::NotChecked;
 /// GPUs and switches of a protected-PCIe machine (HGX H100 and H200, eight GPUs).
 const PPCIE: (usize, usize) = (8, 4);
 
-/// How a machine must be made up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Expectation {
-    /// How many GPUs; any number but none if not said.
-    pub gpus: Option<usize>,
-    /// How many switches.
-    pub switches: Option<usize>,
-    /// The mode that every GPU must state.
-    pub mode: Option<Feature>,
-}
-
-impl Expectation {
-    /// A protected-PCIe machine: eight GPUs and four switches, all connected.
-    pub fn ppcie() -> Self {
-        Self { gpus: Some(PPCIE.0), switches: Some(PPCIE.1), mode: Some(Feature::Ppcie) }
-    }
-}
-
 /// What holds of the set as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
@@ -56,14 +38,8 @@ impl Topology {
     ///
     /// # Errors
     /// [`GpuError::Topology`] for the first rule that is broken.
-    pub fn check(
-        gpus: &[GpuClaims],
-        switches: &[SwitchClaims],
-        expect: Expectation,
-    ) -> Result<Self, GpuError> {
+    pub fn check(gpus: &[GpuClaims], switches: &[SwitchClaims]) -> Result<Self, GpuError> {
         let first = gpus.first().ok_or_else(|| broken("no GPU".into()))?;
-        count("GPUs", gpus.len(), expect.gpus)?;
-        count("switches", switches.len(), expect.switches)?;
         let nonces = gpus
             .iter()
             .map(|gpu| &gpu.facts.eat_nonce)
@@ -80,9 +56,6 @@ impl Topology {
         // A device that was re-keyed has a new UEID; it is still the same one.
         different("GPU", gpus.iter().filter_map(|gpu| gpu.pdi))?;
         different("switch", switches.iter().filter_map(|switch| switch.pdi))?;
-        if let Some(mode) = expect.mode.filter(|mode| first.feature != Some(*mode)) {
-            return Err(broken(format!("the mode is {:?}, {mode:?} is expected", first.feature)));
-        }
         let mut not_checked = Vec::new();
         if !gpus.iter().all(|gpu| gpu.report.nonce_match)
             || !switches.iter().all(|switch| switch.report.nonce_match)
@@ -116,8 +89,8 @@ fn check_fabric(
     switches: &[SwitchClaims],
     not_checked: &mut Vec<NotChecked>,
 ) -> Result<(), GpuError> {
-    count("GPUs in PPCIE mode", gpus.len(), Some(PPCIE.0))?;
-    count("switches of GPUs in PPCIE mode", switches.len(), Some(PPCIE.1))?;
+    count("GPUs in PPCIE mode", gpus.len(), PPCIE.0)?;
+    count("switches of GPUs in PPCIE mode", switches.len(), PPCIE.1)?;
     let own = |switch: &SwitchClaims| {
         switch.pdi.ok_or_else(|| broken(format!("switch {} has no PDI", switch.facts.ueid)))
     };
@@ -157,13 +130,11 @@ fn broken(problem: String) -> GpuError {
     GpuError::Topology { problem }
 }
 
-fn count(what: &str, found: usize, expected: Option<usize>) -> Result<(), GpuError> {
-    match expected {
-        Some(expected) if expected != found => {
-            Err(broken(format!("{found} {what}, {expected} expected")))
-        }
-        _ => Ok(()),
+fn count(what: &str, found: usize, expected: usize) -> Result<(), GpuError> {
+    if found == expected {
+        return Ok(());
     }
+    Err(broken(format!("{found} {what}, {expected} expected")))
 }
 
 fn same<T: PartialEq + std::fmt::Display>(

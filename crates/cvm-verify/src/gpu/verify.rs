@@ -7,10 +7,11 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use cvm_base::{Bytes32, time::rfc3339};
 
 use super::{
-    Arch, ChainClaims, DeviceEvidence, DeviceFacts, GpuClaims, GpuError, LegacyClaims, Measres,
-    OcspResponse, ReportClaims, Rim, RimClaims, Roots, Source, SwitchClaims,
+    ChainClaims, DeviceEvidence, DeviceFacts, GpuClaims, GpuError, LegacyClaims, Measres,
+    OcspResponse, ReportClaims, Rim, RimClaims, Roots, SwitchClaims,
     chain::{TrustedPath, Window},
     claims::LegacyInputs,
+    needed::Needed,
     ocsp,
     opaque::Field,
 };
@@ -75,63 +76,6 @@ struct Trusted {
     missing: Vec<String>,
 }
 
-/// A manifest that a report is to be compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Needed {
-    pub id: String,
-    version: String,
-    source: Source,
-}
-
-impl Needed {
-    /// NVIDIA's naming (`get_driver_rim_id`, `get_vbios_rim_id` of its SDK).
-    pub(super) fn of(evidence: &DeviceEvidence) -> Result<Vec<Self>, GpuError> {
-        let opaque = &evidence.report.opaque;
-        let text = |field| {
-            let missing =
-                || GpuError::malformed("opaque data of the report", format!("no {field:?}"));
-            opaque.text(field)?.ok_or_else(missing)
-        };
-        let undotted = |version: &str| version.replace('.', "").to_ascii_uppercase();
-        if evidence.identity.arch.is_switch() {
-            let version = text(Field::VbiosVersion)?;
-            // Reports of LS10 name no product; there is one.
-            let id = format!("NV_SWITCH_BIOS_5612_0002_890_{}", undotted(&version));
-            return Ok(vec![Self { id, version, source: Source::Firmware }]);
-        }
-        let driver = text(Field::DriverVersion)?;
-        let prefix = match evidence.identity.arch {
-            Arch::Hopper => "NV_GPU_DRIVER_GH100".to_owned(),
-            _ => format!(
-                "NV_GPU_CC_DRIVER_{}",
-                opaque.text(Field::ChipInfo)?.unwrap_or_else(|| "GB100".into())
-            ),
-        };
-        let vbios = opaque.gpu_vbios()?;
-        let product = [text(Field::Project)?, text(Field::ProjectSku)?, text(Field::ChipSku)?];
-        let product = product.join("_").to_ascii_uppercase();
-        Ok(vec![
-            Self { id: format!("{prefix}_{driver}"), version: driver, source: Source::Driver },
-            Self {
-                id: format!("NV_GPU_VBIOS_{product}_{}", undotted(&vbios)),
-                version: vbios,
-                source: Source::Firmware,
-            },
-        ])
-    }
-
-    /// The manifest's version and chip must be the report's; its name, where it has one, exactly
-    /// this. A VBIOS's version is hex, which writers spell in either case.
-    fn is(&self, rim: &Rim, chips: &[&str]) -> bool {
-        let version = match self.source {
-            Source::Driver => rim.version() == self.version,
-            Source::Firmware => rim.version().eq_ignore_ascii_case(&self.version),
-        };
-        let named = rim.id().is_none_or(|id| id.eq_ignore_ascii_case(&self.id));
-        version && named && chips.contains(&rim.product())
-    }
-}
-
 impl<'a> Verifier<'a> {
     /// Remembers nothing yet.
     pub fn new(roots: &'a Roots, collateral: Collateral<'a>) -> Self {
@@ -176,7 +120,7 @@ impl<'a> Verifier<'a> {
         check_fwid(evidence, &mut not_checked)?;
         note_ocsp("device", &chain, &mut not_checked);
         // … and is what NVIDIA released.
-        let needed = Needed::of(evidence)?;
+        let needed = Needed::of(report, &evidence.identity)?;
         let rims = self.compare(evidence, &needed, now, &mut not_checked)?;
         let claims = Claims {
             evidence,

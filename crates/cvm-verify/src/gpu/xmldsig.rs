@@ -24,7 +24,7 @@ const ECDSA_SHA384: &str = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384"
 const SHA384: &str = "http://www.w3.org/2001/04/xmldsig-more#sha384";
 const ENVELOPED: &str = "http://www.w3.org/2000/09/xmldsig#enveloped-signature";
 
-/// A signature as it stands in a document, and what must be checked.
+/// A signature as it is in a document, and what must be checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Signature {
     /// Canonical `SignedInfo`: what was signed.

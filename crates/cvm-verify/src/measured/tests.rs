@@ -58,7 +58,8 @@ fn told(annotated: &Value) -> (Phase, String) {
 
 fn tcb(chip: [&str; 2], microcode: u8) -> Value {
     let [product, stepping] = chip;
-    json!({ "product": product, "stepping": stepping, "reported_tcb_bootloader": 4, "reported_tcb_tee": 0,
+    json!({ "product": product, "stepping": stepping, "reported_tcb_bootloader": 4,
+        "reported_tcb_tee": 0,
         "reported_tcb_snp": 8, "reported_tcb_microcode": microcode,
         "launch_tcb": { "bootloader": 4, "tee": 0, "snp": 8, "microcode": 115 } })
 }
@@ -70,7 +71,8 @@ fn snp_claims(measurement: u8, microcode: u8) -> Value {
 }
 
 fn tdx_claims(rtmr_1: u8, rtmr_3: &str) -> Value {
-    json!({ "tdx": { "quote": { "body": { "mr_td": hex48(1), "rtmr_0": hex48(2), "rtmr_1": hex48(rtmr_1),
+    json!({ "tdx": { "quote": { "body": { "mr_td": hex48(1), "rtmr_0": hex48(2),
+        "rtmr_1": hex48(rtmr_1),
         "rtmr_2": hex48(4), "rtmr_3": rtmr_3 } } } })
 }
 

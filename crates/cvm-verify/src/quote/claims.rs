@@ -1,4 +1,4 @@
-//! What a stand-alone quote proved.
+//! What a quote alone proved.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use cvm_evidence::{
 /// A bank's registers.
 pub type Registers = BTreeMap<u32, Digest>;
 
-/// What a quote proved, and what nothing was given to check with.
+/// What a quote proved, and which checks were not made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuoteClaims {
     /// The bank of `pcrs`: the strongest use is made of SHA-256, then SHA-384, SHA-512, SHA-1.

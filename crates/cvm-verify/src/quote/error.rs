@@ -37,7 +37,7 @@ pub enum TpmError {
         /// The quote's `extraData`, hex.
         found: String,
     },
-    /// A nonce without bytes is everybody's.
+    /// A nonce without bytes, which every quote can answer.
     #[error("the expected nonce is empty")]
     EmptyNonce,
     /// A bank that the policy does not accept, or that is unknown here.
@@ -115,40 +115,32 @@ impl Explain for TpmError {
         match self {
             Self::Structure(error) => return error.help(),
             Self::Signature { .. } => {
-                "another key signed it, or the message or signature was \
-                changed"
+                "another key signed it, or the message or signature was changed"
             }
             Self::Scheme { .. } => {
-                "give the signature that this key made; SHA-1 signatures are \
-                not believed"
+                "give the signature that this key made; SHA-1 signatures are not believed"
             }
             Self::Nonce { .. } => {
-                "a replayed quote, or one made for somebody else: ask for a new \
-                one with your nonce"
+                "a replayed quote, or one made for somebody else: ask for a new one with your nonce"
             }
             Self::EmptyNonce => {
-                "choose a random nonce, at least 16 bytes, and have the TPM quote \
-                it"
+                "choose a random nonce, at least 16 bytes, and have the TPM quote it"
             }
             Self::Bank { .. } => {
                 "quote the sha256 or sha384 bank; a policy may allow sha1, whose collisions are \
                  practical"
             }
             Self::Selection { .. } => {
-                "quote the registers that the policy needs, and show a value \
-                for each of them"
+                "quote the registers that the policy needs, and show a value for each of them"
             }
             Self::PcrDigest { .. } => {
-                "the values were read at another time than the quote was \
-                made, or were changed"
+                "the values were read at another time than the quote was made, or were changed"
             }
             Self::Replay { .. } => {
-                "give the log of the same boot; otherwise software measured \
-                without logging it"
+                "give the log of the same boot; otherwise software measured without logging it"
             }
             Self::Endorsement { .. } => {
-                "give the certificate that was issued for this attestation \
-                key"
+                "give the certificate that was issued for this attestation key"
             }
             Self::Certificate(_) => "give the issuer's root and intermediates, and check the time",
         }

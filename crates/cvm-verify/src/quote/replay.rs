@@ -62,19 +62,8 @@ pub(super) fn check(
         quoted.is_some_and(|quoted| quoted.contains_key(register))
             && !not_replayed.contains(register)
     };
-    let logged: BTreeSet<u32> = log.records().iter().map(|record| record.register).collect();
-    let unquoted: Vec<String> = logged
-        .iter()
-        .filter(|register| !proven(register) && !not_replayed.contains(register))
-        .map(ToString::to_string)
-        .collect();
-    if !unquoted.is_empty() {
-        let reason = format!(
-            "PCR {} is logged, and no value of it is quoted and shown",
-            unquoted.join(", ")
-        );
-        not_checked.push(NotChecked::new("event-log", &reason));
-    }
+    not_checked
+        .extend(unquoted(log, |register| proven(register) || not_replayed.contains(register)));
     let events = log.records().iter().filter(|record| proven(&record.register));
     Ok(Replayed {
         events: Some(events.map(|record| LoggedEvent::new(record, main)).collect()),
@@ -85,10 +74,20 @@ pub(super) fn check(
 fn leads_to(register: u32, replayed: Option<&Digest>, quoted: &Digest) -> bool {
     match (register, replayed) {
         (_, Some(value)) => value == quoted,
-        // PC Client Profile §4.7.2: without a dynamic launch these stand at all ones.
+        // PC Client Profile §4.7.2: without a dynamic launch these are all ones.
         (17..=22, None) => {
             [0, 0xff].iter().any(|fill| *quoted == Digest::filled(quoted.alg(), *fill))
         }
         (_, None) => *quoted == Digest::filled(quoted.alg(), 0),
     }
+}
+
+/// The registers that are logged, of which no value is known.
+fn unquoted(log: &Log<'_>, known: impl Fn(&u32) -> bool) -> Option<NotChecked> {
+    let logged: BTreeSet<u32> = log.records().iter().map(|record| record.register).collect();
+    let unquoted: Vec<String> =
+        logged.iter().filter(|register| !known(register)).map(ToString::to_string).collect();
+    let reason =
+        format!("PCR {} is logged, and no value of it is quoted and shown", unquoted.join(", "));
+    (!unquoted.is_empty()).then(|| NotChecked::new("event-log", &reason))
 }

@@ -45,8 +45,8 @@ impl QuoteSignature {
     ) -> Result<SigningScheme, TpmError> {
         let found = match self {
             Self::Tpmt(signature) => vec![scheme_of(signature)?],
-            // Nothing states the scheme: the key's, or for a key that states none either the usual
-            // ones.
+            // The signature states no scheme: the key's is tried, or the usual ones where the key
+            // states none either.
             Self::Bare(_) => match (ak.scheme(), ak.key()) {
                 (Some(scheme), _) => vec![scheme],
                 (None, Key::Rsa { .. }) => {

@@ -22,7 +22,7 @@ pub struct PcrValues(BTreeMap<(HashAlg, u32), Digest>);
 
 impl PcrValues {
     /// Reads values from JSON (`{"0": hex, …}`, `{"sha256": {"0": hex, …}, …}` or `[hex, …]` from
-    /// register 0 on) or from the bare bytes of registers 0 to 23 of one bank, one behind the
+    /// register 0 on) or from the bare bytes of registers 0 to 23 of one bank, one after the
     /// other.
     ///
     /// # Errors
@@ -105,9 +105,9 @@ impl PcrValues {
         for bank in &quote.selection {
             let alg = HashAlg::from_id(bank.hash)?;
             for register in bank.registers() {
-                let (value, behind) = rest.split_at_checked(alg.size())?;
+                let (value, after) = rest.split_at_checked(alg.size())?;
                 values.0.insert((alg, register), Digest::new(alg, value)?);
-                rest = behind;
+                rest = after;
             }
         }
         rest.is_empty().then_some(values)
@@ -137,7 +137,7 @@ impl PcrValues {
         self.0.len()
     }
 
-    /// Whether none is.
+    /// Whether no value is shown.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -159,7 +159,7 @@ impl PcrValues {
         let digest = value
             .as_str()
             .and_then(Digest::from_hex)
-            .ok_or_else(|| fail("its value is no digest in hex"))?;
+            .ok_or_else(|| fail("its value is not a digest in hex"))?;
         if bank.is_some_and(|bank| bank != digest.alg()) {
             return Err(fail("a digest of another bank's length"));
         }

@@ -50,7 +50,8 @@ impl SnpRoots {
     /// are intermediates.
     ///
     /// # Errors
-    /// [`SnpError::Chain`] for what is no certificate, [`SnpError::Certificates`] without a root.
+    /// [`SnpError::Chain`] for what is not a certificate, [`SnpError::Certificates`] without a
+    /// root.
     pub fn from_pem(bytes: &[u8]) -> Result<Self, SnpError> {
         let (roots, intermediates): (Vec<_>, Vec<_>) = distinct(Certificate::read_all(bytes)?)
             .into_iter()
@@ -161,7 +162,7 @@ impl VerifiedChain {
         let key =
             ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, endorsement.point).map_err(|_| {
                 SnpError::certificates(format!(
-                    "the {}'s key is no point of P-384",
+                    "the {}'s key is not a point of P-384",
                     endorsement.kind
                 ))
             })?;

@@ -59,14 +59,16 @@ impl Endorsement {
         let number = |oid: &'static str| {
             u8::from_der(required(oid)?).map_err(|_| {
                 SnpError::certificates(format!(
-                    "extension {oid} of the {kind} is no number below 256"
+                    "extension {oid} of the {kind} is not a number below 256"
                 ))
             })
         };
         let text = |oid: &'static str| {
             Ia5StringRef::from_der(required(oid)?).map(|text| text.as_str().to_owned()).map_err(
                 |_| {
-                    SnpError::certificates(format!("extension {oid} of the {kind} is no IA5String"))
+                    SnpError::certificates(format!(
+                        "extension {oid} of the {kind} is not an IA5String"
+                    ))
                 },
             )
         };
@@ -77,11 +79,7 @@ impl Endorsement {
             ))),
         };
         let product_name = text(PRODUCT_NAME)?;
-        let product = Product::from_name(&product_name).ok_or_else(|| {
-            SnpError::product(format!(
-                "the certificate names {product_name:?}, which this program does not know"
-            ))
-        })?;
+        let product = product(&product_name)?;
         let fmc = match product {
             Product::Turin => Some(number(FMC)?),
             _ => None,
@@ -107,9 +105,7 @@ impl Endorsement {
                 (None, Some(csp))
             }
         };
-        let point = <[u8; 97]>::try_from(certificate.public_key()).map_err(|_| {
-            SnpError::certificates(format!("the {kind}'s key is no uncompressed point of P-384"))
-        })?;
+        let point = point(certificate, kind)?;
         Ok(Self { kind, product, product_name, tcb, hw_id, csp_id, point })
     }
 
@@ -120,6 +116,20 @@ impl Endorsement {
             SigningKey::Vlek => format!("SEV-VLEK-{}", self.product.line()),
         }
     }
+}
+
+fn product(name: &str) -> Result<Product, SnpError> {
+    Product::from_name(name).ok_or_else(|| {
+        SnpError::product(format!(
+            "the certificate names {name:?}, which this program does not know"
+        ))
+    })
+}
+
+fn point(certificate: &Certificate, kind: SigningKey) -> Result<[u8; 97], SnpError> {
+    certificate.public_key().try_into().map_err(|_| {
+        SnpError::certificates(format!("the {kind}'s key is not an uncompressed point of P-384"))
+    })
 }
 
 /// Whether a name (RFC 4514) has this common name. AMD's need no escapes; one could hide a comma.

@@ -5,7 +5,7 @@ use cvm_base::Explain;
 use super::{SigningKey, TcbComponent};
 use crate::x509::X509Error;
 
-/// SEV-SNP evidence was refused. Nothing was learned that may be believed.
+/// SEV-SNP evidence was refused. Nothing in it may be believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnpError {
@@ -134,8 +134,7 @@ impl Explain for SnpError {
             }
             Self::Version { .. } => "a newer firmware than this program knows: update the program",
             Self::Product { .. } => {
-                "give the VCEK or VLEK that AMD issued for the machine that \
-                made this report"
+                "give the VCEK or VLEK that AMD issued for the machine that made this report"
             }
             Self::Certificates { .. } => {
                 "give the VCEK or VLEK of this machine; ASK, ASVK and ARK come with this program"
@@ -159,8 +158,7 @@ impl Explain for SnpError {
                  another machine's"
             }
             Self::Binding { .. } => {
-                "a replayed or relayed report; a genuine guest simply makes a \
-                new one"
+                "a replayed or relayed report; a genuine guest simply makes a new one"
             }
             Self::Policy { .. } => {
                 "if such guests may be trusted, say so in the policy; otherwise change how the \

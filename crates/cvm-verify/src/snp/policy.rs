@@ -34,8 +34,8 @@ pub struct SnpPolicy {
     /// runs at 1, and AWS's reports say 1. An image without a paravisor runs at 0, and its owner
     /// may require that.
     pub max_vmpl: u8,
-    /// The oldest report version. Version 2 names no processor; its product is the certificate's
-    /// word.
+    /// The oldest report version. Version 2 names no processor; only the certificate states its
+    /// product.
     pub min_report_version: u32,
     /// The least ABI version that the guest's policy must ask for: major, minor.
     pub min_abi: (u8, u8),
@@ -82,28 +82,44 @@ impl SnpPolicy {
     /// # Errors
     /// [`SnpError::Policy`] for the first rule that refuses them.
     pub fn check(&self, claims: &SnpClaims) -> Result<(), SnpError> {
-        let product = claims.product;
-        let abi = (claims.policy_abi_major, claims.policy_abi_minor);
+        self.check_allowed(claims)?;
+        self.check_unknown(claims)?;
+        let single_socket = !self.require_single_socket || claims.policy_single_socket;
+        accept(single_socket, "policy_single_socket", false, true)?;
+        let unaliased = !self.require_alias_check || claims.platform_alias_check_complete;
+        accept(unaliased, "platform_alias_check_complete", false, true)?;
+        accept(claims.vmpl <= self.max_vmpl, "vmpl", claims.vmpl, at_most(self.max_vmpl))?;
+        self.check_versions(claims)?;
+        let (product, key) = (claims.product, claims.signing_key);
+        accept(!self.refused_products.contains(&product), "product", product, "another product")?;
         accept(
-            self.allow_debug || !claims.policy_debug_allowed,
-            "policy_debug_allowed",
-            true,
-            false,
+            !self.refused_signing_keys.contains(&key),
+            "signing_key",
+            key,
+            "another kind of key",
         )?;
-        accept(
-            self.allow_migration_agent || !claims.policy_migrate_ma,
-            "policy_migrate_ma",
-            true,
-            false,
-        )?;
-        accept(self.allow_smt || !claims.policy_smt_allowed, "policy_smt_allowed", true, false)?;
-        accept(
-            self.allow_smt || !claims.platform_smt_enabled,
-            "platform_smt_enabled",
-            true,
-            false,
-        )?;
-        accept(self.allow_cxl || !claims.policy_cxl_allowed, "policy_cxl_allowed", true, false)?;
+        match self.min_tcb.is_empty() {
+            true => Ok(()),
+            false => Ok(self.min_tcb.check(&claims.shown_tcb())?),
+        }
+    }
+
+    /// What the guest policy and the platform may allow.
+    fn check_allowed(&self, claims: &SnpClaims) -> Result<(), SnpError> {
+        for (accepted, check) in [
+            (self.allow_debug || !claims.policy_debug_allowed, "policy_debug_allowed"),
+            (self.allow_migration_agent || !claims.policy_migrate_ma, "policy_migrate_ma"),
+            (self.allow_smt || !claims.policy_smt_allowed, "policy_smt_allowed"),
+            (self.allow_smt || !claims.platform_smt_enabled, "platform_smt_enabled"),
+            (self.allow_cxl || !claims.policy_cxl_allowed, "policy_cxl_allowed"),
+        ] {
+            accept(accepted, check, true, false)?;
+        }
+        Ok(())
+    }
+
+    /// What the ABI reserves.
+    fn check_unknown(&self, claims: &SnpClaims) -> Result<(), SnpError> {
         let of_policy = claims.unknown_guest_policy();
         accept(
             self.allow_unknown_policy_bits || of_policy.is_none(),
@@ -121,12 +137,11 @@ impl SnpPolicy {
             "unknown",
             any.map_or("", String::as_str),
             "no field that is not known",
-        )?;
-        let single_socket = !self.require_single_socket || claims.policy_single_socket;
-        accept(single_socket, "policy_single_socket", false, true)?;
-        let unaliased = !self.require_alias_check || claims.platform_alias_check_complete;
-        accept(unaliased, "platform_alias_check_complete", false, true)?;
-        accept(claims.vmpl <= self.max_vmpl, "vmpl", claims.vmpl, at_most(self.max_vmpl))?;
+        )
+    }
+
+    fn check_versions(&self, claims: &SnpClaims) -> Result<(), SnpError> {
+        let abi = (claims.policy_abi_major, claims.policy_abi_minor);
         let version = claims.report_version;
         accept(
             version >= self.min_report_version,
@@ -149,19 +164,7 @@ impl SnpPolicy {
             at_least(self.min_firmware),
         )?;
         let svn = claims.guest_svn;
-        accept(svn >= self.min_guest_svn, "guest_svn", svn, at_least(self.min_guest_svn))?;
-        accept(!self.refused_products.contains(&product), "product", product, "another product")?;
-        let key = claims.signing_key;
-        accept(
-            !self.refused_signing_keys.contains(&key),
-            "signing_key",
-            key,
-            "another kind of key",
-        )?;
-        match self.min_tcb.is_empty() {
-            true => Ok(()),
-            false => Ok(self.min_tcb.check(&claims.shown_tcb())?),
-        }
+        accept(svn >= self.min_guest_svn, "guest_svn", svn, at_least(self.min_guest_svn))
     }
 }
 

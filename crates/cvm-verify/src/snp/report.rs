@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Product, SnpError};
+use super::{Product, SigningKey, SnpError};
 
 /// A report's size, of every version.
 pub const REPORT_BYTES: usize = 1184;
@@ -14,25 +14,6 @@ pub(super) const SIGNED_BYTES: usize = 0x2a0;
 const PLATFORM_BITS: u64 = 0b1011_1111;
 /// The header of the runtime data that follows the report in Azure's HCL report.
 const AZURE_HEADER_BYTES: usize = 20;
-
-/// Which key signed a report (`KEY_INFO.SIGNING_KEY`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum SigningKey {
-    /// The versioned chip endorsement key: this chip's own.
-    Vcek,
-    /// The versioned loaded endorsement key: one that AMD gave to a cloud for its machines.
-    Vlek,
-}
-
-impl fmt::Display for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Vcek => "VCEK",
-            Self::Vlek => "VLEK",
-        })
-    }
-}
 
 /// The guest policy of the launch (SEV-SNP ABI, §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +134,7 @@ pub struct SnpReport {
 }
 
 impl SnpReport {
-    /// Reads a report of version 2 to 5 and nothing behind it, but for one documented case: the
+    /// Reads a report of version 2 to 5 and nothing after it, but for one documented case: the
     /// 20-byte header of Azure's runtime data, which follows the report in an HCL report ("Guest
     /// attestation for confidential VMs", `IGVM_REQUEST_DATA`). Whoever cuts one out with it keeps
     /// a valid report.
@@ -179,37 +160,17 @@ impl SnpReport {
         let platform = fields.u64(0x40)?;
         let mut unknown = unknown_bits("PLATFORM_INFO", platform & !PLATFORM_BITS);
         unknown.extend(unknown_bits("KEY_INFO", u64::from(key_info >> 5) << 5));
-        let cpuid = match version {
-            2 => None,
-            _ => {
-                let [family, model, stepping] = fields.array(0x188)?;
-                Some(Cpuid { family, model, stepping })
-            }
-        };
+        let cpuid = if version == 2 { None } else { Some(fields.cpuid()?) };
         let mitigations = match version {
             5 => Some((fields.u64(0x1f8)?, fields.u64(0x200)?)),
             _ => None,
         };
-        let behind_cpuid = if cpuid.is_some() { 0x18b } else { 0x188 };
-        let behind_tcbs = if mitigations.is_some() { 0x208 } else { 0x1f8 };
-        for reserved in
-            [0x4c..0x50, behind_cpuid..0x1a0, 0x1eb..0x1ec, 0x1ef..0x1f0, behind_tcbs..SIGNED_BYTES]
-        {
-            let bytes = fields.0.get(reserved.clone()).unwrap_or_default();
-            unknown.extend(
-                reserved
-                    .zip(bytes)
-                    .filter(|(_, byte)| **byte != 0)
-                    .map(|(at, _)| format!("byte {at:#x}")),
-            );
-        }
-        match fields.u32(0x34)? {
-            1 => {}
-            algorithm => {
-                return Err(fail(format!(
-                    "signature algorithm {algorithm}; only 1 (P-384, SHA-384) exists"
-                )));
-            }
+        unknown.extend(fields.reserved(cpuid.is_some(), mitigations.is_some()));
+        let algorithm = fields.u32(0x34)?;
+        if algorithm != 1 {
+            let problem =
+                format!("signature algorithm {algorithm}; only 1 (P-384, SHA-384) exists");
+            return Err(fail(problem));
         }
         fields.zero(SIGNED_BYTES + 144, REPORT_BYTES - SIGNED_BYTES - 144)?;
         Ok(Self {
@@ -255,8 +216,8 @@ impl SnpReport {
         let Some(Cpuid { family, model, .. }) = self.cpuid else { return Ok(None) };
         let product = Product::from_cpuid(family, model).ok_or_else(|| {
             SnpError::product(format!(
-                "the report's CPUID family {family:#04x}, model {model:#04x} is none that this \
-                 program knows"
+                "the report's CPUID family {family:#04x}, model {model:#04x} is not one that \
+                 this program knows"
             ))
         })?;
         Ok(Some(product))
@@ -266,6 +227,16 @@ impl SnpReport {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
+    /// The bytes that the ABI reserves as zero, and that are not, by name.
+    fn reserved(&self, has_cpuid: bool, has_mitigations: bool) -> Vec<String> {
+        let after_cpuid = if has_cpuid { 0x18b } else { 0x188 };
+        let after_tcbs = if has_mitigations { 0x208 } else { 0x1f8 };
+        let reserved =
+            [0x4c..0x50, after_cpuid..0x1a0, 0x1eb..0x1ec, 0x1ef..0x1f0, after_tcbs..SIGNED_BYTES];
+        let set = |at: &usize| self.0.get(*at).is_some_and(|byte| *byte != 0);
+        reserved.into_iter().flatten().filter(set).map(|at| format!("byte {at:#x}")).collect()
+    }
+
     fn array<const N: usize>(&self, at: usize) -> Result<[u8; N], SnpError> {
         let field = self.0.get(at..).and_then(<[u8]>::first_chunk);
         field.copied().ok_or_else(|| fail(format!("nothing at {at:#x}")))
@@ -294,6 +265,11 @@ impl Fields<'_> {
         Ok(FirmwareVersion { major, minor, build })
     }
 
+    fn cpuid(&self) -> Result<Cpuid, SnpError> {
+        let [family, model, stepping] = self.array(0x188)?;
+        Ok(Cpuid { family, model, stepping })
+    }
+
     /// The ABI's r and s are 72 bytes each, little endian; crypto libraries want the curve's 48,
     /// big endian.
     fn signature(&self) -> Result<[u8; 96], SnpError> {
@@ -313,7 +289,7 @@ fn fail(problem: String) -> SnpError {
     SnpError::malformed("report", problem)
 }
 
-/// Its own length and that of the data behind it, version, type 2 (SNP), hash (1 SHA-256, 2 -384, 3
+/// Its own length and that of the data after it, version, type 2 (SNP), hash (1 SHA-256, 2 -384, 3
 /// -512).
 fn is_azure_header(bytes: &[u8]) -> bool {
     let Ok(header) = <[u8; AZURE_HEADER_BYTES]>::try_from(bytes) else { return false };

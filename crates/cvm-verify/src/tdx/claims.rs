@@ -127,7 +127,7 @@ pub struct TdAttributes {
     pub provisioning_agent: bool,
     /// Bit 63: performance counters.
     pub perfmon: bool,
-    /// Bits that the ABI reserves, as they stand in the quote, little endian; absent where none is
+    /// Bits that the ABI reserves, as they are in the quote, little endian; absent where none is
     /// set. Intel asks that no such TD is accepted: one may be a way for the host into the TD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Bytes<8>>,

@@ -90,31 +90,19 @@ impl Collateral {
         certificates: &[Certificate],
     ) -> Result<Vec<Self>, TdxError> {
         let missing = |what: &str| TdxError::collateral(format!("{what} is missing"));
-        let issued_by = |der: &&Vec<u8>, name: &str| {
-            <CertificateList>::from_der(der)
-                .is_ok_and(|list| list.tbs_cert_list.issuer.to_string().contains(name))
-        };
         let root_ca_crls: Vec<_> =
             crls.iter().filter(|der| issued_by(der, "Intel SGX Root CA")).collect();
         if root_ca_crls.is_empty() {
             return Err(missing("the root CA's revocation list"));
         }
-        let is_signer =
-            |certificate: &&Certificate| certificate.subject().contains("SGX TCB Signing");
-        let mut chains: Vec<_> =
-            certificates.iter().filter(is_signer).map(Certificate::to_pem).collect();
-        chains.sort();
-        chains.dedup();
+        let chains = signers(certificates);
         if chains.is_empty() {
-            return Err(missing(
-                "the certificate of Intel's TCB signer (an answer's header has it)",
-            ));
+            let signer = "the certificate of Intel's TCB signer (an answer's header has it)";
+            return Err(missing(signer));
         }
         // An older list or signer may lie beside the valid one: their order decides nothing.
-        let heads: Vec<_> = root_ca_crls
-            .iter()
-            .flat_map(|crl| chains.iter().map(move |chain| (*crl, chain)))
-            .collect();
+        let pairs = |crl| chains.iter().map(move |chain| (crl, chain));
+        let heads: Vec<(&Vec<u8>, &String)> = root_ca_crls.into_iter().flat_map(pairs).collect();
         let signed = |document: &Vec<u8>, member: &'static str| {
             let (text, signature) =
                 signed_member(document, member).ok_or_else(|| missing(member))?;
@@ -150,6 +138,21 @@ impl Collateral {
     }
 }
 
+fn issued_by(crl: &[u8], name: &str) -> bool {
+    <CertificateList>::from_der(crl)
+        .is_ok_and(|list| list.tbs_cert_list.issuer.to_string().contains(name))
+}
+
+/// The certificates of Intel's TCB signers, in PEM, each once.
+fn signers(certificates: &[Certificate]) -> Vec<String> {
+    let is_signer = |certificate: &&Certificate| certificate.subject().contains("SGX TCB Signing");
+    let mut chains: Vec<_> =
+        certificates.iter().filter(is_signer).map(Certificate::to_pem).collect();
+    chains.sort();
+    chains.dedup();
+    chains
+}
+
 /// Collateral whose signatures and chains were verified once. Every use checks its dates again.
 #[derive(Debug)]
 pub(super) struct VerifiedCollateral {
@@ -177,52 +180,25 @@ impl VerifiedCollateral {
         let mut dates = vec![root_crl.dates, pck_crl.dates];
         check_dates(&dates, now)?;
 
-        // Intel signs both documents with one certificate, directly below the root …
-        let signer = |what, chain: &str| {
-            let fail = |cause| TdxError::Chain { what, cause };
-            let signer = read_chain(chain.as_bytes()).map_err(fail)?.into_iter().next();
-            let signer =
-                signer.ok_or_else(|| TdxError::collateral(format!("{what} has no chain")))?;
-            let path = Path { intermediates: &[], roots, crls: &crls[..1] };
-            let root = path.verify_unrevoked(&signer, now).map_err(fail)?;
-            // … which issues CAs too: they sign other things.
-            if !signer.subject().contains("SGX TCB Signing") {
-                return Err(TdxError::collateral(format!(
-                    "{what} is signed by {}",
-                    signer.subject()
-                )));
-            }
-            Ok((signer, root.clone()))
-        };
+        let signer = |what, chain: &str| signer(what, chain, roots, &crls[..1], now);
         let (tcb_signer, root) = signer("TCB info", &collateral.tcb_info_issuer_chain)?;
         let (qe_signer, qe_root) =
             match collateral.qe_identity_issuer_chain == collateral.tcb_info_issuer_chain {
                 true => (tcb_signer.clone(), root.clone()),
                 false => signer("QE identity", &collateral.qe_identity_issuer_chain)?,
             };
-        if root_crl
-            .revoked
-            .iter()
-            .any(|serial| [&root, &qe_root].iter().any(|root| root.serial() == &serial[..]))
-        {
+        let revoked = |root: &Certificate| root_crl.revoked.iter().any(|s| root.serial() == &s[..]);
+        if revoked(&root) || revoked(&qe_root) {
             return Err(TdxError::collateral("the root CA revoked itself"));
         }
 
         // Signatures first: what is parsed below is Intel's.
-        check_signature(
-            "TCB info",
-            &tcb_signer,
-            &collateral.tcb_info,
-            &collateral.tcb_info_signature,
-        )?;
-        check_signature(
-            "QE identity",
-            &qe_signer,
-            &collateral.qe_identity,
-            &collateral.qe_identity_signature,
-        )?;
-        let tcb_info = TcbInfo::parse(&collateral.tcb_info)?;
-        let qe_identity = QeIdentity::parse(&collateral.qe_identity)?;
+        let Collateral { tcb_info, tcb_info_signature, .. } = collateral;
+        check_signature("TCB info", &tcb_signer, tcb_info, tcb_info_signature)?;
+        let Collateral { qe_identity, qe_identity_signature, .. } = collateral;
+        check_signature("QE identity", &qe_signer, qe_identity, qe_identity_signature)?;
+        let tcb_info = TcbInfo::parse(tcb_info)?;
+        let qe_identity = QeIdentity::parse(qe_identity)?;
         dates.push(("TCB info", tcb_info.issue_date.0, tcb_info.next_update.0));
         dates.push(("QE identity", qe_identity.issue_date.0, qe_identity.next_update.0));
         for (what, certificate) in [
@@ -238,10 +214,7 @@ impl VerifiedCollateral {
         Ok(Self {
             tcb_info,
             qe_identity,
-            pck_chain: collateral
-                .pck_certificate_chain
-                .as_ref()
-                .map(|pem| pem.clone().into_bytes()),
+            pck_chain: collateral.pck_certificate_chain.clone().map(String::into_bytes),
             root,
             root_crl_number: root_crl.number,
             pck_crl_number: pck_crl.number,
@@ -262,6 +235,27 @@ impl VerifiedCollateral {
         let least = |least: Option<u64>| least.unwrap_or_default();
         (least(issues().min()), least(issues().max()), least(expirations.min()))
     }
+}
+
+/// The certificate that signed a document, and the root that it leads to. Intel signs both
+/// documents with one certificate, directly below the root.
+fn signer(
+    what: &'static str,
+    chain: &str,
+    roots: &[Certificate],
+    root_crl: &[Vec<u8>],
+    now: u64,
+) -> Result<(Certificate, Certificate), TdxError> {
+    let fail = |cause| TdxError::Chain { what, cause };
+    let signer = read_chain(chain.as_bytes()).map_err(fail)?.into_iter().next();
+    let signer = signer.ok_or_else(|| TdxError::collateral(format!("{what} has no chain")))?;
+    let path = Path { intermediates: &[], roots, crls: root_crl };
+    let root = path.verify_unrevoked(&signer, now).map_err(fail)?.clone();
+    // The root issues CAs too: they sign other things.
+    if !signer.subject().contains("SGX TCB Signing") {
+        return Err(TdxError::collateral(format!("{what} is signed by {}", signer.subject())));
+    }
+    Ok((signer, root))
 }
 
 /// What is read of a revocation list here; path validation checks its signature.

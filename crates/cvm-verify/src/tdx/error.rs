@@ -9,7 +9,7 @@ use cvm_evidence::rtmr::Bytes48;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TdxError {
-    /// Bytes that are no quote.
+    /// Bytes that are not a quote.
     #[error("the quote cannot be read: {problem}")]
     Quote {
         /// Expected and found.
@@ -82,7 +82,7 @@ pub enum TdxError {
         /// The quote's, hex.
         found: String,
     },
-    /// Bytes that are no event log.
+    /// Bytes that are not an event log.
     #[error("the event log cannot be read: {problem}")]
     EventLog {
         /// Expected and found.
@@ -105,7 +105,12 @@ pub enum TdxError {
         problem: String,
     },
     /// A part of the collateral is not yet, or no longer, valid.
-    #[error("{what} is valid from {} to {}, not at {}", rfc3339(*.from), rfc3339(*.until), rfc3339(*.now))]
+    #[error(
+        "{what} is valid from {} to {}, not at {}",
+        rfc3339(*.from),
+        rfc3339(*.until),
+        rfc3339(*.now)
+    )]
     Time {
         /// Which part.
         what: &'static str,
@@ -151,7 +156,7 @@ pub enum TdxError {
 }
 
 impl TdxError {
-    /// Whether collateral is at fault, whatever quote it stands beside.
+    /// Whether collateral is at fault, whatever quote it is beside.
     pub(crate) fn is_of_collateral(&self) -> bool {
         let of_collateral = |what: &str| matches!(what, "TCB info" | "QE identity");
         match self {
@@ -207,8 +212,7 @@ impl Explain for TdxError {
     fn help(&self) -> String {
         match self {
             Self::Quote { .. } => {
-                "the sender is another program or version, or the bytes were \
-                changed on the way"
+                "the sender is another program or version, or the bytes were changed on the way"
             }
             Self::Unsupported { .. } => {
                 "a TD makes quotes of version 4 or 5, an SGX enclave of \
@@ -223,32 +227,25 @@ impl Explain for TdxError {
                 SGX Root CA; a revoked platform must not be trusted"
             }
             Self::Signature { .. } => {
-                "the bytes were changed after they were signed, or come from \
-                somewhere else"
+                "the bytes were changed after they were signed, or come from somewhere else"
             }
             Self::AttestationKey { .. } => {
-                "the quote was signed with a key that no quoting \
-                enclave vouched for: a forgery"
+                "the quote was signed with a key that no quoting enclave vouched for: a forgery"
             }
             Self::QuotingEnclave { .. } => {
-                "a quoting enclave other than Intel's made this quote: \
-                do not trust it"
+                "a quoting enclave other than Intel's made this quote: do not trust it"
             }
             Self::Tcb { .. } => {
-                "update the platform's firmware and TDX module, or fetch newer \
-                collateral"
+                "update the platform's firmware and TDX module, or fetch newer collateral"
             }
             Self::ReportData { .. } => {
-                "a replayed or relayed quote; a genuine CVM simply starts a \
-                new session"
+                "a replayed or relayed quote; a genuine CVM simply starts a new session"
             }
             Self::EventLog { .. } => {
-                "give the CCEL table's log area as the guest sees it, at most \
-                1 MiB"
+                "give the CCEL table's log area as the guest sees it, at most 1 MiB"
             }
             Self::Replay { .. } => {
-                "the log was changed, or software measured into this register \
-                without logging it"
+                "the log was changed, or software measured into this register without logging it"
             }
             Self::Collateral { .. } => {
                 "fetch the collateral again: TCB info, QE identity and both \
@@ -256,8 +253,7 @@ impl Explain for TdxError {
             }
             Self::Time { .. } => "check the verifier's clock, then fetch newer collateral",
             Self::OtherPlatform { .. } => {
-                "fetch the collateral for this platform's FMSPC and this \
-                kind of TEE"
+                "fetch the collateral for this platform's FMSPC and this kind of TEE"
             }
             Self::Status { .. } => {
                 "update the platform, or name this status and its advisories in \

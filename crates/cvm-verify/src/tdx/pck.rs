@@ -126,8 +126,8 @@ impl Pck {
     }
 }
 
-/// The FMSPC, the family of platforms, that a PCK certificate, not yet believed, is of: what TCB
-/// info is filed under.
+/// The FMSPC (the family of platforms) of a PCK certificate that is not yet believed: TCB info is
+/// filed under it.
 ///
 /// # Errors
 /// [`TdxError::Pck`] for a certificate without it.

@@ -36,7 +36,7 @@ pub struct TdxPolicy {
     /// Statuses that are acceptable. `SWHardeningNeeded` is not among the default ones: only who
     /// knows the software can say that it holds the mitigations.
     pub tcb_statuses: BTreeSet<TcbStatus>,
-    /// A quote without collateral, whose status nobody knows.
+    /// Accept a quote without collateral, whose status nobody knows.
     pub allow_unknown_tcb: bool,
     /// If given, no other advisory may apply.
     pub accepted_advisories: Option<BTreeSet<String>>,
@@ -185,9 +185,9 @@ impl TdxPolicy {
     }
 }
 
-/// A policy about SGX enclaves: Intel's word on their platform. That an enclave is not in debug
-/// mode is a fact that [`super::DcapVerifier::verify_sgx`] insists on; which enclave it is, is the
-/// reader's to compare.
+/// A policy about SGX enclaves: Intel's word on their platform.
+/// [`super::DcapVerifier::verify_sgx`] refuses an enclave in debug mode; the caller compares which
+/// enclave it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SgxPolicy {

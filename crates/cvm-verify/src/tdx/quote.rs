@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | 3 | SGX | enclave report, 384 bytes |
 //! | 4 | TDX | TD report 1.0, 584 bytes |
-//! | 5 | TDX | a type and a size, then TD report 1.0 (type 2), 1.5 (3) or 1.5 with service TDs (4) |
+//! | 5 | TDX | a type and a size, then TD report 1.0 (type 2), 1.5 (3), 1.5 with service TDs (4) |
 
 use cvm_base::Bytes;
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,7 @@ pub struct TdReport {
     /// TDX 1.5: the service TDs bound to this one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mr_servicetd: Option<Bytes48>,
-    /// Quote body type 4: the 237 bytes behind the 1.5 report, uninterpreted.
+    /// Quote body type 4: the 237 bytes after the 1.5 report, uninterpreted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub extension: Option<Bytes<237>>,
 }
@@ -171,7 +171,7 @@ pub(super) struct SignatureData {
 }
 
 impl Quote {
-    /// Reads a quote. Zeros behind it are allowed: the kernel's buffer is larger than the quote.
+    /// Reads a quote. Zeros after it are allowed: the kernel's buffer is larger than the quote.
     ///
     /// # Errors
     /// [`TdxError::Quote`], [`TdxError::Unsupported`].
@@ -191,7 +191,7 @@ impl Quote {
             Reader::new("quote's signature data", r.take(size as usize).map_err(TdxError::quote)?);
         if r.rest().iter().any(|byte| *byte != 0) {
             return Err(TdxError::quote(format!(
-                "{} bytes behind it that are not zero",
+                "{} bytes after it that are not zero",
                 r.rest().len()
             )));
         }
@@ -312,7 +312,7 @@ fn read_enclave(r: &mut Reader<'_>) -> Result<EnclaveReport, TdxError> {
     })
 }
 
-/// Everything behind the signed part; TDX quotes nest the QE's report in certification data of its
+/// Everything after the signed part; TDX quotes nest the QE's report in certification data of its
 /// own.
 fn read_signature_data(s: &mut Reader<'_>, nested: bool) -> Result<SignatureData, TdxError> {
     let (signature, attestation_key) = (array::<64>(s)?.0, array::<64>(s)?.0);

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Expected, KeySet, MAX_TOKEN_BYTES, Registered, Rules, Token, TokenError,
-    jws::short,
+    json::short,
     rules::{mismatch, text},
 };
 
@@ -302,7 +302,7 @@ impl EarKey {
         let body = text
             .strip_prefix("-----BEGIN PRIVATE KEY-----")
             .and_then(|t| t.strip_suffix("-----END PRIVATE KEY-----"));
-        // Room for everything first: a buffer that grows leaves copies behind.
+        // Room for everything first: a buffer that grows leaves copies in memory.
         let mut digits = Zeroizing::new(String::with_capacity(text.len()));
         digits.extend(body.ok_or_else(fail)?.chars().filter(|c| !c.is_ascii_whitespace()));
         let mut der = Zeroizing::new(vec![0; digits.len()]);

@@ -32,9 +32,11 @@ pub enum TokenError {
         found: String,
     },
     /// An HMAC: who can check it could have made it.
-    #[error("the token is signed with an HMAC ({}): whoever can check it can make it, so it proves \
-        nothing",
-        if *.published { "under the published key `secret` of NVIDIA's local verifier" } else { "a shared secret" })]
+    #[error(
+        "the token is signed with an HMAC ({}): whoever can check it can make it, so it proves \
+         nothing",
+        secret(*.published)
+    )]
     Symmetric {
         /// It verifies under the key that NVIDIA's local GPU verifier publishes in its source.
         published: bool,
@@ -78,7 +80,7 @@ pub enum TokenError {
     /// Bound to another challenge.
     #[error("the token's {claim} is {found}, expected {expected}")]
     Nonce {
-        /// Where the binding stands.
+        /// Which claim holds the binding.
         claim: String,
         /// The caller's, hex.
         expected: String,
@@ -125,6 +127,15 @@ impl TokenError {
     }
 }
 
+/// Whose secret an HMAC was made with.
+fn secret(published: bool) -> &'static str {
+    if published {
+        "under the published key `secret` of NVIDIA's local verifier"
+    } else {
+        "a shared secret"
+    }
+}
+
 impl Explain for TokenError {
     fn code(&self) -> &'static str {
         match self {
@@ -143,27 +154,50 @@ impl Explain for TokenError {
 
     fn help(&self) -> String {
         match self {
-            Self::Malformed { .. } => "give the token exactly as the service returned it: a \
-                compact JWT, or NRAS' detached EAT (a JSON array)",
-            Self::Header { .. } | Self::Algorithm { .. } => "no verifier service signs like this: \
-                somebody made or changed the token",
-            Self::Symmetric { .. } => "ask the remote verifier (NRAS) for a token, or check the \
-                GPU's own report instead",
-            Self::Keys { .. } => "give the issuer's JWKS as downloaded from its documented \
-                address, or one PEM public key",
-            Self::Unverifiable { .. } => "download the issuer's JWKS of the time of issue; never \
-                take the address or the key from the token itself",
-            Self::Signature { .. } => "the token was changed, or another key carries this name: \
-                compare the JWKS with the issuer's",
-            Self::Party { .. } => "a token for or of somebody else; name the issuer and audience \
-                that you asked",
-            Self::Time { .. } => "check the clock; ask the verifier for a new token; a small difference is what the policy's leeway is for",
-            Self::Nonce { .. } => "a replayed token, or another session's: ask for one over this \
-                session's challenge",
-            Self::Claims { .. } => "the service answered in a layout that this program does not \
-                know, or parts of two answers were mixed",
-            Self::Refused { .. } => "if this may be accepted, say so in the policy; debuggable \
-                TEEs keep no secrets",
+            Self::Malformed { .. } => {
+                "give the token exactly as the service returned it: a \
+                compact JWT, or NRAS' detached EAT (a JSON array)"
+            }
+            Self::Header { .. } | Self::Algorithm { .. } => {
+                "no verifier service signs like this: \
+                somebody made or changed the token"
+            }
+            Self::Symmetric { .. } => {
+                "ask the remote verifier (NRAS) for a token, or check the \
+                GPU's own report instead"
+            }
+            Self::Keys { .. } => {
+                "give the issuer's JWKS as downloaded from its documented \
+                address, or one PEM public key"
+            }
+            Self::Unverifiable { .. } => {
+                "download the issuer's JWKS of the time of issue; never \
+                take the address or the key from the token itself"
+            }
+            Self::Signature { .. } => {
+                "the token was changed, or another key carries this name: \
+                compare the JWKS with the issuer's"
+            }
+            Self::Party { .. } => {
+                "a token for or of somebody else; name the issuer and audience \
+                that you asked"
+            }
+            Self::Time { .. } => {
+                "check the clock; ask the verifier for a new token; the policy's \
+                leeway is for a small difference"
+            }
+            Self::Nonce { .. } => {
+                "a replayed token, or another session's: ask for one over this \
+                session's challenge"
+            }
+            Self::Claims { .. } => {
+                "the service answered in a layout that this program does not \
+                know, or parts of two answers were mixed"
+            }
+            Self::Refused { .. } => {
+                "if this may be accepted, say so in the policy; debuggable \
+                TEEs keep no secrets"
+            }
         }
         .into()
     }

@@ -185,7 +185,7 @@ impl ItaPolicy {
         if ita.debuggable && !self.allow_debug {
             return refused("debuggable", "false".into(), "true");
         }
-        // SEV-SNP's TCB is in numbers, for the caller's policy; everything of Intel's has a status.
+        // SEV-SNP's TCB is numbers, for the caller's policy; all of Intel's platforms have a status.
         let status = ita.tcb_status.as_deref();
         if ita.attester_type != "sevsnp" || status.is_some() {
             let status = status.unwrap_or("absent");
@@ -251,7 +251,7 @@ fn tee(claims: &Map<String, Value>) -> Result<(&'static str, Map<String, Value>)
     }
 }
 
-/// Any sign of it counts; that there is none at all is not a sign that it is not.
+/// Any sign of it counts; the absence of every sign does not show that it is not.
 fn is_debuggable(
     claims: &Map<String, Value>,
     tee: &Map<String, Value>,

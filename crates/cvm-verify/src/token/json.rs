@@ -14,7 +14,7 @@ use super::TokenError;
 /// The deepest token known (NRAS, with certificate claims) has 4 levels.
 const MAX_DEPTH: usize = 32;
 
-/// Reads an object with nothing behind it.
+/// Reads an object with nothing after it.
 pub(super) fn object(what: &'static str, bytes: &[u8]) -> Result<Map<String, Value>, TokenError> {
     match value(what, bytes)? {
         Value::Object(map) => Ok(map),
@@ -25,7 +25,7 @@ pub(super) fn object(what: &'static str, bytes: &[u8]) -> Result<Map<String, Val
     }
 }
 
-/// Reads any value with nothing behind it.
+/// Reads any value with nothing after it.
 pub(crate) fn value(what: &'static str, bytes: &[u8]) -> Result<Value, TokenError> {
     let fail = |e: serde_json::Error| TokenError::malformed(what, e.to_string());
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -44,6 +44,11 @@ pub(super) fn kind(value: &Value) -> &'static str {
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
+}
+
+/// Enough of a stranger's text for a message.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 #[derive(Clone, Copy)]

@@ -17,8 +17,8 @@ use x509_cert::{
 };
 
 use super::{
-    TokenError, json,
-    jws::{Algorithm, short},
+    Algorithm, TokenError,
+    json::{self, short},
 };
 use crate::x509::{Certificate, Path};
 
@@ -38,7 +38,7 @@ pub struct KeySet {
 pub(super) struct Key {
     /// `None` only for a PEM key, which is the only one of its set.
     kid: Option<String>,
-    /// The key's own idea of its algorithm.
+    /// The algorithm that the key itself names.
     alg: Option<String>,
     material: Material,
     chain: Vec<Certificate>,
@@ -82,11 +82,6 @@ impl KeySet {
     /// use.
     pub fn with_roots(self, roots: Vec<Certificate>) -> Self {
         Self { roots: Some(roots), ..self }
-    }
-
-    /// The names of the keys.
-    pub fn kids(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().filter_map(|key| key.kid.as_deref())
     }
 
     /// The one key that a header's `kid` names, if it is of the type that `alg` needs.

@@ -4,7 +4,10 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde_json::{Map, Value};
 
-use super::{TokenError, json, jwks::KeySet};
+use super::{
+    Algorithm, KeySet, TokenError,
+    json::{self, short},
+};
 
 /// The longest token that is looked at. Verifiers' tokens have 2 to 10 KiB; runtime data can make
 /// them longer.
@@ -13,44 +16,6 @@ pub const MAX_TOKEN_BYTES: usize = 256 * 1024;
 const MAX_HEADER: usize = 32 * 1024;
 /// The key that NVIDIA's local GPU verifier signs its own tokens with, in its public source.
 const PUBLISHED_SECRET: &[u8] = b"secret";
-
-/// How a token may be signed (RFC 7518 §3.1, less what is symmetric, `none`, or unused by
-/// verifiers).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// RSASSA-PKCS1-v1_5 with SHA-384.
-    Rs384,
-    /// RSASSA-PSS with SHA-256.
-    Ps256,
-    /// RSASSA-PSS with SHA-384.
-    Ps384,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    /// ECDSA on P-384 with SHA-384.
-    Es384,
-}
-
-impl Algorithm {
-    /// Its name in `alg`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        [Self::Rs256, Self::Rs384, Self::Ps256, Self::Ps384, Self::Es256, Self::Es384]
-            .into_iter()
-            .find(|alg| alg.as_str() == name)
-    }
-}
 
 /// A signed token, read and not yet believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,9 +152,4 @@ fn read_header(header: &Map<String, Value>) -> Result<(String, Option<String>), 
     }
     let alg = text("alg")?.ok_or_else(|| refuse("it has no alg".into()))?;
     Ok((alg.to_owned(), text("kid")?.map(str::to_owned)))
-}
-
-/// Enough of a stranger's text for a message.
-pub(super) fn short(text: &str) -> String {
-    text.chars().take(100).collect()
 }

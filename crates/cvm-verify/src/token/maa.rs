@@ -125,7 +125,7 @@ impl MaaClaims {
             other => {
                 return Err(TokenError::claims(format!(
                     "attestation type {:?} is not known",
-                    super::jws::short(other)
+                    super::json::short(other)
                 )));
             }
         };
@@ -309,7 +309,7 @@ fn check_nonce(claims: &Map<String, Value>, nonce: &[u8]) -> Result<(), TokenErr
     // All that are there: a token with two nonces answers one challenge only.
     match found.find(|(_, text)| !is_ours(text)) {
         Some((place, text)) => {
-            // In the encoding of the nonce that was given, where the lengths say which one it has.
+            // In the encoding of the nonce that was given, where the length tells which one that is.
             let decoded = [STANDARD.decode(text).ok(), URL_SAFE_NO_PAD.decode(text).ok()];
             let decoded = decoded.into_iter().flatten().find(|bytes| bytes.len() == nonce.len());
             Err(mismatch(

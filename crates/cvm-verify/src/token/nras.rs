@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Expected, KeySet, Registered, Rules, Token, TokenError,
-    jws::short,
+    json::short,
     rules::{boolean, map, mismatch, text},
 };
 use crate::{NotChecked, gpu::ClaimSet};
@@ -93,7 +93,7 @@ impl DetachedEat {
         let device = |(name, token): (&String, &Value)| match token {
             Value::String(token) => Ok((name.clone(), Token::parse(token.as_bytes())?)),
             _ => Err(malformed(format!(
-                "{:?} is no token; NVIDIA's SDK wraps NRAS' answer: give the inner one",
+                "{:?} is not a token; NVIDIA's SDK wraps NRAS' answer: give the inner one",
                 short(name)
             ))),
         };
@@ -200,7 +200,7 @@ fn check_nonce(
     expected: &Expected<'_>,
     not_checked: &mut Vec<NotChecked>,
 ) -> Result<(), TokenError> {
-    // A GPU's report carries nothing but the nonce: report data to expect are the nonce.
+    // A GPU's report carries nothing but the nonce: expected report data are compared with it.
     for wanted in [expected.nonce, expected.report_data].into_iter().flatten() {
         if wanted.is_empty() || hex::decode(nonce).ok().as_deref() != Some(wanted) {
             return Err(mismatch("eat_nonce", wanted, nonce));
@@ -255,8 +255,8 @@ fn check_digests(overall: &Map<String, Value>, bundle: &DetachedEat) -> Result<(
 }
 
 impl NrasPolicy {
-    /// NVIDIA's verdict is made of booleans, one a check: all of them must be good, and the
-    /// essential ones there.
+    /// NVIDIA's verdict is made of booleans, one for each check: all of them must be good, and the
+    /// essential ones must be there.
     fn accept(
         &self,
         name: &str,
@@ -314,7 +314,7 @@ impl NrasPolicy {
     }
 }
 
-/// Version 3.0: a chain's dates and its revocation status; 2.0: details, one boolean each.
+/// Version 3.0: a chain's dates and its revocation status; 2.0: details, one boolean for each.
 fn accept_chain(device: &str, claim: &str, chain: &Map<String, Value>) -> Result<(), TokenError> {
     let refused = |member: &str, expected: &str, found: &str| {
         Err(TokenError::refused(

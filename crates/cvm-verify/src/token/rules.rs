@@ -4,11 +4,14 @@ use cvm_base::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{TokenError, json, jws::short};
+use super::{
+    TokenError,
+    json::{self, short},
+};
 use crate::NotChecked;
 
 /// Seconds by which clocks may differ, unless the policy says otherwise. A guest's clock that is
-/// tens of seconds behind must not make every fresh token come from the future.
+/// tens of seconds slow must not make every fresh token come from the future.
 pub const DEFAULT_LEEWAY: u64 = 120;
 /// More would not be a difference between clocks.
 pub const MAX_LEEWAY: u64 = 600;
@@ -61,7 +64,7 @@ impl Expected<'_> {
         if matches { Ok(()) } else { Err(fail()) }
     }
 
-    /// Freshness is checked by either; with neither, a token may be anybody's of the last hours.
+    /// Either of them shows freshness; with neither, a token may be anybody's of the last hours.
     pub(super) fn note_unchecked(&self, not_checked: &mut Vec<NotChecked>) {
         if self.nonce.is_none() && self.report_data.is_none() {
             not_checked
@@ -74,7 +77,7 @@ pub(super) fn mismatch(claim: &str, expected: &[u8], found: &str) -> TokenError 
     TokenError::Nonce { claim: claim.into(), expected: hex::encode(expected), found: short(found) }
 }
 
-/// Of AMD's processors a token has numbers, of others perhaps nothing: no policy here judges
+/// For AMD's processors a token states numbers, for others perhaps nothing: no policy here judges
 /// either.
 pub(super) fn unjudged_tcb() -> NotChecked {
     NotChecked::new(
@@ -148,7 +151,7 @@ impl Rules {
         }
         if token.expires_at <= token.issued_at {
             return fail(format!(
-                "exp {} is not behind iat {}",
+                "exp {} is not after iat {}",
                 rfc3339(token.expires_at),
                 rfc3339(token.issued_at)
             ));

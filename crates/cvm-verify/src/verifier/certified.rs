@@ -1,15 +1,14 @@
-//! A running CVM's quote, under a key of which others have said where it lives.
+//! A running CVM's quote, under a key that a key holder certified.
 //!
 //! Peers cannot repeat credential activation for each token: they believe a key holder's statement
 //! ([`crate::ak_certificate`]) of the key, and verify what the key says now. Here is the second
-//! half; whether somebody certified the key that [`QuotedTpm::ak_name`] names is the caller's to
-//! decide.
+//! half; the caller decides whether somebody certified the key that [`QuotedTpm::ak_name`] names.
 
 use cvm_base::{Bytes, Bytes32, sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{check_replay, quote};
+use super::{quote, replay};
 use crate::{Phase, claims::measurements};
 use cvm_evidence::{
     AttestError, Reference,
@@ -110,13 +109,13 @@ pub fn verify_quoted(
     })
 }
 
-/// PCR 11 is the reference's to judge: what was extended after the handoff stands in no log, and
-/// the answer shall name that register, not refuse the log.
+/// The comparison with the reference judges PCR 11: no log lists what was extended after the
+/// handoff, and the answer shall name that register, not refuse the log.
 fn check_replay_but_11(
     log: &EventLog<'_>,
     pcrs: &[Bytes32; REQUIRED_PCRS],
 ) -> Result<(), AttestError> {
-    match check_replay(log, pcrs) {
+    match replay::check(log, pcrs) {
         Ok(_) | Err(AttestError::Replay { pcr: 11, .. }) => Ok(()),
         Err(error) => Err(error),
     }
@@ -177,19 +176,21 @@ impl QuotedTpm {
 
     /// The members of a policy's `tpm` claims, without what certificates add.
     pub fn to_json(&self) -> Value {
+        let registers = || self.pcrs.iter().enumerate();
+        let pcrs: Value = registers().map(|(pcr, v)| (pcr.to_string(), json!(v))).collect();
         let mut value = json!({
             "ak_name": self.ak_name,
             "firmware_version": format!("{:016x}", self.firmware_version),
             "report_data": self.nonce,
             "event_log_sha256": self.event_log_sha256,
-            "pcrs": self.pcrs.iter().enumerate().map(|(pcr, v)| (pcr.to_string(), json!(v))).collect::<Value>(),
+            "pcrs": pcrs,
         });
         if let (Value::Object(members), Ok(Value::Object(clock))) =
             (&mut value, serde_json::to_value(self.clock))
         {
             members.extend(clock);
         }
-        for (pcr, digest) in self.pcrs.iter().enumerate() {
+        for (pcr, digest) in registers() {
             value[format!("pcr{pcr:02}")] = json!(digest);
         }
         value

@@ -68,7 +68,7 @@ pub(super) fn check(
             found: if found.is_empty() { "nothing".into() } else { found },
         });
     }
-    // Stock clients show all 24 registers; those behind the quoted ones are nobody's claim.
+    // Stock clients show all 24 registers; nobody claims those after the quoted ones.
     if shown.len() != REQUIRED_PCRS && shown.len() != 24 {
         return Err(AttestError::malformed(
             "tpm evidence",

@@ -4,12 +4,14 @@ use std::{fs, path::PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use cvm_base::{Bytes, Bytes32};
+
 use super::*;
-use crate::Phase;
+use crate::{Claims, Phase, TpmClaims};
 use cvm_evidence::{
-    Reference,
-    tpm::{HashAlg, Signature, attributes},
-    wire::{Base64, HandshakeParams},
+    AttestError, Evidence, Reference,
+    tpm::{HashAlg, Public, Signature, attributes, parse_quote, parse_signature},
+    wire::{Base64, HandshakeParams, TpmEvidence},
 };
 
 const DIGEST: [u8; 48] = [0x5a; 48];
@@ -137,7 +139,7 @@ fn a_tpm_that_no_named_root_endorses_is_refused() {
     let key = rcgen::KeyPair::generate().unwrap();
     s.roots = Roots::from_pem(other.self_signed(&key).unwrap().pem().as_bytes()).unwrap();
     assert_eq!(s.verify().unwrap_err(), AttestError::UnknownRoot);
-    // The issuer alone is no root: it only links.
+    // The issuer alone is not a root: it only links.
     let pem = String::from_utf8(vector("session-swtpm/roots.pem")).unwrap();
     let issuer = &pem[pem.rfind("-----BEGIN").unwrap()..];
     assert!(matches!(Roots::from_pem(issuer.as_bytes()), Err(AttestError::Roots { .. })));

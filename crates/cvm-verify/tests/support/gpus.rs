@@ -7,7 +7,7 @@ use cvm_base::time;
 use cvm_collateral::{Cache, Item, Key, Writer};
 use cvm_collect::{CollectError, Device as Source, Gpu, Kind, Raw};
 
-use crate::synthetic::{Device, World};
+use super::synthetic::{Device, World};
 
 /// A machine's GPUs, which answer every challenge; `replayed` ones answer the nonce of a recording.
 #[derive(Clone)]

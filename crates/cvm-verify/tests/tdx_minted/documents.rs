@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::mint::MRSIGNER;
+use super::mint::MRSIGNER;
 
 pub fn tcb_info() -> Value {
     let components = |svns: &[u8]| -> Value {
@@ -30,11 +30,14 @@ pub fn tcb_info() -> Value {
             "advisoryIDs": advisories })
     };
     json!({
-        "id": "TDX", "version": 3, "issueDate": "2025-06-01T00:00:00Z", "nextUpdate": "2025-07-01T00:00:00Z",
+        "id": "TDX", "version": 3, "issueDate": "2025-06-01T00:00:00Z",
+        "nextUpdate": "2025-07-01T00:00:00Z",
         "fmspc": "90C06F000000", "pceId": "0000", "tcbType": 0, "tcbEvaluationDataNumber": 17,
-        "tdxModule": { "mrsigner": zeros, "attributes": "0000000000000000", "attributesMask": "FFFFFFFFFFFFFFFF" },
+        "tdxModule": { "mrsigner": zeros, "attributes": "0000000000000000",
+        "attributesMask": "FFFFFFFFFFFFFFFF" },
         "tdxModuleIdentities": [
-            module("TDX_01", json!([isvsvn(6, "UpToDate", &[]), isvsvn(4, "OutOfDate", &["INTEL-SA-00004"]),
+            module("TDX_01", json!([isvsvn(6, "UpToDate", &[]), isvsvn(4,
+                "OutOfDate", &["INTEL-SA-00004"]),
                 isvsvn(2, "Revoked", &[])])),
             module("TDX_03", json!([isvsvn(3, "UpToDate", &[])])),
         ],
@@ -51,9 +54,11 @@ pub fn tcb_info() -> Value {
 
 pub fn qe_identity() -> Value {
     json!({
-        "id": "TD_QE", "version": 2, "issueDate": "2025-06-01T00:00:00Z", "nextUpdate": "2025-07-01T00:00:00Z",
+        "id": "TD_QE", "version": 2, "issueDate": "2025-06-01T00:00:00Z",
+        "nextUpdate": "2025-07-01T00:00:00Z",
         "tcbEvaluationDataNumber": 17, "miscselect": "00000000", "miscselectMask": "FFFFFFFF",
-        "attributes": "11000000000000000000000000000000", "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
+        "attributes": "11000000000000000000000000000000",
+        "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
         "mrsigner": MRSIGNER.to_uppercase(), "isvprodid": 2,
         "tcbLevels": [
             { "tcb": { "isvsvn": 4 }, "tcbDate": "2024-03-13T00:00:00Z", "tcbStatus": "UpToDate" },

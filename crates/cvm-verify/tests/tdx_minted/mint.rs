@@ -17,7 +17,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
-use crate::{
+use super::{
     NOW,
     documents::{qe_identity, tcb_info},
 };

@@ -1,11 +1,15 @@
 //! Azure's vTPM over SNP and TDX.
 
-use super::{
-    super::stage::first_good, Group, Refusal, Shared, Submodule, Terms, Verified,
-    dcap::with_collateral, snp::certificates, submodule,
-};
+use super::{dcap::with_collateral, snp::certificates};
 use crate::{
-    azure::{AzureEvidence, Hardware, HardwareKind, HclReport, QuoteFiles},
+    appraise::{
+        EvidenceClaims, Refusal, Terms,
+        set::Group,
+        stage::first_good,
+        submodule::{Submodule, Verified},
+        trust::Shared,
+    },
+    azure::{AzureClaims, AzureEvidence, Hardware, HardwareKind, HclReport, QuoteFiles},
     files::Form,
     snp::SnpPolicy,
     tdx::{TdxEvidence, TdxPolicy},
@@ -56,16 +60,10 @@ pub(super) fn bound(
             let claims =
                 bound.verify_snp(&certificates(group, shared)?, roots, &shared.crls, terms.now);
             let claims = claims.map_err(|e| fail(&e))?;
-            let hardware = submodule("cpu", "snp", &claims)?;
             let rules = SnpPolicy { max_vmpl: 0, ..terms.rules.snp.clone() };
-            let claims_json = bound.claims(hardware.claims);
-            let whole = Submodule {
-                prefix: "cpu",
-                kind: "az-snp-vtpm",
-                claims: claims_json,
-                refusals: vec![],
-            };
-            Ok(whole.judged(rules.check(&claims)))
+            let verdict = rules.check(&claims);
+            let claims = AzureClaims { hardware: claims, vtpm: bound.vtpm() };
+            Ok(Submodule::judged(EvidenceClaims::AzureSnp(Box::new(claims)), verdict))
         }
         HardwareKind::Tdx => {
             const OF: &str = "the TD quote";
@@ -76,17 +74,11 @@ pub(super) fn bound(
                     let report_data = bound.expected_report_data();
                     verifier.verify(&quote, Some(&report_data), terms.now)
                 })?;
-            let hardware = submodule("cpu", "tdx", &claims)?;
             // Azure's TDs run a paravisor that handles #VE itself.
             let rules = TdxPolicy { require_septve_disable: false, ..terms.rules.tdx.clone() };
-            let claims_json = bound.claims(hardware.claims);
-            let whole = Submodule {
-                prefix: "cpu",
-                kind: "az-tdx-vtpm",
-                claims: claims_json,
-                refusals: vec![],
-            };
-            Ok(whole.judged(rules.check(&claims)))
+            let verdict = rules.check(&claims);
+            let claims = AzureClaims { hardware: claims, vtpm: bound.vtpm() };
+            Ok(Submodule::judged(EvidenceClaims::AzureTdx(Box::new(claims)), verdict))
         }
     }
 }

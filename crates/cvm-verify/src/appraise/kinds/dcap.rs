@@ -1,12 +1,14 @@
 //! TDX and SGX quotes.
 
-use serde::Serialize;
-
-use super::{
-    super::stage::first_good, Group, Refusal, Shared, Terms, Verified, check_nonce_fits,
-    report_data, submodule,
-};
+use super::nonce::{check_nonce_fits, report_data};
 use crate::{
+    appraise::{
+        EvidenceClaims, Refusal, Terms,
+        set::Group,
+        stage::first_good,
+        submodule::{Submodule, Verified},
+        trust::Shared,
+    },
     files::Form,
     tdx::{self, DcapVerifier, Quote, TdxError, TdxEvidence},
     x509::Certificate,
@@ -54,7 +56,7 @@ pub(super) fn with_collateral<T>(
     if !(tcb_infos.is_empty() && qe_identities.is_empty()) {
         candidates.extend(assemble(tcb_infos, qe_identities));
     }
-    // A folder of collateral holds several platforms'.
+    // A folder may hold collateral of several platforms.
     let with = first_good(candidates, |collateral| {
         let collateral = collateral?;
         let verifier = DcapVerifier::new(roots.clone(), Some(&collateral), now);
@@ -89,25 +91,15 @@ pub(super) fn tdx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -
         terms.now,
         ("the TDX quote", evidence.quote()),
         |verifier| {
-            // REPORTDATA ends the TD report; where that lies depends on the version, so the claims
-            // say what it is.
             let unbound = verifier.verify(&evidence, None, terms.now)?;
-            match report_data(shared, &shown_report_data(&unbound)) {
+            match report_data(shared, &unbound.report_data.0) {
                 None => Ok(unbound),
                 Some(data) => verifier.verify(&evidence, Some(&data), terms.now),
             }
         },
     )?;
-    Ok(submodule("cpu", "tdx", &claims)?.judged(terms.rules.tdx.check(&claims)))
-}
-
-/// The claims' own REPORT_DATA, wherever the layout has it.
-fn shown_report_data(claims: &impl Serialize) -> Vec<u8> {
-    let claims = serde_json::to_value(claims).unwrap_or_default();
-    let text = ["/report_data", "/quote/body/report_data"]
-        .iter()
-        .find_map(|at| claims.pointer(at)?.as_str());
-    text.and_then(|text| hex::decode(text).ok()).unwrap_or_default()
+    let verdict = terms.rules.tdx.check(&claims);
+    Ok(Submodule::judged(EvidenceClaims::Tdx(Box::new(claims)), verdict))
 }
 
 pub(super) fn sgx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -> Verified {
@@ -117,10 +109,11 @@ pub(super) fn sgx(quote: &[u8], group: &Group, shared: &Shared, terms: &Terms) -
     let claims =
         with_collateral(group, shared, terms.now, ("the SGX quote", &quote), |verifier| {
             let unbound = verifier.verify_sgx(&quote, None, terms.now)?;
-            match report_data(shared, &shown_report_data(&unbound)) {
+            match report_data(shared, &unbound.report_data.0) {
                 None => Ok(unbound),
                 Some(data) => verifier.verify_sgx(&quote, Some(&data), terms.now),
             }
         })?;
-    Ok(submodule("cpu", "sgx", &claims)?.judged(terms.rules.sgx.check(&claims)))
+    let verdict = terms.rules.sgx.check(&claims);
+    Ok(Submodule::judged(EvidenceClaims::Sgx(Box::new(claims)), verdict))
 }

@@ -1,10 +1,13 @@
 //! NVIDIA's devices and their reference manifests.
 
-use serde_json::json;
-
-use super::{Group, Refusal, Shared, Submodule, Terms, Verified, submodule};
 use crate::{
     NotChecked,
+    appraise::{
+        EvidenceClaims, ManifestClaims, Refusal, Terms,
+        set::Group,
+        submodule::{Submodule, Verified},
+        trust::Shared,
+    },
     files::Form,
     gpu::{self, DeviceClaims, DeviceEvidence, GpuError, GpuPolicy, OcspResponse, Rim},
     x509::Certificate,
@@ -45,14 +48,14 @@ pub(super) fn device(
         shared.ocsp.iter().map(|der| OcspResponse::parse(der, None)).collect::<Result<Vec<_>, _>>();
     let ocsp = ocsp.map_err(|e| Refusal::new("an OCSP response", &e))?;
     let collateral = gpu::Collateral { rims: &rims, ocsp: &ocsp, crls: &shared.crls };
-    // Of a longer one (the release protocol's has 48 bytes) a device answers the first 32.
+    // A device answers the first 32 bytes of a longer nonce (the release protocol's has 48).
     let verify = |nonce: Option<&[u8; 32]>| {
         gpu::verify(evidence, &shared.gpu_roots, collateral, nonce, terms.now)
     };
     let forms = || shared.nonces.iter().filter_map(|nonce| nonce.first_chunk::<32>());
     let verified = match shared.nonces.first() {
         None => verify(None),
-        // What stands there in hex is also text of twice the length; few ask with that.
+        // A nonce in hex is also text of twice the length; few ask with that.
         Some(nonce) => {
             match forms().map(|form| verify(Some(form))).find(|tried| !is_another_nonce(tried)) {
                 Some(verified) => verified,
@@ -69,14 +72,17 @@ pub(super) fn device(
     };
     let claims = verified.map_err(|e| fail(&e))?;
     let policy = GpuPolicy::from(terms.rules.gpu);
-    match &claims {
+    let (claims, verdict) = match claims {
         DeviceClaims::Gpu(claims) => {
-            Ok(submodule("gpu", "nvidia", claims)?.judged(policy.check(claims)))
+            let verdict = policy.check(&claims);
+            (EvidenceClaims::Gpu(Box::new(claims)), verdict)
         }
         DeviceClaims::Switch(claims) => {
-            Ok(submodule("switch", "nvswitch", claims)?.judged(policy.check_switch(claims)))
+            let verdict = policy.check_switch(&claims);
+            (EvidenceClaims::Switch(Box::new(claims)), verdict)
         }
-    }
+    };
+    Ok(Submodule::judged(claims, verdict))
 }
 
 fn is_another_nonce(tried: &Result<DeviceClaims, GpuError>) -> bool {
@@ -87,10 +93,12 @@ pub(super) fn rim(name: &str, xml: &[u8], shared: &Shared, now: u64) -> Verified
     let fail = |e: &_| Refusal::new(name, e);
     let rim = Rim::parse(xml, None).map_err(|e| fail(&e))?;
     rim.check(&shared.gpu_roots, now).map_err(|e| fail(&e))?;
-    let claims = json!({
-        "product": rim.product(), "version": rim.version(), "golden_values": rim.golden_values(),
-        "not_checked": [NotChecked::new("report", "a manifest alone was given: no device was \
-            attested")],
+    let unattested = "a manifest alone was given: no device was attested";
+    let claims = EvidenceClaims::Manifest(ManifestClaims {
+        product: rim.product().into(),
+        version: rim.version().into(),
+        golden_values: rim.golden_values(),
+        not_checked: vec![NotChecked::new("report", unattested)],
     });
-    Ok(Submodule { prefix: "collateral", kind: "nvidia-rim", claims, refusals: vec![] })
+    Ok(claims.into())
 }

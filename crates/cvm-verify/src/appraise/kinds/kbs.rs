@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Group, Refusal, Shared, Submodule, Terms, azure, gpu, snp};
+use super::{azure, gpu, snp};
 use crate::{
+    appraise::{Refusal, Terms, set::Group, submodule::Submodule, trust::Shared},
     azure::{AzureEvidence, HardwareKind},
     files::{Form, members::is_azure},
     gpu::DeviceEvidence,
@@ -22,7 +23,7 @@ pub(super) fn verify(
         let unknown = || {
             Refusal::input(
                 name,
-                format!("{name} is no evidence body that is known here"),
+                format!("{name} is not an evidence body that is known here"),
                 "give the files themselves",
             )
         };

@@ -1,12 +1,14 @@
 //! SEV-SNP reports, and their certificates alone.
 
-use serde_json::json;
-
-use super::{
-    Group, Refusal, Shared, Submodule, Terms, Verified, check_nonce_fits, report_data, submodule,
-};
+use super::nonce::{check_nonce_fits, report_data};
 use crate::{
     NotChecked,
+    appraise::{
+        EvidenceClaims, Refusal, SnpCertificateClaims, Terms,
+        set::Group,
+        submodule::{Submodule, Verified},
+        trust::Shared,
+    },
     files::Form,
     snp::{self, SigningKey, SnpEvidence, SnpExpected, SnpReport, VerifiedChain},
     x509::Certificate,
@@ -36,7 +38,8 @@ pub(super) fn parsed(
     let roots = shared.snp_roots.as_ref().map_err(Clone::clone)?;
     let claims =
         snp::verify(&evidence, roots, &shared.crls, &expected, terms.now).map_err(|e| fail(&e))?;
-    Ok(submodule("cpu", "snp", &claims)?.judged(terms.rules.snp.check(&claims)))
+    let verdict = terms.rules.snp.check(&claims);
+    Ok(Submodule::judged(EvidenceClaims::Snp(Box::new(claims)), verdict))
 }
 
 /// A VCEK or VLEK without a report; nothing where there is none among the certificates.
@@ -55,12 +58,12 @@ pub(super) fn endorsement(
     let roots = shared.snp_roots.as_ref().map_err(Clone::clone)?;
     let verified = VerifiedChain::verify(&all, kind, roots, &shared.crls, now);
     let verified = verified.map_err(|e| Refusal::new("the certificates", &e))?;
-    let claims = json!({
-        "signing_key": verified.signing_key(),
-        "not_checked": [NotChecked::new("report", "certificates alone were given: nothing was \
-            attested")],
+    let unattested = "certificates alone were given: nothing was attested";
+    let claims = EvidenceClaims::SnpCertificates(SnpCertificateClaims {
+        signing_key: verified.signing_key(),
+        not_checked: vec![NotChecked::new("report", unattested)],
     });
-    Ok(Some(Submodule { prefix: "collateral", kind: "snp-certificates", claims, refusals: vec![] }))
+    Ok(Some(claims.into()))
 }
 
 /// AMD's certificates that may vouch for the group's reports.

@@ -2,84 +2,91 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    super::{shortened, stage::first_good, trust::From},
-    Refusal, Shared, Submodule, Terms, Verified,
-};
 use crate::{
     NotChecked, acpi,
+    appraise::{
+        EarClaims, EvidenceClaims, Refusal, Terms,
+        refusal::shortened,
+        stage::first_good,
+        submodule::{Submodule, Verified},
+        trust::{From, Shared},
+    },
     token::{
         self, DetachedEat, EarToken, Expected, ItaClaims, ItaPolicy, KeySet, MaaPolicy, NrasPolicy,
         PROFILE, PROFILE_TRUSTEE, Rules, Tier, Token, TokenError,
     },
 };
 
+/// A token; the layout of its claims tells which service issued it.
 pub(super) fn jwt(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> Verified {
     let fail = |e: &_| Refusal::new(name, e);
     let token = Token::parse(bytes.trim_ascii()).map_err(|e| fail(&e))?;
-    let Issuer { rules, mut not_checked, refusals } = issuer(&token, shared, terms)?;
+    let issuer = issuer(&token, shared, terms)?;
     let claims = token.unverified_claims().map_err(|e| fail(&e))?;
     let has = |claim: &str| claims.contains_key(claim);
     let profile = claims.get("eat_profile").and_then(Value::as_str);
-    let (kind, claims) = if matches!(profile, Some(PROFILE | PROFILE_TRUSTEE)) && has("submods") {
+    if matches!(profile, Some(PROFILE | PROFILE_TRUSTEE)) && has("submods") {
         let ear = with_keys(name, shared, |keys, expected| {
-            EarToken::verify(&token, keys, &rules, expected, terms.now)
+            EarToken::verify(&token, keys, &issuer.rules, expected, terms.now)
         })?;
-        return Ok(appraised(&ear, not_checked, refusals));
-    } else if has("x-ms-ver") || has("x-ms-attestation-type") {
-        // Which kind of TEE is acceptable is the reader's matter; all that Azure knows are read.
-        let types = ["sgx", "sevsnpvm", "tdxvm", "azurevm"].map(str::to_owned).to_vec();
-        let policy = MaaPolicy { rules: rules.clone(), types, ..MaaPolicy::new(rules.issuer) };
-        let claims = with_keys(name, shared, |keys, e| {
-            token::verify_maa(&token, keys, &policy, e, terms.now)
-        })?;
-        ("maa", claims.to_json())
-    } else if !ItaClaims::are_in(&claims) {
-        let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or("nobody");
-        let reason = format!("a token of {issuer}, which is of no service that is known here");
-        let help = "give a token of Azure Attestation, of Intel Trust Authority or an EAR; NVIDIA's comes as the whole \
-                    answer of its service (a JSON array)";
-        return Err(Refusal::input(name, shortened(&reason), help));
-    } else {
-        let policy = ItaPolicy { rules: rules.clone(), ..ItaPolicy::new(rules.issuer) };
-        let claims = with_keys(name, shared, |keys, e| {
-            token::verify_ita(&token, keys, &policy, e, terms.now)
-        })?;
-        ("ita", claims.to_json())
-    };
-    let claims = claims.get(kind).cloned().unwrap_or_default();
-    // An enclave has no kernel that would run such code.
-    if !["attestation_type", "attester_type"]
-        .iter()
-        .any(|member| claims[*member].as_str().is_some_and(is_enclave))
-    {
-        not_checked.push(acpi::in_a_token());
+        return Ok(appraised(ear, issuer));
     }
-    let claims = with_not_checked(claims, not_checked);
-    Ok(Submodule { prefix: "token", kind, claims, refusals })
+    if has("x-ms-ver") || has("x-ms-attestation-type") {
+        return maa(name, &token, issuer, shared, terms.now);
+    }
+    if ItaClaims::are_in(&claims) {
+        return ita(name, &token, issuer, shared, terms.now);
+    }
+    let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or("nobody");
+    let reason = format!("a token of {issuer}, which is of no service that is known here");
+    let help = "give a token of Azure Attestation, of Intel Trust Authority or an EAR; NVIDIA's \
+        comes as the whole answer of its service (a JSON array)";
+    Err(Refusal::input(name, shortened(&reason), help))
 }
 
+fn maa(name: &str, token: &Token, issuer: Issuer, shared: &Shared, now: u64) -> Verified {
+    let Issuer { rules, not_checked, refusals } = issuer;
+    // The reader decides which kind of TEE is acceptable; all that Azure knows are read.
+    let types = ["sgx", "sevsnpvm", "tdxvm", "azurevm"].map(str::to_owned).to_vec();
+    let policy = MaaPolicy { rules: rules.clone(), types, ..MaaPolicy::new(rules.issuer) };
+    let mut claims =
+        with_keys(name, shared, |keys, e| token::verify_maa(token, keys, &policy, e, now))?;
+    claims.not_checked.extend(not_checked);
+    claims.not_checked.extend(host_acpi(&claims.attestation_type));
+    Ok(Submodule { claims: EvidenceClaims::Maa(Box::new(claims)), refusals })
+}
+
+fn ita(name: &str, token: &Token, issuer: Issuer, shared: &Shared, now: u64) -> Verified {
+    let Issuer { rules, not_checked, refusals } = issuer;
+    let policy = ItaPolicy { rules: rules.clone(), ..ItaPolicy::new(rules.issuer) };
+    let mut claims =
+        with_keys(name, shared, |keys, e| token::verify_ita(token, keys, &policy, e, now))?;
+    claims.not_checked.extend(not_checked);
+    claims.not_checked.extend(host_acpi(&claims.attester_type));
+    Ok(Submodule { claims: EvidenceClaims::Ita(Box::new(claims)), refusals })
+}
+
+/// An enclave has no kernel that would run such code.
+fn host_acpi(tee: &str) -> Option<NotChecked> {
+    (!tee.eq_ignore_ascii_case("sgx")).then(acpi::in_a_token)
+}
+
+/// The tokens of NVIDIA's service.
 pub(super) fn nras(name: &str, bytes: &[u8], shared: &Shared, terms: &Terms) -> Verified {
     let bundle = DetachedEat::parse(bytes).map_err(|e| Refusal::new(name, &e))?;
     let Issuer { rules, not_checked, refusals } = issuer(&bundle.overall, shared, terms)?;
     let policy = NrasPolicy { rules: rules.clone(), ..NrasPolicy::new(rules.issuer) };
-    let claims = with_keys(name, shared, |keys, e| {
+    let mut claims = with_keys(name, shared, |keys, e| {
         token::verify_nras(&bundle, keys, &policy, e, terms.now)
     })?;
-    let claims =
-        with_not_checked(claims.to_json().get("nras").cloned().unwrap_or_default(), not_checked);
-    Ok(Submodule { prefix: "token", kind: "nras", claims, refusals })
+    claims.not_checked.extend(not_checked);
+    Ok(Submodule { claims: EvidenceClaims::Nras(Box::new(claims)), refusals })
 }
 
 /// A verdict of our own verifier, or of Trustee: good only where every attester's is.
-fn appraised(
-    ear: &EarToken,
-    not_checked: Vec<NotChecked>,
-    mut refusals: Vec<Refusal>,
-) -> Submodule {
-    let mut claims = ear.payload();
-    claims["not_checked"] = json!(not_checked);
-    // A warning says that checks were left out; those stand in the claims.
+fn appraised(ear: EarToken, issuer: Issuer) -> Submodule {
+    let Issuer { not_checked, mut refusals, .. } = issuer;
+    // A warning says that checks were left out; the claims list them.
     let bad = ear
         .submods
         .iter()
@@ -93,7 +100,7 @@ fn appraised(
             "its ear.veraison.annotated-evidence says what was found (--json)",
         )
     }));
-    Submodule { prefix: "token", kind: "ear", claims, refusals }
+    Submodule { claims: EvidenceClaims::Ear(Box::new(EarClaims { ear, not_checked })), refusals }
 }
 
 /// Who must have issued a token.
@@ -103,8 +110,8 @@ struct Issuer {
     refusals: Vec<Refusal>,
 }
 
-/// The issuer's rules. Where nobody named an issuer, the token's own word stands: it is refused,
-/// unless that is wanted.
+/// The issuer's rules. Where nobody named an issuer, there is only the token's own word: it is
+/// refused, unless that is wanted.
 fn issuer(token: &Token, shared: &Shared, terms: &Terms) -> Result<Issuer, Refusal> {
     let claims = token.unverified_claims().map_err(|e| Refusal::new("the token", &e))?;
     let own = claims.get("iss").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -165,17 +172,4 @@ fn with_keys<T>(
     }
     let reason = format!("{name} cannot be verified without its issuer's keys");
     Err(Refusal::input(name, reason, "give the issuer's JWKS (or PEM public key) with --jwks"))
-}
-
-fn is_enclave(kind: &str) -> bool {
-    kind.eq_ignore_ascii_case("sgx")
-}
-
-fn with_not_checked(mut claims: Value, more: Vec<NotChecked>) -> Value {
-    if let (Some(list), Ok(Value::Array(more))) =
-        (claims.get_mut("not_checked").and_then(Value::as_array_mut), serde_json::to_value(more))
-    {
-        list.extend(more);
-    }
-    claims
 }

@@ -1,12 +1,16 @@
 //! TPM quotes, and event logs alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
-
-use super::{super::stage::first_good, Group, Refusal, Shared, Submodule, Terms, Verified};
 use crate::{
     NotChecked,
+    appraise::{
+        CcEventLogClaims, EventLogClaims, EvidenceClaims, Refusal, Terms,
+        set::Group,
+        stage::first_good,
+        submodule::{Submodule, Verified},
+        trust::Shared,
+    },
     files::Form,
     quote::{
         self, AkEndorsement, AttestationKey, Nonce, PcrValues, QuoteClaims, QuoteEvidence, TpmError,
@@ -16,12 +20,11 @@ use crate::{
 };
 use cvm_evidence::{
     eventlog::{Log, Registers},
-    rtmr::RtmrEvent,
     tpm::{HashAlg, Quote, parse_quote},
 };
 
-/// Every quote of a TPM. Of several banks' quotes, one that the policy's banks leave out is listed,
-/// not refused. A signature of none of them is `unread`.
+/// Every quote of a TPM. Where several banks were quoted, a quote of a bank that the policy does
+/// not accept is listed, not refused. A signature that belongs to no quote is `unread`.
 pub(super) fn quotes(
     group: &Group,
     shared: &Shared,
@@ -60,12 +63,7 @@ pub(super) fn quotes(
             )
         },
     ));
-    let submodule = |claims: QuoteClaims| Submodule {
-        prefix: "tpm",
-        kind: "tpm",
-        claims: claims.members(),
-        refusals: vec![],
-    };
+    let submodule = |claims| Submodule::from(EvidenceClaims::Tpm(Box::new(claims)));
     Ok(found.into_iter().map(submodule).collect())
 }
 
@@ -96,8 +94,7 @@ fn are_values_of(quote: &[u8], bytes: &[u8]) -> bool {
     parse_quote(quote).is_ok_and(|quote| digest(&quote))
 }
 
-/// One quote, with whichever of the signatures and keys at hand is its own: that one is then
-/// `used`.
+/// One quote, with the signature and the key at hand that fit it; the signature is then `used`.
 #[expect(clippy::too_many_arguments, reason = "what is at hand for a quote, listed once")]
 fn quote(
     group: &Group,
@@ -115,7 +112,7 @@ fn quote(
         roots: shared.roots.as_deref().unwrap_or_default(),
         crls: &shared.crls,
     };
-    // A log that cannot be read is none, whichever signature is the quote's.
+    // A log that cannot be read is refused, whichever signature is the quote's.
     log.map(|log| Log::parse(log, Registers::Pcrs)).transpose()?;
     let verify = |signature: &[u8], key: &AttestationKey, certificate: Option<&Certificate>| {
         let mut evidence = QuoteEvidence::parse(message, signature, key.clone())?;
@@ -187,7 +184,7 @@ pub(super) fn event_log(group: &Group) -> Verified {
     };
     let bytes = group.needed(Form::EventLog, "an event log")?;
     let log = match Log::parse(bytes, Registers::Pcrs) {
-        // A TD's log has no other bank, and firmware names another register first.
+        // A TD's log has no bank but SHA-384, and its first register is not PCR 0.
         Ok(log) if log.banks() != [HashAlg::Sha384] => log,
         other => {
             let log = CcEventLog::parse(bytes);
@@ -199,7 +196,7 @@ pub(super) fn event_log(group: &Group) -> Verified {
     };
     let given = group.one(Form::PcrValues)?.map(PcrValues::parse).transpose();
     let given = given.map_err(|e| Refusal::new("the PCR values", &e))?;
-    let mut banks = serde_json::Map::new();
+    let mut banks = BTreeMap::new();
     let mut compared = false;
     for bank in log.banks() {
         let values = log.replay(*bank).unwrap_or_default();
@@ -214,22 +211,18 @@ pub(super) fn event_log(group: &Group) -> Verified {
                 )));
             }
         }
-        let values =
-            values.iter().map(|(register, value)| (register.to_string(), json!(value.to_string())));
-        banks.insert(bank.name().into(), Value::Object(values.collect()));
+        banks.insert(*bank, values);
     }
     if given.is_some() && !compared {
         return Err(fail("the values given are of no bank and no register that it has".into()));
     }
-    let mut not_checked =
-        vec![NotChecked::new("quote", "no quote was given: nobody vouches for this log")];
+    let mut not_checked = vec![unsigned()];
     if given.is_none() {
         not_checked
             .push(NotChecked::new("pcr-values", "no register values were given to compare with"));
     }
-    let claims =
-        json!({ "events": log.records().len(), "pcrs": banks, "not_checked": not_checked });
-    Ok(Submodule { prefix: "collateral", kind: "event-log", claims, refusals: vec![] })
+    let claims = EventLogClaims { events: log.records().len(), pcrs: banks, not_checked };
+    Ok(EvidenceClaims::EventLog(claims).into())
 }
 
 /// A TD's log without a quote.
@@ -242,11 +235,14 @@ fn cc_event_log(group: &Group, log: &CcEventLog) -> Verified {
             help,
         ));
     }
-    let events: Vec<RtmrEvent> = log.events().iter().map(Into::into).collect();
-    let claims = json!({
-        "events": events,
-        "rtmrs": log.replay(),
-        "not_checked": [NotChecked::new("quote", "no quote was given: nobody vouches for this log")],
-    });
-    Ok(Submodule { prefix: "collateral", kind: "cc-event-log", claims, refusals: vec![] })
+    let claims = CcEventLogClaims {
+        events: log.events().iter().map(Into::into).collect(),
+        rtmrs: log.replay(),
+        not_checked: vec![unsigned()],
+    };
+    Ok(EvidenceClaims::CcEventLog(Box::new(claims)).into())
+}
+
+fn unsigned() -> NotChecked {
+    NotChecked::new("quote", "no quote was given: nobody vouches for this log")
 }

@@ -300,7 +300,8 @@ const SHOWN: [(&str, &str); 9] = [
 
 fn describe(appraisal: &Appraisal, explained: &[Explanation]) -> Vec<String> {
     let mut text = Vec::new();
-    for (name, kind, claims) in appraisal.claims() {
+    for (name, claims) in appraisal.claims() {
+        let (kind, claims) = (claims.kind(), claims.to_json());
         // A log has no signature.
         let proven =
             if matches!(kind, "event-log" | "cc-event-log") { "consistent" } else { "genuine" };
