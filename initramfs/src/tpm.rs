@@ -2,7 +2,7 @@
 
 use std::{error::Error, path::Path, sync::Mutex};
 
-use cvm_collect::tpm::{AttestationKey, DEFAULT_TCTI, Tpm};
+use cvm_collect::tpm::{AttestationKey, DEFAULT_DEVICE, Tpm};
 use cvm_evidence::{JOBS_PCR, handoff_digest, jobs_digest, wire::CredentialChallenge};
 use cvm_layout::p1::MAX_EVENT_LOG_BYTES;
 use cvm_release::{binding::Binding, messages::Tee};
@@ -13,7 +13,6 @@ use crate::{
     platform::wait,
 };
 
-const DEVICE: &str = "/dev/tpmrm0";
 /// The firmware's log of what it measured.
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// The register of the UKI and of the boot phases.
@@ -26,9 +25,9 @@ const TPM_DEVICE: &str = "MSFT0101:00";
 
 /// Waits for the TPM and opens it.
 pub fn open() -> Result<Tpm, Failure> {
-    let look = || std::fs::metadata(DEVICE).inspect_err(|_| probe_again());
-    wait::until(wait::DEVICES, look).code_at(Code::Tpm, DEVICE)?;
-    Tpm::open(DEFAULT_TCTI).code(Code::Tpm)
+    let look = || std::fs::metadata(DEFAULT_DEVICE).inspect_err(|_| probe_again());
+    wait::until(wait::DEVICES, look).code_at(Code::Tpm, DEFAULT_DEVICE)?;
+    Tpm::open_device(DEFAULT_DEVICE).code(Code::Tpm)
 }
 
 /// Linux gives a TPM up whose first answers take longer than the specification allows, which a
@@ -40,8 +39,8 @@ fn probe_again() {
 
 /// Opens the TPM if the firmware's devices include one; nobody waits for it.
 pub fn open_if_there() -> Result<Option<Tpm>, Failure> {
-    match Path::new(DEVICE).exists() {
-        true => Tpm::open(DEFAULT_TCTI).code(Code::Tpm).map(Some),
+    match Path::new(DEFAULT_DEVICE).exists() {
+        true => Tpm::open_device(DEFAULT_DEVICE).code(Code::Tpm).map(Some),
         false => Ok(None),
     }
 }

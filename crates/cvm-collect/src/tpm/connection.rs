@@ -13,7 +13,7 @@ use tss_esapi::{
     handles::PcrHandle,
     interface_types::{algorithm::HashingAlgorithm, session_handles::AuthSession},
     structures::{DigestValues, PcrSelectionList, PcrSlot},
-    tcti_ldr::TctiNameConf,
+    tcti_ldr::{DeviceConfig, TctiNameConf},
 };
 
 use super::error::TpmError;
@@ -21,6 +21,8 @@ use cvm_evidence::{eventlog, tpm::REQUIRED_PCRS};
 
 /// The kernel's resource-managed TPM.
 pub const DEFAULT_TCTI: &str = "device:/dev/tpmrm0";
+/// Its path.
+pub const DEFAULT_DEVICE: &str = "/dev/tpmrm0";
 
 /// How long to go on asking a TPM that does not answer in the kernel's time.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -28,7 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A connection to a TPM 2.0.
 pub struct Tpm {
     pub(crate) context: Context,
-    tcti: String,
+    tcti: TctiNameConf,
+    /// `tcti` as it was named, for messages.
+    name: String,
 }
 
 /// Repeats `attempt`, for 15 seconds, while the TPM does not answer in the time that Linux gives
@@ -46,23 +50,39 @@ pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T, TpmError>) -> Result<
     }
 }
 
-fn connect(tcti: &str) -> Result<Context, TpmError> {
-    let fail = |source| TpmError::Open { tcti: tcti.into(), source };
-    let name = TctiNameConf::from_str(tcti).map_err(fail)?;
-    Context::new(name).map_err(fail)
+fn connect(tcti: &TctiNameConf, name: &str) -> Result<Context, TpmError> {
+    Context::new(tcti.clone()).map_err(|source| TpmError::Open { tcti: name.into(), source })
 }
 
 impl Tpm {
-    /// Connects. `tcti` is `device:PATH` (the kernel's: [`DEFAULT_TCTI`]) or `swtpm:path=SOCKET`,
+    /// Connects. `name` is `device:PATH` (the kernel's: [`DEFAULT_TCTI`]) or `swtpm:path=SOCKET`,
     /// `swtpm:host=…,port=…` for a process.
     ///
     /// # Errors
     /// [`TpmError::Open`] when no TPM is there.
-    pub fn open(tcti: &str) -> Result<Self, TpmError> {
+    pub fn open(name: &str) -> Result<Self, TpmError> {
+        if let Some(path) = name.strip_prefix("device:") {
+            return Self::open_device(path);
+        }
+        let fail = |source| TpmError::Open { tcti: name.into(), source };
+        let tcti = TctiNameConf::from_str(name).map_err(fail)?;
+        Ok(Self { context: connect(&tcti, name)?, tcti, name: name.into() })
+    }
+
+    /// Connects to the kernel's TPM at `path`: all that PID 1 needs. [`Self::open`] brings an
+    /// engine for regular expressions, by which tss-esapi reads the names of others.
+    ///
+    /// # Errors
+    /// [`TpmError::Open`] when no TPM is there.
+    pub fn open_device(path: &str) -> Result<Self, TpmError> {
+        let name = format!("device:{path}");
+        let fail = |source| TpmError::Open { tcti: name.clone(), source };
+        let tcti = TctiNameConf::Device(DeviceConfig::from_str(path).map_err(fail)?);
         // Nobody waits for a TPM that does not exist.
-        let there = tcti.strip_prefix("device:").is_some_and(|path| Path::new(path).exists());
-        let context = if there { patiently(|| connect(tcti))? } else { connect(tcti)? };
-        Ok(Self { context, tcti: tcti.into() })
+        let there = Path::new(path).exists();
+        let attempt = || connect(&tcti, &name);
+        let context = if there { patiently(attempt)? } else { attempt()? };
+        Ok(Self { context, tcti, name })
     }
 
     /// Does `work`. Where no answer came, does it again over a new connection. So `work` must be
@@ -82,7 +102,7 @@ impl Tpm {
     }
 
     pub(super) fn reconnect(&mut self) -> Result<(), TpmError> {
-        self.context = connect(&self.tcti)?;
+        self.context = connect(&self.tcti, &self.name)?;
         Ok(())
     }
 

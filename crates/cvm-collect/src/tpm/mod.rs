@@ -22,7 +22,7 @@ mod keep;
 mod key;
 mod quoting;
 
-pub use connection::{DEFAULT_TCTI, Tpm, patiently};
+pub use connection::{DEFAULT_DEVICE, DEFAULT_TCTI, Tpm, patiently};
 pub(crate) use connection::{is_missing, read_pcrs, selection};
 pub use device::TpmDevice;
 pub use error::TpmError;

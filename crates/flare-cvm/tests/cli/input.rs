@@ -41,7 +41,7 @@ fn standard_input_is_a_file() {
         Run::of(command.stdin(File::open(repository().join(from)).unwrap()), arguments.clone())
     };
     piped(&format!("{MILAN}/report.bin")).good().says("cpu0: snp, genuine");
-    piped("README.md").failed("ATT-362").says("standard input: it is no evidence");
+    piped("README.md").failed("ATT-362").says("standard input: it is neither evidence nor");
 }
 
 /// Opening a pipe that nobody writes to would wait for ever.

@@ -19,7 +19,7 @@ fn a_file_that_is_not_evidence_is_named() {
     verify(&arguments)
         .good()
         .says("left out: ")
-        .says("notes.txt: it is no evidence")
+        .says("notes.txt: it is neither evidence nor")
         .says("(15 bytes)");
     let verdict = verify(&format!("{arguments} --json")).good().json();
     assert!(verdict["left_out"][0]["of"].as_str().unwrap().ends_with("notes.txt"), "{verdict:#}");
@@ -31,7 +31,7 @@ fn a_file_that_is_not_evidence_is_named() {
     verify(&arguments)
         .failed("ATT-362")
         .says("refused[ATT-360]: ")
-        .says("report.bin: it is no evidence")
+        .says("report.bin: it is neither evidence nor")
         .says("(1000 bytes)");
 }
 
