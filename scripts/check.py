@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """`make check`: lint, and the unit tests of what changed since main, and of what is made of it.
 
-Builds select the whole workspace, as `make test` does: another selection would have other features, and compile
-dependencies again. What did not change is not compiled; times.py leaves out the tests of other packages.
+Builds select the whole workspace, as `make test` does: another selection would have other features,
+and compile dependencies again. What did not change is not compiled; times.py leaves out the tests
+of other packages.
 """
 
 import json
@@ -46,13 +47,19 @@ def changed_files() -> list[str]:
 
 def changed_packages(files: list[str], packages: dict[str, dict]) -> set[str]:
     """Those that a file lies in; what all share changes all."""
-    folders = {str(Path(package["manifest_path"]).parent.relative_to(ROOT)): name for name, package in packages.items()}
+    folders = {
+        str(Path(package["manifest_path"]).parent.relative_to(ROOT)): name
+        for name, package in packages.items()
+    }
     changed = set()
     for file in files:
         if file in ("Cargo.toml", "Cargo.lock"):
             return set(packages)
         above = [str(parent) for parent in Path(file).parents]
-        owner = next((folders[folder] for folder in above if folder in folders), READS.get(file.split("/")[0]))
+        owner = next(
+            (folders[folder] for folder in above if folder in folders),
+            READS.get(file.split("/")[0]),
+        )
         changed |= {owner} & set(packages)
     return changed
 
@@ -72,18 +79,35 @@ def with_dependents(changed: set[str], packages: dict[str, dict]) -> set[str]:
 
 def main() -> int:
     files = changed_files()
-    metadata = json.loads(output("cargo", "metadata", "--no-deps", "--format-version", "1", "--locked"))
+    metadata = json.loads(
+        output("cargo", "metadata", "--no-deps", "--format-version", "1", "--locked")
+    )
     packages = {package["name"]: package for package in metadata["packages"]}
     changed = changed_packages(files, packages)
     print("changed since main:", ", ".join(sorted(changed)) or "no package", flush=True)
     steps = [["cargo", "fmt", "--all", "--check"]]
     if changed:
         steps.append(["cargo", "clippy", *WORKSPACE, "--all-targets", "--", "-D", "warnings"])
-        tests = {target["name"] for name in changed for target in packages[name]["targets"] if "test" in target["kind"]}
-        steps.append(["cargo", "test", *WORKSPACE, "--lib", *(f"--test={name}" for name in sorted(tests - SLOW))])
+        tests = {
+            target["name"]
+            for name in changed
+            for target in packages[name]["targets"]
+            if "test" in target["kind"]
+        }
+        steps.append(
+            [
+                "cargo",
+                "test",
+                *WORKSPACE,
+                "--lib",
+                *(f"--test={name}" for name in sorted(tests - SLOW)),
+            ]
+        )
     python = ROOT / "target/tools/nvflare/bin/python3"
     if python.exists() and any(file.startswith("python/") for file in files):
-        steps.append([str(python), "-B", "-m", "unittest", "discover", "-s", "python/tests", "-t", "python"])
+        steps.append(
+            [str(python), "-B", "-m", "unittest", "discover", "-s", "python/tests", "-t", "python"]
+        )
     wanted = with_dependents(changed, packages)
     env = {
         **os.environ,

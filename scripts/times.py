@@ -2,11 +2,12 @@
 """How long the parts of `make test` take, and each of its tests.
 
 times.py step NAME COMMAND...  runs a step and notes its time
-times.py run BINARY ARGUMENT... runs a test binary, as cargo's runner, and notes the time of each of its tests
+times.py run BINARY ARGUMENT... runs a test binary, as cargo's runner, and notes its tests' times
 times.py show                  the list: steps, binaries, and the slowest tests, slowest first
 
-Notes lie in target/times. On stable Rust libtest tells its times only where RUSTC_BOOTSTRAP is set; it is set for the
-test binary alone, which compiles nothing. CHECK_PACKAGES, where set, names the packages whose tests run.
+Notes are in target/times. On stable Rust libtest tells its times only where RUSTC_BOOTSTRAP is set;
+it is set for the test binary alone, which compiles nothing. CHECK_PACKAGES, where set, names the
+packages whose tests run.
 """
 
 import os
@@ -67,7 +68,9 @@ def show() -> int:
         ("tests", TOP, f"The {TOP} slowest tests"),
     ):
         path = NOTES / kind
-        lines = [line.split(" ", 1) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = (
+            [line.split(" ", 1) for line in path.read_text().splitlines()] if path.exists() else []
+        )
         slowest = sorted(((float(seconds), name) for seconds, name in lines), reverse=True)
         total = sum(seconds for seconds, _ in slowest)
         print(f"\n{title}, slowest first ({len(slowest)}, {total:.0f} s in all)")

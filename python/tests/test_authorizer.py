@@ -29,7 +29,10 @@ class AuthorizerTest(unittest.TestCase):
         self.addCleanup(self.agent.close)
         self.site = pki.participant("site-1")
         self.authorizer = CVMAuthorizer(
-            socket=self.agent.socket, timeout=50.0, max_wait_s=2.0, tls_cert=str(self.site.cert_file)
+            socket=self.agent.socket,
+            timeout=50.0,
+            max_wait_s=2.0,
+            tls_cert=str(self.site.cert_file),
         )
         self.peer = Peer("site-1", "client", fingerprint(self.site.cert))
 

@@ -130,10 +130,11 @@ impl TeeBody {
         let TeeClaims { mut claims, incomplete } =
             verified.map_err(|e| AgentRefusal::evidence(&e))?;
         let phase = self.phase(&claims, against.reference)?;
-        if phase == Phase::Other.as_str() && self.kind == "tdx" {
-            if let Some(list) = claims["not_checked"].as_array_mut() {
-                list.push(json!(acpi::in_rtmr0()));
-            }
+        if phase == Phase::Other.as_str()
+            && self.kind == "tdx"
+            && let Some(list) = claims["not_checked"].as_array_mut()
+        {
+            list.push(json!(acpi::in_rtmr0()));
         }
         claims["phase"] = json!(phase);
         Ok(JudgedEvidence { claims, status: status(incomplete) })

@@ -134,7 +134,7 @@ pub fn report(args: &Report) -> Result<()> {
         // The node reads RFC 3339 alone.
         (None, Some(seconds)) => Ok(rfc3339(seconds)),
         (None, None) => Problem::result(
-            "CLI-025",
+            "CLI-038",
             format!("{option} {text:?} is not a time"),
             "write 2027-01-15T08:05:00Z, or 2027-01-15",
         ),
@@ -207,7 +207,7 @@ impl Terms {
             return Ok(());
         }
         Problem::result(
-            "CLI-026",
+            "CLI-039",
             format!(
                 "{}: no certificate of its attestation key names one of the roots given",
                 verdict.site
