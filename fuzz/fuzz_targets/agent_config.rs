@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_agent::fuzz::agent_config(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_fuzzing::agent_config(bytes));

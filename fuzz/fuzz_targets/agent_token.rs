@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_peer::fuzz::agent_token(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cvm_fuzzing::agent_token(bytes));

@@ -225,7 +225,7 @@ fn attack_one_byte_in_the_uki() {
     let lab = lab();
     let machine = lab.twin(&lab.pristine, "uki-byte");
     let scratch = lab.scene.root.join("machines/scratch");
-    // In the middle of the kernel image: behind its DOS stub by megabytes.
+    // In the middle of the kernel image: megabytes after its DOS stub.
     let uki = find(&machine, &scratch, 2, b"MZ");
     flip(&machine, &scratch, 2, uki + 5_000_001).expect("the flip");
     let mut vm = machine.start(&lab.tpm, "").expect("the machine");

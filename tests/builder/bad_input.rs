@@ -252,7 +252,7 @@ fn an_existing_bundle_is_not_overwritten() {
     fs::create_dir(&bundle).expect("an earlier bundle");
     write(&bundle.join("disk.qcow2"), "sealed");
     refused(provision(&bundle, &[]), &folder, "PRO-002", &["--replace"]);
-    // With --replace it goes only when a whole new one stands there.
+    // With --replace it goes only when a whole new one is there.
     let mut command = provision(&bundle, &[("--base-image", &image("nvcc_image.qcow2"))]);
     command.arg("--replace");
     refused(command, &folder, "PRO-004", &[]);

@@ -110,8 +110,8 @@ impl Federation {
         &self.tpms[usize::from(number(site))]
     }
 
-    /// Everything up to sealed bundles with the sites' data in them; what stands since an earlier
-    /// run stays.
+    /// Everything up to sealed bundles with the sites' data in them. What an earlier run made is
+    /// used.
     pub fn sealed(&self) -> Result<()> {
         self.scene.stages()?;
         self.project()?;
@@ -150,7 +150,7 @@ impl Federation {
         let can_seal = self.scene.root.join("bundles").exists()
             || self.party(DELEGATE).join("secrets.age").exists();
         if self.scene.root.join("agreement.txt").exists() && can_seal {
-            (self.scene.say)("  the agreement stands since an earlier run");
+            (self.scene.say)("  the agreement of an earlier run is used");
             return Ok(());
         }
         for stale in PARTIES.map(|(name, _)| self.party(name)) {

@@ -190,7 +190,7 @@ impl Scene {
     /// Two parties and a builder make their keys and sign one transcript.
     pub fn ceremony(&self, tpm: &Tpm) -> Result<()> {
         if self.exchange("agreement.txt").exists() {
-            (self.say)("  the agreement stands since an earlier run");
+            (self.say)("  the agreement of an earlier run is used");
             return Ok(());
         }
         for folder in ["parties", "exchange", "builder"] {
@@ -333,7 +333,7 @@ impl Scene {
         }
         let workspace = text(&project);
         (self.say)("$ python3 -m nvflare.lighter.provision -p project.yml");
-        // The module behind `nvflare provision`; the command itself also imports a dashboard and
+        // The module that `nvflare provision` runs; the command itself also imports a dashboard and
         // Docker's client.
         run(Command::new(self.nvflare("python3"))
             .args(["-m", "nvflare.lighter.provision", "-p", "project.yml", "-w", &workspace])
@@ -388,7 +388,7 @@ impl Scene {
     /// Seals the bundle, or finds the one sealed before.
     pub fn provision(&self) -> Result<()> {
         if self.bundle().exists() {
-            (self.say)("  the bundle stands since an earlier run");
+            (self.say)("  the bundle of an earlier run is used");
             return Ok(());
         }
         self.forget_builds();

@@ -18,7 +18,6 @@ pub mod agent;
 pub mod attester;
 pub mod config;
 pub mod error;
-pub mod fuzz;
 pub mod gate;
 pub mod image;
 pub mod journal;

@@ -19,7 +19,6 @@ pub mod clock;
 mod devices;
 pub mod error;
 pub mod evidence;
-pub mod fuzz;
 pub mod limits;
 pub mod stream;
 pub mod token;

@@ -1,9 +1,11 @@
 //! The bodies of the fuzz targets, so that ordinary tests run them too. None may panic.
 //!
-//! `fuzz/` (a workspace of its own) and this crate's own tests link this crate; no product may. A
-//! body is here if it needs only public functions. Those that need a crate's private parsers are in
-//! that crate.
+//! `fuzz/` and this crate's own tests link this crate; no product may. A body is here if it needs
+//! more than one call of a public function; targets that do not call their crates themselves.
 
+mod agent;
+
+pub use agent::{agent_config, agent_request, agent_token, snp_report_file};
 use cvm_evidence::{
     eventlog::{EventLog, Log, LoggedEvent, Registers},
     tpm::{Public, parse_quote, parse_signature},

@@ -99,6 +99,26 @@ fn collected() {
     each_seed("collected", 5_000, cvm_fuzzing::collected);
 }
 
+#[test]
+fn agent_requests() {
+    each_seed("agent_request", 5_000, cvm_fuzzing::agent_request);
+}
+
+#[test]
+fn snp_report_files() {
+    each_seed("snp_report_file", 3_000, cvm_fuzzing::snp_report_file);
+}
+
+#[test]
+fn agent_configs() {
+    each_seed("agent_config", 5_000, cvm_fuzzing::agent_config);
+}
+
+#[test]
+fn agent_tokens() {
+    each_seed("agent_token", 2_000, cvm_fuzzing::agent_token);
+}
+
 /// A target whose body is in this crate has seeds, and a test above that runs them.
 #[test]
 fn every_target_has_seeds_that_a_test_runs() {

@@ -1,7 +1,11 @@
 //! Names of events, and what they say about themselves.
 
+use cvm_base::printable;
+
 use super::{event_type, log::Record};
 
+/// The longest name that is shown, in characters.
+pub(super) const MAX_NAME: usize = 80;
 /// The longest text that is kept, in characters: a kernel command line fits.
 const MAX_TEXT: usize = 2048;
 
@@ -87,23 +91,11 @@ fn texts(kind: u32, data: &[u8]) -> Vec<EventText<'_>> {
     }
 }
 
-/// At most 80 characters; what is not printable ASCII becomes `?`.
-pub(super) fn printable(data: &[u8]) -> String {
-    limited(data, 80)
-}
-
 /// UEFI_VARIABLE_DATA: GUID, name length (u64), data length (u64), UTF-16 name.
 pub fn variable_name(data: &[u8]) -> String {
     let length = data.get(16).map_or(0, |n| usize::from(*n).min(40));
     let name = data.get(32..32 + 2 * length).unwrap_or_default();
-    printable(&utf16(name))
-}
-
-fn limited(data: &[u8], limit: usize) -> String {
-    data.iter()
-        .take(limit)
-        .map(|b| if (0x20..0x7f).contains(b) { char::from(*b) } else { '?' })
-        .collect()
+    printable(utf16(name), MAX_NAME)
 }
 
 /// The low bytes: what lies beyond ASCII becomes `?` in [`printable`] or another letter, never a
@@ -124,7 +116,7 @@ fn string(data: &[u8]) -> Option<EventText<'_>> {
     if text.is_empty() || readable * 4 < text.len() * 3 {
         return None;
     }
-    Some(EventText { text: limited(text, MAX_TEXT), measured: data })
+    Some(EventText { text: printable(text, MAX_TEXT), measured: data })
 }
 
 /// GRUB logs `grub_cmd: set x=1` and measures `set x=1`; others measure their text, or a file it
@@ -156,7 +148,7 @@ fn image_path(data: &[u8]) -> Option<String> {
         // Media Device Path, File Path.
         if (*kind, *subkind) == (4, 4) {
             let name = utf16(node.get(4..)?);
-            found.push_str(&limited(name.split(|b| *b == 0).next()?, MAX_TEXT));
+            found.push_str(&printable(name.split(|b| *b == 0).next()?, MAX_TEXT));
         }
         path = rest;
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use cvm_base::{Bytes, Bytes32, sha256};
+use cvm_base::{Bytes, Bytes32, printable, sha256};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    describe::{printable, variable_name},
+    describe::{MAX_NAME, variable_name},
     event_type,
     log::{Log, Record, Registers},
 };
@@ -46,7 +46,7 @@ impl<'a> Event<'a> {
         let proven = sha256(self.data) == self.digest;
         match self.kind {
             event_type::SEPARATOR => "separator".into(),
-            event_type::EFI_ACTION if proven => printable(self.data),
+            event_type::EFI_ACTION if proven => printable(self.data, MAX_NAME),
             event_type::EFI_VARIABLE_DRIVER_CONFIG if proven => {
                 format!("variable {}", variable_name(self.data))
             }

@@ -9,9 +9,9 @@ use crate::written::{IMAGE, gpu, input, machines, reference};
 
 const TEE: &str = include_str!("../../../../keys/policies/tee.rego");
 const TPM: &str = include_str!("../../../../keys/policies/tpm.rego");
-const OWN: &str = include_str!("../../../cvm-agent/src/policies/self.rego");
+const OWN: &str = include_str!("../../../cvm-peer/src/policies/self.rego");
 const RTMR3: &str = "/submods/cpu0/ear.veraison.annotated-evidence/tdx/quote/body/rtmr_3";
-const CROSS: &str = include_str!("../../../cvm-agent/src/policies/cross.rego");
+const CROSS: &str = include_str!("../../../cvm-peer/src/policies/cross.rego");
 
 /// A question that a policy answers with yes.
 struct Case {

@@ -55,7 +55,7 @@ impl CcEvent {
         let proven = self.is_proven();
         match self.kind {
             event_type::SEPARATOR => "separator".into(),
-            event_type::EFI_ACTION if proven => printable(&self.data),
+            event_type::EFI_ACTION if proven => shown(&self.data),
             event_type::EFI_VARIABLE_DRIVER_CONFIG | EFI_VARIABLE_BOOT => {
                 format!("variable {}", variable_name(&self.data))
             }
@@ -64,13 +64,13 @@ impl CcEvent {
             }
             event_type::EFI_BOOT_SERVICES_APPLICATION => "application".into(),
             EFI_HANDOFF_TABLES2 => {
-                format!("handoff table {}", printable(self.data.get(1..).unwrap_or_default()))
+                format!("handoff table {}", shown(self.data.get(1..).unwrap_or_default()))
             }
             EFI_PLATFORM_FIRMWARE_BLOB2 => {
-                format!("firmware {}", printable(self.data.get(1..).unwrap_or_default()))
+                format!("firmware {}", shown(self.data.get(1..).unwrap_or_default()))
             }
             EVENT_TAG => self.tagged().unwrap_or_else(|| "tagged event".into()),
-            PLATFORM_CONFIG_FLAGS => printable(&self.data),
+            PLATFORM_CONFIG_FLAGS => shown(&self.data),
             event_type::IPL => "loader event".into(),
             other => format!("event {other:#010x}"),
         }
@@ -106,7 +106,7 @@ impl CcEvent {
             return None;
         }
         let text = self.data.get(8..)?;
-        Some(printable(text.strip_suffix(&[0]).unwrap_or(text)))
+        Some(shown(text.strip_suffix(&[0]).unwrap_or(text)))
     }
 }
 
@@ -271,18 +271,14 @@ fn dstack_digest(kind: u32, name: &str, payload: &[u8]) -> Bytes48 {
     Bytes(hash.finalize().into())
 }
 
-fn printable(data: &[u8]) -> String {
-    let visible = |byte: &u8| (0x20..0x7f).contains(byte);
-    data.iter()
-        .take_while(|byte| **byte != 0)
-        .take(80)
-        .map(|b| if visible(b) { char::from(*b) } else { '?' })
-        .collect()
+/// A text up to its NUL: at most 80 characters.
+fn shown(data: &[u8]) -> String {
+    cvm_base::printable(data.split(|byte| *byte == 0).next().unwrap_or_default(), 80)
 }
 
 fn utf16(bytes: &[u8]) -> String {
     let low = |unit: &[u8]| if unit[1] == 0 { unit[0] } else { b'?' };
-    printable(&bytes.chunks_exact(2).map(low).collect::<Vec<_>>())
+    shown(&bytes.chunks_exact(2).map(low).collect::<Vec<_>>())
 }
 
 const PLATFORM_CONFIG_FLAGS: u32 = 0x0a;
