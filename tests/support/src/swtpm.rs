@@ -5,6 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -120,11 +121,22 @@ pub fn roots(ca: &Path) -> Vec<u8> {
     ca_files(ca).map(|file| fs::read(file).unwrap()).concat()
 }
 
+/// Two neighbouring ports that were free just now, below those that the kernel gives to whoever
+/// connects. No two calls in this process give the same.
+fn ports() -> Option<(u16, u16)> {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    const PAIRS: u32 = 10_000;
+    let call = u32::from(CALLS.fetch_add(1, Ordering::Relaxed));
+    let pair = (std::process::id().wrapping_mul(97) + call) % PAIRS;
+    let port = u16::try_from(12_000 + 2 * pair).ok()?;
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (free(port) && free(port + 1)).then_some((port, port + 1))
+}
+
 /// libtss2 wants the control channel on the next port.
 fn start(state: &Path) -> (Bounded, u16) {
     for _ in 0..20 {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let Some(control) = port.checked_add(1) else { continue };
+        let Some((port, control)) = ports() else { continue };
         let mut command = Command::new("swtpm");
         command
             .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate"])
@@ -137,7 +149,12 @@ fn start(state: &Path) -> (Bounded, u16) {
         let deadline = Instant::now() + LIMIT;
         while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
             if TcpStream::connect(("127.0.0.1", control)).is_ok() {
-                return (process, port);
+                // Ours, and not another's that took the port meanwhile.
+                sleep(Duration::from_millis(50));
+                match process.try_wait().unwrap() {
+                    None => return (process, port),
+                    Some(_) => break,
+                }
             }
             sleep(Duration::from_millis(20));
         }
