@@ -59,7 +59,7 @@ impl Kernel {
         self.request(default_route(index, gateway), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    fn request<M: Emitable>(&mut self, request: Request<M>, flags: u16) -> io::Result<()> {
+    fn request<M: Emitable>(&mut self, request: NetlinkRequest<M>, flags: u16) -> io::Result<()> {
         self.socket.send(&encode(request, NLM_F_REQUEST | NLM_F_ACK | flags), 0)?;
         let mut reply = Vec::with_capacity(REPLY_BYTES);
         self.socket.recv(&mut reply, 0)?;
@@ -79,12 +79,12 @@ impl Kernel {
 ///
 /// The crate's own type for this can be any message, and brings what reads each of them into
 /// PID 1: more code than TLS.
-struct Request<M> {
+struct NetlinkRequest<M> {
     kind: u16,
     body: M,
 }
 
-impl<M: Emitable> NetlinkSerializable for Request<M> {
+impl<M: Emitable> NetlinkSerializable for NetlinkRequest<M> {
     fn message_type(&self) -> u16 {
         self.kind
     }
@@ -109,17 +109,17 @@ impl NetlinkDeserializable for Unread {
     }
 }
 
-fn set_up(index: u32) -> Request<LinkHeader> {
+fn set_up(index: u32) -> NetlinkRequest<LinkHeader> {
     let body = LinkHeader {
         index,
         flags: LinkFlags::Up,
         change_mask: LinkFlags::Up,
         ..LinkHeader::default()
     };
-    Request { kind: libc::RTM_SETLINK, body }
+    NetlinkRequest { kind: libc::RTM_SETLINK, body }
 }
 
-fn new_address(index: u32, address: Ipv4Addr, prefix: u8) -> Request<AddressMessage> {
+fn new_address(index: u32, address: Ipv4Addr, prefix: u8) -> NetlinkRequest<AddressMessage> {
     let mut body = AddressMessage::default();
     body.header.family = AddressFamily::Inet;
     body.header.prefix_len = prefix;
@@ -128,10 +128,10 @@ fn new_address(index: u32, address: Ipv4Addr, prefix: u8) -> Request<AddressMess
         AddressAttribute::Local(IpAddr::V4(address)),
         AddressAttribute::Address(IpAddr::V4(address)),
     ];
-    Request { kind: libc::RTM_NEWADDR, body }
+    NetlinkRequest { kind: libc::RTM_NEWADDR, body }
 }
 
-fn default_route(index: u32, gateway: Ipv4Addr) -> Request<RouteMessage> {
+fn default_route(index: u32, gateway: Ipv4Addr) -> NetlinkRequest<RouteMessage> {
     let mut body = RouteMessage::default();
     body.header.address_family = AddressFamily::Inet;
     body.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -140,7 +140,7 @@ fn default_route(index: u32, gateway: Ipv4Addr) -> Request<RouteMessage> {
     body.header.kind = RouteType::Unicast;
     body.attributes =
         vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
-    Request { kind: libc::RTM_NEWROUTE, body }
+    NetlinkRequest { kind: libc::RTM_NEWROUTE, body }
 }
 
 fn encode(request: impl NetlinkSerializable, flags: u16) -> Vec<u8> {

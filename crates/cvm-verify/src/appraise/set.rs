@@ -154,7 +154,7 @@ impl EvidenceSet {
     }
 
     /// The files of a form that the verifier gave.
-    pub(super) fn given(&self, form: Form) -> Vec<Vec<u8>> {
+    pub(super) fn given_by_the_verifier(&self, form: Form) -> Vec<Vec<u8>> {
         let given = self.loose(form).iter().filter(|(name, _)| self.given.contains(name));
         given.map(|(_, bytes)| bytes.clone()).collect()
     }

@@ -133,7 +133,7 @@ impl Shared {
             tcb_infos: all(Form::TcbInfo),
             qe_identities: all(Form::QeIdentity),
             given: [Form::DcapCollateral, Form::TcbInfo, Form::QeIdentity]
-                .map(|form| set.given(form)),
+                .map(|form| set.given_by_the_verifier(form)),
             keys,
             keys_from,
             roots,

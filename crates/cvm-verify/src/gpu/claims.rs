@@ -215,7 +215,7 @@ pub struct RimClaims {
 }
 
 impl RimClaims {
-    pub(super) fn given(chain: ChainClaims) -> Self {
+    pub(super) fn of_a_verified_manifest(chain: ChainClaims) -> Self {
         Self {
             fetched: true,
             schema_validated: true,

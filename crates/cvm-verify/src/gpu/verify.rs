@@ -321,7 +321,10 @@ impl Claims<'_> {
     }
 
     fn rim(&self, at: usize) -> RimClaims {
-        self.rims.get(at).map(|(_, rim)| RimClaims::given(rim.claims.clone())).unwrap_or_default()
+        self.rims
+            .get(at)
+            .map(|(_, rim)| RimClaims::of_a_verified_manifest(rim.claims.clone()))
+            .unwrap_or_default()
     }
 
     fn version(&self, at: usize) -> String {
