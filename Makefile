@@ -66,7 +66,7 @@ drills: build $(NVFLARE)
 
 # A developer's own loop: lint, and the unit tests of what changed since main, and of what is made
 # of it.
-check:
+check: $(NVFLARE)
 	scripts/check.py
 
 # How long the last `make test` took.
